@@ -1,0 +1,37 @@
+# Everything a newcomer needs: `make up` runs Segue, `make test` tests it. Both build .venv first.
+PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
+	if python$$v -c 'import venv, ensurepip' >/dev/null 2>&1; then echo python$$v; exit; fi; done; echo python3)
+BIN := .venv/bin
+
+.PHONY: up demo test check bench lock clean
+up: .venv/ready
+	$(BIN)/segue up
+
+demo: .venv/ready
+	$(BIN)/segue demo
+
+test: check
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch .venv/ready
+
+lock: .venv/ready
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+clean:
+	rm -rf .venv .segue

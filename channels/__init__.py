@@ -1,0 +1,1 @@
+"""How it goes out: planning (consent, send time, caps), dispatch, one file a provider, sandbox."""

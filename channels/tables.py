@@ -1,0 +1,77 @@
+"""The outbox: one row for each message wanted, refusals included, with its decision in it."""
+
+from typing import Any, ClassVar, Literal
+
+from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+from config.database import table_of
+from config.times import Instant
+from profiles.tables import JSON_COLUMN, id_column
+
+MessageState = Literal[
+    "planned",  # waits for its send_at, and holds its place in the caps
+    "sending",  # claimed by a process that is about to hand it over
+    "sent",  # the provider accepted it
+    "delivered",  # the provider says that it arrived
+    "unknown",  # handed over, perhaps: never sent again on its own
+    "skipped",  # refused before it was ever handed over; `reason` says why
+    "cancelled",  # no longer wanted
+    "failed",  # the provider refused it for good
+]
+# What holds a place in the caps.
+COUNTING_STATES: tuple[MessageState, ...] = ("planned", "sending", "sent", "delivered", "unknown")
+
+
+class Message(SQLModel, table=True):
+    """One communication to one profile on one channel."""
+
+    __tablename__: ClassVar[str] = "message"
+    __table_args__ = (
+        UniqueConstraint(
+            "profile_id", "enrollment_id", "step", "member", name="uq_message_wanted_once"
+        ),
+        Index("ix_message_history", "profile_id", "send_at"),
+        Index(
+            "ix_message_due",
+            "send_at",
+            sqlite_where=text("state = 'planned'"),
+            postgresql_where=text("state = 'planned'"),
+        ),
+        Index(
+            "ix_message_in_flight",
+            "not_after",
+            sqlite_where=text("state = 'sending'"),
+            postgresql_where=text("state = 'sending'"),
+        ),
+        Index("ix_message_report", "journey", "channel", "state"),
+    )
+
+    id: int = Field(sa_column=id_column())
+    profile_id: int = Field(sa_type=BigInteger)
+    enrollment_id: int = Field(sa_type=BigInteger)
+    journey: str
+    version: str
+    step: str
+    member: str = Field(description="the member of the step's group; unique within the step")
+    channel: str
+    kind: str = Field(description="marketing or transactional")
+    topic: str
+    priority: int
+    wanted_at: Instant = Field(sa_type=BigInteger)
+    send_at: Instant = Field(
+        sa_type=BigInteger, description="planned for; from the hand-over on, when it went"
+    )
+    state: str = Field(description="MessageState")
+    reason: str | None = Field(default=None, description="why it does not go: decide.Reason, ...")
+    decision: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
+    attempts: int = Field(default=0, description="hand-overs tried")
+    not_after: Instant | None = Field(
+        default=None, sa_type=BigInteger, description="a claim that was not used by then is void"
+    )
+    claimed_by: str | None = None
+    provider_id: str | None = Field(default=None, description="the provider's id of it")
+    segments: int | None = Field(default=None, description="of a text message")
+
+
+messages = table_of(Message)

@@ -1,0 +1,1 @@
+"""What an operator sets: settings (environment), policy (windows, caps, topics), the database."""

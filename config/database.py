@@ -1,0 +1,145 @@
+"""The database: SQLite (embedded default) or PostgreSQL, behind one `transaction()`.
+
+A transaction hands out the connection together with `now`, which is the database's clock read
+once at its start: a machine with a wrong clock does no harm, and a test or a simulation passes
+its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import SQLModel
+
+from config.errors import SegueError
+from config.times import Instant
+
+_NOW = {
+    "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
+    "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tx:
+    """One open transaction: its connection and its moment, the same for all that it does."""
+
+    conn: Connection
+    now: Instant
+
+
+class Database:
+    """An engine and its clock.
+
+    Parameters
+    ----------
+    url: SQLAlchemy URL, `sqlite:///file` or `postgresql+psycopg://...`.
+    now: a fixed moment for simulations and tests; None takes the database's own clock.
+    """
+
+    def __init__(self, url: str, *, now: Instant | None = None) -> None:
+        self.url = url
+        self.now = now
+        self.engine = _engine(url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def transaction(self, *, write: bool = True) -> Iterator[Tx]:
+        """Commit at the end, roll back on an exception.
+
+        On SQLite `write=True` takes the one write lock at once (BEGIN IMMEDIATE), so that what was
+        read cannot change before it is written; `write=False` reads a snapshot without it.
+        """
+        with self._connect(write=write) as conn, conn.begin():
+            now = self.now
+            if now is None:
+                now = int(conn.execute(_NOW[conn.dialect.name]).scalar_one())
+            yield Tx(conn, now)
+
+    @contextmanager
+    def _connect(self, *, write: bool) -> Iterator[Connection]:
+        try:
+            conn = self.engine.connect()
+        except DBAPIError as error:
+            raise unreachable(self.url, error) from error
+        with conn:
+            yield conn.execution_options(segue_write=write)
+
+    def close(self) -> None:
+        """Give every pooled connection back."""
+        self.engine.dispose()
+
+
+def unreachable(url: str, error: DBAPIError) -> SegueError:
+    """The error for a database that does not answer; the password is masked."""
+    shown = make_url(url).render_as_string(hide_password=True)
+    reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+    return SegueError(
+        f"the database {shown} can't be reached: {reason}. "
+        "Check SEGUE_DATABASE_URL and that the server is up."
+    )
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The SQLAlchemy table of a SQLModel class, for bulk statements in Core."""
+    return SQLModel.metadata.tables[str(model.__tablename__)]
+
+
+def insert_ignoring_conflicts(
+    conn: Connection, table: Table, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Bulk insert; rows that break a unique constraint are left out, the others go in."""
+    if rows:
+        dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
+        conn.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except Exception as error:
+        raise SegueError(
+            f"SEGUE_DATABASE_URL {url!r} is no database URL; write sqlite:///file.db "
+            "or postgresql+psycopg://user@host/name"
+        ) from error
+    json = {
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
+        "json_deserializer": orjson.loads,
+    }
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **json)
+    if parsed.get_backend_name() != "sqlite":
+        raise SegueError(
+            f"Segue runs on SQLite and PostgreSQL, not on {parsed.get_backend_name()}; "
+            "set SEGUE_DATABASE_URL to one of them"
+        )
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, **json)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: `_begin` below does.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 15000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        write = conn.get_execution_options().get("segue_write", True)
+        conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

@@ -1,0 +1,86 @@
+"""Settings: what differs from one machine to the next, read from SEGUE_* environment variables."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config.errors import SegueError
+from config.times import Instant, parse_instant
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _no_slash(url: str) -> str:
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_no_slash)]
+
+
+class Settings(BaseSettings):
+    """One field, one variable: `database_url` is SEGUE_DATABASE_URL."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGUE_", extra="ignore")
+
+    data_dir: Path = Field(
+        default=ROOT / ".segue", description="Where the embedded defaults keep their files."
+    )
+    database_url: str = Field(default="", description="Empty: SQLite in the data directory.")
+    policy_file: Path = Field(default=ROOT / "config" / "policy.toml")
+    now: Annotated[Instant | None, BeforeValidator(lambda v: v and parse_instant(v))] = Field(
+        default=None, description="A simulated moment; works with the sandbox only."
+    )
+
+    public_url: Url = Field(
+        default="http://127.0.0.1:8080", description="Where customers' links lead."
+    )
+    secret_key: SecretStr = Field(
+        default=SecretStr("not-a-secret-for-the-sandbox-only"),
+        description="Signs the links in messages. Real providers demand one of your own.",
+    )
+    brand: str = Field(default="Segue Sample Shop")
+
+    host: str = "127.0.0.1"
+    prefect_port: int = Field(default=4200, ge=0, le=65535)
+    sandbox_port: int = Field(default=8025, ge=0, le=65535)
+
+    providers: Literal["sandbox", "live"] = Field(
+        default="sandbox", description="`live` hands messages to SendGrid, Twilio and FCM."
+    )
+    sendgrid_url: Url = "https://api.sendgrid.com"
+    sendgrid_api_key: SecretStr = SecretStr("")
+    sendgrid_from: str = "hello@shop.example"
+    sendgrid_template_id: str = Field(
+        default="", description="A pass-through dynamic template; allows 1000 mails a request."
+    )
+    twilio_url: Url = "https://api.twilio.com"
+    twilio_account_sid: str = ""
+    twilio_auth_token: SecretStr = SecretStr("")
+    twilio_from: str = Field(default="", description="A number in E.164 or a MG... service SID.")
+    fcm_url: Url = "https://fcm.googleapis.com"
+    fcm_credentials_file: Path | None = None
+    fcm_project: str = Field(default="", description="Empty: the project of the credentials.")
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'segue.db'}"
+
+    @property
+    def sandbox_url(self) -> str:
+        return f"http://{self.host}:{self.sandbox_port}"
+
+    @property
+    def prefect_url(self) -> str:
+        return f"http://{self.host}:{self.prefect_port}"
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises SegueError naming the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "SEGUE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SegueError(f"{name}: {first['msg']}; it is set to {first['input']!r}") from error

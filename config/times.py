@@ -1,0 +1,94 @@
+"""Instants and durations: whole seconds everywhere, never naive.
+
+An instant is an `int`, seconds since 1970-01-01T00:00:00Z, in the program and in the database
+alike (SQLite drops zones, and integers compare and add the same way on every engine). ISO 8601
+exists only at the edges: files, HTTP, the command line.
+"""
+
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+
+Instant = int
+Seconds = int
+
+MINUTE: Seconds = 60
+HOUR: Seconds = 3600
+DAY: Seconds = 86400
+
+_UNITS: dict[str, Seconds] = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
+_DURATION = re.compile(r"(\d{1,9})([smhd])")
+# The last instant for which every zone still has a local date.
+LATEST: Instant = int(datetime(9999, 12, 1, tzinfo=UTC).timestamp())
+
+
+def parse_instant(text: str | datetime) -> Instant:
+    """Read an ISO 8601 date and time with a zone (`2026-03-02T04:30:00Z`).
+
+    A fraction of a second rounds up. Raises ValueError on anything naive or unreadable.
+    """
+    try:
+        moment = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{text!r} is not a date and time; write it like 2026-03-02T04:30:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} names no time zone; end it with Z or an offset such as +01:00")
+    try:
+        whole = moment.replace(microsecond=0).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} lies outside the calendar") from None
+    instant = int(whole.timestamp()) + math.ceil(moment.microsecond / 1_000_000)
+    if instant > LATEST:
+        raise ValueError(f"{text!r} lies too far in the future")
+    return instant
+
+
+def format_instant(instant: Instant) -> str:
+    """ISO 8601 in UTC with a Z."""
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_duration(value: Any) -> Seconds:
+    """Read `<integer><s|m|h|d>` ("90s", "2h"), or a timedelta of whole seconds, as seconds."""
+    if isinstance(value, timedelta):
+        if value < timedelta(0) or value.microseconds:
+            raise ValueError(f"a duration is a positive number of whole seconds, not {value}")
+        return int(value.total_seconds())
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write a number and s, m, h or d, as in 90m")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def format_duration(seconds: Seconds) -> str:
+    """The shortest `<integer><s|m|h|d>` that says the same: 7200 -> "2h"."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds // _UNITS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+# A duration as people write it ("2h", or a timedelta), seconds in the program.
+Duration = Annotated[
+    Seconds, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)
+]
+
+
+def days(number: int) -> timedelta:
+    """`number` times 24 hours."""
+    return timedelta(days=number)
+
+
+def hours(number: int) -> timedelta:
+    """`number` hours."""
+    return timedelta(hours=number)
+
+
+def minutes(number: int) -> timedelta:
+    """`number` minutes."""
+    return timedelta(minutes=number)

@@ -1,0 +1,115 @@
+"""The rows that say which journeys there are and where each person stands in them."""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, text
+from sqlmodel import Field, SQLModel
+
+from config.database import table_of
+from config.times import Instant
+from profiles.tables import JSON_COLUMN, id_column
+
+
+class JourneyVersion(SQLModel, table=True):
+    """A journey with its templates as people entered it. Never changed once written."""
+
+    __tablename__: ClassVar[str] = "journey_version"
+
+    journey: str = Field(primary_key=True)
+    version: str = Field(primary_key=True, description="digest of the definition")
+    definition: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
+    created_at: Instant = Field(sa_type=BigInteger)
+
+
+class Launch(SQLModel, table=True):
+    """One start of a journey for an audience. A profile enters once a launch."""
+
+    __tablename__: ClassVar[str] = "launch"
+
+    id: str = Field(primary_key=True)
+    journey: str
+    version: str
+    audience: str
+    people: int | None = Field(default=None, description="at most so many; empty: all of them")
+    started_at: Instant = Field(sa_type=BigInteger)
+
+
+class Enrollment(SQLModel, table=True):
+    """One profile's way through one journey version.
+
+    Nobody is ever stuck: it has a due time or it has ended, and the table checks that.
+    """
+
+    __tablename__: ClassVar[str] = "enrollment"
+    __table_args__ = (
+        CheckConstraint("(due_at IS NULL) <> (ended_at IS NULL)", name="ck_enrollment_due_or_ended"),
+        # at most once at a time for each entry key
+        Index(
+            "uq_enrollment_current",
+            "profile_id",
+            "journey",
+            "entry_key",
+            unique=True,
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+        # once a launch
+        Index(
+            "uq_enrollment_launch",
+            "profile_id",
+            "journey",
+            "launch_id",
+            unique=True,
+            sqlite_where=text("launch_id IS NOT NULL"),
+            postgresql_where=text("launch_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_enrollment_due",
+            "journey",
+            "version",
+            "step",
+            "due_at",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    id: int = Field(sa_column=id_column())
+    profile_id: int = Field(sa_type=BigInteger)
+    journey: str
+    version: str
+    entry_key: str = Field(default="", description="what the entry rule's key named: a cart's id")
+    launch_id: str | None = None
+    context: dict[str, Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False), description="the entry event's properties"
+    )
+    entered_at: Instant = Field(sa_type=BigInteger)
+    step: str = Field(description="the step the person stands at")
+    arrived_at: Instant = Field(sa_type=BigInteger, description="when they came to this step")
+    phase: int = Field(default=0, description="how far into this step; each step gives it meaning")
+    due_at: Instant | None = Field(default=None, sa_type=BigInteger)
+    attempts: int = Field(default=0, description="failed tries of this step so far")
+    ended_at: Instant | None = Field(default=None, sa_type=BigInteger)
+    end_reason: str | None = Field(default=None, description="completed, exited: ..., failed: ...")
+    converted_at: Instant | None = Field(default=None, sa_type=BigInteger)
+
+
+class Passage(SQLModel, table=True):
+    """One person leaving one step by one of its edges: the log behind reports and pictures."""
+
+    __tablename__: ClassVar[str] = "passage"
+    __table_args__ = (Index("ix_passage_edge", "journey", "step", "outcome"),)
+
+    profile_id: int = Field(sa_type=BigInteger, primary_key=True)
+    enrollment_id: int = Field(sa_type=BigInteger, primary_key=True)
+    step: str = Field(primary_key=True)
+    journey: str
+    version: str
+    outcome: str = Field(description="the edge taken: next, a branch's or arm's name, timeout ...")
+    at: Instant = Field(sa_type=BigInteger)
+
+
+journey_versions = table_of(JourneyVersion)
+launches = table_of(Launch)
+enrollments = table_of(Enrollment)
+passages = table_of(Passage)

@@ -1,0 +1,1 @@
+"""Who: profiles unified from every identifier, addresses, consent, events; conditions over them."""

@@ -1,0 +1,125 @@
+"""The rows that say who somebody is and what they did.
+
+Every row carries its profile's id and every unique key of a hot table contains it, so that the
+tables can be spread by profile over several databases later.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from sqlalchemy import JSON, BigInteger, Column, Identity, Index, Integer, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from config.database import table_of
+from config.times import Instant
+
+Channel = Literal["email", "sms", "push"]
+CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
+
+# What a message on a channel is addressed to.
+IdentifierKind = Literal["user_id", "anonymous_id", "email", "phone", "push_token"]
+ADDRESS_KIND: dict[Channel, IdentifierKind] = {
+    "email": "email",
+    "sms": "phone",
+    "push": "push_token",
+}
+
+# SQLite numbers rows only in an INTEGER column; elsewhere 64 bits.
+BIG = BigInteger().with_variant(Integer, "sqlite")
+JSON_COLUMN = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+def id_column() -> Column[int]:
+    """A row number that the database gives."""
+    return Column(BIG, Identity(), primary_key=True)
+
+
+class Profile(SQLModel, table=True):
+    """One customer."""
+
+    __tablename__: ClassVar[str] = "profile"
+
+    id: int = Field(sa_column=id_column())
+    timezone: str | None = Field(default=None, description="IANA name as given, perhaps invalid")
+    country: str | None = Field(default=None, description="ISO 3166 alpha-2", index=True)
+    language: str | None = None
+    attributes: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
+    created_at: Instant = Field(sa_type=BigInteger)
+    updated_at: Instant = Field(sa_type=BigInteger)
+
+
+class Identifier(SQLModel, table=True):
+    """What a profile is known by. Those of the kinds in ADDRESS_KIND are addresses as well."""
+
+    __tablename__: ClassVar[str] = "identifier"
+    __table_args__ = (Index("ix_identifier_profile", "profile_id", "kind"),)
+
+    kind: str = Field(primary_key=True, description="IdentifierKind")
+    value: str = Field(primary_key=True, description="normalised: lower-case e-mail, E.164 phone")
+    profile_id: int = Field(sa_type=BigInteger)
+    # Addresses only:
+    state: str = Field(default="active", description="active, bounced, complained, unregistered")
+    country: str | None = Field(default=None, description="of a phone number, ISO alpha-2")
+    platform: str | None = Field(default=None, description="of a push token: ios, android, web")
+    seen_at: Instant = Field(sa_type=BigInteger)
+
+
+class Consent(SQLModel, table=True):
+    """What a profile says now about a channel (topic `*`) or a topic on it."""
+
+    __tablename__: ClassVar[str] = "consent"
+
+    profile_id: int = Field(sa_type=BigInteger, primary_key=True)
+    channel: str = Field(primary_key=True)
+    topic: str = Field(primary_key=True)
+    granted: bool
+    changed_at: Instant = Field(sa_type=BigInteger)
+
+
+class ConsentRecord(SQLModel, table=True):
+    """Append-only proof of every consent given or taken back: what, when, where from."""
+
+    __tablename__: ClassVar[str] = "consent_record"
+
+    id: int = Field(sa_column=id_column())
+    profile_id: int = Field(sa_type=BigInteger, index=True)
+    channel: str
+    topic: str
+    granted: bool
+    occurred_at: Instant = Field(sa_type=BigInteger)
+    recorded_at: Instant = Field(sa_type=BigInteger)
+    source: str = Field(description="import customers.csv, preference page, STOP ...")
+
+
+class Event(SQLModel, table=True):
+    """Something a profile did: when it happened, when it came."""
+
+    __tablename__: ClassVar[str] = "event"
+    __table_args__ = (
+        UniqueConstraint("profile_id", "dedupe_key", name="uq_event_dedupe_key"),
+        Index("ix_event_did", "profile_id", "name", "occurred_at"),
+        Index(
+            "ix_event_to_work",
+            "id",
+            sqlite_where=text("worked_at IS NULL"),
+            postgresql_where=text("worked_at IS NULL"),
+        ),
+    )
+
+    id: int = Field(sa_column=id_column())
+    profile_id: int = Field(sa_type=BigInteger)
+    name: str
+    occurred_at: Instant = Field(sa_type=BigInteger)
+    received_at: Instant = Field(sa_type=BigInteger)
+    properties: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
+    dedupe_key: str = Field(description="the sender's id of it; the same key is the same event")
+    worked_at: Instant | None = Field(
+        default=None, sa_type=BigInteger, description="empty: journeys have not reacted to it yet"
+    )
+
+
+profiles = table_of(Profile)
+identifiers = table_of(Identifier)
+consents = table_of(Consent)
+consent_records = table_of(ConsentRecord)
+events = table_of(Event)
