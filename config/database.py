@@ -116,7 +116,9 @@ def _engine(url: str) -> Engine:
         "json_deserializer": orjson.loads,
     }
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **json)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **json
+        )
     if parsed.get_backend_name() != "sqlite":
         raise SegueError(
             f"Segue runs on SQLite and PostgreSQL, not on {parsed.get_backend_name()}; "

@@ -11,10 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from config.database import table_of
+from config.policy import Channel
 from config.times import Instant
-
-Channel = Literal["email", "sms", "push"]
-CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
 
 # What a message on a channel is addressed to.
 IdentifierKind = Literal["user_id", "anonymous_id", "email", "phone", "push_token"]

@@ -1,0 +1,69 @@
+"""What planning has to know of one person: their zone and where they may be reached."""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from config.policy import Channel, Policy
+from config.zones import zone_names, zones_of_country
+
+TimezoneSource = Literal["profile", "country", "phone", "brand"]
+Kind = Literal["marketing", "transactional"]
+# Consent for the whole of a channel, as opposed to one topic on it.
+WHOLE_CHANNEL = "*"
+
+
+class Zones(NamedTuple):
+    """The zones that hold for a recipient, all of them at once, and where they came from."""
+
+    names: tuple[str, ...]
+    source: TimezoneSource
+    invalid: str | None = None  # a zone name on the profile that does not exist
+
+
+@lru_cache(maxsize=65536)
+def zones_for(
+    timezone: str | None, country: str | None, phone_country: str | None, brand: str
+) -> Zones:
+    """The profile's own zone, else its country's, else its phone's country's, else the brand's.
+
+    Parameters
+    ----------
+    country, phone_country: ISO 3166 alpha-2.
+    """
+    if timezone in zone_names():
+        return Zones((timezone,), "profile")
+    invalid = timezone or None
+    if country and (names := zones_of_country(country)):
+        return Zones(names, "country", invalid)
+    if phone_country and (names := zones_of_country(phone_country)):
+        return Zones(names, "phone", invalid)
+    return Zones((brand,), "brand", invalid)
+
+
+@dataclass(slots=True)
+class Recipient:
+    """One person as planning sees them."""
+
+    zones: Zones
+    addresses: Set[str] = frozenset()  # channels with an address
+    suppressed: Set[str] = frozenset()  # channels none of whose addresses may be used
+    consent: Mapping[tuple[str, str], bool] = field(default_factory=dict)  # (channel, topic)
+    held_out: bool = False
+
+    def refusal(self, policy: Policy, channel: Channel, kind: Kind, topic: str) -> str | None:
+        """Why nothing of this kind may reach them on the channel at any hour; None when it may."""
+        if channel not in self.addresses:
+            return "no_address"
+        if channel in self.suppressed:
+            return "suppressed"
+        whole = self.consent.get((channel, WHOLE_CHANNEL))
+        if channel == "sms" and whole is False:
+            return "no_consent"  # a STOP binds every topic and every kind
+        if kind == "transactional":
+            return None
+        said = self.consent.get((channel, topic), whole)
+        if said is False or (said is None and policy.opt_in(channel)):
+            return "no_consent"
+        return "held_out" if self.held_out else None

@@ -1,0 +1,158 @@
+"""When a channel is open for a recipient: windows of local time as intervals of instants.
+
+Everything here is exact to the second and follows the zone rules: an edge in the gap of a spring
+change is the first instant after it; an edge that happens twice opens at the first and closes at
+the second. Several zones are open only while every one of them is.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from config.policy import Window
+from config.times import DAY, Instant, Seconds
+from config.zones import zone
+
+Interval = tuple[Instant, Instant]  # half-open
+_BLOCK: Seconds = 28 * DAY
+
+
+def resolve(day: date, time_of_day: Seconds, tz: ZoneInfo, *, second: bool = False) -> Instant:
+    """The instant of a local wall time on a day.
+
+    A time that happens twice is its first occurrence, or its second one on request; a time that
+    does not happen is the first instant after the gap.
+    """
+    wall = datetime(day.year, day.month, day.day) + timedelta(seconds=time_of_day)  # noqa: DTZ001
+    naive = int(wall.replace(tzinfo=UTC).timestamp())
+    before = naive - _offset(wall.replace(tzinfo=tz, fold=0))
+    after = naive - _offset(wall.replace(tzinfo=tz, fold=1))
+    if before <= after:
+        return after if second else before
+    # A gap: the clocks change somewhere in (after, before].
+    low, high = after, before
+    new_offset = _offset(datetime.fromtimestamp(high, tz))
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _offset(datetime.fromtimestamp(middle, tz)) == new_offset:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _offset(local: datetime) -> Seconds:
+    offset = local.utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds())
+
+
+@lru_cache(maxsize=65536)
+def start_of_day(day: date, zone_name: str) -> Instant:
+    """The first instant of a local day."""
+    return resolve(day, 0, zone(zone_name))
+
+
+class OpeningHours:
+    """The opening hours of one channel for recipients of the same zones.
+
+    Intervals are worked out in blocks of days when first asked for, and kept.
+
+    Parameters
+    ----------
+    windows: the channel's windows; None is open at all hours.
+    zones: IANA names, at least one.
+    """
+
+    def __init__(self, windows: Sequence[Window] | None, zones: Sequence[str]) -> None:
+        self._windows = windows
+        self._zones = [zone(name) for name in zones]
+        self._blocks: dict[int, tuple[list[Instant], list[Instant]]] = {}
+        self._asked: dict[tuple[Instant, Instant], Instant | None] = {}
+
+    def next_open(self, wanted: Instant, latest: Instant) -> Instant | None:
+        """The earliest open instant in [wanted, latest]; None when there is none."""
+        if self._windows is None:
+            return wanted if wanted <= latest else None
+        # Whole cohorts are wanted at the same moment.
+        key = (wanted, latest)
+        if key not in self._asked:
+            if len(self._asked) > 4096:
+                self._asked.clear()
+            self._asked[key] = self._search(wanted, latest)
+        return self._asked[key]
+
+    def closes(self, opened: Instant) -> Instant | None:
+        """The end of the open interval that `opened` lies in; None when it is always open."""
+        if self._windows is None:
+            return None
+        for number in range(opened // _BLOCK, opened // _BLOCK + 3):
+            starts, ends = self._block(number)
+            place = bisect_right(starts, opened) - 1
+            if place < 0 or opened >= ends[place]:
+                return opened
+            opened = ends[place]
+            if opened < (number + 1) * _BLOCK:
+                return opened
+        return opened
+
+    def _search(self, wanted: Instant, latest: Instant) -> Instant | None:
+        for number in range(wanted // _BLOCK, latest // _BLOCK + 1):
+            starts, ends = self._block(number)
+            place = bisect_right(ends, wanted)  # the first interval that ends after `wanted`
+            if place < len(starts):
+                found = max(wanted, starts[place])
+                return found if found <= latest else None
+        return None
+
+    def _block(self, number: int) -> tuple[list[Instant], list[Instant]]:
+        block = self._blocks.get(number)
+        if block is None:
+            begin, end = number * _BLOCK, (number + 1) * _BLOCK
+            opened = [(begin, end)]
+            for tz in self._zones:
+                opened = _intersect(opened, _union(self._open_in(tz, begin, end)))
+            block = ([start for start, _ in opened], [stop for _, stop in opened])
+            self._blocks[number] = block
+        return block
+
+    def _open_in(self, tz: ZoneInfo, begin: Instant, end: Instant) -> Iterable[Interval]:
+        assert self._windows is not None
+        day = datetime.fromtimestamp(begin, UTC).date() - timedelta(days=3)
+        last = datetime.fromtimestamp(end, UTC).date() + timedelta(days=3)
+        while day <= last:
+            following = day + timedelta(days=1)
+            for window in self._windows:
+                if day.weekday() in window.days:
+                    closing_day = following if window.closes < window.opens else day
+                    opens = resolve(day, window.opens, tz)
+                    closes = resolve(closing_day, window.closes, tz, second=True)
+                    if opens < closes:
+                        yield opens, closes
+            day = following
+
+
+def _union(intervals: Iterable[Interval]) -> list[Interval]:
+    merged: list[Interval] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _intersect(left: list[Interval], right: list[Interval]) -> list[Interval]:
+    found: list[Interval] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        start, end = max(left[i][0], right[j][0]), min(left[i][1], right[j][1])
+        if start < end:
+            found.append((start, end))
+        if left[i][1] < right[j][1]:
+            i += 1
+        else:
+            j += 1
+    return found

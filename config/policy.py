@@ -1,0 +1,202 @@
+"""The policy: when each channel may send, how many messages people bear, what needs opt-in.
+
+Read from `policy.toml` (or the same as JSON); every mistake is reported with its place and the
+way to mend it.
+"""
+
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from config.errors import SegueError
+from config.times import DAY, Duration, Seconds, format_duration
+from config.zones import zone_names
+
+Channel = Literal["email", "sms", "push"]
+CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_LONG_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def parse_weekdays(text: Any) -> tuple[int, ...]:
+    """Names, ranges that may wrap and comma lists of both ("mon-wed,sat"): weekdays, Monday 0."""
+    if not isinstance(text, str):
+        raise ValueError(f"days are text such as 'mon-fri', not {text!r}")
+    found: set[int] = set()
+    for part in text.lower().split(","):
+        names = [name.strip() for name in part.split("-")]
+        unknown = [name for name in names if name not in WEEKDAYS]
+        if unknown or len(names) > 2:
+            raise ValueError(
+                f"{part.strip()!r} is not a day or a range of days; write e.g. 'mon-fri', "
+                "'fri-mon' or 'mon,wed,sat'"
+            )
+        first, last = WEEKDAYS.index(names[0]), WEEKDAYS.index(names[-1])
+        found.update((first + step) % 7 for step in range((last - first) % 7 + 1))
+    return tuple(sorted(found))
+
+
+def parse_time_of_day(text: Any) -> Seconds:
+    """`HH:MM` from 00:00 to 24:00 as seconds after local midnight."""
+    if isinstance(text, str) and len(text) == 5 and text[2] == ":":
+        hour, minute = text[:2], text[3:]
+        if hour.isascii() and hour.isdigit() and minute.isascii() and minute.isdigit():
+            seconds = int(hour) * 3600 + int(minute) * 60
+            if int(minute) < 60 and seconds <= DAY:
+                return seconds
+    raise ValueError(f"{text!r} is not a time of day; write HH:MM, from 00:00 to 24:00")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Window(_Model):
+    """Opening hours on some weekdays, `from` included, `to` excluded, in the recipient's time.
+
+    A `to` earlier than its `from` crosses midnight; the window belongs to the day it starts on.
+    """
+
+    days: Annotated[tuple[int, ...], BeforeValidator(parse_weekdays)]
+    opens: Annotated[Seconds, BeforeValidator(parse_time_of_day)] = Field(alias="from")
+    closes: Annotated[Seconds, BeforeValidator(parse_time_of_day)] = Field(alias="to")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Window":
+        if self.opens == self.closes:
+            raise ValueError("from and to are the same; for a whole day write 00:00 to 24:00")
+        if self.opens == DAY:
+            raise ValueError("a window can't begin at 24:00; begin it at 00:00 on the next day")
+        return self
+
+    def __str__(self) -> str:
+        clock = [f"{edge // 3600:02}:{edge % 3600 // 60:02}" for edge in (self.opens, self.closes)]
+        return f"{','.join(WEEKDAYS[day] for day in self.days)} {clock[0]}-{clock[1]}"
+
+
+class ChannelPolicy(_Model):
+    """One channel's consent rule and opening hours; no windows named: open at all hours."""
+
+    consent: Literal["opt-in", "opt-out"] | None = None
+    windows: tuple[Window, ...] | None = None
+
+    @model_validator(mode="after")
+    def _ever_open(self) -> "ChannelPolicy":
+        if self.windows == ():
+            raise ValueError(
+                "windows = [] would never open; leave windows out to send at all hours, "
+                "or give the channel a cap of 0 to close it"
+            )
+        return self
+
+
+def _cap_channels(value: Any) -> Any:
+    return CHANNELS if value == "all" else value
+
+
+class Cap(_Model):
+    """At most `limit` messages in a period, over the channels together."""
+
+    channels: Annotated[tuple[Channel, ...], BeforeValidator(_cap_channels), Field(min_length=1)]
+    limit: Annotated[int, Field(strict=True, ge=0)]
+    per: Literal["day", "week", "month"] | None = None
+    within: Duration | None = None
+    topic: str | None = None
+    counts: Literal["marketing", "all"] = "marketing"
+
+    @model_validator(mode="after")
+    def _one_period(self) -> "Cap":
+        if (self.per is None) == (self.within is None):
+            raise ValueError(
+                'a cap has either per = "day" | "week" | "month" or within = "24h", "7d" ...'
+            )
+        if self.within == 0:
+            raise ValueError("within must be longer than 0")
+        return self
+
+    def __str__(self) -> str:
+        channels = "message" if set(self.channels) == set(CHANNELS) else "+".join(self.channels)
+        about = f" about {self.topic}" if self.topic else ""
+        period = f"a {self.per}" if self.within is None else f"in {format_duration(self.within)}"
+        return f"at most {self.limit} {channels}{about} {period}"
+
+
+class Policy(_Model):
+    """The whole policy. Defaults are those of a policy file that says nothing."""
+
+    timezone: str = "UTC"
+    week_starts: Literal[
+        "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
+    ] = "monday"
+    max_delay: Duration = 7 * DAY
+    holdout_percent: Annotated[float, Field(ge=0, le=100)] = 0
+    topics: dict[str, str] = Field(default_factory=dict)
+    channels: dict[Channel, ChannelPolicy] = Field(default_factory=dict)
+    caps: tuple[Cap, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Policy":
+        if self.timezone not in zone_names():
+            raise ValueError(
+                f"timezone: there is no zone {self.timezone!r}; write an IANA name such as "
+                "Europe/London"
+            )
+        sms = self.channels.get("sms")
+        if sms and sms.consent == "opt-out":
+            raise ValueError("channels.sms.consent: text messages are opt-in only, by law")
+        for cap in self.caps:
+            if cap.topic and self.topics and cap.topic not in self.topics:
+                raise ValueError(f"caps: topic {cap.topic!r} is not one of {sorted(self.topics)}")
+        return self
+
+    @cached_property
+    def first_weekday(self) -> int:
+        """The day on which calendar weeks start, Monday 0."""
+        return _LONG_WEEKDAYS.index(self.week_starts)
+
+    def opt_in(self, channel: Channel) -> bool:
+        """Whether silence means no on this channel."""
+        named = self.channels.get(channel)
+        return channel == "sms" or (named is not None and named.consent == "opt-in")
+
+    def windows(self, channel: Channel) -> tuple[Window, ...] | None:
+        """The channel's opening hours; None: open at all hours."""
+        named = self.channels.get(channel)
+        return named.windows if named else None
+
+    def warnings(self) -> list[str]:
+        """What is legal but perhaps not meant."""
+        return [
+            f"caps[{number}]: a limit of 0 stops all marketing on {', '.join(cap.channels)}"
+            for number, cap in enumerate(self.caps)
+            if cap.limit == 0
+        ]
+
+
+def describe_errors(error: ValidationError) -> str:
+    """Each mistake as `place: what is wrong`, the places as one would write them in the file."""
+    lines = []
+    for mistake in error.errors():
+        place = ""
+        for part in mistake["loc"]:
+            place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            message = "there is no such setting; check its spelling"
+        lines.append(f"{place}: {message}" if place else message)
+    return "; ".join(lines)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file. Raises SegueError with the file, the place and the mend."""
+    try:
+        return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise SegueError(f"there is no policy file {path}; set SEGUE_POLICY_FILE to one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SegueError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise SegueError(f"{path}: {describe_errors(error)}") from error
