@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from channels.windows import start_of_day
-from config.policy import Cap, Policy
+from config.policy import Cap, Channel, Policy
 from config.times import DAY, Instant, Seconds, format_instant
 from config.zones import zone
 
@@ -22,7 +22,7 @@ class Counted(NamedTuple):
     """A message that takes a place in the caps."""
 
     send_at: Instant
-    channel: str
+    channel: Channel
     kind: str
     topic: str
 

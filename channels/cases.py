@@ -8,8 +8,6 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 import orjson
-from profiles.countries import country_code
-from profiles.phones import normalise_phone
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from channels.caps import Counted
@@ -18,6 +16,8 @@ from channels.recipient import Kind, Recipient, zones_for
 from channels.tables import COUNTING_STATES, MessageState
 from config.policy import Channel, Policy, describe_errors
 from config.times import Duration, Instant, format_instant, parse_instant
+from profiles.countries import country_code
+from profiles.phones import normalise_phone
 
 Moment = Annotated[Instant, BeforeValidator(parse_instant)]
 

@@ -29,7 +29,7 @@ class Message(SQLModel, table=True):
     __tablename__: ClassVar[str] = "message"
     __table_args__ = (
         UniqueConstraint(
-            "profile_id", "enrollment_id", "step", "member", name="uq_message_wanted_once"
+            "enrollment_id", "step", "member", "profile_id", name="uq_message_wanted_once"
         ),
         Index("ix_message_history", "profile_id", "send_at"),
         Index(
@@ -58,7 +58,12 @@ class Message(SQLModel, table=True):
     kind: str = Field(description="marketing or transactional")
     topic: str
     priority: int
+    # how it was wanted, so that it can be decided again
+    mode: str
+    after: int = Field(description="offset from the group's anchor, seconds")
+    on_cap: str
     wanted_at: Instant = Field(sa_type=BigInteger)
+    deadline: Instant = Field(sa_type=BigInteger, description="the latest anchor: + max_delay")
     send_at: Instant = Field(
         sa_type=BigInteger, description="planned for; from the hand-over on, when it went"
     )

@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     )
     brand: str = Field(default="Segue Sample Shop")
 
+    call_hosts: frozenset[str] = Field(
+        default=frozenset(),
+        description="Hosts in our own network that Call steps may reach, as a JSON list.",
+    )
+
     host: str = "127.0.0.1"
     prefect_port: int = Field(default=4200, ge=0, le=65535)
     sandbox_port: int = Field(default=8025, ge=0, le=65535)

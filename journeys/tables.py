@@ -42,7 +42,9 @@ class Enrollment(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "enrollment"
     __table_args__ = (
-        CheckConstraint("(due_at IS NULL) <> (ended_at IS NULL)", name="ck_enrollment_due_or_ended"),
+        CheckConstraint(
+            "(due_at IS NULL) <> (ended_at IS NULL)", name="ck_enrollment_due_or_ended"
+        ),
         # at most once at a time for each entry key
         Index(
             "uq_enrollment_current",
@@ -53,6 +55,7 @@ class Enrollment(SQLModel, table=True):
             sqlite_where=text("ended_at IS NULL"),
             postgresql_where=text("ended_at IS NULL"),
         ),
+        Index("ix_enrollment_profile", "profile_id", "journey"),
         # once a launch
         Index(
             "uq_enrollment_launch",
@@ -83,7 +86,12 @@ class Enrollment(SQLModel, table=True):
     context: dict[str, Any] = Field(
         sa_column=Column(JSON_COLUMN, nullable=False), description="the entry event's properties"
     )
+    entry_event_id: int | None = Field(default=None, sa_type=BigInteger)
     entered_at: Instant = Field(sa_type=BigInteger)
+    since: Instant = Field(
+        sa_type=BigInteger,
+        description="when the entry event happened, else entered_at: did() looks back to it",
+    )
     step: str = Field(description="the step the person stands at")
     arrived_at: Instant = Field(sa_type=BigInteger, description="when they came to this step")
     phase: int = Field(default=0, description="how far into this step; each step gives it meaning")

@@ -1,0 +1,237 @@
+"""Claiming: the last look at a message before it is handed over.
+
+Under the profiles' locks every rule is looked at again with the time it really is. What may go is
+claimed (state `sending`, `send_at` now) and that is committed before anything is posted, so that a
+crash leaves `unknown`, never a second send. What became forbidden is moved or refused.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+from sqlalchemy import Row, and_, select, tuple_, update
+
+from channels.caps import Counted
+from channels.decide import Planner, Wanted
+from channels.facts import load_history, load_recipients
+from channels.planning import redecide, update_rows
+from channels.recipient import Kind, Recipient
+from channels.tables import messages
+from channels.templates import Template
+from config.database import Tx
+from config.policy import Channel
+from config.times import MINUTE, Instant, Seconds
+from profiles.bulk import lock_profiles
+from profiles.tables import ADDRESS_KIND, identifiers, profiles
+
+# A claim not used by then is void and is given back, not sent late.
+CLAIM_LASTS: Seconds = MINUTE
+# A claim so long past its end belongs to a process that died, perhaps after the hand-over.
+LOST_AFTER: Seconds = 2 * MINUTE
+
+
+class Journeys(Protocol):
+    """What the outbox asks of journeys, so that channels need not know them."""
+
+    def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> Mapping[int, str]:
+        """The messages no longer wanted, by id, each with the reason."""
+
+    def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
+        """What templates see of each enrollment."""
+
+    def template(self, journey: str, version: str, step: str, member: str) -> Template:
+        """The compiled template of a message."""
+
+
+class Claim(NamedTuple):
+    """A message that this process, and no other, may hand over until `not_after`."""
+
+    message_id: int
+    profile_id: int
+    enrollment_id: int
+    journey: str
+    version: str
+    step: str
+    member: str
+    channel: Channel
+    kind: Kind
+    topic: str
+    attempts: int
+    send_at: Instant
+    not_after: Instant
+    address: str
+    platform: str | None
+    context: Mapping[str, Any]
+
+
+def claim(
+    tx: Tx,
+    planner: Planner,
+    journeys: Journeys,
+    *,
+    claimed_by: str,
+    limit: int,
+    channels: Sequence[Channel],
+    journey: str | None = None,
+) -> tuple[list[Claim], int]:
+    """Claim due messages on these channels, the earliest first.
+
+    Returns
+    -------
+    The claims, and how many due messages were looked at (0: nothing is due that others do not
+    hold already).
+    """
+    due = and_(
+        messages.c.state == "planned",
+        messages.c.send_at <= tx.now,
+        messages.c.channel.in_(channels),
+    )
+    if journey is not None:
+        due = and_(due, messages.c.journey == journey)
+    candidates = select(messages.c.profile_id).where(due).order_by(messages.c.send_at).limit(limit)
+    locked = lock_profiles(tx, set(tx.conn.execute(candidates).scalars()), skip_locked=True)
+    rows = tx.conn.execute(
+        select(messages)
+        .where(due, messages.c.profile_id.in_(locked))
+        .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
+    ).all()
+    if not rows:
+        return [], 0
+    unwanted = journeys.unwanted(tx, rows)
+    _cancel(tx, unwanted)
+    rows = [row for row in rows if row.id not in unwanted]
+    fit, unfit = _look_again(tx, planner, rows)
+    claims = _with_content(tx, journeys, fit)
+    update_rows(
+        tx,
+        [
+            {
+                "row": one.message_id,
+                "state": "sending",
+                "send_at": tx.now,
+                "not_after": one.not_after,
+                "claimed_by": claimed_by,
+                "attempts": one.attempts,
+            }
+            for one in claims
+        ],
+    )
+    if unfit:
+        groups = sorted({(row.enrollment_id, row.step) for row in unfit})
+        undecided = tx.conn.execute(
+            select(messages).where(
+                messages.c.state == "planned",
+                tuple_(messages.c.enrollment_id, messages.c.step).in_(groups),
+            )
+        ).all()
+        redecide(tx, planner, undecided, {"looked_at_again": "at dispatch"})
+    return claims, len(rows) + len(unwanted)
+
+
+def _cancel(tx: Tx, unwanted: Mapping[int, str]) -> None:
+    update_rows(
+        tx,
+        [{"row": row, "state": "cancelled", "reason": reason} for row, reason in unwanted.items()],
+    )
+
+
+def _look_again(
+    tx: Tx, planner: Planner, rows: Sequence[Row[Any]]
+) -> tuple[list[tuple[Row[Any], Instant]], list[Row[Any]]]:
+    """The rows that may go this second, each with the moment its window closes; and the others."""
+    profile_ids = {row.profile_id for row in rows}
+    recipients = load_recipients(tx, planner.policy, profile_ids)
+    histories = load_history(tx, planner.policy, profile_ids, tx.now)
+    # What is only planned has its own look; here counts what was handed over.
+    handed_over: dict[int, list[Counted]] = defaultdict(list)
+    for profile_id, history in histories.items():
+        handed_over[profile_id] = [past.counted for past in history if not past.planned]
+    fit: list[tuple[Row[Any], Instant]] = []
+    unfit: list[Row[Any]] = []
+    for row in rows:
+        recipient = recipients[row.profile_id]
+        history = handed_over[row.profile_id]
+        wanted = Wanted(row.channel, row.kind, row.topic, 0, "skip", 0)
+        [decision] = planner.decide(recipient, "any", [wanted], history, tx.now)
+        if decision.reason:
+            unfit.append(row)
+        else:
+            history.append(Counted(tx.now, row.channel, row.kind, row.topic))
+            fit.append((row, _closes(planner, recipient, row, tx.now)))
+    return fit, unfit
+
+
+def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant:
+    latest = now + CLAIM_LASTS
+    if row.kind == "transactional":
+        return latest
+    closes = planner.hours(row.channel, recipient.zones.names).closes(now)
+    return latest if closes is None else min(latest, closes)
+
+
+def _with_content(
+    tx: Tx, journeys: Journeys, fit: Sequence[tuple[Row[Any], Instant]]
+) -> list[Claim]:
+    rows = [row for row, _ in fit]
+    contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
+    people = {row.profile_id for row in rows}
+    addresses: dict[tuple[int, str], tuple[str, str | None]] = {
+        (found.profile_id, found.kind): (found.value, found.platform)
+        for found in tx.conn.execute(
+            select(
+                identifiers.c.profile_id,
+                identifiers.c.kind,
+                identifiers.c.value,
+                identifiers.c.platform,
+            )
+            .where(identifiers.c.profile_id.in_(people), identifiers.c.state == "active")
+            # of several (two phones with the app), the one seen last
+            .order_by(identifiers.c.seen_at, identifiers.c.value)
+        )
+    }
+    about = {
+        found.id: {
+            **{name: value for name, value in found.attributes.items() if value is not None},
+            "country": found.country,
+            "language": found.language,
+        }
+        for found in tx.conn.execute(
+            select(
+                profiles.c.id, profiles.c.attributes, profiles.c.country, profiles.c.language
+            ).where(profiles.c.id.in_(people))
+        )
+    }
+    return [
+        Claim(
+            row.id,
+            row.profile_id,
+            row.enrollment_id,
+            row.journey,
+            row.version,
+            row.step,
+            row.member,
+            row.channel,
+            row.kind,
+            row.topic,
+            row.attempts + 1,
+            tx.now,
+            not_after,
+            *addresses[row.profile_id, ADDRESS_KIND[cast(Channel, row.channel)]],
+            {"profile": about[row.profile_id], **contexts[row.enrollment_id]},
+        )
+        for row, not_after in fit
+    ]
+
+
+def settle_lost(tx: Tx) -> int:
+    """Claims of processes that died: nobody can tell whether they were handed over.
+
+    They become `unknown`: they count against caps, are never sent again on their own, and the
+    provider's webhook settles them.
+    """
+    lost = (
+        update(messages)
+        .where(messages.c.state == "sending", messages.c.not_after < tx.now - LOST_AFTER)
+        .values(state="unknown", reason="the process died around the hand-over")
+    )
+    return tx.conn.execute(lost).rowcount

@@ -1,0 +1,279 @@
+"""Dispatch: due messages are claimed, rendered, posted concurrently, and their fate recorded.
+
+The claim is committed before the post. Database work runs in a thread, posts on the event loop;
+while one batch of claims is posted the next is being claimed.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, update
+
+from channels.claiming import Claim, Journeys, claim
+from channels.content import SMSContent, segments
+from channels.decide import Planner
+from channels.links import unsubscribe_url
+from channels.provider import Outcome, Outgoing, Provider
+from channels.recipient import WHOLE_CHANNEL
+from channels.tables import messages
+from channels.templates import MissingData, RenderError
+from channels.transport import Transport
+from config.database import Database, Tx
+from config.policy import Channel
+from config.settings import Settings
+from config.times import HOUR, MINUTE, Instant, Seconds
+from profiles.consent import ConsentChange, change_consent
+from profiles.tables import ADDRESS_KIND, identifiers
+
+log = logging.getLogger(__name__)
+
+# Claims taken in one transaction, posts under way at once.
+CLAIM_BATCH = 500
+IN_FLIGHT = 100
+# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most.
+FIRST_RETRY: Seconds = 30
+LAST_RETRY: Seconds = HOUR
+# How long a channel stays stopped after a provider said "not you".
+STOPPED_FOR: Seconds = 5 * MINUTE
+
+Tally = Counter[tuple[str, str]]  # (channel, state or reason)
+
+
+class _Ready(NamedTuple):
+    claim: Claim
+    outgoing: Outgoing
+
+
+class Dispatcher:
+    """Hands due messages to the providers.
+
+    One for each process: it keeps the connections, and knows which channels are stopped.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        planner: Planner,
+        journeys: Journeys,
+        providers: Mapping[Channel, Provider],
+        transport: Transport,
+        settings: Settings,
+        *,
+        name: str,
+    ) -> None:
+        self._db = db
+        self._planner = planner
+        self._journeys = journeys
+        self._providers = providers
+        self._transport = transport
+        self._settings = settings
+        self._name = name
+        self._stopped: dict[Channel, Instant] = {}
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def run(self, *, journey: str | None = None) -> Tally:
+        """Send everything that is due now. Returns what became of it, counted."""
+        tally: Tally = Counter()
+        posting: asyncio.Task[Tally] | None = None
+        while True:
+            claims, seen = await asyncio.to_thread(self._claim, journey)
+            if posting is not None:
+                tally += await posting
+                posting = None
+            if claims:
+                posting = asyncio.create_task(self._hand_over(claims))
+            if not seen:
+                return tally
+
+    def _claim(self, journey: str | None) -> tuple[list[Claim], int]:
+        with self._db.transaction() as tx:
+            open_channels: list[Channel] = [
+                channel for channel in self._providers if self._stopped.get(channel, 0) <= tx.now
+            ]
+            return claim(
+                tx,
+                self._planner,
+                self._journeys,
+                claimed_by=self._name,
+                limit=CLAIM_BATCH,
+                channels=open_channels,
+                journey=journey,
+            )
+
+    async def _hand_over(self, claims: Sequence[Claim]) -> Tally:
+        started = time.monotonic()
+        changes: list[dict[str, Any]] = []
+        ready: dict[Channel, list[_Ready]] = defaultdict(list)
+        for one in claims:
+            try:
+                ready[one.channel].append(_Ready(one, self._render(one)))
+            except MissingData as error:
+                changes.append(_change(one, state="skipped", reason=f"missing_data: {error.field}"))
+            except RenderError as error:
+                changes.append(_change(one, state="skipped", reason=f"render_error: {error}"))
+        posts = [
+            self._post(channel, batch[first : first + self._providers[channel].batch_size], started)
+            for channel, batch in ready.items()
+            for first in range(0, len(batch), self._providers[channel].batch_size)
+        ]
+        suppress: list[tuple[Claim, str]] = []
+        for done in await asyncio.gather(*posts):
+            for posted, outcome in done:
+                changes.append(self._settled(posted, outcome))
+                if outcome is not None and outcome.suppress is not None:
+                    suppress.append((posted.claim, outcome.suppress))
+        await asyncio.to_thread(self._record, changes, suppress)
+        channel_of = {one.message_id: one.channel for one in claims}
+        return Counter(
+            (channel_of[change["row"]], _told(change["state"], change["reason"]))
+            for change in changes
+        )
+
+    def _render(self, one: Claim) -> Outgoing:
+        url = None
+        if one.kind == "marketing":
+            url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic)
+        template = self._journeys.template(one.journey, one.version, one.step, one.member)
+        links = {"unsubscribe": url} if url else {}
+        content = template.render({**one.context, "brand": self._settings.brand, "links": links})
+        return Outgoing(
+            message_id=one.message_id,
+            to=one.address,
+            content=content,
+            platform=one.platform,
+            unsubscribe_url=url,
+            topic=one.topic,
+            kind=one.kind,
+            ttl=None,
+        )
+
+    async def _post(
+        self, channel: Channel, batch: Sequence[_Ready], started: float
+    ) -> list[tuple[_Ready, Outcome | None]]:
+        """Post one request's worth; no outcome for what could not be posted within its claim."""
+        async with self._slots:
+            spent = time.monotonic() - started
+            now = batch[0].claim.send_at
+            if self._stopped.get(channel, 0) > now:
+                return [(one, None) for one in batch]
+            # A window may close earlier for some of them.
+            held = [one for one in batch if now + spent < one.claim.not_after]
+            given_back = [one for one in batch if now + spent >= one.claim.not_after]
+            outcomes = {}
+            if held:
+                provider = self._providers[channel]
+                answer = await self._transport.post(provider, [one.outgoing for one in held])
+                outcomes = {outcome.message_id: outcome for outcome in answer}
+        return [
+            *((one, outcomes[one.claim.message_id]) for one in held),
+            *((one, None) for one in given_back),
+        ]
+
+    def _settled(self, one: _Ready, outcome: Outcome | None) -> dict[str, Any]:
+        claimed = one.claim
+        if outcome is None:
+            return _change(claimed, state="planned", attempts=claimed.attempts - 1)
+        if outcome.result == "stopped":
+            self._stop(claimed.channel, claimed.send_at + STOPPED_FOR, outcome.reason)
+            return _change(claimed, state="planned", attempts=claimed.attempts - 1)
+        if outcome.result == "retry":
+            wait = outcome.retry_after
+            if wait is None:
+                wait = min(FIRST_RETRY * 2 ** (claimed.attempts - 1), LAST_RETRY)
+            again = claimed.send_at + max(1, wait)
+            return _change(claimed, state="planned", reason=outcome.reason, send_at=again)
+        content = one.outgoing.content
+        return _change(
+            claimed,
+            state=outcome.result,
+            reason=outcome.reason,
+            provider_id=outcome.provider_id,
+            segments=segments(content.body) if isinstance(content, SMSContent) else None,
+        )
+
+    def _stop(self, channel: Channel, until: Instant, reason: str | None) -> None:
+        if self._stopped.get(channel, 0) < until:
+            self._stopped[channel] = until
+            log.error(
+                "%s is stopped for %d s, its messages stay planned: the provider refuses our "
+                "credentials (%s)",
+                channel,
+                STOPPED_FOR,
+                reason,
+            )
+
+    def _record(
+        self, changes: Sequence[dict[str, Any]], suppress: Sequence[tuple[Claim, str]]
+    ) -> None:
+        with self._db.transaction() as tx:
+            _suppress(tx, suppress)
+            if changes:
+                columns: dict[str, Any] = {
+                    name: bindparam(name) for name in changes[0] if name != "row"
+                }
+                # A call-back that was faster than this record has the last word.
+                tx.conn.execute(
+                    update(messages)
+                    .where(
+                        messages.c.id == bindparam("row"),
+                        messages.c.state.in_(["sending", "unknown"]),
+                    )
+                    .values(columns),
+                    list(changes),
+                )
+
+
+def _suppress(tx: Tx, found: Iterable[tuple[Claim, str]]) -> None:
+    """Never again to this address; a STOP that the provider knows of is consent taken back."""
+    stopped = []
+    for one, state in found:
+        if state == "opted_out":
+            stopped.append(ConsentChange(one.profile_id, one.channel, WHOLE_CHANNEL, granted=False))
+        else:
+            tx.conn.execute(
+                update(identifiers)
+                .where(
+                    identifiers.c.kind == ADDRESS_KIND[one.channel],
+                    identifiers.c.value == one.address,
+                )
+                .values(state=state)
+            )
+    if stopped:
+        change_consent(tx, stopped, source="the provider reports a STOP")
+
+
+def _change(
+    one: Claim,
+    *,
+    state: str,
+    reason: str | None = None,
+    send_at: Instant | None = None,
+    attempts: int | None = None,
+    provider_id: str | None = None,
+    segments: int | None = None,
+) -> dict[str, Any]:
+    """All columns every time, so that a batch is one bulk statement."""
+    return {
+        "row": one.message_id,
+        "state": state,
+        "reason": reason,
+        "send_at": one.send_at if send_at is None else send_at,
+        "attempts": one.attempts if attempts is None else attempts,
+        "provider_id": provider_id,
+        "segments": segments,
+        "claimed_by": None,
+        "not_after": None,
+    }
+
+
+def _told(state: str, reason: str | None) -> str:
+    """What a count is filed under: the state, or why it was not sent."""
+    if state == "planned":
+        return "to be tried again"
+    if state == "skipped" and reason is not None:
+        return reason.split(":")[0]
+    return state

@@ -1,0 +1,119 @@
+"""What planning and dispatch read of people, for many at once."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from channels.caps import Counted, reach
+from channels.recipient import Recipient, zones_for
+from channels.tables import COUNTING_STATES, messages
+from config.database import Tx
+from config.policy import CHANNELS, Policy
+from config.times import Instant
+from profiles.sticky import draw
+from profiles.tables import ADDRESS_KIND, consents, identifiers, profiles
+
+_CHANNEL_OF_KIND = {ADDRESS_KIND[channel]: channel for channel in CHANNELS}
+
+
+class Past(NamedTuple):
+    """A message that counts, with what is needed to let it give way."""
+
+    id: int
+    counted: Counted
+    priority: int
+    planned: bool  # not yet being handed over
+    enrollment_id: int
+    step: str
+    name: str  # for people: journey / step / member
+
+
+def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dict[int, Recipient]:
+    """What planning has to know of each profile, by id."""
+    ids = list(set(profile_ids))
+    addresses: dict[int, set[str]] = defaultdict(set)
+    usable: dict[int, set[str]] = defaultdict(set)
+    phone_country: dict[int, str | None] = {}
+    for profile_id, kind, state, country in tx.conn.execute(
+        select(
+            identifiers.c.profile_id,
+            identifiers.c.kind,
+            identifiers.c.state,
+            identifiers.c.country,
+        ).where(identifiers.c.profile_id.in_(ids), identifiers.c.kind.in_(tuple(_CHANNEL_OF_KIND)))
+    ):
+        channel = _CHANNEL_OF_KIND[kind]
+        addresses[profile_id].add(channel)
+        if state == "active":
+            usable[profile_id].add(channel)
+        if kind == "phone":
+            phone_country[profile_id] = country
+    said: dict[int, dict[tuple[str, str], bool]] = defaultdict(dict)
+    for profile_id, channel, topic, granted in tx.conn.execute(
+        select(
+            consents.c.profile_id, consents.c.channel, consents.c.topic, consents.c.granted
+        ).where(consents.c.profile_id.in_(ids))
+    ):
+        said[profile_id][channel, topic] = granted
+    holdout = policy.holdout_percent / 100
+    nothing: set[str] = set()
+    return {
+        profile_id: Recipient(
+            zones_for(timezone, country, phone_country.get(profile_id), policy.timezone),
+            addresses.get(profile_id, nothing),
+            addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
+            said.get(profile_id, {}),
+            holdout > 0 and draw(profile_id, "holdout") < holdout,
+        )
+        for profile_id, timezone, country in tx.conn.execute(
+            select(profiles.c.id, profiles.c.timezone, profiles.c.country).where(
+                profiles.c.id.in_(ids)
+            )
+        )
+    }
+
+
+def load_history(
+    tx: Tx, policy: Policy, profile_ids: Collection[int], latest: Instant
+) -> dict[int, list[Past]]:
+    """The messages that count for anything decided from now until `latest`, by profile."""
+    found: dict[int, list[Past]] = defaultdict(list)
+    if not policy.caps:
+        return found
+    far = reach(policy)
+    columns = messages.c
+    for row in tx.conn.execute(
+        select(
+            columns.profile_id,
+            columns.id,
+            columns.send_at,
+            columns.channel,
+            columns.kind,
+            columns.topic,
+            columns.priority,
+            columns.state,
+            columns.enrollment_id,
+            columns.step,
+            columns.journey,
+            columns.member,
+        ).where(
+            columns.profile_id.in_(list(set(profile_ids))),
+            columns.send_at > tx.now - far,
+            columns.send_at < latest + far,
+            columns.state.in_(COUNTING_STATES),
+        )
+    ):
+        found[row.profile_id].append(
+            Past(
+                row.id,
+                Counted(row.send_at, row.channel, row.kind, row.topic),
+                row.priority,
+                row.state == "planned",
+                row.enrollment_id,
+                row.step,
+                f"{row.journey} / {row.step} / {row.member}",
+            )
+        )
+    return found

@@ -1,0 +1,220 @@
+"""Planning: the messages of one step for many people, decided and written to the outbox.
+
+One row for each message wanted, refusals included, with its decision in it. Runs inside the
+caller's transaction, with the profiles concerned locked.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import Row, bindparam, insert, select, tuple_, update
+
+from channels.caps import Counted
+from channels.cases import describe
+from channels.decide import Decision, Mode, OnCap, Planner, Reason, Wanted
+from channels.facts import Past, load_history, load_recipients
+from channels.giveway import giving_way
+from channels.recipient import Kind, Recipient
+from channels.tables import messages
+from config.database import Tx
+from config.policy import Channel
+from config.times import Instant
+from profiles.bulk import lock_profiles
+
+
+class Send(NamedTuple):
+    """What one step wants sent: the group's members by name, and where it comes from."""
+
+    journey: str
+    version: str
+    step: str
+    priority: int
+    mode: Mode
+    members: tuple[tuple[str, Wanted], ...]
+    # Later members of a fallback are not wanted yet: those not chosen get no row.
+    may_fall_back: bool = False
+
+
+class Person(NamedTuple):
+    """Somebody for whom a send is wanted."""
+
+    profile_id: int
+    enrollment_id: int
+
+
+def plan(
+    tx: Tx, planner: Planner, send: Send, people: Sequence[Person]
+) -> dict[int, list[Decision]]:
+    """Decide the send for everybody and write the outbox.
+
+    Returns
+    -------
+    The decisions by enrollment id, in the order of the send's members.
+    """
+    profile_ids = {person.profile_id for person in people}
+    lock_profiles(tx, profile_ids)
+    recipients = load_recipients(tx, planner.policy, profile_ids)
+    wanted = [member for _, member in send.members]
+    latest = tx.now + max(member.max_delay + member.offset for member in wanted)
+    histories = load_history(tx, planner.policy, profile_ids, latest)
+    decided: dict[int, list[Decision]] = {}
+    rows: list[dict[str, Any]] = []
+    displaced: list[Past] = []
+    for profile_id, enrollment_id in people:
+        recipient = recipients[profile_id]
+        history = histories[profile_id]
+        # What is only planned, with less priority, gives way where its place is needed.
+        lower = [past for past in history if past.planned and past.priority < send.priority]
+        firm = [past.counted for past in history if past not in lower]
+        decisions = planner.decide(recipient, send.mode, wanted, firm, tx.now)
+        decided[enrollment_id] = decisions
+        planned = [
+            Counted(decision.send_at, member.channel, member.kind, member.topic)
+            for member, decision in zip(wanted, decisions, strict=True)
+            if decision.send_at is not None
+        ]
+        victims = giving_way(planner, recipient, planned, firm, lower) if lower else []
+        displaced += victims
+        note = {"took_place_of": [past.name for past in victims]} if victims else {}
+        for (name, member), decision in zip(send.members, decisions, strict=True):
+            if send.may_fall_back and decision.reason == "not_chosen":
+                continue
+            outcome = _outcome(decision, recipient, tx.now + member.offset, note)
+            rows.append(_row(tx, send, Person(profile_id, enrollment_id), name, member, outcome))
+        # The same person may stand here twice, with two carts.
+        history[:] = [past for past in history if past not in victims]
+        history += [
+            _as_past(counted, send.priority, enrollment_id, send.step) for counted in planned
+        ]
+    if rows:
+        tx.conn.execute(insert(messages), rows)
+    if displaced:
+        _give_way(tx, planner, displaced, f"{send.journey} / {send.step}")
+    return decided
+
+
+def refuse(tx: Tx, planner: Planner, send: Send, people: Sequence[Person], reason: Reason) -> None:
+    """Record that none of the send's messages goes to these people, and why."""
+    recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
+    decision = Decision(None, reason)
+    rows = []
+    for person in people:
+        for name, member in send.members:
+            outcome = _outcome(decision, recipients[person.profile_id], tx.now, {})
+            rows.append(_row(tx, send, person, name, member, outcome))
+    tx.conn.execute(insert(messages), rows)
+
+
+def _row(
+    tx: Tx, send: Send, person: Person, name: str, member: Wanted, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "profile_id": person.profile_id,
+        "enrollment_id": person.enrollment_id,
+        "journey": send.journey,
+        "version": send.version,
+        "step": send.step,
+        "member": name,
+        "channel": member.channel,
+        "kind": member.kind,
+        "topic": member.topic,
+        "priority": send.priority,
+        "mode": send.mode,
+        "after": member.offset,
+        "on_cap": member.on_cap,
+        "wanted_at": tx.now,
+        "deadline": tx.now + member.max_delay,
+        "attempts": 0,
+        **outcome,
+    }
+
+
+def _outcome(
+    decision: Decision, recipient: Recipient, wanted_at: Instant, note: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The columns of a message row that a decision sets."""
+    return {
+        "state": "skipped" if decision.reason else "planned",
+        "reason": decision.reason,
+        "send_at": wanted_at if decision.send_at is None else decision.send_at,
+        "decision": {**describe(decision, recipient), **note},
+    }
+
+
+def _give_way(tx: Tx, planner: Planner, displaced: Sequence[Past], winner: str) -> None:
+    """Decide the displaced messages again, each with its whole group."""
+    groups = {(past.enrollment_id, past.step) for past in displaced}
+    rows = tx.conn.execute(
+        select(messages)
+        .where(
+            messages.c.state == "planned",
+            tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
+        )
+        .order_by(messages.c.id)
+    ).all()
+    redecide(tx, planner, rows, {"gave_way_to": winner})
+
+
+def redecide(tx: Tx, planner: Planner, rows: Sequence[Row[Any]], note: Mapping[str, Any]) -> None:
+    """Decide planned messages again, group by group: each is moved or refused.
+
+    Parameters
+    ----------
+    rows: every still planned message of the groups concerned; their profiles are locked.
+    note: what led to it; kept in the decision.
+    """
+    profile_ids = {row.profile_id for row in rows}
+    recipients = load_recipients(tx, planner.policy, profile_ids)
+    latest = max(row.deadline + row.after for row in rows)
+    histories = load_history(tx, planner.policy, profile_ids, max(latest, tx.now))
+    groups: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row.enrollment_id, row.step].append(row)
+    changes: list[dict[str, Any]] = []
+    # The more important are decided first, against all that is not being decided again.
+    undecided = {row.id for row in rows}
+    for group in sorted(groups.values(), key=lambda group: (-group[0].priority, group[0].id)):
+        profile_id = group[0].profile_id
+        history = [past for past in histories[profile_id] if past.id not in undecided]
+        first = min(row.after for row in group)
+        start = max(tx.now, min(row.send_at for row in group))
+        wanted = [
+            Wanted(
+                cast(Channel, row.channel),
+                cast(Kind, row.kind),
+                row.topic,
+                row.after - first,
+                cast(OnCap, row.on_cap),
+                max(0, row.deadline + first - start),
+            )
+            for row in group
+        ]
+        counted = [past.counted for past in history]
+        mode: Mode = "all" if group[0].mode == "all" else "any"
+        decisions = planner.decide(recipients[profile_id], mode, wanted, counted, start)
+        for row, decision in zip(group, decisions, strict=True):
+            changes.append(
+                {"row": row.id, **_outcome(decision, recipients[profile_id], row.send_at, note)}
+            )
+            if decision.send_at is not None:
+                message = Counted(decision.send_at, row.channel, row.kind, row.topic)
+                histories[profile_id].append(
+                    _as_past(message, row.priority, row.enrollment_id, row.step)
+                )
+    update_rows(tx, changes)
+
+
+def _as_past(message: Counted, priority: int, enrollment_id: int, step: str) -> Past:
+    """A message just decided, whose row has no id yet."""
+    return Past(0, message, priority, planned=True, enrollment_id=enrollment_id, step=step, name="")
+
+
+def update_rows(tx: Tx, changes: Iterable[dict[str, Any]]) -> None:
+    """Set columns of many messages in one bulk statement; `row` is the message's id."""
+    given = list(changes)
+    if given:
+        columns: dict[str, Any] = {name: bindparam(name) for name in given[0] if name != "row"}
+        tx.conn.execute(
+            update(messages).where(messages.c.id == bindparam("row")).values(columns), given
+        )

@@ -1,0 +1,130 @@
+"""Call steps: POST a person to a URL. Leased first, so that a crash repeats the call, not loses it.
+
+The receiver can tell a repeat by the `Idempotency-Key` header.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+from sqlalchemy import select, update
+
+from config.database import Tx
+from config.settings import load_settings
+from config.times import MINUTE
+from journeys.moves import Move, Moves, Standing
+from journeys.steps import FAILED, NEXT, CallStep
+from journeys.tables import enrollments
+from profiles.tables import identifiers
+
+CALLS_AT_ONCE = 20
+_TIMEOUT = 10.0
+# Long enough for a chunk of calls that all time out.
+_LEASE = 2 * MINUTE
+_FIRST_RETRY = MINUTE
+
+
+def lease(tx: Tx, people: Sequence[Standing]) -> None:
+    """Keep others away from these people while the calls are under way."""
+    ids = [person.enrollment_id for person in people]
+    tx.conn.execute(
+        update(enrollments)
+        .where(enrollments.c.id.in_(ids))
+        .values(due_at=tx.now + _LEASE, attempts=enrollments.c.attempts + 1)
+    )
+
+
+def payloads_of(
+    tx: Tx, journey: str, step: str, people: Sequence[Standing]
+) -> dict[int, dict[str, Any]]:
+    """What is posted for each enrollment: ids and the entry's context, no contact data."""
+    user_ids = {
+        row.profile_id: row.value
+        for row in tx.conn.execute(
+            select(identifiers.c.profile_id, identifiers.c.value).where(
+                identifiers.c.profile_id.in_({person.profile_id for person in people}),
+                identifiers.c.kind == "user_id",
+            )
+        )
+    }
+    contexts = {
+        row.id: row.context
+        for row in tx.conn.execute(
+            select(enrollments.c.id, enrollments.c.context).where(
+                enrollments.c.id.in_([person.enrollment_id for person in people])
+            )
+        )
+    }
+    return {
+        person.enrollment_id: {
+            "journey": journey,
+            "step": step,
+            "enrollment_id": person.enrollment_id,
+            "user_id": user_ids.get(person.profile_id),
+            "event": contexts[person.enrollment_id],
+        }
+        for person in people
+    }
+
+
+def post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """Post each payload; returns what went wrong, by enrollment."""
+    if refused := _refusal(step.url):
+        return dict.fromkeys(payloads, refused)
+
+    def post(item: tuple[int, dict[str, Any]]) -> tuple[int, str | None]:
+        enrollment_id, payload = item
+        headers = {
+            "content-type": "application/json",
+            "idempotency-key": f"{enrollment_id}:{step.name}",
+        }
+        try:
+            answer = client.post(step.url, content=orjson.dumps(payload), headers=headers)
+        except httpx.HTTPError as error:
+            return enrollment_id, type(error).__name__
+        return enrollment_id, None if answer.is_success else f"status {answer.status_code}"
+
+    with (
+        httpx.Client(timeout=_TIMEOUT, follow_redirects=False) as client,
+        ThreadPoolExecutor(CALLS_AT_ONCE) as threads,
+    ):
+        return {
+            enrollment_id: wrong
+            for enrollment_id, wrong in threads.map(post, payloads.items())
+            if wrong is not None
+        }
+
+
+def call_moves(tx: Tx, step: CallStep, people: Sequence[Standing], failed: dict[int, str]) -> Moves:
+    """On with those who were posted; the others are tried again, then take `on_error`."""
+    moves: Moves = {}
+    for person in people:
+        tried = person.attempts + 1
+        if person.enrollment_id not in failed:
+            moves[person.enrollment_id] = Move(NEXT)
+        elif tried < step.tries:
+            moves[person.enrollment_id] = Move(None, tx.now + _FIRST_RETRY * 2**person.attempts, 0)
+        elif step.on_error == "exit":
+            moves[person.enrollment_id] = Move(f"exit: call failed, {failed[person.enrollment_id]}")
+        else:
+            moves[person.enrollment_id] = Move(FAILED)
+    return moves
+
+
+def _refusal(url: str) -> str | None:
+    """Why a URL is not called: it leads into our own network. None when it does not."""
+    host = urlsplit(url).hostname or ""
+    if host in load_settings().call_hosts:
+        return None
+    try:
+        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
+    except OSError:
+        return f"no such host {host}"
+    if all(ipaddress.ip_address(address[4][0]).is_global for address in found):
+        return None
+    return f"{host} is a private address; allow it by name in SEGUE_CALL_HOSTS"

@@ -1,0 +1,221 @@
+"""The journeys and segments there are: one folder each under `library/`, found and checked at load.
+
+A journey's folder holds `journey.py`, which sets `journey = Journey(...)`, and its templates. A
+mistake is reported with the journey, the step and the way to mend it, before anybody is entered.
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from pydantic import ValidationError
+from sqlalchemy import select
+
+from config.database import Tx, insert_ignoring_conflicts
+from config.errors import SegueError
+from config.policy import Policy, describe_errors
+from journeys.journey import EventEntry, Journey, ScheduleEntry, SegmentEntry, Version
+from journeys.steps import EnterStep, SendStep
+from journeys.tables import journey_versions
+from profiles.conditions import Condition, everyone
+
+LIBRARY = Path(__file__).parent / "library"
+TEMPLATE_SUFFIXES = (".email.mjml", ".email.html", ".email.txt", ".sms.txt", ".push.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A named group of people, chosen by what is known of them now."""
+
+    name: str
+    description: str
+    condition: Condition
+
+
+class _Provided(NamedTuple):
+    """What templates may use: the first word of a variable, and who gives it."""
+
+    roots: frozenset[str]
+    links: frozenset[str]
+
+
+class Catalog:
+    """The current version of every journey, the segments, and the older versions people are on."""
+
+    def __init__(self, current: Mapping[str, Version], segments: Mapping[str, Segment]) -> None:
+        self.current = dict(current)
+        self.segments = dict(segments)
+        self._known = {(name, version.digest): version for name, version in self.current.items()}
+
+    def journey(self, name: str) -> Version:
+        """The current version of a journey. Raises SegueError when there is none."""
+        if name not in self.current:
+            raise SegueError(
+                f"there is no journey {name!r}; there are: {', '.join(sorted(self.current))}"
+            )
+        return self.current[name]
+
+    def segment(self, name: str) -> Segment:
+        """The segment of that name. Raises SegueError when there is none."""
+        if name not in self.segments:
+            raise SegueError(
+                f"there is no segment {name!r}; there are: {', '.join(sorted(self.segments))}"
+            )
+        return self.segments[name]
+
+    def register(self, tx: Tx) -> None:
+        """Keep the current versions in the database, so that people can run to their end on them.
+
+        Loads those already kept, of every journey.
+        """
+        insert_ignoring_conflicts(
+            tx.conn,
+            journey_versions,
+            [
+                {
+                    "journey": name,
+                    "version": version.digest,
+                    "definition": version.definition,
+                    "created_at": tx.now,
+                }
+                for name, version in sorted(self.current.items())
+            ],
+        )
+        for row in tx.conn.execute(select(journey_versions)):
+            key = (row.journey, row.version)
+            if key not in self._known:
+                self._known[key] = Version.from_definition(row.definition)
+
+    def version(self, journey: str, digest: str) -> Version:
+        """A version by its digest. Raises KeyError for one that was never registered here."""
+        return self._known[journey, digest]
+
+    def versions(self, journey: str) -> list[Version]:
+        """Every version of a journey, the current one first."""
+        current = self.current.get(journey)
+        found = [version for (name, _), version in self._known.items() if name == journey]
+        return sorted(found, key=lambda version: version is not current)
+
+    def journeys(self) -> list[str]:
+        """The names of all journeys that were ever registered."""
+        return sorted({name for name, _ in self._known})
+
+
+def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:
+    """Load every journey folder and `segments.py`. Raises SegueError on the first mistake."""
+    segments = _load_segments(library / "segments.py")
+    current: dict[str, Version] = {}
+    for file in sorted(library.glob("*/journey.py")):
+        version = _load_version(file)
+        name = version.journey.name
+        if name in current:
+            raise SegueError(f"{file}: there is another journey named {name!r}; rename one of them")
+        current[name] = version
+    for version in current.values():
+        _check(version, policy, segments, current)
+    return Catalog(current, segments)
+
+
+def _load_version(file: Path) -> Version:
+    folder = file.parent
+    found = getattr(_execute(file), "journey", None)
+    if not isinstance(found, Journey):
+        raise SegueError(f"{file}: it must set journey = Journey(...)")
+    sources = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(TEMPLATE_SUFFIXES)
+    }
+    return Version(found, sources)
+
+
+def _load_segments(file: Path) -> dict[str, Segment]:
+    segments = {"everyone": Segment("everyone", "Every customer", everyone())}
+    found = getattr(_execute(file), "segments", None) if file.exists() else []
+    if not isinstance(found, list) or not all(isinstance(one, Segment) for one in found):
+        raise SegueError(f"{file}: it must set segments = [Segment(...), ...]")
+    for segment in found:
+        if segment.name in segments:
+            raise SegueError(f"{file}: the segment {segment.name!r} stands twice; rename one")
+        segments[segment.name] = segment
+    return segments
+
+
+def _execute(file: Path) -> ModuleType:
+    name = f"segue_library_{file.parent.name}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ValidationError as error:
+        raise SegueError(f"{file}: {describe_errors(error)}") from error
+    except Exception as error:
+        raise SegueError(f"{file} can't be loaded: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _check(
+    version: Version,
+    policy: Policy,
+    segments: Mapping[str, Segment],
+    current: Mapping[str, Version],
+) -> None:
+    journey = version.journey
+
+    def wrong(where: str, what: str) -> SegueError:
+        return SegueError(f"journey {journey.name}, {where}: {what}")
+
+    entry = journey.entry
+    if isinstance(entry, SegmentEntry | ScheduleEntry) and entry.segment not in segments:
+        raise wrong(
+            "entry",
+            f"there is no segment {entry.segment!r}; there are: {', '.join(sorted(segments))}",
+        )
+    for name, node in journey.graph.items():
+        step = node.step
+        if isinstance(step, EnterStep) and step.journey not in current:
+            known = ", ".join(sorted(current))
+            raise wrong(f"step {name!r}", f"no journey {step.journey!r}; there are: {known}")
+        if isinstance(step, SendStep):
+            topic = step.topic or journey.topic
+            if policy.topics and topic not in policy.topics:
+                raise wrong(
+                    f"step {name!r}",
+                    f"the policy has no topic {topic!r}; it has: {', '.join(policy.topics)}",
+                )
+            provided = _provided(journey, step)
+            for message in step.messages:
+                try:
+                    template = version.template(message)
+                except ValueError as error:
+                    raise wrong(f"step {name!r}", str(error)) from error
+                for variable in sorted(template.variables):
+                    if mistake := _unprovided(variable, provided):
+                        raise wrong(
+                            f"step {name!r}",
+                            f"template {message.member} uses {{{{ {variable} }}}}: {mistake}",
+                        )
+
+
+def _provided(journey: Journey, step: SendStep) -> _Provided:
+    roots = {"profile", "brand", "links"}
+    if isinstance(journey.entry, EventEntry):
+        roots.add("event")
+    links = frozenset({"unsubscribe"} if step.kind == "marketing" else ())
+    return _Provided(frozenset(roots), links)
+
+
+def _unprovided(variable: str, provided: _Provided) -> str | None:
+    root, _, rest = variable.partition(".")
+    if root not in provided.roots:
+        given = ", ".join(sorted(provided.roots))
+        return f"nothing provides {root!r} here; templates may use {given}"
+    if root == "links" and rest.split(".")[0] not in provided.links:
+        given = ", ".join(sorted(provided.links)) or "none"
+        return f"there is no link of that name on this message; there are: {given}"
+    return None

@@ -1,0 +1,387 @@
+"""The engine: moves everybody who is due, step by step, chunk by chunk.
+
+State is rows: a chunk is one transaction that locks the due enrollments of one step, decides,
+writes where each goes, and commits. It can be stopped anywhere and run again, and several
+processes can work the same journey.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, false, func, insert, select, update
+
+from channels.decide import Planner
+from channels.tables import messages
+from config.database import Database, Tx, insert_ignoring_conflicts
+from config.times import Instant
+from journeys import moves
+from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all
+from journeys.catalog import Catalog
+from journeys.entry import audience_after, enter_people
+from journeys.graph import END, Node
+from journeys.journey import Version
+from journeys.moves import Cohort, Moves, Standing
+from journeys.sending import send
+from journeys.steps import (
+    CallStep,
+    EnterStep,
+    ExitStep,
+    ExperimentStep,
+    SendStep,
+    SplitStep,
+    UpdateStep,
+    WaitStep,
+    WaitUntilStep,
+)
+from journeys.tables import enrollments, launches, passages
+from profiles.bulk import lock_profiles
+from profiles.conditions import Scope
+
+EXITED = "exited: exit rule"
+# How long a chunk's transaction should take: SQLite has one writer, and others wait for it.
+_SQLITE_CHUNK_SECONDS = 0.05
+_CHUNK_SECONDS = 0.25
+_LARGEST_CHUNK = 5000
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What a step did: people by outcome, messages by channel and "planned" or the reason."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    waiting: int = 0
+    exited: int = 0
+
+    def add(self, other: "StepReport") -> None:
+        """Count another chunk in."""
+        self.outcomes += other.outcomes
+        self.messages += other.messages
+        self.waiting += other.waiting
+        self.exited += other.exited
+
+
+class Engine:
+    """Moves people through the journeys of a catalog."""
+
+    def __init__(self, db: Database, catalog: Catalog, planner: Planner) -> None:
+        self.db = db
+        self.catalog = catalog
+        self.planner = planner
+        self._chunk = 250
+
+    # Entering -----------------------------------------------------------------------------------
+
+    def start_launch(
+        self, launch_id: str, journey: str, audience: str, people: int | None = None
+    ) -> Version:
+        """Write down a launch, once; a launch that is there already goes on with its version.
+
+        Raises SegueError for a journey or an audience that does not exist.
+        """
+        version = self.catalog.journey(journey)
+        self.catalog.segment(audience)
+        with self.db.transaction() as tx:
+            row = {
+                "id": launch_id,
+                "journey": journey,
+                "version": version.digest,
+                "audience": audience,
+                "people": people,
+                "started_at": tx.now,
+            }
+            insert_ignoring_conflicts(tx.conn, launches, [row])
+            digest = tx.conn.execute(
+                select(launches.c.version).where(launches.c.id == launch_id)
+            ).scalar_one()
+        return self.catalog.version(journey, digest)
+
+    def enter(
+        self, version: Version, audience: str, launch_id: str | None, people: int | None = None
+    ) -> Iterator[int]:
+        """Enter a segment chunk by chunk; yields how many entered in each.
+
+        At most `people` enter in a launch, however often it is begun again.
+        """
+        condition = self.catalog.segment(audience).condition
+        after = 0
+        while True:
+            with self._timed(), self.db.transaction() as tx:
+                size = self._chunk
+                if people is not None:
+                    size = min(size, people - _entered(tx, version, launch_id))
+                ids = audience_after(tx, condition, after, size) if size > 0 else []
+                if not ids:
+                    return
+                entered = enter_people(tx, version, ids, launch_id)
+            after = ids[-1]
+            yield entered
+
+    # Moving -------------------------------------------------------------------------------------
+
+    def advance(self, version: Version, step: str) -> StepReport:
+        """Move everybody who is due at one step of one version."""
+        report = StepReport()
+        node = version.journey.graph[step]
+        if isinstance(node.step, CallStep):
+            return self._advance_call(version, node)
+        while True:
+            with self._timed(), self.db.transaction() as tx:
+                chunk = self._advance_chunk(tx, version, node, self._chunk)
+            if chunk is None:
+                return report
+            report.add(chunk)
+
+    def advance_due(self) -> int:
+        """Move everybody who is due anywhere, until nobody is; says how many moves that was."""
+        moved = 0
+        while due := self.due_steps():
+            for version, step in due:
+                report = self.advance(version, step)
+                moved += report.outcomes.total() + report.waiting + report.exited
+        return moved
+
+    def due_steps(self) -> list[tuple[Version, str]]:
+        """The steps at which somebody is due, in graph order."""
+        with self.db.transaction(write=False) as tx:
+            return [
+                (version, step) for version, step, due_at in self._earliest(tx) if due_at <= tx.now
+            ]
+
+    def next_due(self) -> Instant | None:
+        """When the next person or planned message is due; None when nothing lies ahead."""
+        with self.db.transaction(write=False) as tx:
+            moments = [due_at for _, _, due_at in self._earliest(tx)]
+            planned = select(func.min(messages.c.send_at)).where(messages.c.state == "planned")
+            send_at = tx.conn.execute(planned).scalar_one()
+        return min([*moments, *([send_at] if send_at is not None else [])], default=None)
+
+    def _earliest(self, tx: Tx) -> Iterator[tuple[Version, str, Instant]]:
+        """The earliest due time at each step where somebody stands: one index seek a step."""
+        for journey in self.catalog.journeys():
+            for version in self.catalog.versions(journey):
+                for step in version.journey.graph:
+                    earliest = select(func.min(enrollments.c.due_at)).where(
+                        *_standing_at(version, step)
+                    )
+                    due_at = tx.conn.execute(earliest).scalar_one()
+                    if due_at is not None:
+                        yield version, step, due_at
+
+    def _advance_chunk(
+        self, tx: Tx, version: Version, node: Node, size: int, launch_id: str | None = None
+    ) -> StepReport | None:
+        """Move one chunk; None when nobody is due."""
+        people = _due(tx, version, node.step.name, size, launch_id)
+        if not people:
+            return None
+        lock_profiles(tx, {person.profile_id for person in people})
+        report = StepReport()
+        exiting = self._exiting(tx, version, people)
+        if exiting:
+            end(tx, exiting, EXITED)
+            report.exited = len(exiting)
+            people = [person for person in people if person.enrollment_id not in exiting]
+        cohort = Cohort(tx, version, node.step, people, self.planner, self.catalog)
+        going = _handle(cohort) if people else {}
+        report.messages = cohort.messages
+        self._apply(tx, version, node, people, going, report)
+        return report
+
+    def _exiting(self, tx: Tx, version: Version, people: Sequence[Standing]) -> list[int]:
+        """The enrollments whose exit rule holds."""
+        if version.journey.exit_when is None:
+            return []
+        ids = [person.enrollment_id for person in people]
+        found = select(enrollments.c.id).where(enrollments.c.id.in_(ids), exit_rule(tx, version))
+        return list(tx.conn.execute(found).scalars())
+
+    def _apply(
+        self,
+        tx: Tx,
+        version: Version,
+        node: Node,
+        people: Sequence[Standing],
+        where: Moves,
+        report: StepReport,
+    ) -> None:
+        """Write where everybody goes: one statement for each place, whoever goes there."""
+        going: dict[tuple[str, str | None, Instant | None, int], list[int]] = {}
+        passing: list[dict[str, Any]] = []
+        for person in people:
+            move = where[person.enrollment_id]
+            place: tuple[str, str | None, Instant | None, int]
+            if move.outcome is None:
+                place = (node.step.name, None, move.due_at, move.phase)
+                report.waiting += 1
+            else:
+                target = node.edges.get(move.outcome, END)
+                reason = None
+                if target == END:
+                    reason = move.outcome if move.outcome.startswith("exit") else "completed"
+                place = (target or node.step.name, reason, None if reason else tx.now, 0)
+                report.outcomes[move.outcome] += 1
+                passing.append(
+                    {
+                        "profile_id": person.profile_id,
+                        "enrollment_id": person.enrollment_id,
+                        "journey": version.journey.name,
+                        "version": version.digest,
+                        "step": node.step.name,
+                        "outcome": move.outcome,
+                        "at": tx.now,
+                    }
+                )
+            going.setdefault(place, []).append(person.enrollment_id)
+        for (step, reason, due_at, phase), ids in going.items():
+            if reason is not None:
+                end(tx, ids, reason)
+                continue
+            values: dict[str, Any] = {"due_at": due_at, "phase": phase}
+            if step != node.step.name:
+                values |= {"step": step, "arrived_at": tx.now, "attempts": 0}
+            tx.conn.execute(update(enrollments).where(enrollments.c.id.in_(ids)).values(values))
+        if passing:
+            tx.conn.execute(insert(passages), passing)
+
+    def _advance_call(self, version: Version, node: Node) -> StepReport:
+        """A call leaves the transaction: lease the people, post, then write what came of it."""
+        assert isinstance(node.step, CallStep)
+        report = StepReport()
+        while True:
+            with self.db.transaction() as tx:
+                people = _due(tx, version, node.step.name, CALLS_AT_ONCE, None)
+                lease(tx, people)
+                payloads = payloads_of(tx, version.journey.name, node.step.name, people)
+            if not people:
+                return report
+            failed = post_all(node.step, payloads)
+            with self.db.transaction() as tx:
+                where = call_moves(tx, node.step, people, failed)
+                self._apply(tx, version, node, people, where, report)
+
+    # Counting -----------------------------------------------------------------------------------
+
+    def count_goals(self, journey: str) -> int:
+        """Mark the enrollments that reached their goal; says how many it found."""
+        found = 0
+        for version in self.catalog.versions(journey):
+            goal = version.journey.goal
+            if goal is None:
+                continue
+            with self.db.transaction() as tx:
+                scope = _since_entry(tx, until=enrollments.c.since + goal.within)
+                reached = (
+                    update(enrollments)
+                    .where(
+                        enrollments.c.journey == journey,
+                        enrollments.c.version == version.digest,
+                        enrollments.c.converted_at.is_(None),
+                        goal.did.sql(scope),
+                    )
+                    .values(converted_at=tx.now)
+                )
+                found += tx.conn.execute(reached).rowcount
+        return found
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Size chunks by time."""
+        started = time.perf_counter()
+        yield
+        took = time.perf_counter() - started
+        aim = _SQLITE_CHUNK_SECONDS if self.db.is_sqlite else _CHUNK_SECONDS
+        if took > aim:
+            self._chunk = max(50, self._chunk // 2)
+        elif took < aim / 2:
+            self._chunk = min(_LARGEST_CHUNK, self._chunk * 3 // 2)
+
+
+def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
+    """Whether the exit rule of the version holds for an enrollment of the enclosing statement."""
+    rule = version.journey.exit_when
+    return false() if rule is None else rule.sql(_since_entry(tx))
+
+
+def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
+    return Scope(
+        sqlite=tx.conn.dialect.name == "sqlite",
+        now=tx.now,
+        profile_id=enrollments.c.profile_id,
+        since=enrollments.c.since,
+        until=until,
+        except_event=enrollments.c.entry_event_id,
+    )
+
+
+def end(tx: Tx, enrollment_ids: Sequence[int], reason: str) -> None:
+    """End enrollments; what was planned for them and not yet handed over is cancelled."""
+    tx.conn.execute(
+        update(enrollments)
+        .where(enrollments.c.id.in_(enrollment_ids))
+        .values(ended_at=tx.now, end_reason=reason, due_at=None)
+    )
+    if reason != "completed":
+        tx.conn.execute(
+            update(messages)
+            .where(messages.c.enrollment_id.in_(enrollment_ids), messages.c.state == "planned")
+            .values(state="cancelled", reason=reason)
+        )
+
+
+def _standing_at(version: Version, step: str) -> list[ColumnElement[bool]]:
+    return [
+        enrollments.c.journey == version.journey.name,
+        enrollments.c.version == version.digest,
+        enrollments.c.step == step,
+        enrollments.c.ended_at.is_(None),
+    ]
+
+
+def _due(tx: Tx, version: Version, step: str, size: int, launch_id: str | None) -> list[Standing]:
+    """Lock and read a chunk of those due at a step; what another process holds is left to it."""
+    columns = enrollments.c
+    due = (
+        select(columns.id, columns.profile_id, columns.arrived_at, columns.phase, columns.attempts)
+        .where(*_standing_at(version, step), columns.due_at <= tx.now)
+        .order_by(columns.due_at, columns.id)
+        .limit(size)
+        .with_for_update(skip_locked=True)
+    )
+    if launch_id is not None:
+        due = due.where(columns.launch_id == launch_id)
+    return [Standing(*row) for row in tx.conn.execute(due)]
+
+
+def _entered(tx: Tx, version: Version, launch_id: str | None) -> int:
+    entered = select(func.count()).where(
+        enrollments.c.journey == version.journey.name, enrollments.c.launch_id == launch_id
+    )
+    return tx.conn.execute(entered).scalar_one()
+
+
+def _handle(cohort: Cohort) -> Moves:
+    """What the cohort's step does."""
+    match cohort.step:
+        case SendStep() as step:
+            return send(cohort, step)
+        case WaitStep() as step:
+            return moves.wait(cohort, step)
+        case WaitUntilStep() as step:
+            return moves.wait_until(cohort, step)
+        case SplitStep() as step:
+            return moves.split(cohort, step)
+        case ExperimentStep() as step:
+            return moves.experiment(cohort, step)
+        case UpdateStep() as step:
+            return moves.update_profile(cohort, step)
+        case EnterStep() as step:
+            return moves.enter_other(cohort, step)
+        case ExitStep() as step:
+            return moves.leave(cohort, step)
+        case CallStep():
+            raise AssertionError("calls leave the transaction; see _advance_call")

@@ -1,0 +1,131 @@
+"""Entering people: by audience, by event or by another journey, each by the re-entry rule.
+
+Set-based throughout: one INSERT ... SELECT for all the people of a chunk.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    and_,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+)
+from sqlalchemy import null as sql_null
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import BigInteger, Text
+
+from config.database import Tx
+from journeys.journey import After, EventEntry, Version
+from journeys.tables import enrollments
+from profiles.conditions import Condition, Scope
+from profiles.tables import JSON_COLUMN, events, profiles
+
+_COLUMNS = (
+    "profile_id",
+    "entry_key",
+    "context",
+    "entry_event_id",
+    "since",
+    "journey",
+    "version",
+    "launch_id",
+    "entered_at",
+    "step",
+    "arrived_at",
+    "phase",
+    "due_at",
+    "attempts",
+)
+
+
+def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequence[int]:
+    """The next profiles of a segment, by id: at most `limit` beyond `after`."""
+    scope = Scope(sqlite=tx.conn.dialect.name == "sqlite", now=tx.now, profile_id=profiles.c.id)
+    found = (
+        select(profiles.c.id)
+        .where(profiles.c.id > after, condition.sql(scope))
+        .order_by(profiles.c.id)
+        .limit(limit)
+    )
+    return tx.conn.execute(found).scalars().all()
+
+
+def enter_people(
+    tx: Tx, version: Version, profile_ids: Collection[int], launch_id: str | None
+) -> int:
+    """Enter those of the profiles whom the re-entry rule lets in; says how many."""
+    source = select(
+        profiles.c.id.label("profile_id"),
+        literal("").label("entry_key"),
+        cast(literal("{}", Text), JSON_COLUMN).label("context"),
+        cast(sql_null(), BigInteger).label("entry_event_id"),
+        literal(tx.now, BigInteger).label("since"),
+    ).where(profiles.c.id.in_(list(profile_ids)))
+    return _enter(tx, version, source, launch_id)
+
+
+def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int:
+    """Enter the people of those events that are this journey's entry; says how many."""
+    entry = version.journey.entry
+    assert isinstance(entry, EventEntry)
+    is_sqlite = tx.conn.dialect.name == "sqlite"
+    scope = Scope(sqlite=is_sqlite, now=tx.now, profile_id=events.c.profile_id)
+    key: ColumnElement[Any] = literal("")
+    if entry.key is not None:
+        value = events.c.properties[entry.key].as_string()
+        key = func.coalesce(value, "")
+    source = select(
+        events.c.profile_id.label("profile_id"),
+        key.label("entry_key"),
+        events.c.properties.label("context"),
+        events.c.id.label("entry_event_id"),
+        events.c.occurred_at.label("since"),
+    ).where(
+        events.c.id.in_(list(event_ids)),
+        events.c.name == entry.event,
+        *(test.on(events.c.properties, scope) for test in entry.where),
+    )
+    return _enter(tx, version, source, None)
+
+
+def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None) -> int:
+    journey = version.journey
+    who = source.subquery("who")
+    before = enrollments.alias("before")
+    same = and_(
+        before.c.profile_id == who.c.profile_id,
+        before.c.journey == journey.name,
+        before.c.entry_key == who.c.entry_key,
+    )
+    barred: ColumnElement[bool] = before.c.ended_at.is_(None)  # in it now
+    if journey.entry.again == "once":
+        barred = or_(barred, before.c.id.is_not(None))
+    elif isinstance(journey.entry.again, After):
+        barred = or_(barred, before.c.entered_at > tx.now - journey.entry.again.after)
+    rows = select(
+        who.c.profile_id,
+        who.c.entry_key,
+        who.c.context,
+        who.c.entry_event_id,
+        who.c.since,
+        literal(journey.name),
+        literal(version.digest),
+        literal(launch_id, Text),
+        literal(tx.now, BigInteger),
+        literal(journey.first_step),
+        literal(tx.now, BigInteger),
+        literal(0, Integer),
+        literal(tx.now, BigInteger),
+        literal(0, Integer),
+    ).where(~exists().where(same, barred))
+    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(enrollments).from_select(list(_COLUMNS), rows)
+    return tx.conn.execute(statement.on_conflict_do_nothing()).rowcount

@@ -1,0 +1,44 @@
+"""Cart recovery: one reminder on the channel that reaches them, an offer to the best customers."""
+
+from config.times import days
+from journeys.journey import Goal, OnEvent
+from journeys.journey import journey as describe
+from journeys.steps import SMS, Email, Push, Send, Split, Wait, WaitUntil, when
+from profiles.conditions import did, trait
+
+journey = describe(
+    "cart-recovery",
+    description="Reminds people of the cart they left, until they come back or buy.",
+    entry=OnEvent("cart_abandoned", key="cart_id", again=days(7)),
+    exit_when=did("order_completed"),
+    goal=Goal(did=did("order_completed"), within=days(5)),
+    topic="promotions",
+    priority=50,
+    steps=[
+        Wait("1h"),
+        Send(
+            "nudge",
+            Push("nudge"),
+            Email("reminder"),
+            mode="first",
+            fallback_after="2h",
+            unless="opened",
+        ),
+        WaitUntil("came back", did("cart_viewed"), timeout=days(1)),
+        Split(
+            "worth a text?",
+            when(
+                trait("lifetime_value") > 200,
+                [
+                    Send(
+                        "offer",
+                        Email("offer", on_cap="defer"),
+                        SMS("offer", after="10m"),
+                        mode="any",
+                        stop_on="clicked",
+                    )
+                ],
+            ),
+        ),
+    ],
+)

@@ -1,0 +1,34 @@
+"""Win-back: one step on all three channels for those who have not ordered for a while."""
+
+from config.times import days
+from journeys.journey import Goal, OnSchedule
+from journeys.journey import journey as describe
+from journeys.steps import SMS, Email, Exit, Push, Send, Update, WaitUntil
+from profiles.conditions import did
+
+journey = describe(
+    "win-back",
+    description="Writes to customers who have not ordered for 90 days, then lets them be.",
+    entry=OnSchedule("0 8 * * mon", timezone="Europe/London", segment="lapsed", again=days(180)),
+    exit_when=did("order_completed"),
+    goal=Goal(did=did("order_completed"), within=days(30)),
+    topic="promotions",
+    priority=30,
+    steps=[
+        Send(
+            "we miss you",
+            Email("we_miss_you", on_cap="defer"),
+            Push("we_miss_you", after="15m"),
+            SMS("we_miss_you", after="30m"),
+            mode="any",
+        ),
+        WaitUntil(
+            "back in the shop",
+            did("cart_viewed"),
+            timeout=days(7),
+            then=[Exit("came back", reason="came back")],
+            on_timeout=[Send("last word", Email("last_word"))],
+        ),
+        Update("mark lapsed", lapsed=True),
+    ],
+)

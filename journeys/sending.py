@@ -1,0 +1,189 @@
+"""The send step: plans a group's messages, waits until they have gone, falls back where told to."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, literal, select
+
+from channels.decide import Wanted
+from channels.planning import Person, Send, plan, refuse
+from channels.tables import messages
+from config.times import MINUTE, Instant
+from journeys.moves import Cohort, Move, Moves, Standing
+from journeys.steps import NEXT, Evidence, SendStep
+from profiles.tables import events
+
+# A message past its time that nobody has sent yet is looked for again after so long.
+_LOOK_AGAIN = MINUTE
+
+
+def send(cohort: Cohort, step: SendStep) -> Moves:
+    """Phase 0 plans; phase n stands behind the n-th message and moves on when all have settled.
+
+    People leave at the moment the last message of the group has gone, so that what follows counts
+    from there: a two-day wait after a message that goes on Thursday ends on Saturday.
+    """
+    arriving = [person for person in cohort.people if person.phase == 0]
+    behind = [person for person in cohort.people if person.phase > 0]
+    moves = _plan_from(cohort, step, arriving, 0)
+    if behind:
+        moves |= _after_sending(cohort, step, behind)
+    return moves
+
+
+def _plan_from(cohort: Cohort, step: SendStep, people: Sequence[Standing], first: int) -> Moves:
+    """Plan the members from `first` on for everybody given."""
+    if not people:
+        return {}
+    members = step.messages[first:]
+    decided = plan(cohort.tx, cohort.planner, _wanted(cohort, step, first), _persons(people))
+    moves: Moves = {}
+    for enrollment_id, decisions in decided.items():
+        going = [
+            (decision.send_at, number)
+            for number, decision in enumerate(decisions)
+            if decision.send_at is not None
+        ]
+        for message, decision in zip(members, decisions, strict=True):
+            if decision.reason != "not_chosen" or step.fallback_after is None:
+                cohort.messages[message.channel, decision.reason or "planned"] += 1
+        if not going:
+            moves[enrollment_id] = Move(NEXT)
+            continue
+        last, number = max(going)
+        phase = first + number + 1
+        if step.fallback_after is not None and phase < len(step.messages):
+            last += step.fallback_after
+        moves[enrollment_id] = Move(None, last, phase)
+    return moves
+
+
+def _wanted(cohort: Cohort, step: SendStep, first: int) -> Send:
+    """What the step wants sent, from its member number `first` on."""
+    journey = cohort.version.journey
+    default = cohort.planner.policy.max_delay
+    return Send(
+        journey.name,
+        cohort.version.digest,
+        step.name,
+        journey.priority,
+        step.mode,
+        tuple(
+            (
+                message.member,
+                Wanted(
+                    message.channel,
+                    step.kind,
+                    step.topic or journey.topic,
+                    message.after,
+                    message.on_cap,
+                    default if message.max_delay is None else message.max_delay,
+                ),
+            )
+            for message in step.messages[first:]
+        ),
+        may_fall_back=step.fallback_after is not None,
+    )
+
+
+def _persons(people: Sequence[Standing]) -> list[Person]:
+    return [Person(person.profile_id, person.enrollment_id) for person in people]
+
+
+def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> Moves:
+    tx = cohort.tx
+    rows: dict[int, list[Any]] = defaultdict(list)
+    for row in tx.conn.execute(
+        select(
+            messages.c.enrollment_id,
+            messages.c.id,
+            messages.c.member,
+            messages.c.state,
+            messages.c.send_at,
+        ).where(
+            messages.c.profile_id.in_({person.profile_id for person in people}),
+            messages.c.enrollment_id.in_([person.enrollment_id for person in people]),
+            messages.c.step == step.name,
+        )
+    ):
+        rows[row.enrollment_id].append(row)
+    moves: Moves = {}
+    settled: list[Standing] = []
+    for person in people:
+        waiting = [
+            row.send_at for row in rows[person.enrollment_id] if row.state in ("planned", "sending")
+        ]
+        if waiting:
+            again = max(*waiting, tx.now + _LOOK_AGAIN)
+            moves[person.enrollment_id] = Move(None, again, person.phase)
+        else:
+            settled.append(person)
+    if step.fallback_after is None:
+        return moves | {person.enrollment_id: Move(NEXT) for person in settled}
+    return moves | _fall_back(cohort, step, settled, rows)
+
+
+def _fall_back(
+    cohort: Cohort,
+    step: SendStep,
+    people: Sequence[Standing],
+    rows: dict[int, list[Any]],
+) -> Moves:
+    """The evidence has come, or the next channel is tried, or none is left."""
+    tx = cohort.tx
+    assert step.fallback_after is not None
+    moves: Moves = {}
+    trying: dict[int, list[Standing]] = defaultdict(list)
+    answered: list[Standing] = []
+    seen = _answered(cohort, step, people)
+    for person in people:
+        went = [
+            row.send_at
+            for row in rows[person.enrollment_id]
+            if row.state in ("sent", "delivered", "unknown")
+        ]
+        due = max(went, default=0) + step.fallback_after
+        if person.enrollment_id in seen:
+            answered.append(person)
+        elif person.phase >= len(step.messages):
+            moves[person.enrollment_id] = Move(NEXT)
+        elif went and due > tx.now:
+            # it went later than planned
+            moves[person.enrollment_id] = Move(None, due, person.phase)
+        else:
+            trying[person.phase].append(person)
+    for phase, some in trying.items():
+        moves |= _plan_from(cohort, step, some, phase)
+    for person in answered:
+        moves[person.enrollment_id] = Move(NEXT)
+    # The channels that were not needed get their record too.
+    for phase in {person.phase for person in answered if person.phase < len(step.messages)}:
+        spared = _persons([person for person in answered if person.phase == phase])
+        refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), spared, "not_chosen")
+    return moves
+
+
+def _answered(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> set[int]:
+    """The enrollments one of whose messages of the step was delivered, opened or clicked."""
+    assert step.unless is not None
+    found = select(messages.c.enrollment_id).where(
+        messages.c.enrollment_id.in_([person.enrollment_id for person in people]),
+        messages.c.step == step.name,
+        messages.c.state.in_(["sent", "delivered", "unknown"]),
+        has_evidence(step.unless, cohort.tx.now),
+    )
+    return set(cohort.tx.conn.execute(found).scalars())
+
+
+def has_evidence(kind: Evidence, now: Instant) -> ColumnElement[bool]:
+    """Whether a message (the row of the enclosing statement) was delivered, opened or clicked."""
+    if kind == "delivered":
+        return messages.c.state == "delivered"
+    # email_opened, push_opened, sms_clicked ...: by the provider's word or the app's
+    return exists().where(
+        events.c.profile_id == messages.c.profile_id,
+        events.c.name == messages.c.channel + literal(f"_{kind}"),
+        events.c.occurred_at >= messages.c.send_at,
+        events.c.occurred_at <= now,
+    )

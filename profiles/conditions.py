@@ -1,0 +1,359 @@
+"""Conditions over attributes, consent and event history, compiled to SQL for a whole cohort.
+
+A condition is data (it has a JSON form) and is written as one reads it:
+
+    did("order_completed", within=days(30)) & (trait("lifetime_value") > 200)
+
+Every comparison is two-valued: what is missing or of another type does not match, and `~` turns
+that round.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select, true
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.types import Numeric, Text
+
+from config.policy import Channel
+from config.times import Duration, Instant
+from profiles.tables import ADDRESS_KIND, consents, events, identifiers, profiles
+
+Operator = Literal["==", "!=", ">", ">=", "<", "<=", "in", "exists"]
+Scalar = bool | int | float | str
+# Columns of the profile itself; every other name is one of its attributes.
+_PROFILE_COLUMNS = ("country", "timezone", "language")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a condition is asked of, in SQL.
+
+    profile_id: the profile's id in the enclosing statement.
+    since, until: where `did` looks when it does not say; None is over all time, up to now.
+    """
+
+    sqlite: bool
+    now: Instant
+    profile_id: ColumnElement[int]
+    since: ColumnElement[int] | None = None
+    until: ColumnElement[int] | None = None
+    # the event that brought the person in is no answer to "did they ... since?"
+    except_event: ColumnElement[int] | None = None
+
+
+class _Condition(BaseModel, ABC):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __and__(self, other: "Condition") -> "AllOf":
+        return AllOf(conditions=(self, other))
+
+    def __or__(self, other: "Condition") -> "AnyOf":
+        return AnyOf(conditions=(self, other))
+
+    def __invert__(self) -> "Not":
+        return Not(condition=self)
+
+    def __bool__(self) -> bool:
+        raise TypeError("join conditions with & | ~, not with and, or, not")
+
+    @abstractmethod
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        """The condition as a boolean SQL expression."""
+
+    def event_names(self) -> Iterator[str]:
+        """The events whose arrival can change the answer."""
+        yield from ()
+
+
+class Test(_Condition):
+    """One attribute of the profile, or one property of an event, against a value."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of its name
+
+    type: Literal["test"] = "test"
+    of: Literal["trait", "property"]
+    name: str = Field(pattern=r'^[^"]+$')
+    op: Operator
+    value: Scalar | tuple[Scalar, ...] | None = None
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        """For traits: correlated to the profile. Properties exist only within `did`."""
+        if self.of == "property":
+            raise ValueError(f"property {self.name!r} can only be asked of an event, within did()")
+        if self.name in _PROFILE_COLUMNS:
+            matches = _compare(profiles.c[self.name], self.op, self.value)
+        else:
+            matches = self.on(profiles.c.attributes, scope)
+        return (
+            select(literal(1))
+            .select_from(profiles)
+            .where(profiles.c.id == scope.profile_id, matches)
+            .exists()
+        )
+
+    def on(self, document: ColumnElement[Any], scope: Scope) -> ColumnElement[bool]:
+        """The test on a JSON column of the enclosing statement."""
+        if self.op == "exists":
+            return _json_kind(document, self.name, scope.sqlite).notin_(["null", "missing"])
+        if isinstance(self.value, tuple):
+            alternatives = [
+                _compare(_json_value(document, self.name, one, scope.sqlite), "==", one)
+                for one in self.value
+            ]
+            return or_(false(), *alternatives)
+        member = _json_value(document, self.name, self.value, scope.sqlite)
+        return _compare(member, self.op, self.value)
+
+
+class Did(_Condition):
+    """The profile did something at least so many times in a stretch of time."""
+
+    type: Literal["did"] = "did"
+    event: str
+    where: tuple[Test, ...] = ()
+    within: Duration | None = None
+    at_least: int = Field(default=1, ge=1)
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        matching = [
+            events.c.profile_id == scope.profile_id,
+            events.c.name == self.event,
+            events.c.occurred_at <= scope.now,
+            *(test.on(events.c.properties, scope) for test in self.where),
+        ]
+        if self.within is not None:
+            matching.append(events.c.occurred_at > scope.now - self.within)
+        elif scope.since is not None:
+            matching.append(events.c.occurred_at >= scope.since)
+        if scope.until is not None:
+            matching.append(events.c.occurred_at <= scope.until)
+        if scope.except_event is not None:
+            matching.append(events.c.id != func.coalesce(scope.except_event, 0))
+        if self.at_least == 1:
+            return select(literal(1)).select_from(events).where(*matching).exists()
+        counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
+        return counted >= self.at_least
+
+    def event_names(self) -> Iterator[str]:
+        yield self.event
+
+
+class Consented(_Condition):
+    """The profile said yes to a channel (topic `*`) or to a topic on it."""
+
+    type: Literal["consented"] = "consented"
+    channel: Channel
+    topic: str = "*"
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return (
+            select(literal(1))
+            .select_from(consents)
+            .where(
+                consents.c.profile_id == scope.profile_id,
+                consents.c.channel == self.channel,
+                consents.c.topic == self.topic,
+                consents.c.granted,
+            )
+            .exists()
+        )
+
+
+class HasAddress(_Condition):
+    """The profile has an address in good standing on a channel."""
+
+    type: Literal["has_address"] = "has_address"
+    channel: Channel
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return (
+            select(literal(1))
+            .select_from(identifiers)
+            .where(
+                identifiers.c.profile_id == scope.profile_id,
+                identifiers.c.kind == ADDRESS_KIND[self.channel],
+                identifiers.c.state == "active",
+            )
+            .exists()
+        )
+
+
+class Everyone(_Condition):
+    """Always true."""
+
+    type: Literal["everyone"] = "everyone"
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:  # noqa: ARG002 - the interface's
+        return true()
+
+
+class AllOf(_Condition):
+    """Every one of them."""
+
+    type: Literal["all_of"] = "all_of"
+    conditions: tuple["Condition", ...]
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return and_(true(), *(condition.sql(scope) for condition in self.conditions))
+
+    def event_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.event_names()
+
+
+class AnyOf(_Condition):
+    """At least one of them."""
+
+    type: Literal["any_of"] = "any_of"
+    conditions: tuple["Condition", ...]
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return or_(false(), *(condition.sql(scope) for condition in self.conditions))
+
+    def event_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.event_names()
+
+
+class Not(_Condition):
+    """The opposite."""
+
+    type: Literal["not"] = "not"
+    condition: "Condition"
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return not_(self.condition.sql(scope))
+
+    def event_names(self) -> Iterator[str]:
+        yield from self.condition.event_names()
+
+
+Condition = Annotated[
+    Test | Did | Consented | HasAddress | Everyone | AllOf | AnyOf | Not,
+    Field(discriminator="type"),
+]
+for _model in (AllOf, AnyOf, Not):
+    _model.model_rebuild()
+
+
+class _Named:
+    """`trait("x") > 3`: an operator on a name gives a Test."""
+
+    def __init__(self, of: Literal["trait", "property"], name: str) -> None:
+        self._of: Literal["trait", "property"] = of
+        self._name = name
+
+    def _test(self, op: Operator, value: Any) -> Test:
+        return Test(of=self._of, name=self._name, op=op, value=value)
+
+    def __eq__(self, value: object) -> Test:  # type: ignore[override]
+        return self._test("==", value)
+
+    def __ne__(self, value: object) -> Test:  # type: ignore[override]
+        return self._test("!=", value)
+
+    def __gt__(self, value: float | str) -> Test:
+        return self._test(">", value)
+
+    def __ge__(self, value: float | str) -> Test:
+        return self._test(">=", value)
+
+    def __lt__(self, value: float | str) -> Test:
+        return self._test("<", value)
+
+    def __le__(self, value: float | str) -> Test:
+        return self._test("<=", value)
+
+    def one_of(self, *values: Scalar) -> Test:
+        """Equal to one of the values."""
+        return self._test("in", values)
+
+    def exists(self) -> Test:
+        """Present and not null."""
+        return self._test("exists", None)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def trait(name: str) -> Any:
+    """An attribute of the profile, to be compared: `trait("country") == "DE"`."""
+    return _Named("trait", name)
+
+
+def prop(name: str) -> Any:
+    """A property of an event, to be compared: `prop("total") >= 50`."""
+    return _Named("property", name)
+
+
+def did(event: str, *where: Test, within: timedelta | str | None = None, at_least: int = 1) -> Did:
+    """The profile did this, with these properties, at least so often, within so long."""
+    return Did.model_validate(
+        {"event": event, "where": where, "within": within, "at_least": at_least}
+    )
+
+
+def consented(channel: Channel, topic: str = "*") -> Consented:
+    """The profile said yes to this."""
+    return Consented(channel=channel, topic=topic)
+
+
+def has_address(channel: Channel) -> HasAddress:
+    """The profile can be reached on this channel."""
+    return HasAddress(channel=channel)
+
+
+def everyone() -> Everyone:
+    """Every profile."""
+    return Everyone()
+
+
+def _compare(
+    member: ColumnElement[Any], op: Operator, value: Scalar | tuple[Scalar, ...] | None
+) -> ColumnElement[bool]:
+    if op == "exists":
+        return member.is_not(None)
+    if isinstance(value, tuple):
+        return func.coalesce(member.in_(value), false())
+    if op == "!=":
+        return func.coalesce(member != value, true())
+    operators: dict[str, ColumnElement[bool]] = {
+        "==": member == value,
+        ">": member > value,
+        ">=": member >= value,
+        "<": member < value,
+        "<=": member <= value,
+    }
+    return func.coalesce(operators[op], false())
+
+
+def _json_kind(document: ColumnElement[Any], name: str, sqlite: bool) -> ColumnElement[str]:
+    if sqlite:
+        return func.coalesce(func.json_type(document, _path(name)), "missing")
+    return func.coalesce(func.jsonb_typeof(document.op("->")(name)), "missing")
+
+
+def _json_value(
+    document: ColumnElement[Any], name: str, like: Any, sqlite: bool
+) -> ColumnElement[Any]:
+    """The member of that name when it is of the same kind as `like`, else NULL."""
+    kind = _json_kind(document, name, sqlite)
+    if isinstance(like, bool):
+        if sqlite:
+            return case((kind == "true", true()), (kind == "false", false()))
+        text = document.op("->>")(name)
+        return case((kind == "boolean", text == "true"))
+    member = func.json_extract(document, _path(name)) if sqlite else document.op("->>")(name)
+    if isinstance(like, int | float):
+        # The cast must not meet text: a CASE guards it, row by row.
+        number = member if sqlite else sql_cast(sql_cast(member, Text), Numeric)
+        return case((kind.in_(["integer", "real", "number"]), number))
+    return case((kind.in_(["text", "string"]), member))
+
+
+def _path(name: str) -> str:
+    return f'$."{name}"'
