@@ -1,0 +1,138 @@
+"""Consent given and taken back: what holds now, and the append-only proof of how it came to that.
+
+Every change of consent goes through here, whatever brought it: an import, a preference page, STOP.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Row, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from config.database import Tx
+from config.policy import Channel
+from config.times import Instant
+from profiles.bulk import in_slices, lock_profiles
+from profiles.tables import consent_records, consents
+
+_Key = tuple[int, str, str]  # profile, channel, topic
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentChange:
+    """What one profile says about a channel (topic `*`) or about one topic on it.
+
+    `occurred_at` None: nobody knows when it was said (an export without a date). It then counts
+    as said now, but a yes of unknown age never takes back a no that came from elsewhere: the
+    shop's old "opted in" must not undo the STOP that was sent last night.
+    """
+
+    profile_id: int
+    channel: Channel
+    topic: str
+    granted: bool
+    occurred_at: Instant | None = None
+
+    @property
+    def key(self) -> _Key:
+        return self.profile_id, self.channel, self.topic
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentOutcome:
+    """Which changes took effect; `overruled` are those that a later statement or a no outweighs."""
+
+    applied: Sequence[ConsentChange]
+    overruled: Sequence[ConsentChange]
+
+
+def change_consent(tx: Tx, changes: Sequence[ConsentChange], source: str) -> ConsentOutcome:
+    """Write what really changes, each change with its record. Locks the profiles.
+
+    An older statement never overrules a later one; of two from the same second the no holds.
+    `changes` has each (profile, channel, topic) at most once.
+    """
+    lock_profiles(tx, {change.profile_id for change in changes})
+    now_valid = _now_valid(tx, {change.profile_id for change in changes})
+    differing = [
+        change
+        for change in changes
+        if change.key not in now_valid or now_valid[change.key].granted != change.granted
+    ]
+    said_by = _last_sources(
+        tx, {c.profile_id for c in differing if c.granted and c.occurred_at is None}
+    )
+
+    def holds(change: ConsentChange) -> bool:
+        if change.key not in now_valid:
+            return True
+        if change.occurred_at is None:
+            return not change.granted or said_by.get(change.key) == source
+        changed_at: Instant = now_valid[change.key].changed_at
+        if change.occurred_at == changed_at:
+            return not change.granted
+        return change.occurred_at > changed_at
+
+    applied = [change for change in differing if holds(change)]
+    if applied:
+        _write(tx, applied, source)
+    return ConsentOutcome(applied, [change for change in differing if not holds(change)])
+
+
+def _now_valid(tx: Tx, profile_ids: Iterable[int]) -> dict[_Key, Row[tuple[object, ...]]]:
+    c = consents.c
+    return {
+        (row.profile_id, row.channel, row.topic): row
+        for some in in_slices(sorted(profile_ids))
+        for row in tx.conn.execute(select(consents).where(c.profile_id.in_(some)))
+    }
+
+
+def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[_Key, str]:
+    """Where the newest record of each consent of these profiles came from."""
+    c = consent_records.c
+    return {
+        (row.profile_id, row.channel, row.topic): row.source
+        for some in in_slices(sorted(profile_ids))
+        for row in tx.conn.execute(
+            select(c.profile_id, c.channel, c.topic, c.source)
+            .where(c.profile_id.in_(some))
+            .order_by(c.id)
+        )
+    }
+
+
+def _write(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
+    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
+    upsert = dialect.insert(consents)
+    tx.conn.execute(
+        upsert.on_conflict_do_update(
+            index_elements=list(consents.primary_key),
+            set_={name: upsert.excluded[name] for name in ("granted", "changed_at")},
+        ),
+        [
+            {
+                "profile_id": change.profile_id,
+                "channel": change.channel,
+                "topic": change.topic,
+                "granted": change.granted,
+                "changed_at": tx.now if change.occurred_at is None else change.occurred_at,
+            }
+            for change in changes
+        ],
+    )
+    tx.conn.execute(
+        insert(consent_records),
+        [
+            {
+                "profile_id": change.profile_id,
+                "channel": change.channel,
+                "topic": change.topic,
+                "granted": change.granted,
+                "occurred_at": tx.now if change.occurred_at is None else change.occurred_at,
+                "recorded_at": tx.now,
+                "source": source,
+            }
+            for change in changes
+        ],
+    )

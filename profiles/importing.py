@@ -1,0 +1,267 @@
+"""Import of customers and of their events from files. Safe to run again, and to be stopped."""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config.database import Database, Tx
+from config.errors import SegueError
+from config.zones import zone_names
+from profiles.countries import country_code
+from profiles.events import NewEvent, record_events
+from profiles.identity import upsert_people
+from profiles.mapping import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
+from profiles.person import Person, normalise_email, normalise_id
+from profiles.phones import Phone, normalise_phone
+from profiles.rowfile import FileRow, RowFile, open_rows
+
+CHUNK = 500  # rows of one transaction: on SQLite it holds the write lock for about 50 ms
+
+Progress = Callable[[int, int], None]  # rows done, rows in the file
+Cells = Mapping[str, str]  # a row by its columns
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of the rows: read = created + updated + unchanged + refused."""
+
+    read: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    refused_file: Path | None = None
+    # Taken all the same, but worth a look:
+    profiles_created: int = 0  # for events of customers that nobody had told of
+    unknown_countries: Counter[str] = field(default_factory=Counter)  # by spelling
+    invalid_zones: Counter[str] = field(default_factory=Counter)  # by spelling
+    consent_overruled: int = 0  # statements that a later one or a standing no outweighs
+
+
+def import_file(
+    db: Database,
+    path: Path,
+    *,
+    map_file: Path | None = None,
+    as_event: str | None = None,
+    progress: Progress = lambda _done, _all: None,
+) -> ImportReport:
+    """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
+
+    Without `map_file` the columns are those of profiles/maps/customers.toml or orders.toml. Rows
+    that can't be taken go with the reason to `<path>.refused.csv`, the others are imported. Events
+    count as history, which starts no journey. `progress` is called after each chunk. Raises
+    SegueError when the file or the map as a whole is no good.
+    """
+    map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
+    report = ImportReport()
+    source = f"import {path.name}"
+    job: _People | _Events
+    if as_event:
+        job = _Events(load_map(map_file, EventMap), report, source, as_event)
+    else:
+        job = _People(load_map(map_file, PeopleMap), report, source)
+    file = open_rows(path)
+    for name in job.mapping.names():
+        if name not in file.columns:
+            raise SegueError(
+                f"{path} has no column {name!r}, which the column map {map_file} speaks of; its "
+                f"columns are: {', '.join(file.columns)}. Mend the map or give another with --map"
+            )
+    refusals = _Refusals(path, file)
+    rows = file.rows()
+    while chunk := list(islice(rows, CHUNK)):
+        things, refused = _parse(job, chunk, file.columns)
+        zoneless = [fault for fault in refused.values() if isinstance(fault, NoZone)]
+        if zoneless and not things and not report.read:
+            raise SegueError(f"{path}: {zoneless[0]}. The map is {map_file}")
+        if things:
+            with db.transaction() as tx:
+                late = job.write(tx, list(things.values()))
+            places = list(things)
+            refused |= {places[index]: reason for index, reason in late.items()}
+        refusals.write([(chunk[place], str(refused[place])) for place in sorted(refused)])
+        report.read += len(chunk)
+        report.refused += len(refused)
+        progress(report.read, file.total)
+    report.refused_file = refusals.path if report.refused else None
+    return report
+
+
+def _parse(
+    job: "_People | _Events", chunk: Sequence[FileRow], columns: Sequence[str]
+) -> tuple[dict[int, Any], dict[int, ValueError | str]]:
+    """By their place in the chunk: the rows as what they stand for, and why others are refused."""
+    things: dict[int, Any] = {}
+    refused: dict[int, ValueError | str] = {}
+    for place, row in enumerate(chunk):
+        if row.fault:
+            refused[place] = row.fault
+            continue
+        cells = {name: cell.strip() for name, cell in zip(columns, row.cells, strict=True)}
+        try:
+            things[place] = job.parse(cells)
+        except ValueError as error:
+            refused[place] = error
+    return things, refused
+
+
+@dataclass(frozen=True, slots=True)
+class _People:
+    """Rows that are customers."""
+
+    mapping: PeopleMap
+    report: ImportReport
+    source: str
+
+    def parse(self, cells: Cells) -> Person:
+        columns = self.mapping.columns
+        country = _read(cells, columns.country, country_code)
+        zone = _read(cells, columns.timezone, str)
+        token = _read(cells, columns.push_token, normalise_id)
+        platform = _read(cells, columns.push_platform, _platform)
+        person = Person(
+            user_id=_required(cells, columns.user_id, normalise_id) if columns.user_id else None,
+            anonymous_id=_read(cells, columns.anonymous_id, normalise_id),
+            email=_read(cells, columns.email, normalise_email),
+            phone=_read(cells, columns.phone, lambda text: _phone(text, country)),
+            push_tokens={token: platform} if token else {},
+            country=country,
+            timezone=zone,
+            language=_read(cells, columns.language, str),
+            attributes=_typed(cells, self.mapping.attributes, self.mapping),
+            consent={
+                topic: said
+                for topic, column in self.mapping.topics()
+                if (said := _read(cells, column, yes_or_no)) is not None
+            },
+            seen_at=_read(cells, columns.seen_at, self.mapping.instant),
+        )
+        if columns.country and cells[columns.country] and country is None:
+            self.report.unknown_countries[cells[columns.country]] += 1
+        if zone and zone not in zone_names():
+            self.report.invalid_zones[zone] += 1
+        return person
+
+    def write(self, tx: Tx, people: Sequence[Person]) -> Mapping[int, str]:
+        outcome = upsert_people(tx, people, self.source)
+        self.report.created += outcome.created
+        self.report.updated += outcome.updated
+        self.report.unchanged += outcome.unchanged
+        self.report.consent_overruled += outcome.consent_overruled
+        return outcome.refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """Rows that are events, each of a customer named by user id."""
+
+    mapping: EventMap
+    report: ImportReport
+    source: str
+    name: str
+
+    def parse(self, cells: Cells) -> tuple[str, NewEvent]:
+        columns = self.mapping.columns
+        event = NewEvent(
+            profile_id=0,  # known once the customer is looked up
+            name=self.name,
+            occurred_at=_required(cells, columns.occurred_at, self.mapping.instant),
+            dedupe_key=_required(cells, columns.id, normalise_id),
+            properties=_typed(cells, self.mapping.properties, self.mapping),
+        )
+        return _required(cells, columns.user_id, normalise_id), event
+
+    def write(self, tx: Tx, rows: Sequence[tuple[str, NewEvent]]) -> Mapping[int, str]:
+        users = list(dict.fromkeys(user_id for user_id, _ in rows))
+        outcome = upsert_people(tx, [Person(user_id=user_id) for user_id in users], self.source)
+        ids = dict(zip(users, outcome.profile_ids, strict=True))
+        events = [
+            replace(event, profile_id=profile_id)
+            for user_id, event in rows
+            if (profile_id := ids[user_id]) is not None
+        ]
+        inserted = record_events(tx, events, worked=True)
+        self.report.created += inserted
+        self.report.unchanged += len(rows) - inserted
+        self.report.profiles_created += outcome.created
+        return {}
+
+
+def _read(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
+    """The cell as `parse` makes it; None when the map has no such column or the cell is empty."""
+    text = cells[column] if column else ""
+    if not text:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        kind = NoZone if isinstance(error, NoZone) else ValueError
+        raise kind(f"{column}: {error}") from None
+
+
+def _required(cells: Cells, column: str, parse: Callable[[str], T]) -> T:
+    value = _read(cells, column, parse)
+    if value is None:
+        raise ValueError(f"{column}: it is empty")
+    return value
+
+
+def _typed(
+    cells: Cells, columns: Mapping[str, Column], mapping: PeopleMap | EventMap
+) -> dict[str, Any]:
+    values = {
+        name: _read(cells, column.column, partial(mapping.value, column))
+        for name, column in columns.items()
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _phone(text: str, country: str | None) -> Phone:
+    phone = normalise_phone(text, country)
+    if phone is None:
+        hint = f"in {country}" if country else "(without a known country it must start with +)"
+        raise ValueError(f"{text!r} is no possible phone number {hint}")
+    return phone
+
+
+def _platform(text: str) -> str:
+    if text.casefold() not in ("ios", "android", "web"):
+        raise ValueError(f"{text!r} is no push platform; write ios, android or web")
+    return text.casefold()
+
+
+class _Refusals:
+    """The file beside the input: the refused rows as they were, the reason before them.
+
+    The reason comes first because a row may have more fields than the header.
+    """
+
+    def __init__(self, source: Path, file: RowFile) -> None:
+        self.path = source.with_name(source.name + ".refused.csv")
+        self._source = file
+        self._started = False
+        self.path.unlink(missing_ok=True)
+
+    def write(self, refused: Sequence[tuple[FileRow, str]]) -> None:
+        if not refused:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as out:
+                writer = csv.writer(out)
+                if not self._started:
+                    taken = "reason" in self._source.columns
+                    writer.writerow(["refused" if taken else "reason", *self._source.columns])
+                    self._started = True
+                for row, reason in refused:
+                    writer.writerow([f"{self._source.unit} {row.line}: {reason}", *row.cells])
+        except OSError as error:
+            raise SegueError(
+                f"the refused rows can't be written to {self.path}: {error.strerror}"
+            ) from error

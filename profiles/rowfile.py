@@ -1,0 +1,192 @@
+"""Files of rows: CSV (UTF-8, commas, a header) and Parquet, read row by row as text.
+
+A row that is broken in itself comes with its fault, so that one bad row costs only itself. A file
+that is broken as a whole raises SegueError before its first row is handed out.
+"""
+
+import csv
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from config.errors import SegueError
+
+_BATCH = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One row: where it stands (line of a CSV file, number of a Parquet row), its cells as text."""
+
+    line: int
+    cells: list[str]  # one for each column, unless there is a fault
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A file that was looked at: its columns, how many rows it has, and the rows."""
+
+    unit: str  # what FileRow.line counts: "line" or "row"
+    columns: list[str]
+    total: int
+    rows: Callable[[], Iterator[FileRow]]
+
+
+def open_rows(path: Path) -> RowFile:
+    """Look at the file and count its rows. Raises SegueError when it can't be read as a whole."""
+    if not path.is_file():
+        raise SegueError(f"there is no file {path}")
+    try:
+        file = _parquet(path) if path.suffix in (".parquet", ".pq") else _csv(path)
+    except OSError as error:
+        raise SegueError(f"{path} can't be read: {error.strerror}") from error
+    twice = [name for name, times in Counter(file.columns).items() if name and times > 1]
+    if twice:
+        raise SegueError(f"{path} has the column {twice[0]!r} twice; rename one of them")
+    return file
+
+
+def _csv(path: Path) -> RowFile:
+    records = _records(path)
+    try:
+        header = next(records, None)
+        total = sum(1 for _ in records)
+    except UnicodeDecodeError as error:
+        line = _line_that_is_not_utf8(path.read_bytes())
+        raise SegueError(f"{path} is not UTF-8 (line {line}); save it as UTF-8") from error
+    if header is None:
+        raise SegueError(f"{path} is empty; its first line must name the columns")
+    if header.fault:
+        raise SegueError(f"{path} has no header that can be read: {header.fault}")
+
+    def rows() -> Iterator[FileRow]:
+        records = _records(path)
+        next(records)
+        return records
+
+    return RowFile("line", [cell.strip() for cell in header.cells], total, rows)
+
+
+def _line_that_is_not_utf8(data: bytes) -> int:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    raise AssertionError("it was UTF-8 after all")  # the file changed while it was read
+
+
+class _Lines:
+    """The lines of a file; those of the record at hand can be given back."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._back: deque[str] = deque()
+        self.record: list[str] = []  # the lines of the record at hand
+        self.before = 0  # how many lines lie before it
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.popleft() if self._back else next(self._file)
+        self.record.append(line)
+        return line
+
+    def next_record(self) -> None:
+        self.before += len(self.record)
+        self.record.clear()
+
+    def keep_only_first(self) -> str:
+        """Give back all but the record's first line, and return that."""
+        self._back.extendleft(reversed(self.record[1:]))
+        del self.record[1:]
+        return self.record[0].rstrip("\r\n")
+
+
+def _records(path: Path) -> Iterator[FileRow]:
+    """The header, then the rows; blank lines are left out.
+
+    A stray quote would swallow all lines up to the next one. So when a record of several lines
+    turns out to be broken, only its first line is taken for bad and reading goes on at the second.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = _Lines(file)
+        reader = csv.reader(lines, strict=True)
+        width = None
+        while True:
+            lines.next_record()
+            fault = None
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fault, cells = str(error), []
+            if not cells and not fault:
+                continue
+            width = width or len(cells)
+            if not fault and len(cells) != width:
+                fault = f"it has {len(cells)} fields, the header has {width}"
+            if fault and (not cells or len(lines.record) > 1):
+                if len(lines.record) > 1:
+                    fault = "a quote in it is not closed"
+                cells = [lines.keep_only_first()]
+            if not fault and any("\0" in cell for cell in cells):
+                fault = "it contains a NUL character"
+            yield FileRow(lines.before + 1, cells, fault)
+
+
+def _parquet(path: Path) -> RowFile:
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise SegueError(f"{path} is no Parquet file: {error}") from error
+
+    def rows() -> Iterator[FileRow]:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                columns = [_plain(column).to_pylist() for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    number += 1
+                    cells = [_text(value) for value in values]
+                    nul = any("\0" in cell for cell in cells)
+                    yield FileRow(number, cells, "it contains a NUL character" if nul else None)
+        except (pa.ArrowException, OSError) as error:
+            raise SegueError(f"{path} is broken after row {number}: {error}") from error
+
+    return RowFile("row", list(file.schema_arrow.names), file.metadata.num_rows, rows)
+
+
+def _plain(column: Any) -> Any:
+    """Times as Python can hold them: microseconds, and in UTC where they have a zone."""
+    if not pa.types.is_timestamp(column.type):
+        return column
+    return column.cast(pa.timestamp("us", tz="UTC" if column.type.tz else None), safe=False)
+
+
+def _text(value: Any) -> str:
+    """A Parquet value as a CSV file would have it."""
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, float) and value.is_integer():
+        # pandas turns whole numbers with gaps into floats: customer 12346.0 is customer 12346
+        return str(int(value))
+    if isinstance(value, date):  # datetimes are dates
+        return value.isoformat()
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return str(value)
+    return orjson.dumps(value, default=str).decode()  # true, false, lists, structures
