@@ -49,21 +49,28 @@ class Database:
         self.engine = _engine(url)
 
     @property
+    def shown(self) -> str:
+        """The URL with its password masked."""
+        return make_url(self.url).render_as_string(hide_password=True)
+
+    @property
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
-    def transaction(self, *, write: bool = True) -> Iterator[Tx]:
-        """Commit at the end, roll back on an exception.
+    def transaction(self, *, write: bool = True, keep: bool = True) -> Iterator[Tx]:
+        """Commit at the end, roll back on an exception; always roll back when `keep` is false.
 
         On SQLite `write=True` takes the one write lock at once (BEGIN IMMEDIATE), so that what was
         read cannot change before it is written; `write=False` reads a snapshot without it.
         """
-        with self._connect(write=write) as conn, conn.begin():
+        with self._connect(write=write) as conn, conn.begin() as transaction:
             now = self.now
             if now is None:
                 now = int(conn.execute(_NOW[conn.dialect.name]).scalar_one())
             yield Tx(conn, now)
+            if not keep:
+                transaction.rollback()
 
     @contextmanager
     def _connect(self, *, write: bool) -> Iterator[Connection]:

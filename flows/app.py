@@ -1,0 +1,66 @@
+"""Segue put together: settings, database, policy, journeys and engine, opened once a process."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from channels.decide import Planner
+from channels.dispatch import Dispatcher
+from channels.provider import providers
+from channels.transport import Transport
+from config.database import Database
+from config.errors import SegueError
+from config.policy import Policy, load_policy
+from config.schema import migrate
+from config.settings import Settings, load_settings
+from journeys.catalog import Catalog, load_catalog
+from journeys.engine import Engine
+from journeys.outbox import CatalogJourneys
+
+
+@dataclass(frozen=True, slots=True)
+class Segue:
+    """Everything a process needs to move people and to send."""
+
+    settings: Settings
+    db: Database
+    policy: Policy
+    catalog: Catalog
+    engine: Engine
+
+    @asynccontextmanager
+    async def dispatcher(self) -> AsyncIterator[Dispatcher]:
+        """A dispatcher with its connections open."""
+        connected = providers(self.settings)
+        async with Transport() as transport:
+            yield Dispatcher(
+                self.db,
+                self.engine.planner,
+                CatalogJourneys(self.catalog),
+                connected,
+                transport,
+                self.settings,
+                name=f"{socket.gethostname()}:{os.getpid()}",
+            )
+
+
+def open_segue(settings: Settings | None = None) -> Segue:
+    """Load the policy and the journeys, bring the database up to date, register the versions.
+
+    Raises SegueError on the first thing that is wrong.
+    """
+    settings = settings or load_settings()
+    if settings.now is not None and settings.providers != "sandbox":
+        raise SegueError(
+            "a simulated clock works with the sandbox only; unset SEGUE_NOW (--now), "
+            "or set SEGUE_PROVIDERS=sandbox"
+        )
+    policy = load_policy(settings.policy_file)
+    catalog = load_catalog(policy)
+    db = Database(settings.database, now=settings.now)
+    migrate(db)
+    with db.transaction() as tx:
+        catalog.register(tx)
+    return Segue(settings, db, policy, catalog, Engine(db, catalog, Planner(policy)))
