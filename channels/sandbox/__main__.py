@@ -1,0 +1,26 @@
+"""`python -m channels.sandbox`: the sandbox on its port, until it is stopped."""
+
+import uvicorn
+
+from channels.sandbox.app import create_app
+from channels.sandbox.store import Store
+from channels.sandbox.timeline import DatabaseTimeline
+from config.database import Database
+from config.settings import load_settings
+
+
+def main() -> None:
+    settings = load_settings()
+    store = Store(settings.data_dir / "sandbox.db")
+    app = create_app(store, DatabaseTimeline(Database(settings.database)))
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.sandbox_port,
+        access_log=False,
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    main()

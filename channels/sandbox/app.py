@@ -1,0 +1,113 @@
+"""The sandbox server: the providers' own paths, the inbox pages, the counts and the faults.
+
+Segue talks to it through the same code as to the real hosts; only the base URL differs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from channels.sandbox import fcm, sendgrid, twilio
+from channels.sandbox.faults import Faults, ProviderName
+from channels.sandbox.pages import Pages
+from channels.sandbox.store import Store
+from channels.sandbox.timeline import Timeline
+from channels.sandbox.wire import Call, Provider
+
+
+def create_app(store: Store, timeline: Timeline | None = None) -> Starlette:
+    """The server over one store. Without a timeline the inbox knows addresses, not customers."""
+    faults = Faults()
+    pages = Pages(store, timeline)
+
+    def sending(path: str, name: ProviderName, provider: Provider) -> Route:
+        return Route(path, _endpoint(name, provider, store, faults), methods=["POST"])
+
+    async def set_fault(request: Request) -> Response:
+        try:
+            faults.add(await request.body())
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_context=False, include_input=False)
+            return JSONResponse({"errors": details}, 400)
+        return Response(status_code=204)
+
+    async def clear_faults(_request: Request) -> Response:
+        faults.clear()
+        return Response(status_code=204)
+
+    def stats(_request: Request) -> Response:
+        return JSONResponse(store.stats())
+
+    def message(request: Request) -> Response:
+        message_id = request.path_params["id"]
+        accepted = [asdict(one) for one in store.with_ids([message_id])]
+        return JSONResponse(
+            {"message_id": message_id, "accepted": accepted}, 200 if accepted else 404
+        )
+
+    return Starlette(
+        routes=[
+            sending("/v3/mail/send", "sendgrid", sendgrid),
+            sending("/2010-04-01/Accounts/{sid}/Messages.json", "twilio", twilio),
+            sending("/v1/projects/{project}/messages:send", "fcm", fcm),
+            Route("/stats", stats),
+            Route("/message/{id:path}", message),
+            Route("/faults", set_fault, methods=["POST"]),
+            Route("/faults", clear_faults, methods=["DELETE"]),
+            *pages.routes(),
+        ]
+    )
+
+
+def _endpoint(
+    name: ProviderName, provider: Provider, store: Store, faults: Faults
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        call = Call(
+            headers=request.headers,
+            path=request.path_params,
+            body=await _body(request),
+            now=store.now(),
+            opted_out=faults.opted_out,
+        )
+        fault = faults.next_for(name)
+        if fault and isinstance(fault.answer, int):
+            answer = provider.failure(fault.answer, call, retry_after=fault.retry_after)
+        else:
+            if fault and fault.answer == "slow":
+                await asyncio.sleep(fault.seconds)
+            answer = provider.answer(call)
+        store.record(answer.accepted, refused=answer.status >= 400)
+        if fault and fault.answer == "drop" and answer.status < 400:
+            await _hang_up(request)
+        return Response(answer.body, answer.status, answer.headers)
+
+    return endpoint
+
+
+async def _body(request: Request) -> bytes:
+    """The body, or as much of it as it takes to see that it is too long for any provider."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk[: sendgrid.MAX_BODY + 1 - len(body)]
+    return bytes(body)
+
+
+async def _hang_up(request: Request) -> None:
+    """Close the connection without a byte of an answer.
+
+    ASGI has no message for that. uvicorn's `receive` is a method of the object that holds the
+    connection's transport.
+    """
+    server = getattr(request.receive, "__self__", None)
+    transport = getattr(server, "transport", None)
+    if transport is None:
+        raise RuntimeError("the drop fault needs uvicorn: there is no connection to close here")
+    transport.close()
+    await asyncio.sleep(0)  # lets the server see that the connection is gone

@@ -1,0 +1,220 @@
+"""The inbox shows what each customer got and did not get, and shows it as text."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert
+
+from channels.sandbox.app import create_app
+from channels.sandbox.store import Store
+from channels.sandbox.timeline import DatabaseTimeline
+from channels.tables import messages
+from config.database import Database
+from config.times import HOUR, format_instant
+from profiles.tables import identifiers, profiles
+from tests.sandbox_requests import client_of, mail, post_mail, post_push, post_sms, push, sms, to
+
+pytestmark = pytest.mark.anyio
+
+NOW = 1_800_000_000
+HOSTILE = "<script>alert(1)</script> {{ 7*7 }}"
+ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7*7 }}"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "sandbox.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+async def client(store: Store) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(create_app(store)) as client:
+        yield client
+
+
+async def test_without_a_timeline_the_inbox_lists_addresses(client: httpx.AsyncClient) -> None:
+    await post_mail(client, mail(*map(str, range(30))))
+    await post_sms(client, sms(Body="Latest"))
+    page = (await client.get("/inbox")).text
+    assert page.index("+447700900001") < page.index("customer29@example.com")
+    assert "customer5@example.com" not in page
+    assert "/inbox?page=2" in page
+    assert "customer5@example.com" in (await client.get("/inbox?page=2")).text
+    found = (await client.get("/inbox", params={"q": "customer12"})).text
+    assert "customer12@" in found
+    assert "customer13@" not in found
+    assert "No customer matches" in (await client.get("/inbox?q=%25")).text
+    assert "Latest" in (await client.get("/inbox/%2B447700900001")).text
+    assert (await client.get("/inbox/nobody")).status_code == 404
+
+
+async def test_what_customers_send_shows_as_text(client: httpx.AsyncClient) -> None:
+    data = {"subject": HOSTILE, "html": f'<p>"{HOSTILE}"</p>', "text": HOSTILE}
+    headers = {"X-Note": HOSTILE}
+    await post_mail(client, mail("1", **to(dynamic_template_data=data, headers=headers)))
+    await post_sms(client, sms(Body=HOSTILE))
+    link = {"link": "javascript:alert(1)"}
+    await post_push(client, push(notification={"title": HOSTILE, "body": HOSTILE}, data=link))
+    paths = ["/inbox", "/inbox/a@example.com", "/inbox/%2B447700900001", "/inbox/token-1"]
+    for path in [*paths, "/inbox?q=" + HOSTILE.replace("<", "%3C")]:
+        answer = await client.get(path)
+        assert "<script" not in answer.text
+        assert ESCAPED in answer.text
+        assert "javascript:" not in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    shown = (await client.get("/inbox/a@example.com")).text
+    [frame] = [line for line in shown.splitlines() if "<iframe" in line]
+    assert 'sandbox="allow-popups allow-popups-to-escape-sandbox"' in frame
+    assert f"&lt;p&gt;&#34;{ESCAPED}&#34;&lt;/p&gt;" in frame
+
+
+def _message(number: int, profile_id: int, channel: str, **changes: Any) -> dict[str, Any]:
+    """A row of Segue's outbox."""
+    at = changes.get("send_at", NOW)
+    decision = {
+        "outcome": "send",
+        "send_at": format_instant(at),
+        "reason": None,
+        "rule": None,
+        "timezone": ["Europe/Berlin", "Europe/Busingen"],
+        "timezone_source": "country",
+    }
+    row = {
+        "id": number,
+        "profile_id": profile_id,
+        "enrollment_id": number,
+        "journey": "win-back",
+        "version": "v1",
+        "step": "offer",
+        "member": channel,
+        "channel": channel,
+        "kind": "marketing",
+        "topic": "promotions",
+        "priority": 50,
+        "mode": "any",
+        "after": 0,
+        "on_cap": "skip",
+        "wanted_at": NOW,
+        "deadline": NOW,
+        "send_at": at,
+        "state": "sent",
+        "reason": None,
+        "attempts": 0,
+    }
+    return row | changes | {"decision": decision | changes.get("decision", {})}
+
+
+@pytest.fixture
+def timeline(db: Database) -> DatabaseTimeline:
+    """Ada: a mail that went, a text that was capped, a push that waits. Grace: one mail."""
+    names = [{"first_name": "Ada", "last_name": HOSTILE}, {"name": "Grace 100%"}]
+    ada, grace = [
+        {"id": number, "attributes": name, "created_at": NOW, "updated_at": NOW}
+        for number, name in enumerate(names, 1)
+    ]
+    known = [
+        (1, "email", "old@example.com", "bounced"),
+        (1, "email", "customer1@example.com", "active"),
+        (1, "phone", "+447700900001", "active"),
+        (2, "email", "customer4@example.com", "active"),
+    ]
+    capped = {"reason": "capped", "rule": "at most 1 sms a day: 1 on 2027-01-15"}
+    with db.transaction() as tx:
+        tx.conn.execute(insert(profiles), [ada, grace])
+        tx.conn.execute(
+            insert(identifiers),
+            [
+                {"profile_id": who, "kind": kind, "value": value, "state": state, "seen_at": NOW}
+                for who, kind, value, state in known
+            ],
+        )
+        tx.conn.execute(
+            insert(messages),
+            [
+                _message(1, 1, "email"),
+                _message(2, 1, "sms", state="skipped", reason="capped", decision=capped),
+                _message(3, 1, "push", state="planned", send_at=NOW + 26 * HOUR),
+                _message(4, 2, "email", state="delivered"),
+            ],
+        )
+    return DatabaseTimeline(db)
+
+
+async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
+    store: Store, timeline: DatabaseTimeline
+) -> None:
+    async with client_of(create_app(store, timeline)) as client:
+        await post_mail(client, mail("1", "4"))
+        await post_mail(client, mail("nobody's"))
+        inbox = (await client.get("/inbox")).text
+        assert f"Ada {ESCAPED}" in inbox
+        assert "Grace 100%" in inbox
+        assert "customernobody&#39;s@example.com" in inbox
+        ada = (await client.get("/inbox/1")).text
+        assert f"Ada {ESCAPED}" in ada
+        assert "customer1@example.com · +447700900001" in ada
+        assert "&lt;p&gt;Mail 1&lt;/p&gt;" in ada
+        assert "A limit on the number of messages was full." in ada
+        assert "at most 1 sms a day: 1 on 2027-01-15" in ada
+        assert "Opening hours and limits moved it by 1 day 2 hours." in ada
+        assert ada.index("Planned") < ada.index("Not sent")
+        assert "Friday 15 January 2027" in ada
+        assert '<time datetime="2027-01-15T09:00:00+01:00">09:00</time>' in ada
+        assert "Mail 4" not in ada
+        await post_mail(client, mail("1"))
+        assert "Accepted 2 times" in (await client.get("/inbox/1")).text
+        assert (await client.get("/inbox/99")).status_code == 404
+        assert "Subject nobody" in (await client.get("/inbox/customernobody's@example.com")).text
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("aDa", ["1"]),
+        ("grace 100%", ["2"]),
+        ("%", ["2"]),
+        ("<script>", ["1"]),
+        ("customer", ["1", "2"]),
+        ("+44 7700 900001", ["1"]),
+        ("nobody", []),
+    ],
+)
+def test_customers_are_found_by_name_mail_and_phone(
+    timeline: DatabaseTimeline, text: str, found: list[str]
+) -> None:
+    assert sorted(who.id for who in timeline.search(text)) == found
+
+
+def test_ids_that_segue_never_gave_belong_to_nobody(timeline: DatabaseTimeline) -> None:
+    assert set(timeline.customers(["1", "99", "x", "²", "9" * 30])) == {"1"}
+    assert timeline.customer("x") is None
+
+
+async def test_a_search_finds_people_who_got_nothing(
+    store: Store, timeline: DatabaseTimeline
+) -> None:
+    async with client_of(create_app(store, timeline)) as client:
+        page = (await client.get("/inbox?q=grace")).text
+        assert "Grace 100%" in page
+        assert "Nothing has reached this customer" in page
+
+
+async def test_a_database_without_tables_is_said_plainly(store: Store, tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/empty.db")
+    async with client_of(create_app(store, DatabaseTimeline(database))) as client:
+        await post_mail(client, mail("1"))
+        for path in ("/inbox", "/inbox/1", "/inbox?q=a"):
+            answer = await client.get(path)
+            assert answer.status_code == 503
+            assert "SEGUE_DATABASE_URL" in answer.text
+    database.close()
