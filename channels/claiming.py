@@ -39,6 +39,9 @@ class Journeys(Protocol):
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """What templates see of each enrollment."""
 
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
+        """Messages of these enrollments have gone, or will not go."""
+
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""
 
@@ -59,6 +62,7 @@ class Claim(NamedTuple):
     attempts: int
     send_at: Instant
     not_after: Instant
+    closes: Instant | None  # the end of the channel's window; None: always open
     address: str
     platform: str | None
     context: Mapping[str, Any]
@@ -137,7 +141,7 @@ def _cancel(tx: Tx, unwanted: Mapping[int, str]) -> None:
 
 def _look_again(
     tx: Tx, planner: Planner, rows: Sequence[Row[Any]]
-) -> tuple[list[tuple[Row[Any], Instant]], list[Row[Any]]]:
+) -> tuple[list[tuple[Row[Any], Instant | None]], list[Row[Any]]]:
     """The rows that may go this second, each with the moment its window closes; and the others."""
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
@@ -146,31 +150,29 @@ def _look_again(
     handed_over: dict[int, list[Counted]] = defaultdict(list)
     for profile_id, history in histories.items():
         handed_over[profile_id] = [past.counted for past in history if not past.planned]
-    fit: list[tuple[Row[Any], Instant]] = []
+    fit: list[tuple[Row[Any], Instant | None]] = []
     unfit: list[Row[Any]] = []
     for row in rows:
         recipient = recipients[row.profile_id]
-        history = handed_over[row.profile_id]
+        before = handed_over[row.profile_id]
         wanted = Wanted(row.channel, row.kind, row.topic, 0, "skip", 0)
-        [decision] = planner.decide(recipient, "any", [wanted], history, tx.now)
+        [decision] = planner.decide(recipient, "any", [wanted], before, tx.now)
         if decision.reason:
             unfit.append(row)
         else:
-            history.append(Counted(tx.now, row.channel, row.kind, row.topic))
+            before.append(Counted(tx.now, row.channel, row.kind, row.topic))
             fit.append((row, _closes(planner, recipient, row, tx.now)))
     return fit, unfit
 
 
-def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant:
-    latest = now + CLAIM_LASTS
+def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:
     if row.kind == "transactional":
-        return latest
-    closes = planner.hours(row.channel, recipient.zones.names).closes(now)
-    return latest if closes is None else min(latest, closes)
+        return None
+    return planner.hours(row.channel, recipient.zones.names).closes(now)
 
 
 def _with_content(
-    tx: Tx, journeys: Journeys, fit: Sequence[tuple[Row[Any], Instant]]
+    tx: Tx, journeys: Journeys, fit: Sequence[tuple[Row[Any], Instant | None]]
 ) -> list[Claim]:
     rows = [row for row, _ in fit]
     contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
@@ -215,11 +217,12 @@ def _with_content(
             row.topic,
             row.attempts + 1,
             tx.now,
-            not_after,
+            tx.now + CLAIM_LASTS if closes is None else min(tx.now + CLAIM_LASTS, closes),
+            closes,
             *addresses[row.profile_id, ADDRESS_KIND[cast(Channel, row.channel)]],
             {"profile": about[row.profile_id], **contexts[row.enrollment_id]},
         )
-        for row, not_after in fit
+        for row, closes in fit
     ]
 
 

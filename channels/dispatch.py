@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, or_, update
 
 from channels.claiming import Claim, Journeys, claim
 from channels.content import SMSContent, segments
@@ -126,10 +126,11 @@ class Dispatcher:
                 changes.append(self._settled(posted, outcome))
                 if outcome is not None and outcome.suppress is not None:
                     suppress.append((posted.claim, outcome.suppress))
-        await asyncio.to_thread(self._record, changes, suppress)
-        channel_of = {one.message_id: one.channel for one in claims}
+        by_id = {one.message_id: one for one in claims}
+        settled = [by_id[one["row"]].enrollment_id for one in changes if one["state"] != "planned"]
+        await asyncio.to_thread(self._record, changes, settled, suppress)
         return Counter(
-            (channel_of[change["row"]], _told(change["state"], change["reason"]))
+            (by_id[change["row"]].channel, _told(change["state"], change["reason"]))
             for change in changes
         )
 
@@ -148,7 +149,9 @@ class Dispatcher:
             unsubscribe_url=url,
             topic=one.topic,
             kind=one.kind,
-            ttl=None,
+            # A text that waits at the provider must not arrive at night.
+            ttl=None if one.closes is None else one.closes - one.send_at,
+            now=one.send_at,
         )
 
     async def _post(
@@ -207,10 +210,14 @@ class Dispatcher:
             )
 
     def _record(
-        self, changes: Sequence[dict[str, Any]], suppress: Sequence[tuple[Claim, str]]
+        self,
+        changes: Sequence[dict[str, Any]],
+        settled: Sequence[int],
+        suppress: Sequence[tuple[Claim, str]],
     ) -> None:
         with self._db.transaction() as tx:
             _suppress(tx, suppress)
+            self._journeys.settled(tx, settled)
             if changes:
                 columns: dict[str, Any] = {
                     name: bindparam(name) for name in changes[0] if name != "row"
@@ -220,7 +227,7 @@ class Dispatcher:
                     update(messages)
                     .where(
                         messages.c.id == bindparam("row"),
-                        messages.c.state.in_(["sending", "unknown"]),
+                        or_(messages.c.state == "sending", messages.c.state == "unknown"),
                     )
                     .values(columns),
                     list(changes),

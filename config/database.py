@@ -118,13 +118,14 @@ def _engine(url: str) -> Engine:
             f"SEGUE_DATABASE_URL {url!r} is no database URL; write sqlite:///file.db "
             "or postgresql+psycopg://user@host/name"
         ) from error
-    json = {
+    options: dict[str, Any] = {
+        "hide_parameters": True,  # errors and logs show no customer's data
         "json_serializer": lambda value: orjson.dumps(value).decode(),
         "json_deserializer": orjson.loads,
     }
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
-            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **json
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **options
         )
     if parsed.get_backend_name() != "sqlite":
         raise SegueError(
@@ -133,7 +134,7 @@ def _engine(url: str) -> Engine:
         )
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, **json)
+    engine = create_engine(parsed, **options)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

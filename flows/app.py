@@ -34,7 +34,7 @@ class Segue:
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:
         """A dispatcher with its connections open."""
         connected = providers(self.settings)
-        async with Transport() as transport:
+        async with Transport(self.settings) as transport:
             yield Dispatcher(
                 self.db,
                 self.engine.planner,

@@ -217,7 +217,7 @@ class Engine:
             place: tuple[str, str | None, Instant | None, int]
             if move.outcome is None:
                 place = (node.step.name, None, move.due_at, move.phase)
-                report.waiting += 1
+                report.waiting += person.phase == 0
             else:
                 target = node.edges.get(move.outcome, END)
                 reason = None

@@ -65,7 +65,7 @@ def enter_people(
     source = select(
         profiles.c.id.label("profile_id"),
         literal("").label("entry_key"),
-        cast(literal("{}", Text), JSON_COLUMN).label("context"),
+        literal({}, JSON_COLUMN).label("context"),
         cast(sql_null(), BigInteger).label("entry_event_id"),
         literal(tx.now, BigInteger).label("since"),
     ).where(profiles.c.id.in_(list(profile_ids)))

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 
 from channels.tables import messages
 from channels.templates import Template
@@ -52,6 +52,20 @@ class CatalogJourneys:
             enrollments.c.id.in_(enrollment_ids)
         )
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
+
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
+        """People who stand behind a message that has gone are due: their step looks again."""
+        behind = (
+            update(enrollments)
+            .where(
+                enrollments.c.id.in_(enrollment_ids),
+                enrollments.c.phase > 0,
+                enrollments.c.due_at > tx.now,
+            )
+            .values(due_at=tx.now)
+        )
+        if enrollment_ids:
+            tx.conn.execute(behind)
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""

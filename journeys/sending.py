@@ -52,10 +52,8 @@ def _plan_from(cohort: Cohort, step: SendStep, people: Sequence[Standing], first
             moves[enrollment_id] = Move(NEXT)
             continue
         last, number = max(going)
-        phase = first + number + 1
-        if step.fallback_after is not None and phase < len(step.messages):
-            last += step.fallback_after
-        moves[enrollment_id] = Move(None, last, phase)
+        # They are woken when it has gone.
+        moves[enrollment_id] = Move(None, last + _LOOK_AGAIN, first + number + 1)
     return moves
 
 
@@ -115,7 +113,7 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
             row.send_at for row in rows[person.enrollment_id] if row.state in ("planned", "sending")
         ]
         if waiting:
-            again = max(*waiting, tx.now + _LOOK_AGAIN)
+            again = max(*waiting, tx.now) + _LOOK_AGAIN
             moves[person.enrollment_id] = Move(None, again, person.phase)
         else:
             settled.append(person)
