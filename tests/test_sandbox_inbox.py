@@ -116,7 +116,7 @@ def _message(number: int, profile_id: int, channel: str, **changes: Any) -> dict
 
 @pytest.fixture
 def timeline(db: Database) -> DatabaseTimeline:
-    """Ada: a mail that went, a text that was capped, a push that waits. Grace: one mail."""
+    """Ada: a mail sent, a text capped, a push waiting. Grace: a mail, and two that failed."""
     names = [{"first_name": "Ada", "last_name": HOSTILE}, {"name": "Grace 100%"}]
     ada, grace = [
         {"id": number, "attributes": name, "created_at": NOW, "updated_at": NOW}
@@ -145,6 +145,8 @@ def timeline(db: Database) -> DatabaseTimeline:
                 _message(2, 1, "sms", state="skipped", reason="capped", decision=capped),
                 _message(3, 1, "push", state="planned", send_at=NOW + 26 * HOUR),
                 _message(4, 2, "email", state="delivered"),
+                _message(5, 2, "sms", state="skipped", reason="missing_data: cart.total"),
+                _message(6, 2, "push", state="unknown", reason="the line broke"),
             ],
         )
     return DatabaseTimeline(db)
@@ -171,6 +173,9 @@ async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
         assert "Friday 15 January 2027" in ada
         assert '<time datetime="2027-01-15T09:00:00+01:00">09:00</time>' in ada
         assert "Mail 4" not in ada
+        grace = (await client.get("/inbox/2")).text
+        assert "lacks: cart.total." in grace
+        assert "never sent again by itself. Reason: the line broke." in grace
         await post_mail(client, mail("1"))
         assert "Accepted 2 times" in (await client.get("/inbox/1")).text
         assert (await client.get("/inbox/99")).status_code == 404

@@ -18,7 +18,7 @@ _REASON = {
     "no_common_time": "No moment suited every message of its group.",
     "group_incomplete": "Another message of its group could not go, and they go together or not.",
     "not_chosen": "An earlier channel of its group was chosen.",
-    "missing_data": "The customer's record lacks something that the text needs.",
+    "missing_data": "The text needs something that the customer's record lacks: {detail}.",
 }
 _STATE = {
     "planned": "It waits for its time.",
@@ -44,13 +44,18 @@ def explanation(row: Row[Any]) -> str:
 
 
 def _what(row: Row[Any]) -> str:
-    if row.reason in _REASON:
-        return _REASON[row.reason].format(
-            address=_ADDRESS[row.channel], channel=_CHANNEL[row.channel], topic=row.topic
+    code, _, detail = (row.reason or "").partition(": ")
+    if code in _REASON:
+        return _REASON[code].format(
+            address=_ADDRESS[row.channel],
+            channel=_CHANNEL[row.channel],
+            topic=row.topic,
+            detail=detail,
         )
+    told = [_STATE.get(row.state, ""), _delay(row)]
     if row.reason:
-        return f"Reason: {row.reason.replace('_', ' ')}."
-    return " ".join(filter(None, [_STATE.get(row.state, ""), _delay(row)]))
+        told.append(f"Reason: {row.reason.rstrip('.')}.")
+    return " ".join(filter(None, told))
 
 
 def _delay(row: Row[Any]) -> str:
