@@ -116,9 +116,9 @@ class Dispatcher:
             except RenderError as error:
                 changes.append(_change(one, state="skipped", reason=f"render_error: {error}"))
         posts = [
-            self._post(channel, batch[first : first + self._providers[channel].batch_size], started)
-            for channel, batch in ready.items()
-            for first in range(0, len(batch), self._providers[channel].batch_size)
+            self._post(channel, batch, started)
+            for channel, some in ready.items()
+            for batch in _batches(some, self._providers[channel].batch_size)
         ]
         suppress: list[tuple[Claim, str]] = []
         for done in await asyncio.gather(*posts):
@@ -232,6 +232,21 @@ class Dispatcher:
                     .values(columns),
                     list(changes),
                 )
+
+
+def _batches(ready: Sequence[_Ready], size: int) -> list[list[_Ready]]:
+    """Requests' worth, none with the same address twice: SendGrid refuses such a request whole."""
+    layers: dict[int, list[_Ready]] = defaultdict(list)
+    seen: Counter[str] = Counter()
+    for one in ready:
+        address = one.outgoing.to.lower()
+        layers[seen[address]].append(one)
+        seen[address] += 1
+    return [
+        layer[first : first + size]
+        for layer in layers.values()
+        for first in range(0, len(layer), size)
+    ]
 
 
 def _suppress(tx: Tx, found: Iterable[tuple[Claim, str]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, Row, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
-from channels.sandbox.sentences import explanation
+from channels.explain import explanation
 from channels.tables import messages
 from config.database import Database, Tx
 from config.errors import SegueError

@@ -2,9 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, or_, select
 
-from config.times import DAY, HOUR, MINUTE, parse_instant
+from channels.tables import messages
+from config.database import Tx
+from config.errors import SegueError
+from config.times import DAY, HOUR, MINUTE, format_instant, parse_instant
+from profiles.tables import identifiers
 
 _ADDRESS = {"email": "e-mail address", "sms": "phone number", "push": "device"}
 _CHANNEL = {"email": "e-mail", "sms": "text messages", "push": "push notifications"}
@@ -26,6 +30,45 @@ _STATE = {
     "unknown": "The connection broke during the hand-over, so it may or may not have arrived. "
     "It still counts against the limits and is never sent again by itself.",
 }
+
+
+def history_of(tx: Tx, person: str) -> list[dict[str, Any]]:
+    """Every message wanted for one person, oldest first, each with why it went or did not.
+
+    Parameters
+    ----------
+    person: any identifier of theirs (user id, e-mail, phone number), or a message's id.
+    """
+    found = select(identifiers.c.profile_id).where(
+        or_(identifiers.c.value == person, identifiers.c.value == person.lower())
+    )
+    of_message = select(messages.c.profile_id).where(
+        messages.c.id == (int(person) if person.isdecimal() and len(person) < 19 else 0)
+    )
+    profile_id = tx.conn.execute(found).scalars().first()
+    if profile_id is None:
+        profile_id = tx.conn.execute(of_message).scalars().first()
+    if profile_id is None:
+        raise SegueError(f"nobody is known as {person!r}, and no message has that id")
+    rows = tx.conn.execute(
+        select(messages)
+        .where(messages.c.profile_id == profile_id)
+        .order_by(messages.c.send_at, messages.c.id)
+    )
+    return [
+        {
+            "message": row.id,
+            "at": format_instant(row.send_at),
+            "journey": row.journey,
+            "step": row.step,
+            "channel": row.channel,
+            "state": row.state,
+            "reason": row.reason,
+            "why": explanation(row) or f"It was {row.state}.",
+            "decision": row.decision,
+        }
+        for row in rows
+    ]
 
 
 def explanation(row: Row[Any]) -> str:

@@ -1,0 +1,305 @@
+"""The command line: `segue ...`. Errors go to standard error and give a non-zero exit status.
+
+Prefect is imported only by the commands that need it, since it takes seconds to load.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from channels.cases import answer_case
+from channels.decide import Planner
+from channels.explain import history_of
+from config.errors import SegueError
+from config.policy import load_policy
+from config.settings import Settings, load_settings
+from config.times import parse_instant
+from flows.app import Segue, open_segue
+from flows.launching import launch, rehearse
+from flows.worker import work
+from journeys.catalog import load_catalog
+from journeys.report import summarise
+from profiles.importing import ImportReport, import_file
+
+app = typer.Typer(
+    name="segue",
+    help="Cross-channel customer journeys on Prefect.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Now = Annotated[
+    str | None,
+    typer.Option("--now", help="Act as if it were this moment (ISO 8601); sandbox only."),
+]
+
+
+def main() -> None:
+    """Run the command line; a SegueError becomes one line of text and exit status 1."""
+    try:
+        app()
+    except SegueError as error:
+        _err.print(f"segue: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def up() -> None:
+    """Run everything on this machine: Prefect, the sandbox providers, the worker, a sample shop."""
+    from flows.up import up as run
+
+    sys.exit(run(load_settings()))
+
+
+@app.command()
+def demo() -> None:
+    """Start everything, run one journey to its end on a simulated clock, print a summary."""
+    from flows.demo import demo as run
+
+    sys.exit(run())
+
+
+@app.command(name="work")
+def work_command() -> None:
+    """Move whoever is due and send what is due, until it is stopped."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    async def run(segue: Segue) -> None:
+        stop = asyncio.Event()
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
+        await work(segue, stop)
+
+    asyncio.run(run(open_segue()))
+
+
+@app.command()
+def deploy(
+    work_pool: Annotated[str, typer.Option(help="The Prefect work pool that runs journeys.")],
+) -> None:
+    """Make a Prefect deployment of every journey, for the workers of a work pool."""
+    from flows.deployments import deploy as run
+
+    run(work_pool)
+
+
+@app.command(name="import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="Which column is what (TOML); docs/import.md.")
+    ] = None,
+    as_events: Annotated[
+        str | None, typer.Option(help="The rows are events of this name, not customers.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import customers, or with --as-events what they did."""
+    segue = open_segue()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=_err,
+        disable=as_json,
+    )
+    with bar:
+        task = bar.add_task(file.name, total=None)
+        report = import_file(
+            segue.db,
+            file,
+            map_file=map_file,
+            as_event=as_events,
+            progress=lambda done, rows: bar.update(task, completed=done, total=rows),
+        )
+    if as_json:
+        _print_json(_import_json(report))
+        return
+    _out.print(
+        f"{report.read} rows: {report.created} new, {report.updated} changed, "
+        f"{report.unchanged} unchanged, {report.refused} refused"
+    )
+    if report.refused_file:
+        _out.print(f"The refused rows, with reasons: {report.refused_file}")
+    for spelling, number in report.unknown_countries.most_common():
+        _out.print(f"Not a country: {spelling!r} ({number} rows); their phone or the brand decides")
+    for spelling, number in report.invalid_zones.most_common():
+        _out.print(f"Not a time zone: {spelling!r} ({number} rows)")
+
+
+def _import_json(report: ImportReport) -> dict[str, Any]:
+    return {
+        "read": report.read,
+        "created": report.created,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "refused": report.refused,
+        "refused_file": str(report.refused_file) if report.refused_file else None,
+        "unknown_countries": dict(report.unknown_countries),
+        "invalid_zones": dict(report.invalid_zones),
+    }
+
+
+@app.command(name="launch")
+def launch_command(
+    journey: str,
+    audience: Annotated[str, typer.Option(help="A segment's name.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Enter at most so many.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would happen; keep nothing.")] = False,
+    now: Now = None,
+    launch_id: Annotated[
+        str | None, typer.Option("--id", help="The same id again enters nobody twice.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Enter an audience into a journey and send what is due."""
+    segue = open_segue(_settings(now))
+    if dry_run:
+        result = rehearse(segue, journey, audience, people=limit)
+    else:
+        result = launch(segue, journey, audience, people=limit, launch_id=launch_id)
+    if as_json:
+        _print_json(result)
+    else:
+        for name, value in result.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{number} {what}" for what, number in value.items()) or "none"
+            _out.print(f"{name.replace('_', ' ')}: {value}", highlight=False)
+
+
+@app.command()
+def decide(
+    cases: Annotated[str, typer.Argument(help="A file of cases, one JSON object a line, or -.")],
+) -> None:
+    """Ask the planner: cases in, decisions out, one JSON object a line. See docs/decide.md."""
+    planner = Planner(load_policy(load_settings().policy_file))
+    failed = False
+    with _lines(cases) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            case: Any = None
+            try:
+                case = orjson.loads(line)
+                if not isinstance(case, dict):
+                    raise ValueError("a case is a JSON object")
+                answer = answer_case(case, planner)
+            except ValueError as error:
+                failed = True
+                named = case.get("id") if isinstance(case, dict) else None
+                answer = {"id": named, "line": number, "error": str(error)}
+            sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
+    sys.stdout.flush()
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _lines(path: str) -> Iterator[Iterator[bytes]]:
+    if path == "-":
+        yield iter(sys.stdin.buffer)
+        return
+    try:
+        with Path(path).open("rb") as file:
+            yield iter(file)
+    except OSError as error:
+        raise SegueError(f"can't read the cases in {path}: {error.strerror}") from error
+
+
+@app.command()
+def explain(
+    person: Annotated[str, typer.Argument(help="A user id, e-mail, phone number or message id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say of every message to one person, sent or not, why."""
+    segue = open_segue()
+    with segue.db.transaction(write=False) as tx:
+        history = history_of(tx, person)
+    if as_json:
+        _print_json(history)
+        return
+    for message in history:
+        _out.print(
+            f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}: "
+            f"{message['why']}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def report(journey: str, as_json: AsJson = False) -> None:
+    """Count what became of a journey's people and messages."""
+    segue = open_segue()
+    segue.catalog.journey(journey)
+    segue.engine.count_goals(journey)
+    with segue.db.transaction(write=False) as tx:
+        summary = summarise(tx, journey)
+    if as_json:
+        _print_json(
+            {
+                "journey": journey,
+                "entered": summary.entered,
+                "active": summary.active,
+                "converted": summary.converted,
+                "ended": dict(summary.ended),
+                "sent": dict(summary.sent),
+                "planned": dict(summary.planned),
+                "not_sent": dict(summary.not_sent),
+            }
+        )
+        return
+    _out.print(
+        f"{summary.entered} entered, {summary.active} on their way, {summary.converted} converted"
+    )
+    table = Table("channel", "state", "reason", "messages")
+    for (channel, state, reason), number in sorted(summary.outcomes.items()):
+        table.add_row(channel, state, reason, str(number))
+    _out.print(table)
+
+
+@app.command()
+def check() -> None:
+    """Check the policy and every journey with its templates."""
+    settings = load_settings()
+    policy = load_policy(settings.policy_file)
+    for warning in policy.warnings():
+        _err.print(f"warning: {settings.policy_file}: {warning}", style="yellow", soft_wrap=True)
+    catalog = load_catalog(policy)
+    _out.print(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: all well")
+
+
+def _settings(now: str | None) -> Settings:
+    settings = load_settings()
+    if now is None:
+        return settings
+    try:
+        return settings.model_copy(update={"now": parse_instant(now)})
+    except ValueError as error:
+        raise SegueError(f"--now: {error}") from error
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

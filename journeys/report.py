@@ -1,0 +1,69 @@
+"""What became of a journey's messages and people, counted."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sqlalchemy import func, select
+
+from channels.tables import messages
+from config.database import Tx
+from journeys.tables import enrollments
+
+# What counts as sent: the provider took it, or may have.
+_SENT = ("sent", "delivered", "unknown")
+_AHEAD = ("planned", "sending")
+
+
+@dataclass(slots=True)
+class Summary:
+    """People by how they stand, messages by channel, refusals by reason."""
+
+    entered: int = 0
+    active: int = 0
+    ended: Counter[str] = field(default_factory=Counter)  # by reason
+    converted: int = 0
+    sent: Counter[str] = field(default_factory=Counter)  # by channel
+    planned: Counter[str] = field(default_factory=Counter)  # by channel
+    not_sent: Counter[str] = field(default_factory=Counter)  # by reason
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    # (channel, state, reason or "")
+
+
+def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
+    """Count a whole journey, or one launch of it."""
+    summary = Summary()
+    people = select(
+        enrollments.c.end_reason,
+        enrollments.c.ended_at.is_(None),
+        func.count(),
+        func.count(enrollments.c.converted_at),
+    ).where(enrollments.c.journey == journey)
+    wanted = select(messages.c.channel, messages.c.state, messages.c.reason, func.count()).where(
+        messages.c.journey == journey
+    )
+    if launch_id is not None:
+        people = people.where(enrollments.c.launch_id == launch_id)
+        wanted = wanted.join(enrollments, enrollments.c.id == messages.c.enrollment_id).where(
+            enrollments.c.launch_id == launch_id
+        )
+    for reason, active, number, converted in tx.conn.execute(
+        people.group_by(enrollments.c.end_reason, enrollments.c.ended_at.is_(None))
+    ):
+        summary.entered += number
+        summary.converted += converted
+        if active:
+            summary.active += number
+        else:
+            summary.ended[reason] += number
+    for channel, state, reason, number in tx.conn.execute(
+        wanted.group_by(messages.c.channel, messages.c.state, messages.c.reason)
+    ):
+        summary.outcomes[channel, state, reason or ""] += number
+        if state in _SENT:
+            summary.sent[channel] += number
+        elif state in _AHEAD:
+            summary.planned[channel] += number
+        else:
+            # "missing_data: event.url" is counted as missing_data
+            summary.not_sent[(reason or state).split(":")[0]] += number
+    return summary
