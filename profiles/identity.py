@@ -130,7 +130,7 @@ class _Account:
             latest = max(
                 about["seen_at"] for (k, _), about in self.identifiers.items() if k == kind
             )
-            if here["seen_at"] < latest < now:
+            if here["seen_at"] < latest <= now:
                 self.identifiers[key] = {**here, "seen_at": now}
 
     def changes(self) -> Iterator[ConsentChange]:

@@ -2,7 +2,8 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -247,21 +248,27 @@ class _Refusals:
         self.path = source.with_name(source.name + ".refused.csv")
         self._source = file
         self._started = False
-        self.path.unlink(missing_ok=True)
+        with self._writable():
+            self.path.unlink(missing_ok=True)
 
     def write(self, refused: Sequence[tuple[FileRow, str]]) -> None:
         if not refused:
             return
+        with self._writable(), self.path.open("a", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out)
+            if not self._started:
+                taken = "reason" in self._source.columns
+                writer.writerow(["refused" if taken else "reason", *self._source.columns])
+                self._started = True
+            for row, reason in refused:
+                writer.writerow([f"{self._source.unit} {row.line}: {reason}", *row.cells])
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
         try:
-            with self.path.open("a", encoding="utf-8", newline="") as out:
-                writer = csv.writer(out)
-                if not self._started:
-                    taken = "reason" in self._source.columns
-                    writer.writerow(["refused" if taken else "reason", *self._source.columns])
-                    self._started = True
-                for row, reason in refused:
-                    writer.writerow([f"{self._source.unit} {row.line}: {reason}", *row.cells])
+            yield
         except OSError as error:
             raise SegueError(
-                f"the refused rows can't be written to {self.path}: {error.strerror}"
+                f"the refused rows can't be written to {self.path}: {error.strerror}; "
+                "put the input where you may write"
             ) from error

@@ -165,8 +165,11 @@ def load_map(path: Path, kind: type[M]) -> M:
 
 
 def _first(error: ValidationError, kind: type[PeopleMap] | type[EventMap]) -> str:
-    """The first fault in words: where in the map, and what may stand there."""
-    fault = error.errors()[0]
+    """One fault in words: where in the map, and what may stand there.
+
+    A misspelt key makes another one missing; it is the misspelling that people can mend.
+    """
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     place = [str(part) for part in fault["loc"] if part != "[key]"]
     where = ".".join(place)
     if fault["type"] == "extra_forbidden":

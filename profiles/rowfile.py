@@ -130,12 +130,12 @@ def _records(path: Path) -> Iterator[FileRow]:
             except StopIteration:
                 return
             except csv.Error as error:
-                fault, cells = str(error), []
+                fault, cells = f"it can't be read ({error})", []
             if not cells and not fault:
                 continue
             width = width or len(cells)
             if not fault and len(cells) != width:
-                fault = f"it has {len(cells)} fields, the header has {width}"
+                fault = f"number of fields: {len(cells)}, in the header: {width}"
             if fault and (not cells or len(lines.record) > 1):
                 if len(lines.record) > 1:
                     fault = "a quote in it is not closed"

@@ -48,7 +48,7 @@ def load_sample_shop(
                 if profile_id is not None
             ]
             record_events(tx, events, worked=True)
-        counts["customers"] += len(chunk)
+        counts["customers"] += len(chunk) - len(report.refused)
         counts.update(event.name for event in events)
     return dict(counts)
 

