@@ -65,8 +65,8 @@ class _Reader(HTMLParser):
                 self.unseen.pop()
         elif tag == "a" and self.links:
             url, start = self.links.pop()
-            shown = "".join(self.out[start:]).strip()
-            if not url or url == shown or url.startswith(("#", "mailto:", "tel:")):
+            shown = self.hidden.restore("".join(self.out[start:])).strip()
+            if not url or self.hidden.restore(url) == shown or url.startswith(("#", "mailto:", "tel:")):
                 return
             self._write(f" ({url})" if shown else url)
         else:

@@ -138,6 +138,7 @@ def test_the_plain_text_is_made_of_the_html() -> None:
             '<a href="mailto:a@b.example">write</a> <a href="https://x">https://x</a>',
             "write https://x",
         ),
+        ('<a href="{{ n | last }}">{{ n | last }}</a>', "2"),
         ('<a href="https://x"><img src="i" alt="Shop"></a>', "Shop (https://x)"),
         ('<a href="https://x"><img src="i"></a>', "https://x"),
         ("<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>", "a b\nc"),

@@ -1,0 +1,1 @@
+"""One file for each provider. Each has `connect(settings) -> Provider`; nothing else lists them."""

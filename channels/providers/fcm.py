@@ -1,0 +1,227 @@
+"""Push by Firebase Cloud Messaging, `POST /v1/projects/{project}/messages:send`: one a request.
+
+Facts from the REST reference (Message, AndroidConfig, ApnsConfig, WebpushConfig, ErrorCode). The
+JSON is written here, for firebase-admin keeps its encoder to itself; a test compares the two.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import httpx
+import orjson
+from google.auth.credentials import Credentials
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import Request as FetchToken
+from google.oauth2 import service_account
+
+from channels.content import PushContent
+from channels.provider import (
+    ChannelDown,
+    Outcome,
+    Outgoing,
+    Request,
+    Result,
+    Suppress,
+    json_object,
+    require,
+    result_of,
+    retry_after,
+)
+from config.errors import SegueError
+from config.policy import Channel
+from config.settings import Settings
+from config.times import DAY, MINUTE, Seconds
+
+SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+LONGEST_TTL: Seconds = 28 * DAY
+# Google's rule for an answer without Retry-After: after a 429 a minute, after a 5xx ten seconds.
+QUOTA_WAIT: Seconds = MINUTE
+SERVER_WAIT: Seconds = 10
+
+
+class _Verdict(NamedTuple):
+    result: Result
+    suppress: Suppress | None = None
+
+
+# FcmError.errorCode: it says it better than the HTTP status.
+_ERRORS: Mapping[object, _Verdict] = {
+    "UNREGISTERED": _Verdict("failed", "unregistered"),
+    # A 403, but of this token alone: it belongs to another project, so to an app that is not ours.
+    "SENDER_ID_MISMATCH": _Verdict("failed", "unregistered"),
+    "INVALID_ARGUMENT": _Verdict("failed"),
+    "QUOTA_EXCEEDED": _Verdict("retry"),
+    "UNAVAILABLE": _Verdict("retry"),
+    "INTERNAL": _Verdict("retry"),
+    "THIRD_PARTY_AUTH_ERROR": _Verdict("stopped"),  # our APNs or web push key
+}
+
+
+def connect(settings: Settings) -> "FCM":
+    """FCM, or the sandbox in its place."""
+    if settings.providers == "sandbox":
+        url, project = settings.sandbox_url, settings.fcm_project or "segue-sandbox"
+        return FCM(url, project, headers={"Authorization": "Bearer sandbox"})
+    require(settings, "fcm_credentials_file")
+    path = settings.fcm_credentials_file
+    try:
+        credentials = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
+            str(path), scopes=[SCOPE]
+        )
+    except (OSError, ValueError) as error:
+        raise SegueError(
+            f"SEGUE_FCM_CREDENTIALS_FILE {path}: {error}. It is the JSON key of a service account, "
+            "from the Firebase console, Project settings, Service accounts"
+        ) from error
+    project = settings.fcm_project or credentials.project_id
+    return FCM(settings.fcm_url, project, auth=GoogleToken(credentials))
+
+
+class GoogleToken(httpx.Auth):
+    """Signs with an OAuth token that is fetched off the event loop, before the last one ends.
+
+    For one event loop, as the clients that use it are.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._fetching = asyncio.Lock()
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Raises ChannelDown when Google refuses us, ConnectError when it can't be reached."""
+        # google-auth calls a token invalid some minutes before it is.
+        if not self._credentials.valid:
+            async with self._fetching:
+                if not self._credentials.valid:
+                    await self._fetch()
+        request.headers["Authorization"] = f"Bearer {self._credentials.token}"
+        yield request
+
+    async def _fetch(self) -> None:
+        try:
+            await asyncio.to_thread(self._credentials.refresh, FetchToken())
+        except GoogleAuthError as error:
+            if error.retryable:
+                raise httpx.ConnectError(f"no token from Google: {error}") from error
+            raise ChannelDown(f"Google gives no token: {error}") from error
+
+
+class FCM:
+    """One notification a request."""
+
+    channel: Channel = "push"
+    batch_size = 1
+
+    def __init__(
+        self,
+        url: str,
+        project: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        auth: httpx.Auth | None = None,
+    ) -> None:
+        self.auth = auth
+        self._url = f"{url}/v1/projects/{project}/messages:send"
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
+
+    def prepare(self, batch: Sequence[Outgoing]) -> Request:
+        """The parts for other platforms than the device's are left out, where we know it."""
+        [one] = batch
+        if not isinstance(one.content, PushContent):
+            raise TypeError(f"message {one.message_id} is no push notification")
+        content = one.content
+        message: dict[str, Any] = {
+            "token": one.to,
+            "notification": _given(title=content.title, body=content.body, image=content.image),
+            # What the app reads: it reports `push_opened` with the id, and follows the link.
+            "data": _given(message_id=str(one.message_id), link=content.link),
+        }
+        if one.platform in (None, "android"):
+            message["android"] = _android(one)
+        if one.platform in (None, "ios"):
+            message["apns"] = _apns(one, content)
+        if one.platform in (None, "web"):
+            message["webpush"] = _webpush(one, content)
+        return Request("POST", self._url, self._headers, orjson.dumps({"message": message}))
+
+    def read(
+        self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
+    ) -> list[Outcome]:
+        """FCM's own error code first, then the HTTP status."""
+        [one] = batch
+        answer = json_object(body)
+        if result_of(status) == "sent":
+            name = answer.get("name")
+            return [
+                Outcome(one.message_id, "sent", provider_id=name if isinstance(name, str) else None)
+            ]
+        error = answer.get("error")
+        error = error if isinstance(error, dict) else {}
+        code = _error_code(error)
+        words = str(error.get("message", "")).replace(one.to, "…")
+        result, suppress = _ERRORS.get(code) or _Verdict(result_of(status))
+        if code == "INVALID_ARGUMENT" and "registration token" in words:
+            suppress = "unregistered"
+        wait = retry_after(headers) or (QUOTA_WAIT if status == 429 else SERVER_WAIT)
+        return [
+            Outcome(
+                one.message_id,
+                result,
+                f"fcm {code or status}: {words}"[:300].rstrip(": "),
+                retry_after=wait if result == "retry" else None,
+                suppress=suppress,
+            )
+        ]
+
+
+# On every platform the message's id is what makes a repeat replace the first and not stand beside
+# it. (FCM keeps four such keys for a device that is off; of more, it drops some.)
+
+
+def _android(one: Outgoing) -> dict[str, Any]:
+    key = str(one.message_id)
+    return _given(collapse_key=key, ttl=_ttl(one, "s"), notification={"tag": key})
+
+
+def _apns(one: Outgoing, content: PushContent) -> dict[str, Any]:
+    headers = {"apns-collapse-id": str(one.message_id)}
+    if one.ttl is not None and one.now is not None:
+        headers["apns-expiration"] = str(one.now + min(one.ttl, LONGEST_TTL))
+    if content.image is None:
+        return {"headers": headers}
+    # Only a mutable notification reaches the part of an app that fetches pictures.
+    return {
+        "headers": headers,
+        "payload": {"aps": {"mutable-content": 1}},
+        "fcm_options": {"image": content.image},
+    }
+
+
+def _webpush(one: Outgoing, content: PushContent) -> dict[str, Any]:
+    key = str(one.message_id)
+    # FCM takes https links only.
+    link = content.link if content.link and content.link.startswith("https://") else None
+    return _given(
+        headers=_given(Topic=key, TTL=_ttl(one)),
+        notification=_given(tag=key, image=content.image),
+        fcm_options={"link": link} if link else None,
+    )
+
+
+def _ttl(one: Outgoing, unit: str = "") -> str | None:
+    return None if one.ttl is None else f"{min(one.ttl, LONGEST_TTL)}{unit}"
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _error_code(error: Mapping[str, Any]) -> str | None:
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else []:
+        if isinstance(detail, dict) and isinstance(code := detail.get("errorCode"), str):
+            return code
+    return None

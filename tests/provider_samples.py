@@ -1,0 +1,70 @@
+"""Messages to hand over, and ways to hand them over, for the tests of the providers."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import respx
+
+from channels.content import Content, EmailContent, PushContent, SMSContent
+from channels.provider import Outcome, Outgoing, Provider, providers
+from channels.transport import Transport
+from config.policy import Channel
+from config.settings import Settings
+
+SANDBOX = Settings(providers="sandbox", sandbox_port=8025)
+CONTENT: dict[Channel, Content] = {
+    "email": EmailContent("Hello", "<p>Hello</p>", "Hello"),
+    "sms": SMSContent("Hello – reply STOP to end"),
+    "push": PushContent("Hello", "World", "https://shop.example/cart", "https://i.example/a.png"),
+}
+TO: dict[Channel, str] = {"email": "ann@example.com", "sms": "+4915112345678", "push": "token-1"}
+CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
+
+
+def outgoing(channel: Channel, message_id: int = 7, **changes: Any) -> Outgoing:
+    values: dict[str, Any] = {
+        "message_id": message_id,
+        "to": TO[channel],
+        "content": CONTENT[channel],
+        "platform": None,
+        "unsubscribe_url": None,
+        "topic": "promotions",
+        "kind": "marketing",
+        "ttl": None,
+        "now": 1_772_426_000,
+    }
+    return Outgoing(**(values | changes))
+
+
+def mails(number: int) -> list[Outgoing]:
+    return [outgoing("email", i, to=f"p{i}@example.com") for i in range(number)]
+
+
+def provider(channel: Channel, settings: Settings = SANDBOX) -> Provider:
+    return providers(settings)[channel]
+
+
+def post(
+    provider: Provider, batch: Sequence[Outgoing], settings: Settings = SANDBOX
+) -> list[Outcome]:
+    async def run() -> list[Outcome]:
+        async with Transport(settings) as transport:
+            return await transport.post(provider, batch)
+
+    return asyncio.run(run())
+
+
+def answered(channel: Channel, response: httpx.Response | type[Exception]) -> Outcome:
+    """What one message of that channel becomes when the provider answers so."""
+    with respx.mock() as mock:
+        mock.post(host="127.0.0.1").mock(side_effect=[response])
+        [outcome] = post(provider(channel), [outgoing(channel)])
+    assert outcome.message_id == 7
+    return outcome
+
+
+def refused(status: int, *fields: str | None, message: str = "words") -> httpx.Response:
+    errors = [{"message": message, "field": field, "help": None} for field in fields]
+    return httpx.Response(status, json={"errors": errors})
