@@ -12,7 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    false,
+    func,
+    insert,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 
 from channels.decide import Planner
 from channels.tables import messages
@@ -21,12 +30,13 @@ from config.times import Instant
 from journeys import moves
 from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all
 from journeys.catalog import Catalog
-from journeys.entry import audience_after, enter_people
+from journeys.entry import audience_after, audience_size, enter_people
 from journeys.graph import END, Node
 from journeys.journey import Version
 from journeys.moves import Cohort, Moves, Standing
 from journeys.sending import send
 from journeys.steps import (
+    NEXT,
     CallStep,
     EnterStep,
     ExitStep,
@@ -38,7 +48,7 @@ from journeys.steps import (
     WaitUntilStep,
 )
 from journeys.tables import enrollments, launches, passages
-from profiles.bulk import lock_profiles
+from profiles.bulk import in_slices, lock_profiles
 from profiles.conditions import Scope
 
 EXITED = "exited: exit rule"
@@ -46,6 +56,8 @@ EXITED = "exited: exit rule"
 _SQLITE_CHUNK_SECONDS = 0.05
 _CHUNK_SECONDS = 0.25
 _LARGEST_CHUNK = 5000
+# Index seeks in one statement; SQLite joins 500 selects at most.
+_SEEKS = 200
 
 
 @dataclass(slots=True)
@@ -162,15 +174,22 @@ class Engine:
 
     def _earliest(self, tx: Tx) -> Iterator[tuple[Version, str, Instant]]:
         """The earliest due time at each step where somebody stands: one index seek a step."""
-        for journey in self.catalog.journeys():
-            for version in self.catalog.versions(journey):
-                for step in version.journey.graph:
-                    earliest = select(func.min(enrollments.c.due_at)).where(
-                        *_standing_at(version, step)
-                    )
-                    due_at = tx.conn.execute(earliest).scalar_one()
-                    if due_at is not None:
-                        yield version, step, due_at
+        places = [
+            (version, step)
+            for journey in self.catalog.journeys()
+            for version in self.catalog.versions(journey)
+            for step in version.journey.graph
+        ]
+        for some in in_slices(list(enumerate(places)), _SEEKS):
+            seeks = [
+                select(literal_column(str(place)), func.min(enrollments.c.due_at)).where(
+                    *_standing_at(version, step)
+                )
+                for place, (version, step) in some
+            ]
+            for place, due_at in tx.conn.execute(union_all(*seeks)):
+                if due_at is not None:
+                    yield (*places[place], due_at)
 
     def _advance_chunk(
         self, tx: Tx, version: Version, node: Node, size: int, launch_id: str | None = None
@@ -264,7 +283,49 @@ class Engine:
                 where = call_moves(tx, node.step, people, failed)
                 self._apply(tx, version, node, people, where, report)
 
+    # Rehearsing ---------------------------------------------------------------------------------
+
+    def rehearse(
+        self, version: Version, audience: str, people: int | None, launch_id: str
+    ) -> dict[str, StepReport]:
+        """What a launch would do now, step by step in graph order; nothing is sent or kept.
+
+        Chunk by chunk in transactions that are rolled back. URLs are not called.
+        """
+        condition = self.catalog.segment(audience).condition
+        reports = {step: StepReport() for step in version.journey.graph}
+        after = entered = 0
+        while True:
+            with self._timed(), self.db.transaction(keep=False) as tx:
+                size = self._chunk if people is None else min(self._chunk, people - entered)
+                ids = audience_after(tx, condition, after, size) if size > 0 else []
+                if not ids:
+                    return reports
+                entered += enter_people(tx, version, ids, launch_id)
+                for step, node in version.journey.graph.items():
+                    while report := self._rehearse_chunk(tx, version, node, launch_id):
+                        reports[step].add(report)
+            after = ids[-1]
+
+    def _rehearse_chunk(
+        self, tx: Tx, version: Version, node: Node, launch_id: str
+    ) -> StepReport | None:
+        if not isinstance(node.step, CallStep):
+            return self._advance_chunk(tx, version, node, self._chunk, launch_id)
+        people = _due(tx, version, node.step.name, self._chunk, launch_id)
+        if not people:
+            return None
+        report = StepReport()
+        called = {person.enrollment_id: moves.Move(NEXT) for person in people}
+        self._apply(tx, version, node, people, called, report)
+        return report
+
     # Counting -----------------------------------------------------------------------------------
+
+    def audience_size(self, audience: str) -> int:
+        """How many people a segment has now."""
+        with self.db.transaction(write=False) as tx:
+            return audience_size(tx, self.catalog.segment(audience).condition)
 
     def count_goals(self, journey: str) -> int:
         """Mark the enrollments that reached their goal; says how many it found."""

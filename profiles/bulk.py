@@ -14,10 +14,10 @@ T = TypeVar("T")
 _SLICE = 10_000
 
 
-def in_slices(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The values in pieces that fit into one IN (...)."""
-    for start in range(0, len(values), _SLICE):
-        yield values[start : start + _SLICE]
+def in_slices(values: Sequence[T], size: int = _SLICE) -> Iterator[Sequence[T]]:
+    """The values in pieces; of the size that fits into one IN (...) unless told otherwise."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) -> list[int]:
