@@ -66,7 +66,11 @@ class _Reader(HTMLParser):
         elif tag == "a" and self.links:
             url, start = self.links.pop()
             shown = self.hidden.restore("".join(self.out[start:])).strip()
-            if not url or self.hidden.restore(url) == shown or url.startswith(("#", "mailto:", "tel:")):
+            if (
+                not url
+                or self.hidden.restore(url) == shown
+                or url.startswith(("#", "mailto:", "tel:"))
+            ):
                 return
             self._write(f" ({url})" if shown else url)
         else:
