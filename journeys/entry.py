@@ -48,14 +48,23 @@ _COLUMNS = (
 
 def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequence[int]:
     """The next profiles of a segment, by id: at most `limit` beyond `after`."""
-    scope = Scope(sqlite=tx.conn.dialect.name == "sqlite", now=tx.now, profile_id=profiles.c.id)
     found = (
         select(profiles.c.id)
-        .where(profiles.c.id > after, condition.sql(scope))
+        .where(profiles.c.id > after, condition.sql(_of_profiles(tx)))
         .order_by(profiles.c.id)
         .limit(limit)
     )
     return tx.conn.execute(found).scalars().all()
+
+
+def audience_size(tx: Tx, condition: Condition) -> int:
+    """How many profiles a segment has."""
+    found = select(func.count()).select_from(profiles).where(condition.sql(_of_profiles(tx)))
+    return tx.conn.execute(found).scalar_one()
+
+
+def _of_profiles(tx: Tx) -> Scope:
+    return Scope(sqlite=tx.conn.dialect.name == "sqlite", now=tx.now, profile_id=profiles.c.id)
 
 
 def enter_people(

@@ -10,8 +10,8 @@ from config.database import Tx
 from journeys.tables import enrollments
 
 # What counts as sent: the provider took it, or may have.
-_SENT = ("sent", "delivered", "unknown")
-_AHEAD = ("planned", "sending")
+SENT = ("sent", "delivered", "unknown")
+AHEAD = ("planned", "sending")
 
 
 @dataclass(slots=True)
@@ -59,9 +59,9 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         wanted.group_by(messages.c.channel, messages.c.state, messages.c.reason)
     ):
         summary.outcomes[channel, state, reason or ""] += number
-        if state in _SENT:
+        if state in SENT:
             summary.sent[channel] += number
-        elif state in _AHEAD:
+        elif state in AHEAD:
             summary.planned[channel] += number
         else:
             # "missing_data: event.url" is counted as missing_data
