@@ -5,12 +5,12 @@ synchronised send *move* together, each at its offset from their common anchor T
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from channels.windows import start_of_day
-from config.policy import Cap, Channel, Policy
+from config.policy import Cap, Channel
 from config.times import DAY, Instant, Seconds, format_instant
 from config.zones import zone
 
@@ -36,10 +36,10 @@ def counts(cap: Cap, message: Counted) -> bool:
     )
 
 
-def reach(policy: Policy) -> Seconds:
-    """How far from a message others can lie that its caps have to see, in seconds."""
+def reach(caps: Iterable[Cap]) -> Seconds:
+    """How far from a message others can lie that these caps have to see, in seconds."""
     calendar = {"day": 2 * DAY, "week": 9 * DAY, "month": 33 * DAY}
-    return max((cap.within or calendar[cap.per or "day"] for cap in policy.caps), default=0)
+    return max((cap.within or calendar[cap.per or "day"] for cap in caps), default=0)
 
 
 def period_of(

@@ -145,7 +145,7 @@ def _look_again(
     """The rows that may go this second, each with the moment its window closes; and the others."""
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
-    histories = load_history(tx, planner.policy, profile_ids, tx.now)
+    histories = load_history(tx, planner.policy, recipients, tx.now)
     # What is only planned has its own look; here counts what was handed over.
     handed_over: dict[int, list[Counted]] = defaultdict(list)
     for profile_id, history in histories.items():
@@ -168,7 +168,7 @@ def _look_again(
 def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:
     if row.kind == "transactional":
         return None
-    return planner.hours(row.channel, recipient.zones.names).closes(now)
+    return planner.hours(row.channel, recipient).closes(now)
 
 
 def _with_content(

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from channels.caps import NEVER, Count, Counted, counts
 from channels.recipient import Kind, Recipient
 from channels.windows import OpeningHours
-from config.policy import Cap, Channel, Policy
+from config.policy import Cap, Channel, Policy, Window
 from config.times import Instant, Seconds, format_duration
 
 Mode = Literal["all", "any", "first"]
@@ -63,19 +63,24 @@ class Planner:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._hours: dict[tuple[Channel, tuple[str, ...]], OpeningHours] = {}
+        self._hours: dict[tuple[Channel, tuple[str, ...], Window | None], OpeningHours] = {}
         self._caps: dict[tuple[Channel, str], tuple[Cap, ...]] = {}
 
-    def hours(self, channel: Channel, zones: tuple[str, ...]) -> OpeningHours:
-        """The channel's opening hours for recipients of these zones."""
-        hours = self._hours.get((channel, zones))
+    def hours(self, channel: Channel, recipient: Recipient) -> OpeningHours:
+        """The channel's opening hours for a recipient."""
+        key = (channel, recipient.zones.names, recipient.own.hours)
+        hours = self._hours.get(key)
         if hours is None:
-            hours = OpeningHours(self.policy.windows(channel), zones)
-            self._hours[channel, zones] = hours
+            hours = OpeningHours(self.policy.windows(channel), key[1], key[2])
+            self._hours[key] = hours
         return hours
 
-    def caps(self, channel: Channel, topic: str) -> tuple[Cap, ...]:
-        """The caps that bind a marketing message of this channel and topic."""
+    def caps(self, channel: Channel, topic: str, recipient: Recipient) -> tuple[Cap, ...]:
+        """The caps that bind a marketing message of this channel and topic, their own included."""
+        own = recipient.own.per_week
+        return self._policy_caps(channel, topic) + (() if own is None else (own,))
+
+    def _policy_caps(self, channel: Channel, topic: str) -> tuple[Cap, ...]:
         caps = self._caps.get((channel, topic))
         if caps is None:
             probe = Counted(0, channel, "marketing", topic)
@@ -141,9 +146,9 @@ class Planner:
                 decisions[place] = Decision(at)
                 history = [*history, Counted(at, message.channel, message.kind, message.topic)]
             else:
-                hours = self.hours(message.channel, recipient.zones.names)
+                hours = self.hours(message.channel, recipient)
                 alive.append(_Member(place, message, hours))
-        search = _Search(self, recipient.zones.names, history, now)
+        search = _Search(self, recipient, history, now)
         while alive:
             anchor = search.anchor(alive)
             if anchor is not None:
@@ -171,10 +176,10 @@ class _Search:
     """The search for a common anchor of one recipient's group."""
 
     def __init__(
-        self, planner: Planner, zones: tuple[str, ...], history: Sequence[Counted], now: Instant
+        self, planner: Planner, recipient: Recipient, history: Sequence[Counted], now: Instant
     ) -> None:
         self.planner = planner
-        self.zones = zones
+        self.recipient = recipient
         self.history = history
         self.now = now
         self._counts: dict[tuple[Channel, str], list[Count]] = {}
@@ -224,11 +229,12 @@ class _Search:
         anchor = self.anchor([member], caps=False)
         if anchor is not None:
             return Decision(None, "capped", self.cap_at([member], member, anchor))
-        windows = "; ".join(map(str, self.planner.policy.windows(member.wanted.channel) or ()))
+        channel, own = member.wanted.channel, self.recipient.own.hours
+        windows = "; ".join(map(str, self.planner.policy.windows(channel) or ()))
+        theirs = f", their own hours {own}" if own else ""
         within = format_duration(member.wanted.max_delay)
-        return Decision(
-            None, "window_closed", f"{member.wanted.channel} window {windows}: closed for {within}"
-        )
+        rule = f"{channel} window {windows}{theirs}: closed for {within}"
+        return Decision(None, "window_closed", rule)
 
     def refusal_together(self, group: Sequence[_Member]) -> Decision:
         """Why the last of several leaves, each of which could have gone alone."""
@@ -271,10 +277,10 @@ class _Search:
                 Count(
                     cap,
                     sorted(message.send_at for message in self.history if counts(cap, message)),
-                    self.zones,
+                    self.recipient.zones.names,
                     self.planner.policy.first_weekday,
                 )
-                for cap in self.planner.caps(wanted.channel, wanted.topic)
+                for cap in self.planner.caps(wanted.channel, wanted.topic, self.recipient)
             ]
             self._counts[key] = counted
         return counted

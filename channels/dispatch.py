@@ -26,6 +26,7 @@ from config.database import Database, Tx
 from config.policy import Channel
 from config.settings import Settings
 from config.times import HOUR, MINUTE, Instant, Seconds
+from profiles.bulk import in_slices
 from profiles.consent import ConsentChange, change_consent
 from profiles.tables import ADDRESS_KIND, identifiers
 
@@ -118,7 +119,7 @@ class Dispatcher:
         posts = [
             self._post(channel, batch, started)
             for channel, some in ready.items()
-            for batch in _batches(some, self._providers[channel].batch_size)
+            for batch in in_slices(some, self._providers[channel].batch_size)
         ]
         suppress: list[tuple[Claim, str]] = []
         for done in await asyncio.gather(*posts):
@@ -232,21 +233,6 @@ class Dispatcher:
                     .values(columns),
                     list(changes),
                 )
-
-
-def _batches(ready: Sequence[_Ready], size: int) -> list[list[_Ready]]:
-    """Requests' worth, none with the same address twice: SendGrid refuses such a request whole."""
-    layers: dict[int, list[_Ready]] = defaultdict(list)
-    seen: Counter[str] = Counter()
-    for one in ready:
-        address = one.outgoing.to.lower()
-        layers[seen[address]].append(one)
-        seen[address] += 1
-    return [
-        layer[first : first + size]
-        for layer in layers.values()
-        for first in range(0, len(layer), size)
-    ]
 
 
 def _suppress(tx: Tx, found: Iterable[tuple[Claim, str]]) -> None:

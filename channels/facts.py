@@ -1,19 +1,19 @@
 """What planning and dispatch read of people, for many at once."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import select
 
 from channels.caps import Counted, reach
-from channels.recipient import Recipient, zones_for
+from channels.recipient import NO_PREFERENCES, Recipient, preferences_of, zones_for
 from channels.tables import COUNTING_STATES, messages
 from config.database import Tx
 from config.policy import CHANNELS, Policy
 from config.times import Instant
 from profiles.sticky import draw
-from profiles.tables import ADDRESS_KIND, consents, identifiers, profiles
+from profiles.tables import ADDRESS_KIND, consents, identifiers, preferences, profiles
 
 _CHANNEL_OF_KIND = {ADDRESS_KIND[channel]: channel for channel in CHANNELS}
 
@@ -57,6 +57,17 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
         ).where(consents.c.profile_id.in_(ids))
     ):
         said[profile_id][channel, topic] = granted
+    own = {
+        profile_id: preferences_of(per_week, opens, closes)
+        for profile_id, per_week, opens, closes in tx.conn.execute(
+            select(
+                preferences.c.profile_id,
+                preferences.c.per_week,
+                preferences.c.opens,
+                preferences.c.closes,
+            ).where(preferences.c.profile_id.in_(ids))
+        )
+    }
     holdout = policy.holdout_percent / 100
     nothing: set[str] = set()
     return {
@@ -66,6 +77,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
             addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
             said.get(profile_id, {}),
             holdout > 0 and draw(profile_id, "holdout") < holdout,
+            own.get(profile_id, NO_PREFERENCES),
         )
         for profile_id, timezone, country in tx.conn.execute(
             select(profiles.c.id, profiles.c.timezone, profiles.c.country).where(
@@ -76,13 +88,15 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
 
 
 def load_history(
-    tx: Tx, policy: Policy, profile_ids: Collection[int], latest: Instant
+    tx: Tx, policy: Policy, recipients: Mapping[int, Recipient], latest: Instant
 ) -> dict[int, list[Past]]:
     """The messages that count for anything decided from now until `latest`, by profile."""
     found: dict[int, list[Past]] = defaultdict(list)
-    if not policy.caps:
+    own = {recipient.own.per_week for recipient in recipients.values()} - {None}
+    caps = [*policy.caps, *(cap for cap in own if cap is not None)]
+    if not caps:
         return found
-    far = reach(policy)
+    far = reach(caps)
     columns = messages.c
     for row in tx.conn.execute(
         select(
@@ -99,7 +113,7 @@ def load_history(
             columns.journey,
             columns.member,
         ).where(
-            columns.profile_id.in_(list(set(profile_ids))),
+            columns.profile_id.in_(list(recipients)),
             columns.send_at > tx.now - far,
             columns.send_at < latest + far,
             columns.state.in_(COUNTING_STATES),

@@ -27,7 +27,7 @@ def giving_way(
     for message in planned:
         if message.kind != "marketing":
             continue
-        for cap in planner.caps(message.channel, message.topic):
+        for cap in planner.caps(message.channel, message.topic, recipient):
             for past in order:
                 others = [*firm, *(new for new in planned if new is not message)]
                 others += [kept.counted for kept in order if kept not in victims]

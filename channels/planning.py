@@ -57,7 +57,7 @@ def plan(
     recipients = load_recipients(tx, planner.policy, profile_ids)
     wanted = [member for _, member in send.members]
     latest = tx.now + max(member.max_delay + member.offset for member in wanted)
-    histories = load_history(tx, planner.policy, profile_ids, latest)
+    histories = load_history(tx, planner.policy, recipients, latest)
     decided: dict[int, list[Decision]] = {}
     rows: list[dict[str, Any]] = []
     displaced: list[Past] = []
@@ -167,7 +167,7 @@ def redecide(tx: Tx, planner: Planner, rows: Sequence[Row[Any]], note: Mapping[s
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
     latest = max(row.deadline + row.after for row in rows)
-    histories = load_history(tx, planner.policy, profile_ids, max(latest, tx.now))
+    histories = load_history(tx, planner.policy, recipients, max(latest, tx.now))
     groups: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
     for row in rows:
         groups[row.enrollment_id, row.step].append(row)

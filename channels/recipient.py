@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from config.policy import Channel, Policy
+from config.policy import CHANNELS, Cap, Channel, Policy, Window, format_time
+from config.times import Seconds
 from config.zones import zone_names, zones_of_country
 
 TimezoneSource = Literal["profile", "country", "phone", "brand"]
@@ -42,6 +43,34 @@ def zones_for(
     return Zones((brand,), "brand", invalid)
 
 
+class Preferences(NamedTuple):
+    """What a person chose themselves: it narrows the policy, for marketing.
+
+    per_week: at most so many messages a calendar week, over all channels. hours: their own
+    window of the day.
+    """
+
+    per_week: Cap | None = None
+    hours: Window | None = None
+
+
+@lru_cache(maxsize=4096)
+def preferences_of(
+    per_week: int | None, opens: Seconds | None, closes: Seconds | None
+) -> Preferences:
+    """Preferences from what the database keeps; opens and closes are seconds of the local day."""
+    cap = None if per_week is None else Cap(channels=CHANNELS, limit=per_week, per="week")
+    hours = None
+    if opens is not None and closes is not None and opens != closes:
+        hours = Window.model_validate(
+            {"days": "mon-sun", "from": format_time(opens), "to": format_time(closes)}
+        )
+    return Preferences(cap, hours)
+
+
+NO_PREFERENCES = Preferences()
+
+
 @dataclass(slots=True)
 class Recipient:
     """One person as planning sees them."""
@@ -51,6 +80,7 @@ class Recipient:
     suppressed: Set[str] = frozenset()  # channels none of whose addresses may be used
     consent: Mapping[tuple[str, str], bool] = field(default_factory=dict)  # (channel, topic)
     held_out: bool = False
+    own: Preferences = NO_PREFERENCES
 
     def refusal(self, policy: Policy, channel: Channel, kind: Kind, topic: str) -> str | None:
         """Why nothing of this kind may reach them on the channel at any hour; None when it may."""

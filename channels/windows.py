@@ -64,17 +64,26 @@ class OpeningHours:
     ----------
     windows: the channel's windows; None is open at all hours.
     zones: IANA names, at least one.
+    own: the recipient's own hours, which have to be open as well.
     """
 
-    def __init__(self, windows: Sequence[Window] | None, zones: Sequence[str]) -> None:
-        self._windows = windows
+    def __init__(
+        self,
+        windows: Sequence[Window] | None,
+        zones: Sequence[str],
+        own: Window | None = None,
+    ) -> None:
+        # Every one of the sets of windows has to be open, in every zone.
+        self._windows: list[Sequence[Window]] = [] if windows is None else [windows]
+        if own is not None:
+            self._windows.append([own])
         self._zones = [zone(name) for name in zones]
         self._blocks: dict[int, tuple[list[Instant], list[Instant]]] = {}
         self._asked: dict[tuple[Instant, Instant], Instant | None] = {}
 
     def next_open(self, wanted: Instant, latest: Instant) -> Instant | None:
         """The earliest open instant in [wanted, latest]; None when there is none."""
-        if self._windows is None:
+        if not self._windows:
             return wanted if wanted <= latest else None
         # Whole cohorts are wanted at the same moment.
         key = (wanted, latest)
@@ -86,7 +95,7 @@ class OpeningHours:
 
     def closes(self, opened: Instant) -> Instant | None:
         """The end of the open interval that `opened` lies in; None when it is always open."""
-        if self._windows is None:
+        if not self._windows:
             return None
         for number in range(opened // _BLOCK, opened // _BLOCK + 3):
             starts, ends = self._block(number)
@@ -113,25 +122,28 @@ class OpeningHours:
             begin, end = number * _BLOCK, (number + 1) * _BLOCK
             opened = [(begin, end)]
             for tz in self._zones:
-                opened = _intersect(opened, _union(self._open_in(tz, begin, end)))
+                for windows in self._windows:
+                    opened = _intersect(opened, _union(_open_in(windows, tz, begin, end)))
             block = ([start for start, _ in opened], [stop for _, stop in opened])
             self._blocks[number] = block
         return block
 
-    def _open_in(self, tz: ZoneInfo, begin: Instant, end: Instant) -> Iterable[Interval]:
-        assert self._windows is not None
-        day = datetime.fromtimestamp(begin, UTC).date() - timedelta(days=3)
-        last = datetime.fromtimestamp(end, UTC).date() + timedelta(days=3)
-        while day <= last:
-            following = day + timedelta(days=1)
-            for window in self._windows:
-                if day.weekday() in window.days:
-                    closing_day = following if window.closes < window.opens else day
-                    opens = resolve(day, window.opens, tz)
-                    closes = resolve(closing_day, window.closes, tz, second=True)
-                    if opens < closes:
-                        yield opens, closes
-            day = following
+
+def _open_in(
+    windows: Sequence[Window], tz: ZoneInfo, begin: Instant, end: Instant
+) -> Iterable[Interval]:
+    day = datetime.fromtimestamp(begin, UTC).date() - timedelta(days=3)
+    last = datetime.fromtimestamp(end, UTC).date() + timedelta(days=3)
+    while day <= last:
+        following = day + timedelta(days=1)
+        for window in windows:
+            if day.weekday() in window.days:
+                closing_day = following if window.closes < window.opens else day
+                opens = resolve(day, window.opens, tz)
+                closes = resolve(closing_day, window.closes, tz, second=True)
+                if opens < closes:
+                    yield opens, closes
+        day = following
 
 
 def _union(intervals: Iterable[Interval]) -> list[Interval]:

@@ -50,6 +50,11 @@ def parse_time_of_day(text: Any) -> Seconds:
     raise ValueError(f"{text!r} is not a time of day; write HH:MM, from 00:00 to 24:00")
 
 
+def format_time(seconds: Seconds) -> str:
+    """Seconds after local midnight as `HH:MM`."""
+    return f"{seconds // 3600:02}:{seconds % 3600 // 60:02}"
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -73,8 +78,8 @@ class Window(_Model):
         return self
 
     def __str__(self) -> str:
-        clock = [f"{edge // 3600:02}:{edge % 3600 // 60:02}" for edge in (self.opens, self.closes)]
-        return f"{','.join(WEEKDAYS[day] for day in self.days)} {clock[0]}-{clock[1]}"
+        days = ",".join(WEEKDAYS[day] for day in self.days)
+        return f"{days} {format_time(self.opens)}-{format_time(self.closes)}"
 
 
 class ChannelPolicy(_Model):

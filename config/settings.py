@@ -34,7 +34,8 @@ class Settings(BaseSettings):
     )
 
     public_url: Url = Field(
-        default="http://127.0.0.1:8080", description="Where customers' links lead."
+        default="http://127.0.0.1:8080",
+        description="Where the receiver is reached from outside: customers' links, call-backs.",
     )
     secret_key: SecretStr = Field(
         default=SecretStr("not-a-secret-for-the-sandbox-only"),
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     prefect_port: int = Field(default=4200, ge=0, le=65535)
     sandbox_port: int = Field(default=8025, ge=0, le=65535)
+    receiver_port: int = Field(default=8080, ge=0, le=65535)
 
     providers: Literal["sandbox", "live"] = Field(
         default="sandbox", description="`live` hands messages to SendGrid, Twilio and FCM."

@@ -27,7 +27,7 @@ from config.settings import Settings, load_settings
 from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.launching import launch, rehearse
-from flows.worker import work
+from flows.worker import Worker
 from journeys.catalog import load_catalog
 from journeys.report import summarise
 from profiles.importing import ImportReport, import_file
@@ -84,7 +84,7 @@ def work_command() -> None:
         stop = asyncio.Event()
         for wanted in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
-        await work(segue, stop)
+        await Worker(segue).run(stop)
 
     asyncio.run(run(open_segue()))
 

@@ -14,11 +14,13 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Integer,
     false,
     func,
     insert,
     literal_column,
     select,
+    true,
     union_all,
     update,
 )
@@ -182,7 +184,7 @@ class Engine:
         ]
         for some in in_slices(list(enumerate(places)), _SEEKS):
             seeks = [
-                select(literal_column(str(place)), func.min(enrollments.c.due_at)).where(
+                select(literal_column(str(place), Integer), func.min(enrollments.c.due_at)).where(
                     *_standing_at(version, step)
                 )
                 for place, (version, step) in some
@@ -331,22 +333,9 @@ class Engine:
         """Mark the enrollments that reached their goal; says how many it found."""
         found = 0
         for version in self.catalog.versions(journey):
-            goal = version.journey.goal
-            if goal is None:
-                continue
-            with self.db.transaction() as tx:
-                scope = _since_entry(tx, until=enrollments.c.since + goal.within)
-                reached = (
-                    update(enrollments)
-                    .where(
-                        enrollments.c.journey == journey,
-                        enrollments.c.version == version.digest,
-                        enrollments.c.converted_at.is_(None),
-                        goal.did.sql(scope),
-                    )
-                    .values(converted_at=tx.now)
-                )
-                found += tx.conn.execute(reached).rowcount
+            if version.journey.goal is not None:
+                with self.db.transaction() as tx:
+                    found += goal_reached(tx, version, true())
         return found
 
     @contextmanager
@@ -366,6 +355,25 @@ def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
     """Whether the exit rule of the version holds for an enrollment of the enclosing statement."""
     rule = version.journey.exit_when
     return false() if rule is None else rule.sql(_since_entry(tx))
+
+
+def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
+    """Mark those enrollments of a version that reached its goal, once each; says how many."""
+    goal = version.journey.goal
+    assert goal is not None
+    in_time = _since_entry(tx, until=enrollments.c.since + goal.within)
+    reached = (
+        update(enrollments)
+        .where(
+            enrollments.c.journey == version.journey.name,
+            enrollments.c.version == version.digest,
+            enrollments.c.converted_at.is_(None),
+            whose,
+            goal.did.sql(in_time),
+        )
+        .values(converted_at=tx.now)
+    )
+    return tx.conn.execute(reached).rowcount
 
 
 def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:

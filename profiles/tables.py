@@ -89,6 +89,18 @@ class ConsentRecord(SQLModel, table=True):
     source: str = Field(description="import customers.csv, preference page, STOP ...")
 
 
+class Preference(SQLModel, table=True):
+    """What a customer chose on their own page, beside consent; it binds every journey."""
+
+    __tablename__: ClassVar[str] = "preference"
+
+    profile_id: int = Field(sa_type=BigInteger, primary_key=True)
+    per_week: int | None = Field(default=None, description="at most so many messages a week")
+    opens: int | None = Field(default=None, description="not before this local time, seconds")
+    closes: int | None = Field(default=None, description="not from this local time on, seconds")
+    changed_at: Instant = Field(sa_type=BigInteger)
+
+
 class Event(SQLModel, table=True):
     """Something a profile did: when it happened, when it came."""
 
@@ -120,4 +132,5 @@ profiles = table_of(Profile)
 identifiers = table_of(Identifier)
 consents = table_of(Consent)
 consent_records = table_of(ConsentRecord)
+preferences = table_of(Preference)
 events = table_of(Event)

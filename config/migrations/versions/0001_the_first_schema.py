@@ -250,6 +250,15 @@ def upgrade() -> None:
         batch_op.create_index("ix_passage_edge", ["journey", "step", "outcome"], unique=False)
 
     op.create_table(
+        "preference",
+        sa.Column("profile_id", sa.BigInteger(), nullable=False),
+        sa.Column("per_week", sa.Integer(), nullable=True),
+        sa.Column("opens", sa.Integer(), nullable=True),
+        sa.Column("closes", sa.Integer(), nullable=True),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("profile_id"),
+    )
+    op.create_table(
         "profile",
         sa.Column(
             "id",
