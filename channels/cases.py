@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, ValidationError
 
 from channels.caps import Counted
 from channels.decide import Decision, Mode, OnCap, Planner, Wanted
@@ -36,9 +36,9 @@ class _Profile(_Model):
     timezone: str | None = None
     country: str | None = None
     addresses: _Addresses = _Addresses()
-    consent: dict[Channel, dict[str, bool]] = {}
+    consent: dict[Channel, dict[str, StrictBool]] = {}
     suppressed: set[Channel] = set()
-    held_out: bool = False
+    held_out: StrictBool = False
 
 
 class _Past(_Model):
@@ -67,7 +67,7 @@ class _Case(_Model):
     id: Any = None
     now: Moment
     policy: dict[str, Any] | None = None
-    profile: _Profile = _Profile()
+    profile: _Profile
     history: list[_Past] = []
     send: _Send
 
@@ -133,6 +133,11 @@ def describe(decision: Decision, recipient: Recipient) -> dict[str, Any]:
 def _recipient(profile: _Profile, policy: Policy) -> Recipient:
     addresses = profile.addresses
     phone = normalise_phone(addresses.sms, None) if addresses.sms else None
+    usable: dict[Channel, bool] = {
+        "email": "@" in (addresses.email or "").strip("@ "),
+        "sms": phone is not None,
+        "push": any(token.strip() for token in addresses.push),
+    }
     return Recipient(
         zones_for(
             profile.timezone,
@@ -140,7 +145,7 @@ def _recipient(profile: _Profile, policy: Policy) -> Recipient:
             phone.country if phone else None,
             policy.timezone,
         ),
-        {channel for channel, value in addresses if value},
+        {channel for channel, is_usable in usable.items() if is_usable},
         profile.suppressed,
         {
             (channel, topic): granted

@@ -240,7 +240,11 @@ def _suppress(tx: Tx, found: Iterable[tuple[Claim, str]]) -> None:
     stopped = []
     for one, state in found:
         if state == "opted_out":
-            stopped.append(ConsentChange(one.profile_id, one.channel, WHOLE_CHANNEL, granted=False))
+            stopped.append(
+                ConsentChange(
+                    one.profile_id, one.channel, WHOLE_CHANNEL, granted=False, occurred_at=tx.now
+                )
+            )
         else:
             tx.conn.execute(
                 update(identifiers)

@@ -19,6 +19,7 @@ Channel = Literal["email", "sms", "push"]
 CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LONG_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_SHORT = dict(zip(_LONG_WEEKDAYS, WEEKDAYS, strict=True))
 
 
 def parse_weekdays(text: Any) -> tuple[int, ...]:
@@ -27,7 +28,7 @@ def parse_weekdays(text: Any) -> tuple[int, ...]:
         raise ValueError(f"days are text such as 'mon-fri', not {text!r}")
     found: set[int] = set()
     for part in text.lower().split(","):
-        names = [name.strip() for name in part.split("-")]
+        names = [_SHORT.get(name.strip(), name.strip()) for name in part.split("-")]
         unknown = [name for name in names if name not in WEEKDAYS]
         if unknown or len(names) > 2:
             raise ValueError(
@@ -149,9 +150,6 @@ class Policy(_Model):
                 f"timezone: there is no zone {self.timezone!r}; write an IANA name such as "
                 "Europe/London"
             )
-        sms = self.channels.get("sms")
-        if sms and sms.consent == "opt-out":
-            raise ValueError("channels.sms.consent: text messages are opt-in only, by law")
         for cap in self.caps:
             if cap.topic and self.topics and cap.topic not in self.topics:
                 raise ValueError(f"caps: topic {cap.topic!r} is not one of {sorted(self.topics)}")
@@ -174,11 +172,15 @@ class Policy(_Model):
 
     def warnings(self) -> list[str]:
         """What is legal but perhaps not meant."""
-        return [
+        found = [
             f"caps[{number}]: a limit of 0 stops all marketing on {', '.join(cap.channels)}"
             for number, cap in enumerate(self.caps)
             if cap.limit == 0
         ]
+        sms = self.channels.get("sms")
+        if sms is not None and sms.consent == "opt-out":
+            found.append("channels.sms.consent: text messages are opt-in, whatever stands here")
+        return found
 
 
 def describe_errors(error: ValidationError) -> str:

@@ -21,8 +21,10 @@ DAY: Seconds = 86400
 
 _UNITS: dict[str, Seconds] = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
-# The last instant for which every zone still has a local date.
-LATEST: Instant = int(datetime(9999, 12, 1, tzinfo=UTC).timestamp())
+# Times outside lie further off than any message: they are slips, and refused as such.
+EARLIEST: Instant = 0
+LATEST: Instant = int(datetime(3000, 1, 1, tzinfo=UTC).timestamp())
+LONGEST: Seconds = 3660 * DAY
 
 
 def parse_instant(text: str | datetime) -> Instant:
@@ -43,8 +45,8 @@ def parse_instant(text: str | datetime) -> Instant:
     except OverflowError:
         raise ValueError(f"{text!r} lies outside the calendar") from None
     instant = int(whole.timestamp()) + math.ceil(moment.microsecond / 1_000_000)
-    if instant > LATEST:
-        raise ValueError(f"{text!r} lies too far in the future")
+    if not EARLIEST <= instant < LATEST:
+        raise ValueError(f"{text!r} does not lie between the years 1970 and 3000")
     return instant
 
 
@@ -62,7 +64,10 @@ def parse_duration(value: Any) -> Seconds:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write a number and s, m, h or d, as in 90m")
-    return int(match[1]) * _UNITS[match[2]]
+    seconds = int(match[1]) * _UNITS[match[2]]
+    if seconds > LONGEST:
+        raise ValueError(f"{value!r} is longer than ten years")
+    return seconds
 
 
 def format_duration(seconds: Seconds) -> str:

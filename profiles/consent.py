@@ -24,7 +24,9 @@ class ConsentChange:
 
     `occurred_at` None: nobody knows when it was said (an export without a date). It then counts
     as said now, but a yes of unknown age never takes back a no that came from elsewhere: the
-    shop's old "opted in" must not undo the STOP that was sent last night.
+    shop's old "opted in" must not undo the STOP that was sent last night. And its "no" to text
+    messages from somebody who never said yes is an unticked box and no STOP, which would hold back
+    news of their orders too: silence already means no there.
     """
 
     profile_id: int
@@ -36,6 +38,12 @@ class ConsentChange:
     @property
     def key(self) -> _Key:
         return self.profile_id, self.channel, self.topic
+
+    @property
+    def unticked_box(self) -> bool:
+        """An undated no to all texts: it can take back a yes, and says nothing new without one."""
+        whole = self.channel == "sms" and self.topic == "*"
+        return whole and not self.granted and self.occurred_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,11 @@ def change_consent(tx: Tx, changes: Sequence[ConsentChange], source: str) -> Con
     differing = [
         change
         for change in changes
-        if change.key not in now_valid or now_valid[change.key].granted != change.granted
+        if (
+            now_valid[change.key].granted != change.granted
+            if change.key in now_valid
+            else not change.unticked_box
+        )
     ]
     said_by = _last_sources(
         tx, {c.profile_id for c in differing if c.granted and c.occurred_at is None}

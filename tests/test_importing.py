@@ -84,7 +84,6 @@ def test_customers_come_in_with_the_map_that_is_shipped(db: Database, write: Wri
     assert rows_of(db, consents.c.channel, consents.c.topic, consents.c.granted) == [
         ("email", "*", False),
         ("email", "*", True),
-        ("sms", "*", False),
         ("sms", "*", True),
     ]
 
@@ -302,7 +301,17 @@ def test_an_import_does_not_undo_an_unsubscribe(db: Database, write: Write) -> N
     db.now = NOW + DAY
     report = import_file(db, path)
     assert report.consent_overruled == 1
-    assert rows_of(db, consents.c.channel, consents.c.granted) == [("email", False), ("sms", False)]
+    assert rows_of(db, consents.c.channel, consents.c.granted) == [("email", False)]
+
+
+def test_an_unticked_box_for_texts_is_no_stop_but_takes_back_a_yes(
+    db: Database, write: Write
+) -> None:
+    import_file(db, write(CUSTOMERS + "1,FR,a@example.com,,,true,false\n"))
+    assert rows_of(db, consents.c.channel, consents.c.granted) == [("email", True)]
+    import_file(db, write(CUSTOMERS + "1,FR,a@example.com,,,true,true\n"))
+    import_file(db, write(CUSTOMERS + "1,FR,a@example.com,,,true,false\n"))
+    assert rows_of(db, consents.c.channel, consents.c.granted) == [("email", True), ("sms", False)]
 
 
 def test_times_without_a_zone_are_those_of_the_map(db: Database, write: Write) -> None:
@@ -484,4 +493,4 @@ def test_killed_on_the_way_and_run_again_it_ends_the_same(db: Database, write: W
     assert killed.returncode == -signal.SIGKILL
     assert len(rows_of(db, profiles.c.id)) == 1000
     assert counts(import_file(db, path)) == (1200, 200, 0, 1000, 0)
-    assert len(rows_of(db, consents.c.profile_id)) == 2400
+    assert len(rows_of(db, consents.c.profile_id)) == 1200
