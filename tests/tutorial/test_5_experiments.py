@@ -1,0 +1,63 @@
+"""Chapter 5: which of two mails works better? A draw that is the same for a person every time."""
+
+from collections import Counter
+
+from config.policy import Policy
+from tests.house import House
+from tests.tutorial.conftest import Library
+
+JOURNEY = """
+    from journeys.journey import OnLaunch
+    from journeys.journey import journey as describe
+    from journeys.steps import Email, Experiment, Send, Update, arm
+
+    journey = describe(
+        "which-subject",
+        entry=OnLaunch(again="always"),
+        topic="news",
+        steps=[
+            Experiment(
+                "subject",
+                arm("short", 3, [Send("short mail", Email("short"))]),
+                arm("long", 1, [Send("long mail", Email("long"))]),
+                holdout=10,
+            ),
+            Update("remember", had_the_news=True),
+        ],
+    )
+"""
+
+
+def test_people_are_split_by_weight_and_stay_where_they_were(
+    shop: House, library: Library, policy: Policy
+) -> None:
+    library.write("which_subject/journey.py", JOURNEY)
+    library.write("which_subject/short.email.html", "Subject: News\n\n<p>News</p>")
+    library.write("which_subject/long.email.html", "Subject: All our news\n\n<p>News</p>")
+    shop.open_library(library.path, policy)
+    people = [shop.customer() for _ in range(200)]
+
+    def arms() -> dict[int, str]:
+        return {
+            person.profile_id: dict(shop.passed(person.profile_id))["subject"]
+            for person in shop.people()
+        }
+
+    shop.launch("which-subject")
+    first = arms()
+    drawn = Counter(first.values())
+    assert drawn.total() == 200
+    # a tenth gets nothing, three of four of the others the short one: within five deviations
+    assert 3 <= drawn["holdout"] <= 45
+    assert 100 <= drawn["short"] <= 168
+    sent = Counter(mail.text for mail in shop.providers.accepted)
+    assert sent == {"News": drawn["short"], "All our news": drawn["long"]}
+
+    # The ways rejoin: everybody came to the last step.
+    assert all(shop.attributes(person)["had_the_news"] is True for person in people)
+
+    # A week later the same people get the same arm.
+    shop.later("7d")
+    shop.launch("which-subject")
+    assert len(shop.people()) == 400
+    assert arms() == first
