@@ -1,7 +1,7 @@
 """What happens to the messages of one send: which go, when, and why the others do not.
 
 Pure: no I/O, no clock. The same code plans for real, looks again at dispatch and answers
-`segue decide`. The rules and their order are those of docs/rules.md.
+`segue decide`. The rules and their order are those of docs/policy.md.
 """
 
 from collections.abc import Iterator, Sequence
