@@ -1,0 +1,64 @@
+"""`python -m benchmarks`: measure, show a table on standard error, print JSON as the last line."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import dispatch, launch, memory, plain_prefect, planner
+from benchmarks.runner import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "launch": launch.SQLITE,
+    "launch-postgresql": launch.POSTGRESQL,
+    "dispatch": dispatch.DISPATCH,
+    "plain-prefect": plain_prefect.PLAIN_PREFECT,
+    "planner": planner.PLANNER,
+    "memory": memory.MEMORY,
+}
+
+
+def main() -> None:
+    """Run the benchmarks asked for."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--only", help=f"some of {', '.join(BENCHMARKS)}, with commas between")
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works at all")
+    asked = parser.parse_args()
+    names = asked.only.split(",") if asked.only else list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    console = Console(stderr=True)
+    table = Table("benchmark", "figure", "value", "aim")
+    table.columns[2].justify = "right"
+    results: dict[str, dict[str, float]] = {}
+    started = time.perf_counter()
+    for name in names:
+        benchmark = BENCHMARKS[name]
+        console.print(f"{time.perf_counter() - started:4.0f} s  {benchmark.about}")
+        results[name] = {key: _rounded(value) for key, value in benchmark.run(asked.quick).items()}
+        table.add_section()
+        for key, value in results[name].items():
+            table.add_row(name, key, f"{value:,}", benchmark.aims.get(key, ""))
+    seconds = round(time.perf_counter() - started, 1)
+    console.print(table, f"{seconds} s, load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
+    machine = {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+    }
+    print(json.dumps({"benchmarks": results, "machine": machine, "seconds": seconds}))
+
+
+def _rounded(value: float) -> float:
+    """Four digits that mean something, no more."""
+    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()

@@ -1,0 +1,124 @@
+"""Dispatch: due texts are claimed, rendered, posted to a stub and recorded.
+
+Held against the best bare httpx loop: the same requests, prepared beforehand, posted to the same
+stub by nothing but `client.post`, in the best of several layouts of clients and connections.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import httpx
+import uvloop
+
+from benchmarks.databases import Fresh, on_sqlite
+from benchmarks.launch import enter_and_plan
+from benchmarks.material import AFTERNOON, TEXT, catalog_of, fill, policy
+from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
+from benchmarks.stub import accepted, running_stub
+from channels.decide import Planner
+from channels.dispatch import Dispatcher
+from channels.provider import Outgoing, Provider, Request, providers
+from channels.transport import Transport
+from config.database import Database
+from config.settings import Settings
+from journeys.outbox import CatalogJourneys
+
+# Clients, and connections of each.
+_LAYOUTS = ((1, 100), (10, 10), (20, 1), (100, 1))
+
+
+class _Kept:
+    """A provider that keeps the requests it prepared, for the bare loop."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.channel, self.batch_size = provider.channel, provider.batch_size
+        self.auth, self.read = provider.auth, provider.read
+        self._prepare = provider.prepare
+        self.requests: list[Request] = []
+
+    def prepare(self, batch: Sequence[Outgoing]) -> Request:
+        """As the provider does."""
+        self.requests.append(self._prepare(batch))
+        return self.requests[-1]
+
+
+def _run(quick: bool) -> Figures:
+    texts, rounds = (200, 1) if quick else (20_000, 3)
+
+    def write(db: Database) -> None:
+        fill(db, texts, AFTERNOON)
+        enter_and_plan(db, catalog_of(TEXT))
+
+    with running_stub() as port, on_sqlite(write, AFTERNOON) as fresh:
+        settings = Settings(providers="sandbox", sandbox_port=port)
+        # the first time is for the requests, and for what is compiled and cached once
+        kept = _Kept(providers(settings)["sms"])
+        _dispatch(fresh, settings, kept, texts)
+        few = list(islice(kept.requests, 1000))
+        layout = min(_LAYOUTS, key=lambda layout: _post_all(few, *layout).wall)
+        costs = [
+            (
+                _dispatch(fresh, settings, providers(settings)["sms"], texts),
+                _post_all(kept.requests, *layout),
+            )
+            for _ in range(rounds)
+        ]
+        assert accepted(port) == (1 + 2 * rounds) * texts + len(_LAYOUTS) * len(few)
+    return {
+        "messages": texts,
+        **a_second(texts, [ours for ours, _ in costs]),
+        **against("best_httpx_loop", costs),
+        "httpx_clients": layout[0],
+        "httpx_connections_each": layout[1],
+    }
+
+
+def _dispatch(fresh: Fresh, settings: Settings, sms: Provider, texts: int) -> Cost:
+    db = fresh()
+
+    async def dispatch() -> None:
+        async with Transport(settings) as transport:
+            journeys = CatalogJourneys(catalog_of(TEXT))
+            planner = Planner(policy())
+            dispatcher = Dispatcher(
+                db, planner, journeys, {"sms": sms}, transport, settings, name="benchmark"
+            )
+            tally = await dispatcher.run(journey="offer")
+            assert tally["sms", "sent"] == texts, tally
+
+    cost = cost_of(lambda: uvloop.run(dispatch()))
+    db.close()
+    return cost
+
+
+def _post_all(requests: Sequence[Request], clients: int, connections: int) -> Cost:
+    tls = httpx.create_ssl_context()  # shared: 20 ms each
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+
+    async def post_some(client: httpx.AsyncClient, left: Iterator[Request]) -> None:
+        for request in left:
+            answer = await client.post(
+                request.url, headers=request.headers, content=request.content
+            )
+            assert answer.status_code == 201
+
+    async def post_all() -> None:
+        opened = [
+            httpx.AsyncClient(limits=limits, verify=tls, trust_env=False) for _ in range(clients)
+        ]
+        left = iter(requests)
+        await asyncio.gather(
+            *(post_some(client, left) for client in opened for _ in range(connections))
+        )
+        for client in opened:
+            await client.aclose()
+
+    return cost_of(lambda: uvloop.run(post_all()))
+
+
+DISPATCH = Benchmark(
+    "dispatch: claim, render, post and record text messages",
+    _run,
+    {"ratio_to_best_httpx_loop": "at least 0.7"},
+)

@@ -1,0 +1,103 @@
+"""Launch: an audience enters a journey, and its e-mail is planned, windows and caps on.
+
+Held against a bare bulk insert of the very rows that the launch wrote (an enrollment and a message
+a profile), into the same tables with the same indexes, in chunks of the same size.
+"""
+
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import Table
+
+from benchmarks.databases import Fresh, on_postgresql, on_sqlite
+from benchmarks.material import EMAIL, EVERYBODY, MORNING, catalog_of, fill, policy
+from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
+from channels.decide import Planner
+from channels.tables import messages
+from config.database import Database
+from journeys.catalog import Catalog
+from journeys.engine import Engine
+from journeys.tables import enrollments
+
+Rows = dict[Table, list[tuple[Any, ...]]]
+
+
+def enter_and_plan(db: Database, catalog: Catalog) -> int:
+    """Launch the journey for everybody; says in how many chunks they entered."""
+    with db.transaction() as tx:
+        catalog.register(tx)
+    engine = Engine(db, catalog, Planner(policy()))
+    version = engine.start_launch("a launch", "offer", EVERYBODY)
+    chunks = sum(1 for _ in engine.enter(version, EVERYBODY, "a launch"))
+    engine.advance(version, "offer")
+    return chunks
+
+
+def _on_sqlite(quick: bool) -> Figures:
+    people = 500 if quick else 100_000
+    with on_sqlite(lambda db: fill(db, people, MORNING), MORNING) as fresh:
+        return _measure(fresh, people, rounds=1 if quick else 3)
+
+
+def _on_postgresql(quick: bool) -> Figures:
+    people = 500 if quick else 40_000
+    with on_postgresql(lambda db: fill(db, people, MORNING), MORNING) as fresh:
+        return _measure(fresh, people, rounds=1 if quick else 2)
+
+
+def _measure(fresh: Fresh, people: int, rounds: int) -> Figures:
+    costs = [_round(fresh) for _ in range(rounds)]
+    return {
+        "profiles": people,
+        **a_second(people, [ours for ours, _ in costs]),
+        **against("bulk_insert", costs),
+    }
+
+
+def _round(fresh: Fresh) -> tuple[Cost, Cost]:
+    launched, bare = fresh(), fresh()
+    chunks: list[int] = []
+    ours = cost_of(lambda: chunks.append(enter_and_plan(launched, catalog_of(EMAIL))))
+    written = _written(launched)
+    size = len(written[enrollments]) // chunks[0]
+    other = cost_of(lambda: _insert(bare, written, size))
+    launched.close()
+    bare.close()
+    return ours, other
+
+
+def _written(db: Database) -> Rows:
+    """What the launch wrote, as the driver takes it back."""
+    with db.transaction(write=False) as tx:
+        rows: Rows = {
+            table: [
+                tuple(Jsonb(value) if isinstance(value, dict) else value for value in row)
+                for row in tx.conn.exec_driver_sql(
+                    f"SELECT {_columns(table)} FROM {table.name} WHERE journey = 'offer'"
+                )
+            ]
+            for table in (enrollments, messages)
+        }
+    assert len(rows[enrollments]) == len(rows[messages]), "somebody has no decision"
+    return rows
+
+
+def _insert(db: Database, written: Rows, size: int) -> None:
+    for table, rows in written.items():
+        marks = ", ".join("?" if db.is_sqlite else "%s" for _ in table.columns)
+        insert = f"INSERT INTO {table.name} ({_columns(table)}) VALUES ({marks})"
+        for start in range(0, len(rows), size):
+            with db.transaction() as tx:
+                tx.conn.exec_driver_sql(insert, rows[start : start + size])
+
+
+def _columns(table: Table) -> str:
+    return ", ".join(column.name for column in table.columns)
+
+
+SQLITE = Benchmark(
+    "launch: enter profiles and plan an e-mail each, SQLite",
+    _on_sqlite,
+    {"per_second": "at least 10,000"},
+)
+POSTGRESQL = Benchmark("the same on PostgreSQL", _on_postgresql, {})

@@ -1,0 +1,53 @@
+"""Memory: the peak of a process that launches a journey, for a small audience and a large one.
+
+    python -m benchmarks.memory URL
+
+launches in the database at URL and prints its peak in MB; the benchmark starts it as a process of
+its own. The size of the audience must make no difference.
+"""
+
+import resource
+import subprocess
+import sys
+
+from benchmarks.databases import on_sqlite
+from benchmarks.launch import enter_and_plan
+from benchmarks.material import EMAIL, MORNING, catalog_of, fill
+from benchmarks.runner import Benchmark, Figures
+from config.database import Database
+
+
+def _run(quick: bool) -> Figures:
+    few, many = (100, 500) if quick else (20_000, 100_000)
+    small, large = _peak(few), _peak(many)
+    return {
+        f"peak_mb_of_{few}": small,
+        f"peak_mb_of_{many}": large,
+        "ratio_of_many_to_few": large / small,
+    }
+
+
+def _peak(people: int) -> float:
+    with on_sqlite(lambda db: fill(db, people, MORNING), MORNING) as fresh:
+        db = fresh()
+        db.close()
+        command = [sys.executable, "-m", "benchmarks.memory", db.url]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return float(done.stdout)
+
+
+def _launch(url: str) -> None:
+    enter_and_plan(Database(url, now=MORNING), catalog_of(EMAIL))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux kilobytes
+    print(peak / (1_000_000 if sys.platform == "darwin" else 1_000))
+
+
+MEMORY = Benchmark(
+    "memory: the peak of a launch, by the size of the audience",
+    _run,
+    {"ratio_of_many_to_few": "about 1"},
+)
+
+if __name__ == "__main__":
+    _launch(sys.argv[1])

@@ -1,0 +1,42 @@
+"""The benchmarks run and say what they are asked for; how fast it is, no test looks at.
+
+The one that starts Prefect's server is left out: it takes half a minute.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+FIGURES = {
+    "launch": {"profiles", "per_second", "ratio_to_bulk_insert"},
+    "launch-postgresql": {"profiles", "per_second", "ratio_to_bulk_insert"},
+    "dispatch": {"messages", "per_second", "ratio_to_best_httpx_loop"},
+    "planner": {"simple_per_second", "three_caps_per_second", "history_10000_per_second"},
+    "memory": {"ratio_of_many_to_few"},
+}
+
+
+def _benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "benchmarks", "--quick", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_last_line_is_json_with_every_figure() -> None:
+    done = _benchmarks("--only", ",".join(FIGURES))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["seconds"] > 0
+    assert set(told["benchmarks"]) == set(FIGURES)
+    for name, figures in told["benchmarks"].items():
+        assert figures.keys() >= FIGURES[name]
+        assert all(isinstance(value, int | float) and value > 0 for value in figures.values())
+        assert name in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--only", "no-such-thing"], ["--fast"]])
+def test_what_is_not_there_is_refused(arguments: list[str]) -> None:
+    done = _benchmarks(*arguments)
+    assert done.returncode == 2
+    assert arguments[-1] in done.stderr
