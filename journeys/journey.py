@@ -18,7 +18,7 @@ from config.times import Duration
 from config.zones import zone_names
 from journeys.graph import Node, build_graph
 from journeys.steps import Message, SendStep, Step
-from profiles.conditions import Condition, Did, Test
+from profiles.conditions import Condition, Did, PropertyTest, Test
 
 
 class _Part(BaseModel):
@@ -43,7 +43,7 @@ class EventEntry(_Entry):
 
     type: Literal["event"] = "event"
     event: str
-    where: tuple[Test, ...] = ()
+    where: tuple[PropertyTest, ...] = ()
     key: str | None = None
 
 

@@ -4,18 +4,31 @@ A condition is data (it has a JSON form) and is written as one reads it:
 
     did("order_completed", within=days(30)) & (trait("lifetime_value") > 200)
 
-Every comparison is two-valued: what is missing or of another type does not match, and `~` turns
-that round.
+Every comparison is two-valued: what is missing or of another type does not match. `~` turns that
+round, and so does `!=`: it holds for whoever `==` does not hold for.
 """
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, and_, case, false, func, literal, not_, or_, select, true
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    case,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.types import Numeric, Text
 
@@ -24,6 +37,13 @@ from config.times import Duration, Instant
 from profiles.tables import ADDRESS_KIND, consents, events, identifiers, profiles
 
 Operator = Literal["==", "!=", ">", ">=", "<", "<=", "in", "exists"]
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
 Scalar = bool | int | float | str
 # Columns of the profile itself; every other name is one of its attributes.
 _PROFILE_COLUMNS = ("country", "timezone", "language")
@@ -47,7 +67,7 @@ class Scope:
 
 
 class _Condition(BaseModel, ABC):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def __and__(self, other: "Condition") -> "AllOf":
         return AllOf(conditions=(self, other))
@@ -81,18 +101,35 @@ class Test(_Condition):
     op: Operator
     value: Scalar | tuple[Scalar, ...] | None = None
 
+    @model_validator(mode="after")
+    def _comparable(self) -> "Test":
+        fits = (
+            self.value is None
+            if self.op == "exists"
+            else self.value is not None and isinstance(self.value, tuple) == (self.op == "in")
+        )
+        if not fits:
+            raise ValueError(
+                f"{self.name!r} can't be compared by {self.op!r} with {self.value!r}; compare it "
+                "with a text, a number or a bool, or ask .one_of(...) or .exists()"
+            )
+        return self
+
     def sql(self, scope: Scope) -> ColumnElement[bool]:
-        """For traits: correlated to the profile. Properties exist only within `did`."""
-        if self.of == "property":
-            raise ValueError(f"property {self.name!r} can only be asked of an event, within did()")
-        if self.name in _PROFILE_COLUMNS:
-            matches = _compare(profiles.c[self.name], self.op, self.value)
+        """For traits: correlated to the profile. Properties are asked by `on`."""
+        # Under a name of its own, for the enclosing statement may be about profiles as well.
+        who = profiles.alias("who_has")
+        if self.name not in _PROFILE_COLUMNS:
+            matches = self.on(who.c.attributes, scope)
+        elif self.op == "exists":
+            matches = who.c[self.name].is_not(None)
         else:
-            matches = self.on(profiles.c.attributes, scope)
+            text = who.c[self.name]
+            matches = self._holds(lambda value: text if isinstance(value, str) else null(), scope)
         return (
             select(literal(1))
-            .select_from(profiles)
-            .where(profiles.c.id == scope.profile_id, matches)
+            .select_from(who)
+            .where(who.c.id == scope.profile_id, matches)
             .exists()
         )
 
@@ -100,14 +137,40 @@ class Test(_Condition):
         """The test on a JSON column of the enclosing statement."""
         if self.op == "exists":
             return _json_kind(document, self.name, scope.sqlite).notin_(["null", "missing"])
+        return self._holds(
+            lambda value: _json_value(document, self.name, value, scope.sqlite), scope
+        )
+
+    def _holds(
+        self, member: Callable[[Scalar], ColumnElement[Any]], scope: Scope
+    ) -> ColumnElement[bool]:
+        """The comparison; `member` is what is there, or NULL when it is of another kind."""
         if isinstance(self.value, tuple):
-            alternatives = [
-                _compare(_json_value(document, self.name, one, scope.sqlite), "==", one)
-                for one in self.value
-            ]
-            return or_(false(), *alternatives)
-        member = _json_value(document, self.name, self.value, scope.sqlite)
-        return _compare(member, self.op, self.value)
+            any_of = (_compare(member(one), "==", one, scope.sqlite) for one in self.value)
+            return or_(false(), *any_of)
+        assert self.value is not None
+        if self.op == "!=":
+            return not_(_compare(member(self.value), "==", self.value, scope.sqlite))
+        return _compare(member(self.value), self.op, self.value, scope.sqlite)
+
+
+def _of_event(test: Test) -> Test:
+    if test.of != "property":
+        raise ValueError(f"an event is asked for prop({test.name!r}), not for trait({test.name!r})")
+    return test
+
+
+def _of_profile(condition: _Condition) -> _Condition:
+    if isinstance(condition, Test) and condition.of != "trait":
+        raise ValueError(
+            f"prop({condition.name!r}) can only be asked of an event, within did(); "
+            f"a profile is asked for trait({condition.name!r})"
+        )
+    return condition
+
+
+# A test of an event's property.
+PropertyTest = Annotated[Test, AfterValidator(_of_event)]
 
 
 class Did(_Condition):
@@ -115,7 +178,7 @@ class Did(_Condition):
 
     type: Literal["did"] = "did"
     event: str
-    where: tuple[Test, ...] = ()
+    where: tuple[PropertyTest, ...] = ()
     within: Duration | None = None
     at_least: int = Field(default=1, ge=1)
 
@@ -236,6 +299,7 @@ class Not(_Condition):
 Condition = Annotated[
     Test | Did | Consented | HasAddress | Everyone | AllOf | AnyOf | Not,
     Field(discriminator="type"),
+    AfterValidator(_of_profile),
 ]
 for _model in (AllOf, AnyOf, Not):
     _model.model_rebuild()
@@ -313,22 +377,15 @@ def everyone() -> Everyone:
 
 
 def _compare(
-    member: ColumnElement[Any], op: Operator, value: Scalar | tuple[Scalar, ...] | None
+    member: ColumnElement[Any], op: Operator, value: Scalar, sqlite: bool
 ) -> ColumnElement[bool]:
-    if op == "exists":
-        return member.is_not(None)
-    if isinstance(value, tuple):
-        return func.coalesce(member.in_(value), false())
-    if op == "!=":
-        return func.coalesce(member != value, true())
-    operators: dict[str, ColumnElement[bool]] = {
-        "==": member == value,
-        ">": member > value,
-        ">=": member >= value,
-        "<": member < value,
-        "<=": member <= value,
-    }
-    return func.coalesce(operators[op], false())
+    """False where the member is NULL: missing, or of another kind than the value."""
+    if isinstance(value, bool):
+        value = int(value)
+    if isinstance(value, str) and op != "==" and not sqlite:
+        # by code point, as SQLite does, whatever language the database was made for
+        member = member.collate("C")
+    return func.coalesce(_OPERATORS[op](member, value), false())
 
 
 def _json_kind(document: ColumnElement[Any], name: str, sqlite: bool) -> ColumnElement[str]:
@@ -342,15 +399,17 @@ def _json_value(
 ) -> ColumnElement[Any]:
     """The member of that name when it is of the same kind as `like`, else NULL."""
     kind = _json_kind(document, name, sqlite)
+    if sqlite:
+        member: ColumnElement[Any] = func.json_extract(document, _path(name))
+    else:
+        member = document.op("->>", return_type=Text())(name)
     if isinstance(like, bool):
-        if sqlite:
-            return case((kind == "true", true()), (kind == "false", false()))
-        text = document.op("->>")(name)
-        return case((kind == "boolean", text == "true"))
-    member = func.json_extract(document, _path(name)) if sqlite else document.op("->>")(name)
+        # as 1 and 0
+        truth = member if sqlite else case((member == "true", 1), else_=0)
+        return case((kind.in_(["true", "false", "boolean"]), truth))
     if isinstance(like, int | float):
         # The cast must not meet text: a CASE guards it, row by row.
-        number = member if sqlite else sql_cast(sql_cast(member, Text), Numeric)
+        number = member if sqlite else sql_cast(member, Numeric)
         return case((kind.in_(["integer", "real", "number"]), number))
     return case((kind.in_(["text", "string"]), member))
 
