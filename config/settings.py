@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     sendgrid_template_id: str = Field(
         default="", description="A pass-through dynamic template; allows 1000 mails a request."
     )
+    sendgrid_webhook_key: str = Field(
+        default="", description="The verification key of SendGrid's signed event webhook."
+    )
     twilio_url: Url = "https://api.twilio.com"
     twilio_account_sid: str = ""
     twilio_auth_token: SecretStr = SecretStr("")
