@@ -17,10 +17,8 @@ from journeys.entry import enter_by_events
 from journeys.journey import EventEntry, Version
 from journeys.steps import SendStep, Step, WaitUntilStep
 from journeys.tables import enrollments
+from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
-
-# Says that something about the profile itself has changed: attributes, consent.
-PROFILE_CHANGED = "profile_changed"
 
 ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the event's name
 

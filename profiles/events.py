@@ -10,6 +10,9 @@ from config.database import Tx
 from config.times import Instant
 from profiles.tables import events as event_table
 
+# The event that says that something about the profile itself is different: attributes, consent.
+PROFILE_CHANGED = "profile_changed"
+
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
