@@ -6,7 +6,7 @@ crash leaves `unknown`, never a second send. What became forbidden is moved or r
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 from sqlalchemy import Row, and_, select, tuple_, update
@@ -32,6 +32,9 @@ LOST_AFTER: Seconds = 2 * MINUTE
 
 class Journeys(Protocol):
     """What the outbox asks of journeys, so that channels need not know them."""
+
+    def held(self, tx: Tx) -> Collection[str]:
+        """The journeys whose messages stay where they are for now."""
 
     def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> Mapping[int, str]:
         """The messages no longer wanted, by id, each with the reason."""
@@ -89,6 +92,7 @@ def claim(
         messages.c.state == "planned",
         messages.c.send_at <= tx.now,
         messages.c.channel.in_(channels),
+        messages.c.journey.notin_(list(journeys.held(tx))),
     )
     if journey is not None:
         due = and_(due, messages.c.journey == journey)

@@ -5,13 +5,14 @@ mistake is reported with the journey, the step and the way to mend it, before an
 """
 
 import importlib.util
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 from sqlalchemy import select
 
 from config.database import Tx, insert_ignoring_conflicts
@@ -87,7 +88,7 @@ class Catalog:
         for row in tx.conn.execute(select(journey_versions)):
             key = (row.journey, row.version)
             if key not in self._known:
-                self._known[key] = Version.from_definition(row.definition)
+                self._known[key] = Version.from_definition(row.definition, row.version)
 
     def version(self, journey: str, digest: str) -> Version:
         """A version by its digest. Raises KeyError for one that was never registered here."""
@@ -153,10 +154,18 @@ def _execute(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
-        raise SegueError(f"{file}: {describe_errors(error)}") from error
+        raise SegueError(f"{_place(file, error)}: {describe_errors(error)}") from error
     except Exception as error:
-        raise SegueError(f"{file} can't be loaded: {type(error).__name__}: {error}") from error
+        what = f"{type(error).__name__}: {error}"
+        raise SegueError(f"{_place(file, error)}: it can't be loaded: {what}") from error
     return module
+
+
+def _place(file: Path, error: Exception) -> str:
+    """The file, with the line at which the error came up where there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    return f"{file}, line {lines[-1]}" if lines else str(file)
 
 
 def _check(
@@ -182,6 +191,12 @@ def _check(
             known = ", ".join(sorted(current))
             raise wrong(f"step {name!r}", f"no journey {step.journey!r}; there are: {known}")
         if isinstance(step, SendStep):
+            if step.stop_on == "converted" and journey.goal is None:
+                raise wrong(
+                    f"step {name!r}",
+                    'stop_on="converted" waits for the goal, and the journey has none; give it '
+                    "goal=Goal(...)",
+                )
             topic = step.topic or journey.topic
             if policy.topics and topic not in policy.topics:
                 raise wrong(

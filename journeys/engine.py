@@ -32,6 +32,7 @@ from config.times import Instant
 from journeys import moves
 from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all
 from journeys.catalog import Catalog
+from journeys.control import held
 from journeys.entry import audience_after, audience_size, enter_people
 from journeys.graph import END, Node
 from journeys.journey import Version
@@ -170,15 +171,19 @@ class Engine:
         """When the next person or planned message is due; None when nothing lies ahead."""
         with self.db.transaction(write=False) as tx:
             moments = [due_at for _, _, due_at in self._earliest(tx)]
-            planned = select(func.min(messages.c.send_at)).where(messages.c.state == "planned")
+            planned = select(func.min(messages.c.send_at)).where(
+                messages.c.state == "planned", messages.c.journey.notin_(list(held(tx)))
+            )
             send_at = tx.conn.execute(planned).scalar_one()
         return min([*moments, *([send_at] if send_at is not None else [])], default=None)
 
     def _earliest(self, tx: Tx) -> Iterator[tuple[Version, str, Instant]]:
         """The earliest due time at each step where somebody stands: one index seek a step."""
+        holding = held(tx)
         places = [
             (version, step)
             for journey in self.catalog.journeys()
+            if journey not in holding
             for version in self.catalog.versions(journey)
             for step in version.journey.graph
         ]
@@ -423,6 +428,8 @@ def _due(tx: Tx, version: Version, step: str, size: int, launch_id: str | None) 
     )
     if launch_id is not None:
         due = due.where(columns.launch_id == launch_id)
+    if version.journey.name in held(tx):
+        return []
     return [Standing(*row) for row in tx.conn.execute(due)]
 
 

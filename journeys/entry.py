@@ -23,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import BigInteger, Text
 
 from config.database import Tx
+from journeys.control import STOPPED, held
 from journeys.journey import After, EventEntry, Version
 from journeys.tables import enrollments
 from profiles.conditions import Condition, Scope
@@ -107,6 +108,8 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int
 
 def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None) -> int:
     journey = version.journey
+    if held(tx).get(journey.name) == STOPPED:
+        return 0
     who = source.subquery("who")
     before = enrollments.alias("before")
     same = and_(

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import orjson
-from channels.templates import Template, compile_template
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from channels.templates import Template, compile_template
 from config.times import Duration
 from config.zones import zone_names
 from journeys.graph import Node, build_graph
@@ -119,16 +119,24 @@ class Journey(_Part):
 
 
 class Version:
-    """A journey with the sources of its templates, by file name."""
+    """A journey with the sources of its templates, by file name.
 
-    def __init__(self, journey: Journey, sources: Mapping[str, str]) -> None:
+    digest: names the version. One that was written down keeps the name it was written under, even
+    where a later Segue would write the same definition in another way.
+    """
+
+    def __init__(
+        self, journey: Journey, sources: Mapping[str, str], digest: str | None = None
+    ) -> None:
         self.journey = journey
         self.sources = dict(sources)
+        self.digest = digest or self._digest()
 
     @classmethod
-    def from_definition(cls, definition: Mapping[str, Any]) -> "Version":
-        """The version that `definition` described."""
-        return cls(Journey.model_validate(definition["journey"]), definition["templates"])
+    def from_definition(cls, definition: Mapping[str, Any], digest: str) -> "Version":
+        """The version that was written down as `definition` under that digest."""
+        journey = Journey.model_validate(definition["journey"])
+        return cls(journey, definition["templates"], digest)
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -136,9 +144,8 @@ class Version:
         journey = self.journey.model_dump(mode="json")
         return {"journey": journey, "templates": self.sources}
 
-    @cached_property
-    def digest(self) -> str:
-        """Names the version; the same definition has the same digest everywhere."""
+    def _digest(self) -> str:
+        """The same definition has the same digest everywhere."""
         packed = orjson.dumps(self.definition, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(packed).hexdigest()[:12]
 

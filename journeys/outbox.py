@@ -1,7 +1,7 @@
 """What the outbox asks of journeys: is this still wanted, what do templates see, which template."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -10,6 +10,7 @@ from channels.tables import messages
 from channels.templates import Template
 from config.database import Tx
 from journeys.catalog import Catalog
+from journeys.control import held
 from journeys.engine import EXITED, exit_rule
 from journeys.journey import Version
 from journeys.sending import has_evidence
@@ -23,6 +24,10 @@ class CatalogJourneys:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._templates: dict[tuple[str, str, str, str], Template] = {}
+
+    def held(self, tx: Tx) -> Collection[str]:
+        """Journeys that are paused or stopped."""
+        return held(tx)
 
     def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> dict[int, str]:
         """Messages whose enrollment has exited, whose exit rule holds, or that were answered."""

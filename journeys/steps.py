@@ -6,13 +6,21 @@ and in explanations. What a step does to the people who stand at it is in `moves
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from channels.decide import Mode, OnCap
 from channels.recipient import Kind
-from config.policy import Channel, parse_time_of_day, parse_weekdays
+from config.policy import Channel, describe_errors, parse_time_of_day, parse_weekdays
 from config.times import Duration, Seconds, format_duration
 from profiles.conditions import Condition
 
@@ -38,6 +46,16 @@ class _Part(BaseModel):
 
 class _Step(_Part):
     name: str = Field(min_length=1, max_length=60)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        """A mistake names the step it is in."""
+        try:
+            return build(given)
+        except ValidationError as error:
+            name = given.get("name") if isinstance(given, dict) else given
+            raise ValueError(f"step {name!r}: {describe_errors(error)}") from error
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
         """The nested ways on, each with the outcome that leads into it."""

@@ -21,6 +21,16 @@ class JourneyVersion(SQLModel, table=True):
     created_at: Instant = Field(sa_type=BigInteger)
 
 
+class JourneyControl(SQLModel, table=True):
+    """A journey that somebody holds: no row is running."""
+
+    __tablename__: ClassVar[str] = "journey_control"
+
+    journey: str = Field(primary_key=True)
+    state: str = Field(description="paused: goes on where it was; stopped: nobody enters")
+    changed_at: Instant = Field(sa_type=BigInteger)
+
+
 class Launch(SQLModel, table=True):
     """One start of a journey for an audience. A profile enters once a launch."""
 
@@ -118,6 +128,7 @@ class Passage(SQLModel, table=True):
 
 
 journey_versions = table_of(JourneyVersion)
+journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
 enrollments = table_of(Enrollment)
 passages = table_of(Passage)

@@ -151,6 +151,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_identifier_profile", ["profile_id", "kind"], unique=False)
 
     op.create_table(
+        "journey_control",
+        sa.Column("journey", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("journey"),
+    )
+    op.create_table(
         "journey_version",
         sa.Column("journey", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
