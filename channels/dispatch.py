@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, or_, update
 from channels.claiming import Claim, Journeys, claim
 from channels.content import SMSContent, segments
 from channels.decide import Planner
-from channels.links import unsubscribe_url
+from channels.links import preferences_url, unsubscribe_url
 from channels.provider import Outcome, Outgoing, Provider
 from channels.recipient import WHOLE_CHANNEL
 from channels.tables import messages
@@ -141,6 +141,8 @@ class Dispatcher:
             url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic)
         template = self._journeys.template(one.journey, one.version, one.step, one.member)
         links = {"unsubscribe": url} if url else {}
+        if "links.preferences" in template.variables:  # signing takes its time
+            links["preferences"] = preferences_url(self._settings, one.profile_id)
         content = template.render({**one.context, "brand": self._settings.brand, "links": links})
         return Outgoing(
             message_id=one.message_id,

@@ -1,27 +1,78 @@
-"""Links that lead a customer from a message to their own page.
+"""Links that lead a customer from a message to their own pages.
 
-The token is signed, names no address, and does not expire; changing the secret revokes it.
+A token names a profile's number, never an address, and is signed for one purpose: neither kind
+passes for the other. It does not expire, for a link in an old mail must still stop the mail; what
+revokes it is the key (docs/customer-pages.md says when and how).
 """
 
-from itsdangerous import BadSignature, URLSafeSerializer
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, NamedTuple, cast
 
+from itsdangerous import BadData, URLSafeSerializer
+
+from config.policy import Channel
 from config.settings import Settings
+
+_UNSUBSCRIBE = "unsubscribe"
+_PREFERENCES = "preferences"
+
+
+class Subscription(NamedTuple):
+    """What an unsubscribe link stops: messages about a topic, on a channel, to somebody."""
+
+    profile_id: int
+    channel: Channel
+    topic: str
 
 
 def unsubscribe_url(settings: Settings, profile_id: int, channel: str, topic: str) -> str:
     """The one-click unsubscribe link (RFC 8058) for one person, channel and topic."""
-    token = _serializer(settings).dumps([profile_id, channel, topic])
-    return f"{settings.public_url}/u/{token}"
+    return f"{settings.public_url}/u/{_token(settings, _UNSUBSCRIBE, [profile_id, channel, topic])}"
 
 
-def read_token(settings: Settings, token: str) -> tuple[int, str, str] | None:
-    """The profile id, channel and topic that a token of ours names; None for any other text."""
+def preferences_url(settings: Settings, profile_id: int) -> str:
+    """The link to the page on which a person chooses what reaches them, and when."""
+    return f"{settings.public_url}/preferences/{preferences_token(settings, profile_id)}"
+
+
+def preferences_token(settings: Settings, profile_id: int) -> str:
+    """The last part of `preferences_url`, for a page that links to it relatively."""
+    return _token(settings, _PREFERENCES, profile_id)
+
+
+def read_unsubscribe(settings: Settings, token: str) -> Subscription | None:
+    """What an unsubscribe token of ours names; None for any other text."""
+    said = _read(settings, _UNSUBSCRIBE, token)
+    return None if said is None else Subscription(*said)
+
+
+def read_preferences(settings: Settings, token: str) -> int | None:
+    """The profile id that a preferences token of ours names; None for any other text."""
+    return cast("int | None", _read(settings, _PREFERENCES, token))
+
+
+def _token(settings: Settings, purpose: str, named: Any) -> str:
+    token = _serializer(settings, purpose).dumps(named)
+    assert isinstance(token, str)
+    return token
+
+
+def _read(settings: Settings, purpose: str, token: str) -> Any:
     try:
-        profile_id, channel, topic = _serializer(settings).loads(token)
-    except (BadSignature, ValueError, TypeError):
+        return _serializer(settings, purpose).loads(token)
+    except BadData:
         return None
-    return profile_id, channel, topic
 
 
-def _serializer(settings: Settings) -> URLSafeSerializer:
-    return URLSafeSerializer(settings.secret_key.get_secret_value(), salt="unsubscribe")
+def _serializer(settings: Settings, purpose: str) -> URLSafeSerializer:
+    keys = [*settings.secret_keys_retired, settings.secret_key]
+    return _for_keys(tuple(key.get_secret_value() for key in keys), purpose)
+
+
+@lru_cache(maxsize=16)
+def _for_keys(keys: tuple[str, ...], purpose: str) -> URLSafeSerializer:
+    """The last key signs, all of them are accepted."""
+    return URLSafeSerializer(
+        keys, salt=purpose, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256}
+    )

@@ -115,10 +115,12 @@ def providers(
     settings: Settings, package: ModuleType = channels.providers
 ) -> dict[Channel, Provider]:
     """Every provider in channels/providers/, by its channel. Raises SegueError."""
-    if settings.providers == "live" and settings.secret_key == _default("secret_key"):
+    keys = (settings.secret_key, *settings.secret_keys_retired)
+    if settings.providers == "live" and _default("secret_key") in keys:
         raise SegueError(
             "SEGUE_SECRET_KEY still has its default, which everybody knows, and it signs the links "
-            "in messages. Set it to a long random text before real messages go out"
+            "in messages (or SEGUE_SECRET_KEYS_RETIRED has it). Set it to a long random text "
+            "before real messages go out"
         )
     found: dict[Channel, Provider] = {}
     for module in pkgutil.iter_modules(package.__path__):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from config.errors import SegueError
 from config.times import Instant, parse_instant
@@ -16,7 +16,14 @@ def _no_slash(url: str) -> str:
     return url.rstrip("/")
 
 
+def _long(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value()) < 16:
+        raise ValueError("a key that signs needs at least 16 characters, best 40 random ones")
+    return key
+
+
 Url = Annotated[str, AfterValidator(_no_slash)]
+SigningKey = Annotated[SecretStr, AfterValidator(_long)]
 
 
 class Settings(BaseSettings):
@@ -37,11 +44,30 @@ class Settings(BaseSettings):
         default="http://127.0.0.1:8080",
         description="Where the receiver is reached from outside: customers' links, call-backs.",
     )
-    secret_key: SecretStr = Field(
+    secret_key: SigningKey = Field(
         default=SecretStr("not-a-secret-for-the-sandbox-only"),
         description="Signs the links in messages. Real providers demand one of your own.",
     )
+    secret_keys_retired: tuple[SigningKey, ...] = Field(
+        default=(),
+        description="Earlier secret keys, as a JSON list: links signed with them still work.",
+    )
     brand: str = Field(default="Segue Sample Shop")
+    languages: dict[str, str] = Field(
+        default={
+            "en": "English",
+            "de": "Deutsch",
+            "es": "Español",
+            "fr": "Français",
+            "it": "Italiano",
+            "nl": "Nederlands",
+            "pl": "Polski",
+            "pt": "Português",
+            "sv": "Svenska",
+            "ja": "日本語",
+        },
+        description="What customers may choose from, as a JSON object: code, and its own name.",
+    )
 
     call_hosts: frozenset[str] = Field(
         default=frozenset(),
@@ -93,4 +119,9 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "SEGUE_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise SegueError(f"{name}: {first['msg']}; it is set to {first['input']!r}") from error
+        secret = any(word in name for word in ("KEY", "TOKEN"))
+        shown = "" if secret else f"; it is set to {first['input']!r}"
+        what = first["msg"].removeprefix("Value error, ")
+        raise SegueError(f"{name}: {what}{shown}") from None
+    except SettingsError as error:
+        raise SegueError(f"SEGUE_*: {error}; write it as JSON") from None

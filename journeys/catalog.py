@@ -221,8 +221,10 @@ def _provided(journey: Journey, step: SendStep) -> _Provided:
     roots = {"profile", "brand", "links"}
     if isinstance(journey.entry, EventEntry):
         roots.add("event")
-    links = frozenset({"unsubscribe"} if step.kind == "marketing" else ())
-    return _Provided(frozenset(roots), links)
+    links = {"preferences"}
+    if step.kind == "marketing":
+        links.add("unsubscribe")
+    return _Provided(frozenset(roots), frozenset(links))
 
 
 def _unprovided(variable: str, provided: _Provided) -> str | None:
@@ -231,6 +233,6 @@ def _unprovided(variable: str, provided: _Provided) -> str | None:
         given = ", ".join(sorted(provided.roots))
         return f"nothing provides {root!r} here; templates may use {given}"
     if root == "links" and rest.split(".")[0] not in provided.links:
-        given = ", ".join(sorted(provided.links)) or "none"
+        given = ", ".join(sorted(provided.links))
         return f"there is no link of that name on this message; there are: {given}"
     return None
