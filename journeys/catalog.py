@@ -7,14 +7,15 @@ mistake is reported with the journey, the step and the way to mend it, before an
 import importlib.util
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from pydantic import ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 
+from channels.templates import TemplateError
 from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
@@ -24,6 +25,7 @@ from journeys.tables import journey_versions
 from profiles.conditions import Condition, everyone
 
 LIBRARY = Path(__file__).parent / "library"
+_CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 TEMPLATE_SUFFIXES = (".email.mjml", ".email.html", ".email.txt", ".sms.txt", ".push.txt")
 
 
@@ -34,6 +36,12 @@ class Segment:
     name: str
     description: str
     condition: Condition
+
+    def __post_init__(self) -> None:
+        try:
+            _CONDITION.validate_python(self.condition)
+        except ValidationError as error:
+            raise SegueError(f"segment {self.name!r}: {describe_errors(error)}") from error
 
 
 class _Provided(NamedTuple):
@@ -155,6 +163,8 @@ def _execute(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except ValidationError as error:
         raise SegueError(f"{_place(file, error)}: {describe_errors(error)}") from error
+    except SegueError as error:
+        raise SegueError(f"{_place(file, error)}: {error}") from error
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise SegueError(f"{_place(file, error)}: it can't be loaded: {what}") from error
@@ -207,7 +217,7 @@ def _check(
             for message in step.messages:
                 try:
                     template = version.template(message)
-                except ValueError as error:
+                except TemplateError as error:
                     raise wrong(f"step {name!r}", str(error)) from error
                 for variable in sorted(template.variables):
                     if mistake := _unprovided(variable, provided):

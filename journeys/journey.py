@@ -150,7 +150,7 @@ class Version:
         return hashlib.sha256(packed).hexdigest()[:12]
 
     def template(self, message: Message) -> Template:
-        """The compiled template of a message. Raises ValueError naming file, line and mend."""
+        """The compiled template of a message. Raises TemplateError naming file, line and mend."""
         return compile_template(message.channel, message.template, self.sources)
 
 

@@ -52,10 +52,16 @@ class _Step(_Part):
     def _named(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
         """A mistake names the step it is in."""
         try:
-            return build(given)
-        except ValidationError as error:
+            step = build(given)
+            step.check()
+        except ValueError as error:
             name = given.get("name") if isinstance(given, dict) else given
-            raise ValueError(f"step {name!r}: {describe_errors(error)}") from error
+            what = describe_errors(error) if isinstance(error, ValidationError) else error
+            raise ValueError(f"step {name!r}: {what}") from error
+        return step
+
+    def check(self) -> None:
+        """Raises ValueError where the step's parts do not go together."""
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
         """The nested ways on, each with the outcome that leads into it."""
@@ -116,8 +122,7 @@ class SendStep(_Step):
     unless: Evidence | None = None
     stop_on: Literal["opened", "clicked", "converted"] | None = None
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "SendStep":
+    def check(self) -> None:
         members = [message.member for message in self.messages]
         if len(set(members)) < len(members):
             raise ValueError("the same template stands twice in one send; remove one")
@@ -131,7 +136,6 @@ class SendStep(_Step):
                 "no provider reports the delivery of a push; "
                 'use unless="opened", which the app reports as push_opened'
             )
-        return self
 
 
 class WaitStep(_Step):
@@ -145,8 +149,7 @@ class WaitStep(_Step):
     yearly: bool = Field(default=False, description="the date's next anniversary: a birthday")
     before: Duration = Field(default=0, description="so long before that date")
 
-    @model_validator(mode="after")
-    def _one_way(self) -> "WaitStep":
+    def check(self) -> None:
         until_local = self.time is not None or self.days is not None
         ways = (self.duration is not None) + (until_local and self.date is None)
         ways += self.date is not None
@@ -157,7 +160,6 @@ class WaitStep(_Step):
             )
         if self.date is None and (self.before or self.yearly):
             raise ValueError("before and yearly belong to a wait until a date")
-        return self
 
 
 class WaitUntilStep(_Step):
@@ -192,12 +194,10 @@ class SplitStep(_Step):
     ways: tuple[Branch, ...] = Field(min_length=1)
     otherwise: tuple["Step", ...] = ()
 
-    @model_validator(mode="after")
-    def _distinct(self) -> "SplitStep":
+    def check(self) -> None:
         names = [way.name for way in self.ways]
         if len(set(names)) < len(names) or OTHERWISE in names:
             raise ValueError(f"branches need names of their own, not {names}")
-        return self
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
         for way in self.ways:
@@ -226,12 +226,10 @@ class ExperimentStep(_Step):
     arms: tuple[Arm, ...] = Field(min_length=1)
     holdout: Annotated[int, Field(ge=0, le=99)] = 0
 
-    @model_validator(mode="after")
-    def _distinct(self) -> "ExperimentStep":
+    def check(self) -> None:
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names) or HOLDOUT in names:
             raise ValueError(f"arms need names of their own, not {names}")
-        return self
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
         for arm in self.arms:
