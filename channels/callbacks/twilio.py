@@ -1,0 +1,185 @@
+"""Twilio's call-backs: what became of a text message, and what people text back.
+
+Signed with HMAC-SHA1 over the address and the form's fields, or over the address alone where that
+holds the hash of a JSON body. Facts from Twilio's pages "Webhooks security", "Twilio's request to
+your webhook", "Track outbound message status" and "Opt-out keywords", and from its own SDK.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qs, parse_qsl, urlparse
+
+import orjson
+from starlette.datastructures import ImmutableMultiDict
+from twilio.request_validator import RequestValidator, add_port, remove_port
+
+from channels.callback import Feedback, Hook, Kind, Posted, Refused, Unreadable, our_id
+from channels.providers.twilio import ERRORS
+from channels.sandbox.keys import twilio_token
+from config.settings import Settings
+
+SIGNATURE = "x-twilio-signature"
+# An empty answer: Twilio itself confirms a STOP, once, and we say nothing on top of it.
+SILENCE = b'<?xml version="1.0" encoding="UTF-8"?><Response></Response>'
+
+_STATUSES: Mapping[str, Kind] = {
+    "accepted": "sent",
+    "scheduled": "sent",
+    "queued": "sent",
+    "sending": "sent",
+    "sent": "sent",
+    "delivered": "delivered",
+    "read": "opened",  # RCS and WhatsApp only
+    "undelivered": "failed",
+    "failed": "failed",
+    "canceled": "failed",
+}
+STOP_WORDS = frozenset(
+    ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT")
+)
+START_WORDS = frozenset(("START", "YES", "UNSTOP"))
+
+
+def hooks(settings: Settings) -> list[Hook]:
+    """Status and inbound."""
+    tokens = _tokens(settings)
+
+    def status(posted: Posted) -> list[Feedback]:
+        return read_status(fields(tokens, posted), posted.url)
+
+    def inbound(posted: Posted) -> list[Feedback]:
+        return read_inbound(fields(tokens, posted))
+
+    return [
+        Hook("/hooks/twilio/status", "What became of a text message, from Twilio", status),
+        Hook(
+            "/hooks/twilio/inbound",
+            "What somebody texted to our number, from Twilio",
+            inbound,
+            SILENCE,
+            "text/xml",
+        ),
+    ]
+
+
+def _tokens(settings: Settings) -> list[str]:
+    configured = settings.twilio_auth_token.get_secret_value()
+    tokens = [configured] if configured else []
+    if settings.providers == "sandbox":
+        tokens.append(twilio_token(settings))
+    return tokens
+
+
+def fields(tokens: Sequence[str], posted: Posted) -> Mapping[str, str]:
+    """The fields of a request that is Twilio's. Raises Refused or Unreadable."""
+    if not tokens:
+        raise Refused("there is no key to check it with; set SEGUE_TWILIO_AUTH_TOKEN")
+    is_json = posted.headers.get("content-type", "").startswith("application/json")
+    if is_json:
+        form: ImmutableMultiDict[str, str] = ImmutableMultiDict()
+        if not _hash_matches(posted):
+            raise Refused("its body is not the one whose hash its address holds")
+    else:
+        # Blank fields are signed too, and so are those that nobody has heard of yet.
+        pairs = parse_qsl(posted.body.decode(errors="replace"), keep_blank_values=True)
+        form = ImmutableMultiDict(pairs)
+    signature = posted.headers.get(SIGNATURE)
+    if signature is None:
+        raise Refused("it is not signed")
+    if not any(_signed_with(token, signature, posted.url, form) for token in tokens):
+        raise Refused(
+            "its signature is wrong; is SEGUE_TWILIO_AUTH_TOKEN that of the account, and "
+            "SEGUE_PUBLIC_URL the address that Twilio knows?"
+        )
+    return _json_fields(posted.body) if is_json else form
+
+
+def _hash_matches(posted: Posted) -> bool:
+    [named, *_] = parse_qs(urlparse(posted.url).query).get("bodySHA256", [""])
+    actual = hashlib.sha256(posted.body).hexdigest()
+    return hmac.compare_digest(named.encode(), actual.encode())
+
+
+def _signed_with(token: str, signature: str, url: str, form: ImmutableMultiDict[str, str]) -> bool:
+    validator, address = RequestValidator(token), urlparse(url)
+    # Twilio signs the address now with its port, now without.
+    return any(
+        hmac.compare_digest(validator.compute_signature(one, form).encode(), signature.encode())
+        for one in (remove_port(address), add_port(address))
+    )
+
+
+def _json_fields(body: bytes) -> Mapping[str, str]:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable(f"it is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise Unreadable("it is no JSON object")
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def read_status(form: Mapping[str, str], url: str) -> list[Feedback]:
+    """What became of the message whose id of ours stands in the address; nothing of other kinds."""
+    status, sid = form.get("MessageStatus", "").lower(), _sid(form)
+    kind = _STATUSES.get(status)
+    if kind is None:
+        return []
+    [ours, *_] = parse_qs(urlparse(url).query).get("message_id", [""])
+    code = _clean(form, "ErrorCode")[:20] if kind == "failed" else ""
+    known = ERRORS.get(our_id(code) or 0)
+    return [
+        Feedback(
+            id=f"twilio {sid} {status}",
+            source=f"twilio {code if known else status}",
+            channel="sms",
+            kind=kind,
+            message_id=our_id(ours),
+            address=_clean(form, "To") or None,
+            provider_id=sid or None,
+            reason=_reason(status, code, known.words if known else "")
+            if kind == "failed"
+            else None,
+            suppress=known.suppress if known else None,
+            properties={"error_code": code} if code else {},
+        )
+    ]
+
+
+def _reason(status: str, code: str, words: str) -> str:
+    return f"twilio {' '.join(filter(None, (status, code)))}: {words}"[:300].rstrip(": ")
+
+
+def read_inbound(form: Mapping[str, str]) -> list[Feedback]:
+    """What somebody texted. With Advanced Opt-Out Twilio says itself what it took it for."""
+    text = _clean(form, "Body")
+    word = form.get("OptOutType", "").upper()
+    if word not in ("STOP", "START"):
+        word = text.strip(" \t\r\n.!\"'").upper()
+    kind: Kind = "replied"
+    if word in STOP_WORDS:
+        kind = "stopped"
+    elif word in START_WORDS:
+        kind = "started"
+    return [
+        Feedback(
+            id=f"twilio {_sid(form)}",
+            source=f"twilio {word}" if kind != "replied" else "twilio reply",
+            channel="sms",
+            kind=kind,
+            address=_clean(form, "From") or None,
+            properties={"text": text},
+        )
+    ]
+
+
+def _sid(form: Mapping[str, str]) -> str:
+    """Twilio's id of the message; where there is none, the same words are the same message."""
+    named = _clean(form, "MessageSid") or _clean(form, "SmsSid")
+    return named[:100] or hashlib.sha256(repr(sorted(form.items())).encode()).hexdigest()[:32]
+
+
+def _clean(form: Mapping[str, str], name: str) -> str:
+    # PostgreSQL keeps no NUL.
+    return form.get(name, "").replace("\0", "")

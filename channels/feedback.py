@@ -1,0 +1,299 @@
+"""What a provider's word does to our rows: message states, addresses, consent, events.
+
+A word is taken once (the event's `dedupe_key` is the provider's id of it) and may come late or out
+of order: a message only ever moves up `_RANK`, and consent goes by its own dates.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, Text, Update, and_, bindparam, case, func, or_, select, tuple_, update
+
+from channels.callback import Feedback, Kind
+from channels.recipient import WHOLE_CHANNEL
+from channels.tables import MessageState, messages
+from config.database import Tx
+from config.times import Instant
+from profiles.bulk import in_slices, lock_profiles
+from profiles.consent import ConsentChange, change_consent
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.tables import ADDRESS_KIND, consents, events, identifiers
+
+# What each says about the message. A mail server may take a mail and return it later, so a failure
+# ranks above a delivery.
+_RANK: tuple[MessageState, ...] = ("sending", "unknown", "sent", "delivered", "failed")
+_STATE: Mapping[Kind, MessageState] = {
+    "sent": "sent",
+    "delivered": "delivered",
+    "opened": "delivered",
+    "machine_opened": "delivered",
+    "clicked": "delivered",
+    "complained": "delivered",
+    "failed": "failed",
+    "bounced": "failed",
+}
+# A message that we took back after a first try may turn out to have gone all the same.
+_TAKEN_BACK: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
+# What a person answers by text names no message: it is taken for the last that they got.
+_BY_TEXT: Collection[Kind] = {"stopped", "started", "replied"}
+# True of the address or the person, whichever message it is about.
+_OF_THE_ADDRESS: Collection[Kind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
+
+
+class _Heard(NamedTuple):
+    """A word with the person and the message that it is about."""
+
+    said: Feedback
+    profile_id: int
+    message: Row[Any] | None
+    at: Instant
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.profile_id, self.said.id
+
+
+def apply(tx: Tx, feedback: Sequence[Feedback]) -> Counter[str]:
+    """Write what the providers say.
+
+    Returns
+    -------
+    Counts by event (`email_opened` ...). `known`: had come before. `ignored`: about messages or
+    people that are not ours.
+    """
+    heard = _resolve(tx, feedback)
+    lock_profiles(tx, {one.profile_id for one in heard})
+    new = _new(tx, heard)
+    record_events(tx, [_event(one) for one in new if one.said.kind != "sent"], worked=False)
+    _suppress(tx, new)
+    _change_consent(tx, new)
+    _move(tx, new)
+    counts = Counter(_name(one.said) for one in new)
+    counts["known"] = len(heard) - len(new)
+    counts["ignored"] = len(feedback) - len(heard)
+    return +counts
+
+
+# Whose and what -----------------------------------------------------------------------------------
+
+
+def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
+    """The words that are about somebody of ours.
+
+    Other systems may send through the same account and number their messages as they like: a
+    message is ours when it went to the person whose address the provider names.
+    """
+    rows = _messages(tx, {one.message_id for one in feedback if one.message_id is not None})
+    owners = _owners(tx, feedback)
+    texted = {owners[_address(one)] for one in feedback if one.kind in _BY_TEXT} - {None}
+    last = _last_texts(tx, texted)
+    heard = []
+    for one in feedback:
+        owner = owners[_address(one)]
+        row = None if one.message_id is None else rows.get(one.message_id)
+        if row is not None and (
+            row.channel == one.channel and (one.address is None or owner == row.profile_id)
+        ):
+            heard.append(_Heard(one, row.profile_id, row, _moment(tx, one, row)))
+        elif owner is not None and one.kind in _OF_THE_ADDRESS:
+            at = min(one.at or tx.now, tx.now)
+            row = last.get(owner) if one.kind in _BY_TEXT else None
+            heard.append(_Heard(one, owner, row, at))
+    return heard
+
+
+def _moment(tx: Tx, one: Feedback, row: Row[Any]) -> Instant:
+    """The provider's clock is not ours: it was after the hand-over, and is not in the future."""
+    handed_over: Instant = row.wanted_at if row.state in _TAKEN_BACK else row.send_at
+    return min(max(one.at or tx.now, handed_over), tx.now)
+
+
+def _address(one: Feedback) -> tuple[str, str | None]:
+    return ADDRESS_KIND[one.channel], one.address
+
+
+_COLUMNS = [
+    messages.c[name]
+    for name in (
+        *("id", "profile_id", "channel", "topic", "journey", "step"),
+        *("state", "send_at", "wanted_at"),
+    )
+]
+
+
+def _messages(tx: Tx, ids: Collection[int]) -> dict[int, Row[Any]]:
+    return {
+        row.id: row
+        for some in in_slices(sorted(ids))
+        for row in tx.conn.execute(select(*_COLUMNS).where(messages.c.id.in_(some)))
+    }
+
+
+def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None], int | None]:
+    """Whose the addresses are; None: nobody's that we know."""
+    c = identifiers.c
+    owners: dict[tuple[str, str | None], int | None] = dict.fromkeys(map(_address, feedback))
+    named = sorted((kind, address) for kind, address in owners if address is not None)
+    for some in in_slices(named, 500):
+        found = select(c.kind, c.value, c.profile_id).where(tuple_(c.kind, c.value).in_(some))
+        owners |= {(kind, value): owner for kind, value, owner in tx.conn.execute(found)}
+    return owners
+
+
+def _last_texts(tx: Tx, profile_ids: Collection[int | None]) -> dict[int, Row[Any]]:
+    """The last text message that each of these people was sent."""
+    sent = (
+        select(*_COLUMNS)
+        .where(
+            messages.c.profile_id.in_(profile_ids),
+            messages.c.channel == "sms",
+            messages.c.state.in_(("sending", "unknown", "sent", "delivered")),
+        )
+        .order_by(messages.c.send_at, messages.c.id)
+    )
+    return {row.profile_id: row for row in tx.conn.execute(sent)} if profile_ids else {}
+
+
+def _new(tx: Tx, heard: Sequence[_Heard]) -> list[_Heard]:
+    """Those that had not come before; what comes twice at once counts once."""
+    columns = events.c.profile_id, events.c.dedupe_key
+    known = {
+        (profile_id, dedupe_key)
+        for some in in_slices([one.key for one in heard], 500)
+        for profile_id, dedupe_key in tx.conn.execute(
+            select(*columns).where(tuple_(*columns).in_(some))
+        )
+    }
+    new = []
+    for one in heard:
+        if one.key not in known:
+            known.add(one.key)
+            new.append(one)
+    return new
+
+
+# What it does -------------------------------------------------------------------------------------
+
+
+def _name(said: Feedback) -> str:
+    return f"{said.channel}_{said.kind}"
+
+
+def _event(one: _Heard) -> NewEvent:
+    """What journeys see. The message's id is text, as it was on its way out."""
+    said, row = one.said, one.message
+    properties = dict(said.properties)
+    if said.reason is not None:
+        properties["reason"] = said.reason
+    if row is not None:
+        properties |= {"message_id": str(row.id), "journey": row.journey, "step": row.step}
+    return NewEvent(one.profile_id, _name(said), one.at, said.id, properties)
+
+
+def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
+    """Never again to this address. A complaint is the last word."""
+    found = [
+        {"of": ADDRESS_KIND[one.said.channel], "address": one.said.address, "to": one.said.suppress}
+        for one in new
+        if one.said.suppress not in (None, "opted_out") and one.said.address is not None
+    ]
+    c = identifiers.c
+    suppressing = update(identifiers).where(
+        c.kind == bindparam("of"), c.value == bindparam("address"), c.state != "complained"
+    )
+    if found:
+        tx.conn.execute(suppressing.values(state=bindparam("to")), found)
+
+
+def _change_consent(tx: Tx, new: Sequence[_Heard]) -> None:
+    """Consent given and taken back; journeys that ask for it look again."""
+    stops = _stops(tx, {one.profile_id for one in new if one.said.kind in _BY_TEXT})
+    by_source: dict[str, dict[tuple[int, str, str], ConsentChange]] = defaultdict(dict)
+    for one in sorted(new, key=lambda one: one.at):
+        if change := _consent(one, stops):
+            by_source[one.said.source][change.key] = change
+    changed = {
+        change.profile_id
+        for source, changes in by_source.items()
+        for change in change_consent(tx, list(changes.values()), source).applied
+    }
+    by = {one.profile_id: one for one in new}
+    told = [
+        NewEvent(person, PROFILE_CHANGED, tx.now, f"{by[person].said.id} changed consent", {})
+        for person in sorted(changed)
+    ]
+    record_events(tx, told, worked=False)
+
+
+def _stops(tx: Tx, profile_ids: Collection[int]) -> dict[int, Row[Any]]:
+    """What these people say about text messages as a whole."""
+    said = select(consents).where(
+        consents.c.profile_id.in_(profile_ids),
+        consents.c.channel == "sms",
+        consents.c.topic == WHOLE_CHANNEL,
+    )
+    return {row.profile_id: row for row in tx.conn.execute(said)} if profile_ids else {}
+
+
+def _consent(one: _Heard, stops: Mapping[int, Row[Any]]) -> ConsentChange | None:
+    """What a word says about consent, if anything."""
+    said, person = one.said, one.profile_id
+    if said.kind in ("stopped", "started"):
+        granted, standing = said.kind == "started", stops.get(person)
+        # A START gives back what a STOP took. It is no first consent: YES may answer anything.
+        if granted and (standing is None or standing.granted):
+            return None
+        # A text message carries no time: what comes later was said later, in the same second too.
+        at = one.at if standing is None else max(one.at, standing.changed_at + granted)
+        return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted, at)
+    if said.suppress == "opted_out":
+        return ConsentChange(person, said.channel, WHOLE_CHANNEL, False, one.at)  # noqa: FBT003
+    if said.kind in ("unsubscribed", "resubscribed"):
+        whole = said.whole_channel or one.message is None
+        topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic
+        granted = said.kind == "resubscribed"
+        return ConsentChange(person, said.channel, topic, granted, one.at)
+    return None
+
+
+def _move(tx: Tx, new: Sequence[_Heard]) -> None:
+    """Each message to the highest of the states reported, where that is above its own."""
+    highest: dict[int, tuple[int, _Heard]] = {}
+    for one in new:
+        if one.message is not None and one.said.kind in _STATE:
+            rank = _RANK.index(_STATE[one.said.kind])
+            if rank > highest.get(one.message.id, (0, one))[0]:
+                highest[one.message.id] = rank, one
+    for rank, state in enumerate(_RANK):
+        changes = [
+            {
+                "row": message_id,
+                "why": one.said.reason if state == "failed" else None,
+                "named": one.said.provider_id,
+                "at": one.at,
+            }
+            for message_id, (reached, one) in sorted(highest.items())
+            if reached == rank
+        ]
+        if changes:
+            tx.conn.execute(_moving_to(state), changes)
+
+
+def _moving_to(state: MessageState) -> Update:
+    c = messages.c
+    taken_back = and_(c.state.in_(_TAKEN_BACK), c.attempts > 0)
+    below = _RANK[: _RANK.index(state)]
+    return (
+        update(messages)
+        .where(c.id == bindparam("row"), or_(c.state.in_(below), taken_back))
+        .values(
+            state=state,
+            reason=bindparam("why"),
+            # Faster than our own record of the hand-over, perhaps.
+            provider_id=func.coalesce(c.provider_id, bindparam("named", type_=Text)),
+            send_at=case((taken_back, bindparam("at")), else_=c.send_at),
+            claimed_by=None,
+            not_after=None,
+        )
+    )
