@@ -27,6 +27,8 @@ from config.settings import Settings, load_settings
 from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.launching import launch, rehearse
+from flows.operations import commands
+from flows.output import AsJson, print_json
 from flows.worker import Worker
 from journeys.catalog import load_catalog
 from journeys.report import summarise
@@ -39,10 +41,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(commands)
 _out = Console()
 _err = Console(stderr=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Now = Annotated[
     str | None,
     typer.Option("--now", help="Act as if it were this moment (ISO 8601); sandbox only."),
@@ -130,7 +132,7 @@ def import_command(
             progress=lambda done, rows: bar.update(task, completed=done, total=rows),
         )
     if as_json:
-        _print_json(_import_json(report))
+        print_json(_import_json(report))
         return
     _out.print(
         f"{report.read} rows: {report.created} new, {report.updated} changed, "
@@ -176,7 +178,7 @@ def launch_command(
     else:
         result = launch(segue, journey, audience, people=limit, launch_id=launch_id)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         for name, value in result.items():
             if isinstance(value, dict):
@@ -233,7 +235,7 @@ def explain(
     with segue.db.transaction(write=False) as tx:
         history = history_of(tx, person)
     if as_json:
-        _print_json(history)
+        print_json(history)
         return
     for message in history:
         _out.print(
@@ -254,7 +256,7 @@ def report(journey: str, as_json: AsJson = False) -> None:
     with segue.db.transaction(write=False) as tx:
         summary = summarise(tx, journey)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "journey": journey,
                 "entered": summary.entered,
@@ -295,10 +297,6 @@ def _settings(now: str | None) -> Settings:
         return settings.model_copy(update={"now": parse_instant(now)})
     except ValueError as error:
         raise SegueError(f"--now: {error}") from error
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+"""The operator's commands: hold a journey, move people between versions, see what is wrong."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from channels.claiming import settle_lost
+from channels.resolving import Verdict, resolve, unknown_messages
+from config.database import Tx
+from config.times import format_duration, format_instant
+from flows.app import open_segue
+from flows.output import AsJson, print_json
+from journeys.control import pause, resume, stop
+from journeys.doctor import examine
+from journeys.migration import Passenger, migrate_people, plan_migration
+
+commands = typer.Typer()
+_out = Console()
+
+Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, only show it.")]
+
+
+@commands.command(name="pause")
+def pause_command(journey: str) -> None:
+    """Hold a journey: nothing of it is moved or sent until it is resumed."""
+    _hold(journey, pause, "paused")
+
+
+@commands.command(name="resume")
+def resume_command(journey: str) -> None:
+    """Let a paused or stopped journey run again; what is planned is looked at again first."""
+    _hold(journey, resume, "running")
+
+
+@commands.command(name="stop")
+def stop_command(journey: str) -> None:
+    """End everybody's way through a journey, cancel what is planned, let nobody in."""
+    _hold(journey, stop, "stopped")
+
+
+def _hold(journey: str, act: Callable[[Tx, str], object], state: str) -> None:
+    segue = open_segue()
+    segue.catalog.journey(journey)
+    with segue.db.transaction() as tx:
+        act(tx, journey)
+    _out.print(f"{journey} is {state}")
+
+
+@commands.command()
+def migrate(journey: str, apply: Apply = False, as_json: AsJson = False) -> None:
+    """Show, step by step, who would move to the journey's current version; --apply moves them."""
+    segue = open_segue()
+    act: Callable[..., list[Passenger]] = migrate_people if apply else plan_migration
+    with segue.db.transaction(write=apply) as tx:
+        plan = act(tx, segue.catalog, journey)
+    if as_json:
+        print_json({"applied": apply, "steps": [asdict(passenger) for passenger in plan]})
+        return
+    if not plan:
+        _out.print(f"everybody in {journey} is on the current version")
+        return
+    table = Table("version", "step", "people", "goes to", "why")
+    for one in plan:
+        table.add_row(one.version, one.step, str(one.people), one.to_step or "stays", one.why)
+    _out.print(table)
+    _out.print("moved" if apply else "nothing is moved yet; do it with --apply")
+
+
+@commands.command()
+def doctor(
+    mend: Annotated[bool, typer.Option("--mend", help="Mend what can be mended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong: people past due, messages left behind, claims without an owner."""
+    segue = open_segue()
+    with segue.db.transaction(write=mend) as tx:
+        if mend:
+            settle_lost(tx)
+        complaints = examine(tx)
+    if as_json:
+        print_json({"complaints": [asdict(complaint) for complaint in complaints]})
+    for complaint in () if as_json else complaints:
+        _out.print(
+            f"{complaint.what}: {complaint.number} ({complaint.where}), the oldest for "
+            f"{format_duration(complaint.for_seconds)}; {complaint.mend}",
+            soft_wrap=True,
+        )
+    if complaints:
+        raise typer.Exit(1)
+    if not as_json:
+        _out.print("all is well")
+
+
+@commands.command(name="resolve")
+def resolve_command(
+    verdict: Annotated[Verdict, typer.Argument(help="What became of them.")],
+    message: Annotated[
+        int | None, typer.Option(help="One message; all of them if left out.")
+    ] = None,
+    apply: Apply = False,
+) -> None:
+    """Settle messages of unknown fate that no provider's call-back settled."""
+    segue = open_segue()
+    with segue.db.transaction(write=apply) as tx:
+        found = unknown_messages(tx, message)
+        if apply:
+            resolve(tx, [message_id for message_id, _, _ in found], verdict)
+    for message_id, channel, send_at in found:
+        _out.print(f"message {message_id}: {channel}, handed over {format_instant(send_at)}")
+    done = f"settled as {verdict}" if apply else f"would be {verdict}; do it with --apply"
+    _out.print(f"{len(found)} messages {done}")
