@@ -44,6 +44,15 @@ class Launch(SQLModel, table=True):
     started_at: Instant = Field(sa_type=BigInteger)
 
 
+class SignedCall(SQLModel, table=True):
+    """A signed call that was taken: for as long as its signature is good it is not taken again."""
+
+    __tablename__: ClassVar[str] = "signed_call"
+
+    signature: str = Field(primary_key=True)
+    received_at: Instant = Field(sa_type=BigInteger, index=True)
+
+
 class Enrollment(SQLModel, table=True):
     """One profile's way through one journey version.
 
@@ -130,5 +139,6 @@ class Passage(SQLModel, table=True):
 journey_versions = table_of(JourneyVersion)
 journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
+signed_calls = table_of(SignedCall)
 enrollments = table_of(Enrollment)
 passages = table_of(Passage)

@@ -128,9 +128,25 @@ class Event(SQLModel, table=True):
     )
 
 
+class Merge(SQLModel, table=True):
+    """A profile that became part of another one, with all that it takes to undo it."""
+
+    __tablename__: ClassVar[str] = "merge"
+
+    from_id: int = Field(sa_type=BigInteger, primary_key=True, description="the profile that went")
+    into_id: int = Field(sa_type=BigInteger, index=True)
+    merged_at: Instant = Field(sa_type=BigInteger)
+    why: str = Field(description="the kind of call that said so: identify, alias ...")
+    moved: dict[str, Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False),
+        description="both profiles as they were, the keys of the rows that were moved",
+    )
+
+
 profiles = table_of(Profile)
 identifiers = table_of(Identifier)
 consents = table_of(Consent)
 consent_records = table_of(ConsentRecord)
 preferences = table_of(Preference)
 events = table_of(Event)
+merges = table_of(Merge)

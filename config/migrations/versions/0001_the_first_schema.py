@@ -182,6 +182,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "merge",
+        sa.Column("from_id", sa.BigInteger(), nullable=False),
+        sa.Column("into_id", sa.BigInteger(), nullable=False),
+        sa.Column("merged_at", sa.BigInteger(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.Column(
+            "moved",
+            sa.JSON(none_as_null=True).with_variant(
+                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
+            ),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("from_id"),
+    )
+    with op.batch_alter_table("merge", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_merge_into_id"), ["into_id"], unique=False)
+
+    op.create_table(
         "message",
         sa.Column(
             "id",
@@ -289,3 +307,14 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("profile", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_profile_country"), ["country"], unique=False)
+
+    op.create_table(
+        "signed_call",
+        sa.Column("signature", sa.String(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("signature"),
+    )
+    with op.batch_alter_table("signed_call", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_signed_call_received_at"), ["received_at"], unique=False
+        )
