@@ -1,6 +1,6 @@
 """From what people are known by to their profiles: found, created, brought up to date, in bulk."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,16 +30,22 @@ class UpsertReport:
     consent_overruled: int  # statements of consent that a later one or a standing no outweighed
 
 
-def upsert_people(tx: Tx, people: Sequence[Person], source: str) -> UpsertReport:
+def upsert_people(
+    tx: Tx, people: Sequence[Person], source: str, *, same: Iterable[Collection[Key]] = ()
+) -> UpsertReport:
     """Find or create each person's profile and bring it up to what is said; later rows win.
 
     The same people again change nothing. A person without any identifier, or whose identifiers
-    belong to two customers, is refused. `source` goes into the consent records.
+    belong to two customers, is refused. `source` goes into the consent records; `same` names
+    identifiers that are known to be one person's, whichever of the people they stand with.
 
     Once a transaction: on PostgreSQL it locks the profiles, and a second call's locks could
     meet another process's in the other order.
     """
     accounts = _accounts(tx, {key for person in people for key, _ in person.identifiers()})
+    for keys in same:
+        theirs = next((accounts[key] for key in keys if key in accounts), None)
+        accounts.update(dict.fromkeys(keys, theirs or _nobody_yet()))
     placed: list[_Account | None] = []
     refused: dict[int, str] = {}
     for index, person in enumerate(people):
@@ -150,13 +156,17 @@ def _account_of(person: Person, accounts: dict[Key, _Account]) -> _Account:
         raise ValueError(f"{_shown(one)} and {_shown(other)} belong to two different customers")
     for account, key in found.items():
         theirs = [value for kind, value in account.identifiers if kind == "user_id"]
-        if person.user_id is not None and theirs and person.user_id not in theirs:
+        if person.user_id is not None and theirs and ("user_id", person.user_id) not in accounts:
             raise ValueError(f"{_shown(key)} belongs to the customer with user_id {theirs[0]!r}")
-    account = next(iter(found), None) or _Account(
-        None, {"country": None, "timezone": None, "language": None, "attributes": {}}, {}
-    )
+    account = next(iter(found), None) or _nobody_yet()
     accounts.update(dict.fromkeys(keys, account))
     return account
+
+
+def _nobody_yet() -> _Account:
+    return _Account(
+        None, {"country": None, "timezone": None, "language": None, "attributes": {}}, {}
+    )
 
 
 def _shown(key: Key) -> str:
@@ -165,13 +175,15 @@ def _shown(key: Key) -> str:
 
 def _accounts(tx: Tx, keys: set[Key]) -> dict[Key, _Account]:
     """The profiles that any of these identifiers belongs to, locked, with all that they have."""
-    owners = _owners(tx, keys)
+    owners = owners_of(tx, keys)
     if len(owners) < len(keys) and tx.conn.dialect.name == "postgresql":
         # Somebody is new. One process at a time creates identities, and looks again first.
-        tx.conn.execute(select(func.pg_advisory_xact_lock(_IDENTITY_LOCK)))
-        owners = _owners(tx, keys)
+        owners = settled_owners_of(tx, keys)
     ids = sorted(set(owners.values()))
-    lock_profiles(tx, ids)
+    while len(lock_profiles(tx, ids)) < len(ids):
+        # Meanwhile one of them became part of another profile.
+        owners = owners_of(tx, keys)
+        ids = sorted(set(owners.values()))
     p, i = profiles.c, identifiers.c
     accounts: dict[int, _Account] = {}
     known: dict[int, dict[Key, dict[str, Any]]] = {}
@@ -186,7 +198,18 @@ def _accounts(tx: Tx, keys: set[Key]) -> dict[Key, _Account]:
     return {key: accounts[owner] for key, owner in owners.items()}
 
 
-def _owners(tx: Tx, keys: Iterable[Key]) -> dict[Key, int]:
+def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
+    """`owners_of`, and nobody else changes whose identifiers they are until this transaction ends.
+
+    To be called before profiles are locked.
+    """
+    if tx.conn.dialect.name == "postgresql":
+        tx.conn.execute(select(func.pg_advisory_xact_lock(_IDENTITY_LOCK)))
+    return owners_of(tx, keys)
+
+
+def owners_of(tx: Tx, keys: Iterable[Key]) -> dict[Key, int]:
+    """The profiles that have these identifiers, as far as there are any."""
     c = identifiers.c
     by_kind: dict[IdentifierKind, list[str]] = {}
     for kind, value in keys:

@@ -1,0 +1,249 @@
+"""Two profiles that turn out to be one person: all that the one has becomes the other's.
+
+What was moved is written down, so that it can be undone by hand. What journeys and channels keep
+of a person is moved by journeys/merging.py, which calls this.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Table, bindparam, case, delete, insert, select, update
+
+from config.database import Tx
+from profiles.bulk import in_slices
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.tables import (
+    consent_records,
+    consents,
+    events,
+    identifiers,
+    merges,
+    preferences,
+    profiles,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Merger:
+    """A profile that turned out to be another one's, and how it did."""
+
+    from_id: int
+    into_id: int
+    why: str
+
+
+def survivors(tx: Tx, profile_ids: Collection[int]) -> dict[int, int]:
+    """For those of the profiles that became part of another one: which it is now."""
+    found: dict[int, int] = {}
+    at = {profile_id: profile_id for profile_id in profile_ids}
+    while at:
+        became: dict[int, int] = {}
+        for some in in_slices(sorted(set(at.values()))):
+            rows = select(merges.c.from_id, merges.c.into_id).where(merges.c.from_id.in_(some))
+            became |= {row.from_id: row.into_id for row in tx.conn.execute(rows)}
+        at = {profile_id: became[now] for profile_id, now in at.items() if now in became}
+        found |= at
+    return found
+
+
+def rounds(mergers: Sequence[Merger]) -> Iterator[list[Merger]]:
+    """In groups in which no profile takes in two, so that bulk statements see no chains."""
+    left = list(mergers)
+    while left:
+        now = list({merger.into_id: merger for merger in reversed(left)}.values())
+        yield now
+        left = [merger for merger in left if merger not in now]
+
+
+def lock_events(tx: Tx, profile_ids: Collection[int]) -> None:
+    """Hold what these profiles did: journeys lock events before anything else, so must we."""
+    for some in in_slices(sorted(profile_ids)):
+        held = select(events.c.id).where(events.c.profile_id.in_(some)).order_by(events.c.id)
+        tx.conn.execute(held.with_for_update())
+
+
+def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[Any]]:
+    """Let the rows of a table be the other profile's; gives their keys, by the profile they left.
+
+    The key of a row is its `id`, or else its primary key.
+    """
+    keys = [table.c.id] if "id" in table.c else list(table.primary_key)
+    moved: dict[int, list[Any]] = {merger.from_id: [] for merger in mergers}
+    rows = select(table.c.profile_id.label("whose"), *keys).where(table.c.profile_id.in_(moved))
+    for whose, *key in tx.conn.execute(rows):
+        moved[whose].append(key[0] if len(key) == 1 else key)
+    tx.conn.execute(
+        update(table)
+        .where(table.c.profile_id == bindparam("from_id"))
+        .values(profile_id=bindparam("into_id")),
+        [{"from_id": merger.from_id, "into_id": merger.into_id} for merger in mergers],
+    )
+    return moved
+
+
+def merge_profiles(
+    tx: Tx, mergers: Sequence[Merger], moved: Mapping[int, Mapping[str, Any]]
+) -> dict[int, int]:
+    """Merge what profiles keep of a person; the profiles and their events are locked.
+
+    Parameters
+    ----------
+    mergers: one round of `rounds`.
+    moved: what others have moved already, by the profile it left; kept beside our own.
+
+    Returns
+    -------
+    Events that both had, and that were therefore dropped: their ids, each with that of its twin.
+    """
+    notes: dict[int, dict[str, Any]] = {
+        merger.from_id: dict(moved.get(merger.from_id, {})) for merger in mergers
+    }
+    twins = _drop_twins(tx, mergers, notes)
+    for name, table in (
+        ("events", events),
+        ("identifiers", identifiers),
+        ("consent_records", consent_records),
+    ):
+        for from_id, keys in repoint(tx, table, mergers).items():
+            notes[from_id][name] = keys
+    _merge_consents(tx, mergers, notes)
+    _merge_preferences(tx, mergers, notes)
+    _merge_rows(tx, mergers, notes)
+    tx.conn.execute(
+        insert(merges),
+        [
+            {
+                "from_id": merger.from_id,
+                "into_id": merger.into_id,
+                "merged_at": tx.now,
+                "why": merger.why,
+                "moved": notes[merger.from_id],
+            }
+            for merger in mergers
+        ],
+    )
+    changed = [
+        NewEvent(merger.into_id, PROFILE_CHANGED, tx.now, f"merge of {merger.from_id}", {})
+        for merger in mergers
+    ]
+    record_events(tx, changed, worked=False)
+    return twins
+
+
+def _drop_twins(
+    tx: Tx, mergers: Sequence[Merger], notes: Mapping[int, dict[str, Any]]
+) -> dict[int, int]:
+    """An event that both have is one event."""
+    twin = events.alias("twin")
+    into = case({m.from_id: m.into_id for m in mergers}, value=events.c.profile_id)
+    found = (
+        select(events, twin.c.id.label("twin_id"))
+        .join(twin, (twin.c.profile_id == into) & (twin.c.dedupe_key == events.c.dedupe_key))
+        .where(events.c.profile_id.in_([merger.from_id for merger in mergers]))
+    )
+    twins: dict[int, int] = {}
+    for row in tx.conn.execute(found).mappings():
+        event = dict(row)
+        twins[row["id"]] = event.pop("twin_id")
+        notes[row["profile_id"]].setdefault("events_dropped", []).append(event)
+    for some in in_slices(sorted(twins)):
+        tx.conn.execute(delete(events).where(events.c.id.in_(some)))
+    return twins
+
+
+def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Mapping[int, dict[str, Any]]) -> None:
+    """A no outweighs a yes, whenever it was said: two profiles may be joined in error, and nobody
+    who said no shall hear from us for that. Of two that say the same the later one holds."""
+    said = _rows_of(tx, consents, mergers)
+    moving: list[dict[str, Any]] = []
+    turned: list[dict[str, Any]] = []
+    for merger in mergers:
+        theirs, ours = said[merger.from_id], said[merger.into_id]
+        notes[merger.from_id] |= {"consents": theirs, "consents_before": ours}
+        here = {(row["channel"], row["topic"]): row for row in ours}
+        for row in theirs:
+            rival = here.get((row["channel"], row["topic"]))
+            if rival is None or _outweighs(row, rival):
+                moving.append({**row, "profile_id": merger.into_id})
+                if rival is not None and rival["granted"] != row["granted"]:
+                    turned.append(moving[-1])
+    _delete(tx, consents, [row for merger in mergers for row in said[merger.from_id]])
+    _delete(tx, consents, moving)
+    if moving:
+        tx.conn.execute(insert(consents), moving)
+    if turned:
+        tx.conn.execute(
+            insert(consent_records),
+            [
+                {
+                    **{name: row[name] for name in ("profile_id", "channel", "topic", "granted")},
+                    "occurred_at": row["changed_at"],
+                    "recorded_at": tx.now,
+                    "source": "two profiles became one: the no holds",
+                }
+                for row in turned
+            ],
+        )
+
+
+def _outweighs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if one["granted"] != other["granted"]:
+        return not one["granted"]
+    return bool(one["changed_at"] > other["changed_at"])
+
+
+def _merge_preferences(
+    tx: Tx, mergers: Sequence[Merger], notes: Mapping[int, dict[str, Any]]
+) -> None:
+    """What was chosen last holds, as a whole."""
+    chosen = _rows_of(tx, preferences, mergers)
+    moving: list[dict[str, Any]] = []
+    for merger in mergers:
+        theirs, ours = chosen[merger.from_id], chosen[merger.into_id]
+        notes[merger.from_id] |= {"preferences": theirs, "preferences_before": ours}
+        if theirs and (not ours or theirs[0]["changed_at"] > ours[0]["changed_at"]):
+            moving.append({**theirs[0], "profile_id": merger.into_id})
+    _delete(tx, preferences, [row for merger in mergers for row in chosen[merger.from_id]])
+    _delete(tx, preferences, moving)
+    if moving:
+        tx.conn.execute(insert(preferences), moving)
+
+
+def _merge_rows(tx: Tx, mergers: Sequence[Merger], notes: Mapping[int, dict[str, Any]]) -> None:
+    """What the profile that stays knows already counts for more."""
+    known = _rows_of(tx, profiles, mergers)
+    changed: list[dict[str, Any]] = []
+    for merger in mergers:
+        [theirs], [ours] = known[merger.from_id], known[merger.into_id]
+        notes[merger.from_id] |= {"profile": theirs, "profile_before": ours}
+        kept = {
+            name: theirs[name] if ours[name] is None else ours[name]
+            for name in ("timezone", "country", "language")
+        }
+        kept["attributes"] = {**theirs["attributes"], **ours["attributes"]}
+        kept["created_at"] = min(theirs["created_at"], ours["created_at"])
+        changed.append({**kept, "updated_at": tx.now, "whose": merger.into_id})
+    tx.conn.execute(update(profiles).where(profiles.c.id == bindparam("whose")), changed)
+    _delete(tx, profiles, [row for merger in mergers for row in known[merger.from_id]])
+
+
+def _rows_of(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[dict[str, Any]]]:
+    """The rows that the profiles have in a table, by profile."""
+    whose = table.c.id if table is profiles else table.c.profile_id
+    ids = [one for merger in mergers for one in (merger.from_id, merger.into_id)]
+    found: dict[int, list[dict[str, Any]]] = {profile_id: [] for profile_id in ids}
+    for some in in_slices(ids):
+        for row in tx.conn.execute(select(table).where(whose.in_(some))).mappings():
+            found[row[whose.name]].append(dict(row))
+    return found
+
+
+def _delete(tx: Tx, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the rows that have these rows' primary keys, as far as there are any."""
+    if rows:
+        keys = [column.name for column in table.primary_key]
+        tx.conn.execute(
+            delete(table).where(*(table.c[name] == bindparam(f"of_{name}") for name in keys)),
+            [{f"of_{name}": row[name] for name in keys} for row in rows],
+        )
