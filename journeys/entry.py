@@ -140,4 +140,9 @@ def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None)
     ).where(~exists().where(same, barred))
     dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(enrollments).from_select(list(_COLUMNS), rows)
-    return tx.conn.execute(statement.on_conflict_do_nothing()).rowcount
+    entered = tx.conn.execute(
+        statement.on_conflict_do_nothing(),
+        # else SQLAlchemy forgets it after an INSERT on PostgreSQL
+        execution_options={"preserve_rowcount": True},
+    )
+    return entered.rowcount
