@@ -1,0 +1,16 @@
+"""What Prefect calls a journey's parts; known without loading Prefect, which takes seconds."""
+
+
+def deployment_name(journey: str) -> str:
+    """A journey's one deployment in Prefect's API: both parts are the journey's name."""
+    return f"{journey}/{journey}"
+
+
+def entrypoint(journey: str) -> str:
+    """Where Python finds a journey's flow: flows.library.cart_recovery."""
+    return f"flows.library.{attribute(journey)}"
+
+
+def attribute(journey: str) -> str:
+    """A journey's flow in flows/library.py: cart-recovery -> cart_recovery."""
+    return journey.replace("-", "_")

@@ -1,0 +1,223 @@
+"""The processes of Segue on one machine: started, watched and stopped together.
+
+Each has a process group of its own, so that Ctrl-C in the terminal reaches only us and we stop them
+in order: first what talks to Prefect's server, then the server, for without it a runner that stops
+hangs for a minute.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from config.errors import SegueError
+from config.settings import Settings
+from config.times import format_instant
+from flows.prefect_api import PrefectAPI
+
+# From the word "stop" on, in seconds: what talks to the server has this long, and everything this.
+_CLIENTS_STOP = 2.0
+_ALL_STOP = 3.8
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NOTHING = 0  # the signal that only asks whether somebody is there
+_TAIL = 15  # lines of a log that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def signal(self, wanted: int) -> bool:
+        """To it and to all that it started; whether anybody was there."""
+        self.process.poll()
+        try:
+            os.killpg(self.process.pid, wanted)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def stop(self, deadline: float) -> None:
+        """Wait for all of them to end, and kill those that have not by then."""
+        while self.signal(_NOTHING) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
+
+
+class Stack:
+    """A context manager: at its end everything is stopped, within five seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.prefect = PrefectAPI(settings)
+        self._logs = settings.data_dir / "logs"
+        self._clients: list[_Child] = []
+        self._servers: list[_Child] = []
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Impatient Ctrl-C must not leave half of them behind.
+        before = {one: signal.signal(one, signal.SIG_IGN) for one in _STOP_SIGNALS}
+        started = time.monotonic()
+        _stop(self._clients, started + _CLIENTS_STOP)
+        _stop(self._servers, started + _ALL_STOP)
+        self.prefect.close()
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    # Starting -----------------------------------------------------------------------------------
+
+    def start_servers(self) -> None:
+        """Prefect's server with its UI, and the sandbox providers with their inbox."""
+        prefect = self._start(
+            "the Prefect server",
+            "uvicorn",
+            "--factory",
+            "prefect.server.api.server:create_app",
+            f"--host={self.settings.host}",
+            f"--port={self.settings.prefect_port}",
+            "--log-level=warning",
+            "--timeout-graceful-shutdown=1",
+        )
+        self._servers = [prefect, self._start("the sandbox", "channels.sandbox")]
+
+    def wait_for_servers(self) -> None:
+        """Return when both answer."""
+        self.wait_until(self.prefect.is_well, "starting Prefect")
+        self.wait_until(self._sandbox_is_well, "starting the sandbox")
+        # Whoever ran them is gone, for we hold the data.
+        self.prefect.end_lost_runs()
+
+    def start_worker(self) -> None:
+        """The worker that moves people and sends in real time."""
+        self._clients.append(self._start("the worker", "flows.cli", "work"))
+
+    def start_runner(self, journeys: Iterable[str]) -> None:
+        """What runs the journeys that are started in Prefect; returns when all are deployed."""
+        self._clients.append(self._start("the runner", "flows.deployments"))
+        for journey in journeys:
+            self.wait_until(partial(self.prefect.is_served, journey), f"deploying {journey}")
+
+    def _start(self, name: str, module: str, *arguments: str) -> _Child:
+        log = self._logs / f"{name.removeprefix('the ').replace(' ', '-').lower()}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "flows.child", module, *arguments],
+                env=environment(self.settings),
+                stdin=subprocess.PIPE,  # see flows/child.py
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return _Child(name, process, log)
+
+    # Watching -----------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise SegueError when one of them has died, with the end of its log."""
+        for child in self._clients + self._servers:
+            status = child.process.poll()
+            if status is not None:
+                how = f"signal {-status}" if status < 0 else f"exit status {status}"
+                raise SegueError(f"{child.name} has stopped ({how}).\n{_tail(child.log)}")
+
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 90) -> None:
+        """Wait for something, while nothing dies. Raises SegueError when it takes too long."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if ready():
+                    return
+            self.check()
+            if time.monotonic() > deadline:
+                raise SegueError(f"{what} took more than {seconds:.0f} s; see {self._logs}")
+            time.sleep(0.2)
+
+    def _sandbox_is_well(self) -> bool:
+        return httpx.get(f"{self.settings.sandbox_url}/stats", trust_env=False).is_success
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the processes find in their environment: our settings, and a Prefect of our own."""
+    host = settings.host
+    given = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    ours = {
+        "SEGUE_DATA_DIR": str(settings.data_dir),
+        "SEGUE_DATABASE_URL": settings.database_url,
+        "SEGUE_PROVIDERS": settings.providers,
+        "SEGUE_HOST": host,
+        "SEGUE_PREFECT_PORT": str(settings.prefect_port),
+        "SEGUE_SANDBOX_PORT": str(settings.sandbox_port),
+        "SEGUE_RECEIVER_PORT": str(settings.receiver_port),
+        "PREFECT_HOME": str(settings.data_dir / "prefect"),
+        "PREFECT_API_URL": f"{settings.prefect_url}/api",
+        "PREFECT_SERVER_API_HOST": host,
+        "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
+            f"sqlite+aiosqlite:///{settings.data_dir / 'prefect' / 'prefect.db'}"
+        ),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        # Runs that nobody looks at any more make room after 90 days.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "DO_NOT_TRACK": "1",
+        # Everything is on this machine, whatever proxy the environment names.
+        "NO_PROXY": ",".join(filter(None, [host, given.get("NO_PROXY")])),
+        "no_proxy": ",".join(filter(None, [host, given.get("no_proxy")])),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if settings.now is not None:
+        ours["SEGUE_NOW"] = format_instant(settings.now)
+    return given | ours
+
+
+def check_port(settings: Settings, field: str, what: str) -> None:
+    """Raise SegueError when the port named by a setting is taken."""
+    port = getattr(settings, field)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, port))
+        except OSError as error:
+            variable = f"SEGUE_{field.upper()}"
+            raise SegueError(
+                f"{what} can't have port {port} ({error.strerror}): perhaps another `segue up` or "
+                f"another Prefect server has it. Stop that, or choose another port: "
+                f"{variable}={port + 1}"
+            ) from error
+
+
+def _stop(children: list[_Child], deadline: float) -> None:
+    for child in children:
+        child.signal(signal.SIGTERM)
+    for child in children:
+        child.stop(deadline)
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join([f"The end of {log}:", *(f"  {line}" for line in lines[-_TAIL:])])
