@@ -140,6 +140,8 @@ def import_command(
     )
     if report.refused_file:
         _out.print(f"The refused rows, with reasons: {report.refused_file}")
+    if report.consent_overruled:
+        _out.print(f"{report.consent_overruled} statements of consent were outweighed by others")
     for spelling, number in report.unknown_countries.most_common():
         _out.print(f"Not a country: {spelling!r} ({number} rows); their phone or the brand decides")
     for spelling, number in report.invalid_zones.most_common():
@@ -156,6 +158,7 @@ def _import_json(report: ImportReport) -> dict[str, Any]:
         "refused_file": str(report.refused_file) if report.refused_file else None,
         "unknown_countries": dict(report.unknown_countries),
         "invalid_zones": dict(report.invalid_zones),
+        "consent_overruled": report.consent_overruled,
     }
 
 
