@@ -4,7 +4,7 @@ Every change of consent goes through here, whatever brought it: an import, a pre
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Row, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,6 +13,7 @@ from config.database import Tx
 from config.policy import Channel
 from config.times import Instant
 from profiles.bulk import in_slices, lock_profiles
+from profiles.merging import survivors
 from profiles.tables import consent_records, consents
 
 _Key = tuple[int, str, str]  # profile, channel, topic
@@ -58,9 +59,10 @@ def change_consent(tx: Tx, changes: Sequence[ConsentChange], source: str) -> Con
     """Write what really changes, each change with its record. Locks the profiles.
 
     An older statement never overrules a later one; of two from the same second the no holds.
-    `changes` has each (profile, channel, topic) at most once.
+    `changes` has each (profile, channel, topic) at most once. What is said of a profile that became
+    part of another one is said of that one: a link in an old mail must still stop the mail.
     """
-    lock_profiles(tx, {change.profile_id for change in changes})
+    changes = _of_survivors(tx, changes)
     now_valid = _now_valid(tx, {change.profile_id for change in changes})
     differing = [
         change
@@ -89,6 +91,22 @@ def change_consent(tx: Tx, changes: Sequence[ConsentChange], source: str) -> Con
     if applied:
         _write(tx, applied, source)
     return ConsentOutcome(applied, [change for change in differing if not holds(change)])
+
+
+def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentChange]:
+    """The changes as those of the profiles that there are now, which are locked."""
+    whose = {change.profile_id for change in changes}
+    lock_profiles(tx, whose)
+    became = survivors(tx, whose)
+    if not became:
+        return changes
+    lock_profiles(tx, set(became.values()))
+    now_theirs: dict[_Key, ConsentChange] = {}
+    for one in changes:
+        change = replace(one, profile_id=became.get(one.profile_id, one.profile_id))
+        if change.key not in now_theirs or not change.granted:
+            now_theirs[change.key] = change
+    return list(now_theirs.values())
 
 
 def _now_valid(tx: Tx, profile_ids: Iterable[int]) -> dict[_Key, Row[tuple[object, ...]]]:

@@ -31,7 +31,7 @@ class UpsertReport:
 
 
 def upsert_people(
-    tx: Tx, people: Sequence[Person], source: str, *, same: Iterable[Collection[Key]] = ()
+    tx: Tx, people: Sequence[Person], source: str, *, same: Collection[Collection[Key]] = ()
 ) -> UpsertReport:
     """Find or create each person's profile and bring it up to what is said; later rows win.
 
@@ -42,7 +42,8 @@ def upsert_people(
     Once a transaction: on PostgreSQL it locks the profiles, and a second call's locks could
     meet another process's in the other order.
     """
-    accounts = _accounts(tx, {key for person in people for key, _ in person.identifiers()})
+    named = {key for person in people for key, _ in person.identifiers()}
+    accounts = _accounts(tx, named.union(*same))
     for keys in same:
         theirs = next((accounts[key] for key in keys if key in accounts), None)
         accounts.update(dict.fromkeys(keys, theirs or _nobody_yet()))

@@ -36,6 +36,8 @@ class Profile(SQLModel, table=True):
     """One customer."""
 
     __tablename__: ClassVar[str] = "profile"
+    # The number of a profile that is gone stands in links and in `merge`: nobody else may get it.
+    __table_args__: ClassVar[dict[str, Any]] = {"sqlite_autoincrement": True}
 
     id: int = Field(sa_column=id_column())
     timezone: str | None = Field(default=None, description="IANA name as given, perhaps invalid")

@@ -1,0 +1,100 @@
+"""Two profiles that turn out to be one person: in every journey, too.
+
+Locks as everybody does: events, enrollments, profiles in the order of their ids, messages.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Row, bindparam, select, update
+
+from channels.tables import messages
+from config.database import Tx
+from journeys.engine import end
+from journeys.tables import enrollments, passages
+from profiles.bulk import in_slices, lock_profiles
+from profiles.merging import Merger, lock_events, merge_profiles, repoint, rounds
+
+MERGED = "merged"
+
+
+def merge(tx: Tx, mergers: Sequence[Merger], *, also_lock: Collection[int] = ()) -> None:
+    """Let the profiles, with their events, enrollments and messages, become part of others.
+
+    Of two enrollments in the same journey with the same key, both under way, the later one ends,
+    and what it had planned is cancelled. Caps, conditions and re-entry rules see one person from
+    now on.
+
+    Parameters
+    ----------
+    mergers: no profile both goes and takes in another.
+    also_lock: profiles that the caller will lock afterwards: they too must be locked in order.
+    """
+    concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
+    lock_events(tx, {merger.from_id for merger in mergers})
+    _enrollments(tx, concerned, lock=True)
+    lock_profiles(tx, {*concerned, *also_lock})
+    for some in rounds(mergers):
+        moved = _merge_enrollments(tx, some)
+        twins = merge_profiles(tx, some, moved)
+        if twins:
+            tx.conn.execute(
+                update(enrollments)
+                .where(enrollments.c.entry_event_id == bindparam("dropped"))
+                .values(entry_event_id=bindparam("twin")),
+                [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()],
+            )
+
+
+def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str, Any]]:
+    """One round; says what was moved, by the profile it left."""
+    concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
+    by_profile: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in _enrollments(tx, concerned):
+        by_profile[row.profile_id].append(row)
+    ending: list[int] = []
+    launched: list[int] = []
+    moved: dict[int, dict[str, Any]] = {}
+    for merger in mergers:
+        theirs, ours = by_profile[merger.from_id], by_profile[merger.into_id]
+        both = _later_of_two(theirs, ours)
+        # Once a launch: the one that moves keeps its launch only in the record of the merger.
+        in_launch = {(row.journey, row.launch_id) for row in ours if row.launch_id is not None}
+        again = [row for row in theirs if (row.journey, row.launch_id) in in_launch]
+        ending += both
+        launched += [row.id for row in again]
+        moved[merger.from_id] = {
+            "ended": both,
+            "launches": [(row.id, row.launch_id) for row in again],
+        }
+    if ending:
+        end(tx, ending, MERGED)
+    if launched:
+        without = update(enrollments).where(enrollments.c.id.in_(launched))
+        tx.conn.execute(without.values(launch_id=None))
+    for name, table in (("enrollments", enrollments), ("messages", messages)):
+        for from_id, ids in repoint(tx, table, mergers).items():
+            moved[from_id][name] = ids
+    repoint(tx, passages, mergers)
+    return moved
+
+
+def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[Row[Any]]:
+    found: list[Row[Any]] = []
+    for some in in_slices(sorted(profile_ids)):
+        rows = select(enrollments).where(enrollments.c.profile_id.in_(some))
+        rows = rows.order_by(enrollments.c.id)
+        found += tx.conn.execute(rows.with_for_update() if lock else rows)
+    return found
+
+
+def _later_of_two(theirs: Sequence[Row[Any]], ours: Sequence[Row[Any]]) -> list[int]:
+    """Where both are in the same journey with the same key now: the one that entered later."""
+    current = {(row.journey, row.entry_key): row for row in ours if row.ended_at is None}
+    later = []
+    for row in theirs:
+        rival = current.get((row.journey, row.entry_key))
+        if rival is not None and row.ended_at is None:
+            later.append(max(row, rival, key=lambda one: (one.entered_at, one.id)).id)
+    return later
