@@ -69,6 +69,20 @@ class Settings(BaseSettings):
         description="What customers may choose from, as a JSON object: code, and its own name.",
     )
 
+    write_key: SigningKey = Field(
+        default=SecretStr("write-key-for-the-sandbox-only"),
+        description="What Segment's clients sign in with. Real providers demand one of your own.",
+    )
+    hook_secret: SigningKey = Field(
+        default=SecretStr("hook-secret-for-the-sandbox-only"),
+        description="Signs calls that start journeys. Real providers demand one of your own.",
+    )
+    backlog_limit: int = Field(
+        default=50_000,
+        ge=1,
+        description="Above so many events that journeys have not worked yet senders are slowed.",
+    )
+
     call_hosts: frozenset[str] = Field(
         default=frozenset(),
         description="Hosts in our own network that Call steps may reach, as a JSON list.",
@@ -119,7 +133,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "SEGUE_" + "_".join(str(part) for part in first["loc"]).upper()
-        secret = any(word in name for word in ("KEY", "TOKEN"))
+        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET"))
         shown = "" if secret else f"; it is set to {first['input']!r}"
         what = first["msg"].removeprefix("Value error, ")
         raise SegueError(f"{name}: {what}{shown}") from None
