@@ -39,6 +39,23 @@ def lease(tx: Tx, people: Sequence[Standing]) -> None:
     )
 
 
+def still_leased(tx: Tx, step: CallStep, people: Sequence[Standing]) -> list[Standing]:
+    """Those who stand where they stood. A process that slept through its lease comes too late."""
+    found = (
+        select(enrollments.c.id, enrollments.c.attempts)
+        .where(
+            enrollments.c.id.in_([person.enrollment_id for person in people]),
+            enrollments.c.step == step.name,
+            enrollments.c.ended_at.is_(None),
+        )
+        .with_for_update()
+    )
+    attempts = {row.id: row.attempts for row in tx.conn.execute(found)}
+    return [
+        person for person in people if attempts.get(person.enrollment_id) == person.attempts + 1
+    ]
+
+
 def payloads_of(
     tx: Tx, journey: str, step: str, people: Sequence[Standing]
 ) -> dict[int, dict[str, Any]]:

@@ -6,14 +6,14 @@ mistake is reported with the journey, the step and the way to mend it, before an
 
 import importlib.util
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import select
+from sqlalchemy import Select, select, tuple_
 
 from channels.templates import TemplateError
 from config.database import Tx, insert_ignoring_conflicts
@@ -93,7 +93,17 @@ class Catalog:
                 for name, version in sorted(self.current.items())
             ],
         )
-        for row in tx.conn.execute(select(journey_versions)):
+        self._load(tx, select(journey_versions))
+
+    def learn(self, tx: Tx, wanted: Iterable[tuple[str, str]]) -> None:
+        """Load those of the versions (journey, digest) that another process has brought since."""
+        missing = [key for key in wanted if key not in self._known]
+        if missing:
+            key = tuple_(journey_versions.c.journey, journey_versions.c.version)
+            self._load(tx, select(journey_versions).where(key.in_(missing)))
+
+    def _load(self, tx: Tx, kept: Select[Any]) -> None:
+        for row in tx.conn.execute(kept):
             key = (row.journey, row.version)
             if key not in self._known:
                 self._known[key] = Version.from_definition(row.definition, row.version)

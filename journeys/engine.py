@@ -7,7 +7,7 @@ processes can work the same journey.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,9 +28,10 @@ from sqlalchemy import (
 from channels.decide import Planner
 from channels.tables import messages
 from config.database import Database, Tx, insert_ignoring_conflicts
+from config.errors import SegueError
 from config.times import Instant
 from journeys import moves
-from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all
+from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all, still_leased
 from journeys.catalog import Catalog
 from journeys.control import held
 from journeys.entry import audience_after, audience_size, enter_people
@@ -96,10 +97,11 @@ class Engine:
     ) -> Version:
         """Write down a launch, once; a launch that is there already goes on with its version.
 
-        Raises SegueError for a journey or an audience that does not exist.
+        Raises SegueError for a journey or an audience that does not exist, and for an id that is
+        another launch's.
         """
         version = self.catalog.journey(journey)
-        self.catalog.segment(audience)
+        self.catalog.segment(audience)  # there is one
         with self.db.transaction() as tx:
             row = {
                 "id": launch_id,
@@ -110,10 +112,14 @@ class Engine:
                 "started_at": tx.now,
             }
             insert_ignoring_conflicts(tx.conn, launches, [row])
-            digest = tx.conn.execute(
-                select(launches.c.version).where(launches.c.id == launch_id)
-            ).scalar_one()
-        return self.catalog.version(journey, digest)
+            found = tx.conn.execute(select(launches).where(launches.c.id == launch_id)).one()
+            if (found.journey, found.audience) != (journey, audience):
+                raise SegueError(
+                    f"{launch_id!r} is a launch of the journey {found.journey} for "
+                    f"{found.audience}; give this one another id"
+                )
+            self.catalog.learn(tx, [(journey, found.version)])
+        return self.catalog.version(journey, found.version)
 
     def enter(
         self, version: Version, audience: str, launch_id: str | None, people: int | None = None
@@ -207,24 +213,26 @@ class Engine:
             return None
         lock_profiles(tx, {person.profile_id for person in people})
         report = StepReport()
-        exiting = self._exiting(tx, version, people)
-        if exiting:
-            end(tx, exiting, EXITED)
-            report.exited = len(exiting)
-            people = [person for person in people if person.enrollment_id not in exiting]
+        people = self._staying(tx, version, people, report)
         cohort = Cohort(tx, version, node.step, people, self.planner, self.catalog)
         going = _handle(cohort) if people else {}
         report.messages = cohort.messages
         self._apply(tx, version, node, people, going, report)
         return report
 
-    def _exiting(self, tx: Tx, version: Version, people: Sequence[Standing]) -> list[int]:
-        """The enrollments whose exit rule holds."""
+    def _staying(
+        self, tx: Tx, version: Version, people: Sequence[Standing], report: StepReport
+    ) -> list[Standing]:
+        """End the way of those whose exit rule holds; returns the others."""
         if version.journey.exit_when is None:
-            return []
+            return list(people)
         ids = [person.enrollment_id for person in people]
         found = select(enrollments.c.id).where(enrollments.c.id.in_(ids), exit_rule(tx, version))
-        return list(tx.conn.execute(found).scalars())
+        exiting = set(tx.conn.execute(found).scalars())
+        if exiting:
+            end(tx, exiting, EXITED)
+        report.exited += len(exiting)
+        return [person for person in people if person.enrollment_id not in exiting]
 
     def _apply(
         self,
@@ -245,10 +253,11 @@ class Engine:
                 place = (node.step.name, None, move.due_at, move.phase)
                 report.waiting += person.phase == 0
             else:
+                # What is none of the step's outcomes is the reason of an exit.
                 target = node.edges.get(move.outcome, END)
                 reason = None
                 if target == END:
-                    reason = move.outcome if move.outcome.startswith("exit") else "completed"
+                    reason = "completed" if move.outcome in node.edges else move.outcome
                 place = (target or node.step.name, reason, None if reason else tx.now, 0)
                 report.outcomes[move.outcome] += 1
                 passing.append(
@@ -280,13 +289,15 @@ class Engine:
         report = StepReport()
         while True:
             with self.db.transaction() as tx:
-                people = _due(tx, version, node.step.name, CALLS_AT_ONCE, None)
+                due = _due(tx, version, node.step.name, CALLS_AT_ONCE, None)
+                people = self._staying(tx, version, due, report)
                 lease(tx, people)
                 payloads = payloads_of(tx, version.journey.name, node.step.name, people)
-            if not people:
+            if not due:
                 return report
             failed = post_all(node.step, payloads)
             with self.db.transaction() as tx:
+                people = still_leased(tx, node.step, people)
                 where = call_moves(tx, node.step, people, failed)
                 self._apply(tx, version, node, people, where, report)
 
@@ -392,7 +403,7 @@ def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
     )
 
 
-def end(tx: Tx, enrollment_ids: Sequence[int], reason: str) -> None:
+def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
     """End enrollments; what was planned for them and not yet handed over is cancelled."""
     tx.conn.execute(
         update(enrollments)

@@ -5,12 +5,14 @@ leave, or until when they stay and in which phase. It writes only what is the st
 attributes, entries); `engine.py` writes where people go.
 """
 
+import logging
 from calendar import isleap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import bindparam, case, literal, null, select, update
 
@@ -18,7 +20,7 @@ from channels.decide import Planner
 from channels.facts import load_recipients
 from channels.windows import resolve
 from config.database import Tx
-from config.times import Instant
+from config.times import DAY, Instant
 from config.zones import zone
 from journeys.catalog import Catalog
 from journeys.entry import enter_people
@@ -42,6 +44,8 @@ from profiles.bulk import lock_profiles
 from profiles.conditions import Condition, Scope
 from profiles.sticky import draw
 from profiles.tables import profiles
+
+log = logging.getLogger(__name__)
 
 
 class Standing(NamedTuple):
@@ -86,6 +90,7 @@ class Cohort:
             now=tx.now,
             profile_id=enrollments.c.profile_id,
             since=since,
+            except_event=None if since is None else enrollments.c.entry_event_id,
         )
         first = case(
             *((condition.sql(scope), literal(name)) for name, condition in conditions.items()),
@@ -142,9 +147,9 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
         if on is None:
             return now
         if not step.yearly:
-            return resolve(on, time, tz) - step.before
+            return _before(step, on, tz)
         for year in range(today.year, today.year + 3):
-            moment = resolve(_anniversary(on, year), time, tz) - step.before
+            moment = _before(step, _anniversary(on, year), tz)
             if moment >= now:
                 return moment
     days = step.days if step.days is not None else tuple(range(7))
@@ -156,6 +161,12 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
         if day.weekday() in days and moment >= now:
             return moment
     return now
+
+
+def _before(step: WaitStep, on: date, tz: ZoneInfo) -> Instant:
+    """So long before the date; whole days at the same local time, whatever the clocks do."""
+    days_before, rest = divmod(step.before, DAY)
+    return resolve(on - timedelta(days=days_before), step.time or 0, tz) - rest
 
 
 def _anniversary(on: date, year: int) -> date:
@@ -238,8 +249,11 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
 
 def enter_other(cohort: Cohort, step: EnterStep) -> Moves:
     """Enter the people into another journey, by its own re-entry rule."""
-    people = {person.profile_id for person in cohort.people}
-    enter_people(cohort.tx, cohort.catalog.journey(step.journey), people, None)
+    other = cohort.catalog.current.get(step.journey)
+    if other is None:  # it was there when this version was loaded
+        log.warning("nobody enters %s: there is no such journey any more", step.journey)
+    else:
+        enter_people(cohort.tx, other, {person.profile_id for person in cohort.people}, None)
     return _all_next(cohort)
 
 

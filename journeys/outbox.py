@@ -35,6 +35,7 @@ class CatalogJourneys:
         by_version: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
         for row in rows:
             by_version[row.journey, row.version].append(row)
+        self._catalog.learn(tx, by_version)
         for (journey, digest), some in by_version.items():
             version = self._catalog.version(journey, digest)
             ids = {row.enrollment_id for row in some}

@@ -85,7 +85,9 @@ def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[
     found = select(enrollments.c.journey, enrollments.c.version).where(
         enrollments.c.profile_id.in_(people)
     )
-    for journey, digest in tx.conn.execute(found.distinct()):
+    versions = [(row.journey, row.version) for row in tx.conn.execute(found.distinct())]
+    catalog.learn(tx, versions)
+    for journey, digest in versions:
         yield catalog.version(journey, digest)
 
 

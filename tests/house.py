@@ -74,6 +74,8 @@ class Providers:
         self._answers: dict[Channel, deque[Answer]] = defaultdict(deque)
         # called at every request, before it is answered
         self.meanwhile: Callable[[], None] = lambda: None
+        # who else answers, by host: for Call steps
+        self.hosts: dict[str, Callable[[httpx.Request], httpx.Response]] = {}
 
     def answer(self, channel: Channel, *answers: Answer) -> None:
         """The next requests on this channel are answered so."""
@@ -84,6 +86,8 @@ class Providers:
         """Answer whatever is posted to the sandbox's address."""
         with respx.mock(assert_all_called=False) as mock:
             mock.route(host="127.0.0.1").mock(side_effect=self._respond)
+            for host, respond in self.hosts.items():
+                mock.route(host=host).mock(side_effect=respond)
             yield
 
     def _respond(self, request: httpx.Request) -> httpx.Response:
@@ -295,11 +299,18 @@ class House:
 
     def passed(self, profile_id: int | None = None) -> list[tuple[str, str]]:
         """(step, outcome) of every passage, in order."""
-        found = select(passages).order_by(passages.c.at)
+        found = select(passages)
         if profile_id is not None:
             found = found.where(passages.c.profile_id == profile_id)
         with self.db.transaction(write=False) as tx:
-            return [(row.step, row.outcome) for row in tx.conn.execute(found)]
+            rows = tx.conn.execute(found).all()
+        place = {
+            (version.journey.name, step): number
+            for version in self.segue.catalog.current.values()
+            for number, step in enumerate(version.journey.graph)
+        }
+        rows = sorted(rows, key=lambda row: (row.at, place.get((row.journey, row.step), 0)))
+        return [(row.step, row.outcome) for row in rows]
 
     def attributes(self, profile_id: int) -> dict[str, Any]:
         """What is on record about somebody."""
