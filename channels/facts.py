@@ -12,6 +12,7 @@ from channels.tables import COUNTING_STATES, messages
 from config.database import Tx
 from config.policy import CHANNELS, Policy
 from config.times import Instant
+from profiles.bulk import among
 from profiles.sticky import draw
 from profiles.tables import ADDRESS_KIND, consents, identifiers, preferences, profiles
 
@@ -42,7 +43,10 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
             identifiers.c.kind,
             identifiers.c.state,
             identifiers.c.country,
-        ).where(identifiers.c.profile_id.in_(ids), identifiers.c.kind.in_(tuple(_CHANNEL_OF_KIND)))
+        ).where(
+            among(tx, identifiers.c.profile_id, ids),
+            identifiers.c.kind.in_(tuple(_CHANNEL_OF_KIND)),
+        )
     ):
         channel = _CHANNEL_OF_KIND[kind]
         addresses[profile_id].add(channel)
@@ -54,7 +58,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     for profile_id, channel, topic, granted in tx.conn.execute(
         select(
             consents.c.profile_id, consents.c.channel, consents.c.topic, consents.c.granted
-        ).where(consents.c.profile_id.in_(ids))
+        ).where(among(tx, consents.c.profile_id, ids))
     ):
         said[profile_id][channel, topic] = granted
     own = {
@@ -65,7 +69,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
                 preferences.c.per_week,
                 preferences.c.opens,
                 preferences.c.closes,
-            ).where(preferences.c.profile_id.in_(ids))
+            ).where(among(tx, preferences.c.profile_id, ids))
         )
     }
     holdout = policy.holdout_percent / 100
@@ -81,7 +85,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
         )
         for profile_id, timezone, country in tx.conn.execute(
             select(profiles.c.id, profiles.c.timezone, profiles.c.country).where(
-                profiles.c.id.in_(ids)
+                among(tx, profiles.c.id, ids)
             )
         )
     }
@@ -113,7 +117,7 @@ def load_history(
             columns.journey,
             columns.member,
         ).where(
-            columns.profile_id.in_(list(recipients)),
+            among(tx, columns.profile_id, recipients),
             columns.send_at > tx.now - far,
             columns.send_at < latest + far,
             columns.state.in_(COUNTING_STATES),

@@ -1,9 +1,12 @@
-"""What every statement over many profiles needs: slices of values, and locks in a fixed order."""
+"""What every statement over many rows needs: many values in one, and locks in a fixed order."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import TypeVar
 
-from sqlalchemy import select
+import orjson
+from sqlalchemy import ColumnElement, any_, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import BigInteger
 
 from config.database import Tx
 from profiles.tables import profiles
@@ -20,6 +23,17 @@ def in_slices(values: Sequence[T], size: int = _SLICE) -> Iterator[Sequence[T]]:
         yield values[start : start + size]
 
 
+def among(tx: Tx, column: ColumnElement[int], ids: Collection[int]) -> ColumnElement[bool]:
+    """`column IN ids` with all of them in one parameter.
+
+    However many there are, the statement is the same, so it is compiled and prepared once.
+    """
+    if tx.conn.dialect.name == "sqlite":
+        values = func.json_each(orjson.dumps(list(ids)).decode()).table_valued("value")
+        return column.in_(select(values.c.value))
+    return column == any_(literal(list(ids), ARRAY(BigInteger)))
+
+
 def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) -> list[int]:
     """Hold these profiles until the transaction ends, in id order, so that nobody deadlocks.
 
@@ -28,12 +42,10 @@ def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) ->
     """
     if tx.conn.dialect.name == "sqlite":
         return sorted(ids)
-    held: list[int] = []
-    for some in in_slices(sorted(ids)):
-        held += tx.conn.execute(
-            select(profiles.c.id)
-            .where(profiles.c.id.in_(some))
-            .order_by(profiles.c.id)
-            .with_for_update(key_share=True, skip_locked=skip_locked)
-        ).scalars()
-    return held
+    held = (
+        select(profiles.c.id)
+        .where(among(tx, profiles.c.id, ids))
+        .order_by(profiles.c.id)
+        .with_for_update(key_share=True, skip_locked=skip_locked)
+    )
+    return list(tx.conn.execute(held).scalars())
