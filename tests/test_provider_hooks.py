@@ -1,0 +1,197 @@
+"""The hooks for the providers over HTTP: what they answer, and what they then changed."""
+
+import asyncio
+import logging
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from channels.sandbox.keys import sendgrid_key
+from channels.tables import messages
+from config.database import Database
+from config.settings import Settings
+from flows.app import Segue
+from flows.receiver.app import create_app
+from flows.receiver.providers import MAX_BODY
+from journeys.journey import OnLaunch
+from journeys.journey import journey as describe
+from journeys.steps import SMS, Email, Send
+from profiles.tables import consents, events, identifiers
+from tests.callback_samples import FromProviders, mail_event, signed_by_sendgrid, signed_by_twilio
+from tests.house import MONDAY, House
+
+OFFER = describe(
+    "offer", entry=OnLaunch(), topic="news", steps=[Send("hi", Email("hello"), SMS("hello"))]
+)
+HOOKS = ["/hooks/sendgrid", "/hooks/twilio/status", "/hooks/twilio/inbound"]
+
+
+@pytest.fixture
+def house(db: Database) -> House:
+    house = House(db)
+    house.open(OFFER)
+    house.customer("ann")
+    house.launch("offer")
+    return house
+
+
+def everything(house: House) -> list[Any]:
+    """All that a call-back could change."""
+    with house.db.transaction(write=False) as tx:
+        return [
+            list(tx.conn.execute(select(table).order_by(*table.primary_key)))
+            for table in (messages, events, consents, identifiers)
+        ]
+
+
+def mail_of(house: House) -> int:
+    [row] = [row for row in house.rows() if row.channel == "email"]
+    return int(row.id)
+
+
+def test_a_replay_is_thanked_and_changes_nothing(house: House) -> None:
+    outside = FromProviders(house.segue)
+    body = orjson.dumps([mail_event("open", mail_of(house), "ann@example.com")])
+    headers = signed_by_sendgrid(sendgrid_key(house.segue.settings), body, MONDAY)
+    assert outside.post("/hooks/sendgrid", body, headers).status_code == 200
+    once = everything(house)
+    assert [row.name for row in once[1]] == ["email_opened"]
+    assert outside.post("/hooks/sendgrid", body, headers).status_code == 200
+    assert everything(house) == once
+    # Journeys are told after the commit.
+    assert outside.woken == 2
+
+
+def test_what_is_forged_changes_nothing(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    outside = FromProviders(house.segue)
+    before = everything(house)
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    mine = sendgrid_key(house.segue.settings)
+    body = orjson.dumps([mail_event("spamreport", mail_of(house), "ann@example.com")])
+    good = signed_by_sendgrid(mine, body, MONDAY)
+    stop = b"From=%2B447700900001&Body=STOP&MessageSid=SM1"
+    form = {"From": "+447700900001", "Body": "STOP", "MessageSid": "SM1"}
+    url = f"{house.segue.settings.public_url}/hooks/twilio/inbound"
+    for path, posted, headers in (
+        ("/hooks/sendgrid", body, {}),
+        ("/hooks/sendgrid", body, signed_by_sendgrid(stranger, body, MONDAY)),
+        ("/hooks/sendgrid", body + b"\n", good),
+        ("/hooks/sendgrid", body[:-9], good),
+        ("/hooks/sendgrid", b"", good),
+        ("/hooks/twilio/inbound", stop, {}),
+        ("/hooks/twilio/inbound", stop, signed_by_twilio("guessed", url, form)),
+        ("/hooks/twilio/inbound", stop, signed_by_twilio("sandbox", url, form)),
+        ("/hooks/twilio/status?message_id=%ff%00", stop, signed_by_twilio("x", url, form)),
+    ):
+        answer = outside.post(path, posted, headers)
+        assert answer.status_code == 403, path
+        assert answer.text == "It is not the provider's, or too old; nothing was changed"
+    assert everything(house) == before
+    assert outside.woken == 0
+    assert "ann@example.com" not in caplog.text
+    assert "447700900001" not in caplog.text
+
+
+def test_a_signature_of_yesterday_is_stale(house: House) -> None:
+    """Only where the clock is the real one: a simulated one runs as it likes."""
+    house.db.now = None
+    outside = FromProviders(house.segue)
+    before = everything(house)
+    said = mail_event("open", mail_of(house), "ann@example.com")
+    with house.db.transaction(write=False) as tx:
+        now = tx.now
+    for age in (86_400, 301 + 60, -301 - 60):
+        assert outside.mail(said, signed_at=now - age).status_code == 403
+    assert everything(house) == before
+    assert outside.mail(said, signed_at=now - 60).status_code == 200
+    assert len(everything(house)[1]) == 1
+
+
+def test_what_makes_no_sense_says_so(house: House) -> None:
+    outside = FromProviders(house.segue)
+    body = b'{"event": "open"}'
+    headers = signed_by_sendgrid(sendgrid_key(house.segue.settings), body, MONDAY)
+    answer = outside.post("/hooks/sendgrid", body, headers)
+    assert (answer.status_code, answer.text) == (
+        400,
+        "It is signed, but makes no sense: it is no JSON array of events",
+    )
+
+
+def test_a_body_longer_than_any_providers_is_refused(house: House) -> None:
+    outside = FromProviders(house.segue)
+    for path in HOOKS:
+        assert outside.post(path, b" " * (MAX_BODY + 1), {}).status_code == 413
+        assert outside.post(path, b" " * MAX_BODY, {}).status_code == 403
+
+
+def test_live_without_keys_the_log_names_the_variable(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.open(OFFER, providers="live")
+    outside = FromProviders(house.segue)
+    for path, variable in zip(
+        HOOKS,
+        ["SEGUE_SENDGRID_WEBHOOK_KEY", "SEGUE_TWILIO_AUTH_TOKEN", "SEGUE_TWILIO_AUTH_TOKEN"],
+        strict=True,
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="flows.receiver.providers"):
+            assert outside.post(path, b"[]", {}).status_code == 403
+        assert variable in caplog.text
+
+
+def test_live_with_keys_it_is_they_who_are_believed(house: House) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    house.open(
+        OFFER,
+        providers="live",
+        public_url="https://hooks.shop.example/segue",
+        sendgrid_webhook_key=b64encode(der).decode(),
+        twilio_auth_token=SecretStr("the token"),
+    )
+    outside = FromProviders(house.segue)
+    body = orjson.dumps([mail_event("delivered", mail_of(house), "ann@example.com")])
+    signed = signed_by_sendgrid(key, body, MONDAY)
+    assert outside.post("/hooks/sendgrid", body, signed).status_code == 200
+    path = "/hooks/twilio/inbound"
+    form = {"MessageSid": "SM1", "From": "+447700900001", "Body": "STOP"}
+    signed = signed_by_twilio("the token", f"https://hooks.shop.example/segue{path}", form)
+    answer = outside.post(path, b"MessageSid=SM1&From=%2B447700900001&Body=STOP", signed)
+    assert answer.status_code == 200
+    assert [row.name for row in everything(house)[1]] == [
+        *("email_delivered", "sms_stopped", "profile_changed")
+    ]
+
+
+def test_a_database_in_trouble_makes_the_provider_try_again(tmp_path: Path) -> None:
+    house = House(Database(f"sqlite:///{tmp_path / 'empty.db'}"))
+    segue = Segue(Settings(), house.db, None, None, None)  # type: ignore[arg-type]
+    outside = FromProviders(segue)
+    assert outside.mail(mail_event("open", 1, "ann@example.com")).status_code == 503
+    assert outside.woken == 0
+    house.db.close()
+
+
+def test_only_posts_are_answered_and_they_are_described(house: House) -> None:
+    app = create_app(house.segue, lambda: None)
+    described = app.openapi()["paths"]
+    for path in HOOKS:
+        assert set(described[path]) == {"post"}
+        assert {"200", "400", "403", "413", "503"} <= set(described[path]["post"]["responses"])
+
+    async def statuses() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
+            return [(await client.get(path)).status_code for path in HOOKS]
+
+    assert asyncio.run(statuses()) == [405] * 3
