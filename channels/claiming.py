@@ -9,14 +9,14 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from sqlalchemy import Row, and_, select, tuple_, update
+from sqlalchemy import Row, and_, select, update
 
 from channels.caps import Counted
 from channels.decide import Planner, Wanted
 from channels.facts import load_history, load_recipients
-from channels.planning import redecide, update_rows
+from channels.planning import decide_again, update_rows
 from channels.recipient import Kind, Recipient
-from channels.tables import messages
+from channels.tables import MessageState, messages
 from channels.templates import Template
 from config.database import Tx
 from config.policy import Channel
@@ -77,11 +77,10 @@ def claim(
     journeys: Journeys,
     *,
     claimed_by: str,
-    limit: int,
-    channels: Sequence[Channel],
+    limits: Mapping[Channel, int],
     journey: str | None = None,
 ) -> tuple[list[Claim], int]:
-    """Claim due messages on these channels, the earliest first.
+    """Claim due messages, the earliest first, on each channel at most its limit.
 
     Returns
     -------
@@ -91,23 +90,37 @@ def claim(
     due = and_(
         messages.c.state == "planned",
         messages.c.send_at <= tx.now,
-        messages.c.channel.in_(channels),
         messages.c.journey.notin_(list(journeys.held(tx))),
     )
     if journey is not None:
         due = and_(due, messages.c.journey == journey)
-    candidates = select(messages.c.profile_id).where(due).order_by(messages.c.send_at).limit(limit)
-    locked = lock_profiles(tx, set(tx.conn.execute(candidates).scalars()), skip_locked=True)
+    people: dict[int, int] = {}
+    for channel, limit in limits.items():
+        candidates = select(messages.c.id, messages.c.profile_id).where(
+            due, messages.c.channel == channel
+        )
+        earliest = candidates.order_by(messages.c.send_at).limit(limit)
+        people |= {row.id: row.profile_id for row in tx.conn.execute(earliest)}
+    held = set(lock_profiles(tx, set(people.values()), skip_locked=True))
     rows = tx.conn.execute(
         select(messages)
-        .where(due, messages.c.profile_id.in_(locked))
+        .where(due, messages.c.id.in_([row for row, person in people.items() if person in held]))
         .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
+        .with_for_update()
     ).all()
     if not rows:
         return [], 0
     unwanted = journeys.unwanted(tx, rows)
-    _cancel(tx, unwanted)
-    rows = [row for row in rows if row.id not in unwanted]
+    _withdraw(tx, unwanted, "cancelled")
+    # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome.
+    expired = {
+        row.id: "expired: it could not leave within its max_delay"
+        for row in rows
+        if tx.now > row.deadline + row.after and row.id not in unwanted
+    }
+    _withdraw(tx, expired, "skipped")
+    looked_at = len(rows)
+    rows = [row for row in rows if row.id not in unwanted and row.id not in expired]
     fit, unfit = _look_again(tx, planner, rows)
     claims = _with_content(tx, journeys, fit)
     update_rows(
@@ -125,21 +138,14 @@ def claim(
         ],
     )
     if unfit:
-        groups = sorted({(row.enrollment_id, row.step) for row in unfit})
-        undecided = tx.conn.execute(
-            select(messages).where(
-                messages.c.state == "planned",
-                tuple_(messages.c.enrollment_id, messages.c.step).in_(groups),
-            )
-        ).all()
-        redecide(tx, planner, undecided, {"looked_at_again": "at dispatch"})
-    return claims, len(rows) + len(unwanted)
+        groups = {(row.enrollment_id, row.step) for row in unfit}
+        decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
+    return claims, looked_at
 
 
-def _cancel(tx: Tx, unwanted: Mapping[int, str]) -> None:
+def _withdraw(tx: Tx, reasons: Mapping[int, str], state: MessageState) -> None:
     update_rows(
-        tx,
-        [{"row": row, "state": "cancelled", "reason": reason} for row, reason in unwanted.items()],
+        tx, [{"row": row, "state": state, "reason": reason} for row, reason in reasons.items()]
     )
 
 

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, or_, update
 
+from channels.breaker import Breaker
 from channels.claiming import Claim, Journeys, claim
 from channels.content import SMSContent, segments
 from channels.decide import Planner
 from channels.links import preferences_url, unsubscribe_url
+from channels.pace import allowance, spend
 from channels.provider import Outcome, Outgoing, Provider
 from channels.recipient import WHOLE_CHANNEL
 from channels.tables import messages
@@ -25,7 +27,7 @@ from channels.transport import Transport
 from config.database import Database, Tx
 from config.policy import Channel
 from config.settings import Settings
-from config.times import HOUR, MINUTE, Instant, Seconds
+from config.times import HOUR, Instant, Seconds
 from profiles.bulk import in_slices
 from profiles.consent import ConsentChange, change_consent
 from profiles.tables import ADDRESS_KIND, identifiers
@@ -38,9 +40,6 @@ IN_FLIGHT = 100
 # "Try later" without a Retry-After: 30 s, doubled each time, an hour at most.
 FIRST_RETRY: Seconds = 30
 LAST_RETRY: Seconds = HOUR
-# How long a channel stays stopped after a provider said "not you".
-STOPPED_FOR: Seconds = 5 * MINUTE
-
 Tally = Counter[tuple[str, str]]  # (channel, state or reason)
 
 
@@ -73,37 +72,49 @@ class Dispatcher:
         self._transport = transport
         self._settings = settings
         self._name = name
-        self._stopped: dict[Channel, Instant] = {}
+        self._breakers = {channel: Breaker(channel) for channel in providers}
+        self._rates = settings.rates
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._stopping = False
 
     async def run(self, *, journey: str | None = None) -> Tally:
         """Send everything that is due now. Returns what became of it, counted."""
         tally: Tally = Counter()
         posting: asyncio.Task[Tally] | None = None
-        while True:
-            claims, seen = await asyncio.to_thread(self._claim, journey)
+        try:
+            while not self._stopping:
+                claims, seen = await asyncio.to_thread(self._claim, journey)
+                if posting is not None:
+                    tally += await posting
+                posting = asyncio.create_task(self._hand_over(claims)) if claims else None
+                if not seen:
+                    break
+        finally:
+            # What is claimed is handed over and recorded, whatever else went wrong.
             if posting is not None:
                 tally += await posting
-                posting = None
-            if claims:
-                posting = asyncio.create_task(self._hand_over(claims))
-            if not seen:
-                return tally
+        return tally
+
+    def stop(self) -> None:
+        """Claim no more: `run` returns when what is claimed has been recorded."""
+        self._stopping = True
 
     def _claim(self, journey: str | None) -> tuple[list[Claim], int]:
         with self._db.transaction() as tx:
-            open_channels: list[Channel] = [
-                channel for channel in self._providers if self._stopped.get(channel, 0) <= tx.now
-            ]
-            return claim(
+            closed = [name for name, one in self._breakers.items() if not one.is_open(tx.now)]
+            # A simulated clock stands still, and so would a rate.
+            rates = {} if self._db.now is not None else self._rates
+            limits = allowance(tx, rates, closed, CLAIM_BATCH)
+            claims, seen = claim(
                 tx,
                 self._planner,
                 self._journeys,
                 claimed_by=self._name,
-                limit=CLAIM_BATCH,
-                channels=open_channels,
+                limits=limits,
                 journey=journey,
             )
+            spend(tx, rates, Counter(one.channel for one in claims))
+            return claims, seen
 
     async def _hand_over(self, claims: Sequence[Claim]) -> Tally:
         started = time.monotonic()
@@ -164,7 +175,7 @@ class Dispatcher:
         async with self._slots:
             spent = time.monotonic() - started
             now = batch[0].claim.send_at
-            if self._stopped.get(channel, 0) > now:
+            if self._breakers[channel].is_open(now):
                 return [(one, None) for one in batch]
             # A window may close earlier for some of them.
             held = [one for one in batch if now + spent < one.claim.not_after]
@@ -173,6 +184,7 @@ class Dispatcher:
             if held:
                 provider = self._providers[channel]
                 answer = await self._transport.post(provider, [one.outgoing for one in held])
+                self._breakers[channel].note(answer, now)
                 outcomes = {outcome.message_id: outcome for outcome in answer}
         return [
             *((one, outcomes[one.claim.message_id]) for one in held),
@@ -181,10 +193,7 @@ class Dispatcher:
 
     def _settled(self, one: _Ready, outcome: Outcome | None) -> dict[str, Any]:
         claimed = one.claim
-        if outcome is None:
-            return _change(claimed, state="planned", attempts=claimed.attempts - 1)
-        if outcome.result == "stopped":
-            self._stop(claimed.channel, claimed.send_at + STOPPED_FOR, outcome.reason)
+        if outcome is None or outcome.result == "stopped":
             return _change(claimed, state="planned", attempts=claimed.attempts - 1)
         if outcome.result == "retry":
             wait = outcome.retry_after
@@ -200,17 +209,6 @@ class Dispatcher:
             provider_id=outcome.provider_id,
             segments=segments(content.body) if isinstance(content, SMSContent) else None,
         )
-
-    def _stop(self, channel: Channel, until: Instant, reason: str | None) -> None:
-        if self._stopped.get(channel, 0) < until:
-            self._stopped[channel] = until
-            log.error(
-                "%s is stopped for %d s, its messages stay planned: the provider refuses our "
-                "credentials (%s)",
-                channel,
-                STOPPED_FOR,
-                reason,
-            )
 
     def _record(
         self,

@@ -62,8 +62,7 @@ def apply(tx: Tx, feedback: Sequence[Feedback]) -> Counter[str]:
     Counts by event (`email_opened` ...). `known`: had come before. `ignored`: about messages or
     people that are not ours.
     """
-    heard = _resolve(tx, feedback)
-    lock_profiles(tx, {one.profile_id for one in heard})
+    heard = _locked(tx, feedback)
     new = _new(tx, heard)
     record_events(tx, [_event(one) for one in new if one.said.kind != "sent"], worked=False)
     _suppress(tx, new)
@@ -78,8 +77,23 @@ def apply(tx: Tx, feedback: Sequence[Feedback]) -> Counter[str]:
 # Whose and what -----------------------------------------------------------------------------------
 
 
+def _locked(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
+    """The words that are about somebody of ours, whose profiles are held from now on.
+
+    Two profiles may become one while we wait for them: so who it is is asked again afterwards.
+    """
+    held: set[int] = set()
+    while True:
+        heard = _resolve(tx, feedback)
+        people = {one.profile_id for one in heard}
+        if people <= held:
+            return heard
+        lock_profiles(tx, people)
+        held |= people
+
+
 def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
-    """The words that are about somebody of ours.
+    """Whom and what each word is about; those about nobody of ours are left out.
 
     Other systems may send through the same account and number their messages as they like: a
     message is ours when it went to the person whose address the provider names.

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from channels.caps import Count, Counted, counts, period_of
+from channels.caps import Count, Counted, counts
 from channels.decide import Planner
 from channels.facts import Past
 from channels.recipient import Recipient
-from config.policy import Cap
 
 
 def giving_way(
@@ -16,48 +15,39 @@ def giving_way(
     firm: Sequence[Counted],
     lower: Sequence[Past],
 ) -> list[Past]:
-    """The fewest that must give way: lowest priority first, then the latest.
+    """Those that must give way: lowest priority first, then the latest, and none in vain.
 
     Parameters
     ----------
     planned: the new messages, which fit beside `firm` when none of `lower` is counted.
     """
-    order = sorted(lower, key=lambda past: (past.priority, -past.counted.send_at))
+    kept = sorted(lower, key=lambda past: (past.priority, -past.counted.send_at))
     victims: list[Past] = []
-    for message in planned:
+    while kept and not _fit(planner, recipient, planned, firm, kept):
+        victims.append(kept.pop(0))
+    # Those that made room for nothing get their place back, the most important first.
+    for past in reversed(victims):
+        if _fit(planner, recipient, planned, firm, [*kept, past]):
+            kept.append(past)
+    return [past for past in victims if past not in kept]
+
+
+def _fit(
+    planner: Planner,
+    recipient: Recipient,
+    planned: Sequence[Counted],
+    firm: Sequence[Counted],
+    kept: Sequence[Past],
+) -> bool:
+    """Whether every new message is within its caps, beside all these and each other."""
+    for number, message in enumerate(planned):
         if message.kind != "marketing":
             continue
+        others = [*firm, *planned[:number], *planned[number + 1 :]]
+        others += [past.counted for past in kept]
         for cap in planner.caps(message.channel, message.topic, recipient):
-            for past in order:
-                others = [*firm, *(new for new in planned if new is not message)]
-                others += [kept.counted for kept in order if kept not in victims]
-                if _fits(planner, recipient, cap, message, others):
-                    break
-                if past not in victims and _near(planner, recipient, cap, message, past.counted):
-                    victims.append(past)
-    return victims
-
-
-def _fits(
-    planner: Planner, recipient: Recipient, cap: Cap, message: Counted, others: Sequence[Counted]
-) -> bool:
-    fixed = sorted(other.send_at for other in others if counts(cap, other))
-    count = Count(cap, fixed, recipient.zones.names, planner.policy.first_weekday)
-    return count.blocked_until(message.send_at, 0, ()) is None
-
-
-def _near(
-    planner: Planner, recipient: Recipient, cap: Cap, message: Counted, other: Counted
-) -> bool:
-    """Whether taking the other away can make room for the message under this cap."""
-    if not counts(cap, other):
-        return False
-    if cap.within is not None:
-        return abs(other.send_at - message.send_at) < cap.within
-    assert cap.per is not None
-    first_weekday = planner.policy.first_weekday
-    for name in recipient.zones.names:
-        start, end, _ = period_of(message.send_at, cap.per, name, first_weekday)
-        if start <= other.send_at < end:
-            return True
-    return False
+            fixed = sorted(other.send_at for other in others if counts(cap, other))
+            count = Count(cap, fixed, recipient.zones.names, planner.policy.first_weekday)
+            if count.blocked_until(message.send_at, 0, ()) is not None:
+                return False
+    return True

@@ -5,10 +5,10 @@ caller's transaction, with the profiles concerned locked.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Row, bindparam, insert, select, tuple_, update
+from sqlalchemy import Row, bindparam, insert, or_, select, tuple_, update
 
 from channels.caps import Counted
 from channels.cases import describe
@@ -64,8 +64,12 @@ def plan(
     for profile_id, enrollment_id in people:
         recipient = recipients[profile_id]
         history = histories[profile_id]
-        # What is only planned, with less priority, gives way where its place is needed.
-        lower = [past for past in history if past.planned and past.priority < send.priority]
+        # Marketing that is only planned, with less priority, gives way where its place is needed.
+        lower = [
+            past
+            for past in history
+            if past.planned and past.priority < send.priority and past.counted.kind == "marketing"
+        ]
         firm = [past.counted for past in history if past not in lower]
         decisions = planner.decide(recipient, send.mode, wanted, firm, tx.now)
         decided[enrollment_id] = decisions
@@ -80,7 +84,8 @@ def plan(
         for (name, member), decision in zip(send.members, decisions, strict=True):
             if send.may_fall_back and decision.reason == "not_chosen":
                 continue
-            outcome = _outcome(decision, recipient, tx.now + member.offset, note)
+            took = {} if decision.reason else note
+            outcome = _outcome(decision, recipient, tx.now + member.offset, took)
             rows.append(_row(tx, send, Person(profile_id, enrollment_id), name, member, outcome))
         # The same person may stand here twice, with two carts.
         history[:] = [past for past in history if past not in victims]
@@ -145,64 +150,101 @@ def _outcome(
 def _give_way(tx: Tx, planner: Planner, displaced: Sequence[Past], winner: str) -> None:
     """Decide the displaced messages again, each with its whole group."""
     groups = {(past.enrollment_id, past.step) for past in displaced}
-    rows = tx.conn.execute(
-        select(messages)
-        .where(
-            messages.c.state == "planned",
-            tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
-        )
-        .order_by(messages.c.id)
-    ).all()
-    redecide(tx, planner, rows, {"gave_way_to": winner})
+    decide_again(tx, planner, groups, {"gave_way_to": winner})
 
 
-def redecide(tx: Tx, planner: Planner, rows: Sequence[Row[Any]], note: Mapping[str, Any]) -> None:
-    """Decide planned messages again, group by group: each is moved or refused.
+def decide_again(
+    tx: Tx, planner: Planner, groups: Collection[tuple[int, str]], note: Mapping[str, Any]
+) -> None:
+    """Decide groups again, as far as they are still planned: messages are moved or refused.
 
     Parameters
     ----------
-    rows: every still planned message of the groups concerned; their profiles are locked.
-    note: what led to it; kept in the decision.
+    groups: enrollment and step of each; their profiles are locked.
+    note: what led to it; kept in the decision, beside what led to earlier ones.
     """
+    found = select(messages).where(
+        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), _UNDECIDED
+    )
+    rows = tx.conn.execute(found.order_by(messages.c.id).with_for_update()).all()
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
-    latest = max(row.deadline + row.after for row in rows)
+    latest = max((row.deadline + row.after for row in rows), default=tx.now)
     histories = load_history(tx, planner.policy, recipients, max(latest, tx.now))
-    groups: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
+    by_group: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
     for row in rows:
-        groups[row.enrollment_id, row.step].append(row)
+        by_group[row.enrollment_id, row.step].append(row)
     changes: list[dict[str, Any]] = []
     # The more important are decided first, against all that is not being decided again.
     undecided = {row.id for row in rows}
-    for group in sorted(groups.values(), key=lambda group: (-group[0].priority, group[0].id)):
-        profile_id = group[0].profile_id
-        history = [past for past in histories[profile_id] if past.id not in undecided]
-        first = min(row.after for row in group)
-        start = max(tx.now, min(row.send_at for row in group))
-        wanted = [
-            Wanted(
-                cast(Channel, row.channel),
-                cast(Kind, row.kind),
-                row.topic,
-                row.after - first,
-                cast(OnCap, row.on_cap),
-                max(0, row.deadline + first - start),
-            )
-            for row in group
-        ]
-        counted = [past.counted for past in history]
-        mode: Mode = "all" if group[0].mode == "all" else "any"
-        decisions = planner.decide(recipients[profile_id], mode, wanted, counted, start)
+    for group in sorted(by_group.values(), key=lambda group: (-group[0].priority, group[0].id)):
+        recipient = recipients[group[0].profile_id]
+        history = histories[group[0].profile_id]
+        counted = [past.counted for past in history if past.id not in undecided]
+        decisions = _again(planner, recipient, group, counted, tx.now)
         for row, decision in zip(group, decisions, strict=True):
-            changes.append(
-                {"row": row.id, **_outcome(decision, recipients[profile_id], row.send_at, note)}
-            )
+            if decision.reason == "not_chosen":
+                continue  # as it was
+            notes = {name: row.decision[name] for name in _NOTES if name in row.decision}
+            outcome = _outcome(decision, recipient, row.send_at, {**notes, **note})
+            changes.append({"row": row.id, **outcome})
             if decision.send_at is not None:
                 message = Counted(decision.send_at, row.channel, row.kind, row.topic)
-                histories[profile_id].append(
-                    _as_past(message, row.priority, row.enrollment_id, row.step)
-                )
+                history.append(_as_past(message, row.priority, row.enrollment_id, row.step))
     update_rows(tx, changes)
+
+
+# What is planned; and of a group of which the first that can be sent goes, those after it.
+_UNDECIDED = or_(
+    messages.c.state == "planned",
+    (messages.c.mode == "first") & (messages.c.reason == "not_chosen"),
+)
+# What a decision keeps when it is made again.
+_NOTES = ("took_place_of", "gave_way_to", "looked_at_again")
+
+
+def _again(
+    planner: Planner,
+    recipient: Recipient,
+    group: Sequence[Row[Any]],
+    history: Sequence[Counted],
+    now: Instant,
+) -> list[Decision]:
+    """One group from where it stands now: nothing goes earlier than it was planned."""
+    if group[0].mode != "first":
+        mode: Mode = "all" if group[0].mode == "all" else "any"
+        return _from_here(planner, recipient, mode, group, history, now)
+    decisions: list[Decision] = []
+    for row in group:
+        if any(decision.reason is None for decision in decisions):
+            decisions.append(Decision(None, "not_chosen"))
+        else:
+            decisions += _from_here(planner, recipient, "any", [row], history, now)
+    return decisions
+
+
+def _from_here(
+    planner: Planner,
+    recipient: Recipient,
+    mode: Mode,
+    group: Sequence[Row[Any]],
+    history: Sequence[Counted],
+    now: Instant,
+) -> list[Decision]:
+    first = min(row.after for row in group)
+    start = max(now, min(row.send_at for row in group))
+    wanted = [
+        Wanted(
+            cast(Channel, row.channel),
+            cast(Kind, row.kind),
+            row.topic,
+            row.after - first,
+            cast(OnCap, row.on_cap),
+            max(0, row.deadline + first - start),
+        )
+        for row in group
+    ]
+    return planner.decide(recipient, mode, wanted, history, start)
 
 
 def _as_past(message: Counted, priority: int, enrollment_id: int, step: str) -> Past:

@@ -79,4 +79,15 @@ class Message(SQLModel, table=True):
     segments: int | None = Field(default=None, description="of a text message")
 
 
+class ChannelPace(SQLModel, table=True):
+    """How many messages all processes together handed over on a channel in its latest second."""
+
+    __tablename__: ClassVar[str] = "channel_pace"
+
+    channel: str = Field(primary_key=True)
+    second: Instant = Field(sa_type=BigInteger)
+    used: int
+
+
 messages = table_of(Message)
+channel_paces = table_of(ChannelPace)

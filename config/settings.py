@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from config.errors import SegueError
+from config.policy import Channel
 from config.times import Instant, parse_instant
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +96,9 @@ class Settings(BaseSettings):
 
     providers: Literal["sandbox", "live"] = Field(
         default="sandbox", description="`live` hands messages to SendGrid, Twilio and FCM."
+    )
+    rates: dict[Channel, Annotated[int, Field(gt=0)]] = Field(
+        default={}, description='Messages a second by channel, as JSON: {"sms": 10}.'
     )
     sendgrid_url: Url = "https://api.sendgrid.com"
     sendgrid_api_key: SecretStr = SecretStr("")

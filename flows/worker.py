@@ -5,7 +5,7 @@ It needs no Prefect: journeys go on when Prefect's server is down.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -40,6 +40,7 @@ class Worker:
         """Receive, react, move and send until `stop` is set; trouble is logged and tried again."""
         async with self._receiving(), self.segue.dispatcher() as dispatcher:
             housekeeping = asyncio.create_task(self._keep_house(stop))
+            stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
                 self._arrived.clear()
                 try:
@@ -50,7 +51,7 @@ class Worker:
                     continue
                 if not busy:
                     await _first(stop, self._arrived, within=_IDLE)
-            await housekeeping
+            await asyncio.gather(housekeeping, stopping)
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
         """Work what came, move everybody who is due, send; whether there was anything to do."""
@@ -118,6 +119,11 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave them."""
         yield
+
+
+async def _when(happened: asyncio.Event, act: Callable[[], None]) -> None:
+    await happened.wait()
+    act()
 
 
 async def _first(*happened: asyncio.Event, within: float) -> None:

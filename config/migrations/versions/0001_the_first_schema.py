@@ -12,6 +12,13 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "channel_pace",
+        sa.Column("channel", sa.String(), nullable=False),
+        sa.Column("second", sa.BigInteger(), nullable=False),
+        sa.Column("used", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("channel"),
+    )
+    op.create_table(
         "consent",
         sa.Column("profile_id", sa.BigInteger(), nullable=False),
         sa.Column("channel", sa.String(), nullable=False),

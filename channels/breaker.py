@@ -1,0 +1,58 @@
+"""A breaker for each channel: when its provider is in trouble, stop for a while, then try again.
+
+The other channels go on; the messages of the stopped one stay planned, and are looked at again
+against windows and caps before they go.
+"""
+
+import logging
+
+from channels.provider import Outcome
+from config.policy import Channel
+from config.times import MINUTE, Instant, Seconds
+
+log = logging.getLogger(__name__)
+
+# So many requests in a row that the provider did not answer, or answered with "try later".
+TRIPS_AT = 20
+# The first pause; each further one is twice as long, up to the last.
+FIRST_PAUSE: Seconds = 15
+LAST_PAUSE: Seconds = 5 * MINUTE
+# Refused credentials do not mend themselves quickly.
+REFUSED_PAUSE: Seconds = 5 * MINUTE
+
+
+class Breaker:
+    """Open: nothing is handed over. It closes by itself when its pause is over."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._failures = 0
+        self._pauses = 0
+        self._open_until: Instant = 0
+
+    def is_open(self, now: Instant) -> bool:
+        """Whether the channel is stopped at this moment."""
+        return now < self._open_until
+
+    def note(self, outcomes: list[Outcome], now: Instant) -> None:
+        """Learn from one request's outcomes."""
+        if any(outcome.result == "stopped" for outcome in outcomes):
+            self._stop(now, REFUSED_PAUSE, f"it refuses our credentials ({outcomes[0].reason})")
+        elif any(outcome.result in ("sent", "failed") for outcome in outcomes):
+            self._failures = self._pauses = 0
+        else:
+            self._failures += 1
+            if self._failures >= TRIPS_AT:
+                pause = min(FIRST_PAUSE * 2**self._pauses, LAST_PAUSE)
+                why = f"{self._failures} requests in a row went wrong ({outcomes[0].reason})"
+                self._stop(now, pause, why)
+                self._pauses += 1
+                # After the pause one more failure is enough.
+                self._failures = TRIPS_AT - 1
+
+    def _stop(self, now: Instant, pause: Seconds, why: str) -> None:
+        if not self.is_open(now):
+            log.error(
+                "%s is stopped for %d s, its messages stay planned: %s", self._channel, pause, why
+            )
+        self._open_until = now + pause

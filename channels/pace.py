@@ -1,0 +1,57 @@
+"""How fast messages may go, all processes together: so many a second on each channel.
+
+Kept in a row of the database and not in Prefect's concurrency limits: messages must go on while
+Prefect's server is down, and an acquire there costs as much as a hundred messages here.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import case, select, update
+
+from channels.tables import channel_paces
+from config.database import Tx, insert_ignoring_conflicts
+from config.policy import Channel
+
+
+def allowance(
+    tx: Tx, rates: Mapping[Channel, int], channels: Sequence[Channel], most: int
+) -> dict[Channel, int]:
+    """How many messages may be claimed now on each channel, at most `most`; none is left out.
+
+    Locks the rows of the channels that have a rate, in the order of their names.
+
+    Parameters
+    ----------
+    rates: messages a second; a channel without one may go as fast as it can.
+    """
+    limits = dict.fromkeys(channels, most)
+    paced = sorted(channel for channel in channels if channel in rates)
+    if not paced:
+        return limits
+    rows = [{"channel": channel, "second": 0, "used": 0} for channel in paced]
+    insert_ignoring_conflicts(tx.conn, channel_paces, rows)
+    found = tx.conn.execute(
+        select(channel_paces)
+        .where(channel_paces.c.channel.in_(paced))
+        .order_by(channel_paces.c.channel)
+        .with_for_update()
+    )
+    for row in found:
+        used = row.used if row.second == tx.now else 0
+        limits[row.channel] = min(most, rates[row.channel] - used)
+    return {channel: limit for channel, limit in limits.items() if limit > 0}
+
+
+def spend(tx: Tx, rates: Mapping[Channel, int], claimed: Mapping[Channel, int]) -> None:
+    """Write down what was claimed, in the transaction that asked for the allowance."""
+    for channel, number in claimed.items():
+        if channel in rates:
+            this_second = channel_paces.c.second == tx.now
+            tx.conn.execute(
+                update(channel_paces)
+                .where(channel_paces.c.channel == channel)
+                .values(
+                    used=case((this_second, channel_paces.c.used), else_=0) + number,
+                    second=tx.now,
+                )
+            )

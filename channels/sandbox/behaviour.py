@@ -1,0 +1,122 @@
+"""How the sandbox's customers take what they get: who opens, who clicks, whose mail comes back.
+
+A pure model. Every person has tendencies of their own that stay the same from message to message,
+and the same seed gives the same answers to the same messages, in whatever order they come.
+"""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Time = Annotated[float, Field(ge=0, le=86_400)]
+
+Word = Literal[
+    *("processed", "delivered", "bounce", "blocked", "open", "machine_open", "click"),
+    *("spamreport", "sent", "undelivered", "stop"),
+]
+# How strongly people differ: the smaller, the more they do.
+_ALIKE = 2.0
+
+
+class Behaviour(BaseModel):
+    """Shares from 0 to 1, times in seconds. The defaults are those of a middling shop.
+
+    Real customers take hours to open a mail; in the sandbox they take `answered_within` at most.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+    dead: Share = Field(default=0.02, description="addresses and numbers that nobody has")
+    blocked: Share = Field(default=0.01, description="mails that are refused just this once")
+    opens: Share = Field(default=0.4, description="delivered mails that a person opens")
+    machine_opens: Share = Field(default=0.3, description="people whose mail program opens all")
+    clicks: Share = Field(default=0.25, description="opened mails in which a link is clicked")
+    complaints: Share = Field(default=0.002, description="opened mails that are called spam")
+    stops: Share = Field(default=0.01, description="delivered texts that are answered with STOP")
+    delivered_within: Time = 2
+    answered_within: Time = 60
+    gathered: Time = Field(default=1, description="how long SendGrid gathers events; really 30 s")
+    twice: Share = Field(default=0, description="call-backs that come a second time")
+    out_of_order: Share = Field(default=0, description="messages whose call-backs come backwards")
+
+
+class Happening(NamedTuple):
+    """Something that happens to a message, so many seconds after it was accepted.
+
+    told: when the provider says so; twice where it says it twice.
+    """
+
+    word: Word
+    after: float
+    told: tuple[float, ...]
+
+
+def happens(behaviour: Behaviour, channel: str, address: str, message_id: str) -> list[Happening]:
+    """All that will happen to one message. Nothing is ever heard of a push."""
+    dice = Random(f"{behaviour.seed}/{address}/{message_id}")  # noqa: S311  repeatable is the point
+    person = Random(f"{behaviour.seed}/{address}")  # noqa: S311
+    happenings = {"email": _mail, "sms": _text}.get(channel)
+    if happenings is None:
+        return []
+    found = sorted(happenings(behaviour, person, dice), key=lambda one: one[1])
+    times = [after for _, after in found]
+    if dice.random() < behaviour.out_of_order:
+        times.reverse()
+    again = [
+        (dice.random() * behaviour.answered_within,) if dice.random() < behaviour.twice else ()
+        for _ in found
+    ]
+    return [
+        Happening(word, after, (told, *(told + later for later in more)))
+        for (word, after), told, more in zip(found, times, again, strict=True)
+    ]
+
+
+def _mail(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[Word, float]]:
+    dead = person.random() < behaviour.dead
+    by_machine = person.random() < behaviour.machine_opens
+    opens, clicks = _tendency(person, behaviour.opens), _tendency(person, behaviour.clicks)
+    arrives = dice.random() * behaviour.delivered_within
+    yield "processed", arrives / 2
+    if dead:
+        yield "bounce", arrives
+        return
+    if dice.random() < behaviour.blocked:
+        yield "blocked", arrives
+        return
+    yield "delivered", arrives
+    if by_machine:
+        yield "machine_open", arrives + dice.random()
+    if dice.random() >= opens:
+        return
+    opened = arrives + dice.random() * behaviour.answered_within
+    yield "open", opened
+    if dice.random() < clicks:
+        yield "click", opened + dice.random() * behaviour.answered_within
+    if dice.random() < behaviour.complaints:
+        yield "spamreport", opened + dice.random() * behaviour.answered_within
+
+
+def _text(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[Word, float]]:
+    dead = person.random() < behaviour.dead
+    stops = _tendency(person, behaviour.stops)
+    arrives = dice.random() * behaviour.delivered_within
+    yield "sent", arrives / 2
+    if dead:
+        yield "undelivered", arrives
+        return
+    yield "delivered", arrives
+    if dice.random() < stops:
+        yield "stop", arrives + dice.random() * behaviour.answered_within
+
+
+def _tendency(person: Random, share: float) -> float:
+    """How likely this person is to do what a share of all people does."""
+    if share in (0, 1):
+        person.random()  # the dice that follow fall as they would have
+        return share
+    return person.betavariate(share * _ALIKE, (1 - share) * _ALIKE)
