@@ -43,10 +43,13 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
             identifiers.c.kind,
             identifiers.c.state,
             identifiers.c.country,
-        ).where(
+        )
+        .where(
             among(tx, identifiers.c.profile_id, ids),
             identifiers.c.kind.in_(tuple(_CHANNEL_OF_KIND)),
         )
+        # of several numbers the one that is texted comes last: in use, and seen last
+        .order_by(identifiers.c.state == "active", identifiers.c.seen_at, identifiers.c.value)
     ):
         channel = _CHANNEL_OF_KIND[kind]
         addresses[profile_id].add(channel)

@@ -1,0 +1,502 @@
+"""Planning: a row and a decision for every message wanted; giving way; people counted once."""
+
+from itertools import count
+from typing import Any
+
+import pytest
+from sqlalchemy import Row, insert, update
+from sqlalchemy.exc import IntegrityError
+
+from channels.decide import Decision, Planner, Wanted
+from channels.explain import explanation
+from channels.facts import load_recipients
+from channels.planning import Person, Send, plan, refuse
+from channels.tables import messages
+from config.database import Database
+from config.policy import Channel, Policy
+from config.times import DAY, HOUR, Instant, Seconds, format_instant, parse_instant
+from journeys.journey import OnEvent, OnLaunch, journey
+from journeys.steps import Email
+from journeys.steps import Send as SendStep
+from profiles.conditions import prop
+from profiles.tables import identifiers, preferences
+from tests.house import MONDAY, House
+
+OFFICE = [{"days": "mon-fri", "from": "09:00", "to": "17:00"}]
+ONE_A_DAY = [{"channels": ["email"], "limit": 1, "per": "day"}]
+
+
+class Desk:
+    """Wants messages for people, one step after the other."""
+
+    def __init__(self, db: Database, **policy: Any) -> None:
+        self.house = House(db)
+        self.planner = Planner(Policy.model_validate(policy))
+        self._numbers = count(1)
+
+    def wants(
+        self,
+        who: int | list[int],
+        *wanted: Wanted,
+        mode: Any = "any",
+        priority: int = 50,
+        journey: str = "j",
+    ) -> list[list[Decision]]:
+        """Plan for them at this moment; each gets an enrollment of their own."""
+        number = next(self._numbers)
+        members = tuple((f"m{place}", one) for place, one in enumerate(wanted))
+        send = Send(journey, "v", f"step {number}", priority, mode, members)
+        people = [
+            Person(profile, number * 1000 + place)
+            for place, profile in enumerate([who] if isinstance(who, int) else who)
+        ]
+        with self.house.db.transaction() as tx:
+            decided = plan(tx, self.planner, send, people)
+        return [decided[person.enrollment_id] for person in people]
+
+    def rows(self, profile: int | None = None) -> list[Row[Any]]:
+        return self.house.rows(profile)
+
+    def told(self, profile: int | None = None) -> list[tuple[str, str | None, str]]:
+        """State, reason and moment of every row."""
+        return [(row.state, row.reason, format_instant(row.send_at)) for row in self.rows(profile)]
+
+
+def message(
+    channel: Channel = "email",
+    after: Seconds = 0,
+    *,
+    kind: Any = "marketing",
+    on_cap: Any = "skip",
+    max_delay: Seconds = 7 * DAY,
+    topic: str = "news",
+) -> Wanted:
+    return Wanted(channel, kind, topic, after, on_cap, max_delay)
+
+
+def at(text: str) -> Instant:
+    return parse_instant(text)
+
+
+# A row and a decision for everything -------------------------------------------------------------
+
+
+def test_every_message_has_its_row_and_its_decision(db: Database) -> None:
+    desk = Desk(db, channels={"email": {"windows": OFFICE}}, caps=ONE_A_DAY)
+    ann = desk.house.customer(timezone="Europe/Berlin")
+    desk.house.db.now = at("2026-03-02T18:00:00Z")
+    [decisions] = desk.wants(ann, message(), message("push", after=600), mode="any")
+    row, push = desk.rows(ann)
+    assert decisions[0].send_at == row.send_at == at("2026-03-03T08:00:00Z")
+    assert (row.profile_id, row.enrollment_id, row.journey, row.version) == (ann, 1000, "j", "v")
+    assert (row.step, row.member, row.channel, row.kind) == ("step 1", "m0", "email", "marketing")
+    assert (row.topic, row.priority, row.mode, row.after) == ("news", 50, "any", 0)
+    assert (row.state, row.reason, row.attempts) == ("planned", None, 0)
+    assert (row.wanted_at, row.deadline) == (desk.house.now, desk.house.now + 7 * DAY)
+    assert row.decision == {
+        "outcome": "send",
+        "send_at": "2026-03-03T08:00:00Z",
+        "reason": None,
+        "rule": None,
+        "timezone": "Europe/Berlin",
+        "timezone_source": "profile",
+    }
+    assert (push.send_at, push.member, push.after) == (row.send_at + 600, "m1", 600)
+    assert explanation(row).startswith("It waits for its time. Opening hours and limits moved it")
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "reason", "rule"),
+    [
+        ({"phone": None}, message("sms"), "no_address", None),
+        ({"consent": {}}, message("sms"), "no_consent", None),
+        ({"consent": {("email", "news"): False}}, message(), "no_consent", None),
+        ({}, message("push", max_delay=HOUR), "window_closed", "push window sat 09:00-10:00"),
+        ({}, message("email"), "capped", "at most 0 email a day: 0 in the day from 2026-03-02"),
+    ],
+)
+def test_every_refusal_has_its_row_and_its_reason(
+    db: Database, said: dict[str, Any], wanted: Wanted, reason: str, rule: str | None
+) -> None:
+    desk = Desk(
+        db,
+        channels={"push": {"windows": [{"days": "sat", "from": "09:00", "to": "10:00"}]}},
+        caps=[{"channels": ["email"], "limit": 0, "per": "day"}],
+    )
+    ann = desk.house.customer(**said)
+    [[decision]] = desk.wants(ann, wanted)
+    [row] = desk.rows(ann)
+    assert (decision.send_at, decision.reason) == (None, reason)
+    assert (row.state, row.reason, row.send_at) == ("skipped", reason, MONDAY)
+    assert (row.decision["outcome"], row.decision["reason"]) == ("not_sent", reason)
+    assert row.decision["rule"] == decision.rule
+    assert (decision.rule or "").startswith(rule or "")
+    assert bool(rule) == bool(decision.rule)
+
+
+def test_the_reasons_of_groups(db: Database) -> None:
+    desk = Desk(db)
+    ann = desk.house.customer(consent={("email", "*"): True})
+    desk.wants(ann, message("email"), message("sms"), mode="all")
+    desk.wants(ann, message("sms"), message("email"), message("push"), mode="first")
+    assert [row.reason for row in desk.rows()] == [
+        "group_incomplete", "no_consent",
+        "no_consent", None, "not_chosen",
+    ]  # fmt: skip
+
+
+def test_members_that_never_meet(db: Database) -> None:
+    hours = {"email": "09:00", "push": "15:00"}
+    windows = {
+        channel: {"windows": [{"days": "mon-sun", "from": opens, "to": f"{opens[:2]}:30"}]}
+        for channel, opens in hours.items()
+    }
+    desk = Desk(db, channels=windows)
+    ann = desk.house.customer()
+    desk.wants(ann, message("email"), message("push"))
+    assert desk.told() == [
+        ("planned", None, "2026-03-03T09:00:00Z"),
+        ("skipped", "no_common_time", "2026-03-02T10:00:00Z"),
+    ]
+
+
+def test_where_the_zone_came_from_is_told(db: Database) -> None:
+    desk = Desk(db, timezone="Europe/Paris")
+    people = [
+        desk.house.customer(timezone="Asia/Tokyo", country="DE"),
+        desk.house.customer(timezone="Mars/Base", country="DE"),
+        desk.house.customer(timezone=None, country="NZ"),
+        desk.house.customer(timezone=None),
+        desk.house.customer(timezone=None, phone=None),
+    ]
+    desk.wants(people, message())
+    told = [(row.decision["timezone"], row.decision["timezone_source"]) for row in desk.rows()]
+    assert told == [
+        ("Asia/Tokyo", "profile"),
+        # Germany has two in zone.tab
+        (["Europe/Berlin", "Europe/Busingen"], "country"),
+        (["Pacific/Auckland", "Pacific/Chatham"], "country"),
+        ("Europe/London", "phone"),
+        ("Europe/Paris", "brand"),
+    ]
+    assert [row.decision.get("invalid_timezone") for row in desk.rows()] == [
+        None, "Mars/Base", None, None, None,
+    ]  # fmt: skip
+    assert "The time zone on record, Mars/Base, is none." in explanation(desk.rows()[1])
+
+
+def test_the_holdout_gets_no_marketing(db: Database) -> None:
+    desk = Desk(db, holdout_percent=50)
+    people = [desk.house.customer() for _ in range(40)]
+    desk.wants(people, message())
+    held = {row.profile_id for row in desk.rows() if row.reason == "held_out"}
+    assert 5 <= len(held) <= 35
+    # the same people every time, and what is no marketing reaches them
+    desk.wants(people, message("push"), message(kind="transactional", after=5))
+    later = desk.rows()[40:]
+    assert {row.profile_id for row in later if row.reason == "held_out"} == held
+    assert all(row.reason is None for row in later if row.kind == "transactional")
+
+
+def test_a_wanted_message_is_wanted_once(db: Database) -> None:
+    desk = Desk(db)
+    ann = desk.house.customer()
+    send = Send("j", "v", "s", 50, "any", (("m", message()),))
+    with desk.house.db.transaction() as tx:
+        plan(tx, desk.planner, send, [Person(ann, 1)])
+    with pytest.raises(IntegrityError), desk.house.db.transaction() as tx:
+        plan(tx, desk.planner, send, [Person(ann, 1)])
+    assert len(desk.rows()) == 1
+
+
+def test_refusing_leaves_rows_too(db: Database) -> None:
+    desk = Desk(db)
+    ann, bob = desk.house.customer(), desk.house.customer()
+    send = Send("j", "v", "s", 50, "first", (("m", message()), ("n", message("sms"))))
+    with desk.house.db.transaction() as tx:
+        refuse(tx, desk.planner, send, [Person(ann, 1), Person(bob, 2)], "not_chosen")
+    assert [(row.profile_id, row.member, row.reason) for row in desk.rows()] == [
+        (ann, "m", "not_chosen"), (ann, "n", "not_chosen"),
+        (bob, "m", "not_chosen"), (bob, "n", "not_chosen"),
+    ]  # fmt: skip
+
+
+# Addresses ----------------------------------------------------------------------------------------
+
+
+def addresses(db: Database, profile: int, *found: tuple[str, str, Instant]) -> None:
+    """More e-mail addresses: value, state, seen at."""
+    with db.transaction() as tx:
+        for value, state, seen_at in found:
+            row = {"kind": "email", "value": value, "profile_id": profile}
+            tx.conn.execute(insert(identifiers).values(**row, state=state, seen_at=seen_at))
+
+
+def test_of_several_addresses_the_last_seen_that_works(db: Database) -> None:
+    house = House(db)
+    house.open(journey("j", entry=OnLaunch(), topic="n", steps=[SendStep("s", Email("hello"))]))
+    ann = house.customer("ann")
+    addresses(
+        db,
+        ann,
+        ("new@example.com", "active", MONDAY + 60),
+        ("newest@example.com", "bounced", MONDAY + 120),
+        ("old@example.com", "active", MONDAY - 60),
+    )
+    house.launch("j")
+    assert [mail.to for mail in house.providers.accepted] == ["new@example.com"]
+
+
+def test_when_no_address_works_the_channel_is_suppressed(db: Database) -> None:
+    desk = Desk(db)
+    ann = desk.house.customer("ann")
+    addresses(db, ann, ("second@example.com", "bounced", MONDAY))
+    with db.transaction() as tx:
+        of_hers = identifiers.c.value == "ann@example.com"
+        tx.conn.execute(update(identifiers).where(of_hers).values(state="complained"))
+    desk.wants(ann, message(), message("push"))
+    assert [row.reason for row in desk.rows()] == ["suppressed", None]
+
+
+def test_the_zone_is_that_of_the_number_that_is_texted(db: Database) -> None:
+    desk = Desk(db)
+    ann = desk.house.customer("ann", timezone=None)
+    with db.transaction() as tx:
+        for value, country, state, seen_at in (
+            ("+81312345678", "JP", "active", MONDAY + 60),
+            ("+33612345678", "FR", "unregistered", MONDAY + 120),
+            ("+4915112345678", "DE", "active", MONDAY - 60),
+        ):
+            row = {"kind": "phone", "value": value, "country": country, "profile_id": ann}
+            tx.conn.execute(insert(identifiers).values(**row, state=state, seen_at=seen_at))
+        recipient = load_recipients(tx, desk.planner.policy, [ann])[ann]
+    assert recipient.zones.names == ("Asia/Tokyo",)
+
+
+# Counting -----------------------------------------------------------------------------------------
+
+
+def test_two_carts_of_one_person_count_against_each_other(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann, bob = desk.house.customer(), desk.house.customer()
+    desk.wants([ann, ann, bob], message())
+    assert [(row.profile_id, row.reason) for row in desk.rows()] == [
+        (ann, None),
+        (ann, "capped"),
+        (bob, None),
+    ]
+
+
+def test_in_the_engine_too(db: Database) -> None:
+    house = House(db)
+    entry = OnEvent("cart", prop("total") > 0, key="cart_id", again="always")
+    policy = Policy.model_validate({"caps": ONE_A_DAY})
+    described = journey("j", entry=entry, topic="n", steps=[SendStep("s", Email("hello"))])
+    house.open(described, policy=policy)
+    ann = house.customer()
+    for cart in ("a", "b", "c"):
+        house.did(ann, "cart", cart_id=cart, total=1)
+    house.run()
+    assert [(one.state, one.reason) for one in house.outbox()] == [
+        ("sent", None), ("skipped", "capped"), ("skipped", "capped"),
+    ]  # fmt: skip
+
+
+def test_a_deferred_message_goes_when_it_first_fits(db: Database) -> None:
+    desk = Desk(db, caps=[{"channels": ["email"], "limit": 1, "within": "24h"}])
+    ann = desk.house.customer()
+    desk.wants(ann, message())
+    desk.house.db.now = MONDAY + HOUR
+    desk.wants(ann, message(on_cap="defer"))
+    desk.wants(ann, message(on_cap="defer", max_delay=22 * HOUR))
+    assert desk.told() == [
+        ("planned", None, "2026-03-02T10:00:00Z"),
+        ("planned", None, "2026-03-03T10:00:00Z"),
+        ("skipped", "capped", "2026-03-02T11:00:00Z"),
+    ]
+
+
+def test_what_a_customer_chose_binds_too(db: Database) -> None:
+    desk = Desk(db)
+    ann = desk.house.customer()
+    with db.transaction() as tx:
+        own = {"per_week": 1, "opens": 14 * HOUR, "closes": 16 * HOUR, "changed_at": MONDAY}
+        tx.conn.execute(insert(preferences).values(profile_id=ann, **own))
+    desk.wants(ann, message())
+    desk.wants(ann, message("push"))
+    desk.wants(ann, message(kind="transactional"))
+    assert desk.told() == [
+        ("planned", None, "2026-03-02T14:00:00Z"),
+        ("skipped", "capped", "2026-03-02T10:00:00Z"),
+        ("planned", None, "2026-03-02T10:00:00Z"),
+    ]
+
+
+# Giving way ---------------------------------------------------------------------------------------
+
+
+def test_giving_way_shows_in_both_decisions(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=60), priority=10, journey="low")
+    desk.wants(ann, message(after=120), priority=60, journey="high")
+    low, high = desk.rows()
+    assert (low.state, low.reason) == ("skipped", "capped")
+    assert low.decision["gave_way_to"] == "high / step 2"
+    assert low.decision["rule"].startswith("at most 1 email a day: 1 in the day from 2026-03-02")
+    assert "It gave way to high / step 2." in explanation(low)
+    assert (high.state, high.send_at) == ("planned", MONDAY + 120)
+    assert high.decision["took_place_of"] == ["low / step 1 / m0"]
+    assert "It took the place of low / step 1 / m0." in explanation(high)
+
+
+def test_who_may_wait_gives_way_by_waiting(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=60, on_cap="defer"), priority=10)
+    desk.wants(ann, message(after=120), priority=60)
+    assert desk.told() == [
+        ("planned", None, "2026-03-03T00:00:00Z"),
+        ("planned", None, "2026-03-02T10:02:00Z"),
+    ]
+    assert desk.rows()[0].decision["gave_way_to"] == "j / step 2"
+
+
+@pytest.mark.parametrize("priority", [50, 49])
+def test_equals_do_not_give_way(db: Database, priority: int) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=60), priority=50)
+    desk.wants(ann, message(after=60), priority=priority)
+    assert [row.reason for row in desk.rows()] == [None, "capped"]
+
+
+@pytest.mark.parametrize("state", ["sending", "sent", "delivered", "unknown"])
+def test_what_was_handed_over_does_not_give_way(db: Database, state: str) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann = desk.house.customer()
+    desk.wants(ann, message(), priority=10)
+    with db.transaction() as tx:
+        tx.conn.execute(update(messages).values(state=state))
+    desk.wants(ann, message(), priority=90)
+    assert [row.reason for row in desk.rows()] == [None, "capped"]
+
+
+def test_the_least_important_gives_way_and_of_equals_the_latest(db: Database) -> None:
+    desk = Desk(db, caps=[{"channels": "all", "limit": 3, "per": "day"}])
+    ann = desk.house.customer()
+    for priority, after in ((20, 60), (10, 120), (10, 180)):
+        desk.wants(ann, message(after=after), priority=priority)
+    for _ in range(3):
+        desk.wants(ann, message(after=240), priority=60)
+    assert [row.decision.get("gave_way_to") for row in desk.rows()] == [
+        "j / step 6", "j / step 5", "j / step 4", None, None, None,
+    ]  # fmt: skip
+    desk.wants(ann, message(after=240), priority=60)
+    assert desk.rows()[-1].reason == "capped"
+
+
+def test_only_those_in_the_way_give_way(db: Database) -> None:
+    """Two in 24 h. What is planned for tomorrow is in nobody's way, though it is the latest."""
+    desk = Desk(db, caps=[{"channels": "all", "limit": 2, "within": "24h"}])
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=1 * HOUR), priority=10)
+    desk.wants(ann, message(after=2 * HOUR), priority=10)
+    desk.wants(ann, message(after=26 * HOUR), priority=10)
+    desk.wants(ann, message(), priority=60)
+    assert [row.state for row in desk.rows()] == ["planned", "skipped", "planned", "planned"]
+
+
+def test_several_caps_at_once(db: Database) -> None:
+    caps = [*ONE_A_DAY, {"channels": "all", "limit": 2, "per": "day"}]
+    desk = Desk(db, caps=caps)
+    ann = desk.house.customer()
+    desk.wants(ann, message("email", after=60), priority=10)
+    desk.wants(ann, message("push", after=60), priority=20)
+    desk.wants(ann, message("email"), message("sms"), priority=60)
+    assert [(row.channel, row.state) for row in desk.rows()] == [
+        ("email", "skipped"), ("push", "skipped"), ("email", "planned"), ("sms", "planned"),
+    ]  # fmt: skip
+
+
+def test_transactional_messages_keep_their_place(db: Database) -> None:
+    caps = [{"channels": ["email"], "limit": 1, "per": "day", "counts": "all"}]
+    desk = Desk(db, caps=caps)
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=60, kind="transactional"), priority=10)
+    desk.wants(ann, message(), priority=90)
+    assert [row.reason for row in desk.rows()] == [None, "capped"]
+    # and they take nobody's: they are never held back
+    desk.wants(ann, message(kind="transactional"), priority=90)
+    assert [row.reason for row in desk.rows()] == [None, "capped", None]
+
+
+def test_a_group_gives_way_as_a_whole(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann, bob = desk.house.customer(), desk.house.customer()
+    group = (message("email", after=60, on_cap="defer"), message("push", after=120))
+    desk.wants([ann], *group, mode="any", priority=10)
+    desk.wants(
+        [bob], message("email", after=60), message("push", after=120), mode="all", priority=10
+    )
+    desk.wants([ann, bob], message(), priority=60)
+    # hers moves together, at the same offsets
+    assert desk.told(ann)[:2] == [
+        ("planned", None, "2026-03-03T00:00:00Z"),
+        ("planned", None, "2026-03-03T00:01:00Z"),
+    ]
+    # his goes together or not at all
+    assert desk.told(bob)[:2] == [
+        ("skipped", "capped", "2026-03-02T10:01:00Z"),
+        ("skipped", "group_incomplete", "2026-03-02T10:02:00Z"),
+    ]
+    assert {row.decision.get("gave_way_to") for row in desk.rows()[:4]} == {"j / step 3"}
+
+
+def test_of_a_first_group_the_next_takes_over(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann = desk.house.customer()
+    wanted = (message("email", after=60), message("push", after=300), message("sms"))
+    desk.wants(ann, *wanted, mode="first", priority=10)
+    desk.wants(ann, message(), priority=60)
+    assert [(row.channel, row.state, row.reason) for row in desk.rows()] == [
+        ("email", "skipped", "capped"),
+        ("push", "planned", None),
+        ("sms", "skipped", "not_chosen"),
+        ("email", "planned", None),
+    ]
+    assert desk.rows()[1].send_at == MONDAY + 300
+
+
+def test_what_a_decision_told_is_kept_when_it_is_made_again(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=60), priority=10)
+    desk.wants(ann, message(after=60, on_cap="defer"), priority=20)
+    desk.wants(ann, message(after=60), priority=30)
+    low, middle, high = (row.decision for row in desk.rows())
+    assert low["gave_way_to"] == "j / step 2"
+    assert middle["took_place_of"] == ["j / step 1 / m0"]
+    assert middle["gave_way_to"] == "j / step 3"
+    assert high["took_place_of"] == ["j / step 2 / m0"]
+    assert middle["send_at"] == "2026-03-03T00:00:00Z"
+
+
+def test_nobody_gives_way_to_what_does_not_go(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=60), priority=10)
+    desk.wants(ann, message(topic="x"), message("sms", topic="y"), mode="all", priority=60)
+    ann_again = desk.house.customer("ann-2", consent={("email", "*"): True})
+    desk.wants(ann_again, message(after=60), priority=10)
+    desk.wants(ann_again, message(), message("sms"), mode="all", priority=60)
+    assert [row.reason for row in desk.rows(ann)] == ["capped", None, None]
+    assert [row.reason for row in desk.rows(ann_again)] == [None, "group_incomplete", "no_consent"]
+
+
+def test_two_chunks_of_different_people_do_not_meet(db: Database) -> None:
+    desk = Desk(db, caps=ONE_A_DAY)
+    people = [desk.house.customer() for _ in range(3)]
+    desk.wants(people[:2], message(), priority=10)
+    desk.wants(people, message(), priority=60)
+    assert [row.reason for row in desk.rows()] == ["capped", "capped", None, None, None]
