@@ -28,6 +28,7 @@ from journeys.journey import After, EventEntry, Version
 from journeys.tables import enrollments
 from profiles.conditions import Condition, Scope
 from profiles.tables import JSON_COLUMN, events, profiles
+from profiles.bulk import among, in_slices
 
 _COLUMNS = (
     "profile_id",
@@ -78,7 +79,7 @@ def enter_people(
         literal({}, JSON_COLUMN).label("context"),
         cast(sql_null(), BigInteger).label("entry_event_id"),
         literal(tx.now, BigInteger).label("since"),
-    ).where(profiles.c.id.in_(list(profile_ids)))
+    ).where(among(tx, profiles.c.id, profile_ids))
     return _enter(tx, version, source, launch_id)
 
 
@@ -99,7 +100,7 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int
         events.c.id.label("entry_event_id"),
         events.c.occurred_at.label("since"),
     ).where(
-        events.c.id.in_(list(event_ids)),
+        among(tx, events.c.id, event_ids),
         events.c.name == entry.event,
         *(test.on(events.c.properties, scope) for test in entry.where),
     )
@@ -137,7 +138,7 @@ def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None)
         literal(0, Integer),
         literal(tx.now, BigInteger),
         literal(0, Integer),
-    ).where(~exists().where(same, barred))
+    ).where(~entered_before)
     dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(enrollments).from_select(list(_COLUMNS), rows)
     entered = tx.conn.execute(
@@ -146,3 +147,6 @@ def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None)
         execution_options={"preserve_rowcount": True},
     )
     return entered.rowcount
+    # The offset keeps PostgreSQL from making a join of it: while the table grows and nobody has
+    # analysed it, it would read the whole of it for every chunk.
+    entered_before = select(literal(1)).select_from(before).where(same, barred).offset(0).exists()
