@@ -7,10 +7,9 @@ do, the clock jumps to the next moment at which somebody is due. So the same com
 import asyncio
 import shutil
 import signal
-import socket
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from config.policy import CHANNELS
 from config.settings import load_settings
 from config.times import Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
-from flows.stack import Stack
+from flows.stack import Stack, free_ports
 from flows.up import only_one
 from journeys.report import Summary, summarise
 from profiles.sample_shop import load_sample_shop
@@ -79,7 +78,7 @@ def _run(data_dir: Path) -> Summary:
             "database_url": "",
             "providers": "sandbox",
             "now": BEGINS,
-            **_free_ports("prefect_port", "sandbox_port", "receiver_port"),
+            **free_ports("prefect_port", "sandbox_port", "receiver_port"),
         }
     )
     segue = open_segue(settings)
@@ -140,14 +139,3 @@ def _compare(summary: Summary, sandbox: dict[str, Any]) -> None:
 
 def _clock(instant: Instant) -> str:
     return format_instant(instant).replace("T", " ")[:16] + " UTC"
-
-
-def _free_ports(*fields: str) -> dict[str, int]:
-    """A port for each setting that nobody has at this moment."""
-    with ExitStack() as held:
-        found = {}
-        for field in fields:
-            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            probe.bind(("127.0.0.1", 0))
-            found[field] = probe.getsockname()[1]
-        return found

@@ -112,7 +112,7 @@ async def _act(act: _Act) -> State[Any]:
         upstream = [states[one] for one in before[name] or [_ENTER]]
         states[name] = await _run_task(name, partial(act.step, name), upstream)
     state = await act.finish()
-    failed = [f"{name}: {one.message}" for name, one in states.items() if not one.is_completed()]
+    failed = [f"{name}: {one.message}" for name, one in states.items() if one.is_failed()]
     return Failed(message=sentence(failed)) if failed else state
 
 

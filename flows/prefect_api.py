@@ -1,5 +1,7 @@
 """Starting and watching runs through Prefect's own API, as its UI does."""
 
+import time
+import uuid
 from typing import Any
 
 import httpx
@@ -8,13 +10,22 @@ from config.errors import SegueError
 from config.settings import Settings
 from flows.names import deployment_name
 
-_OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+# On SQLite, Prefect's server answers 503 to a write that meets another: it wants to be asked again.
+_BUSY = 503
+_TRIES = 20
+_PAUSE = 0.3  # seconds
+
 _UNDER_WAY = ["PENDING", "RUNNING", "CANCELLING"]
+_OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _LOST = "Segue was stopped while this ran. Who had entered goes on; for the others, run it again."
 
 
 class PrefectAPI:
-    """The API of the Prefect server on this machine."""
+    """The API of the Prefect server on this machine.
+
+    Raises httpx.TransportError while the server is not there, and SegueError, in Prefect's words,
+    when it refuses.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._ui = settings.prefect_url
@@ -35,43 +46,37 @@ class PrefectAPI:
         return answer.is_success and answer.json()["status"] == "READY"
 
     def start(self, journey: str, parameters: dict[str, Any], *, key: str | None = None) -> str:
-        """Start a run now; gives its id. The same `key` again is the same run.
-
-        Raises SegueError with Prefect's words when it refuses.
-        """
-        deployment = self._ok(self._http.get(f"/deployments/name/{deployment_name(journey)}"))
-        run = self._ok(
-            self._http.post(
-                f"/deployments/{deployment['id']}/create_flow_run",
-                json={"parameters": parameters, "idempotency_key": key},
-            )
+        """Start a run now; gives its id. The same `key` again is the same run."""
+        deployment = self._ask("GET", f"/deployments/name/{deployment_name(journey)}")
+        run = self._ask(
+            "POST",
+            f"/deployments/{deployment['id']}/create_flow_run",
+            {"parameters": parameters, "idempotency_key": key or str(uuid.uuid4())},
         )
         return str(run["id"])
 
     def ended(self, run_id: str) -> dict[str, Any] | None:
         """The state in which a run ended; None while it has not."""
-        state: dict[str, Any] = self._ok(self._http.get(f"/flow_runs/{run_id}"))["state"]
+        state: dict[str, Any] = self._ask("GET", f"/flow_runs/{run_id}")["state"]
         return state if state["type"] in _OVER else None
 
     def end_lost_runs(self) -> None:
         """Tell Prefect of the runs whose process was killed, which it takes to be running."""
-        lost = self._http.post(
-            "/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": _UNDER_WAY}}}}
-        )
-        for run in lost.json():
-            self._ok(
-                self._http.post(
-                    f"/flow_runs/{run['id']}/set_state",
-                    json={"state": {"type": "CRASHED", "message": _LOST}, "force": True},
-                )
-            )
+        under_way = {"flow_runs": {"state": {"type": {"any_": _UNDER_WAY}}}}
+        for run in self._ask("POST", "/flow_runs/filter", under_way):
+            crashed = {"state": {"type": "CRASHED", "message": _LOST}, "force": True}
+            self._ask("POST", f"/flow_runs/{run['id']}/set_state", crashed)
 
     def page(self, run_id: str) -> str:
         """Where the UI shows a run."""
         return f"{self._ui}/runs/flow-run/{run_id}"
 
-    def _ok(self, answer: httpx.Response) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        for _ in range(_TRIES):
+            answer = self._http.request(method, path, json=body)
+            if answer.status_code != _BUSY:
+                break
+            time.sleep(_PAUSE)
         if not answer.is_success:
             raise SegueError(f"Prefect answers {answer.status_code}: {answer.text[:500]}")
-        found: dict[str, Any] = answer.json()
-        return found
+        return answer.json()

@@ -14,7 +14,8 @@ from config.times import Instant
 from flows.app import Segue
 from flows.artifacts import artifact_key, leave_outcomes, leave_picture
 from flows.counts import JourneyCounts, StepCounts, count_journey, count_step, under_way
-from flows.words import run_words, step_words
+from flows.words import run_words, sentence, step_words
+from journeys.control import held
 from journeys.journey import Journey, SegmentEntry
 from journeys.report import Summary, summarise
 from journeys.steps import SendStep
@@ -129,6 +130,9 @@ class Run:
         await leave_picture(self.journey, counts)
         await leave_outcomes(self.journey, summary)
         state, message = run_words(self._counts, summary, self._entered)
+        if holding := await asyncio.to_thread(self._holding):
+            how = f"The journey is {holding}: nobody moves and nothing goes until it is resumed"
+            return Completed(name=holding.capitalize(), message=sentence([how, message]))
         return Completed(name=state, message=message)
 
     # The rows -----------------------------------------------------------------------------------
@@ -144,6 +148,11 @@ class Run:
     def _under_way(self) -> bool:
         with self._segue.db.transaction(write=False) as tx:
             return under_way(tx, self.journey.name) > 0
+
+    def _holding(self) -> str | None:
+        """Whether somebody paused or stopped the journey."""
+        with self._segue.db.transaction(write=False) as tx:
+            return held(tx).get(self.journey.name)
 
     def _summary(self) -> Summary:
         """Of the launch, or of the whole journey where nobody was launched."""

@@ -211,6 +211,17 @@ def check_port(settings: Settings, field: str, what: str) -> None:
             ) from error
 
 
+def free_ports(*fields: str) -> dict[str, int]:
+    """A port for each setting that nobody has at this moment."""
+    with contextlib.ExitStack() as held:
+        found = {}
+        for field in fields:
+            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.bind(("127.0.0.1", 0))
+            found[field] = probe.getsockname()[1]
+        return found
+
+
 def _stop(children: list[_Child], deadline: float) -> None:
     for child in children:
         child.signal(signal.SIGTERM)

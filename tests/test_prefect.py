@@ -1,0 +1,250 @@
+"""Journeys in Prefect, on its real server: what a marketer does in the UI, done through its API.
+
+One server, with the sandbox and the runner, for all of these tests.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from sqlalchemy import func, select
+
+from channels.tables import messages
+from config.errors import SegueError
+from config.settings import Settings
+from config.times import parse_instant
+from flows.app import Segue, open_segue
+from flows.deployments import deploy
+from flows.names import deployment_name
+from flows.stack import Stack, free_ports
+from journeys.graph import parents
+from journeys.report import Summary, summarise
+from journeys.tables import enrollments, launches
+from profiles.sample_shop import load_sample_shop
+
+MONDAY = parse_instant("2026-03-02T09:00:00Z")
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def segue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segue]:
+    ours = {"data_dir": tmp_path_factory.mktemp("segue"), "now": MONDAY}
+    ports = free_ports("prefect_port", "sandbox_port")
+    found = open_segue(Settings().model_copy(update=ours | ports))
+    load_sample_shop(found.db, MONDAY, customers=400)
+    with closing(found.db):
+        yield found
+
+
+@pytest.fixture(scope="session")
+def stack(segue: Segue) -> Iterator[Stack]:
+    with Stack(segue.settings) as stack:
+        stack.start_servers()
+        stack.wait_for_servers()
+        stack.start_runner(segue.catalog.current)
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def api(stack: Stack) -> Iterator[httpx.Client]:
+    with httpx.Client(
+        base_url=f"{stack.settings.prefect_url}/api", trust_env=False, timeout=30
+    ) as client:
+        yield client
+
+
+def run(stack: Stack, name: str, **parameters: Any) -> tuple[str, Row]:
+    """Start a run and wait for its end: its id and its state."""
+    run_id = stack.prefect.start(name, parameters)
+    stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, f"the run of {name}")
+    state = stack.prefect.ended(run_id)
+    assert state is not None
+    return run_id, state
+
+
+def rows(api: httpx.Client, what: str, run_id: str) -> list[Row]:
+    """What Prefect knows of a run: its task_runs, artifacts ..."""
+    found = api.post(f"/{what}/filter", json={"flow_runs": {"id": {"any_": [run_id]}}})
+    listed: list[Row] = found.raise_for_status().json()
+    return listed
+
+
+def summary_of(segue: Segue, launch_id: str) -> Summary:
+    with segue.db.transaction(write=False) as tx:
+        return summarise(tx, "win-back", launch_id)
+
+
+def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+    run_id, state = run(stack, "win-back", audience="lapsed", limit=30)
+    assert state["type"] == "COMPLETED", state["message"]
+
+    # The launch is one of ours, with the run's id; each person has an answer for each channel.
+    summary = summary_of(segue, run_id)
+    assert summary.entered == 30
+    assert sum(summary.outcomes.values()) == 3 * 30
+    assert summary.sent["email"] > 0
+    assert state["name"] == f"{summary.sent.total()} sent"
+    accepted = httpx.get(f"{segue.settings.sandbox_url}/stats", trust_env=False).json()["accepted"]
+    assert accepted == {"email": 0, "sms": 0, "push": 0} | dict(summary.sent)
+
+    # The run graph is the journey's graph.
+    graph = segue.catalog.journey("win-back").journey.graph
+    tasks = {task["name"]: task for task in rows(api, "task_runs", run_id)}
+    names = {task["id"]: name for name, task in tasks.items()}
+    upstream = {
+        name: [names[one["id"]] for one in task["task_inputs"].get("wait_for", [])]
+        for name, task in tasks.items()
+    }
+    assert upstream == {"enter": []} | parents(graph) | {"we miss you": ["enter"]}
+
+    # Each task says what happened.
+    assert tasks["enter"]["state"]["name"] == "30 entered"
+    assert tasks["we miss you"]["state"]["name"] == state["name"]
+    assert "not sent (" in tasks["we miss you"]["state"]["message"]
+    assert tasks["mark lapsed"]["state"]["name"] == "Nobody due"
+
+    # What it leaves behind.
+    left = {one["key"]: one for one in rows(api, "artifacts", run_id)}
+    assert left["win-back-entering"]["data"] == 100
+    assert "```mermaid\nflowchart TD" in left["win-back-picture"]["data"]
+    assert "30 entered" in left["win-back-picture"]["data"]
+    table = httpx.Response(200, text=left["win-back-outcomes"]["data"]).json()
+    assert sum(row["messages"] for row in table) == 3 * 30
+    assert {"channel": "SMS", "outcome": "not sent", "reason": "no consent"}.items() <= (
+        next(row for row in table if row["reason"] == "no consent" and row["channel"] == "SMS")
+    ).items()
+
+
+def test_a_dry_run_tells_and_keeps_nothing(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+    with segue.db.transaction(write=False) as tx:
+        before = [
+            tx.conn.scalar(select(func.count()).select_from(table))
+            for table in (enrollments, messages, launches)
+        ]
+    run_id, state = run(stack, "welcome", audience="everyone", dry_run=True)
+    assert (state["type"], state["name"]) == ("COMPLETED", "Dry run")
+    assert state["message"].startswith("Nothing was sent or kept. Would be: 400 entered; ")
+    tasks = {task["name"]: task["state"]["name"] for task in rows(api, "task_runs", run_id)}
+    assert tasks["enter"] == "400 would enter"
+    assert tasks["hello"].endswith("would be sent")
+    with segue.db.transaction(write=False) as tx:
+        after = [
+            tx.conn.scalar(select(func.count()).select_from(table))
+            for table in (enrollments, messages, launches)
+        ]
+    assert after == before
+
+
+def test_a_dry_run_wants_an_audience(stack: Stack) -> None:
+    _, state = run(stack, "welcome", dry_run=True)
+    assert state["type"] == "FAILED"
+    assert "choose one instead of 'nobody new'" in state["message"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"audience": "lapst"}, "'lapst' is not one of ['nobody new', 'everyone', 'lapsed', "),
+        ({"audience": "lapsed", "limit": -1}, "-1 is less than the minimum of 0"),
+        ({"limit": "many"}, "'many' is not of type 'integer'"),
+        ({"dry_run": "perhaps"}, "'perhaps' is not of type 'boolean'"),
+    ],
+)
+def test_a_bad_value_is_refused_in_words(stack: Stack, parameters: Row, words: str) -> None:
+    with pytest.raises(SegueError) as refused:
+        stack.prefect.start("win-back", parameters)
+    assert words in str(refused.value)
+
+
+def test_the_form_explains_every_field(api: httpx.Client) -> None:
+    deployment = api.get(f"/deployments/name/{deployment_name('cart-recovery')}").json()
+    fields = deployment["parameter_openapi_schema"]["properties"]
+    assert list(fields) == ["audience", "limit", "dry_run"]
+    assert all(field["description"] for field in fields.values())
+    assert (
+        "lapsed: Ordered before, but not in the last 90 days." in fields["audience"]["description"]
+    )
+    assert deployment["description"].startswith("Reminds people of the cart they left")
+
+
+def test_a_journey_is_started_by_its_own_schedule(stack: Stack, api: httpx.Client) -> None:
+    deployment = api.get(f"/deployments/name/{deployment_name('win-back')}").json()
+    [schedule] = deployment["schedules"]
+    assert schedule["schedule"]["cron"] == "0 8 * * mon"
+    assert schedule["schedule"]["timezone"] == "Europe/London"
+    assert schedule["parameters"] == {"audience": "lapsed"}
+
+    def scheduled() -> list[Row]:
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        found: list[Row] = api.post("/flow_runs/filter", json=wanted).json()
+        return found
+
+    # Prefect's scheduler really does make the runs.
+    stack.wait_until(lambda: bool(scheduled()), "scheduling runs", seconds=30)
+    assert {one["parameters"]["audience"] for one in scheduled()} == {"lapsed"}
+
+
+def test_a_step_that_fails_is_named_and_the_next_run_goes_on_from_there(
+    segue: Segue, stack: Stack, api: httpx.Client
+) -> None:
+    with segue.db.transaction() as tx:
+        tx.conn.exec_driver_sql(
+            "CREATE TRIGGER no_messages BEFORE INSERT ON message "
+            "WHEN new.journey = 'welcome' BEGIN SELECT RAISE(ABORT, 'not today'); END"
+        )
+    run_id, state = run(stack, "welcome", audience="new-customers")
+    assert (state["type"], state["name"]) == ("FAILED", "Failed")
+    assert state["message"].startswith("hello: ")
+    assert "not today" in state["message"]
+    tasks = {task["name"]: task for task in rows(api, "task_runs", run_id)}
+    assert tasks["hello"]["run_count"] == 3
+    assert tasks["first order"]["state"]["name"] == "NotReady"
+
+    with segue.db.transaction() as tx:
+        tx.conn.exec_driver_sql("DROP TRIGGER no_messages")
+    _, state = run(stack, "welcome")
+    assert state["type"] == "COMPLETED"
+    with segue.db.transaction(write=False) as tx:
+        summary = summarise(tx, "welcome", run_id)
+    assert summary.entered > 0
+    assert sum(summary.outcomes.values()) == 2 * summary.entered
+
+
+@contextmanager
+def prefect_of(stack: Stack) -> Iterator[None]:
+    """This process talks to the server of the tests."""
+    ours = {
+        PREFECT_API_URL: f"{stack.settings.prefect_url}/api",
+        PREFECT_HOME: stack.settings.data_dir / "client",
+    }
+    with temporary_settings(ours):
+        yield
+
+
+def test_a_work_pool_has_to_be_there(stack: Stack) -> None:
+    with prefect_of(stack), pytest.raises(SegueError, match="prefect work-pool create nowhere"):
+        deploy("nowhere")
+
+
+def test_deploying_again_keeps_what_people_chose_in_the_ui(stack: Stack, api: httpx.Client) -> None:
+    """The last test: from here on the journeys belong to the work pool."""
+    path = f"/deployments/name/{deployment_name('win-back')}"
+    deployment = api.get(path).json()
+    schedules = f"/deployments/{deployment['id']}/schedules"
+    [ours] = deployment["schedules"]
+    api.patch(f"{schedules}/{ours['id']}", json={"active": False}).raise_for_status()
+    added = {"schedule": {"cron": "0 9 1 * *", "timezone": "Europe/Paris"}, "active": True}
+    api.post(schedules, json=[added]).raise_for_status()
+    api.post("/work_pools/", json={"name": "pool", "type": "process"}).raise_for_status()
+
+    with prefect_of(stack):
+        deploy("pool")
+
+    again = api.get(path).json()
+    assert again["work_pool_name"] == "pool"
+    assert again["entrypoint"] == "flows.library.win_back"
+    active = {one["schedule"]["cron"]: one["active"] for one in again["schedules"]}
+    assert active == {"0 8 * * mon": False, "0 9 1 * *": True}
