@@ -32,7 +32,7 @@ _OPEN = {
 _CAPS = [
     {"channels": ["email"], "limit": 1, "per": "day"},
     {"channels": ["email"], "limit": 4, "per": "week"},
-    {"channels": "all", "limit": 10, "within": "30d"},
+    {"channels": "all", "limit": 6, "within": "7d"},
 ]
 _SIMPLE = Policy.model_validate(_OPEN)
 _CAPPED = Policy.model_validate({**_OPEN, "caps": _CAPS})
@@ -40,8 +40,8 @@ _CAPPED = Policy.model_validate({**_OPEN, "caps": _CAPS})
 
 def _run(quick: bool) -> Figures:
     decisions, rounds = (200, 1) if quick else (20_000, 5)
-    # one today, and then one every third day
-    history = [Counted(AFTERNOON - ago * DAY, "email", "marketing", "") for ago in range(0, 30, 3)]
+    # one today and one every second day before: full for today, but not for the week
+    history = [Counted(AFTERNOON - ago * DAY, "email", "marketing", "") for ago in range(0, 20, 2)]
     return {
         "simple_per_second": _rate(Planner(_SIMPLE), [], decisions, rounds),
         "three_caps_per_second": _rate(Planner(_CAPPED), history, decisions, rounds),
