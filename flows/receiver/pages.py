@@ -1,0 +1,120 @@
+"""The customer's own pages: one-click unsubscribe (RFC 8058), and what they want to get and when.
+
+The signed token in the address is the only authority, so there are no cookies and nothing that
+another site could forge. A GET never changes anything: mail scanners follow every link.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from config.errors import SegueError
+from flows.receiver import choosing, unsubscribing
+from flows.receiver.context import Receiver
+from flows.receiver.form import Fields
+from flows.receiver.rendering import Pages
+
+log = logging.getLogger(__name__)
+
+_LONGEST_FORM = 64 * 1024
+
+
+def router(receiver: Receiver) -> APIRouter:
+    """`/u/{token}` and `/preferences/{token}`."""
+    pages = Pages(receiver.segue.settings.brand)
+    routes = APIRouter(
+        tags=["customers"],
+        default_response_class=HTMLResponse,
+        responses={
+            404: {"description": "The token is not one of ours."},
+            410: {"description": "Whom it was made for is not on record any more."},
+            503: {"description": "The database does not answer; nothing was changed."},
+        },
+    )
+
+    def guarded(answer: Callable[[], Response]) -> Response:
+        try:
+            return answer()
+        except (DBAPIError, SegueError) as error:
+            log.error("a customer's page can't be served: %s", error)
+            return pages.notice(
+                503,
+                "This did not work just now",
+                "Nothing was changed. Please try again in a few minutes.",
+            )
+
+    async def posted(request: Request, answer: Callable[[Fields], Response]) -> Response:
+        form = await _read_form(request)
+        if form is None:
+            return pages.notice(413, "This is too long", "Nothing was changed.")
+        return await run_in_threadpool(guarded, lambda: answer(form))
+
+    @routes.get("/u/{token}")
+    @routes.head("/u/{token}", include_in_schema=False)
+    def show_unsubscribe(token: str) -> Response:
+        """What the link stops, with a button that does it. Changes nothing."""
+        return guarded(lambda: unsubscribing.show(receiver, pages, token))
+
+    @routes.post("/u/{token}", **_takes("List-Unsubscribe", "One-Click"))
+    async def unsubscribe(token: str, request: Request) -> Response:
+        """Unsubscribe at once (RFC 8058): no redirect, no cookie, and once more changes nothing.
+
+        Whatever the body says, it is a no, unless it is `action=undo` of the page itself.
+        """
+        return await posted(request, lambda form: unsubscribing.act(receiver, pages, token, form))
+
+    @routes.get("/preferences/{token}")
+    @routes.head("/preferences/{token}", include_in_schema=False)
+    def show_preferences(token: str) -> Response:
+        """What somebody gets, how often and when, as a form. Changes nothing."""
+        return guarded(lambda: choosing.show(receiver, pages, token))
+
+    @routes.post("/preferences/{token}", **_takes("action", "stop"))
+    async def save_preferences(token: str, request: Request) -> Response:
+        """Save what was changed on the form, or stop everything; answers with the page.
+
+        There is no redirect after it: that could carry "saved" only in a cookie, or in an address
+        that would say so for ever. And the same form again, by a reload, changes nothing.
+        """
+        return await posted(request, lambda form: choosing.save(receiver, pages, token, form))
+
+    return routes
+
+
+async def _read_form(request: Request) -> Fields | None:
+    """A form of either kind; empty when it can't be read, None when it is too long."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_FORM:
+            return None
+
+    async def again() -> Message:
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    try:
+        async with Request(request.scope, again).form() as form:
+            return {name: value for name, value in form.items() if isinstance(value, str)}
+    except HTTPException:
+        return {}
+
+
+def _takes(field: str, value: str) -> dict[str, Any]:
+    """How the description of the API shows a form."""
+    schema = {"type": "object", "properties": {field: {"type": "string", "example": value}}}
+    kinds = ("application/x-www-form-urlencoded", "multipart/form-data")
+    content = {kind: {"schema": schema} for kind in kinds}
+    return {
+        "openapi_extra": {"requestBody": {"content": content}},
+        "responses": {
+            400: {"description": "Something can't be saved; the page says what."},
+            413: {"description": "The form is longer than 64 KB."},
+        },
+    }

@@ -1,0 +1,67 @@
+"""How customers' pages are made: templates, a style sheet, and the headers that all pages carry.
+
+No scripts, no cookies, nothing loaded from anywhere: the style sheet stands in the page.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from liquid import CachingFileSystemLoader, Environment, Markup, StrictUndefined
+from starlette.responses import HTMLResponse
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_CSS = (_TEMPLATES / "pages.css").read_text(encoding="utf-8")
+_CSS_DIGEST = b64encode(sha256(_CSS.encode()).digest()).decode()
+_HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_CSS_DIGEST}'; "
+    "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    # The address is the key to the page, so it goes nowhere: no referrer, no cache, no index.
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "X-Robots-Tag": "noindex, nofollow",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Pages:
+    """The pages of one brand. Whatever is put into a template is escaped."""
+
+    def __init__(self, brand: str) -> None:
+        self._templates = Environment(
+            autoescape=True,
+            undefined=StrictUndefined,
+            loader=CachingFileSystemLoader(_TEMPLATES, ext=".html"),
+            globals={"brand": brand, "css": Markup(_CSS)},
+        )
+
+    def page(self, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
+        """A page that a template makes of these values."""
+        html = self._templates.get_template(template).render(**values)
+        return HTMLResponse(html, status, headers=_HEADERS)
+
+    def notice(self, status: int, title: str, *paragraphs: str) -> HTMLResponse:
+        """A page that only says something."""
+        return self.page("notice", {"title": title, "paragraphs": paragraphs}, status)
+
+    def unknown(self) -> HTMLResponse:
+        """For a token that is not ours: cut off, forged, or signed with a key of long ago."""
+        return self.notice(
+            404,
+            "This link does not work",
+            "A part of it may be missing, or it may be very old. Nothing was changed.",
+            "Please open the link in the newest message that you have from us. Or reply STOP to a "
+            "text message, and no text comes any more.",
+        )
+
+    def gone(self) -> HTMLResponse:
+        """For a token of ours that names nobody on record."""
+        return self.notice(
+            410,
+            "There is nothing to choose here any more",
+            "We keep no record of the customer for whom this link was made, so nothing is sent to "
+            "them.",
+        )

@@ -1,0 +1,166 @@
+"""What the templates of customers' pages see, in plain words."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from channels.recipient import zones_for
+from config.policy import CHANNELS, Channel, Policy, format_time
+from config.times import HOUR
+from flows.receiver.choices import topics_of
+from flows.receiver.form import (
+    NO_TEXTS,
+    SHOWN,
+    TICKED,
+    Answer,
+    Fields,
+    box_name,
+    hours_offered,
+    numbers_offered,
+    out_of_reach,
+    windows_in_words,
+)
+from flows.receiver.zone_list import zone_labels, zones_by_region
+from profiles.preferences import Chosen
+
+# As a heading, and in a sentence: "You get no more ... about offers."
+CHANNEL_NAMES: Mapping[Channel, str] = {
+    "email": "E-mail",
+    "sms": "Text messages",
+    "push": "App notifications",
+}
+CHANNEL_WORDS: Mapping[Channel, str] = {
+    "email": "e-mail",
+    "sms": "text messages",
+    "push": "notifications in the app",
+}
+_NO_ADDRESS: Mapping[Channel, str] = {
+    "email": "We have no working e-mail address of yours.",
+    "sms": "We have no phone number of yours.",
+    "push": "Not switched on in our app.",
+}
+_FIELD_LABELS = {
+    "per_week": "Most messages in a week",
+    "opens": "From",
+    "closes": "Until",
+    "timezone": "Your time zone",
+    "language": "Your language",
+}
+
+_Options = list[tuple[str, str]]  # value and label
+
+
+def reaches(channel: Channel, chosen: Chosen) -> str:
+    """Where messages on a channel go, told so that only the person themselves recognises it.
+
+    Empty when we have no address.
+    """
+    address = chosen.addresses.get(channel)
+    if address is None:
+        return ""
+    if channel == "email":
+        name, _, host = address.rpartition("@")
+        return f"to {name[:1]}…\N{WORD JOINER}@{host}"
+    if channel == "sms":
+        return f"to the number ending in {address[-3:]}"
+    return "to your devices with our app"
+
+
+def preferences_view(
+    policy: Policy,
+    languages: Mapping[str, str],
+    chosen: Chosen,
+    answer: Answer,
+    errors: Mapping[str, str],
+) -> dict[str, Any]:
+    """The form, filled in as `answer` says."""
+    values = answer.values
+
+    def select(name: str, none: str, groups: Mapping[str, _Options]) -> dict[str, Any]:
+        return _select(name, values[name], none, groups, errors.get(name, ""))
+
+    hours = hours_offered(policy)
+    numbers = [(str(number), str(number)) for number in numbers_offered(policy)]
+    return {
+        "channels": [
+            {
+                "id": channel,
+                "name": CHANNEL_NAMES[channel],
+                "to": reaches(channel, chosen).capitalize() or _NO_ADDRESS[channel],
+                "boxes": _boxes(policy, channel, values),
+            }
+            for channel in CHANNELS
+        ],
+        "per_week": select("per_week", "No limit of my own", {"": numbers}),
+        "opens": select("opens", "Any time", {"": _times(hours)}),
+        "closes": select("closes", "Any time", {"": _times(hour + HOUR for hour in hours)}),
+        "timezone": select(
+            "timezone", f"Leave it to us ({_guess(policy, chosen)})", zones_by_region()
+        ),
+        "language": select("language", "No choice", {"": list(languages.items())}),
+        "shown": [{"name": SHOWN + name, "value": value} for name, value in answer.shown.items()],
+        "errors": [
+            {"name": name, "label": _FIELD_LABELS[name], "text": text}
+            for name, text in errors.items()
+        ],
+    }
+
+
+def notes(policy: Policy, chosen: Chosen) -> list[str]:
+    """What a person would not expect of what they chose."""
+    return [
+        f"No {CHANNEL_WORDS[channel]} can come at the hours that you chose: we send them "
+        f"only from {windows_in_words(policy, channel)}."
+        for channel in out_of_reach(policy, chosen)
+    ]
+
+
+def _boxes(policy: Policy, channel: Channel, values: Fields) -> list[dict[str, Any]]:
+    labels = {box_name(channel, topic): label for topic, label in topics_of(policy).items()}
+    if channel == "sms":
+        labels[NO_TEXTS] = "No texts at all, not even about an order"
+    return [
+        {
+            "id": f"{channel}-{number}",
+            "name": name,
+            "label": label,
+            "ticked": values[name] == TICKED,
+            "alone": name == NO_TEXTS,
+        }
+        for number, (name, label) in enumerate(labels.items())
+    ]
+
+
+def _select(
+    name: str, value: str, none: str, groups: Mapping[str, _Options], error: str
+) -> dict[str, Any]:
+    """A list to choose from; what is on record stands in it even if we do not offer it."""
+    offered = {one for options in groups.values() for one, _ in options}
+    own = [] if value in ("", *offered) else [(value, value)]
+    return {
+        "name": name,
+        "label": _FIELD_LABELS[name],
+        "error": error,
+        "apart": name in ("opens", "closes"),  # narrow, so that what is wrong stands above both
+        "options": [_option(*option, value) for option in [("", none), *own]],
+        "groups": [
+            # the one without a name is no group
+            {"label": label, "options": [_option(*option, value) for option in options]}
+            for label, options in groups.items()
+        ],
+    }
+
+
+def _option(value: str, label: str, chosen: str) -> dict[str, Any]:
+    return {"value": value, "label": label, "chosen": value == chosen}
+
+
+def _times(seconds: Iterable[int]) -> _Options:
+    return [(format_time(one), format_time(one)) for one in seconds]
+
+
+def _guess(policy: Policy, chosen: Chosen) -> str:
+    """What we go by while a person names no zone."""
+    zones = zones_for(None, chosen.country, chosen.phone_country, policy.timezone)
+    if len(zones.names) > 1:
+        return "hours that suit all of your country"
+    return zone_labels().get(zones.names[0], zones.names[0])

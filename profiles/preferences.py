@@ -1,0 +1,172 @@
+"""What people choose on their own pages: consent, how often, which hours, zone and language.
+
+What somebody says of themselves here and now comes after everything on record, whatever an import
+once dated in the future.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from config.database import Tx
+from config.policy import CHANNELS, Channel
+from config.times import Instant, Seconds
+from profiles.bulk import lock_profiles
+from profiles.consent import ConsentChange, change_consent
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.merging import survivors
+from profiles.tables import ADDRESS_KIND, consents, identifiers, preferences, profiles
+
+Topics = Mapping[tuple[Channel, str], bool]  # channel and topic (or `*`) -> granted
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is on record about one person, as far as their own page shows it.
+
+    profile_id: theirs today, which is another one after a merge.
+    opens, closes: seconds of the local day between which they want messages; both or neither.
+    addresses: what messages on a channel go to, the one seen last of those in use.
+    """
+
+    profile_id: int
+    consent: Topics
+    per_week: int | None
+    opens: Seconds | None
+    closes: Seconds | None
+    timezone: str | None
+    language: str | None
+    country: str | None
+    phone_country: str | None
+    addresses: Mapping[Channel, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What somebody wants otherwise; what is not named stays as it is."""
+
+    consent: Topics = field(default_factory=dict)
+    limits: Mapping[str, int | None] = field(default_factory=dict)  # per_week, opens, closes
+    profile: Mapping[str, str | None] = field(default_factory=dict)  # timezone, language
+
+
+def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None:
+    """What is on record of whoever has or had this id; None when there is nobody.
+
+    With `lock` it stays so until the transaction ends.
+    """
+    while True:
+        if lock:
+            lock_profiles(tx, [profile_id])
+        survivor = survivors(tx, [profile_id]).get(profile_id, profile_id)
+        if survivor == profile_id:
+            break
+        profile_id = survivor
+    about = tx.conn.execute(
+        select(
+            profiles.c.timezone,
+            profiles.c.language,
+            profiles.c.country,
+            preferences.c.per_week,
+            preferences.c.opens,
+            preferences.c.closes,
+        )
+        .join_from(profiles, preferences, preferences.c.profile_id == profiles.c.id, isouter=True)
+        .where(profiles.c.id == profile_id)
+    ).one_or_none()
+    if about is None:
+        return None
+    consent = {
+        (row.channel, row.topic): row.granted
+        for row in tx.conn.execute(
+            select(consents.c.channel, consents.c.topic, consents.c.granted).where(
+                consents.c.profile_id == profile_id
+            )
+        )
+    }
+    known = {
+        row.kind: row
+        for row in tx.conn.execute(
+            select(identifiers)
+            .where(identifiers.c.profile_id == profile_id, identifiers.c.state == "active")
+            .order_by(identifiers.c.seen_at, identifiers.c.value)
+        )
+    }
+    addresses: dict[Channel, str] = {
+        channel: known[ADDRESS_KIND[channel]].value
+        for channel in CHANNELS
+        if ADDRESS_KIND[channel] in known
+    }
+    return Chosen(
+        profile_id=profile_id,
+        consent=consent,
+        per_week=about.per_week,
+        opens=about.opens,
+        closes=about.closes,
+        timezone=about.timezone,
+        language=about.language,
+        country=about.country,
+        phone_country=known["phone"].country if "phone" in known else None,
+        addresses=addresses,
+    )
+
+
+def save(tx: Tx, before: Chosen, changes: Changes, source: str) -> bool:
+    """Write what really changes, and the event that lets journeys react to it.
+
+    Parameters
+    ----------
+    before: as it was read and locked in this transaction.
+    source: where it was said, for the record of consent.
+
+    Returns
+    -------
+    Whether anything did change.
+    """
+    whose = before.profile_id
+    applied = change_consent(tx, _said_now(tx, whose, changes.consent), source).applied
+    limits = {name: to for name, to in changes.limits.items() if getattr(before, name) != to}
+    if limits:
+        _upsert(tx, {"profile_id": whose, **limits, "changed_at": tx.now})
+    about = {name: to for name, to in changes.profile.items() if getattr(before, name) != to}
+    if about:
+        changed = update(profiles).where(profiles.c.id == whose)
+        tx.conn.execute(changed.values(**about, updated_at=tx.now))
+    if not (applied or limits or about):
+        return False
+    event = NewEvent(whose, PROFILE_CHANGED, tx.now, f"{source} {uuid4()}", {})
+    record_events(tx, [event], worked=False)
+    return True
+
+
+def _said_now(tx: Tx, profile_id: int, consent: Topics) -> list[ConsentChange]:
+    """The changes, each dated after what it takes back: of the same second the no would hold."""
+    changed_at: dict[tuple[str, str], Instant] = {
+        (row.channel, row.topic): row.changed_at
+        for row in tx.conn.execute(select(consents).where(consents.c.profile_id == profile_id))
+    }
+    return [
+        ConsentChange(
+            profile_id,
+            channel,
+            topic,
+            granted,
+            max(tx.now, changed_at.get((channel, topic), 0) + 1),
+        )
+        for (channel, topic), granted in consent.items()
+    ]
+
+
+def _upsert(tx: Tx, row: dict[str, int | None]) -> None:
+    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
+    tx.conn.execute(
+        dialect.insert(preferences)
+        .values(row)
+        .on_conflict_do_update(
+            index_elements=["profile_id"],
+            set_={name: value for name, value in row.items() if name != "profile_id"},
+        )
+    )
