@@ -18,6 +18,7 @@ from channels.claiming import Claim, Journeys, claim
 from channels.content import SMSContent, segments
 from channels.decide import Planner
 from channels.links import preferences_url, unsubscribe_url
+from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.pace import allowance, spend
 from channels.provider import Outcome, Outgoing, Provider
 from channels.recipient import WHOLE_CHANNEL
@@ -141,10 +142,13 @@ class Dispatcher:
         by_id = {one.message_id: one for one in claims}
         settled = [by_id[one["row"]].enrollment_id for one in changes if one["state"] != "planned"]
         await asyncio.to_thread(self._record, changes, settled, suppress)
-        return Counter(
+        tally: Tally = Counter(
             (by_id[change["row"]].channel, _told(change["state"], change["reason"]))
             for change in changes
         )
+        for (channel_name, what), number in tally.items():
+            MESSAGES.labels(channel_name, what).inc(number)
+        return tally
 
     def _render(self, one: Claim) -> Outgoing:
         url = None
@@ -183,7 +187,8 @@ class Dispatcher:
             outcomes = {}
             if held:
                 provider = self._providers[channel]
-                answer = await self._transport.post(provider, [one.outgoing for one in held])
+                with PROVIDER_SECONDS.labels(channel).time():
+                    answer = await self._transport.post(provider, [one.outgoing for one in held])
                 self._breakers[channel].note(answer, now)
                 outcomes = {outcome.message_id: outcome for outcome in answer}
         return [

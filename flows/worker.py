@@ -5,6 +5,7 @@ It needs no Prefect: journeys go on when Prefect's server is down.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from channels.claiming import settle_lost
 from channels.dispatch import Dispatcher
+from channels.metrics import EVENTS, REACTION_SECONDS
 from config.errors import SegueError
 from flows.app import Segue
 from flows.receiver.app import create_app
@@ -35,6 +37,7 @@ class Worker:
     def __init__(self, segue: Segue) -> None:
         self.segue = segue
         self._arrived = asyncio.Event()
+        self._arrived_at: float | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Receive, react, move and send until `stop` is set; trouble is logged and tried again."""
@@ -55,6 +58,8 @@ class Worker:
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
         """Work what came, move everybody who is due, send; whether there was anything to do."""
+        started = self._arrived_at or time.monotonic()
+        self._arrived_at = None
         reaction = await asyncio.to_thread(self._react)
         moved = await asyncio.to_thread(self.segue.engine.advance_due)
         sent = await dispatcher.run()
@@ -63,6 +68,9 @@ class Worker:
                 f"{count} {channel} {what}" for (channel, what), count in sent.items()
             )
             log.info("%d moves; %s", moved, counts or "nothing to send")
+        if reaction.events:
+            EVENTS.inc(reaction.events)
+            REACTION_SECONDS.observe(time.monotonic() - started)
         return bool(reaction.events or moved or sent)
 
     def _react(self) -> Reaction:
@@ -77,7 +85,7 @@ class Worker:
         """The receiver, on this event loop: what it commits is worked at once."""
         settings = self.segue.settings
         loop = asyncio.get_running_loop()
-        app = create_app(self.segue, lambda: loop.call_soon_threadsafe(self._arrived.set))
+        app = create_app(self.segue, lambda: loop.call_soon_threadsafe(self._wake))
         server = _Server(
             uvicorn.Config(
                 app,
@@ -94,6 +102,11 @@ class Worker:
         finally:
             server.should_exit = True
             await serving
+
+    def _wake(self) -> None:
+        if self._arrived_at is None:
+            self._arrived_at = time.monotonic()
+        self._arrived.set()
 
     async def _keep_house(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

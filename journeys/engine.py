@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from channels.decide import Planner
+from channels.metrics import DECISIONS
 from channels.tables import messages
 from config.database import Database, Tx, insert_ignoring_conflicts
 from config.errors import SegueError
@@ -155,6 +156,8 @@ class Engine:
                 chunk = self._advance_chunk(tx, version, node, self._chunk)
             if chunk is None:
                 return report
+            for (channel, decision), number in chunk.messages.items():
+                DECISIONS.labels(channel, decision).inc(number)
             report.add(chunk)
 
     def advance_due(self) -> int:

@@ -8,14 +8,22 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from flows.app import Segue
-from flows.receiver import health, providers
+from flows.receiver import answers, health, metrics, pages, providers, segment, starting
 from flows.receiver.context import Receiver
+from flows.receiver.keys import refuse_defaults
 
 
 def create_app(segue: Segue, arrived: Callable[[], object]) -> FastAPI:
-    """The application with all its routes."""
-    app = FastAPI(title="Segue", description="Events in, answers back.", version="1")
+    """The application with all its routes. Raises SegueError for settings that would be unsafe."""
+    refuse_defaults(segue.settings)
+    app = FastAPI(
+        title="Segue",
+        description="Events in, answers back.",
+        version="1",
+        redirect_slashes=False,  # to wherever the Host header says
+    )
+    answers.install(app)
     receiver = Receiver(segue, arrived)
-    for module in (health, providers):
+    for module in (health, metrics, segment, starting, providers, pages):
         app.include_router(module.router(receiver))
     return app

@@ -1,0 +1,53 @@
+"""How much waits, and for how long: the depths of the queues in the database."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from channels.tables import messages
+from config.database import Tx
+from config.policy import CHANNELS, Channel
+from config.times import Seconds
+from journeys.control import held
+from journeys.tables import enrollments
+from profiles.tables import events
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """What is due now; what is held by a paused journey is not."""
+
+    waiting_events: int
+    due_people: int
+    due_messages: dict[Channel, int]
+    oldest_due: Seconds
+
+
+def queues(tx: Tx) -> Queues:
+    """Look at the queues of the whole database."""
+    holding = list(held(tx))
+    waiting = select(func.count()).select_from(events).where(events.c.worked_at.is_(None))
+    people, since = tx.conn.execute(
+        select(func.count(), func.min(enrollments.c.due_at)).where(
+            enrollments.c.ended_at.is_(None),
+            enrollments.c.due_at <= tx.now,
+            enrollments.c.journey.notin_(holding),
+        )
+    ).one()
+    due = (
+        select(messages.c.channel, func.count(), func.min(messages.c.send_at))
+        .where(
+            messages.c.state == "planned",
+            messages.c.send_at <= tx.now,
+            messages.c.journey.notin_(holding),
+        )
+        .group_by(messages.c.channel)
+    )
+    found = {channel: (number, earliest) for channel, number, earliest in tx.conn.execute(due)}
+    oldest = min([since or tx.now, *(earliest for _, earliest in found.values())])
+    return Queues(
+        tx.conn.execute(waiting).scalar_one(),
+        people,
+        {channel: found.get(channel, (0, 0))[0] for channel in CHANNELS},
+        tx.now - oldest,
+    )
