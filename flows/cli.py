@@ -80,7 +80,8 @@ def demo() -> None:
 def work_command() -> None:
     """Move whoever is due and send what is due, until it is stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     async def run(segue: Segue) -> None:
         stop = asyncio.Event()
