@@ -3,6 +3,7 @@
 import uvicorn
 
 from channels.sandbox.app import create_app
+from channels.sandbox.caller import Callbacks
 from channels.sandbox.store import Store
 from channels.sandbox.timeline import DatabaseTimeline
 from config.database import Database
@@ -12,7 +13,9 @@ from config.settings import load_settings
 def main() -> None:
     settings = load_settings()
     store = Store(settings.data_dir / "sandbox.db")
-    app = create_app(store, DatabaseTimeline(Database(settings.database)))
+    app = create_app(
+        store, DatabaseTimeline(Database(settings.database)), Callbacks(settings, store.now)
+    )
     uvicorn.run(
         app,
         host=settings.host,

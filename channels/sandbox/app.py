@@ -1,4 +1,4 @@
-"""The sandbox server: the providers' own paths, the inbox pages, the counts and the faults.
+"""The sandbox server: the providers' own paths, the inbox pages, the counts, faults, behaviour.
 
 Segue talks to it through the same code as to the real hosts; only the base URL differs.
 """
@@ -14,6 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from channels.sandbox import fcm, sendgrid, twilio
+from channels.sandbox.behaviour import Behaviour
+from channels.sandbox.caller import Callbacks, Reply
 from channels.sandbox.faults import Faults, ProviderName
 from channels.sandbox.pages import Pages
 from channels.sandbox.store import Store
@@ -21,20 +23,25 @@ from channels.sandbox.timeline import Timeline
 from channels.sandbox.wire import Call, Provider
 
 
-def create_app(store: Store, timeline: Timeline | None = None) -> Starlette:
-    """The server over one store. Without a timeline the inbox knows addresses, not customers."""
-    faults = Faults()
+def create_app(
+    store: Store, timeline: Timeline | None = None, callbacks: Callbacks | None = None
+) -> Starlette:
+    """The server over one store.
+
+    Without a timeline the inbox knows addresses, not customers. Without callbacks the providers
+    never say what became of a message.
+    """
+    faults = Faults(callbacks.opted_out if callbacks else set())
     pages = Pages(store, timeline)
 
     def sending(path: str, name: ProviderName, provider: Provider) -> Route:
-        return Route(path, _endpoint(name, provider, store, faults), methods=["POST"])
+        return Route(path, _endpoint(name, provider, store, faults, callbacks), methods=["POST"])
 
     async def set_fault(request: Request) -> Response:
         try:
             faults.add(await request.body())
         except ValidationError as error:
-            details = error.errors(include_url=False, include_context=False, include_input=False)
-            return JSONResponse({"errors": details}, 400)
+            return _refusal(error)
         return Response(status_code=204)
 
     async def clear_faults(_request: Request) -> Response:
@@ -51,22 +58,65 @@ def create_app(store: Store, timeline: Timeline | None = None) -> Starlette:
             {"message_id": message_id, "accepted": accepted}, 200 if accepted else 404
         )
 
-    return Starlette(
-        routes=[
-            sending("/v3/mail/send", "sendgrid", sendgrid),
-            sending("/2010-04-01/Accounts/{sid}/Messages.json", "twilio", twilio),
-            sending("/v1/projects/{project}/messages:send", "fcm", fcm),
-            Route("/stats", stats),
-            Route("/message/{id:path}", message),
-            Route("/faults", set_fault, methods=["POST"]),
-            Route("/faults", clear_faults, methods=["DELETE"]),
-            *pages.routes(),
-        ]
-    )
+    routes = [
+        sending("/v3/mail/send", "sendgrid", sendgrid),
+        sending("/2010-04-01/Accounts/{sid}/Messages.json", "twilio", twilio),
+        sending("/v1/projects/{project}/messages:send", "fcm", fcm),
+        Route("/stats", stats),
+        Route("/message/{id:path}", message),
+        Route("/faults", set_fault, methods=["POST"]),
+        Route("/faults", clear_faults, methods=["DELETE"]),
+        *pages.routes(),
+    ]
+    if callbacks is None:
+        return Starlette(routes=routes)
+    routes += _behaviour_routes(callbacks)
+    return Starlette(routes=routes, lifespan=lambda _app: callbacks.running())
+
+
+def _behaviour_routes(callbacks: Callbacks) -> list[Route]:
+    """How customers behave, from now on, and a text message that one of them sends now."""
+
+    def state(_request: Request) -> Response:
+        return JSONResponse(callbacks.state())
+
+    async def behave(request: Request) -> Response:
+        try:
+            callbacks.behave(Behaviour.model_validate_json(await request.body()))
+        except ValidationError as error:
+            return _refusal(error)
+        return Response(status_code=204)
+
+    async def rest(_request: Request) -> Response:
+        callbacks.behave(None)
+        return Response(status_code=204)
+
+    async def reply(request: Request) -> Response:
+        try:
+            callbacks.reply(Reply.model_validate_json(await request.body()))
+        except ValidationError as error:
+            return _refusal(error)
+        return Response(status_code=204)
+
+    return [
+        Route("/behaviour", state),
+        Route("/behaviour", behave, methods=["POST"]),
+        Route("/behaviour", rest, methods=["DELETE"]),
+        Route("/replies", reply, methods=["POST"]),
+    ]
+
+
+def _refusal(error: ValidationError) -> Response:
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    return JSONResponse({"errors": details}, 400)
 
 
 def _endpoint(
-    name: ProviderName, provider: Provider, store: Store, faults: Faults
+    name: ProviderName,
+    provider: Provider,
+    store: Store,
+    faults: Faults,
+    callbacks: Callbacks | None,
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         call = Call(
@@ -84,6 +134,8 @@ def _endpoint(
                 await asyncio.sleep(fault.seconds)
             answer = provider.answer(call)
         store.record(answer.accepted, refused=answer.status >= 400)
+        if callbacks is not None:
+            callbacks.take(answer.accepted)
         if fault and fault.answer == "drop" and answer.status < 400:
             await _hang_up(request)
         return Response(answer.body, answer.status, answer.headers)

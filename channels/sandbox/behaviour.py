@@ -14,8 +14,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Time = Annotated[float, Field(ge=0, le=86_400)]
 
 Word = Literal[
-    *("processed", "delivered", "bounce", "blocked", "open", "machine_open", "click"),
-    *("spamreport", "sent", "undelivered", "stop"),
+    "processed",
+    "delivered",
+    "bounce",
+    "blocked",
+    "open",
+    "machine_open",
+    "click",
+    "spamreport",
+    "sent",
+    "undelivered",
+    "stop",
 ]
 # How strongly people differ: the smaller, the more they do.
 _ALIKE = 2.0
@@ -90,7 +99,7 @@ def _mail(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[
         return
     yield "delivered", arrives
     if by_machine:
-        yield "machine_open", arrives + dice.random()
+        yield "machine_open", arrives + dice.random() * behaviour.delivered_within
     if dice.random() >= opens:
         return
     opened = arrives + dice.random() * behaviour.answered_within
@@ -117,6 +126,5 @@ def _text(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[
 def _tendency(person: Random, share: float) -> float:
     """How likely this person is to do what a share of all people does."""
     if share in (0, 1):
-        person.random()  # the dice that follow fall as they would have
         return share
     return person.betavariate(share * _ALIKE, (1 - share) * _ALIKE)

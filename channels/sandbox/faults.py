@@ -66,8 +66,8 @@ class _InForce:
 class Faults:
     """The faults in force, and the numbers that opted out."""
 
-    def __init__(self) -> None:
-        self.opted_out: set[str] = set()
+    def __init__(self, opted_out: set[str]) -> None:
+        self.opted_out = opted_out
         self._in_force: list[_InForce] = []
 
     def add(self, body: bytes) -> None:

@@ -65,6 +65,8 @@ def answer(call: Call) -> Answer:
             "from": message["from"] or message["messaging_service_sid"],
             "body": form["Body"],
             "segments": int(message["num_segments"]),
+            "account": account,
+            "callback": form.get("StatusCallback", ""),
         },
     )
     return json_answer(201, message, accepted=[accepted])
