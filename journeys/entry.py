@@ -6,17 +6,19 @@ Set-based throughout: one INSERT ... SELECT for all the people of a chunk.
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Integer,
     Select,
     and_,
     cast,
-    exists,
     func,
     literal,
     or_,
     select,
+    union_all,
 )
 from sqlalchemy import null as sql_null
 from sqlalchemy.dialects import postgresql, sqlite
@@ -26,10 +28,12 @@ from config.database import Tx
 from journeys.control import STOPPED, held
 from journeys.journey import After, EventEntry, Version
 from journeys.tables import enrollments
+from profiles.bulk import among, in_slices
 from profiles.conditions import Condition, Scope
 from profiles.tables import JSON_COLUMN, events, profiles
-from profiles.bulk import among, in_slices
 
+# SQLite joins 500 selects at most.
+_SELECTS = 200
 _COLUMNS = (
     "profile_id",
     "entry_key",
@@ -83,6 +87,38 @@ def enter_people(
     return _enter(tx, version, source, launch_id)
 
 
+def enter_each(
+    tx: Tx, version: Version, people: Sequence[tuple[int, dict[str, Any]]], launch_id: str
+) -> int:
+    """Enter profiles, each with a context of its own, whom the re-entry rule lets in.
+
+    Says how many. The context is what an entry event's properties would be, with the entry's key.
+    """
+    entry = version.journey.entry
+    key = entry.key if isinstance(entry, EventEntry) else None
+    entered = 0
+    for some in in_slices(people, _SELECTS):
+        each = [
+            select(
+                literal(profile_id, BigInteger).label("profile_id"),
+                literal("" if key is None else _text(context.get(key))).label("entry_key"),
+                literal(context, JSON_COLUMN).label("context"),
+                cast(sql_null(), BigInteger).label("entry_event_id"),
+                literal(tx.now, BigInteger).label("since"),
+            )
+            for profile_id, context in some
+        ]
+        entered += _enter(tx, version, union_all(*each), launch_id)
+    return entered
+
+
+def _text(value: Any) -> str:
+    """A value of JSON as the text that it is as a key."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
 def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int:
     """Enter the people of those events that are this journey's entry; says how many."""
     entry = version.journey.entry
@@ -107,7 +143,9 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int
     return _enter(tx, version, source, None)
 
 
-def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None) -> int:
+def _enter(
+    tx: Tx, version: Version, source: Select[Any] | CompoundSelect[Any], launch_id: str | None
+) -> int:
     journey = version.journey
     if held(tx).get(journey.name) == STOPPED:
         return 0
@@ -123,6 +161,9 @@ def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None)
         barred = or_(barred, before.c.id.is_not(None))
     elif isinstance(journey.entry.again, After):
         barred = or_(barred, before.c.entered_at > tx.now - journey.entry.again.after)
+    # The offset keeps PostgreSQL from making a join of it: while the table grows and nobody has
+    # analysed it, it would read the whole of it for every chunk.
+    entered_before = select(literal(1)).select_from(before).where(same, barred).offset(0).exists()
     rows = select(
         who.c.profile_id,
         who.c.entry_key,
@@ -147,6 +188,3 @@ def _enter(tx: Tx, version: Version, source: Select[Any], launch_id: str | None)
         execution_options={"preserve_rowcount": True},
     )
     return entered.rowcount
-    # The offset keeps PostgreSQL from making a join of it: while the table grows and nobody has
-    # analysed it, it would read the whole of it for every chunk.
-    entered_before = select(literal(1)).select_from(before).where(same, barred).offset(0).exists()

@@ -234,6 +234,24 @@ def read_call(kind: Kind, said: Mapping[str, Any], sent_at: Instant | None = Non
     )
 
 
+def read_item(item: object, sent_at: Instant | None) -> Call:
+    """A call out of a batch: it says its kind itself. Raises CallRefused."""
+    if not isinstance(item, dict):
+        raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
+    kind = next((kind for kind in MODELS if kind == item.get("type")), None)
+    if kind is None:
+        raise CallRefused("type", f"write one of {', '.join(MODELS)}")
+    return read_call(kind, item, sent_at)
+
+
+def parse_sent_at(value: object) -> Instant | None:
+    """When a batch was sent, by the sender's clock. Raises CallRefused."""
+    try:
+        return None if value is None else parse_instant(value)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise CallRefused("sentAt", str(error)) from None
+
+
 def refusal(error: ValidationError) -> CallRefused:
     """The first thing that is wrong, in words."""
     first = error.errors()[0]

@@ -1,6 +1,6 @@
 """From what people are known by to their profiles: found, created, brought up to date, in bulk."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,19 +31,25 @@ class UpsertReport:
 
 
 def upsert_people(
-    tx: Tx, people: Sequence[Person], source: str, *, same: Collection[Collection[Key]] = ()
+    tx: Tx,
+    people: Sequence[Person],
+    source: str,
+    *,
+    same: Collection[Collection[Key]] = (),
+    owners: Mapping[Key, int] | None = None,
 ) -> UpsertReport:
     """Find or create each person's profile and bring it up to what is said; later rows win.
 
     The same people again change nothing. A person without any identifier, or whose identifiers
     belong to two customers, is refused. `source` goes into the consent records; `same` names
-    identifiers that are known to be one person's, whichever of the people they stand with.
+    identifiers that are known to be one person's, whichever of the people they stand with; `owners`
+    is what `owners_of` says of all these identifiers, where it was asked in this transaction.
 
     Once a transaction: on PostgreSQL it locks the profiles, and a second call's locks could
     meet another process's in the other order.
     """
     named = {key for person in people for key, _ in person.identifiers()}
-    accounts = _accounts(tx, named.union(*same))
+    accounts = _accounts(tx, named.union(*same), owners)
     for keys in same:
         theirs = next((accounts[key] for key in keys if key in accounts), None)
         accounts.update(dict.fromkeys(keys, theirs or _nobody_yet()))
@@ -174,9 +180,11 @@ def _shown(key: Key) -> str:
     return f"{key[0]} {key[1]!r}"
 
 
-def _accounts(tx: Tx, keys: set[Key]) -> dict[Key, _Account]:
+def _accounts(tx: Tx, keys: set[Key], owners: Mapping[Key, int] | None) -> dict[Key, _Account]:
     """The profiles that any of these identifiers belongs to, locked, with all that they have."""
-    owners = owners_of(tx, keys)
+    if owners is None:
+        owners = owners_of(tx, keys)
+    owners = {key: owners[key] for key in keys if key in owners}
     if len(owners) < len(keys) and tx.conn.dialect.name == "postgresql":
         # Somebody is new. One process at a time creates identities, and looks again first.
         owners = settled_owners_of(tx, keys)

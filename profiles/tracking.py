@@ -55,6 +55,7 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
         if joined.released:
             lock_profiles(tx, profile_ids)
             _release(tx, joined.released)
+            owners = {key: owner for key, owner in owners.items() if key not in joined.released}
     outcomes = [Outcome(list(call.warnings)) for call in calls]
     taken: dict[int, int] = {}  # place of the call -> place of its person
     people: list[Person] = []
@@ -78,7 +79,7 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
         previous: Key = ("anonymous_id", call.previous_id or "")
         if any(previous in group for group in same):
             people.append(Person(anonymous_id=call.previous_id))
-    report = upsert_people(tx, people, SOURCE, same=same)
+    report = upsert_people(tx, people, SOURCE, same=same, owners=owners)
     new: list[NewEvent] = []
     for place, index in taken.items():
         call, profile_id = calls[place], report.profile_ids[index]

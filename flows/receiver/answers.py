@@ -1,0 +1,145 @@
+"""What is answered when something is wrong: JSON with a code, what is wrong, and the mend.
+
+Nothing of ours shows in it: no stack trace, no message of a library. What we did not foresee is
+logged under an id, without a word of what was sent: error texts hold customers' data.
+"""
+
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from config.errors import SegueError
+from config.times import Seconds
+
+log = logging.getLogger(__name__)
+
+_TRY_AGAIN: Seconds = 5
+_FRAMES = 4
+# What Starlette itself finds wrong: its words are for programmers.
+_WORDS = {
+    401: ("not_signed_in", "sign in with the write key as the user name, with HTTP basic auth"),
+    404: ("not_found", "there is nothing at this path; /openapi.json says what there is"),
+    405: ("wrong_method", "this path takes another method; /openapi.json says which"),
+}
+
+
+class Fault(BaseModel):
+    """One thing that is wrong, and where."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An answer that is no success."""
+
+    success: bool = False
+    code: str
+    message: str
+    field: str | None = None
+    errors: list[Fault] | None = None
+    accepted: int | None = None
+    warnings: list[str] | None = None
+
+
+class Refusal(Exception):
+    """Ends a request: with what status and code, what is wrong, and what to do about it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = Problem(
+            code=code, message=f"{field}: {message}" if field else message, field=field
+        )
+        self.headers = headers
+
+
+def answer(status: int, said: Mapping[str, Any] | Problem, **headers: str) -> Response:
+    """An answer in JSON."""
+    content = said.model_dump(exclude_none=True) if isinstance(said, Problem) else said
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+def problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
+    """Statuses that are no success, for the description: `s400="why"`."""
+    return {
+        int(name.removeprefix("s")): {"model": Problem, "description": why}
+        for name, why in statuses.items()
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Let everything that goes wrong be answered so."""
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _refused_by_starlette)
+    app.add_middleware(_Unforeseen)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return answer(error.status, error.problem, **(error.headers or {}))
+
+
+async def _refused_by_starlette(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, message = _WORDS.get(error.status_code, ("refused", error.detail))
+    headers = dict(error.headers or {})
+    return answer(error.status_code, Problem(code=code, message=message), **headers)
+
+
+class _Unforeseen:
+    """Around everything: Starlette would pass unforeseen errors on to the server, which logs them
+    with all that they say."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            response = _unforeseen(error)
+            if not started:
+                await response(scope, receive, send)
+
+
+def _unforeseen(error: Exception) -> Response:
+    name = uuid4().hex[:12]
+    frames = [
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    ]
+    log.error("error %s: %s at %s", name, type(error).__name__, " > ".join(frames))
+    if isinstance(error, DBAPIError | SegueError):
+        message = f"the database is in trouble, so nothing was taken; send it again (error {name})"
+        problem = Problem(code="try_again", message=message)
+        return answer(503, problem, **{"Retry-After": str(_TRY_AGAIN)})
+    message = f"this is our fault; the log has it under {name}"
+    return answer(500, Problem(code="failed", message=message))

@@ -1,0 +1,105 @@
+"""Reading what is posted, within limits: nothing is kept in memory that is larger than allowed."""
+
+import json
+import math
+import zlib
+from typing import Any
+
+import orjson
+from fastapi import Request
+
+from flows.receiver.answers import Refusal
+
+KB = 1024
+
+
+async def read_posted(request: Request, limit: int) -> bytes:
+    """The body as it was sent, of at most `limit` bytes. Raises Refusal."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise too_large("body", limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def read_body(request: Request, limit: int, unfolded: int) -> bytes:
+    """The body: of at most `limit` bytes as sent, `unfolded` after gunzip. Raises Refusal."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise Refusal(400, "invalid", "only gzip is understood", field="Content-Encoding")
+    body = await read_posted(request, limit)
+    return body if encoding == "identity" else _unfold(body, unfolded)
+
+
+def _unfold(body: bytes, limit: int) -> bytes:
+    gunzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = gunzip.decompress(body, limit + 1)
+    except zlib.error:
+        raise Refusal(400, "invalid", "the body is not gzip, as its header says") from None
+    if len(content) > limit:
+        raise too_large("body after gunzip", limit)
+    if not gunzip.eof or gunzip.unused_data:
+        raise Refusal(400, "invalid", "the gzip body is cut off, or something stands behind it")
+    return content
+
+
+def too_large(what: str, limit: int) -> Refusal:
+    """The refusal of something larger than `limit` bytes."""
+    message = f"it is larger than {limit} bytes; send less at once"
+    return Refusal(413, "too_large", message, field=what)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is, fit to be written back as JSON. Raises Refusal.
+
+    NUL characters, which PostgreSQL can't store, are taken out. Clients also send what is no JSON
+    in the strict sense, half of an emoji that they cut apart, or NaN: the half becomes U+FFFD, and
+    a number that is none becomes null, so that nothing else in the body is lost for it.
+    """
+    try:
+        value = orjson.loads(body)
+        if rb"\u0000" in body:
+            value = _clean(value)
+    except orjson.JSONDecodeError:
+        value = _parse_leniently(body)
+    if not isinstance(value, dict):
+        raise Refusal(400, "invalid", 'the body is no JSON object, such as {"userId": "u-1042"}')
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        raise _too_deep() from None
+    return value
+
+
+def _parse_leniently(body: bytes) -> Any:
+    try:
+        return _clean(json.loads(body))
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
+        raise Refusal(400, "invalid", "the body is no JSON in UTF-8") from None
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            halves = value.replace("\0", "").encode("utf-16", "surrogatepass")
+            return halves.decode("utf-16", "replace")
+        case list():
+            return [_clean(one) for one in value]
+        case dict():
+            return {_clean(name): _clean(one) for name, one in value.items()}
+        case float() if not math.isfinite(value):
+            return None
+        case int() if not -(2**63) <= value < 2**63:
+            return float(value) if abs(value) < 2**1000 else None
+        case _:
+            return value
+
+
+def _too_deep() -> Refusal:
+    return Refusal(400, "invalid", "the body lies too deep within itself: 250 levels are enough")

@@ -1,0 +1,126 @@
+"""Group commit: calls that arrive together are written in one transaction.
+
+A commit costs far more than a row. Whoever comes while one transaction is under way waits for the
+next one, so that nobody waits longer than for two, and nobody waits for company.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import OperationalError
+
+from config.errors import SegueError
+from profiles.calls import Call
+from profiles.tracking import Outcome
+
+Write = Callable[[Sequence[Call]], Sequence[Outcome]]
+
+_FEWEST = 25
+_MOST = 2000
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """The calls of one HTTP request, and what became of those already written."""
+
+    calls: Sequence[Call]
+    done: asyncio.Future[list[Outcome]]
+    outcomes: list[Outcome] = field(default_factory=list)
+    under_way: int = 0  # how many of the calls were given to a transaction
+
+
+class Intake:
+    """Writes calls in the order in which they came.
+
+    Parameters
+    ----------
+    write: writes calls in one transaction, in a thread.
+    aim: how long a transaction should take, in seconds; on SQLite others wait for it meanwhile.
+    """
+
+    def __init__(self, write: Write, aim: float) -> None:
+        self._write = write
+        self._aim = aim
+        self._most = _FEWEST
+        self._queue: deque[_Request] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self.waiting = 0  # calls that are not committed yet
+
+    async def take(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Return once all of them are committed. Raises what the database raises."""
+        if not calls:
+            return []
+        request = _Request(calls, asyncio.get_running_loop().create_future())
+        self._queue.append(request)
+        self.waiting += len(calls)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        try:
+            return await request.done
+        finally:
+            self.waiting -= len(calls)
+
+    async def _write_all(self) -> None:
+        try:
+            while portion := self._portion():
+                started = time.monotonic()
+                try:
+                    await self._write_portion(portion)
+                except Exception:
+                    await self._write_apart(portion)
+                self._resize(time.monotonic() - started)
+        finally:
+            self._writing = None
+
+    def _portion(self) -> list[tuple[_Request, Sequence[Call]]]:
+        """What goes into the next transaction: the calls that have waited longest."""
+        portion: list[tuple[_Request, Sequence[Call]]] = []
+        room = self._most
+        while room and self._queue:
+            request = self._queue[0]
+            some = request.calls[request.under_way : request.under_way + room]
+            request.under_way += len(some)
+            room -= len(some)
+            portion.append((request, some))
+            if request.under_way == len(request.calls):
+                self._queue.popleft()
+        return portion
+
+    async def _write_portion(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
+        together = [call for _, calls in portion for call in calls]
+        outcomes = iter(await asyncio.to_thread(self._write, together))
+        for request, calls in portion:
+            request.outcomes += [next(outcomes) for _ in calls]
+            if len(request.outcomes) == len(request.calls) and not request.done.done():
+                request.done.set_result(request.outcomes)
+
+    async def _write_apart(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
+        """Each request by itself, for nobody shall suffer for another's: one bad call, a deadlock.
+
+        When it is the database that is in trouble the others need not wait for it in turn.
+        """
+        trouble: Exception | None = None
+        for request, calls in portion:
+            error = trouble
+            if error is None:
+                try:
+                    await self._write_portion([(request, calls)])
+                    continue
+                except (OperationalError, SegueError) as found:
+                    error = trouble = found
+                except Exception as found:
+                    error = found
+            if request in self._queue:
+                self._queue.remove(request)
+            if not request.done.done():
+                request.done.set_exception(error)
+
+    def _resize(self, took: float) -> None:
+        """Size transactions by time."""
+        if took > self._aim:
+            self._most = max(_FEWEST, self._most // 2)
+        elif took < self._aim / 2:
+            self._most = min(_MOST, self._most * 2)

@@ -1,0 +1,224 @@
+"""Segment's HTTP tracking API: a client library of theirs works with only its host changed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from flows.receiver.answers import Fault, Refusal, answer, problems
+from flows.receiver.backlog import Backlog
+from flows.receiver.body import KB, parse_object, read_body, too_large
+from flows.receiver.context import Receiver
+from flows.receiver.intake import Intake
+from flows.receiver.keys import Credentials, check_write_key
+from journeys.merging import merge
+from profiles.calls import MODELS, Call, CallRefused, Kind, parse_sent_at, read_call, read_item
+from profiles.tracking import Outcome, take_calls
+
+EVENT_LIMIT = 32 * KB
+BATCH_LIMIT = 500 * KB
+UNFOLDED_LIMIT = 2048 * KB
+# How long a transaction of the intake should take, in seconds: SQLite has one writer.
+_SQLITE_AIM = 0.05
+_AIM = 0.2
+
+_ANSWERS = problems(
+    s400="Something in it is wrong: which field, and what to do about it",
+    s401="Not the write key",
+    s413="Larger than the limits; nothing was read",
+    s429="Too much waits already; Retry-After says when to come again",
+    s503="The database is in trouble; nothing was taken",
+)
+_SUMMARIES: Mapping[Kind, str] = {
+    "identify": "Say who somebody is",
+    "track": "Say what somebody did",
+    "page": "Say which page somebody saw",
+    "screen": "Say which screen of an app somebody saw",
+    "group": "Say which group somebody belongs to",
+    "alias": "Make two ids one person",
+}
+_EXAMPLES: Mapping[Kind, dict[str, Any]] = {
+    "identify": {
+        "userId": "u-1042",
+        "anonymousId": "a-77",
+        "traits": {"email": "ann@example.com", "firstName": "Ann", "address": {"country": "GB"}},
+        "context": {"timezone": "Europe/London", "locale": "en-GB"},
+    },
+    "track": {
+        "userId": "u-1042",
+        "event": "cart_abandoned",
+        "properties": {"cart_id": "c-9", "value": 129.9},
+        "messageId": "7c1b1f3e-4c1c-4b3e-9f3c-2d1f0c6a0b11",
+        "timestamp": "2026-03-02T10:00:00.000Z",
+        "sentAt": "2026-03-02T10:00:01.000Z",
+    },
+    "page": {"anonymousId": "a-77", "name": "Cart", "properties": {"url": "https://shop.example"}},
+    "screen": {"userId": "u-1042", "name": "Cart"},
+    "group": {"userId": "u-1042", "groupId": "g-5", "traits": {"plan": "premium"}},
+    "alias": {"previousId": "a-77", "userId": "u-1042"},
+}
+
+
+class Accepted(BaseModel):
+    """Everything is committed. `warnings` say what was left out of it."""
+
+    success: Literal[True] = True
+    warnings: list[str] | None = None
+
+
+def router(receiver: Receiver) -> APIRouter:
+    """`/v1/identify` and its like, and `/v1/batch`."""
+    db = receiver.segue.db
+
+    def write(calls: Sequence[Call]) -> list[Outcome]:
+        with db.transaction() as tx:
+            outcomes = take_calls(tx, calls, merge)
+        receiver.arrived()
+        return outcomes
+
+    intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)
+    backlog = Backlog(db, receiver.segue.settings.backlog_limit, lambda: intake.waiting)
+    routes = APIRouter(tags=["segment"])
+
+    def add(path: str, summary: str, body: dict[str, Any], take: _Take) -> None:
+        async def endpoint(request: Request, credentials: Credentials) -> Response:
+            check_write_key(receiver.segue.settings, credentials)
+            await backlog.check()
+            return await take(request, intake)
+
+        routes.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            name=path,
+            summary=summary,
+            description=_DESCRIPTION,
+            response_model=Accepted,
+            responses=_ANSWERS,
+            openapi_extra={
+                "requestBody": {"required": True, "content": {"application/json": body}}
+            },
+        )
+
+    for kind, summary in _SUMMARIES.items():
+        add(f"/v1/{kind}", summary, _described(kind), _taking_one(kind))
+    add("/v1/batch", "Say many things at once", _batch_described(), _take_batch)
+    return routes
+
+
+_Take = Callable[[Request, Intake], Awaitable[Response]]
+
+_DESCRIPTION = (
+    "As Segment's HTTP tracking API. 200 once it is committed. The body may be gzip "
+    "(`Content-Encoding: gzip`); 32 KB an event, 500 KB a batch."
+)
+
+
+def _taking_one(kind: Kind) -> _Take:
+    async def take(request: Request, intake: Intake) -> Response:
+        said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
+        try:
+            [outcome] = await intake.take([read_call(kind, said)])
+            if outcome.refused is not None:
+                raise outcome.refused
+        except CallRefused as error:
+            raise Refusal(400, "invalid", error.why, field=error.field) from None
+        return _accepted(outcome.warnings)
+
+    return take
+
+
+async def _take_batch(request: Request, intake: Intake) -> Response:
+    """Good calls are taken, whatever stands beside them: clients drop a batch that is refused."""
+    body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
+    calls, faults = await asyncio.to_thread(_read_batch, body)
+    outcomes = await intake.take(list(calls.values()))
+    warnings: list[str] = []
+    for place, outcome in zip(calls, outcomes, strict=True):
+        warnings += [f"batch.{place}: {warning}" for warning in outcome.warnings]
+        if outcome.refused is not None:
+            faults[place] = _refusal(place, outcome.refused)
+    if not faults:
+        return _accepted(warnings)
+    refusals = [faults[place] for place in sorted(faults)]
+    first = refusals[0]
+    problem = first.problem.model_copy(
+        update={
+            "errors": [
+                Fault(field=one.problem.field or "", message=one.problem.message)
+                for one in refusals
+            ],
+            "accepted": len(calls) - sum(outcome.refused is not None for outcome in outcomes),
+            "warnings": warnings or None,
+        }
+    )
+    return answer(first.status, problem)
+
+
+def _read_batch(body: bytes) -> tuple[dict[int, Call], dict[int, Refusal]]:
+    """The calls by their place, and those that can't be taken. Raises Refusal for the whole."""
+    batch = parse_object(body)
+    items = batch.get("batch")
+    if not isinstance(items, list):
+        raise Refusal(400, "invalid", "write a list of calls", field="batch")
+    try:
+        sent_at = parse_sent_at(batch.get("sentAt"))
+    except CallRefused as error:
+        raise Refusal(400, "invalid", error.why, field=error.field) from None
+    calls: dict[int, Call] = {}
+    faults: dict[int, Refusal] = {}
+    for place, item in enumerate(items):
+        try:
+            if len(orjson.dumps(item)) > EVENT_LIMIT:
+                faults[place] = too_large(f"batch.{place}", EVENT_LIMIT)
+            else:
+                calls[place] = read_item(item, sent_at)
+        except CallRefused as error:
+            faults[place] = _refusal(place, error)
+    return calls, faults
+
+
+def _refusal(place: int, error: CallRefused) -> Refusal:
+    field = f"batch.{place}.{error.field}" if error.field else f"batch.{place}"
+    return Refusal(400, "invalid", error.why, field=field)
+
+
+def _accepted(warnings: list[str]) -> Response:
+    return answer(200, {"success": True, **({"warnings": warnings} if warnings else {})})
+
+
+# The description --------------------------------------------------------------------------------
+
+
+def _schema(kind: Kind) -> dict[str, Any]:
+    schema = MODELS[kind].model_json_schema()
+    return {**schema, "examples": [_EXAMPLES[kind]]}
+
+
+def _described(kind: Kind) -> dict[str, Any]:
+    return {"schema": _schema(kind), "example": _EXAMPLES[kind]}
+
+
+def _batch_described() -> dict[str, Any]:
+    calls = []
+    for kind in MODELS:
+        schema = _schema(kind)
+        schema["properties"] = {"type": {"const": kind}, **schema["properties"]}
+        schema["required"] = ["type", *schema.get("required", [])]
+        calls.append(schema)
+    example = {
+        "batch": [{"type": kind, **_EXAMPLES[kind]} for kind in ("identify", "track")],
+        "sentAt": "2026-03-02T10:00:01.000Z",
+    }
+    schema = {
+        "type": "object",
+        "required": ["batch"],
+        "properties": {
+            "batch": {"type": "array", "items": {"anyOf": calls}},
+            "sentAt": {"type": ["string", "null"], "format": "date-time"},
+        },
+    }
+    return {"schema": schema, "example": example}
