@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from sqlalchemy import Row, and_, select, update
+from sqlalchemy import ColumnElement, Row, and_, select, tuple_, update
 
 from channels.caps import Counted
 from channels.decide import Planner, Wanted
@@ -28,6 +28,8 @@ from profiles.tables import ADDRESS_KIND, identifiers, profiles
 CLAIM_LASTS: Seconds = MINUTE
 # A claim so long past its end belongs to a process that died, perhaps after the hand-over.
 LOST_AFTER: Seconds = 2 * MINUTE
+# All but the decision, which takes longer to read than the rest together.
+_LOOKED_AT = [column for column in messages.c if column.name != "decision"]
 
 
 class Journeys(Protocol):
@@ -116,7 +118,7 @@ def claim(
     expired = {
         row.id: "expired: it could not leave within its max_delay"
         for row in rows
-        if tx.now > row.deadline + row.after and row.id not in unwanted
+        if tx.now > row.deadline + row.after + CLAIM_LASTS and row.id not in unwanted
     }
     _withdraw(tx, expired, "skipped")
     looked_at = len(rows)
@@ -171,6 +173,7 @@ def _look_again(
             unfit.append(row)
         else:
             before.append(Counted(tx.now, row.channel, row.kind, row.topic))
+    incomplete = _incomplete(tx, planner, rows, recipients)
             fit.append((row, _closes(planner, recipient, row, tx.now)))
     return fit, unfit
 
@@ -178,12 +181,34 @@ def _look_again(
 def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:
     if row.kind == "transactional":
         return None
+            if row.mode == "all":
+                incomplete.add((row.enrollment_id, row.step))
     return planner.hours(row.channel, recipient).closes(now)
 
 
+    unfit += [row for row, _ in fit if (row.enrollment_id, row.step) in incomplete]
+    fit = [one for one in fit if (one[0].enrollment_id, one[0].step) not in incomplete]
 def _with_content(
     tx: Tx, journeys: Journeys, fit: Sequence[tuple[Row[Any], Instant | None]]
 ) -> list[Claim]:
+def _incomplete(
+    tx: Tx, planner: Planner, rows: Sequence[Row[Any]], recipients: Mapping[int, Recipient]
+) -> set[tuple[int, str]]:
+    """The groups of which all or none go, and a member that is due later must not go any more."""
+    groups = {(row.enrollment_id, row.step) for row in rows if row.mode == "all"}
+    if not groups:
+        return set()
+    waiting = select(*_LOOKED_AT).where(
+        messages.c.state == "planned",
+        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
+    )
+    return {
+        (row.enrollment_id, row.step)
+        for row in tx.conn.execute(waiting)
+        if recipients[row.profile_id].refusal(planner.policy, row.channel, row.kind, row.topic)
+    }
+
+
     rows = [row for row, _ in fit]
     contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
     people = {row.profile_id for row in rows}

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, or_, update
@@ -29,7 +29,7 @@ from config.database import Database, Tx
 from config.policy import Channel
 from config.settings import Settings
 from config.times import HOUR, Instant, Seconds
-from profiles.bulk import in_slices
+from profiles.bulk import in_slices, lock_profiles
 from profiles.consent import ConsentChange, change_consent
 from profiles.tables import ADDRESS_KIND, identifiers
 
@@ -222,8 +222,9 @@ class Dispatcher:
         suppress: Sequence[tuple[Claim, str]],
     ) -> None:
         with self._db.transaction() as tx:
-            _suppress(tx, suppress)
+            # Enrollments before profiles, as the engine locks them.
             self._journeys.settled(tx, settled)
+            _suppress(tx, suppress)
             if changes:
                 columns: dict[str, Any] = {
                     name: bindparam(name) for name in changes[0] if name != "row"
@@ -240,8 +241,12 @@ class Dispatcher:
                 )
 
 
-def _suppress(tx: Tx, found: Iterable[tuple[Claim, str]]) -> None:
-    """Never again to this address; a STOP that the provider knows of is consent taken back."""
+def _suppress(tx: Tx, found: Sequence[tuple[Claim, str]]) -> None:
+    """Never again to this address; a STOP that the provider knows of is consent taken back.
+
+    Under the profiles' locks, so that nobody else is about to claim for the same address.
+    """
+    lock_profiles(tx, {one.profile_id for one, _ in found})
     stopped = []
     for one, state in found:
         if state == "opted_out":

@@ -378,17 +378,22 @@ def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
 
 def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
     """Mark those enrollments of a version that reached its goal, once each; says how many."""
-    goal = version.journey.goal
-    assert goal is not None
-    in_time = _since_entry(tx, until=enrollments.c.since + goal.within)
     reached = (
         update(enrollments)
+def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
+    """Whether an enrollment of the enclosing statement has reached the goal of the version."""
+    goal = version.journey.goal
+    if goal is None:
+        return false()
+    return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
+
+
         .where(
             enrollments.c.journey == version.journey.name,
             enrollments.c.version == version.digest,
             enrollments.c.converted_at.is_(None),
             whose,
-            goal.did.sql(in_time),
+            goal_rule(tx, version),
         )
         .values(converted_at=tx.now)
     )

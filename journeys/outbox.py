@@ -6,14 +6,13 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 
-from channels.tables import messages
 from channels.templates import Template
 from config.database import Tx
 from journeys.catalog import Catalog
 from journeys.control import held
-from journeys.engine import EXITED, exit_rule
+from journeys.engine import EXITED, exit_rule, goal_rule
 from journeys.journey import Version
-from journeys.sending import has_evidence
+from journeys.sending import answered_in
 from journeys.steps import SendStep
 from journeys.tables import enrollments
 
@@ -45,11 +44,11 @@ class CatalogJourneys:
             }
             for step in version.journey.sends():
                 of_step = [row for row in some if row.step == step.name]
-                if step.stop_on and of_step:
-                    stopped = _stopped(tx, step, {row.enrollment_id for row in of_step})
+                if of_step:
+                    stopped = _stopped(tx, version, step, {row.enrollment_id for row in of_step})
                     for row in of_step:
                         if row.enrollment_id in stopped:
-                            reasons.setdefault(row.id, f"stopped: {step.stop_on}")
+                            reasons.setdefault(row.id, stopped[row.enrollment_id])
         return reasons
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
@@ -95,18 +94,19 @@ def _left(tx: Tx, version: Version, enrollment_ids: set[int]) -> dict[int, str]:
     return {row.id: row.end_reason or EXITED for row in tx.conn.execute(found)}
 
 
-def _stopped(tx: Tx, step: SendStep, enrollment_ids: set[int]) -> set[int]:
-    """The enrollments in which what the step's `stop_on` waits for has happened."""
+def _stopped(tx: Tx, version: Version, step: SendStep, enrollment_ids: set[int]) -> dict[int, str]:
+    """The enrollments in which what the step's `stop_on` or `unless` waits for has happened."""
+    stopped: dict[int, str] = {}
     if step.stop_on == "converted":
         found = select(enrollments.c.id).where(
-            enrollments.c.id.in_(enrollment_ids), enrollments.c.converted_at.is_not(None)
+            enrollments.c.id.in_(enrollment_ids),
+            enrollments.c.converted_at.is_not(None) | goal_rule(tx, version),
         )
-    else:
-        assert step.stop_on is not None
-        found = select(messages.c.enrollment_id).where(
-            messages.c.enrollment_id.in_(enrollment_ids),
-            messages.c.step == step.name,
-            messages.c.state.in_(["sent", "delivered", "unknown"]),
-            has_evidence(step.stop_on, tx.now),
-        )
-    return set(tx.conn.execute(found).scalars())
+        stopped |= dict.fromkeys(tx.conn.execute(found).scalars(), "stopped: converted")
+    elif step.stop_on is not None:
+        answered = answered_in(tx, step, step.stop_on, enrollment_ids)
+        stopped |= dict.fromkeys(answered, f"stopped: {step.stop_on}")
+    if step.unless is not None:
+        answered = answered_in(tx, step, step.unless, enrollment_ids)
+        stopped |= dict.fromkeys(answered, f"stopped: {step.unless}")
+    return stopped

@@ -1,14 +1,16 @@
 """The send step: plans a group's messages, waits until they have gone, falls back where told to."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, literal, select
+from sqlalchemy import ColumnElement, cast, exists, func, literal, select
+from sqlalchemy.types import Text
 
 from channels.decide import Wanted
 from channels.planning import Person, Send, plan, refuse
 from channels.tables import messages
+from config.database import Tx
 from config.times import MINUTE, Instant
 from journeys.moves import Cohort, Move, Moves, Standing
 from journeys.steps import NEXT, Evidence, SendStep
@@ -134,7 +136,8 @@ def _fall_back(
     moves: Moves = {}
     trying: dict[int, list[Standing]] = defaultdict(list)
     answered: list[Standing] = []
-    seen = _answered(cohort, step, people)
+    assert step.unless is not None
+    seen = answered_in(tx, step, step.unless, [person.enrollment_id for person in people])
     for person in people:
         went = [
             row.send_at
@@ -162,26 +165,31 @@ def _fall_back(
     return moves
 
 
-def _answered(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> set[int]:
+def answered_in(
+    tx: Tx, step: SendStep, kind: Evidence, enrollment_ids: Collection[int]
+) -> set[int]:
     """The enrollments one of whose messages of the step was delivered, opened or clicked."""
-    assert step.unless is not None
     found = select(messages.c.enrollment_id).where(
-        messages.c.enrollment_id.in_([person.enrollment_id for person in people]),
+        messages.c.enrollment_id.in_(enrollment_ids),
         messages.c.step == step.name,
         messages.c.state.in_(["sent", "delivered", "unknown"]),
-        has_evidence(step.unless, cohort.tx.now),
+        _has_evidence(kind, tx.now),
     )
-    return set(cohort.tx.conn.execute(found).scalars())
+    return set(tx.conn.execute(found).scalars())
 
 
-def has_evidence(kind: Evidence, now: Instant) -> ColumnElement[bool]:
+def _has_evidence(kind: Evidence, now: Instant) -> ColumnElement[bool]:
     """Whether a message (the row of the enclosing statement) was delivered, opened or clicked."""
     if kind == "delivered":
         return messages.c.state == "delivered"
+    # An app may not say which message was opened: then it is taken for the last one.
+    own_id = cast(messages.c.id, Text)
+    about = cast(events.c.properties["message_id"].as_string(), Text)
     # email_opened, push_opened, sms_clicked ...: by the provider's word or the app's
     return exists().where(
         events.c.profile_id == messages.c.profile_id,
         events.c.name == messages.c.channel + literal(f"_{kind}"),
         events.c.occurred_at >= messages.c.send_at,
         events.c.occurred_at <= now,
+        func.coalesce(about, own_id) == own_id,
     )
