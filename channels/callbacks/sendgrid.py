@@ -119,7 +119,7 @@ def read(body: bytes) -> list[Feedback]:
     try:
         events = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Unreadable(f"it is no JSON: {error}") from error
+        raise Unreadable("it is no JSON") from error
     if not isinstance(events, list):
         raise Unreadable("it is no JSON array of events")
     found = (_feedback(event) for event in events if isinstance(event, dict))

@@ -114,7 +114,7 @@ def _json_fields(body: bytes) -> Mapping[str, str]:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Unreadable(f"it is no JSON: {error}") from error
+        raise Unreadable("it is no JSON") from error
     if not isinstance(found, dict):
         raise Unreadable("it is no JSON object")
     return {name: str(value) for name, value in found.items() if value is not None}

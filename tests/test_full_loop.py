@@ -1,0 +1,143 @@
+"""The whole loop on one machine, over real HTTP and in real time: an event becomes a message, the
+sandbox's customers answer it, its providers say so, and journeys move on.
+"""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy import select
+
+from channels.sandbox.app import create_app
+from channels.sandbox.caller import Callbacks
+from channels.sandbox.store import Store
+from config.database import Database
+from config.settings import Settings
+from flows.worker import Worker
+from journeys.journey import OnEvent
+from journeys.journey import journey as describe
+from journeys.steps import SMS, Email, Send, Update, WaitUntil
+from profiles.conditions import did
+from profiles.tables import consent_records, events
+from tests.house import House
+
+TEXTS = {
+    "hello.email.html": 'Subject: Hello\n\n<a href="https://shop.example/cart">Your cart</a>',
+    "hello.sms.txt": "Your cart is waiting. Reply STOP to end.",
+}
+CART = describe(
+    "cart",
+    entry=OnEvent("cart_abandoned"),
+    topic="promotions",
+    steps=[
+        Send(
+            "nudge",
+            Email("hello"),
+            SMS("hello"),
+            mode="first",
+            fallback_after="1h",
+            unless="opened",
+        ),
+        WaitUntil("clicked", did("email_clicked"), timeout="1d", then=[Update("keen", keen=True)]),
+    ],
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    receiver, sandbox = _free_ports(2)
+    return Settings(
+        data_dir=tmp_path,
+        receiver_port=receiver,
+        sandbox_port=sandbox,
+        public_url=f"http://127.0.0.1:{receiver}",
+    )
+
+
+def _free_ports(number: int) -> list[int]:
+    probes = [socket.socket() for _ in range(number)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture
+def sandbox(settings: Settings) -> Iterator[str]:
+    """The sandbox on its port."""
+    store = Store(settings.data_dir / "sandbox.db")
+    app = create_app(store, None, Callbacks(settings, store.now))
+    config = uvicorn.Config(app, port=settings.sandbox_port, access_log=False, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield settings.sandbox_url
+    server.should_exit = True
+    thread.join()
+    store.close()
+
+
+def test_a_message_is_answered_and_the_journey_moves_on(
+    db: Database, settings: Settings, sandbox: str
+) -> None:
+    house = House(db)
+    given = settings.model_dump(exclude={"brand"})
+    house.open(CART, texts=TEXTS, **given)
+    ann = house.customer("ann")
+    bob = house.customer("bob", email=None)
+    db.now = None
+    behaviour = {
+        **{"seed": 1, "dead": 0, "blocked": 0, "opens": 1, "clicks": 1, "stops": 1},
+        **{"delivered_within": 0.2, "answered_within": 0.2, "gathered": 0.1, "twice": 0.5},
+    }
+    assert httpx.post(f"{sandbox}/behaviour", json=behaviour).status_code == 204
+    for person in (ann, bob):
+        house.did(person, "cart_abandoned")
+
+    def settled() -> bool:
+        return "keen" in house.attributes(ann) and bool(_stops(db, bob))
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(house.segue).run(stop))
+        async with asyncio.timeout(30):
+            while not (working.done() or await asyncio.to_thread(settled)):
+                await asyncio.sleep(0.02)
+        stop.set()
+        await working
+
+    asyncio.run(work())
+    assert [(row.channel, row.state, row.reason) for row in house.rows(ann)] == [
+        ("email", "delivered", None),
+        ("sms", "skipped", "not_chosen"),
+    ]
+    assert [(row.channel, row.state) for row in house.rows(bob)] == [
+        ("email", "skipped"),
+        ("sms", "delivered"),
+    ]
+    assert _stops(db, bob) == ["twilio STOP"]
+    with db.transaction(write=False) as tx:
+        names = select(events.c.name).where(events.c.profile_id == ann)
+        heard = list(tx.conn.execute(names).scalars())
+    for name in ("email_delivered", "email_opened", "email_clicked"):
+        assert heard.count(name) == 1
+    assert httpx.get(f"{sandbox}/behaviour").json()["given_up"] == 0
+
+
+def _stops(db: Database, person: int) -> list[str]:
+    """Where each no of a person came from."""
+    said = select(consent_records.c.source).where(
+        consent_records.c.profile_id == person, consent_records.c.granted.is_(False)
+    )
+    with db.transaction(write=False) as tx:
+        return list(tx.conn.execute(said).scalars())
