@@ -21,7 +21,7 @@ from channels.templates import Template
 from config.database import Tx
 from config.policy import Channel
 from config.times import MINUTE, Instant, Seconds
-from profiles.bulk import lock_profiles
+from profiles.bulk import among, lock_profiles
 from profiles.tables import ADDRESS_KIND, identifiers, profiles
 
 # A claim not used by then is void and is given back, not sent late.
@@ -89,24 +89,24 @@ def claim(
     The claims, and how many due messages were looked at (0: nothing is due that others do not
     hold already).
     """
-    due = and_(
-        messages.c.state == "planned",
-        messages.c.send_at <= tx.now,
-        messages.c.journey.notin_(list(journeys.held(tx))),
-    )
+    due = and_(messages.c.state == "planned", messages.c.send_at <= tx.now)
+    asked: ColumnElement[bool] = messages.c.journey.notin_(list(journeys.held(tx)))
     if journey is not None:
-        due = and_(due, messages.c.journey == journey)
+        # Not a plain comparison, for which SQLite takes the index on journeys and so reads all that
+        # the journey has planned, for every batch.
+        asked = and_(asked, messages.c.journey.concat("") == journey)
     people: dict[int, int] = {}
     for channel, limit in limits.items():
         candidates = select(messages.c.id, messages.c.profile_id).where(
-            due, messages.c.channel == channel
+            due, asked, messages.c.channel == channel
         )
         earliest = candidates.order_by(messages.c.send_at).limit(limit)
         people |= {row.id: row.profile_id for row in tx.conn.execute(earliest)}
     held = set(lock_profiles(tx, set(people.values()), skip_locked=True))
+    mine = [row for row, person in people.items() if person in held]
     rows = tx.conn.execute(
-        select(messages)
-        .where(due, messages.c.id.in_([row for row, person in people.items() if person in held]))
+        select(*_LOOKED_AT)
+        .where(due, among(tx, messages.c.id, mine))
         .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
         .with_for_update()
     ).all()
@@ -114,7 +114,8 @@ def claim(
         return [], 0
     unwanted = journeys.unwanted(tx, rows)
     _withdraw(tx, unwanted, "cancelled")
-    # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome.
+    # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
+    # is planned for its last moment leaves a little after it.)
     expired = {
         row.id: "expired: it could not leave within its max_delay"
         for row in rows
@@ -125,24 +126,30 @@ def claim(
     rows = [row for row in rows if row.id not in unwanted and row.id not in expired]
     fit, unfit = _look_again(tx, planner, rows)
     claims = _with_content(tx, journeys, fit)
-    update_rows(
-        tx,
-        [
-            {
-                "row": one.message_id,
-                "state": "sending",
-                "send_at": tx.now,
-                "not_after": one.not_after,
-                "claimed_by": claimed_by,
-                "attempts": one.attempts,
-            }
-            for one in claims
-        ],
-    )
+    _take(tx, claims, claimed_by)
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
         decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
     return claims, looked_at
+
+
+def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
+    """One statement for all that are alike, which most are."""
+    alike: dict[tuple[Instant, int], list[int]] = defaultdict(list)
+    for one in claims:
+        alike[one.not_after, one.attempts].append(one.message_id)
+    for (not_after, attempts), ids in alike.items():
+        tx.conn.execute(
+            update(messages)
+            .where(among(tx, messages.c.id, ids))
+            .values(
+                state="sending",
+                send_at=tx.now,
+                not_after=not_after,
+                claimed_by=claimed_by,
+                attempts=attempts,
+            )
+        )
 
 
 def _withdraw(tx: Tx, reasons: Mapping[int, str], state: MessageState) -> None:
@@ -164,6 +171,7 @@ def _look_again(
         handed_over[profile_id] = [past.counted for past in history if not past.planned]
     fit: list[tuple[Row[Any], Instant | None]] = []
     unfit: list[Row[Any]] = []
+    incomplete = _incomplete(tx, planner, rows, recipients)
     for row in rows:
         recipient = recipients[row.profile_id]
         before = handed_over[row.profile_id]
@@ -171,26 +179,16 @@ def _look_again(
         [decision] = planner.decide(recipient, "any", [wanted], before, tx.now)
         if decision.reason:
             unfit.append(row)
+            if row.mode == "all":
+                incomplete.add((row.enrollment_id, row.step))
         else:
             before.append(Counted(tx.now, row.channel, row.kind, row.topic))
-    incomplete = _incomplete(tx, planner, rows, recipients)
             fit.append((row, _closes(planner, recipient, row, tx.now)))
+    unfit += [row for row, _ in fit if (row.enrollment_id, row.step) in incomplete]
+    fit = [one for one in fit if (one[0].enrollment_id, one[0].step) not in incomplete]
     return fit, unfit
 
 
-def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:
-    if row.kind == "transactional":
-        return None
-            if row.mode == "all":
-                incomplete.add((row.enrollment_id, row.step))
-    return planner.hours(row.channel, recipient).closes(now)
-
-
-    unfit += [row for row, _ in fit if (row.enrollment_id, row.step) in incomplete]
-    fit = [one for one in fit if (one[0].enrollment_id, one[0].step) not in incomplete]
-def _with_content(
-    tx: Tx, journeys: Journeys, fit: Sequence[tuple[Row[Any], Instant | None]]
-) -> list[Claim]:
 def _incomplete(
     tx: Tx, planner: Planner, rows: Sequence[Row[Any]], recipients: Mapping[int, Recipient]
 ) -> set[tuple[int, str]]:
@@ -209,6 +207,15 @@ def _incomplete(
     }
 
 
+def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:
+    if row.kind == "transactional":
+        return None
+    return planner.hours(row.channel, recipient).closes(now)
+
+
+def _with_content(
+    tx: Tx, journeys: Journeys, fit: Sequence[tuple[Row[Any], Instant | None]]
+) -> list[Claim]:
     rows = [row for row, _ in fit]
     contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
     people = {row.profile_id for row in rows}
@@ -221,7 +228,11 @@ def _incomplete(
                 identifiers.c.value,
                 identifiers.c.platform,
             )
-            .where(identifiers.c.profile_id.in_(people), identifiers.c.state == "active")
+            .where(
+                among(tx, identifiers.c.profile_id, people),
+                identifiers.c.kind.in_({ADDRESS_KIND[cast(Channel, row.channel)] for row in rows}),
+                identifiers.c.state == "active",
+            )
             # of several (two phones with the app), the one seen last
             .order_by(identifiers.c.seen_at, identifiers.c.value)
         )
@@ -235,7 +246,7 @@ def _incomplete(
         for found in tx.conn.execute(
             select(
                 profiles.c.id, profiles.c.attributes, profiles.c.country, profiles.c.language
-            ).where(profiles.c.id.in_(people))
+            ).where(among(tx, profiles.c.id, people))
         )
     }
     return [

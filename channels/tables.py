@@ -34,6 +34,7 @@ class Message(SQLModel, table=True):
         Index("ix_message_history", "profile_id", "send_at"),
         Index(
             "ix_message_due",
+            "channel",
             "send_at",
             sqlite_where=text("state = 'planned'"),
             postgresql_where=text("state = 'planned'"),

@@ -30,6 +30,7 @@ from channels.metrics import DECISIONS
 from channels.tables import messages
 from config.database import Database, Tx, insert_ignoring_conflicts
 from config.errors import SegueError
+from config.policy import CHANNELS
 from config.times import Instant
 from journeys import moves
 from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all, still_leased
@@ -183,8 +184,14 @@ class Engine:
             planned = select(func.min(messages.c.send_at)).where(
                 messages.c.state == "planned", messages.c.journey.notin_(list(held(tx)))
             )
-            send_at = tx.conn.execute(planned).scalar_one()
-        return min([*moments, *([send_at] if send_at is not None else [])], default=None)
+            # one index seek a channel
+            earliest = [planned.where(messages.c.channel == channel) for channel in CHANNELS]
+            moments += [
+                send_at
+                for one in earliest
+                if (send_at := tx.conn.execute(one).scalar_one()) is not None
+            ]
+        return min(moments, default=None)
 
     def _earliest(self, tx: Tx) -> Iterator[tuple[Version, str, Instant]]:
         """The earliest due time at each step where somebody stands: one index seek a step."""
@@ -376,10 +383,6 @@ def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
     return false() if rule is None else rule.sql(_since_entry(tx))
 
 
-def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
-    """Mark those enrollments of a version that reached its goal, once each; says how many."""
-    reached = (
-        update(enrollments)
 def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
     """Whether an enrollment of the enclosing statement has reached the goal of the version."""
     goal = version.journey.goal
@@ -388,6 +391,10 @@ def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
     return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
 
 
+def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
+    """Mark those enrollments of a version that reached its goal, once each; says how many."""
+    reached = (
+        update(enrollments)
         .where(
             enrollments.c.journey == version.journey.name,
             enrollments.c.version == version.digest,
