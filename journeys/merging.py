@@ -13,7 +13,7 @@ from channels.tables import messages
 from config.database import Tx
 from journeys.engine import end
 from journeys.tables import enrollments, passages
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import among, lock_profiles
 from profiles.merging import Merger, lock_events, merge_profiles, repoint, rounds
 
 MERGED = "merged"
@@ -81,12 +81,9 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
 
 
 def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[Row[Any]]:
-    found: list[Row[Any]] = []
-    for some in in_slices(sorted(profile_ids)):
-        rows = select(enrollments).where(enrollments.c.profile_id.in_(some))
-        rows = rows.order_by(enrollments.c.id)
-        found += tx.conn.execute(rows.with_for_update() if lock else rows)
-    return found
+    whose = among(tx, enrollments.c.profile_id, profile_ids)
+    rows = select(enrollments).where(whose).order_by(enrollments.c.id)
+    return list(tx.conn.execute(rows.with_for_update() if lock else rows))
 
 
 def _later_of_two(theirs: Sequence[Row[Any]], ours: Sequence[Row[Any]]) -> list[int]:

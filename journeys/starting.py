@@ -13,7 +13,7 @@ from journeys.catalog import Catalog
 from journeys.control import STOPPED, held
 from journeys.entry import enter_each
 from journeys.tables import enrollments, launches, signed_calls
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import among, lock_profiles
 from profiles.identity import owners_of
 from profiles.person import Key
 
@@ -104,12 +104,9 @@ def remember(tx: Tx, signature: str, lasts: Seconds) -> bool:
 
 
 def _inside(tx: Tx, journey: str, launch_id: str, profile_ids: Sequence[int]) -> set[int]:
-    found: set[int] = set()
-    for some in in_slices(profile_ids):
-        rows = select(enrollments.c.profile_id).where(
-            enrollments.c.profile_id.in_(some),
-            enrollments.c.journey == journey,
-            enrollments.c.launch_id == launch_id,
-        )
-        found.update(tx.conn.execute(rows).scalars())
-    return found
+    rows = select(enrollments.c.profile_id).where(
+        among(tx, enrollments.c.profile_id, profile_ids),
+        enrollments.c.journey == journey,
+        enrollments.c.launch_id == launch_id,
+    )
+    return set(tx.conn.execute(rows).scalars())

@@ -6,7 +6,6 @@ from typing import TypeVar
 import orjson
 from sqlalchemy import ColumnElement, any_, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import BigInteger
 
 from config.database import Tx
 from profiles.tables import profiles
@@ -23,15 +22,15 @@ def in_slices(values: Sequence[T], size: int = _SLICE) -> Iterator[Sequence[T]]:
         yield values[start : start + size]
 
 
-def among(tx: Tx, column: ColumnElement[int], ids: Collection[int]) -> ColumnElement[bool]:
-    """`column IN ids` with all of them in one parameter.
+def among(tx: Tx, column: ColumnElement[T], values: Collection[T]) -> ColumnElement[bool]:
+    """`column IN values` with all of them in one parameter.
 
     However many there are, the statement is the same, so it is compiled and prepared once.
     """
     if tx.conn.dialect.name == "sqlite":
-        values = func.json_each(orjson.dumps(list(ids)).decode()).table_valued("value")
-        return column.in_(select(values.c.value))
-    return column == any_(literal(list(ids), ARRAY(BigInteger)))
+        rows = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
+        return column.in_(select(rows.c.value))
+    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) -> list[int]:

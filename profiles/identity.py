@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from config.database import Tx
 from config.policy import Channel
 from config.times import Instant
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import among, lock_profiles
 from profiles.consent import ConsentChange, change_consent
 from profiles.person import Key, Person
 from profiles.tables import IdentifierKind, identifiers, profiles
@@ -196,14 +196,13 @@ def _accounts(tx: Tx, keys: set[Key], owners: Mapping[Key, int] | None) -> dict[
     p, i = profiles.c, identifiers.c
     accounts: dict[int, _Account] = {}
     known: dict[int, dict[Key, dict[str, Any]]] = {}
-    for some in in_slices(ids):
-        for row in tx.conn.execute(select(identifiers).where(i.profile_id.in_(some))).mappings():
-            about = {name: row[name] for name in ("country", "platform", "seen_at")}
-            known.setdefault(row["profile_id"], {})[row["kind"], row["value"]] = about
-        columns = (p.country, p.timezone, p.language, p.attributes)
-        for row in tx.conn.execute(select(p.id, *columns).where(p.id.in_(some))).mappings():
-            values = {column.name: row[column] for column in columns}
-            accounts[row["id"]] = _Account(row["id"], values, known[row["id"]])
+    for row in tx.conn.execute(select(identifiers).where(among(tx, i.profile_id, ids))).mappings():
+        about = {name: row[name] for name in ("country", "platform", "seen_at")}
+        known.setdefault(row["profile_id"], {})[row["kind"], row["value"]] = about
+    columns = (p.country, p.timezone, p.language, p.attributes)
+    for row in tx.conn.execute(select(p.id, *columns).where(among(tx, p.id, ids))).mappings():
+        values = {column.name: row[column] for column in columns}
+        accounts[row["id"]] = _Account(row["id"], values, known[row["id"]])
     return {key: accounts[owner] for key, owner in owners.items()}
 
 
@@ -224,11 +223,10 @@ def owners_of(tx: Tx, keys: Iterable[Key]) -> dict[Key, int]:
     for kind, value in keys:
         by_kind.setdefault(kind, []).append(value)
     return {
-        (kind, row.value): row.profile_id
+        (kind, value): profile_id
         for kind, values in by_kind.items()
-        for some in in_slices(values)
-        for row in tx.conn.execute(
-            select(c.value, c.profile_id).where(c.kind == kind, c.value.in_(some))
+        for value, profile_id in tx.conn.execute(
+            select(c.value, c.profile_id).where(c.kind == kind, among(tx, c.value, values))
         )
     }
 

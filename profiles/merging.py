@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Table, bindparam, case, delete, insert, select, update
 
 from config.database import Tx
-from profiles.bulk import in_slices
+from profiles.bulk import among
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.tables import (
     consent_records,
@@ -38,10 +38,9 @@ def survivors(tx: Tx, profile_ids: Collection[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     at = {profile_id: profile_id for profile_id in profile_ids}
     while at:
-        became: dict[int, int] = {}
-        for some in in_slices(sorted(set(at.values()))):
-            rows = select(merges.c.from_id, merges.c.into_id).where(merges.c.from_id.in_(some))
-            became |= {row.from_id: row.into_id for row in tx.conn.execute(rows)}
+        found_at = among(tx, merges.c.from_id, set(at.values()))
+        rows = select(merges.c.from_id, merges.c.into_id).where(found_at)
+        became = {row.from_id: row.into_id for row in tx.conn.execute(rows)}
         at = {profile_id: became[now] for profile_id, now in at.items() if now in became}
         found |= at
     return found
@@ -58,9 +57,8 @@ def rounds(mergers: Sequence[Merger]) -> Iterator[list[Merger]]:
 
 def lock_events(tx: Tx, profile_ids: Collection[int]) -> None:
     """Hold what these profiles did: journeys lock events before anything else, so must we."""
-    for some in in_slices(sorted(profile_ids)):
-        held = select(events.c.id).where(events.c.profile_id.in_(some)).order_by(events.c.id)
-        tx.conn.execute(held.with_for_update())
+    held = select(events.c.id).where(among(tx, events.c.profile_id, profile_ids))
+    tx.conn.execute(held.order_by(events.c.id).with_for_update())
 
 
 def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[Any]]:
@@ -70,7 +68,9 @@ def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[A
     """
     keys = [table.c.id] if "id" in table.c else list(table.primary_key)
     moved: dict[int, list[Any]] = {merger.from_id: [] for merger in mergers}
-    rows = select(table.c.profile_id.label("whose"), *keys).where(table.c.profile_id.in_(moved))
+    rows = select(table.c.profile_id.label("whose"), *keys).where(
+        among(tx, table.c.profile_id, moved)
+    )
     for whose, *key in tx.conn.execute(rows):
         moved[whose].append(key[0] if len(key) == 1 else key)
     tx.conn.execute(
@@ -140,15 +140,14 @@ def _drop_twins(
     found = (
         select(events, twin.c.id.label("twin_id"))
         .join(twin, (twin.c.profile_id == into) & (twin.c.dedupe_key == events.c.dedupe_key))
-        .where(events.c.profile_id.in_([merger.from_id for merger in mergers]))
+        .where(among(tx, events.c.profile_id, [merger.from_id for merger in mergers]))
     )
     twins: dict[int, int] = {}
     for row in tx.conn.execute(found).mappings():
         event = dict(row)
         twins[row["id"]] = event.pop("twin_id")
         notes[row["profile_id"]].setdefault("events_dropped", []).append(event)
-    for some in in_slices(sorted(twins)):
-        tx.conn.execute(delete(events).where(events.c.id.in_(some)))
+    tx.conn.execute(delete(events).where(among(tx, events.c.id, twins)))
     return twins
 
 
@@ -233,9 +232,8 @@ def _rows_of(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[
     whose = table.c.id if table is profiles else table.c.profile_id
     ids = [one for merger in mergers for one in (merger.from_id, merger.into_id)]
     found: dict[int, list[dict[str, Any]]] = {profile_id: [] for profile_id in ids}
-    for some in in_slices(ids):
-        for row in tx.conn.execute(select(table).where(whose.in_(some))).mappings():
-            found[row[whose.name]].append(dict(row))
+    for row in tx.conn.execute(select(table).where(among(tx, whose, ids))).mappings():
+        found[row[whose.name]].append(dict(row))
     return found
 
 

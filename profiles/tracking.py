@@ -7,7 +7,7 @@ from typing import Protocol
 from sqlalchemy import delete, select, tuple_
 
 from config.database import Tx
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import among, in_slices, lock_profiles
 from profiles.calls import Call, CallRefused
 from profiles.events import NewEvent, record_events
 from profiles.identity import owners_of, settled_owners_of, upsert_people
@@ -103,10 +103,11 @@ def _users(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
     """The user ids of each profile that has one."""
     c = identifiers.c
     users: dict[int, set[str]] = {}
-    for some in in_slices(sorted(profile_ids)):
-        found = select(c.profile_id, c.value).where(c.kind == "user_id", c.profile_id.in_(some))
-        for profile_id, user_id in tx.conn.execute(found):
-            users.setdefault(profile_id, set()).add(user_id)
+    found = select(c.profile_id, c.value).where(
+        c.kind == "user_id", among(tx, c.profile_id, profile_ids)
+    )
+    for profile_id, user_id in tx.conn.execute(found):
+        users.setdefault(profile_id, set()).add(user_id)
     return users
 
 
