@@ -151,12 +151,14 @@ class Dispatcher:
         return tally
 
     def _render(self, one: Claim) -> Outgoing:
-        url = None
-        if one.kind == "marketing":
-            url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic)
         template = self._journeys.template(one.journey, one.version, one.step, one.member)
+        # Only what is used: signing takes its time. Mail carries the link in its headers too.
+        url = None
+        in_text = "links.unsubscribe" in template.variables
+        if one.kind == "marketing" and (in_text or one.channel == "email"):
+            url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic)
         links = {"unsubscribe": url} if url else {}
-        if "links.preferences" in template.variables:  # signing takes its time
+        if "links.preferences" in template.variables:
             links["preferences"] = preferences_url(self._settings, one.profile_id)
         content = template.render({**one.context, "brand": self._settings.brand, "links": links})
         return Outgoing(
