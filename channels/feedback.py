@@ -296,11 +296,12 @@ def _move(tx: Tx, new: Sequence[_Heard]) -> None:
 
 def _moving_to(state: MessageState) -> Update:
     c = messages.c
-    taken_back = and_(c.state.in_(_TAKEN_BACK), c.attempts > 0)
-    below = _RANK[: _RANK.index(state)]
+    # written out: many rows at once take no IN
+    taken_back = and_(or_(*(c.state == one for one in _TAKEN_BACK)), c.attempts > 0)
+    below = [c.state == one for one in _RANK[: _RANK.index(state)]]
     return (
         update(messages)
-        .where(c.id == bindparam("row"), or_(c.state.in_(below), taken_back))
+        .where(c.id == bindparam("row"), or_(*below, taken_back))
         .values(
             state=state,
             reason=bindparam("why"),

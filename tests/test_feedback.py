@@ -195,6 +195,37 @@ def test_a_failed_text_says_why_without_the_number(house: House) -> None:
     assert (event.name, event.properties["error_code"]) == ("sms_failed", "30007")
 
 
+def test_a_batch_is_about_many_people(house: House) -> None:
+    house.open(NEWS)
+    people = {name: house.customer(name) for name in ("ann", "bob", "cleo", "dora", "eve", "finn")}
+    house.launch("news")
+    ids = {row.profile_id: row.id for row in house.rows()}
+    words = {
+        **{"ann": "bounce", "bob": "spamreport", "cleo": "unsubscribe"},
+        **{"dora": "unsubscribe", "eve": "delivered", "finn": "bounce"},
+    }
+    said = [
+        mail_event(word, ids[people[name]], f"{name}@example.com") for name, word in words.items()
+    ]
+    assert FromProviders(house.segue).mail(*said).status_code == 200
+    states = {row.profile_id: row.state for row in house.rows()}
+    assert {name: states[person] for name, person in people.items()} == {
+        **{"ann": "failed", "bob": "delivered", "cleo": "sent"},
+        **{"dora": "sent", "eve": "delivered", "finn": "failed"},
+    }
+    with house.db.transaction(write=False) as tx:
+        addresses = select(identifiers.c.value, identifiers.c.state).where(
+            identifiers.c.kind == "email", identifiers.c.state != "active"
+        )
+        assert {row.value: row.state for row in tx.conn.execute(addresses)} == {
+            "ann@example.com": "bounced",
+            "bob@example.com": "complained",
+            "finn@example.com": "bounced",
+        }
+        refused = select(consents.c.profile_id).where(consents.c.granted.is_(False))
+        assert set(tx.conn.execute(refused).scalars()) == {people["cleo"], people["dora"]}
+
+
 # Once, and only ours ----------------------------------------------------------------------------
 
 
