@@ -1,0 +1,252 @@
+"""What ticked boxes mean for consent, and what an answer on the form asks for."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from channels.recipient import Recipient, Zones
+from config.policy import CHANNELS, Channel, Policy
+from config.times import DAY, HOUR
+from flows.receiver.choices import boxes, consent_of, texts_stopped
+from flows.receiver.form import (
+    SHOWN,
+    Understood,
+    fields_of,
+    hours_offered,
+    numbers_offered,
+    read_answer,
+    understand,
+)
+from flows.receiver.view import notes
+from flows.receiver.zone_list import zone_labels, zones_by_region
+from profiles.preferences import Changes, Chosen
+
+TOPICS = {"news": "News", "offers": "Offers", "orders": "Your orders"}
+
+
+def policy(**channels: Any) -> Policy:
+    return Policy.model_validate({"topics": TOPICS, "channels": channels})
+
+
+OPT_OUT = policy()
+OPT_IN = policy(email={"consent": "opt-in"}, push={"consent": "opt-in"})
+NO_TOPICS = Policy()
+
+channels = st.sampled_from(CHANNELS)
+said = st.dictionaries(
+    st.tuples(channels, st.sampled_from([*TOPICS, "*", "a topic of last year"])), st.booleans()
+)
+ticked = st.dictionaries(st.tuples(channels, st.sampled_from([*TOPICS])), st.booleans())
+policies = st.sampled_from([OPT_OUT, OPT_IN])
+a_stop = st.sampled_from([None, True, False])
+
+Said = dict[tuple[Channel, str], bool]
+
+
+def recipient(said: Said) -> Recipient:
+    consent = {(str(channel), topic): yes for (channel, topic), yes in said.items()}
+    return Recipient(Zones(("UTC",), "brand"), addresses=set(CHANNELS), consent=consent)
+
+
+@given(policies, said, ticked, a_stop)
+def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
+    policy: Policy, said: Said, ticked: Said, stop: bool | None
+) -> None:
+    after = {**said, **consent_of(policy, said, ticked, stop_texts=stop)}
+    stopped = texts_stopped(said) if stop is None else stop
+    assert texts_stopped(after) == stopped
+    for box, wanted in {**boxes(policy, said), **ticked}.items():
+        # What lies beneath a STOP and was not touched may be read anew once it is lifted.
+        if box[0] != "sms" or not stopped or box in ticked:
+            assert boxes(policy, after)[box] == wanted, box
+
+
+@given(policies, said, ticked, a_stop)
+def test_planning_understands_it_in_the_same_way(
+    policy: Policy, said: Said, ticked: Said, stop: bool | None
+) -> None:
+    after = {**said, **consent_of(policy, said, ticked, stop_texts=stop)}
+    somebody = recipient(after)
+    for (channel, topic), wanted in boxes(policy, after).items():
+        goes = wanted and not (channel == "sms" and texts_stopped(after))
+        reason = somebody.refusal(policy, channel, "marketing", topic)
+        assert reason == (None if goes else "no_consent")
+    receipt = somebody.refusal(policy, "sms", "transactional", "orders")
+    assert receipt == ("no_consent" if texts_stopped(after) else None)
+
+
+@given(policies, said)
+def test_boxes_left_alone_change_nothing(policy: Policy, said: Said) -> None:
+    assert consent_of(policy, said, {}) == {}
+    assert consent_of(policy, said, boxes(policy, said)) == {}
+
+
+@given(policies, said)
+def test_nothing_ticked_is_a_no_to_whatever_comes_next_year(policy: Policy, said: Said) -> None:
+    nothing = dict.fromkeys(boxes(policy, said), False)
+    after = {**said, **consent_of(policy, said, nothing, stop_texts=True)}
+    somebody = recipient(after)
+    for topic in (*TOPICS, "a topic of last year"):
+        assert somebody.refusal(policy, "sms", "marketing", topic) == "no_consent"
+    for channel in ("email", "push"):
+        if any(boxes(policy, said)[channel, topic] for topic in TOPICS):
+            for topic in (*TOPICS, "a topic of last year", "one of next year"):
+                assert somebody.refusal(policy, channel, "marketing", topic) == "no_consent"
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "stop", "expected"),
+    [
+        ({}, {("email", "offers"): False}, None, {("email", "offers"): False}),
+        ({}, {("sms", "offers"): True}, None, {("sms", "offers"): True}),
+        ({("sms", "*"): True}, {}, True, {("sms", "*"): False}),
+        # A START says yes to the channel: what was not ticked needs a no of its own.
+        (
+            {("sms", "*"): False, ("sms", "offers"): True},
+            {},
+            False,
+            {("sms", "*"): True, ("sms", "news"): False, ("sms", "orders"): False},
+        ),
+        # Beneath a STOP only what was touched.
+        ({("sms", "*"): False}, {("sms", "news"): True}, None, {("sms", "news"): True}),
+        (
+            {("push", "news"): True},
+            {("push", topic): False for topic in TOPICS},
+            None,
+            {("push", "*"): False, ("push", "news"): False},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said(before: Said, change: Said, stop: bool | None, expected: Said) -> None:
+    assert consent_of(OPT_OUT, before, change, stop_texts=stop) == expected
+
+
+@given(said.map(lambda all_said: {box: yes for box, yes in all_said.items() if box[1] == "*"}))
+def test_without_topics_there_is_one_box_a_channel(said: Said) -> None:
+    assert [topic for _, topic in boxes(NO_TOPICS, said)] == ["*", "*", "*"]
+    for wanted in (True, False):
+        change = dict.fromkeys(boxes(NO_TOPICS, said), wanted)
+        after = {**said, **consent_of(NO_TOPICS, said, change)}
+        assert boxes(NO_TOPICS, after) == change
+
+
+# The form ----------------------------------------------------------------------------------------
+
+NOBODY = Chosen(1, {}, None, None, None, None, None, None, None, {})
+HOURS = {"windows": [{"days": "mon-fri", "from": "09:00", "to": "20:00"}]}
+LATE = {"windows": [{"days": "mon-sun", "from": "17:00", "to": "22:00"}]}
+SHOP = Policy.model_validate(
+    {
+        "topics": TOPICS,
+        "channels": {"email": HOURS, "sms": HOURS, "push": LATE},
+        "caps": [{"channels": "all", "limit": 4, "within": "7d"}],
+    }
+)
+LANGUAGES = {"en": "English", "de": "Deutsch"}
+
+
+def answered(chosen: Chosen = NOBODY, /, **filled_in: str) -> Understood:
+    fields = fields_of(SHOP, chosen)
+    posted = {**fields, **filled_in, **{SHOWN + name: value for name, value in fields.items()}}
+    return understand(SHOP, LANGUAGES, chosen, read_answer(posted, fields))
+
+
+@pytest.mark.parametrize(
+    ("filled_in", "limits"),
+    [
+        ({"per_week": "2"}, {"per_week": 2}),
+        ({"opens": "10:00", "closes": "12:00"}, {"opens": 10 * HOUR, "closes": 12 * HOUR}),
+        ({"opens": "18:00"}, {"opens": 18 * HOUR, "closes": DAY}),
+        ({"closes": "12:00"}, {"opens": 0, "closes": 12 * HOUR}),
+        ({"opens": "19:00", "closes": "10:00"}, {"opens": 19 * HOUR, "closes": 10 * HOUR}),
+        ({"opens": "00:00", "closes": "24:00"}, {"opens": None, "closes": None}),
+        ({"opens": "09:00", "closes": "00:00"}, {"opens": 9 * HOUR, "closes": DAY}),
+    ],
+)
+def test_limits(filled_in: dict[str, str], limits: dict[str, int | None]) -> None:
+    assert answered(**filled_in) == (Changes(limits=limits), {})
+
+
+def test_choices_are_taken_back() -> None:
+    chosen = replace(NOBODY, per_week=2, opens=10 * HOUR, closes=12 * HOUR, timezone="Asia/Tokyo")
+    empty = {"per_week": "", "opens": "", "closes": "", "timezone": ""}
+    limits = {"per_week": None, "opens": None, "closes": None}
+    assert answered(chosen, **empty) == (Changes({}, limits, {"timezone": None}), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("per_week", "0", "Choose one from the list"),
+        ("per_week", "-1", "Choose one from the list"),
+        ("per_week", "²", "Choose one from the list"),
+        ("per_week", "1000000", "Choose one from the list"),
+        ("opens", "soon", "not a time of day"),
+        ("closes", "25:00", "not a time of day"),
+        ("opens", "24:00", "later than 24:00"),
+        ("timezone", "Mars/Olympus", "do not know this time zone"),
+        ("language", "tlh", "do not write in this language"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_saved(name: str, value: str, words: str) -> None:
+    changes, errors = answered(**{name: value, "email.news": ""})
+    [(field, text)] = errors.items()
+    assert field == ("closes" if value == "24:00" else name)
+    assert words in text
+    assert changes == Changes()
+
+
+def test_hours_have_to_have_an_end_and_to_meet_ours() -> None:
+    assert "later than 10:00" in answered(opens="10:00", closes="10:00").errors["closes"]
+    assert "between 09:00 and 22:00" in answered(opens="03:00", closes="05:00").errors["closes"]
+    assert answered(opens="21:00", closes="22:00").errors == {}  # by push
+
+
+def test_a_field_that_was_not_changed_is_not_looked_at() -> None:
+    odd = replace(NOBODY, language="<script>", per_week=4711, opens=3 * HOUR, closes=5 * HOUR)
+    assert answered(odd, timezone="Asia/Tokyo") == (Changes(profile={"timezone": "Asia/Tokyo"}), {})
+
+
+def test_a_form_without_what_was_shown_changes_only_what_it_names() -> None:
+    chosen = replace(NOBODY, per_week=3, language="de", consent={("sms", "offers"): True})
+    answer = read_answer({"opens": "10:00", "sms.news": "on"}, fields_of(SHOP, chosen))
+    changes, errors = understand(SHOP, LANGUAGES, chosen, answer)
+    assert errors == {}
+    assert changes.consent == {("sms", "news"): True}
+    assert changes.limits == {"opens": 10 * HOUR, "closes": DAY}
+    assert changes.profile == {}
+
+
+def test_what_is_offered_lies_below_our_own_limits_and_within_our_hours() -> None:
+    assert numbers_offered(SHOP) == [1, 2, 3]
+    assert numbers_offered(Policy()) == [1, 2, 3, 4, 5, 6, 7]
+    assert hours_offered(SHOP) == [hour * HOUR for hour in range(9, 22)]
+    assert len(hours_offered(Policy())) == 24
+
+
+def test_a_channel_that_can_not_come_at_the_hours_chosen_is_named() -> None:
+    everywhere: dict[Channel, str] = {"email": "a@example.com", "sms": "+44770", "push": "t"}
+    morning = replace(NOBODY, opens=9 * HOUR, closes=12 * HOUR, addresses=everywhere)
+    [note] = notes(SHOP, morning)
+    assert "No notifications in the app can come" in note
+    assert "17:00 to 22:00" in note
+    assert notes(SHOP, replace(morning, addresses={"email": "a@example.com"})) == []
+    evening = replace(morning, opens=21 * HOUR, closes=22 * HOUR)
+    assert len(notes(SHOP, evening)) == 1  # no texts are wanted
+    stopped: Said = {("sms", "*"): False, ("sms", "news"): True}
+    assert len(notes(SHOP, replace(evening, consent=stopped))) == 1
+    assert len(notes(SHOP, replace(evening, consent={("sms", "news"): True}))) == 2
+
+
+def test_every_zone_of_every_country_is_offered_once_and_by_name() -> None:
+    offered = [zone for zones in zones_by_region().values() for zone in zones]
+    assert dict(offered) == zone_labels()
+    assert len(offered) == len(set(offered)) == len({label for _, label in offered}) > 400
+    assert ("Europe/Berlin", "Germany, Berlin") in zones_by_region()["Europe"]
+    assert ("America/New_York", "United States, New York") in zones_by_region()["Americas"]
+    assert ("Asia/Tehran", "Iran, Tehran") in zones_by_region()["Asia"]
+    europe = [label for _, label in zones_by_region()["Europe"]]
+    assert europe.index("Åland Islands, Mariehamn") < europe.index("Belgium, Brussels")

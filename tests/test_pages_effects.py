@@ -1,0 +1,141 @@
+"""What customers choose on their pages holds for what is planned, and journeys react to it."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+
+import orjson
+import pytest
+
+from channels.links import preferences_token, preferences_url, unsubscribe_url
+from config.database import Database
+from config.policy import Policy
+from config.times import DAY, HOUR
+from journeys.catalog import load_catalog
+from journeys.journey import OnEvent
+from journeys.journey import journey as describe
+from journeys.steps import Email, Exit, Send, WaitUntil
+from profiles.conditions import consented
+from tests.house import MONDAY
+from tests.page_customers import POLICY, TEXTS, Shop, form_of, one_click
+
+
+@pytest.fixture
+def shop(db: Database) -> Shop:
+    return Shop(db)
+
+
+@pytest.fixture
+def small_shop(sqlite_url: str) -> Iterator[Shop]:
+    """For what has nothing to do with the database."""
+    db = Database(sqlite_url)
+    yield Shop(db)
+    db.close()
+
+
+# What then never leaves --------------------------------------------------------------------------
+
+
+def planned(shop: Shop) -> None:
+    """A mail for noon, a text and a push for the hours after it."""
+    shop.house.launch("offers")
+    shop.house.until(MONDAY + 2 * HOUR - 1)
+    assert [row.state for row in shop.house.outbox()] == []
+
+
+def test_an_unsubscribe_holds_for_what_is_planned(shop: Shop) -> None:
+    shop.house.launch("offers")
+    shop.house.until(MONDAY + 2 * HOUR)
+    assert [(row.channel, row.state) for row in shop.house.outbox()] == [
+        ("email", "sent"),
+        ("sms", "planned"),
+        ("push", "planned"),
+    ]
+    shop.client.post(shop.u("sms"), data={"action": "stop"})
+    shop.client.post(shop.u("push"), data=one_click())
+    shop.house.until(MONDAY + 2 * DAY)
+    assert [(row.channel, row.state, row.reason) for row in shop.house.outbox()] == [
+        ("email", "sent", None),
+        ("sms", "skipped", "no_consent"),
+        ("push", "skipped", "no_consent"),
+    ]
+    assert [sent.channel for sent in shop.house.providers.accepted] == ["email"]
+
+
+def test_own_hours_move_what_is_planned(shop: Shop) -> None:
+    shop.house.launch("offers")
+    shop.house.until(MONDAY + 2 * HOUR)
+    shop.choose(opens="18:00", closes="20:00")
+    shop.house.until(MONDAY + 2 * DAY)
+    assert [(row.channel, row.state, row.send_at) for row in shop.house.outbox()] == [
+        ("email", "sent", "2026-03-02T12:00:00Z"),
+        ("sms", "sent", "2026-03-02T18:00:00Z"),
+        ("push", "sent", "2026-03-02T19:00:00Z"),
+    ]
+
+
+def test_an_own_cap_holds_for_what_is_planned(shop: Shop) -> None:
+    shop.house.launch("offers")
+    shop.house.until(MONDAY + 2 * HOUR)
+    shop.choose(per_week="2")
+    shop.house.until(MONDAY + 10 * DAY)
+    assert [(row.channel, row.state, row.reason) for row in shop.house.outbox()] == [
+        ("email", "sent", None),
+        ("sms", "sent", None),
+        ("push", "skipped", "capped"),
+    ]
+
+
+def test_journeys_react_to_what_was_chosen(shop: Shop) -> None:
+    waiting = describe(
+        "waiting",
+        entry=OnEvent("signed_up"),
+        topic="offers",
+        steps=[
+            WaitUntil("says yes", consented("push", "news"), timeout="30d", then=[Exit("done")]),
+        ],
+    )
+    shop.house.open(waiting, policy=POLICY, texts=TEXTS)
+    bob = shop.house.customer("bob", consent={("push", "*"): False})
+    shop.house.did(bob, "signed_up")
+    shop.house.run()
+    token = preferences_token(shop.settings, bob)
+    page = shop.get(f"/preferences/{token}")
+    shop.client.post(f"/preferences/{token}", data={**form_of(page), "push.news": "on"})
+    shop.house.run()
+    assert shop.house.passed(bob)[0] == ("says yes", "next")
+
+
+def test_mails_lead_to_both_pages_and_receipts_to_the_choices(shop: Shop) -> None:
+    shop.house.launch("offers")
+    shop.house.until(MONDAY + 2 * HOUR)
+    mail = orjson.loads(shop.house.providers.requests[0].content)
+    html = next(part["value"] for part in mail["content"] if part["type"] == "text/html")
+    links = [unescape(link) for link in re.findall(r'href="([^"]+)"', html)]
+    assert links == [
+        unsubscribe_url(shop.settings, shop.ann, "email", "offers"),
+        preferences_url(shop.settings, shop.ann),
+    ]
+    [personalization] = mail["personalizations"]
+    assert personalization["headers"]["List-Unsubscribe"] == f"<{links[0]}>"
+
+    receipt = Send("receipt", Email("receipt"), kind="transactional")
+    bought = describe("bought", entry=OnEvent("bought"), topic="orders", steps=[receipt])
+    shop.house.open(bought, policy=POLICY, texts=TEXTS)
+    shop.house.did(shop.ann, "bought")
+    shop.house.run()
+    html = orjson.loads(shop.house.providers.requests[-1].content)["content"][-1]["value"]
+    assert preferences_url(shop.settings, shop.ann) in unescape(html)
+
+
+def test_the_librarys_mails_lead_to_both_pages() -> None:
+    catalog = load_catalog(Policy())
+    mails = 0
+    for version in catalog.current.values():
+        for step in version.journey.sends():
+            for message in step.messages:
+                if message.channel == "email":
+                    mails += 1
+                    used = version.template(message).variables
+                    assert {"links.unsubscribe", "links.preferences"} <= used
+    assert mails > 5
