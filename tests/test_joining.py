@@ -1,0 +1,176 @@
+"""Who is who: people joined, and kept apart."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiles.calls import Call, Kind, read_call
+from profiles.joining import Joined, join, keys_of
+from profiles.merging import Merger
+from profiles.person import Key
+
+
+def call(kind: Kind = "track", **said: Any) -> Call:
+    return read_call(kind, {"event": "x", "traits": {}, **said})
+
+
+def token(value: str, **said: Any) -> Call:
+    return call(context={"device": {"token": value, "type": "ios"}}, **said)
+
+
+ANON, ANN, BOB = 1, 2, 3
+OWNERS: dict[Key, int] = {
+    ("anonymous_id", "a1"): ANON,
+    ("user_id", "ann"): ANN,
+    ("email", "ann@example.com"): ANN,
+    ("anonymous_id", "a-of-ann"): ANN,
+    ("push_token", "t-of-ann"): ANN,
+    ("user_id", "bob"): BOB,
+}
+USERS = {ANN: {"ann"}, BOB: {"bob"}}
+
+
+def joined(*calls: Call) -> Joined:
+    owners = {key: OWNERS[key] for one in calls for key in keys_of(one) if key in OWNERS}
+    return join(calls, owners, USERS)
+
+
+def test_an_anonymous_person_who_signs_in_is_the_customer() -> None:
+    found = joined(call("identify", userId="ann", anonymousId="a1"))
+    assert found.mergers == [Merger(ANON, ANN, "identify")]
+    assert found.foreign == {}
+
+
+def test_an_anonymous_person_who_gives_a_known_address_is_that_customer() -> None:
+    found = joined(call("identify", anonymousId="a1", traits={"email": "ann@example.com"}))
+    assert found.mergers == [Merger(ANON, ANN, "identify")]
+
+
+def test_two_customers_stay_two() -> None:
+    found = joined(call("identify", userId="bob", anonymousId="a-of-ann"))
+    assert found.mergers == []
+    assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
+
+
+def test_nothing_in_a_call_that_is_refused_joins_anybody() -> None:
+    other: dict[Key, int] = {("email", "c@example.com"): ANON}
+    said = call("identify", userId="bob", anonymousId="a-of-ann", traits={"email": "c@example.com"})
+    found = join([said], OWNERS | other, USERS)
+    assert found.mergers == []
+
+
+def test_the_address_of_another_customer_stays_with_them() -> None:
+    found = joined(call("identify", userId="bob", traits={"email": "ann@example.com"}))
+    assert found.mergers == []
+    assert found.foreign == {0: {("email", "ann@example.com")}}
+
+
+def test_an_alias_joins_two_customers() -> None:
+    found = joined(call("alias", userId="bob", previousId="ann"))
+    assert found.mergers == [Merger(ANN, BOB, "alias")]
+
+
+def test_an_alias_to_a_new_id_keeps_the_profile() -> None:
+    found = joined(call("alias", userId="ann-2", previousId="ann"))
+    assert found.mergers == []
+    assert found.people == [{("user_id", "ann"), ("user_id", "ann-2")}]
+
+
+def test_an_alias_of_an_unknown_id_takes_it_for_an_anonymous_one() -> None:
+    found = joined(call("alias", userId="ann", previousId="new"))
+    assert found.people == [{("user_id", "ann"), ("anonymous_id", "new")}]
+
+
+def test_the_first_of_two_to_sign_in_with_an_anonymous_id_keeps_it() -> None:
+    found = joined(call(userId="ann", anonymousId="a1"), call(userId="bob", anonymousId="a1"))
+    assert found.mergers == [Merger(ANON, ANN, "track")]
+    assert found.foreign == {1: {("anonymous_id", "a1")}}
+
+
+def test_new_people_are_one_person_whatever_came_first() -> None:
+    calls = [
+        call(anonymousId="n1"),
+        call(anonymousId="n2"),
+        call("identify", userId="new", anonymousId="n1"),
+        call("identify", userId="new", anonymousId="n2"),
+    ]
+    found = joined(*calls)
+    assert found.mergers == []
+    assert found.people == [{("anonymous_id", "n1"), ("anonymous_id", "n2"), ("user_id", "new")}]
+
+
+def test_a_push_token_goes_with_the_device() -> None:
+    found = joined(token("t-of-ann", userId="bob"))
+    assert found.mergers == []
+    assert found.released == {("push_token", "t-of-ann")}
+    assert found.foreign == {}
+
+
+def test_a_push_token_is_the_last_ones_who_named_it() -> None:
+    found = joined(token("t-of-ann", userId="ann"), token("t-of-ann", userId="bob"))
+    assert found.released == {("push_token", "t-of-ann")}
+    assert found.foreign == {0: {("push_token", "t-of-ann")}}
+
+
+def test_an_anonymous_device_is_its_owners() -> None:
+    owners: dict[Key, int] = {("push_token", "t1"): ANON, ("user_id", "ann"): ANN}
+    found = join([token("t1", userId="ann")], owners, USERS)
+    assert found.mergers == [Merger(ANON, ANN, "track")]
+
+
+IDS = st.sampled_from(["1", "2", "3"])
+CALLS = st.lists(
+    st.one_of(
+        st.builds(lambda u, a: call(userId=u, anonymousId=a), IDS, st.none() | IDS),
+        st.builds(
+            lambda u, a, e: call(
+                "identify", userId=u, anonymousId=a, traits={"email": f"{e}@example.com"}
+            ),
+            st.none() | IDS,
+            IDS,
+            IDS,
+        ),
+        st.builds(lambda u, p: call("alias", userId=u, previousId=p), IDS, IDS),
+        st.builds(lambda u, t: token(t, userId=u), IDS, IDS),
+    ),
+    min_size=1,
+    max_size=8,
+)
+KINDS = st.sampled_from(["user_id", "anonymous_id", "email", "push_token"])
+
+
+@given(CALLS, st.data())
+def test_nobody_is_torn_apart_and_no_two_customers_are_joined(
+    calls: list[Call], data: st.DataObject
+) -> None:
+    keys = sorted({key for one in calls for key in keys_of(one)})
+    owners = {
+        key: owner
+        for key in keys
+        if (owner := data.draw(st.none() | st.integers(1, 4), label=str(key))) is not None
+    }
+    users: dict[int, set[str]] = {}
+    for (kind, value), owner in owners.items():
+        if kind == "user_id":
+            users.setdefault(owner, set()).add(value)
+    found = join(calls, owners, users)
+
+    going = [merger.from_id for merger in found.mergers]
+    assert len(set(going)) == len(going)
+    assert not set(going) & {merger.into_id for merger in found.mergers}
+    now = {merger.from_id: merger.into_id for merger in found.mergers}
+
+    def owner_of(key: Key) -> int | None:
+        if key in found.released or key not in owners:
+            return None
+        return now.get(owners[key], owners[key])
+
+    for group in found.people:
+        assert len({owner_of(key) for key in group} - {None}) <= 1
+    for place, one in enumerate(calls):
+        named = set(keys_of(one)) - found.foreign.get(place, set())
+        assert len({owner_of(key) for key in named} - {None}) <= 1 or one.kind == "alias"
+    if not any(one.kind == "alias" for one in calls):
+        for merger in found.mergers:
+            assert not users.get(merger.from_id)
