@@ -11,6 +11,7 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 from urllib.parse import parse_qs
 
 import httpx
@@ -53,6 +54,9 @@ TEXTS: Mapping[str, str] = {
 }
 
 
+_TLS = httpx.create_ssl_context()
+
+
 class Sent(NamedTuple):
     """A message that a provider accepted."""
 
@@ -84,7 +88,11 @@ class Providers:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Answer whatever is posted to the sandbox's address."""
-        with respx.mock(assert_all_called=False) as mock:
+        with (
+            respx.mock(assert_all_called=False) as mock,
+            # loaded once: it takes 20 ms, and nobody speaks TLS here
+            patch("httpx.create_ssl_context", return_value=_TLS),
+        ):
             mock.route(host="127.0.0.1").mock(side_effect=self._respond)
             for host, respond in self.hosts.items():
                 mock.route(host=host).mock(side_effect=respond)
