@@ -35,6 +35,7 @@ def router(receiver: Receiver) -> APIRouter:
         responses={
             404: {"description": "The token is not one of ours."},
             410: {"description": "Whom it was made for is not on record any more."},
+            413: {"description": "The form is longer than 64 KB."},
             503: {"description": "The database does not answer; nothing was changed."},
         },
     )
@@ -62,7 +63,7 @@ def router(receiver: Receiver) -> APIRouter:
         """What the link stops, with a button that does it. Changes nothing."""
         return guarded(lambda: unsubscribing.show(receiver, pages, token))
 
-    @routes.post("/u/{token}", **_takes("List-Unsubscribe", "One-Click"))
+    @routes.post("/u/{token}", openapi_extra=_takes("List-Unsubscribe", "One-Click"))
     async def unsubscribe(token: str, request: Request) -> Response:
         """Unsubscribe at once (RFC 8058): no redirect, no cookie, and once more changes nothing.
 
@@ -76,7 +77,11 @@ def router(receiver: Receiver) -> APIRouter:
         """What somebody gets, how often and when, as a form. Changes nothing."""
         return guarded(lambda: choosing.show(receiver, pages, token))
 
-    @routes.post("/preferences/{token}", **_takes("action", "stop"))
+    @routes.post(
+        "/preferences/{token}",
+        openapi_extra=_takes("action", "stop"),
+        responses={400: {"description": "Something can't be saved; the page says what."}},
+    )
     async def save_preferences(token: str, request: Request) -> Response:
         """Save what was changed on the form, or stop everything; answers with the page.
 
@@ -111,10 +116,4 @@ def _takes(field: str, value: str) -> dict[str, Any]:
     schema = {"type": "object", "properties": {field: {"type": "string", "example": value}}}
     kinds = ("application/x-www-form-urlencoded", "multipart/form-data")
     content = {kind: {"schema": schema} for kind in kinds}
-    return {
-        "openapi_extra": {"requestBody": {"content": content}},
-        "responses": {
-            400: {"description": "Something can't be saved; the page says what."},
-            413: {"description": "The form is longer than 64 KB."},
-        },
-    }
+    return {"requestBody": {"content": content}}
