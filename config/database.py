@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import SQLModel
 
 from config.errors import SegueError
@@ -77,7 +77,7 @@ class Database:
         try:
             conn = self.engine.connect()
         except DBAPIError as error:
-            raise unreachable(self.url, error) from error
+            raise unusable(self.url, error) from error
         with conn:
             yield conn.execution_options(segue_write=write)
 
@@ -86,10 +86,15 @@ class Database:
         self.engine.dispose()
 
 
-def unreachable(url: str, error: DBAPIError) -> SegueError:
-    """The error for a database that does not answer; the password is masked."""
+def unusable(url: str, error: DBAPIError) -> SegueError:
+    """The error for a database that is damaged or does not answer; the password is masked."""
     shown = make_url(url).render_as_string(hide_password=True)
     reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+    if not isinstance(error, OperationalError):
+        return SegueError(
+            f"the database {shown} can't be read: {reason}. "
+            "Move it away (or restore a backup) and start again"
+        )
     return SegueError(
         f"the database {shown} can't be reached: {reason}. "
         "Check SEGUE_DATABASE_URL and that the server is up."

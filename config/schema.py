@@ -8,10 +8,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
-from config.database import Database, unreachable
+from config.database import Database, unusable
 from config.errors import SegueError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -45,13 +45,8 @@ def migrate(db: Database) -> None:
                         "set SEGUE_DATABASE_URL to an empty one"
                     )
                 command.upgrade(_config(tx.conn), "head")
-    except OperationalError as error:
-        raise unreachable(db.url, error) from error
     except DBAPIError as error:
-        raise SegueError(
-            f"the database {db.shown} can't be read: {str(error.orig).splitlines()[0]}. "
-            "Move it away (or restore a backup) and start again"
-        ) from error
+        raise unusable(db.url, error) from error
 
 
 def differences(conn: Connection) -> list[object]:

@@ -128,4 +128,7 @@ def count_journey(tx: Tx, journey: str) -> JourneyCounts:
 
 
 def _by_first(tx: Tx, counted: Select[Any]) -> Counter[str]:
-    return Counter(dict(row for row in tx.conn.execute(counted)))
+    counts: Counter[str] = Counter()
+    for what, number in tx.conn.execute(counted):
+        counts[what] += number
+    return counts

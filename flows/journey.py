@@ -125,7 +125,7 @@ async def _run_task(
         name=name,
         task_run_name=lambda: name,
         retries=2,
-        retry_delay_seconds=2,
+        retry_delay_seconds=1,
         cache_policy=NO_CACHE,
     )
     async def run() -> State[Any]:

@@ -69,7 +69,7 @@ class PrefectAPI:
 
     def page(self, run_id: str) -> str:
         """Where the UI shows a run."""
-        return f"{self._ui}/runs/flow-run/{run_id}"
+        return f"{self._ui}/v2/runs/flow-run/{run_id}"
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         for _ in range(_TRIES):

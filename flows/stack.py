@@ -195,8 +195,14 @@ def environment(settings: Settings) -> dict[str, str]:
     return given | ours
 
 
-def check_port(settings: Settings, field: str, what: str) -> None:
-    """Raise SegueError when the port named by a setting is taken."""
+def check_ports(settings: Settings) -> None:
+    """Raise SegueError for the first port that somebody else has."""
+    _check_port(settings, "prefect_port", "Prefect")
+    _check_port(settings, "sandbox_port", "the sandbox")
+    _check_port(settings, "receiver_port", "the receiver")
+
+
+def _check_port(settings: Settings, field: str, what: str) -> None:
     port = getattr(settings, field)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

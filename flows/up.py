@@ -16,7 +16,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from config.times import Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
-from flows.stack import Stack, check_port
+from flows.stack import Stack, check_ports
 from profiles.sample_shop import load_sample_shop
 from profiles.tables import profiles
 
@@ -68,13 +68,6 @@ def only_one(data_dir: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-def check_ports(settings: Settings) -> None:
-    """Raise SegueError for the first port that somebody else has."""
-    check_port(settings, "prefect_port", "Prefect")
-    check_port(settings, "sandbox_port", "the sandbox")
-    check_port(settings, "receiver_port", "the receiver")
 
 
 class FirstStart:
