@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from channels.recipient import Recipient, Zones
@@ -23,6 +24,9 @@ from flows.receiver.form import (
 from flows.receiver.view import notes
 from flows.receiver.zone_list import zone_labels, zones_by_region
 from profiles.preferences import Changes, Chosen
+
+# A machine under load may be slow.
+however_slow = examples(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TOPICS = {"news": "News", "offers": "Offers", "orders": "Your orders"}
 
@@ -51,6 +55,7 @@ def recipient(said: Said) -> Recipient:
     return Recipient(Zones(("UTC",), "brand"), addresses=set(CHANNELS), consent=consent)
 
 
+@however_slow
 @given(policies, said, ticked, a_stop)
 def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
     policy: Policy, said: Said, ticked: Said, stop: bool | None
@@ -64,6 +69,7 @@ def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
             assert boxes(policy, after)[box] == wanted, box
 
 
+@however_slow
 @given(policies, said, ticked, a_stop)
 def test_planning_understands_it_in_the_same_way(
     policy: Policy, said: Said, ticked: Said, stop: bool | None
@@ -78,12 +84,14 @@ def test_planning_understands_it_in_the_same_way(
     assert receipt == ("no_consent" if texts_stopped(after) else None)
 
 
+@however_slow
 @given(policies, said)
 def test_boxes_left_alone_change_nothing(policy: Policy, said: Said) -> None:
     assert consent_of(policy, said, {}) == {}
     assert consent_of(policy, said, boxes(policy, said)) == {}
 
 
+@however_slow
 @given(policies, said)
 def test_nothing_ticked_is_a_no_to_whatever_comes_next_year(policy: Policy, said: Said) -> None:
     nothing = dict.fromkeys(boxes(policy, said), False)
@@ -124,6 +132,7 @@ def test_what_is_said(before: Said, change: Said, stop: bool | None, expected: S
     assert consent_of(OPT_OUT, before, change, stop_texts=stop) == expected
 
 
+@however_slow
 @given(said.map(lambda all_said: {box: yes for box, yes in all_said.items() if box[1] == "*"}))
 def test_without_topics_there_is_one_box_a_channel(said: Said) -> None:
     assert [topic for _, topic in boxes(NO_TOPICS, said)] == ["*", "*", "*"]

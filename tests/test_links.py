@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from itsdangerous import URLSafeSerializer
 
@@ -17,6 +18,9 @@ from channels.links import (
 from channels.provider import providers
 from config.errors import SegueError
 from config.settings import Settings, load_settings
+
+# A machine under load may be slow.
+however_slow = examples(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 OLD, NEW = "the key of last year", "the key of this year"
 
@@ -62,12 +66,14 @@ def test_a_token_does_not_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_unsubscribe(settings(), token) is not None
 
 
+@however_slow
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_any_other_text_is_no_token(text: str) -> None:
     assert read_unsubscribe(settings(), text) is None
     assert read_preferences(settings(), text) is None
 
 
+@however_slow
 @given(st.data())
 def test_a_token_of_which_one_character_is_wrong_is_none_of_ours(data: st.DataObject) -> None:
     token = unsubscribe_token(settings())

@@ -333,3 +333,21 @@ def test_a_channel_without_address_says_so(small_shop: Shop) -> None:
     assert "We have no working e-mail address of yours" in page
     assert "We have no phone number of yours" in page
     assert "Not switched on in our app" in page
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"country": "DE", "timezone": None}, "Leave it to us (your country’s)"),
+        ({"country": "JP", "timezone": None}, "Leave it to us (Tokyo)"),
+        ({"country": None, "timezone": "Mars/Olympus"}, "Leave it to us (London)"),  # by number
+    ],
+)
+def test_the_page_says_which_zone_is_gone_by_without_a_choice(
+    small_shop: Shop, where: dict[str, Any], words: str
+) -> None:
+    with small_shop.house.db.transaction() as tx:
+        tx.conn.execute(profiles.update().values(where))
+    page = small_shop.get(small_shop.p())
+    assert words in shown(page)
+    assert form_of(page)["timezone"] == ""

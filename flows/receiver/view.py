@@ -19,7 +19,7 @@ from flows.receiver.form import (
     out_of_reach,
     windows_in_words,
 )
-from flows.receiver.zone_list import zone_labels, zones_by_region
+from flows.receiver.zone_list import zones_by_region
 from profiles.preferences import Chosen
 
 # As a heading, and in a sentence: "You get no more ... about offers."
@@ -159,8 +159,8 @@ def _times(seconds: Iterable[int]) -> _Options:
 
 
 def _guess(policy: Policy, chosen: Chosen) -> str:
-    """What we go by while a person names no zone."""
+    """What we go by while a person names no zone, in few words: a phone shows about thirty."""
     zones = zones_for(None, chosen.country, chosen.phone_country, policy.timezone)
     if len(zones.names) > 1:
-        return "hours that suit all of your country"
-    return zone_labels().get(zones.names[0], zones.names[0])
+        return "your country’s"
+    return zones.names[0].rsplit("/", 1)[-1].replace("_", " ")
