@@ -3,18 +3,24 @@ order, whether it comes before our own record or days after.
 """
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, permutations
+from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
+from channels import feedback
+from channels.callback import Feedback
+from channels.feedback import apply
 from channels.tables import messages
-from config.database import Database
+from config.database import Database, Tx
 from config.times import HOUR, MINUTE
 from journeys.journey import Journey, OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Push, Send, Update, Wait, WaitUntil
+from profiles.bulk import in_slices, lock_profiles
 from profiles.conditions import consented, did, prop
 from profiles.tables import consent_records, consents, events, identifiers
 from tests.callback_samples import FromProviders, mail_event
@@ -224,6 +230,72 @@ def test_a_batch_is_about_many_people(house: House) -> None:
         }
         refused = select(consents.c.profile_id).where(consents.c.granted.is_(False))
         assert set(tx.conn.execute(refused).scalars()) == {people["cleo"], people["dora"]}
+
+
+def test_a_word_that_is_faster_than_our_own_record_is_the_last(house: House) -> None:
+    house.open(NEWS)
+    house.customer("ann")
+
+    def delivered() -> None:
+        [row] = house.rows()
+        assert row.state == "sending"
+        word = Feedback("1", "test", "email", "delivered", message_id=row.id, provider_id="X1")
+        with house.db.transaction() as tx:
+            assert apply(tx, [word]) == {"email_delivered": 1}
+
+    house.providers.meanwhile = delivered
+    house.launch("news")
+    [row] = house.rows()
+    assert (row.state, row.provider_id, row.claimed_by) == ("delivered", "X1", None)
+
+
+def test_many_hear_the_same_at_once(house: House) -> None:
+    house.open(NEWS)
+    for number in range(30):
+        house.customer(f"c{number}")
+    house.launch("news")
+    said = [
+        Feedback(f"{kind} {row.id}", "sendgrid unsubscribe", "email", kind, message_id=row.id)
+        for row in house.rows()
+        for kind in ("sent", "delivered", "opened", "unsubscribed")
+    ]
+
+    def hear(seed: int) -> Counter[str]:
+        some = Random(seed).sample(said, len(said))
+        heard: Counter[str] = Counter()
+        for batch in in_slices(some, 17):
+            with house.db.transaction() as tx:
+                heard += apply(tx, batch)
+        return heard
+
+    with ThreadPoolExecutor(4) as threads:
+        heard = list(threads.map(hear, range(4)))
+    for name in ("email_delivered", "email_opened", "email_unsubscribed"):
+        assert sum(counts[name] for counts in heard) == 30
+    assert {row.state for row in house.rows()} == {"delivered"}
+    with house.db.transaction(write=False) as tx:
+        refused = select(func.count()).select_from(consent_records)
+        assert tx.conn.execute(refused.where(~consent_records.c.granted)).scalar_one() == 30
+
+
+def test_two_people_who_become_one_while_we_wait(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(house, NEWS)
+    bob = house.customer("bob")
+
+    def lock(tx: Tx, ids: set[int]) -> list[int]:
+        """Somebody else had the lock until now."""
+        for table in (messages, identifiers):
+            tx.conn.execute(update(table).values(profile_id=bob))
+        return lock_profiles(tx, ids)
+
+    monkeypatch.setattr(feedback, "lock_profiles", lock)
+    shop.mail("open")
+    assert shop.heard() == []
+    shop.ann = bob
+    assert shop.heard() == ["email_opened"]
+    assert shop.state == "delivered"
 
 
 # Once, and only ours ----------------------------------------------------------------------------
