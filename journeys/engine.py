@@ -162,7 +162,10 @@ class Engine:
             report.add(chunk)
 
     def advance_due(self) -> int:
-        """Move everybody who is due anywhere, until nobody is; says how many moves that was."""
+        """Move everybody who is due anywhere, until nobody is; says how many moves that was.
+
+        Those whom other processes hold at this moment are left to them.
+        """
         moved = 0
         while due := self.due_steps():
             for version, step in due:
@@ -174,9 +177,12 @@ class Engine:
         """The steps at which somebody is due, in graph order."""
         with self.db.transaction(write=False) as tx:
             return [
+            before = moved
                 (version, step) for version, step, due_at in self._earliest(tx) if due_at <= tx.now
             ]
 
+            if moved == before:
+                break
     def next_due(self) -> Instant | None:
         """When the next person or planned message is due; None when nothing lies ahead."""
         with self.db.transaction(write=False) as tx:
