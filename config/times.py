@@ -52,7 +52,7 @@ def parse_instant(text: str | datetime) -> Instant:
 
 def format_instant(instant: Instant) -> str:
     """ISO 8601 in UTC with a Z."""
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(instant, UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse_duration(value: Any) -> Seconds:
