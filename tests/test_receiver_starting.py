@@ -1,0 +1,296 @@
+"""Signed calls that start journeys: good ones, and every kind of bad one."""
+
+import hmac
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from config.database import Database
+from config.settings import Settings
+from flows.receiver.keys import SIGNATURE, TIMESTAMP, sign
+from flows.receiver.starting import BODY_LIMIT, PEOPLE_LIMIT
+from journeys.control import resume, stop
+from journeys.journey import OnEvent, OnLaunch
+from journeys.journey import journey as describe
+from journeys.steps import Email, Send, Wait
+from tests.house import MONDAY, TEXTS, House
+from tests.receiving import Receiving, receiving
+
+SHIPPED = describe(
+    "shipped",
+    entry=OnEvent("order_shipped", key="order_id", again="always"),
+    topic="news",
+    steps=[Send("on its way", Email("shipped"))],
+)
+ONCE = describe("once", entry=OnLaunch(), topic="news", steps=[Wait("1d", "a day")])
+TEXT = {"shipped.email.html": "Subject: Order {{ event.order_id }}\n\n<p>By {{ event.by }}</p>"}
+
+
+@pytest.fixture
+def house(db: Database) -> House:
+    house = House(db)
+    house.open(SHIPPED, ONCE, texts={**TEXTS, **TEXT})
+    return house
+
+
+@pytest.fixture
+def receiver(house: House) -> Iterator[Receiving]:
+    with receiving(house.segue) as receiver:
+        yield receiver
+
+
+def signed(body: bytes, at: int | str = MONDAY) -> dict[str, str]:
+    return {TIMESTAMP: str(at), SIGNATURE: sign(Settings(), str(at), body)}
+
+
+def start(
+    receiver: Receiving, said: Any, journey: str = "shipped", at: int = MONDAY
+) -> httpx.Response:
+    body = orjson.dumps(said)
+    return receiver.client.post(
+        f"/hooks/journeys/{journey}", content=body, headers=signed(body, at)
+    )
+
+
+def of(user_id: object, **context: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "context": context}
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    said: dict[str, Any] = answer.json()
+    assert (answer.status_code, said["success"], said["code"]) == (status, False, code)
+    return said
+
+
+def test_a_call_starts_a_journey_with_what_it_says(house: House, receiver: Receiving) -> None:
+    ann, bob = house.customer("ann"), house.customer("bob")
+    people = [of("ann", order_id=7731, by="Post"), of("bob", order_id="7732", by="Bike")]
+    answer = start(receiver, {"people": [*people, of("nobody")], "id": "evening"})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {
+            "success": True,
+            "journey": "shipped",
+            "launch": "evening",
+            "entered": 2,
+            "unknown": ["nobody"],
+            "not_entered": [],
+        },
+    )
+    assert receiver.told == 1
+    [one] = house.people(ann)
+    assert (one.entry_key, one.context) == ("7731", {"order_id": 7731, "by": "Post"})
+    assert (one.launch_id, one.since, one.entry_event_id) == ("evening", MONDAY, None)
+    house.run()
+    assert sorted(mail.text for mail in house.providers.accepted) == ["Order 7731", "Order 7732"]
+    assert len(house.people(bob)) == 1
+
+
+def test_the_same_launch_enters_nobody_twice(house: House, receiver: Receiving) -> None:
+    house.customer("ann"), house.customer("bob")
+    assert start(receiver, {"people": [of("ann")], "id": "l1"}).json()["entered"] == 1
+    house.run()
+    again = {"people": [of("ann"), of("bob")], "id": "l1"}
+    assert start(receiver, again, at=MONDAY + 1).json()["entered"] == 1
+    assert start(receiver, again, at=MONDAY + 2).json()["entered"] == 0
+    # without an id each call is a launch of its own
+    house.run()
+    assert start(receiver, {"people": [of("ann")]}, at=MONDAY + 3).json()["entered"] == 1
+    assert len(house.people()) == 3
+
+
+def test_the_reentry_rule_holds(house: House, receiver: Receiving) -> None:
+    house.customer("ann"), house.customer("bob")
+    start(receiver, {"people": [of("ann")]}, journey="once")
+    said = start(receiver, {"people": [of("ann"), of("bob")]}, journey="once").json()
+    assert (said["entered"], said["not_entered"]) == (1, ["ann"])
+
+
+def test_a_person_may_be_named_with_two_carts(house: House, receiver: Receiving) -> None:
+    ann = house.customer("ann")
+    people = [of("ann", order_id="1"), of("ann", order_id="1"), of("ann", order_id="2")]
+    for at, one in enumerate(people):
+        start(receiver, {"people": [one]}, at=MONDAY + at)
+    assert [one.entry_key for one in house.people(ann)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b"{}", "people"),
+        (b'{"people": []}', "people"),
+        (b'{"people": "ann"}', "people"),
+        (b'{"people": [{}]}', "people.0.user_id"),
+        (b'{"people": [{"user_id": ""}]}', "people.0.user_id"),
+        (b'{"people": [{"user_id": {}}]}', "people.0.user_id"),
+        (b'{"people": [{"user_id": "ann", "context": []}]}', "people.0.context"),
+        (b'{"people": [{"user_id": "ann", "kontext": {}}]}', "people.0.kontext"),
+        (b'{"people": [{"user_id": "ann"}], "id": 7}', "id"),
+        (b'{"people": [{"user_id": "ann"}], "id": ""}', "id"),
+        (b'{"people": [{"user_id": "ann"}], "who": 1}', "who"),
+        (orjson.dumps({"people": [{"user_id": "ann"}] * (PEOPLE_LIMIT + 1)}), "people"),
+    ],
+)
+def test_a_call_that_makes_no_sense_is_refused(
+    house: House, receiver: Receiving, body: bytes, field: str | None
+) -> None:
+    house.customer("ann")
+    answer = receiver.client.post("/hooks/journeys/shipped", content=body, headers=signed(body))
+    said = problem(answer, 400, "invalid")
+    assert said.get("field") == field
+    assert house.people() == []
+
+
+def test_an_unknown_journey_is_named_with_those_there_are(receiver: Receiving) -> None:
+    answer = start(receiver, {"people": [of("ann")]}, journey="shiped")
+    said = problem(answer, 404, "not_found")
+    assert said["message"] == "there is no such journey; there are: once, shipped"
+
+
+def test_a_launch_of_another_journey_is_no_launch_of_this_one(
+    house: House, receiver: Receiving
+) -> None:
+    house.customer("ann")
+    start(receiver, {"people": [of("ann")], "id": "l1"}, journey="once")
+    answer = start(receiver, {"people": [of("ann")], "id": "l1"}, at=MONDAY + 1)
+    assert "is a launch of 'once'" in problem(answer, 409, "not_started")["message"]
+
+
+def test_a_stopped_journey_lets_nobody_in(house: House, receiver: Receiving) -> None:
+    ann = house.customer("ann")
+    with house.db.transaction() as tx:
+        stop(tx, "once")
+    said = {"people": [of("ann")]}
+    problem(start(receiver, said, journey="once"), 409, "not_started")
+    with house.db.transaction() as tx:
+        resume(tx, "once")
+    # nothing of the refused call was kept: the very same one is good now
+    assert start(receiver, said, journey="once").json()["entered"] == 1
+    assert len(house.people(ann)) == 1
+
+
+# Signatures ---------------------------------------------------------------------------------------
+
+BODY = orjson.dumps({"people": [of("ann", order_id="1", by="Post")]})
+
+
+def test_the_signature_is_what_the_docs_say() -> None:
+    """openssl dgst -sha256 -hmac hook-secret-for-the-sandbox-only, of `1772445600.{}`."""
+    theirs = hmac.new(b"hook-secret-for-the-sandbox-only", b"1772445600.{}", "sha256").hexdigest()
+    assert sign(Settings(), "1772445600", b"{}") == theirs
+
+
+GOOD = signed(BODY)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "code"),
+    [
+        ({}, BODY, "not_signed"),
+        ({TIMESTAMP: GOOD[TIMESTAMP]}, BODY, "not_signed"),
+        ({SIGNATURE: GOOD[SIGNATURE]}, BODY, "not_signed"),
+        # forged
+        ({**GOOD, SIGNATURE: "0" * 64}, BODY, "not_signed"),
+        ({**GOOD, SIGNATURE: "ä"}, BODY, "not_signed"),
+        ({**GOOD, TIMESTAMP: str(MONDAY + 1)}, BODY, "not_signed"),
+        (GOOD, BODY.replace(b"ann", b"bob"), "not_signed"),
+        # truncated
+        (GOOD, BODY[:-1], "not_signed"),
+        (GOOD, b"", "not_signed"),
+        ({**GOOD, SIGNATURE: GOOD[SIGNATURE][:-2]}, BODY, "not_signed"),
+        # stale, or signed in the future
+        (signed(BODY, MONDAY - 301), BODY, "stale"),
+        (signed(BODY, MONDAY + 301), BODY, "stale"),
+        # signed, but of no time
+        (signed(BODY, "soon"), BODY, "not_signed"),
+        (signed(BODY, "-5"), BODY, "not_signed"),
+        (signed(BODY, "٣"), BODY, "not_signed"),
+        (signed(BODY, ""), BODY, "not_signed"),
+        (signed(BODY, "9" * 400), BODY, "not_signed"),
+    ],
+)
+def test_what_is_not_signed_as_it_should_be_changes_nothing(
+    house: House, receiver: Receiving, headers: dict[str, str], body: bytes, code: str
+) -> None:
+    house.customer("ann"), house.customer("bob")
+    encoded = {name.encode(): value.encode() for name, value in headers.items()}
+    answer = receiver.client.post("/hooks/journeys/shipped", content=body, headers=encoded)
+    problem(answer, 401, code)
+    assert house.people() == []
+    assert receiver.told == 0
+
+
+@pytest.mark.parametrize("late", [-300, 0, 300])
+def test_a_signature_is_good_for_five_minutes(house: House, receiver: Receiving, late: int) -> None:
+    house.customer("ann")
+    answer = receiver.client.post(
+        "/hooks/journeys/shipped", content=BODY, headers=signed(BODY, MONDAY + late)
+    )
+    assert answer.status_code == 200
+
+
+def test_a_signature_is_good_once(house: House, receiver: Receiving) -> None:
+    house.customer("ann")
+    headers = signed(BODY, MONDAY + 300)
+
+    def post(**changed: str) -> httpx.Response:
+        return receiver.client.post(
+            "/hooks/journeys/shipped", content=BODY, headers=headers | changed
+        )
+
+    assert post().status_code == 200
+    house.run()
+    problem(post(), 409, "replayed")
+    problem(post(**{SIGNATURE: headers[SIGNATURE].upper()}), 409, "replayed")
+    house.db.now = MONDAY + 600  # the last moment at which it is not stale
+    problem(post(), 409, "replayed")
+    house.db.now = MONDAY + 3600
+    problem(post(), 401, "stale")
+    assert len(house.people()) == 1
+
+
+def test_a_call_that_was_taken_is_good_for_no_other_journey(
+    house: House, receiver: Receiving
+) -> None:
+    house.customer("ann")
+    start(receiver, {"people": [of("ann")]}, journey="once")
+    problem(start(receiver, {"people": [of("ann")]}), 409, "replayed")
+
+
+def test_of_many_at_once_one_is_taken(house: House, receiver: Receiving) -> None:
+    house.customer("ann")
+    headers = signed(BODY)
+
+    def post(_: int) -> int:
+        answer = receiver.client.post("/hooks/journeys/shipped", content=BODY, headers=headers)
+        return answer.status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(post, range(6))) == [200, 409, 409, 409, 409, 409]
+    assert len(house.people()) == 1
+
+
+def test_a_call_that_is_too_large_is_not_read(receiver: Receiving) -> None:
+    body = b" " * (BODY_LIMIT + 1)
+    answer = receiver.client.post("/hooks/journeys/shipped", content=body, headers=signed(body))
+    problem(answer, 413, "too_large")
+
+
+def test_a_flood_is_slowed(db: Database) -> None:
+    house = House(db)
+    house.open(SHIPPED, texts=TEXT, backlog_limit=1)
+    ann = house.customer("ann")
+    for _ in range(2):
+        house.did(ann, "x")
+    with receiving(house.segue) as receiver:
+        answer = start(receiver, {"people": [of("ann")]})
+        problem(answer, 429, "too_many")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert house.people() == []
