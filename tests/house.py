@@ -101,7 +101,7 @@ class Providers:
     def _respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         self.meanwhile()
-        sent = list(_read(request))
+        sent = list(read_request(request))
         waiting = self._answers[sent[0].channel]
         answer = waiting.popleft() if waiting else httpx.Response(202, json={})
         if isinstance(answer, httpx.Response) and answer.is_success:
@@ -114,7 +114,7 @@ class Providers:
         return answer
 
 
-def _read(request: httpx.Request) -> Iterator[Sent]:
+def read_request(request: httpx.Request) -> Iterator[Sent]:
     """The messages in a request as our providers make them."""
     path = request.url.path
     if path == "/v3/mail/send":
