@@ -23,7 +23,7 @@ def body_of(provider: Provider, *batch: Outgoing) -> dict[str, Any]:
 
 @pytest.mark.parametrize("unsubscribe_url", [None, "https://shop.example/u/abc"])
 def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | None) -> None:
-    from sendgrid.helpers.mail import (  # type: ignore[import-untyped]
+    from sendgrid.helpers.mail import (
         CustomArg,
         From,
         Header,
@@ -76,8 +76,8 @@ def test_a_mail_without_plain_text_has_no_empty_part() -> None:
     ("sender", "ttl"), [("+15005550006", None), ("MG" + "a" * 32, 7200), ("SHOP", 90_000)]
 )
 def test_a_text_message_is_what_twilios_own_client_posts(sender: str, ttl: int | None) -> None:
-    from twilio.http.response import Response  # type: ignore[import-untyped]
-    from twilio.rest import Client  # type: ignore[import-untyped]
+    from twilio.http.response import Response
+    from twilio.rest import Client
 
     posted: dict[str, Any] = {}
 
@@ -89,7 +89,7 @@ def test_a_text_message_is_what_twilios_own_client_posts(sender: str, ttl: int |
     client = Client("AC" + "0" * 32, "sandbox", http_client=Capture())
     by = {"messaging_service_sid" if sender.startswith("MG") else "from_": sender}
     if ttl:
-        by["validity_period"] = min(ttl, 36_000)  # type: ignore[assignment]
+        by["validity_period"] = min(ttl, 36_000)
     client.messages.create(
         to="+4915112345678",
         body="Hello – reply STOP to end",
@@ -109,8 +109,8 @@ def test_a_text_message_is_what_twilios_own_client_posts(sender: str, ttl: int |
 def test_a_notification_is_what_firebases_own_classes_build(
     platform: str | None, ttl: int | None
 ) -> None:
-    from firebase_admin import messaging  # type: ignore[import-untyped]
-    from firebase_admin._messaging_encoder import (  # type: ignore[import-untyped]
+    from firebase_admin import messaging
+    from firebase_admin._messaging_encoder import (
         MessageEncoder,
     )
 
