@@ -17,8 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import SQLModel
 
-from config.errors import SegueError
+from config.errors import DatabaseUnusable, SegueError
 from config.times import Instant
+from config.trouble import first_line
 
 _NOW = {
     "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
@@ -86,16 +87,16 @@ class Database:
         self.engine.dispose()
 
 
-def unusable(url: str, error: DBAPIError) -> SegueError:
+def unusable(url: str, error: DBAPIError) -> DatabaseUnusable:
     """The error for a database that is damaged or does not answer; the password is masked."""
     shown = make_url(url).render_as_string(hide_password=True)
-    reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+    reason = first_line(error.orig or error)
     if not isinstance(error, OperationalError):
-        return SegueError(
+        return DatabaseUnusable(
             f"the database {shown} can't be read: {reason}. "
             "Move it away (or restore a backup) and start again"
         )
-    return SegueError(
+    return DatabaseUnusable(
         f"the database {shown} can't be reached: {reason}. "
         "Check SEGUE_DATABASE_URL and that the server is up."
     )
@@ -115,6 +116,26 @@ def insert_ignoring_conflicts(
         conn.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
 
 
+# Of a server that is gone without a word we want to know within a minute or so, not in two hours.
+_ALIVE: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+
+def _free_what_hangs(connection: Any, _record: Any) -> None:
+    """Rows locked by a process that hangs, or by a machine that is gone, come free by themselves.
+
+    Set here and not in the server's start options, which poolers refuse.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
+    connection.commit()
+
+
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
@@ -129,9 +150,14 @@ def _engine(url: str) -> Engine:
         "json_deserializer": orjson.loads,
     }
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(
-            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **options
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args=_ALIVE,
+            **options,
         )
+        event.listen(engine, "connect", _free_what_hangs)
+        return engine
     if parsed.get_backend_name() != "sqlite":
         raise SegueError(
             f"Segue runs on SQLite and PostgreSQL, not on {parsed.get_backend_name()}; "

@@ -3,3 +3,7 @@
 
 class SegueError(Exception):
     """Bad input or a bad environment. `str(error)` is fit to show to the person who caused it."""
+
+
+class DatabaseUnusable(SegueError):
+    """The database does not answer, or is damaged."""
