@@ -102,7 +102,7 @@ def post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, s
         }
         try:
             answer = client.post(step.url, content=orjson.dumps(payload), headers=headers)
-        except httpx.HTTPError as error:
+        except Exception as error:  # whatever it is, it is this call's
             return enrollment_id, type(error).__name__
         return enrollment_id, None if answer.is_success else f"status {answer.status_code}"
 
@@ -140,7 +140,7 @@ def _refusal(url: str) -> str | None:
         return None
     try:
         found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
-    except OSError:
+    except (OSError, UnicodeError):
         return f"no such host {host}"
     if all(ipaddress.ip_address(address[4][0]).is_global for address in found):
         return None

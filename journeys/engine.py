@@ -37,6 +37,7 @@ from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_a
 from journeys.catalog import Catalog
 from journeys.control import held
 from journeys.entry import audience_after, audience_size, enter_people
+from journeys.failing import StepFailed, blaming, try_later
 from journeys.graph import END, Node
 from journeys.journey import Version
 from journeys.moves import Cohort, Moves, Standing
@@ -147,16 +148,24 @@ class Engine:
     # Moving -------------------------------------------------------------------------------------
 
     def advance(self, version: Version, step: str) -> StepReport:
-        """Move everybody who is due at one step of one version."""
+        """Move everybody who is due at one step of one version.
+
+        Those on whom the step fails are left where they are, to be tried again later.
+        """
         report = StepReport()
         node = version.journey.graph[step]
-        if isinstance(node.step, CallStep):
-            return self._advance_call(version, node)
+        most = _LARGEST_CHUNK
         while True:
-            with self._timed(), self.db.transaction() as tx:
-                chunk = self._advance_chunk(tx, version, node, self._chunk)
+            try:
+                chunk = self._advance_some(version, node, most)
+            except StepFailed as failure:
+                if len(failure.people) > 1:
+                    most = len(failure.people) // 2
+                    continue
+                chunk = self._try_later(version, node, failure)
             if chunk is None:
                 return report
+            most = min(2 * most, _LARGEST_CHUNK)
             for (channel, decision), number in chunk.messages.items():
                 DECISIONS.labels(channel, decision).inc(number)
             report.add(chunk)
@@ -168,21 +177,21 @@ class Engine:
         """
         moved = 0
         while due := self.due_steps():
+            before = moved
             for version, step in due:
                 report = self.advance(version, step)
                 moved += report.outcomes.total() + report.waiting + report.exited
+            if moved == before:
+                break
         return moved
 
     def due_steps(self) -> list[tuple[Version, str]]:
         """The steps at which somebody is due, in graph order."""
         with self.db.transaction(write=False) as tx:
             return [
-            before = moved
                 (version, step) for version, step, due_at in self._earliest(tx) if due_at <= tx.now
             ]
 
-            if moved == before:
-                break
     def next_due(self) -> Instant | None:
         """When the next person or planned message is due; None when nothing lies ahead."""
         with self.db.transaction(write=False) as tx:
@@ -220,6 +229,21 @@ class Engine:
                 if due_at is not None:
                     yield (*places[place], due_at)
 
+    def _advance_some(self, version: Version, node: Node, most: int) -> StepReport | None:
+        """Move a chunk of at most so many; None when nobody is due. Raises StepFailed."""
+        if isinstance(node.step, CallStep):
+            return self._advance_calls(version, node, min(CALLS_AT_ONCE, most))
+        with self._timed(), self.db.transaction() as tx:
+            return self._advance_chunk(tx, version, node, min(self._chunk, most))
+
+    def _try_later(self, version: Version, node: Node, failure: StepFailed) -> StepReport:
+        report = StepReport()
+        with self.db.transaction() as tx:
+            going = try_later(tx, version.journey.name, failure)
+            people = failure.people if going else []
+            self._apply(tx, version, node, people, going, report)
+        return report
+
     def _advance_chunk(
         self, tx: Tx, version: Version, node: Node, size: int, launch_id: str | None = None
     ) -> StepReport | None:
@@ -229,11 +253,12 @@ class Engine:
             return None
         lock_profiles(tx, {person.profile_id for person in people})
         report = StepReport()
-        people = self._staying(tx, version, people, report)
-        cohort = Cohort(tx, version, node.step, people, self.planner, self.catalog)
-        going = _handle(cohort) if people else {}
-        report.messages = cohort.messages
-        self._apply(tx, version, node, people, going, report)
+        with blaming(node.step, people):
+            people = self._staying(tx, version, people, report)
+            cohort = Cohort(tx, version, node.step, people, self.planner, self.catalog)
+            going = _handle(cohort) if people else {}
+            report.messages = cohort.messages
+            self._apply(tx, version, node, people, going, report)
         return report
 
     def _staying(
@@ -270,10 +295,8 @@ class Engine:
                 report.waiting += person.phase == 0
             else:
                 # What is none of the step's outcomes is the reason of an exit.
-                target = node.edges.get(move.outcome, END)
-                reason = None
-                if target == END:
-                    reason = "completed" if move.outcome in node.edges else move.outcome
+                target = node.leads(move.outcome)
+                reason = move.outcome if target is None else "completed" if target == END else None
                 place = (target or node.step.name, reason, None if reason else tx.now, 0)
                 report.outcomes[move.outcome] += 1
                 passing.append(
@@ -299,23 +322,24 @@ class Engine:
         if passing:
             tx.conn.execute(insert(passages), passing)
 
-    def _advance_call(self, version: Version, node: Node) -> StepReport:
+    def _advance_calls(self, version: Version, node: Node, most: int) -> StepReport | None:
         """A call leaves the transaction: lease the people, post, then write what came of it."""
         assert isinstance(node.step, CallStep)
         report = StepReport()
-        while True:
-            with self.db.transaction() as tx:
-                due = _due(tx, version, node.step.name, CALLS_AT_ONCE, None)
+        with self.db.transaction() as tx:
+            due = _due(tx, version, node.step.name, most, None)
+            with blaming(node.step, due):
                 people = self._staying(tx, version, due, report)
                 lease(tx, people)
                 payloads = payloads_of(tx, version.journey.name, node.step.name, people)
-            if not due:
-                return report
-            failed = post_all(node.step, payloads)
-            with self.db.transaction() as tx:
-                people = still_leased(tx, node.step, people)
-                where = call_moves(tx, node.step, people, failed)
-                self._apply(tx, version, node, people, where, report)
+        if not due:
+            return None
+        failed = post_all(node.step, payloads)
+        with self.db.transaction() as tx:
+            people = still_leased(tx, node.step, people)
+            where = call_moves(tx, node.step, people, failed)
+            self._apply(tx, version, node, people, where, report)
+        return report
 
     # Rehearsing ---------------------------------------------------------------------------------
 

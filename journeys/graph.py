@@ -6,7 +6,7 @@ Branches rejoin at the step after the one they branched from, unless they exit.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from journeys.steps import ExitStep, Step
+from journeys.steps import FAILED, HOLDOUT, NEXT, OTHERWISE, TIMEOUT, ExitStep, Step
 
 # Where edges lead that leave the journey.
 END = ""
@@ -18,6 +18,16 @@ class Node:
 
     step: Step
     edges: Mapping[str, str]
+
+    def leads(self, outcome: str) -> str | None:
+        """Where an outcome leads; None: nowhere, for it is no outcome of the step's.
+
+        Whom the step failed on goes on as one for whom it holds nothing.
+        """
+        if outcome == FAILED and FAILED not in self.edges:
+            ways = (one for one in (OTHERWISE, TIMEOUT, HOLDOUT, NEXT) if one in self.edges)
+            outcome = next(ways, FAILED)
+        return self.edges.get(outcome)
 
 
 def build_graph(steps: Sequence[Step]) -> dict[str, Node]:

@@ -622,7 +622,7 @@ def test_a_version_that_another_process_brought_is_learnt(house: House) -> None:
 # Crashes ------------------------------------------------------------------------------------------
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The process died here."""
 
 
