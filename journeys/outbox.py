@@ -15,6 +15,7 @@ from journeys.journey import Version
 from journeys.sending import answered_in
 from journeys.steps import SendStep
 from journeys.tables import enrollments
+from profiles.bulk import among
 
 
 class CatalogJourneys:
@@ -59,18 +60,20 @@ class CatalogJourneys:
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
-        """People who stand behind a message that has gone are due: their step looks again."""
-        behind = (
+        """People who stand behind a message that has gone are due: their step looks again.
+
+        Who is being moved just now is waited for, in id order as everywhere.
+        """
+        if not enrollment_ids:
+            return
+        c = enrollments.c
+        theirs = select(c.id).where(among(tx, c.id, enrollment_ids), c.ended_at.is_(None))
+        held = tx.conn.execute(theirs.order_by(c.id).with_for_update()).scalars().all()
+        tx.conn.execute(
             update(enrollments)
-            .where(
-                enrollments.c.id.in_(enrollment_ids),
-                enrollments.c.phase > 0,
-                enrollments.c.due_at > tx.now,
-            )
+            .where(among(tx, c.id, held), c.phase > 0, c.due_at > tx.now)
             .values(due_at=tx.now)
         )
-        if enrollment_ids:
-            tx.conn.execute(behind)
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""

@@ -4,21 +4,30 @@ Events wait in the database, marked as not yet worked, so that none is lost; a b
 worked in one transaction. Rows are locked in the order events, enrollments, messages.
 """
 
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, not_, select, update
 
-from config.database import Tx
+from config.database import Database, Tx
+from config.trouble import of_the_database, told
 from journeys.catalog import Catalog
 from journeys.engine import EXITED, end, exit_rule, goal_reached
 from journeys.entry import enter_by_events
 from journeys.journey import EventEntry, Version
 from journeys.steps import SendStep, Step, WaitUntilStep
 from journeys.tables import enrollments
+from profiles.bulk import among
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
+
+log = logging.getLogger(__name__)
+
+# Events worked in one transaction.
+BATCH = 500
 
 ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the event's name
 
@@ -34,29 +43,98 @@ class Reaction:
     converted: Counter[str] = field(default_factory=Counter)
 
 
-def anything_to_work(tx: Tx) -> bool:
-    """Whether an event waits: a look that takes no lock."""
-    waiting = select(events.c.id).where(events.c.worked_at.is_(None)).limit(1)
-    return tx.conn.execute(waiting).first() is not None
+class EventsFailed(Exception):
+    """These events can't be worked together, and it is not the database that is in trouble.
+
+    What went wrong is the cause.
+    """
+
+    def __init__(self, event_ids: Sequence[int]) -> None:
+        super().__init__(f"{len(event_ids)} events can't be worked")
+        self.event_ids = event_ids
 
 
-def react(tx: Tx, catalog: Catalog, limit: int) -> Reaction:
-    """Work the oldest `limit` events that nobody has worked or is working."""
+class Reactor:
+    """Works what comes, batch by batch; an event that can't be worked does not hold up the others.
+
+    It is set aside, still marked as not yet worked, until `try_again`.
+    """
+
+    def __init__(self, db: Database, catalog: Catalog) -> None:
+        self._db = db
+        self._catalog = catalog
+        self._aside: set[int] = set()
+        self._most = BATCH
+
+    def work(self) -> Reaction:
+        """Work a batch; no events in it: nothing is left to work."""
+        while True:
+            with self._db.transaction(write=False) as tx:
+                if not anything_to_work(tx, self._aside):
+                    return Reaction()
+            try:
+                with self._db.transaction() as tx:
+                    reaction = react(tx, self._catalog, self._most, self._aside)
+            except EventsFailed as failure:
+                # Halved until the one that fails is found.
+                self._most = max(1, len(failure.event_ids) // 2)
+                if len(failure.event_ids) == 1:
+                    self._set_aside(failure)
+                continue
+            self._most = min(2 * self._most, BATCH)
+            return reaction
+
+    def try_again(self) -> None:
+        """Take those set aside up again."""
+        self._aside = set()
+
+    def _set_aside(self, failure: EventsFailed) -> None:
+        [event_id] = failure.event_ids
+        self._aside.add(event_id)
+        why = told(failure.__cause__ or failure)
+        log.error("event %d can't be worked, to be tried again later: %s", event_id, why)
+
+
+def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:
+    """Whether an event waits that is none of those: a look that takes no lock."""
+    waiting = select(events.c.id).where(events.c.worked_at.is_(None), *_not_among(tx, without))
+    return tx.conn.execute(waiting.limit(1)).first() is not None
+
+
+def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reaction:
+    """Work the oldest `limit` events that nobody has worked or is working, but none of `without`.
+
+    Raises EventsFailed.
+    """
     found = (
         select(events.c.id, events.c.profile_id, events.c.name)
-        .where(events.c.worked_at.is_(None))
+        .where(events.c.worked_at.is_(None), *_not_among(tx, without))
         .order_by(events.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
     batch = tx.conn.execute(found).all()
-    reaction = Reaction(events=len(batch))
     if not batch:
-        return reaction
+        return Reaction()
+    try:
+        return _work(tx, catalog, batch)
+    except Exception as error:
+        if of_the_database(error):
+            raise
+        raise EventsFailed([row.id for row in batch]) from error
+
+
+def _not_among(tx: Tx, ids: Collection[int]) -> list[ColumnElement[bool]]:
+    return [not_(among(tx, events.c.id, ids))] if ids else []
+
+
+def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
+    reaction = Reaction(events=len(batch))
     by_name: ByName = defaultdict(list)
-    for event_id, profile_id, name in batch:
-        by_name[name].append((event_id, profile_id))
+    for row in batch:
+        by_name[row.name].append((row.id, row.profile_id))
     people = {row.profile_id for row in batch}
+    _lock(tx, people)
     _enter(tx, catalog, by_name, reaction)
     for version in _with_people(tx, catalog, people):
         _stir(tx, version, by_name, reaction)
@@ -64,6 +142,18 @@ def react(tx: Tx, catalog: Catalog, limit: int) -> Reaction:
         update(events).where(events.c.id.in_([row.id for row in batch])).values(worked_at=tx.now)
     )
     return reaction
+
+
+def _lock(tx: Tx, people: Collection[int]) -> None:
+    """Hold where these people stand, in id order, so that nobody deadlocks.
+
+    A chunk that is moving one of them just now is waited for: else it would not know of the event,
+    and we not of the wait that the person has come to.
+    """
+    c = enrollments.c
+    standing = select(c.id).where(among(tx, c.profile_id, people), c.ended_at.is_(None))
+    if tx.conn.dialect.name != "sqlite":
+        tx.conn.execute(standing.order_by(c.id).with_for_update())
 
 
 def _enter(
@@ -115,11 +205,8 @@ def _stir(
         )
     rule = journey.exit_when
     if rule is not None and (people := of([*rule.event_names(), PROFILE_CHANGED])):
-        leaving = (
-            select(enrollments.c.id)
-            .where(*now_in, enrollments.c.profile_id.in_(people), exit_rule(tx, version))
-            .order_by(enrollments.c.id)
-            .with_for_update()
+        leaving = select(enrollments.c.id).where(
+            *now_in, enrollments.c.profile_id.in_(people), exit_rule(tx, version)
         )
         ids = list(tx.conn.execute(leaving).scalars())
         if ids:
