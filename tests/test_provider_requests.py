@@ -87,7 +87,7 @@ def test_a_text_message_is_what_twilios_own_client_posts(sender: str, ttl: int |
             return Response(201, "{}")
 
     client = Client("AC" + "0" * 32, "sandbox", http_client=Capture())
-    by = {"messaging_service_sid" if sender.startswith("MG") else "from_": sender}
+    by: dict[str, Any] = {"messaging_service_sid" if sender.startswith("MG") else "from_": sender}
     if ttl:
         by["validity_period"] = min(ttl, 36_000)
     client.messages.create(
