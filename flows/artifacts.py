@@ -45,6 +45,4 @@ async def leave_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool 
     ]
     about = _REHEARSED if rehearsed else ""
     key = artifact_key(journey, "dry-run-outcomes" if rehearsed else "outcomes")
-    await acreate_table_artifact(
-        rows, key, f"{about}Messages of {journey.name} by channel and reason"
-    )
+    await acreate_table_artifact(rows, key, f"{about}Messages by channel and reason")

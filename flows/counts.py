@@ -31,12 +31,6 @@ class StepCounts:
         left = report.outcomes + Counter({"exit rule": report.exited})
         return cls(report.waiting, left, report.messages)
 
-    def add(self, other: "StepCounts") -> None:
-        """Count another step in."""
-        self.here += other.here
-        self.left += other.left
-        self.messages += other.messages
-
     def fates(self, fate: str) -> Counter[str]:
         """The messages of one fate, by channel."""
         return Counter({channel: n for (channel, what), n in self.messages.items() if what == fate})

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleUpdate
@@ -9,6 +10,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.schedules import Cron
+from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from config.errors import SegueError
@@ -76,18 +78,33 @@ async def serve_all() -> None:
     await runner.start()
 
 
-def deploy(work_pool: str) -> None:
-    """Make or change the deployment of every journey, for the workers of a work pool."""
-    asyncio.run(_deploy(work_pool))
+def deploy(work_pool: str) -> list[str]:
+    """Make or change the deployment of every journey, for the workers of a work pool.
+
+    Gives the journeys' names. Raises SegueError when the pool or Prefect's server is not there.
+    """
+    server = PREFECT_API_URL.value()
+    if server is None:
+        raise SegueError(
+            "PREFECT_API_URL is not set: it says which Prefect server the journeys are for, "
+            "as in http://prefect.example:4200/api"
+        )
+    try:
+        asyncio.run(_deploy(work_pool, server))
+    except httpx.TransportError as error:
+        raise SegueError(
+            f"Prefect's server at {server} can't be reached ({error}): check PREFECT_API_URL"
+        ) from error
+    return list(FLOWS)
 
 
-async def _deploy(work_pool: str) -> None:
+async def _deploy(work_pool: str, server: str) -> None:
     async with get_client() as client:
         try:
             await client.read_work_pool(work_pool)
         except ObjectNotFound:
             raise SegueError(
-                f"there is no work pool {work_pool!r} at {client.api_url}; make it with: "
+                f"there is no work pool {work_pool!r} at {server}; make it with: "
                 f"prefect work-pool create {work_pool} --type process"
             ) from None
         for deployment in deployments():

@@ -31,7 +31,7 @@ _DRY_RUN_OF_NOBODY = "A dry run tries the journey on an audience: choose one ins
 )
 
 
-class _Act(Protocol):
+class Act(Protocol):
     """What the tasks of a run do: the real thing, or a rehearsal of it."""
 
     journey: Journey
@@ -43,7 +43,10 @@ class _Act(Protocol):
         """Move those who are due at a step, and send what is due."""
 
     async def finish(self) -> State[Any]:
-        """Leave the artifacts; gives the state of the run."""
+        """Leave the artifacts; gives the state of the run.
+
+        Its name is Prefect's own: the deployment's page in the UI lists runs by those names only.
+        """
 
 
 def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
@@ -66,10 +69,10 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
                 rehearsal = Rehearsal(
                     segue, current, audience=audience, people=people, launch_id=launch_id
                 )
-                return await _act(rehearsal)
+                return await perform(rehearsal)
             entering = None if audience == NOBODY_NEW else audience
             async with segue.dispatcher() as dispatcher:
-                return await _act(
+                return await perform(
                     Run(
                         segue,
                         dispatcher,
@@ -104,7 +107,7 @@ def _help(catalog: Catalog) -> str:
     """
 
 
-async def _act(act: _Act) -> State[Any]:
+async def perform(act: Act) -> State[Any]:
     """Run the tasks in graph order, each after the steps that lead into it."""
     states = {_ENTER: await _run_task(_ENTER, act.enter, [])}
     before = parents(act.journey.graph)

@@ -59,9 +59,7 @@ class Rehearsal:
         )
         entered = self._entered()
         summary = Summary(entered=entered, active=here.total())
-        total = StepCounts()
         for counts in self._steps.values():
-            total.add(counts)
             summary.planned += counts.fates("planned")
             summary.not_sent += counts.reasons()
             for (channel, fate), number in counts.messages.items():
@@ -70,8 +68,9 @@ class Rehearsal:
                 summary.outcomes[channel, state, reason] += number
         await leave_picture(self.journey, JourneyCounts(entered, here, passed), rehearsed=True)
         await leave_outcomes(self.journey, summary, rehearsed=True)
-        _, message = run_words(total, summary, entered)
-        return Completed(name="Dry run", message=f"Nothing was sent or kept. Would be: {message}")
+        return Completed(
+            message=f"Dry run: nothing was sent or kept. Would be: {run_words(summary)}"
+        )
 
     def _entered(self) -> int:
         """Everybody who entered was due at the first step, and did one of three things there."""

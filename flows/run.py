@@ -14,7 +14,7 @@ from config.times import Instant
 from flows.app import Segue
 from flows.artifacts import artifact_key, leave_outcomes, leave_picture
 from flows.counts import JourneyCounts, StepCounts, count_journey, count_step, under_way
-from flows.words import run_words, sentence, step_words
+from flows.words import run_words, step_words
 from journeys.control import held
 from journeys.journey import Journey, SegmentEntry
 from journeys.report import Summary, summarise
@@ -47,8 +47,6 @@ class Run:
         self._people = people
         self._launch_id = launch_id
         self._since: Instant = 0
-        self._entered: int | None = None
-        self._counts = StepCounts()
 
     async def enter(self) -> State[Any]:
         """Enter the audience, as one launch: begun again, it enters nobody twice."""
@@ -57,7 +55,6 @@ class Run:
         if self._audience is None:
             return Completed(name="Nobody new", message="Only those who are due are moved on")
         entered, size = await self._launch(self._audience)
-        self._entered = entered
         message = f"{entered:,} of the {size:,} people in {self._audience} entered"
         if self._people is not None:
             message += f", {self._people:,} at most"
@@ -107,9 +104,7 @@ class Run:
                 break
         if sends:
             await self._wait_for_others()
-        counts = await asyncio.to_thread(self._count, name)
-        self._counts.add(counts)
-        state, message = step_words(counts)
+        state, message = step_words(await asyncio.to_thread(self._count, name))
         return Completed(name=state, message=message)
 
     def _advance(self, name: str) -> None:
@@ -129,11 +124,12 @@ class Run:
         counts, summary = await asyncio.to_thread(self._everything)
         await leave_picture(self.journey, counts)
         await leave_outcomes(self.journey, summary)
-        state, message = run_words(self._counts, summary, self._entered)
+        message = run_words(summary)
+        if self._audience is None:
+            message = f"The whole journey: {message}"
         if holding := await asyncio.to_thread(self._holding):
-            how = f"The journey is {holding}: nobody moves and nothing goes until it is resumed"
-            return Completed(name=holding.capitalize(), message=sentence([how, message]))
-        return Completed(name=state, message=message)
+            message = f"The journey is {holding}, so nobody moves and nothing goes. {message}"
+        return Completed(message=message)
 
     # The rows -----------------------------------------------------------------------------------
 

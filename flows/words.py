@@ -40,19 +40,9 @@ def rehearsed_words(counts: StepCounts) -> tuple[str, str]:
     return name, f"Would be: {_details(counts)}"
 
 
-def run_words(counts: StepCounts, summary: Summary, entered: int | None) -> tuple[str, str]:
-    """A whole run's state: its name, and the message about its launch or the whole journey.
-
-    counts: all steps together. entered: how many entered in the run; None where nobody should.
-    """
-    name = _first(
-        (counts.fates("sent").total(), "sent"),
-        (counts.fates("planned").total(), "planned"),
-        (counts.reasons().total(), "not sent"),
-        (entered or 0, "entered"),
-        (counts.left.total(), "moved on"),
-    )
-    message = sentence(
+def run_words(summary: Summary) -> str:
+    """What became of a launch, or of a whole journey."""
+    return sentence(
         [
             f"{summary.entered:,} entered",
             _by_channel(summary.sent, "sent"),
@@ -61,9 +51,6 @@ def run_words(counts: StepCounts, summary: Summary, entered: int | None) -> tupl
             f"{summary.active:,} on their way" if summary.active else "",
         ]
     )
-    if entered is None:
-        message = f"The whole journey: {message}"
-    return name or "Nobody due", message
 
 
 def _first(*counts: tuple[int, str]) -> str | None:

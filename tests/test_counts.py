@@ -150,8 +150,6 @@ def test_a_dry_run_in_words() -> None:
     assert message == "Would be: 4 planned (4 push); 7 not sent (7 no consent)"
 
 
-def test_a_run_that_entered_nobody_tells_of_the_whole_journey() -> None:
+def test_a_run_in_words() -> None:
     summary = Summary(entered=10, active=2, sent=Counter({"email": 8}))
-    name, message = run_words(StepCounts(here=2), summary, None)
-    assert name == "Nobody due"
-    assert message == "The whole journey: 10 entered; 8 sent (8 e-mail); 2 on their way"
+    assert run_words(summary) == "10 entered; 8 sent (8 e-mail); 2 on their way"
