@@ -239,7 +239,8 @@ class Dispatcher:
                         or_(messages.c.state == "sending", messages.c.state == "unknown"),
                     )
                     .values(columns),
-                    list(changes),
+                    # In id order, as feedback locks them.
+                    sorted(changes, key=lambda change: change["row"]),
                 )
 
 

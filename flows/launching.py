@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections import Counter
 from typing import Any
 
 from config.policy import CHANNELS
@@ -24,13 +23,10 @@ def launch(
     """Enter an audience, move everybody who is due, send what is due; says what came of it.
 
     The same `launch_id` again goes on where the first one stopped, and enters nobody twice.
-    Raises SegueError for an unknown journey or segment.
+    Raises SegueError for an unknown journey or segment, or when a provider's credentials are missing.
     """
     launch_id = launch_id or str(uuid.uuid4())
-    version = segue.engine.start_launch(launch_id, journey, audience, people)
-    for _ in segue.engine.enter(version, audience, launch_id, people):
-        pass
-    asyncio.run(_work_off(segue, version))
+    asyncio.run(_enter_and_work_off(segue, journey, audience, people, launch_id))
     with segue.db.transaction(write=False) as tx:
         summary = summarise(tx, journey, launch_id)
     return {
@@ -44,9 +40,13 @@ def launch(
     }
 
 
-async def _work_off(segue: Segue, version: Version) -> None:
-    """Move and send, step by step, until nobody in the journey is due any more."""
+async def _enter_and_work_off(
+    segue: Segue, journey: str, audience: str, people: int | None, launch_id: str
+) -> None:
+    # Opened first: without what it takes to send nobody enters.
     async with segue.dispatcher() as dispatcher:
+        version = await asyncio.to_thread(_enter, segue, journey, audience, people, launch_id)
+        # Until nobody in the journey is due any more.
         while True:
             moved = StepReport()
             for step in version.journey.graph:
@@ -54,6 +54,15 @@ async def _work_off(segue: Segue, version: Version) -> None:
             sent = await dispatcher.run(journey=version.journey.name)
             if not sent and not (moved.outcomes or moved.waiting or moved.exited):
                 return
+
+
+def _enter(
+    segue: Segue, journey: str, audience: str, people: int | None, launch_id: str
+) -> Version:
+    version = segue.engine.start_launch(launch_id, journey, audience, people)
+    for _ in segue.engine.enter(version, audience, launch_id, people):
+        pass
+    return version
 
 
 def rehearse(
