@@ -121,7 +121,7 @@ def import_command(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=_err,
-        disable=as_json,
+        disable=as_json or not _err.is_terminal,
     )
     with bar:
         task = bar.add_task(file.name, total=None)

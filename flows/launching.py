@@ -23,7 +23,7 @@ def launch(
     """Enter an audience, move everybody who is due, send what is due; says what came of it.
 
     The same `launch_id` again goes on where the first one stopped, and enters nobody twice.
-    Raises SegueError for an unknown journey or segment, or when a provider's credentials are missing.
+    Raises SegueError for an unknown journey or segment, and where credentials are missing.
     """
     launch_id = launch_id or str(uuid.uuid4())
     asyncio.run(_enter_and_work_off(segue, journey, audience, people, launch_id))
