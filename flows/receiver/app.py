@@ -3,12 +3,22 @@
 Each module beside this one gives a `router(receiver)`; nothing but their paths is answered.
 """
 
+import logging
 from collections.abc import Callable
 
 from fastapi import FastAPI
 
 from flows.app import Segue
-from flows.receiver import answers, health, metrics, pages, providers, segment, starting
+from flows.receiver import (
+    answers,
+    health,
+    metrics,
+    pages,
+    providers,
+    reference,
+    segment,
+    starting,
+)
 from flows.receiver.context import Receiver
 from flows.receiver.keys import refuse_defaults
 
@@ -21,9 +31,18 @@ def create_app(segue: Segue, arrived: Callable[[], object]) -> FastAPI:
         description="Events in, answers back.",
         version="1",
         redirect_slashes=False,  # to wherever the Host header says
+        docs_url=None,  # reference.py has a page of ours
+        redoc_url=None,
     )
+    # The server would write down each address, and in some stands a customer's token. That it was
+    # told not to is forgotten when somebody configures logging later; a filter stays.
+    logging.getLogger("uvicorn.access").addFilter(_never)
     answers.install(app)
     receiver = Receiver(segue, arrived)
-    for module in (health, metrics, segment, starting, providers, pages):
+    for module in (health, metrics, reference, segment, starting, providers, pages):
         app.include_router(module.router(receiver))
     return app
+
+
+def _never(_record: logging.LogRecord) -> bool:
+    return False

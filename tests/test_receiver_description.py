@@ -1,0 +1,168 @@
+"""The receiver against its own description, and against what is not in it."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from schemathesis.generation import GenerationMode
+
+import flows.receiver.segment
+from config.database import Database
+from config.schema import migrate
+from config.settings import Settings
+from flows.receiver.keys import SIGNATURE, TIMESTAMP, sign
+from tests.house import MONDAY, House
+from tests.receiving import WRITE_KEY, Receiving, receiving
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+Prepared = requests.PreparedRequest
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiving]:
+    file: Path = tmp_path_factory.mktemp("receiver") / "segue.db"
+    database = Database(f"sqlite:///{file}")
+    migrate(database)
+    house = House(database)
+    house.open()
+    with receiving(house.segue) as receiver:
+        yield receiver
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def description(receiver: Receiving) -> Any:
+    return schemathesis.openapi.from_url(f"{receiver.url}/openapi.json")
+
+
+def signed_in(request: Prepared) -> Prepared:
+    """With the write key, and signed: so that more is reached than the door."""
+    request.prepare_auth((WRITE_KEY, ""))
+    body = request.body or b""
+    if isinstance(body, str):
+        body = body.encode()
+    assert isinstance(body, bytes)
+    request.headers[TIMESTAMP] = str(MONDAY)
+    request.headers[SIGNATURE] = sign(Settings(), str(MONDAY), body)
+    return request
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+def test_whatever_is_sent_is_answered_as_described(description: Any, mode: GenerationMode) -> None:
+    paths = set()
+    for found in description.get_all_operations():
+        operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and not operation.body:
+            continue  # there is nothing in it to get wrong
+        paths.add(operation.path)
+
+        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(operation.as_strategy(generation_mode=mode))
+        def answered(case: Any) -> None:
+            for auth in (signed_in, None):
+                case.validate_response(case.call(auth=auth), checks=CHECKS)
+
+        answered()
+    assert {"/v1/batch", "/v1/identify", "/hooks/journeys/{name}"} <= paths
+
+
+# What is not described ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/", "/v1", "/v1/t", "/v1/track/", "/V1/track", "/hooks", "/hooks/journeys", "/redoc"),
+        *("/.env", "/static/../settings.py", "/v1/track%2F", "/%00", "/docs/oauth2-redirect"),
+    ],
+)
+def test_nothing_else_is_answered(receiver: Receiving, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        answer = receiver.client.request(method, path)
+        assert answer.status_code == 404
+        assert answer.json() == {
+            "success": False,
+            "code": "not_found",
+            "message": "there is nothing at this path; /openapi.json says what there is",
+        }
+
+
+def test_another_method_is_refused(receiver: Receiving) -> None:
+    for method in ("GET", "PUT", "OPTIONS"):
+        answer = receiver.client.request(method, "/v1/track")
+        assert (answer.status_code, answer.json()["code"]) == (405, "wrong_method")
+        assert answer.headers["Allow"] == "POST"
+
+
+def test_every_call_is_described_with_an_example_that_is_accepted(receiver: Receiving) -> None:
+    paths = receiver.client.get("/openapi.json").json()["paths"]
+    posted = [path for path in paths if path.startswith("/v1/")]
+    assert len(posted) == 7
+    for path in posted:
+        content = paths[path]["post"]["requestBody"]["content"]["application/json"]
+        answer = receiver.post(path, json=content["example"])
+        assert (path, answer.status_code, answer.json()) == (path, 200, {"success": True})
+
+
+def test_the_description_is_a_page_too(receiver: Receiving) -> None:
+    page = receiver.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in receiver.client.get("/openapi.json").json()["paths"]:
+        assert path in page.text
+    assert "<script" not in page.text
+    assert "&quot;cart_abandoned&quot;" in page.text or "&#34;cart_abandoned&#34;" in page.text
+
+
+# What we did not foresee --------------------------------------------------------------------------
+
+
+def test_our_own_faults_are_logged_without_what_was_sent(
+    receiver: Receiving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no room for ann@example.com")
+
+    monkeypatch.setattr(flows.receiver.segment, "take_calls", fail)
+    with caplog.at_level(logging.DEBUG):
+        said = {"userId": "ann@example.com", "event": "x"}
+        answer = receiver.post("/v1/track", json=said)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (500, "failed")
+    [entry] = [one for one in caplog.records if one.name == "flows.receiver.answers"]
+    name = problem["message"].rpartition(" ")[2]
+    assert f"error {name}: RuntimeError at " in entry.getMessage()
+    assert "ann" not in answer.text
+    assert "ann" not in caplog.text
+
+
+def test_logs_hold_no_addresses_and_no_tokens(
+    receiver: Receiving, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        traits = {"email": "ann@example.com", "phone": "+447700900123"}
+        receiver.post("/v1/identify", json={"userId": "u-secret", "traits": traits})
+        receiver.post("/v1/identify", json={"userId": "u-secret", "traits": 7})
+        receiver.post("/v1/identify", content=b"u-secret")
+        receiver.client.post("/v1/track", auth=("not-the-key", ""), json={})
+        receiver.client.get("/preferences/some-token")
+        receiver.client.get("/nothing/some-token?email=ann@example.com")
+    ours = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore"))]
+    text = " ".join(one.getMessage() for one in ours)
+    for secret in ("ann@", "7700", "u-secret", "not-the-key", WRITE_KEY, "some-token"):
+        assert secret not in text
