@@ -1,0 +1,123 @@
+"""Group commit: who is written with whom, and who suffers for whom."""
+
+import asyncio
+from collections.abc import Sequence
+from threading import Event
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from flows.receiver.intake import Intake
+from profiles.calls import Call, read_call
+from profiles.tracking import Outcome
+
+DOWN = OperationalError("SELECT 1", {}, Exception("gone"))
+
+
+class Ledger:
+    """Stands in for the database: what each transaction wrote, by event name."""
+
+    def __init__(self) -> None:
+        self.transactions: list[list[str]] = []
+        self.tried = 0
+        self.gate = Event()
+        self.gate.set()
+        self.down = False
+
+    def write(self, calls: Sequence[Call]) -> list[Outcome]:
+        assert self.gate.wait(10)
+        self.tried += 1
+        names = [call.event for call in calls]
+        if self.down:
+            raise DOWN
+        if any(name.startswith("bad") for name in names):
+            raise RuntimeError("a bad call")
+        self.transactions.append(names)
+        return [Outcome([name]) for name in names]
+
+
+def calls(*names: str) -> list[Call]:
+    return [read_call("track", {"userId": "u1", "event": name}) for name in names]
+
+
+def answered(outcomes: Sequence[Outcome]) -> list[str]:
+    return [warning for outcome in outcomes for warning in outcome.warnings]
+
+
+async def at_once(
+    intake: Intake, ledger: Ledger, *requests: list[Call]
+) -> list[list[Outcome] | BaseException]:
+    """All of them arrive while a first transaction is under way."""
+    ledger.gate.clear()
+    first = asyncio.create_task(intake.take(calls("first")))
+    await asyncio.sleep(0.01)
+    rest = [asyncio.create_task(intake.take(request)) for request in requests]
+    await asyncio.sleep(0.01)
+    ledger.gate.set()
+    await asyncio.wait([first])
+    return await asyncio.gather(*rest, return_exceptions=True)
+
+
+def test_who_comes_meanwhile_shares_the_next_transaction() -> None:
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=1)
+    done = asyncio.run(at_once(intake, ledger, calls("a", "b"), calls("c"), calls("d")))
+    assert ledger.transactions == [["first"], ["a", "b", "c", "d"]]
+    assert [answered(one) for one in done if isinstance(one, list)] == [["a", "b"], ["c"], ["d"]]
+    assert intake.waiting == 0
+
+
+def test_who_comes_alone_is_written_at_once() -> None:
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=1)
+    for name in ("a", "b"):
+        assert answered(asyncio.run(intake.take(calls(name)))) == [name]
+    assert asyncio.run(intake.take([])) == []
+    assert ledger.transactions == [["a"], ["b"]]
+
+
+def test_a_large_request_takes_several_transactions_and_keeps_its_order() -> None:
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=0)  # every transaction takes longer than this
+    names = [f"n{number}" for number in range(120)]
+
+    async def take() -> list[Outcome]:
+        large = asyncio.create_task(intake.take(calls(*names)))
+        small = asyncio.create_task(intake.take(calls("small")))
+        assert answered(await small) == ["small"]
+        return await large
+
+    assert answered(asyncio.run(take())) == names
+    assert len(ledger.transactions) > 3
+    assert [name for some in ledger.transactions for name in some] == [*names, "small"]
+
+
+def test_nobody_suffers_for_a_bad_call_of_another() -> None:
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=1)
+    done = asyncio.run(at_once(intake, ledger, calls("a"), calls("x", "bad"), calls("c")))
+    assert [type(one) for one in done] == [list, RuntimeError, list]
+    assert ledger.transactions == [["first"], ["a"], ["c"]]
+    assert answered(asyncio.run(intake.take(calls("later")))) == ["later"]
+    assert intake.waiting == 0
+
+
+def test_the_rest_of_a_request_that_failed_is_not_written() -> None:
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=0)
+    names = [f"n{number}" for number in range(60)]
+    with pytest.raises(RuntimeError):
+        asyncio.run(intake.take(calls("bad", *names)))
+    assert ledger.transactions == []
+
+
+def test_a_database_that_is_down_is_not_asked_for_each() -> None:
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=1)
+    ledger.down = True
+    requests = [calls(f"n{number}") for number in range(20)]
+    done = asyncio.run(at_once(intake, ledger, *requests))
+    assert all(one is DOWN for one in done)
+    assert ledger.tried <= 4
+    ledger.down = False
+    assert answered(asyncio.run(intake.take(calls("a")))) == ["a"]
