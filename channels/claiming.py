@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from sqlalchemy import ColumnElement, Row, and_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, case, select, tuple_, update
 
 from channels.caps import Counted
 from channels.decide import Planner, Wanted
@@ -21,6 +21,7 @@ from channels.templates import Template
 from config.database import Tx
 from config.policy import Channel
 from config.times import MINUTE, Instant, Seconds
+from config.trouble import of_the_database
 from profiles.bulk import among, lock_profiles
 from profiles.tables import ADDRESS_KIND, identifiers, profiles
 
@@ -28,6 +29,8 @@ from profiles.tables import ADDRESS_KIND, identifiers, profiles
 CLAIM_LASTS: Seconds = MINUTE
 # A claim so long past its end belongs to a process that died, perhaps after the hand-over.
 LOST_AFTER: Seconds = 2 * MINUTE
+# A message that can't be claimed, for whatever reason of ours, is looked at again after so long.
+LOOK_AGAIN: Seconds = 5 * MINUTE
 # All but the decision, which takes longer to read than the rest together.
 _LOOKED_AT = [column for column in messages.c if column.name != "decision"]
 
@@ -49,6 +52,17 @@ class Journeys(Protocol):
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""
+
+
+class ClaimFailed(Exception):
+    """The last look at these messages fails, and it is not the database that is in trouble.
+
+    What went wrong is the cause.
+    """
+
+    def __init__(self, message_ids: Sequence[int]) -> None:
+        super().__init__(f"{len(message_ids)} messages can't be claimed")
+        self.message_ids = message_ids
 
 
 class Claim(NamedTuple):
@@ -81,13 +95,20 @@ def claim(
     claimed_by: str,
     limits: Mapping[Channel, int],
     journey: str | None = None,
+    only: Sequence[int] | None = None,
 ) -> tuple[list[Claim], int]:
     """Claim due messages, the earliest first, on each channel at most its limit.
+
+    Parameters
+    ----------
+    journey: of this journey alone. only: of these messages alone.
 
     Returns
     -------
     The claims, and how many due messages were looked at (0: nothing is due that others do not
     hold already).
+
+    Raises ClaimFailed.
     """
     due = and_(messages.c.state == "planned", messages.c.send_at <= tx.now)
     asked: ColumnElement[bool] = messages.c.journey.notin_(list(journeys.held(tx)))
@@ -95,6 +116,8 @@ def claim(
         # Not a plain comparison, for which SQLite takes the index on journeys and so reads all that
         # the journey has planned, for every batch.
         asked = and_(asked, messages.c.journey.concat("") == journey)
+    if only is not None:
+        asked = and_(asked, among(tx, messages.c.id, only))
     people: dict[int, int] = {}
     for channel, limit in limits.items():
         candidates = select(messages.c.id, messages.c.profile_id).where(
@@ -112,6 +135,17 @@ def claim(
     ).all()
     if not rows:
         return [], 0
+    try:
+        return _claim_rows(tx, planner, journeys, rows, claimed_by), len(rows)
+    except Exception as error:
+        if of_the_database(error):
+            raise
+        raise ClaimFailed([row.id for row in rows]) from error
+
+
+def _claim_rows(
+    tx: Tx, planner: Planner, journeys: Journeys, rows: Sequence[Row[Any]], claimed_by: str
+) -> list[Claim]:
     unwanted = journeys.unwanted(tx, rows)
     _withdraw(tx, unwanted, "cancelled")
     # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
@@ -122,7 +156,6 @@ def claim(
         if tx.now > row.deadline + row.after + CLAIM_LASTS and row.id not in unwanted
     }
     _withdraw(tx, expired, "skipped")
-    looked_at = len(rows)
     rows = [row for row in rows if row.id not in unwanted and row.id not in expired]
     fit, unfit = _look_again(tx, planner, rows)
     claims = _with_content(tx, journeys, fit)
@@ -130,7 +163,7 @@ def claim(
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
         decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
-    return claims, looked_at
+    return claims
 
 
 def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
@@ -270,6 +303,22 @@ def _with_content(
         )
         for row, closes in fit
     ]
+
+
+def put_off(tx: Tx, message_id: int, reason: str) -> None:
+    """A message whose last look fails is looked at again later, until its time is over."""
+    c = messages.c
+    later = tx.now + LOOK_AGAIN
+    over = c.deadline + c.after < later
+    tx.conn.execute(
+        update(messages)
+        .where(c.id == message_id, c.state == "planned")
+        .values(
+            state=case((over, "skipped"), else_="planned"),
+            send_at=case((over, c.send_at), else_=later),
+            reason=reason,
+        )
+    )
 
 
 def settle_lost(tx: Tx) -> int:

@@ -9,38 +9,31 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-from sqlalchemy import bindparam, or_, update
+from typing import NamedTuple
 
 from channels.breaker import Breaker
-from channels.claiming import Claim, Journeys, claim
-from channels.content import SMSContent, segments
+from channels.claiming import Claim, ClaimFailed, Journeys, claim, put_off
 from channels.decide import Planner
 from channels.links import preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.pace import allowance, spend
 from channels.provider import Outcome, Outgoing, Provider
-from channels.recipient import WHOLE_CHANNEL
-from channels.tables import messages
+from channels.recording import Done, filed_under, record, settled, skipped
 from channels.templates import MissingData, RenderError
 from channels.transport import Transport
-from config.database import Database, Tx
+from config.database import Database
 from config.policy import Channel
 from config.settings import Settings
-from config.times import HOUR, Instant, Seconds
-from profiles.bulk import in_slices, lock_profiles
-from profiles.consent import ConsentChange, change_consent
-from profiles.tables import ADDRESS_KIND, identifiers
+from config.trouble import of_the_database, told
+from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
 
 # Claims taken in one transaction, posts under way at once.
 CLAIM_BATCH = 500
 IN_FLIGHT = 100
-# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most.
-FIRST_RETRY: Seconds = 30
-LAST_RETRY: Seconds = HOUR
+# Between tries to record what came of a hand-over while the database is in trouble, in seconds.
+_FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
 Tally = Counter[tuple[str, str]]  # (channel, state or reason)
 
 
@@ -84,10 +77,11 @@ class Dispatcher:
         posting: asyncio.Task[Tally] | None = None
         try:
             while not self._stopping:
+                taken = time.monotonic()
                 claims, seen = await asyncio.to_thread(self._claim, journey)
                 if posting is not None:
                     tally += await posting
-                posting = asyncio.create_task(self._hand_over(claims)) if claims else None
+                posting = asyncio.create_task(self._hand_over(claims, taken)) if claims else None
                 if not seen:
                     break
         finally:
@@ -100,7 +94,27 @@ class Dispatcher:
         """Claim no more: `run` returns when what is claimed has been recorded."""
         self._stopping = True
 
-    def _claim(self, journey: str | None) -> tuple[list[Claim], int]:
+    def _claim(
+        self, journey: str | None, only: Sequence[int] | None = None
+    ) -> tuple[list[Claim], int]:
+        """Claim a batch; a message whose last look fails is found by halving, and put off."""
+        try:
+            return self._claim_among(journey, only)
+        except ClaimFailed as failure:
+            ids = failure.message_ids
+            if len(ids) == 1:
+                why = told(failure.__cause__ or failure)
+                log.error("message %d can't be claimed, to be tried again later: %s", ids[0], why)
+                with self._db.transaction() as tx:
+                    put_off(tx, ids[0], f"error: {type(failure.__cause__).__name__}")
+                return [], 1
+            claims, seen = self._claim(journey, ids[: len(ids) // 2])
+            more, seen_too = self._claim(journey, ids[len(ids) // 2 :])
+            return claims + more, seen + seen_too
+
+    def _claim_among(
+        self, journey: str | None, only: Sequence[int] | None
+    ) -> tuple[list[Claim], int]:
         with self._db.transaction() as tx:
             closed = [name for name, one in self._breakers.items() if not one.is_open(tx.now)]
             # A simulated clock stands still, and so would a rate.
@@ -113,39 +127,34 @@ class Dispatcher:
                 claimed_by=self._name,
                 limits=limits,
                 journey=journey,
+                only=only,
             )
             spend(tx, rates, Counter(one.channel for one in claims))
             return claims, seen
 
-    async def _hand_over(self, claims: Sequence[Claim]) -> Tally:
-        started = time.monotonic()
-        changes: list[dict[str, Any]] = []
+    async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
+        """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
+        done: list[Done] = []
         ready: dict[Channel, list[_Ready]] = defaultdict(list)
         for one in claims:
             try:
                 ready[one.channel].append(_Ready(one, self._render(one)))
             except MissingData as error:
-                changes.append(_change(one, state="skipped", reason=f"missing_data: {error.field}"))
+                done.append(skipped(one, f"missing_data: {error.field}"))
             except RenderError as error:
-                changes.append(_change(one, state="skipped", reason=f"render_error: {error}"))
+                done.append(skipped(one, f"render_error: {error}"))
+            except Exception as error:
+                log.error("message %d can't be rendered: %s", one.message_id, told(error))
+                done.append(skipped(one, f"render_error: {type(error).__name__}"))
         posts = [
-            self._post(channel, batch, started)
+            self._post(channel, batch, taken)
             for channel, some in ready.items()
             for batch in in_slices(some, self._providers[channel].batch_size)
         ]
-        suppress: list[tuple[Claim, str]] = []
-        for done in await asyncio.gather(*posts):
-            for posted, outcome in done:
-                changes.append(self._settled(posted, outcome))
-                if outcome is not None and outcome.suppress is not None:
-                    suppress.append((posted.claim, outcome.suppress))
-        by_id = {one.message_id: one for one in claims}
-        settled = [by_id[one["row"]].enrollment_id for one in changes if one["state"] != "planned"]
-        await asyncio.to_thread(self._record, changes, settled, suppress)
-        tally: Tally = Counter(
-            (by_id[change["row"]].channel, _told(change["state"], change["reason"]))
-            for change in changes
-        )
+        for posted in await asyncio.gather(*posts):
+            done += [settled(one.claim, one.outgoing, outcome) for one, outcome in posted]
+        await self._record(done)
+        tally: Tally = Counter((one.claim.channel, filed_under(one)) for one in done)
         for (channel_name, what), number in tally.items():
             MESSAGES.labels(channel_name, what).inc(number)
         return tally
@@ -175,130 +184,62 @@ class Dispatcher:
         )
 
     async def _post(
-        self, channel: Channel, batch: Sequence[_Ready], started: float
+        self, channel: Channel, batch: Sequence[_Ready], taken: float
     ) -> list[tuple[_Ready, Outcome | None]]:
         """Post one request's worth; no outcome for what could not be posted within its claim."""
         async with self._slots:
-            spent = time.monotonic() - started
+            spent = time.monotonic() - taken
             now = batch[0].claim.send_at
             if self._breakers[channel].is_open(now):
                 return [(one, None) for one in batch]
             # A window may close earlier for some of them.
             held = [one for one in batch if now + spent < one.claim.not_after]
             given_back = [one for one in batch if now + spent >= one.claim.not_after]
-            outcomes = {}
+            # Never taken for not posted: what the provider's module leaves out of its answer.
+            outcomes = {
+                one.claim.message_id: Outcome(one.claim.message_id, "unknown", "no answer about it")
+                for one in held
+            }
             if held:
                 provider = self._providers[channel]
                 with PROVIDER_SECONDS.labels(channel).time():
                     answer = await self._transport.post(provider, [one.outgoing for one in held])
                 self._breakers[channel].note(answer, now)
-                outcomes = {outcome.message_id: outcome for outcome in answer}
+                outcomes |= {outcome.message_id: outcome for outcome in answer}
         return [
             *((one, outcomes[one.claim.message_id]) for one in held),
             *((one, None) for one in given_back),
         ]
 
-    def _settled(self, one: _Ready, outcome: Outcome | None) -> dict[str, Any]:
-        claimed = one.claim
-        if outcome is None or outcome.result == "stopped":
-            return _change(claimed, state="planned", attempts=claimed.attempts - 1)
-        if outcome.result == "retry":
-            wait = outcome.retry_after
-            if wait is None:
-                wait = min(FIRST_RETRY * 2 ** (claimed.attempts - 1), LAST_RETRY)
-            again = claimed.send_at + max(1, wait)
-            return _change(claimed, state="planned", reason=outcome.reason, send_at=again)
-        content = one.outgoing.content
-        return _change(
-            claimed,
-            state=outcome.result,
-            reason=outcome.reason,
-            provider_id=outcome.provider_id,
-            segments=segments(content.body) if isinstance(content, SMSContent) else None,
-        )
+    async def _record(self, done: Sequence[Done]) -> None:
+        """Write down what the providers said. Nobody else knows it: so it is tried until it is
+        written, unless we are to stop while the database is in trouble.
+        """
+        wait = _FIRST_WAIT
+        while done:
+            try:
+                await asyncio.to_thread(self._write, done)
+                return
+            except Exception as error:
+                if not of_the_database(error):
+                    await self._record_apart(done, error)
+                    return
+                if self._stopping:
+                    raise
+                log.error("%d outcomes can't be recorded yet: %s", len(done), told(error))
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LAST_WAIT)
 
-    def _record(
-        self,
-        changes: Sequence[dict[str, Any]],
-        settled: Sequence[int],
-        suppress: Sequence[tuple[Claim, str]],
-    ) -> None:
-        with self._db.transaction() as tx:
-            # Enrollments before profiles, as the engine locks them.
-            self._journeys.settled(tx, settled)
-            _suppress(tx, suppress)
-            if changes:
-                columns: dict[str, Any] = {
-                    name: bindparam(name) for name in changes[0] if name != "row"
-                }
-                # A call-back that was faster than this record has the last word.
-                tx.conn.execute(
-                    update(messages)
-                    .where(
-                        messages.c.id == bindparam("row"),
-                        or_(messages.c.state == "sending", messages.c.state == "unknown"),
-                    )
-                    .values(columns),
-                    # In id order, as feedback locks them.
-                    sorted(changes, key=lambda change: change["row"]),
-                )
-
-
-def _suppress(tx: Tx, found: Sequence[tuple[Claim, str]]) -> None:
-    """Never again to this address; a STOP that the provider knows of is consent taken back.
-
-    Under the profiles' locks, so that nobody else is about to claim for the same address.
-    """
-    lock_profiles(tx, {one.profile_id for one, _ in found})
-    stopped = []
-    for one, state in found:
-        if state == "opted_out":
-            stopped.append(
-                ConsentChange(
-                    one.profile_id, one.channel, WHOLE_CHANNEL, granted=False, occurred_at=tx.now
-                )
-            )
+    async def _record_apart(self, done: Sequence[Done], error: Exception) -> None:
+        """One of them can't be written: the others can."""
+        half = len(done) // 2
+        if half:
+            await self._record(done[:half])
+            await self._record(done[half:])
         else:
-            tx.conn.execute(
-                update(identifiers)
-                .where(
-                    identifiers.c.kind == ADDRESS_KIND[one.channel],
-                    identifiers.c.value == one.address,
-                )
-                .values(state=state)
-            )
-    if stopped:
-        change_consent(tx, stopped, source="the provider reports a STOP")
+            message_id = done[0].claim.message_id
+            log.error("the outcome of message %d can't be recorded: %s", message_id, told(error))
 
-
-def _change(
-    one: Claim,
-    *,
-    state: str,
-    reason: str | None = None,
-    send_at: Instant | None = None,
-    attempts: int | None = None,
-    provider_id: str | None = None,
-    segments: int | None = None,
-) -> dict[str, Any]:
-    """All columns every time, so that a batch is one bulk statement."""
-    return {
-        "row": one.message_id,
-        "state": state,
-        "reason": reason,
-        "send_at": one.send_at if send_at is None else send_at,
-        "attempts": one.attempts if attempts is None else attempts,
-        "provider_id": provider_id,
-        "segments": segments,
-        "claimed_by": None,
-        "not_after": None,
-    }
-
-
-def _told(state: str, reason: str | None) -> str:
-    """What a count is filed under: the state, or why it was not sent."""
-    if state == "planned":
-        return "to be tried again"
-    if state == "skipped" and reason is not None:
-        return reason.split(":")[0]
-    return state
+    def _write(self, done: Sequence[Done]) -> None:
+        with self._db.transaction() as tx:
+            record(tx, self._journeys, done)

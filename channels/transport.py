@@ -9,9 +9,12 @@ from typing import Self
 
 import httpx
 
-from channels.provider import ChannelDown, DoesNotFit, Outcome, Outgoing, Provider, outcomes
+from channels.provider import ChannelDown, Outcome, Outgoing, Provider, outcomes
 from config.policy import Channel
 from config.settings import Settings
+from config.trouble import told
+
+log = logging.getLogger(__name__)
 
 # Together well within the minute that a claim lasts.
 TIMEOUT = httpx.Timeout(connect=5, write=10, read=30, pool=5)
@@ -60,13 +63,20 @@ class Transport:
             await client.aclose()
 
     async def post(self, provider: Provider, batch: Sequence[Outgoing]) -> list[Outcome]:
-        """Hand a batch of at most `provider.batch_size` messages over; one outcome for each."""
+        """Hand a batch of at most `provider.batch_size` messages over; one outcome for each.
+
+        Raises nothing: whatever goes wrong is an outcome.
+        """
         try:
             request = provider.prepare(batch)
-        except DoesNotFit:
-            half = len(batch) // 2
-            first = await self.post(provider, batch[:half])
-            return first + await self.post(provider, batch[half:])
+        except Exception as error:
+            # They do not fit into one request, or it can't be made for one of them.
+            if len(batch) > 1:
+                half = len(batch) // 2
+                first = await self.post(provider, batch[:half])
+                return first + await self.post(provider, batch[half:])
+            log.error("no request for message %d: %s", batch[0].message_id, told(error))
+            return outcomes(batch, "failed", f"no request: {type(error).__name__}")
         # The client used last has the freshest connection.
         idle = self._idle[provider.channel]
         client = idle.pop() if idle else self._client()
@@ -88,9 +98,16 @@ class Transport:
         except httpx.RequestError as error:
             # No answer, or a broken one, and the request may have arrived.
             return outcomes(batch, "unknown", _told(error))
+        except Exception as error:
+            log.error("posting to %s fails: %s", provider.channel, told(error))
+            return outcomes(batch, "unknown", type(error).__name__)
         finally:
             idle.append(client)
-        return provider.read(response.status_code, response.headers, response.content, batch)
+        try:
+            return provider.read(response.status_code, response.headers, response.content, batch)
+        except Exception as error:
+            log.error("an answer about %s can't be read: %s", provider.channel, told(error))
+            return outcomes(batch, "unknown", f"unreadable answer: {type(error).__name__}")
 
     def _client(self) -> httpx.AsyncClient:
         client = httpx.AsyncClient(

@@ -419,7 +419,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
 
     async def once(dispatcher: Dispatcher) -> None:
         claims, _ = dispatcher._claim(None)
-        counts.append(await dispatcher._hand_over(claims))
+        counts.append(await dispatcher._hand_over(claims, taken=clock[0]))
 
     counts: list[Any] = []
     with house.db.transaction() as tx:

@@ -1,0 +1,139 @@
+"""What came of a hand-over, written down: the message's state, its address, who waited for it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, or_, update
+
+from channels.claiming import Claim, Journeys
+from channels.content import SMSContent, segments
+from channels.provider import Outcome, Outgoing
+from channels.recipient import WHOLE_CHANNEL
+from channels.tables import messages
+from config.database import Tx
+from config.times import HOUR, Instant, Seconds
+from profiles.bulk import lock_profiles
+from profiles.consent import ConsentChange, change_consent
+from profiles.tables import ADDRESS_KIND, identifiers
+
+# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most.
+FIRST_RETRY: Seconds = 30
+LAST_RETRY: Seconds = HOUR
+
+
+class Done(NamedTuple):
+    """What became of a claim: the new values of its row, and of its address."""
+
+    claim: Claim
+    change: Mapping[str, Any]
+    suppress: str | None = None
+
+
+def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done:
+    """By the provider's word; without one nothing was posted, and the claim is given back."""
+    if outcome is None or outcome.result == "stopped":
+        return Done(claimed, _change(claimed, state="planned", attempts=claimed.attempts - 1))
+    if outcome.result == "retry":
+        wait = outcome.retry_after
+        if wait is None:
+            wait = min(FIRST_RETRY * 2 ** (claimed.attempts - 1), LAST_RETRY)
+        again = claimed.send_at + max(1, wait)
+        return Done(
+            claimed, _change(claimed, state="planned", reason=outcome.reason, send_at=again)
+        )
+    content = outgoing.content
+    change = _change(
+        claimed,
+        state=outcome.result,
+        reason=outcome.reason,
+        provider_id=outcome.provider_id,
+        segments=segments(content.body) if isinstance(content, SMSContent) else None,
+    )
+    return Done(claimed, change, outcome.suppress)
+
+
+def skipped(one: Claim, reason: str) -> Done:
+    """There was nothing to post."""
+    return Done(one, _change(one, state="skipped", reason=reason))
+
+
+def filed_under(one: Done) -> str:
+    """What it is counted as: the state, or why it was not sent."""
+    state, reason = one.change["state"], one.change["reason"]
+    if state == "planned":
+        return "to be tried again"
+    if state == "skipped" and reason is not None:
+        return str(reason).split(":")[0]
+    return str(state)
+
+
+def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> None:
+    """Write down at least one."""
+    gone = [one.claim.enrollment_id for one in done if one.change["state"] != "planned"]
+    # Enrollments before profiles, as the engine locks them.
+    journeys.settled(tx, gone)
+    _suppress(tx, [(one.claim, one.suppress) for one in done if one.suppress is not None])
+    changes = [one.change for one in done]
+    columns: dict[str, Any] = {name: bindparam(name) for name in changes[0] if name != "row"}
+    # A call-back that was faster than this record has the last word.
+    tx.conn.execute(
+        update(messages)
+        .where(
+            messages.c.id == bindparam("row"),
+            or_(messages.c.state == "sending", messages.c.state == "unknown"),
+        )
+        .values(columns),
+        changes,
+    )
+
+
+def _suppress(tx: Tx, found: Sequence[tuple[Claim, str]]) -> None:
+    """Never again to this address; a STOP that the provider knows of is consent taken back.
+
+    Under the profiles' locks, so that nobody else is about to claim for the same address.
+    """
+    lock_profiles(tx, {one.profile_id for one, _ in found})
+    stopped = []
+    for one, state in found:
+        if state == "opted_out":
+            stopped.append(
+                ConsentChange(
+                    one.profile_id, one.channel, WHOLE_CHANNEL, granted=False, occurred_at=tx.now
+                )
+            )
+        else:
+            tx.conn.execute(
+                update(identifiers)
+                .where(
+                    identifiers.c.kind == ADDRESS_KIND[one.channel],
+                    identifiers.c.value == one.address,
+                )
+                .values(state=state)
+            )
+    if stopped:
+        change_consent(tx, stopped, source="the provider reports a STOP")
+
+
+def _change(
+    one: Claim,
+    *,
+    state: str,
+    reason: str | None = None,
+    send_at: Instant | None = None,
+    attempts: int | None = None,
+    provider_id: str | None = None,
+    segments: int | None = None,
+) -> dict[str, Any]:
+    """All columns every time, so that a batch is one bulk statement."""
+    return {
+        "row": one.message_id,
+        "state": state,
+        # what providers say may hold a NUL, which PostgreSQL can't store
+        "reason": None if reason is None else reason.replace("\0", ""),
+        "send_at": one.send_at if send_at is None else send_at,
+        "attempts": one.attempts if attempts is None else attempts,
+        "provider_id": provider_id,
+        "segments": segments,
+        "claimed_by": None,
+        "not_after": None,
+    }
