@@ -144,7 +144,7 @@ class Stack:
                 how = f"signal {-status}" if status < 0 else f"exit status {status}"
                 raise SegueError(f"{child.name} has stopped ({how}).\n{_tail(child.log)}")
 
-    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 120) -> None:
         """Wait for something, while nothing dies. Raises SegueError when it takes too long."""
         deadline = time.monotonic() + seconds
         while True:
@@ -162,22 +162,22 @@ class Stack:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the processes find in their environment: our settings, and a Prefect of our own."""
-    host = settings.host
+    host, data_dir = settings.host, settings.data_dir.resolve()
     given = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     ours = {
-        "SEGUE_DATA_DIR": str(settings.data_dir),
+        "SEGUE_DATA_DIR": str(data_dir),
         "SEGUE_DATABASE_URL": settings.database_url,
         "SEGUE_PROVIDERS": settings.providers,
         "SEGUE_HOST": host,
         "SEGUE_PREFECT_PORT": str(settings.prefect_port),
         "SEGUE_SANDBOX_PORT": str(settings.sandbox_port),
         "SEGUE_RECEIVER_PORT": str(settings.receiver_port),
-        "PREFECT_HOME": str(settings.data_dir / "prefect"),
+        "PREFECT_HOME": str(data_dir / "prefect"),
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
-            f"sqlite+aiosqlite:///{settings.data_dir / 'prefect' / 'prefect.db'}"
+            f"sqlite+aiosqlite:///{data_dir / 'prefect' / 'prefect.db'}"
         ),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",

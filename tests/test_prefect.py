@@ -30,6 +30,8 @@ from profiles.sample_shop import load_sample_shop
 
 MONDAY = parse_instant("2026-03-02T09:00:00Z")
 Row = dict[str, Any]
+# One process for all of them, for the server's sake.
+pytestmark = pytest.mark.xdist_group("prefect")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from config.times import DAY, format_instant, parse_instant
 from flows.app import open_segue
-from flows.stack import check_ports, environment, free_ports
+from flows.stack import Stack, check_ports, environment, free_ports
 from flows.up import FirstStart, only_one, up
 from profiles.sample_shop import load_sample_shop
 from profiles.tables import events, profiles
@@ -149,6 +149,16 @@ def test_a_half_written_database_is_told_before_anything_starts(
         up(settings)
     assert str(file) in str(told.value)
     assert file.read_bytes() == half
+    check_ports(settings)
+
+
+def test_a_part_that_dies_is_told_with_the_end_of_its_log(settings: Settings) -> None:
+    (settings.data_dir / "sandbox.db").mkdir(parents=True)
+    with Stack(settings) as stack:
+        stack.start_servers()
+        with pytest.raises(SegueError, match="the sandbox has stopped") as told:
+            stack.wait_for_servers()
+    assert "unable to open database file" in str(told.value)
     check_ports(settings)
 
 
