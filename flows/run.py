@@ -51,7 +51,7 @@ class Run:
     async def enter(self) -> State[Any]:
         """Enter the audience, as one launch: begun again, it enters nobody twice."""
         self._since = await asyncio.to_thread(self._now)
-        await asyncio.to_thread(self._enter_by_rule)
+        await asyncio.to_thread(self._catch_up)
         if self._audience is None:
             return Completed(name="Nobody new", message="Only those who are due are moved on")
         entered, size = await self._launch(self._audience)
@@ -62,17 +62,18 @@ class Run:
             message += "; the others are in the journey already, or were not long ago"
         return Completed(name=f"{entered:,} entered", message=message)
 
-    def _enter_by_rule(self) -> None:
-        """Those who came into the segment of the journey's own entry; and who stands at a step
-        that only an older version has, and that no task stands for.
+    def _catch_up(self) -> None:
+        """What no other task stands for: whoever came into the segment of the journey's own entry
+        enters, and whoever stands at a step that only an older version has moves on.
         """
         if isinstance(self.journey.entry, SegmentEntry):
             version = self._segue.catalog.journey(self.journey.name)
             for _ in self._engine.enter(version, self.journey.entry.segment, None):
                 pass
         for version in self._segue.catalog.versions(self.journey.name):
-            for step in version.journey.graph.keys() - self.journey.graph.keys():
-                self._engine.advance(version, step)
+            for step in version.journey.graph:
+                if step not in self.journey.graph:
+                    self._engine.advance(version, step)
 
     async def _launch(self, audience: str) -> tuple[int, int]:
         """How many have entered in this launch, and how many the segment has."""
