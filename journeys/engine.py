@@ -5,10 +5,8 @@ writes where each goes, and commits. It can be stopped anywhere and run again, a
 processes can work the same journey.
 """
 
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +33,7 @@ from config.times import Instant
 from journeys import moves
 from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all, still_leased
 from journeys.catalog import Catalog
+from journeys.chunks import LARGEST, Chunk, Chunks
 from journeys.control import held
 from journeys.entry import audience_after, audience_size, enter_people
 from journeys.failing import StepFailed, blaming, try_later
@@ -55,14 +54,10 @@ from journeys.steps import (
     WaitUntilStep,
 )
 from journeys.tables import enrollments, launches, passages
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import among, in_slices, lock_profiles
 from profiles.conditions import Scope
 
 EXITED = "exited: exit rule"
-# How long a chunk's transaction should take: SQLite has one writer, and others wait for it.
-_SQLITE_CHUNK_SECONDS = 0.05
-_CHUNK_SECONDS = 0.25
-_LARGEST_CHUNK = 5000
 # Index seeks in one statement; SQLite joins 500 selects at most.
 _SEEKS = 200
 
@@ -91,7 +86,7 @@ class Engine:
         self.db = db
         self.catalog = catalog
         self.planner = planner
-        self._chunk = 250
+        self.chunks = Chunks(db)
 
     # Entering -----------------------------------------------------------------------------------
 
@@ -134,14 +129,15 @@ class Engine:
         condition = self.catalog.segment(audience).condition
         after = 0
         while True:
-            with self._timed(), self.db.transaction() as tx:
-                size = self._chunk
+            with self.chunks.transaction("enter") as chunk:
+                size = chunk.size
                 if people is not None:
-                    size = min(size, people - _entered(tx, version, launch_id))
-                ids = audience_after(tx, condition, after, size) if size > 0 else []
+                    size = min(size, people - _entered(chunk.tx, version, launch_id))
+                ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
                 if not ids:
                     return
-                entered = enter_people(tx, version, ids, launch_id)
+                entered = enter_people(chunk.tx, version, ids, launch_id)
+                chunk.people = len(ids)
             after = ids[-1]
             yield entered
 
@@ -154,7 +150,7 @@ class Engine:
         """
         report = StepReport()
         node = version.journey.graph[step]
-        most = _LARGEST_CHUNK
+        most = LARGEST
         while True:
             try:
                 chunk = self._advance_some(version, node, most)
@@ -165,7 +161,7 @@ class Engine:
                 chunk = self._try_later(version, node, failure)
             if chunk is None:
                 return report
-            most = min(2 * most, _LARGEST_CHUNK)
+            most = min(2 * most, LARGEST)
             for (channel, decision), number in chunk.messages.items():
                 DECISIONS.labels(channel, decision).inc(number)
             report.add(chunk)
@@ -233,8 +229,8 @@ class Engine:
         """Move a chunk of at most so many; None when nobody is due. Raises StepFailed."""
         if isinstance(node.step, CallStep):
             return self._advance_calls(version, node, min(CALLS_AT_ONCE, most))
-        with self._timed(), self.db.transaction() as tx:
-            return self._advance_chunk(tx, version, node, min(self._chunk, most))
+        with self.chunks.transaction(f"{version.journey.name} / {node.step.name}", most) as chunk:
+            return self._advance_chunk(chunk, version, node)
 
     def _try_later(self, version: Version, node: Node, failure: StepFailed) -> StepReport:
         report = StepReport()
@@ -245,10 +241,12 @@ class Engine:
         return report
 
     def _advance_chunk(
-        self, tx: Tx, version: Version, node: Node, size: int, launch_id: str | None = None
+        self, chunk: Chunk, version: Version, node: Node, launch_id: str | None = None
     ) -> StepReport | None:
         """Move one chunk; None when nobody is due."""
-        people = _due(tx, version, node.step.name, size, launch_id)
+        tx = chunk.tx
+        people = _due(tx, version, node.step.name, chunk.size, launch_id)
+        chunk.people = len(people)
         if not people:
             return None
         lock_profiles(tx, {person.profile_id for person in people})
@@ -318,7 +316,8 @@ class Engine:
             values: dict[str, Any] = {"due_at": due_at, "phase": phase}
             if step != node.step.name:
                 values |= {"step": step, "arrived_at": tx.now, "attempts": 0}
-            tx.conn.execute(update(enrollments).where(enrollments.c.id.in_(ids)).values(values))
+            going_there = among(tx, enrollments.c.id, ids)
+            tx.conn.execute(update(enrollments).where(going_there).values(values))
         if passing:
             tx.conn.execute(insert(passages), passing)
 
@@ -354,28 +353,29 @@ class Engine:
         reports = {step: StepReport() for step in version.journey.graph}
         after = entered = 0
         while True:
-            with self._timed(), self.db.transaction(keep=False) as tx:
-                size = self._chunk if people is None else min(self._chunk, people - entered)
-                ids = audience_after(tx, condition, after, size) if size > 0 else []
+            with self.chunks.transaction("rehearse", keep=False) as chunk:
+                size = chunk.size if people is None else min(chunk.size, people - entered)
+                ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
                 if not ids:
                     return reports
-                entered += enter_people(tx, version, ids, launch_id)
+                entered += enter_people(chunk.tx, version, ids, launch_id)
                 for step, node in version.journey.graph.items():
-                    while report := self._rehearse_chunk(tx, version, node, launch_id):
+                    while report := self._rehearse_chunk(chunk, version, node, launch_id):
                         reports[step].add(report)
+                chunk.people = len(ids)
             after = ids[-1]
 
     def _rehearse_chunk(
-        self, tx: Tx, version: Version, node: Node, launch_id: str
+        self, chunk: Chunk, version: Version, node: Node, launch_id: str
     ) -> StepReport | None:
         if not isinstance(node.step, CallStep):
-            return self._advance_chunk(tx, version, node, self._chunk, launch_id)
-        people = _due(tx, version, node.step.name, self._chunk, launch_id)
+            return self._advance_chunk(chunk, version, node, launch_id)
+        people = _due(chunk.tx, version, node.step.name, chunk.size, launch_id)
         if not people:
             return None
         report = StepReport()
         called = {person.enrollment_id: moves.Move(NEXT) for person in people}
-        self._apply(tx, version, node, people, called, report)
+        self._apply(chunk.tx, version, node, people, called, report)
         return report
 
     # Counting -----------------------------------------------------------------------------------
@@ -393,18 +393,6 @@ class Engine:
                 with self.db.transaction() as tx:
                     found += goal_reached(tx, version, true())
         return found
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Size chunks by time."""
-        started = time.perf_counter()
-        yield
-        took = time.perf_counter() - started
-        aim = _SQLITE_CHUNK_SECONDS if self.db.is_sqlite else _CHUNK_SECONDS
-        if took > aim:
-            self._chunk = max(50, self._chunk // 2)
-        elif took < aim / 2:
-            self._chunk = min(_LARGEST_CHUNK, self._chunk * 3 // 2)
 
 
 def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
@@ -452,7 +440,7 @@ def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
     """End enrollments; what was planned for them and not yet handed over is cancelled."""
     tx.conn.execute(
         update(enrollments)
-        .where(enrollments.c.id.in_(enrollment_ids))
+        .where(among(tx, enrollments.c.id, enrollment_ids))
         .values(ended_at=tx.now, end_reason=reason, due_at=None)
     )
     if reason != "completed":

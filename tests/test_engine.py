@@ -565,7 +565,7 @@ def test_audiences_larger_than_a_chunk(house: House) -> None:
     odd = {"odd": Segment("odd", "Every other", trait("odd") == True)}  # noqa: E712
     house.open(described(Update("u", x=1)), segments=odd)
     people = [house.customer(attributes={"odd": bool(number % 2)}) for number in range(23)]
-    house.segue.engine._chunk = 4
+    house.segue.engine.chunks.largest = 4
     assert house.segue.engine.audience_size("odd") == 11
     assert house.launch("j", "odd")["entered"] == 11
     assert [person.profile_id for person in house.people()] == people[1::2]
@@ -638,7 +638,7 @@ def test_a_crash_in_mid_chunk_changes_nothing(
     )
     house.open(described(*steps, exit_when=did("bought")))
     people = [house.customer(attributes={"odd": number % 2}) for number in range(5)]
-    house.segue.engine._chunk = 2
+    house.segue.engine.chunks.largest = 2
     original, calls = getattr(Engine, where), count()
 
     def dying(self: Engine, *args: Any) -> Any:
@@ -654,7 +654,6 @@ def test_a_crash_in_mid_chunk_changes_nothing(
             try:
                 work()
             except Killed:
-                house.segue.engine._chunk = 2
                 continue
             return
 
@@ -692,7 +691,7 @@ def test_a_crash_while_entering_enters_nobody_twice(
 
     monkeypatch.setattr(journeys.engine, "enter_people", dying)
     for _ in range(2):
-        house.segue.engine._chunk = 2
+        house.segue.engine.chunks.largest = 2
         with pytest.raises(Killed):
             house.launch("j", launch_id="l")
     house.launch("j", launch_id="l")
@@ -809,7 +808,7 @@ def test_a_rehearsal_tells_and_keeps_nothing(house: House, receiver: Receiver) -
     house.open(described(*steps))
     for number in range(7):
         house.customer(attributes={"odd": number % 2}, consent={("email", "*"): number != 1})
-    house.segue.engine._chunk = 2
+    house.segue.engine.chunks.largest = 2
     version = house.segue.catalog.journey("j")
     reports = house.segue.engine.rehearse(version, "everyone", None, "l")
     assert reports["f"].outcomes == {"odd": 3, "otherwise": 4}
