@@ -1,6 +1,7 @@
 """Segment's API over real HTTP, with the real client and by hand."""
 
 import gzip
+import json
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from segment.analytics.client import Client
 from sqlalchemy import select, text, update
 
@@ -26,6 +29,7 @@ from flows.receiver.answers import Refusal
 from flows.receiver.backlog import Backlog
 from flows.receiver.keys import refuse_defaults
 from flows.receiver.segment import BATCH_LIMIT, EVENT_LIMIT, UNFOLDED_LIMIT
+from profiles.calls import MODELS
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events, identifiers, profiles
 from tests.house import House
@@ -272,6 +276,51 @@ def test_what_no_database_can_store_is_cleaned(house: House, receiver: Receiving
     nul = rb'{"userId": "u1", "event": "a\u0000b", "messageId": "m2"}'
     assert receiver.post("/v1/track", content=nul).status_code == 200
     assert names(house) == ["x", "ab"]
+
+
+ANY_TEXT = st.text(max_size=12)  # NUL and lone surrogates included
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+ANY_OBJECT = st.dictionaries(ANY_TEXT, ANY_JSON, max_size=4)
+ID = st.sampled_from(["u1", "u2", "a1", "a2", 7])
+ANY_CALL = st.builds(
+    lambda wrong, **fields: {**fields, **wrong},
+    st.just({}) | st.dictionaries(st.sampled_from(["userId", "event", "sentAt"]), ANY_JSON),
+    type=st.sampled_from(list(MODELS)),
+    userId=ID | ANY_TEXT,
+    anonymousId=st.none() | ID | ANY_TEXT,
+    previousId=ID,
+    groupId=ID,
+    messageId=st.none() | ID | ANY_TEXT,
+    timestamp=st.none() | st.just("2026-03-01T10:00:00.123Z"),
+    event=st.text(min_size=1, max_size=12),
+    properties=ANY_OBJECT,
+    traits=ANY_OBJECT
+    | st.fixed_dictionaries({"email": ANY_JSON, "phone": ANY_JSON, "address": ANY_JSON}),
+    context=ANY_OBJECT
+    | st.fixed_dictionaries({"device": ANY_JSON, "timezone": ANY_JSON})
+    | st.fixed_dictionaries({"device": st.fixed_dictionaries({"token": ID | ANY_TEXT})}),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(ANY_CALL, max_size=6))
+def test_whatever_a_batch_holds_it_is_taken_or_refused(
+    house: House, receiver: Receiving, batch: list[Any]
+) -> None:
+    body = json.dumps({"batch": batch}).encode()
+    answer = receiver.post("/v1/batch", content=body)
+    assert answer.status_code in (200, 400)
+    said = answer.json()
+    if answer.status_code == 200:
+        before = len(happened(house))
+        assert receiver.post("/v1/batch", content=body).status_code == 200
+        assert len(happened(house)) == before
+    else:
+        assert said["accepted"] + len(said["errors"]) == len(batch)
 
 
 # Limits -------------------------------------------------------------------------------------------
