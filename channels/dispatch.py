@@ -29,7 +29,7 @@ from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
 
-# Claims taken in one transaction, posts under way at once.
+# Claims taken in one transaction and posts under way at once, on each channel.
 CLAIM_BATCH = 500
 IN_FLIGHT = 100
 # Between tries to record what came of a hand-over while the database is in trouble, in seconds.
@@ -68,17 +68,25 @@ class Dispatcher:
         self._name = name
         self._breakers = {channel: Breaker(channel) for channel in providers}
         self._rates = settings.rates
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        # A slow provider must not take the others' places.
+        self._slots = {channel: asyncio.Semaphore(IN_FLIGHT) for channel in providers}
         self._stopping = False
 
-    async def run(self, *, journey: str | None = None) -> Tally:
-        """Send everything that is due now. Returns what became of it, counted."""
+    async def run(self, *, journey: str | None = None, channel: Channel | None = None) -> Tally:
+        """Send everything that is due now. Returns what became of it, counted.
+
+        Parameters
+        ----------
+        journey: only what this journey planned. channel: only on this one; what goes on the others
+            may be sent at the same time.
+        """
+        channels = tuple(self._providers) if channel is None else (channel,)
         tally: Tally = Counter()
         posting: asyncio.Task[Tally] | None = None
         try:
             while not self._stopping:
                 taken = time.monotonic()
-                claims, seen = await asyncio.to_thread(self._claim, journey)
+                claims, seen = await asyncio.to_thread(self._claim, channels, journey)
                 if posting is not None:
                     tally += await posting
                 posting = asyncio.create_task(self._hand_over(claims, taken)) if claims else None
@@ -95,11 +103,11 @@ class Dispatcher:
         self._stopping = True
 
     def _claim(
-        self, journey: str | None, only: Sequence[int] | None = None
+        self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None = None
     ) -> tuple[list[Claim], int]:
         """Claim a batch; a message whose last look fails is found by halving, and put off."""
         try:
-            return self._claim_among(journey, only)
+            return self._claim_among(channels, journey, only)
         except ClaimFailed as failure:
             ids = failure.message_ids
             if len(ids) == 1:
@@ -108,15 +116,15 @@ class Dispatcher:
                 with self._db.transaction() as tx:
                     put_off(tx, ids[0], f"error: {type(failure.__cause__).__name__}")
                 return [], 1
-            claims, seen = self._claim(journey, ids[: len(ids) // 2])
-            more, seen_too = self._claim(journey, ids[len(ids) // 2 :])
+            claims, seen = self._claim(channels, journey, ids[: len(ids) // 2])
+            more, seen_too = self._claim(channels, journey, ids[len(ids) // 2 :])
             return claims + more, seen + seen_too
 
     def _claim_among(
-        self, journey: str | None, only: Sequence[int] | None
+        self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None
     ) -> tuple[list[Claim], int]:
         with self._db.transaction() as tx:
-            closed = [name for name, one in self._breakers.items() if not one.is_open(tx.now)]
+            closed = [one for one in channels if not self._breakers[one].is_open(tx.now)]
             # A simulated clock stands still, and so would a rate.
             rates = {} if self._db.now is not None else self._rates
             limits = allowance(tx, rates, closed, CLAIM_BATCH)
@@ -187,7 +195,7 @@ class Dispatcher:
         self, channel: Channel, batch: Sequence[_Ready], taken: float
     ) -> list[tuple[_Ready, Outcome | None]]:
         """Post one request's worth; no outcome for what could not be posted within its claim."""
-        async with self._slots:
+        async with self._slots[channel]:
             spent = time.monotonic() - taken
             now = batch[0].claim.send_at
             if self._breakers[channel].is_open(now):

@@ -5,30 +5,41 @@ It needs no Prefect: journeys go on when Prefect's server is down.
 
 import asyncio
 import logging
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from typing import TypeVar
 
 import uvicorn
-from sqlalchemy.exc import DBAPIError
 
 from channels.claiming import settle_lost
-from channels.dispatch import Dispatcher
+from channels.dispatch import Dispatcher, Tally
 from channels.metrics import EVENTS, REACTION_SECONDS
 from config.errors import SegueError
+from config.policy import CHANNELS, Channel
+from config.trouble import of_the_database, told
 from flows.app import Segue
 from flows.receiver.app import create_app
-from journeys.reactions import Reaction, anything_to_work, react
+from journeys.doctor import examine
+from journeys.reactions import Reaction, Reactor
 
 log = logging.getLogger(__name__)
 
 # How long to sleep when nothing is due: what another process plans is seen then at the latest.
 _IDLE = 0.5
 _AFTER_TROUBLE = 5.0
-# Goals and lost claims are looked at this often, in seconds.
+# A channel that takes longer goes on by itself, while people move and other channels send.
+_PATIENCE = 0.25
+# Goals and lost claims are looked at this often, in seconds; everything else that may be wrong,
+# and the events that could not be worked, every so many times.
 _HOUSEKEEPING = 30.0
-# Events worked in one transaction.
-_EVENTS = 500
+_LARGE_ROUND = 20
+# How long open requests may take to end at a stop, in seconds.
+_GRACE = 10
+
+T = TypeVar("T")
 
 
 class Worker:
@@ -36,33 +47,44 @@ class Worker:
 
     def __init__(self, segue: Segue) -> None:
         self.segue = segue
+        self._reactor = Reactor(segue.db, segue.catalog)
+        self._sending: dict[Channel, asyncio.Task[Tally]] = {}
         self._arrived = asyncio.Event()
         self._arrived_at: float | None = None
+        self._troubles: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Receive, react, move and send until `stop` is set; trouble is logged and tried again."""
-        async with self._receiving(), self.segue.dispatcher() as dispatcher:
+        """Receive, react, move and send until `stop` is set; trouble is logged and tried again.
+
+        Raises SegueError when there can be no receiver.
+        """
+        async with self._receiving(stop), self.segue.dispatcher() as dispatcher:
             housekeeping = asyncio.create_task(self._keep_house(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
                 self._arrived.clear()
-                try:
-                    busy = await self._once(dispatcher)
-                except (DBAPIError, SegueError) as error:
-                    log.error("the database is in trouble, trying again: %s", error)
+                busy = await self._once(dispatcher)
+                if self._troubles:
+                    log.error("trying again in %d s: %s", _AFTER_TROUBLE, self._say_troubles())
                     await _first(stop, within=_AFTER_TROUBLE)
-                    continue
-                if not busy:
+                elif not busy:
                     await _first(stop, self._arrived, within=_IDLE)
             await asyncio.gather(housekeeping, stopping)
+            await self._sent(patience=None)
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
-        """Work what came, move everybody who is due, send; whether there was anything to do."""
+        """Work what came, move everybody who is due, send; whether there was anything to do.
+
+        What goes wrong with one of them does not keep the others from their turn.
+        """
         started = self._arrived_at or time.monotonic()
         self._arrived_at = None
-        reaction = await asyncio.to_thread(self._react)
-        moved = await asyncio.to_thread(self.segue.engine.advance_due)
-        sent = await dispatcher.run()
+        reaction = await self._try(asyncio.to_thread(self._reactor.work), Reaction())
+        moved = await self._try(asyncio.to_thread(self.segue.engine.advance_due), 0)
+        for channel in CHANNELS:
+            if channel not in self._sending:
+                self._sending[channel] = asyncio.create_task(dispatcher.run(channel=channel))
+        sent = await self._sent(_PATIENCE)
         if moved or sent:
             counts = ", ".join(
                 f"{count} {channel} {what}" for (channel, what), count in sent.items()
@@ -73,35 +95,66 @@ class Worker:
             REACTION_SECONDS.observe(time.monotonic() - started)
         return bool(reaction.events or moved or sent)
 
-    def _react(self) -> Reaction:
-        with self.segue.db.transaction(write=False) as tx:
-            if not anything_to_work(tx):
-                return Reaction()
-        with self.segue.db.transaction() as tx:
-            return react(tx, self.segue.catalog, _EVENTS)
+    async def _sent(self, patience: float | None) -> Tally:
+        """What the channels have sent, as far as they are ready by then."""
+        sent = Tally()
+        if self._sending:
+            await asyncio.wait(self._sending.values(), timeout=patience)
+        for channel, sending in list(self._sending.items()):
+            if sending.done():
+                sent += await self._try(self._sending.pop(channel), Tally())
+        return sent
+
+    async def _try(self, work: Awaitable[T], otherwise: T) -> T:
+        try:
+            return await work
+        except Exception as error:
+            what = "the database is in trouble: " if of_the_database(error) else ""
+            self._troubles.add(what + told(error))
+            return otherwise
+
+    def _say_troubles(self) -> str:
+        troubles = "; ".join(sorted(self._troubles))
+        self._troubles.clear()
+        return troubles
 
     @asynccontextmanager
-    async def _receiving(self) -> AsyncIterator[None]:
-        """The receiver, on this event loop: what it commits is worked at once."""
-        settings = self.segue.settings
+    async def _receiving(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """The receiver, on this event loop: what it commits is worked at once.
+
+        Should it end by itself, the worker ends too, so that whoever watches over it sees that.
+        """
         loop = asyncio.get_running_loop()
         app = create_app(self.segue, lambda: loop.call_soon_threadsafe(self._wake))
+        listener = self._listen()
         server = _Server(
             uvicorn.Config(
                 app,
-                host=settings.host,
-                port=settings.receiver_port,
                 access_log=False,
                 log_level="warning",
                 lifespan="off",
+                timeout_graceful_shutdown=_GRACE,
             )
         )
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving.add_done_callback(lambda _: stop.set())
         try:
             yield
         finally:
             server.should_exit = True
             await serving
+
+    def _listen(self) -> socket.socket:
+        """Taken before anything is claimed: who can't receive must not begin to send."""
+        settings = self.segue.settings
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            return socket.create_server((settings.host, settings.receiver_port), family=family)
+        except OSError as error:
+            raise SegueError(
+                f"the receiver can't listen on {settings.host}:{settings.receiver_port}: "
+                f"{error.strerror}. Set SEGUE_RECEIVER_PORT to a free port"
+            ) from error
 
     def _wake(self) -> None:
         if self._arrived_at is None:
@@ -109,20 +162,34 @@ class Worker:
         self._arrived.set()
 
     async def _keep_house(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                await asyncio.to_thread(self._count_and_settle)
-            except (DBAPIError, SegueError) as error:
-                log.error("housekeeping failed, trying again: %s", error)
+        for number in count(1):
+            if stop.is_set():
+                return
+            await self._tidy(self._settle)
+            for journey in self.segue.catalog.journeys():
+                await self._tidy(self.segue.engine.count_goals, journey)
+            if number % _LARGE_ROUND == 0:
+                self._reactor.try_again()
+                await self._tidy(self._complain)
             await _first(stop, within=_HOUSEKEEPING)
 
-    def _count_and_settle(self) -> None:
-        for journey in self.segue.catalog.journeys():
-            self.segue.engine.count_goals(journey)
+    async def _tidy(self, work: Callable[..., object], *given: object) -> None:
+        try:
+            await asyncio.to_thread(work, *given)
+        except Exception as error:
+            log.error("housekeeping failed, to be tried again: %s", told(error))
+
+    def _settle(self) -> None:
         with self.segue.db.transaction() as tx:
             lost = settle_lost(tx)
         if lost:
             log.warning("%d messages are of unknown fate: a process died at the hand-over", lost)
+
+    def _complain(self) -> None:
+        with self.segue.db.transaction(write=False) as tx:
+            complaints = examine(tx)
+        for one in complaints:
+            log.warning("%s: %d (%s); %s", one.what, one.number, one.where, one.mend)
 
 
 class _Server(uvicorn.Server):

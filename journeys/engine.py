@@ -30,6 +30,7 @@ from config.database import Database, Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import CHANNELS
 from config.times import Instant
+from config.trouble import of_the_database
 from journeys import moves
 from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all, still_leased
 from journeys.catalog import Catalog
@@ -173,10 +174,18 @@ class Engine:
         """
         moved = 0
         while due := self.due_steps():
-            before = moved
+            before, failed = moved, None
             for version, step in due:
-                report = self.advance(version, step)
-                moved += report.outcomes.total() + report.waiting + report.exited
+                try:
+                    report = self.advance(version, step)
+                except Exception as error:
+                    if of_the_database(error):
+                        raise
+                    failed = error  # the other steps come first
+                else:
+                    moved += report.outcomes.total() + report.waiting + report.exited
+            if failed is not None:
+                raise failed
             if moved == before:
                 break
         return moved

@@ -418,7 +418,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
     house.providers.meanwhile = slow
 
     async def once(dispatcher: Dispatcher) -> None:
-        claims, _ = dispatcher._claim(None)
+        claims, _ = dispatcher._claim(["email"], None)
         counts.append(await dispatcher._hand_over(claims, taken=clock[0]))
 
     counts: list[Any] = []
