@@ -40,7 +40,7 @@ from journeys.steps import (
     WaitUntilStep,
 )
 from journeys.tables import enrollments
-from profiles.bulk import lock_profiles
+from profiles.bulk import among, lock_profiles
 from profiles.conditions import Condition, Scope
 from profiles.sticky import draw
 from profiles.tables import profiles
@@ -97,7 +97,8 @@ class Cohort:
             else_=null(),
         )
         ids = [person.enrollment_id for person in self.people]
-        rows = tx.conn.execute(select(enrollments.c.id, first).where(enrollments.c.id.in_(ids)))
+        asked = select(enrollments.c.id, first).where(among(tx, enrollments.c.id, ids))
+        rows = tx.conn.execute(asked)
         return {enrollment_id: name for enrollment_id, name in rows if name is not None}
 
 
@@ -129,7 +130,7 @@ def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
     """The profiles' dates; a missing or unreadable one is left out, and nobody waits for it."""
     found: dict[int, date] = {}
     for profile_id, attributes in tx.conn.execute(
-        select(profiles.c.id, profiles.c.attributes).where(profiles.c.id.in_(profile_ids))
+        select(profiles.c.id, profiles.c.attributes).where(among(tx, profiles.c.id, profile_ids))
     ):
         try:
             found[profile_id] = date.fromisoformat(str(attributes.get(attribute))[:10])
@@ -223,7 +224,7 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
     ids = {person.profile_id for person in cohort.people}
     lock_profiles(tx, ids)
     rows = tx.conn.execute(
-        select(profiles.c.id, profiles.c.attributes).where(profiles.c.id.in_(ids))
+        select(profiles.c.id, profiles.c.attributes).where(among(tx, profiles.c.id, ids))
     ).all()
     merged = [
         {

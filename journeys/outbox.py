@@ -55,7 +55,7 @@ class CatalogJourneys:
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """Templates see the entry event's properties as `event`."""
         found = select(enrollments.c.id, enrollments.c.context).where(
-            enrollments.c.id.in_(enrollment_ids)
+            among(tx, enrollments.c.id, enrollment_ids)
         )
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
 
@@ -91,7 +91,7 @@ def _left(tx: Tx, version: Version, enrollment_ids: set[int]) -> dict[int, str]:
     """The enrollments that have ended early, or would end now, each with the reason."""
     leaves = exit_rule(tx, version)
     found = select(enrollments.c.id, enrollments.c.end_reason).where(
-        enrollments.c.id.in_(enrollment_ids),
+        among(tx, enrollments.c.id, enrollment_ids),
         (enrollments.c.ended_at.is_not(None) & (enrollments.c.end_reason != "completed")) | leaves,
     )
     return {row.id: row.end_reason or EXITED for row in tx.conn.execute(found)}
@@ -102,7 +102,7 @@ def _stopped(tx: Tx, version: Version, step: SendStep, enrollment_ids: set[int])
     stopped: dict[int, str] = {}
     if step.stop_on == "converted":
         found = select(enrollments.c.id).where(
-            enrollments.c.id.in_(enrollment_ids),
+            among(tx, enrollments.c.id, enrollment_ids),
             enrollments.c.converted_at.is_not(None) | goal_rule(tx, version),
         )
         stopped |= dict.fromkeys(tx.conn.execute(found).scalars(), "stopped: converted")

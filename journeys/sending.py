@@ -14,6 +14,7 @@ from config.database import Tx
 from config.times import MINUTE, Instant
 from journeys.moves import Cohort, Move, Moves, Standing
 from journeys.steps import NEXT, Evidence, SendStep
+from profiles.bulk import among
 from profiles.tables import events
 
 # A message past its time that nobody has sent yet is looked for again after so long.
@@ -102,8 +103,8 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
             messages.c.state,
             messages.c.send_at,
         ).where(
-            messages.c.profile_id.in_({person.profile_id for person in people}),
-            messages.c.enrollment_id.in_([person.enrollment_id for person in people]),
+            among(tx, messages.c.profile_id, {person.profile_id for person in people}),
+            among(tx, messages.c.enrollment_id, [person.enrollment_id for person in people]),
             messages.c.step == step.name,
         )
     ):
@@ -170,7 +171,7 @@ def answered_in(
 ) -> set[int]:
     """The enrollments one of whose messages of the step was delivered, opened or clicked."""
     found = select(messages.c.enrollment_id).where(
-        messages.c.enrollment_id.in_(enrollment_ids),
+        among(tx, messages.c.enrollment_id, enrollment_ids),
         messages.c.step == step.name,
         messages.c.state.in_(["sent", "delivered", "unknown"]),
         _has_evidence(kind, tx.now),
