@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/segue demo
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ bench: .venv/ready
 
 lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
+		--generate-hashes --no-strip-extras --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
 clean:
 	rm -rf .venv .segue
