@@ -306,7 +306,7 @@ ANY_CALL = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ANY_CALL, max_size=6))
 def test_whatever_a_batch_holds_it_is_taken_or_refused(
     house: House, receiver: Receiving, batch: list[Any]
@@ -375,6 +375,7 @@ def test_a_zip_bomb_is_not_unfolded(receiver: Receiving) -> None:
         (gzip.compress(b'{"batch": []}') + b"more", "gzip"),
         (b"{}", "br"),
     ],
+    ids=["no gzip", "cut off", "more behind it", "another"],
 )
 def test_an_encoding_that_is_none_is_refused(
     receiver: Receiving, content: bytes, encoding: str
