@@ -25,10 +25,10 @@ from config.errors import SegueError
 from config.policy import load_policy
 from config.settings import Settings, load_settings
 from config.times import parse_instant
-from flows.app import Segue, open_segue
+from flows.app import Segue
 from flows.launching import launch, rehearse
 from flows.operations import commands
-from flows.output import AsJson, print_json
+from flows.output import AsJson, opened, print_json
 from flows.worker import Worker
 from journeys.catalog import load_catalog
 from journeys.report import summarise
@@ -77,7 +77,9 @@ def demo() -> None:
 
 
 @app.command(name="work")
-def work_command() -> None:
+def work_command(
+    context: typer.Context,
+) -> None:
     """Move whoever is due and send what is due, until it is stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for chatty in ("httpx", "alembic"):
@@ -89,7 +91,7 @@ def work_command() -> None:
             asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
         await Worker(segue).run(stop)
 
-    asyncio.run(run(open_segue()))
+    asyncio.run(run(opened(context)))
 
 
 @app.command()
@@ -104,6 +106,7 @@ def deploy(
 
 @app.command(name="import")
 def import_command(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
     map_file: Annotated[
         Path | None, typer.Option("--map", help="Which column is what (TOML); docs/import.md.")
@@ -114,7 +117,7 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Import customers, or with --as-events what they did."""
-    segue = open_segue()
+    segue = opened(context)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -165,6 +168,7 @@ def _import_json(report: ImportReport) -> dict[str, Any]:
 
 @app.command(name="launch")
 def launch_command(
+    context: typer.Context,
     journey: str,
     audience: Annotated[str, typer.Option(help="A segment's name.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Enter at most so many.")] = None,
@@ -176,7 +180,7 @@ def launch_command(
     as_json: AsJson = False,
 ) -> None:
     """Enter an audience into a journey and send what is due."""
-    segue = open_segue(_settings(now))
+    segue = opened(context, _settings(now))
     if dry_run:
         result = rehearse(segue, journey, audience, people=limit)
     else:
@@ -231,11 +235,12 @@ def _lines(path: str) -> Iterator[Iterator[bytes]]:
 
 @app.command()
 def explain(
+    context: typer.Context,
     person: Annotated[str, typer.Argument(help="A user id, e-mail, phone number or message id.")],
     as_json: AsJson = False,
 ) -> None:
     """Say of every message to one person, sent or not, why."""
-    segue = open_segue()
+    segue = opened(context)
     with segue.db.transaction(write=False) as tx:
         history = history_of(tx, person)
     if as_json:
@@ -252,9 +257,9 @@ def explain(
 
 
 @app.command()
-def report(journey: str, as_json: AsJson = False) -> None:
+def report(context: typer.Context, journey: str, as_json: AsJson = False) -> None:
     """Count what became of a journey's people and messages."""
-    segue = open_segue()
+    segue = opened(context)
     segue.catalog.journey(journey)
     segue.engine.count_goals(journey)
     with segue.db.transaction(write=False) as tx:

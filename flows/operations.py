@@ -12,8 +12,7 @@ from channels.claiming import settle_lost
 from channels.resolving import Verdict, resolve, unknown_messages
 from config.database import Tx
 from config.times import format_duration, format_instant
-from flows.app import open_segue
-from flows.output import AsJson, print_json
+from flows.output import AsJson, opened, print_json
 from journeys.control import pause, resume, stop
 from journeys.doctor import examine
 from journeys.migration import Passenger, migrate_people, plan_migration
@@ -25,25 +24,27 @@ Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, only show 
 
 
 @commands.command(name="pause")
-def pause_command(journey: str) -> None:
+def pause_command(context: typer.Context, journey: str) -> None:
     """Hold a journey: nothing of it is moved or sent until it is resumed."""
-    _hold(journey, pause, "paused")
+    _hold(context, journey, pause, "paused")
 
 
 @commands.command(name="resume")
-def resume_command(journey: str) -> None:
+def resume_command(context: typer.Context, journey: str) -> None:
     """Let a paused or stopped journey run again; what is planned is looked at again first."""
-    _hold(journey, resume, "running")
+    _hold(context, journey, resume, "running")
 
 
 @commands.command(name="stop")
-def stop_command(journey: str) -> None:
+def stop_command(context: typer.Context, journey: str) -> None:
     """End everybody's way through a journey, cancel what is planned, let nobody in."""
-    _hold(journey, stop, "stopped")
+    _hold(context, journey, stop, "stopped")
 
 
-def _hold(journey: str, act: Callable[[Tx, str], object], state: str) -> None:
-    segue = open_segue()
+def _hold(
+    context: typer.Context, journey: str, act: Callable[[Tx, str], object], state: str
+) -> None:
+    segue = opened(context)
     segue.catalog.journey(journey)
     with segue.db.transaction() as tx:
         act(tx, journey)
@@ -51,9 +52,11 @@ def _hold(journey: str, act: Callable[[Tx, str], object], state: str) -> None:
 
 
 @commands.command()
-def migrate(journey: str, apply: Apply = False, as_json: AsJson = False) -> None:
+def migrate(
+    context: typer.Context, journey: str, apply: Apply = False, as_json: AsJson = False
+) -> None:
     """Show, step by step, who would move to the journey's current version; --apply moves them."""
-    segue = open_segue()
+    segue = opened(context)
     act: Callable[..., list[Passenger]] = migrate_people if apply else plan_migration
     with segue.db.transaction(write=apply) as tx:
         plan = act(tx, segue.catalog, journey)
@@ -72,11 +75,12 @@ def migrate(journey: str, apply: Apply = False, as_json: AsJson = False) -> None
 
 @commands.command()
 def doctor(
+    context: typer.Context,
     mend: Annotated[bool, typer.Option("--mend", help="Mend what can be mended.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong: people past due, messages left behind, claims without an owner."""
-    segue = open_segue()
+    segue = opened(context)
     with segue.db.transaction(write=mend) as tx:
         if mend:
             settle_lost(tx)
@@ -97,6 +101,7 @@ def doctor(
 
 @commands.command(name="resolve")
 def resolve_command(
+    context: typer.Context,
     verdict: Annotated[Verdict, typer.Argument(help="What became of them.")],
     message: Annotated[
         int | None, typer.Option(help="One message; all of them if left out.")
@@ -104,7 +109,7 @@ def resolve_command(
     apply: Apply = False,
 ) -> None:
     """Settle messages of unknown fate that no provider's call-back settled."""
-    segue = open_segue()
+    segue = opened(context)
     with segue.db.transaction(write=apply) as tx:
         found = unknown_messages(tx, message)
         if apply:
