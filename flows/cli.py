@@ -54,7 +54,7 @@ Now = Annotated[
 def main() -> None:
     """Run the command line; a SegueError becomes one line of text and exit status 1."""
     try:
-        app()
+        app(prog_name="segue")
     except SegueError as error:
         _err.print(f"segue: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
