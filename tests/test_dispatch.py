@@ -302,6 +302,24 @@ def test_all_or_none_also_at_the_hand_over(house: House) -> None:
     assert {house.rows()[6].profile_id} == {cleo}
 
 
+def test_all_wait_for_the_one_that_has_to(house: House) -> None:
+    """The mail's place is taken meanwhile; the push, due at the same moment, stays with it."""
+    wanted = Email("hello", after="1h", on_cap="defer"), Push("hello", after="1h")
+    house.open(sending(*wanted, mode="all"), policy=POLICY)
+    house.customer()
+    house.launch("j")
+    mail = house.rows()[0]
+    another = {**mail._mapping, "enrollment_id": 99, "state": "sent", "send_at": MONDAY}
+    del another["id"]
+    with house.db.transaction() as tx:
+        tx.conn.execute(insert(messages).values(**another))
+    house.later("2d")
+    assert [(one.state, one.send_at) for one in house.outbox()[:2]] == [
+        ("sent", "2026-03-03T08:00:00Z"),
+        ("sent", "2026-03-03T08:00:00Z"),
+    ]
+
+
 def test_the_next_channel_takes_over_at_the_hand_over(house: House) -> None:
     house.open(
         sending(SMS("hello", after="1h"), Email("hello", after="1h"), mode="first"), policy=POLICY
@@ -388,9 +406,10 @@ def test_a_death_at_the_hand_over_leaves_unknown_and_never_a_second_send(house: 
     house.later("1m")
     house.launch(sending_again.name)
     assert told(house)[1] == ("email", "skipped", "capped")
+    house.db.now = MONDAY + CLAIM_LASTS + LOST_AFTER
     with house.db.transaction() as tx:
         assert settle_lost(tx) == 0
-    house.db.now = MONDAY + CLAIM_LASTS + LOST_AFTER + 1
+    house.db.now += 1
     with house.db.transaction() as tx:
         assert settle_lost(tx) == 1
         assert settle_lost(tx) == 0

@@ -614,9 +614,12 @@ def test_a_version_that_another_process_brought_is_learnt(house: House) -> None:
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
     house.segue.engine.advance_due()
+    house.segue.engine.start_launch("theirs", "j", "everyone")
     house.segue = mine
     house.did(ann, "something")
     assert house.run() == {("email", "sent"): 1}
+    version = mine.engine.start_launch("theirs", "j", "everyone")
+    assert version.journey == newer
 
 
 # Crashes ------------------------------------------------------------------------------------------
@@ -715,6 +718,28 @@ def test_a_call_that_died_is_made_again_with_the_same_key(house: House, receiver
     assert person.end_reason == "completed"
 
 
+def test_a_call_that_took_longer_than_its_lease_moves_nobody(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one process sleeps at the call another makes it, and moves the person on."""
+    house.open(described(CALL, Update("u", x=1), Wait("1d")))
+    ann = house.customer()
+
+    def post_slowly(step: Any, payloads: Any) -> dict[int, str]:
+        monkeypatch.undo()
+        monkeypatch.setenv("SEGUE_CALL_HOSTS", '["crm.shop.test"]')
+        house.db.now = house.now + HOUR
+        other = Engine(house.db, house.segue.catalog, house.segue.engine.planner)
+        other.advance_due()
+        return dict.fromkeys(payloads, "too late")
+
+    monkeypatch.setattr("journeys.engine.post_all", post_slowly)
+    house.launch("j")
+    [person] = house.people(ann)
+    assert person.step == "wait 1d"
+    assert house.passed(ann) == [("tell", "next"), ("u", "next")]
+
+
 @pytest.mark.parametrize(
     ("due_at", "ended_at"), [(None, None), (MONDAY, MONDAY)], ids=["neither", "both"]
 )
@@ -783,6 +808,18 @@ def test_the_exit_rule_looks_back_to_the_entry(house: House) -> None:
     [anns], [bobs] = house.people(ann), house.people(bob)
     assert anns.ended_at is None
     assert (bobs.ended_at, bobs.end_reason) == (house.now, "exited: exit rule")
+
+
+def test_what_brought_them_in_does_not_take_them_out(house: House) -> None:
+    house.open(described(Wait("1d"), entry=OnEvent("cart"), exit_when=did("cart")))
+    ann, bob = house.customer(), house.customer()
+    house.did(ann, "cart")
+    house.did(bob, "cart")
+    house.run()
+    assert [person.ended_at for person in house.people()] == [None, None]
+    house.did(bob, "cart")
+    house.run()
+    assert [person.ended_at for person in house.people()] == [None, MONDAY]
 
 
 def test_an_exit_rule_on_the_profile(house: House) -> None:

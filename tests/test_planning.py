@@ -405,6 +405,21 @@ def test_only_those_in_the_way_give_way(db: Database) -> None:
     desk.wants(ann, message(after=26 * HOUR), priority=10)
     desk.wants(ann, message(), priority=60)
     assert [row.state for row in desk.rows()] == ["planned", "skipped", "planned", "planned"]
+    gave_way = [row.decision.get("gave_way_to") for row in desk.rows()]
+    assert gave_way == [None, "j / step 4", None, None]
+
+
+def test_who_gave_way_once_is_out_of_the_way(db: Database) -> None:
+    """Two carts of one person in one chunk: each takes another's place."""
+    desk = Desk(db, caps=[{"channels": "all", "limit": 2, "per": "day"}])
+    ann = desk.house.customer()
+    desk.wants(ann, message(after=60), priority=10)
+    desk.wants(ann, message(after=120), priority=10)
+    desk.wants([ann, ann], message(), priority=60)
+    assert [row.decision.get("took_place_of") for row in desk.rows()[2:]] == [
+        ["j / step 2 / m0"],
+        ["j / step 1 / m0"],
+    ]
 
 
 def test_several_caps_at_once(db: Database) -> None:
