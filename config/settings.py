@@ -1,9 +1,16 @@
 """Settings: what differs from one machine to the next, read from SEGUE_* environment variables."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from config.errors import SegueError
@@ -42,8 +49,9 @@ class Settings(BaseSettings):
     )
 
     public_url: Url = Field(
-        default="http://127.0.0.1:8080",
-        description="Where the receiver is reached from outside: customers' links, call-backs.",
+        default="",
+        description="Where the receiver is reached from outside: customers' links, call-backs. "
+        "Empty: on this machine, at receiver_port.",
     )
     secret_key: SigningKey = Field(
         default=SecretStr("not-a-secret-for-the-sandbox-only"),
@@ -116,6 +124,12 @@ class Settings(BaseSettings):
     fcm_url: Url = "https://fcm.googleapis.com"
     fcm_credentials_file: Path | None = None
     fcm_project: str = Field(default="", description="Empty: the project of the credentials.")
+
+    @model_validator(mode="after")
+    def _reached_here(self) -> Self:
+        if not self.public_url:
+            self.public_url = f"http://{self.host}:{self.receiver_port}"
+        return self
 
     @property
     def database(self) -> str:

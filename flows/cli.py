@@ -101,7 +101,8 @@ def deploy(
     """Make a Prefect deployment of every journey, for the workers of a work pool."""
     from flows.deployments import deploy as run
 
-    run(work_pool)
+    for name in run(work_pool):
+        _out.print(f"deployed {name}", highlight=False)
 
 
 @app.command(name="import")
