@@ -5,6 +5,7 @@ once at its start: a machine with a wrong clock does no harm, and a test or a si
 its own.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Database:
         self.url = url
         self.now = now
         self.engine = _engine(url)
+        # Whoever lets go of the database without closing it leaves no connection open.
+        weakref.finalize(self, self.engine.dispose)
 
     @property
     def shown(self) -> str:

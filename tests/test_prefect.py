@@ -5,6 +5,7 @@ One server, with the sandbox and the runner, for all of these tests.
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -71,9 +72,16 @@ def run(stack: Stack, name: str, **parameters: Any) -> tuple[str, Row]:
 
 
 def rows(api: httpx.Client, what: str, run_id: str) -> list[Row]:
-    """What Prefect knows of a run: its task_runs, artifacts ..."""
-    found = api.post(f"/{what}/filter", json={"flow_runs": {"id": {"any_": [run_id]}}})
-    listed: list[Row] = found.raise_for_status().json()
+    """What Prefect knows of a run: its task_runs, artifacts ...
+
+    It writes down the states of tasks a little after their flow has ended.
+    """
+    for _ in range(100):
+        found = api.post(f"/{what}/filter", json={"flow_runs": {"id": {"any_": [run_id]}}})
+        listed: list[Row] = found.raise_for_status().json()
+        if all(row.get("state", True) for row in listed):
+            break
+        time.sleep(0.2)
     return listed
 
 

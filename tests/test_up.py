@@ -105,7 +105,8 @@ def test_the_whole_day_of_segue_up(
     assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False).is_success
 
     first.send_signal(signal.SIGINT)
-    assert first.wait(timeout=5) == 0
+    # Up itself ends its children within 5 s; a machine that does much else takes longer.
+    assert first.wait(timeout=30) == 0
     check_ports(settings)
     launched = number_of(settings, "launch")
 
