@@ -28,7 +28,7 @@ from config.database import Tx
 from journeys.control import STOPPED, held
 from journeys.journey import After, EventEntry, Version
 from journeys.tables import enrollments
-from profiles.bulk import among, in_slices
+from profiles.bulk import among, in_slices, lock_profiles
 from profiles.conditions import Condition, Scope
 from profiles.tables import JSON_COLUMN, events, profiles
 
@@ -76,7 +76,11 @@ def _of_profiles(tx: Tx) -> Scope:
 def enter_people(
     tx: Tx, version: Version, profile_ids: Collection[int], launch_id: str | None
 ) -> int:
-    """Enter those of the profiles whom the re-entry rule lets in; says how many."""
+    """Enter those of the profiles whom the re-entry rule lets in; says how many.
+
+    Locks the profiles: who enters and leaves in another process meanwhile is seen.
+    """
+    lock_profiles(tx, profile_ids)
     source = select(
         profiles.c.id.label("profile_id"),
         literal("").label("entry_key"),

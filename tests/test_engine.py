@@ -1,13 +1,14 @@
 """The engine: what each step does, who enters, what a crash leaves behind, when waits end."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
 import httpx
 import orjson
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from config.database import Database
@@ -15,7 +16,7 @@ from config.errors import SegueError
 from config.policy import Policy
 from config.times import DAY, HOUR, Instant, days, format_instant, hours, parse_instant
 from journeys.catalog import Segment
-from journeys.engine import Engine
+from journeys.engine import Engine, end
 from journeys.entry import enter_people
 from journeys.journey import Entry, Goal, Journey, OnEvent, OnLaunch, journey
 from journeys.steps import (
@@ -523,6 +524,28 @@ def test_a_launch_enters_once_even_where_always_is_the_rule(house: House) -> Non
     assert len(house.people()) == 1
     house.launch("j", launch_id="m")
     assert len(house.people()) == 2
+
+
+def test_once_is_once_though_two_processes_enter_at_once(house: House) -> None:
+    """The other's person has come and gone before it commits."""
+    house.open(described(Exit("x")))
+    ann = house.customer()
+    version = house.segue.catalog.journey("j")
+
+    def enter(launch_id: str) -> int:
+        with house.db.transaction() as tx:
+            return enter_people(tx, version, [ann], launch_id)
+
+    with ThreadPoolExecutor(1) as threads:
+        with house.db.transaction() as tx:
+            assert enter_people(tx, version, [ann], "first") == 1
+            end(tx, list(tx.conn.execute(select(enrollments.c.id)).scalars()), "completed")
+            second = threads.submit(enter, "second")
+            # it has to wait for us
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+        assert second.result(timeout=20) == 0
+    assert len(house.people()) == 1
 
 
 def test_a_launch_has_a_limit(house: House) -> None:
