@@ -33,7 +33,7 @@ def receiving(segue: Segue) -> Iterator[Receiving]:
     """Serve until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=30) as client:
             receiver = Receiving(url, client)
 
             def arrived() -> None:
