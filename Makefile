@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 	if python$$v -c 'import venv, ensurepip' >/dev/null 2>&1; then echo python$$v; exit; fi; done; echo python3)
 BIN := .venv/bin
 
-.PHONY: up demo test check bench lock clean
+.PHONY: up demo test check bench chaos lock clean
 up: .venv/ready
 	$(BIN)/segue up
 
@@ -21,17 +21,26 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
+# Kills everything again and again: make chaos SECONDS=120 SEED=1 DB=postgresql
+chaos: SECONDS ?= 600
+chaos: SEED ?= 1
+chaos: DB ?= sqlite
+chaos: .venv/ready
+	@$(BIN)/python -m tests.chaos $(SECONDS) $(SEED) $(DB)
+
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	# The lock file is complete: without its resolver pip can't wander to other versions.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch .venv/ready
 
 lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-strip-extras --no-emit-index-url --no-annotate --no-header -o requirements.lock
+		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
 clean:
 	rm -rf .venv .segue
