@@ -327,9 +327,12 @@ def settle_lost(tx: Tx) -> int:
     They become `unknown`: they count against caps, are never sent again on their own, and the
     provider's webhook settles them.
     """
+    # What somebody holds is just being recorded, so it is not lost.
     lost = (
-        update(messages)
+        select(messages.c.id)
         .where(messages.c.state == "sending", messages.c.not_after < tx.now - LOST_AFTER)
-        .values(state="unknown", reason="the process died around the hand-over")
+        .with_for_update(skip_locked=True)
     )
-    return tx.conn.execute(lost).rowcount
+    settling = update(messages).where(messages.c.id.in_(lost))
+    done = settling.values(state="unknown", reason="the process died around the hand-over")
+    return tx.conn.execute(done).rowcount

@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from channels.tables import messages
 from config.database import Tx
 from config.times import Instant
+from profiles.bulk import among
 
 Verdict = Literal["sent", "failed"]
 
@@ -28,7 +29,7 @@ def resolve(tx: Tx, message_ids: Sequence[int], verdict: Verdict) -> int:
     """Settle messages of unknown fate; says how many. `failed` gives their place in caps back."""
     settled = (
         update(messages)
-        .where(messages.c.id.in_(message_ids), messages.c.state == "unknown")
+        .where(among(tx, messages.c.id, message_ids), messages.c.state == "unknown")
         .values(state=verdict, reason="settled by an operator")
     )
     return tx.conn.execute(settled).rowcount

@@ -5,6 +5,7 @@ resume everything planned is looked at again before it goes, as at every hand-ov
 """
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from channels.tables import messages
 from config.database import Tx
@@ -12,6 +13,7 @@ from journeys.tables import enrollments, journey_controls
 
 PAUSED = "paused"
 STOPPED = "stopped"
+_STOPPED_REASON = "the journey was stopped"
 
 
 def pause(tx: Tx, journey: str) -> None:
@@ -22,23 +24,32 @@ def pause(tx: Tx, journey: str) -> None:
 def stop(tx: Tx, journey: str) -> int:
     """End everybody's way through this journey and let nobody in; says how many were in it."""
     _hold(tx, journey, STOPPED)
-    in_it = (enrollments.c.journey == journey) & enrollments.c.ended_at.is_(None)
-    ended = tx.conn.execute(
-        update(enrollments)
-        .where(in_it)
-        .values(ended_at=tx.now, end_reason="the journey was stopped", due_at=None)
-    ).rowcount
-    tx.conn.execute(
-        update(messages)
-        .where(messages.c.journey == journey, messages.c.state == "planned")
-        .values(state="cancelled", reason="the journey was stopped")
-    )
-    return ended
+    return _end_all(tx, journey)
 
 
 def resume(tx: Tx, journey: str) -> None:
     """Run again."""
+    if held(tx).get(journey) == STOPPED:
+        # Some may have come in at the very moment at which it was stopped.
+        _end_all(tx, journey)
     tx.conn.execute(delete(journey_controls).where(journey_controls.c.journey == journey))
+
+
+def _end_all(tx: Tx, journey: str) -> int:
+    c = enrollments.c
+    in_it = select(c.id).where(c.journey == journey, c.ended_at.is_(None))
+    # locked in id order, as everywhere
+    ended = tx.conn.execute(
+        update(enrollments)
+        .where(c.id.in_(in_it.order_by(c.id).with_for_update()))
+        .values(ended_at=tx.now, end_reason=_STOPPED_REASON, due_at=None)
+    ).rowcount
+    tx.conn.execute(
+        update(messages)
+        .where(messages.c.journey == journey, messages.c.state == "planned")
+        .values(state="cancelled", reason=_STOPPED_REASON)
+    )
+    return ended
 
 
 def held(tx: Tx) -> dict[str, str]:
@@ -48,7 +59,8 @@ def held(tx: Tx) -> dict[str, str]:
 
 
 def _hold(tx: Tx, journey: str, state: str) -> None:
-    resume(tx, journey)
-    tx.conn.execute(
-        journey_controls.insert().values(journey=journey, state=state, changed_at=tx.now)
-    )
+    """Two people may hold it at the same moment: the later word counts."""
+    insert = sqlite.insert if tx.conn.dialect.name == "sqlite" else postgresql.insert
+    said = {"state": state, "changed_at": tx.now}
+    holding = insert(journey_controls).values(journey=journey, **said)
+    tx.conn.execute(holding.on_conflict_do_update(index_elements=["journey"], set_=said))

@@ -419,9 +419,12 @@ def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
 
 
 def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
-    """Mark those enrollments of a version that reached its goal, once each; says how many."""
+    """Mark those enrollments of a version that reached its goal, once each; says how many.
+
+    Those that somebody else holds are left for the next time.
+    """
     reached = (
-        update(enrollments)
+        select(enrollments.c.id)
         .where(
             enrollments.c.journey == version.journey.name,
             enrollments.c.version == version.digest,
@@ -429,9 +432,10 @@ def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
             whose,
             goal_rule(tx, version),
         )
-        .values(converted_at=tx.now)
+        .with_for_update(skip_locked=True)
     )
-    return tx.conn.execute(reached).rowcount
+    marking = update(enrollments).where(enrollments.c.id.in_(reached))
+    return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
 
 
 def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:

@@ -27,7 +27,7 @@ class Passenger:
 def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
     """Who would go where, step by step. Raises SegueError for an unknown journey."""
     current = catalog.journey(journey)
-    standing = (
+    standing = tx.conn.execute(
         select(enrollments.c.version, enrollments.c.step, func.count())
         .where(
             enrollments.c.journey == journey,
@@ -36,10 +36,11 @@ def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
         )
         .group_by(enrollments.c.version, enrollments.c.step)
         .order_by(enrollments.c.version, enrollments.c.step)
-    )
+    ).all()
+    catalog.learn(tx, {(journey, row.version) for row in standing})
     return [
         _passenger(catalog.version(journey, version), current, step, people)
-        for version, step, people in tx.conn.execute(standing)
+        for version, step, people in standing
     ]
 
 
@@ -47,18 +48,18 @@ def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
     """Do what `plan_migration` shows. People keep their due times and what is planned for them."""
     current = catalog.journey(journey)
     plan = plan_migration(tx, catalog, journey)
+    c = enrollments.c
     for passenger in plan:
         if passenger.to_step is not None:
-            tx.conn.execute(
-                update(enrollments)
-                .where(
-                    enrollments.c.journey == journey,
-                    enrollments.c.version == passenger.version,
-                    enrollments.c.step == passenger.step,
-                    enrollments.c.ended_at.is_(None),
-                )
-                .values(version=current.digest)
+            there = select(c.id).where(
+                c.journey == journey,
+                c.version == passenger.version,
+                c.step == passenger.step,
+                c.ended_at.is_(None),
             )
+            # locked in id order, as everywhere
+            moving = update(enrollments).where(c.id.in_(there.order_by(c.id).with_for_update()))
+            tx.conn.execute(moving.values(version=current.digest))
     return plan
 
 
