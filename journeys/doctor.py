@@ -1,8 +1,10 @@
 """What is not as it should be: people past due, messages left behind, claims without an owner."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 
 from channels.claiming import LOST_AFTER
 from channels.tables import messages
@@ -10,6 +12,7 @@ from config.database import Tx
 from config.times import DAY, MINUTE, Seconds
 from journeys.control import held
 from journeys.tables import enrollments
+from profiles.tables import events
 
 # Due for longer than this means that nobody works, or that something is in the way.
 LATE: Seconds = 2 * MINUTE
@@ -30,43 +33,64 @@ class Complaint:
 
 def examine(tx: Tx) -> list[Complaint]:
     """Everything that is wrong now, the oldest first; empty when all is well."""
-    holding = list(held(tx))
-    found: list[Complaint] = []
-    late_people = (
-        select(enrollments.c.journey, func.count(), func.min(enrollments.c.due_at))
-        .where(enrollments.c.due_at < tx.now - LATE, enrollments.c.journey.notin_(holding))
-        .group_by(enrollments.c.journey)
-    )
-    for journey, number, since in tx.conn.execute(late_people):
-        found.append(
-            Complaint(
-                "people past due", journey, number, tx.now - since, "start a worker: segue work"
-            )
-        )
-    late_messages = (
-        select(messages.c.channel, func.count(), func.min(messages.c.send_at))
-        .where(
-            messages.c.state == "planned",
-            messages.c.send_at < tx.now - LATE,
-            messages.c.journey.notin_(holding),
-        )
-        .group_by(messages.c.channel)
-    )
-    for channel, number, since in tx.conn.execute(late_messages):
-        mend = "start a worker, or see its log: the channel may be stopped"
-        found.append(
-            Complaint("messages planned in the past", channel, number, tx.now - since, mend)
-        )
-    ownerless = select(messages.c.channel, func.count(), func.min(messages.c.not_after)).where(
-        messages.c.state == "sending", messages.c.not_after < tx.now - LOST_AFTER
-    )
-    for channel, number, since in tx.conn.execute(ownerless.group_by(messages.c.channel)):
-        mend = "segue doctor --mend marks them as unknown, as a worker would"
-        found.append(Complaint("claims without an owner", channel, number, tx.now - since, mend))
-    unsettled = select(messages.c.channel, func.count(), func.min(messages.c.send_at)).where(
-        messages.c.state == "unknown", messages.c.send_at < tx.now - UNSETTLED
-    )
-    for channel, number, since in tx.conn.execute(unsettled.group_by(messages.c.channel)):
-        mend = "no call-back came: decide with segue resolve"
-        found.append(Complaint("fate unknown", channel, number, tx.now - since, mend))
+    found = [
+        Complaint(what, where, number, tx.now - since, mend)
+        for what, mend, grouped in _questions(tx)
+        for where, number, since in tx.conn.execute(grouped)
+    ]
     return sorted(found, key=lambda complaint: -complaint.for_seconds)
+
+
+def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
+    """What may be wrong, the mend, and a statement: where, how many, since when."""
+    holding = list(held(tx))
+    people, rows = enrollments.c, messages.c
+    in_it = people.ended_at.is_(None) & people.journey.notin_(holding)
+    yield (
+        "people past due",
+        "start a worker: segue work",
+        select(people.journey, func.count(), func.min(people.due_at))
+        .where(in_it, people.due_at < tx.now - LATE)
+        .group_by(people.journey),
+    )
+    place = people.journey + literal(" / ") + people.step
+    yield (
+        "a step fails",
+        "see the worker's log; after its last try they go on without it",
+        select(place, func.count(), func.min(people.arrived_at))
+        .where(in_it, people.attempts > 0)
+        .group_by(place),
+    )
+    yield (
+        "events not worked",
+        "start a worker: segue work; where one runs, its log says why",
+        select(events.c.name, func.count(), func.min(events.c.received_at))
+        .where(events.c.worked_at.is_(None), events.c.received_at < tx.now - LATE)
+        .group_by(events.c.name),
+    )
+
+    def of_messages(since: ColumnElement[Any], *which: ColumnElement[bool]) -> Select[Any]:
+        return (
+            select(rows.channel, func.count(), func.min(since)).where(*which).group_by(rows.channel)
+        )
+
+    yield (
+        "messages planned in the past",
+        "start a worker, or see its log: the channel may be stopped",
+        of_messages(
+            rows.send_at,
+            rows.state == "planned",
+            rows.send_at < tx.now - LATE,
+            rows.journey.notin_(holding),
+        ),
+    )
+    yield (
+        "claims without an owner",
+        "segue doctor --mend marks them as unknown, as a worker would",
+        of_messages(rows.not_after, rows.state == "sending", rows.not_after < tx.now - LOST_AFTER),
+    )
+    yield (
+        "fate unknown",
+        "no call-back came: decide with segue resolve",
+        of_messages(rows.send_at, rows.state == "unknown", rows.send_at < tx.now - UNSETTLED),
+    )
