@@ -1,0 +1,417 @@
+"""Providers and databases in trouble: what waits, what goes on meanwhile, and how it ends."""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import pytest
+import respx
+from sqlalchemy import event, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from channels.breaker import FIRST_PAUSE, TRIPS_AT
+from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
+from channels.dispatch import Dispatcher
+from channels.pace import allowance, spend
+from channels.tables import channel_paces
+from config.database import Database, Tx
+from config.policy import Channel, Policy
+from config.times import DAY, HOUR, format_instant
+from config.trouble import of_the_database
+from flows.worker import Worker
+from journeys.engine import Engine
+from journeys.entry import enter_people
+from journeys.journey import Journey, OnEvent, OnLaunch, journey
+from journeys.steps import SMS, Email, Message, Push, Send, Wait
+from tests.house import MONDAY, House
+
+DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
+
+
+@pytest.fixture
+def house(db: Database) -> House:
+    return House(db)
+
+
+def sending(*wanted: Message, name: str = "j", **options: Any) -> Journey:
+    return journey(name, entry=OnLaunch(), topic="news", steps=[Send("s", *wanted)], **options)
+
+
+def at(house: House, channel: Channel) -> int:
+    """How many requests there were on a channel."""
+    path = {"email": "mail", "sms": "Messages", "push": "messages:send"}[channel]
+    return sum(path in request.url.path for request in house.providers.requests)
+
+
+# Later --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channel", ["email", "sms", "push"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"retry-after": "90"},
+        {
+            "retry-after": "Mon, 02 Mar 2026 03:01:30 GMT",  # by a clock that is not ours
+            "date": "Mon, 02 Mar 2026 03:00:00 GMT",
+        },
+    ],
+    ids=["seconds", "date"],
+)
+def test_the_provider_says_when(house: House, channel: Channel, named: dict[str, str]) -> None:
+    message = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}[channel]
+    house.open(sending(message))
+    house.customer()
+    house.providers.answer(channel, httpx.Response(429, headers=named), httpx.Response(503))
+    house.launch("j")
+    [row] = house.rows()
+    assert (row.state, row.send_at) == ("planned", MONDAY + 90)
+    house.later("89s")
+    assert at(house, channel) == 1
+    house.later("1h")
+    assert at(house, channel) == 3
+    assert [row.state for row in house.rows()] == ["sent"]
+
+
+def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.open(sending(Email("hello"), Push("hello")))
+    people = [house.customer() for _ in range(TRIPS_AT + 5)]
+    counts: list[tuple[int, int]] = []
+
+    async def hours(dispatcher: Dispatcher) -> None:
+        async def pass_time(seconds: int) -> None:
+            house.db.now = house.now + seconds
+            while await dispatcher.run():
+                pass
+            counts.append((at(house, "email"), at(house, "push")))
+
+        with house.db.transaction() as tx:
+            enter_people(tx, house.segue.catalog.journey("j"), people, None)
+        await asyncio.to_thread(house.segue.engine.advance_due)
+        house.providers.answer("email", *[httpx.Response(503)] * (TRIPS_AT + 6))
+        await pass_time(0)
+        await pass_time(FIRST_PAUSE - 1)
+        # long after all of them were to be tried again: one more failure is enough
+        await pass_time(HOUR)
+        await pass_time(2 * FIRST_PAUSE - 1)
+        house.providers._answers.clear()
+        await pass_time(HOUR)
+
+    with caplog.at_level(logging.ERROR):
+        house.dispatching(hours)
+    first, during, after, longer, well = counts
+    assert first[1] == len(people)
+    assert TRIPS_AT <= first[0] <= len(people)
+    assert during == first
+    assert during[0] < after[0]
+    assert longer == after
+    assert "email is stopped for 15 s, its messages stay planned: 20 requests" in caplog.text
+    assert "email is stopped for 30 s" in caplog.text
+    assert well[0] > longer[0]
+    assert {row.state for row in house.rows()} == {"sent"}
+    assert "@" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "state", "reason", "when"),
+    [
+        # moved to the morning, for it may wait; then there is room again
+        (Email("hello", on_cap="defer"), "sent", None, "2026-03-03T08:00:00Z"),
+        (Email("hello", max_delay="2h"), "skipped", "expired", None),
+    ],
+    ids=["moved", "too late"],
+)
+def test_after_an_outage_windows_and_limits_hold_as_before(
+    house: House, wanted: Message, state: str, reason: str | None, when: str | None
+) -> None:
+    policy = Policy.model_validate(
+        {
+            "channels": {"email": DAYTIME},
+            "caps": [{"channels": ["email"], "limit": 1, "per": "day"}],
+        }
+    )
+    house.open(sending(wanted), policy=policy)
+    house.customer()
+    waits = {"retry-after": "3600"}
+    house.providers.answer("email", *[httpx.Response(503, headers=waits)] * 10)
+    house.launch("j")
+    house.until(MONDAY + 10 * HOUR)
+    house.until(MONDAY + 2 * DAY)
+    [row] = house.rows()
+    assert row.state == state
+    assert (row.reason or "").split(":")[0] == (reason or "")
+    assert when is None or format_instant(row.send_at) == when
+    assert house.people()[0].end_reason == "completed"
+
+
+def test_a_cap_that_filled_during_the_outage(house: House) -> None:
+    policy = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "per": "day"}]})
+    mail = sending(Email("hello"))
+    rival = sending(Email("offer"), name="k", priority=90)
+    house.open(mail, rival, policy=policy)
+    house.customer()
+    house.providers.answer("email", httpx.Response(503, headers={"retry-after": "600"}))
+    house.launch("j")
+    house.later("1m")
+    house.launch("k")
+    house.later("1h")
+    told = [(row.journey, row.state, row.reason) for row in house.rows()]
+    assert told == [("j", "skipped", "capped"), ("k", "sent", None)]
+    assert len(house.providers.accepted) == 1
+
+
+def test_a_slow_provider_holds_up_nobody_else(house: House) -> None:
+    """The text's answer comes only when the mail has gone and somebody else has moved on."""
+    house.open(
+        journey(
+            "j",
+            entry=OnEvent("came", key="visit", again="always"),
+            topic="news",
+            steps=[Send("text", SMS("hello")), Send("mail", Email("hello"))],
+        ),
+        journey("k", entry=OnEvent("left"), topic="news", steps=[Send("mail", Email("offer"))]),
+        receiver_port=0,
+    )
+    ann, bob = house.customer("ann"), house.customer("bob")
+    mailed = asyncio.Event()
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await asyncio.wait_for(mailed.wait(), 20)
+        return httpx.Response(201, json={"sid": "SM1"})
+
+    async def quick(request: httpx.Request) -> httpx.Response:
+        mailed.set()
+        return httpx.Response(202)
+
+    async def work() -> None:
+        worker, stop = Worker(house.segue), asyncio.Event()
+        working = asyncio.create_task(worker.run(stop))
+        house.did(ann, "came")
+        await until(lambda: house.rows() and house.rows()[0].state == "sending")
+        house.did(bob, "left")
+        await until(lambda: [row.state for row in house.rows()] == ["sent"] * 3)
+        stop.set()
+        await working
+
+    with respx.mock(assert_all_called=False) as mock:
+        mock.route(path__regex="Messages.json").mock(side_effect=slow)
+        mock.route(path__regex="mail/send").mock(side_effect=quick)
+        asyncio.run(work())
+
+
+# Pace ---------------------------------------------------------------------------------------------
+
+
+def test_a_rate_is_shared_by_all_processes(db: Database) -> None:
+    rates: dict[Channel, int] = {"sms": 5}
+    channels: list[Channel] = ["email", "sms"]
+
+    def take(wanted: int) -> int:
+        """What one process gets in a transaction of its own."""
+        with db.transaction() as tx:
+            allowed = allowance(tx, rates, channels, 500)
+            assert allowed["email"] == 500
+            got = min(wanted, allowed.get("sms", 0))
+            spend(tx, rates, {"sms": got, "email": 7})
+            return got
+
+    db.now = MONDAY
+    assert [take(3), take(3), take(3)] == [3, 2, 0]
+    db.now = MONDAY + 1
+    assert [take(3), take(3), take(3)] == [3, 2, 0]
+    with db.transaction(write=False) as tx:
+        [row] = tx.conn.execute(select(channel_paces))
+    assert (row.channel, row.second, row.used) == ("sms", MONDAY + 1, 5)
+
+
+def test_two_dispatchers_keep_a_rate_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.open(sending(SMS("hello"), Email("hello")), rates={"sms": 4})
+    people = [house.customer() for _ in range(10)]
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), people, None)
+    house.segue.engine.advance_due()
+    second = text(f"SELECT {MONDAY}")
+
+    async def both(one: Dispatcher) -> None:
+        async with house.segue.dispatcher() as other:
+            await asyncio.gather(one.run(), other.run())
+            # what one of them held while the other looked
+            await other.run()
+
+    # a clock that stands still, but is the database's own
+    house.db.now = None
+    for seconds in range(3):
+        second = text(f"SELECT {MONDAY + seconds}")
+        monkeypatch.setattr("config.database._NOW", dict.fromkeys(("sqlite", "postgresql"), second))
+        house.dispatching(both)
+        assert at(house, "sms") == min(10, 4 * (seconds + 1))
+    assert at(house, "email") == 10
+    assert len({one.message_id for one in house.providers.accepted}) == 20
+
+
+# The database -------------------------------------------------------------------------------------
+
+
+async def until(done: Callable[[], Any]) -> None:
+    """Wait for something that a worker does."""
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(done):
+            await asyncio.sleep(0.02)
+
+
+def worked(house: House, scenario: Callable[[], Awaitable[None]]) -> None:
+    """Something happens while a worker is on; it must end by itself when it is told to."""
+
+    async def both() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(house.segue).run(stop))
+        await scenario()
+        stop.set()
+        await working
+
+    with house.providers.listening():
+        asyncio.run(both())
+
+
+@pytest.fixture
+def shop(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """Five people whose event has come and is not worked yet; a worker that soon tries again."""
+    monkeypatch.setattr("flows.worker._AFTER_TROUBLE", 0.05)
+    steps = [Send("s", Email("hello")), Wait("1d")]
+    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    for _ in range(5):
+        house.did(house.customer(), "came", blob="x" * 3000)
+    return house
+
+
+def recovers(
+    shop: House,
+    caplog: pytest.LogCaptureFixture,
+    trouble: AbstractContextManager[object],
+    says: str,
+) -> None:
+    """The worker says what is wrong, nothing has happened, and when it is over it goes on."""
+
+    async def scenario() -> None:
+        await until(lambda: says in caplog.text)
+        assert shop.rows() == []
+        assert {(one.step, one.phase, one.attempts) for one in shop.people()} <= {("s", 0, 0)}
+        assert shop.providers.requests == []
+        trouble.__exit__(None, None, None)
+        await until(lambda: [row.state for row in shop.rows()] == ["sent"] * 5)
+        await until(lambda: {one.step for one in shop.people()} == {"wait 1d"})
+
+    trouble.__enter__()
+    worked(shop, scenario)
+    assert "the database is in trouble" in caplog.text
+    assert len(shop.providers.accepted) == 5
+    assert "@" not in caplog.text
+    assert "xxx" not in caplog.text
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_a_connection_lost_in_mid_chunk(shop: House, caplog: pytest.LogCaptureFixture) -> None:
+    apply = Engine._apply
+
+    def losing(self: Engine, tx: Tx, *given: Any) -> None:
+        apply(self, tx, *given)
+        tx.conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    recovers(shop, caplog, patch.object(Engine, "_apply", losing), "AdminShutdown")
+
+
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_a_locked_file(shop: House, caplog: pytest.LogCaptureFixture) -> None:
+    engine = shop.db.engine
+    engine.dispose()
+
+    @event.listens_for(engine, "connect")
+    def impatient(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA busy_timeout = 20")
+
+    @contextmanager
+    def locked() -> Iterator[None]:
+        file = engine.url.database
+        assert file is not None
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+
+    recovers(shop, caplog, locked(), "database is locked")
+
+
+@pytest.mark.parametrize("db", ["sqlite"], indirect=True)
+def test_a_full_disk(shop: House, caplog: pytest.LogCaptureFixture) -> None:
+    pages = [1]  # less than there are: no more than there are
+
+    @event.listens_for(shop.db.engine, "checkout")
+    def small(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages[0]}")
+
+    @contextmanager
+    def full() -> Iterator[None]:
+        yield
+        pages[0] = 2**30
+
+    recovers(shop, caplog, full(), "database or disk is full")
+
+
+TROUBLE = OperationalError("", {}, sqlite3.OperationalError("disk I/O error"))
+
+
+def test_what_the_provider_said_is_recorded_when_the_database_is_well_again(
+    shop: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        with patch("channels.dispatch.record", side_effect=TROUBLE):
+            await until(lambda: "outcomes can't be recorded yet" in caplog.text)
+            assert {row.state for row in shop.rows()} == {"sending"}
+        await until(lambda: {row.state for row in shop.rows()} == {"sent"})
+
+    worked(shop, scenario)
+    assert len(shop.providers.requests) == 5
+    assert "5 outcomes can't be recorded yet: OperationalError: disk I/O error" in caplog.text
+
+
+def test_told_to_stop_in_trouble_a_worker_ends_and_nothing_goes_twice(
+    shop: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        await until(lambda: "outcomes can't be recorded yet" in caplog.text)
+
+    with patch("channels.dispatch.record", side_effect=TROUBLE):
+        worked(shop, scenario)
+    assert {row.state for row in shop.rows()} == {"sending"}
+    shop.db.now = MONDAY + CLAIM_LASTS + LOST_AFTER + 1
+    with shop.db.transaction() as tx:
+        assert settle_lost(tx) == 5
+    shop.later("2d")
+    assert {row.state for row in shop.rows()} == {"unknown"}
+    assert len(shop.providers.requests) == 5
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_rows_that_a_hanging_process_holds_come_free_by_themselves(db: Database) -> None:
+    with db.transaction(write=False) as tx:
+        held = tx.conn.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+    assert held == "1min"
+
+    def hang() -> None:
+        with db.transaction() as tx:
+            tx.conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10ms'"))
+            time.sleep(0.3)
+            tx.conn.execute(select(1))
+
+    with pytest.raises(DBAPIError, match=r"closed the connection|idle-in-transaction") as caught:
+        hang()
+    assert of_the_database(caught.value)
