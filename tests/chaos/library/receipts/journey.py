@@ -1,0 +1,13 @@
+"""One mail for each order, whatever else happens."""
+
+from journeys.journey import OnEvent
+from journeys.journey import journey as describe
+from journeys.steps import Email, Send
+
+journey = describe(
+    "receipts",
+    entry=OnEvent("ordered", key="order_id", again="always"),
+    topic="orders",
+    priority=90,
+    steps=[Send("receipt", Email("receipt"), kind="transactional")],
+)

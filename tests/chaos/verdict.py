@@ -1,0 +1,200 @@
+"""What is left when everything has calmed down, recounted from the rows and the provider's memory.
+
+Written without the product's own rules of counting: it is they that are in doubt.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row, select
+
+from channels.tables import messages
+from config.database import Database, Tx
+from config.policy import Cap, Policy
+from config.times import Instant
+from journeys.tables import enrollments
+from profiles.tables import events, profiles
+from tests.chaos.provider import Heard
+from tests.chaos.shop import ENTRIES, Event
+
+# What is due is looked at within so many seconds, however busy the machine.
+_AT_ONCE = 5
+_WENT = ("sent", "delivered", "unknown")
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How much was done, and everything that is wrong, in words."""
+
+    events: int = 0
+    accepted: int = 0
+    faults: int = 0
+    unknown: int = 0
+    duplicates: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+    caps: list[str] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)
+    untrue: list[str] = field(default_factory=list)
+
+    def wrong(self) -> list[str]:
+        """All that is wrong."""
+        groups = ("duplicates", "lost", "stuck", "caps", "unexplained", "untrue")
+        return [f"{group}: {one}" for group in groups for one in getattr(self, group)]
+
+
+def judge(
+    db: Database,
+    policy: Policy,
+    taken: Mapping[str, Event],
+    heard: Sequence[Heard],
+    killed: Collection[int],
+    restarts: Sequence[float],
+    claim_lasts: int,
+) -> Verdict:
+    """Recount a run.
+
+    Parameters
+    ----------
+    taken: the events that were answered 200, by message id. heard: the provider's memory.
+    killed: process ids. restarts: when the database was.
+    """
+    verdict = Verdict(len(taken), faults=sum(one.fault is not None for one in heard))
+    accepted: dict[int, list[float]] = defaultdict(list)
+    for one in heard:
+        if one.accepted:
+            accepted[one.message_id].append(one.at)
+    verdict.accepted = len(accepted)
+    with db.transaction(write=False) as tx:
+        rows = {row.id: row for row in tx.conn.execute(select(messages))}
+        people = list(tx.conn.execute(select(enrollments)))
+        zones = {row.id: row.timezone for row in tx.conn.execute(select(profiles))}
+        verdict.lost += _lost(tx, taken, people)
+        now = tx.now
+    verdict.duplicates += [
+        f"message {one} was accepted {len(times)} times"
+        for one, times in accepted.items()
+        if len(times) > 1
+    ]
+    entered = Counter((one.journey, one.entry_key) for one in people)
+    verdict.duplicates += [f"{one} entered {n} times" for one, n in entered.items() if n > 1]
+    verdict.stuck += _stuck(people, rows.values(), now)
+    verdict.lost += _not_sent(people, rows.values())
+    went = [row for row in rows.values() if row.state in _WENT]
+    verdict.caps += _over(policy, went, zones)
+    cut = {one.message_id for one in heard if one.fault in ("cut before", "cut after", "silent")}
+    unknown = [row for row in rows.values() if row.state == "unknown"]
+    verdict.unknown = len(unknown)
+    verdict.unexplained += [
+        f"message {row.id} is unknown: {row.reason} ({row.claimed_by})"
+        for row in unknown
+        if not _explained(row, cut, killed, restarts, claim_lasts)
+    ]
+    verdict.untrue += _untrue(rows, accepted, claim_lasts)
+    return verdict
+
+
+def _lost(tx: Tx, taken: Mapping[str, Event], people: Sequence[Row[Any]]) -> Iterator[str]:
+    """Events that we said we have, and that led to nothing."""
+    found = tx.conn.execute(select(events.c.dedupe_key, events.c.name, events.c.worked_at))
+    known = {row.dedupe_key: row for row in found}
+    entered = {one.entry_key for one in people}
+    for message_id, event in taken.items():
+        if message_id not in known:
+            yield f"event {message_id}"
+        elif known[message_id].worked_at is None:
+            yield f"event {message_id} was never worked"
+        elif event.name in ENTRIES and message_id not in entered:
+            yield f"event {message_id} entered nobody"
+
+
+def _stuck(people: Sequence[Row[Any]], rows: Iterable[Row[Any]], now: Instant) -> Iterator[str]:
+    for one in people:
+        if one.ended_at is None and one.due_at < now - _AT_ONCE:
+            yield f"enrollment {one.id} at {one.journey}/{one.step}, due {now - one.due_at} s ago"
+    for row in rows:
+        if row.state in ("planned", "sending") and row.send_at < now - _AT_ONCE:
+            yield f"message {row.id} is {row.state}, for {now - row.send_at} s"
+
+
+def _not_sent(people: Sequence[Row[Any]], rows: Iterable[Row[Any]]) -> Iterator[str]:
+    """A receipt is free of windows and caps: nothing but the provider's fate keeps it back."""
+    receipts = {row.enrollment_id: row for row in rows if row.journey == "receipts"}
+    for one in people:
+        if one.journey == "receipts" and one.ended_at is not None:
+            row = receipts.get(one.id)
+            if row is None or row.state not in _WENT:
+                yield f"receipt of enrollment {one.id}: {row and (row.state, row.reason)}"
+
+
+def _over(policy: Policy, rows: Sequence[Row[Any]], zones: Mapping[int, str]) -> Iterator[str]:
+    """Periods with more in them than their cap allows."""
+    theirs: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        if row.kind == "marketing":
+            theirs[row.profile_id].append(row)
+    for person, some in theirs.items():
+        for cap in policy.caps:
+            counted = sorted(
+                row.send_at
+                for row in some
+                if row.channel in cap.channels and cap.topic in (None, row.topic)
+            )
+            if at := _too_many(cap, counted, ZoneInfo(zones[person])):
+                yield f"{cap}: profile {person}, from {at}"
+
+
+def _too_many(cap: Cap, times: Sequence[Instant], zone: ZoneInfo) -> str | None:
+    if cap.within is not None:
+        for first, last in zip(times, times[cap.limit :], strict=False):
+            if last - first < cap.within:
+                return str(first)
+        return None
+    periods = Counter(_period(cap, datetime.fromtimestamp(at, zone).date()) for at in times)
+    return next((str(start) for start, number in periods.items() if number > cap.limit), None)
+
+
+def _period(cap: Cap, day: date) -> date:
+    match cap.per:
+        case "week":
+            return day - timedelta(days=day.weekday())
+        case "month":
+            return day.replace(day=1)
+        case _:
+            return day
+
+
+def _explained(
+    row: Row[Any],
+    cut: Collection[int],
+    killed: Collection[int],
+    restarts: Sequence[float],
+    claim_lasts: int,
+) -> bool:
+    """No answer came to the post, or not in time; or who was about to post was killed, or lost the
+    database.
+    """
+    if row.claimed_by is None:
+        return row.id in cut or (row.reason or "").startswith("ReadTimeout")
+    return int(row.claimed_by.rpartition(":")[2]) in killed or any(
+        abs(at - row.send_at) <= claim_lasts for at in restarts
+    )
+
+
+def _untrue(
+    rows: Mapping[int, Row[Any]], accepted: Mapping[int, Sequence[float]], claim_lasts: int
+) -> Iterator[str]:
+    """Rows that say something else than the provider."""
+    for one, times in accepted.items():
+        row = rows.get(one)
+        if row is None or row.state not in _WENT:
+            yield f"message {one} was accepted and is {row and row.state}"
+        elif not row.send_at <= times[0] <= row.send_at + claim_lasts + 1:
+            yield f"message {one} went {times[0] - row.send_at:.1f} s after its claim"
+    for row in rows.values():
+        if row.state == "sent" and row.id not in accepted:
+            yield f"message {row.id} is sent and was never accepted"
