@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import delete, select, tuple_
 
@@ -40,30 +40,16 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
 
     Once a transaction, and before anything else is locked in it.
     """
-    keys = {key for call in calls for key in keys_of(call)}
-    owners = owners_of(tx, keys)
-    foreign: Mapping[int, set[Key]] = {}
-    same: Sequence[set[Key]] = ()
-    if any(_unsettled(call, owners) for call in calls):
-        owners = settled_owners_of(tx, keys)
-        profile_ids = set(owners.values())
-        joined = join(calls, owners, _users(tx, profile_ids))
-        foreign, same = joined.foreign, joined.people
-        if joined.mergers:
-            merge(tx, joined.mergers, also_lock=profile_ids)
-            owners = owners_of(tx, keys)
-        if joined.released:
-            lock_profiles(tx, profile_ids)
-            _release(tx, joined.released)
-            owners = {key: owner for key, owner in owners.items() if key not in joined.released}
+    who = _settle(tx, calls, merge)
+    known = _known(tx, calls, who.owners)
     outcomes = [Outcome(list(call.warnings)) for call in calls]
-    taken: dict[int, int] = {}  # place of the call -> place of its person
+    profile_ids: dict[int, int] = {}  # by the place of the call
+    changing: dict[int, int] = {}  # place of the call -> place among the people
     people: list[Person] = []
-    known = _known(tx, calls, owners)
     for place, call in enumerate(calls):
         if place in known:
             continue
-        person, warnings = _without(call.person, foreign.get(place, set()))
+        person, warnings = _without(call.person, who.foreign.get(place, set()))
         if call.kind == "identify" and person.anonymous_id != call.person.anonymous_id:
             outcomes[place].refused = CallRefused(
                 "anonymousId",
@@ -72,24 +58,71 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
             )
             continue
         outcomes[place].warnings += warnings
-        taken[place] = len(people)
-        if call.tells_of_person:
-            person = replace(person, seen_at=call.occurred_at(tx.now))
-        people.append(person)
+        owner = who.owner_of(person)
+        if owner is not None and not _tells_anything(person):
+            profile_ids[place] = owner
+        else:
+            changing[place] = len(people)
+            at = call.occurred_at(tx.now) if call.tells_of_person else None
+            people.append(replace(person, seen_at=at))
         previous: Key = ("anonymous_id", call.previous_id or "")
-        if any(previous in group for group in same):
+        if any(previous in group for group in who.same):
             people.append(Person(anonymous_id=call.previous_id))
-    report = upsert_people(tx, people, SOURCE, same=same, owners=owners)
-    new: list[NewEvent] = []
-    for place, index in taken.items():
-        call, profile_id = calls[place], report.profile_ids[index]
+    report = upsert_people(tx, people, SOURCE, same=who.same, owners=who.owners)
+    for place, index in changing.items():
+        profile_id = report.profile_ids[index]
         if profile_id is None:
             outcomes[place].refused = CallRefused("", report.refused[index])
-            continue
-        at, key = call.occurred_at(tx.now), call.dedupe_key(tx.now)
-        new.append(NewEvent(profile_id, call.event, at, key, dict(call.properties)))
+        else:
+            profile_ids[place] = profile_id
+    new = [
+        NewEvent(
+            profile_ids[place],
+            call.event,
+            call.occurred_at(tx.now),
+            call.dedupe_key(tx.now),
+            dict(call.properties),
+        )
+        for place, call in enumerate(calls)
+        if place in profile_ids
+    ]
     record_events(tx, new, worked=False)
     return outcomes
+
+
+class _Who(NamedTuple):
+    """Whom the calls are about; the profiles are locked. The rest is as in `Joined`."""
+
+    owners: Mapping[Key, int]
+    foreign: Mapping[int, set[Key]]
+    same: Sequence[set[Key]]
+
+    def owner_of(self, person: Person) -> int | None:
+        """The one profile that has all the person's identifiers already."""
+        found = {self.owners.get(key) for key, _ in person.identifiers()}
+        return found.pop() if len(found) == 1 else None
+
+
+def _settle(tx: Tx, calls: Sequence[Call], merge: Merge) -> _Who:
+    """Find out whom the calls are about, and join whom they join."""
+    keys = {key for call in calls for key in keys_of(call)}
+    while True:
+        owners = owners_of(tx, keys)
+        if len(owners) < len(keys) or any(_unsettled(call, owners) for call in calls):
+            break
+        profile_ids = set(owners.values())
+        if len(lock_profiles(tx, profile_ids)) == len(profile_ids):
+            return _Who(owners, {}, ())
+    owners = settled_owners_of(tx, keys)
+    profile_ids = set(owners.values())
+    joined = join(calls, owners, _users(tx, profile_ids))
+    if joined.mergers:
+        merge(tx, joined.mergers, also_lock=profile_ids)
+    else:
+        lock_profiles(tx, profile_ids)
+    if joined.released:
+        _release(tx, joined.released)
+    return _Who(owners_of(tx, keys), joined.foreign, joined.people)
 
 
 def _unsettled(call: Call, owners: Mapping[Key, int]) -> bool:
@@ -142,6 +175,19 @@ def _known(tx: Tx, calls: Sequence[Call], owners: Mapping[Key, int]) -> set[int]
         for profile_id, dedupe_key in tx.conn.execute(found.where(pair.in_(some))):
             again.update(places[profile_id, dedupe_key])
     return again
+
+
+def _tells_anything(person: Person) -> bool:
+    """Whether more is said of a person than who they are."""
+    return bool(
+        person.attributes
+        or person.push_tokens
+        or person.email
+        or person.phone
+        or person.country
+        or person.timezone
+        or person.language
+    )
 
 
 def _without(person: Person, foreign: Collection[Key]) -> tuple[Person, list[str]]:
