@@ -3,13 +3,15 @@
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import lru_cache
 from types import TracebackType
 from typing import Self
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from channels.provider import ChannelDown, Outcome, Outgoing, Provider, outcomes
+from channels.provider import ChannelDown, Outcome, Outgoing, Provider, Request, outcomes
 from config.policy import Channel
 from config.settings import Settings
 from config.trouble import told
@@ -17,9 +19,9 @@ from config.trouble import told
 log = logging.getLogger(__name__)
 
 # Together well within the minute that a claim lasts.
-TIMEOUT = httpx.Timeout(connect=5, write=10, read=30, pool=5)
-# One connection a client: httpx looks through all connections of a client at every event, so that
-# a hundred of them in one client are several times slower than a hundred clients of one.
+_TIMEOUT = httpx.Timeout(connect=5, write=10, read=30, pool=5).as_dict()
+# One connection each: httpx looks through all connections of a pool at every event, so that a
+# hundred of them in one pool are several times slower than a hundred pools of one.
 # An idle connection is dropped before servers drop it (the earliest after 5 s), for a request that
 # meets a closing connection may or may not have arrived.
 LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=4)
@@ -47,8 +49,8 @@ class Transport:
         self._trust_env = settings.providers == "live"
         # Shared, for it takes 20 ms to load the certificates.
         self._tls = httpx.create_ssl_context(trust_env=self._trust_env)
-        self._idle: dict[Channel, list[httpx.AsyncClient]] = defaultdict(list)
-        self._clients: list[httpx.AsyncClient] = []
+        self._idle: dict[Channel, list[httpx.AsyncHTTPTransport]] = defaultdict(list)
+        self._senders: list[httpx.AsyncHTTPTransport] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,8 +61,8 @@ class Transport:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for client in self._clients:
-            await client.aclose()
+        for sender in self._senders:
+            await sender.aclose()
 
     async def post(self, provider: Provider, batch: Sequence[Outgoing]) -> list[Outcome]:
         """Hand a batch of at most `provider.batch_size` messages over; one outcome for each.
@@ -77,20 +79,8 @@ class Transport:
                 return first + await self.post(provider, batch[half:])
             log.error("no request for message %d: %s", batch[0].message_id, told(error))
             return outcomes(batch, "failed", f"no request: {type(error).__name__}")
-        # The client used last has the freshest connection.
-        idle = self._idle[provider.channel]
-        client = idle.pop() if idle else self._client()
         try:
-            response = await client.send(
-                httpx.Request(
-                    request.method,
-                    _url(request.url),
-                    headers={**_HEADERS, **request.headers},
-                    content=request.content,
-                    extensions={"timeout": TIMEOUT.as_dict()},
-                ),
-                auth=provider.auth,
-            )
+            response = await self._send(provider, request)
         except (ChannelDown, *_NO_ADDRESS) as error:
             return outcomes(batch, "stopped", _told(error))
         except _NOT_SENT as error:
@@ -101,20 +91,53 @@ class Transport:
         except Exception as error:
             log.error("posting to %s fails: %s", provider.channel, told(error))
             return outcomes(batch, "unknown", type(error).__name__)
-        finally:
-            idle.append(client)
         try:
             return provider.read(response.status_code, response.headers, response.content, batch)
         except Exception as error:
             log.error("an answer about %s can't be read: %s", provider.channel, told(error))
             return outcomes(batch, "unknown", f"unreadable answer: {type(error).__name__}")
 
-    def _client(self) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(
-            limits=LIMITS, timeout=TIMEOUT, verify=self._tls, trust_env=self._trust_env
+    async def _send(self, provider: Provider, request: Request) -> httpx.Response:
+        """Post by httpx's transport itself: a fifth is saved, for its client keeps cookies, follows
+        redirects and calls hooks, none of which a provider needs.
+        """
+        asked = httpx.Request(
+            request.method,
+            _url(request.url),
+            headers={**_HEADERS, **request.headers},
+            content=request.content,
+            extensions={"timeout": _TIMEOUT},
         )
-        self._clients.append(client)
-        return client
+        if provider.auth is not None:
+            async with aclosing(provider.auth.async_auth_flow(asked)) as flow:
+                asked = await anext(flow)
+        # The one used last has the freshest connection.
+        idle = self._idle[provider.channel]
+        sender = idle.pop() if idle else self._sender(asked.url)
+        try:
+            response = await sender.handle_async_request(asked)
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        finally:
+            idle.append(sender)
+        return response
+
+    def _sender(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+        proxy = _proxy_for(url) if self._trust_env else None
+        sender = httpx.AsyncHTTPTransport(verify=self._tls, limits=LIMITS, proxy=proxy)
+        self._senders.append(sender)
+        return sender
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY ...)."""
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(url.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _told(error: Exception) -> str:

@@ -143,6 +143,35 @@ def test_a_connection_is_used_again() -> None:
     assert connections == 1
 
 
+@pytest.mark.parametrize(
+    ("providers", "exempt", "result"),
+    [("live", "", "sent"), ("live", "shop.invalid", "retry"), ("sandbox", "", "retry")],
+)
+def test_the_proxy_of_the_environment_is_for_real_providers(
+    monkeypatch: pytest.MonkeyPatch, providers: str, exempt: str, result: str
+) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    async def run() -> Outcome:
+        async with server(proxy) as port:
+            monkeypatch.setenv("http_proxy", f"127.0.0.1:{port}")
+            monkeypatch.setenv("no_proxy", exempt)
+            async with Transport(SANDBOX.model_copy(update={"providers": providers})) as transport:
+                twilio = Twilio(SANDBOX, "http://shop.invalid", "AC1", "secret", "+15005550006")
+                [outcome] = await transport.post(twilio, [outgoing("sms", 1)])
+                return outcome
+
+    assert asyncio.run(run()).result == result
+    assert bool(asked) == (result == "sent")
+    assert all(line.startswith(b"POST http://shop.invalid/2010") for line in asked)
+
+
 def test_a_batch_that_does_not_fit_goes_in_parts() -> None:
     sendgrid = provider("email", Settings(sendgrid_template_id="d-1"))
     large = EmailContent("s", "x" * 12_000_000, "t")
