@@ -336,12 +336,12 @@ class Engine:
         report = StepReport()
         with self.db.transaction() as tx:
             due = _due(tx, version, node.step.name, most, None)
+            if not due:
+                return None
             with blaming(node.step, due):
                 people = self._staying(tx, version, due, report)
                 lease(tx, people)
                 payloads = payloads_of(tx, version.journey.name, node.step.name, people)
-        if not due:
-            return None
         failed = post_all(node.step, payloads)
         with self.db.transaction() as tx:
             people = still_leased(tx, node.step, people)
