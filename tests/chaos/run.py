@@ -232,7 +232,7 @@ def _storm(
         act()
     for number in range(WORKERS):
         crew.start(number)
-    shop.close()
+    shop.close(_CALM_WITHIN)
     return troubles
 
 

@@ -101,6 +101,7 @@ class Shop:
         self._ports = ports
         self._lock = threading.Lock()
         self._began = time.monotonic()
+        self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._tell, args=(n,)) for n in range(4)]
 
     def open(self) -> None:
@@ -109,10 +110,14 @@ class Shop:
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Wait until everything was taken."""
+    def close(self, within: float) -> None:
+        """Wait until everything was taken, at most so many seconds."""
+        deadline = time.monotonic() + within
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._closed.set()
+        if any(thread.is_alive() for thread in self._threads):
+            self.refused.append(f"after {within:.0f} s nobody took what was left of the events")
 
     def _next(self, number: int) -> list[Event]:
         with self._lock:
@@ -127,7 +132,8 @@ class Shop:
             while some := self._next(draw.choice((1, 1, 5))):
                 calls = [event.call() for event in some]
                 while not self._told(client, draw.choice(self._ports), some, calls):
-                    time.sleep(0.1)
+                    if self._closed.wait(0.1):
+                        return
 
     def _told(
         self, client: httpx.Client, port: int, some: list[Event], calls: list[dict[str, Any]]

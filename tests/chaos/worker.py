@@ -37,7 +37,7 @@ BREAK = "CHAOS_BREAK"
 _SHORTER = {
     "channels.claiming.CLAIM_LASTS": CLAIM_LASTS,
     "channels.claiming.LOST_AFTER": LOST_AFTER,
-    "channels.transport.TIMEOUT": httpx.Timeout(ANSWER_WITHIN, connect=1),
+    "channels.transport._TIMEOUT": httpx.Timeout(ANSWER_WITHIN, connect=1).as_dict(),
     "channels.recording.FIRST_RETRY": 1,
     "channels.breaker.FIRST_PAUSE": 2,
     "channels.breaker.LAST_PAUSE": 4,
