@@ -145,7 +145,7 @@ def _member(
 
     async def work(dispatcher: Dispatcher) -> None:
         for tick in ticks:
-            await asyncio.to_thread(barrier.wait, 60)
+            await asyncio.to_thread(barrier.wait, 300)
             db.now = tick
             if tick == ticks[0]:
                 await asyncio.to_thread(enter)
@@ -183,5 +183,5 @@ def _listening() -> Any:
 
 
 def working_days(number: int) -> list[Instant]:
-    """Every three hours for so many days."""
-    return [MONDAY - 4 * HOUR + step * 3 * HOUR for step in range(number * 8)]
+    """Every four hours for so many days."""
+    return [MONDAY - 4 * HOUR + step * 4 * HOUR for step in range(number * 6)]
