@@ -1,0 +1,142 @@
+"""The worker: what fails in one part of it does not stop the others, and it ends when it should."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import pytest
+
+from config.database import Database
+from config.errors import SegueError
+from flows.worker import Worker, _Server
+from journeys.engine import Engine
+from journeys.journey import OnEvent, journey
+from journeys.reactions import Reactor
+from journeys.steps import Email, Send, Wait
+from tests.house import House
+
+
+@pytest.fixture
+def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> House:
+    monkeypatch.setattr("flows.worker._AFTER_TROUBLE", 0.02)
+    monkeypatch.setattr("flows.worker._HOUSEKEEPING", 0.02)
+    house = House(Database(sqlite_url))
+    steps = [Send("s", Email("hello")), Wait("1d")]
+    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    return house
+
+
+async def until(done: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(done):
+            await asyncio.sleep(0.02)
+
+
+def worked(house: House, scenario: Callable[[], Awaitable[None]]) -> None:
+    """Something happens while a worker is on; it ends when it is told to."""
+
+    async def both() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(house.segue).run(stop))
+        await scenario()
+        stop.set()
+        async with asyncio.timeout(30):
+            await working
+
+    with house.providers.listening():
+        asyncio.run(both())
+
+
+def states(house: House) -> list[str]:
+    return [row.state for row in house.rows()]
+
+
+def test_it_does_its_work_and_ends(house: House) -> None:
+    async def scenario() -> None:
+        house.did(house.customer(), "came")
+        await until(lambda: states(house) == ["sent"])
+
+    worked(house, scenario)
+    assert house.people()[0].step == "wait 1d"
+
+
+@pytest.mark.parametrize(
+    ("part", "fails"),
+    [(Reactor, "work"), (Engine, "advance_due"), (Engine, "count_goals")],
+    ids=["reacting", "moving", "housekeeping"],
+)
+def test_one_part_that_fails_does_not_stop_the_others(
+    house: House, caplog: pytest.LogCaptureFixture, part: Any, fails: str
+) -> None:
+    ann, bob = house.customer(), house.customer()
+    house.did(ann, "came")
+    with house.db.transaction() as tx:
+        house.segue.catalog.register(tx)
+
+    async def scenario() -> None:
+        with patch.object(part, fails, side_effect=KeyError("ann@example.com")):
+            await until(lambda: "KeyError" in caplog.text)
+        house.did(bob, "came")
+        await until(lambda: states(house) == ["sent", "sent"])
+
+    worked(house, scenario)
+    assert "@" not in caplog.text
+
+
+def test_who_waits_for_a_message_is_served_while_reacting_fails(house: House) -> None:
+    house.did(house.customer(), "came")
+    Reactor(house.db, house.segue.catalog).work()
+
+    async def scenario() -> None:
+        with patch.object(Reactor, "work", side_effect=KeyError):
+            await until(lambda: states(house) == ["sent"])
+
+    worked(house, scenario)
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_claimed(house: House) -> None:
+    house.did(house.customer(), "came")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        settings = house.segue.settings.model_copy(update={"receiver_port": port})
+        object.__setattr__(house.segue, "settings", settings)
+        with pytest.raises(SegueError, match=rf"127\.0\.0\.1:{port}: .*SEGUE_RECEIVER_PORT"):
+            asyncio.run(Worker(house.segue).run(asyncio.Event()))
+    assert house.people() == []
+
+
+def test_a_receiver_that_dies_ends_the_worker_with_its_error(house: House) -> None:
+    async def dies(self: _Server, sockets: list[socket.socket]) -> None:
+        sockets[0].close()
+        await asyncio.sleep(0.05)
+        raise RuntimeError("the receiver is gone")
+
+    with (
+        patch.object(_Server, "serve", dies),
+        house.providers.listening(),
+        pytest.raises(RuntimeError, match="the receiver is gone"),
+    ):
+        asyncio.run(Worker(house.segue).run(asyncio.Event()))
+
+
+def test_every_now_and_then_it_says_what_is_wrong(
+    house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.worker._LARGE_ROUND", 2)
+    # for three days nobody knows what became of a message
+    house.did(house.customer(), "came")
+    house.providers.answer("email", httpx.ReadError("cut"))
+    house.run()
+    assert house.db.now is not None
+    house.db.now += 4 * 86400
+
+    async def scenario() -> None:
+        await until(lambda: "fate unknown: 1 (email); no call-back came" in caplog.text)
+
+    with caplog.at_level(logging.WARNING):
+        worked(house, scenario)
