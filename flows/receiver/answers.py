@@ -5,7 +5,6 @@ logged under an id, without a word of what was sent: error texts hold customers'
 """
 
 import logging
-import traceback
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -13,18 +12,16 @@ from uuid import uuid4
 import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from config.errors import SegueError
 from config.times import Seconds
+from config.trouble import of_the_database, told
 
 log = logging.getLogger(__name__)
 
 _TRY_AGAIN: Seconds = 5
-_FRAMES = 4
 # What Starlette itself finds wrong: its words are for programmers.
 _WORDS = {
     401: ("not_signed_in", "sign in with the write key as the user name, with HTTP basic auth"),
@@ -132,12 +129,8 @@ class _Unforeseen:
 
 def _unforeseen(error: Exception) -> Response:
     name = uuid4().hex[:12]
-    frames = [
-        f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
-        for frame in traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-    ]
-    log.error("error %s: %s at %s", name, type(error).__name__, " > ".join(frames))
-    if isinstance(error, DBAPIError | SegueError):
+    log.error("error %s: %s", name, told(error))
+    if of_the_database(error):
         message = f"the database is in trouble, so nothing was taken; send it again (error {name})"
         problem = Problem(code="try_again", message=message)
         return answer(503, problem, **{"Retry-After": str(_TRY_AGAIN)})

@@ -10,9 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy.exc import OperationalError
-
-from config.errors import SegueError
+from config.trouble import of_the_database
 from profiles.calls import Call
 from profiles.tracking import Outcome
 
@@ -109,10 +107,9 @@ class Intake:
                 try:
                     await self._write_portion([(request, calls)])
                     continue
-                except (OperationalError, SegueError) as found:
-                    error = trouble = found
                 except Exception as found:
                     error = found
+                    trouble = found if of_the_database(found) else None
             if request in self._queue:
                 self._queue.remove(request)
             if not request.done.done():
