@@ -1,6 +1,6 @@
 """Starting a journey for people who are named one by one, as another system asks for it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from journeys.catalog import Catalog
 from journeys.control import STOPPED, held
 from journeys.entry import enter_each
 from journeys.tables import enrollments, launches, signed_calls
-from profiles.bulk import among, lock_profiles
-from profiles.identity import owners_of
+from profiles.bulk import among
+from profiles.identity import held_owners_of, owners_of
 from profiles.person import Key
 
 _AUDIENCE = "named one by one"
@@ -67,7 +67,7 @@ def start(
         raise Unstartable(f"the id {launch_id!r} is a launch of {launch.journey!r}; give another")
     version = catalog.version(journey, launch.version)
     keys: dict[str, Key] = {one.user_id: ("user_id", one.user_id) for one in people}
-    owners = _held(tx, keys.values())
+    owners = held_owners_of(tx, keys.values(), owners_of(tx, keys.values()))
     known = [(owners[keys[one.user_id]], one) for one in people if keys[one.user_id] in owners]
     each = [(profile_id, one.context) for profile_id, one in known]
     entered = enter_each(tx, version, each, launch_id)
@@ -79,15 +79,6 @@ def start(
             dict.fromkeys(one.user_id for profile_id, one in known if profile_id not in inside)
         ),
     )
-
-
-def _held(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
-    """Whose these are, and those profiles stay what they are until the transaction ends."""
-    while True:
-        owners = owners_of(tx, keys)
-        ids = set(owners.values())
-        if len(lock_profiles(tx, ids)) == len(ids):
-            return owners
 
 
 def remember(tx: Tx, signature: str, lasts: Seconds) -> bool:

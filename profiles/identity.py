@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, insert, select, update
 
 from config.database import Tx
+from config.errors import SegueError
 from config.policy import Channel
 from config.times import Instant
 from profiles.bulk import among, lock_profiles
@@ -188,11 +189,8 @@ def _accounts(tx: Tx, keys: set[Key], owners: Mapping[Key, int] | None) -> dict[
     if len(owners) < len(keys) and tx.conn.dialect.name == "postgresql":
         # Somebody is new. One process at a time creates identities, and looks again first.
         owners = settled_owners_of(tx, keys)
+    owners = held_owners_of(tx, keys, owners)
     ids = sorted(set(owners.values()))
-    while len(lock_profiles(tx, ids)) < len(ids):
-        # Meanwhile one of them became part of another profile.
-        owners = owners_of(tx, keys)
-        ids = sorted(set(owners.values()))
     p, i = profiles.c, identifiers.c
     accounts: dict[int, _Account] = {}
     known: dict[int, dict[Key, dict[str, Any]]] = {}
@@ -214,6 +212,22 @@ def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
     if tx.conn.dialect.name == "postgresql":
         tx.conn.execute(select(func.pg_advisory_xact_lock(_IDENTITY_LOCK)))
     return owners_of(tx, keys)
+
+
+def held_owners_of(tx: Tx, keys: Collection[Key], owners: Mapping[Key, int]) -> Mapping[Key, int]:
+    """`owners_of` as it was read, or as it is now that the profiles are locked.
+
+    Raises SegueError when a profile is not there at all.
+    """
+    while len(lock_profiles(tx, ids := set(owners.values()))) < len(ids):
+        # Meanwhile one of them became part of another profile.
+        before, owners = owners, owners_of(tx, keys)
+        if owners == before:
+            raise SegueError(
+                f"identifiers say that they belong to one of the profiles {sorted(ids)}, which is "
+                "not there; somebody deleted a row of the table profile by hand"
+            )
+    return owners
 
 
 def owners_of(tx: Tx, keys: Iterable[Key]) -> dict[Key, int]:

@@ -10,7 +10,7 @@ from config.database import Tx
 from profiles.bulk import among, in_slices, lock_profiles
 from profiles.calls import Call, CallRefused
 from profiles.events import NewEvent, record_events
-from profiles.identity import owners_of, settled_owners_of, upsert_people
+from profiles.identity import held_owners_of, owners_of, settled_owners_of, upsert_people
 from profiles.joining import join, keys_of
 from profiles.merging import Merger
 from profiles.person import Key, Person
@@ -106,12 +106,10 @@ class _Who(NamedTuple):
 def _settle(tx: Tx, calls: Sequence[Call], merge: Merge) -> _Who:
     """Find out whom the calls are about, and join whom they join."""
     keys = {key for call in calls for key in keys_of(call)}
-    while True:
-        owners = owners_of(tx, keys)
-        if len(owners) < len(keys) or any(_unsettled(call, owners) for call in calls):
-            break
-        profile_ids = set(owners.values())
-        if len(lock_profiles(tx, profile_ids)) == len(profile_ids):
+    owners = owners_of(tx, keys)
+    if len(owners) == len(keys) and not any(_unsettled(call, owners) for call in calls):
+        held = held_owners_of(tx, keys, owners)
+        if held == owners:
             return _Who(owners, {}, ())
     owners = settled_owners_of(tx, keys)
     profile_ids = set(owners.values())

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sqlalchemy import func, select
+import pytest
+from sqlalchemy import delete, func, select
 
 from config.database import Database
+from config.errors import SegueError
 from config.times import Instant, parse_instant
 from journeys.merging import merge
 from profiles.calls import Kind, read_call
@@ -283,3 +285,13 @@ def test_many_processes_may_join_the_same_people_at_once(db: Database) -> None:
     keys = [key for _, _, key in happened(db) if not key.startswith("merge of")]
     assert len(keys) == len(set(keys)) == len(people) + 4 * 8 * 3
     assert {owner for owner, _, _ in happened(db)} == set(known.values())
+
+
+def test_a_profile_that_somebody_deleted_by_hand_is_named(postgresql_url: str) -> None:
+    db = Database(postgresql_url)
+    take(db, track("u1"))
+    with db.transaction() as tx:
+        tx.conn.execute(delete(profiles))
+    with pytest.raises(SegueError, match=r"one of the profiles \[1\], which is not there"):
+        take(db, track("u1"))
+    db.close()
