@@ -221,7 +221,8 @@ def _storm(
     for at, number, away in schedule(seed, "kills", seconds, _KILL_EVERY, _AWAY):
         acts.append((at, partial(crew.kill, number)))
         acts.append((at + away, partial(crew.start, number)))
-    for at, number, away in schedule(seed, "freezes", seconds, _FREEZE_EVERY, _FROZEN):
+    frozen = min(_FROZEN, seconds / 8)
+    for at, number, away in schedule(seed, "freezes", seconds, _FREEZE_EVERY, frozen):
         acts.append((at, partial(crew.freeze, number, away)))
     for number in range(WORKERS):
         crew.start(number)
