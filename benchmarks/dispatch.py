@@ -81,7 +81,7 @@ def _dispatch(fresh: Fresh, settings: Settings, sms: Provider, texts: int) -> Co
                 db, planner, journeys, {"sms": sms}, transport, settings, name="benchmark"
             )
             tally = await dispatcher.run(journey="offer")
-            assert tally["sms", "sent"] == texts, tally
+            assert tally["offer", "sms", "sent"] == texts, tally
 
     cost = cost_of(lambda: uvloop.run(dispatch()))
     db.close()

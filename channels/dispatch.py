@@ -35,7 +35,7 @@ CLAIM_BATCH = 500
 IN_FLIGHT = 100
 # Between tries to record what came of a hand-over while the database is in trouble, in seconds.
 _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
-Tally = Counter[tuple[str, str]]  # (channel, state or reason)
+Tally = Counter[tuple[str, Channel, str]]  # (journey, channel, state or reason)
 
 
 class _Ready(NamedTuple):
@@ -155,9 +155,11 @@ class Dispatcher:
         for posted in await asyncio.gather(*posts):
             done += [settled(one.claim, one.outgoing, outcome) for one, outcome in posted]
         await self._record(done)
-        tally: Tally = Counter((one.claim.channel, filed_under(one)) for one in done)
-        for (channel_name, what), number in tally.items():
-            MESSAGES.labels(channel_name, what).inc(number)
+        tally: Tally = Counter(
+            (one.claim.journey, one.claim.channel, filed_under(one)) for one in done
+        )
+        for (_, channel, what), number in tally.items():
+            MESSAGES.labels(channel, what).inc(number)
         return tally
 
     def _render(self, one: Claim) -> Outgoing:

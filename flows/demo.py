@@ -126,8 +126,8 @@ async def _live_through(segue: Segue) -> None:
             await asyncio.to_thread(segue.engine.advance_due)
             sent = await dispatcher.run()
             if sent:
-                counts = ", ".join(f"{n} {channel} {what}" for (channel, what), n in sent.items())
-                _err.print(f"  {_clock(now)}: {counts}")
+                counts = (f"{n} {channel} {what}" for (_, channel, what), n in sent.items())
+                _err.print(f"  {_clock(now)}: {', '.join(counts)}")
 
 
 def _compare(summary: Summary, sandbox: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
@@ -80,16 +81,16 @@ class Worker:
         started = self._arrived_at or time.monotonic()
         self._arrived_at = None
         reaction = await self._try(asyncio.to_thread(self._reactor.work), Reaction())
-        moved = await self._try(asyncio.to_thread(self.segue.engine.advance_due), 0)
+        moved = await self._try(asyncio.to_thread(self.segue.engine.advance_due), Counter[str]())
         for channel in CHANNELS:
             if channel not in self._sending:
                 self._sending[channel] = asyncio.create_task(dispatcher.run(channel=channel))
         sent = await self._sent(_PATIENCE)
         if moved or sent:
             counts = ", ".join(
-                f"{count} {channel} {what}" for (channel, what), count in sent.items()
+                f"{count} {channel} {what}" for (_, channel, what), count in sent.items()
             )
-            log.info("%d moves; %s", moved, counts or "nothing to send")
+            log.info("%d moves; %s", moved.total(), counts or "nothing to send")
         if reaction.events:
             EVENTS.inc(reaction.events)
             REACTION_SECONDS.observe(time.monotonic() - started)

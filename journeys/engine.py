@@ -167,14 +167,14 @@ class Engine:
                 DECISIONS.labels(channel, decision).inc(number)
             report.add(chunk)
 
-    def advance_due(self) -> int:
-        """Move everybody who is due anywhere, until nobody is; says how many moves that was.
+    def advance_due(self) -> Counter[str]:
+        """Move everybody who is due anywhere, until nobody is; counts the moves by journey.
 
         Those whom other processes hold at this moment are left to them.
         """
-        moved = 0
+        moved: Counter[str] = Counter()
         while due := self.due_steps():
-            before, failed = moved, None
+            before, failed = moved.total(), None
             for version, step in due:
                 try:
                     report = self.advance(version, step)
@@ -183,10 +183,12 @@ class Engine:
                         raise
                     failed = error  # the other steps come first
                 else:
-                    moved += report.outcomes.total() + report.waiting + report.exited
+                    number = report.outcomes.total() + report.waiting + report.exited
+                    if number:
+                        moved[version.journey.name] += number
             if failed is not None:
                 raise failed
-            if moved == before:
+            if moved.total() == before:
                 break
         return moved
 

@@ -150,7 +150,7 @@ def _member(
             if tick == ticks[0]:
                 await asyncio.to_thread(enter)
             while True:
-                busy = await asyncio.to_thread(engine.advance_due)
+                busy = (await asyncio.to_thread(engine.advance_due)).total()
                 for one in order:
                     busy += (await dispatcher.run(journey=one.name)).total()
                 if not busy:

@@ -179,7 +179,7 @@ def test_an_exit_rule_met_and_not_yet_worked(house: House) -> None:
     house.did(ann, "bought")
     house.change(bob, gone=1)
     house.db.now = MONDAY + HOUR
-    assert house.dispatch() == {("email", "sent"): 1}
+    assert house.dispatch() == {("j", "email", "sent"): 1}
     assert [(row.profile_id, row.state, row.reason) for row in house.rows()] == [
         (ann, "cancelled", "exited: exit rule"),
         (bob, "cancelled", "exited: exit rule"),
@@ -199,7 +199,7 @@ def test_stop_on(house: House, evidence: str) -> None:
     house.did(ann, "bought" if evidence == "converted" else f"email_{evidence}")
     house.did(bob, "sms_opened")
     house.db.now = MONDAY + HOUR
-    assert house.dispatch() == {("sms", "sent"): 1}
+    assert house.dispatch() == {("j", "sms", "sent"): 1}
     assert told(house) == [
         ("email", "sent", None),
         ("sms", "cancelled", f"stopped: {evidence}"),
