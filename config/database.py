@@ -119,6 +119,15 @@ def insert_ignoring_conflicts(
         conn.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
 
 
+def put(conn: Connection, table: Table, row: dict[str, Any]) -> None:
+    """Insert a row, or write it over the one of the same primary key."""
+    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
+    key = [column.name for column in table.primary_key]
+    values = {name: value for name, value in row.items() if name not in key}
+    writing = dialect.insert(table).values(row)
+    conn.execute(writing.on_conflict_do_update(index_elements=key, set_=values))
+
+
 # Of a server that is gone without a word we want to know within a minute or so, not in two hours.
 _ALIVE: dict[str, Any] = {
     "connect_timeout": 10,

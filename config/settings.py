@@ -37,7 +37,7 @@ SigningKey = Annotated[SecretStr, AfterValidator(_long)]
 class Settings(BaseSettings):
     """One field, one variable: `database_url` is SEGUE_DATABASE_URL."""
 
-    model_config = SettingsConfigDict(env_prefix="SEGUE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SEGUE_", extra="ignore", populate_by_name=True)
 
     data_dir: Path = Field(
         default=ROOT / ".segue", description="Where the embedded defaults keep their files."
@@ -99,6 +99,19 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     prefect_port: int = Field(default=4200, ge=0, le=65535)
+    prefect_api_url: Url = Field(
+        default="",
+        validation_alias="PREFECT_API_URL",
+        description="Prefect's server, which the worker tells what happens. Empty: nobody is told.",
+    )
+    prefect_api_key: SecretStr = Field(
+        default=SecretStr(""), validation_alias="PREFECT_API_KEY", description="Of Prefect Cloud."
+    )
+    prefect_api_auth_string: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias="PREFECT_API_AUTH_STRING",
+        description="user:password, where a server of your own asks for it.",
+    )
     sandbox_port: int = Field(default=8025, ge=0, le=65535)
     receiver_port: int = Field(default=8080, ge=0, le=65535)
 

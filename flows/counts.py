@@ -7,11 +7,11 @@ from typing import Any, Self
 from sqlalchemy import Select, func, or_, select
 
 from channels.tables import messages
-from config.database import Tx
+from config.database import Tx, put
 from config.times import Instant
 from journeys.engine import StepReport
 from journeys.report import AHEAD, SENT
-from journeys.tables import enrollments, passages
+from journeys.tables import enrollments, passages, steps_shown
 
 
 @dataclass(slots=True)
@@ -42,6 +42,25 @@ class StepCounts:
             if fate not in ("sent", "planned"):
                 reasons[fate] += number
         return reasons
+
+
+def last_shown(tx: Tx, journey: str, step: str | None = None) -> Instant | None:
+    """Until when runs have shown what happened at a step, or at the one shown last."""
+    c = steps_shown.c
+    last = select(func.max(c.until)).where(c.journey == journey)
+    until: Instant | None = tx.conn.scalar(last if step is None else last.where(c.step == step))
+    return until
+
+
+def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
+    """Count a step for a run that began then: with what happened live since the last run.
+
+    A run that goes on at the same time shows what it did itself all the same.
+    """
+    shown = last_shown(tx, journey, step)
+    counts = count_step(tx, journey, step, 0 if shown is None else min(shown, begun))
+    put(tx.conn, steps_shown, {"journey": journey, "step": step, "until": tx.now})
+    return counts
 
 
 def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:

@@ -9,13 +9,13 @@ from prefect.client.schemas.actions import DeploymentScheduleUpdate
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
-from prefect.schedules import Cron
+from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from config.errors import SegueError
 from flows.library import CATALOG, FLOWS
-from flows.names import entrypoint
+from flows.names import HOLDING, entrypoint
 from flows.picture import mermaid
 from journeys.journey import Journey, ScheduleEntry
 
@@ -27,11 +27,14 @@ _AT_ONCE = 4
 
 
 def deployments() -> list[RunnerDeployment]:
-    """One deployment for each journey, with its schedule if its entry is one."""
-    return [_deployment(version.journey) for version in CATALOG.current.values()]
+    """One for each journey, with its schedule if its entry is one; one that holds journeys."""
+    return [
+        *(_of_journey(version.journey) for version in CATALOG.current.values()),
+        _deployment(HOLDING, FLOWS[HOLDING].description or "", [], []),
+    ]
 
 
-def _deployment(journey: Journey) -> RunnerDeployment:
+def _of_journey(journey: Journey) -> RunnerDeployment:
     schedules = []
     if isinstance(journey.entry, ScheduleEntry):
         entry = journey.entry
@@ -43,15 +46,21 @@ def _deployment(journey: Journey) -> RunnerDeployment:
                 slug=_SCHEDULE,
             )
         ]
+    return _deployment(journey.name, _description(journey), [journey.topic], schedules)
+
+
+def _deployment(
+    name: str, description: str, tags: list[str], schedules: list[Schedule]
+) -> RunnerDeployment:
     deployment = RunnerDeployment.from_flow(
-        FLOWS[journey.name],
-        name=journey.name,
+        FLOWS[name],
+        name=name,
         schedules=schedules,
-        description=_description(journey),
-        tags=["segue", journey.topic],
+        description=description,
+        tags=["segue", *tags],
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    deployment.entrypoint = entrypoint(journey.name)
+    deployment.entrypoint = entrypoint(name)
     return deployment
 
 
@@ -79,9 +88,9 @@ async def serve_all() -> None:
 
 
 def deploy(work_pool: str) -> list[str]:
-    """Make or change the deployment of every journey, for the workers of a work pool.
+    """Make or change the deployments, for the workers of a work pool; gives their names.
 
-    Gives the journeys' names. Raises SegueError when the pool or Prefect's server is not there.
+    Raises SegueError when the pool or Prefect's server is not there.
     """
     server = PREFECT_API_URL.value()
     if server is None:

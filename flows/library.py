@@ -1,4 +1,6 @@
-"""Every journey of the library as a Prefect flow: `flows.library.cart_recovery` is an entrypoint.
+"""Every flow that Prefect runs: each journey of the library, and the one that holds journeys.
+
+`flows.library.cart_recovery` is an entrypoint.
 
 Importing this loads the policy and the journeys, and touches no database.
 """
@@ -7,15 +9,20 @@ from typing import Any
 
 from prefect import Flow
 
+from config.errors import SegueError
 from config.policy import load_policy
 from config.settings import load_settings
+from flows.holding_flow import holding_flow
 from flows.journey import journey_flow
-from flows.names import attribute
+from flows.names import HOLDING, attribute
 from journeys.catalog import load_catalog
 
 # Upper case, so that no journey's name can be the same.
 CATALOG = load_catalog(load_policy(load_settings().policy_file))
+if HOLDING in CATALOG.current:
+    raise SegueError(f"a journey can't be called {HOLDING!r}, as a deployment of ours is")
 FLOWS: dict[str, Flow[Any, Any]] = {
-    name: journey_flow(version, CATALOG) for name, version in CATALOG.current.items()
+    **{name: journey_flow(version, CATALOG) for name, version in CATALOG.current.items()},
+    HOLDING: holding_flow(CATALOG),
 }
 globals().update({attribute(name): found for name, found in FLOWS.items()})

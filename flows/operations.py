@@ -10,10 +10,9 @@ from rich.table import Table
 
 from channels.claiming import settle_lost
 from channels.resolving import Verdict, resolve, unknown_messages
-from config.database import Tx
 from config.times import format_duration, format_instant
+from flows.holding import hold
 from flows.output import AsJson, opened, print_json
-from journeys.control import pause, resume, stop
 from journeys.doctor import examine
 from journeys.migration import Passenger, migrate_people, plan_migration
 
@@ -26,29 +25,19 @@ Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, only show 
 @commands.command(name="pause")
 def pause_command(context: typer.Context, journey: str) -> None:
     """Hold a journey: nothing of it is moved or sent until it is resumed."""
-    _hold(context, journey, pause, "paused")
+    _out.print(hold(opened(context), journey, "pause"), soft_wrap=True)
 
 
 @commands.command(name="resume")
 def resume_command(context: typer.Context, journey: str) -> None:
     """Let a paused or stopped journey run again; what is planned is looked at again first."""
-    _hold(context, journey, resume, "running")
+    _out.print(hold(opened(context), journey, "resume"), soft_wrap=True)
 
 
 @commands.command(name="stop")
 def stop_command(context: typer.Context, journey: str) -> None:
     """End everybody's way through a journey, cancel what is planned, let nobody in."""
-    _hold(context, journey, stop, "stopped")
-
-
-def _hold(
-    context: typer.Context, journey: str, act: Callable[[Tx, str], object], state: str
-) -> None:
-    segue = opened(context)
-    segue.catalog.journey(journey)
-    with segue.db.transaction() as tx:
-        act(tx, journey)
-    _out.print(f"{journey} is {state}")
+    _out.print(hold(opened(context), journey, "stop"), soft_wrap=True)
 
 
 @commands.command()

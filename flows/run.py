@@ -10,10 +10,10 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.states import Completed
 
 from channels.dispatch import Dispatcher
-from config.times import Instant
+from config.times import Instant, format_instant
 from flows.app import Segue
 from flows.artifacts import artifact_key, leave_outcomes, leave_picture
-from flows.counts import JourneyCounts, StepCounts, count_journey, count_step, under_way
+from flows.counts import JourneyCounts, StepCounts, count_journey, last_shown, show_step, under_way
 from flows.words import run_words, step_words
 from journeys.control import held
 from journeys.journey import Journey, SegmentEntry
@@ -46,21 +46,22 @@ class Run:
         self._audience = audience
         self._people = people
         self._launch_id = launch_id
-        self._since: Instant = 0
+        self._begun: Instant = 0
 
     async def enter(self) -> State[Any]:
         """Enter the audience, as one launch: begun again, it enters nobody twice."""
-        self._since = await asyncio.to_thread(self._now)
+        shown = await asyncio.to_thread(self._begin)
         await asyncio.to_thread(self._catch_up)
         if self._audience is None:
-            return Completed(name="Nobody new", message="Only those who are due are moved on")
+            message = f"Only those who are due are moved on; {shown}"
+            return Completed(name="Nobody new", message=message)
         entered, size = await self._launch(self._audience)
         message = f"{entered:,} of the {size:,} people in {self._audience} entered"
         if self._people is not None:
             message += f", {self._people:,} at most"
         elif entered < size:
             message += "; the others are in the journey already, or were not long ago"
-        return Completed(name=f"{entered:,} entered", message=message)
+        return Completed(name=f"{entered:,} entered", message=f"{message}; {shown}")
 
     def _catch_up(self) -> None:
         """What no other task stands for: whoever came into the segment of the journey's own entry
@@ -105,7 +106,7 @@ class Run:
                 break
         if sends:
             await self._wait_for_others()
-        state, message = step_words(await asyncio.to_thread(self._count, name))
+        state, message = step_words(await asyncio.to_thread(self._show, name))
         return Completed(name=state, message=message)
 
     def _advance(self, name: str) -> None:
@@ -134,13 +135,17 @@ class Run:
 
     # The rows -----------------------------------------------------------------------------------
 
-    def _now(self) -> Instant:
+    def _begin(self) -> str:
+        """Take the time; says what the steps will show."""
         with self._segue.db.transaction(write=False) as tx:
-            return tx.now
+            self._begun = tx.now
+            shown = last_shown(tx, self.journey.name)
+        since = "ever" if shown is None else f"since the last run, at {format_instant(shown)}"
+        return f"the steps show what happened {since}"
 
-    def _count(self, step: str) -> StepCounts:
-        with self._segue.db.transaction(write=False) as tx:
-            return count_step(tx, self.journey.name, step, self._since)
+    def _show(self, step: str) -> StepCounts:
+        with self._segue.db.transaction() as tx:
+            return show_step(tx, self.journey.name, step, self._begun)
 
     def _under_way(self) -> bool:
         with self._segue.db.transaction(write=False) as tx:

@@ -24,6 +24,7 @@ import httpx
 from config.errors import SegueError
 from config.settings import Settings
 from config.times import format_instant
+from flows.names import HOLDING
 from flows.prefect_api import PrefectAPI
 
 # From the word "stop" on, in seconds: what talks to the server has this long, and everything this.
@@ -116,10 +117,10 @@ class Stack:
         self._clients.append(self._start("the worker", "flows.cli", "work"))
 
     def start_runner(self, journeys: Iterable[str]) -> None:
-        """What runs the journeys that are started in Prefect; returns when all are deployed."""
+        """What runs what is started in Prefect; returns when all is deployed."""
         self._clients.append(self._start("the runner", "flows.deployments"))
-        for journey in journeys:
-            self.wait_until(partial(self.prefect.is_served, journey), f"deploying {journey}")
+        for name in (*journeys, HOLDING):
+            self.wait_until(partial(self.prefect.is_served, name), f"deploying {name}")
 
     def _start(self, name: str, module: str, *arguments: str) -> _Child:
         log = self._logs / f"{name.removeprefix('the ').replace(' ', '-').lower()}.log"

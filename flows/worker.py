@@ -23,6 +23,7 @@ from config.policy import CHANNELS, Channel
 from config.trouble import of_the_database, told
 from flows.app import Segue
 from flows.receiver.app import create_app
+from flows.telling import Teller
 from journeys.doctor import examine
 from journeys.reactions import Reaction, Reactor
 
@@ -49,6 +50,7 @@ class Worker:
     def __init__(self, segue: Segue) -> None:
         self.segue = segue
         self._reactor = Reactor(segue.db, segue.catalog)
+        self._teller = Teller(segue.db, segue.settings)
         self._sending: dict[Channel, asyncio.Task[Tally]] = {}
         self._arrived = asyncio.Event()
         self._arrived_at: float | None = None
@@ -61,6 +63,7 @@ class Worker:
         """
         async with self._receiving(stop), self.segue.dispatcher() as dispatcher:
             housekeeping = asyncio.create_task(self._keep_house(stop))
+            telling = asyncio.create_task(self._teller.run(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
                 self._arrived.clear()
@@ -70,7 +73,7 @@ class Worker:
                     await _first(stop, within=_AFTER_TROUBLE)
                 elif not busy:
                     await _first(stop, self._arrived, within=_IDLE)
-            await asyncio.gather(housekeeping, stopping)
+            await asyncio.gather(housekeeping, stopping, telling)
             await self._sent(patience=None)
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
@@ -86,6 +89,7 @@ class Worker:
             if channel not in self._sending:
                 self._sending[channel] = asyncio.create_task(dispatcher.run(channel=channel))
         sent = await self._sent(_PATIENCE)
+        self._teller.note(reaction, moved, sent)
         if moved or sent:
             counts = ", ".join(
                 f"{count} {channel} {what}" for (_, channel, what), count in sent.items()

@@ -5,10 +5,9 @@ resume everything planned is looked at again before it goes, as at every hand-ov
 """
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from channels.tables import messages
-from config.database import Tx
+from config.database import Tx, put
 from journeys.tables import enrollments, journey_controls
 
 PAUSED = "paused"
@@ -60,7 +59,5 @@ def held(tx: Tx) -> dict[str, str]:
 
 def _hold(tx: Tx, journey: str, state: str) -> None:
     """Two people may hold it at the same moment: the later word counts."""
-    insert = sqlite.insert if tx.conn.dialect.name == "sqlite" else postgresql.insert
-    said = {"state": state, "changed_at": tx.now}
-    holding = insert(journey_controls).values(journey=journey, **said)
-    tx.conn.execute(holding.on_conflict_do_update(index_elements=["journey"], set_=said))
+    row = {"journey": journey, "state": state, "changed_at": tx.now}
+    put(tx.conn, journey_controls, row)

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, not_, select, update
 
 from config.database import Database, Tx
+from config.policy import CHANNELS
 from config.trouble import of_the_database, told
 from journeys.catalog import Catalog
 from journeys.engine import EXITED, end, exit_rule, goal_reached
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 # Events worked in one transaction.
 BATCH = 500
 
+# Events that are about a message begin with its channel: email_opened, sms_clicked ...
+_BY_CHANNEL = tuple(f"{channel}_" for channel in CHANNELS)
+
 ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the event's name
 
 
@@ -41,6 +45,8 @@ class Reaction:
     exited: Counter[str] = field(default_factory=Counter)
     woken: Counter[str] = field(default_factory=Counter)
     converted: Counter[str] = field(default_factory=Counter)
+    # what providers said of a journey's messages: (journey, "email_opened" ...)
+    heard: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 class EventsFailed(Exception):
@@ -107,7 +113,12 @@ def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -
     Raises EventsFailed.
     """
     found = (
-        select(events.c.id, events.c.profile_id, events.c.name)
+        select(
+            events.c.id,
+            events.c.profile_id,
+            events.c.name,
+            events.c.properties["journey"].as_string().label("journey"),
+        )
         .where(events.c.worked_at.is_(None), *_not_among(tx, without))
         .order_by(events.c.id)
         .limit(limit)
@@ -133,6 +144,8 @@ def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
     by_name: ByName = defaultdict(list)
     for row in batch:
         by_name[row.name].append((row.id, row.profile_id))
+        if row.name.startswith(_BY_CHANNEL) and row.journey in catalog.current:
+            reaction.heard[row.journey, row.name] += 1
     people = {row.profile_id for row in batch}
     _lock(tx, people)
     _enter(tx, catalog, by_name, reaction)

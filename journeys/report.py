@@ -3,15 +3,28 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from channels.tables import messages
 from config.database import Tx
+from config.times import Instant
 from journeys.tables import enrollments
 
 # What counts as sent: the provider took it, or may have.
 SENT = ("sent", "delivered", "unknown")
 AHEAD = ("planned", "sending")
+
+
+def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:
+    """Of the e-mails that a journey handed over from `since` on: how many failed, and all."""
+    c = messages.c
+    handed_over = (
+        select(func.count(case((c.state == "failed", 1))), func.count())
+        .where(c.journey == journey, c.channel == "email", c.send_at >= since)
+        .where(c.state.in_((*SENT, "failed")))
+    )
+    failed, number = tx.conn.execute(handed_over).one()
+    return failed, number
 
 
 @dataclass(slots=True)

@@ -136,9 +136,20 @@ class Passage(SQLModel, table=True):
     at: Instant = Field(sa_type=BigInteger)
 
 
+class StepShown(SQLModel, table=True):
+    """Until when a run in Prefect has shown what happened at a step; the next shows what since."""
+
+    __tablename__: ClassVar[str] = "step_shown"
+
+    journey: str = Field(primary_key=True)
+    step: str = Field(primary_key=True)
+    until: Instant = Field(sa_type=BigInteger)
+
+
 journey_versions = table_of(JourneyVersion)
 journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
 signed_calls = table_of(SignedCall)
 enrollments = table_of(Enrollment)
 passages = table_of(Passage)
+steps_shown = table_of(StepShown)

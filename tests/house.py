@@ -78,8 +78,8 @@ class Providers:
         self._answers: dict[Channel, deque[Answer]] = defaultdict(deque)
         # called at every request, before it is answered
         self.meanwhile: Callable[[], None] = lambda: None
-        # who else answers, by host: for Call steps
-        self.hosts: dict[str, Callable[[httpx.Request], httpx.Response]] = {}
+        # who else answers, by host, at once or as a coroutine: Call steps, Prefect's server
+        self.hosts: dict[str, Callable[[httpx.Request], Any]] = {}
 
     def answer(self, channel: Channel, *answers: Answer) -> None:
         """The next requests on this channel are answered so."""

@@ -447,7 +447,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
         enter_people(tx, version, people, None)
     house.segue.engine.advance_due()
     house.dispatching(once)
-    assert counts == [{("email", "sent"): 1, ("email", "to be tried again"): 2}]
+    assert counts == [{("j", "email", "sent"): 1, ("j", "email", "to be tried again"): 2}]
     assert [(row.state, row.attempts) for row in house.rows()] == [
         ("sent", 1), ("planned", 0), ("planned", 0),
     ]  # fmt: skip

@@ -35,6 +35,10 @@ def run(house: House, version: Journey) -> dict[str, State[Any]]:
     return states
 
 
+def words(state: State[Any]) -> str:
+    return state.message or ""
+
+
 def letters(*steps: Any) -> Journey:
     return journey("letters", entry=OnLaunch(again="always"), topic="promotions", steps=steps)
 
@@ -54,7 +58,7 @@ def test_people_on_an_older_version_are_moved_too(house: House) -> None:
     house.open(newer)
     states = run(house, newer)
     assert states["enter"].name == "Nobody new"
-    assert states["hello"].name == "Nobody due"
+    assert states["hello"].name == "1 sent", "before this first run"
     assert states["mark"].name == "1 moved on", "the step of that name in the older version"
     assert house.passed(ann) == [("hello", "next"), ("gone", "next"), ("mark", "next")]
 
@@ -71,6 +75,30 @@ def test_a_send_step_sends_and_says_what(house: House) -> None:
     assert states["hello"].name == "1 sent"
     assert states["hello"].message == "1 sent (1 e-mail); 1 not sent (1 no consent); 2 moved on"
     assert states["mark"].name == "2 moved on"
+
+
+def test_a_run_shows_what_happened_live_since_the_last_one(house: House) -> None:
+    version = letters(HELLO, MARK)
+    house.open(version)
+    house.customer("ann")
+    house.launch("letters")  # nobody runs the flow
+    house.later("1h")
+    states = run(house, version)
+    assert words(states["enter"]).endswith("the steps show what happened ever")
+    assert states["hello"].name == "1 sent"
+
+    house.later("1h")
+    house.customer("bob")
+    house.launch("letters")  # both, for people may enter again
+    house.later("1h")
+    states = run(house, version)
+    since = "the steps show what happened since the last run, at 2026-03-02T11:00:00Z"
+    assert words(states["enter"]).endswith(since)
+    assert states["hello"].name == "2 sent"
+    assert states["mark"].message == "2 moved on"
+
+    house.later("1h")
+    assert run(house, version)["hello"].name == "Nobody due"
 
 
 def test_whoever_came_into_the_segment_of_the_entry_enters_at_every_run(house: House) -> None:

@@ -1,0 +1,264 @@
+"""Prefect is told of what happens live: seldom, afterwards, and never waited for."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import respx
+from sqlalchemy import insert
+
+from channels.dispatch import Tally
+from channels.tables import messages
+from config.database import Database
+from config.settings import Settings
+from config.times import DAY
+from flows.telling import EVENT, Teller
+from flows.worker import Worker
+from journeys.journey import OnEvent, journey
+from journeys.reactions import Reaction
+from journeys.steps import Email, Send
+from tests.house import MONDAY, House
+
+API = "http://prefect.example/api"
+NOTHING = Reaction()
+
+
+@pytest.fixture
+def prefect(monkeypatch: pytest.MonkeyPatch) -> Iterator[respx.Router]:
+    """A Prefect server on which every journey is deployed."""
+    monkeypatch.setattr("flows.telling._EVERY", 0.01)
+    with respx.mock(base_url=API, assert_all_called=False) as router:
+        router.get(path__regex=r".*/deployments/name/(?P<name>[^/]+)/.*", name="deployment").mock(
+            side_effect=lambda request, name: httpx.Response(200, json={"id": f"id-of-{name}"})
+        )
+        router.post("/events", name="events").respond(204)
+        yield router
+
+
+@pytest.fixture
+def teller(sqlite_url: str) -> Teller:
+    return Teller(Database(sqlite_url, now=MONDAY), Settings(prefect_api_url=API))
+
+
+def telling(teller: Teller, scenario: Callable[[], Awaitable[None]]) -> None:
+    """Something happens while the teller runs."""
+
+    async def both() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(teller.run(stop))
+        await scenario()
+        stop.set()
+        async with asyncio.timeout(60):
+            await running
+
+    asyncio.run(both())
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
+def told(prefect: respx.Router) -> list[dict[str, Any]]:
+    return [event for call in prefect["events"].calls for event in orjson.loads(call[0].content)]
+
+
+def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller: Teller) -> None:
+    async def scenario() -> None:
+        reaction = Reaction(entered=Counter(cart=2), exited=Counter(cart=1))
+        reaction.heard["cart", "email_opened"] = 3
+        for _ in range(2):
+            teller.note(reaction, {"cart": 4}, Tally({("cart", "push", "sent"): 5}))
+        teller.note(NOTHING, {"welcome": 1}, Tally())
+        await until(lambda: prefect["events"].called)
+
+    telling(teller, scenario)
+    cart, welcome = told(prefect)
+    assert (cart["event"], cart["occurred"]) == (EVENT, "2026-03-02T10:00:00Z")
+    assert cart["resource"] == {
+        "prefect.resource.id": "prefect.deployment.id-of-cart",
+        "prefect.resource.name": "cart",
+    }
+    assert cart["payload"] == {
+        "journey": "cart",
+        "entered": 4,
+        "moved": 8,
+        "left": 2,
+        "converted": 0,
+        "messages": {"push": {"sent": 10}},
+        "heard": {"email_opened": 6},
+        "bounced_percent": None,
+        "see": "http://prefect.example/v2/deployments/deployment/id-of-cart",
+        "ask": "segue report cart",
+    }
+    assert welcome["payload"]["moved"] == 1
+    assert cart["id"] != welcome["id"]
+
+
+def test_at_most_one_event_a_journey_a_second(
+    prefect: respx.Router, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.telling._EVERY", 3600.0)
+
+    async def scenario() -> None:
+        for _ in range(5):
+            teller.note(NOTHING, {"cart": 1}, Tally())
+            await until(lambda: prefect["events"].called)
+
+    telling(teller, scenario)
+    assert [event["payload"]["moved"] for event in told(prefect)] == [1, 4], "the last at the end"
+
+
+def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Teller) -> None:
+    async def scenario() -> None:
+        teller.note(NOTHING, {}, Tally())
+        await asyncio.sleep(0.1)
+
+    telling(teller, scenario)
+    assert not prefect.calls
+
+
+def test_what_prefect_did_not_hear_it_learns_later(
+    prefect: respx.Router, teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = httpx.ConnectError("refused")
+    prefect["events"].side_effect = [gone, httpx.Response(503), httpx.Response(204)]
+
+    async def scenario() -> None:
+        teller.note(NOTHING, {"cart": 1}, Tally())
+        await until(lambda: prefect["events"].called)
+        teller.note(NOTHING, {"cart": 10}, Tally())
+        await until(lambda: prefect["events"].call_count == 3)
+
+    with caplog.at_level(logging.INFO, "flows.telling"):
+        telling(teller, scenario)
+    assert told(prefect)[-1]["payload"]["moved"] == 11
+    assert len({event["id"] for event in told(prefect)}) == 3, "none of them was taken"
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "Prefect can't be told, to be tried again",
+        "Prefect is told again",
+    ]
+
+
+def test_a_journey_without_a_deployment_is_nobodys_business(
+    prefect: respx.Router, teller: Teller
+) -> None:
+    prefect["deployment"].side_effect = lambda request, name: httpx.Response(404)
+
+    async def scenario() -> None:
+        teller.note(NOTHING, {"cart": 1}, Tally())
+        await until(lambda: prefect["deployment"].called)
+
+    telling(teller, scenario)
+    assert told(prefect) == []
+
+
+def test_without_an_address_nobody_is_told(prefect: respx.Router, sqlite_url: str) -> None:
+    teller = Teller(Database(sqlite_url), Settings(prefect_api_url=""))
+    teller.note(NOTHING, {"cart": 1}, Tally())
+    asyncio.run(teller.run(asyncio.Event()))  # it does not wait for the end
+    assert not prefect.calls
+
+
+def test_the_key_and_the_password_are_sent(prefect: respx.Router, sqlite_url: str) -> None:
+    for given, header in (
+        ({"prefect_api_key": "pnu_1"}, "Bearer pnu_1"),
+        ({"prefect_api_auth_string": "ann:secret"}, "Basic YW5uOnNlY3JldA=="),
+    ):
+        teller = Teller(Database(sqlite_url), Settings(prefect_api_url=API, **given))  # type: ignore[arg-type]
+
+        async def scenario(teller: Teller = teller) -> None:
+            calls = prefect["events"].call_count
+            teller.note(NOTHING, {"cart": 1}, Tally())
+            await until(lambda: prefect["events"].call_count > calls)
+
+        telling(teller, scenario)
+        assert prefect["events"].calls.last.request.headers["Authorization"] == header
+
+
+@pytest.mark.parametrize(
+    ("bounced", "others", "share", "label"),
+    [
+        (6, 94, 6.0, "over 5 %"),
+        (5, 95, 5.0, "over 2 %"),
+        (1, 99, 1.0, None),
+        (20, 20, None, None),  # too few to say
+    ],
+)
+def test_the_share_of_bounces_is_a_label(
+    db: Database,
+    prefect: respx.Router,
+    bounced: int,
+    others: int,
+    share: float | None,
+    label: str | None,
+) -> None:
+    db.now = MONDAY
+    house = House(db)
+    house.open(journey("cart", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("x"))]))
+    with db.transaction() as tx:
+        states = ["failed"] * bounced + ["sent", "delivered"] * (others // 2) + ["sent"]
+        states = states[: bounced + others]
+        rows = [_message(number, state, MONDAY - 60) for number, state in enumerate(states)]
+        rows += [_message(1000 + number, "failed", MONDAY - 2 * DAY) for number in range(100)]
+        tx.conn.execute(insert(messages), rows)
+    teller = Teller(db, Settings(prefect_api_url=API))
+
+    async def scenario() -> None:
+        reaction = Reaction()
+        reaction.heard["cart", "email_bounced"] = 1
+        teller.note(reaction, {}, Tally())
+        await until(lambda: prefect["events"].called)
+
+    telling(teller, scenario)
+    [event] = told(prefect)
+    assert event["payload"]["bounced_percent"] == share
+    assert event["resource"].get("segue.bounced") == label
+
+
+def _message(number: int, state: str, send_at: int) -> dict[str, Any]:
+    return {
+        **{"profile_id": number, "enrollment_id": number, "journey": "cart", "version": "1"},
+        **{"step": "s", "member": "email", "channel": "email", "kind": "marketing"},
+        **{"topic": "news", "priority": 50, "mode": "any", "after": 0, "on_cap": "skip"},
+        **{"wanted_at": send_at, "deadline": send_at, "send_at": send_at, "state": state},
+        **{"decision": {}, "attempts": 1},
+    }
+
+
+def test_messages_go_on_while_prefect_is_gone_or_hangs(db: Database) -> None:
+    house = House(db)
+    steps = [Send("s", Email("hello"))]
+    cart = journey("cart", entry=OnEvent("came"), topic="news", steps=steps)
+    house.open(cart, receiver_port=0, prefect_api_url=API)
+    hung = asyncio.Event()
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        hung.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def scenario() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(house.segue).run(stop))
+        for number in range(3):
+            house.did(house.customer(), "came")
+            await until(lambda number=number: states(house) == ["sent"] * (number + 1))  # type: ignore[misc]
+            await hung.wait()
+        stop.set()
+        async with asyncio.timeout(60):
+            await working
+
+    house.providers.hosts["prefect.example"] = hang
+    with house.providers.listening():
+        asyncio.run(scenario())
+
+
+def states(house: House) -> list[str]:
+    return [row.state for row in house.rows()]
