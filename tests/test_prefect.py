@@ -3,6 +3,8 @@
 One server, with the sandbox and the runner, for all of these tests.
 """
 
+import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -13,18 +15,22 @@ from typing import Any
 import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
+from channels.dispatch import Tally
 from channels.tables import messages
+from config.database import Database
 from config.errors import SegueError
-from config.settings import Settings
+from config.settings import ROOT, Settings
 from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.deployments import deploy
-from flows.names import deployment_name
+from flows.names import HOLDING, deployment_name
 from flows.stack import Stack, environment, free_ports
-from journeys.control import pause, resume
+from flows.telling import EVENT, Teller
+from journeys.control import held, pause, resume
 from journeys.graph import parents
+from journeys.reactions import Reaction
 from journeys.report import Summary, summarise
 from journeys.tables import enrollments, launches
 from profiles.sample_shop import load_sample_shop
@@ -269,6 +275,78 @@ def test_a_held_journey_says_so(segue: Segue, stack: Stack) -> None:
         resume(tx, "cart-recovery")
         standing = summarise(tx, "cart-recovery", run_id)
     assert standing.active == 3
+
+
+def test_a_form_pauses_and_resumes(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+    form = api.get(f"/deployments/name/{deployment_name(HOLDING)}").json()
+    fields = form["parameter_openapi_schema"]["properties"]
+    assert fields["journey"]["enum"] == list(segue.catalog.current)
+    assert fields["action"]["enum"] == ["pause", "resume", "stop"]
+    assert all(field["description"] for field in fields.values())
+
+    for action, state in (("pause", {"welcome": "paused"}), ("resume", {})):
+        _, ended = run(stack, HOLDING, journey="welcome", action=action)
+        assert ended["type"] == "COMPLETED", ended["message"]
+        assert ended["message"].startswith("welcome is ")
+        with segue.db.transaction(write=False) as tx:
+            assert held(tx) == state
+    with pytest.raises(SegueError, match="'wellcome' is not one of"):
+        stack.prefect.start(HOLDING, {"journey": "wellcome", "action": "pause"})
+
+
+def test_what_happens_live_is_told_and_can_be_acted_on(
+    segue: Segue, stack: Stack, api: httpx.Client
+) -> None:
+    """The automation of docs/prefect.md: bounces over 5 % pause the journey."""
+    page = (ROOT / "docs" / "prefect.md").read_text(encoding="utf-8")
+    [script] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    subprocess.run(
+        [sys.executable, "-c", script], env=environment(stack.settings), timeout=120, check=True
+    )
+    live = Database(segue.settings.database)  # Prefect's clock is the real one
+    with live.transaction() as tx:
+        ours = messages.c.journey == "win-back", messages.c.channel == "email"
+        row = tx.conn.execute(select(messages).where(*ours).limit(1)).one()
+        copies = [
+            row._asdict()
+            | {"id": 10_000 + number, "enrollment_id": -number, "state": "failed"}
+            | {"send_at": tx.now}
+            for number in range(60)
+        ]
+        tx.conn.execute(insert(messages), copies)
+
+    async def tell() -> None:
+        url = f"{stack.settings.prefect_url}/api"
+        teller = Teller(live, segue.settings.model_copy(update={"prefect_api_url": url}))
+        bounced = Reaction()
+        bounced.heard["win-back", "email_bounced"] = 60
+        teller.note(bounced, {"win-back": 7}, Tally({("win-back", "email", "sent"): 2}))
+        stop = asyncio.Event()
+        telling = asyncio.create_task(teller.run(stop))
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(told):
+                await asyncio.sleep(0.1)
+        stop.set()
+        await telling
+
+    def told() -> list[Row]:
+        wanted = {"filter": {"event": {"name": [EVENT]}}}
+        found: list[Row] = api.post("/events/filter", json=wanted).json()["events"]
+        return found
+
+    def paused() -> bool:
+        with segue.db.transaction(write=False) as tx:
+            return held(tx) == {"win-back": "paused"}
+
+    asyncio.run(tell())
+    [event] = told()
+    deployment = api.get(f"/deployments/name/{deployment_name('win-back')}").json()["id"]
+    assert event["resource"]["prefect.resource.id"] == f"prefect.deployment.{deployment}"
+    assert event["payload"]["messages"] == {"email": {"sent": 2}}
+    stack.wait_until(paused, "the automation")
+    live.close()
+    with segue.db.transaction() as tx:
+        resume(tx, "win-back")
 
 
 def test_deploying_wants_a_server(stack: Stack) -> None:
