@@ -117,7 +117,7 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
 def describe(decision: Decision, recipient: Recipient) -> dict[str, Any]:
     """A decision as JSON, as answers show it and message rows keep it."""
     names = recipient.zones.names
-    described = {
+    described: dict[str, Any] = {
         "outcome": "not_sent" if decision.reason else "send",
         "send_at": None if decision.send_at is None else format_instant(decision.send_at),
         "reason": decision.reason,
@@ -125,6 +125,8 @@ def describe(decision: Decision, recipient: Recipient) -> dict[str, Any]:
         "timezone": names[0] if len(names) == 1 else list(names),
         "timezone_source": recipient.zones.source,
     }
+    if recipient.zones.chosen:
+        described["timezone_chosen"] = True
     if recipient.zones.invalid:
         described["invalid_timezone"] = recipient.zones.invalid
     return described

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from sqlalchemy import ColumnElement, Row, and_, case, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, case, func, select, tuple_, update
 
 from channels.caps import Counted
 from channels.decide import Planner, Wanted
@@ -23,7 +23,7 @@ from config.policy import Channel
 from config.times import MINUTE, Instant, Seconds
 from config.trouble import of_the_database
 from profiles.bulk import among, lock_profiles
-from profiles.tables import ADDRESS_KIND, identifiers, profiles
+from profiles.tables import ADDRESS_KIND, identifiers, preferences, profiles
 
 # A claim not used by then is void and is given back, not sent late.
 CLAIM_LASTS: Seconds = MINUTE
@@ -278,8 +278,16 @@ def _with_content(
         }
         for found in tx.conn.execute(
             select(
-                profiles.c.id, profiles.c.attributes, profiles.c.country, profiles.c.language
-            ).where(among(tx, profiles.c.id, people))
+                profiles.c.id,
+                profiles.c.attributes,
+                profiles.c.country,
+                # the one that they chose comes first
+                func.coalesce(preferences.c.language, profiles.c.language).label("language"),
+            )
+            .join_from(
+                profiles, preferences, preferences.c.profile_id == profiles.c.id, isouter=True
+            )
+            .where(among(tx, profiles.c.id, people))
         )
     }
     return [

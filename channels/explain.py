@@ -1,5 +1,6 @@
 """A message's decision in plain words: why it waits, why it did not go."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row, or_, select
@@ -23,6 +24,14 @@ _REASON = {
     "group_incomplete": "Another message of its group could not go, and they go together or not.",
     "not_chosen": "An earlier channel of its group was chosen.",
     "missing_data": "The text needs something that the customer's record lacks: {detail}.",
+}
+# Refused because of when it was, in the customer's own time.
+_BY_THE_CLOCK = ("capped", "window_closed", "no_common_time")
+_SOURCE = {
+    "profile": "the customer's record",
+    "country": "the customer's country",
+    "phone": "the country of the phone number",
+    "brand": "the brand's own, as no other is known",
 }
 _STATE = {
     "planned": "It waits for its time.",
@@ -74,19 +83,22 @@ def history_of(tx: Tx, person: str) -> list[dict[str, Any]]:
 def explanation(row: Row[Any]) -> str:
     """What to say of one row of the message table; empty when it simply went."""
     decision = row.decision
-    sentences = [_what(row)]
+    moved = _delay(row)
+    sentences = [_what(row, moved)]
     if decision.get("rule"):
         sentences.append(f"Rule: {decision['rule']}.")
     if decision.get("gave_way_to"):
         sentences.append(f"It gave way to {decision['gave_way_to']}.")
     if decision.get("took_place_of"):
         sentences.append(f"It took the place of {', '.join(decision['took_place_of'])}.")
+    if moved or row.reason in _BY_THE_CLOCK:
+        sentences.append(_whose_time(decision))
     if decision.get("invalid_timezone"):
         sentences.append(f"The time zone on record, {decision['invalid_timezone']}, is none.")
     return " ".join(filter(None, sentences))
 
 
-def _what(row: Row[Any]) -> str:
+def _what(row: Row[Any], moved: str) -> str:
     code, _, detail = (row.reason or "").partition(": ")
     if code in _REASON:
         return _REASON[code].format(
@@ -95,10 +107,22 @@ def _what(row: Row[Any]) -> str:
             topic=row.topic,
             detail=detail,
         )
-    told = [_STATE.get(row.state, ""), _delay(row)]
+    told = [_STATE.get(row.state, ""), moved]
     if row.reason:
         told.append(f"Reason: {row.reason.rstrip('.')}.")
     return " ".join(filter(None, told))
+
+
+def _whose_time(decision: Mapping[str, Any]) -> str:
+    """By which clock, and where that came from."""
+    zones = decision["timezone"]
+    if isinstance(zones, str):
+        clock = zones
+    else:
+        clock = " and ".join(zones) if len(zones) < 4 else f"all {len(zones)} at once"
+    if decision.get("timezone_chosen"):
+        return f"Time zone: {clock}, which the customer chose."
+    return f"Time zone: {clock} ({_SOURCE[decision['timezone_source']]})."
 
 
 def _delay(row: Row[Any]) -> str:

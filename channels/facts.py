@@ -7,7 +7,13 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from channels.caps import Counted, reach
-from channels.recipient import NO_PREFERENCES, Recipient, preferences_of, zones_for
+from channels.recipient import (
+    NO_PREFERENCES,
+    Preferences,
+    Recipient,
+    preferences_of,
+    zones_for,
+)
 from channels.tables import COUNTING_STATES, messages
 from config.database import Tx
 from config.policy import CHANNELS, Policy
@@ -64,22 +70,30 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
         ).where(among(tx, consents.c.profile_id, ids))
     ):
         said[profile_id][channel, topic] = granted
-    own = {
-        profile_id: preferences_of(per_week, opens, closes)
-        for profile_id, per_week, opens, closes in tx.conn.execute(
-            select(
-                preferences.c.profile_id,
-                preferences.c.per_week,
-                preferences.c.opens,
-                preferences.c.closes,
-            ).where(among(tx, preferences.c.profile_id, ids))
-        )
-    }
+    own: dict[int, Preferences] = {}
+    own_zone: dict[int, str | None] = {}
+    for profile_id, per_week, opens, closes, timezone in tx.conn.execute(
+        select(
+            preferences.c.profile_id,
+            preferences.c.per_week,
+            preferences.c.opens,
+            preferences.c.closes,
+            preferences.c.timezone,
+        ).where(among(tx, preferences.c.profile_id, ids))
+    ):
+        own[profile_id] = preferences_of(per_week, opens, closes)
+        own_zone[profile_id] = timezone
     holdout = policy.holdout_percent / 100
     nothing: set[str] = set()
     return {
         profile_id: Recipient(
-            zones_for(timezone, country, phone_country.get(profile_id), policy.timezone),
+            zones_for(
+                timezone,
+                country,
+                phone_country.get(profile_id),
+                policy.timezone,
+                chosen=own_zone.get(profile_id),
+            ),
             addresses.get(profile_id, nothing),
             addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
             said.get(profile_id, {}),

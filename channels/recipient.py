@@ -21,21 +21,30 @@ class Zones(NamedTuple):
     names: tuple[str, ...]
     source: TimezoneSource
     invalid: str | None = None  # a zone name on the profile that does not exist
+    chosen: bool = False  # by the person themselves, on their own page
 
 
 @lru_cache(maxsize=65536)
 def zones_for(
-    timezone: str | None, country: str | None, phone_country: str | None, brand: str
+    timezone: str | None,
+    country: str | None,
+    phone_country: str | None,
+    brand: str,
+    *,
+    chosen: str | None = None,
 ) -> Zones:
     """The profile's own zone, else its country's, else its phone's country's, else the brand's.
 
     Parameters
     ----------
     country, phone_country: ISO 3166 alpha-2.
+    chosen: the zone that the person chose; it is the profile's own, whatever others say of them.
     """
+    if chosen in zone_names():
+        return Zones((chosen,), "profile", chosen=True)
+    invalid = chosen or timezone or None
     if timezone in zone_names():
-        return Zones((timezone,), "profile")
-    invalid = timezone or None
+        return Zones((timezone,), "profile", chosen)
     if country and (names := zones_of_country(country)):
         return Zones(names, "country", invalid)
     if phone_country and (names := zones_of_country(phone_country)):

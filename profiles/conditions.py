@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
     and_,
     case,
     false,
@@ -34,7 +35,14 @@ from sqlalchemy.types import Numeric, Text
 
 from config.policy import Channel
 from config.times import Duration, Instant
-from profiles.tables import ADDRESS_KIND, consents, events, identifiers, profiles
+from profiles.tables import (
+    ADDRESS_KIND,
+    consents,
+    events,
+    identifiers,
+    preferences,
+    profiles,
+)
 
 Operator = Literal["==", "!=", ">", ">=", "<", "<=", "in", "exists"]
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -47,6 +55,8 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
 Scalar = bool | int | float | str
 # Columns of the profile itself; every other name is one of its attributes.
 _PROFILE_COLUMNS = ("country", "timezone", "language")
+# What people may choose on their own page: their choice comes before what others say of them.
+_CHOSEN_COLUMNS = ("timezone", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +129,24 @@ class Test(_Condition):
         """For traits: correlated to the profile. Properties are asked by `on`."""
         # Under a name of its own, for the enclosing statement may be about profiles as well.
         who = profiles.alias("who_has")
+        source: FromClause = who
         if self.name not in _PROFILE_COLUMNS:
             matches = self.on(who.c.attributes, scope)
-        elif self.op == "exists":
-            matches = who.c[self.name].is_not(None)
         else:
-            text = who.c[self.name]
-            matches = self._holds(lambda value: text if isinstance(value, str) else null(), scope)
+            text: ColumnElement[Any] = who.c[self.name]
+            if self.name in _CHOSEN_COLUMNS:
+                own = preferences.alias("what_they_chose")
+                source = who.outerjoin(own, own.c.profile_id == who.c.id)
+                text = func.coalesce(own.c[self.name], text)
+            if self.op == "exists":
+                matches = text.is_not(None)
+            else:
+                matches = self._holds(
+                    lambda value: text if isinstance(value, str) else null(), scope
+                )
         return (
             select(literal(1))
-            .select_from(who)
+            .select_from(source)
             .where(who.c.id == scope.profile_id, matches)
             .exists()
         )

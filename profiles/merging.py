@@ -195,14 +195,18 @@ def _outweighs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _merge_preferences(
     tx: Tx, mergers: Sequence[Merger], notes: Mapping[int, dict[str, Any]]
 ) -> None:
-    """What was chosen last holds, as a whole."""
+    """What was chosen last holds; where that leaves something open, what was chosen before."""
     chosen = _rows_of(tx, preferences, mergers)
     moving: list[dict[str, Any]] = []
     for merger in mergers:
         theirs, ours = chosen[merger.from_id], chosen[merger.into_id]
         notes[merger.from_id] |= {"preferences": theirs, "preferences_before": ours}
-        if theirs and (not ours or theirs[0]["changed_at"] > ours[0]["changed_at"]):
-            moving.append({**theirs[0], "profile_id": merger.into_id})
+        # of two moments that are the same ours is the later one
+        in_order = sorted([*theirs, *ours], key=lambda row: row["changed_at"])
+        if theirs:
+            said = (row.items() for row in in_order)
+            held = {name: value for row in said for name, value in row if value is not None}
+            moving.append({**theirs[0], **held, "profile_id": merger.into_id})
     _delete(tx, preferences, [row for merger in mergers for row in chosen[merger.from_id]])
     _delete(tx, preferences, moving)
     if moving:

@@ -1,14 +1,14 @@
 """What people choose on their own pages: consent, how often, which hours, zone and language.
 
 What somebody says of themselves here and now comes after everything on record, whatever an import
-once dated in the future.
+once dated in the future. It is kept apart from what others say of them, and comes before that.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.database import Tx
@@ -29,6 +29,7 @@ class Chosen:
 
     profile_id: theirs today, which is another one after a merge.
     opens, closes: seconds of the local day between which they want messages; both or neither.
+    known_timezone, known_language: what holds while they choose none.
     addresses: what messages on a channel go to, the one seen last of those in use.
     """
 
@@ -39,6 +40,8 @@ class Chosen:
     closes: Seconds | None
     timezone: str | None
     language: str | None
+    known_timezone: str | None
+    known_language: str | None
     country: str | None
     phone_country: str | None
     addresses: Mapping[Channel, str]
@@ -49,8 +52,8 @@ class Changes:
     """What somebody wants otherwise; what is not named stays as it is."""
 
     consent: Topics = field(default_factory=dict)
-    limits: Mapping[str, int | None] = field(default_factory=dict)  # per_week, opens, closes
-    profile: Mapping[str, str | None] = field(default_factory=dict)  # timezone, language
+    # per_week, opens, closes, timezone, language; None takes a choice back
+    choices: Mapping[str, int | str | None] = field(default_factory=dict)
 
 
 def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None:
@@ -67,12 +70,14 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
         profile_id = survivor
     about = tx.conn.execute(
         select(
-            profiles.c.timezone,
-            profiles.c.language,
+            profiles.c.timezone.label("known_timezone"),
+            profiles.c.language.label("known_language"),
             profiles.c.country,
             preferences.c.per_week,
             preferences.c.opens,
             preferences.c.closes,
+            preferences.c.timezone,
+            preferences.c.language,
         )
         .join_from(profiles, preferences, preferences.c.profile_id == profiles.c.id, isouter=True)
         .where(profiles.c.id == profile_id)
@@ -108,6 +113,8 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
         closes=about.closes,
         timezone=about.timezone,
         language=about.language,
+        known_timezone=about.known_timezone,
+        known_language=about.known_language,
         country=about.country,
         phone_country=known["phone"].country if "phone" in known else None,
         addresses=addresses,
@@ -128,14 +135,10 @@ def save(tx: Tx, before: Chosen, changes: Changes, source: str) -> bool:
     """
     whose = before.profile_id
     applied = change_consent(tx, _said_now(tx, whose, changes.consent), source).applied
-    limits = {name: to for name, to in changes.limits.items() if getattr(before, name) != to}
-    if limits:
-        _upsert(tx, {"profile_id": whose, **limits, "changed_at": tx.now})
-    about = {name: to for name, to in changes.profile.items() if getattr(before, name) != to}
-    if about:
-        changed = update(profiles).where(profiles.c.id == whose)
-        tx.conn.execute(changed.values(**about, updated_at=tx.now))
-    if not (applied or limits or about):
+    choices = {name: to for name, to in changes.choices.items() if getattr(before, name) != to}
+    if choices:
+        _upsert(tx, {"profile_id": whose, **choices, "changed_at": tx.now})
+    if not (applied or choices):
         return False
     event = NewEvent(whose, PROFILE_CHANGED, tx.now, f"{source} {uuid4()}", {})
     record_events(tx, [event], worked=False)
@@ -160,7 +163,7 @@ def _said_now(tx: Tx, profile_id: int, consent: Topics) -> list[ConsentChange]:
     ]
 
 
-def _upsert(tx: Tx, row: dict[str, int | None]) -> None:
+def _upsert(tx: Tx, row: dict[str, int | str | None]) -> None:
     dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     tx.conn.execute(
         dialect.insert(preferences)

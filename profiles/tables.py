@@ -100,6 +100,8 @@ class Preference(SQLModel, table=True):
     per_week: int | None = Field(default=None, description="at most so many messages a week")
     opens: int | None = Field(default=None, description="not before this local time, seconds")
     closes: int | None = Field(default=None, description="not from this local time on, seconds")
+    timezone: str | None = Field(default=None, description="IANA name; before the profile's own")
+    language: str | None = Field(default=None, description="before the profile's own")
     changed_at: Instant = Field(sa_type=BigInteger)
 
 

@@ -144,7 +144,7 @@ def test_without_topics_there_is_one_box_a_channel(said: Said) -> None:
 
 # The form ----------------------------------------------------------------------------------------
 
-NOBODY = Chosen(1, {}, None, None, None, None, None, None, None, {})
+NOBODY = Chosen(1, {}, *(None,) * 9, {})
 HOURS = {"windows": [{"days": "mon-fri", "from": "09:00", "to": "20:00"}]}
 LATE = {"windows": [{"days": "mon-sun", "from": "17:00", "to": "22:00"}]}
 SHOP = Policy.model_validate(
@@ -164,7 +164,7 @@ def answered(chosen: Chosen = NOBODY, /, **filled_in: str) -> Understood:
 
 
 @pytest.mark.parametrize(
-    ("filled_in", "limits"),
+    ("filled_in", "choices"),
     [
         ({"per_week": "2"}, {"per_week": 2}),
         ({"opens": "10:00", "closes": "12:00"}, {"opens": 10 * HOUR, "closes": 12 * HOUR}),
@@ -173,17 +173,26 @@ def answered(chosen: Chosen = NOBODY, /, **filled_in: str) -> Understood:
         ({"opens": "19:00", "closes": "10:00"}, {"opens": 19 * HOUR, "closes": 10 * HOUR}),
         ({"opens": "00:00", "closes": "24:00"}, {"opens": None, "closes": None}),
         ({"opens": "09:00", "closes": "00:00"}, {"opens": 9 * HOUR, "closes": DAY}),
+        ({"timezone": "Asia/Tokyo"}, {"timezone": "Asia/Tokyo"}),
+        ({"language": "de"}, {"language": "de"}),
     ],
 )
-def test_limits(filled_in: dict[str, str], limits: dict[str, int | None]) -> None:
-    assert answered(**filled_in) == (Changes(limits=limits), {})
+def test_choices(filled_in: dict[str, str], choices: dict[str, int | str | None]) -> None:
+    known = replace(NOBODY, known_timezone="Europe/Rome", known_language="it")
+    assert answered(**filled_in) == (Changes(choices=choices), {})
+    assert answered(known, **filled_in) == (Changes(choices=choices), {})
+
+
+def test_what_is_known_already_can_be_chosen_for_good() -> None:
+    known = replace(NOBODY, known_timezone="Asia/Tokyo", known_language="de")
+    choices = {"timezone": "Asia/Tokyo", "language": "de"}
+    assert answered(known, **choices) == (Changes(choices=choices), {})
 
 
 def test_choices_are_taken_back() -> None:
     chosen = replace(NOBODY, per_week=2, opens=10 * HOUR, closes=12 * HOUR, timezone="Asia/Tokyo")
     empty = {"per_week": "", "opens": "", "closes": "", "timezone": ""}
-    limits = {"per_week": None, "opens": None, "closes": None}
-    assert answered(chosen, **empty) == (Changes({}, limits, {"timezone": None}), {})
+    assert answered(chosen, **empty) == (Changes(choices=dict.fromkeys(empty)), {})
 
 
 @pytest.mark.parametrize(
@@ -216,7 +225,7 @@ def test_hours_have_to_have_an_end_and_to_meet_ours() -> None:
 
 def test_a_field_that_was_not_changed_is_not_looked_at() -> None:
     odd = replace(NOBODY, language="<script>", per_week=4711, opens=3 * HOUR, closes=5 * HOUR)
-    assert answered(odd, timezone="Asia/Tokyo") == (Changes(profile={"timezone": "Asia/Tokyo"}), {})
+    assert answered(odd, timezone="Asia/Tokyo") == (Changes(choices={"timezone": "Asia/Tokyo"}), {})
 
 
 def test_a_form_without_what_was_shown_changes_only_what_it_names() -> None:
@@ -225,8 +234,7 @@ def test_a_form_without_what_was_shown_changes_only_what_it_names() -> None:
     changes, errors = understand(SHOP, LANGUAGES, chosen, answer)
     assert errors == {}
     assert changes.consent == {("sms", "news"): True}
-    assert changes.limits == {"opens": 10 * HOUR, "closes": DAY}
-    assert changes.profile == {}
+    assert changes.choices == {"opens": 10 * HOUR, "closes": DAY}
 
 
 def test_what_is_offered_lies_below_our_own_limits_and_within_our_hours() -> None:

@@ -31,7 +31,7 @@ from profiles.conditions import (
     prop,
     trait,
 )
-from profiles.tables import consents, events, identifiers, profiles
+from profiles.tables import consents, events, identifiers, preferences, profiles
 
 NOW: Instant = 1_772_445_600  # 2026-03-02T10:00:00Z
 
@@ -42,6 +42,8 @@ class Somebody:
 
     attributes: Mapping[str, Any] = field(default_factory=dict)
     country: str | None = None
+    language: str | None = None
+    chose: Mapping[str, str] = field(default_factory=dict)  # on their own page
     did: Sequence[tuple[str, Instant, Mapping[str, Any]]] = ()
     said: Mapping[tuple[str, str], bool] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)  # kind -> state
@@ -55,11 +57,15 @@ def store(db: Database, people: Sequence[Somebody]) -> None:
                 insert(profiles).values(
                     id=number,
                     country=person.country,
+                    language=person.language,
                     attributes=dict(person.attributes),
                     created_at=NOW,
                     updated_at=NOW,
                 )
             )
+            if person.chose:
+                own = {"profile_id": number, "changed_at": NOW, **person.chose}
+                tx.conn.execute(insert(preferences).values(own))
             for index, (name, at, properties) in enumerate(person.did):
                 tx.conn.execute(
                     insert(events).values(
@@ -188,6 +194,33 @@ def test_a_name_may_hold_dots_spaces_and_digits(db: Database) -> None:
 def test_columns_of_the_profile(db: Database, condition: Condition, expected: set[int]) -> None:
     # the attribute of that name is not what is asked
     store(db, [Somebody(country="DE"), Somebody(country="GB"), Somebody({"country": "DE"})])
+    assert chosen(db, condition) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (trait("language") == "de", {1, 3}),
+        (trait("language") != "de", {2, 4}),
+        (trait("language") == "en", {2}),
+        (trait("language").exists(), {1, 2, 3}),
+        (trait("language") == 5, set()),
+        (trait("timezone").one_of("Asia/Tokyo"), {3}),
+    ],
+    ids=str,
+)
+def test_what_people_chose_comes_first(
+    db: Database, condition: Condition, expected: set[int]
+) -> None:
+    store(
+        db,
+        [
+            Somebody(language="en", chose={"language": "de"}),
+            Somebody(language="en"),
+            Somebody(chose={"language": "de", "timezone": "Asia/Tokyo"}),
+            Somebody(),
+        ],
+    )
     assert chosen(db, condition) == expected
 
 

@@ -259,6 +259,22 @@ def test_what_was_chosen_last_holds(
     assert (row["profile_id"], row["per_week"]) == (ann, holds)
 
 
+def test_a_choice_that_the_later_one_leaves_open_still_holds(house: House) -> None:
+    anon, ann = nobody(house), house.customer("ann", language="en")
+    tokyo = {"timezone": "Asia/Tokyo", "language": None, "opens": 1, "closes": 2, "changed_at": 1}
+    german = {"timezone": None, "language": "de", "opens": None, "closes": None, "changed_at": 2}
+    for before, after in ((tokyo, german), (german, tokyo)):
+        with house.db.transaction() as tx:
+            tx.conn.execute(delete(preferences))
+            for whose, row in ((anon, before), (ann, after)):
+                tx.conn.execute(insert(preferences).values(profile_id=whose, **row))
+        merged(house, (anon, ann))
+        both = {"timezone": "Asia/Tokyo", "language": "de", "opens": 1, "closes": 2}
+        expected = {"profile_id": ann, "per_week": None, **both, "changed_at": 2}
+        assert rows(house.db, preferences) == [expected]
+        anon = nobody(house, "again")
+
+
 def test_several_may_become_one_at_once(house: House) -> None:
     ann = house.customer("ann")
     others = [nobody(house, f"n{number}") for number in range(3)]
@@ -299,7 +315,8 @@ def test_the_record_has_all_it_takes_to_undo_it(house: House) -> None:
             .values(ended_at=tx.now, due_at=None, end_reason="completed")
         )
         chosen = [
-            {"profile_id": one, "per_week": one, "changed_at": MONDAY - one} for one in (anon, ann)
+            {"profile_id": one, "per_week": one, "language": f"l{one}", "changed_at": MONDAY - one}
+            for one in (anon, ann)
         ]
         tx.conn.execute(insert(preferences), chosen)
         for one in (anon, ann):

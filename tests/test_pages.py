@@ -175,7 +175,7 @@ def test_the_page_shows_what_is_on_record(shop: Shop) -> None:
         "per_week": "",
         "opens": "",
         "closes": "",
-        "timezone": "UTC",
+        "timezone": "",
         "language": "",
     }
     shop.client.post(shop.u("push", "news"), data=one_click())
@@ -204,20 +204,14 @@ def test_what_is_chosen_is_consent_with_its_source_and_time(shop: Shop) -> None:
 
 def test_limits_zone_and_language_are_kept(shop: Shop) -> None:
     shop.choose(per_week="2", opens="09:00", closes="12:00", timezone="Asia/Tokyo", language="fr")
-    [row] = shop.rows(preferences)
-    assert (row.profile_id, row.per_week, row.opens, row.closes) == (
-        shop.ann,
-        2,
-        9 * HOUR,
-        12 * HOUR,
-    )
-    [profile] = shop.rows(profiles)
-    assert (profile.timezone, profile.language) == ("Asia/Tokyo", "fr")
+    known = shop.rows(profiles)
+    assert shop.rows(preferences) == [
+        (shop.ann, 2, 9 * HOUR, 12 * HOUR, "Asia/Tokyo", "fr", MONDAY)
+    ]
+    shop.house.db.now = MONDAY + HOUR
     shop.choose(per_week="", opens="", closes="", timezone="")
-    [row] = shop.rows(preferences)
-    assert (row.per_week, row.opens, row.closes) == (None, None, None)
-    [profile] = shop.rows(profiles)
-    assert (profile.timezone, profile.language) == (None, "fr")
+    assert shop.rows(preferences) == [(shop.ann, None, None, None, None, "fr", MONDAY + HOUR)]
+    assert shop.rows(profiles) == known
 
 
 def test_the_same_form_again_changes_nothing(shop: Shop) -> None:
@@ -262,7 +256,7 @@ def test_two_pages_saved_at_once_both_hold(shop: Shop) -> None:
     [row] = shop.rows(preferences)
     assert (row.per_week, row.opens, row.closes) == (2, 10 * HOUR, 12 * HOUR)
     assert shop.said()["sms", "offers"] is False
-    assert shop.rows(profiles)[0].language == "de"
+    assert row.language == "de"
     assert len(shop.rows(events)) == 4  # each change once
 
 
@@ -323,7 +317,7 @@ def test_a_mistake_is_named_beside_its_field_and_nothing_is_lost(small_shop: Sho
     mended = {**again, "closes": "12:00", "timezone": "Asia/Tokyo"}
     assert shop.client.post(shop.p(), data=mended).status_code == 200
     assert shop.said()["sms", "*"] is False
-    assert shop.rows(profiles)[0].timezone == "Asia/Tokyo"
+    assert shop.rows(preferences)[0].timezone == "Asia/Tokyo"
 
 
 def test_a_channel_without_address_says_so(small_shop: Shop) -> None:
@@ -338,6 +332,7 @@ def test_a_channel_without_address_says_so(small_shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("where", "words"),
     [
+        ({"country": "DE", "timezone": "Asia/Tokyo"}, "Leave it to us (Tokyo)"),
         ({"country": "DE", "timezone": None}, "Leave it to us (your country’s)"),
         ({"country": "JP", "timezone": None}, "Leave it to us (Tokyo)"),
         ({"country": None, "timezone": "Mars/Olympus"}, "Leave it to us (London)"),  # by number
@@ -351,3 +346,22 @@ def test_the_page_says_which_zone_is_gone_by_without_a_choice(
     page = small_shop.get(small_shop.p())
     assert words in shown(page)
     assert form_of(page)["timezone"] == ""
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        (None, "No choice"),
+        ("de", "Leave it to us (Deutsch)"),
+        ("de-AT", "Leave it to us (Deutsch)"),
+        ("tlh", "Leave it to us (tlh)"),
+    ],
+)
+def test_the_page_says_which_language_is_gone_by_without_a_choice(
+    small_shop: Shop, language: str | None, words: str
+) -> None:
+    with small_shop.house.db.transaction() as tx:
+        tx.conn.execute(profiles.update().values(language=language))
+    page = small_shop.get(small_shop.p())
+    assert words in shown(page)
+    assert form_of(page)["language"] == ""

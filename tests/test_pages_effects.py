@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 
 import orjson
 import pytest
@@ -10,14 +11,17 @@ import pytest
 from channels.links import preferences_token, preferences_url, unsubscribe_url
 from config.database import Database
 from config.policy import Policy
-from config.times import DAY, HOUR
+from config.times import DAY, HOUR, format_instant
 from journeys.catalog import load_catalog
 from journeys.journey import OnEvent
 from journeys.journey import journey as describe
-from journeys.steps import Email, Exit, Send, WaitUntil
-from profiles.conditions import consented
+from journeys.steps import Email, Exit, Send, Split, Update, WaitUntil, when
+from profiles.conditions import consented, trait
+from profiles.importing import import_file
+from profiles.tables import profiles
 from tests.house import MONDAY
 from tests.page_customers import POLICY, TEXTS, Shop, form_of, one_click
+from tests.receiving import WRITE_KEY
 
 
 @pytest.fixture
@@ -84,6 +88,62 @@ def test_an_own_cap_holds_for_what_is_planned(shop: Shop) -> None:
         ("sms", "sent", None),
         ("push", "skipped", "capped"),
     ]
+
+
+def test_a_zone_and_a_language_that_were_chosen_outlast_what_others_say(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.choose(timezone="America/New_York", language="de")
+    file, columns = tmp_path / "customers.csv", tmp_path / "map.toml"
+    file.write_text("id,zone,speaks\nann,Asia/Tokyo,fr\n")
+    columns.write_text('[columns]\nuser_id = "id"\ntimezone = "zone"\nlanguage = "speaks"\n')
+    assert import_file(shop.house.db, file, map_file=columns).updated == 1
+    context = {"timezone": "Asia/Seoul", "locale": "ko"}
+    call = {"userId": "ann", "messageId": "m1", "context": context}
+    assert shop.client.post("/v1/identify", json=call, auth=(WRITE_KEY, "")).status_code == 200
+    [known] = shop.rows(profiles)
+    assert (known.timezone, known.language) == ("Asia/Seoul", "ko")
+
+    letters = describe(
+        "letters",
+        entry=OnEvent("came", again="always"),
+        topic="offers",
+        steps=[
+            Split("by language", when(trait("language") == "de", [Update("german", german=True)])),
+            Send("letter", Email("letter")),
+        ],
+    )
+    texts = {"letter.email.html": "Subject: {{ profile.language }}\n\n<p>x</p>"}
+    shop.house.open(letters, policy=POLICY, texts=texts)
+    shop.house.did(shop.ann, "came")
+    shop.house.run()
+    [planned] = shop.house.rows()
+    # 8:00 in New York; in Seoul it is 19:00
+    assert (planned.state, format_instant(planned.send_at)) == ("planned", "2026-03-02T13:00:00Z")
+    assert planned.decision["timezone"] == "America/New_York"
+    assert shop.house.attributes(shop.ann)["german"] is True
+    shop.house.until(planned.send_at)
+
+    page = shop.choose(timezone="", language="")
+    assert "Leave it to us (Seoul)" in page
+    assert "Leave it to us (ko)" in page
+    shop.house.did(shop.ann, "came")
+    shop.house.later("1d")
+    assert [row.decision["timezone"] for row in shop.house.rows()] == [
+        "America/New_York",
+        "Asia/Seoul",
+    ]
+    assert [row.state for row in shop.house.rows()] == ["sent", "sent"]
+    assert [mail.text for mail in shop.house.providers.accepted] == ["de", "ko"]
+
+
+def test_a_zone_that_was_chosen_moves_what_is_planned(shop: Shop) -> None:
+    shop.house.launch("offers")
+    shop.house.until(MONDAY + 2 * HOUR)
+    shop.choose(timezone="America/Los_Angeles")
+    shop.house.until(MONDAY + 2 * DAY)
+    text = shop.house.outbox()[1]
+    assert (text.channel, text.state, text.send_at) == ("sms", "sent", "2026-03-02T16:00:00Z")
 
 
 def test_journeys_react_to_what_was_chosen(shop: Shop) -> None:

@@ -332,6 +332,33 @@ def test_what_a_customer_chose_binds_too(db: Database) -> None:
     ]
 
 
+def test_the_zone_that_a_customer_chose_comes_before_what_others_say(db: Database) -> None:
+    evening = {"windows": [{"days": "mon-sun", "from": "20:00", "to": "21:00"}]}
+    desk = Desk(db, channels={"email": evening})
+    chosen = {
+        desk.house.customer(timezone="Europe/Berlin"): "Asia/Tokyo",
+        desk.house.customer(timezone="Mars/Base", country="DE"): "Asia/Tokyo",
+        desk.house.customer(timezone="Europe/Berlin"): "Mars/Olympus",  # a zone that there was once
+        desk.house.customer(timezone="Europe/Berlin"): None,
+    }
+    with db.transaction() as tx:
+        own = [
+            {"profile_id": one, "timezone": zone, "changed_at": MONDAY}
+            for one, zone in chosen.items()
+        ]
+        tx.conn.execute(insert(preferences), own)
+    desk.wants([*chosen], message())
+    tokyo, berlin = "2026-03-02T11:00:00Z", "2026-03-02T19:00:00Z"
+    assert [send_at for _, _, send_at in desk.told()] == [tokyo, tokyo, berlin, berlin]
+    decisions = [row.decision for row in desk.rows()]
+    assert {one["timezone_source"] for one in decisions} == {"profile"}
+    assert [one.get("timezone_chosen") for one in decisions] == [True, True, None, None]
+    assert [one.get("invalid_timezone") for one in decisions] == [None, None, "Mars/Olympus", None]
+    told = [explanation(row) for row in desk.rows()]
+    assert "Time zone: Asia/Tokyo, which the customer chose." in told[0]
+    assert "Time zone: Europe/Berlin (the customer's record)." in told[3]
+
+
 # Giving way ---------------------------------------------------------------------------------------
 
 

@@ -79,12 +79,11 @@ def understand(
     chosen: what is on record now.
     """
     errors: dict[str, str] = {}
-    limits: dict[str, int | None] = {}
-    about: dict[str, str | None] = {}
+    choices: dict[str, int | str | None] = {}
     values = answer.values
     if answer.changed("per_week"):
         try:
-            limits["per_week"] = _per_week(values["per_week"])
+            choices["per_week"] = _per_week(values["per_week"])
         except ValueError as error:
             errors["per_week"] = str(error)
     if answer.changed("opens", "closes"):
@@ -97,17 +96,17 @@ def understand(
         if len(times) == 2:
             try:
                 opens, closes = _hours(policy, times["opens"], times["closes"])
-                limits |= {"opens": opens, "closes": closes}
+                choices |= {"opens": opens, "closes": closes}
             except ValueError as error:
                 errors["closes"] = str(error)
     if answer.changed("timezone"):
         if values["timezone"] and values["timezone"] not in zone_names():
             errors["timezone"] = "We do not know this time zone. Choose one from the list."
-        about["timezone"] = values["timezone"] or None
+        choices["timezone"] = values["timezone"] or None
     if answer.changed("language"):
         if values["language"] and values["language"] not in languages:
             errors["language"] = "We do not write in this language. Choose one from the list."
-        about["language"] = values["language"] or None
+        choices["language"] = values["language"] or None
     ticked = {
         box: values[box_name(*box)] == TICKED
         for box in boxes(policy, chosen.consent)
@@ -115,7 +114,7 @@ def understand(
     }
     stop_texts = values[NO_TEXTS] == TICKED if answer.changed(NO_TEXTS) else None
     consent = consent_of(policy, chosen.consent, ticked, stop_texts=stop_texts)
-    return Understood(Changes() if errors else Changes(consent, limits, about), errors)
+    return Understood(Changes() if errors else Changes(consent, choices), errors)
 
 
 def _per_week(text: str) -> int | None:

@@ -96,7 +96,9 @@ def preferences_view(
         "timezone": select(
             "timezone", f"Leave it to us ({_guess(policy, chosen)})", zones_by_region()
         ),
-        "language": select("language", "No choice", {"": list(languages.items())}),
+        "language": select(
+            "language", _known_language(languages, chosen), {"": list(languages.items())}
+        ),
         "shown": [{"name": SHOWN + name, "value": value} for name, value in answer.shown.items()],
         "errors": [
             {"name": name, "label": _FIELD_LABELS[name], "text": text}
@@ -160,7 +162,16 @@ def _times(seconds: Iterable[int]) -> _Options:
 
 def _guess(policy: Policy, chosen: Chosen) -> str:
     """What we go by while a person names no zone, in few words: a phone shows about thirty."""
-    zones = zones_for(None, chosen.country, chosen.phone_country, policy.timezone)
+    zones = zones_for(chosen.known_timezone, chosen.country, chosen.phone_country, policy.timezone)
     if len(zones.names) > 1:
         return "your country’s"
     return zones.names[0].rsplit("/", 1)[-1].replace("_", " ")
+
+
+def _known_language(languages: Mapping[str, str], chosen: Chosen) -> str:
+    """What holds while a person names no language."""
+    known = chosen.known_language
+    if not known:
+        return "No choice"
+    spoken = languages.get(known) or languages.get(known.partition("-")[0]) or known
+    return f"Leave it to us ({spoken})"
