@@ -99,10 +99,10 @@ def unusable(url: str, error: DBAPIError) -> DatabaseUnusable:
             f"the database {shown} can't be read: {reason}. "
             "Move it away (or restore a backup) and start again"
         )
-    return DatabaseUnusable(
-        f"the database {shown} can't be reached: {reason}. "
-        "Check SEGUE_DATABASE_URL and that the server is up."
-    )
+    mend = "Check SEGUE_DATABASE_URL and that the server is up."
+    if "locked" in reason:
+        mend = "Another process keeps writing to it; try again when that is done."
+    return DatabaseUnusable(f"the database {shown} can't be reached: {reason}. {mend}")
 
 
 def table_of(model: type[SQLModel]) -> Table:

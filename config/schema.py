@@ -1,5 +1,10 @@
-"""Bringing a database to the schema this program knows, forward only."""
+"""Bringing a database to the schema this program knows, forward only, while others work on it.
 
+docs/decisions/0007-expand-then-contract.md says what a migration may do.
+"""
+
+import logging
+import time
 from pathlib import Path
 
 from alembic import command
@@ -11,42 +16,88 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
-from config.database import Database, unusable
-from config.errors import SegueError
+from config.database import Database, Tx, unusable
+from config.errors import DatabaseUnusable, SegueError
+
+log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number that is ours: processes that start together migrate one after the other.
 _LOCK = 7_334_801
+# A change of a table waits for whoever reads it, on PostgreSQL, and everybody who comes after waits
+# behind the change. So we wait in short tries and let the others by in between.
+_PATIENCE, _LETTING_BY, _TRIES = "2s", 1.0, 60
+# Its time for a lock was over; it was the one that a deadlock was ended with.
+_HELD_UP = ("55P03", "40P01")
+_OLDEST = text("""
+    SELECT pid, coalesce(nullif(application_name, ''), usename) AS name,
+           extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+    ORDER BY xact_start LIMIT 1
+""")
 
 
 def migrate(db: Database) -> None:
     """Apply the migrations that the database does not have yet.
 
-    Safe to call from several processes at once. Raises SegueError when the database can't be
-    reached, is damaged, is not Segue's, or is newer than this program.
+    Safe to call from several processes at once, and while others work on the database. Raises
+    SegueError when the database can't be reached, is damaged, is not Segue's, is newer than this
+    program, or when others leave it no moment for the upgrade.
     """
-    try:
-        with db.transaction() as tx:
-            if tx.conn.dialect.name == "postgresql":
-                tx.conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            current = MigrationContext.configure(tx.conn).get_current_revision()
-            known = ScriptDirectory.from_config(_config(tx.conn))
-            if current is not None and current not in {
-                script.revision for script in known.walk_revisions()
-            }:
-                raise SegueError(
-                    f"the database {db.shown} was written by a newer Segue (schema {current}); "
-                    "run that version, or restore a backup from before the upgrade"
-                )
-            if current != known.get_current_head():
-                if current is None and _tables(tx.conn):
-                    raise SegueError(
-                        f"the database {db.shown} holds tables that Segue did not make; "
-                        "set SEGUE_DATABASE_URL to an empty one"
-                    )
-                command.upgrade(_config(tx.conn), "head")
-    except DBAPIError as error:
-        raise unusable(db.url, error) from error
+    for left in reversed(range(_TRIES)):
+        try:
+            with db.transaction() as tx:
+                _bring_up_to_date(tx, db.shown)
+            return
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _HELD_UP:
+                raise unusable(db.url, error) from error
+            holds = _who_holds(db)
+            if not left:
+                raise DatabaseUnusable(
+                    f"the database {db.shown} has to be upgraded, and its tables are never free: "
+                    f"{holds}. Let that end, or end it, and start again; nothing was changed"
+                ) from error
+            if left == _TRIES - 1:
+                log.warning("the upgrade of the database waits: %s", holds)
+            time.sleep(_LETTING_BY)
+
+
+def newer_revision(conn: Connection) -> str | None:
+    """The schema's revision when a newer Segue has written it; None for one that we know."""
+    current = MigrationContext.configure(conn).get_current_revision()
+    known = {script.revision for script in _scripts(conn).walk_revisions()}
+    return current if current is not None and current not in known else None
+
+
+def _bring_up_to_date(tx: Tx, shown: str) -> None:
+    if tx.conn.dialect.name == "postgresql":
+        tx.conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        tx.conn.execute(text(f"SET LOCAL lock_timeout = '{_PATIENCE}'"))
+    if newer := newer_revision(tx.conn):
+        raise SegueError(
+            f"the database {shown} was written by a newer Segue (schema {newer}); "
+            "run that version, or restore a backup from before the upgrade"
+        )
+    current = MigrationContext.configure(tx.conn).get_current_revision()
+    if current != _scripts(tx.conn).get_current_head():
+        if current is None and _tables(tx.conn):
+            raise SegueError(
+                f"the database {shown} holds tables that Segue did not make; "
+                "set SEGUE_DATABASE_URL to an empty one"
+            )
+        command.upgrade(_config(tx.conn), "head")
+
+
+def _who_holds(db: Database) -> str:
+    """The oldest transaction that is open beside ours, in words."""
+    with db.transaction(write=False) as tx:
+        oldest = tx.conn.execute(_OLDEST).one_or_none()
+    if oldest is None:
+        return "others worked with them just now"
+    name = f" ({oldest.name})" if oldest.name else ""
+    return f"process {oldest.pid}{name} has had a transaction open for {oldest.seconds} s"
 
 
 def differences(conn: Connection) -> list[object]:
@@ -57,6 +108,10 @@ def differences(conn: Connection) -> list[object]:
 
 def _tables(conn: Connection) -> list[str]:
     return inspect(conn).get_table_names()
+
+
+def _scripts(conn: Connection) -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(conn))
 
 
 def _config(conn: Connection) -> Config:

@@ -20,6 +20,7 @@ from channels.dispatch import Dispatcher, Tally
 from channels.metrics import EVENTS, REACTION_SECONDS
 from config.errors import SegueError
 from config.policy import CHANNELS, Channel
+from config.schema import newer_revision
 from config.trouble import of_the_database, told
 from flows.app import Segue
 from flows.receiver.app import create_app
@@ -193,6 +194,13 @@ class Worker:
     def _complain(self) -> None:
         with self.segue.db.transaction(write=False) as tx:
             complaints = examine(tx)
+            newer = newer_revision(tx.conn)
+        if newer:
+            log.warning(
+                "a newer Segue has upgraded the database (schema %s); this worker goes on, but "
+                "does not heed what only that one knows: restart it with the new version",
+                newer,
+            )
         for one in complaints:
             log.warning("%s: %d (%s); %s", one.what, one.number, one.where, one.mend)
 
