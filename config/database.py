@@ -5,6 +5,7 @@ once at its start: a machine with a wrong clock does no harm, and a test or a si
 its own.
 """
 
+import re
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The URL with its password masked."""
-        return make_url(self.url).render_as_string(hide_password=True)
+        return shown_url(self.url)
 
     @property
     def is_sqlite(self) -> bool:
@@ -90,9 +91,15 @@ class Database:
         self.engine.dispose()
 
 
+def shown_url(url: str) -> str:
+    """With its password masked, wherever that stands, even where nobody can make sense of it."""
+    masked = re.sub(r":(?!//).*@", ":***@", url)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", masked)
+
+
 def unusable(url: str, error: DBAPIError) -> DatabaseUnusable:
     """The error for a database that is damaged or does not answer; the password is masked."""
-    shown = make_url(url).render_as_string(hide_password=True)
+    shown = shown_url(url)
     reason = first_line(error.orig or error)
     if not isinstance(error, OperationalError):
         return DatabaseUnusable(
@@ -151,11 +158,15 @@ def _free_what_hangs(connection: Any, _record: Any) -> None:
 def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
-    except Exception as error:
+    except Exception:
         raise SegueError(
-            f"SEGUE_DATABASE_URL {url!r} is no database URL; write sqlite:///file.db "
+            f"SEGUE_DATABASE_URL {shown_url(url)!r} is no database URL; write sqlite:///file.db "
             "or postgresql+psycopg://user@host/name"
-        ) from error
+        ) from None  # the error itself may say the password
+    if "@" in (parsed.host or ""):
+        raise SegueError(
+            f"SEGUE_DATABASE_URL {shown_url(url)!r} has an @ in its password; write that as %40"
+        )
     options: dict[str, Any] = {
         "hide_parameters": True,  # errors and logs show no customer's data
         "json_serializer": lambda value: orjson.dumps(value).decode(),

@@ -5,7 +5,7 @@ The receiver can tell a repeat by the `Idempotency-Key` header.
 
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -93,6 +93,7 @@ def post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, s
     """Post each payload; returns what went wrong, by enrollment."""
     if refused := _refusal(step.url):
         return dict.fromkeys(payloads, refused)
+    watched = {} if _is_allowed(step.url) else {"trace": _stays_out}
 
     def post(item: tuple[int, dict[str, Any]]) -> tuple[int, str | None]:
         enrollment_id, payload = item
@@ -101,7 +102,9 @@ def post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, s
             "idempotency-key": f"{enrollment_id}:{step.name}",
         }
         try:
-            answer = client.post(step.url, content=orjson.dumps(payload), headers=headers)
+            answer = client.post(
+                step.url, content=orjson.dumps(payload), headers=headers, extensions=watched
+            )
         except Exception as error:  # whatever it is, it is this call's
             return enrollment_id, type(error).__name__
         return enrollment_id, None if answer.is_success else f"status {answer.status_code}"
@@ -133,15 +136,40 @@ def call_moves(tx: Tx, step: CallStep, people: Sequence[Standing], failed: dict[
     return moves
 
 
+def _is_allowed(url: str) -> bool:
+    return urlsplit(url).hostname in load_settings().call_hosts
+
+
 def _refusal(url: str) -> str | None:
     """Why a URL is not called: it leads into our own network. None when it does not."""
     host = urlsplit(url).hostname or ""
-    if host in load_settings().call_hosts:
+    if _is_allowed(url):
         return None
     try:
         found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
     except (OSError, UnicodeError):
         return f"no such host {host}"
-    if all(ipaddress.ip_address(address[4][0]).is_global for address in found):
+    if all(_is_public(address[4][0]) for address in found):
         return None
     return f"{host} is a private address; allow it by name in SEGUE_CALL_HOSTS"
+
+
+def _is_public(address: str | int) -> bool:
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour
+        if inner is not None:
+            return _is_public(str(inner))
+    return found.is_global and not (found.is_multicast or found.is_reserved)
+
+
+def _stays_out(event: str, about: Mapping[str, Any]) -> None:
+    """Looks at the address once more when it is connected to: by then the name may lead elsewhere.
+
+    Nothing has been sent yet.
+    """
+    if event == "connection.connect_tcp.complete":
+        connection = about["return_value"]
+        if not _is_public(connection.get_extra_info("server_addr")[0]):
+            connection.close()
+            raise httpx.ConnectError("a private address")

@@ -146,7 +146,7 @@ def form_of(page: str) -> dict[str, str]:
         if given["type"] != "checkbox" or " checked" in tag:
             fields[unescape(given["name"])] = unescape(given["value"])
     for name, options in re.findall(r'<select id="\w+" name="(\w+)".*?>(.*?)</select>', form, re.S):
-        chosen = re.findall(r'<option value="([^"]*)" selected>', options)
+        chosen = re.findall(r'<option value="([^"]*)" selected[^>]*>', options)
         [fields[name]] = [unescape(value) for value in chosen]
     return fields
 

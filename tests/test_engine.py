@@ -1,5 +1,6 @@
 """The engine: what each step does, who enters, what a crash leaves behind, when waits end."""
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -440,7 +441,10 @@ def test_what_comes_of_a_call_that_fails(
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "169.254.169.254", "[::1]", "0.0.0.0"],
+    [
+        *("127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0"),
+        *("[::1]", "[::ffff:127.0.0.1]", "[2002:7f00:1::]", "[64:ff9b::7f00:1]", "224.0.0.1"),
+    ],
 )
 def test_our_own_network_is_not_called(house: House, receiver: Receiver, host: str) -> None:
     house.providers.hosts[host.strip("[]")] = receiver
@@ -449,6 +453,34 @@ def test_our_own_network_is_not_called(house: House, receiver: Receiver, host: s
     house.launch("j")
     assert receiver.got == []
     assert house.providers.requests == []
+    assert house.passed(ann) == [("tell", "failed"), ("u", "next")]
+
+
+def test_a_name_that_leads_home_once_it_was_looked_at_is_not_called(
+    sqlite_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = sqlite_house
+    house.open(described(Call("tell", "http://shop.example/", tries=1), Update("u", x=1)))
+    ann = house.customer()
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        ours.settimeout(30)
+        places = [("93.184.215.14", 80), ours.getsockname()]  # as it is looked at, and called
+        asked = []
+
+        def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
+            asked.append(host)
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*kind, places[len(asked) - 1])]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        engine, journey = house.segue.engine, house.segue.catalog.journey("j")
+        with house.db.transaction() as tx:
+            enter_people(tx, journey, [ann], None)
+        engine.advance_due()
+        assert asked == ["shop.example", "shop.example"]
+        reached, _ = ours.accept()
+        assert reached.recv(100) == b""  # the connection was given up before a word was said
+        reached.close()
     assert house.passed(ann) == [("tell", "failed"), ("u", "next")]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
 from config.database import Database
 from config.times import DAY, HOUR
@@ -142,9 +142,17 @@ def focused(page: Page) -> str:
     return str(name)
 
 
+def firsts(page: Page) -> list[Locator]:
+    """The first box of each channel."""
+    return page.locator("fieldset .tick:first-of-type input").all()
+
+
 def test_the_form_is_filled_in_by_keyboard_alone(page: Page, shop: Shop, site: str) -> None:
     page.goto(site + shop.p())
     is_fit(page)
+    if page.viewport_size == DESKTOP:
+        tops = {box["y"] for box in map(Locator.bounding_box, firsts(page)) if box}
+        assert len(tops) == 1
     topics = ["News & <more>", "Offers", "Your orders"]
     way = [
         *topics,
@@ -216,6 +224,8 @@ def test_a_mistake_leads_to_its_field(page: Page, shop: Shop, site: str) -> None
     page.get_by_label("From").select_option("10:00")
     page.get_by_label("Until").select_option("10:00")
     page.get_by_label("Your language").select_option("it")
+    italian = page.get_by_label("Your language").locator("option", has_text="Italiano")
+    assert italian.get_attribute("lang") == "it"
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_be_focused()
     is_fit(page)

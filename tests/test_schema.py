@@ -43,6 +43,23 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         migrate(Database(f"sqlite:///{file}"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret@127.0.0.1:port/segue",
+        "postgresql://me:sec@ret@127.0.0.1:1/segue",
+        "postgresql+psycopg://127.0.0.1:1/segue?user=me&password=secret",
+        "me:secret@127.0.0.1/segue",
+    ],
+)
+def test_a_password_is_not_shown_wherever_it_stands(url: str) -> None:
+    with pytest.raises(SegueError) as caught:
+        migrate(Database(url))
+    assert "127.0.0.1" in str(caught.value)
+    assert "ret" not in str(caught.value)
+    assert caught.value.__suppress_context__ or "ret" not in str(caught.value.__cause__)
+
+
 def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
     db = Database("postgresql+psycopg://me:secret@127.0.0.1:1/segue")
     with pytest.raises(SegueError, match="can't be reached") as caught:

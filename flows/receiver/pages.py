@@ -11,11 +11,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from config.errors import SegueError
+from config.trouble import of_the_database, told
 from flows.receiver import choosing, unsubscribing
 from flows.receiver.context import Receiver
 from flows.receiver.form import Fields
@@ -24,6 +23,7 @@ from flows.receiver.rendering import Pages
 log = logging.getLogger(__name__)
 
 _LONGEST_FORM = 64 * 1024
+_TROUBLE = "This did not work just now"
 
 
 def router(receiver: Receiver) -> APIRouter:
@@ -36,6 +36,7 @@ def router(receiver: Receiver) -> APIRouter:
             404: {"description": "The token is not one of ours."},
             410: {"description": "Whom it was made for is not on record any more."},
             413: {"description": "The form is longer than 64 KB."},
+            500: {"description": "Our fault; the page asks to look again."},
             503: {"description": "The database does not answer; nothing was changed."},
         },
     )
@@ -43,13 +44,13 @@ def router(receiver: Receiver) -> APIRouter:
     def guarded(answer: Callable[[], Response]) -> Response:
         try:
             return answer()
-        except (DBAPIError, SegueError) as error:
-            log.error("a customer's page can't be served: %s", error)
-            return pages.notice(
-                503,
-                "This did not work just now",
-                "Nothing was changed. Please try again in a few minutes.",
-            )
+        except Exception as error:
+            log.error("a customer's page can't be served: %s", told(error))
+            if of_the_database(error):
+                words = "Nothing was changed. Please try again in a few minutes."
+                return pages.notice(503, _TROUBLE, words)
+            words = "Please open the link again in a few minutes: it shows how things are then."
+            return pages.notice(500, _TROUBLE, words)
 
     async def posted(request: Request, answer: Callable[[Fields], Response]) -> Response:
         form = await _read_form(request)

@@ -146,14 +146,16 @@ def _select(
         "options": [_option(*option, value) for option in [("", none), *own]],
         "groups": [
             # the one without a name is no group
-            {"label": label, "options": [_option(*option, value) for option in options]}
+            {"label": label, "options": [_option(*option, value, name) for option in options]}
             for label, options in groups.items()
         ],
     }
 
 
-def _option(value: str, label: str, chosen: str) -> dict[str, Any]:
-    return {"value": value, "label": label, "chosen": value == chosen}
+def _option(value: str, label: str, chosen: str, of: str = "") -> dict[str, Any]:
+    # each language goes by its own name, which is to be read out in it
+    lang = value if of == "language" else ""
+    return {"value": value, "label": label, "chosen": value == chosen, "lang": lang}
 
 
 def _times(seconds: Iterable[int]) -> _Options:
