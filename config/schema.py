@@ -16,7 +16,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
-from config.database import Database, Tx, unusable
+from config.database import Database, unusable
 from config.errors import DatabaseUnusable, SegueError
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ _OLDEST = text("""
            extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds
     FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+      AND wait_event IS DISTINCT FROM 'advisory'  -- waits for us
     ORDER BY xact_start LIMIT 1
 """)
 
@@ -45,23 +46,25 @@ def migrate(db: Database) -> None:
     SegueError when the database can't be reached, is damaged, is not Segue's, is newer than this
     program, or when others leave it no moment for the upgrade.
     """
-    for left in reversed(range(_TRIES)):
-        try:
-            with db.transaction() as tx:
-                _bring_up_to_date(tx, db.shown)
-            return
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _HELD_UP:
-                raise unusable(db.url, error) from error
-            holds = _who_holds(db)
-            if not left:
-                raise DatabaseUnusable(
-                    f"the database {db.shown} has to be upgraded, and its tables are never free: "
-                    f"{holds}. Let that end, or end it, and start again; nothing was changed"
-                ) from error
-            if left == _TRIES - 1:
-                log.warning("the upgrade of the database waits: %s", holds)
-            time.sleep(_LETTING_BY)
+    try:
+        with db.transaction() as tx:
+            if tx.conn.dialect.name == "postgresql":
+                tx.conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            if newer := newer_revision(tx.conn):
+                raise SegueError(
+                    f"the database {db.shown} was written by a newer Segue (schema {newer}); "
+                    "run that version, or restore a backup from before the upgrade"
+                )
+            current = MigrationContext.configure(tx.conn).get_current_revision()
+            if current != _scripts(tx.conn).get_current_head():
+                if current is None and _tables(tx.conn):
+                    raise SegueError(
+                        f"the database {db.shown} holds tables that Segue did not make; "
+                        "set SEGUE_DATABASE_URL to an empty one"
+                    )
+                _upgrade(tx.conn, db.shown)
+    except DBAPIError as error:
+        raise unusable(db.url, error) from error
 
 
 def newer_revision(conn: Connection) -> str | None:
@@ -71,29 +74,33 @@ def newer_revision(conn: Connection) -> str | None:
     return current if current is not None and current not in known else None
 
 
-def _bring_up_to_date(tx: Tx, shown: str) -> None:
-    if tx.conn.dialect.name == "postgresql":
-        tx.conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        tx.conn.execute(text(f"SET LOCAL lock_timeout = '{_PATIENCE}'"))
-    if newer := newer_revision(tx.conn):
-        raise SegueError(
-            f"the database {shown} was written by a newer Segue (schema {newer}); "
-            "run that version, or restore a backup from before the upgrade"
-        )
-    current = MigrationContext.configure(tx.conn).get_current_revision()
-    if current != _scripts(tx.conn).get_current_head():
-        if current is None and _tables(tx.conn):
-            raise SegueError(
-                f"the database {shown} holds tables that Segue did not make; "
-                "set SEGUE_DATABASE_URL to an empty one"
-            )
-        command.upgrade(_config(tx.conn), "head")
+def _upgrade(conn: Connection, shown: str) -> None:
+    """When the tables are free for it; meanwhile nobody else tries."""
+    if conn.dialect.name == "postgresql":
+        conn.execute(text(f"SET LOCAL lock_timeout = '{_PATIENCE}'"))
+    for left in reversed(range(_TRIES)):
+        try:
+            with conn.begin_nested():
+                command.upgrade(_config(conn), "head")
+            return
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _HELD_UP:
+                raise
+            holds = _who_holds(conn)
+            if not left:
+                raise DatabaseUnusable(
+                    f"the database {shown} has to be upgraded, and its tables are never free: "
+                    f"{holds}. Let that end, or end it, and start again; nothing was changed"
+                ) from error
+            if left == _TRIES - 1:
+                log.warning("the upgrade of the database waits: %s", holds)
+            time.sleep(_LETTING_BY)
 
 
-def _who_holds(db: Database) -> str:
+def _who_holds(conn: Connection) -> str:
     """The oldest transaction that is open beside ours, in words."""
-    with db.transaction(write=False) as tx:
-        oldest = tx.conn.execute(_OLDEST).one_or_none()
+    conn.execute(text("SELECT pg_stat_clear_snapshot()"))
+    oldest = conn.execute(_OLDEST).one_or_none()
     if oldest is None:
         return "others worked with them just now"
     name = f" ({oldest.name})" if oldest.name else ""
