@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, exists, select, update
 
+from channels.tables import messages
 from channels.templates import Template
 from config.database import Tx
 from journeys.catalog import Catalog
@@ -62,12 +63,14 @@ class CatalogJourneys:
     def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
         """People who stand behind a message that has gone are due: their step looks again.
 
-        Who is being moved just now is waited for, in id order as everywhere.
+        Who is being moved just now is waited for, in id order as everywhere. Who has gone on since
+        is left alone: the record of a message may come late, when they stand in some later wait.
         """
         if not enrollment_ids:
             return
         c = enrollments.c
-        theirs = select(c.id).where(among(tx, c.id, enrollment_ids), c.ended_at.is_(None))
+        behind = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
+        theirs = select(c.id).where(among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind)
         held = tx.conn.execute(theirs.order_by(c.id).with_for_update()).scalars().all()
         tx.conn.execute(
             update(enrollments)

@@ -15,10 +15,11 @@ from channels.explain import explanation
 from channels.tables import messages
 from config.database import Database
 from config.policy import Channel, Policy
-from config.times import HOUR, MINUTE, format_instant
+from config.times import DAY, HOUR, MINUTE, format_instant
 from journeys import control
 from journeys.entry import enter_people
 from journeys.journey import Goal, Journey, OnLaunch, journey
+from journeys.outbox import CatalogJourneys
 from journeys.steps import SMS, Email, Message, Push, Send, Wait
 from profiles.conditions import did, trait
 from profiles.consent import ConsentChange, change_consent
@@ -491,6 +492,18 @@ def answered(house: House, channel: Channel, *answers: httpx.Response | Exceptio
     house.providers.answer(channel, *answers)
     house.launch("j")
     return house.rows()
+
+
+def test_a_record_that_comes_late_ends_no_later_wait(house: House) -> None:
+    """The process hung at the hand-over; its people have long gone on."""
+    house.open(sending(Email("hello"), then=(Wait("2d"),)))
+    house.customer()
+    house.launch("j")
+    [person] = house.people()
+    assert (person.step, person.due_at) == ("wait 2d", MONDAY + 2 * DAY)
+    with house.db.transaction() as tx:
+        CatalogJourneys(house.segue.catalog).settled(tx, [person.id])
+    assert house.people()[0].due_at == MONDAY + 2 * DAY
 
 
 def test_later_means_later(house: House) -> None:
