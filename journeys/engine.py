@@ -8,7 +8,7 @@ processes can work the same journey.
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -40,7 +40,7 @@ from journeys.entry import audience_after, audience_size, enter_people
 from journeys.failing import StepFailed, blaming, try_later
 from journeys.graph import END, Node
 from journeys.journey import Version
-from journeys.moves import Cohort, Moves, Standing
+from journeys.moves import Cohort, Move, Moves, Standing
 from journeys.sending import send
 from journeys.steps import (
     NEXT,
@@ -294,19 +294,22 @@ class Engine:
         report: StepReport,
     ) -> None:
         """Write where everybody goes: one statement for each place, whoever goes there."""
-        going: dict[tuple[str, str | None, Instant | None, int], list[int]] = {}
+        going: dict[_Place, list[int]] = {}
         passing: list[dict[str, Any]] = []
         for person in people:
             move = where[person.enrollment_id]
-            place: tuple[str, str | None, Instant | None, int]
             if move.outcome is None:
-                place = (node.step.name, None, move.due_at, move.phase)
+                place = _Place(node.step.name, None, move.due_at, move.phase, None)
                 report.waiting += person.phase == 0
             else:
                 # What is none of the step's outcomes is the reason of an exit.
                 target = node.leads(move.outcome)
                 reason = move.outcome if target is None else "completed" if target == END else None
-                place = (target or node.step.name, reason, None if reason else tx.now, 0)
+                place = (
+                    _Place(target or node.step.name, None, tx.now, 0, _over(tx, person, move))
+                    if reason is None
+                    else _Place(node.step.name, reason, None, 0, None)
+                )
                 report.outcomes[move.outcome] += 1
                 passing.append(
                     {
@@ -320,13 +323,13 @@ class Engine:
                     }
                 )
             going.setdefault(place, []).append(person.enrollment_id)
-        for (step, reason, due_at, phase), ids in going.items():
-            if reason is not None:
-                end(tx, ids, reason)
+        for place, ids in going.items():
+            if place.reason is not None:
+                end(tx, ids, place.reason)
                 continue
-            values: dict[str, Any] = {"due_at": due_at, "phase": phase}
-            if step != node.step.name:
-                values |= {"step": step, "arrived_at": tx.now, "attempts": 0}
+            values: dict[str, Any] = {"due_at": place.due_at, "phase": place.phase}
+            if place.arrived_at is not None:
+                values |= {"step": place.step, "arrived_at": place.arrived_at, "attempts": 0}
             going_there = among(tx, enrollments.c.id, ids)
             tx.conn.execute(update(enrollments).where(going_there).values(values))
         if passing:
@@ -385,7 +388,7 @@ class Engine:
         if not people:
             return None
         report = StepReport()
-        called = {person.enrollment_id: moves.Move(NEXT) for person in people}
+        called = {person.enrollment_id: Move(NEXT) for person in people}
         self._apply(chunk.tx, version, node, people, called, report)
         return report
 
@@ -404,6 +407,22 @@ class Engine:
                 with self.db.transaction() as tx:
                     found += goal_reached(tx, version, true())
         return found
+
+
+class _Place(NamedTuple):
+    """Where people go: a step, or the end for a reason. arrived_at: None where they stay."""
+
+    step: str
+    reason: str | None
+    due_at: Instant | None
+    phase: int
+    arrived_at: Instant | None
+
+
+def _over(tx: Tx, person: Standing, move: Move) -> Instant:
+    """When the step was over that somebody leaves: not before they came, and not in the future."""
+    over = tx.now if move.over is None else move.over
+    return min(max(over, person.arrived_at), tx.now)
 
 
 def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
@@ -479,7 +498,7 @@ def _due(tx: Tx, version: Version, step: str, size: int, launch_id: str | None) 
     """Lock and read a chunk of those due at a step; what another process holds is left to it."""
     columns = enrollments.c
     due = (
-        select(columns.id, columns.profile_id, columns.arrived_at, columns.phase, columns.attempts)
+        select(columns.id, *(columns[name] for name in Standing._fields[1:]))
         .where(*_standing_at(version, step), columns.due_at <= tx.now)
         .order_by(columns.due_at, columns.id)
         .limit(size)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     Select,
     and_,
+    case,
     cast,
     func,
     literal,
@@ -179,7 +180,8 @@ def _enter(
         literal(launch_id, Text),
         literal(tx.now, BigInteger),
         literal(journey.first_step),
-        literal(tx.now, BigInteger),
+        # Waits count from the event that brought the person in, not from when we come to work it.
+        case((who.c.since < tx.now, who.c.since), else_=literal(tx.now, BigInteger)),
         literal(0, Integer),
         literal(tx.now, BigInteger),
         literal(0, Integer),

@@ -8,16 +8,17 @@ attributes, entries); `engine.py` writes where people go.
 import logging
 from calendar import isleap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import bindparam, case, literal, null, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, literal, select, update
 
 from channels.decide import Planner
 from channels.facts import load_recipients
+from channels.tables import messages
 from channels.windows import resolve
 from config.database import Tx
 from config.times import DAY, Instant
@@ -25,6 +26,7 @@ from config.zones import zone
 from journeys.catalog import Catalog
 from journeys.entry import enter_people
 from journeys.journey import Version
+from journeys.report import SENT
 from journeys.steps import (
     HOLDOUT,
     NEXT,
@@ -33,6 +35,7 @@ from journeys.steps import (
     EnterStep,
     ExitStep,
     ExperimentStep,
+    SendStep,
     SplitStep,
     Step,
     UpdateStep,
@@ -41,7 +44,7 @@ from journeys.steps import (
 )
 from journeys.tables import enrollments
 from profiles.bulk import among, lock_profiles
-from profiles.conditions import Condition, Scope
+from profiles.conditions import Scope
 from profiles.sticky import draw
 from profiles.tables import profiles
 
@@ -56,14 +59,19 @@ class Standing(NamedTuple):
     arrived_at: Instant
     phase: int
     attempts: int
+    due_at: Instant
 
 
 class Move(NamedTuple):
-    """Leaving by an edge (`outcome`), or staying until `due_at` in a phase."""
+    """Leaving by an edge (`outcome`), or staying until `due_at` in a phase.
+
+    over: of a step that was left, when it was over; None: now. What follows counts from there.
+    """
 
     outcome: str | None
     due_at: Instant | None = None
     phase: int = 0
+    over: Instant | None = None
 
 
 Moves = dict[int, Move]  # by enrollment id
@@ -82,48 +90,50 @@ class Cohort:
     # (channel, "planned" or the reason), filled by sends
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def matching(self, conditions: Mapping[str, Condition], *, since: Any) -> dict[int, str]:
-        """The name of the first condition that holds for each enrollment; no entry: none does."""
-        tx = self.tx
-        scope = Scope(
-            sqlite=tx.conn.dialect.name == "sqlite",
-            now=tx.now,
-            profile_id=enrollments.c.profile_id,
-            since=since,
-            except_event=None if since is None else enrollments.c.entry_event_id,
-        )
-        first = case(
-            *((condition.sql(scope), literal(name)) for name, condition in conditions.items()),
-            else_=null(),
-        )
+    def scope(self, **more: Any) -> Scope:
+        """Where conditions are asked: of the enrollments' profiles, now."""
+        sqlite = self.tx.conn.dialect.name == "sqlite"
+        return Scope(sqlite, self.tx.now, enrollments.c.profile_id, **more)
+
+    def asked(self, question: ColumnElement[Any]) -> dict[int, Any]:
+        """The answer for each enrollment; no entry: NULL."""
         ids = [person.enrollment_id for person in self.people]
-        asked = select(enrollments.c.id, first).where(among(tx, enrollments.c.id, ids))
-        rows = tx.conn.execute(asked)
-        return {enrollment_id: name for enrollment_id, name in rows if name is not None}
+        asked = select(enrollments.c.id, question).where(among(self.tx, enrollments.c.id, ids))
+        rows = self.tx.conn.execute(asked)
+        return {enrollment_id: answer for enrollment_id, answer in rows if answer is not None}
 
 
 def wait(cohort: Cohort, step: WaitStep) -> Moves:
     """Duration, local time and weekday, or a date on the profile."""
     arriving = [person for person in cohort.people if person.phase == 0]
     moves: Moves = {
-        person.enrollment_id: Move(NEXT) for person in cohort.people if person.phase > 0
+        person.enrollment_id: Move(NEXT, over=person.due_at)
+        for person in cohort.people
+        if person.phase > 0
     }
     if step.duration is not None:
-        for person in arriving:
-            moves[person.enrollment_id] = Move(None, person.arrived_at + step.duration, 1)
-        return moves
-    ids = {person.profile_id for person in arriving}
+        ends = {person.enrollment_id: person.arrived_at + step.duration for person in arriving}
+    else:
+        ends = _ends(cohort, step, arriving)
+    for enrollment_id, end in ends.items():
+        past = end <= cohort.tx.now
+        moves[enrollment_id] = Move(NEXT, over=end) if past else Move(None, end, 1)
+    return moves
+
+
+def _ends(cohort: Cohort, step: WaitStep, people: Sequence[Standing]) -> dict[int, Instant]:
+    """When a wait that goes by the customer's own time is over, by enrollment id."""
+    ids = {person.profile_id for person in people}
     recipients = load_recipients(cohort.tx, cohort.planner.policy, ids)
     dates = _dates(cohort.tx, ids, step.date) if step.date is not None else {}
-    for person in arriving:
+    return {
         # Where several zones may hold, the moment has to have come in all of them.
-        until = max(
+        person.enrollment_id: max(
             _resumes(step, name, person.arrived_at, dates.get(person.profile_id))
             for name in recipients[person.profile_id].zones.names
         )
-        past = until <= cohort.tx.now
-        moves[person.enrollment_id] = Move(NEXT) if past else Move(None, until, 1)
-    return moves
+        for person in people
+    }
 
 
 def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
@@ -177,25 +187,76 @@ def _anniversary(on: date, year: int) -> date:
 
 
 def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
-    """The condition, looked back to the start of the wait; else the timeout."""
-    holds = cohort.matching({NEXT: step.condition}, since=enrollments.c.arrived_at)
+    """The condition, looked back to the start of the wait; else the timeout.
+
+    Whatever comes first, not whatever is seen first: an event after the timeout is too late.
+    """
+    columns = enrollments.c
+    scope = cohort.scope(
+        since=_looks_back_to(cohort),
+        except_event=columns.entry_event_id,
+        once=_ended_earlier_waits(cohort),
+    )
+    ends_at = columns.arrived_at + step.timeout
+    # What holds on arrival held then; later, what no event tells of may have come in time.
+    untold = case(
+        (columns.phase == 0, columns.arrived_at), (ends_at < cohort.tx.now, ends_at),
+        else_=cohort.tx.now,
+    )  # fmt: skip
+    began = cohort.asked(step.condition.began(scope, untold))
     moves: Moves = {}
     for person in cohort.people:
         ends = person.arrived_at + step.timeout
-        if person.enrollment_id in holds:
-            moves[person.enrollment_id] = Move(NEXT)
+        moment = began.get(person.enrollment_id)
+        if moment is not None and moment <= ends:
+            moves[person.enrollment_id] = Move(NEXT, over=moment)
         elif cohort.tx.now >= ends:
-            moves[person.enrollment_id] = Move(TIMEOUT)
+            moves[person.enrollment_id] = Move(TIMEOUT, over=ends)
         else:
             moves[person.enrollment_id] = Move(None, ends, 1)
     return moves
 
 
+def _looks_back_to(cohort: Cohort) -> ColumnElement[Any]:
+    """The arrival; right behind a send the moment at which its last message had gone.
+
+    The send itself is over later where it waits for an answer, and people may come back meanwhile.
+    """
+    graph = cohort.version.journey.graph
+    sends = [
+        name
+        for name, node in graph.items()
+        if isinstance(node.step, SendStep) and cohort.step.name in node.edges.values()
+    ]
+    if not sends:
+        return enrollments.c.arrived_at
+    gone = select(func.max(messages.c.send_at)).where(
+        messages.c.enrollment_id == enrollments.c.id,
+        messages.c.step.in_(sends),
+        messages.c.state.in_(SENT),
+        messages.c.send_at <= enrollments.c.arrived_at,
+    )
+    return func.coalesce(gone.scalar_subquery(), enrollments.c.arrived_at)
+
+
+def _ended_earlier_waits(cohort: Cohort) -> frozenset[str]:
+    """The events for which an earlier wait looked: the same one must not end this wait too."""
+    names: set[str] = set()
+    for name, node in cohort.version.journey.graph.items():
+        if name == cohort.step.name:
+            break
+        if isinstance(node.step, WaitUntilStep):
+            names.update(node.step.condition.event_names())
+    return frozenset(names)
+
+
 def split(cohort: Cohort, step: SplitStep) -> Moves:
     """The first branch whose condition holds."""
-    chosen = cohort.matching({way.name: way.condition for way in step.ways}, since=None)
+    scope = cohort.scope()
+    first = case(*((way.condition.sql(scope), literal(way.name)) for way in step.ways))
+    chosen = cohort.asked(first)
     return {
-        person.enrollment_id: Move(chosen.get(person.enrollment_id, OTHERWISE))
+        person.enrollment_id: _at_once(person, chosen.get(person.enrollment_id, OTHERWISE))
         for person in cohort.people
     }
 
@@ -215,7 +276,10 @@ def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
                 return arm.name
         return step.arms[-1].name
 
-    return {person.enrollment_id: Move(arm_of(person.profile_id)) for person in cohort.people}
+    return {
+        person.enrollment_id: _at_once(person, arm_of(person.profile_id))
+        for person in cohort.people
+    }
 
 
 def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
@@ -264,4 +328,9 @@ def leave(cohort: Cohort, step: ExitStep) -> Moves:
 
 
 def _all_next(cohort: Cohort) -> Moves:
-    return {person.enrollment_id: Move(NEXT) for person in cohort.people}
+    return {person.enrollment_id: _at_once(person, NEXT) for person in cohort.people}
+
+
+def _at_once(person: Standing, outcome: str) -> Move:
+    """Of a step that takes no time: over when it began."""
+    return Move(outcome, over=person.arrived_at)

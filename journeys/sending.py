@@ -1,10 +1,10 @@
 """The send step: plans a group's messages, waits until they have gone, falls back where told to."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, cast, exists, func, literal, select
+from sqlalchemy import ColumnElement, case, cast, func, literal, select
 from sqlalchemy.types import Text
 
 from channels.decide import Wanted
@@ -13,6 +13,7 @@ from channels.tables import messages
 from config.database import Tx
 from config.times import MINUTE, Instant
 from journeys.moves import Cohort, Move, Moves, Standing
+from journeys.report import SENT
 from journeys.steps import NEXT, Evidence, SendStep
 from profiles.bulk import among
 from profiles.tables import events
@@ -29,14 +30,24 @@ def send(cohort: Cohort, step: SendStep) -> Moves:
     """
     arriving = [person for person in cohort.people if person.phase == 0]
     behind = [person for person in cohort.people if person.phase > 0]
-    moves = _plan_from(cohort, step, arriving, 0)
+    since = {person.enrollment_id: person.arrived_at for person in arriving}
+    moves = _plan_from(cohort, step, arriving, 0, since)
     if behind:
         moves |= _after_sending(cohort, step, behind)
     return moves
 
 
-def _plan_from(cohort: Cohort, step: SendStep, people: Sequence[Standing], first: int) -> Moves:
-    """Plan the members from `first` on for everybody given."""
+def _plan_from(
+    cohort: Cohort,
+    step: SendStep,
+    people: Sequence[Standing],
+    first: int,
+    since: Mapping[int, Instant | None],
+) -> Moves:
+    """Plan the members from `first` on for everybody given.
+
+    since: when the step was over, by enrollment id, for whom nothing more goes.
+    """
     if not people:
         return {}
     members = step.messages[first:]
@@ -52,7 +63,7 @@ def _plan_from(cohort: Cohort, step: SendStep, people: Sequence[Standing], first
             if decision.reason != "not_chosen" or step.fallback_after is None:
                 cohort.messages[message.channel, decision.reason or "planned"] += 1
         if not going:
-            moves[enrollment_id] = Move(NEXT)
+            moves[enrollment_id] = Move(NEXT, over=since.get(enrollment_id))
             continue
         last, number = max(going)
         # They are woken when it has gone.
@@ -121,8 +132,16 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
         else:
             settled.append(person)
     if step.fallback_after is None:
-        return moves | {person.enrollment_id: Move(NEXT) for person in settled}
+        for person in settled:
+            gone = _last_gone(rows[person.enrollment_id])
+            moves[person.enrollment_id] = Move(NEXT, over=gone)
+        return moves
     return moves | _fall_back(cohort, step, settled, rows)
+
+
+def _last_gone(rows: Sequence[Any]) -> Instant | None:
+    """When the last of the messages went; None: none did."""
+    return max((row.send_at for row in rows if row.state in SENT), default=None)
 
 
 def _fall_back(
@@ -139,26 +158,22 @@ def _fall_back(
     answered: list[Standing] = []
     assert step.unless is not None
     seen = answered_in(tx, step, step.unless, [person.enrollment_id for person in people])
+    gone = {person.enrollment_id: _last_gone(rows[person.enrollment_id]) for person in people}
     for person in people:
-        went = [
-            row.send_at
-            for row in rows[person.enrollment_id]
-            if row.state in ("sent", "delivered", "unknown")
-        ]
-        due = max(went, default=0) + step.fallback_after
+        went = gone[person.enrollment_id]
         if person.enrollment_id in seen:
             answered.append(person)
         elif person.phase >= len(step.messages):
-            moves[person.enrollment_id] = Move(NEXT)
-        elif went and due > tx.now:
+            moves[person.enrollment_id] = Move(NEXT, over=went)
+        elif went is not None and went + step.fallback_after > tx.now:
             # it went later than planned
-            moves[person.enrollment_id] = Move(None, due, person.phase)
+            moves[person.enrollment_id] = Move(None, went + step.fallback_after, person.phase)
         else:
             trying[person.phase].append(person)
     for phase, some in trying.items():
-        moves |= _plan_from(cohort, step, some, phase)
+        moves |= _plan_from(cohort, step, some, phase, {})
     for person in answered:
-        moves[person.enrollment_id] = Move(NEXT)
+        moves[person.enrollment_id] = Move(NEXT, over=seen[person.enrollment_id])
     # The channels that were not needed get their record too.
     for phase in {person.phase for person in answered if person.phase < len(step.messages)}:
         spared = _persons([person for person in answered if person.phase == phase])
@@ -168,29 +183,39 @@ def _fall_back(
 
 def answered_in(
     tx: Tx, step: SendStep, kind: Evidence, enrollment_ids: Collection[int]
-) -> set[int]:
-    """The enrollments one of whose messages of the step was delivered, opened or clicked."""
-    found = select(messages.c.enrollment_id).where(
-        among(tx, messages.c.enrollment_id, enrollment_ids),
-        messages.c.step == step.name,
-        messages.c.state.in_(["sent", "delivered", "unknown"]),
-        _has_evidence(kind, tx.now),
+) -> dict[int, Instant]:
+    """The enrollments one of whose messages of the step was delivered, opened or clicked: when."""
+    moment = _answered_at(kind, tx.now)
+    found = (
+        select(messages.c.enrollment_id, func.min(moment).label("at"))
+        .where(
+            among(tx, messages.c.enrollment_id, enrollment_ids),
+            messages.c.step == step.name,
+            messages.c.state.in_(SENT),
+            moment.is_not(None),
+        )
+        .group_by(messages.c.enrollment_id)
     )
-    return set(tx.conn.execute(found).scalars())
+    return {row.enrollment_id: row.at for row in tx.conn.execute(found)}
 
 
-def _has_evidence(kind: Evidence, now: Instant) -> ColumnElement[bool]:
-    """Whether a message (the row of the enclosing statement) was delivered, opened or clicked."""
-    if kind == "delivered":
-        return messages.c.state == "delivered"
+def _answered_at(kind: Evidence, now: Instant) -> ColumnElement[Any]:
+    """When a message (the row of the enclosing statement) was delivered, opened or clicked.
+
+    NULL: it was not. Delivered is also what somebody has answered, whose delivery nobody reported.
+    """
     # An app may not say which message was opened: then it is taken for the last one.
     own_id = cast(messages.c.id, Text)
     about = cast(events.c.properties["message_id"].as_string(), Text)
     # email_opened, push_opened, sms_clicked ...: by the provider's word or the app's
-    return exists().where(
+    said = select(func.min(events.c.occurred_at)).where(
         events.c.profile_id == messages.c.profile_id,
         events.c.name == messages.c.channel + literal(f"_{kind}"),
         events.c.occurred_at >= messages.c.send_at,
         events.c.occurred_at <= now,
         func.coalesce(about, own_id) == own_id,
     )
+    first = said.scalar_subquery()
+    if kind == "delivered":
+        return case((messages.c.state == "delivered", func.coalesce(first, now)))
+    return first

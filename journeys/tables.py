@@ -112,7 +112,7 @@ class Enrollment(SQLModel, table=True):
         description="when the entry event happened, else entered_at: did() looks back to it",
     )
     step: str = Field(description="the step the person stands at")
-    arrived_at: Instant = Field(sa_type=BigInteger, description="when they came to this step")
+    arrived_at: Instant = Field(sa_type=BigInteger, description="when the step before was over")
     phase: int = Field(default=0, description="how far into this step; each step gives it meaning")
     due_at: Instant | None = Field(default=None, sa_type=BigInteger)
     attempts: int = Field(default=0, description="failed tries of this step so far")

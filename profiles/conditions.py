@@ -10,7 +10,7 @@ round, and so does `!=`: it holds for whoever `==` does not hold for.
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -65,6 +65,7 @@ class Scope:
 
     profile_id: the profile's id in the enclosing statement.
     since, until: where `did` looks when it does not say; None is over all time, up to now.
+    once: events of these names have to lie after `since`; those of other names may lie on it.
     """
 
     sqlite: bool
@@ -74,6 +75,7 @@ class Scope:
     until: ColumnElement[int] | None = None
     # the event that brought the person in is no answer to "did they ... since?"
     except_event: ColumnElement[int] | None = None
+    once: frozenset[str] = frozenset()
 
 
 class _Condition(BaseModel, ABC):
@@ -94,6 +96,13 @@ class _Condition(BaseModel, ABC):
     @abstractmethod
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         """The condition as a boolean SQL expression."""
+
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
+        """When it came to hold, as events tell it; NULL where it does not hold.
+
+        untold: the moment to take where it holds, and no event tells since when.
+        """
+        return case((self.sql(scope), untold))
 
     def event_names(self) -> Iterator[str]:
         """The events whose arrival can change the answer."""
@@ -201,6 +210,19 @@ class Did(_Condition):
     at_least: int = Field(default=1, ge=1)
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
+        matching = self._matching(scope)
+        if self.at_least == 1:
+            return select(literal(1)).select_from(events).where(*matching).exists()
+        counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
+        return counted >= self.at_least
+
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:  # noqa: ARG002
+        """When the last of those that it takes happened."""
+        happened = select(events.c.occurred_at).where(*self._matching(scope))
+        last = happened.order_by(events.c.occurred_at).offset(self.at_least - 1).limit(1)
+        return last.scalar_subquery()
+
+    def _matching(self, scope: Scope) -> list[ColumnElement[bool]]:
         matching = [
             events.c.profile_id == scope.profile_id,
             events.c.name == self.event,
@@ -210,15 +232,13 @@ class Did(_Condition):
         if self.within is not None:
             matching.append(events.c.occurred_at > scope.now - self.within)
         elif scope.since is not None:
-            matching.append(events.c.occurred_at >= scope.since)
+            later = operator.gt if self.event in scope.once else operator.ge
+            matching.append(later(events.c.occurred_at, scope.since))
         if scope.until is not None:
             matching.append(events.c.occurred_at <= scope.until)
         if scope.except_event is not None:
             matching.append(events.c.id != func.coalesce(scope.except_event, 0))
-        if self.at_least == 1:
-            return select(literal(1)).select_from(events).where(*matching).exists()
-        counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
-        return counted >= self.at_least
+        return matching
 
     def event_names(self) -> Iterator[str]:
         yield self.event
@@ -282,6 +302,12 @@ class AllOf(_Condition):
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         return and_(true(), *(condition.sql(scope) for condition in self.conditions))
 
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
+        """With the last of them."""
+        moments = [condition.began(scope, untold) for condition in self.conditions]
+        last = _extreme(("max", "greatest"), moments, scope) if moments else untold
+        return case((self.sql(scope), last))
+
     def event_names(self) -> Iterator[str]:
         for condition in self.conditions:
             yield from condition.event_names()
@@ -295,6 +321,15 @@ class AnyOf(_Condition):
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         return or_(false(), *(condition.sql(scope) for condition in self.conditions))
+
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
+        """With the first of those that hold."""
+        moments = [
+            func.coalesce(condition.began(scope, untold), scope.now)
+            for condition in self.conditions
+        ]
+        first = _extreme(("min", "least"), moments, scope) if moments else untold
+        return case((self.sql(scope), first))
 
     def event_names(self) -> Iterator[str]:
         for condition in self.conditions:
@@ -404,6 +439,17 @@ def _compare(
         # by code point, as SQLite does, whatever language the database was made for
         member = member.collate("C")
     return func.coalesce(_OPERATORS[op](member, value), false())
+
+
+def _extreme(
+    functions: tuple[str, str], moments: Sequence[ColumnElement[Any]], scope: Scope
+) -> ColumnElement[Any]:
+    """The first or the last of some moments."""
+    if len(moments) == 1:
+        return moments[0]  # with one argument SQLite's functions are aggregates
+    sqlite, postgresql = functions
+    found: ColumnElement[Any] = getattr(func, sqlite if scope.sqlite else postgresql)(*moments)
+    return found
 
 
 def _json_kind(document: ColumnElement[Any], name: str, sqlite: bool) -> ColumnElement[str]:
