@@ -17,7 +17,8 @@ from sqlalchemy import select, update
 from config.database import Tx
 from config.settings import load_settings
 from config.times import MINUTE
-from journeys.moves import Move, Moves, Standing
+from journeys.moves import Move, Moves
+from journeys.standing import Standing
 from journeys.steps import FAILED, NEXT, CallStep
 from journeys.tables import enrollments
 from profiles.tables import identifiers

@@ -6,42 +6,30 @@ processes can work the same journey.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    false,
-    func,
-    insert,
-    literal_column,
-    select,
-    true,
-    union_all,
-    update,
-)
+from sqlalchemy import insert, select, true, update
 
 from channels.decide import Planner
 from channels.metrics import DECISIONS
-from channels.tables import messages
 from config.database import Database, Tx, insert_ignoring_conflicts
 from config.errors import SegueError
-from config.policy import CHANNELS
 from config.times import Instant
 from config.trouble import of_the_database
 from journeys import moves
 from journeys.calls import CALLS_AT_ONCE, call_moves, lease, payloads_of, post_all, still_leased
 from journeys.catalog import Catalog
 from journeys.chunks import LARGEST, Chunk, Chunks
-from journeys.control import held
 from journeys.entry import audience_after, audience_size, enter_people
 from journeys.failing import StepFailed, blaming, try_later
 from journeys.graph import END, Node
 from journeys.journey import Version
-from journeys.moves import Cohort, Move, Moves, Standing
+from journeys.leaving import EXITED, end, exit_rule, goal_reached
+from journeys.moves import Cohort, Move, Moves
 from journeys.sending import send
+from journeys.standing import Standing, earliest_due, entered_in, lock_due, next_due
 from journeys.steps import (
     NEXT,
     CallStep,
@@ -55,12 +43,7 @@ from journeys.steps import (
     WaitUntilStep,
 )
 from journeys.tables import enrollments, launches, passages
-from profiles.bulk import among, in_slices, lock_profiles
-from profiles.conditions import Scope
-
-EXITED = "exited: exit rule"
-# Index seeks in one statement; SQLite joins 500 selects at most.
-_SEEKS = 200
+from profiles.bulk import among, lock_profiles
 
 
 @dataclass(slots=True)
@@ -133,7 +116,7 @@ class Engine:
             with self.chunks.transaction("enter") as chunk:
                 size = chunk.size
                 if people is not None:
-                    size = min(size, people - _entered(chunk.tx, version, launch_id))
+                    size = min(size, people - entered_in(chunk.tx, version, launch_id))
                 ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
                 if not ids:
                     return
@@ -195,46 +178,13 @@ class Engine:
     def due_steps(self) -> list[tuple[Version, str]]:
         """The steps at which somebody is due, in graph order."""
         with self.db.transaction(write=False) as tx:
-            return [
-                (version, step) for version, step, due_at in self._earliest(tx) if due_at <= tx.now
-            ]
+            found = earliest_due(tx, self.catalog)
+            return [(version, step) for version, step, due_at in found if due_at <= tx.now]
 
     def next_due(self) -> Instant | None:
         """When the next person or planned message is due; None when nothing lies ahead."""
         with self.db.transaction(write=False) as tx:
-            moments = [due_at for _, _, due_at in self._earliest(tx)]
-            planned = select(func.min(messages.c.send_at)).where(
-                messages.c.state == "planned", messages.c.journey.notin_(list(held(tx)))
-            )
-            # one index seek a channel
-            earliest = [planned.where(messages.c.channel == channel) for channel in CHANNELS]
-            moments += [
-                send_at
-                for one in earliest
-                if (send_at := tx.conn.execute(one).scalar_one()) is not None
-            ]
-        return min(moments, default=None)
-
-    def _earliest(self, tx: Tx) -> Iterator[tuple[Version, str, Instant]]:
-        """The earliest due time at each step where somebody stands: one index seek a step."""
-        holding = held(tx)
-        places = [
-            (version, step)
-            for journey in self.catalog.journeys()
-            if journey not in holding
-            for version in self.catalog.versions(journey)
-            for step in version.journey.graph
-        ]
-        for some in in_slices(list(enumerate(places)), _SEEKS):
-            seeks = [
-                select(literal_column(str(place), Integer), func.min(enrollments.c.due_at)).where(
-                    *_standing_at(version, step)
-                )
-                for place, (version, step) in some
-            ]
-            for place, due_at in tx.conn.execute(union_all(*seeks)):
-                if due_at is not None:
-                    yield (*places[place], due_at)
+            return next_due(tx, self.catalog)
 
     def _advance_some(self, version: Version, node: Node, most: int) -> StepReport | None:
         """Move a chunk of at most so many; None when nobody is due. Raises StepFailed."""
@@ -256,7 +206,7 @@ class Engine:
     ) -> StepReport | None:
         """Move one chunk; None when nobody is due."""
         tx = chunk.tx
-        people = _due(tx, version, node.step.name, chunk.size, launch_id)
+        people = lock_due(tx, version, node.step.name, chunk.size, launch_id)
         chunk.people = len(people)
         if not people:
             return None
@@ -340,7 +290,7 @@ class Engine:
         assert isinstance(node.step, CallStep)
         report = StepReport()
         with self.db.transaction() as tx:
-            due = _due(tx, version, node.step.name, most, None)
+            due = lock_due(tx, version, node.step.name, most)
             if not due:
                 return None
             with blaming(node.step, due):
@@ -384,7 +334,7 @@ class Engine:
     ) -> StepReport | None:
         if not isinstance(node.step, CallStep):
             return self._advance_chunk(chunk, version, node, launch_id)
-        people = _due(chunk.tx, version, node.step.name, chunk.size, launch_id)
+        people = lock_due(chunk.tx, version, node.step.name, chunk.size, launch_id)
         if not people:
             return None
         report = StepReport()
@@ -423,99 +373,6 @@ def _over(tx: Tx, person: Standing, move: Move) -> Instant:
     """When the step was over that somebody leaves: not before they came, and not in the future."""
     over = tx.now if move.over is None else move.over
     return min(max(over, person.arrived_at), tx.now)
-
-
-def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
-    """Whether the exit rule of the version holds for an enrollment of the enclosing statement."""
-    rule = version.journey.exit_when
-    return false() if rule is None else rule.sql(_since_entry(tx))
-
-
-def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
-    """Whether an enrollment of the enclosing statement has reached the goal of the version."""
-    goal = version.journey.goal
-    if goal is None:
-        return false()
-    return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
-
-
-def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
-    """Mark those enrollments of a version that reached its goal, once each; says how many.
-
-    Those that somebody else holds are left for the next time.
-    """
-    reached = (
-        select(enrollments.c.id)
-        .where(
-            enrollments.c.journey == version.journey.name,
-            enrollments.c.version == version.digest,
-            enrollments.c.converted_at.is_(None),
-            whose,
-            goal_rule(tx, version),
-        )
-        .with_for_update(skip_locked=True)
-    )
-    marking = update(enrollments).where(enrollments.c.id.in_(reached))
-    return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
-
-
-def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
-    return Scope(
-        sqlite=tx.conn.dialect.name == "sqlite",
-        now=tx.now,
-        profile_id=enrollments.c.profile_id,
-        since=enrollments.c.since,
-        until=until,
-        except_event=enrollments.c.entry_event_id,
-    )
-
-
-def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
-    """End enrollments; what was planned for them and not yet handed over is cancelled."""
-    tx.conn.execute(
-        update(enrollments)
-        .where(among(tx, enrollments.c.id, enrollment_ids))
-        .values(ended_at=tx.now, end_reason=reason, due_at=None)
-    )
-    if reason != "completed":
-        tx.conn.execute(
-            update(messages)
-            .where(messages.c.enrollment_id.in_(enrollment_ids), messages.c.state == "planned")
-            .values(state="cancelled", reason=reason)
-        )
-
-
-def _standing_at(version: Version, step: str) -> list[ColumnElement[bool]]:
-    return [
-        enrollments.c.journey == version.journey.name,
-        enrollments.c.version == version.digest,
-        enrollments.c.step == step,
-        enrollments.c.ended_at.is_(None),
-    ]
-
-
-def _due(tx: Tx, version: Version, step: str, size: int, launch_id: str | None) -> list[Standing]:
-    """Lock and read a chunk of those due at a step; what another process holds is left to it."""
-    columns = enrollments.c
-    due = (
-        select(columns.id, *(columns[name] for name in Standing._fields[1:]))
-        .where(*_standing_at(version, step), columns.due_at <= tx.now)
-        .order_by(columns.due_at, columns.id)
-        .limit(size)
-        .with_for_update(skip_locked=True)
-    )
-    if launch_id is not None:
-        due = due.where(columns.launch_id == launch_id)
-    if version.journey.name in held(tx):
-        return []
-    return [Standing(*row) for row in tx.conn.execute(due)]
-
-
-def _entered(tx: Tx, version: Version, launch_id: str | None) -> int:
-    entered = select(func.count()).where(
-        enrollments.c.journey == version.journey.name, enrollments.c.launch_id == launch_id
-    )
-    return tx.conn.execute(entered).scalar_one()
 
 
 def _handle(cohort: Cohort) -> Moves:

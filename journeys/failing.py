@@ -13,7 +13,8 @@ from sqlalchemy import select, update
 from config.database import Tx
 from config.times import MINUTE, Seconds
 from config.trouble import of_the_database, told
-from journeys.moves import Move, Standing
+from journeys.moves import Move
+from journeys.standing import Standing
 from journeys.steps import FAILED, CallStep, Step
 from journeys.tables import enrollments
 

@@ -11,7 +11,7 @@ from sqlalchemy import Row, bindparam, select, update
 
 from channels.tables import messages
 from config.database import Tx
-from journeys.engine import end
+from journeys.leaving import end
 from journeys.tables import enrollments, passages
 from profiles.bulk import among, lock_profiles
 from profiles.merging import Merger, lock_events, merge_profiles, repoint, rounds

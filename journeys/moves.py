@@ -27,6 +27,7 @@ from journeys.catalog import Catalog
 from journeys.entry import enter_people
 from journeys.journey import Version
 from journeys.report import SENT
+from journeys.standing import Standing
 from journeys.steps import (
     HOLDOUT,
     NEXT,
@@ -49,17 +50,6 @@ from profiles.sticky import draw
 from profiles.tables import profiles
 
 log = logging.getLogger(__name__)
-
-
-class Standing(NamedTuple):
-    """One person at a step."""
-
-    enrollment_id: int
-    profile_id: int
-    arrived_at: Instant
-    phase: int
-    attempts: int
-    due_at: Instant
 
 
 class Move(NamedTuple):

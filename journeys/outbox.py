@@ -11,8 +11,8 @@ from channels.templates import Template
 from config.database import Tx
 from journeys.catalog import Catalog
 from journeys.control import held
-from journeys.engine import EXITED, exit_rule, goal_rule
 from journeys.journey import Version
+from journeys.leaving import EXITED, exit_rule, goal_rule
 from journeys.sending import answered_in
 from journeys.steps import SendStep
 from journeys.tables import enrollments

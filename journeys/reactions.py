@@ -16,9 +16,9 @@ from config.database import Database, Tx
 from config.policy import CHANNELS
 from config.trouble import of_the_database, told
 from journeys.catalog import Catalog
-from journeys.engine import EXITED, end, exit_rule, goal_reached
 from journeys.entry import enter_by_events
 from journeys.journey import EventEntry, Version
+from journeys.leaving import EXITED, end, exit_rule, goal_reached
 from journeys.steps import SendStep, Step, WaitUntilStep
 from journeys.tables import enrollments
 from profiles.bulk import among

@@ -12,8 +12,9 @@ from channels.planning import Person, Send, plan, refuse
 from channels.tables import messages
 from config.database import Tx
 from config.times import MINUTE, Instant
-from journeys.moves import Cohort, Move, Moves, Standing
+from journeys.moves import Cohort, Move, Moves
 from journeys.report import SENT
+from journeys.standing import Standing
 from journeys.steps import NEXT, Evidence, SendStep
 from profiles.bulk import among
 from profiles.tables import events

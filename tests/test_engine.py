@@ -17,9 +17,10 @@ from config.errors import SegueError
 from config.policy import Policy
 from config.times import DAY, HOUR, Instant, days, format_instant, hours, parse_instant
 from journeys.catalog import Segment
-from journeys.engine import Engine, end
+from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.journey import Entry, Goal, Journey, OnEvent, OnLaunch, journey
+from journeys.leaving import end
 from journeys.steps import (
     SMS,
     Call,

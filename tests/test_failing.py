@@ -21,6 +21,7 @@ from journeys.journey import OnEvent, OnLaunch, journey
 from journeys.moves import Cohort
 from journeys.outbox import CatalogJourneys
 from journeys.reactions import Reactor
+from journeys.standing import lock_due
 from journeys.steps import (
     SMS,
     Call,
@@ -190,18 +191,17 @@ def test_a_step_that_can_not_even_be_looked_at_comes_after_the_others(house: Hou
     house.open(described(Update("bad", seen=True)), journey("k", entry=OnLaunch(), topic="n",
         steps=[Update("good", done=True)]))  # fmt: skip
     ann = house.customer()
-    due = journeys.engine._due
 
     def odd(tx: Any, version: Any, step: str, *rest: Any) -> Any:
         if step == "bad":
             raise ValueError(step)
-        return due(tx, version, step, *rest)
+        return lock_due(tx, version, step, *rest)
 
     with house.db.transaction() as tx:
         for name in "jk":
             version = house.segue.catalog.journey(name)
             enter_people(tx, version, [ann], None)
-    with patch("journeys.engine._due", odd), pytest.raises(ValueError, match="bad"):
+    with patch("journeys.engine.lock_due", odd), pytest.raises(ValueError, match="bad"):
         house.segue.engine.advance_due()
     assert house.attributes(ann) == {"done": True}
 

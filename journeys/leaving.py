@@ -1,0 +1,74 @@
+"""How a person's way through a journey ends early, and whether it reached its goal, over rows."""
+
+from collections.abc import Collection
+
+from sqlalchemy import ColumnElement, false, select, update
+
+from channels.tables import messages
+from config.database import Tx
+from journeys.journey import Version
+from journeys.tables import enrollments
+from profiles.bulk import among
+from profiles.conditions import Scope
+
+EXITED = "exited: exit rule"
+
+
+def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
+    """Whether the exit rule of the version holds for an enrollment of the enclosing statement."""
+    rule = version.journey.exit_when
+    return false() if rule is None else rule.sql(_since_entry(tx))
+
+
+def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
+    """Whether an enrollment of the enclosing statement has reached the goal of the version."""
+    goal = version.journey.goal
+    if goal is None:
+        return false()
+    return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
+
+
+def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
+    """Mark those enrollments of a version that reached its goal, once each; says how many.
+
+    Those that somebody else holds are left for the next time.
+    """
+    reached = (
+        select(enrollments.c.id)
+        .where(
+            enrollments.c.journey == version.journey.name,
+            enrollments.c.version == version.digest,
+            enrollments.c.converted_at.is_(None),
+            whose,
+            goal_rule(tx, version),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    marking = update(enrollments).where(enrollments.c.id.in_(reached))
+    return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
+
+
+def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
+    return Scope(
+        sqlite=tx.conn.dialect.name == "sqlite",
+        now=tx.now,
+        profile_id=enrollments.c.profile_id,
+        since=enrollments.c.since,
+        until=until,
+        except_event=enrollments.c.entry_event_id,
+    )
+
+
+def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
+    """End enrollments; what was planned for them and not yet handed over is cancelled."""
+    tx.conn.execute(
+        update(enrollments)
+        .where(among(tx, enrollments.c.id, enrollment_ids))
+        .values(ended_at=tx.now, end_reason=reason, due_at=None)
+    )
+    if reason != "completed":
+        tx.conn.execute(
+            update(messages)
+            .where(messages.c.enrollment_id.in_(enrollment_ids), messages.c.state == "planned")
+            .values(state="cancelled", reason=reason)
+        )

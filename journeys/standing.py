@@ -1,0 +1,102 @@
+"""Who stands where, and who is due: read from the rows, step by step."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Integer, func, literal_column, select, union_all
+
+from channels.tables import messages
+from config.database import Tx
+from config.policy import CHANNELS
+from config.times import Instant
+from journeys.catalog import Catalog
+from journeys.control import held
+from journeys.journey import Version
+from journeys.tables import enrollments
+from profiles.bulk import in_slices
+
+# Index seeks in one statement; SQLite joins 500 selects at most.
+_SEEKS = 200
+
+
+class Standing(NamedTuple):
+    """One person at a step."""
+
+    enrollment_id: int
+    profile_id: int
+    arrived_at: Instant
+    phase: int
+    attempts: int
+    due_at: Instant
+
+
+def lock_due(
+    tx: Tx, version: Version, step: str, size: int, launch_id: str | None = None
+) -> list[Standing]:
+    """Lock and read a chunk of those due at a step; what another process holds is left to it."""
+    columns = enrollments.c
+    due = (
+        select(columns.id, *(columns[name] for name in Standing._fields[1:]))
+        .where(*_standing_at(version, step), columns.due_at <= tx.now)
+        .order_by(columns.due_at, columns.id)
+        .limit(size)
+        .with_for_update(skip_locked=True)
+    )
+    if launch_id is not None:
+        due = due.where(columns.launch_id == launch_id)
+    if version.journey.name in held(tx):
+        return []
+    return [Standing(*row) for row in tx.conn.execute(due)]
+
+
+def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Instant]]:
+    """The earliest due time at each step where somebody stands: one index seek a step."""
+    holding = held(tx)
+    places = [
+        (version, step)
+        for journey in catalog.journeys()
+        if journey not in holding
+        for version in catalog.versions(journey)
+        for step in version.journey.graph
+    ]
+    for some in in_slices(list(enumerate(places)), _SEEKS):
+        seeks = [
+            select(literal_column(str(place), Integer), func.min(enrollments.c.due_at)).where(
+                *_standing_at(version, step)
+            )
+            for place, (version, step) in some
+        ]
+        for place, due_at in tx.conn.execute(union_all(*seeks)):
+            if due_at is not None:
+                yield (*places[place], due_at)
+
+
+def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
+    """When the next person or planned message is due; None when nothing lies ahead."""
+    moments = [due_at for _, _, due_at in earliest_due(tx, catalog)]
+    planned = select(func.min(messages.c.send_at)).where(
+        messages.c.state == "planned", messages.c.journey.notin_(list(held(tx)))
+    )
+    # one index seek a channel
+    earliest = [planned.where(messages.c.channel == channel) for channel in CHANNELS]
+    moments += [
+        send_at for one in earliest if (send_at := tx.conn.execute(one).scalar_one()) is not None
+    ]
+    return min(moments, default=None)
+
+
+def entered_in(tx: Tx, version: Version, launch_id: str | None) -> int:
+    """How many people a launch has entered."""
+    entered = select(func.count()).where(
+        enrollments.c.journey == version.journey.name, enrollments.c.launch_id == launch_id
+    )
+    return tx.conn.execute(entered).scalar_one()
+
+
+def _standing_at(version: Version, step: str) -> list[ColumnElement[bool]]:
+    return [
+        enrollments.c.journey == version.journey.name,
+        enrollments.c.version == version.digest,
+        enrollments.c.step == step,
+        enrollments.c.ended_at.is_(None),
+    ]
