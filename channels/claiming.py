@@ -5,7 +5,7 @@ claimed (state `sending`, `send_at` now) and that is committed before anything i
 crash leaves `unknown`, never a second send. What became forbidden is moved or refused.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -47,8 +47,11 @@ class Journeys(Protocol):
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """What templates see of each enrollment."""
 
-    def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
-        """Messages of these enrollments have gone, or will not go."""
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
+        """Messages of these enrollments have gone, or will not go.
+
+        skip_locked: for who holds profiles or messages, and so must not wait for enrollments.
+        """
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""
@@ -87,6 +90,18 @@ class Claim(NamedTuple):
     context: Mapping[str, Any]
 
 
+class Claimed(NamedTuple):
+    """What came of a batch.
+
+    seen: how many due messages were looked at (0: nothing is due that others do not hold already).
+    refused: those that do not go after all, by journey, channel and why.
+    """
+
+    claims: list[Claim]
+    seen: int
+    refused: Counter[tuple[str, Channel, str]]
+
+
 def claim(
     tx: Tx,
     planner: Planner,
@@ -96,17 +111,12 @@ def claim(
     limits: Mapping[Channel, int],
     journey: str | None = None,
     only: Sequence[int] | None = None,
-) -> tuple[list[Claim], int]:
+) -> Claimed:
     """Claim due messages, the earliest first, on each channel at most its limit.
 
     Parameters
     ----------
     journey: of this journey alone. only: of these messages alone.
-
-    Returns
-    -------
-    The claims, and how many due messages were looked at (0: nothing is due that others do not
-    hold already).
 
     Raises ClaimFailed.
     """
@@ -134,9 +144,9 @@ def claim(
         .with_for_update()
     ).all()
     if not rows:
-        return [], 0
+        return Claimed([], 0, Counter())
     try:
-        return _claim_rows(tx, planner, journeys, rows, claimed_by), len(rows)
+        return _claim_rows(tx, planner, journeys, rows, claimed_by)
     except Exception as error:
         if of_the_database(error):
             raise
@@ -145,7 +155,7 @@ def claim(
 
 def _claim_rows(
     tx: Tx, planner: Planner, journeys: Journeys, rows: Sequence[Row[Any]], claimed_by: str
-) -> list[Claim]:
+) -> Claimed:
     unwanted = journeys.unwanted(tx, rows)
     _withdraw(tx, unwanted, "cancelled")
     # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
@@ -156,14 +166,19 @@ def _claim_rows(
         if tx.now > row.deadline + row.after + CLAIM_LASTS and row.id not in unwanted
     }
     _withdraw(tx, expired, "skipped")
-    rows = [row for row in rows if row.id not in unwanted and row.id not in expired]
-    fit, unfit = _look_again(tx, planner, rows)
+    refused = [(row, "cancelled") for row in rows if row.id in unwanted]
+    refused += [(row, "expired") for row in rows if row.id in expired]
+    still = [row for row in rows if row.id not in unwanted and row.id not in expired]
+    fit, unfit = _look_again(tx, planner, still)
     claims = _with_content(tx, journeys, fit)
     _take(tx, claims, claimed_by)
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
-        decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
-    return claims
+        refused += decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
+    journeys.settled(tx, [row.enrollment_id for row, _ in refused], skip_locked=True)
+    return Claimed(
+        claims, len(rows), Counter((row.journey, row.channel, why) for row, why in refused)
+    )
 
 
 def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:

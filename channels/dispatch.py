@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from channels.breaker import Breaker
-from channels.claiming import Claim, ClaimFailed, Journeys, claim, put_off
+from channels.claiming import Claim, Claimed, ClaimFailed, Journeys, claim, put_off
 from channels.decide import Planner
 from channels.links import preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
@@ -86,7 +86,9 @@ class Dispatcher:
         seen = 1
         while seen and not self._stopping:
             taken = time.monotonic()
-            claims, seen = await asyncio.to_thread(self._claim, channels, journey)
+            claims, seen, refused = await asyncio.to_thread(self._claim, channels, journey)
+            _count(refused)
+            tally += refused
             if claims:
                 tally += await self._hand_over(claims, taken)
         return tally
@@ -97,7 +99,7 @@ class Dispatcher:
 
     def _claim(
         self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None = None
-    ) -> tuple[list[Claim], int]:
+    ) -> Claimed:
         """Claim a batch; a message whose last look fails is found by halving, and put off."""
         try:
             return self._claim_among(channels, journey, only)
@@ -108,20 +110,22 @@ class Dispatcher:
                 log.error("message %d can't be claimed, to be tried again later: %s", ids[0], why)
                 with self._db.transaction() as tx:
                     put_off(tx, ids[0], f"error: {type(failure.__cause__).__name__}")
-                return [], 1
-            claims, seen = self._claim(channels, journey, ids[: len(ids) // 2])
-            more, seen_too = self._claim(channels, journey, ids[len(ids) // 2 :])
-            return claims + more, seen + seen_too
+                return Claimed([], 1, Counter())
+            one = self._claim(channels, journey, ids[: len(ids) // 2])
+            other = self._claim(channels, journey, ids[len(ids) // 2 :])
+            return Claimed(
+                one.claims + other.claims, one.seen + other.seen, one.refused + other.refused
+            )
 
     def _claim_among(
         self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None
-    ) -> tuple[list[Claim], int]:
+    ) -> Claimed:
         with self._db.transaction() as tx:
             closed = [one for one in channels if not self._breakers[one].is_open(tx.now)]
             # A simulated clock stands still, and so would a rate.
             rates = {} if self._db.now is not None else self._rates
             limits = allowance(tx, rates, closed, CLAIM_BATCH)
-            claims, seen = claim(
+            claimed = claim(
                 tx,
                 self._planner,
                 self._journeys,
@@ -130,8 +134,8 @@ class Dispatcher:
                 journey=journey,
                 only=only,
             )
-            spend(tx, rates, Counter(one.channel for one in claims))
-            return claims, seen
+            spend(tx, rates, Counter(one.channel for one in claimed.claims))
+            return claimed
 
     async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
         """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
@@ -158,8 +162,7 @@ class Dispatcher:
         tally: Tally = Counter(
             (one.claim.journey, one.claim.channel, filed_under(one)) for one in done
         )
-        for (_, channel, what), number in tally.items():
-            MESSAGES.labels(channel, what).inc(number)
+        _count(tally)
         return tally
 
     def _render(self, one: Claim) -> Outgoing:
@@ -246,3 +249,8 @@ class Dispatcher:
     def _write(self, done: Sequence[Done]) -> None:
         with self._db.transaction() as tx:
             record(tx, self._journeys, done)
+
+
+def _count(tally: Tally) -> None:
+    for (_, channel, what), number in tally.items():
+        MESSAGES.labels(channel, what).inc(number)

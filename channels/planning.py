@@ -5,7 +5,7 @@ caller's transaction, with the profiles concerned locked.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Row, bindparam, insert, or_, select, tuple_, update
@@ -44,9 +44,18 @@ class Person(NamedTuple):
 
 
 def plan(
-    tx: Tx, planner: Planner, send: Send, people: Sequence[Person]
+    tx: Tx,
+    planner: Planner,
+    send: Send,
+    people: Sequence[Person],
+    *,
+    settled: Callable[[Tx, Sequence[int]], None] = lambda *_: None,
 ) -> dict[int, list[Decision]]:
     """Decide the send for everybody and write the outbox.
+
+    Parameters
+    ----------
+    settled: is told the enrollments of messages that gave way and do not go any more.
 
     Returns
     -------
@@ -95,7 +104,12 @@ def plan(
     if rows:
         tx.conn.execute(insert(messages), rows)
     if displaced:
-        _give_way(tx, planner, displaced, f"{send.journey} / {send.step}")
+        # Decided again, each with its whole group.
+        groups = {(past.enrollment_id, past.step) for past in displaced}
+        refused = decide_again(
+            tx, planner, groups, {"gave_way_to": f"{send.journey} / {send.step}"}
+        )
+        settled(tx, [row.enrollment_id for row, _ in refused])
     return decided
 
 
@@ -147,16 +161,12 @@ def _outcome(
     }
 
 
-def _give_way(tx: Tx, planner: Planner, displaced: Sequence[Past], winner: str) -> None:
-    """Decide the displaced messages again, each with its whole group."""
-    groups = {(past.enrollment_id, past.step) for past in displaced}
-    decide_again(tx, planner, groups, {"gave_way_to": winner})
-
-
 def decide_again(
     tx: Tx, planner: Planner, groups: Collection[tuple[int, str]], note: Mapping[str, Any]
-) -> None:
+) -> list[tuple[Row[Any], str]]:
     """Decide groups again, as far as they are still planned: messages are moved or refused.
+
+    Returns those that were refused, as they were, each with the reason.
 
     Parameters
     ----------
@@ -175,6 +185,7 @@ def decide_again(
     for row in rows:
         by_group[row.enrollment_id, row.step].append(row)
     changes: list[dict[str, Any]] = []
+    refused: list[tuple[Row[Any], str]] = []
     # The more important are decided first, against all that is not being decided again.
     undecided = {row.id for row in rows}
     for group in sorted(by_group.values(), key=lambda group: (-group[0].priority, group[0].id)):
@@ -188,10 +199,13 @@ def decide_again(
             notes = {name: row.decision[name] for name in _NOTES if name in row.decision}
             outcome = _outcome(decision, recipient, row.send_at, {**notes, **note})
             changes.append({"row": row.id, **outcome})
-            if decision.send_at is not None:
+            if decision.reason is not None:
+                refused.append((row, decision.reason))
+            elif decision.send_at is not None:
                 message = Counted(decision.send_at, row.channel, row.kind, row.topic)
                 history.append(_as_past(message, row.priority, row.enrollment_id, row.step))
     update_rows(tx, changes)
+    return refused
 
 
 # What is planned; and of a group of which the first that can be sent goes, those after it.

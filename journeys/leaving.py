@@ -1,8 +1,9 @@
 """How a person's way through a journey ends early, and whether it reached its goal, over rows."""
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import ColumnElement, false, select, update
+from sqlalchemy import ColumnElement, false, func, literal, null, select, update
 
 from channels.tables import messages
 from config.database import Tx
@@ -26,6 +27,15 @@ def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
     if goal is None:
         return false()
     return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
+
+
+def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
+    """When an enrollment of the enclosing statement reached the goal; NULL: it did not."""
+    goal = version.journey.goal
+    if goal is None:
+        return null()
+    scope = _since_entry(tx, until=enrollments.c.since + goal.within)
+    return func.coalesce(goal.did.began(scope, literal(tx.now)), enrollments.c.converted_at)
 
 
 def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:

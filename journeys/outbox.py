@@ -4,16 +4,15 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, exists, select, update
+from sqlalchemy import Row, select
 
-from channels.tables import messages
 from channels.templates import Template
 from config.database import Tx
 from journeys.catalog import Catalog
 from journeys.control import held
 from journeys.journey import Version
-from journeys.leaving import EXITED, exit_rule, goal_rule
-from journeys.sending import answered_in
+from journeys.leaving import EXITED, exit_rule
+from journeys.sending import answers_to, wake
 from journeys.steps import SendStep
 from journeys.tables import enrollments
 from profiles.bulk import among
@@ -47,10 +46,10 @@ class CatalogJourneys:
             for step in version.journey.sends():
                 of_step = [row for row in some if row.step == step.name]
                 if of_step:
-                    stopped = _stopped(tx, version, step, {row.enrollment_id for row in of_step})
+                    answers = answers_to(tx, version, step, {row.enrollment_id for row in of_step})
                     for row in of_step:
-                        if row.enrollment_id in stopped:
-                            reasons.setdefault(row.id, stopped[row.enrollment_id])
+                        if answer := answers.get(row.enrollment_id):
+                            reasons.setdefault(row.id, answer.reason)
         return reasons
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
@@ -60,23 +59,9 @@ class CatalogJourneys:
         )
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
 
-    def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
-        """People who stand behind a message that has gone are due: their step looks again.
-
-        Who is being moved just now is waited for, in id order as everywhere. Who has gone on since
-        is left alone: the record of a message may come late, when they stand in some later wait.
-        """
-        if not enrollment_ids:
-            return
-        c = enrollments.c
-        behind = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
-        theirs = select(c.id).where(among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind)
-        held = tx.conn.execute(theirs.order_by(c.id).with_for_update()).scalars().all()
-        tx.conn.execute(
-            update(enrollments)
-            .where(among(tx, c.id, held), c.phase > 0, c.due_at > tx.now)
-            .values(due_at=tx.now)
-        )
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
+        """People who stand behind these messages are due: their step looks again."""
+        wake(tx, enrollment_ids, skip_locked=skip_locked)
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""
@@ -98,21 +83,3 @@ def _left(tx: Tx, version: Version, enrollment_ids: set[int]) -> dict[int, str]:
         (enrollments.c.ended_at.is_not(None) & (enrollments.c.end_reason != "completed")) | leaves,
     )
     return {row.id: row.end_reason or EXITED for row in tx.conn.execute(found)}
-
-
-def _stopped(tx: Tx, version: Version, step: SendStep, enrollment_ids: set[int]) -> dict[int, str]:
-    """The enrollments in which what the step's `stop_on` or `unless` waits for has happened."""
-    stopped: dict[int, str] = {}
-    if step.stop_on == "converted":
-        found = select(enrollments.c.id).where(
-            among(tx, enrollments.c.id, enrollment_ids),
-            enrollments.c.converted_at.is_not(None) | goal_rule(tx, version),
-        )
-        stopped |= dict.fromkeys(tx.conn.execute(found).scalars(), "stopped: converted")
-    elif step.stop_on is not None:
-        answered = answered_in(tx, step, step.stop_on, enrollment_ids)
-        stopped |= dict.fromkeys(answered, f"stopped: {step.stop_on}")
-    if step.unless is not None:
-        answered = answered_in(tx, step, step.unless, enrollment_ids)
-        stopped |= dict.fromkeys(answered, f"stopped: {step.unless}")
-    return stopped

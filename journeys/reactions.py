@@ -17,7 +17,7 @@ from config.policy import CHANNELS
 from config.trouble import of_the_database, told
 from journeys.catalog import Catalog
 from journeys.entry import enter_by_events
-from journeys.journey import EventEntry, Version
+from journeys.journey import EventEntry, Journey, Version
 from journeys.leaving import EXITED, end, exit_rule, goal_reached
 from journeys.steps import SendStep, Step, WaitUntilStep
 from journeys.tables import enrollments
@@ -226,7 +226,7 @@ def _stir(
             end(tx, ids, EXITED)
             reaction.exited[journey.name] += len(ids)
     for name, node in journey.graph.items():
-        if people := of(list(_wakes(node.step))):
+        if people := of(list(_wakes(journey, node.step))):
             waking = (
                 update(enrollments)
                 .where(
@@ -240,11 +240,17 @@ def _stir(
             reaction.woken[journey.name] += tx.conn.execute(waking).rowcount
 
 
-def _wakes(step: Step) -> Iterator[str]:
+def _wakes(journey: Journey, step: Step) -> Iterator[str]:
     """The events at which a person who stands at a step is looked at again."""
     if isinstance(step, WaitUntilStep):
         yield from step.condition.event_names()
         yield PROFILE_CHANGED
-    if isinstance(step, SendStep) and step.unless is not None:
+    if isinstance(step, SendStep):
+        # An answer to a message; or word that it never arrived, at which the next channel goes.
+        words: set[str] = {word for word in (step.unless, step.stop_on) if word}
+        if step.fallback_after is not None:
+            words |= {"failed", "bounced"}
         for message in step.messages:
-            yield f"{message.channel}_{step.unless}"
+            yield from (f"{message.channel}_{word}" for word in words)
+        if "converted" in words and journey.goal is not None:
+            yield journey.goal.did.event

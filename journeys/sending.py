@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, case, cast, func, literal, select
+from sqlalchemy import ColumnElement, case, exists, func, literal, select, update
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.types import Text
 
 from channels.decide import Wanted
@@ -12,10 +14,13 @@ from channels.planning import Person, Send, plan, refuse
 from channels.tables import messages
 from config.database import Tx
 from config.times import MINUTE, Instant
+from journeys.journey import Version
+from journeys.leaving import goal_reached_at
 from journeys.moves import Cohort, Move, Moves
 from journeys.report import SENT
 from journeys.standing import Standing
 from journeys.steps import NEXT, Evidence, SendStep
+from journeys.tables import enrollments
 from profiles.bulk import among
 from profiles.tables import events
 
@@ -52,7 +57,13 @@ def _plan_from(
     if not people:
         return {}
     members = step.messages[first:]
-    decided = plan(cohort.tx, cohort.planner, _wanted(cohort, step, first), _persons(people))
+    decided = plan(
+        cohort.tx,
+        cohort.planner,
+        _wanted(cohort, step, first),
+        _persons(people),
+        settled=partial(wake, skip_locked=True),
+    )
     moves: Moves = {}
     for enrollment_id, decisions in decided.items():
         going = [
@@ -123,66 +134,120 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
         rows[row.enrollment_id].append(row)
     moves: Moves = {}
     settled: list[Standing] = []
+    answers = answers_to(tx, cohort.version, step, [person.enrollment_id for person in people])
+    _withdraw(tx, step, answers)
     for person in people:
-        waiting = [
-            row.send_at for row in rows[person.enrollment_id] if row.state in ("planned", "sending")
-        ]
+        under_way = ["sending"] if person.enrollment_id in answers else ["planned", "sending"]
+        waiting = [row.send_at for row in rows[person.enrollment_id] if row.state in under_way]
         if waiting:
             again = max(*waiting, tx.now) + _LOOK_AGAIN
             moves[person.enrollment_id] = Move(None, again, person.phase)
         else:
             settled.append(person)
-    if step.fallback_after is None:
-        for person in settled:
-            gone = _last_gone(rows[person.enrollment_id])
-            moves[person.enrollment_id] = Move(NEXT, over=gone)
-        return moves
-    return moves | _fall_back(cohort, step, settled, rows)
-
-
-def _last_gone(rows: Sequence[Any]) -> Instant | None:
-    """When the last of the messages went; None: none did."""
-    return max((row.send_at for row in rows if row.state in SENT), default=None)
-
-
-def _fall_back(
-    cohort: Cohort,
-    step: SendStep,
-    people: Sequence[Standing],
-    rows: dict[int, list[Any]],
-) -> Moves:
-    """The evidence has come, or the next channel is tried, or none is left."""
-    tx = cohort.tx
-    assert step.fallback_after is not None
-    moves: Moves = {}
     trying: dict[int, list[Standing]] = defaultdict(list)
     answered: list[Standing] = []
-    assert step.unless is not None
-    seen = answered_in(tx, step, step.unless, [person.enrollment_id for person in people])
-    gone = {person.enrollment_id: _last_gone(rows[person.enrollment_id]) for person in people}
-    for person in people:
-        went = gone[person.enrollment_id]
-        if person.enrollment_id in seen:
+    for person in settled:
+        gone = max(
+            (row.send_at for row in rows[person.enrollment_id] if row.state in SENT), default=None
+        )
+        if answer := answers.get(person.enrollment_id):
             answered.append(person)
-        elif person.phase >= len(step.messages):
-            moves[person.enrollment_id] = Move(NEXT, over=went)
-        elif went is not None and went + step.fallback_after > tx.now:
-            # it went later than planned
-            moves[person.enrollment_id] = Move(None, went + step.fallback_after, person.phase)
+            moves[person.enrollment_id] = Move(NEXT, over=max(gone or 0, answer.at))
+        elif step.fallback_after is None or person.phase >= len(step.messages):
+            moves[person.enrollment_id] = Move(NEXT, over=gone)
+        elif gone is not None and gone + step.fallback_after > tx.now:
+            moves[person.enrollment_id] = Move(None, gone + step.fallback_after, person.phase)
         else:
             trying[person.phase].append(person)
     for phase, some in trying.items():
         moves |= _plan_from(cohort, step, some, phase, {})
-    for person in answered:
-        moves[person.enrollment_id] = Move(NEXT, over=seen[person.enrollment_id])
-    # The channels that were not needed get their record too.
-    for phase in {person.phase for person in answered if person.phase < len(step.messages)}:
-        spared = _persons([person for person in answered if person.phase == phase])
-        refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), spared, "not_chosen")
+    if step.fallback_after is not None:
+        _spare(cohort, step, answered)
     return moves
 
 
-def answered_in(
+def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "Answer"]) -> None:
+    """Take back what is planned in a group that was answered."""
+    for reason in {answer.reason for answer in answers.values()}:
+        ids = [one for one, answer in answers.items() if answer.reason == reason]
+        planned = update(messages).where(
+            among(tx, messages.c.enrollment_id, ids),
+            messages.c.step == step.name,
+            messages.c.state == "planned",
+        )
+        tx.conn.execute(planned.values(state="cancelled", reason=reason))
+
+
+def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:
+    """The channels that were not needed get their record too."""
+    for phase in {person.phase for person in people if person.phase < len(step.messages)}:
+        spared = _persons([person for person in people if person.phase == phase])
+        refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), spared, "not_chosen")
+
+
+def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
+    """People who stand behind a message that has gone, or will not go, are due.
+
+    Who is being moved just now is waited for, in id order as everywhere; with `skip_locked` they
+    are left to whoever moves them. Who has gone on since is left alone: the record of a message may
+    come late, when they stand in some later wait.
+    """
+    if not enrollment_ids:
+        return
+    c = enrollments.c
+    behind = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
+    theirs = select(c.id).where(among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind)
+    held = theirs.order_by(c.id).with_for_update(skip_locked=skip_locked)
+    tx.conn.execute(
+        update(enrollments)
+        .where(
+            among(tx, c.id, tx.conn.execute(held).scalars().all()),
+            c.phase > 0,
+            c.due_at > tx.now,
+        )
+        .values(due_at=tx.now)
+    )
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """What the rest of a group is not needed for any more, and when that happened."""
+
+    reason: str
+    at: Instant
+
+
+def answers_to(
+    tx: Tx, version: Version, step: SendStep, enrollment_ids: Collection[int]
+) -> dict[int, Answer]:
+    """The enrollments in which what the step's `unless` or `stop_on` waits for has happened."""
+    answers: dict[int, Answer] = {}
+    for kind in {step.unless, step.stop_on} - {None}:
+        if kind == "converted":
+            moments = _converted_in(tx, version, enrollment_ids)
+        else:
+            moments = _answered_in(tx, step, cast(Evidence, kind), enrollment_ids)
+        for enrollment_id, at in moments.items():
+            answer = Answer(f"stopped: {kind}", at)
+            answers[enrollment_id] = min(answer, answers.get(enrollment_id, answer), key=_moment)
+    return answers
+
+
+def _moment(answer: Answer) -> Instant:
+    return answer.at
+
+
+def _converted_in(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> dict[int, Instant]:
+    moment = goal_reached_at(tx, version)
+    found = select(enrollments.c.id, moment.label("at")).where(
+        among(tx, enrollments.c.id, enrollment_ids), moment.is_not(None)
+    )
+    return {row.id: row.at for row in tx.conn.execute(found)}
+
+
+def _answered_in(
     tx: Tx, step: SendStep, kind: Evidence, enrollment_ids: Collection[int]
 ) -> dict[int, Instant]:
     """The enrollments one of whose messages of the step was delivered, opened or clicked: when."""
@@ -206,8 +271,8 @@ def _answered_at(kind: Evidence, now: Instant) -> ColumnElement[Any]:
     NULL: it was not. Delivered is also what somebody has answered, whose delivery nobody reported.
     """
     # An app may not say which message was opened: then it is taken for the last one.
-    own_id = cast(messages.c.id, Text)
-    about = cast(events.c.properties["message_id"].as_string(), Text)
+    own_id = sql_cast(messages.c.id, Text)
+    about = sql_cast(events.c.properties["message_id"].as_string(), Text)
     # email_opened, push_opened, sms_clicked ...: by the provider's word or the app's
     said = select(func.min(events.c.occurred_at)).where(
         events.c.profile_id == messages.c.profile_id,

@@ -180,7 +180,7 @@ def test_an_exit_rule_met_and_not_yet_worked(house: House) -> None:
     house.did(ann, "bought")
     house.change(bob, gone=1)
     house.db.now = MONDAY + HOUR
-    assert house.dispatch() == {("j", "email", "sent"): 1}
+    assert house.dispatch() == {("j", "email", "sent"): 1, ("j", "email", "cancelled"): 2}
     assert [(row.profile_id, row.state, row.reason) for row in house.rows()] == [
         (ann, "cancelled", "exited: exit rule"),
         (bob, "cancelled", "exited: exit rule"),
@@ -200,7 +200,7 @@ def test_stop_on(house: House, evidence: str) -> None:
     house.did(ann, "bought" if evidence == "converted" else f"email_{evidence}")
     house.did(bob, "sms_opened")
     house.db.now = MONDAY + HOUR
-    assert house.dispatch() == {("j", "sms", "sent"): 1}
+    assert house.dispatch() == {("j", "sms", "sent"): 1, ("j", "sms", "cancelled"): 1}
     assert told(house) == [
         ("email", "sent", None),
         ("sms", "cancelled", f"stopped: {evidence}"),
@@ -439,7 +439,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
     house.providers.meanwhile = slow
 
     async def once(dispatcher: Dispatcher) -> None:
-        claims, _ = dispatcher._claim(["email"], None)
+        claims = dispatcher._claim(["email"], None).claims
         counts.append(await dispatcher._hand_over(claims, taken=clock[0]))
 
     counts: list[Any] = []

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import httpx
 from sqlalchemy import update
 
-from channels.claiming import Claim
+from channels.claiming import Claimed
 from channels.dispatch import Dispatcher
 from channels.recording import Done
 from channels.tables import messages
@@ -76,7 +76,7 @@ def break_the_claim() -> None:
     """
     claim_among, write = Dispatcher._claim_among, Dispatcher._write
 
-    def claim_for_now(self: Dispatcher, *given: Any) -> tuple[list[Claim], int]:
+    def claim_for_now(self: Dispatcher, *given: Any) -> Claimed:
         forgetful = copy(self)
         forgetful._db = cast(Database, _Forgetful(self._db))
         return claim_among(forgetful, *given)
