@@ -10,17 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Select, select, tuple_
 
-from channels.templates import TemplateError
 from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
-from journeys.journey import EventEntry, Journey, ScheduleEntry, SegmentEntry, Version
-from journeys.steps import EnterStep, SendStep
+from journeys.checking import check
+from journeys.journey import Journey, Version
 from journeys.tables import journey_versions
 from profiles.conditions import Condition, everyone
 
@@ -42,13 +41,6 @@ class Segment:
             _CONDITION.validate_python(self.condition)
         except ValidationError as error:
             raise SegueError(f"segment {self.name!r}: {describe_errors(error)}") from error
-
-
-class _Provided(NamedTuple):
-    """What templates may use: the first word of a variable, and who gives it."""
-
-    roots: frozenset[str]
-    links: frozenset[str]
 
 
 class Catalog:
@@ -133,8 +125,7 @@ def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:
         if name in current:
             raise SegueError(f"{file}: there is another journey named {name!r}; rename one of them")
         current[name] = version
-    for version in current.values():
-        _check(version, policy, segments, current)
+    check(current, segments, policy)
     return Catalog(current, segments)
 
 
@@ -186,73 +177,3 @@ def _place(file: Path, error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(file)]
     return f"{file}, line {lines[-1]}" if lines else str(file)
-
-
-def _check(
-    version: Version,
-    policy: Policy,
-    segments: Mapping[str, Segment],
-    current: Mapping[str, Version],
-) -> None:
-    journey = version.journey
-
-    def wrong(where: str, what: str) -> SegueError:
-        return SegueError(f"journey {journey.name}, {where}: {what}")
-
-    entry = journey.entry
-    if isinstance(entry, SegmentEntry | ScheduleEntry) and entry.segment not in segments:
-        raise wrong(
-            "entry",
-            f"there is no segment {entry.segment!r}; there are: {', '.join(sorted(segments))}",
-        )
-    for name, node in journey.graph.items():
-        step = node.step
-        if isinstance(step, EnterStep) and step.journey not in current:
-            known = ", ".join(sorted(current))
-            raise wrong(f"step {name!r}", f"no journey {step.journey!r}; there are: {known}")
-        if isinstance(step, SendStep):
-            if step.stop_on == "converted" and journey.goal is None:
-                raise wrong(
-                    f"step {name!r}",
-                    'stop_on="converted" waits for the goal, and the journey has none; give it '
-                    "goal=Goal(...)",
-                )
-            topic = step.topic or journey.topic
-            if policy.topics and topic not in policy.topics:
-                raise wrong(
-                    f"step {name!r}",
-                    f"the policy has no topic {topic!r}; it has: {', '.join(policy.topics)}",
-                )
-            provided = _provided(journey, step)
-            for message in step.messages:
-                try:
-                    template = version.template(message)
-                except TemplateError as error:
-                    raise wrong(f"step {name!r}", str(error)) from error
-                for variable in sorted(template.variables):
-                    if mistake := _unprovided(variable, provided):
-                        raise wrong(
-                            f"step {name!r}",
-                            f"template {message.member} uses {{{{ {variable} }}}}: {mistake}",
-                        )
-
-
-def _provided(journey: Journey, step: SendStep) -> _Provided:
-    roots = {"profile", "brand", "links"}
-    if isinstance(journey.entry, EventEntry):
-        roots.add("event")
-    links = {"preferences"}
-    if step.kind == "marketing":
-        links.add("unsubscribe")
-    return _Provided(frozenset(roots), frozenset(links))
-
-
-def _unprovided(variable: str, provided: _Provided) -> str | None:
-    root, _, rest = variable.partition(".")
-    if root not in provided.roots:
-        given = ", ".join(sorted(provided.roots))
-        return f"nothing provides {root!r} here; templates may use {given}"
-    if root == "links" and rest.split(".")[0] not in provided.links:
-        given = ", ".join(sorted(provided.links))
-        return f"there is no link of that name on this message; there are: {given}"
-    return None

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from channels.templates import Template, compile_template
 from config.times import Duration
-from config.zones import zone_names
 from journeys.graph import Node, build_graph
 from journeys.steps import Message, SendStep, Step
 from profiles.conditions import Condition, Did, PropertyTest, Test
@@ -61,12 +60,6 @@ class ScheduleEntry(_Entry):
     segment: str
     cron: str
     timezone: str
-
-    @model_validator(mode="after")
-    def _zone_exists(self) -> "ScheduleEntry":
-        if self.timezone not in zone_names():
-            raise ValueError(f"timezone: there is no zone {self.timezone!r}")
-        return self
 
 
 class LaunchEntry(_Entry):

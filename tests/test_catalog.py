@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from prefect.schedules import Cron
 from sqlalchemy import func, insert, select
 
 from config.database import Database
@@ -154,7 +155,26 @@ def test_the_real_library_loads() -> None:
         ),
         (
             steps('Wait("1h")', 'OnSchedule("0 8 * * *", segment="everyone", timezone="Mars/X")'),
-            ["no zone 'Mars/X'"],
+            ["journey broken", "entry", "no time zone 'Mars/X'", "as in Europe/London"],
+        ),
+        *(
+            (
+                steps('Wait("1h")', f'OnSchedule("{cron}", segment="everyone", timezone="UTC")'),
+                ["journey broken", "entry", f"cron {cron!r}", why, "as in '0 8 * * mon'"],
+            )
+            for cron, why in (
+                ("0 8 * *", "five fields"),
+                ("* * * * * *", "five fields"),
+                ("@daily", "five fields"),
+                ("", "five fields"),
+                ("60 8 * * *", "bad minute"),
+                ("0 24 * * *", "bad hour"),
+                ("0 8 * * moonday", "bad day-of-week"),
+                ("0 8 * * fri-mon", "bad day-of-week"),
+                ("0 8 30 2 *", "bad day-of-month"),
+                ("0 8 LW * *", "bad day-of-month"),
+                ("0 8 * * 5L", "bad day-of-week"),
+            )
         ),
         (
             steps('Send("s", Email("hello"))', topic="gossip"),
@@ -187,6 +207,30 @@ def test_mistakes_in_a_journey(tmp_path: Path, text: str, says: list[str]) -> No
     told = refused(tmp_path)
     assert [part for part in says if part not in told] == [], told
     assert "my_folder/journey.py" in told or "journey broken" in told
+
+
+@pytest.mark.parametrize(
+    "cron",
+    ["0 8 * * mon", "*/15 8-20/2 1-7 JAN-mar *", "0 8 L * *", "30 9 * * 5#2", "5 4 1,15 * sun,7"],
+)
+def test_cron_lines_that_prefect_understands_too(tmp_path: Path, cron: str) -> None:
+    entry = f'OnSchedule("{cron}", segment="everyone", timezone="America/New_York")'
+    write(tmp_path, "my_folder", steps('Wait("1h")', entry))
+    assert list(load_catalog(POLICY, tmp_path).current) == ["broken"]
+    assert Cron(cron, timezone="America/New_York").cron == cron
+
+
+def test_what_is_wrong_now_may_have_been_right_once(db: Database) -> None:
+    """People are on versions that this Segue would not take: they must be found all the same."""
+    group = Send("s", SMS("hello"), Email("hello"), mode="first", fallback_after="2h",
+                 unless="opened")  # fmt: skip
+    entry = OnSchedule("@daily", segment="gone", timezone="Mars/X")
+    old = Version(journey("j", entry=entry, topic="gone", steps=[group, Enter("e", "j")]), TEXTS)
+    with db.transaction() as tx:
+        Catalog({"j": old}, {}).register(tx)
+        later = Catalog({}, {})
+        later.register(tx)
+    assert [one.digest for one in later.versions("j")] == [old.digest]
 
 
 SEND = steps('Send("s", Email("hello"), SMS("hello"), Push("hello"))')

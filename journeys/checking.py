@@ -1,0 +1,159 @@
+"""What is wrong with journeys that could be read: told with journey, step and mend.
+
+Asked of a library when it is loaded, and of no version that people are already on: what is refused
+now may have been right once, and they have to come to their end.
+"""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from cronsim import CronSim, CronSimError
+
+from channels.templates import TemplateError
+from config.errors import SegueError
+from config.policy import Policy
+from config.zones import zone_names
+from journeys.journey import (
+    EventEntry,
+    Journey,
+    ScheduleEntry,
+    SegmentEntry,
+    Version,
+)
+from journeys.steps import EnterStep, SendStep
+
+_CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon'"
+
+
+class Wrong(SegueError):
+    """A mistake in a journey. Names the place in it, and the mend."""
+
+    def __init__(self, journey: Journey, where: str, what: str) -> None:
+        super().__init__(f"journey {journey.name}, {where}: {what}")
+
+
+def check(versions: Mapping[str, Version], segments: Collection[str], policy: Policy) -> None:
+    """Raise Wrong on the first mistake in the journeys of a library, each for itself and together.
+
+    versions: by the journey's name. segments: the names of those that there are.
+    """
+    journeys = {name: version.journey for name, version in versions.items()}
+    for version in versions.values():
+        _check_entry(version.journey, segments)
+        for name, node in version.journey.graph.items():
+            step = node.step
+            if isinstance(step, EnterStep) and step.journey not in journeys:
+                known = ", ".join(sorted(journeys))
+                raise Wrong(
+                    version.journey,
+                    f"step {name!r}",
+                    f"no journey {step.journey!r}; there are: {known}",
+                )
+            if isinstance(step, SendStep):
+                _check_send(version.journey, step, policy)
+                _check_templates(version, step)
+
+
+# Entries ------------------------------------------------------------------------------------------
+
+
+def _check_entry(journey: Journey, segments: Collection[str]) -> None:
+    entry = journey.entry
+    if isinstance(entry, SegmentEntry | ScheduleEntry) and entry.segment not in segments:
+        known = ", ".join(sorted(segments))
+        raise Wrong(journey, "entry", f"there is no segment {entry.segment!r}; there are: {known}")
+    if isinstance(entry, ScheduleEntry):
+        if mistake := _unreadable(entry.cron):
+            raise Wrong(journey, "entry", f"cron {entry.cron!r}: {mistake}; {_CRON}")
+        if entry.timezone not in zone_names():
+            raise Wrong(
+                journey,
+                "entry",
+                f"there is no time zone {entry.timezone!r}; write its IANA name, as in "
+                "Europe/London",
+            )
+
+
+def _unreadable(cron: str) -> str | None:
+    """What is wrong with a cron line; None: nothing, and Prefect, which keeps it, agrees."""
+    fields = cron.upper().split()
+    if len(fields) != 5:
+        return f"it has {len(fields)} fields, and a cron line has five fields"
+    try:
+        CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        return str(error).replace("Bad", "bad")
+    # What Prefect does not know: the last weekday of a month, the last Friday.
+    if "W" in fields[2]:
+        return "bad day-of-month"
+    return "bad day-of-week" if "L" in fields[4] else None
+
+
+# Sends --------------------------------------------------------------------------------------------
+
+
+def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
+    where = f"step {step.name!r}"
+    if step.stop_on == "converted" and journey.goal is None:
+        raise Wrong(
+            journey,
+            where,
+            'stop_on="converted" waits for the goal, and the journey has none; give it '
+            "goal=Goal(...)",
+        )
+    topic = step.topic or journey.topic
+    if policy.topics and topic not in policy.topics:
+        raise Wrong(
+            journey,
+            where,
+            f"the policy has no topic {topic!r}; it has: {', '.join(policy.topics)}",
+        )
+
+
+# Templates ----------------------------------------------------------------------------------------
+
+
+class _Provided(NamedTuple):
+    """What templates may use: the first word of a variable, and who gives it."""
+
+    roots: frozenset[str]
+    links: frozenset[str]
+
+
+def _check_templates(version: Version, step: SendStep) -> None:
+    journey, where = version.journey, f"step {step.name!r}"
+    provided = _provided(journey, step)
+    for message in step.messages:
+        try:
+            template = version.template(message)
+        except TemplateError as error:
+            raise Wrong(journey, where, str(error)) from error
+        for variable in sorted(template.variables):
+            if mistake := _unprovided(variable, provided):
+                raise Wrong(
+                    journey,
+                    where,
+                    f"template {message.member} uses {{{{ {variable} }}}}: {mistake}",
+                )
+
+
+def _provided(journey: Journey, step: SendStep) -> _Provided:
+    roots = {"profile", "brand", "links"}
+    if isinstance(journey.entry, EventEntry):
+        roots.add("event")
+    links = {"preferences"}
+    if step.kind == "marketing":
+        links.add("unsubscribe")
+    return _Provided(frozenset(roots), frozenset(links))
+
+
+def _unprovided(variable: str, provided: _Provided) -> str | None:
+    root, _, rest = variable.partition(".")
+    if root not in provided.roots:
+        given = ", ".join(sorted(provided.roots))
+        return f"nothing provides {root!r} here; templates may use {given}"
+    if root == "links" and rest.split(".")[0] not in provided.links:
+        given = ", ".join(sorted(provided.links))
+        return f"there is no link of that name on this message; there are: {given}"
+    return None
