@@ -4,7 +4,7 @@ Asked of a library when it is loaded, and of no version that people are already 
 now may have been right once, and they have to come to their end.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -102,6 +102,14 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
             'stop_on="converted" waits for the goal, and the journey has none; give it '
             "goal=Goal(...)",
         )
+    for option in _never_answered(step):
+        raise Wrong(
+            journey,
+            where,
+            f'nobody can tell that somebody opened a text, so {option}="opened" would wait for '
+            f'ever; use {option}="clicked" (your own links report sms_clicked), or let the text be '
+            "the last",
+        )
     topic = step.topic or journey.topic
     if policy.topics and topic not in policy.topics:
         raise Wrong(
@@ -109,6 +117,20 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
             where,
             f"the policy has no topic {topic!r}; it has: {', '.join(policy.topics)}",
         )
+
+
+def _never_answered(step: SendStep) -> Iterator[str]:
+    """The options under which others depend on word that a text was opened."""
+    texts = [
+        (number, message)
+        for number, message in enumerate(step.messages)
+        if message.channel == "sms"
+    ]
+    if step.unless == "opened" and any(number + 1 < len(step.messages) for number, _ in texts):
+        yield "unless"
+    latest = max(message.after for message in step.messages)
+    if step.stop_on == "opened" and any(message.after < latest for _, message in texts):
+        yield "stop_on"
 
 
 # Templates ----------------------------------------------------------------------------------------

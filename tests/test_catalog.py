@@ -97,6 +97,17 @@ def test_the_real_library_loads() -> None:
             ),
             ["step 's'", "delivery of a push", 'unless="opened"'],
         ),
+        (
+            steps(
+                'Send("s", SMS("hello"), Email("hello"), mode="first", fallback_after="2h",'
+                ' unless="opened")'
+            ),
+            ["journey broken", "step 's'", "opened a text", 'unless="clicked"', "the last"],
+        ),
+        (
+            steps('Send("s", SMS("hello"), Email("hello", after="1h"), stop_on="opened")'),
+            ["journey broken", "step 's'", "opened a text", 'stop_on="clicked"', "the last"],
+        ),
         (steps('Send("s", Email("hello"), Email("hello"))'), ["step 's'", "stands twice"]),
         (steps('Send("s", Email("hello"), fallback_after="2h")'), ["step 's'", "both or neither"]),
         (
@@ -207,6 +218,25 @@ def test_mistakes_in_a_journey(tmp_path: Path, text: str, says: list[str]) -> No
     told = refused(tmp_path)
     assert [part for part in says if part not in told] == [], told
     assert "my_folder/journey.py" in told or "journey broken" in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Nobody waits for the answer to the last of them.
+        'Send("s", Email("hello"), SMS("hello"), mode="first", fallback_after="2h",'
+        ' unless="opened")',
+        'Send("s", Email("hello"), SMS("hello", after="1h"), stop_on="opened")',
+        # The shop's own links and app can tell.
+        'Send("s", SMS("hello"), Push("hello"), Email("hello"), mode="first", fallback_after="2h",'
+        ' unless="clicked")',
+        'Send("s", Push("hello"), Email("hello", after="1h"), stop_on="opened")',
+    ],
+)
+def test_answers_that_can_come(tmp_path: Path, text: str) -> None:
+    templates = {"hello_sms_txt": SMS_TEXT, "hello_push_txt": PUSH_TEXT}
+    write(tmp_path, "my_folder", steps(text), **templates)
+    assert list(load_catalog(POLICY, tmp_path).current) == ["broken"]
 
 
 @pytest.mark.parametrize(
