@@ -15,13 +15,14 @@ from config.errors import SegueError
 from config.policy import Policy
 from config.zones import zone_names
 from journeys.journey import (
+    After,
     EventEntry,
     Journey,
     ScheduleEntry,
     SegmentEntry,
     Version,
 )
-from journeys.steps import EnterStep, SendStep
+from journeys.steps import EnterStep, SendStep, WaitStep
 
 _CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon'"
 
@@ -53,6 +54,7 @@ def check(versions: Mapping[str, Version], segments: Collection[str], policy: Po
             if isinstance(step, SendStep):
                 _check_send(version.journey, step, policy)
                 _check_templates(version, step)
+    _check_circles(journeys)
 
 
 # Entries ------------------------------------------------------------------------------------------
@@ -179,3 +181,49 @@ def _unprovided(variable: str, provided: _Provided) -> str | None:
         given = ", ".join(sorted(provided.links))
         return f"there is no link of that name on this message; there are: {given}"
     return None
+
+
+# Circles ------------------------------------------------------------------------------------------
+
+
+def _check_circles(journeys: Mapping[str, Journey]) -> None:
+    """Journeys that enter each other, time and again, with no wait in between."""
+    enters = {name: list(_enters_at_once(journey, journeys)) for name, journey in journeys.items()}
+    for name in sorted(journeys):
+        for step, other in enters[name]:
+            if name in _reached(other, enters):
+                back = "itself" if other == name else f"{other}, from which people come back here"
+                raise Wrong(
+                    journeys[name],
+                    f"step {step!r}",
+                    f"it enters {back} with no wait in between, and so on for ever; put a "
+                    'Wait("1h") before it, or let one of them be entered once or after some time '
+                    "(again=)",
+                )
+
+
+def _enters_at_once(journey: Journey, journeys: Mapping[str, Journey]) -> Iterator[tuple[str, str]]:
+    """The steps that may be reached on the day of the entry, in its very second, and enter others
+    that always let people in.
+    """
+    reached = {journey.first_step}
+    for name, node in journey.graph.items():
+        if name in reached and not (isinstance(node.step, WaitStep) and node.step.duration):
+            reached.update(node.edges.values())
+            if isinstance(node.step, EnterStep) and _always(journeys[node.step.journey]):
+                yield name, node.step.journey
+
+
+def _always(journey: Journey) -> bool:
+    again = journey.entry.again
+    return again == "always" or (isinstance(again, After) and again.after == 0)
+
+
+def _reached(name: str, enters: Mapping[str, Collection[tuple[str, str]]]) -> set[str]:
+    """The journeys that one comes to from a journey, with itself."""
+    reached: set[str] = set()
+    ahead = [name]
+    while ahead:
+        reached.add(one := ahead.pop())
+        ahead += [other for _, other in enters[one] if other not in reached]
+    return reached

@@ -45,6 +45,9 @@ from journeys.steps import (
 from journeys.tables import enrollments, launches, passages
 from profiles.bulk import among, lock_profiles
 
+# So often, in one turn, all who are due are moved on: in each of these rounds by a step or more.
+_ROUNDS = 100
+
 
 @dataclass(slots=True)
 class StepReport:
@@ -153,10 +156,12 @@ class Engine:
     def advance_due(self) -> Counter[str]:
         """Move everybody who is due anywhere, until nobody is; counts the moves by journey.
 
-        Those whom other processes hold at this moment are left to them.
+        Those whom other processes hold at this moment are left to them. Where ever more come, the
+        rest is for the next turn: events and messages want theirs.
         """
         moved: Counter[str] = Counter()
-        while due := self.due_steps():
+        for _ in range(_ROUNDS):
+            due = self.due_steps()
             before, failed = moved.total(), None
             for version, step in due:
                 try:

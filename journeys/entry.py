@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import BigInteger, Text
 
 from config.database import Tx
+from config.times import Seconds
 from journeys.control import STOPPED, held
 from journeys.journey import After, EventEntry, Version
 from journeys.tables import enrollments
@@ -75,11 +76,17 @@ def _of_profiles(tx: Tx) -> Scope:
 
 
 def enter_people(
-    tx: Tx, version: Version, profile_ids: Collection[int], launch_id: str | None
+    tx: Tx,
+    version: Version,
+    profile_ids: Collection[int],
+    launch_id: str | None,
+    *,
+    pause: Seconds = 0,
 ) -> int:
     """Enter those of the profiles whom the re-entry rule lets in; says how many.
 
-    Locks the profiles: who enters and leaves in another process meanwhile is seen.
+    Locks the profiles: who enters and leaves in another process meanwhile is seen. Between two
+    entries of one person the first step waits for `pause` at least.
     """
     lock_profiles(tx, profile_ids)
     source = select(
@@ -89,7 +96,7 @@ def enter_people(
         cast(sql_null(), BigInteger).label("entry_event_id"),
         literal(tx.now, BigInteger).label("since"),
     ).where(among(tx, profiles.c.id, profile_ids))
-    return _enter(tx, version, source, launch_id)
+    return _enter(tx, version, source, launch_id, pause=pause)
 
 
 def enter_each(
@@ -149,7 +156,12 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int
 
 
 def _enter(
-    tx: Tx, version: Version, source: Select[Any] | CompoundSelect[Any], launch_id: str | None
+    tx: Tx,
+    version: Version,
+    source: Select[Any] | CompoundSelect[Any],
+    launch_id: str | None,
+    *,
+    pause: Seconds = 0,
 ) -> int:
     journey = version.journey
     if held(tx).get(journey.name) == STOPPED:
@@ -169,6 +181,10 @@ def _enter(
     # The offset keeps PostgreSQL from making a join of it: while the table grows and nobody has
     # analysed it, it would read the whole of it for every chunk.
     entered_before = select(literal(1)).select_from(before).where(same, barred).offset(0).exists()
+    due_at: ColumnElement[Any] = literal(tx.now, BigInteger)
+    if pause:
+        latest = select(func.max(before.c.entered_at)).where(same).scalar_subquery()
+        due_at = case((latest > tx.now - pause, latest + pause), else_=due_at)
     rows = select(
         who.c.profile_id,
         who.c.entry_key,
@@ -183,7 +199,7 @@ def _enter(
         # Waits count from the event that brought the person in, not from when we come to work it.
         case((who.c.since < tx.now, who.c.since), else_=literal(tx.now, BigInteger)),
         literal(0, Integer),
-        literal(tx.now, BigInteger),
+        due_at,
         literal(0, Integer),
     ).where(~entered_before)
     dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql

@@ -21,7 +21,7 @@ from channels.facts import load_recipients
 from channels.tables import messages
 from channels.windows import resolve
 from config.database import Tx
-from config.times import DAY, Instant
+from config.times import DAY, MINUTE, Instant
 from config.zones import zone
 from journeys.catalog import Catalog
 from journeys.entry import enter_people
@@ -50,6 +50,10 @@ from profiles.sticky import draw
 from profiles.tables import profiles
 
 log = logging.getLogger(__name__)
+
+
+# Whom a step brings back to a journey that they entered less than this ago begins after it.
+_PAUSE = MINUTE
 
 
 class Move(NamedTuple):
@@ -303,12 +307,16 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
 
 
 def enter_other(cohort: Cohort, step: EnterStep) -> Moves:
-    """Enter the people into another journey, by its own re-entry rule."""
+    """Enter the people into another journey, by its own re-entry rule.
+
+    No library may say that journeys enter each other for ever, but of two versions one may be old.
+    """
     other = cohort.catalog.current.get(step.journey)
     if other is None:  # it was there when this version was loaded
         log.warning("nobody enters %s: there is no such journey any more", step.journey)
     else:
-        enter_people(cohort.tx, other, {person.profile_id for person in cohort.people}, None)
+        people = {person.profile_id for person in cohort.people}
+        enter_people(cohort.tx, other, people, None, pause=_PAUSE)
     return _all_next(cohort)
 
 

@@ -328,6 +328,69 @@ def test_what_an_event_brings_may_be_used(tmp_path: Path) -> None:
     assert list(load_catalog(POLICY, tmp_path).current) == ["broken"]
 
 
+# Journeys that enter each other -------------------------------------------------------------------
+
+
+def entering(name: str, *parts: str, entry: str = 'OnLaunch(again="always")') -> str:
+    """A journey that does these things and then enters others."""
+    told = ", ".join(parts)
+    return f'journey = describe("{name}", entry={entry}, topic="news", steps=[{told}])'
+
+
+ENTERS = {name: f'Enter("go to {name}", "{name}")' for name in ("a", "b", "c")}
+
+
+@pytest.mark.parametrize(
+    ("journeys", "where"),
+    [
+        ({"a": [ENTERS["b"]], "b": [ENTERS["a"]]}, "journey a, step 'go to b'"),
+        ({"a": [ENTERS["a"]]}, "journey a, step 'go to a'"),
+        (
+            {"a": ['Update("u", x=1)', ENTERS["b"]], "b": [ENTERS["c"]], "c": [ENTERS["b"]]},
+            "journey b, step 'go to c'",
+        ),
+        # on one way alone, and through what may be over at once
+        (
+            {
+                "a": [
+                    f'Split("f", when(trait("x") == 1, [{ENTERS["b"]}]), otherwise=[Wait("1d")])',
+                    'Exit("x")',
+                ],
+                "b": [
+                    'Send("s", Email("hello"))',
+                    'WaitUntil("w", trait("x") == 1, timeout="1d")',
+                    'Wait(days="mon")',
+                    'Wait("0s", "no time")',
+                    ENTERS["a"],
+                ],
+            },
+            "journey a, step 'go to b'",
+        ),
+    ],
+)
+def test_journeys_that_enter_each_other_for_ever(
+    tmp_path: Path, journeys: dict[str, list[str]], where: str
+) -> None:
+    for name, parts in journeys.items():
+        write(tmp_path, name, entering(name, *parts))
+    told = refused(tmp_path)
+    assert told.startswith(where), told
+    assert "for ever" in told
+    assert 'Wait("1h")' in told
+
+
+@pytest.mark.parametrize(
+    ("again", "wait"),
+    [("once", ""), ("after", ""), ("always", 'Wait("1h"), ')],
+    ids=["once", "after a time", "a wait"],
+)
+def test_journeys_that_may_enter_each_other(tmp_path: Path, again: str, wait: str) -> None:
+    rule = "days(1)" if again == "after" else f'"{again}"'
+    write(tmp_path, "a", entering("a", ENTERS["b"], entry=f"OnLaunch(again={rule})"))
+    write(tmp_path, "b", entering("b", wait + ENTERS["a"]))
+    assert list(load_catalog(POLICY, tmp_path).current) == ["a", "b"]
+
+
 def test_two_journeys_of_one_name(tmp_path: Path) -> None:
     write(tmp_path, "one", FINE)
     write(tmp_path, "two", FINE)

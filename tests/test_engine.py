@@ -133,6 +133,48 @@ def test_a_journey_that_is_gone_is_not_entered_and_nobody_is_stuck(house: House)
     assert house.attributes(ann)["end"] is True
 
 
+def test_journeys_that_enter_each_other_for_ever_hang_nobody(house: House) -> None:
+    """No library may say so, but an older version may with a newer one: once a minute, then."""
+    always = OnLaunch(again="always")
+    there = described(Enter("go", "back"), name="there", entry=always)
+    back = described(Enter("go", "there"), name="back", entry=always)
+    other = described(Update("u", x=1), name="other")
+    house.open(there, back, other)
+    ann = house.customer()
+    house.launch("there")
+    house.run()
+    house.launch("other")
+    assert house.attributes(ann) == {"x": 1}
+    turns = [person.journey for person in house.people(ann)]
+    assert turns == ["there", "back", "there", "other"]
+    # who comes for the first time in a while begins at once
+    [waiting] = [person for person in house.people(ann) if person.ended_at is None]
+    assert (waiting.journey, waiting.due_at) == ("there", MONDAY + 60)
+    house.later("3m")
+    assert 4 < len(house.people(ann)) < 20
+
+
+def test_a_turn_comes_to_its_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may bring new people as fast as we move them: events and messages want their turn."""
+    house.open(described(Update("u", x=1), entry=OnLaunch(again="always")))
+    ann = house.customer()
+    version = house.segue.catalog.journey("j")
+    original = Engine.advance
+
+    def meanwhile(self: Engine, *args: Any) -> Any:
+        report = original(self, *args)
+        with house.db.transaction() as tx:
+            enter_people(tx, version, [ann], None)
+        return report
+
+    monkeypatch.setattr(Engine, "advance", meanwhile)
+    with house.db.transaction() as tx:
+        enter_people(tx, version, [ann], None)
+    moved = house.segue.engine.advance_due()
+    assert 1 < moved["j"] < 1000
+    assert len([person for person in house.people() if person.ended_at is None]) == 1
+
+
 def test_an_experiment_leaves_its_holdout_alone(house: House) -> None:
     halves = Experiment("e", arm("a", 1, [Update("u", arm="a")]), holdout=50)
     house.open(described(halves, Update("all", done=True)))
