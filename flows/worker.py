@@ -55,6 +55,7 @@ class Worker:
         self._sending: dict[Channel, asyncio.Task[Tally]] = {}
         self._arrived = asyncio.Event()
         self._arrived_at: float | None = None
+        self._caused_at: float | None = None
         self._troubles: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -98,8 +99,20 @@ class Worker:
             log.info("%d moves; %s", moved.total(), counts or "nothing to send")
         if reaction.events:
             EVENTS.inc(reaction.events)
-            REACTION_SECONDS.observe(time.monotonic() - started)
+        self._time(reaction, sent, started)
         return bool(reaction.events or moved or sent)
+
+    def _time(self, reaction: Reaction, sent: Tally, started: float) -> None:
+        """How long it took from the first of some events to the messages that they caused."""
+        if reaction.entered.total() or reaction.woken.total():
+            self._caused_at = min(started, self._caused_at or started)
+        if self._caused_at is None:
+            return
+        if any(outcome == "sent" for _, _, outcome in sent):
+            REACTION_SECONDS.observe(time.monotonic() - self._caused_at)
+            self._caused_at = None
+        elif not self._sending:
+            self._caused_at = None  # they caused none
 
     async def _sent(self, patience: float | None) -> Tally:
         """What the channels have sent, as far as they are ready by then."""

@@ -21,6 +21,7 @@ class Queues:
     due_people: int
     due_messages: dict[Channel, int]
     oldest_due: Seconds
+    oldest_event: Seconds
 
 
 def queues(tx: Tx) -> Queues:
@@ -50,4 +51,12 @@ def queues(tx: Tx) -> Queues:
         people,
         {channel: found.get(channel, (0, 0))[0] for channel in CHANNELS},
         tx.now - oldest,
+        oldest_event(tx),
     )
+
+
+def oldest_event(tx: Tx) -> Seconds:
+    """For how long the first of the events that nobody has worked has been waiting."""
+    waiting = select(events.c.received_at).where(events.c.worked_at.is_(None))
+    received_at = tx.conn.execute(waiting.order_by(events.c.id).limit(1)).scalar()
+    return 0 if received_at is None else max(0, tx.now - received_at)

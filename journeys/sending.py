@@ -183,6 +183,8 @@ def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:
     for phase in {person.phase for person in people if person.phase < len(step.messages)}:
         spared = _persons([person for person in people if person.phase == phase])
         refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), spared, "not_chosen")
+        for message in step.messages[phase:]:
+            cohort.messages[message.channel, "not_chosen"] += len(spared)
 
 
 def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:

@@ -52,4 +52,9 @@ class _Gauges:
                 "For how long the oldest of people and messages has been due.",
                 self._now.oldest_due,
             ),
+            GaugeMetricFamily(
+                "segue_oldest_event_seconds",
+                "For how long the oldest of the events has been waiting.",
+                self._now.oldest_event,
+            ),
         ]

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from channels.callback import Hook, Posted, Refused, Unreadable, hooks
 from channels.feedback import apply
+from channels.metrics import count_feedback
 from flows.receiver.answers import Refusal, problems
 from flows.receiver.body import KB, read_posted
 from flows.receiver.context import Receiver
@@ -56,7 +57,8 @@ def _endpoint(receiver: Receiver, hook: Hook) -> Callable[[Request], Awaitable[R
             now = tx.now if db.now is None else None
         for some in in_slices(hook.read(Posted(url, request.headers, body, now)), _AT_ONCE):
             with db.transaction() as tx:
-                apply(tx, some)
+                said = apply(tx, some)
+            count_feedback(said)
             receiver.arrived()
 
     async def endpoint(request: Request) -> Response:
