@@ -105,12 +105,7 @@ class Planner:
         if mode == "first":
             return self._first(recipient, wanted, history, now)
         decisions = self._together(recipient, wanted, history, now)
-        if mode == "all" and any(decision.reason for decision in decisions):
-            return [
-                decision if decision.reason else Decision(None, "group_incomplete")
-                for decision in decisions
-            ]
-        return decisions
+        return _whole(wanted, decisions) if mode == "all" else decisions
 
     def _first(
         self,
@@ -172,6 +167,16 @@ class Planner:
         return decisions
 
 
+def _whole(wanted: Sequence[Wanted], decisions: list[Decision]) -> list[Decision]:
+    """All of a group or none of it; those that could have gone name the first that could not."""
+    for message, refused in zip(wanted, decisions, strict=True):
+        if refused.reason:
+            rule = ", ".join(filter(None, (refused.reason, refused.rule)))
+            incomplete = Decision(None, "group_incomplete", f"{message.channel} is refused: {rule}")
+            return [decision if decision.reason else incomplete for decision in decisions]
+    return decisions
+
+
 class _Search:
     """The search for a common anchor of one recipient's group."""
 
@@ -229,20 +234,30 @@ class _Search:
         anchor = self.anchor([member], caps=False)
         if anchor is not None:
             return Decision(None, "capped", self.cap_at([member], member, anchor))
-        channel, own = member.wanted.channel, self.recipient.own.hours
-        windows = "; ".join(map(str, self.planner.policy.windows(channel) or ()))
-        theirs = f", their own hours {own}" if own else ""
         within = format_duration(member.wanted.max_delay)
-        rule = f"{channel} window {windows}{theirs}: closed for {within}"
+        rule = f"{self._windows([member])}: closed for {within}"
         return Decision(None, "window_closed", rule)
 
     def refusal_together(self, group: Sequence[_Member]) -> Decision:
         """Why the last of several leaves, each of which could have gone alone."""
         anchor = self.anchor(group, caps=False)
         if anchor is None:
-            return Decision(None, "no_common_time")
+            within = format_duration(min(member.wanted.max_delay for member in group))
+            rule = f"{self._windows(group)}: not open together for {within}"
+            return Decision(None, "no_common_time", rule)
         rules = (self.cap_at(group, member, anchor) for member in reversed(group))
         return Decision(None, "capped", next(filter(None, rules), None))
+
+    def _windows(self, group: Sequence[_Member]) -> str:
+        """The windows of a group's channels, and the recipient's own hours, in words."""
+        told = [
+            f"{channel} window {'; '.join(map(str, windows))}"
+            for channel in dict.fromkeys(member.wanted.channel for member in group)
+            if (windows := self.planner.policy.windows(channel))
+        ]
+        if own := self.recipient.own.hours:
+            told.append(f"their own hours {own}")
+        return ", ".join(told)
 
     def cap_at(self, group: Sequence[_Member], member: _Member, anchor: Instant) -> str | None:
         """The cap that refuses the member at an anchor, in words with its counts."""

@@ -23,7 +23,7 @@ from tests.reference import reference_answer
 # Every case brings its own policy; this one is for those that would not.
 DEFAULT = Planner(Policy())
 COMPARED = ("channel", "outcome", "send_at", "reason", "timezone", "timezone_source")
-WITH_RULE = ("capped", "window_closed")
+WITH_RULE = ("capped", "window_closed", "no_common_time", "group_incomplete")
 
 
 def disagreement(case: dict[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 from channels.cases import answer_case
 from channels.decide import Planner
 from config.policy import Policy
+from tests.compare_decide import WITH_RULE
 from tests.random_cases import step_of
 from tests.reference import reference_answer
 
@@ -35,7 +36,7 @@ def decide(request: pytest.FixtureRequest) -> Decide:
 def by_planner(case: Json) -> list[Json]:
     decisions: list[Json] = answer_case(case, DEFAULT)["decisions"]
     for decision in decisions:
-        told = decision["reason"] in ("capped", "window_closed")
+        told = decision["reason"] in WITH_RULE
         assert (decision["rule"] is not None) == told, decision
     return decisions
 
@@ -907,6 +908,9 @@ def test_windows_that_never_meet_lose_the_last_member(decide: Decide) -> None:
         sms=[{"days": "mon-sun", "from": "13:00", "to": "17:00"}],
     )
     assert outcomes(decide(wanted)) == ["2026-03-02T08:00:00Z", "no_common_time"]
+    rule = by_planner(wanted)[1]["rule"]
+    assert "08:00-12:00, sms window" in rule
+    assert rule.endswith("13:00-17:00: not open together for 7d")
 
 
 def test_members_that_could_not_go_even_alone_leave_first(decide: Decide) -> None:
@@ -988,6 +992,10 @@ def test_all_goes_together_or_not_at_all(decide: Decide) -> None:
         profile={"consent": {}},
     )
     assert outcomes(decide(wanted)) == ["group_incomplete", "no_consent", "capped"]
+    # it names the one that failed, and why
+    assert by_planner(wanted)[0]["rule"] == "sms is refused: no_consent"
+    wanted["profile"]["consent"] = {"sms": {"*": True}}
+    assert by_planner(wanted)[0]["rule"].startswith("push is refused: capped, at most 0 push a day")
 
 
 def test_all_refuses_the_transactional_member_with_the_others(decide: Decide) -> None:
