@@ -29,7 +29,7 @@ class _Model(BaseModel):
 class _Addresses(_Model):
     email: str | None = None
     sms: str | None = None
-    push: list[str] = []
+    push: list[str] | None = None
 
 
 class _Profile(_Model):
@@ -45,7 +45,7 @@ class _Past(_Model):
     channel: Channel
     send_at: Moment
     kind: Kind = "marketing"
-    topic: str = ""
+    topic: str | None = None
     state: MessageState = "sent"
 
 
@@ -53,7 +53,7 @@ class _Message(_Model):
     channel: Channel
     after: Duration = 0
     kind: Kind = "marketing"
-    topic: str = ""
+    topic: str | None = None
     on_cap: OnCap = "skip"
     max_delay: Duration | None = None
 
@@ -92,7 +92,7 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
         Wanted(
             message.channel,
             message.kind,
-            message.topic,
+            message.topic or "",
             message.after,
             message.on_cap,
             planner.policy.max_delay if message.max_delay is None else message.max_delay,
@@ -100,7 +100,7 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
         for message in asked.send.messages
     ]
     history = [
-        Counted(past.send_at, past.channel, past.kind, past.topic)
+        Counted(past.send_at, past.channel, past.kind, past.topic or "")
         for past in asked.history
         if past.state in COUNTING_STATES
     ]
@@ -138,7 +138,7 @@ def _recipient(profile: _Profile, policy: Policy) -> Recipient:
     usable: dict[Channel, bool] = {
         "email": "@" in (addresses.email or "").strip("@ "),
         "sms": phone is not None,
-        "push": any(token.strip() for token in addresses.push),
+        "push": any(token.strip() for token in addresses.push or ()),
     }
     return Recipient(
         zones_for(

@@ -5,7 +5,6 @@ alike (SQLite drops zones, and integers compare and add the same way on every en
 exists only at the edges: files, HTTP, the command line.
 """
 
-import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -20,7 +19,9 @@ HOUR: Seconds = 3600
 DAY: Seconds = 86400
 
 _UNITS: dict[str, Seconds] = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
-_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+# More of a second than a datetime can hold, as some languages print it.
+_BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 # Times outside lie further off than any message: they are slips, and refused as such.
 EARLIEST: Instant = 0
 LATEST: Instant = int(datetime(3000, 1, 1, tzinfo=UTC).timestamp())
@@ -44,7 +45,8 @@ def parse_instant(text: str | datetime) -> Instant:
         whole = moment.replace(microsecond=0).astimezone(UTC)
     except OverflowError:
         raise ValueError(f"{text!r} lies outside the calendar") from None
-    instant = int(whole.timestamp()) + math.ceil(moment.microsecond / 1_000_000)
+    fraction = moment.microsecond or (isinstance(text, str) and _BELOW_MICROSECONDS.search(text))
+    instant = int(whole.timestamp()) + bool(fraction)
     if not EARLIEST <= instant < LATEST:
         raise ValueError(f"{text!r} does not lie between the years 1970 and 3000")
     return instant

@@ -211,12 +211,15 @@ def decide(
                 case = orjson.loads(line)
                 if not isinstance(case, dict):
                     raise ValueError("a case is a JSON object")
-                answer = answer_case(case, planner)
-            except ValueError as error:
+                answer = orjson.dumps(answer_case(case, planner))
+            # What is nested too deeply to be said again is a TypeError.
+            except (ValueError, TypeError) as error:
                 failed = True
                 named = case.get("id") if isinstance(case, dict) else None
-                answer = {"id": named, "line": number, "error": str(error)}
-            sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
+                if not isinstance(named, str | int | float):
+                    named = None
+                answer = orjson.dumps({"id": named, "line": number, "error": str(error)})
+            sys.stdout.buffer.write(answer + b"\n")
     sys.stdout.flush()
     if failed:
         raise typer.Exit(1)

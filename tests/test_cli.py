@@ -366,6 +366,19 @@ def test_decide_answers_the_others_when_one_is_malformed(segue: Segue) -> None:
     assert answers[-1]["decisions"] == [ANSWER]
 
 
+def test_decide_answers_the_others_when_one_is_nested_too_deeply(segue: Segue) -> None:
+    deep = b"[" * 300 + b"]" * 300
+    policy = orjson.dumps({**GOOD, "id": "deep", "policy": {"timezone": "HERE"}})
+    unsayable = orjson.dumps({**GOOD, "id": "HERE"})
+    nested = [case.replace(b'"HERE"', deep) for case in (policy, unsayable)]
+    said = segue("decide", "-", stdin=lines(*nested, GOOD))
+    assert said.status == 1
+    answers = [orjson.loads(line) for line in said.out.splitlines()]
+    assert [(one["id"], one.get("line")) for one in answers] == [
+        ("deep", 1), (None, 2), ("c1", None),
+    ]  # fmt: skip
+
+
 # The real customers -------------------------------------------------------------------------------
 
 

@@ -129,9 +129,16 @@ def test_the_answer_carries_the_id_of_its_case() -> None:
     assert answer_case(case(), DEFAULT)["id"] == "c1"
 
 
-def test_a_fraction_of_a_second_rounds_up(decide: Decide) -> None:
-    wanted = case(message(), now="2026-03-02T10:00:00.250Z")
+@pytest.mark.parametrize("fraction", ["250", "000001", "000000001", "999999999"])
+def test_a_fraction_of_a_second_rounds_up(decide: Decide, fraction: str) -> None:
+    """However small: some languages print nanoseconds."""
+    wanted = case(message(), now=f"2026-03-02T10:00:00.{fraction}Z")
     assert outcomes(decide(wanted)) == ["2026-03-02T10:00:01Z"]
+
+
+def test_no_fraction_of_a_second_does_not_round_up(decide: Decide) -> None:
+    wanted = case(message(), now="2026-03-02T10:00:00.000000000Z")
+    assert outcomes(decide(wanted)) == [MONDAY_10]
 
 
 @pytest.mark.parametrize("kind", ["marketing", "transactional"])
@@ -1148,6 +1155,7 @@ def put(wanted: Json, path: str, value: Any) -> Json:
         ("send.messages.0.after", "soon", "after"),
         ("send.messages.0.after", "-5m", "after"),
         ("send.messages.0.after", 5, "after"),
+        ("send.messages.0.after", "\N{ARABIC-INDIC DIGIT FIVE}m", "after"),
         ("send.messages.0.on_cap", "wait", "on_cap"),
         ("send.messages.0.max_delay", "1w", "max_delay"),
     ],
@@ -1159,6 +1167,22 @@ def test_a_malformed_case_is_refused_by_the_name_of_the_field(
     assert outcomes(by_planner(wanted)) == ["capped"]
     with pytest.raises(ValueError, match=rf"\b{named}\b"):
         answer_case(put(wanted, path, value), DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "path", ["history.0.topic", "send.messages.0.topic", "send.messages.0.max_delay"]
+)
+def test_null_says_as_much_as_leaving_out(path: str) -> None:
+    deferred = message(on_cap="defer", max_delay="1h")
+    wanted = case(deferred, caps=[A_DAY], history=[sent(MONDAY_10)])
+    answers = [answer_case(put(wanted, path, value), DEFAULT) for value in (None, ...)]
+    assert answers[0] == answers[1]
+
+
+def test_null_is_no_address(decide: Decide) -> None:
+    nowhere = {"addresses": {"email": None, "sms": None, "push": None}}
+    wanted = case(message("email"), message("sms"), message("push"), profile=nowhere)
+    assert outcomes(decide(wanted)) == ["no_address"] * 3
 
 
 def test_a_case_without_a_policy_takes_the_configured_one() -> None:
