@@ -47,6 +47,8 @@ def period_of(
 ) -> tuple[Instant, Instant, date]:
     """The calendar day, week or month that an instant lies in: [start, end) and its first day."""
     day = datetime.fromtimestamp(at, zone(zone_name)).date()
+    if at < start_of_day(day, zone_name):
+        day -= timedelta(days=1)
     if per == "day":
         first, following = day, day + timedelta(days=1)
     elif per == "week":
@@ -127,11 +129,15 @@ class Count(NamedTuple):
             return
         others.sort()
         place = bisect_left(others, (at, False))
+        moved = [anchor + o for o in moving]
         for first in range(max(0, place - limit), min(place, len(others) - limit) + 1):
-            run = others[first : first + limit]
-            if max(run[-1][0], at) - min(run[0][0], at) < within:
-                first_fixed = next((t for t, moves in run if not moves), None)
-                yield first_fixed, max([at, *(t for t, moves in run if moves)])
+            last = first + limit - 1
+            start, end = others[first][0], others[last][0]
+            if max(end, at) - min(start, at) < within:
+                # Not the run itself: it may be as long as a history.
+                places = range(first, last + 1)
+                first_fixed = next((others[i][0] for i in places if not others[i][1]), None)
+                yield first_fixed, max([at, *(t for t in moved if start <= t <= end)])
 
     def describe(self, anchor: Instant, offset: Seconds, moving: Sequence[Seconds]) -> str:
         """The cap and the count that it saw for a message at anchor + offset."""

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from config.policy import Window
@@ -16,7 +17,8 @@ from config.times import DAY, Instant, Seconds
 from config.zones import zone
 
 Interval = tuple[Instant, Instant]  # half-open
-_BLOCK: Seconds = 28 * DAY
+_BLOCK: Seconds = 14 * DAY
+_EPOCH = date(1970, 1, 1)
 
 
 def resolve(day: date, time_of_day: Seconds, tz: ZoneInfo, *, second: bool = False) -> Instant:
@@ -51,8 +53,16 @@ def _offset(local: datetime) -> Seconds:
 
 @lru_cache(maxsize=65536)
 def start_of_day(day: date, zone_name: str) -> Instant:
-    """The first instant of a local day."""
-    return resolve(day, 0, zone(zone_name))
+    """The first instant of a local day.
+
+    Where the clocks go back over midnight (at 00:01 in Newfoundland, until 2010) it is the second
+    midnight: the day before lasts until then, so that every day is one stretch of time.
+    """
+    tz = zone(zone_name)
+    first, second = resolve(day, 0, tz), resolve(day, 0, tz, second=True)
+    if second > first and datetime.fromtimestamp(second - 1, tz).date() < day:
+        return second
+    return first
 
 
 class OpeningHours:
@@ -123,27 +133,48 @@ class OpeningHours:
             opened = [(begin, end)]
             for tz in self._zones:
                 for windows in self._windows:
-                    opened = _intersect(opened, _union(_open_in(windows, tz, begin, end)))
+                    opened = _intersect(opened, _union(_open_in(windows, tz, number)))
             block = ([start for start, _ in opened], [stop for _, stop in opened])
             self._blocks[number] = block
         return block
 
 
-def _open_in(
-    windows: Sequence[Window], tz: ZoneInfo, begin: Instant, end: Instant
-) -> Iterable[Interval]:
-    day = datetime.fromtimestamp(begin, UTC).date() - timedelta(days=3)
-    last = datetime.fromtimestamp(end, UTC).date() + timedelta(days=3)
-    while day <= last:
-        following = day + timedelta(days=1)
+@lru_cache(maxsize=4096)
+def _days(number: int, tz: ZoneInfo) -> list[tuple[int, Seconds | None]]:
+    """The local days that can touch a block, with the offset that holds all around each.
+
+    Days are counted from 1970-01-01. The offset is None where the clocks change nearby: it is
+    looked at once a day, and no zone has two changes within one.
+    """
+    first, last = number * _BLOCK // DAY - 3, (number + 1) * _BLOCK // DAY + 3
+    midnights = range(first - 1, last + 4)
+    offsets = [_offset(datetime.fromtimestamp(day * DAY, tz)) for day in midnights]
+    return [
+        (day, offsets[place] if len(set(offsets[place : place + 4])) == 1 else None)
+        for place, day in enumerate(range(first, last + 2))
+    ]
+
+
+def _open_in(windows: Sequence[Window], tz: ZoneInfo, number: int) -> Iterable[Interval]:
+    for (day, offset), (following, next_offset) in pairwise(_days(number, tz)):
+        weekday = (day + _EPOCH.weekday()) % 7
         for window in windows:
-            if day.weekday() in window.days:
-                closing_day = following if window.closes < window.opens else day
-                opens = resolve(day, window.opens, tz)
-                closes = resolve(closing_day, window.closes, tz, second=True)
+            if weekday in window.days:
+                opens = _edge(day, window.opens, offset, tz)
+                if window.closes < window.opens:
+                    closes = _edge(following, window.closes, next_offset, tz, second=True)
+                else:
+                    closes = _edge(day, window.closes, offset, tz, second=True)
                 if opens < closes:
                     yield opens, closes
-        day = following
+
+
+def _edge(
+    day: int, time_of_day: Seconds, offset: Seconds | None, tz: ZoneInfo, *, second: bool = False
+) -> Instant:
+    if offset is not None:
+        return day * DAY + time_of_day - offset
+    return resolve(_EPOCH + timedelta(days=day), time_of_day, tz, second=second)
 
 
 def _union(intervals: Iterable[Interval]) -> list[Interval]:

@@ -702,6 +702,8 @@ def test_a_history_of_100_000_messages() -> None:
     assert outcomes(by_planner(wanted)) == ["2026-03-01T00:00:00Z"]
     wanted["policy"]["caps"] = [{"channels": "all", "limit": 100, "within": "24h"}]
     assert outcomes(by_planner(wanted)) == ["2026-03-01T22:20:00Z"]
+    wanted["policy"]["caps"] = [{"channels": "all", "limit": 50_000, "within": "40d"}]
+    assert outcomes(by_planner(wanted)) == ["2026-03-03T06:40:00Z"]
 
 
 def test_a_deferred_message_goes_to_the_first_time_that_fits(decide: Decide) -> None:
@@ -786,6 +788,18 @@ def test_a_day_of_25_hours_is_one_day(decide: Decide) -> None:
         history=[sent("2026-10-24T22:00:00Z")],
     )
     assert outcomes(decide(wanted)) == ["2026-10-25T23:00:00Z"]
+
+
+def test_clocks_that_go_back_over_midnight(decide: Decide) -> None:
+    """St John's 2010-11-07: at 00:01 (02:31Z) it is 23:01 of Saturday again, until 03:30Z."""
+    wanted = case(
+        message(on_cap="defer"),
+        now="2010-11-07T02:45:00Z",
+        zone="America/St_Johns",
+        caps=[A_DAY],
+        history=[sent("2010-11-06T15:00:00Z")],
+    )
+    assert outcomes(decide(wanted)) == ["2010-11-07T03:30:00Z"]
 
 
 # --- synchronised sends -------------------------------------------------------------------------
