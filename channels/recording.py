@@ -14,9 +14,11 @@ from config.database import Tx
 from config.times import HOUR, Instant, Seconds
 from profiles.bulk import lock_profiles
 from profiles.consent import ConsentChange, change_consent
+from profiles.sticky import draw
 from profiles.tables import ADDRESS_KIND, identifiers
 
-# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most.
+# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most, and up to half as much
+# again, so that what was refused together does not come back together.
 FIRST_RETRY: Seconds = 30
 LAST_RETRY: Seconds = HOUR
 
@@ -37,6 +39,7 @@ def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done
         wait = outcome.retry_after
         if wait is None:
             wait = min(FIRST_RETRY * 2 ** (claimed.attempts - 1), LAST_RETRY)
+            wait += int(wait / 2 * draw(claimed.message_id, f"try {claimed.attempts}"))
         again = claimed.send_at + max(1, wait)
         return Done(
             claimed, _change(claimed, state="planned", reason=outcome.reason, send_at=again)
