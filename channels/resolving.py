@@ -1,16 +1,28 @@
-"""An operator's word on messages of unknown fate, where no provider's word came."""
+"""Messages of unknown fate of which no provider's word came: an operator's word, or none at all.
+
+Closed or not they stay `unknown`: they count against caps and are never sent again on their own,
+and a provider's word that comes after all still settles them.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from channels.tables import messages
 from config.database import Tx
-from config.times import Instant
+from config.times import DAY, Instant, Seconds, format_duration
 from profiles.bulk import among
 
 Verdict = Literal["sent", "failed"]
+
+# A provider's word that has not come by then does not come: SendGrid tries for a day.
+UNSETTLED: Seconds = DAY
+# Nobody is asked about them any more.
+CLOSED_AFTER: Seconds = 3 * DAY
+CLOSED = "closed as unknown"
+is_closed = messages.c.reason.startswith(CLOSED)
+is_open = messages.c.reason.is_(None) | ~is_closed
 
 
 def unknown_messages(tx: Tx, message_id: int | None = None) -> Sequence[tuple[int, str, Instant]]:
@@ -33,3 +45,16 @@ def resolve(tx: Tx, message_ids: Sequence[int], verdict: Verdict) -> int:
         .values(state=verdict, reason="settled by an operator")
     )
     return tx.conn.execute(settled).rowcount
+
+
+def close_unsettled(tx: Tx) -> int:
+    """Close the messages of unknown fate of which nobody has said a word; says how many."""
+    why = f"{CLOSED}, for no word came within {format_duration(CLOSED_AFTER)}: "
+    closing = (
+        update(messages)
+        .where(
+            messages.c.state == "unknown", messages.c.send_at < tx.now - CLOSED_AFTER, is_open
+        )
+        .values(reason=why + func.coalesce(messages.c.reason, "the provider did not answer"))
+    )
+    return tx.conn.execute(closing).rowcount

@@ -144,6 +144,9 @@ _ALIVE: dict[str, Any] = {
     "tcp_user_timeout": 60_000,
 }
 
+# A transaction in which nothing has been asked for so long belongs to a process that hangs.
+_HANGS_AFTER = "60s"
+
 
 def _free_what_hangs(connection: Any, _record: Any) -> None:
     """Rows locked by a process that hangs, or by a machine that is gone, come free by themselves.
@@ -151,7 +154,7 @@ def _free_what_hangs(connection: Any, _record: Any) -> None:
     Set here and not in the server's start options, which poolers refuse.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_HANGS_AFTER}'")
     connection.commit()
 
 

@@ -30,6 +30,11 @@ class Segue:
     catalog: Catalog
     engine: Engine
 
+    @property
+    def process(self) -> str:
+        """What this process signs with."""
+        return f"{socket.gethostname()}:{os.getpid()}"
+
     @asynccontextmanager
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:
         """A dispatcher with its connections open."""
@@ -42,7 +47,7 @@ class Segue:
                 connected,
                 transport,
                 self.settings,
-                name=f"{socket.gethostname()}:{os.getpid()}",
+                name=self.process,
             )
 
 

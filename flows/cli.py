@@ -277,6 +277,8 @@ def report(context: typer.Context, journey: str, as_json: AsJson = False) -> Non
                 "converted": summary.converted,
                 "ended": dict(summary.ended),
                 "sent": dict(summary.sent),
+                "unknown": dict(summary.unknown),
+                "closed_as_unknown": summary.closed,
                 "planned": dict(summary.planned),
                 "not_sent": dict(summary.not_sent),
             }
@@ -285,6 +287,11 @@ def report(context: typer.Context, journey: str, as_json: AsJson = False) -> Non
     _out.print(
         f"{summary.entered} entered, {summary.active} on their way, {summary.converted} converted"
     )
+    if summary.unknown:
+        _out.print(
+            f"{summary.unknown.total()} messages of unknown fate, {summary.closed} of them closed, "
+            "for no word came"
+        )
     table = Table("channel", "state", "reason", "messages")
     for (channel, state, reason), number in sorted(summary.outcomes.items()):
         table.add_row(channel, state, reason, str(number))

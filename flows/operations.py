@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from channels.claiming import settle_lost
-from channels.resolving import Verdict, resolve, unknown_messages
+from channels.resolving import Verdict, close_unsettled, resolve, unknown_messages
+from config.errors import SegueError
 from config.times import format_duration, format_instant
 from flows.holding import hold
 from flows.output import AsJson, opened, print_json
@@ -42,9 +43,17 @@ def stop_command(context: typer.Context, journey: str) -> None:
 
 @commands.command()
 def migrate(
-    context: typer.Context, journey: str, apply: Apply = False, as_json: AsJson = False
+    context: typer.Context,
+    journey: str,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Only show it, which is also what happens without.")
+    ] = False,
+    apply: Apply = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show, step by step, who would move to the journey's current version; --apply moves them."""
+    if plan_only and apply:
+        raise SegueError("--plan only shows and --apply does it: give one of them")
     segue = opened(context)
     act: Callable[..., list[Passenger]] = migrate_people if apply else plan_migration
     with segue.db.transaction(write=apply) as tx:
@@ -73,6 +82,7 @@ def doctor(
     with segue.db.transaction(write=mend) as tx:
         if mend:
             settle_lost(tx)
+            close_unsettled(tx)
         complaints = examine(tx)
     if as_json:
         print_json({"complaints": [asdict(complaint) for complaint in complaints]})

@@ -18,6 +18,7 @@ import uvicorn
 from channels.claiming import settle_lost
 from channels.dispatch import Dispatcher, Tally
 from channels.metrics import EVENTS, REACTION_SECONDS
+from channels.resolving import close_unsettled
 from config.errors import SegueError
 from config.policy import CHANNELS, Channel
 from config.schema import newer_revision
@@ -25,6 +26,7 @@ from config.trouble import of_the_database, told
 from flows.app import Segue
 from flows.receiver.app import create_app
 from flows.telling import Teller
+from journeys.attendance import sign_in
 from journeys.doctor import examine
 from journeys.reactions import Reaction, Reactor
 
@@ -35,8 +37,8 @@ _IDLE = 0.5
 _AFTER_TROUBLE = 5.0
 # A channel that takes longer goes on by itself, while people move and other channels send.
 _PATIENCE = 0.25
-# Goals and lost claims are looked at this often, in seconds; everything else that may be wrong,
-# and the events that could not be worked, every so many times.
+# Goals, lost claims and what other processes brought are looked at this often, in seconds;
+# everything else that may be wrong, and the events that could not be worked, every so many times.
 _HOUSEKEEPING = 30.0
 _LARGE_ROUND = 20
 # How long open requests may take to end at a stop, in seconds.
@@ -184,11 +186,14 @@ class Worker:
         for number in count(1):
             if stop.is_set():
                 return
+            await self._tidy(self._sign_in)
+            await self._tidy(self._catch_up)
             await self._tidy(self._settle)
             for journey in self.segue.catalog.journeys():
                 await self._tidy(self.segue.engine.count_goals, journey)
             if number % _LARGE_ROUND == 0:
                 self._reactor.try_again()
+                await self._tidy(self._close)
                 await self._tidy(self._complain)
             await _first(stop, within=_HOUSEKEEPING)
 
@@ -198,11 +203,26 @@ class Worker:
         except Exception as error:
             log.error("housekeeping failed, to be tried again: %s", told(error))
 
+    def _sign_in(self) -> None:
+        with self.segue.db.transaction() as tx:
+            sign_in(tx, self.segue.process)
+
+    def _catch_up(self) -> None:
+        """Somebody may have entered on a version that came after we had started."""
+        with self.segue.db.transaction(write=False) as tx:
+            self.segue.catalog.catch_up(tx)
+
     def _settle(self) -> None:
         with self.segue.db.transaction() as tx:
             lost = settle_lost(tx)
         if lost:
             log.warning("%d messages are of unknown fate: a process died at the hand-over", lost)
+
+    def _close(self) -> None:
+        with self.segue.db.transaction() as tx:
+            closed = close_unsettled(tx)
+        if closed:
+            log.warning("%d messages are closed as unknown: no word of them came", closed)
 
     def _complain(self) -> None:
         with self.segue.db.transaction(write=False) as tx:

@@ -94,6 +94,11 @@ class Catalog:
             key = tuple_(journey_versions.c.journey, journey_versions.c.version)
             self._load(tx, select(journey_versions).where(key.in_(missing)))
 
+    def catch_up(self, tx: Tx) -> None:
+        """Learn all that other processes have brought since."""
+        kept = select(journey_versions.c.journey, journey_versions.c.version)
+        self.learn(tx, [(row.journey, row.version) for row in tx.conn.execute(kept)])
+
     def _load(self, tx: Tx, kept: Select[Any]) -> None:
         for row in tx.conn.execute(kept):
             key = (row.journey, row.version)
@@ -107,12 +112,14 @@ class Catalog:
     def versions(self, journey: str) -> list[Version]:
         """Every version of a journey, the current one first."""
         current = self.current.get(journey)
-        found = [version for (name, _), version in self._known.items() if name == journey]
+        # A copy, for another thread may be learning.
+        known = list(self._known.items())
+        found = [version for (name, _), version in known if name == journey]
         return sorted(found, key=lambda version: version is not current)
 
     def journeys(self) -> list[str]:
         """The names of all journeys that were ever registered."""
-        return sorted({name for name, _ in self._known})
+        return sorted({name for name, _ in list(self._known)})
 
 
 def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:

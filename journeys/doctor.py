@@ -4,20 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, select
+from sqlalchemy import BigInteger, ColumnElement, Select, func, literal, select
 
 from channels.claiming import LOST_AFTER
+from channels.resolving import UNSETTLED, is_open
 from channels.tables import messages
 from config.database import Tx
-from config.times import DAY, MINUTE, Seconds
+from config.times import MINUTE, Seconds
+from journeys.attendance import last_seen
 from journeys.control import held
 from journeys.tables import enrollments
 from profiles.tables import events
 
 # Due for longer than this means that nobody works, or that something is in the way.
 LATE: Seconds = 2 * MINUTE
-# A provider's word that has not come by then does not come: SendGrid tries for a day.
-UNSETTLED: Seconds = 3 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
         .group_by(people.journey),
     )
     place = people.journey + literal(" / ") + people.step
+    seen = last_seen(tx)
+    if seen is None or seen < tx.now - LATE:
+        since = func.min(people.entered_at) if seen is None else literal(seen, BigInteger)
+        yield (
+            "journeys with no worker",
+            "start a worker: segue work",
+            select(people.journey, func.count(), since).where(in_it).group_by(people.journey),
+        )
     yield (
         "a step fails",
         "see the worker's log; after its last try they go on without it",
@@ -92,5 +100,7 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
     yield (
         "fate unknown",
         "no call-back came: decide with segue resolve",
-        of_messages(rows.send_at, rows.state == "unknown", rows.send_at < tx.now - UNSETTLED),
+        of_messages(
+            rows.send_at, rows.state == "unknown", rows.send_at < tx.now - UNSETTLED, is_open
+        ),
     )

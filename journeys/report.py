@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import case, func, select
 
+from channels.resolving import CLOSED
 from channels.tables import messages
 from config.database import Tx
 from config.times import Instant
@@ -36,6 +37,8 @@ class Summary:
     ended: Counter[str] = field(default_factory=Counter)  # by reason
     converted: int = 0
     sent: Counter[str] = field(default_factory=Counter)  # by channel
+    unknown: Counter[str] = field(default_factory=Counter)  # of these, of unknown fate
+    closed: int = 0  # of these, those on which no word is expected any more
     planned: Counter[str] = field(default_factory=Counter)  # by channel
     not_sent: Counter[str] = field(default_factory=Counter)  # by reason
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -74,6 +77,9 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         summary.outcomes[channel, state, reason or ""] += number
         if state in SENT:
             summary.sent[channel] += number
+            if state == "unknown":
+                summary.unknown[channel] += number
+                summary.closed += number if (reason or "").startswith(CLOSED) else 0
         elif state in AHEAD:
             summary.planned[channel] += number
         else:

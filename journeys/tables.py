@@ -53,6 +53,15 @@ class SignedCall(SQLModel, table=True):
     received_at: Instant = Field(sa_type=BigInteger, index=True)
 
 
+class Attendance(SQLModel, table=True):
+    """A worker that is on, or was not long ago."""
+
+    __tablename__: ClassVar[str] = "attendance"
+
+    worker: str = Field(primary_key=True, description="host and process id")
+    seen_at: Instant = Field(sa_type=BigInteger)
+
+
 class Enrollment(SQLModel, table=True):
     """One profile's way through one journey version.
 
@@ -150,6 +159,7 @@ journey_versions = table_of(JourneyVersion)
 journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
 signed_calls = table_of(SignedCall)
+attendances = table_of(Attendance)
 enrollments = table_of(Enrollment)
 passages = table_of(Passage)
 steps_shown = table_of(StepShown)

@@ -4,17 +4,20 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
+from channels.resolving import CLOSED_AFTER, UNSETTLED, close_unsettled
 from channels.tables import messages
 from config.database import Database
 from config.times import DAY, HOUR, MINUTE
 from journeys import control
-from journeys.doctor import LATE, UNSETTLED, Complaint, examine
+from journeys.attendance import sign_in
+from journeys.doctor import LATE, Complaint, examine
 from journeys.entry import enter_people
 from journeys.journey import OnLaunch, journey
 from journeys.steps import SMS, Email, Send, Update, Wait
+from journeys.tables import attendances
 from tests.house import MONDAY, House
 
 
@@ -30,7 +33,9 @@ def house(db: Database) -> House:
 
 
 def complaints(house: House) -> list[Complaint]:
-    with house.db.transaction(write=False) as tx:
+    """While a worker is on."""
+    with house.db.transaction() as tx:
+        sign_in(tx, "w")
         return examine(tx)
 
 
@@ -66,6 +71,44 @@ def test_people_whom_nobody_moves(house: House) -> None:
     assert [where for _, where, _, _ in told(house)] == ["k"]
     house.run()
     assert complaints(house) == []
+
+
+def test_journeys_with_no_worker(house: House) -> None:
+    """Long before anybody is past due."""
+
+    def told_without() -> list[tuple[str, str, int, int]]:
+        with house.db.transaction(write=False) as tx:
+            found = [(one.what, one.where, one.number, one.for_seconds) for one in examine(tx)]
+            return [one for one in found if one[0] == "journeys with no worker"]
+
+    assert told_without() == []
+    people = [house.customer() for _ in range(3)]
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), people, None)
+        enter_people(tx, house.segue.catalog.journey("k"), people[:1], None)
+    house.run()
+    house.db.now = MONDAY + 10
+    no_worker = "journeys with no worker"
+    # there never was one
+    assert told_without() == [(no_worker, "j", 3, 10), (no_worker, "k", 1, 10)]
+    with house.db.transaction() as tx:
+        sign_in(tx, "a:1")
+        sign_in(tx, "a:2")
+    house.db.now = MONDAY + HOUR
+    with house.db.transaction() as tx:
+        sign_in(tx, "a:2")
+    house.db.now += LATE
+    assert told_without() == []
+    house.db.now += 1
+    assert told_without() == [(no_worker, "j", 3, LATE + 1), (no_worker, "k", 1, LATE + 1)]
+    with house.db.transaction() as tx:
+        control.pause(tx, "j")
+    assert told_without() == [(no_worker, "k", 1, LATE + 1)]
+    # who is gone for long is forgotten
+    house.db.now = MONDAY + HOUR + DAY + 1
+    with house.db.transaction() as tx:
+        sign_in(tx, "b:1")
+        assert tx.conn.execute(select(attendances.c.worker)).scalars().all() == ["b:1"]
 
 
 def test_messages_that_nobody_sends(house: House) -> None:
@@ -109,6 +152,15 @@ def test_a_fate_that_no_call_back_settles(house: House) -> None:
     assert told(house) == [("fate unknown", "email", 1, UNSETTLED + 1)]
     [one] = complaints(house)
     assert "segue resolve" in one.mend
+    # the last day, then it is closed
+    house.until(MONDAY + CLOSED_AFTER)
+    with house.db.transaction() as tx:
+        assert close_unsettled(tx) == 0
+    assert len(complaints(house)) == 1
+    house.until(MONDAY + CLOSED_AFTER + 1)
+    with house.db.transaction() as tx:
+        assert close_unsettled(tx) == 1
+    assert complaints(house) == []
 
 
 def test_a_step_that_fails(house: House) -> None:

@@ -129,12 +129,12 @@ def test_every_now_and_then_it_says_what_is_wrong(
     house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.worker._LARGE_ROUND", 2)
-    # for three days nobody knows what became of a message
+    # for two days nobody knows what became of a message
     house.did(house.customer(), "came")
     house.providers.answer("email", httpx.ReadError("cut"))
     house.run()
     assert house.db.now is not None
-    house.db.now += 4 * 86400
+    house.db.now += 2 * 86400
 
     async def scenario() -> None:
         await until(lambda: "fate unknown: 1 (email); no call-back came" in caplog.text)

@@ -1,0 +1,23 @@
+"""Which workers are on: each says so every now and then, so that it is noticed when none is."""
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from config.database import Tx
+from config.times import DAY, Instant
+from journeys.tables import attendances
+
+
+def sign_in(tx: Tx, worker: str) -> None:
+    """This worker is on; those that have not been for a day are forgotten."""
+    insert = sqlite.insert if tx.conn.dialect.name == "sqlite" else postgresql.insert
+    seen = {"seen_at": tx.now}
+    here = insert(attendances).values(worker=worker, **seen)
+    tx.conn.execute(here.on_conflict_do_update(index_elements=["worker"], set_=seen))
+    tx.conn.execute(delete(attendances).where(attendances.c.seen_at < tx.now - DAY))
+
+
+def last_seen(tx: Tx) -> Instant | None:
+    """When a worker was last on; None: none that anybody remembers."""
+    seen: Instant | None = tx.conn.execute(select(func.max(attendances.c.seen_at))).scalar_one()
+    return seen
