@@ -2,6 +2,7 @@
 
     make chaos SECONDS=120 SEED=1 DB=postgresql
 
-`run.py` starts real processes and kills them; `shop.py` tells them what customers do;
-`provider.py` remembers what it was handed; `verdict.py` recounts everything afterwards.
+`run.py` starts real processes and kills them; `crew.py` are the processes; `engines.py` has the
+databases and their troubles; `shop.py` tells what customers do; `provider.py` remembers what it was
+handed; `verdict.py` recounts everything afterwards. docs/faults.md says how to read the result.
 """

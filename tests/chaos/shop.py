@@ -16,6 +16,7 @@ from config.database import Database
 from profiles.identity import upsert_people
 from profiles.person import Person, normalise_email
 from profiles.phones import Phone
+from tests.chaos.patience import patiently
 
 _WRITE_KEY = ("write-key-for-the-sandbox-only", "")
 _ZONES = ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Auckland")
@@ -110,14 +111,15 @@ class Shop:
         for thread in self._threads:
             thread.start()
 
-    def close(self, within: float) -> None:
-        """Wait until everything was taken, at most so many seconds."""
-        deadline = time.monotonic() + within
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    def close(self) -> None:
+        """Wait until everything was taken."""
+
+        def all_taken() -> bool:
+            return not any(thread.is_alive() for thread in self._threads)
+
+        if not patiently(all_taken, lambda: len(self.accepted)):
+            self.refused.append("nobody took what was left of the events, for long")
         self._closed.set()
-        if any(thread.is_alive() for thread in self._threads):
-            self.refused.append(f"after {within:.0f} s nobody took what was left of the events")
 
     def _next(self, number: int) -> list[Event]:
         with self._lock:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, select
@@ -16,14 +16,33 @@ from channels.tables import messages
 from config.database import Database, Tx
 from config.policy import Cap, Policy
 from config.times import Instant
-from journeys.tables import enrollments
+from journeys.tables import enrollments, passages
 from profiles.tables import events, profiles
 from tests.chaos.provider import Heard
 from tests.chaos.shop import ENTRIES, Event
+from tests.chaos.worker import Posted
 
-# What is due is looked at within so many seconds, however busy the machine.
+# Longer due than this is stuck: it is only asked when nothing goes on any more.
 _AT_ONCE = 5
+# Seconds; a whole one is lost where times are whole seconds.
+_PACE = 3
 _WENT = ("sent", "delivered", "unknown")
+_SILENT = ("cut before", "cut after", "silent")
+_SENDS = {"receipt", "nudge", "offer", "letter", "reply", "news"}
+
+
+class Fate(NamedTuple):
+    """What happened to whom.
+
+    heard: the provider's memory. posts: what workers began to hand over. killed: process ids.
+    troubles: from when to when the database was in some.
+    """
+
+    heard: Sequence[Heard]
+    posts: Sequence[Posted]
+    killed: Collection[int]
+    troubles: Sequence[tuple[float, float]]
+    claim_lasts: int
 
 
 @dataclass(slots=True)
@@ -33,7 +52,7 @@ class Verdict:
     events: int = 0
     accepted: int = 0
     faults: int = 0
-    unknown: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)  # by what explains it
     duplicates: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -47,25 +66,16 @@ class Verdict:
         return [f"{group}: {one}" for group in groups for one in getattr(self, group)]
 
 
-def judge(
-    db: Database,
-    policy: Policy,
-    taken: Mapping[str, Event],
-    heard: Sequence[Heard],
-    killed: Collection[int],
-    restarts: Sequence[float],
-    claim_lasts: int,
-) -> Verdict:
+def judge(db: Database, policy: Policy, taken: Mapping[str, Event], fate: Fate) -> Verdict:
     """Recount a run.
 
     Parameters
     ----------
-    taken: the events that were answered 200, by message id. heard: the provider's memory.
-    killed: process ids. restarts: when the database was.
+    taken: the events that were answered 200, by message id.
     """
-    verdict = Verdict(len(taken), faults=sum(one.fault is not None for one in heard))
+    verdict = Verdict(len(taken), faults=sum(one.fault is not None for one in fate.heard))
     accepted: dict[int, list[float]] = defaultdict(list)
-    for one in heard:
+    for one in fate.heard:
         if one.accepted:
             accepted[one.message_id].append(one.at)
     verdict.accepted = len(accepted)
@@ -73,6 +83,7 @@ def judge(
         rows = {row.id: row for row in tx.conn.execute(select(messages))}
         people = list(tx.conn.execute(select(enrollments)))
         zones = {row.id: row.timezone for row in tx.conn.execute(select(profiles))}
+        passed = list(tx.conn.execute(select(passages.c.enrollment_id, passages.c.step)))
         verdict.lost += _lost(tx, taken, people)
         now = tx.now
     verdict.duplicates += [
@@ -80,21 +91,26 @@ def judge(
         for one, times in accepted.items()
         if len(times) > 1
     ]
-    entered = Counter((one.journey, one.entry_key) for one in people)
+    entered = Counter(
+        (one.journey, one.profile_id if one.launch_id else one.entry_key) for one in people
+    )
     verdict.duplicates += [f"{one} entered {n} times" for one, n in entered.items() if n > 1]
     verdict.stuck += _stuck(people, rows.values(), now)
     verdict.lost += _not_sent(people, rows.values())
+    verdict.lost += _not_launched(people, zones)
+    verdict.lost += _not_planned(passed, rows.values())
     went = [row for row in rows.values() if row.state in _WENT]
     verdict.caps += _over(policy, went, zones)
-    cut = {one.message_id for one in heard if one.fault in ("cut before", "cut after", "silent")}
-    unknown = [row for row in rows.values() if row.state == "unknown"]
-    verdict.unknown = len(unknown)
-    verdict.unexplained += [
-        f"message {row.id} is unknown: {row.reason} ({row.claimed_by})"
-        for row in unknown
-        if not _explained(row, cut, killed, restarts, claim_lasts)
-    ]
-    verdict.untrue += _untrue(rows, accepted, claim_lasts)
+    silent = {one.message_id for one in fate.heard if one.fault in _SILENT}
+    for row in rows.values():
+        if row.state == "unknown":
+            why = _explanation(row, fate, silent)
+            verdict.unknown[why or "nothing"] += 1
+            if why is None:
+                told = f"message {row.id} is unknown: {row.reason} ({row.claimed_by})"
+                verdict.unexplained.append(told)
+    verdict.untrue += _untrue(rows, accepted)
+    verdict.untrue += _late(fate)
     return verdict
 
 
@@ -129,6 +145,21 @@ def _not_sent(people: Sequence[Row[Any]], rows: Iterable[Row[Any]]) -> Iterator[
             row = receipts.get(one.id)
             if row is None or row.state not in _WENT:
                 yield f"receipt of enrollment {one.id}: {row and (row.state, row.reason)}"
+
+
+def _not_launched(people: Sequence[Row[Any]], everybody: Collection[int]) -> Iterator[str]:
+    """A launch that was killed and begun again has entered all, or was never begun."""
+    launched = {one.profile_id for one in people if one.launch_id is not None}
+    if launched:
+        yield from (f"profile {one} was not entered" for one in set(everybody) - launched)
+
+
+def _not_planned(passed: Sequence[Row[Any]], rows: Iterable[Row[Any]]) -> Iterator[str]:
+    """Whoever has passed a send has a row that says what became of it."""
+    wanted = {(row.enrollment_id, row.step) for row in rows}
+    for enrollment_id, step in passed:
+        if step in _SENDS and (enrollment_id, step) not in wanted:
+            yield f"what enrollment {enrollment_id} was to get at {step}"
 
 
 def _over(policy: Policy, rows: Sequence[Row[Any]], zones: Mapping[int, str]) -> Iterator[str]:
@@ -168,33 +199,38 @@ def _period(cap: Cap, day: date) -> date:
             return day
 
 
-def _explained(
-    row: Row[Any],
-    cut: Collection[int],
-    killed: Collection[int],
-    restarts: Sequence[float],
-    claim_lasts: int,
-) -> bool:
+def _explanation(row: Row[Any], fate: Fate, silent: Collection[int]) -> str | None:
     """No answer came to the post, or not in time; or who was about to post was killed, or lost the
     database.
     """
     if row.claimed_by is None:
-        return row.id in cut or (row.reason or "").startswith("ReadTimeout")
-    return int(row.claimed_by.rpartition(":")[2]) in killed or any(
-        abs(at - row.send_at) <= claim_lasts for at in restarts
+        slow = (row.reason or "").startswith("ReadTimeout")
+        return "no answer" if slow or row.id in silent else None
+    if int(row.claimed_by.rpartition(":")[2]) in fate.killed:
+        return "killed"
+    lost = any(
+        began - fate.claim_lasts <= row.send_at <= ended + 1 for began, ended in fate.troubles
     )
+    return "database" if lost else None
 
 
-def _untrue(
-    rows: Mapping[int, Row[Any]], accepted: Mapping[int, Sequence[float]], claim_lasts: int
-) -> Iterator[str]:
+def _untrue(rows: Mapping[int, Row[Any]], accepted: Mapping[int, Sequence[float]]) -> Iterator[str]:
     """Rows that say something else than the provider."""
     for one, times in accepted.items():
         row = rows.get(one)
         if row is None or row.state not in _WENT:
             yield f"message {one} was accepted and is {row and row.state}"
-        elif not row.send_at <= times[0] <= row.send_at + claim_lasts + 1:
-            yield f"message {one} went {times[0] - row.send_at:.1f} s after its claim"
+        elif times[0] < row.send_at:
+            yield f"message {one} went {row.send_at - times[0]:.1f} s before its claim"
     for row in rows.values():
         if row.state == "sent" and row.id not in accepted:
             yield f"message {row.id} is sent and was never accepted"
+
+
+def _late(fate: Fate) -> Iterator[str]:
+    """What was not posted within its claim is given back. Between the look at the clock and the
+    post there is nothing but the machine's own pace.
+    """
+    for one in fate.posts:
+        if one.at - one.claimed_at > fate.claim_lasts + _PACE:
+            yield f"message {one.message_id} went {one.at - one.claimed_at:.1f} s after its claim"

@@ -1,26 +1,32 @@
-"""What a worker process of the harness runs: `segue work`, with waits made short.
+"""What a worker process of the harness runs: `segue work` or `segue launch`, with waits made short.
 
-Nothing else is different, unless CHAOS_BREAK is set: then the claim is not committed before the
+Nothing else is different, but that it writes down when it hands a message over, and that the clock
+of its machine may be wrong; unless CHAOS_BREAK is set: then the claim is not committed before the
 post, which the harness must notice.
 """
 
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import httpx
-from sqlalchemy import update
+import orjson
+from sqlalchemy import Pool, event, update
 
 from channels.claiming import Claimed
 from channels.dispatch import Dispatcher
+from channels.provider import Outcome, Outgoing, Provider
 from channels.recording import Done
 from channels.tables import messages
+from channels.transport import Transport
 from config.database import Database
 from config.times import Seconds
 from flows.cli import app
@@ -34,6 +40,8 @@ ANSWER_WITHIN: Seconds = 3
 CLAIM_LASTS: Seconds = 5
 LOST_AFTER: Seconds = 3
 BREAK = "CHAOS_BREAK"
+# While this file is there the disk is full, as far as SQLite knows.
+FULL = "full"
 _SHORTER = {
     "channels.claiming.CLAIM_LASTS": CLAIM_LASTS,
     "channels.claiming.LOST_AFTER": LOST_AFTER,
@@ -41,6 +49,7 @@ _SHORTER = {
     "channels.recording.FIRST_RETRY": 1,
     "channels.breaker.FIRST_PAUSE": 2,
     "channels.breaker.LAST_PAUSE": 4,
+    "config.database._HANGS_AFTER": "4s",
     "journeys.sending._LOOK_AGAIN": 2,
     "flows.worker._HOUSEKEEPING": 1.0,
     "flows.worker._AFTER_TROUBLE": 0.5,
@@ -48,18 +57,40 @@ _SHORTER = {
 }
 
 
-def work(port: int, log: str) -> None:
-    """`segue work`, which never returns."""
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+class Posted(NamedTuple):
+    """A hand-over that began: the message's claim, and when it was."""
+
+    message_id: int
+    claimed_at: int
+    at: float
+
+
+def work(name: str, directory: Path, port: int, clock: float) -> None:
+    """`segue work`, which never returns, on a machine whose clock is wrong by so many seconds."""
+    _prepare(name, directory)
+    os.environ["SEGUE_RECEIVER_PORT"] = str(port)
+    right = time.time
+    patch("time.time", lambda: right() + clock).start()
+    app(["work"])
+
+
+def launch(name: str, directory: Path, journey: str) -> None:
+    """`segue launch`, always the same one."""
+    _prepare(name, directory)
+    app(["launch", journey, "--audience", "everyone", "--id", "chaos"])
+
+
+def _prepare(name: str, directory: Path) -> None:
+    output = os.open(directory / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     threading.Thread(target=_end_with_the_harness, daemon=True).start()
-    os.environ["SEGUE_RECEIVER_PORT"] = str(port)
     for place, value in _SHORTER.items():
         patch(place, value).start()
+    _write_down_posts(directory / f"{name}.posts")
+    _let_sqlite_suffer(directory / FULL)
     if os.environ.get(BREAK):
         break_the_claim()
-    app(["work"])
 
 
 def _end_with_the_harness() -> None:
@@ -67,6 +98,37 @@ def _end_with_the_harness() -> None:
     assert harness is not None
     harness.join()
     os._exit(1)
+
+
+def _write_down_posts(file: Path) -> None:
+    post, clock = Transport.post, time.time
+    memory = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    async def noted(
+        self: Transport, provider: Provider, batch: Sequence[Outgoing]
+    ) -> list[Outcome]:
+        lines = [orjson.dumps([one.message_id, one.now, clock()]) + b"\n" for one in batch]
+        os.write(memory, b"".join(lines))
+        return await post(self, provider, batch)
+
+    patch.object(Transport, "post", noted).start()
+
+
+def posted(directory: Path) -> list[Posted]:
+    """Every hand-over that was begun."""
+    lines = [line for file in directory.glob("*.posts") for line in file.read_bytes().splitlines()]
+    return [Posted(*orjson.loads(line)) for line in lines]
+
+
+def _let_sqlite_suffer(full: Path) -> None:
+    """It waits less long for a lock than the harness holds it, and its disk may be full."""
+
+    @event.listens_for(Pool, "checkout")
+    def suffer(connection: object, *_: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA busy_timeout = 1000")
+            # a limit below what there is means: no more
+            connection.execute(f"PRAGMA max_page_count = {1 if full.exists() else 2**30}")
 
 
 def break_the_claim() -> None:

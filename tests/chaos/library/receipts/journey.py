@@ -1,4 +1,4 @@
-"""One mail for each order, whatever else happens."""
+"""One mail for each order, whatever else happens and however long it takes."""
 
 from journeys.journey import OnEvent
 from journeys.journey import journey as describe
@@ -9,5 +9,5 @@ journey = describe(
     entry=OnEvent("ordered", key="order_id", again="always"),
     topic="orders",
     priority=90,
-    steps=[Send("receipt", Email("receipt"), kind="transactional")],
+    steps=[Send("receipt", Email("receipt", max_delay="1d"), kind="transactional")],
 )
