@@ -2,34 +2,51 @@
 
 import asyncio
 import logging
+import socket
 import sqlite3
+import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import httpx
 import pytest
 import respx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+import channels.dispatch
 from channels.breaker import FIRST_PAUSE, TRIPS_AT
 from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
 from channels.dispatch import Dispatcher
 from channels.pace import allowance, spend
+from channels.provider import Outcome
+from channels.providers.twilio import Twilio
+from channels.recording import FIRST_RETRY
 from channels.tables import channel_paces
+from channels.transport import Transport
 from config.database import Database, Tx
 from config.policy import Channel, Policy
-from config.times import DAY, HOUR, format_instant
+from config.times import DAY, HOUR, MINUTE, format_instant
 from config.trouble import of_the_database
 from flows.worker import Worker
+from journeys.attendance import last_seen
 from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.journey import Journey, OnEvent, OnLaunch, journey
-from journeys.steps import SMS, Email, Message, Push, Send, Wait
+from journeys.steps import SMS, Email, Message, Push, Send, Update, Wait
 from tests.house import MONDAY, House
+from tests.provider_samples import SANDBOX, outgoing
 
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
 
@@ -77,6 +94,101 @@ def test_the_provider_says_when(house: House, channel: Channel, named: dict[str,
     house.later("1h")
     assert at(house, channel) == 3
     assert [row.state for row in house.rows()] == ["sent"]
+
+
+def test_what_was_refused_together_does_not_come_back_together(house: House) -> None:
+    """Each waits as long as is due and up to half as much again."""
+    house.open(sending(Email("hello")))
+    for _ in range(15):
+        house.customer()
+    house.providers.answer("email", *[httpx.Response(503)] * 15)
+    house.launch("j")
+    waits = [row.send_at - MONDAY for row in house.rows()]
+    assert min(waits) >= FIRST_RETRY
+    assert max(waits) < FIRST_RETRY * 3 // 2
+    assert len(set(waits)) > 8
+    house.later("1h")
+    assert {row.state for row in house.rows()} == {"sent"}
+
+
+@contextmanager
+def https_server(directory: Path, *, valid: bool) -> Iterator[tuple[int, list[bytes]]]:
+    """A provider by TLS, with a certificate that nobody vouches for or one that has expired; gives
+    its port and what was said to it.
+    """
+    now = datetime.now(UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=9 if valid else -1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = directory / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    said: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    plain, _ = listener.accept()
+                except OSError:
+                    return
+                with plain, suppress(OSError), context.wrap_socket(plain, server_side=True) as tls:
+                    said.append(tls.recv(1000))
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            yield listener.getsockname()[1], said
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join()
+
+
+@pytest.mark.parametrize("valid", [True, False], ids=["nobody vouches for it", "expired"])
+def test_a_certificate_that_is_not_to_be_trusted(tmp_path: Path, valid: bool) -> None:
+    """Nothing is said to such a server; the message waits until somebody has mended it."""
+    with https_server(tmp_path, valid=valid) as (port, said):
+        [outcome] = posted_to(f"https://127.0.0.1:{port}")
+    assert outcome.result == "retry"
+    assert "CERTIFICATE_VERIFY_FAILED" in str(outcome.reason)
+    assert said == []
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    [outcome] = posted_to("https://provider.invalid")
+    assert outcome.result == "retry"
+    assert str(outcome.reason).startswith("ConnectError")
+
+
+def posted_to(url: str) -> list[Outcome]:
+    """A real connection, or the lack of one."""
+
+    async def post() -> list[Outcome]:
+        twilio = Twilio(SANDBOX, url, "AC1", "secret", "+15005550006")
+        async with Transport(SANDBOX) as transport:
+            return await transport.post(twilio, [outgoing("sms", 1)])
+
+    return asyncio.run(post())
 
 
 def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
@@ -330,6 +442,35 @@ def test_a_connection_lost_in_mid_chunk(shop: House, caplog: pytest.LogCaptureFi
     recovers(shop, caplog, patch.object(Engine, "_apply", losing), "AdminShutdown")
 
 
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("where", "state"),
+    [("claiming", "planned"), ("recording", "sending")],
+)
+def test_a_connection_lost_at_the_hand_over(
+    shop: House, caplog: pytest.LogCaptureFixture, where: str, state: str
+) -> None:
+    """Before the post the messages are as they were; after it what came of it is kept in mind."""
+    function = {"claiming": "claim", "recording": "record"}[where]
+    real = getattr(channels.dispatch, function)
+
+    def losing(tx: Tx, *given: Any, **named: Any) -> Any:
+        done = real(tx, *given, **named)
+        tx.conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return done
+
+    async def scenario() -> None:
+        with patch.object(channels.dispatch, function, losing):
+            await until(lambda: "AdminShutdown" in caplog.text)
+            await until(lambda: len(shop.rows()) == 5)
+            assert {row.state for row in shop.rows()} == {state}
+        await until(lambda: [row.state for row in shop.rows()] == ["sent"] * 5)
+
+    worked(shop, scenario)
+    assert len(shop.providers.requests) == 5
+    assert {row.attempts for row in shop.rows()} == {1}
+
+
 @pytest.mark.parametrize("db", ["sqlite"], indirect=True)
 def test_a_locked_file(shop: House, caplog: pytest.LogCaptureFixture) -> None:
     engine = shop.db.engine
@@ -415,3 +556,100 @@ def test_rows_that_a_hanging_process_holds_come_free_by_themselves(db: Database)
     with pytest.raises(DBAPIError, match=r"closed the connection|idle-in-transaction") as caught:
         hang()
     assert of_the_database(caught.value)
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None:
+    """It hangs with its work done and not committed; what it did is gone, and is done again."""
+    house.open(sending(Email("hello")))
+    people = [house.customer() for _ in range(3)]
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), people, None)
+    hangs, taken_over = threading.Event(), threading.Event()
+    apply = Engine._apply
+
+    def hang(self: Engine, tx: Tx, *given: Any) -> None:
+        apply(self, tx, *given)
+        if self is hanging:
+            tx.conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = '500ms'"))
+            hangs.set()
+            taken_over.wait(60)
+
+    def work() -> None:
+        with pytest.raises(DBAPIError):
+            hanging.advance_due()
+
+    other = Database(house.db.url, now=MONDAY)
+    engine = house.segue.engine
+    hanging = Engine(other, house.segue.catalog, engine.planner)
+    with patch.object(Engine, "_apply", hang):
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert hangs.wait(60)
+        moved = 0
+        deadline = time.monotonic() + 60
+        while not moved and time.monotonic() < deadline:
+            moved = engine.advance_due()
+        taken_over.set()
+        thread.join()
+    other.close()
+    assert moved == 3
+    assert [row.state for row in house.rows()] == ["planned"] * 3
+    assert {person.phase for person in house.people()} == {1}
+
+
+@pytest.mark.parametrize("minutes", [-7, 7, 90])
+def test_a_worker_whose_clock_is_wrong_does_no_harm(
+    house: House, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    """The time is the database's: nobody goes on too early, nothing counts at the wrong time."""
+    right = time.time
+    monkeypatch.setattr("time.time", lambda: right() + minutes * MINUTE)
+    waiting_first = journey("j", entry=OnLaunch(), topic="news", steps=[Wait("1h"), Wait("1d")])
+    house.open(waiting_first, sending(Email("hello"), name="k"))
+    ann = house.customer()
+    house.db.now = None
+    before = int(right())
+    with house.db.transaction() as tx:
+        for name in "jk":
+            enter_people(tx, house.segue.catalog.journey(name), [ann], None)
+    while house.segue.engine.advance_due():
+        pass
+    seen: list[Any] = []
+    house.providers.meanwhile = lambda: seen.extend(house.rows())
+    house.run()
+    waiting, done = house.people()
+    assert waiting.step == "wait 1h"
+    assert before + HOUR <= waiting.due_at <= int(right()) + HOUR
+    assert done.end_reason == "completed"
+    [claimed] = seen
+    assert before <= claimed.send_at <= int(right())
+    assert claimed.not_after == claimed.send_at + CLAIM_LASTS
+
+
+def test_a_version_that_came_after_the_worker_had_started_is_learnt(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process enters somebody on it, and nothing else ever happens to that person."""
+    monkeypatch.setattr("flows.worker._HOUSEKEEPING", 0.05)
+    steps = [Wait("1h", name="w"), Update("u", seen=True)]
+    older = house.open(
+        journey("j", entry=OnLaunch(), topic="news", steps=steps[:1]), receiver_port=0
+    )
+    ann = house.customer()
+
+    async def scenario() -> None:
+        await until(lambda: signed_in(house))
+        house.open(journey("j", entry=OnLaunch(), topic="news", steps=steps), receiver_port=0)
+        with house.db.transaction() as tx:
+            enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
+        house.db.now = MONDAY + HOUR
+        await until(lambda: house.attributes(ann) == {"seen": True})
+
+    house.segue = older
+    worked(house, scenario)
+
+
+def signed_in(house: House) -> bool:
+    with house.db.transaction(write=False) as tx:
+        return last_seen(tx) == house.now
