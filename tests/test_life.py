@@ -1,0 +1,408 @@
+"""One person's life in a journey, whatever happens in whatever order: as the model says it must be.
+
+Hypothesis makes up lives; after every act the rows are held against tests/life.py, and the promises
+are asked for one by one.
+"""
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+import httpx
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Row
+
+from channels.callback import Feedback
+from channels.claiming import Claim, settle_lost
+from channels.dispatch import Dispatcher
+from channels.feedback import apply
+from channels.recording import Done
+from config.database import Database
+from config.policy import Channel, Policy
+from config.times import DAY, HOUR, MINUTE, Instant
+from journeys import control
+from journeys.journey import Journey, OnEvent, journey
+from journeys.migration import migrate_people
+from journeys.reactions import react
+from journeys.steps import SMS, Email, Push, Send, Wait, WaitUntil
+from profiles.conditions import did
+from profiles.consent import ConsentChange, change_consent
+from tests.house import MONDAY, House, read_request
+from tests.life import POLICY, STEPS, WENT, Answer, Death, Life
+
+
+def described(version: str) -> Journey:
+    """The journey that the model knows."""
+    waits = STEPS[version]
+    steps: list[Any] = [
+        Send(
+            "first",
+            Email("hello", on_cap="defer"),
+            SMS("hello", after="10m"),
+            stop_on="clicked",
+        ),
+        Wait(f"{waits['rest']}s", name="rest"),
+        WaitUntil("back", did("looked"), timeout=f"{waits['back']}s"),
+        Send(
+            "last",
+            Push("offer"),
+            Email("offer", max_delay="5h"),
+            mode="first",
+            fallback_after="1h",
+            unless="opened",
+        ),
+    ]
+    if "only" in waits:
+        steps.insert(3, Wait(f"{waits['only']}s", name="only"))
+    return journey(
+        "j",
+        entry=OnEvent("came", again="always"),
+        exit_when=did("bought"),
+        topic="news",
+        steps=steps,
+    )
+
+
+ANSWERS: dict[Answer, Callable[[], httpx.Response | Exception]] = {
+    "sent": lambda: httpx.Response(202, json={}),
+    "failed": lambda: httpx.Response(400, json={}),
+    "gone": lambda: httpx.Response(
+        404,
+        json={
+            "error": {
+                "code": 404,
+                "details": [
+                    {
+                        "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+                        "errorCode": "UNREGISTERED",
+                    }
+                ],
+            }
+        },
+    ),
+    "later": lambda: httpx.Response(503, headers={"retry-after": "60"}),
+    "cut": lambda: httpx.ReadError("cut"),
+}
+
+
+WORDS = ("delivered", "bounced", "opened", "clicked")
+
+
+class Died(BaseException):
+    """The process died here."""
+
+
+class Lives(RuleBasedStateMachine):
+    """The same acts on Segue and on the model."""
+
+    def __init__(self, template: Path, file: Path) -> None:
+        super().__init__()
+        shutil.copyfile(template, file)
+        self.stack = ExitStack()
+        self.house = House(Database(f"sqlite:///{file}"))
+        self.stack.callback(self.house.db.close)
+        self.policy = Policy.model_validate(POLICY)
+        self.house.open(described("old"), policy=self.policy)
+        self.person = self.house.customer("ann")
+        self.versions = {self.house.segue.catalog.journey("j").digest: "old"}
+        self.life = Life(MONDAY)
+        self.death: Death | None = None
+        self.numbers = count(1)
+        self.wrong: list[str] = []
+        self.handed_over: dict[int, Instant] = {}
+        self.loop = asyncio.new_event_loop()
+        self.stack.callback(self.loop.close)
+        self.stack.enter_context(self.house.providers.listening())
+        self.house.providers.meanwhile = self._witness
+        self._may_die()
+        self._dispatcher: Any = None
+
+    def teardown(self) -> None:
+        self._close_dispatcher()
+        self.stack.close()
+
+    def _may_die(self) -> None:
+        hand_over, record = Dispatcher._hand_over, Dispatcher._record
+
+        async def dies_before(one: Dispatcher, claims: Sequence[Claim], taken: float) -> Any:
+            self._die_if("before the post")
+            return await hand_over(one, claims, taken)
+
+        async def dies_after(one: Dispatcher, done: Sequence[Done]) -> None:
+            self._die_if("after the post")
+            await record(one, done)
+
+        self.stack.enter_context(
+            patch.multiple(Dispatcher, _hand_over=dies_before, _record=dies_after)
+        )
+        self.stack.enter_context(patch("channels.breaker.TRIPS_AT", 1000))
+
+    def _die_if(self, where: Death) -> None:
+        if self.death == where:
+            self.death = None
+            raise Died
+
+    def _close_dispatcher(self) -> None:
+        if self._dispatcher is not None:
+            self.loop.run_until_complete(self._dispatcher[0].__aexit__(None, None, None))
+            self._dispatcher = None
+
+    def _dispatch(self) -> Any:
+        if self._dispatcher is None:
+            opening = self.house.segue.dispatcher()
+            self._dispatcher = opening, self.loop.run_until_complete(opening.__aenter__())
+        return self.loop.run_until_complete(self._dispatcher[1].run())
+
+    def _witness(self) -> None:
+        """Looks at each hand-over at the moment at which it happens."""
+        now = self.house.now
+        [sent] = read_request(self.house.providers.requests[-1])
+        [row] = [row for row in self.house.rows() if row.id == sent.message_id]
+        [way] = [way for way in self.house.people() if way.id == row.enrollment_id]
+        if self.life.held is not None:
+            self.wrong.append(f"{row.id} left while the journey was {self.life.held}")
+        if way.ended_at is not None:
+            self.wrong.append(f"{row.id} left after {way.end_reason}")
+        if sent.channel in self.life.no_consent | self.life.suppressed:
+            self.wrong.append(f"{row.id} left on {sent.channel} all the same")
+        if sent.channel == "email" and not 8 <= now % DAY // HOUR < 20:
+            self.wrong.append(f"{row.id} left by night")
+        if row.state != "sending":
+            self.wrong.append(f"{row.id} left without a claim")
+
+    def _work(self) -> None:
+        """What a worker does now, started again where it dies."""
+        lives = True
+        try:
+            with self.house.db.transaction() as tx:
+                settle_lost(tx)
+            while True:
+                with self.house.db.transaction() as tx:
+                    reaction = react(tx, self.house.segue.catalog, 500)
+                moved = self.house.segue.engine.advance_due()
+                if not (reaction.events or self._dispatch() or moved):
+                    break
+        except Died:
+            lives = False
+            self._close_dispatcher()
+        for one in self.house.providers.accepted:
+            self.handed_over.setdefault(one.message_id, self.house.now)
+        assert self.life.work() == lives
+        if not lives:
+            self._work()
+
+    def _until(self, target: Instant) -> None:
+        """Whatever falls due on the way happens when it is due."""
+        while (due := self.life.next_due()) is not None and due <= target:
+            assert due > self.life.now, "somebody stays due"
+            self._set_clock(due)
+            self._work()
+        self._set_clock(target)
+        if any(letter.not_after for letter in self.life.letters):
+            self._work()
+
+    def _set_clock(self, now: Instant) -> None:
+        self.house.db.now = self.life.now = now
+
+    @initialize(hour=st.sampled_from([7, 10, 18, 19]))
+    def begin(self, hour: int) -> None:
+        """The first day."""
+        self._set_clock(MONDAY // DAY * DAY + hour * HOUR)
+        self.an_event_comes("came")
+
+    @rule(minutes=st.sampled_from([1, 9, 30, 60, 300, 1440]))
+    def time_passes(self, minutes: int) -> None:
+        self._until(self.life.now + minutes * MINUTE)
+
+    @precondition(lambda self: self.life.next_due() is not None)
+    @rule(often=st.integers(1, 6))
+    def what_is_next_falls_due(self, often: int) -> None:
+        for _ in range(often):
+            if due := self.life.next_due():
+                self._until(due)
+
+    @precondition(lambda self: self.life.next_due() is not None)
+    @rule(often=st.integers(1, 6))
+    def and_so_on(self, often: int) -> None:
+        """The same, for most of life is waiting."""
+        self.what_is_next_falls_due(often)
+
+    @rule(name=st.sampled_from(["came", "came", "looked", "looked", "push_opened", "bought"]))
+    def an_event_comes(self, name: str) -> None:
+        self._until(self.life.now + MINUTE)
+        self.house.did(self.person, name)
+        self.life.happens(name)
+        self._work()
+
+    @rule(channel=st.sampled_from(["email", "sms"]), granted=st.sampled_from([False, True, True]))
+    def consent(self, channel: Channel, granted: bool) -> None:
+        """Unsubscribing and agreeing again; for texts a STOP and a START."""
+        self._until(self.life.now + MINUTE)
+        refuses = self.life.no_consent
+        if channel == "sms":
+            self._hear("sms", "started" if granted else "stopped")
+        else:
+            change = ConsentChange(self.person, "email", "news", granted, self.life.now)
+            with self.house.db.transaction() as tx:
+                change_consent(tx, [change], "test")
+        if channel == "sms" and granted == (channel in refuses):
+            self.life.happens("profile_changed")
+        (refuses.discard if granted else refuses.add)(channel)
+        self._work()
+
+    @precondition(lambda self: self.handed_over)
+    @rule(which=st.integers(0, 20), word=st.sampled_from(WORDS))
+    def a_provider_calls_back(self, which: int, word: str) -> None:
+        self._until(self.life.now + MINUTE)
+        ids = sorted(self.handed_over)
+        message_id = ids[which % len(ids)]
+        place = [row.id for row in self.house.rows()].index(message_id)
+        letter = self.life.letters[place]
+        if letter.channel != "email":
+            word = "delivered"
+        self._hear(cast(Channel, letter.channel), word, message_id)
+        self.life.told(letter, word)
+        self._work()
+
+    def _hear(self, channel: Channel, word: Any, message_id: int | None = None) -> None:
+        address = {"sms": "+447700900001", "email": "ann@example.com", "push": None}[channel]
+        bounced = word == "bounced"
+        said = Feedback(
+            id=f"said-{next(self.numbers)}",
+            source="test",
+            channel=channel,
+            kind=word,
+            message_id=message_id,
+            address=address,
+            reason="it came back" if bounced else None,
+            suppress="bounced" if bounced else None,
+        )
+        with self.house.db.transaction() as tx:
+            apply(tx, [said])
+
+    @rule(
+        channel=st.sampled_from(["email", "sms", "push"]),
+        answer=st.sampled_from(["failed", "gone", "later", "later", "cut"]),
+    )
+    def the_provider_will_answer(self, channel: Channel, answer: Answer) -> None:
+        if answer == "gone" and channel != "push":
+            answer = "failed"
+        self.house.providers.answer(channel, ANSWERS[answer]())
+        self.life.answers[channel].append(answer)
+
+    @rule(where=st.sampled_from(["before the post", "after the post"]))
+    def the_process_will_die(self, where: Death) -> None:
+        self.death = self.life.death = where
+
+    @rule(act=st.sampled_from(["pause", "pause", "stop"]))
+    def hold(self, act: str) -> None:
+        with self.house.db.transaction() as tx:
+            {"pause": control.pause, "stop": control.stop}[act](tx, "j")
+        match act:
+            case "pause":
+                self.life.held = "paused"
+            case "stop":
+                self.life.stop()
+
+    @precondition(lambda self: self.life.held)
+    @rule()
+    def resume(self) -> None:
+        """Let it run again."""
+        with self.house.db.transaction() as tx:
+            control.resume(tx, "j")
+        self.life.held = None
+        self._work()
+
+    @precondition(lambda self: self.life.version == "old")
+    @rule()
+    def edit(self) -> None:
+        """From now on people enter the new version."""
+        self._close_dispatcher()
+        self.house.open(described("new"), policy=self.policy)
+        self.versions[self.house.segue.catalog.journey("j").digest] = "new"
+        self.life.version = "new"
+
+    @rule()
+    def migrate(self) -> None:
+        with self.house.db.transaction() as tx:
+            migrate_people(tx, self.house.segue.catalog, "j")
+        self.life.move_to_current_version()
+
+    @invariant()
+    def all_that_is_promised(self) -> None:
+        rows, ways = self.house.rows(), self.house.people()
+        self._as_the_model_says(rows, ways)
+        assert self.wrong == []
+        handed_over = Counter(one.message_id for one in self.house.providers.accepted)
+        assert max(handed_over.values(), default=0) <= 1
+        self._no_cap_is_broken(rows)
+        still_in = {way.id for way in ways if way.ended_at is None}
+        for way in ways:
+            # it has ended, for a reason, or it is due
+            assert (way.due_at is None) == (way.ended_at is not None) == bool(way.end_reason)
+            if way.id in still_in and self.life.held is None:
+                assert way.due_at > self.life.now
+        for row in rows:
+            assert row.decision
+            assert row.reason or row.state in ("planned", "sending", "sent", "delivered")
+            assert row.state != "planned" or row.enrollment_id in still_in
+        assert self.house.segue.engine.next_due() == self.life.next_due()
+
+    def _as_the_model_says(self, rows: Sequence[Row[Any]], ways: Sequence[Row[Any]]) -> None:
+        assert [
+            (self.versions[way.version], way.step, way.due_at, way.end_reason) for way in ways
+        ] == [(stay.version, stay.step, stay.due, stay.end) for stay in self.life.stays]
+        assert [
+            (row.step, row.channel, row.state, _code(row.state, row.reason), row.send_at)
+            for row in rows
+        ] == [
+            (one.step, one.channel, one.state, _code(one.state, one.reason), one.send_at)
+            for one in self.life.letters
+        ]
+
+    def _no_cap_is_broken(self, rows: Sequence[Row[Any]]) -> None:
+        went = {row.id: row.channel for row in rows if row.state in ("sending", *WENT)}
+        at = [(went[one], when) for one, when in self.handed_over.items() if one in went]
+        mails = Counter(when // DAY for channel, when in at if channel == "email")
+        assert max(mails.values(), default=0) <= 2
+        texts = sorted(when for channel, when in at if channel == "sms")
+        assert all(later - earlier >= DAY for earlier, later in pairwise(texts))
+
+
+def _code(state: str, reason: str | None) -> str | None:
+    """Why it does not go. Of what failed, and of what nobody knows, the provider has the words."""
+    if state in ("skipped", "cancelled"):
+        return reason if reason is None or "expired" not in reason else "expired"
+    return None
+
+
+def test_a_life_is_as_the_model_says(sqlite_url: str, tmp_path: Path) -> None:
+    class Here(Lives):
+        def __init__(self) -> None:
+            super().__init__(Path(sqlite_url.removeprefix("sqlite:///")), tmp_path / "life.db")
+
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
+        ),
+    )
