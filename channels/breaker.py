@@ -53,6 +53,10 @@ class Breaker:
     def _stop(self, now: Instant, pause: Seconds, why: str) -> None:
         if not self.is_open(now):
             log.error(
-                "%s is stopped for %d s, its messages stay planned: %s", self._channel, pause, why
+                "%s is stopped for %d s, its messages stay planned: %s",
+                self._channel,
+                pause,
+                why,
+                extra={"channel": self._channel},
             )
         self._open_until = now + pause

@@ -107,7 +107,12 @@ class Dispatcher:
             ids = failure.message_ids
             if len(ids) == 1:
                 why = told(failure.__cause__ or failure)
-                log.error("message %d can't be claimed, to be tried again later: %s", ids[0], why)
+                log.error(
+                    "message %d can't be claimed, to be tried again later: %s",
+                    ids[0],
+                    why,
+                    extra={"message_id": ids[0]},
+                )
                 with self._db.transaction() as tx:
                     put_off(tx, ids[0], f"error: {type(failure.__cause__).__name__}")
                 return Claimed([], 1, Counter())
@@ -149,7 +154,8 @@ class Dispatcher:
             except RenderError as error:
                 done.append(skipped(one, f"render_error: {error}"))
             except Exception as error:
-                log.error("message %d can't be rendered: %s", one.message_id, told(error))
+                why = told(error)
+                log.error("message %d can't be rendered: %s", one.message_id, why, extra=_ids(one))
                 done.append(skipped(one, f"render_error: {type(error).__name__}"))
         posts = [
             self._post(channel, batch, taken)
@@ -159,6 +165,9 @@ class Dispatcher:
         for posted in await asyncio.gather(*posts):
             done += [settled(one.claim, one.outgoing, outcome) for one, outcome in posted]
         await self._record(done)
+        if log.isEnabledFor(logging.DEBUG):
+            for settled_one in done:
+                log.debug("%s", filed_under(settled_one), extra=_ids(settled_one.claim))
         tally: Tally = Counter(
             (one.claim.journey, one.claim.channel, filed_under(one)) for one in done
         )
@@ -243,12 +252,29 @@ class Dispatcher:
             await self._record(done[:half])
             await self._record(done[half:])
         else:
-            message_id = done[0].claim.message_id
-            log.error("the outcome of message %d can't be recorded: %s", message_id, told(error))
+            claim = done[0].claim
+            log.error(
+                "the outcome of message %d can't be recorded: %s",
+                claim.message_id,
+                told(error),
+                extra=_ids(claim),
+            )
 
     def _write(self, done: Sequence[Done]) -> None:
         with self._db.transaction() as tx:
             record(tx, self._journeys, done)
+
+
+def _ids(one: Claim) -> dict[str, int | str]:
+    """What a log says of a message, so that all about it can be found."""
+    return {
+        "message_id": one.message_id,
+        "enrollment_id": one.enrollment_id,
+        "profile_id": one.profile_id,
+        "journey": one.journey,
+        "step": one.step,
+        "channel": one.channel,
+    }
 
 
 def _count(tally: Tally) -> None:

@@ -77,7 +77,13 @@ class Transport:
                 half = len(batch) // 2
                 first = await self.post(provider, batch[:half])
                 return first + await self.post(provider, batch[half:])
-            log.error("no request for message %d: %s", batch[0].message_id, told(error))
+            message_id = batch[0].message_id
+            log.error(
+                "no request for message %d: %s",
+                message_id,
+                told(error),
+                extra={"message_id": message_id, "channel": provider.channel},
+            )
             return outcomes(batch, "failed", f"no request: {type(error).__name__}")
         try:
             response = await self._send(provider, request)
@@ -89,12 +95,19 @@ class Transport:
             # No answer, or a broken one, and the request may have arrived.
             return outcomes(batch, "unknown", _told(error))
         except Exception as error:
-            log.error("posting to %s fails: %s", provider.channel, told(error))
+            channel = provider.channel
+            log.error("posting to %s fails: %s", channel, told(error), extra={"channel": channel})
             return outcomes(batch, "unknown", type(error).__name__)
         try:
             return provider.read(response.status_code, response.headers, response.content, batch)
         except Exception as error:
-            log.error("an answer about %s can't be read: %s", provider.channel, told(error))
+            channel = provider.channel
+            log.error(
+                "an answer about %s can't be read: %s",
+                channel,
+                told(error),
+                extra={"channel": channel},
+            )
             return outcomes(batch, "unknown", f"unreadable answer: {type(error).__name__}")
 
     async def _send(self, provider: Provider, request: Request) -> httpx.Response:

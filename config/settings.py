@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from config.errors import SegueError
+from config.logs import Level
 from config.policy import Channel
 from config.times import Instant, parse_instant
 
@@ -97,6 +98,9 @@ class Settings(BaseSettings):
         description="Hosts in our own network that Call steps may reach, as a JSON list.",
     )
 
+    log_level: Level = Field(
+        default="info", description="What a worker logs; debug: a line for each message."
+    )
     host: str = "127.0.0.1"
     prefect_port: int = Field(default=4200, ge=0, le=65535)
     prefect_api_url: Url = Field(

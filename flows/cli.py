@@ -22,9 +22,11 @@ from channels.cases import answer_case
 from channels.decide import Planner
 from channels.explain import history_of
 from config.errors import SegueError
+from config.logs import log_to
 from config.policy import load_policy
 from config.settings import Settings, load_settings
 from config.times import parse_instant
+from config.trouble import told
 from flows.app import Segue
 from flows.launching import launch, rehearse
 from flows.operations import commands
@@ -33,6 +35,8 @@ from flows.worker import Worker
 from journeys.catalog import load_catalog
 from journeys.report import summarise
 from profiles.importing import ImportReport, import_file
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="segue",
@@ -81,9 +85,7 @@ def work_command(
     context: typer.Context,
 ) -> None:
     """Move whoever is due and send what is due, until it is stopped."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for chatty in ("httpx", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_to(sys.stderr, load_settings().log_level)
 
     async def run(segue: Segue) -> None:
         stop = asyncio.Event()
@@ -91,7 +93,15 @@ def work_command(
             asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
         await Worker(segue).run(stop)
 
-    asyncio.run(run(opened(context)))
+    segue = opened(context)
+    try:
+        asyncio.run(run(segue))
+    except SegueError:
+        raise
+    except Exception as error:
+        # Its own words may hold a customer's data.
+        log.critical("the worker ends: %s", told(error))
+        raise typer.Exit(1) from None
 
 
 @app.command()

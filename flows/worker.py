@@ -98,7 +98,17 @@ class Worker:
             counts = ", ".join(
                 f"{count} {channel} {what}" for (_, channel, what), count in sent.items()
             )
-            log.info("%d moves; %s", moved.total(), counts or "nothing to send")
+            log.info(
+                "%d moves; %s",
+                moved.total(),
+                counts or "nothing to send",
+                extra={
+                    "entered": +reaction.entered,
+                    "exited": +reaction.exited,
+                    "moved": moved,
+                    "messages": _by_journey(sent),
+                },
+            )
         if reaction.events:
             EVENTS.inc(reaction.events)
         self._time(reaction, sent, started)
@@ -152,6 +162,7 @@ class Worker:
             uvicorn.Config(
                 app,
                 access_log=False,
+                log_config=None,  # as everything else that is logged
                 log_level="warning",
                 lifespan="off",
                 timeout_graceful_shutdown=_GRACE,
@@ -235,7 +246,14 @@ class Worker:
                 newer,
             )
         for one in complaints:
-            log.warning("%s: %d (%s); %s", one.what, one.number, one.where, one.mend)
+            log.warning(
+                "%s: %d (%s); %s",
+                one.what,
+                one.number,
+                one.where,
+                one.mend,
+                extra={"what": one.what, "where": one.where, "number": one.number},
+            )
 
 
 class _Server(uvicorn.Server):
@@ -245,6 +263,13 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave them."""
         yield
+
+
+def _by_journey(sent: Tally) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (journey, channel, outcome), number in sent.items():
+        found.setdefault(journey, {})[f"{channel} {outcome}"] = number
+    return found
 
 
 async def _when(happened: asyncio.Event, act: Callable[[], None]) -> None:

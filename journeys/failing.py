@@ -72,6 +72,7 @@ def try_later(tx: Tx, journey: str, failure: StepFailed) -> dict[int, Move]:
         tried,
         TRIES,
         told(failure.__cause__ or failure),
+        extra={"journey": journey, "step": step.name, "enrollment_id": person.enrollment_id},
     )
     if tried >= TRIES:
         exits = isinstance(step, CallStep) and step.on_error == "exit"

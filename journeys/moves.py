@@ -313,7 +313,11 @@ def enter_other(cohort: Cohort, step: EnterStep) -> Moves:
     """
     other = cohort.catalog.current.get(step.journey)
     if other is None:  # it was there when this version was loaded
-        log.warning("nobody enters %s: there is no such journey any more", step.journey)
+        log.warning(
+            "nobody enters %s: there is no such journey any more",
+            step.journey,
+            extra={"journey": cohort.version.journey.name, "step": step.name},
+        )
     else:
         people = {person.profile_id for person in cohort.people}
         enter_people(cohort.tx, other, people, None, pause=_PAUSE)

@@ -98,7 +98,12 @@ class Reactor:
         [event_id] = failure.event_ids
         self._aside.add(event_id)
         why = told(failure.__cause__ or failure)
-        log.error("event %d can't be worked, to be tried again later: %s", event_id, why)
+        log.error(
+            "event %d can't be worked, to be tried again later: %s",
+            event_id,
+            why,
+            extra={"event_id": event_id},
+        )
 
 
 def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:

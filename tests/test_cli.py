@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit status, and what it says of every bad input."""
 
 import io
+import logging
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from config.settings import ROOT
 from journeys.catalog import load_catalog
 from journeys.tables import enrollments
 from tests.house import Providers
+from tests.logged import logging_at
 
 DATA = ROOT.parent / "shared" / "data"
 CUSTOMERS = """\
@@ -423,3 +425,22 @@ def test_every_real_customer_has_a_row_for_every_channel(segue: Segue, tmp_path:
         rows
     )
     assert sent["email"] > 900
+
+
+# The worker's log --------------------------------------------------------------------------------
+
+
+def test_a_worker_logs_json_even_at_its_end(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dies(*_: object) -> None:
+        logging.getLogger("flows.worker").info("it begins")
+        raise KeyError("ann@example.com")
+
+    monkeypatch.setattr("flows.cli.Worker.run", dies)
+    with logging_at("info"):
+        said = segue("work")
+    assert said.status == 1
+    begins, ends = map(orjson.loads, said.err.splitlines())
+    assert (begins["level"], begins["message"]) == ("info", "it begins")
+    assert ends["level"] == "critical"
+    assert ends["message"].startswith("the worker ends: KeyError at ")
+    assert "@" not in said.err

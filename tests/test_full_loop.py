@@ -25,10 +25,11 @@ from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Send, Update
 from profiles.tables import consent_records, events
 from tests.house import House
+from tests.logged import logging_at
 
 TEXTS = {
     "hello.email.html": 'Subject: Hello\n\n<a href="https://shop.example/cart">Your cart</a>',
-    "hello.sms.txt": "Your cart is waiting. Reply STOP to end.",
+    "hello.sms.txt": "{{ profile.first_name }}, your cart is waiting. Reply STOP to end.",
 }
 CART = describe(
     "cart",
@@ -92,8 +93,9 @@ def test_a_message_is_answered_and_the_journey_moves_on(
     house = House(db)
     given = settings.model_dump(exclude={"brand"})
     house.open(CART, texts=TEXTS, **given)
-    ann = house.customer("ann")
-    bob = house.customer("bob", email=None)
+    about = {"first_name": "Annabel", "last_name": "Lee"}
+    ann = house.customer("ann", attributes=about)
+    bob = house.customer("bob", email=None, attributes=about)
     db.now = None
     behaviour = {
         **{"seed": 1, "dead": 0, "blocked": 0, "opens": 1, "clicks": 1, "stops": 1},
@@ -116,7 +118,8 @@ def test_a_message_is_answered_and_the_journey_moves_on(
         stop.set()
         await working
 
-    asyncio.run(work())
+    with logging_at("debug") as log:
+        asyncio.run(work())
     assert [(row.channel, row.state, row.reason) for row in house.rows(ann)] == [
         ("email", "delivered", None),
         ("sms", "skipped", "not_chosen"),
@@ -129,6 +132,11 @@ def test_a_message_is_answered_and_the_journey_moves_on(
     for name in ("email_delivered", "email_opened", "email_clicked"):
         assert _heard(db, ann).count(name) == 1
     assert httpx.get(f"{sandbox}/behaviour").json()["given_up"] == 0
+    # every message left its trace, and nobody's address or name did
+    sent = {row.id for row in house.rows() if row.state == "delivered"}
+    assert sent <= {line.get("message_id") for line in log.lines}
+    given_away = ("example.com", "7700900", "token-", "Annabel", "Lee")
+    assert [one for one in given_away if one in log.text] == []
 
 
 def _heard(db: Database, person: int) -> list[str]:

@@ -129,7 +129,7 @@ class _Unforeseen:
 
 def _unforeseen(error: Exception) -> Response:
     name = uuid4().hex[:12]
-    log.error("error %s: %s", name, told(error))
+    log.error("error %s: %s", name, told(error), extra={"error_id": name})
     if of_the_database(error):
         message = f"the database is in trouble, so nothing was taken; send it again (error {name})"
         problem = Problem(code="try_again", message=message)

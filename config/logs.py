@@ -1,0 +1,61 @@
+"""What a worker logs: one JSON object a line, with ids and without personal data.
+
+Our own log calls give ids as `extra=` and name no customer. Other people's words are cut to their
+first line and errors to their kind and place (config/trouble.py); what looks like an e-mail address
+or a phone number is masked wherever it comes from.
+"""
+
+import logging
+import re
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+import orjson
+
+from config.trouble import told
+
+Level = Literal["debug", "info", "warning", "error"]
+
+OURS = ("channels", "config", "flows", "journeys", "profiles")
+_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+# Not the user and host of a URL.
+_ADDRESS = re.compile(r"(?<![\w/:.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+|\+\d[\d \-]{5,}\d")
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: time, level, logger, message, its ids, the error if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        ours = record.name.partition(".")[0] in OURS
+        message = record.getMessage()
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _masked(message if ours else (message.strip().splitlines() or [""])[0]),
+        }
+        if ours:
+            line |= {name: value for name, value in record.__dict__.items() if name not in _USUAL}
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = _masked(told(record.exc_info[1]))
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _masked(text: str) -> str:
+    return _ADDRESS.sub("***", text)
+
+
+def log_to(stream: TextIO, level: Level) -> None:
+    """Log to a stream from now on: our own words from this level on, those of others if they warn.
+
+    Below that libraries tell of requests with all that is in them.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(level.upper())

@@ -1,0 +1,146 @@
+"""What a worker logs: one JSON object a line, with ids, and nobody's data."""
+
+import asyncio
+import logging
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from config.database import Database
+from flows.worker import Worker
+from journeys.journey import OnEvent, journey
+from journeys.steps import SMS, Email, Send, Update
+from tests.callback_samples import FromProviders
+from tests.house import House
+from tests.logged import Log, logging_at
+
+
+def one(logger: str, message: str, *args: object, **options: Any) -> dict[str, Any]:
+    with logging_at("debug") as log:
+        logging.getLogger(logger).error(message, *args, **options)
+    [line] = log.lines
+    return line
+
+
+def test_a_line() -> None:
+    line = one("journeys.engine", "message %d is late", 7, extra={"message_id": 7, "journey": "j"})
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "error",
+        "logger": "journeys.engine",
+        "message": "message 7 is late",
+        "message_id": 7,
+        "journey": "j",
+    }
+
+
+def test_an_error_is_its_kind_and_place() -> None:
+    try:
+        raise KeyError("ann@example.com")
+    except KeyError:
+        line = one("flows.worker", "it failed", exc_info=True)
+    assert line["error"].startswith("KeyError at test_logs.py:")
+
+
+def test_others_say_their_first_line_and_nothing_else() -> None:
+    """asyncio shows the exception's own words from its second line on."""
+    said = "Task exception was never retrieved\nfuture: <Task exception=KeyError('Ann Lee')>"
+    line = one("asyncio", said, extra={"color_message": "Ann Lee"})
+    assert line["message"] == "Task exception was never retrieved"
+    assert b"Ann" not in orjson.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("said", "logged_as"),
+    [
+        ("no such mailbox ann.lee+x@mail.example.co.uk.", "no such mailbox ***."),
+        ("<ann@example.com> \u00e4nn@example.com", "<***> ***"),
+        ("The 'To' number +44 7700 900001 is not valid", "The 'To' number *** is not valid"),
+        ("+447700900001", "***"),
+        # what an operator needs
+        ("postgresql+psycopg://segue:***@db.internal/segue", None),
+        ("it is 3+4 = 7 at 2026-03-02T10:00:00+00:00; 8,000+ moves", None),
+    ],
+)
+def test_what_looks_like_an_address_is_masked(said: str, logged_as: str | None) -> None:
+    assert one("channels.breaker", "%s", said)["message"] == (logged_as or said)
+
+
+def test_levels() -> None:
+    with logging_at("info") as log:
+        for name in ("journeys.engine", "httpx"):
+            for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+                logging.getLogger(name).log(level, "%s", logging.getLevelName(level))
+    assert [(line["logger"], line["message"]) for line in log.lines] == [
+        ("journeys.engine", "INFO"),
+        ("journeys.engine", "WARNING"),
+        ("httpx", "WARNING"),
+    ]
+
+
+# Whatever goes wrong ------------------------------------------------------------------------------
+
+SECRETS = ("Annabel", "annabel", "Lee", "example.com", "7700900", "token-")
+
+
+def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.worker._AFTER_TROUBLE", 0.02)
+    house = House(Database(sqlite_url))
+    steps = [Send("s", Email("hello"), SMS("hello")), Update("u", x=1)]
+    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    about = {"first_name": "Annabel", "last_name": "Lee"}
+    people = iter([house.customer(f"annabel{number}", attributes=about) for number in range(5)])
+
+    def bad(*_: Any) -> Any:
+        raise ValueError("Annabel Lee <annabel@example.com>")
+
+    async def comes(log: Log, says: str, broken: str | None = None) -> None:
+        """Somebody comes, and something goes wrong with it."""
+        with pytest.MonkeyPatch.context() as patch:
+            if broken:
+                patch.setattr(broken, bad)
+            house.did(next(people), "came", name="Annabel Lee")
+            async with asyncio.timeout(60):
+                while says not in log.text:
+                    await asyncio.sleep(0.02)
+
+    async def scenario(log: Log) -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(house.segue).run(stop))
+        await comes(log, "can't be worked", "journeys.reactions._lock")
+        await comes(log, "fails on enrollment", "journeys.engine._handle")
+        await comes(log, "can't be rendered", "channels.dispatch.Dispatcher._render")
+        await comes(log, '"message":"sent"')
+        refusal = {"errors": [{"message": "annabel@example.com must not send", "field": None}]}
+        house.providers.answer("email", httpx.Response(401, json=refusal))
+        await comes(log, "email is stopped for")
+        refused = (await asyncio.to_thread(forge)).status_code
+        assert refused == 403
+        failed = {"message": "it failed", "exception": ValueError("Annabel Lee")}
+        asyncio.get_running_loop().call_exception_handler(failed)
+        stop.set()
+        await working
+
+    def forge() -> httpx.Response:
+        body = b'[{"email": "annabel@example.com", "event": "open"}]'
+        outside = FromProviders(house.segue)
+        return outside.post("/hooks/sendgrid", body, {"content-type": "application/json"})
+
+    with house.providers.listening(), logging_at("debug") as log:
+        asyncio.run(scenario(log))
+    assert [secret for secret in SECRETS if secret in log.text] == [], log.text
+    for said, ids in (
+        ("can't be worked", {"event_id"}),
+        ("fails on enrollment", {"journey", "step", "enrollment_id"}),
+        ("can't be rendered", {"message_id", "enrollment_id", "profile_id", "journey", "channel"}),
+        ("sent", {"message_id", "enrollment_id", "profile_id", "journey", "step", "channel"}),
+        ("email is stopped", {"channel"}),
+        ("a request was refused", set()),
+        ("it failed", {"error"}),
+        (" moves; ", {"entered", "moved", "messages"}),
+    ):
+        found = [line for line in log.lines if said in line["message"]]
+        assert found, said
+        assert ids <= set(found[0]), found[0]
