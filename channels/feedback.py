@@ -206,11 +206,18 @@ def _event(one: _Heard) -> NewEvent:
 
 
 def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
-    """Never again to this address. A complaint is the last word."""
-    found = [
-        {"of": ADDRESS_KIND[one.said.channel], "address": one.said.address, "to": one.said.suppress}
+    """Never again to this address. A complaint is the last word.
+
+    Journeys that ask for an address in good standing look again.
+    """
+    dead = [
+        one
         for one in new
         if one.said.suppress not in (None, "opted_out") and one.said.address is not None
+    ]
+    found = [
+        {"of": ADDRESS_KIND[one.said.channel], "address": one.said.address, "to": one.said.suppress}
+        for one in dead
     ]
     c = identifiers.c
     suppressing = update(identifiers).where(
@@ -218,6 +225,7 @@ def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
     )
     if found:
         tx.conn.execute(suppressing.values(state=bindparam("to")), found)
+        _tell(tx, {one.profile_id: f"{one.said.id} changed the address" for one in dead})
 
 
 def _change_consent(tx: Tx, new: Sequence[_Heard]) -> None:
@@ -233,10 +241,12 @@ def _change_consent(tx: Tx, new: Sequence[_Heard]) -> None:
         for change in change_consent(tx, list(changes.values()), source).applied
     }
     by = {one.profile_id: one for one in new}
-    told = [
-        NewEvent(person, PROFILE_CHANGED, tx.now, f"{by[person].said.id} changed consent", {})
-        for person in sorted(changed)
-    ]
+    _tell(tx, {person: f"{by[person].said.id} changed consent" for person in sorted(changed)})
+
+
+def _tell(tx: Tx, changed: Mapping[int, str]) -> None:
+    """Say of these profiles that they are different; by the key under which each is said once."""
+    told = [NewEvent(person, PROFILE_CHANGED, tx.now, key, {}) for person, key in changed.items()]
     record_events(tx, told, worked=False)
 
 

@@ -14,6 +14,7 @@ from config.database import Tx
 from config.times import HOUR, Instant, Seconds
 from profiles.bulk import lock_profiles
 from profiles.consent import ConsentChange, change_consent
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.sticky import draw
 from profiles.tables import ADDRESS_KIND, identifiers
 
@@ -93,7 +94,8 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> None:
 def _suppress(tx: Tx, found: Sequence[tuple[Claim, str]]) -> None:
     """Never again to this address; a STOP that the provider knows of is consent taken back.
 
-    Under the profiles' locks, so that nobody else is about to claim for the same address.
+    Under the profiles' locks, so that nobody else is about to claim for the same address. Journeys
+    that ask for an address or for consent look again.
     """
     lock_profiles(tx, {one.profile_id for one, _ in found})
     stopped = []
@@ -115,6 +117,11 @@ def _suppress(tx: Tx, found: Sequence[tuple[Claim, str]]) -> None:
             )
     if stopped:
         change_consent(tx, stopped, source="the provider reports a STOP")
+    told = [
+        NewEvent(one.profile_id, PROFILE_CHANGED, tx.now, f"message {one.message_id} {state}", {})
+        for one, state in found
+    ]
+    record_events(tx, told, worked=False)
 
 
 def _change(

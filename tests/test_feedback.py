@@ -8,6 +8,7 @@ from itertools import cycle, permutations
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import func, select, update
 
@@ -21,7 +22,7 @@ from journeys.journey import Journey, OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Push, Send, Update, Wait, WaitUntil
 from profiles.bulk import in_slices, lock_profiles
-from profiles.conditions import consented, did, prop
+from profiles.conditions import consented, did, has_address, prop
 from profiles.tables import consent_records, consents, events, identifiers
 from tests.callback_samples import FromProviders, mail_event
 from tests.house import House
@@ -115,7 +116,7 @@ class Shop:
             NEWS,
             ("processed", "delivered", "bounce"),
             "failed",
-            ["email_bounced", "email_delivered"],
+            ["email_bounced", "email_delivered", "profile_changed"],
         ),
         (TEXTS, ("queued", "sent", "delivered"), "delivered", ["sms_delivered"]),
     ],
@@ -542,6 +543,28 @@ def test_a_stop_ends_journeys_that_leave_on_it(house: House) -> None:
         ),
     )
     shop.says("STOP")
+    house.run()
+    [person] = house.people()
+    assert person.end_reason == "exited: exit rule"
+
+
+def test_a_bounce_ends_journeys_that_leave_without_an_address(house: House) -> None:
+    steps = [Send("hello", Email("hello")), Wait("30d")]
+    leaving = ~has_address("email")
+    shop = Shop(
+        house, describe("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps)
+    )
+    shop.mail("bounce")
+    house.run()
+    [person] = house.people()
+    assert person.end_reason == "exited: exit rule"
+
+
+def test_so_does_a_number_that_the_provider_refuses(house: House) -> None:
+    steps = [Send("hello", SMS("hello")), Wait("30d")]
+    leaving = ~has_address("sms")
+    house.providers.answer("sms", httpx.Response(400, json={"code": 21211, "message": "no"}))
+    Shop(house, describe("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps))
     house.run()
     [person] = house.people()
     assert person.end_reason == "exited: exit rule"
