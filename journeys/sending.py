@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, case, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select, update
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.types import Text
 
@@ -272,16 +272,25 @@ def _answered_at(kind: Evidence, now: Instant) -> ColumnElement[Any]:
 
     NULL: it was not. Delivered is also what somebody has answered, whose delivery nobody reported.
     """
-    # An app may not say which message was opened: then it is taken for the last one.
     own_id = sql_cast(messages.c.id, Text)
     about = sql_cast(events.c.properties["message_id"].as_string(), Text)
+    # An app may not say which message was opened: then it is taken for the last one.
+    later = messages.alias("later")
+    was_later = exists().where(
+        later.c.profile_id == messages.c.profile_id,
+        later.c.channel == messages.c.channel,
+        later.c.state.in_(SENT),
+        later.c.send_at > messages.c.send_at,
+        later.c.send_at <= events.c.occurred_at,
+    )
+    last = ~was_later.correlate(messages, events)
     # email_opened, push_opened, sms_clicked ...: by the provider's word or the app's
     said = select(func.min(events.c.occurred_at)).where(
         events.c.profile_id == messages.c.profile_id,
         events.c.name == messages.c.channel + literal(f"_{kind}"),
         events.c.occurred_at >= messages.c.send_at,
         events.c.occurred_at <= now,
-        func.coalesce(about, own_id) == own_id,
+        or_(about == own_id, about.is_(None) & last),
     )
     first = said.scalar_subquery()
     if kind == "delivered":

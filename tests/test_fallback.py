@@ -208,6 +208,24 @@ def test_an_answer_cancels_what_is_planned_and_moves_on_at_once(house: House) ->
     assert len(house.providers.accepted) == 1
 
 
+def test_an_answer_that_names_no_message_is_one_to_the_last(house: House) -> None:
+    pushed = Push("hello"), Email("hello")
+    house.open(first(*pushed), first(*pushed, name="k"))
+    ann = house.customer()
+    house.launch("j")
+    house.db.now = MONDAY + 10 * MINUTE
+    house.launch("k")
+    house.db.now = MONDAY + 20 * MINUTE
+    house.did(ann, "push_opened")
+    house.later("1d")
+    assert sorted((row.journey, row.channel, row.state) for row in house.rows()) == [
+        ("j", "email", "sent"),
+        ("j", "push", "sent"),
+        ("k", "email", "skipped"),
+        ("k", "push", "sent"),
+    ]
+
+
 def test_an_answer_while_the_next_is_handed_over_waits_for_it(house: House) -> None:
     ann = at_night(house, first(Push("hello"), Email("hello")))
     house.later("3h")
