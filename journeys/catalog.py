@@ -117,6 +117,15 @@ class Catalog:
         found = [version for (name, _), version in known if name == journey]
         return sorted(found, key=lambda version: version is not current)
 
+    def awaited_traits(self) -> set[str]:
+        """The attributes that some journey's waits and exit rules look at."""
+        conditions = [
+            condition
+            for version in list(self._known.values())
+            for condition in version.journey.awaited()
+        ]
+        return {name for condition in conditions for name in condition.trait_names()}
+
     def journeys(self) -> list[str]:
         """The names of all journeys that were ever registered."""
         return sorted({name for name, _ in list(self._known)})

@@ -22,7 +22,8 @@ from journeys.journey import (
     SegmentEntry,
     Version,
 )
-from journeys.steps import EnterStep, SendStep, WaitStep
+from journeys.steps import EnterStep, SendStep, UpdateStep, WaitStep
+from profiles.conditions import PROFILE_COLUMNS
 
 _CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon'"
 
@@ -51,6 +52,8 @@ def check(versions: Mapping[str, Version], segments: Collection[str], policy: Po
                     f"step {name!r}",
                     f"no journey {step.journey!r}; there are: {known}",
                 )
+            if isinstance(step, UpdateStep):
+                _check_update(version.journey, step)
             if isinstance(step, SendStep):
                 _check_send(version.journey, step, policy)
                 _check_templates(version, step)
@@ -90,6 +93,21 @@ def _unreadable(cron: str) -> str | None:
     if "W" in fields[2]:
         return "bad day-of-month"
     return "bad day-of-week" if "L" in fields[4] else None
+
+
+# Updates ------------------------------------------------------------------------------------------
+
+
+def _check_update(journey: Journey, step: UpdateStep) -> None:
+    """Where people live, and what they speak, decides more than a step may."""
+    for name in step.attributes:
+        if name in PROFILE_COLUMNS:
+            raise Wrong(
+                journey,
+                f"step {step.name!r}",
+                f"{name!r} is no attribute but known from the customer's own data; choose another "
+                "name",
+            )
 
 
 # Sends --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ keeps, so that people run to its end on what they entered.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from channels.templates import Template, compile_template
 from config.times import Duration
 from journeys.graph import Node, build_graph
-from journeys.steps import Message, SendStep, Step
+from journeys.steps import Message, SendStep, Step, WaitUntilStep
 from profiles.conditions import Condition, Did, PropertyTest, Test
 
 
@@ -74,10 +74,13 @@ Entry = Annotated[
 
 
 class Goal(_Part):
-    """What the journey is for, counted once an enrollment."""
+    """What the journey is for, counted once an enrollment: so long after the entry or a message."""
 
     did: Did
     within: Duration
+    after: Literal["entry", "message"] = Field(
+        default="entry", exclude_if=lambda after: after == "entry"
+    )
 
 
 class Journey(_Part):
@@ -105,6 +108,14 @@ class Journey(_Part):
     @property
     def first_step(self) -> str:
         return self.steps[0].name
+
+    def awaited(self) -> Iterator[Condition]:
+        """What people may be waiting for, or leave at."""
+        if self.exit_when is not None:
+            yield self.exit_when
+        for node in self.graph.values():
+            if isinstance(node.step, WaitUntilStep):
+                yield node.step.condition
 
     def sends(self) -> list[SendStep]:
         """Every send of the journey, in graph order."""

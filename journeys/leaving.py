@@ -3,11 +3,13 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, func, literal, null, select, update
+from sqlalchemy import ColumnElement, exists, false, func, literal, null, select, update
 
 from channels.tables import messages
 from config.database import Tx
+from config.times import Seconds
 from journeys.journey import Version
+from journeys.report import SENT
 from journeys.tables import enrollments
 from profiles.bulk import among
 from profiles.conditions import Scope
@@ -26,16 +28,26 @@ def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
     goal = version.journey.goal
     if goal is None:
         return false()
-    return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
+    if goal.after == "entry":
+        return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
+    return exists().where(*_went, goal.did.sql(_since_message(tx, goal.within)))
 
 
 def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
     """When an enrollment of the enclosing statement reached the goal; NULL: it did not."""
-    goal = version.journey.goal
+    goal, now = version.journey.goal, literal(tx.now)
     if goal is None:
         return null()
-    scope = _since_entry(tx, until=enrollments.c.since + goal.within)
-    return func.coalesce(goal.did.began(scope, literal(tx.now)), enrollments.c.converted_at)
+    if goal.after == "entry":
+        first = goal.did.began(_since_entry(tx, until=enrollments.c.since + goal.within), now)
+    else:
+        began = goal.did.began(_since_message(tx, goal.within), now)
+        first = select(func.min(began)).where(*_went).scalar_subquery()
+    return func.coalesce(first, enrollments.c.converted_at)
+
+
+# The messages of an enrollment of the enclosing statement that went out.
+_went = (messages.c.enrollment_id == enrollments.c.id, messages.c.state.in_(SENT))
 
 
 def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
@@ -66,6 +78,17 @@ def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
         since=enrollments.c.since,
         until=until,
         except_event=enrollments.c.entry_event_id,
+    )
+
+
+def _since_message(tx: Tx, within: Seconds) -> Scope:
+    """Of the profile of a message, from its hand-over on."""
+    return Scope(
+        sqlite=tx.conn.dialect.name == "sqlite",
+        now=tx.now,
+        profile_id=messages.c.profile_id,
+        since=messages.c.send_at,
+        until=messages.c.send_at + within,
     )
 
 

@@ -8,7 +8,7 @@ attributes, entries); `engine.py` writes where people go.
 import logging
 from calendar import isleap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -43,9 +43,10 @@ from journeys.steps import (
     WaitStep,
     WaitUntilStep,
 )
-from journeys.tables import enrollments
+from journeys.tables import enrollments, passages
 from profiles.bulk import among, lock_profiles
 from profiles.conditions import Scope
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.sticky import draw
 from profiles.tables import profiles
 
@@ -121,13 +122,23 @@ def _ends(cohort: Cohort, step: WaitStep, people: Sequence[Standing]) -> dict[in
     recipients = load_recipients(cohort.tx, cohort.planner.policy, ids)
     dates = _dates(cohort.tx, ids, step.date) if step.date is not None else {}
     return {
-        # Where several zones may hold, the moment has to have come in all of them.
-        person.enrollment_id: max(
-            _resumes(step, name, person.arrived_at, dates.get(person.profile_id))
-            for name in recipients[person.profile_id].zones.names
+        person.enrollment_id: _resumes_in_all(
+            step,
+            recipients[person.profile_id].zones.names,
+            person.arrived_at,
+            dates.get(person.profile_id),
         )
         for person in people
     }
+
+
+def _resumes_in_all(step: WaitStep, zones: Sequence[str], now: Instant, on: date | None) -> Instant:
+    """Where several zones may hold, the moment has to have come in all of them."""
+    until = max(_resumes(step, name, now, on) for name in zones)
+    if step.days is None or step.time is not None or until == now:
+        return until
+    # When the day has come in the last of them it may be over in the first.
+    return _resumes_in_all(step, zones, until, on)
 
 
 def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
@@ -152,9 +163,9 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
         if on is None:
             return now
         if not step.yearly:
-            return _before(step, on, tz)
-        for year in range(today.year, today.year + 3):
-            moment = _before(step, _anniversary(on, year), tz)
+            return _beside(step, on, tz)
+        for year in range(today.year - 1, today.year + 3):
+            moment = _beside(step, _anniversary(on, year), tz)
             if moment >= now:
                 return moment
     days = step.days if step.days is not None else tuple(range(7))
@@ -162,16 +173,21 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
         return now
     for ahead in range(9):
         day = today + timedelta(days=ahead)
-        moment = resolve(day, time, tz)
-        if day.weekday() in days and moment >= now:
-            return moment
+        if day.weekday() in days:
+            # When the clocks are put back a time comes twice.
+            for second in (False, True):
+                moment = resolve(day, time, tz, second=second)
+                if moment >= now:
+                    return moment
     return now
 
 
-def _before(step: WaitStep, on: date, tz: ZoneInfo) -> Instant:
-    """So long before the date; whole days at the same local time, whatever the clocks do."""
-    days_before, rest = divmod(step.before, DAY)
-    return resolve(on - timedelta(days=days_before), step.time or 0, tz) - rest
+def _beside(step: WaitStep, on: date, tz: ZoneInfo) -> Instant:
+    """So long before or after the date; whole days at the same local time, come what may."""
+    days_before, rest_before = divmod(step.before, DAY)
+    days_after, rest_after = divmod(step.after, DAY)
+    day = on + timedelta(days=days_after - days_before)
+    return resolve(day, step.time or 0, tz) + rest_after - rest_before
 
 
 def _anniversary(on: date, year: int) -> date:
@@ -256,7 +272,12 @@ def split(cohort: Cohort, step: SplitStep) -> Moves:
 
 
 def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
-    """A draw that is the same for the same person every time."""
+    """A draw that is the same for the same person every time.
+
+    Who has been here before keeps their arm even where the weights have changed since, or where two
+    profiles have become one.
+    """
+    before = _drawn_before(cohort, step)
     salt = f"{cohort.version.journey.name}/{step.name}"
     weights = sum(arm.weight for arm in step.arms)
 
@@ -271,9 +292,28 @@ def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
         return step.arms[-1].name
 
     return {
-        person.enrollment_id: _at_once(person, arm_of(person.profile_id))
+        person.enrollment_id: _at_once(
+            person, before.get(person.profile_id) or arm_of(person.profile_id)
+        )
         for person in cohort.people
     }
+
+
+def _drawn_before(cohort: Cohort, step: ExperimentStep) -> dict[int, str]:
+    """The arm that each of these people was in the first time, if there still is such an arm."""
+    c = passages.c
+    drawn = (
+        select(c.profile_id, c.outcome)
+        .where(
+            among(cohort.tx, c.profile_id, {person.profile_id for person in cohort.people}),
+            c.journey == cohort.version.journey.name,
+            c.step == step.name,
+            c.outcome.in_(step.outcomes()),
+        )
+        # the latest first, so that the first is what remains
+        .order_by(c.at.desc(), c.enrollment_id.desc())
+    )
+    return {row.profile_id: row.outcome for row in cohort.tx.conn.execute(drawn)}
 
 
 def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
@@ -284,26 +324,43 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
     rows = tx.conn.execute(
         select(profiles.c.id, profiles.c.attributes).where(among(tx, profiles.c.id, ids))
     ).all()
-    merged = [
-        {
-            "row": profile_id,
-            "merged": {
-                name: value
-                for name, value in {**attributes, **step.attributes}.items()
-                if value is not None
-            },
+    merged = {
+        profile_id: {
+            name: value
+            for name, value in {**attributes, **step.attributes}.items()
+            if value is not None
         }
         for profile_id, attributes in rows
-    ]
+    }
     tx.conn.execute(
         update(profiles)
         .where(profiles.c.id == bindparam("row"))
         .values(
             attributes=bindparam("merged", type_=profiles.c.attributes.type), updated_at=tx.now
         ),
-        merged,
+        [{"row": profile_id, "merged": after} for profile_id, after in merged.items()],
     )
+    if cohort.catalog.awaited_traits() & set(step.attributes):
+        changed = {profile_id for profile_id, before in rows if merged[profile_id] != before}
+        _tell_of_change(cohort, changed)
     return _all_next(cohort)
+
+
+def _tell_of_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
+    """Whoever waits for an attribute, or leaves by it, is looked at again, in every journey."""
+    tx, step = cohort.tx, cohort.step.name
+    told = [
+        NewEvent(
+            person.profile_id,
+            PROFILE_CHANGED,
+            tx.now,
+            f"update {person.enrollment_id} {step}",
+            {},
+        )
+        for person in cohort.people
+        if person.profile_id in profile_ids
+    ]
+    record_events(tx, told, worked=False)
 
 
 def enter_other(cohort: Cohort, step: EnterStep) -> Moves:

@@ -148,6 +148,9 @@ class WaitStep(_Step):
     date: str | None = Field(default=None, description="attribute that holds a date, YYYY-MM-DD")
     yearly: bool = Field(default=False, description="the date's next anniversary: a birthday")
     before: Duration = Field(default=0, description="so long before that date")
+    after: Duration = Field(
+        default=0, description="so long after it", exclude_if=lambda after: not after
+    )
 
     def check(self) -> None:
         until_local = self.time is not None or self.days is not None
@@ -158,8 +161,10 @@ class WaitStep(_Step):
                 "a wait is for a duration, or until a time and days, or until a date and time; "
                 "give one of them"
             )
-        if self.date is None and (self.before or self.yearly):
-            raise ValueError("before and yearly belong to a wait until a date")
+        if self.date is None and (self.before or self.after or self.yearly):
+            raise ValueError("before, after and yearly belong to a wait until a date")
+        if self.before and self.after:
+            raise ValueError("a wait is until some time before or after a date, not both")
 
 
 class WaitUntilStep(_Step):

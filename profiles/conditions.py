@@ -54,7 +54,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 Scalar = bool | int | float | str
 # Columns of the profile itself; every other name is one of its attributes.
-_PROFILE_COLUMNS = ("country", "timezone", "language")
+PROFILE_COLUMNS = ("country", "timezone", "language")
 # What people may choose on their own page: their choice comes before what others say of them.
 _CHOSEN_COLUMNS = ("timezone", "language")
 
@@ -108,6 +108,10 @@ class _Condition(BaseModel, ABC):
         """The events whose arrival can change the answer."""
         yield from ()
 
+    def trait_names(self) -> Iterator[str]:
+        """The attributes whose change can change the answer."""
+        yield from ()
+
 
 class Test(_Condition):
     """One attribute of the profile, or one property of an event, against a value."""
@@ -139,7 +143,7 @@ class Test(_Condition):
         # Under a name of its own, for the enclosing statement may be about profiles as well.
         who = profiles.alias("who_has")
         source: FromClause = who
-        if self.name not in _PROFILE_COLUMNS:
+        if self.name not in PROFILE_COLUMNS:
             matches = self.on(who.c.attributes, scope)
         else:
             text: ColumnElement[Any] = who.c[self.name]
@@ -159,6 +163,10 @@ class Test(_Condition):
             .where(who.c.id == scope.profile_id, matches)
             .exists()
         )
+
+    def trait_names(self) -> Iterator[str]:
+        if self.of == "trait":
+            yield self.name
 
     def on(self, document: ColumnElement[Any], scope: Scope) -> ColumnElement[bool]:
         """The test on a JSON column of the enclosing statement."""
@@ -312,6 +320,10 @@ class AllOf(_Condition):
         for condition in self.conditions:
             yield from condition.event_names()
 
+    def trait_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.trait_names()
+
 
 class AnyOf(_Condition):
     """At least one of them."""
@@ -335,6 +347,10 @@ class AnyOf(_Condition):
         for condition in self.conditions:
             yield from condition.event_names()
 
+    def trait_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.trait_names()
+
 
 class Not(_Condition):
     """The opposite."""
@@ -347,6 +363,9 @@ class Not(_Condition):
 
     def event_names(self) -> Iterator[str]:
         yield from self.condition.event_names()
+
+    def trait_names(self) -> Iterator[str]:
+        yield from self.condition.trait_names()
 
 
 Condition = Annotated[

@@ -146,6 +146,12 @@ def test_the_real_library_loads() -> None:
         (steps('Call("c", "ftp://x")'), ["step 'c'", "url"]),
         (steps('Call("c", "https://x", tries=0)'), ["step 'c'", "tries"]),
         (steps('Update("u")'), ["step 'u'", "attributes"]),
+        (
+            steps('Update("u", x=1, country="DE")'),
+            ["journey broken", "step 'u'", "'country'", "is no attribute", "choose another name"],
+        ),
+        (steps('Wait(date="d", name="w", before="1d", after="1d")'), ["step 'w'", "before or"]),
+        (steps('Wait("1h", "w", after="1d")'), ["step 'w'", "wait until a date"]),
         (steps('Enter("go", "nowhere")'), ["journey broken", "step 'go'", "'nowhere'", "broken"]),
         # in conditions
         (steps('Split("f", when(prop("x") > 1, []))'), ["prop('x')", "trait('x')"]),

@@ -40,6 +40,7 @@ from journeys.steps import (
 )
 from journeys.tables import enrollments
 from profiles.conditions import did, prop, trait
+from profiles.tables import events
 from tests.house import MONDAY, TEXTS, House
 
 
@@ -88,6 +89,27 @@ def test_update_merges_and_takes_away(house: House) -> None:
     ann = house.customer(attributes={"a": 1, "b": 1, "z": 1})
     house.launch("j")
     assert house.attributes(ann) == {"a": 2, "c": "new", "z": 1}
+
+
+def test_an_update_wakes_whoever_waits_for_it(house: House) -> None:
+    """In every journey, at once; nobody is told where nobody asks or nothing changes."""
+    is_vip = trait("vip") == True  # noqa: E712
+    waits = WaitUntil("w", is_vip, timeout="9d", then=[Update("u", seen=True)])
+    house.open(
+        described(waits, name="waits"),
+        described(Wait("9d"), name="leaves", exit_when=did("x") | ~~is_vip),
+        described(Update("mark", vip=True), Update("again", vip=True), Update("y", y=1)),
+    )
+    ann = house.customer()
+    for name in ("waits", "leaves", "j"):
+        house.launch(name)
+    house.run()
+    assert house.attributes(ann) == {"vip": True, "seen": True, "y": 1}
+    ended = {person.journey: person.end_reason for person in house.people(ann)}
+    assert ended == {"waits": "completed", "leaves": "exited: exit rule", "j": "completed"}
+    with house.db.transaction(write=False) as tx:
+        told = tx.conn.execute(select(events.c.name)).scalars().all()
+    assert told == ["profile_changed"]
 
 
 def test_exit_ends_with_its_reason(house: House) -> None:
@@ -188,6 +210,24 @@ def test_an_experiment_leaves_its_holdout_alone(house: House) -> None:
         assert house.attributes(person)["done"] is True
 
 
+def test_who_was_in_an_experiment_stays_in_their_arm(house: House) -> None:
+    """Though its weights have changed since; an arm that is gone is drawn anew."""
+    always = OnLaunch(again="always")
+
+    def drawn(*arms: Any, **options: Any) -> list[str]:
+        house.open(described(Experiment("e", *arms, **options), entry=always))
+        house.launch("j")
+        return [house.passed(person)[-1][1] for person in people]
+
+    people = [house.customer() for _ in range(30)]
+    first = drawn(arm("a", 1, []), arm("b", 1, []), holdout=30)
+    assert set(first) == {"a", "b", "holdout"}
+    assert drawn(arm("a", 1, []), arm("b", 99, []), holdout=1) == first
+    people.append(house.customer())
+    without = drawn(arm("b", 1, []))
+    assert set(without) == {"b"}
+
+
 # Waiting ------------------------------------------------------------------------------------------
 
 
@@ -214,6 +254,8 @@ def test_an_experiment_leaves_its_holdout_alone(house: House) -> None:
         # the clock that is put forward has no 02:30 that day; put back, it has two
         (Wait(time="02:30"), "Europe/Berlin", "2026-03-28T23:30:00Z", "2026-03-29T01:00:00Z"),
         (Wait(time="02:30"), "Europe/Berlin", "2026-10-24T22:30:00Z", "2026-10-25T00:30:00Z"),
+        # between the two, the second is the next
+        (Wait(time="02:30"), "Europe/Berlin", "2026-10-25T00:45:00Z", "2026-10-25T01:30:00Z"),
         (Wait(time="09:00"), "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T07:00:00Z"),
         # a day is 24 hours, whatever the clocks do
         (Wait("1d"), "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z"),
@@ -253,6 +295,15 @@ def test_waits(sqlite_house: House, wait: Step, zone: str, entered: str, resumes
             "2026-03-02T10:00:00Z",
             "2026-03-10T06:30:00Z",
         ),
+        # and three days after it, though the date itself is over
+        (
+            Wait(date="d", time="09:00", after="3d"),
+            "2026-03-28",
+            "2026-03-28T20:00:00Z",
+            "2026-03-31T07:00:00Z",
+        ),
+        (Wait(date="d", after="90m"), "2026-03-10", "2026-03-02T10:00:00Z", "2026-03-10T00:30:00Z"),
+        (Wait(date="d", after="1d"), "2026-03-01", "2026-03-02T10:00:00Z", "2026-03-02T10:00:00Z"),
         # what is over, missing or no date is not waited for
         (Wait(date="d"), "2026-03-01", "2026-03-02T10:00:00Z", "2026-03-02T10:00:00Z"),
         (Wait(date="d"), None, "2026-03-02T10:00:00Z", "2026-03-02T10:00:00Z"),
@@ -282,6 +333,13 @@ def test_waits(sqlite_house: House, wait: Step, zone: str, entered: str, resumes
             "1990-03-02",
             "2026-03-02T10:00:00Z",
             "2026-03-02T10:00:00Z",
+        ),
+        # last year's has not been so long ago
+        (
+            Wait(date="d", yearly=True, after="10d", time="09:00"),
+            "1990-12-27",
+            "2027-01-02T10:00:00Z",
+            "2027-01-06T08:00:00Z",
         ),
         # who was born on 29 February
         (
@@ -320,6 +378,17 @@ def test_a_wait_in_several_zones_is_over_in_all_of_them(house: House) -> None:
     [person] = house.people(ann)
     # Tuesday has begun in Sydney for three hours when it does in Perth
     assert format_instant(person.ended_at) == "2026-03-02T16:00:00Z"
+
+
+def test_a_day_that_comes_in_the_last_zone_is_not_over_in_the_first(house: House) -> None:
+    """It is Wednesday in Sydney and still Tuesday in Perth: this Tuesday is over for them."""
+    house.open(described(Wait(days="tue"), Update("u", x=1)))
+    ann = house.customer(timezone=None, country="AU", phone=None)
+    house.db.now = parse_instant("2026-03-03T14:00:00Z")
+    house.launch("j")
+    house.later("20d")
+    [person] = house.people(ann)
+    assert format_instant(person.ended_at) == "2026-03-09T16:00:00Z"
 
 
 def test_two_day_waits_across_the_change_of_clocks(house: House) -> None:
@@ -591,6 +660,17 @@ def test_entry_keys_keep_carts_apart(house: House) -> None:
     assert len(house.people(ann)) == 4
 
 
+def test_of_two_events_at_once_the_first_brings_them_in(house: House) -> None:
+    house.open(described(Wait("1d"), entry=OnEvent("cart", again="always")))
+    ann = house.customer()
+    for at, number in ((30, 3), (10, 1), (20, 2)):
+        house.did(ann, "cart", at=MONDAY + at, number=number)
+    house.db.now = MONDAY + 40
+    house.run()
+    [person] = house.people(ann)
+    assert (person.context, person.since) == ({"number": 1}, MONDAY + 10)
+
+
 def test_a_launch_enters_once_even_where_always_is_the_rule(house: House) -> None:
     house.open(described(Update("u", x=1), entry=OnLaunch(again="always")))
     house.customer()
@@ -715,6 +795,21 @@ def test_what_another_process_brought_is_learnt(house: House) -> None:
     house.segue = mine
     house.did(ann, "something")
     assert house.run() == {("j", "email", "sent"): 1}
+
+
+def test_versions_that_another_process_brought_and_left_behind(house: House) -> None:
+    """It entered people and died. Whoever is left learns of the version, and they go on."""
+    mine = house.open(described(Exit("x")))
+    newer = described(Update("u", x=1), Wait("1h"))
+    house.open(newer)
+    ann = house.customer()
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
+    assert mine.engine.advance_due().total() == 0
+    with house.db.transaction(write=False) as tx:
+        mine.catalog.catch_up(tx)
+    assert mine.engine.advance_due().total() > 0
+    assert house.attributes(ann) == {"x": 1}
 
 
 def test_a_launch_that_another_process_began_goes_on(house: House) -> None:
@@ -892,6 +987,33 @@ def test_a_conversion_is_counted_once_and_in_time(house: House) -> None:
     house.later("1d")
     found = {person.profile_id: person.converted_at for person in house.people()}
     assert found == {early: converted, twice: converted, late: None, small: None, before: None}
+    assert house.segue.engine.count_goals("j") == 0
+
+
+def test_a_goal_within_a_time_after_a_message(house: House) -> None:
+    goal = Goal(did=did("bought", at_least=2), within="1h", after="message")
+    steps = Wait("5h"), Send("s", Email("hello")), Wait("5h", "w"), Send("t", SMS("hello"))
+    house.open(described(*steps, Wait("5d"), goal=goal))
+    early, after_mail, after_text, apart, none = (house.customer() for _ in range(5))
+    silent = house.customer(email=None, phone=None)
+    house.launch("j")
+    said = {
+        early: (4, 4),
+        after_mail: (5.5, 6),
+        after_text: (10.5, 10.6),
+        apart: (5.5, 10.5),
+        none: (7, 7),
+        silent: (5.5, 5.6),
+    }
+    for hour in range(13):
+        house.until(MONDAY + hour * HOUR)
+        for person, moments in said.items():
+            for at in moments:
+                if hour - 1 < at <= hour:
+                    house.did(person, "bought", at=MONDAY + int(at * HOUR))
+        house.run()
+    converted = {person.profile_id for person in house.people() if person.converted_at}
+    assert converted == {after_mail, after_text}
     assert house.segue.engine.count_goals("j") == 0
 
 

@@ -17,7 +17,7 @@ from flows.worker import Worker, _Server
 from journeys.engine import Engine
 from journeys.journey import OnEvent, journey
 from journeys.reactions import Reactor
-from journeys.steps import Email, Send, Wait
+from journeys.steps import Email, Send, Update, Wait
 from tests.house import House
 
 
@@ -96,6 +96,21 @@ def test_who_waits_for_a_message_is_served_while_reacting_fails(house: House) ->
     async def scenario() -> None:
         with patch.object(Reactor, "work", side_effect=KeyError):
             await until(lambda: states(house) == ["sent"])
+
+    worked(house, scenario)
+
+
+def test_people_on_a_version_that_a_dead_process_brought_are_moved(house: House) -> None:
+    old = house.segue
+    newer = journey("j", entry=OnEvent("came"), topic="news", steps=[Update("u", x=1)])
+    house.open(newer, receiver_port=0)
+    ann = house.customer()
+    house.did(ann, "came")
+    Reactor(house.db, house.segue.catalog).work()
+    house.segue = old
+
+    async def scenario() -> None:
+        await until(lambda: house.attributes(ann) == {"x": 1})
 
     worked(house, scenario)
 
