@@ -5,26 +5,22 @@ It needs no Prefect: journeys go on when Prefect's server is down.
 
 import asyncio
 import logging
-import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import TypeVar
-
-import uvicorn
 
 from channels.claiming import settle_lost
 from channels.dispatch import Dispatcher, Tally
 from channels.metrics import EVENTS, REACTION_SECONDS
 from channels.resolving import close_unsettled
-from config.errors import SegueError
 from config.policy import CHANNELS, Channel
 from config.schema import newer_revision
 from config.trouble import of_the_database, told
 from flows.app import Segue
-from flows.receiver.app import create_app
+from flows.receiver.serving import serving
 from flows.telling import Teller
 from journeys.attendance import sign_in
 from journeys.doctor import examine
@@ -41,8 +37,6 @@ _PATIENCE = 0.25
 # everything else that may be wrong, and the events that could not be worked, every so many times.
 _HOUSEKEEPING = 30.0
 _LARGE_ROUND = 20
-# How long open requests may take to end at a stop, in seconds.
-_GRACE = 10
 
 T = TypeVar("T")
 
@@ -155,38 +149,9 @@ class Worker:
 
         Should it end by itself, the worker ends too, so that whoever watches over it sees that.
         """
-        loop = asyncio.get_running_loop()
-        app = create_app(self.segue, lambda: loop.call_soon_threadsafe(self._wake))
-        listener = self._listen()
-        server = _Server(
-            uvicorn.Config(
-                app,
-                access_log=False,
-                log_config=None,  # as everything else that is logged
-                log_level="warning",
-                lifespan="off",
-                timeout_graceful_shutdown=_GRACE,
-            )
-        )
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        serving.add_done_callback(lambda _: stop.set())
-        try:
+        async with serving(self.segue, self._wake) as receiver:
+            receiver.add_done_callback(lambda _: stop.set())
             yield
-        finally:
-            server.should_exit = True
-            await serving
-
-    def _listen(self) -> socket.socket:
-        """Taken before anything is claimed: who can't receive must not begin to send."""
-        settings = self.segue.settings
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        try:
-            return socket.create_server((settings.host, settings.receiver_port), family=family)
-        except OSError as error:
-            raise SegueError(
-                f"the receiver can't listen on {settings.host}:{settings.receiver_port}: "
-                f"{error.strerror}. Set SEGUE_RECEIVER_PORT to a free port"
-            ) from error
 
     def _wake(self) -> None:
         if self._arrived_at is None:
@@ -254,15 +219,6 @@ class Worker:
                 one.mend,
                 extra={"what": one.what, "where": one.where, "number": one.number},
             )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn within our loop: signals are the worker's."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave them."""
-        yield
 
 
 def _by_journey(sent: Tally) -> dict[str, dict[str, int]]:

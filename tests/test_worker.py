@@ -13,7 +13,8 @@ import pytest
 
 from config.database import Database
 from config.errors import SegueError
-from flows.worker import Worker, _Server
+from flows.receiver.serving import Server
+from flows.worker import Worker
 from journeys.engine import Engine
 from journeys.journey import OnEvent, journey
 from journeys.reactions import Reactor
@@ -127,13 +128,13 @@ def test_a_port_that_is_taken_is_named_before_anything_is_claimed(house: House) 
 
 
 def test_a_receiver_that_dies_ends_the_worker_with_its_error(house: House) -> None:
-    async def dies(self: _Server, sockets: list[socket.socket]) -> None:
+    async def dies(self: Server, sockets: list[socket.socket]) -> None:
         sockets[0].close()
         await asyncio.sleep(0.05)
         raise RuntimeError("the receiver is gone")
 
     with (
-        patch.object(_Server, "serve", dies),
+        patch.object(Server, "serve", dies),
         house.providers.listening(),
         pytest.raises(RuntimeError, match="the receiver is gone"),
     ):

@@ -12,10 +12,9 @@ from config.settings import load_settings
 
 def main() -> None:
     settings = load_settings()
-    store = Store(settings.data_dir / "sandbox.db")
-    app = create_app(
-        store, DatabaseTimeline(Database(settings.database)), Callbacks(settings, store.now)
-    )
+    store = Store(settings.data_dir / "sandbox.db", simulated=settings.now)
+    callbacks = Callbacks(settings, store.now, simulated=settings.now is not None)
+    app = create_app(store, DatabaseTimeline(Database(settings.database)), callbacks)
     uvicorn.run(
         app,
         host=settings.host,

@@ -4,10 +4,12 @@ Segue talks to it through the same code as to the real hosts; only the base URL 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,6 +23,7 @@ from channels.sandbox.pages import Pages
 from channels.sandbox.store import Store
 from channels.sandbox.timeline import Timeline
 from channels.sandbox.wire import Call, Provider
+from config.times import Instant, format_instant, parse_instant
 
 
 def create_app(
@@ -71,6 +74,7 @@ def create_app(
     if callbacks is None:
         return Starlette(routes=routes)
     routes += _behaviour_routes(callbacks)
+    routes.append(_clock_route(store, callbacks))
     return Starlette(routes=routes, lifespan=lambda _app: callbacks.running())
 
 
@@ -106,6 +110,36 @@ def _behaviour_routes(callbacks: Callbacks) -> list[Route]:
     ]
 
 
+class _Clock(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    now: Annotated[Instant, BeforeValidator(parse_instant)]
+
+
+def _clock_route(store: Store, callbacks: Callbacks) -> Route:
+    """A simulated clock is moved on; what is to be said by then has been said when it answers."""
+
+    async def move(request: Request) -> Response:
+        try:
+            to = _Clock.model_validate_json(await request.body()).now
+        except ValidationError as error:
+            return _refusal(error)
+        if store.simulated is None:
+            return _conflict("the clock is the machine's; only one begun with SEGUE_NOW is moved")
+        if to < store.simulated:
+            return _conflict(f"it is {format_instant(store.simulated)} already")
+        store.simulated = to
+        await callbacks.catch_up()
+        due = callbacks.next_due
+        return JSONResponse({"next": None if due is None else format_instant(due)})
+
+    return Route("/clock", move, methods=["POST"])
+
+
+def _conflict(why: str) -> Response:
+    return JSONResponse({"errors": [{"loc": ["now"], "msg": why}]}, 409)
+
+
 def _refusal(error: ValidationError) -> Response:
     details = error.errors(include_url=False, include_context=False, include_input=False)
     return JSONResponse({"errors": details}, 400)
@@ -119,6 +153,7 @@ def _endpoint(
     callbacks: Callbacks | None,
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        arrived = time.monotonic()
         call = Call(
             headers=request.headers,
             path=request.path_params,
@@ -133,7 +168,7 @@ def _endpoint(
             if fault and fault.answer == "slow":
                 await asyncio.sleep(fault.seconds)
             answer = provider.answer(call)
-        store.record(answer.accepted, refused=answer.status >= 400)
+        store.record(answer.accepted, refused=answer.status >= 400, arrived=arrived)
         if callbacks is not None:
             callbacks.take(answer.accepted)
         if fault and fault.answer == "drop" and answer.status < 400:

@@ -73,6 +73,8 @@ class Callbacks:
     ----------
     clock: what is written into the call-backs, and signed.
     tries_after: pauses between the tries of one call-back, in seconds.
+    simulated: the clock stands until somebody moves it. Nothing goes out by itself then, only by
+        `catch_up`, so that the same comes out however fast the machine is.
     """
 
     def __init__(
@@ -80,12 +82,15 @@ class Callbacks:
         settings: Settings,
         clock: Callable[[], Instant],
         tries_after: Sequence[float] = (1, 2, 4, 8, 16),
+        *,
+        simulated: bool = False,
     ) -> None:
         self.behaviour: Behaviour | None = None
         # the numbers that replied STOP
         self.opted_out: set[str] = set()
         self._clock = clock
         self._tries_after = tries_after
+        self._simulated = simulated
         self._key = sendgrid_key(settings)
         self._token = twilio_token(settings)
         self._events_url = f"{settings.public_url}/hooks/sendgrid"
@@ -111,8 +116,12 @@ class Callbacks:
         if self.behaviour is None or not accepted:
             return
         room = max(0, MOST_WAITING - len(self._accepted) - len(self._waiting))
-        self._accepted.extend(accepted[:room])
         self._dropped += len(accepted[room:])
+        if self._simulated:
+            for one in accepted[:room]:
+                self._foresee(one)
+            return
+        self._accepted.extend(accepted[:room])
         self._wake.set()
 
     def reply(self, reply: Reply) -> None:
@@ -131,13 +140,29 @@ class Callbacks:
             "dropped": self._dropped,
         }
 
+    @property
+    def next_due(self) -> Instant | None:
+        """By a simulated clock: when something is to be said next."""
+        return ceil(self._waiting[0][0]) if self._waiting else None
+
+    async def catch_up(self) -> None:
+        """Post all that is due by a simulated clock; return when it has got through or is given up.
+
+        In turn, so that events come in the same order every time.
+        """
+        for post in self._due():
+            self._under_way += 1
+            await self._posts.put(post)
+            await self._posts.join()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """While this lasts call-backs go out; what then still waits is forgotten."""
         limits = httpx.Limits(max_connections=CONNECTIONS)
         async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False) as client:
             tasks = [asyncio.create_task(self._post_for_ever(client)) for _ in range(CONNECTIONS)]
-            tasks.append(asyncio.create_task(self._schedule()))
+            if not self._simulated:
+                tasks.append(asyncio.create_task(self._schedule()))
             try:
                 yield
             finally:
@@ -158,7 +183,7 @@ class Callbacks:
             if self._accepted:
                 await asyncio.sleep(0)
                 continue
-            pause = self._waiting[0][0] - _now() if self._waiting else None
+            pause = self._waiting[0][0] - self._now() if self._waiting else None
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
             except TimeoutError:
@@ -187,7 +212,7 @@ class Callbacks:
                 self._wait(later, said)
 
     def _wait(self, later: float, said: _Form | dict[str, Any]) -> None:
-        at = _now() + later
+        at = self._now() + later
         gathered = self.behaviour.gathered if self.behaviour else 0
         if isinstance(said, dict) and gathered:
             at = ceil(at / gathered) * gathered
@@ -199,7 +224,7 @@ class Callbacks:
     def _due(self) -> Iterator[_Post]:
         """The requests for all that is due; SendGrid's events go in batches."""
         events: list[dict[str, Any]] = []
-        now = _now()
+        now = self._now()
         while self._waiting and self._waiting[0][0] <= now:
             _, _, said = heapq.heappop(self._waiting)
             if isinstance(said, dict):
@@ -212,6 +237,12 @@ class Callbacks:
 
     def _signed_form(self, said: _Form, _now: Instant) -> Signed:
         return signed_form(self._token, said.url, said.form)
+
+    def _now(self) -> float:
+        """What the call-backs wait by."""
+        if self._simulated:
+            return float(self._clock())
+        return asyncio.get_running_loop().time()
 
     def _note(self, form: Mapping[str, str]) -> None:
         """Twilio itself keeps who said STOP, and refuses to text them."""
@@ -231,6 +262,7 @@ class Callbacks:
             else:
                 self._given_up += 1
             self._under_way -= 1
+            self._posts.task_done()
 
     async def _get_through(self, client: httpx.AsyncClient, post: _Post) -> bool:
         """Try, and try again later like the provider; whether anybody took it in the end."""
@@ -245,7 +277,3 @@ class Callbacks:
             if pause is not None:
                 await asyncio.sleep(pause)
         return False
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

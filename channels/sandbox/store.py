@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS accepted (
     address TEXT NOT NULL,
     title TEXT NOT NULL,
     content TEXT NOT NULL,
-    accepted_at INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
+    accepted_at INTEGER NOT NULL,
+    arrived REAL
 );
 CREATE INDEX IF NOT EXISTS ix_accepted_message ON accepted (message_id, channel);
 CREATE INDEX IF NOT EXISTS ix_accepted_address ON accepted (address, seq);
@@ -36,8 +37,9 @@ CREATE TABLE IF NOT EXISTS tally (name TEXT PRIMARY KEY, number INTEGER NOT NULL
 INSERT OR IGNORE INTO tally VALUES ('requests', 0), ('refused', 0);
 """
 _INSERT = """
-INSERT INTO accepted (seq, channel, message_id, provider_id, address, title, content)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO accepted
+(seq, channel, message_id, provider_id, address, title, content, accepted_at, arrived)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _TOUCH = """
 INSERT INTO recipient VALUES (?, ?)
@@ -66,6 +68,7 @@ class Received(Accepted):
 
     seq: int  # a later message has a higher one
     accepted_at: Instant
+    arrived: float | None  # its request, by this machine's monotonic clock in seconds
 
 
 class Store:
@@ -73,12 +76,16 @@ class Store:
 
     Written from the server's one event loop; reads have a connection of their own, behind a lock,
     and may come from any thread.
+
+    simulated: a moment at which the clock stands until somebody moves it; None: it is now.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, simulated: Instant | None = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.simulated = simulated
         self._write = _connect(path)
         self._write.executescript(_SCHEMA)
+        self._add_arrived()
         self._read = _connect(path)
         self._reading = Lock()
 
@@ -88,19 +95,30 @@ class Store:
 
     def now(self) -> Instant:
         """The clock that stamps what is accepted."""
+        if self.simulated is not None:
+            return self.simulated
         row = self._write.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)").fetchone()
         return int(row[0])
 
-    def record(self, accepted: Sequence[Accepted], *, refused: bool) -> None:
+    def _add_arrived(self) -> None:
+        """Files of earlier versions do not have it."""
+        columns = {row[1] for row in self._write.execute("PRAGMA table_info(accepted)")}
+        if "arrived" not in columns:
+            self._write.execute("ALTER TABLE accepted ADD COLUMN arrived REAL")
+
+    def record(
+        self, accepted: Sequence[Accepted], *, refused: bool, arrived: float | None = None
+    ) -> None:
         """Keep the outcome of one request, in one transaction."""
         names = [("requests",), ("refused",)] if refused else [("requests",)]
         self._write.execute("BEGIN IMMEDIATE")
         with self._write:
             self._write.executemany("UPDATE tally SET number = number + 1 WHERE name = ?", names)
             if accepted:
-                self._append(accepted)
+                self._append(accepted, arrived)
 
-    def _append(self, accepted: Sequence[Accepted]) -> None:
+    def _append(self, accepted: Sequence[Accepted], arrived: float | None) -> None:
+        now = self.now()
         (last,) = self._write.execute("SELECT coalesce(max(seq), 0) FROM accepted").fetchone()
         self._write.executemany(
             _INSERT,
@@ -113,6 +131,8 @@ class Store:
                     one.address,
                     one.title,
                     orjson.dumps(one.content).decode(),
+                    now,
+                    arrived,
                 )
                 for seq, one in enumerate(accepted, last + 1)
             ],
@@ -183,10 +203,19 @@ class Store:
                 title=title,
                 content=orjson.loads(content),
                 accepted_at=accepted_at,
+                arrived=arrived,
             )
-            for seq, channel, message_id, provider_id, address, title, content, accepted_at in (
-                self._rows(sql, values)
-            )
+            for (
+                seq,
+                channel,
+                message_id,
+                provider_id,
+                address,
+                title,
+                content,
+                accepted_at,
+                arrived,
+            ) in self._rows(sql, values)
         ]
 
     def _rows(self, sql: str, values: Sequence[str | int] = ()) -> list[Any]:
