@@ -289,6 +289,7 @@ def report(context: typer.Context, journey: str, as_json: AsJson = False) -> Non
                 "sent": dict(summary.sent),
                 "unknown": dict(summary.unknown),
                 "closed_as_unknown": summary.closed,
+                "returned": dict(summary.returned),
                 "planned": dict(summary.planned),
                 "not_sent": dict(summary.not_sent),
             }

@@ -10,7 +10,7 @@ from channels.tables import messages
 from config.database import Tx, put
 from config.times import Instant
 from journeys.engine import StepReport
-from journeys.report import AHEAD, SENT
+from journeys.report import AHEAD, SENT, fate_of_messages
 from journeys.tables import enrollments, passages, steps_shown
 
 
@@ -75,18 +75,19 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
         .where(passages.c.journey == journey, passages.c.step == step, passages.c.at >= since)
         .group_by(passages.c.outcome)
     )
+    fate = fate_of_messages()
     wanted = (
-        select(messages.c.channel, messages.c.state, messages.c.reason, func.count())
+        select(messages.c.channel, fate, messages.c.reason, func.count())
         .where(
             messages.c.journey == journey,
             messages.c.step == step,
             # what was wanted in this time, and what was wanted before and went in it
             or_(
                 messages.c.wanted_at >= since,
-                (messages.c.send_at >= since) & messages.c.state.in_(SENT),
+                (messages.c.send_at >= since) & fate.in_(SENT),
             ),
         )
-        .group_by(messages.c.channel, messages.c.state, messages.c.reason)
+        .group_by(messages.c.channel, fate, messages.c.reason)
     )
     counts = StepCounts(
         tx.conn.execute(here).scalar_one(),

@@ -30,6 +30,8 @@ from flows.prefect_api import PrefectAPI
 # From the word "stop" on, in seconds: what talks to the server has this long, and everything this.
 _CLIENTS_STOP = 2.0
 _ALL_STOP = 3.8
+# A worker that is stopped alone may take its time.
+_WORKER_STOPS = 30.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTHING = 0  # the signal that only asks whether somebody is there
 _TAIL = 15  # lines of a log that are shown
@@ -105,16 +107,30 @@ class Stack:
         )
         self._servers = [prefect, self._start("the sandbox", "channels.sandbox")]
 
+    def wait_for_sandbox(self) -> None:
+        """Return when it answers."""
+        stats = f"{self.settings.sandbox_url}/stats"
+        self.wait_until(lambda: _get(stats).is_success, "starting the sandbox")
+
     def wait_for_servers(self) -> None:
         """Return when both answer."""
+        self.wait_for_sandbox()
         self.wait_until(self.prefect.is_well, "starting Prefect")
-        self.wait_until(self._sandbox_is_well, "starting the sandbox")
         # Whoever ran them is gone, for we hold the data.
         self.prefect.end_lost_runs()
 
     def start_worker(self) -> None:
-        """The worker that moves people and sends in real time."""
+        """The worker that receives, moves people and sends; returns when it receives."""
         self._clients.append(self._start("the worker", "flows.cli", "work"))
+        # It may well be red, with something overdue since it was stopped.
+        health = f"http://{self.settings.host}:{self.settings.receiver_port}/healthz"
+        self.wait_until(lambda: _get(health) is not None, "starting the worker")
+
+    def stop_worker(self) -> None:
+        """Stop the worker alone; what it has in hand it brings to its end."""
+        workers = [client for client in self._clients if client.name == "the worker"]
+        self._clients = [client for client in self._clients if client not in workers]
+        _stop(workers, time.monotonic() + _WORKER_STOPS)
 
     def start_runner(self, journeys: Iterable[str]) -> None:
         """What runs what is started in Prefect; returns when all is deployed."""
@@ -157,9 +173,6 @@ class Stack:
                 raise SegueError(f"{what} took more than {seconds:.0f} s; see {self._logs}")
             time.sleep(0.2)
 
-    def _sandbox_is_well(self) -> bool:
-        return httpx.get(f"{self.settings.sandbox_url}/stats", trust_env=False).is_success
-
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the processes find in their environment: our settings, and a Prefect of our own."""
@@ -170,6 +183,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "SEGUE_DATABASE_URL": settings.database_url,
         "SEGUE_PROVIDERS": settings.providers,
         "SEGUE_HOST": host,
+        "SEGUE_PUBLIC_URL": settings.public_url,
         "SEGUE_PREFECT_PORT": str(settings.prefect_port),
         "SEGUE_SANDBOX_PORT": str(settings.sandbox_port),
         "SEGUE_RECEIVER_PORT": str(settings.receiver_port),
@@ -227,6 +241,17 @@ def free_ports(*fields: str) -> dict[str, int]:
             probe.bind(("127.0.0.1", 0))
             found[field] = probe.getsockname()[1]
         return found
+
+
+def on_free_ports(settings: Settings) -> Settings:
+    """The same settings on ports that nobody has at this moment, reached on this machine."""
+    ports = free_ports("prefect_port", "sandbox_port", "receiver_port")
+    url = f"http://{settings.host}:{ports['receiver_port']}"
+    return settings.model_copy(update={**ports, "public_url": url})
+
+
+def _get(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False)
 
 
 def _stop(children: list[_Child], deadline: float) -> None:

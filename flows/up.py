@@ -16,6 +16,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from config.times import Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
+from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, check_ports
 from profiles.sample_shop import load_sample_shop
 from profiles.tables import profiles
@@ -124,11 +125,14 @@ def _start(stack: Stack, segue: Segue) -> None:
     if first.load_shop():
         _out.print("The sample shop is open: 3,000 invented customers, a year of their orders.")
     stack.wait_for_servers()
+    with closing(SandboxAPI(settings)) as sandbox:
+        sandbox.behave({})
     stack.start_worker()
     stack.start_runner(segue.catalog.current)
     _out.print("\nSegue is up.")
     _out.print(f"  Prefect, where journeys are started   {settings.prefect_url}")
     _out.print(f"  Inbox, what customers got             {settings.sandbox_url}/inbox")
+    _out.print(f"  Receiver, where events come in        {settings.public_url}/docs")
     if first.is_now:
         run_id = prefect.start(FIRST_JOURNEY, {"audience": FIRST_AUDIENCE}, key="first-start")
         first.is_over()

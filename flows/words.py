@@ -7,7 +7,7 @@ from flows.counts import StepCounts
 from journeys.report import Summary
 
 CHANNEL_NAMES = {"email": "e-mail", "sms": "SMS", "push": "push"}
-STATE_NAMES = {"sending": "under way", "skipped": "not sent"}
+STATE_NAMES = {"sending": "under way", "skipped": "not sent", "returned": "sent, came back"}
 
 
 def step_words(counts: StepCounts) -> tuple[str, str]:
@@ -46,6 +46,7 @@ def run_words(summary: Summary) -> str:
         [
             f"{summary.entered:,} entered",
             _by_channel(summary.sent, "sent"),
+            f"{summary.returned.total():,} of them came back" if summary.returned else "",
             _by_channel(summary.planned, "planned"),
             _not_sent(summary.not_sent),
             f"{summary.active:,} on their way" if summary.active else "",

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, case, func, select
 
 from channels.resolving import CLOSED
 from channels.tables import messages
@@ -11,8 +11,9 @@ from config.database import Tx
 from config.times import Instant
 from journeys.tables import enrollments
 
-# What counts as sent: the provider took it, or may have.
-SENT = ("sent", "delivered", "unknown")
+# What counts as sent: the provider took it, or may have, whether or not it came back later.
+RETURNED = "returned"
+SENT = ("sent", "delivered", "unknown", RETURNED)
 AHEAD = ("planned", "sending")
 
 
@@ -37,12 +38,22 @@ class Summary:
     ended: Counter[str] = field(default_factory=Counter)  # by reason
     converted: int = 0
     sent: Counter[str] = field(default_factory=Counter)  # by channel
+<<<<<<< HEAD
     unknown: Counter[str] = field(default_factory=Counter)  # of these, of unknown fate
     closed: int = 0  # of these, those on which no word is expected any more
+=======
+    returned: Counter[str] = field(default_factory=Counter)  # of those sent, by channel
+>>>>>>> ca2ced6 (The demo answers: a cart becomes a message through Segment's client, customers call back)
     planned: Counter[str] = field(default_factory=Counter)  # by channel
     not_sent: Counter[str] = field(default_factory=Counter)  # by reason
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     # (channel, state, reason or "")
+
+
+def fate_of_messages() -> ColumnElement[str]:
+    """A message's state as it is counted: what failed after a provider took it was sent."""
+    returned = (messages.c.state == "failed") & messages.c.provider_id.is_not(None)
+    return case((returned, RETURNED), else_=messages.c.state)
 
 
 def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
@@ -54,7 +65,8 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         func.count(),
         func.count(enrollments.c.converted_at),
     ).where(enrollments.c.journey == journey)
-    wanted = select(messages.c.channel, messages.c.state, messages.c.reason, func.count()).where(
+    fate = fate_of_messages()
+    wanted = select(messages.c.channel, fate, messages.c.reason, func.count()).where(
         messages.c.journey == journey
     )
     if launch_id is not None:
@@ -72,14 +84,19 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         else:
             summary.ended[reason] += number
     for channel, state, reason, number in tx.conn.execute(
-        wanted.group_by(messages.c.channel, messages.c.state, messages.c.reason)
+        wanted.group_by(messages.c.channel, fate, messages.c.reason)
     ):
         summary.outcomes[channel, state, reason or ""] += number
         if state in SENT:
             summary.sent[channel] += number
+<<<<<<< HEAD
             if state == "unknown":
                 summary.unknown[channel] += number
                 summary.closed += number if (reason or "").startswith(CLOSED) else 0
+=======
+            if state == RETURNED:
+                summary.returned[channel] += number
+>>>>>>> ca2ced6 (The demo answers: a cart becomes a message through Segment's client, customers call back)
         elif state in AHEAD:
             summary.planned[channel] += number
         else:

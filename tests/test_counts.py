@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from channels.decide import Planner
 from channels.tables import messages
@@ -16,7 +16,7 @@ from flows.counts import StepCounts, count_journey, count_step, under_way
 from flows.words import rehearsed_words, run_words, step_words
 from journeys.catalog import Catalog, load_catalog
 from journeys.engine import Engine
-from journeys.report import Summary
+from journeys.report import Summary, summarise
 from journeys.tables import enrollments, launches, passages
 from profiles.sample_shop import load_sample_shop
 
@@ -75,6 +75,30 @@ def test_the_picture_counts_everybody_who_entered(engine: Engine, db: Database) 
         counts = count_journey(tx, "win-back")
     assert counts.entered == PEOPLE == counts.here.total()
     assert counts.passed == {("we miss you", "next"): counts.here["back in the shop"]}
+
+
+def test_what_came_back_was_sent_all_the_same(engine: Engine, db: Database) -> None:
+    """A provider took it, and a mail server returned it; another the provider refused."""
+    launch(engine)
+    some = select(messages.c.id).where(messages.c.channel == "email", messages.c.state == "planned")
+    with db.transaction() as tx:
+        came_back, refused, arrived = tx.conn.execute(some.limit(3)).scalars()
+        for one, state, provider_id in (
+            (came_back, "failed", "sg-1"),
+            (refused, "failed", None),
+            (arrived, "delivered", "sg-3"),
+        ):
+            change = update(messages).where(messages.c.id == one)
+            values = {"state": state, "provider_id": provider_id, "reason": "sendgrid: 550"}
+            tx.conn.execute(change.values(values))
+    with db.transaction(write=False) as tx:
+        summary = summarise(tx, "win-back")
+        counts = count_step(tx, "win-back", "we miss you", MONDAY)
+    assert summary.sent == Counter(email=2)
+    assert summary.returned == Counter(email=1)
+    assert summary.not_sent["sendgrid"] == 1
+    assert counts.fates("sent") == Counter(email=2)
+    assert "2 sent (2 e-mail); 1 of them came back; " in run_words(summary)
 
 
 def test_messages_in_the_hands_of_another_process_are_under_way(

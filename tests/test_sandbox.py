@@ -1,10 +1,12 @@
 """The sandbox answers as the providers do, refuses what they refuse, and counts what it took."""
 
 import json
+import sqlite3
 import threading
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -383,6 +385,21 @@ def test_the_store_keeps_what_it_took(tmp_path: Path) -> None:
     assert [kept.seq for kept in again.with_ids(["1", "2"])] == [1, 2]
     assert again.stats()["duplicates"] == 1
     again.close()
+
+
+def test_a_file_without_arrivals_gets_them(tmp_path: Path) -> None:
+    """As it was before the sandbox noted when a request arrived."""
+    with closing(sqlite3.connect(tmp_path / "sandbox.db")) as file, file:
+        file.execute(
+            "CREATE TABLE accepted (seq INTEGER PRIMARY KEY, channel, message_id, provider_id,"
+            " address, title, content, accepted_at INTEGER NOT NULL)"
+        )
+        file.execute("INSERT INTO accepted VALUES (1, 'sms', '1', 'SM1', '+4477', 'x', '{}', 9)")
+    store = Store(tmp_path / "sandbox.db")
+    one = Accepted("sms", "1", "SM1", "+447700900001", "Hello", {"body": "Hello"})
+    store.record([one], refused=False, arrived=2.5)
+    assert [kept.arrived for kept in store.with_ids(["1"])] == [None, 2.5]
+    store.close()
 
 
 # Faults

@@ -19,6 +19,7 @@ from channels.sandbox.behaviour import Behaviour, Happening, happens
 from channels.sandbox.caller import Callbacks
 from channels.sandbox.store import Store
 from config.settings import Settings
+from config.times import format_instant, parse_instant
 from tests.sandbox_requests import client_of, mail, post_mail, post_push, post_sms, push, sms
 
 pytestmark = pytest.mark.anyio
@@ -318,9 +319,68 @@ async def test_pushes_are_taken_in_silence(sandbox: Sandbox, receiver: Receiver)
         ("/behaviour", {"open": 0.1}),
         ("/replies", {"from": "ann", "body": "STOP"}),
         ("/replies", {"from": "+447700900001"}),
+        ("/clock", {"now": "09:00"}),
     ],
 )
 async def test_nonsense_is_refused(sandbox: Sandbox, path: str, body: dict[str, Any]) -> None:
     answer = await sandbox.client.post(path, json=body)
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["msg"]
+
+
+# A clock that is moved -------------------------------------------------------------------------
+
+
+MORNING = parse_instant("2026-03-02T09:00:00Z")
+
+
+@pytest.fixture
+async def simulated(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    store = Store(tmp_path / "sandbox.db", simulated=MORNING)
+    callbacks = Callbacks(SETTINGS, store.now, tries_after=(0, 0, 0), simulated=True)
+    async with callbacks.running(), client_of(create_app(store, None, callbacks)) as client:
+        yield Sandbox(callbacks, client)
+    store.close()
+
+
+async def test_what_is_due_has_been_said_when_the_clock_has_moved(
+    simulated: Sandbox, receiver: Receiver
+) -> None:
+    await simulated.behave(opens=1, delivered_within=60, answered_within=3600)
+    await post_mail(simulated.client, mail("1"))
+    await post_sms(simulated.client, sms("2"))
+    clock = (await simulated.client.get("/clock")).json()
+    assert clock["now"] == "2026-03-02T09:00:00Z"
+    assert MORNING < parse_instant(clock["next"]) <= MORNING + 60
+    assert receiver.requests == []
+
+    async def move(to: int) -> None:
+        answer = await simulated.client.post("/clock", json={"now": format_instant(to)})
+        assert answer.status_code == 204
+
+    await move(MORNING + 60)
+    assert sorted(receiver.said()) == [
+        *((1, "delivered"), (1, "sent"), (2, "delivered"), (2, "sent")),
+    ]
+    # SendGrid names the moment in its events, and signs with the time of the request.
+    delivered = [one for one in receiver.heard if one.message_id == 1 and one.kind == "delivered"]
+    assert all(one.at is not None and MORNING <= one.at <= MORNING + 60 for one in delivered)
+    await move(MORNING + 2 * 3600)
+    assert receiver.said()[-1] == (1, "opened")
+    clock = (await simulated.client.get("/clock")).json()
+    assert clock == {"now": "2026-03-02T11:00:00Z", "next": None}
+    [kept] = (await simulated.client.get("/message/1")).json()["accepted"]
+    assert kept["accepted_at"] == MORNING
+
+
+async def test_the_clock_goes_one_way_and_only_if_it_is_simulated(
+    simulated: Sandbox, sandbox: Sandbox
+) -> None:
+    before = {"now": format_instant(MORNING - 1)}
+    back = await simulated.client.post("/clock", json=before)
+    assert (back.status_code, back.json()["errors"][0]["msg"]) == (
+        *(409, "it is 2026-03-02T09:00:00Z already"),
+    )
+    real = await sandbox.client.post("/clock", json=before)
+    assert (real.status_code, "SEGUE_NOW" in real.json()["errors"][0]["msg"]) == (409, True)
+    assert (await sandbox.client.get("/clock")).json()["next"] is None

@@ -18,7 +18,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from config.times import DAY, format_instant, parse_instant
 from flows.app import open_segue
-from flows.stack import Stack, check_ports, environment, free_ports
+from flows.stack import Stack, check_ports, environment, on_free_ports
 from flows.up import FirstStart, only_one, up
 from profiles.sample_shop import load_sample_shop
 from profiles.tables import events, profiles
@@ -29,9 +29,7 @@ STARTS_WITHIN = 120  # seconds; on a busy machine
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     ours = {"data_dir": tmp_path / "data", "database_url": ""}
-    return Settings().model_copy(
-        update=ours | free_ports("prefect_port", "sandbox_port", "receiver_port")
-    )
+    return on_free_ports(Settings().model_copy(update=ours))
 
 
 @pytest.fixture
@@ -93,6 +91,10 @@ def test_the_whole_day_of_segue_up(
     said = read_until(first, "Ctrl-C stops everything")
     assert f"{settings.prefect_url}\n" in said
     assert f"{settings.sandbox_url}/inbox\n" in said
+    assert f"{settings.public_url}/docs\n" in said
+    assert httpx.get(f"{settings.public_url}/docs", trust_env=False).is_success
+    callbacks = httpx.get(f"{settings.sandbox_url}/behaviour", trust_env=False).json()
+    assert callbacks["behaviour"] is not None, "the sandbox's customers answer"
     page = next(line.strip() for line in said.splitlines() if "/runs/flow-run/" in line)
     assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False).is_success
     assert httpx.get(page, trust_env=False, headers={"Accept": "text/html"}).is_success

@@ -74,7 +74,7 @@ def create_app(
     if callbacks is None:
         return Starlette(routes=routes)
     routes += _behaviour_routes(callbacks)
-    routes.append(_clock_route(store, callbacks))
+    routes += _clock_routes(store, callbacks)
     return Starlette(routes=routes, lifespan=lambda _app: callbacks.running())
 
 
@@ -116,8 +116,13 @@ class _Clock(BaseModel):
     now: Annotated[Instant, BeforeValidator(parse_instant)]
 
 
-def _clock_route(store: Store, callbacks: Callbacks) -> Route:
+def _clock_routes(store: Store, callbacks: Callbacks) -> list[Route]:
     """A simulated clock is moved on; what is to be said by then has been said when it answers."""
+
+    def clock(_request: Request) -> Response:
+        due = callbacks.next_due
+        shown = None if due is None else format_instant(due)
+        return JSONResponse({"now": format_instant(store.now()), "next": shown})
 
     async def move(request: Request) -> Response:
         try:
@@ -130,10 +135,9 @@ def _clock_route(store: Store, callbacks: Callbacks) -> Route:
             return _conflict(f"it is {format_instant(store.simulated)} already")
         store.simulated = to
         await callbacks.catch_up()
-        due = callbacks.next_due
-        return JSONResponse({"next": None if due is None else format_instant(due)})
+        return Response(status_code=204)
 
-    return Route("/clock", move, methods=["POST"])
+    return [Route("/clock", clock), Route("/clock", move, methods=["POST"])]
 
 
 def _conflict(why: str) -> Response:

@@ -142,8 +142,8 @@ class Callbacks:
 
     @property
     def next_due(self) -> Instant | None:
-        """By a simulated clock: when something is to be said next."""
-        return ceil(self._waiting[0][0]) if self._waiting else None
+        """When something is to be said next, by a simulated clock."""
+        return ceil(self._waiting[0][0]) if self._simulated and self._waiting else None
 
     async def catch_up(self) -> None:
         """Post all that is due by a simulated clock; return when it has got through or is given up.

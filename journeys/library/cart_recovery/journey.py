@@ -1,9 +1,12 @@
-"""Cart recovery: one reminder on the channel that reaches them, an offer to the best customers."""
+"""Cart recovery: one reminder on the channel that reaches them, an offer to the best customers.
+
+The shop says `cart_abandoned` when it takes a cart to be left for good, so nothing waits here.
+"""
 
 from config.times import days
 from journeys.journey import Goal, OnEvent
 from journeys.journey import journey as describe
-from journeys.steps import SMS, Email, Push, Send, Split, Wait, WaitUntil, when
+from journeys.steps import SMS, Email, Push, Send, Split, WaitUntil, when
 from profiles.conditions import did, trait
 
 journey = describe(
@@ -15,7 +18,6 @@ journey = describe(
     topic="promotions",
     priority=50,
     steps=[
-        Wait("1h"),
         Send(
             "nudge",
             Push("nudge"),
