@@ -10,13 +10,15 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dispatch, launch, memory, plain_prefect, planner
+from benchmarks import dispatch, launch, live, memory, plain_prefect, planner
 from benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     "launch": launch.SQLITE,
     "launch-postgresql": launch.POSTGRESQL,
     "dispatch": dispatch.DISPATCH,
+    "live": live.POSTGRESQL,
+    "live-sqlite": live.SQLITE,
     "plain-prefect": plain_prefect.PLAIN_PREFECT,
     "planner": planner.PLANNER,
     "memory": memory.MEMORY,

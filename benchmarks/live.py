@@ -1,0 +1,175 @@
+"""Live: from an event's first byte to the first byte of the message that it leads to.
+
+The library's own cart recovery: a shop posts `cart_abandoned` to a worker's receiver, at random
+moments; the worker commits it, enters the person, plans the reminder under windows and caps, claims
+it, and posts it to the stub, which notes when the request arrives. All clocks are the machine's
+monotonic one. Everybody leaves one cart.
+"""
+
+import asyncio
+import math
+import random
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+import uvloop
+from sqlalchemy import insert
+
+from benchmarks.databases import Fresh, on_postgresql, on_sqlite
+from benchmarks.material import fill
+from benchmarks.runner import Benchmark, Figures
+from benchmarks.stub import arrivals, running_stub
+from benchmarks.traffic import Shop, request_of
+from benchmarks.working import workers
+from config.database import Database
+from profiles.tables import identifiers
+
+# Beyond the rates asked for: faster and faster, until it falls behind.
+_FASTER = (300, 400, 600, 800, 1200)
+_FASTER_FOR = 6.0  # seconds
+# It has fallen behind when those who came last wait so long at the median, in seconds.
+_BEHIND = 1.0
+_DRAINED_WITHIN = 60.0
+_WARM_UP = 20
+
+
+def _postgresql(quick: bool) -> Figures:
+    if quick:
+        people, plan = 200, {5: (1, 1.0)}
+    else:
+        people, plan = 30_000, {5: (1, 30.0), 50: (1, 30.0), 200: (2, 30.0)}
+    with on_postgresql(lambda db: _fill(db, people), now=_now()) as fresh:
+        return _measure(fresh, people, plan, faster=not quick)
+
+
+def _sqlite(quick: bool) -> Figures:
+    people = 200 if quick else 3000
+    plan = {5: (1, 1.0)} if quick else {5: (1, 15.0), 50: (1, 15.0)}
+    with on_sqlite(lambda db: _fill(db, people), now=_now()) as fresh:
+        return _measure(fresh, people, plan, faster=False)
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _fill(db: Database, people: int) -> None:
+    """People whom the shop knows by an id."""
+    fill(db, people, _now(), alone=True)
+    rows = [
+        {"kind": "user_id", "value": f"u-{number}", "profile_id": number, "seen_at": _now()}
+        for number in range(1, people + 1)
+    ]
+    with db.transaction() as tx:
+        tx.conn.execute(insert(identifiers), [row | {"state": "active"} for row in rows])
+
+
+def _measure(
+    fresh: Fresh, people: int, plan: Mapping[int, tuple[int, float]], *, faster: bool
+) -> Figures:
+    db = fresh()
+    db.close()
+    figures: dict[str, float] = {}
+    left = iter(range(1, people + 1))
+    most = max(number for number, _ in plan.values())
+    with running_stub() as stub:
+        for rate, (number, seconds) in plan.items():
+            with workers(number, db.url, stub) as ports:
+                _offer(ports, stub, list(islice(left, _WARM_UP)), _WARM_UP)
+                some = list(islice(left, round(rate * seconds)))
+                took = _offer(ports, stub, some, rate)
+                figures |= {f"p{p}_ms_at_{rate}": _percentile(took, p) for p in (50, 95, 99)}
+                if faster and number == most:
+                    figures |= _until_it_falls_behind(ports, stub, left, rate, took)
+    return figures
+
+
+def _until_it_falls_behind(
+    ports: Sequence[int], stub: int, left: Iterator[int], rate: int, took: Sequence[float]
+) -> Figures:
+    """The rates between which it falls behind; 0: it did not."""
+    kept_up, behind = (0, rate) if _falls_behind(took) else (rate, 0)
+    for faster in () if behind else _FASTER:
+        took = _offer(ports, stub, list(islice(left, round(faster * _FASTER_FOR))), faster)
+        if _falls_behind(took):
+            behind = faster
+            break
+        kept_up = faster
+    return {"keeps_up_with_per_second": kept_up, "falls_behind_at_per_second": behind}
+
+
+def _falls_behind(took: Sequence[float]) -> bool:
+    last = took[-max(1, len(took) // 10) :]
+    return statistics.median(last) > 1000 * _BEHIND
+
+
+def _offer(ports: Sequence[int], stub: int, people: Sequence[int], rate: float) -> list[float]:
+    """Let people leave their carts, so many a second; the milliseconds to each message, in order.
+
+    Events come when they come, however slow the answers are.
+    """
+
+    async def offer() -> dict[int, float]:
+        shop, chance = Shop(ports), random.Random(rate)
+        left: dict[int, float] = {}
+
+        async def leave(number: int) -> None:
+            event = {"userId": f"u-{number}", "event": "cart_abandoned", "properties": _CART}
+            left[number], status = await shop.post(request_of("/v1/track", event))
+            assert status == 200, f"the receiver answers {status}"
+
+        loop, due = asyncio.get_running_loop(), time.monotonic()
+        leaving = []
+        for number in people:
+            due += chance.expovariate(rate)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            leaving.append(loop.create_task(leave(number)))
+        await asyncio.gather(*leaving)
+        shop.close()
+        return left
+
+    left = uvloop.run(offer())
+    arrived = _all_arrived(stub, people)
+    return [(arrived[number] - left[number]) * 1000 for number in people]
+
+
+_CART = {
+    "cart_id": "c-1",
+    "items": [{"name": "Tent for Two Nights", "quantity": 1}, {"name": "Camping Stove"}],
+    "url": "https://shop.example/cart/1",
+}
+
+
+def _all_arrived(stub: int, people: Sequence[int]) -> dict[int, float]:
+    deadline = time.monotonic() + _DRAINED_WITHIN
+    while True:
+        arrived = arrivals(stub)
+        if missing := [number for number in people if number not in arrived]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(missing)} of {len(people)} messages did not arrive")
+            time.sleep(0.2)
+        else:
+            return arrived
+
+
+def _percentile(took: Sequence[float], percent: int) -> float:
+    """The least value that so many per cent do not exceed."""
+    return sorted(took)[math.ceil(len(took) * percent / 100) - 1]
+
+
+POSTGRESQL = Benchmark(
+    "live: from an event's first byte to the message's, PostgreSQL, 200 a second with two workers",
+    _postgresql,
+    {
+        "p50_ms_at_5": "at most 50",
+        "p99_ms_at_50": "at most 500",
+        "keeps_up_with_per_second": "at least 200, with two workers",
+    },
+)
+SQLITE = Benchmark(
+    "the same on SQLite, with one worker",
+    _sqlite,
+    {"p50_ms_at_5": "at most 50", "p99_ms_at_50": "at most 500"},
+)
