@@ -50,7 +50,8 @@ def workers(number: int, database_url: str, provider_port: int) -> Iterator[list
 @contextmanager
 def _worker(settings: Settings, policy: Path, log: int) -> Iterator[None]:
     command = [sys.executable, "-m", "flows.cli", "work"]
-    given = environment(settings) | {"SEGUE_POLICY_FILE": str(policy)}
+    # without Prefect, which is told afterwards and not waited for
+    given = environment(settings) | {"SEGUE_POLICY_FILE": str(policy), "PREFECT_API_URL": ""}
     with subprocess.Popen(command, env=given, stdout=log, stderr=log) as process:
         try:
             yield

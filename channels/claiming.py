@@ -7,9 +7,24 @@ crash leaves `unknown`, never a second send. What became forbidden is moved or r
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, cast
 
-from sqlalchemy import ColumnElement, Row, and_, case, func, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Row,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 
 from channels.caps import Counted
 from channels.decide import Planner, Wanted
@@ -93,13 +108,38 @@ class Claim(NamedTuple):
 class Claimed(NamedTuple):
     """What came of a batch.
 
-    seen: how many due messages were looked at (0: nothing is due that others do not hold already).
+    more: whether others may be due that nobody else holds.
     refused: those that do not go after all, by journey, channel and why.
     """
 
     claims: list[Claim]
-    seen: int
+    more: bool
     refused: Counter[tuple[str, Channel, str]]
+
+
+def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[Channel]) -> list[Channel]:
+    """Those on which something could be claimed: a look that takes no lock."""
+    look = _look_at(tuple(channels))
+    given = {"now": tx.now, "holding": list(journeys.held(tx))}
+    return list(tx.conn.execute(look, given).scalars())
+
+
+@lru_cache
+def _look_at(channels: tuple[Channel, ...]) -> CompoundSelect[Any]:
+    """Kept, for it is asked again and again, and takes longer to put together than to run."""
+    return union_all(
+        *(
+            select(literal(channel)).where(
+                exists().where(
+                    messages.c.channel == channel,
+                    messages.c.state == "planned",
+                    messages.c.send_at <= bindparam("now"),
+                    messages.c.journey.notin_(bindparam("holding", expanding=True)),
+                )
+            )
+            for channel in channels
+        )
+    )
 
 
 def claim(
@@ -129,12 +169,15 @@ def claim(
     if only is not None:
         asked = and_(asked, among(tx, messages.c.id, only))
     people: dict[int, int] = {}
+    more = False
     for channel, limit in limits.items():
         candidates = select(messages.c.id, messages.c.profile_id).where(
             due, asked, messages.c.channel == channel
         )
         earliest = candidates.order_by(messages.c.send_at).limit(limit)
-        people |= {row.id: row.profile_id for row in tx.conn.execute(earliest)}
+        found = {row.id: row.profile_id for row in tx.conn.execute(earliest)}
+        more |= len(found) == limit
+        people |= found
     held = set(lock_profiles(tx, set(people.values()), skip_locked=True))
     mine = [row for row, person in people.items() if person in held]
     rows = tx.conn.execute(
@@ -144,18 +187,20 @@ def claim(
         .with_for_update()
     ).all()
     if not rows:
-        return Claimed([], 0, Counter())
+        return Claimed([], more=False, refused=Counter())
     try:
-        return _claim_rows(tx, planner, journeys, rows, claimed_by)
+        claims, refused = _claim_rows(tx, planner, journeys, rows, claimed_by)
     except Exception as error:
         if of_the_database(error):
             raise
         raise ClaimFailed([row.id for row in rows]) from error
+    # In the place of what must not go another channel may take over at once.
+    return Claimed(claims, more or len(claims) < len(rows), refused)
 
 
 def _claim_rows(
     tx: Tx, planner: Planner, journeys: Journeys, rows: Sequence[Row[Any]], claimed_by: str
-) -> Claimed:
+) -> tuple[list[Claim], Counter[tuple[str, Channel, str]]]:
     unwanted = journeys.unwanted(tx, rows)
     _withdraw(tx, unwanted, "cancelled")
     # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
@@ -176,9 +221,7 @@ def _claim_rows(
         groups = {(row.enrollment_id, row.step) for row in unfit}
         refused += decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
     journeys.settled(tx, [row.enrollment_id for row, _ in refused], skip_locked=True)
-    return Claimed(
-        claims, len(rows), Counter((row.journey, row.channel, why) for row, why in refused)
-    )
+    return claims, Counter((row.journey, row.channel, why) for row, why in refused)
 
 
 def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from channels.breaker import Breaker
-from channels.claiming import Claim, Claimed, ClaimFailed, Journeys, claim, put_off
+from channels.claiming import Claim, Claimed, ClaimFailed, Journeys, claim, due_channels, put_off
 from channels.decide import Planner
 from channels.links import preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
@@ -83,15 +83,23 @@ class Dispatcher:
         """
         channels = tuple(self._providers) if channel is None else (channel,)
         tally: Tally = Counter()
-        seen = 1
-        while seen and not self._stopping:
+        more = True
+        while more and not self._stopping:
             taken = time.monotonic()
-            claims, seen, refused = await asyncio.to_thread(self._claim, channels, journey)
+            claims, more, refused = await asyncio.to_thread(self._claim, channels, journey)
             _count(refused)
             tally += refused
             if claims:
                 tally += await self._hand_over(claims, taken)
         return tally
+
+    async def due(self) -> list[Channel]:
+        """The channels on which there is something to send."""
+        return await asyncio.to_thread(self._due)
+
+    def _due(self) -> list[Channel]:
+        with self._db.transaction(write=False) as tx:
+            return due_channels(tx, self._journeys, tuple(self._providers))
 
     def stop(self) -> None:
         """Claim no more: `run` returns when what is claimed has been recorded."""
@@ -115,11 +123,11 @@ class Dispatcher:
                 )
                 with self._db.transaction() as tx:
                     put_off(tx, ids[0], f"error: {type(failure.__cause__).__name__}")
-                return Claimed([], 1, Counter())
+                return Claimed([], more=True, refused=Counter())
             one = self._claim(channels, journey, ids[: len(ids) // 2])
             other = self._claim(channels, journey, ids[len(ids) // 2 :])
             return Claimed(
-                one.claims + other.claims, one.seen + other.seen, one.refused + other.refused
+                one.claims + other.claims, more=True, refused=one.refused + other.refused
             )
 
     def _claim_among(

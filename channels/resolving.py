@@ -52,9 +52,7 @@ def close_unsettled(tx: Tx) -> int:
     why = f"{CLOSED}, for no word came within {format_duration(CLOSED_AFTER)}: "
     closing = (
         update(messages)
-        .where(
-            messages.c.state == "unknown", messages.c.send_at < tx.now - CLOSED_AFTER, is_open
-        )
+        .where(messages.c.state == "unknown", messages.c.send_at < tx.now - CLOSED_AFTER, is_open)
         .values(reason=why + func.coalesce(messages.c.reason, "the provider did not answer"))
     )
     return tx.conn.execute(closing).rowcount

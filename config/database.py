@@ -6,9 +6,10 @@ its own.
 """
 
 import re
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _NOW = {
     "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
     "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint"),
 }
+# How long a writer waits for its turn on SQLite.
+_BUSY_MS = 15_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Database:
         self.url = url
         self.now = now
         self.engine = _engine(url)
+        self._writing = threading.Lock()
         # Whoever lets go of the database without closing it leaves no connection open.
         weakref.finalize(self, self.engine.dispose)
 
@@ -69,13 +73,26 @@ class Database:
         On SQLite `write=True` takes the one write lock at once (BEGIN IMMEDIATE), so that what was
         read cannot change before it is written; `write=False` reads a snapshot without it.
         """
-        with self._connect(write=write) as conn, conn.begin() as transaction:
+        turn = self._turn() if write and self.is_sqlite else nullcontext()
+        with turn, self._connect(write=write) as conn, conn.begin() as transaction:
             now = self.now
             if now is None:
                 now = int(conn.execute(_NOW[conn.dialect.name]).scalar_one())
             yield Tx(conn, now)
             if not keep:
                 transaction.rollback()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """SQLite's one writer among our threads. SQLite itself lets those who wait sleep, longer
+        and longer; here the next one goes on at once. Other processes it holds off as ever.
+        """
+        ours = self._writing.acquire(timeout=_BUSY_MS / 1000)
+        try:
+            yield
+        finally:
+            if ours:
+                self._writing.release()
 
     @contextmanager
     def _connect(self, *, write: bool) -> Iterator[Connection]:
@@ -198,7 +215,7 @@ def _engine(url: str) -> Engine:
         # The driver must not begin transactions by itself: `_begin` below does.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout = 15000")
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from channels.claiming import settle_lost
 from channels.dispatch import Dispatcher, Tally
@@ -41,6 +41,16 @@ _LARGE_ROUND = 20
 T = TypeVar("T")
 
 
+class _Sending(NamedTuple):
+    """What is under way on a channel.
+
+    since: when the first of the events came that may have led to it, by the monotonic clock.
+    """
+
+    task: asyncio.Task[Tally]
+    since: float | None
+
+
 class Worker:
     """One worker process."""
 
@@ -48,10 +58,10 @@ class Worker:
         self.segue = segue
         self._reactor = Reactor(segue.db, segue.catalog)
         self._teller = Teller(segue.db, segue.settings)
-        self._sending: dict[Channel, asyncio.Task[Tally]] = {}
-        self._arrived = asyncio.Event()
+        self._sending: dict[Channel, _Sending] = {}
+        self._since: dict[Channel, float] = {}
+        self._woken = asyncio.Event()
         self._arrived_at: float | None = None
-        self._caused_at: float | None = None
         self._troubles: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -64,29 +74,37 @@ class Worker:
             telling = asyncio.create_task(self._teller.run(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
-                self._arrived.clear()
+                self._woken.clear()
                 busy = await self._once(dispatcher)
                 if self._troubles:
                     log.error("trying again in %d s: %s", _AFTER_TROUBLE, self._say_troubles())
                     await _first(stop, within=_AFTER_TROUBLE)
                 elif not busy:
-                    await _first(stop, self._arrived, within=_IDLE)
+                    await _first(stop, self._woken, within=_IDLE)
             await asyncio.gather(housekeeping, stopping, telling)
-            await self._sent(patience=None)
+            if self._sending:
+                await asyncio.wait([one.task for one in self._sending.values()])
+            await self._sent()
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
-        """Work what came, move everybody who is due, send; whether there was anything to do.
+        """Work what came, move everybody who is due, have the due sent; whether anything was done.
 
-        What goes wrong with one of them does not keep the others from their turn.
+        What goes wrong with one of them does not keep the others from their turn. Nobody waits for
+        a provider: a channel sends by itself, while people move and other channels send.
         """
         started = self._arrived_at or time.monotonic()
         self._arrived_at = None
         reaction = await self._try(asyncio.to_thread(self._reactor.work), Reaction())
         moved = await self._try(asyncio.to_thread(self.segue.engine.advance_due), Counter[str]())
+        due = await self._try(dispatcher.due(), [])
+        sent = await self._sent()
         for channel in CHANNELS:
+            if reaction.entered.total() or reaction.woken.total():
+                self._since.setdefault(channel, started)
             if channel not in self._sending:
-                self._sending[channel] = asyncio.create_task(dispatcher.run(channel=channel))
-        sent = await self._sent(_PATIENCE)
+                since = self._since.pop(channel, None)
+                if channel in due:
+                    self._send(dispatcher, channel, since)
         self._teller.note(reaction, moved, sent)
         if moved or sent:
             counts = ", ".join(
@@ -103,31 +121,29 @@ class Worker:
                     "messages": _by_journey(sent),
                 },
             )
-        if reaction.events:
-            EVENTS.inc(reaction.events)
-        self._time(reaction, sent, started)
+        EVENTS.inc(reaction.events)
         return bool(reaction.events or moved or sent)
 
-    def _time(self, reaction: Reaction, sent: Tally, started: float) -> None:
-        """How long it took from the first of some events to the messages that they caused."""
-        if reaction.entered.total() or reaction.woken.total():
-            self._caused_at = min(started, self._caused_at or started)
-        if self._caused_at is None:
-            return
-        if any(outcome == "sent" for _, _, outcome in sent):
-            REACTION_SECONDS.observe(time.monotonic() - self._caused_at)
-            self._caused_at = None
-        elif not self._sending:
-            self._caused_at = None  # they caused none
+    def _send(self, dispatcher: Dispatcher, channel: Channel, since: float | None) -> None:
+        async def send() -> Tally:
+            tally = await dispatcher.run(channel=channel)
+            # Who stands behind what went is due now. If nothing could be sent there is no hurry.
+            if tally:
+                self._woken.set()
+            return tally
 
-    async def _sent(self, patience: float | None) -> Tally:
-        """What the channels have sent, as far as they are ready by then."""
+        self._sending[channel] = _Sending(asyncio.create_task(send()), since)
+
+    async def _sent(self) -> Tally:
+        """What the channels that are ready have sent."""
         sent = Tally()
-        if self._sending:
-            await asyncio.wait(self._sending.values(), timeout=patience)
-        for channel, sending in list(self._sending.items()):
-            if sending.done():
-                sent += await self._try(self._sending.pop(channel), Tally())
+        for channel, (task, since) in list(self._sending.items()):
+            if task.done():
+                del self._sending[channel]
+                done = await self._try(task, Tally())
+                sent += done
+                if done and since is not None:
+                    REACTION_SECONDS.observe(time.monotonic() - since)
         return sent
 
     async def _try(self, work: Awaitable[T], otherwise: T) -> T:
@@ -156,7 +172,7 @@ class Worker:
     def _wake(self) -> None:
         if self._arrived_at is None:
             self._arrived_at = time.monotonic()
-        self._arrived.set()
+        self._woken.set()
 
     async def _keep_house(self, stop: asyncio.Event) -> None:
         for number in count(1):

@@ -51,12 +51,16 @@ _ROUNDS = 100
 
 @dataclass(slots=True)
 class StepReport:
-    """What a step did: people by outcome, messages by channel and "planned" or the reason."""
+    """What a step did: people by outcome, messages by channel and "planned" or the reason.
+
+    more: of one chunk, whether others may be due at the step.
+    """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
     waiting: int = 0
     exited: int = 0
+    more: bool = True
 
     def add(self, other: "StepReport") -> None:
         """Count another chunk in."""
@@ -152,6 +156,8 @@ class Engine:
             for (channel, decision), number in chunk.messages.items():
                 DECISIONS.labels(channel, decision).inc(number)
             report.add(chunk)
+            if not chunk.more:
+                return report
 
     def advance_due(self) -> Counter[str]:
         """Move everybody who is due anywhere, until nobody is; counts the moves by journey.
@@ -223,6 +229,8 @@ class Engine:
             going = _handle(cohort) if people else {}
             report.messages = cohort.messages
             self._apply(tx, version, node, people, going, report)
+        again = any(move.due_at is not None and move.due_at <= tx.now for move in going.values())
+        report.more = again or chunk.people == chunk.size
         return report
 
     def _staying(

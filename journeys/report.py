@@ -38,12 +38,9 @@ class Summary:
     ended: Counter[str] = field(default_factory=Counter)  # by reason
     converted: int = 0
     sent: Counter[str] = field(default_factory=Counter)  # by channel
-<<<<<<< HEAD
     unknown: Counter[str] = field(default_factory=Counter)  # of these, of unknown fate
     closed: int = 0  # of these, those on which no word is expected any more
-=======
     returned: Counter[str] = field(default_factory=Counter)  # of those sent, by channel
->>>>>>> ca2ced6 (The demo answers: a cart becomes a message through Segment's client, customers call back)
     planned: Counter[str] = field(default_factory=Counter)  # by channel
     not_sent: Counter[str] = field(default_factory=Counter)  # by reason
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -89,14 +86,11 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         summary.outcomes[channel, state, reason or ""] += number
         if state in SENT:
             summary.sent[channel] += number
-<<<<<<< HEAD
             if state == "unknown":
                 summary.unknown[channel] += number
                 summary.closed += number if (reason or "").startswith(CLOSED) else 0
-=======
             if state == RETURNED:
                 summary.returned[channel] += number
->>>>>>> ca2ced6 (The demo answers: a cart becomes a message through Segment's client, customers call back)
         elif state in AHEAD:
             summary.planned[channel] += number
         else:

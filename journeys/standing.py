@@ -1,9 +1,18 @@
 """Who stands where, and who is due: read from the rows, step by step."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, func, literal_column, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 
 from channels.tables import messages
 from config.database import Tx
@@ -37,7 +46,7 @@ def lock_due(
     columns = enrollments.c
     due = (
         select(columns.id, *(columns[name] for name in Standing._fields[1:]))
-        .where(*_standing_at(version, step), columns.due_at <= tx.now)
+        .where(*_standing_at(version.journey.name, version.digest, step), columns.due_at <= tx.now)
         .order_by(columns.due_at, columns.id)
         .limit(size)
         .with_for_update(skip_locked=True)
@@ -59,16 +68,31 @@ def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Insta
         for version in catalog.versions(journey)
         for step in version.journey.graph
     ]
-    for some in in_slices(list(enumerate(places)), _SEEKS):
-        seeks = [
-            select(literal_column(str(place), Integer), func.min(enrollments.c.due_at)).where(
-                *_standing_at(version, step)
-            )
-            for place, (version, step) in some
-        ]
-        for place, due_at in tx.conn.execute(union_all(*seeks)):
+    named = tuple((version.journey.name, version.digest, step) for version, step in places)
+    for look in _looks_at(named):
+        for place, due_at in tx.conn.execute(look):
             if due_at is not None:
                 yield (*places[place], due_at)
+
+
+@lru_cache(maxsize=8)
+def _looks_at(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[Any]]:
+    """The statements that give the number of a place and its earliest due time, if any.
+
+    Kept, for they are long and asked again and again: it takes far longer to put one together than
+    to run it.
+    """
+    return [
+        union_all(
+            *(
+                select(literal_column(str(number), Integer), func.min(enrollments.c.due_at)).where(
+                    *_standing_at(*place)
+                )
+                for number, place in some
+            )
+        )
+        for some in in_slices(list(enumerate(places)), _SEEKS)
+    ]
 
 
 def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
@@ -93,10 +117,10 @@ def entered_in(tx: Tx, version: Version, launch_id: str | None) -> int:
     return tx.conn.execute(entered).scalar_one()
 
 
-def _standing_at(version: Version, step: str) -> list[ColumnElement[bool]]:
+def _standing_at(journey: str, digest: str, step: str) -> list[ColumnElement[bool]]:
     return [
-        enrollments.c.journey == version.journey.name,
-        enrollments.c.version == version.digest,
+        enrollments.c.journey == journey,
+        enrollments.c.version == digest,
         enrollments.c.step == step,
         enrollments.c.ended_at.is_(None),
     ]
