@@ -18,8 +18,8 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.sticky import draw
 from profiles.tables import ADDRESS_KIND, identifiers
 
-# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most, and up to half as much
-# again, so that what was refused together does not come back together.
+# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most, and up to half as
+# much again, so that what was refused together does not come back together.
 FIRST_RETRY: Seconds = 30
 LAST_RETRY: Seconds = HOUR
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import NamedTuple, TypeVar
 
@@ -87,26 +88,27 @@ class Worker:
             await self._sent()
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
-        """Work what came, move everybody who is due, have the due sent; whether anything was done.
+        """Work what came, move a round of who is due, have the due sent; whether there was any.
 
         What goes wrong with one of them does not keep the others from their turn. Nobody waits for
         a provider: a channel sends by itself, while people move and other channels send.
         """
-        started = self._arrived_at or time.monotonic()
-        self._arrived_at = None
-        reaction = await self._try(asyncio.to_thread(self._reactor.work), Reaction())
-        moved = await self._try(asyncio.to_thread(self.segue.engine.advance_due), Counter[str]())
+        arrived_at, self._arrived_at = self._arrived_at, None
+        react = partial(self._reactor.work, sure=arrived_at is not None)
+        reaction = await self._try(asyncio.to_thread(react), Reaction())
+        advance = self.segue.engine.advance_round
+        moved = await self._try(asyncio.to_thread(advance), Counter[str]())
         due = await self._try(dispatcher.due(), [])
         sent = await self._sent()
         for channel in CHANNELS:
             if reaction.entered.total() or reaction.woken.total():
-                self._since.setdefault(channel, started)
+                self._since.setdefault(channel, arrived_at or time.monotonic())
             if channel not in self._sending:
                 since = self._since.pop(channel, None)
                 if channel in due:
                     self._send(dispatcher, channel, since)
-        self._teller.note(reaction, moved, sent)
-        if moved or sent:
+        self._teller.note(reaction, +moved, sent)
+        if moved.total() or sent:
             counts = ", ".join(
                 f"{count} {channel} {what}" for (_, channel, what), count in sent.items()
             )

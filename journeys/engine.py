@@ -45,8 +45,8 @@ from journeys.steps import (
 from journeys.tables import enrollments, launches, passages
 from profiles.bulk import among, lock_profiles
 
-# So often, in one turn, all who are due are moved on: in each of these rounds by a step or more.
-_ROUNDS = 100
+# So many rounds in one turn, at most.
+_ROUNDS = 1000
 
 
 @dataclass(slots=True)
@@ -140,24 +140,9 @@ class Engine:
         Those on whom the step fails are left where they are, to be tried again later.
         """
         report = StepReport()
-        node = version.journey.graph[step]
-        most = LARGEST
-        while True:
-            try:
-                chunk = self._advance_some(version, node, most)
-            except StepFailed as failure:
-                if len(failure.people) > 1:
-                    most = len(failure.people) // 2
-                    continue
-                chunk = self._try_later(version, node, failure)
-            if chunk is None:
-                return report
-            most = min(2 * most, LARGEST)
-            for (channel, decision), number in chunk.messages.items():
-                DECISIONS.labels(channel, decision).inc(number)
+        for chunk in self._chunks(version, step):
             report.add(chunk)
-            if not chunk.more:
-                return report
+        return report
 
     def advance_due(self) -> Counter[str]:
         """Move everybody who is due anywhere, until nobody is; counts the moves by journey.
@@ -167,23 +152,34 @@ class Engine:
         """
         moved: Counter[str] = Counter()
         for _ in range(_ROUNDS):
-            due = self.due_steps()
-            before, failed = moved.total(), None
-            for version, step in due:
-                try:
-                    report = self.advance(version, step)
-                except Exception as error:
-                    if of_the_database(error):
-                        raise
-                    failed = error  # the other steps come first
-                else:
-                    number = report.outcomes.total() + report.waiting + report.exited
-                    if number:
-                        moved[version.journey.name] += number
-            if failed is not None:
-                raise failed
-            if moved.total() == before:
+            some = self.advance_round()
+            if not some:
                 break
+            moved.update(some)
+        return +moved
+
+    def advance_round(self) -> Counter[str]:
+        """Move a chunk at each step where somebody is due; counts the moves by journey.
+
+        However many are due, it is not long until something else can have its turn. Empty when
+        nobody was due; 0 for a journey whose people were looked at and stay.
+        """
+        moved: Counter[str] = Counter()
+        failed = None
+        for version, step in self.due_steps():
+            try:
+                chunk = next(self._chunks(version, step), None)
+            except Exception as error:
+                if of_the_database(error):
+                    raise
+                failed = error
+            else:
+                if chunk is not None:
+                    moves = chunk.outcomes.total() + chunk.waiting + chunk.exited
+                    moved[version.journey.name] += moves
+        # The other steps come first.
+        if failed is not None and not moved:
+            raise failed
         return moved
 
     def due_steps(self) -> list[tuple[Version, str]]:
@@ -196,6 +192,27 @@ class Engine:
         """When the next person or planned message is due; None when nothing lies ahead."""
         with self.db.transaction(write=False) as tx:
             return next_due(tx, self.catalog)
+
+    def _chunks(self, version: Version, step: str) -> Iterator[StepReport]:
+        """Move those who are due at a step, chunk by chunk, until nobody is."""
+        node = version.journey.graph[step]
+        most = LARGEST
+        while True:
+            try:
+                chunk = self._advance_some(version, node, most)
+            except StepFailed as failure:
+                if len(failure.people) > 1:
+                    most = len(failure.people) // 2
+                    continue
+                chunk = self._try_later(version, node, failure)
+            if chunk is None:
+                return
+            most = min(2 * most, LARGEST)
+            for (channel, decision), number in chunk.messages.items():
+                DECISIONS.labels(channel, decision).inc(number)
+            yield chunk
+            if not chunk.more:
+                return
 
     def _advance_some(self, version: Version, node: Node, most: int) -> StepReport | None:
         """Move a chunk of at most so many; None when nobody is due. Raises StepFailed."""

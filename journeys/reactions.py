@@ -72,12 +72,16 @@ class Reactor:
         self._aside: set[int] = set()
         self._most = BATCH
 
-    def work(self) -> Reaction:
-        """Work a batch; no events in it: nothing is left to work."""
+    def work(self, *, sure: bool = False) -> Reaction:
+        """Work a batch; no events in it: nothing is left to work.
+
+        sure: something has just come, so it is not looked for first.
+        """
         while True:
-            with self._db.transaction(write=False) as tx:
-                if not anything_to_work(tx, self._aside):
-                    return Reaction()
+            if not sure:
+                with self._db.transaction(write=False) as tx:
+                    if not anything_to_work(tx, self._aside):
+                        return Reaction()
             try:
                 with self._db.transaction() as tx:
                     reaction = react(tx, self._catalog, self._most, self._aside)

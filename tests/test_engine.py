@@ -1103,3 +1103,15 @@ def test_somebody_elses_people_are_left_alone(house: House) -> None:
     reports = house.segue.engine.rehearse(version, "everyone", None, "l")
     assert all(not report.outcomes for report in reports.values())
     assert house.people(ann)[0].step == "wait 1h"
+
+
+def test_a_round_moves_a_chunk_and_gives_the_others_their_turn(house: House) -> None:
+    house.open(described(Wait("1h"), Update("u", x=1)))
+    house.segue.engine.chunks.largest = 2
+    engine, version = house.segue.engine, house.segue.catalog.journey("j")
+    people = [house.customer() for _ in range(5)]
+    with house.db.transaction() as tx:
+        assert enter_people(tx, version, people, "launch") == 5
+    assert [engine.advance_round() for _ in range(4)] == [{"j": 2}, {"j": 2}, {"j": 1}, {}]
+    house.db.now = house.now + HOUR
+    assert engine.advance_due() == {"j": 10}

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +11,8 @@ from unittest.mock import patch
 import httpx
 import pytest
 
+from channels.provider import Outgoing, Provider
+from channels.transport import Transport
 from config.database import Database
 from config.errors import SegueError
 from flows.receiver.serving import Server
@@ -18,7 +20,7 @@ from flows.worker import Worker
 from journeys.engine import Engine
 from journeys.journey import OnEvent, journey
 from journeys.reactions import Reactor
-from journeys.steps import Email, Send, Update, Wait
+from journeys.steps import SMS, Email, Send, Update, Wait
 from tests.house import House
 
 
@@ -69,7 +71,7 @@ def test_it_does_its_work_and_ends(house: House) -> None:
 
 @pytest.mark.parametrize(
     ("part", "fails"),
-    [(Reactor, "work"), (Engine, "advance_due"), (Engine, "count_goals")],
+    [(Reactor, "work"), (Engine, "advance_round"), (Engine, "count_goals")],
     ids=["reacting", "moving", "housekeeping"],
 )
 def test_one_part_that_fails_does_not_stop_the_others(
@@ -114,6 +116,35 @@ def test_people_on_a_version_that_a_dead_process_brought_are_moved(house: House)
         await until(lambda: house.attributes(ann) == {"x": 1})
 
     worked(house, scenario)
+
+
+def test_nobody_waits_for_a_slow_provider(house: House) -> None:
+    house.did(house.customer("ann"), "came")
+    house.did(house.customer("bob", email=None), "came")
+    gate = asyncio.Event()
+    post = Transport.post
+
+    async def slow(self: Transport, provider: Provider, batch: Sequence[Outgoing]) -> Any:
+        if provider.channel == "email":
+            await gate.wait()
+        return await post(self, provider, batch)
+
+    async def scenario() -> None:
+        await until(lambda: sent() == {"sms"})
+        # The mail is under way all the time, and what comes is worked and sent.
+        house.did(house.customer("cleo", email=None), "came")
+        await until(lambda: states(house).count("sent") == 2)
+        assert states(house).count("sending") == 1
+        gate.set()
+        await until(lambda: sent() == {"email", "sms"})
+
+    def sent() -> set[str]:
+        return {row.channel for row in house.rows() if row.state == "sent"}
+
+    steps = [Send("s", Email("hello"), SMS("hello"), mode="first")]
+    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    with patch.object(Transport, "post", slow):
+        worked(house, scenario)
 
 
 def test_a_port_that_is_taken_is_named_before_anything_is_claimed(house: House) -> None:
