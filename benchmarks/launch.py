@@ -36,7 +36,7 @@ def enter_and_plan(db: Database, catalog: Catalog) -> int:
 def _on_sqlite(quick: bool) -> Figures:
     people = 500 if quick else 100_000
     with on_sqlite(lambda db: fill(db, people, MORNING), MORNING) as fresh:
-        return _measure(fresh, people, rounds=1 if quick else 3)
+        return _measure(fresh, people, rounds=1 if quick else 2)
 
 
 def _on_postgresql(quick: bool) -> Figures:

@@ -37,7 +37,7 @@ def workers(number: int, database_url: str, provider_port: int) -> Iterator[list
                     data_dir=Path(folder),
                     database_url=database_url,
                     sandbox_port=provider_port,
-                    receiver_port=_free_port(),
+                    receiver_port=free_port(),
                 )
                 log = running.enter_context((Path(folder) / f"{one}.log").open("w+b"))
                 running.enter_context(_worker(settings, policy, log.fileno()))
@@ -59,7 +59,8 @@ def _worker(settings: Settings, policy: Path, log: int) -> Iterator[None]:
             process.terminate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -13,6 +13,8 @@ FIGURES = {
     "launch": {"profiles", "per_second", "ratio_to_bulk_insert"},
     "launch-postgresql": {"profiles", "per_second", "ratio_to_bulk_insert"},
     "dispatch": {"messages", "per_second", "ratio_to_best_httpx_loop"},
+    "live-sqlite": {"p50_ms_at_5", "p95_ms_at_5", "p99_ms_at_5"},
+    "intake": {"events", "sqlite_per_second", "postgresql_per_second"},
     "planner": {"simple_per_second", "three_caps_per_second", "history_10000_per_second"},
     "memory": {"ratio_of_many_to_few"},
 }
