@@ -14,7 +14,7 @@ from config.database import Database, Tx
 from config.settings import Settings
 from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack
-from journeys.engine import EXITED
+from journeys.leaving import EXITED
 from journeys.report import SENT, summarise
 from journeys.tables import enrollments
 

@@ -45,8 +45,8 @@ from journeys.steps import (
 from journeys.tables import enrollments, launches, passages
 from profiles.bulk import among, lock_profiles
 
-# So many rounds in one turn, at most.
-_ROUNDS = 1000
+# So many rounds in one turn, at most: events and messages want their turn too.
+_ROUNDS = 100
 
 
 @dataclass(slots=True)

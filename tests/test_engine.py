@@ -181,15 +181,15 @@ def test_a_turn_comes_to_its_end(house: House, monkeypatch: pytest.MonkeyPatch) 
     house.open(described(Update("u", x=1), entry=OnLaunch(again="always")))
     ann = house.customer()
     version = house.segue.catalog.journey("j")
-    original = Engine.advance
+    original = Engine.advance_round
 
-    def meanwhile(self: Engine, *args: Any) -> Any:
-        report = original(self, *args)
+    def meanwhile(self: Engine) -> Any:
+        moved = original(self)
         with house.db.transaction() as tx:
             enter_people(tx, version, [ann], None)
-        return report
+        return moved
 
-    monkeypatch.setattr(Engine, "advance", meanwhile)
+    monkeypatch.setattr(Engine, "advance_round", meanwhile)
     with house.db.transaction() as tx:
         enter_people(tx, version, [ann], None)
     moved = house.segue.engine.advance_due()

@@ -209,9 +209,10 @@ def until(done: Callable[[], Any], what: Callable[[], str] = str) -> None:
     raise AssertionError(what())
 
 
-def _work(environment: dict[str, str], port: int, log: str) -> None:
+def _work(environment: dict[str, str], log: str, port: int) -> None:
     os.environ |= environment
-    worker.work(port, log)
+    directory, name = os.path.split(log)
+    worker.work(name.removesuffix(".log"), Path(directory), port, clock=0)
 
 
 def _provide(port: int, memory: str) -> None:
@@ -286,7 +287,7 @@ def test_workers_start_together_on_an_old_database_that_others_use(
     }
     logs = [tmp_path / f"worker-{port}.log" for port in ports]
     workers = [
-        _processes.Process(target=_work, args=(environment, port, str(log)))
+        _processes.Process(target=_work, args=(environment, str(log), port))
         for port, log in zip(ports, logs, strict=True)
     ]
 
