@@ -10,7 +10,7 @@ from channels.tables import messages
 from config.database import Tx, put
 from config.times import Instant
 from journeys.engine import StepReport
-from journeys.report import AHEAD, SENT, fate_of_messages
+from journeys.report import AHEAD, WENT, fate_of_messages
 from journeys.tables import enrollments, passages, steps_shown
 
 
@@ -84,7 +84,7 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
             # what was wanted in this time, and what was wanted before and went in it
             or_(
                 messages.c.wanted_at >= since,
-                (messages.c.send_at >= since) & fate.in_(SENT),
+                (messages.c.send_at >= since) & fate.in_(WENT),
             ),
         )
         .group_by(messages.c.channel, fate, messages.c.reason)
@@ -99,7 +99,7 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
 
 
 def _fate(state: str, reason: str | None) -> str:
-    if state in SENT:
+    if state in WENT:
         return "sent"
     return "planned" if state in AHEAD else (reason or state).split(":")[0]
 

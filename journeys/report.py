@@ -11,9 +11,11 @@ from config.database import Tx
 from config.times import Instant
 from journeys.tables import enrollments
 
-# What counts as sent: the provider took it, or may have, whether or not it came back later.
+# The states of what has gone: the provider took it, or may have.
+SENT = ("sent", "delivered", "unknown")
+# Counted as sent as well: what failed after the provider had taken it. See `fate_of_messages`.
 RETURNED = "returned"
-SENT = ("sent", "delivered", "unknown", RETURNED)
+WENT = (*SENT, RETURNED)
 AHEAD = ("planned", "sending")
 
 
@@ -84,7 +86,7 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         wanted.group_by(messages.c.channel, fate, messages.c.reason)
     ):
         summary.outcomes[channel, state, reason or ""] += number
-        if state in SENT:
+        if state in WENT:
             summary.sent[channel] += number
             if state == "unknown":
                 summary.unknown[channel] += number
