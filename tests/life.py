@@ -118,8 +118,9 @@ class Life:
 
     def wakes(self, stay: Stay, name: str) -> bool:
         wakers = {
+            "first": ("email_clicked", "sms_clicked"),
             "back": ("looked", "profile_changed"),
-            "last": ("push_opened", "email_opened"),
+            "last": ("push_opened", "email_opened", "email_bounced"),
         }
         return name in wakers.get(stay.step, ())
 
@@ -147,9 +148,10 @@ class Life:
         if order.index(letter.state) < order.index(reaches):
             letter.state, letter.not_after = reaches, None
             letter.reason = "bounced" if word == "bounced" else None
+        self.happens(f"{letter.channel}_{word}", letter)
         if word == "bounced":
             self.suppressed.add(letter.channel)
-        self.happens(f"{letter.channel}_{word}", letter)
+            self.happens("profile_changed")
 
     def next_due(self) -> int | None:
         """When there is something to do again."""
@@ -182,49 +184,58 @@ class Life:
         while (stay := self.current) and stay.due is not None and stay.due <= self.now:
             moved = True
             steps = STEPS[stay.version]
-            if self.stays_on(stay, steps[stay.step]):
+            over = self.over(stay, steps[stay.step])
+            if over is None:
                 continue
             rest = list(steps)[list(steps).index(stay.step) + 1 :]
             if rest:
-                stay.step, stay.arrived, stay.due, stay.phase = rest[0], self.now, self.now, 0
+                arrived = min(max(over, stay.arrived), self.now)
+                stay.step, stay.arrived, stay.due, stay.phase = rest[0], arrived, self.now, 0
             else:
                 stay.end, stay.due = "completed", None
         return moved
 
-    def stays_on(self, stay: Stay, lasts: int) -> bool:
-        """Whether the person stays at the step for now; sets until when."""
+    def over(self, stay: Stay, lasts: int) -> int | None:
+        """When the step was over; None: the person stays for now, and it is set until when."""
         match stay.step:
             case "first":
                 return self.at_first(stay)
             case "last":
                 return self.at_last(stay)
             case "back":
-                if any(name == "looked" and at >= stay.arrived for name, at, _ in self.events):
-                    return False
                 until = stay.arrived + lasts
+                looked = [
+                    at for name, at, _ in self.events if name == "looked" and at >= stay.arrived
+                ]
+                if looked and min(looked) <= until:
+                    return min(looked)
             case _:
+                until = stay.arrived + lasts
                 if stay.phase > 0:
-                    return False
-                until, stay.phase = stay.arrived + lasts, 1
-                stay.due = until
-                return True
+                    return stay.due
+                stay.phase = 1
+        if until <= self.now:
+            return until
         stay.due = until
-        return self.now < until
+        return None
 
-    def at_first(self, stay: Stay) -> bool:
+    def at_first(self, stay: Stay) -> int | None:
         if stay.phase == 0:
-            return self.plan(stay, FIRST, "any")
-        return self.behind(stay)
+            return None if self.plan(stay, FIRST, "any") else stay.arrived
+        answer = self.answered(stay, "clicked")
+        if self.behind(stay, answer, "stopped: clicked"):
+            return None
+        return self.after_messages(stay, answer)
 
-    def at_last(self, stay: Stay) -> bool:
+    def at_last(self, stay: Stay) -> int | None:
         if stay.phase == 0:
-            return self.plan(stay, LAST, "first")
-        if self.behind(stay):
-            return True
+            return None if self.plan(stay, LAST, "first") else stay.arrived
+        answer = self.answered(stay, "opened")
+        if self.behind(stay, answer, "stopped: opened"):
+            return None
         went = [one.send_at for one in stay.at("last") if one.state in WENT]
-        again = max(went, default=0) + FALLBACK_AFTER
         left = LAST[stay.phase :]
-        if self.answered(stay, "opened"):
+        if answer is not None:
             for channel, after, on_cap, max_delay in left:
                 stay.letters.append(
                     Letter(
@@ -232,30 +243,50 @@ class Life:
                         *("skipped", "not_chosen"),
                     )
                 )
-            return False
-        if not left:
-            return False
-        if went and again > self.now:
-            stay.due = again
-            return True
-        return self.plan(stay, left, "first")
+        elif left and went and max(went) + FALLBACK_AFTER > self.now:
+            stay.due = max(went) + FALLBACK_AFTER
+            return None
+        elif left and self.plan(stay, left, "first"):
+            return None
+        return self.after_messages(stay, answer)
 
-    def behind(self, stay: Stay) -> bool:
-        """Who stands behind a message waits for its fate."""
+    def behind(self, stay: Stay, answer: int | None, why: str) -> bool:
+        """Who stands behind a message waits for its fate; after an answer it is not wanted."""
+        for letter in stay.at(stay.step):
+            if answer is not None and letter.state == "planned":
+                letter.state, letter.reason = "cancelled", why
         waiting = [one.send_at for one in stay.at(stay.step) if one.state in OPEN]
         if waiting:
             stay.due = max(*waiting, self.now) + LOOK_AGAIN
         return bool(waiting)
 
-    def answered(self, stay: Stay, how: str) -> bool:
-        """Whether a message of the step was opened or clicked, as far as anybody says."""
-        return any(
-            letter.state in WENT
-            and name == f"{letter.channel}_{how}"
-            and at >= letter.send_at
-            and about in (None, letter)
-            for letter in stay.at(stay.step)
-            for name, at, about in self.events
+    def after_messages(self, stay: Stay, answer: int | None) -> int:
+        """What follows counts from the last message, or from the answer if that came later."""
+        went = [one.send_at for one in stay.at(stay.step) if one.state in WENT]
+        return max([*went, *([] if answer is None else [answer])], default=self.now)
+
+    def answered(self, stay: Stay, how: str) -> int | None:
+        """When a message of the step was opened or clicked, as far as anybody says."""
+        return min(
+            (
+                at
+                for letter in stay.at(stay.step)
+                for name, at, about in self.events
+                if letter.state in WENT
+                and name == f"{letter.channel}_{how}"
+                and at >= letter.send_at
+                and (about is letter or (about is None and self.is_last(letter, at)))
+            ),
+            default=None,
+        )
+
+    def is_last(self, letter: Letter, at: int) -> bool:
+        """Whether it was the last on its channel then."""
+        return not any(
+            one.channel == letter.channel
+            and one.state in WENT
+            and letter.send_at < one.send_at <= at
+            for one in self.letters
         )
 
     def plan(self, stay: Stay, members: Any, mode: str) -> bool:
@@ -331,8 +362,10 @@ class Life:
         for letter in due:
             if why := self.unwanted(letter):
                 letter.state, letter.reason = "cancelled", why
+                self.settled(letter)
             elif self.now > letter.deadline + letter.after + CLAIM_LASTS:
                 letter.state, letter.reason = "skipped", "expired"
+                self.settled(letter)
             else:
                 handed_over = [one for one in self.letters if one.state != "planned"]
                 alone = ((letter.channel, 0, "skip", 0),)
@@ -363,9 +396,9 @@ class Life:
         [stay] = [stay for stay in self.stays if letter in stay.letters]
         if stay.end not in (None, "completed"):
             return stay.end
-        if letter.step == "first" and self.answered(stay, "clicked"):
+        if letter.step == "first" and self.answered(stay, "clicked") is not None:
             return "stopped: clicked"
-        if letter.step == "last" and self.answered(stay, "opened"):
+        if letter.step == "last" and self.answered(stay, "opened") is not None:
             return "stopped: opened"
         return None
 
@@ -390,8 +423,15 @@ class Life:
             letter.reason = reason
             if send_at is None:
                 letter.state = "skipped"
+                self.settled(letter)
             else:
                 letter.send_at = send_at
+
+    def settled(self, letter: Letter) -> None:
+        """Who stands behind it is looked at at once."""
+        [stay] = [stay for stay in self.stays if letter in stay.letters]
+        if stay.step == letter.step and stay.phase > 0 and stay.due is not None:
+            stay.due = min(stay.due, self.now)
 
     def answer(self, channel: str) -> Answer:
         waiting = self.answers[channel]
@@ -410,6 +450,5 @@ class Life:
                 letter.state, letter.reason = "failed", answer
         if answer == "gone":
             self.suppressed.add(letter.channel)
-        [stay] = [stay for stay in self.stays if letter in stay.letters]
-        if answer != "later" and stay.phase > 0 and stay.due is not None:
-            stay.due = min(stay.due, self.now)
+        if answer != "later":
+            self.settled(letter)
