@@ -38,7 +38,7 @@ def examine(tx: Tx) -> list[Complaint]:
         for what, mend, grouped in _questions(tx)
         for where, number, since in tx.conn.execute(grouped)
     ]
-    return sorted(found, key=lambda complaint: -complaint.for_seconds)
+    return sorted(found, key=lambda one: (-one.for_seconds, one.what, one.where))
 
 
 def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
