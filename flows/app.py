@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from sqlalchemy.exc import DBAPIError
+
 from channels.decide import Planner
 from channels.dispatch import Dispatcher
 from channels.provider import providers
 from channels.transport import Transport
-from config.database import Database
+from config.database import Database, unusable
 from config.errors import SegueError
 from config.policy import Policy, load_policy
 from config.schema import migrate
@@ -66,6 +68,9 @@ def open_segue(settings: Settings | None = None) -> Segue:
     catalog = load_catalog(policy)
     db = Database(settings.database, now=settings.now)
     migrate(db)
-    with db.transaction() as tx:
-        catalog.register(tx)
+    try:
+        with db.transaction() as tx:
+            catalog.register(tx)
+    except DBAPIError as error:
+        raise unusable(db.url, error) from error
     return Segue(settings, db, policy, catalog, Engine(db, catalog, Planner(policy)))

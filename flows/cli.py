@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
 from channels.cases import answer_case
 from channels.decide import Planner
@@ -26,7 +27,7 @@ from config.logs import log_to
 from config.policy import load_policy
 from config.settings import Settings, load_settings
 from config.times import parse_instant
-from config.trouble import told
+from config.trouble import of_the_database, told
 from flows.app import Segue
 from flows.launching import launch, rehearse
 from flows.operations import commands
@@ -56,11 +57,19 @@ Now = Annotated[
 
 
 def main() -> None:
-    """Run the command line; a SegueError becomes one line of text and exit status 1."""
+    """Run the command line; a SegueError becomes one line of text and exit status 1.
+
+    So does a database in trouble: what was not committed is gone, and may be done again.
+    """
     try:
         app(prog_name="segue")
-    except SegueError as error:
-        _err.print(f"segue: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    except (SegueError, DBAPIError) as error:
+        if not isinstance(error, SegueError) and not of_the_database(error):
+            raise
+        what = (
+            error if isinstance(error, SegueError) else f"the database is in trouble: {told(error)}"
+        )
+        _err.print(f"segue: {what}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
