@@ -209,10 +209,9 @@ def until(done: Callable[[], Any], what: Callable[[], str] = str) -> None:
     raise AssertionError(what())
 
 
-def _work(environment: dict[str, str], log: str, port: int) -> None:
+def _work(environment: dict[str, str], port: int, directory: Path) -> None:
     os.environ |= environment
-    directory, name = os.path.split(log)
-    worker.work(name.removesuffix(".log"), Path(directory), port, clock=0)
+    worker.work(f"worker-{port}", directory, port, suffers=False)
 
 
 def _provide(port: int, memory: str) -> None:
@@ -287,8 +286,7 @@ def test_workers_start_together_on_an_old_database_that_others_use(
     }
     logs = [tmp_path / f"worker-{port}.log" for port in ports]
     workers = [
-        _processes.Process(target=_work, args=(environment, str(log), port))
-        for port, log in zip(ports, logs, strict=True)
+        _processes.Process(target=_work, args=(environment, port, tmp_path)) for port in ports
     ]
 
     def said() -> str:

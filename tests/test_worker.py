@@ -185,6 +185,9 @@ def test_every_now_and_then_it_says_what_is_wrong(
 
     async def scenario() -> None:
         await until(lambda: "fate unknown: 1 (email); no call-back came" in caplog.text)
+        assert "closed" not in caplog.text
+        house.db.now = house.now + 2 * 86400
+        await until(lambda: "1 messages are closed as unknown" in caplog.text)
 
     with caplog.at_level(logging.WARNING):
         worked(house, scenario)

@@ -65,9 +65,14 @@ class Posted(NamedTuple):
     at: float
 
 
-def work(name: str, directory: Path, port: int, clock: float) -> None:
-    """`segue work`, which never returns, on a machine whose clock is wrong by so many seconds."""
-    _prepare(name, directory)
+def work(name: str, directory: Path, port: int, clock: float = 0, *, suffers: bool = True) -> None:
+    """`segue work`, which never returns.
+
+    Parameters
+    ----------
+    clock: the machine's is wrong by so many seconds. suffers: from what the harness does to SQLite.
+    """
+    _prepare(name, directory, suffers=suffers)
     os.environ["SEGUE_RECEIVER_PORT"] = str(port)
     right = time.time
     patch("time.time", lambda: right() + clock).start()
@@ -76,11 +81,11 @@ def work(name: str, directory: Path, port: int, clock: float) -> None:
 
 def launch(name: str, directory: Path, journey: str) -> None:
     """`segue launch`, always the same one."""
-    _prepare(name, directory)
+    _prepare(name, directory, suffers=True)
     app(["launch", journey, "--audience", "everyone", "--id", "chaos"])
 
 
-def _prepare(name: str, directory: Path) -> None:
+def _prepare(name: str, directory: Path, *, suffers: bool) -> None:
     output = os.open(directory / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -88,7 +93,8 @@ def _prepare(name: str, directory: Path) -> None:
     for place, value in _SHORTER.items():
         patch(place, value).start()
     _write_down_posts(directory / f"{name}.posts")
-    _let_sqlite_suffer(directory / FULL)
+    if suffers:
+        _let_sqlite_suffer(directory / FULL)
     if os.environ.get(BREAK):
         break_the_claim()
 
