@@ -16,14 +16,14 @@ POLICY: dict[str, Any] = {
     "max_delay": "1d",
     "channels": {"email": {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}},
     "caps": [
-        {"channels": ["email"], "limit": 2, "per": "day"},
+        {"channels": ["email"], "limit": 1, "per": "day"},
         {"channels": ["sms"], "limit": 1, "within": "24h"},
     ],
 }
 TOPIC = "news"
 # The steps of each version, in order; for waits, how long.
 STEPS: dict[str, dict[str, int]] = {
-    "old": {"first": 0, "rest": HOUR, "back": 2 * HOUR, "only": 30 * MINUTE, "last": 0},
+    "old": {"first": 0, "rest": HOUR, "back": 2 * HOUR, "only": 6 * HOUR, "last": 0},
     "new": {"first": 0, "rest": 3 * HOUR, "back": 4 * HOUR, "last": 0},
 }
 FALLBACK_AFTER = HOUR
@@ -31,6 +31,8 @@ FALLBACK_AFTER = HOUR
 CLAIM_LASTS, LOST_AFTER = MINUTE, 2 * MINUTE
 # Who stands behind a message that did not go is looked at so long after its time.
 LOOK_AGAIN = MINUTE
+
+EXITED = "exited: exit rule"
 
 Answer = Literal["sent", "failed", "gone", "later", "cut"]
 Death = Literal["before the post", "after the post"]
@@ -76,7 +78,7 @@ class Stay:
 
 
 # The members of the sends: channel, offset, what happens at a full cap, how far it may be pushed.
-FIRST = (("email", 0, "defer", DAY), ("sms", 10 * MINUTE, "skip", DAY))
+FIRST = (("email", 0, "defer", DAY), ("sms", 10 * MINUTE, "skip", 3 * HOUR))
 LAST = (("push", 0, "skip", DAY), ("email", 0, "skip", 5 * HOUR))
 
 
@@ -90,6 +92,7 @@ class Life:
     no_consent: set[str] = field(default_factory=set)
     suppressed: set[str] = field(default_factory=set)
     events: list[tuple[str, int, Letter | None]] = field(default_factory=list)
+    unworked: list[str] = field(default_factory=list)
     stays: list[Stay] = field(default_factory=list)
     answers: dict[str, list[Answer]] = field(
         default_factory=lambda: {"email": [], "sms": [], "push": []}
@@ -106,13 +109,17 @@ class Life:
         return [letter for stay in self.stays for letter in stay.letters]
 
     def happens(self, name: str, about: Letter | None = None) -> None:
-        """An event comes, and is worked at once."""
+        """An event comes."""
         self.events.append((name, self.now, about))
+        self.unworked.append(name)
+
+    def react(self, name: str) -> None:
+        """An event is worked."""
         stay = self.current
         if name == "came" and stay is None and self.held != "stopped":
             self.stays.append(Stay(self.version, self.now, "first", self.now, self.now))
         elif name == "bought" and stay is not None:
-            self.leave(stay, "exited: exit rule")
+            self.leave(stay, EXITED)
         elif stay is not None and stay.due is not None and self.wakes(stay, name):
             stay.due = min(stay.due, self.now)
 
@@ -148,10 +155,9 @@ class Life:
         if order.index(letter.state) < order.index(reaches):
             letter.state, letter.not_after = reaches, None
             letter.reason = "bounced" if word == "bounced" else None
-        self.happens(f"{letter.channel}_{word}", letter)
         if word == "bounced":
             self.suppressed.add(letter.channel)
-            self.happens("profile_changed")
+        self.happens(f"{letter.channel}_{word}", letter)
 
     def next_due(self) -> int | None:
         """When there is something to do again."""
@@ -167,126 +173,105 @@ class Life:
         for letter in self.letters:
             if letter.not_after is not None and letter.not_after < self.now - LOST_AFTER:
                 letter.state, letter.reason, letter.not_after = "unknown", "died", None
+        while self.unworked:
+            self.react(self.unworked.pop(0))
         while self.held is None:
-            moved = self.move()
-            planned = [one for one in self.letters if one.state == "planned"]
-            due = sorted(
-                (one for one in planned if one.send_at <= self.now), key=lambda one: one.send_at
-            )
+            moved, due = self.move(), self.due_letters()
             if due and not self.dispatch(due):
                 return False
             if not moved and not due:
                 break
         return True
 
+    def due_letters(self) -> list[Letter]:
+        due = (one for one in self.letters if one.state == "planned" and one.send_at <= self.now)
+        return sorted(due, key=lambda one: one.send_at)
+
     def move(self) -> bool:
         moved = False
         while (stay := self.current) and stay.due is not None and stay.due <= self.now:
             moved = True
-            steps = STEPS[stay.version]
-            over = self.over(stay, steps[stay.step])
+            over = self.leaves_at(stay)
             if over is None:
                 continue
-            rest = list(steps)[list(steps).index(stay.step) + 1 :]
+            steps = list(STEPS[stay.version])
+            rest = steps[steps.index(stay.step) + 1 :]
             if rest:
-                arrived = min(max(over, stay.arrived), self.now)
-                stay.step, stay.arrived, stay.due, stay.phase = rest[0], arrived, self.now, 0
+                # What follows counts from when the step was over, however late it is worked.
+                stay.arrived = min(max(over, stay.arrived), self.now)
+                stay.step, stay.due, stay.phase = rest[0], self.now, 0
             else:
                 stay.end, stay.due = "completed", None
         return moved
 
-    def over(self, stay: Stay, lasts: int) -> int | None:
-        """When the step was over; None: the person stays for now, and it is set until when."""
+    def leaves_at(self, stay: Stay) -> int | None:
+        """When the step was over; None: the person stays, and it is set until when."""
+        lasts = STEPS[stay.version][stay.step]
         match stay.step:
             case "first":
-                return self.at_first(stay)
+                if stay.phase == 0:
+                    return None if self.plan(stay, FIRST, "any") else stay.arrived
+                return self.behind(stay, "clicked")
             case "last":
-                return self.at_last(stay)
+                if stay.phase == 0:
+                    return None if self.plan(stay, LAST, "first") else stay.arrived
+                return self.behind(stay, "opened")
             case "back":
                 until = stay.arrived + lasts
-                looked = [
-                    at for name, at, _ in self.events if name == "looked" and at >= stay.arrived
-                ]
-                if looked and min(looked) <= until:
-                    return min(looked)
+                for name, at, _ in self.events:
+                    if name == "looked" and stay.arrived <= at <= until:
+                        return at
+                if self.now >= until:
+                    return until
             case _:
-                until = stay.arrived + lasts
                 if stay.phase > 0:
                     return stay.due
-                stay.phase = 1
-        if until <= self.now:
-            return until
-        stay.due = until
+                until = stay.arrived + lasts
+                if until <= self.now:
+                    return until
+        stay.due, stay.phase = until, 1
         return None
 
-    def at_first(self, stay: Stay) -> int | None:
-        if stay.phase == 0:
-            return None if self.plan(stay, FIRST, "any") else stay.arrived
-        answer = self.answered(stay, "clicked")
-        if self.behind(stay, answer, "stopped: clicked"):
-            return None
-        return self.after_messages(stay, answer)
-
-    def at_last(self, stay: Stay) -> int | None:
-        if stay.phase == 0:
-            return None if self.plan(stay, LAST, "first") else stay.arrived
-        answer = self.answered(stay, "opened")
-        if self.behind(stay, answer, "stopped: opened"):
-            return None
-        went = [one.send_at for one in stay.at("last") if one.state in WENT]
-        left = LAST[stay.phase :]
-        if answer is not None:
-            for channel, after, on_cap, max_delay in left:
-                stay.letters.append(
-                    Letter(
-                        *("last", channel, after, on_cap, self.now, max_delay, self.now),
-                        *("skipped", "not_chosen"),
-                    )
-                )
-        elif left and went and max(went) + FALLBACK_AFTER > self.now:
-            stay.due = max(went) + FALLBACK_AFTER
-            return None
-        elif left and self.plan(stay, left, "first"):
-            return None
-        return self.after_messages(stay, answer)
-
-    def behind(self, stay: Stay, answer: int | None, why: str) -> bool:
-        """Who stands behind a message waits for its fate; after an answer it is not wanted."""
-        for letter in stay.at(stay.step):
-            if answer is not None and letter.state == "planned":
-                letter.state, letter.reason = "cancelled", why
-        waiting = [one.send_at for one in stay.at(stay.step) if one.state in OPEN]
+    def behind(self, stay: Stay, answer: str) -> int | None:
+        """Who stands behind messages waits for their fate, or for an answer to one of them."""
+        letters = stay.at(stay.step)
+        answered = self.answered_at(stay, stay.step)
+        if answered is not None:
+            for letter in letters:
+                if letter.state == "planned":
+                    letter.state, letter.reason = "cancelled", f"stopped: {answer}"
+        waiting = [one.send_at for one in letters if one.state in OPEN]
         if waiting:
             stay.due = max(*waiting, self.now) + LOOK_AGAIN
-        return bool(waiting)
+            return None
+        gone = max((one.send_at for one in letters if one.state in WENT), default=None)
+        left = LAST[stay.phase :] if stay.step == "last" else ()
+        if answered is not None:
+            for channel, after, on_cap, max_delay in left:
+                wanted = ("last", channel, after, on_cap, self.now, max_delay, self.now)
+                stay.letters.append(Letter(*wanted, "skipped", "not_chosen"))
+            return max(gone or 0, answered)
+        if not left:
+            return self.now if gone is None else gone
+        if gone is not None and gone + FALLBACK_AFTER > self.now:
+            stay.due = gone + FALLBACK_AFTER
+            return None
+        return None if self.plan(stay, left, "first") else self.now
 
-    def after_messages(self, stay: Stay, answer: int | None) -> int:
-        """What follows counts from the last message, or from the answer if that came later."""
-        went = [one.send_at for one in stay.at(stay.step) if one.state in WENT]
-        return max([*went, *([] if answer is None else [answer])], default=self.now)
-
-    def answered(self, stay: Stay, how: str) -> int | None:
-        """When a message of the step was opened or clicked, as far as anybody says."""
+    def answered_at(self, stay: Stay, step: str) -> int | None:
+        """When a message of the step was answered, as far as anybody says."""
+        word = {"first": "clicked", "last": "opened"}[step]
         return min(
             (
                 at
-                for letter in stay.at(stay.step)
+                for letter in stay.at(step)
                 for name, at, about in self.events
                 if letter.state in WENT
-                and name == f"{letter.channel}_{how}"
+                and name == f"{letter.channel}_{word}"
                 and at >= letter.send_at
-                and (about is letter or (about is None and self.is_last(letter, at)))
+                and about in (None, letter)
             ),
             default=None,
-        )
-
-    def is_last(self, letter: Letter, at: int) -> bool:
-        """Whether it was the last on its channel then."""
-        return not any(
-            one.channel == letter.channel
-            and one.state in WENT
-            and letter.send_at < one.send_at <= at
-            for one in self.letters
         )
 
     def plan(self, stay: Stay, members: Any, mode: str) -> bool:
@@ -297,11 +282,9 @@ class Life:
             channel, after, on_cap, max_delay = member
             if reason == "not_chosen":
                 continue  # it may still be its turn
-            state = "skipped" if reason else "planned"
             at = self.now + after if send_at is None else send_at
-            stay.letters.append(
-                Letter(*(stay.step, channel, after, on_cap, self.now, max_delay, at), state, reason)
-            )
+            wanted = (stay.step, channel, after, on_cap, self.now, max_delay, at)
+            stay.letters.append(Letter(*wanted, "skipped" if reason else "planned", reason))
             if send_at is not None:
                 going.append((send_at, place))
         if going:
@@ -362,10 +345,10 @@ class Life:
         for letter in due:
             if why := self.unwanted(letter):
                 letter.state, letter.reason = "cancelled", why
-                self.settled(letter)
+                self.wake(letter)
             elif self.now > letter.deadline + letter.after + CLAIM_LASTS:
                 letter.state, letter.reason = "skipped", "expired"
-                self.settled(letter)
+                self.wake(letter)
             else:
                 handed_over = [one for one in self.letters if one.state != "planned"]
                 alone = ((letter.channel, 0, "skip", 0),)
@@ -393,14 +376,24 @@ class Life:
         return True
 
     def unwanted(self, letter: Letter) -> str | None:
-        [stay] = [stay for stay in self.stays if letter in stay.letters]
+        stay = self.of(letter)
         if stay.end not in (None, "completed"):
             return stay.end
-        if letter.step == "first" and self.answered(stay, "clicked") is not None:
-            return "stopped: clicked"
-        if letter.step == "last" and self.answered(stay, "opened") is not None:
-            return "stopped: opened"
+        if stay.end is None and "bought" in self.unworked:
+            return EXITED
+        if self.answered_at(stay, letter.step) is not None:
+            return "stopped: clicked" if letter.step == "first" else "stopped: opened"
         return None
+
+    def of(self, letter: Letter) -> Stay:
+        [stay] = [stay for stay in self.stays if letter in stay.letters]
+        return stay
+
+    def wake(self, letter: Letter) -> None:
+        """Whoever stands behind messages is due when one of theirs has gone, or will not go."""
+        stay = self.of(letter)
+        if stay.due is not None and stay.phase > 0 and stay.at(stay.step):
+            stay.due = min(stay.due, self.now)
 
     def decide_again(self, stay: Stay, step: str) -> None:
         """The group from where it stands now: nothing goes earlier than it was planned."""
@@ -423,15 +416,9 @@ class Life:
             letter.reason = reason
             if send_at is None:
                 letter.state = "skipped"
-                self.settled(letter)
+                self.wake(letter)
             else:
                 letter.send_at = send_at
-
-    def settled(self, letter: Letter) -> None:
-        """Who stands behind it is looked at at once."""
-        [stay] = [stay for stay in self.stays if letter in stay.letters]
-        if stay.step == letter.step and stay.phase > 0 and stay.due is not None:
-            stay.due = min(stay.due, self.now)
 
     def answer(self, channel: str) -> Answer:
         waiting = self.answers[channel]
@@ -451,4 +438,4 @@ class Life:
         if answer == "gone":
             self.suppressed.add(letter.channel)
         if answer != "later":
-            self.settled(letter)
+            self.wake(letter)

@@ -16,7 +16,8 @@ from unittest.mock import patch
 
 import httpx
 import hypothesis.strategies as st
-from hypothesis import settings
+import pytest
+from hypothesis import seed, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -53,7 +54,7 @@ def described(version: str) -> Journey:
         Send(
             "first",
             Email("hello", on_cap="defer"),
-            SMS("hello", after="10m"),
+            SMS("hello", after="10m", max_delay="3h"),
             stop_on="clicked",
         ),
         Wait(f"{waits['rest']}s", name="rest"),
@@ -100,6 +101,8 @@ ANSWERS: dict[Answer, Callable[[], httpx.Response | Exception]] = {
 }
 
 
+EVENTS = ("came", "looked", "push_opened", "bought")
+THEN = st.integers(0, 4)
 WORDS = ("delivered", "bounced", "opened", "clicked")
 
 
@@ -200,11 +203,14 @@ class Lives(RuleBasedStateMachine):
         except Died:
             lives = False
             self._close_dispatcher()
-        for one in self.house.providers.accepted:
-            self.handed_over.setdefault(one.message_id, self.house.now)
+        self._note()
         assert self.life.work() == lives
         if not lives:
             self._work()
+
+    def _note(self) -> None:
+        for one in self.house.providers.accepted:
+            self.handed_over.setdefault(one.message_id, self.house.now)
 
     def _until(self, target: Instant) -> None:
         """Whatever falls due on the way happens when it is due."""
@@ -213,7 +219,7 @@ class Lives(RuleBasedStateMachine):
             self._set_clock(due)
             self._work()
         self._set_clock(target)
-        if any(letter.not_after for letter in self.life.letters):
+        if self.life.held or any(letter.not_after for letter in self.life.letters):
             self._work()
 
     def _set_clock(self, now: Instant) -> None:
@@ -223,34 +229,47 @@ class Lives(RuleBasedStateMachine):
     def begin(self, hour: int) -> None:
         """The first day."""
         self._set_clock(MONDAY // DAY * DAY + hour * HOUR)
-        self.an_event_comes("came")
+        self.an_event_comes("came", 0)
 
     @rule(minutes=st.sampled_from([1, 9, 30, 60, 300, 1440]))
     def time_passes(self, minutes: int) -> None:
         self._until(self.life.now + minutes * MINUTE)
 
     @precondition(lambda self: self.life.next_due() is not None)
-    @rule(often=st.integers(1, 6))
-    def what_is_next_falls_due(self, often: int) -> None:
+    @rule(often=st.integers(1, 9))
+    def life_goes_on(self, often: int) -> None:
+        """What is next falls due, and what comes after that."""
         for _ in range(often):
             if due := self.life.next_due():
                 self._until(due)
 
-    @precondition(lambda self: self.life.next_due() is not None)
-    @rule(often=st.integers(1, 6))
-    def and_so_on(self, often: int) -> None:
-        """The same, for most of life is waiting."""
-        self.what_is_next_falls_due(often)
-
-    @rule(name=st.sampled_from(["came", "came", "looked", "looked", "push_opened", "bought"]))
-    def an_event_comes(self, name: str) -> None:
+    @rule(name=st.sampled_from(EVENTS), then=THEN)
+    def an_event_comes(self, name: str, then: int) -> None:
         self._until(self.life.now + MINUTE)
         self.house.did(self.person, name)
         self.life.happens(name)
         self._work()
+        self.life_goes_on(then)
 
-    @rule(channel=st.sampled_from(["email", "sms"]), granted=st.sampled_from([False, True, True]))
-    def consent(self, channel: Channel, granted: bool) -> None:
+    @precondition(lambda self: self.life.next_due() is not None)
+    @rule(name=st.sampled_from(EVENTS))
+    def it_comes_when_something_is_due(self, name: str) -> None:
+        """And the outbox is quicker than whoever works events."""
+        due = self.life.next_due()
+        assert due is not None
+        self._set_clock(due)
+        self.house.did(self.person, name)
+        self.life.happens(name)
+        letters = self.life.due_letters()
+        if self.death is None:
+            self._dispatch()
+            self._note()
+            if letters:
+                self.life.dispatch(letters)
+        self._work()
+
+    @rule(channel=st.sampled_from(["email", "sms"]), granted=st.booleans(), then=THEN)
+    def consent(self, channel: Channel, granted: bool, then: int) -> None:
         """Unsubscribing and agreeing again; for texts a STOP and a START."""
         self._until(self.life.now + MINUTE)
         refuses = self.life.no_consent
@@ -264,10 +283,11 @@ class Lives(RuleBasedStateMachine):
             self.life.happens("profile_changed")
         (refuses.discard if granted else refuses.add)(channel)
         self._work()
+        self.life_goes_on(then)
 
     @precondition(lambda self: self.handed_over)
-    @rule(which=st.integers(0, 20), word=st.sampled_from(WORDS))
-    def a_provider_calls_back(self, which: int, word: str) -> None:
+    @rule(which=st.integers(0, 20), word=st.sampled_from(WORDS), then=THEN)
+    def a_provider_calls_back(self, which: int, word: str, then: int) -> None:
         self._until(self.life.now + MINUTE)
         ids = sorted(self.handed_over)
         message_id = ids[which % len(ids)]
@@ -278,6 +298,7 @@ class Lives(RuleBasedStateMachine):
         self._hear(cast(Channel, letter.channel), word, message_id)
         self.life.told(letter, word)
         self._work()
+        self.life_goes_on(then)
 
     def _hear(self, channel: Channel, word: Any, message_id: int | None = None) -> None:
         address = {"sms": "+447700900001", "email": "ann@example.com", "push": None}[channel]
@@ -298,16 +319,19 @@ class Lives(RuleBasedStateMachine):
     @rule(
         channel=st.sampled_from(["email", "sms", "push"]),
         answer=st.sampled_from(["failed", "gone", "later", "later", "cut"]),
+        then=THEN,
     )
-    def the_provider_will_answer(self, channel: Channel, answer: Answer) -> None:
+    def the_provider_will_answer(self, channel: Channel, answer: Answer, then: int) -> None:
         if answer == "gone" and channel != "push":
             answer = "failed"
         self.house.providers.answer(channel, ANSWERS[answer]())
         self.life.answers[channel].append(answer)
+        self.life_goes_on(then)
 
-    @rule(where=st.sampled_from(["before the post", "after the post"]))
-    def the_process_will_die(self, where: Death) -> None:
+    @rule(where=st.sampled_from(["before the post", "after the post"]), then=THEN)
+    def the_process_will_die(self, where: Death, then: int) -> None:
         self.death = self.life.death = where
+        self.life_goes_on(then)
 
     @rule(act=st.sampled_from(["pause", "pause", "stop"]))
     def hold(self, act: str) -> None:
@@ -320,13 +344,14 @@ class Lives(RuleBasedStateMachine):
                 self.life.stop()
 
     @precondition(lambda self: self.life.held)
-    @rule()
-    def resume(self) -> None:
+    @rule(then=THEN)
+    def resume(self, then: int) -> None:
         """Let it run again."""
         with self.house.db.transaction() as tx:
             control.resume(tx, "j")
         self.life.held = None
         self._work()
+        self.life_goes_on(then)
 
     @precondition(lambda self: self.life.version == "old")
     @rule()
@@ -337,11 +362,12 @@ class Lives(RuleBasedStateMachine):
         self.versions[self.house.segue.catalog.journey("j").digest] = "new"
         self.life.version = "new"
 
-    @rule()
-    def migrate(self) -> None:
+    @rule(then=THEN)
+    def migrate(self, then: int) -> None:
         with self.house.db.transaction() as tx:
             migrate_people(tx, self.house.segue.catalog, "j")
         self.life.move_to_current_version()
+        self.life_goes_on(then)
 
     @invariant()
     def all_that_is_promised(self) -> None:
@@ -365,8 +391,11 @@ class Lives(RuleBasedStateMachine):
 
     def _as_the_model_says(self, rows: Sequence[Row[Any]], ways: Sequence[Row[Any]]) -> None:
         assert [
-            (self.versions[way.version], way.step, way.due_at, way.end_reason) for way in ways
-        ] == [(stay.version, stay.step, stay.due, stay.end) for stay in self.life.stays]
+            (self.versions[way.version], way.step, way.arrived_at, way.due_at, way.end_reason)
+            for way in ways
+        ] == [
+            (stay.version, stay.step, stay.arrived, stay.due, stay.end) for stay in self.life.stays
+        ]
         assert [
             (row.step, row.channel, row.state, _code(row.state, row.reason), row.send_at)
             for row in rows
@@ -379,7 +408,7 @@ class Lives(RuleBasedStateMachine):
         went = {row.id: row.channel for row in rows if row.state in ("sending", *WENT)}
         at = [(went[one], when) for one, when in self.handed_over.items() if one in went]
         mails = Counter(when // DAY for channel, when in at if channel == "email")
-        assert max(mails.values(), default=0) <= 2
+        assert max(mails.values(), default=0) <= 1
         texts = sorted(when for channel, when in at if channel == "sms")
         assert all(later - earlier >= DAY for earlier, later in pairwise(texts))
 
@@ -391,18 +420,15 @@ def _code(state: str, reason: str | None) -> str | None:
     return None
 
 
-def test_a_life_is_as_the_model_says(sqlite_url: str, tmp_path: Path) -> None:
+# Hypothesis varies what it has found once it has seen ten lives; ten new ones find more.
+@pytest.mark.parametrize("number", range(5))
+def test_a_life_is_as_the_model_says(sqlite_url: str, tmp_path: Path, number: int) -> None:
+    @seed(number)
     class Here(Lives):
         def __init__(self) -> None:
             super().__init__(Path(sqlite_url.removeprefix("sqlite:///")), tmp_path / "life.db")
 
     run_state_machine_as_test(
         Here,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=30,
-            deadline=None,
-            derandomize=True,
-            database=None,
-        ),
+        settings=settings(max_examples=10, stateful_step_count=25, deadline=None, database=None),
     )
