@@ -183,6 +183,11 @@ class Life:
                 break
         return True
 
+    def next_letter(self) -> int | None:
+        """When the next message is to go."""
+        planned = (one.send_at for one in self.letters if one.state == "planned")
+        return min(planned, default=None)
+
     def due_letters(self) -> list[Letter]:
         due = (one for one in self.letters if one.state == "planned" and one.send_at <= self.now)
         return sorted(due, key=lambda one: one.send_at)

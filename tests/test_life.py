@@ -251,17 +251,18 @@ class Lives(RuleBasedStateMachine):
         self._work()
         self.life_goes_on(then)
 
-    @precondition(lambda self: self.life.next_due() is not None)
+    @precondition(lambda self: self.life.next_letter() is not None)
     @rule(name=st.sampled_from(EVENTS))
-    def it_comes_when_something_is_due(self, name: str) -> None:
+    def it_comes_when_a_message_is_due(self, name: str) -> None:
         """And the outbox is quicker than whoever works events."""
-        due = self.life.next_due()
+        due = self.life.next_letter()
         assert due is not None
-        self._set_clock(due)
+        self._until(max(self.life.now, due - MINUTE))
+        self._set_clock(max(self.life.now, due))
         self.house.did(self.person, name)
         self.life.happens(name)
         letters = self.life.due_letters()
-        if self.death is None:
+        if self.death is None and self.life.held is None:
             self._dispatch()
             self._note()
             if letters:
