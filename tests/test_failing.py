@@ -14,6 +14,7 @@ from channels.dispatch import Dispatcher
 from channels.providers.sendgrid import SendGrid
 from channels.recording import record
 from config.database import Database
+from config.policy import Policy
 from config.times import MINUTE
 from journeys.entry import enter_people
 from journeys.failing import FIRST_RETRY, TRIES
@@ -271,7 +272,7 @@ def all_but(people: list[int], bad: int, channel: str, fate: tuple[str, str | No
 
 
 def test_a_last_look_that_fails(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    people = sending(house, 9)
+    people = sending(house, 9, policy=Policy.model_validate({"max_delay": "2h"}))
     bad = people[4]
     unwanted = CatalogJourneys.unwanted
 
