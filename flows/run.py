@@ -140,7 +140,7 @@ class Run:
         with self._segue.db.transaction(write=False) as tx:
             self._begun = tx.now
             shown = last_shown(tx, self.journey.name)
-        since = "ever" if shown is None else f"since the last run, at {format_instant(shown)}"
+        since = "so far" if shown is None else f"since the last run, at {format_instant(shown)}"
         return f"the steps show what happened {since}"
 
     def _show(self, step: str) -> StepCounts:

@@ -84,7 +84,7 @@ def test_a_run_shows_what_happened_live_since_the_last_one(house: House) -> None
     house.launch("letters")  # nobody runs the flow
     house.later("1h")
     states = run(house, version)
-    assert words(states["enter"]).endswith("the steps show what happened ever")
+    assert words(states["enter"]).endswith("the steps show what happened so far")
     assert states["hello"].name == "1 sent"
 
     house.later("1h")
