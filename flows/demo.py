@@ -11,7 +11,6 @@ long the reminder took, how long all of it took) depends on the machine.
 
 import asyncio
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -35,7 +34,8 @@ from flows.receiver.serving import serving
 from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, on_free_ports
 from flows.storefront import leave_cart_and_buy, what_became_of_it
-from flows.up import only_one
+from flows.up import only_one, stop_on_signals
+from flows.words import CHANNEL_NAMES, listed
 from journeys.reactions import Reactor
 from journeys.report import Summary, summarise
 from profiles.sample_shop import load_sample_shop
@@ -65,7 +65,7 @@ def demo() -> int:
     sandbox differ, or when something can't start or dies.
     """
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_on_signals()
     data_dir = load_settings().data_dir / "demo"
     try:
         with only_one(data_dir):
@@ -123,6 +123,7 @@ def _run(data_dir: Path) -> dict[str, Any]:
                 "event_to_message_ms": round(milliseconds, 1),
                 "live": what_became_of_it(tx),
             }
+        _err.print(f"What customers answered: {listed(Counter(told['answers']))}.")
         _compare(told["sent"], sandbox)
         _err.print("The sandbox accepted what the database says was sent. Stopping ...")
     return told
@@ -171,7 +172,10 @@ async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
             await asyncio.to_thread(segue.engine.advance_due)
             sent = await dispatcher.run()
             if sent:
-                counts = [f"{n} {channel} {what}" for (_, channel, what), n in sent.items()]
+                counts = [
+                    f"{number:,} {CHANNEL_NAMES[channel]} {what}"
+                    for (_, channel, what), number in sorted(sent.items())
+                ]
                 _err.print(f"  {_clock(now)}: {', '.join(counts)}")
 
 

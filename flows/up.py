@@ -39,7 +39,7 @@ def up(settings: Settings) -> int:
             "`segue up` fills the database with an invented shop and writes to its customers: "
             "unset SEGUE_PROVIDERS. For real providers run `segue work` and `segue deploy`"
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_on_signals()
     try:
         with only_one(settings.data_dir):
             check_ports(settings)
@@ -47,6 +47,15 @@ def up(settings: Settings) -> int:
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM alike raise KeyboardInterrupt.
+
+    Ctrl-C too is set here: a shell starts what it runs in the background deaf to it.
+    """
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler)
 
 
 @contextmanager
@@ -138,4 +147,5 @@ def _start(stack: Stack, segue: Segue) -> None:
         first.is_over()
         _out.print(f"  {FIRST_JOURNEY} is being sent to {FIRST_AUDIENCE}:")
         _out.print(f"    {prefect.page(run_id)}")
+    _out.print("  Customers open, click and answer what they get, within a minute or two.")
     _out.print(f"\nCtrl-C stops everything. Data and logs: {settings.data_dir}")

@@ -1,19 +1,21 @@
 """The inbox shows what each customer got and did not get, and shows it as text."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from channels.sandbox.app import create_app
 from channels.sandbox.store import Store
 from channels.sandbox.timeline import DatabaseTimeline
 from channels.tables import messages
 from config.database import Database
-from config.times import HOUR, format_instant
+from config.times import HOUR, MINUTE, format_instant
+from profiles.events import NewEvent, record_events
 from profiles.tables import identifiers, profiles
 from tests.sandbox_requests import client_of, mail, post_mail, post_push, post_sms, push, sms, to
 
@@ -180,6 +182,30 @@ async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
         assert "Accepted 2 times" in (await client.get("/inbox/1")).text
         assert (await client.get("/inbox/99")).status_code == 404
         assert "Subject nobody" in (await client.get("/inbox/customernobody's@example.com")).text
+
+
+async def test_the_inbox_shows_what_a_customer_did_with_a_message(
+    store: Store, timeline: DatabaseTimeline, db: Database
+) -> None:
+    about = {"message_id": "4", "journey": "win-back", "step": "offer"}
+    done = [
+        NewEvent(2, f"email_{kind}", NOW + minute * MINUTE, kind, about)
+        for minute, kind in enumerate(("delivered", "machine_opened", "opened", "clicked"))
+    ]
+    another = NewEvent(2, "email_complained", NOW, "other", {"message_id": "99"})
+    nobody = NewEvent(1, "email_opened", NOW, "ada", {})
+    with db.transaction() as tx:
+        record_events(tx, [*reversed(done), another, nobody], worked=True)
+        returned = update(messages).where(messages.c.id == 1)
+        tx.conn.execute(returned.values(state="failed", reason="sendgrid bounce: 550"))
+    async with client_of(create_app(store, timeline)) as client:
+        await post_mail(client, mail("1", "4"))
+        grace = (await client.get("/inbox/2")).text
+        ada = (await client.get("/inbox/1")).text
+    shown = re.findall(r"<li>([A-Z][^<]*) <time [^>]*>([^<]*)</time></li>", grace)
+    assert shown == [("Opened by a program", "09:01"), ("Opened", "09:02"), ("Clicked", "09:03")]
+    assert "Came back" in ada
+    assert 'class="answers"' not in ada
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,17 @@ _STATE = {
     "cancelled": "Cancelled",
     "failed": "Refused by the provider",
 }
+_ANSWER = {
+    "opened": "Opened",
+    "machine_opened": "Opened by a program",
+    "clicked": "Clicked",
+    "replied": "Answered",
+    "complained": "Called spam",
+    "unsubscribed": "Unsubscribed",
+    "resubscribed": "Subscribed again",
+    "stopped": "Answered STOP",
+    "started": "Answered START",
+}
 
 
 def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, Any]:
@@ -37,19 +48,30 @@ def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, 
         "note": "",
         "times": len(accepted),
         "content": last.content | {"link": _link(last)} if last else None,
+        "answers": [],
     }
     if planned:
         shown |= {
             "channel": planned.channel,
             "state": planned.state,
-            "state_name": _STATE.get(planned.state, planned.state),
+            "state_name": _state_name(planned, accepted),
             "source": f"{planned.journey} / {planned.step}",
             "note": planned.explanation,
+            "answers": [
+                {"name": _ANSWER[one.kind], **moment(one.at, planned.zone)}
+                for one in planned.answers
+            ],
             **moment(planned.send_at, planned.zone),
         }
     elif last:
         shown |= {"channel": last.channel, **moment(last.accepted_at, "UTC")}
     return shown | {"channel_name": CHANNEL[shown["channel"]]}
+
+
+def _state_name(planned: PlannedMessage, accepted: list[Received]) -> str:
+    if planned.state == "failed" and accepted:
+        return "Came back"
+    return _STATE.get(planned.state, planned.state)
 
 
 def moment(instant: Instant, zone_name: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Whose a message is and what became of it: the inbox's window on Segue's own tables."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,18 @@ from channels.explain import explanation
 from channels.tables import messages
 from config.database import Database, Tx
 from config.errors import SegueError
+from config.policy import CHANNELS
 from config.times import Instant
-from profiles.tables import identifiers, profiles
+from profiles.tables import events, identifiers, profiles
 
 _AT_ONCE = 500  # parameters of one statement
 _FOUND_AT_MOST = 50
 _SHOWN_AT_MOST = 500  # messages of one customer
+# What a customer did with a message, by the second half of the event's name.
+ANSWERS = (
+    *("opened", "machine_opened", "clicked", "replied"),
+    *("complained", "unsubscribed", "resubscribed", "stopped", "started"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,14 @@ class Customer:
     name: str
     email: str | None
     phone: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Something that a customer did with a message: one of ANSWERS, and when."""
+
+    kind: str
+    at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,7 @@ class PlannedMessage:
     explanation: str  # a sentence, empty when there is nothing to explain
     send_at: Instant
     zone: str  # IANA name of the recipient's zone
+    answers: Sequence[Answer] = ()
 
 
 class Timeline(Protocol):
@@ -91,7 +107,8 @@ class DatabaseTimeline:
             .limit(_SHOWN_AT_MOST)
         )
         with self._reading() as tx:
-            return [_planned(row) for row in tx.conn.execute(query)]
+            answers = _answers(tx, int(customer_id))
+            return [_planned(row, answers[str(row.id)]) for row in tx.conn.execute(query)]
 
     def search(self, text: str) -> list[Customer]:
         by_identifier = (
@@ -185,7 +202,22 @@ def _name(attributes: dict[str, Any]) -> str:
     return ""
 
 
-def _planned(row: Row[Any]) -> PlannedMessage:
+def _answers(tx: Tx, profile_id: int) -> defaultdict[str, list[Answer]]:
+    """What a customer did with each message, by its id, in the order in which it happened."""
+    names = [f"{channel}_{kind}" for channel in CHANNELS for kind in ANSWERS]
+    done = (
+        select(events.c.name, events.c.occurred_at, events.c.properties)
+        .where(events.c.profile_id == profile_id, events.c.name.in_(names))
+        .order_by(events.c.occurred_at, events.c.id)
+    )
+    answers: defaultdict[str, list[Answer]] = defaultdict(list)
+    for name, at, properties in tx.conn.execute(done):
+        kind = name.partition("_")[2]
+        answers[str(properties.get("message_id"))].append(Answer(kind, at))
+    return answers
+
+
+def _planned(row: Row[Any], answers: Sequence[Answer]) -> PlannedMessage:
     zone = row.decision["timezone"]
     return PlannedMessage(
         id=str(row.id),
@@ -198,4 +230,5 @@ def _planned(row: Row[Any]) -> PlannedMessage:
         send_at=row.send_at,
         # A country with several zones gives them all; the first stands for them.
         zone=zone if isinstance(zone, str) else zone[0],
+        answers=answers,
     )
