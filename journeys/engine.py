@@ -6,11 +6,11 @@ processes can work the same journey.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import insert, select, true, update
+from sqlalchemy import bindparam, insert, select, true, update
 
 from channels.decide import Planner
 from channels.metrics import DECISIONS
@@ -47,6 +47,8 @@ from profiles.bulk import among, lock_profiles
 
 # So many rounds in one turn, at most: events and messages want their turn too.
 _ROUNDS = 100
+# Places that people go to from one chunk, each with a statement of its own.
+_STATEMENTS = 10
 
 
 @dataclass(slots=True)
@@ -273,7 +275,7 @@ class Engine:
         where: Moves,
         report: StepReport,
     ) -> None:
-        """Write where everybody goes: one statement for each place, whoever goes there."""
+        """Write where everybody goes, and which way they took."""
         going: dict[_Place, list[int]] = {}
         passing: list[dict[str, Any]] = []
         for person in people:
@@ -303,15 +305,7 @@ class Engine:
                     }
                 )
             going.setdefault(place, []).append(person.enrollment_id)
-        for place, ids in going.items():
-            if place.reason is not None:
-                end(tx, ids, place.reason)
-                continue
-            values: dict[str, Any] = {"due_at": place.due_at, "phase": place.phase}
-            if place.arrived_at is not None:
-                values |= {"step": place.step, "arrived_at": place.arrived_at, "attempts": 0}
-            going_there = among(tx, enrollments.c.id, ids)
-            tx.conn.execute(update(enrollments).where(going_there).values(values))
+        _write_places(tx, going)
         if passing:
             tx.conn.execute(insert(passages), passing)
 
@@ -397,6 +391,29 @@ class _Place(NamedTuple):
     due_at: Instant | None
     phase: int
     arrived_at: Instant | None
+
+
+def _write_places(tx: Tx, going: Mapping[_Place, Sequence[int]]) -> None:
+    """One statement for each place, whoever goes there; or for all, where each goes by a time of
+    their own.
+    """
+    apart: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for place, ids in going.items():
+        if place.reason is not None:
+            end(tx, ids, place.reason)
+            continue
+        values: dict[str, Any] = {"due_at": place.due_at, "phase": place.phase}
+        if place.arrived_at is not None:
+            values |= {"step": place.step, "arrived_at": place.arrived_at, "attempts": 0}
+        if len(going) > _STATEMENTS:
+            apart[place.arrived_at is None] += [{"row": one, **values} for one in ids]
+        else:
+            going_there = among(tx, enrollments.c.id, ids)
+            tx.conn.execute(update(enrollments).where(going_there).values(values))
+    for rows in filter(None, apart.values()):
+        columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "row"}
+        one = update(enrollments).where(enrollments.c.id == bindparam("row"))
+        tx.conn.execute(one.values(columns), rows)
 
 
 def _over(tx: Tx, person: Standing, move: Move) -> Instant:

@@ -202,8 +202,9 @@ def _enter(
         due_at,
         literal(0, Integer),
     ).where(~entered_before)
-    # Of two events that come at once the one that happened first brings the person in.
-    rows = rows.order_by(who.c.since, who.c.entry_event_id)
+    if launch_id is None:
+        # Of two events that come at once the one that happened first brings the person in.
+        rows = rows.order_by(who.c.since, who.c.entry_event_id)
     dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(enrollments).from_select(list(_COLUMNS), rows)
     entered = tx.conn.execute(

@@ -12,7 +12,7 @@ from config.database import Database
 from config.times import DAY, HOUR, MINUTE
 from journeys.entry import enter_people
 from journeys.journey import Journey, OnEvent, OnLaunch, journey
-from journeys.steps import Email, Push, Send, Split, Step, Update, Wait, WaitUntil, when
+from journeys.steps import Email, Exit, Push, Send, Split, Step, Update, Wait, WaitUntil, when
 from profiles.conditions import Condition, did, everyone, trait
 from tests.house import MONDAY, House
 
@@ -236,6 +236,27 @@ def test_the_first_step_begins_with_the_event_that_brought_them(house: House) ->
     assert [house.attributes(person) for person in (ann, bob)] == [{"until": True}, {}]
     assert [person.entered_at for person in house.people()] == [MONDAY + 40] * 2
     assert arrivals(house) == [12, 10]
+
+
+def test_everybody_has_a_time_of_their_own(house: House) -> None:
+    """However many they are, and whether they go, wait or leave."""
+    gone = Split("f", when(trait("x") == 1, [Exit("x")]))
+    house.open(described(gone, Update("u", y=1), Wait("12h"), entry=OnEvent("cart")))
+    people = [house.customer(attributes={"x": number % 3}) for number in range(40)]
+    for number, person in enumerate(people):
+        house.did(person, "cart", at=MONDAY + number)
+    house.db.now = MONDAY + HOUR
+    house.run()
+    for number, person in enumerate(house.people()):
+        if number % 3 == 1:
+            assert person.end_reason == "exit: exit step"
+        else:
+            due = MONDAY + number + 12 * HOUR
+            assert (person.step, person.arrived_at, person.due_at, person.phase) == (
+                *("wait 12h", MONDAY + number, due, 1),
+            )
+    house.later("1d")
+    assert {person.end_reason for person in house.people()} == {"exit: exit step", "completed"}
 
 
 def test_a_moment_of_the_future_is_none(house: House) -> None:
