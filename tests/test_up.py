@@ -44,8 +44,9 @@ def processes() -> Iterator[list["subprocess.Popen[str]"]]:
 
 
 def start(settings: Settings, processes: list["subprocess.Popen[str]"]) -> "subprocess.Popen[str]":
+    """As a shell starts it in the background, deaf to Ctrl-C until it listens by itself."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "up"],
+        ["sh", "-c", 'trap "" INT; exec "$0" -m flows.cli up', sys.executable],
         env=environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
