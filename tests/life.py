@@ -78,7 +78,7 @@ class Stay:
 
 
 # The members of the sends: channel, offset, what happens at a full cap, how far it may be pushed.
-FIRST = (("email", 0, "defer", DAY), ("sms", 10 * MINUTE, "skip", 3 * HOUR))
+FIRST = (("email", 0, "defer", DAY), ("sms", 2 * HOUR, "skip", 3 * HOUR))
 LAST = (("push", 0, "skip", DAY), ("email", 0, "skip", 5 * HOUR))
 
 

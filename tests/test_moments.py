@@ -243,8 +243,8 @@ def test_everybody_has_a_time_of_their_own(house: House) -> None:
     gone = Split("f", when(trait("x") == 1, [Exit("x")]))
     house.open(described(gone, Update("u", y=1), Wait("12h"), entry=OnEvent("cart")))
     people = [house.customer(attributes={"x": number % 3}) for number in range(40)]
-    for number, person in enumerate(people):
-        house.did(person, "cart", at=MONDAY + number)
+    for number, profile_id in enumerate(people):
+        house.did(profile_id, "cart", at=MONDAY + number)
     house.db.now = MONDAY + HOUR
     house.run()
     for number, person in enumerate(house.people()):
