@@ -1,4 +1,4 @@
--- A run in Prefect has shown what had happened by then.
+-- A worker that was on.
 
-INSERT INTO step_shown (journey, step, until) VALUES
-('letters', 'hello', 1772445000);
+INSERT INTO attendance (worker, seen_at) VALUES
+('host:17', 1772445000);
