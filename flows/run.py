@@ -16,7 +16,7 @@ from flows.artifacts import artifact_key, leave_outcomes, leave_picture
 from flows.counts import JourneyCounts, StepCounts, count_journey, last_shown, show_step, under_way
 from flows.words import run_words, step_words
 from journeys.control import held
-from journeys.journey import Journey, SegmentEntry
+from journeys.journey import Journey
 from journeys.report import Summary, summarise
 from journeys.steps import SendStep
 
@@ -67,10 +67,7 @@ class Run:
         """What no other task stands for: whoever came into the segment of the journey's own entry
         enters, and whoever stands at a step that only an older version has moves on.
         """
-        if isinstance(self.journey.entry, SegmentEntry):
-            version = self._segue.catalog.journey(self.journey.name)
-            for _ in self._engine.enter(version, self.journey.entry.segment, None):
-                pass
+        self._engine.enter_newcomers(self.journey.name)
         for version in self._segue.catalog.versions(self.journey.name):
             for step in version.journey.graph:
                 if step not in self.journey.graph:

@@ -185,6 +185,9 @@ class Worker:
             await self._tidy(self._settle)
             for journey in self.segue.catalog.journeys():
                 await self._tidy(self.segue.engine.count_goals, journey)
+            if number % _LARGE_ROUND == 1:
+                for journey in list(self.segue.catalog.current):
+                    await self._tidy(self.segue.engine.enter_newcomers, journey)
             if number % _LARGE_ROUND == 0:
                 self._reactor.try_again()
                 await self._tidy(self._close)

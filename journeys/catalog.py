@@ -19,7 +19,7 @@ from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
 from journeys.checking import check
-from journeys.journey import Journey, Version
+from journeys.journey import Journey, SegmentEntry, Version
 from journeys.tables import journey_versions
 from profiles.conditions import Condition, everyone
 
@@ -66,6 +66,11 @@ class Catalog:
                 f"there is no segment {name!r}; there are: {', '.join(sorted(self.segments))}"
             )
         return self.segments[name]
+
+    def entry_segment(self, version: Version) -> Condition | None:
+        """What brings people in by itself, where that is coming into a segment."""
+        entry = version.journey.entry
+        return self.segment(entry.segment).condition if isinstance(entry, SegmentEntry) else None
 
     def register(self, tx: Tx) -> None:
         """Keep the current versions in the database, so that people can run to their end on them.
@@ -118,12 +123,14 @@ class Catalog:
         return sorted(found, key=lambda version: version is not current)
 
     def awaited_traits(self) -> set[str]:
-        """The attributes that some journey's waits and exit rules look at."""
+        """The attributes that some journey's entry, waits and exit rules look at."""
         conditions = [
             condition
             for version in list(self._known.values())
             for condition in version.journey.awaited()
         ]
+        segments = map(self.entry_segment, list(self.current.values()))
+        conditions += [condition for condition in segments if condition is not None]
         return {name for condition in conditions for name in condition.trait_names()}
 
     def journeys(self) -> list[str]:

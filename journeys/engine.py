@@ -28,6 +28,7 @@ from journeys.graph import END, Node
 from journeys.journey import Version
 from journeys.leaving import EXITED, end, exit_rule, goal_reached
 from journeys.moves import Cohort, Move, Moves
+from journeys.newcomers import enter_newcomers, profiles_after
 from journeys.sending import send
 from journeys.standing import Standing, earliest_due, entered_in, lock_due, next_due
 from journeys.steps import (
@@ -133,6 +134,23 @@ class Engine:
                 chunk.people = len(ids)
             after = ids[-1]
             yield entered
+
+    def enter_newcomers(self, journey: str) -> int:
+        """Look through everybody for those who have come into the segment of a journey's own entry,
+        chunk by chunk; says how many entered. Of another kind of entry there are none.
+        """
+        entered = after = 0
+        version = self.catalog.current.get(journey)
+        condition = None if version is None else self.catalog.entry_segment(version)
+        while version is not None and condition is not None:
+            with self.chunks.transaction("look for newcomers") as chunk:
+                ids = profiles_after(chunk.tx, after, chunk.size)
+                if not ids:
+                    break
+                entered += enter_newcomers(chunk.tx, version, condition, ids)
+                chunk.people = len(ids)
+            after = ids[-1]
+        return entered
 
     # Moving -------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequ
     """The next profiles of a segment, by id: at most `limit` beyond `after`."""
     found = (
         select(profiles.c.id)
-        .where(profiles.c.id > after, condition.sql(_of_profiles(tx)))
+        .where(profiles.c.id > after, condition.sql(of_profiles(tx)))
         .order_by(profiles.c.id)
         .limit(limit)
     )
@@ -67,11 +67,12 @@ def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequ
 
 def audience_size(tx: Tx, condition: Condition) -> int:
     """How many profiles a segment has."""
-    found = select(func.count()).select_from(profiles).where(condition.sql(_of_profiles(tx)))
+    found = select(func.count()).select_from(profiles).where(condition.sql(of_profiles(tx)))
     return tx.conn.execute(found).scalar_one()
 
 
-def _of_profiles(tx: Tx) -> Scope:
+def of_profiles(tx: Tx) -> Scope:
+    """Conditions asked of profiles themselves."""
     return Scope(sqlite=tx.conn.dialect.name == "sqlite", now=tx.now, profile_id=profiles.c.id)
 
 

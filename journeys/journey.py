@@ -47,7 +47,11 @@ class EventEntry(_Entry):
 
 
 class SegmentEntry(_Entry):
-    """Enter when one comes into a segment; looked at in every run of the journey."""
+    """Enter when one comes into a segment.
+
+    At once where an event or a change of the profile brings them in; where time alone does, when a
+    worker or a run of the journey looks through everybody.
+    """
 
     type: Literal["segment"] = "segment"
     segment: str

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Row, bindparam, delete, select, update
 
 from channels.tables import messages
-from config.database import Tx
+from config.database import Tx, insert_ignoring_conflicts
 from journeys.leaving import end
-from journeys.tables import enrollments, passages
+from journeys.tables import enrollments, passages, segment_members
 from profiles.bulk import among, lock_profiles
 from profiles.merging import Merger, lock_events, merge_profiles, repoint, rounds
 
@@ -77,7 +77,29 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
         for from_id, ids in repoint(tx, table, mergers).items():
             moved[from_id][name] = ids
     repoint(tx, passages, mergers)
+    for from_id, journeys in _merge_memberships(tx, mergers).items():
+        moved[from_id]["segments"] = journeys
     return moved
+
+
+def _merge_memberships(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[str]]:
+    """Who was in a segment does not come into it as somebody else; says which were left, by
+    journey.
+    """
+    c = segment_members.c
+    left: dict[int, list[str]] = {merger.from_id: [] for merger in mergers}
+    into = {merger.from_id: merger.into_id for merger in mergers}
+    theirs = tx.conn.execute(
+        select(c.journey, c.profile_id, c.since)
+        .where(among(tx, c.profile_id, left))
+        .order_by(c.journey)
+    ).all()
+    for row in theirs:
+        left[row.profile_id].append(row.journey)
+    rows = [{**row._mapping, "profile_id": into[row.profile_id]} for row in theirs]
+    insert_ignoring_conflicts(tx.conn, segment_members, rows)
+    tx.conn.execute(delete(segment_members).where(among(tx, c.profile_id, left)))
+    return left
 
 
 def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[Row[Any]]:

@@ -19,6 +19,7 @@ from journeys.catalog import Catalog
 from journeys.entry import enter_by_events
 from journeys.journey import EventEntry, Journey, Version
 from journeys.leaving import EXITED, end, exit_rule, goal_reached
+from journeys.newcomers import enter_newcomers
 from journeys.steps import SendStep, Step, WaitUntilStep
 from journeys.tables import enrollments
 from profiles.bulk import among
@@ -186,10 +187,15 @@ def _enter(
 ) -> None:
     for name, version in catalog.current.items():
         entry = version.journey.entry
+        entered = 0
         if isinstance(entry, EventEntry) and entry.event in by_name:
-            ids = [event_id for event_id, _ in by_name[entry.event]]
-            if entered := enter_by_events(tx, version, ids):
-                reaction.entered[name] += entered
+            entered = enter_by_events(tx, version, [one for one, _ in by_name[entry.event]])
+        elif (condition := catalog.entry_segment(version)) is not None:
+            stirring = {*condition.event_names(), PROFILE_CHANGED} & by_name.keys()
+            if people := {person for one in stirring for _, person in by_name[one]}:
+                entered = enter_newcomers(tx, version, condition, sorted(people))
+        if entered:
+            reaction.entered[name] += entered
 
 
 def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[Version]:

@@ -130,6 +130,16 @@ class Enrollment(SQLModel, table=True):
     converted_at: Instant | None = Field(default=None, sa_type=BigInteger)
 
 
+class SegmentMember(SQLModel, table=True):
+    """Somebody who is in the segment of a journey's entry, and was entered when they came in."""
+
+    __tablename__: ClassVar[str] = "segment_member"
+
+    journey: str = Field(primary_key=True)
+    profile_id: int = Field(sa_type=BigInteger, primary_key=True)
+    since: Instant = Field(sa_type=BigInteger)
+
+
 class Passage(SQLModel, table=True):
     """One person leaving one step by one of its edges: the log behind reports and pictures."""
 
@@ -161,5 +171,6 @@ launches = table_of(Launch)
 signed_calls = table_of(SignedCall)
 attendances = table_of(Attendance)
 enrollments = table_of(Enrollment)
+segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
 steps_shown = table_of(StepShown)

@@ -18,7 +18,7 @@ from config.errors import SegueError
 from flows.receiver.serving import Server
 from flows.worker import Worker
 from journeys.engine import Engine
-from journeys.journey import OnEvent, journey
+from journeys.journey import OnEvent, OnSegment, journey
 from journeys.reactions import Reactor
 from journeys.steps import SMS, Email, Send, Update, Wait
 from tests.house import House
@@ -145,6 +145,18 @@ def test_nobody_waits_for_a_slow_provider(house: House) -> None:
     house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     with patch.object(Transport, "post", slow):
         worked(house, scenario)
+
+
+def test_it_looks_for_whoever_came_into_a_segment_meanwhile(house: House) -> None:
+    entry = OnSegment("everyone")
+    steps = [Update("u", x=1)]
+    house.open(journey("j", entry=entry, topic="news", steps=steps), receiver_port=0)
+    ann = house.customer()
+
+    async def scenario() -> None:
+        await until(lambda: house.attributes(ann) == {"x": 1})
+
+    worked(house, scenario)
 
 
 def test_a_port_that_is_taken_is_named_before_anything_is_claimed(house: House) -> None:
