@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -28,8 +28,11 @@ from tests.house import MONDAY, House
 
 
 @pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
+def house(sqlite_url: str) -> Iterator[House]:
+    """For what the database has no say in."""
+    db = Database(sqlite_url)
+    yield House(db)
+    db.close()
 
 
 def get(house: House, path: str) -> httpx.Response:
@@ -187,7 +190,8 @@ def test_nothing_is_counted_that_is_not_committed(
 # Queues -------------------------------------------------------------------------------------------
 
 
-def test_the_queues(house: House) -> None:
+def test_the_queues(db: Database) -> None:
+    house = House(db)
     house.open(
         describe("j", entry=OnEvent("came"), topic="news",
                  steps=[Send("s", Email("hello", after="1h"), SMS("hello")), Wait("1d")])
@@ -225,8 +229,9 @@ def test_the_queues(house: House) -> None:
 @pytest.mark.parametrize(("late", "status"), [(MINUTE, 200), (MINUTE + 1, 503)])
 @pytest.mark.parametrize("what", ["a person", "a message", "an event"])
 def test_red_when_the_oldest_is_older_than_a_minute(
-    house: House, what: str, late: int, status: int
+    db: Database, what: str, late: int, status: int
 ) -> None:
+    house = House(db)
     house.open(sending(Email("hello", after="1h")))
     ann = house.customer()
     if what == "an event":
