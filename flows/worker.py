@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 # How long to sleep when nothing is due: what another process plans is seen then at the latest.
 _IDLE = 0.5
 _AFTER_TROUBLE = 5.0
-# A channel that takes longer goes on by itself, while people move and other channels send.
-_PATIENCE = 0.25
 # Goals, lost claims and what other processes brought are looked at this often, in seconds;
 # everything else that may be wrong, and the events that could not be worked, every so many times.
 _HOUSEKEEPING = 30.0
