@@ -10,10 +10,12 @@ from unittest.mock import patch
 import httpx
 import orjson
 import pytest
+from rich.console import Console
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import flows.app
 import flows.cli
+import flows.operations
 from channels.claiming import CLAIM_LASTS, LOST_AFTER
 from channels.resolving import CLOSED_AFTER, close_unsettled
 from config.database import Database
@@ -52,7 +54,7 @@ def segue(
         return Catalog(house.segue.catalog.current, house.segue.catalog.segments)
 
     monkeypatch.setenv("SEGUE_DATABASE_URL", house.db.url)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(flows.operations, "_out", Console(width=200))
     monkeypatch.setattr(flows.app, "load_catalog", catalog)
 
     def run(*arguments: str) -> Said:
