@@ -133,6 +133,17 @@ def read_request(request: httpx.Request) -> Iterator[Sent]:
         yield Sent("push", int(message["data"]["message_id"]), message["token"], text)
 
 
+def bare_message(journey: str, number: int, state: str, send_at: Instant) -> dict[str, Any]:
+    """A row for an e-mail of somebody who is not in the database."""
+    return {
+        **{"profile_id": -number, "enrollment_id": -number, "journey": journey, "version": "1"},
+        **{"step": "s", "member": "email", "channel": "email", "kind": "marketing"},
+        **{"topic": "news", "priority": 50, "mode": "any", "after": 0, "on_cap": "skip"},
+        **{"wanted_at": send_at, "deadline": send_at, "send_at": send_at, "state": state},
+        **{"decision": {}, "attempts": 1},
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A message row as tests look at it."""

@@ -258,9 +258,8 @@ def test_red_when_the_database_does_not_answer(house: House) -> None:
 # The worker ---------------------------------------------------------------------------------------
 
 
-def test_from_the_event_to_the_message(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_the_event_to_the_message(sqlite_url: str) -> None:
     """Once for all that events cause at once, when it has gone; not for what causes nothing."""
-    monkeypatch.setattr("flows.worker._PATIENCE", 0.01)
     house = House(Database(sqlite_url))
     steps = [Send("s", Email("hello")), Wait("1d")]
     house.open(describe("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)

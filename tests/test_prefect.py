@@ -34,6 +34,7 @@ from journeys.reactions import Reaction
 from journeys.report import Summary, summarise
 from journeys.tables import enrollments, launches
 from profiles.sample_shop import load_sample_shop
+from tests.house import bare_message
 
 MONDAY = parse_instant("2026-03-02T09:00:00Z")
 Row = dict[str, Any]
@@ -305,15 +306,8 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
     )
     live = Database(segue.settings.database)  # Prefect's clock is the real one
     with live.transaction() as tx:
-        ours = messages.c.journey == "win-back", messages.c.channel == "email"
-        row = tx.conn.execute(select(messages).where(*ours).limit(1)).one()
-        copies = [
-            row._asdict()
-            | {"id": 10_000 + number, "enrollment_id": -number, "state": "failed"}
-            | {"send_at": tx.now}
-            for number in range(60)
-        ]
-        tx.conn.execute(insert(messages), copies)
+        rows = [bare_message("win-back", number, "failed", tx.now) for number in range(1, 61)]
+        tx.conn.execute(insert(messages), rows)
 
     async def tell() -> None:
         url = f"{stack.settings.prefect_url}/api"

@@ -22,7 +22,7 @@ from flows.worker import Worker
 from journeys.journey import OnEvent, journey
 from journeys.reactions import Reaction
 from journeys.steps import Email, Send
-from tests.house import MONDAY, House
+from tests.house import MONDAY, House, bare_message
 
 API = "http://prefect.example/api"
 NOTHING = Reaction()
@@ -205,8 +205,12 @@ def test_the_share_of_bounces_is_a_label(
     with db.transaction() as tx:
         states = ["failed"] * bounced + ["sent", "delivered"] * (others // 2) + ["sent"]
         states = states[: bounced + others]
-        rows = [_message(number, state, MONDAY - 60) for number, state in enumerate(states)]
-        rows += [_message(1000 + number, "failed", MONDAY - 2 * DAY) for number in range(100)]
+        rows = [
+            bare_message("cart", number, state, MONDAY - 60) for number, state in enumerate(states)
+        ]
+        rows += [
+            bare_message("cart", 1000 + number, "failed", MONDAY - 2 * DAY) for number in range(100)
+        ]
         tx.conn.execute(insert(messages), rows)
     teller = Teller(db, Settings(prefect_api_url=API))
 
@@ -220,16 +224,6 @@ def test_the_share_of_bounces_is_a_label(
     [event] = told(prefect)
     assert event["payload"]["bounced_percent"] == share
     assert event["resource"].get("segue.bounced") == label
-
-
-def _message(number: int, state: str, send_at: int) -> dict[str, Any]:
-    return {
-        **{"profile_id": number, "enrollment_id": number, "journey": "cart", "version": "1"},
-        **{"step": "s", "member": "email", "channel": "email", "kind": "marketing"},
-        **{"topic": "news", "priority": 50, "mode": "any", "after": 0, "on_cap": "skip"},
-        **{"wanted_at": send_at, "deadline": send_at, "send_at": send_at, "state": state},
-        **{"decision": {}, "attempts": 1},
-    }
 
 
 def test_messages_go_on_while_prefect_is_gone_or_hangs(db: Database) -> None:
