@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from config.times import DAY
 from journeys.tables import enrollments
 from profiles.events import NewEvent, record_events
 from profiles.tables import events
+from tests.chaos.patience import patiently
 from tests.chaos.provider import Heard
 from tests.chaos.run import launching, outages, schedule
 from tests.chaos.shop import ENTRIES, Event, day
@@ -98,6 +100,14 @@ def test_a_seed_repeats_a_run() -> None:
     assert launching(1, 60) == launching(1, 60) != launching(2, 60)
     assert outages(1, 60) == outages(1, 60) != outages(2, 60)
     assert day(1, 20, 10, 50) == day(1, 20, 10, 50) != day(2, 20, 10, 50)
+
+
+def test_slow_is_not_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.chaos.patience._TURN", 0)
+    turns = count()
+    # something happens every now and then, and in the end it is done
+    assert patiently(lambda: next(turns) > 2000, lambda: next(turns) // 500)
+    assert not patiently(lambda: next(turns) > 10_000, lambda: None)
 
 
 @dataclass
