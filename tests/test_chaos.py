@@ -4,10 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -50,18 +51,22 @@ def runs() -> Iterator[dict[str, "subprocess.Popen[str]"]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         for name, arguments in wanted.items()
     }
     yield running
     for process in running.values():
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            # with all that it started, which hold its pipes open
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
 
 
 def told(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
     """Exit status, the line, and what is wrong. It ends by itself, as slow as the machine is."""
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=600)
     assert out, err
     return process.returncode, json.loads(out), err
 
