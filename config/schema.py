@@ -24,11 +24,15 @@ log = logging.getLogger(__name__)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number that is ours: processes that start together migrate one after the other.
 _LOCK = 7_334_801
-# A change of a table waits for whoever reads it, on PostgreSQL, and everybody who comes after waits
-# behind the change. So we wait in short tries and let the others by in between.
-_PATIENCE, _LETTING_BY, _TRIES = "2s", 1.0, 60
-# Its time for a lock was over; it was the one that a deadlock was ended with.
-_HELD_UP = ("55P03", "40P01")
+# Seconds between tries for the tables.
+_LETTING_BY, _TRIES = 1.0, 120
+# Its time was over; it was the one that a deadlock was ended with.
+_HELD_UP = ("57014", "40P01")
+# PostgreSQL's setting, in milliseconds: who has waited so long for a lock looks for a deadlock.
+_PATIENCE = text("""
+    SELECT set_config('statement_timeout', (setting::int / 2)::text, true)
+    FROM pg_settings WHERE name = 'deadlock_timeout'
+""")
 _OLDEST = text("""
     SELECT pid, coalesce(nullif(application_name, ''), usename) AS name,
            extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds
@@ -62,7 +66,8 @@ def migrate(db: Database) -> None:
                         f"the database {db.shown} holds tables that Segue did not make; "
                         "set SEGUE_DATABASE_URL to an empty one"
                     )
-                _upgrade(tx.conn, db.shown)
+                take_tables(tx.conn, db.shown)
+                command.upgrade(_config(tx.conn), "head")
     except DBAPIError as error:
         raise unusable(db.url, error) from error
 
@@ -74,14 +79,27 @@ def newer_revision(conn: Connection) -> str | None:
     return current if current is not None and current not in known else None
 
 
-def _upgrade(conn: Connection, shown: str) -> None:
-    """When the tables are free for it; meanwhile nobody else tries."""
-    if conn.dialect.name == "postgresql":
-        conn.execute(text(f"SET LOCAL lock_timeout = '{_PATIENCE}'"))
+def take_tables(conn: Connection, shown: str) -> None:
+    """Hold all our tables until the transaction ends, without being anybody's deadlock.
+
+    On PostgreSQL a change of a table waits for whoever reads it, and everybody who comes later
+    waits behind the change. So all tables are taken before the first is changed, in one statement
+    that gives up before anybody who waits for it looks for a deadlock; the others are let by, and
+    it is tried again. Raises DatabaseUnusable when the tables are never free. SQLite's one write
+    lock holds them already.
+    """
+    there = set(_tables(conn))
+    quote = conn.dialect.identifier_preparer.format_table
+    ours = [quote(table) for table in SQLModel.metadata.sorted_tables if table.name in there]
+    if conn.dialect.name != "postgresql" or not ours:
+        return
+    take = text(f"LOCK TABLE {', '.join(ours)} IN ACCESS EXCLUSIVE MODE")
     for left in reversed(range(_TRIES)):
         try:
             with conn.begin_nested():
-                command.upgrade(_config(conn), "head")
+                conn.execute(_PATIENCE)
+                conn.execute(take)
+                conn.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
             return
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in _HELD_UP:
