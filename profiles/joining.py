@@ -16,7 +16,7 @@ from profiles.tables import IdentifierKind
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a sequence of calls says about who is who."""
+    """What calls say about who is who."""
 
     mergers: Sequence[Merger]
     # identifiers of one person each, known ones and new ones
@@ -36,18 +36,22 @@ def keys_of(call: Call) -> list[Key]:
     return keys
 
 
-def join(calls: Sequence[Call], owners: Mapping[Key, int], users: Mapping[int, set[str]]) -> Joined:
+def join(
+    calls: Mapping[int, Call], owners: Mapping[Key, int], users: Mapping[int, set[str]]
+) -> Joined:
     """Find out who is who, call after call.
 
     Parameters
     ----------
+    calls: by their places, in order.
     owners: the profiles that have the identifiers of the calls, as far as there are any.
     users: the user ids of those profiles.
     """
     circle = _Circle(owners, users)
     released: set[Key] = set()
-    for call in calls:
+    for call in calls.values():
         first, *others = circle.meant(call)
+        circle.group(first)  # an alias later on may mean them
         for key in others:
             if circle.unite(first, key, call.kind):
                 continue
@@ -57,7 +61,7 @@ def join(calls: Sequence[Call], owners: Mapping[Key, int], users: Mapping[int, s
             elif key[0] == "anonymous_id" and call.kind == "identify":
                 break  # the call is refused: nothing else in it counts
     foreign: dict[int, set[Key]] = {}
-    for place, call in enumerate(calls):
+    for place, call in calls.items():
         first, *others = circle.meant(call)
         home = circle.group(first)
         if theirs := {key for key in others if circle.group(key) is not home}:

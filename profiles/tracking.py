@@ -1,6 +1,6 @@
 """Segment's calls, written down: people found, made and joined; what they did, each event once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -41,13 +41,12 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
     Once a transaction, and before anything else is locked in it.
     """
     who = _settle(tx, calls, merge)
-    known = _known(tx, calls, who.owners)
     outcomes = [Outcome(list(call.warnings)) for call in calls]
     profile_ids: dict[int, int] = {}  # by the place of the call
     changing: dict[int, int] = {}  # place of the call -> place among the people
     people: list[Person] = []
     for place, call in enumerate(calls):
-        if place in known:
+        if place in who.again:
             continue
         person, warnings = _without(call.person, who.foreign.get(place, set()))
         if call.kind == "identify" and person.anonymous_id != call.person.anonymous_id:
@@ -96,6 +95,7 @@ class _Who(NamedTuple):
     owners: Mapping[Key, int]
     foreign: Mapping[int, set[Key]]
     same: Sequence[set[Key]]
+    again: Collection[int]  # places of calls that came before
 
     def owner_of(self, person: Person) -> int | None:
         """The one profile that has all the person's identifiers already."""
@@ -110,17 +110,19 @@ def _settle(tx: Tx, calls: Sequence[Call], merge: Merge) -> _Who:
     if len(owners) == len(keys) and not any(_unsettled(call, owners) for call in calls):
         held = held_owners_of(tx, keys, owners)
         if held == owners:
-            return _Who(owners, {}, ())
+            return _Who(owners, {}, (), _again(tx, _that_tell(calls), owners))
     owners = settled_owners_of(tx, keys)
     profile_ids = set(owners.values())
-    joined = join(calls, owners, _users(tx, profile_ids))
+    again = _again(tx, enumerate(calls), owners)
+    new = {place: call for place, call in enumerate(calls) if place not in again}
+    joined = join(new, owners, _users(tx, profile_ids))
     if joined.mergers:
         merge(tx, joined.mergers, also_lock=profile_ids)
     else:
         lock_profiles(tx, profile_ids)
     if joined.released:
         _release(tx, joined.released)
-    return _Who(owners_of(tx, keys), joined.foreign, joined.people)
+    return _Who(owners_of(tx, keys), joined.foreign, joined.people, again)
 
 
 def _unsettled(call: Call, owners: Mapping[Key, int]) -> bool:
@@ -149,18 +151,20 @@ def _release(tx: Tx, keys: Collection[Key]) -> None:
         tx.conn.execute(delete(identifiers).where(key.in_(some)))
 
 
-def _known(tx: Tx, calls: Sequence[Call], owners: Mapping[Key, int]) -> set[int]:
-    """Calls about people that came before: their places.
+def _that_tell(calls: Sequence[Call]) -> Iterator[tuple[int, Call]]:
+    """Calls about people. Events need no look, for the database takes each once."""
+    return ((place, call) for place, call in enumerate(calls) if call.tells_of_person)
 
-    What comes again must not undo what was said since. Events need no such look, for the database
-    takes each once.
+
+def _again(tx: Tx, calls: Iterable[tuple[int, Call]], owners: Mapping[Key, int]) -> set[int]:
+    """Calls that came before: their places.
+
+    What comes again must not undo what was said since, of people or of who is who.
     """
     places: dict[tuple[int, str], list[int]] = {}
     again: set[int] = set()
     before: set[tuple[Key, str]] = set()
-    for place, call in enumerate(calls):
-        if not call.tells_of_person:
-            continue
+    for place, call in calls:
         first, dedupe_key = keys_of(call)[0], call.dedupe_key(tx.now)
         if (first, dedupe_key) in before:
             again.add(place)

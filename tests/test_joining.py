@@ -33,7 +33,7 @@ USERS = {ANN: {"ann"}, BOB: {"bob"}}
 
 def joined(*calls: Call) -> Joined:
     owners = {key: OWNERS[key] for one in calls for key in keys_of(one) if key in OWNERS}
-    return join(calls, owners, USERS)
+    return join(dict(enumerate(calls)), owners, USERS)
 
 
 def test_an_anonymous_person_who_signs_in_is_the_customer() -> None:
@@ -56,7 +56,7 @@ def test_two_customers_stay_two() -> None:
 def test_nothing_in_a_call_that_is_refused_joins_anybody() -> None:
     other: dict[Key, int] = {("email", "c@example.com"): ANON}
     said = call("identify", userId="bob", anonymousId="a-of-ann", traits={"email": "c@example.com"})
-    found = join([said], OWNERS | other, USERS)
+    found = join({0: said}, OWNERS | other, USERS)
     assert found.mergers == []
 
 
@@ -75,6 +75,11 @@ def test_an_alias_to_a_new_id_keeps_the_profile() -> None:
     found = joined(call("alias", userId="ann-2", previousId="ann"))
     assert found.mergers == []
     assert found.people == [{("user_id", "ann"), ("user_id", "ann-2")}]
+
+
+def test_an_alias_means_the_customer_whom_a_call_before_it_named() -> None:
+    found = joined(call(userId="cyd"), call("alias", userId="dan", previousId="cyd"))
+    assert found.people == [{("user_id", "cyd"), ("user_id", "dan")}]
 
 
 def test_an_alias_of_an_unknown_id_takes_it_for_an_anonymous_one() -> None:
@@ -115,7 +120,7 @@ def test_a_push_token_is_the_last_ones_who_named_it() -> None:
 
 def test_an_anonymous_device_is_its_owners() -> None:
     owners: dict[Key, int] = {("push_token", "t1"): ANON, ("user_id", "ann"): ANN}
-    found = join([token("t1", userId="ann")], owners, USERS)
+    found = join({0: token("t1", userId="ann")}, owners, USERS)
     assert found.mergers == [Merger(ANON, ANN, "track")]
 
 
@@ -154,7 +159,7 @@ def test_nobody_is_torn_apart_and_no_two_customers_are_joined(
     for (kind, value), owner in owners.items():
         if kind == "user_id":
             users.setdefault(owner, set()).add(value)
-    found = join(calls, owners, users)
+    found = join(dict(enumerate(calls)), owners, users)
 
     going = [merger.from_id for merger in found.mergers]
     assert len(set(going)) == len(going)

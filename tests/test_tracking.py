@@ -203,6 +203,14 @@ def test_a_device_belongs_to_whoever_signed_in_last(db: Database) -> None:
     assert known_as(db)["push_token", "t1"] == known_as(db)["user_id", "ann"]
 
 
+def test_what_comes_again_takes_nothing_back(db: Database) -> None:
+    device = {"device": {"token": "t1", "type": "android"}}
+    take(db, track("ann", context=device, messageId="1"))
+    take(db, track("bob", context=device, messageId="2"))
+    take(db, track("ann", context=device, messageId="1"))
+    assert known_as(db)["push_token", "t1"] == known_as(db)["user_id", "bob"]
+
+
 def test_an_alias_joins_two_customers_and_both_ids_work_on(db: Database) -> None:
     take(db, track("old", messageId="m1"), track("new", messageId="m2"))
     take(db, ("alias", {"userId": "new", "previousId": "old", "messageId": "m3"}))
@@ -224,6 +232,16 @@ def test_an_alias_may_name_an_id_that_nobody_has_yet(db: Database) -> None:
         ("anonymous_id", "older"),
     }
     assert len(set(known_as(db).values())) == 1
+
+
+def test_an_alias_may_name_whom_the_same_batch_made(db: Database) -> None:
+    alias: Said = "alias", {"userId": "new", "previousId": "old", "messageId": "m3"}
+    take(db, track("new", messageId="m1"), track("old", messageId="m2"), alias)
+    assert set(known_as(db)) == {("user_id", "new"), ("user_id", "old")}
+    assert len(set(known_as(db).values())) == 1
+    before = happened(db)
+    take(db, track("old", messageId="m2"), alias)
+    assert happened(db) == before
 
 
 def test_a_no_said_by_an_old_link_reaches_who_they_are_now(db: Database) -> None:
