@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from flows.app import Segue
 from flows.receiver.app import create_app
@@ -28,32 +30,46 @@ class Receiving:
         return self.client.post(path, **({"auth": (WRITE_KEY, "")} | options))  # type: ignore[arg-type]
 
 
+class _Server:
+    """uvicorn in a thread, for one app after the other: to stop it takes longer than most tests."""
+
+    def __init__(self) -> None:
+        self.app: FastAPI | None = None
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(
+            uvicorn.Config(
+                self._serve,
+                interface="asgi3",
+                access_log=False,
+                log_config=None,
+                lifespan="off",
+                ws="none",
+            )
+        )
+        threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
+        while not server.started:
+            time.sleep(0.005)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None
+        await self.app(scope, receive, send)
+
+
+_idle: list[_Server] = []
+
+
 @contextmanager
 def receiving(segue: Segue) -> Iterator[Receiving]:
     """Serve until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=url, timeout=30) as client:
-            receiver = Receiving(url, client)
+    server = _idle.pop() if _idle else _Server()
+    with httpx.Client(base_url=server.url, timeout=30, verify=False) as client:
+        receiver = Receiving(server.url, client)
 
-            def arrived() -> None:
-                receiver.told += 1
+        def arrived() -> None:
+            receiver.told += 1
 
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    create_app(segue, arrived),
-                    access_log=False,
-                    log_config=None,
-                    lifespan="off",
-                    ws="none",
-                )
-            )
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-            thread.start()
-            try:
-                while not server.started:
-                    time.sleep(0.005)
-                yield receiver
-            finally:
-                server.should_exit = True
-                thread.join()
+        server.app = create_app(segue, arrived)
+        yield receiver
+        server.app = None
+    _idle.append(server)
