@@ -143,3 +143,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
+
+
+_LEGIBLE = 60
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """The name of a case of a long text; some are of many megabytes."""
+    if isinstance(val, str | bytes) and len(val) > _LEGIBLE:
+        return f"{val[:20]!r} of {len(val)}"
+    return None
