@@ -30,7 +30,7 @@ _LETTING_BY, _TRIES = 1.0, 120
 _HELD_UP = ("57014", "40P01")
 # PostgreSQL's setting, in milliseconds: who has waited so long for a lock looks for a deadlock.
 _PATIENCE = text("""
-    SELECT set_config('statement_timeout', (setting::int / 2)::text, true)
+    SELECT set_config('statement_timeout', greatest(setting::int / 2, 1)::text, true)
     FROM pg_settings WHERE name = 'deadlock_timeout'
 """)
 _OLDEST = text("""
