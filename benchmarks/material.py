@@ -7,8 +7,6 @@ from typing import Any
 
 from sqlalchemy import insert
 
-import channels.tables  # noqa: F401  these three fill the metadata
-import journeys.tables  # noqa: F401
 from channels.tables import messages
 from config.database import Database
 from config.policy import Policy, load_policy

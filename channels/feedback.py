@@ -272,7 +272,7 @@ def _consent(one: _Heard, stops: Mapping[int, Row[Any]]) -> ConsentChange | None
         at = one.at if standing is None else max(one.at, standing.changed_at + granted)
         return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted, at)
     if said.suppress == "opted_out":
-        return ConsentChange(person, said.channel, WHOLE_CHANNEL, False, one.at)  # noqa: FBT003
+        return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted=False, occurred_at=one.at)
     if said.kind in ("unsubscribed", "resubscribed"):
         whole = said.whole_channel or one.message is None
         topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic

@@ -20,7 +20,7 @@ from liquid.builtin.output import Output, OutputNode
 from liquid.builtin.tags.echo_tag import EchoNode, EchoTag
 from liquid.exceptions import FilterArgumentError, LiquidError, UndefinedError
 from liquid.stringify import to_liquid_string
-from liquid.undefined import UNDEFINED, is_undefined
+from liquid.undefined import UNDEFINED
 from liquid.utils import ReadOnlyChainMap
 
 from config.errors import SegueError
@@ -180,8 +180,8 @@ class _Context(RenderContext):
         def strict(left: object, *args: object, **kwargs: object) -> object:
             # Many filters take a missing value for 0 or for nothing, and print that.
             for value in (left, *args, *kwargs.values()):
-                if is_undefined(value):
-                    raise UndefinedError(value.msg, token=token)  # type: ignore[attr-defined]
+                if isinstance(value, FalsyStrictUndefined):
+                    raise UndefinedError(value.msg, token=token)
             if left is None or (name == "join" and isinstance(left, list) and None in left):
                 raise UndefinedError(f"… | {name}", token=token)
             return function(left, *args, **kwargs)

@@ -53,7 +53,7 @@ class _Nesting(HTMLParser):
         self.open: list[tuple[str, int]] = []
         self.problem: tuple[str, int] | None = None
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002  the interface's
         if tag not in VOID:
             self.open.append((tag, self.getpos()[0]))
 

@@ -7,7 +7,7 @@ the second. Several zones are open only while every one of them is.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -27,7 +27,7 @@ def resolve(day: date, time_of_day: Seconds, tz: ZoneInfo, *, second: bool = Fal
     A time that happens twice is its first occurrence, or its second one on request; a time that
     does not happen is the first instant after the gap.
     """
-    wall = datetime(day.year, day.month, day.day) + timedelta(seconds=time_of_day)  # noqa: DTZ001
+    wall = datetime.combine(day, time.min) + timedelta(seconds=time_of_day)
     naive = int(wall.replace(tzinfo=UTC).timestamp())
     before = naive - _offset(wall.replace(tzinfo=tz, fold=0))
     after = naive - _offset(wall.replace(tzinfo=tz, fold=1))

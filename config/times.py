@@ -28,17 +28,18 @@ LATEST: Instant = int(datetime(3000, 1, 1, tzinfo=UTC).timestamp())
 LONGEST: Seconds = 3660 * DAY
 
 
-def parse_instant(text: str | datetime) -> Instant:
+def parse_instant(text: object) -> Instant:
     """Read an ISO 8601 date and time with a zone (`2026-03-02T04:30:00Z`).
 
     A fraction of a second rounds up. Raises ValueError on anything naive or unreadable.
     """
+    unreadable = ValueError(f"{text!r} is not a date and time; write it like 2026-03-02T04:30:00Z")
+    if not isinstance(text, str | datetime):
+        raise unreadable
     try:
         moment = text if isinstance(text, datetime) else datetime.fromisoformat(text)
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"{text!r} is not a date and time; write it like 2026-03-02T04:30:00Z"
-        ) from None
+    except ValueError:
+        raise unreadable from None
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} names no time zone; end it with Z or an offset such as +01:00")
     try:

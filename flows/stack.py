@@ -141,7 +141,7 @@ class Stack:
     def _start(self, name: str, module: str, *arguments: str) -> _Child:
         log = self._logs / f"{name.removeprefix('the ').replace(' ', '-').lower()}.log"
         with log.open("wb") as out:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603  our own module, no shell
                 [sys.executable, "-m", "flows.child", module, *arguments],
                 env=environment(self.settings),
                 stdin=subprocess.PIPE,  # see flows/child.py

@@ -88,7 +88,7 @@ def _id(value: object) -> object:
 
 
 def _moment(value: object) -> object:
-    return None if value is None else parse_instant(value)  # type: ignore[arg-type]
+    return None if value is None else parse_instant(value)
 
 
 def _object(value: object) -> object:
@@ -247,7 +247,7 @@ def read_item(item: object, sent_at: Instant | None) -> Call:
 def parse_sent_at(value: object) -> Instant | None:
     """When a batch was sent, by the sender's clock. Raises CallRefused."""
     try:
-        return None if value is None else parse_instant(value)  # type: ignore[arg-type]
+        return None if value is None else parse_instant(value)
     except ValueError as error:
         raise CallRefused("sentAt", str(error)) from None
 

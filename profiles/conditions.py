@@ -224,7 +224,11 @@ class Did(_Condition):
         counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
         return counted >= self.at_least
 
-    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:  # noqa: ARG002
+    def began(
+        self,
+        scope: Scope,
+        untold: ColumnElement[int],  # noqa: ARG002  the interface's
+    ) -> ColumnElement[Any]:
         """When the last of those that it takes happened."""
         happened = select(events.c.occurred_at).where(*self._matching(scope))
         last = happened.order_by(events.c.occurred_at).offset(self.at_least - 1).limit(1)
@@ -297,7 +301,7 @@ class Everyone(_Condition):
 
     type: Literal["everyone"] = "everyone"
 
-    def sql(self, scope: Scope) -> ColumnElement[bool]:  # noqa: ARG002 - the interface's
+    def sql(self, scope: Scope) -> ColumnElement[bool]:  # noqa: ARG002  the interface's
         return true()
 
 
@@ -412,8 +416,6 @@ class _Named:
     def exists(self) -> Test:
         """Present and not null."""
         return self._test("exists", None)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def trait(name: str) -> Any:

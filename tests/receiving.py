@@ -63,6 +63,7 @@ _idle: list[_Server] = []
 def receiving(segue: Segue) -> Iterator[Receiving]:
     """Serve until the block ends."""
     server = _idle.pop() if _idle else _Server()
+    # without certificates, which take longer to read than most requests, and serve no plain HTTP
     with httpx.Client(base_url=server.url, timeout=30, verify=False) as client:
         receiver = Receiving(server.url, client)
 

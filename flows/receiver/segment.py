@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, Literal
 
 import orjson
@@ -194,7 +193,6 @@ def _accepted(warnings: list[str]) -> Response:
 # The description --------------------------------------------------------------------------------
 
 
-@cache
 def _schema(kind: Kind) -> dict[str, Any]:
     schema = MODELS[kind].model_json_schema()
     return {**schema, "examples": [_EXAMPLES[kind]]}
@@ -207,7 +205,7 @@ def _described(kind: Kind) -> dict[str, Any]:
 def _batch_described() -> dict[str, Any]:
     calls = []
     for kind in MODELS:
-        schema = dict(_schema(kind))
+        schema = _schema(kind)
         schema["properties"] = {"type": {"const": kind}, **schema["properties"]}
         schema["required"] = ["type", *schema.get("required", [])]
         calls.append(schema)
