@@ -1,7 +1,7 @@
 """Telling Prefect what happens live, afterwards: at most one event a journey a second.
 
 Nothing waits for Prefect. While its server does not answer, the counts add up, and it learns them
-in one event when it is back.
+in one event when it is back. All workers count together, and one of them tells (journeys.news).
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -21,6 +20,8 @@ from config.settings import Settings
 from config.times import DAY, Instant, format_instant
 from config.trouble import told
 from flows.names import deployment_name, deployment_page
+from flows.waiting import first_of
+from journeys.news import News, share, take_due
 from journeys.reactions import Reaction
 from journeys.report import bounces
 
@@ -38,9 +39,6 @@ _LAST_WAIT = 15.0
 _ANSWER_WITHIN = 5.0
 _LAST_WORD_WITHIN = 1.0
 _LOOK_AGAIN = 60.0
-
-# What happened in a journey: counts by their place in the event's payload.
-News = Counter[tuple[str, ...]]
 
 
 class Teller:
@@ -80,20 +78,24 @@ class Teller:
         if not self._settings.prefect_api_url:
             return
         async with self._client() as http:
-            telling = asyncio.create_task(self._keep_telling(http))
-            await stop.wait()
-            telling.cancel()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORD_WITHIN):
-                    await self._tell(http)
+            wait = _EVERY
+            while not stop.is_set():
+                # What a worker that ended has left is seen without news of our own.
+                await first_of(stop, self._arrived, within=_LOOK_AGAIN)
+                self._arrived.clear()
+                heard = await self._tell(http, _ANSWER_WITHIN)
+                wait = _EVERY if heard else min(2 * wait, _LAST_WAIT)
+                await first_of(stop, within=wait)
+            await self._tell(http, _LAST_WORD_WITHIN)
 
-    async def _keep_telling(self, http: httpx.AsyncClient) -> None:
-        wait = _EVERY
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            wait = _EVERY if await self._tell(http) else min(2 * wait, _LAST_WAIT)
-            await asyncio.sleep(wait)
+    async def keep(self) -> None:
+        """What was not told any more, another worker tells, or the next one."""
+        if not self._news:
+            return
+        try:
+            await asyncio.to_thread(self._share, self._news)
+        except Exception as error:
+            log.warning("what Prefect was not told is lost: %s", told(error))
 
     def _client(self) -> httpx.AsyncClient:
         settings, headers = self._settings, {}
@@ -107,20 +109,18 @@ class Teller:
             timeout=_ANSWER_WITHIN,
         )
 
-    async def _tell(self, http: httpx.AsyncClient) -> bool:
-        """Post what there is; whether Prefect took it. What it did not take is told next time."""
-        telling, self._news = self._news, defaultdict(Counter)
-        if not telling:
-            return True
+    async def _tell(self, http: httpx.AsyncClient, within: float) -> bool:
+        """Post what is to be told now; whether Prefect took it. If not, it is told next time."""
+        ours: Mapping[str, News] = self._news
+        self._news = defaultdict(Counter)
         try:
-            now = await asyncio.to_thread(self._now)
-            found = [
-                await self._event(http, journey, news, now) for journey, news in telling.items()
-            ]
-            if events := [one for one in found if one is not None]:
-                (await http.post("/events", json=events)).raise_for_status()
+            now, ours, others_wait = await asyncio.to_thread(self._due, ours)
+            async with asyncio.timeout(within):
+                found = [await self._event(http, *one, now) for one in ours.items()]
+                if events := [one for one in found if one is not None]:
+                    (await http.post("/events", json=events)).raise_for_status()
         except Exception as error:
-            for journey, news in telling.items():
+            for journey, news in ours.items():
                 self._news[journey] += news
             self._arrived.set()
             self._counted_at.clear()
@@ -128,6 +128,8 @@ class Teller:
                 log.warning("Prefect can't be told, to be tried again: %s", told(error))
             self._unheard = True
             return False
+        if others_wait:
+            self._arrived.set()
         if self._unheard:
             log.info("Prefect is told again")
             self._unheard = False
@@ -182,9 +184,15 @@ class Teller:
         bounced, handed_over = await asyncio.to_thread(self._count_bounces, journey)
         return round(100 * bounced / handed_over, 1) if handed_over >= _ENOUGH else None
 
-    def _now(self) -> Instant:
-        with self._db.transaction(write=False) as tx:
-            return tx.now
+    def _due(self, ours: Mapping[str, News]) -> tuple[Instant, Mapping[str, News], bool]:
+        """Count with the others; when it is, what is to be told now, and whether more waits."""
+        with self._db.transaction() as tx:
+            share(tx, ours)
+            return tx.now, *take_due(tx)
+
+    def _share(self, ours: Mapping[str, News]) -> None:
+        with self._db.transaction() as tx:
+            share(tx, ours)
 
     def _count_bounces(self, journey: str) -> tuple[int, int]:
         with self._db.transaction(write=False) as tx:

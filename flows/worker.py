@@ -23,6 +23,7 @@ from config.trouble import of_the_database, told
 from flows.app import Segue
 from flows.receiver.serving import serving
 from flows.telling import Teller
+from flows.waiting import first_of
 from journeys.attendance import sign_in
 from journeys.doctor import examine
 from journeys.reactions import Reaction, Reactor
@@ -77,13 +78,14 @@ class Worker:
                 busy = await self._once(dispatcher)
                 if self._troubles:
                     log.error("trying again in %d s: %s", _AFTER_TROUBLE, self._say_troubles())
-                    await _first(stop, within=_AFTER_TROUBLE)
+                    await first_of(stop, within=_AFTER_TROUBLE)
                 elif not busy:
-                    await _first(stop, self._woken, within=_IDLE)
+                    await first_of(stop, self._woken, within=_IDLE)
             await asyncio.gather(housekeeping, stopping, telling)
             if self._sending:
                 await asyncio.wait([one.task for one in self._sending.values()])
-            await self._sent()
+            self._teller.note(Reaction(), {}, await self._sent())
+            await self._teller.keep()
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
         """Work what came, move a round of who is due, have the due sent; whether there was any.
@@ -190,7 +192,7 @@ class Worker:
                 self._reactor.try_again()
                 await self._tidy(self._close)
                 await self._tidy(self._complain)
-            await _first(stop, within=_HOUSEKEEPING)
+            await first_of(stop, within=_HOUSEKEEPING)
 
     async def _tidy(self, work: Callable[..., object], *given: object) -> None:
         try:
@@ -250,11 +252,3 @@ def _by_journey(sent: Tally) -> dict[str, dict[str, int]]:
 async def _when(happened: asyncio.Event, act: Callable[[], None]) -> None:
     await happened.wait()
     act()
-
-
-async def _first(*happened: asyncio.Event, within: float) -> None:
-    """Return when one of the events is set, or after so many seconds."""
-    waiting = [asyncio.create_task(event.wait()) for event in happened]
-    await asyncio.wait(waiting, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()

@@ -165,6 +165,19 @@ class StepShown(SQLModel, table=True):
     until: Instant = Field(sa_type=BigInteger)
 
 
+class JourneyNews(SQLModel, table=True):
+    """What happened live in a journey and is still to be told to Prefect, by all workers."""
+
+    __tablename__: ClassVar[str] = "journey_news"
+
+    journey: str = Field(primary_key=True)
+    counts: list[Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False),
+        description="each the parts of its place and then the number",
+    )
+    told_at: Instant = Field(sa_type=BigInteger, description="0: never yet")
+
+
 journey_versions = table_of(JourneyVersion)
 journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
@@ -174,3 +187,4 @@ enrollments = table_of(Enrollment)
 segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
 steps_shown = table_of(StepShown)
+journey_news = table_of(JourneyNews)

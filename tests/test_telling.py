@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -41,8 +42,13 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Iterator[respx.Router]:
 
 
 @pytest.fixture
-def teller(sqlite_url: str) -> Teller:
-    return Teller(Database(sqlite_url, now=MONDAY), Settings(prefect_api_url=API))
+def teller(db: Database) -> Teller:
+    return new_teller(db)
+
+
+def new_teller(db: Database) -> Teller:
+    db.now = MONDAY
+    return Teller(db, Settings(prefect_api_url=API))
 
 
 def telling(teller: Teller, scenario: Callable[[], Awaitable[None]]) -> None:
@@ -67,6 +73,10 @@ async def until(done: Callable[[], bool]) -> None:
 
 def told(prefect: respx.Router) -> list[dict[str, Any]]:
     return [event for call in prefect["events"].calls for event in orjson.loads(call[0].content)]
+
+
+def moved(prefect: respx.Router) -> list[tuple[str, int]]:
+    return [(one["payload"]["journey"], one["payload"]["moved"]) for one in told(prefect)]
 
 
 def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller: Teller) -> None:
@@ -102,17 +112,76 @@ def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller
 
 
 def test_at_most_one_event_a_journey_a_second(
-    prefect: respx.Router, teller: Teller, monkeypatch: pytest.MonkeyPatch
+    db: Database, prefect: respx.Router, teller: Teller
 ) -> None:
-    monkeypatch.setattr("flows.telling._EVERY", 3600.0)
-
     async def scenario() -> None:
-        for _ in range(5):
+        for number in range(5):
             teller.note(NOTHING, {"cart": 1}, Tally())
             await until(lambda: prefect["events"].called)
+            if number == 2:
+                teller.note(NOTHING, {"welcome": 1}, Tally())
+                await until(lambda: prefect["events"].call_count == 2)
+        await asyncio.sleep(0.1)
+        db.now = MONDAY + 1
+        await until(lambda: prefect["events"].call_count == 3)
 
     telling(teller, scenario)
-    assert [event["payload"]["moved"] for event in told(prefect)] == [1, 4], "the last at the end"
+    assert moved(prefect) == [("cart", 1), ("welcome", 1), ("cart", 4)]
+
+
+def test_all_workers_together_tell_once_a_second(db: Database, prefect: respx.Router) -> None:
+    tellers = [new_teller(db) for _ in range(3)]
+
+    async def scenario() -> None:
+        for second in range(4):
+            db.now = MONDAY + second
+            for number, teller in enumerate(tellers):
+                teller.note(NOTHING, {"cart": 10**number}, Tally())
+            await until(lambda second=second: prefect["events"].call_count > second)  # type: ignore[misc]
+            await asyncio.sleep(0.1)
+        db.now = MONDAY + 4
+        await until(lambda: sum(number for _, number in moved(prefect)) == 444)
+
+    async def all_of_them() -> None:
+        stop = asyncio.Event()
+        running = [asyncio.create_task(teller.run(stop)) for teller in tellers]
+        await scenario()
+        stop.set()
+        await asyncio.gather(*running)
+
+    asyncio.run(all_of_them())
+    moments = [event["occurred"] for event in told(prefect)]
+    assert len(moments) in (4, 5)
+    assert len(set(moments)) == len(moments)
+
+
+def test_what_a_worker_did_not_tell_any_more_another_tells(
+    db: Database, prefect: respx.Router, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.telling._LOOK_AGAIN", 0.05)
+    prefect["events"].side_effect = httpx.ConnectError("refused")
+
+    async def scenario() -> None:
+        teller.note(NOTHING, {"cart": 3}, Tally())
+        await until(lambda: prefect["events"].called)
+
+    telling(teller, scenario)
+    asyncio.run(teller.keep())
+    assert moved(prefect) == [("cart", 3)]
+    prefect["events"].side_effect = [httpx.Response(204)]
+    other = new_teller(db)
+    db.now = MONDAY + 1
+    telling(other, lambda: until(lambda: prefect["events"].call_count > 1))
+    assert moved(prefect) == [("cart", 3)] * 2
+
+
+def test_counts_that_no_database_keeps_are_said_to_be_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    teller = new_teller(Database(f"sqlite:///{tmp_path}/without-tables.db"))
+    teller.note(NOTHING, {"cart": 3}, Tally())
+    asyncio.run(teller.keep())
+    assert "what Prefect was not told is lost" in caplog.text
 
 
 def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Teller) -> None:
@@ -125,15 +194,17 @@ def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Tel
 
 
 def test_what_prefect_did_not_hear_it_learns_later(
-    prefect: respx.Router, teller: Teller, caplog: pytest.LogCaptureFixture
+    db: Database, prefect: respx.Router, teller: Teller, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = httpx.ConnectError("refused")
     prefect["events"].side_effect = [gone, httpx.Response(503), httpx.Response(204)]
 
     async def scenario() -> None:
         teller.note(NOTHING, {"cart": 1}, Tally())
-        await until(lambda: prefect["events"].called)
-        teller.note(NOTHING, {"cart": 10}, Tally())
+        for second in (1, 2):
+            await until(lambda second=second: prefect["events"].call_count == second)  # type: ignore[misc]
+            db.now = MONDAY + second
+            teller.note(NOTHING, {"cart": 5}, Tally())
         await until(lambda: prefect["events"].call_count == 3)
 
     with caplog.at_level(logging.INFO, "flows.telling"):
@@ -166,12 +237,15 @@ def test_without_an_address_nobody_is_told(prefect: respx.Router, sqlite_url: st
     assert not prefect.calls
 
 
-def test_the_key_and_the_password_are_sent(prefect: respx.Router, sqlite_url: str) -> None:
-    for given, header in (
-        ({"prefect_api_key": "pnu_1"}, "Bearer pnu_1"),
-        ({"prefect_api_auth_string": "ann:secret"}, "Basic YW5uOnNlY3JldA=="),
+def test_the_key_and_the_password_are_sent(db: Database, prefect: respx.Router) -> None:
+    for number, (given, header) in enumerate(
+        [
+            ({"prefect_api_key": "pnu_1"}, "Bearer pnu_1"),
+            ({"prefect_api_auth_string": "ann:secret"}, "Basic YW5uOnNlY3JldA=="),
+        ]
     ):
-        teller = Teller(Database(sqlite_url), Settings(prefect_api_url=API, **given))  # type: ignore[arg-type]
+        db.now = MONDAY + number
+        teller = Teller(db, Settings(prefect_api_url=API, **given))  # type: ignore[arg-type]
 
         async def scenario(teller: Teller = teller) -> None:
             calls = prefect["events"].call_count
