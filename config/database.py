@@ -134,21 +134,26 @@ def table_of(model: type[SQLModel]) -> Table:
     return SQLModel.metadata.tables[str(model.__tablename__)]
 
 
+def insert_into(conn: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """The engine's own INSERT, which knows ON CONFLICT."""
+    if conn.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
 def insert_ignoring_conflicts(
     conn: Connection, table: Table, rows: Sequence[dict[str, Any]]
 ) -> None:
     """Bulk insert; rows that break a unique constraint are left out, the others go in."""
     if rows:
-        dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
-        conn.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
+        conn.execute(insert_into(conn, table).on_conflict_do_nothing(), list(rows))
 
 
 def put(conn: Connection, table: Table, row: dict[str, Any]) -> None:
     """Insert a row, or write it over the one of the same primary key."""
-    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
     key = [column.name for column in table.primary_key]
     values = {name: value for name, value in row.items() if name not in key}
-    writing = dialect.insert(table).values(row)
+    writing = insert_into(conn, table).values(row)
     conn.execute(writing.on_conflict_do_update(index_elements=key, set_=values))
 
 

@@ -1,19 +1,15 @@
 """Which workers are on: each says so every now and then, so that it is noticed when none is."""
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from config.database import Tx
+from config.database import Tx, put
 from config.times import DAY, Instant
 from journeys.tables import attendances
 
 
 def sign_in(tx: Tx, worker: str) -> None:
     """This worker is on; those that have not been for a day are forgotten."""
-    insert = sqlite.insert if tx.conn.dialect.name == "sqlite" else postgresql.insert
-    seen = {"seen_at": tx.now}
-    here = insert(attendances).values(worker=worker, **seen)
-    tx.conn.execute(here.on_conflict_do_update(index_elements=["worker"], set_=seen))
+    put(tx.conn, attendances, {"worker": worker, "seen_at": tx.now})
     tx.conn.execute(delete(attendances).where(attendances.c.seen_at < tx.now - DAY))
 
 

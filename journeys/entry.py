@@ -22,10 +22,9 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy import null as sql_null
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import BigInteger, Text
 
-from config.database import Tx
+from config.database import Tx, insert_into
 from config.times import Seconds
 from journeys.control import STOPPED, held
 from journeys.journey import After, EventEntry, Version
@@ -206,8 +205,7 @@ def _enter(
     if launch_id is None:
         # Of two events that come at once the one that happened first brings the person in.
         rows = rows.order_by(who.c.since, who.c.entry_event_id)
-    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(enrollments).from_select(list(_COLUMNS), rows)
+    statement = insert_into(tx.conn, enrollments).from_select(list(_COLUMNS), rows)
     entered = tx.conn.execute(
         statement.on_conflict_do_nothing(),
         # else SQLAlchemy forgets it after an INSERT on PostgreSQL

@@ -6,9 +6,8 @@ Who is in it is written down for each journey, so that coming in can be told fro
 from collections.abc import Sequence
 
 from sqlalchemy import BigInteger, delete, literal, not_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from config.database import Tx
+from config.database import Tx, insert_into
 from journeys.control import STOPPED, held
 from journeys.entry import enter_people, of_profiles
 from journeys.journey import Version
@@ -38,9 +37,8 @@ def enter_newcomers(
         c.journey == journey, among(tx, c.profile_id, profile_ids), not_(c.profile_id.in_(in_it))
     )
     tx.conn.execute(left)
-    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     coming = (
-        dialect.insert(segment_members)
+        insert_into(tx.conn, segment_members)
         .from_select(
             ["journey", "profile_id", "since"],
             in_it.with_only_columns(literal(journey), profiles.c.id, literal(tx.now, BigInteger)),

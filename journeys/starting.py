@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from config.database import Tx, insert_ignoring_conflicts
+from config.database import Tx, insert_ignoring_conflicts, insert_into
 from config.times import Seconds
 from journeys.catalog import Catalog
 from journeys.control import STOPPED, held
@@ -84,9 +83,8 @@ def start(
 def remember(tx: Tx, signature: str, lasts: Seconds) -> bool:
     """Whether this signed call is new; it is not, for as long as its signature is good."""
     tx.conn.execute(delete(signed_calls).where(signed_calls.c.received_at < tx.now - lasts))
-    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     taken = (
-        dialect.insert(signed_calls)
+        insert_into(tx.conn, signed_calls)
         .values(signature=signature, received_at=tx.now)
         .on_conflict_do_nothing()
         .returning(signed_calls.c.signature)

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Row, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from config.database import Tx
+from config.database import Tx, insert_into
 from config.policy import Channel
 from config.times import Instant
 from profiles.bulk import in_slices, lock_profiles
@@ -133,8 +132,7 @@ def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[_Key, str]:
 
 
 def _write(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
-    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
-    upsert = dialect.insert(consents)
+    upsert = insert_into(tx.conn, consents)
     tx.conn.execute(
         upsert.on_conflict_do_update(
             index_elements=list(consents.primary_key),

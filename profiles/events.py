@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.dialects import postgresql, sqlite
-
-from config.database import Tx
+from config.database import Tx, insert_into
 from config.times import Instant
 from profiles.tables import events as event_table
 
@@ -32,9 +30,8 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
     """
     if not events:
         return 0
-    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     return tx.conn.execute(
-        dialect.insert(event_table).on_conflict_do_nothing(),
+        insert_into(tx.conn, event_table).on_conflict_do_nothing(),
         [
             {
                 "profile_id": event.profile_id,

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from config.database import Tx
+from config.database import Tx, put
 from config.policy import CHANNELS, Channel
 from config.times import Instant, Seconds
 from profiles.bulk import lock_profiles
@@ -137,7 +136,7 @@ def save(tx: Tx, before: Chosen, changes: Changes, source: str) -> bool:
     applied = change_consent(tx, _said_now(tx, whose, changes.consent), source).applied
     choices = {name: to for name, to in changes.choices.items() if getattr(before, name) != to}
     if choices:
-        _upsert(tx, {"profile_id": whose, **choices, "changed_at": tx.now})
+        put(tx.conn, preferences, {"profile_id": whose, **choices, "changed_at": tx.now})
     if not (applied or choices):
         return False
     event = NewEvent(whose, PROFILE_CHANGED, tx.now, f"{source} {uuid4()}", {})
@@ -161,15 +160,3 @@ def _said_now(tx: Tx, profile_id: int, consent: Topics) -> list[ConsentChange]:
         )
         for (channel, topic), granted in consent.items()
     ]
-
-
-def _upsert(tx: Tx, row: dict[str, int | str | None]) -> None:
-    dialect = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
-    tx.conn.execute(
-        dialect.insert(preferences)
-        .values(row)
-        .on_conflict_do_update(
-            index_elements=["profile_id"],
-            set_={name: value for name, value in row.items() if name != "profile_id"},
-        )
-    )
