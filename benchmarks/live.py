@@ -2,7 +2,7 @@
 
 The library's own cart recovery: a shop posts `cart_abandoned` to a worker's receiver, at random
 moments; the worker commits it, enters the person, plans the reminder under windows and caps, claims
-it, and posts it to the stub, which notes when the request arrives. All clocks are the machine's
+it, and posts it to the sandbox, which notes when the request arrives. All clocks are the machine's
 monotonic one. Everybody leaves one cart.
 """
 
@@ -20,7 +20,7 @@ from sqlalchemy import insert
 from benchmarks.databases import Fresh, on_postgresql, on_sqlite
 from benchmarks.material import fill
 from benchmarks.runner import Benchmark, Figures
-from benchmarks.stub import arrivals, running_stub
+from benchmarks.sandbox import Sandbox, running_sandbox
 from benchmarks.traffic import Shop, request_of
 from benchmarks.working import workers
 from config.database import Database
@@ -31,7 +31,6 @@ _FASTER = (300, 400, 600, 900)
 _FASTER_FOR = 5.0  # seconds
 # It has fallen behind when those who came last wait so long at the median, in seconds.
 _BEHIND = 1.0
-_DRAINED_WITHIN = 60.0
 _WARM_UP = 20
 
 
@@ -74,25 +73,25 @@ def _measure(
     figures: dict[str, float] = {}
     left = iter(range(1, people + 1))
     most = max(number for number, _ in plan.values())
-    with running_stub() as stub:
+    with running_sandbox() as sandbox:
         for rate, (number, seconds) in plan.items():
-            with workers(number, db.url, stub) as ports:
-                _offer(ports, stub, list(islice(left, _WARM_UP)), _WARM_UP)
+            with workers(number, db.url, sandbox.port) as ports:
+                _offer(ports, sandbox, list(islice(left, _WARM_UP)), _WARM_UP)
                 some = list(islice(left, round(rate * seconds)))
-                took = _offer(ports, stub, some, rate)
+                took = _offer(ports, sandbox, some, rate)
                 figures |= {f"p{p}_ms_at_{rate}": _percentile(took, p) for p in (50, 95, 99)}
                 if faster and number == most:
-                    figures |= _until_it_falls_behind(ports, stub, left, rate, took)
+                    figures |= _until_it_falls_behind(ports, sandbox, left, rate, took)
     return figures
 
 
 def _until_it_falls_behind(
-    ports: Sequence[int], stub: int, left: Iterator[int], rate: int, took: Sequence[float]
+    ports: Sequence[int], sandbox: Sandbox, left: Iterator[int], rate: int, took: Sequence[float]
 ) -> Figures:
     """The rates between which it falls behind; 0: it did not."""
     kept_up, behind = (0, rate) if _falls_behind(took) else (rate, 0)
     for faster in () if behind else _FASTER:
-        took = _offer(ports, stub, list(islice(left, round(faster * _FASTER_FOR))), faster)
+        took = _offer(ports, sandbox, list(islice(left, round(faster * _FASTER_FOR))), faster)
         if _falls_behind(took):
             behind = faster
             break
@@ -105,7 +104,7 @@ def _falls_behind(took: Sequence[float]) -> bool:
     return statistics.median(last) > 1000 * _BEHIND
 
 
-def _offer(ports: Sequence[int], stub: int, people: Sequence[int], rate: float) -> list[float]:
+def _offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float) -> list[float]:
     """Let people leave their carts, so many a second; the milliseconds to each message, in order.
 
     Events come when they come, however slow the answers are.
@@ -131,7 +130,7 @@ def _offer(ports: Sequence[int], stub: int, people: Sequence[int], rate: float) 
         return left
 
     left = uvloop.run(offer())
-    arrived = all_arrived(stub, people)
+    arrived = sandbox.all_arrived(people)
     return [(arrived[number] - left[number]) * 1000 for number in people]
 
 
@@ -140,19 +139,6 @@ _CART = {
     "items": [{"name": "Tent for Two Nights", "quantity": 1}, {"name": "Camping Stove"}],
     "url": "https://shop.example/cart/1",
 }
-
-
-def all_arrived(stub: int, people: Sequence[int]) -> dict[int, float]:
-    """When the mail of each of these people arrived; waits until all have."""
-    deadline = time.monotonic() + _DRAINED_WITHIN
-    while True:
-        arrived = arrivals(stub)
-        if missing := [number for number in people if number not in arrived]:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(missing)} of {len(people)} messages did not arrive")
-            time.sleep(0.2)
-        else:
-            return arrived
 
 
 def _percentile(took: Sequence[float], percent: int) -> float:

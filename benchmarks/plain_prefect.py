@@ -24,9 +24,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.live import all_arrived
 from benchmarks.material import TEMPLATES
 from benchmarks.runner import Benchmark, Figures
+from benchmarks.sandbox import Sandbox
 from benchmarks.stub import accepted, running_stub
 from benchmarks.working import free_port
 from channels.content import EmailContent, SMSContent
@@ -49,8 +49,9 @@ def _run(quick: bool) -> Figures:
             stack.wait_for_servers()
             seconds = float(_as_process(settings, "map", stub, people))
             assert accepted(stub) == people
-            left = json.loads(_as_process(settings, "each", stub, events))
-        arrived = all_arrived(stub, [int(number) for number in left])
+            left = json.loads(_as_process(settings, "each", settings.sandbox_port, events))
+            sandbox = Sandbox(settings.sandbox_port, settings.data_dir / "sandbox.db")
+            arrived = sandbox.all_arrived([int(number) for number in left])
     took = [(arrived[int(number)] - at) * 1000 for number, at in left.items()]
     return {
         "profiles": people,
@@ -59,9 +60,9 @@ def _run(quick: bool) -> Figures:
     }
 
 
-def _as_process(settings: Settings, what: str, stub: int, number: int) -> bytes:
+def _as_process(settings: Settings, what: str, port: int, number: int) -> bytes:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.plain_prefect", what, str(stub), str(number)],
+        [sys.executable, "-m", "benchmarks.plain_prefect", what, str(port), str(number)],
         env=environment(settings) | {"PREFECT_LOGGING_LEVEL": "WARNING"},
         check=True,
         stdout=subprocess.PIPE,
@@ -99,7 +100,10 @@ async def _each(port: int, events: int) -> dict[int, float]:
 
     template = compile_template("email", "offer", TEMPLATES)
     client = httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=httpx.Timeout(60)
+        base_url=f"http://127.0.0.1:{port}",
+        headers={"Authorization": "Bearer SG.sandbox"},
+        trust_env=False,
+        timeout=httpx.Timeout(60),
     )
 
     @task
@@ -114,6 +118,7 @@ async def _each(port: int, events: int) -> dict[int, float]:
         assert isinstance(content, EmailContent)
         mail = {
             "personalizations": [{"to": [{"email": f"customer.{number}@example.com"}]}],
+            "from": {"email": "shop@example.com"},
             "subject": content.subject,
             "content": [{"type": "text/html", "value": content.html}],
         }

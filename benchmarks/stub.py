@@ -2,19 +2,16 @@
 
     python -m benchmarks.stub
 
-It prints its port, answers POSTs on connections that stay open, and tells on GET how many it had,
-and when each mail arrived. Far cheaper than any client, so that what is measured is the client.
+It prints its port, answers POSTs on connections that stay open, and tells on GET how many it had.
+Far cheaper than any client, so that what is measured is the client.
 """
 
 import asyncio
-import json
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, cast
+from typing import cast
 
 import httpx
 import uvloop
@@ -25,24 +22,16 @@ _ANSWER = (
 )
 
 
-# Whom a mail is for: one of benchmarks.material.
-_TO = re.compile(rb'"email":"customer\.(\d+)@')
-
-
 class _Stub(asyncio.Protocol):
     accepted = 0
-    arrivals: ClassVar[dict[str, float]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's
         self._transport = cast(asyncio.Transport, transport)
         self._buffer = b""
-        self._since = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Answer every whole request in the buffer; the clients name a Content-Length."""
-        if not self._buffer:
-            self._since = time.monotonic()
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
@@ -51,17 +40,13 @@ class _Stub(asyncio.Protocol):
                 length = int(head[at + 15 :].split(b"\r\n", 1)[0])
             if len(self._buffer) < end + 4 + length:
                 return
-            content = self._buffer[end + 4 : end + 4 + length]
             self._buffer = self._buffer[end + 4 + length :]
             if head.startswith(b"post"):
                 _Stub.accepted += 1
-                if b"/mail/send" in head and (to := _TO.search(content)):
-                    _Stub.arrivals.setdefault(to[1].decode(), self._since)
                 body = b'{"sid": "SM%032x", "status": "queued"}' % _Stub.accepted
                 self._transport.write(_ANSWER % (b"201 Created", len(body), body))
             else:
-                told = {"accepted": _Stub.accepted, "arrivals": _Stub.arrivals}
-                body = json.dumps(told).encode()
+                body = b'{"accepted": %d}' % _Stub.accepted
                 self._transport.write(_ANSWER % (b"200 OK", len(body), body))
 
 
@@ -85,17 +70,8 @@ def running_stub() -> Iterator[int]:
 
 def accepted(port: int) -> int:
     """How many messages the stub has accepted so far."""
-    return int(_asked(port)["accepted"])
-
-
-def arrivals(port: int) -> dict[int, float]:
-    """When the first mail to each customer arrived, by the monotonic clock."""
-    return {int(number): at for number, at in _asked(port)["arrivals"].items()}
-
-
-def _asked(port: int) -> dict[str, Any]:
-    told: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).json()
-    return told
+    answer = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
+    return int(answer.json()["accepted"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Workers as they are in production: processes of their own, on a database, before a stub."""
+"""Workers as they are in production: processes of their own, on a database, before a provider."""
 
 import contextlib
 import re
@@ -43,7 +43,7 @@ def workers(number: int, database_url: str, provider_port: int) -> Iterator[list
                 running.enter_context(_worker(settings, policy, log.fileno()))
                 ports.append(settings.receiver_port)
             for port in ports:
-                _wait_for(port)
+                wait_for(port, "/healthz", "a worker")
             yield ports
 
 
@@ -66,11 +66,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int, path: str, what: str) -> None:
+    """Return when it answers."""
     deadline = time.monotonic() + _STARTS_WITHIN
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
-            httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+            httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False)
             return
         time.sleep(0.1)
-    raise TimeoutError("a worker does not start")
+    raise TimeoutError(f"{what} does not start")

@@ -1,0 +1,55 @@
+"""The sandbox providers in a process of their own, as `segue up` starts them."""
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from benchmarks.working import free_port, wait_for
+from config.settings import Settings
+from flows.stack import environment
+
+_DRAINED_WITHIN = 60.0  # seconds
+
+
+class Sandbox(NamedTuple):
+    """Where it listens, and the file in which it keeps what it accepted."""
+
+    port: int
+    file: Path
+
+    def all_arrived(self, people: list[int]) -> dict[int, float]:
+        """When the first mail of each of these people arrived, by the machine's monotonic clock:
+        when the head of its request was read. Waits until all have.
+        """
+        deadline = time.monotonic() + _DRAINED_WITHIN
+        while missing := set(people) - (arrived := self._arrived()).keys():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(missing)} of {len(people)} messages did not arrive")
+            time.sleep(0.2)
+        return arrived
+
+    def _arrived(self) -> dict[int, float]:
+        with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as conn:
+            rows = conn.execute("SELECT address, min(arrived) FROM accepted GROUP BY address")
+            # whom a mail is for: one of benchmarks.material
+            return {int(address.split("@")[0].split(".")[1]): arrived for address, arrived in rows}
+
+
+@contextmanager
+def running_sandbox() -> Iterator[Sandbox]:
+    """The sandbox, until the block ends."""
+    with TemporaryDirectory(prefix="segue-bench-") as folder:
+        settings = Settings(data_dir=Path(folder), sandbox_port=free_port())
+        command = [sys.executable, "-m", "channels.sandbox"]
+        with subprocess.Popen(command, env=environment(settings)) as process:
+            try:
+                wait_for(settings.sandbox_port, "/stats", "the sandbox")
+                yield Sandbox(settings.sandbox_port, Path(folder) / "sandbox.db")
+            finally:
+                process.terminate()
