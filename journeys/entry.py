@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    insert,
     literal,
     or_,
     select,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import null as sql_null
 from sqlalchemy.types import BigInteger, Text
 
-from config.database import Tx, insert_into
+from config.database import Tx
 from config.times import Seconds
 from journeys.control import STOPPED, held
 from journeys.journey import After, EventEntry, Version
@@ -205,9 +206,11 @@ def _enter(
     if launch_id is None:
         # Of two events that come at once the one that happened first brings the person in.
         rows = rows.order_by(who.c.since, who.c.entry_event_id)
-    statement = insert_into(tx.conn, enrollments).from_select(list(_COLUMNS), rows)
+    # SQLAlchemy would put its own ON CONFLICT together anew each time, which takes ten times as
+    # long as the database does.
+    rows = rows.suffix_with("ON CONFLICT DO NOTHING")
     entered = tx.conn.execute(
-        statement.on_conflict_do_nothing(),
+        insert(enrollments).from_select(list(_COLUMNS), rows),
         # else SQLAlchemy forgets it after an INSERT on PostgreSQL
         execution_options={"preserve_rowcount": True},
     )
