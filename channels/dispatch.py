@@ -38,6 +38,18 @@ _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
 Tally = Counter[tuple[str, Channel, str]]  # (journey, channel, state or reason)
 
 
+class Taken(NamedTuple):
+    """A batch of claims, and what it was taken from.
+
+    at: by the monotonic clock.
+    """
+
+    claimed: Claimed
+    at: float
+    journey: str | None
+    channel: Channel | None
+
+
 class _Ready(NamedTuple):
     claim: Claim
     outgoing: Outgoing
@@ -81,17 +93,29 @@ class Dispatcher:
         journey: only what this journey planned. channel: only on this one; what goes on the others
             may be sent at the same time.
         """
+        return await self.send(await self.take(journey=journey, channel=channel))
+
+    async def take(self, *, journey: str | None = None, channel: Channel | None = None) -> Taken:
+        """Claim a batch of what is due, which is to be given to `send` at once."""
         channels = tuple(self._providers) if channel is None else (channel,)
+        at = time.monotonic()
+        claimed = Claimed([], more=False, refused=Counter())
+        if not self._stopping:
+            claimed = await asyncio.to_thread(self._claim, channels, journey)
+        return Taken(claimed, at, journey, channel)
+
+    async def send(self, taken: Taken) -> Tally:
+        """Send what was taken, and then everything else that is due. Returns as `run` does."""
         tally: Tally = Counter()
-        more = True
-        while more and not self._stopping:
-            taken = time.monotonic()
-            claims, more, refused = await asyncio.to_thread(self._claim, channels, journey)
+        while True:
+            claims, more, refused = taken.claimed
             _count(refused)
             tally += refused
             if claims:
-                tally += await self._hand_over(claims, taken)
-        return tally
+                tally += await self._hand_over(claims, taken.at)
+            if not more:
+                return tally
+            taken = await self.take(journey=taken.journey, channel=taken.channel)
 
     async def due(self) -> list[Channel]:
         """The channels on which there is something to send."""

@@ -106,7 +106,7 @@ class Worker:
             if channel not in self._sending:
                 since = self._since.pop(channel, None)
                 if channel in due:
-                    self._send(dispatcher, channel, since)
+                    await self._try(self._send(dispatcher, channel, since), None)
         self._teller.note(reaction, +moved, sent)
         if moved.total() or sent:
             counts = ", ".join(
@@ -126,9 +126,12 @@ class Worker:
         EVENTS.inc(reaction.events)
         return bool(reaction.events or moved or sent)
 
-    def _send(self, dispatcher: Dispatcher, channel: Channel, since: float | None) -> None:
+    async def _send(self, dispatcher: Dispatcher, channel: Channel, since: float | None) -> None:
+        """Returns with the first claims taken: another round beside them would only delay them."""
+        taken = await dispatcher.take(channel=channel)
+
         async def send() -> Tally:
-            tally = await dispatcher.run(channel=channel)
+            tally = await dispatcher.send(taken)
             # Who stands behind what went is due now. If nothing could be sent there is no hurry.
             if tally:
                 self._woken.set()
