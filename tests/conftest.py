@@ -17,11 +17,9 @@ from tempfile import mkdtemp
 import psycopg
 import pytest
 
-import channels.tables  # noqa: F401  these three fill the metadata
-import journeys.tables  # noqa: F401
-import profiles.tables  # noqa: F401
 from config.database import Database
 from config.schema import migrate
+from tests.house import House
 
 with warnings.catch_warnings():
     # it warns that a service account has no XDG_RUNTIME_DIR, and takes /tmp
@@ -35,6 +33,20 @@ def db(request: pytest.FixtureRequest) -> Iterator[Database]:
     database = Database(request.getfixturevalue(f"{request.param}_url"))
     yield database
     database.close()
+
+
+@pytest.fixture
+def house(db: Database) -> House:
+    """Segue on that database, with the providers and a clock in the test's hands."""
+    return House(db)
+
+
+@pytest.fixture
+def sqlite_house(sqlite_url: str) -> Iterator[House]:
+    """The same on SQLite, for what the database has no say in."""
+    db = Database(sqlite_url)
+    yield House(db)
+    db.close()
 
 
 @pytest.fixture

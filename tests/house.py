@@ -30,8 +30,9 @@ from flows.app import Segue
 from flows.launching import launch
 from journeys.catalog import Catalog, Segment, load_catalog
 from journeys.engine import Engine
-from journeys.journey import Journey, Version
+from journeys.journey import Journey, OnLaunch, Version, journey
 from journeys.reactions import react
+from journeys.steps import Step
 from journeys.tables import enrollments, passages
 from profiles.conditions import everyone
 from profiles.events import NewEvent, record_events
@@ -52,6 +53,11 @@ TEXTS: Mapping[str, str] = {
         ("push.txt", f"Title: {name}\n\n{name}"),
     )
 }
+
+
+def described(*steps: Step, name: str = "j", **parts: Any) -> Journey:
+    """A journey of those steps that people are launched into, unless its parts say otherwise."""
+    return journey(name, **{"entry": OnLaunch(), "topic": "news", "steps": steps, **parts})
 
 
 _TLS = httpx.create_ssl_context()

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from config.database import Database
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
 from journeys import control
@@ -25,11 +24,6 @@ POLICY = Policy.model_validate(
         "caps": [{"channels": ["email"], "limit": 1, "per": "day"}],
     }
 )
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
 
 
 def sending(name: str, *wanted: Message, **options: object) -> Journey:

@@ -13,7 +13,6 @@ from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
 from channels.dispatch import Dispatcher
 from channels.explain import explanation
 from channels.tables import messages
-from config.database import Database
 from config.policy import Channel, Policy
 from config.times import DAY, HOUR, MINUTE, format_instant
 from journeys import control
@@ -36,11 +35,6 @@ POLICY = Policy.model_validate(
         ],
     }
 )
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
 
 
 def sending(*wanted: Message, then: tuple[Any, ...] = (), **options: Any) -> Journey:

@@ -13,7 +13,6 @@ from channels.claiming import LOOK_AGAIN
 from channels.dispatch import Dispatcher
 from channels.providers.sendgrid import SendGrid
 from channels.recording import record
-from config.database import Database
 from config.policy import Policy
 from config.times import MINUTE
 from journeys.entry import enter_people
@@ -39,16 +38,7 @@ from journeys.steps import (
 )
 from profiles.conditions import did, trait
 from profiles.tables import events
-from tests.house import MONDAY, House
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
-
-
-def described(*steps: Any, **parts: Any) -> Any:
-    return journey("j", **{"entry": OnLaunch(), "topic": "news", "steps": steps, **parts})
+from tests.house import MONDAY, House, described
 
 
 def failing_on(*people: int, step: str = "bad") -> Any:

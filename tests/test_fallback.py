@@ -10,7 +10,6 @@ from sqlalchemy import select, update
 
 from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
 from channels.tables import messages
-from config.database import Database
 from config.policy import Channel, Policy
 from config.times import HOUR, MINUTE
 from journeys.journey import Goal, Journey, OnLaunch, journey
@@ -24,11 +23,6 @@ DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
 MAIL_BY_DAY = Policy.model_validate({"channels": {"email": DAYTIME}})
 EVENING = MONDAY + 11 * HOUR  # 21:00
 MORNING = MONDAY + 22 * HOUR  # 08:00 the day after
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
 
 
 def first(*wanted: Message, name: str = "j", priority: int = 50, **options: Any) -> Journey:

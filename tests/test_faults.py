@@ -51,11 +51,6 @@ from tests.provider_samples import SANDBOX, outgoing
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
 
 
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
-
-
 def sending(*wanted: Message, name: str = "j", **options: Any) -> Journey:
     return journey(name, entry=OnLaunch(), topic="news", steps=[Send("s", *wanted)], **options)
 

@@ -16,7 +16,7 @@ from channels import feedback
 from channels.callback import Feedback
 from channels.feedback import apply
 from channels.tables import messages
-from config.database import Database, Tx
+from config.database import Tx
 from config.times import HOUR, MINUTE
 from journeys.journey import Journey, OnLaunch
 from journeys.journey import journey as describe
@@ -29,11 +29,6 @@ from tests.house import House
 
 NEWS = describe("news", entry=OnLaunch(), topic="news", steps=[Send("hello", Email("hello"))])
 TEXTS = describe("texts", entry=OnLaunch(), topic="news", steps=[Send("hello", SMS("hello"))])
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
 
 
 class Shop:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -28,11 +28,8 @@ from tests.house import MONDAY, House
 
 
 @pytest.fixture
-def house(sqlite_url: str) -> Iterator[House]:
-    """For what the database has no say in."""
-    db = Database(sqlite_url)
-    yield House(db)
-    db.close()
+def house(sqlite_house: House) -> House:
+    return sqlite_house
 
 
 def get(house: House, path: str) -> httpx.Response:

@@ -2,24 +2,13 @@
 
 import pytest
 
-from config.database import Database
 from config.errors import SegueError
 from config.times import DAY
 from journeys.entry import enter_people
-from journeys.journey import Journey, OnLaunch, journey
 from journeys.migration import Passenger, migrate_people, plan_migration
 from journeys.steps import Email, Push, Send, Update, Wait, WaitUntil
 from profiles.conditions import did
-from tests.house import MONDAY, House
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
-
-
-def described(*steps: object, name: str = "j") -> Journey:
-    return journey(name, entry=OnLaunch(), topic="news", steps=steps)
+from tests.house import MONDAY, House, described
 
 
 def planned(house: House) -> list[Passenger]:

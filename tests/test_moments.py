@@ -8,22 +8,12 @@ import pytest
 from sqlalchemy import update
 
 from channels.tables import messages
-from config.database import Database
 from config.times import DAY, HOUR, MINUTE
 from journeys.entry import enter_people
-from journeys.journey import Journey, OnEvent, OnLaunch, journey
+from journeys.journey import OnEvent
 from journeys.steps import Email, Exit, Push, Send, Split, Step, Update, Wait, WaitUntil, when
 from profiles.conditions import Condition, did, everyone, trait
-from tests.house import MONDAY, House
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
-
-
-def described(*steps: Step, **parts: Any) -> Journey:
-    return journey("j", **{"entry": OnLaunch(), "topic": "news", "steps": steps, **parts})
+from tests.house import MONDAY, House, described
 
 
 def until(condition: Condition, timeout: str = "1d", name: str = "until") -> Step:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from config.database import Database
 from config.times import days
 from journeys import control
 from journeys.catalog import Segment
@@ -27,11 +26,6 @@ SEGMENTS = {
     "buyers": Segment("buyers", "Bought, and not blocked", BUYERS),
     "lapsed": Segment("lapsed", "Not for a while", LAPSED),
 }
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
 
 
 def entering(segment: str = "buyers", again: Again = "always") -> Journey:

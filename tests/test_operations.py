@@ -18,17 +18,15 @@ import flows.cli
 import flows.operations
 from channels.claiming import CLAIM_LASTS, LOST_AFTER
 from channels.resolving import CLOSED_AFTER, close_unsettled
-from config.database import Database
 from config.times import HOUR, MINUTE, format_instant
 from journeys.attendance import sign_in
 from journeys.catalog import Catalog
 from journeys.control import held
 from journeys.doctor import LATE
 from journeys.entry import enter_people
-from journeys.journey import Journey, OnLaunch, journey
 from journeys.steps import SMS, Email, Push, Send, Update, Wait, WaitUntil
 from profiles.conditions import did
-from tests.house import MONDAY, House
+from tests.house import MONDAY, House, described
 
 
 class Said(NamedTuple):
@@ -37,11 +35,6 @@ class Said(NamedTuple):
     status: int
     out: str
     err: str
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
 
 
 @pytest.fixture
@@ -73,10 +66,6 @@ def segue(
 
 
 Segue = Callable[..., Said]
-
-
-def described(*steps: object, name: str = "j", **parts: Any) -> Journey:
-    return journey(name, entry=OnLaunch(), topic="news", steps=steps, **parts)
 
 
 def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(

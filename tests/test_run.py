@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import pytest
 from prefect import State
 
 from channels.dispatch import Dispatcher
-from config.database import Database
 from config.times import HOUR
 from flows.run import Run
 from journeys.catalog import Segment
@@ -14,11 +12,6 @@ from journeys.journey import Journey, OnLaunch, OnSegment, journey
 from journeys.steps import Email, Send, Update, Wait
 from profiles.conditions import trait
 from tests.house import House
-
-
-@pytest.fixture
-def house(db: Database) -> House:
-    return House(db)
 
 
 def run(house: House, version: Journey) -> dict[str, State[Any]]:

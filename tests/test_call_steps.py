@@ -1,0 +1,205 @@
+"""Call steps: what is posted, tried again and never twice, and where nobody is called."""
+
+import socket
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from config.times import HOUR
+from journeys.engine import Engine
+from journeys.entry import enter_people
+from journeys.journey import OnEvent
+from journeys.steps import Call, Update, Wait
+from profiles.conditions import did
+from tests.house import MONDAY, House, described
+
+
+class Receiver:
+    """An endpoint that answers as it is told, and keeps what it got."""
+
+    def __init__(self) -> None:
+        self.answers: list[int | BaseException] = []
+        self.got: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.got.append(request)
+        answer = self.answers.pop(0) if self.answers else 200
+        if isinstance(answer, BaseException):
+            raise answer
+        return httpx.Response(answer)
+
+
+@pytest.fixture
+def receiver(house: House, monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    monkeypatch.setenv("SEGUE_CALL_HOSTS", '["crm.shop.test"]')
+    receiver = Receiver()
+    house.providers.hosts["crm.shop.test"] = receiver
+    return receiver
+
+
+CALL = Call("tell", "https://crm.shop.test/came")
+
+
+def test_a_call_posts_the_person(house: House, receiver: Receiver) -> None:
+    house.open(described(CALL, entry=OnEvent("signed_up")))
+    ann = house.customer("ann")
+    house.did(ann, "signed_up", plan="gold")
+    house.run()
+    [request] = receiver.got
+    [enrollment] = house.people()
+    assert orjson.loads(request.content) == {
+        "journey": "j",
+        "step": "tell",
+        "enrollment_id": enrollment.id,
+        "user_id": "ann",
+        "event": {"plan": "gold"},
+    }
+    assert request.headers["idempotency-key"] == f"{enrollment.id}:tell"
+    assert enrollment.end_reason == "completed"
+
+
+def test_a_call_is_tried_again_later(house: House, receiver: Receiver) -> None:
+    receiver.answers = [503, httpx.ConnectError("no"), 200]
+    house.open(described(CALL))
+    house.customer()
+    house.launch("j")
+    house.later("1d")
+    [person] = house.people()
+    # after a minute, then after two
+    assert (person.ended_at - MONDAY, person.end_reason) == (180, "completed")
+    assert len({request.headers["idempotency-key"] for request in receiver.got}) == 1
+
+
+@pytest.mark.parametrize(
+    ("on_error", "ended", "passed"),
+    [
+        ("continue", "completed", [("tell", "failed"), ("u", "next")]),
+        (
+            "exit",
+            "exit: call failed, status 500",
+            [("tell", "exit: call failed, status 500")],
+        ),
+    ],
+)
+def test_what_comes_of_a_call_that_fails(
+    house: House, receiver: Receiver, on_error: str, ended: str, passed: list[tuple[str, str]]
+) -> None:
+    receiver.answers = [500, 500]
+    call = Call("tell", "https://crm.shop.test/", tries=2, on_error=on_error)
+    house.open(described(call, Update("u", x=1)))
+    house.customer()
+    house.launch("j")
+    house.later("1d")
+    [person] = house.people()
+    assert person.end_reason == ended
+    assert house.passed() == passed
+    assert len(receiver.got) == 2
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0"),
+        *("[::1]", "[::ffff:127.0.0.1]", "[2002:7f00:1::]", "[64:ff9b::7f00:1]", "224.0.0.1"),
+    ],
+)
+def test_our_own_network_is_not_called(house: House, receiver: Receiver, host: str) -> None:
+    house.providers.hosts[host.strip("[]")] = receiver
+    house.open(described(Call("tell", f"http://{host}/", tries=1), Update("u", x=1)))
+    ann = house.customer()
+    house.launch("j")
+    assert receiver.got == []
+    assert house.providers.requests == []
+    assert house.passed(ann) == [("tell", "failed"), ("u", "next")]
+
+
+def test_a_name_that_leads_home_once_it_was_looked_at_is_not_called(
+    sqlite_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = sqlite_house
+    house.open(described(Call("tell", "http://shop.example/", tries=1), Update("u", x=1)))
+    ann = house.customer()
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        ours.settimeout(30)
+        places = [("93.184.215.14", 80), ours.getsockname()]  # as it is looked at, and called
+        asked = []
+
+        def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
+            asked.append(host)
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*kind, places[len(asked) - 1])]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        engine, journey = house.segue.engine, house.segue.catalog.journey("j")
+        with house.db.transaction() as tx:
+            enter_people(tx, journey, [ann], None)
+        engine.advance_due()
+        assert asked == ["shop.example", "shop.example"]
+        reached, _ = ours.accept()
+        assert reached.recv(100) == b""  # the connection was given up before a word was said
+        reached.close()
+    assert house.passed(ann) == [("tell", "failed"), ("u", "next")]
+
+
+def test_who_has_left_is_not_called(house: House, receiver: Receiver) -> None:
+    bought = did("bought")
+    house.open(described(Wait("1h"), CALL, exit_when=bought))
+    ann, _bob = house.customer("ann"), house.customer("bob")
+    house.launch("j")
+    house.db.now = house.now + HOUR
+    # it came, and nobody has worked it yet
+    house.did(ann, "bought")
+    with house.providers.listening():
+        house.segue.engine.advance_due()
+    assert [orjson.loads(request.content)["user_id"] for request in receiver.got] == ["bob"]
+    [anns] = house.people(ann)
+    assert anns.end_reason == "exited: exit rule"
+
+
+def test_a_call_that_died_is_made_again_with_the_same_key(house: House, receiver: Receiver) -> None:
+    receiver.answers = [KeyboardInterrupt()]
+    house.open(described(CALL))
+    house.customer()
+    with pytest.raises(KeyboardInterrupt):
+        house.launch("j")
+    house.run()
+    # leased: nobody else calls for now
+    assert len(receiver.got) == 1
+    house.later("10m")
+    assert len(receiver.got) == 2
+    assert len({request.headers["idempotency-key"] for request in receiver.got}) == 1
+    [person] = house.people()
+    assert person.end_reason == "completed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "step", "passed"),
+    [(200, "wait 1d", [("tell", "next"), ("u", "next")]), (500, "tell", [])],
+)
+def test_a_call_that_took_longer_than_its_lease_moves_nobody(
+    house: House,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: int,
+    step: str,
+    passed: list[tuple[str, str]],
+) -> None:
+    """While one process sleeps at the call another makes it: what comes of that counts."""
+    receiver.answers = [answer]
+    house.open(described(CALL, Update("u", x=1), Wait("1d")))
+    ann = house.customer()
+
+    def post_slowly(*_: Any) -> dict[int, str]:
+        monkeypatch.undo()
+        monkeypatch.setenv("SEGUE_CALL_HOSTS", '["crm.shop.test"]')
+        house.db.now = house.now + HOUR
+        Engine(house.db, house.segue.catalog, house.segue.engine.planner).advance_due()
+        return {}
+
+    monkeypatch.setattr("journeys.engine.post_all", post_slowly)
+    house.launch("j")
+    [person] = house.people(ann)
+    assert person.step == step
+    assert house.passed(ann) == passed
