@@ -19,14 +19,22 @@ from config.errors import DatabaseUnusable
 
 # What a database says of a statement or its values, in good health.
 _OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+# PostgreSQL's class for what is larger than it can take, a value in an index say; the driver files
+# it under trouble.
+_TOO_LARGE = "54"
 _FRAMES = 4
 
 
 def of_the_database(error: BaseException) -> bool:
     """Whether it is over when the database is well again: lost, locked, full, a deadlock."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or not isinstance(error, _OURS)
+        ours = isinstance(error, _OURS) or _sqlstate(error).startswith(_TOO_LARGE)
+        return error.connection_invalidated or not ours
     return isinstance(error, DatabaseUnusable | TimeoutError)
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 def told(error: BaseException) -> str:

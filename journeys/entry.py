@@ -34,6 +34,8 @@ from profiles.bulk import among, in_slices, lock_profiles
 from profiles.conditions import Condition, Scope
 from profiles.tables import JSON_COLUMN, events, profiles
 
+# So many characters of an entry key count: PostgreSQL takes 2,704 bytes into an index.
+_KEY = 255
 # SQLite joins 500 selects at most.
 _SELECTS = 200
 _COLUMNS = (
@@ -114,7 +116,7 @@ def enter_each(
         each = [
             select(
                 literal(profile_id, BigInteger).label("profile_id"),
-                literal("" if key is None else _text(context.get(key))).label("entry_key"),
+                literal("" if key is None else _text(context.get(key))[:_KEY]).label("entry_key"),
                 literal(context, JSON_COLUMN).label("context"),
                 cast(sql_null(), BigInteger).label("entry_event_id"),
                 literal(tx.now, BigInteger).label("since"),
@@ -141,7 +143,7 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int
     key: ColumnElement[Any] = literal("")
     if entry.key is not None:
         value = events.c.properties[entry.key].as_string()
-        key = func.coalesce(value, "")
+        key = func.substr(func.coalesce(value, ""), 1, _KEY)
     source = select(
         events.c.profile_id.label("profile_id"),
         key.label("entry_key"),

@@ -1,6 +1,7 @@
 """Entering: by event and launch, again or not, once however many enter them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import select
 from config.errors import SegueError
 from config.times import DAY, HOUR, days
 from journeys.catalog import Segment
-from journeys.entry import enter_people
+from journeys.entry import enter_each, enter_people
 from journeys.journey import OnEvent, OnLaunch
 from journeys.leaving import end
 from journeys.steps import Email, Exit, Send, Update, Wait
@@ -62,6 +63,20 @@ def test_entry_keys_keep_carts_apart(house: House) -> None:
     house.did(ann, "cart", cart_id="a", total=20)
     house.run()
     assert len(house.people(ann)) == 4
+
+
+def test_a_key_of_any_length_enters(house: House) -> None:
+    house.open(described(Wait("1d"), entry=OnEvent("cart", key="cart_id", again="always")))
+    people = [house.customer() for _ in range(2)]
+    long = "".join(map(chr, Random(1).choices(range(0x4E00, 0x9FFF), k=5000)))
+    for person, key in zip(people, (long, "short"), strict=True):
+        house.did(person, "cart", cart_id=key)
+    house.run()
+    assert [person.entry_key for person in house.people()] == [long[:255], "short"]
+    version = house.segue.catalog.journey("j")
+    with house.db.transaction() as tx:
+        # in it already, with that key
+        assert enter_each(tx, version, [(people[0], {"cart_id": long})], "launch") == 0
 
 
 def test_of_two_events_at_once_the_first_brings_them_in(house: House) -> None:

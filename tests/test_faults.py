@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -40,7 +41,7 @@ from config.policy import Channel, Policy
 from config.times import DAY, HOUR, MINUTE, format_instant
 from config.trouble import of_the_database
 from flows.worker import Worker
-from journeys.attendance import last_seen
+from journeys.attendance import last_seen, sign_in
 from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.journey import Journey, OnEvent, OnLaunch, journey
@@ -552,6 +553,20 @@ def test_rows_that_a_hanging_process_holds_come_free_by_themselves(db: Database)
     with pytest.raises(DBAPIError, match=r"closed the connection|idle-in-transaction") as caught:
         hang()
     assert of_the_database(caught.value)
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_a_value_that_is_too_large_is_no_trouble_of_the_database(db: Database) -> None:
+    """It is the one row's fault: the others need not wait until the database is well."""
+    large = Random(1).randbytes(5000).hex()
+
+    def write() -> None:
+        with db.transaction() as tx:
+            sign_in(tx, large)
+
+    with pytest.raises(DBAPIError, match="index row") as caught:
+        write()
+    assert not of_the_database(caught.value)
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
