@@ -152,8 +152,14 @@ def _release(tx: Tx, keys: Collection[Key]) -> None:
 
 
 def _that_tell(calls: Sequence[Call]) -> Iterator[tuple[int, Call]]:
-    """Calls about people. Events need no look, for the database takes each once."""
-    return ((place, call) for place, call in enumerate(calls) if call.tells_of_person)
+    """Calls that say something of a person, an event in its context too. What happened needs no
+    look, for the database takes each event once.
+    """
+    return (
+        (place, call)
+        for place, call in enumerate(calls)
+        if call.tells_of_person or _tells_anything(call.person)
+    )
 
 
 def _again(tx: Tx, calls: Iterable[tuple[int, Call]], owners: Mapping[Key, int]) -> set[int]:

@@ -110,6 +110,16 @@ def test_what_comes_again_does_not_undo_what_was_said_since(db: Database) -> Non
     take(db, second, first)
     take(db, first)
     assert attributes(db, known_as(db)["user_id", "u1"]) == {"plan": "b"}
+    # nor do events, which tell of people in their context
+    before = track("u3", messageId="m5", context={"timezone": "Europe/Paris", "locale": "fr"})
+    take(db, before)
+    take(db, identify("u3", messageId="m6", traits={"timezone": "Asia/Tokyo", "language": "ja"}))
+    take(db, before)
+    with db.transaction(write=False) as tx:
+        u3 = tx.conn.execute(
+            select(profiles).where(profiles.c.id == known_as(db)["user_id", "u3"])
+        ).one()
+    assert (u3.timezone, u3.language) == ("Asia/Tokyo", "ja")
     # nor within one transaction
     take(
         db,
