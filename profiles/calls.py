@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from config.times import HOUR, Instant, parse_instant
+from config.times import HOUR, Instant, Seconds, parse_instant
 from profiles.events import PROFILE_CHANGED
 from profiles.person import Person, normalise_id
 from profiles.traits import read_person
@@ -37,6 +37,7 @@ class Call(NamedTuple):
     person: those it is about; `seen_at` is not known yet.
     event, properties: what journeys see of it.
     previous_id: of an alias, the id that the person had until now, of whatever kind.
+    waited: from its receipt to the transaction that writes it down.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Call(NamedTuple):
     sent_at: Instant | None  # by the sender's clock
     warnings: tuple[str, ...] = ()
     previous_id: str | None = None
+    waited: Seconds = 0
 
     @property
     def tells_of_person(self) -> bool:
@@ -60,10 +62,11 @@ class Call(NamedTuple):
 
         Nothing has happened in the future, and nothing that concerns us before 1970.
         """
+        received = now - self.waited
         if self.at is None:
-            return now
-        at = self.at if self.sent_at is None else now - (self.sent_at - self.at)
-        return max(0, min(at, now))
+            return received
+        at = self.at if self.sent_at is None else received - (self.sent_at - self.at)
+        return max(0, min(at, received))
 
     def dedupe_key(self, now: Instant) -> str:
         """The same call has the same key.
@@ -73,7 +76,9 @@ class Call(NamedTuple):
         """
         if self.message_id is not None:
             return self.message_id
-        return self.digest if self.at is not None else f"{self.digest}@{now // HOUR}"
+        return (
+            self.digest if self.at is not None else f"{self.digest}@{(now - self.waited) // HOUR}"
+        )
 
 
 # What may stand in a call ---------------------------------------------------------------------

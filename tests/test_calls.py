@@ -210,7 +210,10 @@ def test_an_item_of_a_batch_says_its_kind(item: object, field: str) -> None:
     ],
 )
 def test_the_senders_clock_is_corrected(said: dict[str, str], offset: int) -> None:
-    assert read("track", event="x", **said).occurred_at(NOW) == NOW + offset
+    call = read("track", event="x", **said)
+    assert call.occurred_at(NOW) == NOW + offset
+    # received is not yet written down
+    assert call._replace(waited=40).occurred_at(NOW + 40) == NOW + offset
 
 
 def test_a_batch_says_when_it_was_sent_for_all_its_calls() -> None:

@@ -24,7 +24,8 @@ class Ledger:
         self.gate.set()
         self.down = False
 
-    def write(self, calls: Sequence[Call]) -> list[Outcome]:
+    def write(self, calls: Sequence[Call], came: Sequence[float]) -> list[Outcome]:
+        assert len(came) == len(calls)
         assert self.gate.wait(10)
         self.tried += 1
         names = [call.event for call in calls]

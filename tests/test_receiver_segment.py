@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -34,7 +35,7 @@ from flows.receiver.segment import BATCH_LIMIT, EVENT_LIMIT, UNFOLDED_LIMIT
 from profiles.calls import MODELS
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events, identifiers, profiles
-from tests.house import House
+from tests.house import MONDAY, House
 from tests.receiving import WRITE_KEY, Receiving, receiving
 
 
@@ -121,6 +122,19 @@ def test_a_client_library_works_with_only_its_host_changed(
     ago = by_name["long ago"].received_at - by_name["long ago"].occurred_at
     assert abs(ago - DAY) <= 1
     assert receiver.told > 0
+
+
+def test_the_time_of_receipt_counts_however_long_it_takes_to_write_it_down(
+    house: House, receiver: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when everybody waits for SQLite's one lock: the order of events stays what it was."""
+    sent = {"timestamp": "2026-03-02T17:00:00Z", "sentAt": "2026-03-02T17:00:02Z"}
+    receiver.post("/v1/track", json=track(1) | sent)
+    slow = SimpleNamespace(monotonic=lambda: time.monotonic() - 60)
+    monkeypatch.setattr("flows.receiver.intake.time", slow)
+    receiver.post("/v1/track", json=track(2) | sent)
+    receiver.post("/v1/batch", json={"batch": [track(3)]})
+    assert [MONDAY - event.occurred_at for event in happened(house)] == [2, 62, 60]
 
 
 def test_a_client_that_is_slowed_loses_nothing(

@@ -14,7 +14,8 @@ from config.trouble import of_the_database
 from profiles.calls import Call
 from profiles.tracking import Outcome
 
-Write = Callable[[Sequence[Call]], Sequence[Outcome]]
+# Calls, and when each of them came, by the monotonic clock in seconds.
+Write = Callable[[Sequence[Call], Sequence[float]], Sequence[Outcome]]
 
 _FEWEST = 25
 _MOST = 2000
@@ -26,6 +27,7 @@ class _Request:
 
     calls: Sequence[Call]
     done: asyncio.Future[list[Outcome]]
+    came: float
     outcomes: list[Outcome] = field(default_factory=list)
     under_way: int = 0  # how many of the calls were given to a transaction
 
@@ -51,7 +53,8 @@ class Intake:
         """Return once all of them are committed. Raises what the database raises."""
         if not calls:
             return []
-        request = _Request(calls, asyncio.get_running_loop().create_future())
+        done = asyncio.get_running_loop().create_future()
+        request = _Request(calls, done, time.monotonic())
         self._queue.append(request)
         self.waiting += len(calls)
         if self._writing is None:
@@ -89,7 +92,8 @@ class Intake:
 
     async def _write_portion(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
         together = [call for _, calls in portion for call in calls]
-        outcomes = iter(await asyncio.to_thread(self._write, together))
+        came = [request.came for request, calls in portion for _ in calls]
+        outcomes = iter(await asyncio.to_thread(self._write, together, came))
         for request, calls in portion:
             request.outcomes += [next(outcomes) for _ in calls]
             if len(request.outcomes) == len(request.calls) and not request.done.done():

@@ -1,6 +1,7 @@
 """Segment's HTTP tracking API: a client library of theirs works with only its host changed."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -73,9 +74,12 @@ def router(receiver: Receiver) -> APIRouter:
     """`/v1/identify` and its like, and `/v1/batch`."""
     db = receiver.segue.db
 
-    def write(calls: Sequence[Call]) -> list[Outcome]:
+    def write(calls: Sequence[Call], came: Sequence[float]) -> list[Outcome]:
         with db.transaction() as tx:
-            outcomes = take_calls(tx, calls, merge)
+            begun = time.monotonic()
+            waited = [int(begun - at) for at in came]
+            received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
+            outcomes = take_calls(tx, received, merge)
         receiver.arrived()
         return outcomes
 
