@@ -256,7 +256,8 @@ def test_one_bad_call_costs_nobody_the_rest_of_the_batch(house: House, receiver:
         (b"{}", "batch"),
         (b'{"batch": [], "sentAt": "now"}', "sentAt"),
         (b"[" * 3000 + b"]" * 3000, None),
-        (b'{"batch": [' + b"[" * 300 + b"]" * 300 + b"]}", None),
+        (b'{"batch": [' + b"[" * 300 + b"]" * 300 + b"]}", "batch.0"),
+        (b'{"batch": ["\\u0000", ' + b"[" * 1000 + b"]" * 1000 + b"]}", None),
         (b'{"batch": "\xff"}', None),
     ],
 )
@@ -265,6 +266,23 @@ def test_a_body_that_makes_no_sense_is_refused(
 ) -> None:
     said = problem(receiver.post("/v1/batch", content=body), 400, "invalid")
     assert said.get("field") == field
+
+
+@pytest.mark.parametrize("depth", [200, 260, 600, 990, 1100])
+@pytest.mark.parametrize("text", ["x", "\\u0000", "\\ud83d"])
+def test_of_whatever_depth_a_call_is_taken_or_refused(
+    house: House, receiver: Receiving, depth: int, text: str
+) -> None:
+    deep = (
+        f'{{"userId": "u", "event": "{text}x", "properties": {{"p": {"[" * depth + "]" * depth}}}'
+    )
+    alone = receiver.post("/v1/track", content=f"{deep}}}")
+    beside = f'{{"batch": [{deep}, "type": "track"}}, {json.dumps(track())}]}}'
+    together = receiver.post("/v1/batch", content=beside)
+    wanted = 200 if depth == 200 else 400
+    assert (alone.status_code, together.status_code) == (wanted, wanted)
+    if depth < 500:
+        assert keys(house)[-1] == "m1", "the good call is taken"
 
 
 def test_an_empty_batch_is_fine(receiver: Receiving) -> None:

@@ -54,7 +54,22 @@ def too_large(what: str, limit: int) -> Refusal:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is, fit to be written back as JSON. Raises Refusal.
+    """The JSON object that a body is, fit to be written back as JSON. Raises Refusal."""
+    value = read_object(body)
+    json_size(value)
+    return value
+
+
+def json_size(value: object, field: str | None = None) -> int:
+    """The bytes of a value as JSON. Raises Refusal for one that lies too deep to be written."""
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:
+        raise _too_deep(field) from None
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is, of whatever depth. Raises Refusal.
 
     NUL characters, which PostgreSQL can't store, are taken out. Clients also send what is no JSON
     in the strict sense, half of an emoji that they cut apart, or NaN: the half becomes U+FFFD, and
@@ -66,12 +81,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
             value = _clean(value)
     except orjson.JSONDecodeError:
         value = _parse_leniently(body)
+    except RecursionError:
+        raise _too_deep() from None
     if not isinstance(value, dict):
         raise Refusal(400, "invalid", 'the body is no JSON object, such as {"userId": "u-1042"}')
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        raise _too_deep() from None
     return value
 
 
@@ -101,5 +114,6 @@ def _clean(value: Any) -> Any:
             return value
 
 
-def _too_deep() -> Refusal:
-    return Refusal(400, "invalid", "the body lies too deep within itself: 250 levels are enough")
+def _too_deep(field: str | None = None) -> Refusal:
+    message = "it lies too deep within itself: 250 levels are enough"
+    return Refusal(400, "invalid", message, field=field)

@@ -5,13 +5,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from flows.receiver.answers import Fault, Refusal, answer, problems
 from flows.receiver.backlog import Backlog
-from flows.receiver.body import KB, parse_object, read_body, too_large
+from flows.receiver.body import KB, json_size, parse_object, read_body, read_object, too_large
 from flows.receiver.context import Receiver
 from flows.receiver.intake import Intake
 from flows.receiver.keys import Credentials, check_write_key
@@ -164,7 +163,7 @@ async def _take_batch(request: Request, intake: Intake) -> Response:
 
 def _read_batch(body: bytes) -> tuple[dict[int, Call], dict[int, Refusal]]:
     """The calls by their place, and those that can't be taken. Raises Refusal for the whole."""
-    batch = parse_object(body)
+    batch = read_object(body)
     items = batch.get("batch")
     if not isinstance(items, list):
         raise Refusal(400, "invalid", "write a list of calls", field="batch")
@@ -176,10 +175,11 @@ def _read_batch(body: bytes) -> tuple[dict[int, Call], dict[int, Refusal]]:
     faults: dict[int, Refusal] = {}
     for place, item in enumerate(items):
         try:
-            if len(orjson.dumps(item)) > EVENT_LIMIT:
-                faults[place] = too_large(f"batch.{place}", EVENT_LIMIT)
-            else:
-                calls[place] = read_item(item, sent_at)
+            if json_size(item, f"batch.{place}") > EVENT_LIMIT:
+                raise too_large(f"batch.{place}", EVENT_LIMIT)
+            calls[place] = read_item(item, sent_at)
+        except Refusal as refusal:
+            faults[place] = refusal
         except CallRefused as error:
             faults[place] = _refusal(place, error)
     return calls, faults
