@@ -38,7 +38,14 @@ from config.policy import Channel
 from config.times import MINUTE, Instant, Seconds
 from config.trouble import of_the_database
 from profiles.bulk import among, lock_profiles
-from profiles.tables import ADDRESS_KIND, identifiers, preferences, profiles
+from profiles.tables import (
+    ADDRESS_KIND,
+    consent_records,
+    events,
+    identifiers,
+    preferences,
+    profiles,
+)
 
 # A claim not used by then is void and is given back, not sent late.
 CLAIM_LASTS: Seconds = MINUTE
@@ -83,6 +90,17 @@ class ClaimFailed(Exception):
         self.message_ids = message_ids
 
 
+class Marks(NamedTuple):
+    """Where the logs of what people do and say ended when a claim was taken.
+
+    Of a person whose profile is locked nothing is added meanwhile: so what stands behind these is
+    newer than the claim.
+    """
+
+    event_id: int
+    consent_record_id: int
+
+
 class Claim(NamedTuple):
     """A message that this process, and no other, may hand over until `not_after`."""
 
@@ -103,6 +121,7 @@ class Claim(NamedTuple):
     address: str
     platform: str | None
     context: Mapping[str, Any]
+    marks: Marks
 
 
 class Claimed(NamedTuple):
@@ -348,6 +367,7 @@ def _with_content(
             .where(among(tx, profiles.c.id, people))
         )
     }
+    marks = Marks(*tx.conn.execute(_ENDS).one())
     return [
         Claim(
             row.id,
@@ -366,9 +386,47 @@ def _with_content(
             closes,
             *addresses[row.profile_id, ADDRESS_KIND[cast(Channel, row.channel)]],
             {"profile": about[row.profile_id], **contexts[row.enrollment_id]},
+            marks,
         )
         for row, closes in fit
     ]
+
+
+_ENDS = select(
+    *(
+        func.coalesce(select(func.max(table.c.id)).scalar_subquery(), 0)
+        for table in (events, consent_records)
+    )
+)
+
+
+def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[int]:
+    """Those of the claimed messages, by id, that deserve another last look before they go.
+
+    Since they were claimed the person did or said something, or became part of another profile, or
+    somebody holds the journey.
+    """
+    held = set(journeys.held(tx))
+    c = messages.c
+    found = select(c.id, c.profile_id).where(among(tx, c.id, [one.message_id for one in claims]))
+    now_of = {row.id: row.profile_id for row in tx.conn.execute(found)}
+    people = set(now_of.values())
+    heard_of: set[int] = set()
+    for table, mark in (
+        (events, min(one.marks.event_id for one in claims)),
+        (consent_records, min(one.marks.consent_record_id for one in claims)),
+    ):
+        newer = select(table.c.profile_id).where(
+            table.c.id > mark, among(tx, table.c.profile_id, people)
+        )
+        heard_of.update(tx.conn.execute(newer).scalars())
+    return {
+        one.message_id
+        for one in claims
+        if one.journey in held
+        or now_of[one.message_id] != one.profile_id
+        or one.profile_id in heard_of
+    }
 
 
 def put_off(tx: Tx, message_id: int, reason: str) -> None:

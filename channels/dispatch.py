@@ -13,7 +13,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from channels.breaker import Breaker
-from channels.claiming import Claim, Claimed, ClaimFailed, Journeys, claim, due_channels, put_off
+from channels.claiming import (
+    Claim,
+    Claimed,
+    ClaimFailed,
+    Journeys,
+    claim,
+    due_channels,
+    overtaken,
+    put_off,
+)
 from channels.decide import Planner
 from channels.links import preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
@@ -33,6 +42,10 @@ log = logging.getLogger(__name__)
 # Claims taken in one transaction and posts under way at once, on each channel.
 CLAIM_BATCH = 500
 IN_FLIGHT = 100
+# Claims that have waited so long for their turn are looked at again before they go, and outcomes
+# are recorded so often while others are awaited. In seconds.
+_LOOK_GOOD_FOR = 0.1
+_RECORD_EVERY = 0.5
 # Between tries to record what came of a hand-over while the database is in trouble, in seconds.
 _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
 Tally = Counter[tuple[str, Channel, str]]  # (journey, channel, state or reason)
@@ -53,6 +66,19 @@ class Taken(NamedTuple):
 class _Ready(NamedTuple):
     claim: Claim
     outgoing: Outgoing
+
+
+class _Look:
+    """The last look at claims that wait for their turn.
+
+    at: when it began, by the monotonic clock. overtaken: the messages that must not go after all.
+    """
+
+    def __init__(self, claims: Sequence[Claim], taken: float) -> None:
+        self.claims = claims
+        self.taken = self.at = taken
+        self.overtaken: set[int] = set()
+        self.turn = asyncio.Lock()
 
 
 class Dispatcher:
@@ -189,20 +215,25 @@ class Dispatcher:
                 why = told(error)
                 log.error("message %d can't be rendered: %s", one.message_id, why, extra=_ids(one))
                 done.append(skipped(one, f"render_error: {type(error).__name__}"))
-        posts = [
-            self._post(channel, batch, taken)
+        look = _Look(claims, taken)
+        posts = {
+            asyncio.create_task(self._post(channel, batch, look))
             for channel, some in ready.items()
             for batch in in_slices(some, self._providers[channel].batch_size)
-        ]
-        for posted in await asyncio.gather(*posts):
-            done += [settled(one.claim, one.outgoing, outcome) for one, outcome in posted]
-        await self._record(done)
-        if log.isEnabledFor(logging.DEBUG):
-            for settled_one in done:
-                log.debug("%s", filed_under(settled_one), extra=_ids(settled_one.claim))
-        tally: Tally = Counter(
-            (one.claim.journey, one.claim.channel, filed_under(one)) for one in done
-        )
+        }
+        tally: Tally = Counter()
+        while posts or done:
+            # One that is slow does not keep the others' fate from being known.
+            if posts:
+                posted, posts = await asyncio.wait(posts, timeout=_RECORD_EVERY)
+                for task in posted:
+                    done += [settled(one.claim, one.outgoing, what) for one, what in task.result()]
+            await self._record(done)
+            tally.update((one.claim.journey, one.claim.channel, filed_under(one)) for one in done)
+            if log.isEnabledFor(logging.DEBUG):
+                for settled_one in done:
+                    log.debug("%s", filed_under(settled_one), extra=_ids(settled_one.claim))
+            done = []
         _count(tally)
         return tally
 
@@ -231,17 +262,22 @@ class Dispatcher:
         )
 
     async def _post(
-        self, channel: Channel, batch: Sequence[_Ready], taken: float
+        self, channel: Channel, batch: Sequence[_Ready], look: _Look
     ) -> list[tuple[_Ready, Outcome | None]]:
         """Post one request's worth; no outcome for what could not be posted within its claim."""
         async with self._slots[channel]:
-            spent = time.monotonic() - taken
+            await self._look_again(look)
+            spent = time.monotonic() - look.taken
             now = batch[0].claim.send_at
             if self._breakers[channel].is_open(now):
                 return [(one, None) for one in batch]
-            # A window may close earlier for some of them.
-            held = [one for one in batch if now + spent < one.claim.not_after]
-            given_back = [one for one in batch if now + spent >= one.claim.not_after]
+            held: list[_Ready] = []
+            given_back: list[_Ready] = []
+            for one in batch:
+                # A window may close earlier for some of them.
+                in_time = now + spent < one.claim.not_after
+                good = in_time and one.claim.message_id not in look.overtaken
+                (held if good else given_back).append(one)
             # Never taken for not posted: what the provider's module leaves out of its answer.
             outcomes = {
                 one.claim.message_id: Outcome(one.claim.message_id, "unknown", "no answer about it")
@@ -257,6 +293,22 @@ class Dispatcher:
             *((one, outcomes[one.claim.message_id]) for one in held),
             *((one, None) for one in given_back),
         ]
+
+    async def _look_again(self, look: _Look) -> None:
+        """What came in while claims waited for their turn counts: a STOP, a purchase, a pause."""
+        async with look.turn:
+            begun = time.monotonic()
+            if begun - look.at > _LOOK_GOOD_FOR:
+                try:
+                    look.overtaken |= await asyncio.to_thread(self._overtaken, look.claims)
+                except Exception as error:
+                    log.error("%d claims are given back: %s", len(look.claims), told(error))
+                    look.overtaken |= {one.message_id for one in look.claims}
+                look.at = begun
+
+    def _overtaken(self, claims: Sequence[Claim]) -> set[int]:
+        with self._db.transaction(write=False) as tx:
+            return overtaken(tx, self._journeys, claims)
 
     async def _record(self, done: Sequence[Done]) -> None:
         """Write down what the providers said. Nobody else knows it: so it is tried until it is

@@ -1,27 +1,34 @@
 """The last look before a message leaves, the claim, and what becomes of it at the provider."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 
 from channels.breaker import REFUSED_PAUSE
 from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
 from channels.dispatch import Dispatcher
 from channels.explain import explanation
+from channels.provider import Outcome, Outgoing, Provider
 from channels.tables import messages
+from channels.transport import Transport
 from config.policy import Channel, Policy
 from config.times import DAY, HOUR, MINUTE, format_instant
 from journeys import control
 from journeys.entry import enter_people
 from journeys.journey import Goal, Journey, OnLaunch, journey
+from journeys.merging import merge
 from journeys.outbox import CatalogJourneys
 from journeys.steps import SMS, Email, Message, Push, Send, Wait
 from profiles.conditions import did, trait
 from profiles.consent import ConsentChange, change_consent
+from profiles.events import NewEvent, record_events
+from profiles.merging import Merger
+from profiles.preferences import Changes, read_chosen, save
 from profiles.tables import consents, identifiers, profiles
 from tests.house import MONDAY, TEXTS, House
 
@@ -449,6 +456,87 @@ def test_what_could_not_be_posted_in_time_is_given_back(
     house.run()
     assert [(row.state, row.attempts) for row in house.rows()] == [("sent", 1)] * 3
     assert len(house.providers.accepted) == 3
+
+
+@pytest.mark.parametrize(
+    "what", ["no consent", "chosen hours", "a purchase", "another profile's", "paused", "trouble"]
+)
+def test_what_comes_in_while_claims_wait_for_their_turn(
+    house: House, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A provider takes one at a time; while it has the first something is heard of the second."""
+    monkeypatch.setattr("channels.dispatch.IN_FLIGHT", 1)
+    monkeypatch.setattr("channels.dispatch._LOOK_GOOD_FOR", -1)  # always past
+    house.open(sending(Email("hello"), exit_when=did("bought")), policy=POLICY)
+    _, bob, cleo = (house.customer() for _ in range(3))
+
+    def meanwhile() -> None:
+        if len(house.providers.requests) > 1:
+            return
+        with house.db.transaction() as tx:
+            match what:
+                case "no consent":
+                    change_consent(tx, [ConsentChange(bob, "email", "*", granted=False)], "test")
+                case "chosen hours":
+                    before = read_chosen(tx, bob, lock=True)
+                    assert before is not None
+                    save(tx, before, Changes(choices={"opens": 16 * 60, "closes": 18 * 60}), "test")
+                case "a purchase":
+                    bought = NewEvent(bob, "bought", tx.now, "1", {})
+                    record_events(tx, [bought], worked=False)
+                case "another profile's":
+                    merge(tx, [Merger(bob, cleo, "test")])
+                case "paused":
+                    control.pause(tx, "j")
+                case _:
+                    monkeypatch.setattr("channels.dispatch.overtaken", failing)
+
+    def failing(*_: object) -> None:
+        monkeypatch.undo()
+        raise SQLAlchemyTimeout
+
+    house.providers.meanwhile = meanwhile
+    house.launch("j")
+    assert [row.state for row in house.rows()] == {
+        "no consent": ["sent", "skipped", "sent"],
+        "chosen hours": ["sent", "skipped", "sent"],
+        "a purchase": ["sent", "cancelled", "sent"],
+        "another profile's": ["sent", "sent", "cancelled"],
+        "paused": ["sent", "planned", "planned"],
+        "trouble": ["sent", "sent", "sent"],
+    }[what]
+    assert len(house.providers.accepted) == [row.state for row in house.rows()].count("sent")
+
+
+def test_the_fate_of_some_is_known_while_one_is_slow(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels.dispatch._RECORD_EVERY", 0.01)
+    house.open(sending(SMS("hello")), policy=POLICY)
+    slow, *others = (house.customer() for _ in range(3))
+    answered = asyncio.Event()
+    post = Transport.post
+
+    async def post_slowly(
+        self: Transport, provider: Provider, batch: Sequence[Outgoing]
+    ) -> list[Outcome]:
+        if batch[0].message_id == house.rows(slow)[0].id:
+            await answered.wait()
+        return await post(self, provider, batch)
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        running = asyncio.create_task(dispatcher.run())
+        async with asyncio.timeout(60):
+            while [row.state for row in house.rows()] != ["sending", "sent", "sent"]:
+                await asyncio.sleep(0.01)
+            answered.set()
+            assert (await running)["j", "sms", "sent"] == 3
+
+    monkeypatch.setattr(Transport, "post", post_slowly)
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), [slow, *others], None)
+    house.segue.engine.advance_due()
+    house.dispatching(scenario)
 
 
 def test_a_call_back_that_is_faster_than_the_record_has_the_last_word(house: House) -> None:
