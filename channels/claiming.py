@@ -37,7 +37,7 @@ from config.database import Tx
 from config.policy import Channel
 from config.times import MINUTE, Instant, Seconds
 from config.trouble import of_the_database
-from profiles.bulk import among, lock_profiles
+from profiles.bulk import among
 from profiles.tables import (
     ADDRESS_KIND,
     consent_records,
@@ -187,18 +187,22 @@ def claim(
         asked = and_(asked, messages.c.journey.concat("") == journey)
     if only is not None:
         asked = and_(asked, among(tx, messages.c.id, only))
-    people: dict[int, int] = {}
+    mine: list[int] = []
     more = False
     for channel, limit in limits.items():
-        candidates = select(messages.c.id, messages.c.profile_id).where(
-            due, asked, messages.c.channel == channel
+        # Whom somebody else holds is passed over, however many they are: a process that hangs must
+        # not hold up those behind. Nobody is waited for, so the order of the locks is free.
+        candidates = (
+            select(messages.c.id)
+            .join(profiles, profiles.c.id == messages.c.profile_id)
+            .where(due, asked, messages.c.channel == channel)
+            .order_by(messages.c.send_at)
+            .limit(limit)
+            .with_for_update(of=profiles, key_share=True, skip_locked=True)
         )
-        earliest = candidates.order_by(messages.c.send_at).limit(limit)
-        found = {row.id: row.profile_id for row in tx.conn.execute(earliest)}
+        found = tx.conn.execute(candidates).scalars().all()
         more |= len(found) == limit
-        people |= found
-    held = set(lock_profiles(tx, set(people.values()), skip_locked=True))
-    mine = [row for row, person in people.items() if person in held]
+        mine += found
     rows = tx.conn.execute(
         select(*_LOOKED_AT)
         .where(due, among(tx, messages.c.id, mine))

@@ -11,6 +11,11 @@ from sqlalchemy import case, select, update
 from channels.tables import channel_paces
 from config.database import Tx, insert_ignoring_conflicts
 from config.policy import Channel
+from config.times import Seconds
+
+# A transaction that began in the second before may come to its locks after one of the next: what
+# that used counts. One that is further ahead shows that the clock was set back.
+_AHEAD: Seconds = 60
 
 
 def allowance(
@@ -37,7 +42,7 @@ def allowance(
         .with_for_update()
     )
     for row in found:
-        used = row.used if row.second == tx.now else 0
+        used = row.used if tx.now <= row.second <= tx.now + _AHEAD else 0
         limits[row.channel] = min(most, rates[row.channel] - used)
     return {channel: limit for channel, limit in limits.items() if limit > 0}
 
@@ -46,12 +51,12 @@ def spend(tx: Tx, rates: Mapping[Channel, int], claimed: Mapping[Channel, int]) 
     """Write down what was claimed, in the transaction that asked for the allowance."""
     for channel, number in claimed.items():
         if channel in rates:
-            this_second = channel_paces.c.second == tx.now
+            this_second = channel_paces.c.second.between(tx.now, tx.now + _AHEAD)
             tx.conn.execute(
                 update(channel_paces)
                 .where(channel_paces.c.channel == channel)
                 .values(
                     used=case((this_second, channel_paces.c.used), else_=0) + number,
-                    second=tx.now,
+                    second=case((this_second, channel_paces.c.second), else_=tx.now),
                 )
             )

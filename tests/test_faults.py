@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 import channels.dispatch
 from channels.breaker import FIRST_PAUSE, TRIPS_AT
-from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
+from channels.claiming import CLAIM_LASTS, LOST_AFTER, Claimed, claim, settle_lost
 from channels.dispatch import Dispatcher
 from channels.pace import allowance, spend
 from channels.provider import Outcome
@@ -45,6 +45,7 @@ from journeys.attendance import last_seen, sign_in
 from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.journey import Journey, OnEvent, OnLaunch, journey
+from journeys.outbox import CatalogJourneys
 from journeys.steps import SMS, Email, Message, Push, Send, Update, Wait
 from tests.house import MONDAY, House
 from tests.provider_samples import SANDBOX, outgoing
@@ -338,6 +339,12 @@ def test_a_rate_is_shared_by_all_processes(db: Database) -> None:
     with db.transaction(write=False) as tx:
         [row] = tx.conn.execute(select(channel_paces))
     assert (row.channel, row.second, row.used) == ("sms", MONDAY + 1, 5)
+    # whose transaction began a second ago, and who waited for the row
+    db.now = MONDAY
+    assert take(1) == 0
+    # the clock was set back
+    db.now = MONDAY - HOUR
+    assert take(9) == 5
 
 
 def test_two_dispatchers_keep_a_rate_together(
@@ -567,6 +574,30 @@ def test_a_value_that_is_too_large_is_no_trouble_of_the_database(db: Database) -
     with pytest.raises(DBAPIError, match="index row") as caught:
         write()
     assert not of_the_database(caught.value)
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
+    """However many it holds, and though they are the earliest."""
+    house.open(sending(SMS("hello")))
+    people = [house.customer() for _ in range(25)]
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), people, None)
+    house.segue.engine.advance_due()
+    outbox = CatalogJourneys(house.segue.catalog)
+
+    def claimed(tx: Tx) -> Claimed:
+        return claim(tx, house.segue.engine.planner, outbox, claimed_by="w", limits={"sms": 10})
+
+    with house.db.transaction(keep=False) as hanging:
+        first = {one.message_id for one in claimed(hanging).claims}
+        with house.db.transaction() as tx:
+            second = claimed(tx)
+        with house.db.transaction() as tx:
+            third = claimed(tx)
+    others = {one.message_id for one in (*second.claims, *third.claims)}
+    assert (len(first), second.more, third.more, len(others)) == (10, True, False, 15)
+    assert not first & others
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
