@@ -90,12 +90,19 @@ class Teller:
 
     async def keep(self) -> None:
         """What was not told any more, another worker tells, or the next one."""
-        if not self._news:
-            return
+        news, self._news = self._news, defaultdict(Counter)
+        if news:
+            await self._give_back(news)
+        if self._news:
+            log.warning("what Prefect was not told is lost, for the database can't be reached")
+
+    async def _give_back(self, news: Mapping[str, News]) -> None:
+        """To the row that all share; while the database is away it stays with us."""
         try:
-            await asyncio.to_thread(self._share, self._news)
-        except Exception as error:
-            log.warning("what Prefect was not told is lost: %s", told(error))
+            await asyncio.to_thread(self._share, news)
+        except Exception:
+            for journey, counts in news.items():
+                self._news[journey] += counts
 
     def _client(self) -> httpx.AsyncClient:
         settings, headers = self._settings, {}
@@ -120,8 +127,7 @@ class Teller:
                 if events := [one for one in found if one is not None]:
                     (await http.post("/events", json=events)).raise_for_status()
         except Exception as error:
-            for journey, news in ours.items():
-                self._news[journey] += news
+            await self._give_back(ours)
             self._arrived.set()
             self._counted_at.clear()
             if not self._unheard:

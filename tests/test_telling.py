@@ -11,7 +11,7 @@ import httpx
 import orjson
 import pytest
 import respx
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from channels.dispatch import Tally
 from channels.tables import messages
@@ -21,8 +21,10 @@ from config.times import DAY
 from flows.telling import EVENT, Teller
 from flows.worker import Worker
 from journeys.journey import OnEvent, journey
+from journeys.news import News, share, take_due
 from journeys.reactions import Reaction
 from journeys.steps import Email, Send
+from journeys.tables import journey_news
 from tests.house import MONDAY, House, bare_message
 
 API = "http://prefect.example/api"
@@ -173,6 +175,35 @@ def test_what_a_worker_did_not_tell_any_more_another_tells(
     db.now = MONDAY + 1
     telling(other, lambda: until(lambda: prefect["events"].call_count > 1))
     assert moved(prefect) == [("cart", 3)] * 2
+
+
+def test_what_prefect_did_not_hear_all_workers_share(
+    db: Database, prefect: respx.Router, teller: Teller
+) -> None:
+    """So a worker that is killed while Prefect is away takes no more than its last second along."""
+    prefect["events"].side_effect = httpx.ConnectError("refused")
+
+    async def scenario() -> None:
+        teller.note(NOTHING, {"cart": 3}, Tally())
+        await until(lambda: untold(db) == {("moved",): 3})
+
+    telling(teller, scenario)
+
+
+def untold(db: Database) -> News:
+    """What the row of the only journey holds after it was told of; empty before."""
+    with db.transaction(write=False) as tx:
+        rows = tx.conn.execute(select(journey_news).where(journey_news.c.told_at > 0)).all()
+    return News({tuple(place): number for row in rows for *place, number in row.counts})
+
+
+def test_who_comes_late_in_a_second_does_not_begin_it_again(db: Database) -> None:
+    """Its transaction began before, and waited for the row; a clock that was set back is heeded."""
+    for now, told in ((MONDAY, True), (MONDAY - 1, False), (MONDAY + 1, True), (0, True)):
+        db.now = now
+        with db.transaction() as tx:
+            share(tx, {"cart": News({("moved",): 1})})
+            assert bool(take_due(tx)[0]) == told
 
 
 def test_counts_that_no_database_keeps_are_said_to_be_lost(
