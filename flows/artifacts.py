@@ -1,5 +1,7 @@
 """What a run leaves in the Prefect UI: the journey as a picture with counts, and a table."""
 
+from collections import Counter
+
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from flows.counts import JourneyCounts
@@ -31,7 +33,14 @@ async def leave_picture(
 
 
 async def leave_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool = False) -> None:
-    """What became of the messages, by channel and reason."""
+    """What became of the messages, by channel and reason.
+
+    Of a reason its kind alone: what stands behind the colon are often the provider's words, which
+    may hold an address, and Prefect knows nobody.
+    """
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for (channel, state, reason), number in summary.outcomes.items():
+        counted[channel, state, reason.split(":")[0]] += number
     rows = [
         {
             "channel": CHANNEL_NAMES[channel],
@@ -40,7 +49,7 @@ async def leave_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool 
             "messages": number,
         }
         for (channel, state, reason), number in sorted(
-            summary.outcomes.items(), key=lambda item: (item[0][0], -item[1])
+            counted.items(), key=lambda item: (item[0][0], -item[1])
         )
     ]
     about = _REHEARSED if rehearsed else ""

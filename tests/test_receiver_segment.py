@@ -26,13 +26,16 @@ import flows.receiver.segment
 from config.database import Database
 from config.errors import SegueError
 from config.settings import Settings
-from config.times import DAY
+from config.times import DAY, HOUR
 from flows.receiver import backlog
 from flows.receiver.answers import Refusal
 from flows.receiver.backlog import Backlog
 from flows.receiver.keys import refuse_defaults
 from flows.receiver.segment import BATCH_LIMIT, EVENT_LIMIT, UNFOLDED_LIMIT
+from journeys.journey import OnEvent, journey
+from journeys.steps import Push, Send
 from profiles.calls import MODELS
+from profiles.conditions import did
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events, identifiers, profiles
 from tests.house import MONDAY, House
@@ -122,6 +125,28 @@ def test_a_client_library_works_with_only_its_host_changed(
     ago = by_name["long ago"].received_at - by_name["long ago"].occurred_at
     assert abs(ago - DAY) <= 1
     assert receiver.told > 0
+
+
+@pytest.mark.parametrize("worked", [True, False], ids=["worked", "not yet worked"])
+def test_who_buys_while_a_push_is_planned_never_gets_it(db: Database, worked: bool) -> None:
+    house = House(db)
+    push = Send("remind", Push("hello", after="1h"))
+    entry, bought = OnEvent("cart_abandoned"), did("order_completed")
+    house.open(journey("cart", entry=entry, exit_when=bought, topic="news", steps=[push]))
+    house.customer("ann")
+    with receiving(house.segue) as receiver:
+        receiver.post("/v1/track", json={"userId": "ann", "event": "cart_abandoned"})
+        house.run()
+        assert [(row.channel, row.state) for row in house.outbox()] == [("push", "planned")]
+        receiver.post("/v1/track", json={"userId": "ann", "event": "order_completed"})
+        if worked:
+            house.run()
+            assert [row.state for row in house.outbox()] == ["cancelled"]
+        house.db.now = MONDAY + HOUR
+        house.dispatch()
+    [row] = house.outbox()
+    assert (row.state, row.reason) == ("cancelled", "exited: exit rule")
+    assert house.providers.accepted == []
 
 
 def test_the_time_of_receipt_counts_however_long_it_takes_to_write_it_down(

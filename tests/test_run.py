@@ -1,14 +1,18 @@
 """A run of a journey moves everybody whom it concerns, on whatever version they are."""
 
+import asyncio
 from typing import Any
 
+import pytest
 from prefect import State
 
 from channels.dispatch import Dispatcher
 from config.times import HOUR
+from flows.artifacts import leave_outcomes
 from flows.run import Run
 from journeys.catalog import Segment
 from journeys.journey import Journey, OnLaunch, OnSegment, journey
+from journeys.report import Summary
 from journeys.steps import Email, Send, Update, Wait
 from profiles.conditions import trait
 from tests.house import House
@@ -106,3 +110,17 @@ def test_whoever_came_into_the_segment_of_the_entry_enters_at_every_run(house: H
     house.change(bob, spent=200)
     assert run(house, version)["wait"].name == "2 waiting"
     assert run(house, version)["wait"].name == "2 waiting", "once each"
+
+
+def test_the_words_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Any] = []
+
+    async def create(rows: list[dict[str, Any]], *_: object) -> None:
+        left.extend(rows)
+
+    monkeypatch.setattr("flows.artifacts.acreate_table_artifact", create)
+    summary = Summary()
+    for address in ("ann@example.com", "bob@example.com"):
+        summary.outcomes["email", "failed", f"refused: {address} does not exist"] += 1
+    asyncio.run(leave_outcomes(letters(HELLO), summary))
+    assert left == [{"channel": "e-mail", "outcome": "failed", "reason": "refused", "messages": 2}]
