@@ -5,6 +5,7 @@ itself: channels/transport.py posts, and the outbox decides what happens next.
 """
 
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -111,6 +112,10 @@ class Provider(Protocol):
         """
 
 
+# Under a name that others can look up: this machine's own names are none, nor are bare addresses.
+_PUBLIC_URL = re.compile(r"https://[^/?#]+\.(?!localhost\b)[a-z][a-z0-9-]+(:\d+)?(/[^?#]*)?", re.I)
+
+
 def providers(
     settings: Settings, package: ModuleType = channels.providers
 ) -> dict[Channel, Provider]:
@@ -121,6 +126,12 @@ def providers(
             "SEGUE_SECRET_KEY still has its default, which everybody knows, and it signs the links "
             "in messages (or SEGUE_SECRET_KEYS_RETIRED has it). Set it to a long random text "
             "before real messages go out"
+        )
+    if settings.providers == "live" and not _PUBLIC_URL.fullmatch(settings.public_url):
+        raise SegueError(
+            f"SEGUE_PROVIDERS is live, but SEGUE_PUBLIC_URL is {settings.public_url}: links and "
+            "call-backs need an https:// address that customers and providers reach. "
+            "Set it to yours, or SEGUE_PROVIDERS=sandbox"
         )
     found: dict[Channel, Provider] = {}
     for module in pkgutil.iter_modules(package.__path__):
@@ -158,8 +169,13 @@ def _default(field: str) -> object:
 
 
 def require(settings: Settings, *fields: str) -> None:
-    """Raise SegueError naming the settings that are empty but needed for real messages."""
-    if missing := [f"SEGUE_{field.upper()}" for field in fields if not getattr(settings, field)]:
+    """Raise SegueError naming the settings that are needed for real messages, but empty or the
+    sandbox's."""
+    if missing := [
+        f"SEGUE_{field.upper()}"
+        for field in fields
+        if getattr(settings, field) in ("", _default(field))
+    ]:
         raise SegueError(
             f"SEGUE_PROVIDERS is live, but {' and '.join(missing)} is not set. "
             "Set it, or SEGUE_PROVIDERS=sandbox"

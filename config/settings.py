@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     public_url: Url = Field(
         default="",
         description="Where the receiver is reached from outside: customers' links, call-backs. "
-        "Empty: on this machine, at receiver_port.",
+        "Empty: on this machine, at receiver_port. Real providers demand an https:// address.",
     )
     secret_key: SigningKey = Field(
         default=SecretStr("not-a-secret-for-the-sandbox-only"),
@@ -127,7 +127,10 @@ class Settings(BaseSettings):
     )
     sendgrid_url: Url = "https://api.sendgrid.com"
     sendgrid_api_key: SecretStr = SecretStr("")
-    sendgrid_from: str = "hello@shop.example"
+    sendgrid_from: str = Field(
+        default="hello@shop.example",
+        description="Whom mail is from. Real providers demand a sender of your own.",
+    )
     sendgrid_template_id: str = Field(
         default="", description="A pass-through dynamic template; allows 1000 mails a request."
     )

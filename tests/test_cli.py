@@ -179,6 +179,8 @@ def test_missing_credentials(shop: Segue, monkeypatch: pytest.MonkeyPatch, tmp_p
     launch = ("launch", "win-back", "--audience", "lapsed")
     wrong(shop(*launch), "SEGUE_SECRET_KEY", "Set it")
     monkeypatch.setenv("SEGUE_SECRET_KEY", "a long random text of our own")
+    wrong(shop(*launch), "SEGUE_PUBLIC_URL is http://127.0.0.1:8080", "SEGUE_PROVIDERS=sandbox")
+    monkeypatch.setenv("SEGUE_PUBLIC_URL", "https://journeys.your.shop")
     wrong(shop(*launch), "SEGUE_PROVIDERS is live", "is not set", "SEGUE_PROVIDERS=sandbox")
     # nobody was entered by all this
     monkeypatch.setenv("SEGUE_PROVIDERS", "sandbox")

@@ -40,8 +40,10 @@ def key_file(folder: Path) -> Path:
 def live(folder: Path, **changes: Any) -> Settings:
     values: dict[str, Any] = {
         "providers": "live",
+        "public_url": "https://journeys.your.shop",
         "secret_key": "a long random text",
         "sendgrid_api_key": "SG.key",
+        "sendgrid_from": "hello@your.shop",
         "twilio_account_sid": "AC1",
         "twilio_auth_token": "secret",
         "twilio_from": "+15005550006",
@@ -73,6 +75,8 @@ def test_the_sandbox_needs_no_keys_and_gets_no_real_ones(tmp_path: Path) -> None
     ("changes", "named"),
     [
         ({"sendgrid_api_key": ""}, "SEGUE_SENDGRID_API_KEY"),
+        ({"sendgrid_from": ""}, "SEGUE_SENDGRID_FROM is not set"),
+        ({"sendgrid_from": Settings().sendgrid_from}, "SEGUE_SENDGRID_FROM is not set"),
         ({"twilio_auth_token": "", "twilio_from": ""}, "_TWILIO_AUTH_TOKEN and SEGUE_TWILIO_FROM"),
         ({"fcm_credentials_file": None}, "SEGUE_FCM_CREDENTIALS_FILE"),
         ({"fcm_credentials_file": Path("/nowhere/key.json")}, "CREDENTIALS_FILE /nowhere"),
@@ -84,6 +88,30 @@ def test_live_names_the_setting_that_is_missing(
 ) -> None:
     with pytest.raises(SegueError, match=named):
         providers(live(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "http://journeys.your.shop", "https://", "https://localhost", "journeys.your.shop"),
+        *("https://127.0.0.1", "https://[::1]:8443", "https://0.0.0.0/segue", "https://10.0.0.5"),
+        *("https://segue.localhost:8443", "https://your.shop/?x=1", "https://[", "https://inside"),
+    ],
+)
+def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .* Set it to yours"):
+        providers(live(tmp_path, public_url=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://your.shop/", "https://a.b.your.shop:8443/segue", "https://xn--4gq.xn--3pxu8k"),
+        *("https://localhost.shop", "HTTPS://Journeys.Your.Shop", "https://127.0.0.1.nip.io"),
+    ],
+)
+def test_live_takes_any_address_of_ones_own(tmp_path: Path, url: str) -> None:
+    assert len(providers(live(tmp_path, public_url=url))) == len(CHANNELS)
 
 
 GOOD = """
