@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import requests
@@ -59,7 +60,8 @@ def signed_in(request: Prepared) -> Prepared:
         body = body.encode()
     assert isinstance(body, bytes)
     request.headers[TIMESTAMP] = str(MONDAY)
-    request.headers[SIGNATURE] = sign(Settings(), str(MONDAY), body)
+    path = unquote(urlsplit(request.url).path)
+    request.headers[SIGNATURE] = sign(Settings(), str(MONDAY), path, body)
     return request
 
 

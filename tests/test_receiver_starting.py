@@ -43,17 +43,18 @@ def receiver(house: House) -> Iterator[Receiving]:
         yield receiver
 
 
-def signed(body: bytes, at: int | str = MONDAY) -> dict[str, str]:
-    return {TIMESTAMP: str(at), SIGNATURE: sign(Settings(), str(at), body)}
+def signed(
+    body: bytes, at: int | str = MONDAY, path: str = "/hooks/journeys/shipped"
+) -> dict[str, str]:
+    return {TIMESTAMP: str(at), SIGNATURE: sign(Settings(), str(at), path, body)}
 
 
 def start(
     receiver: Receiving, said: Any, journey: str = "shipped", at: int = MONDAY
 ) -> httpx.Response:
     body = orjson.dumps(said)
-    return receiver.client.post(
-        f"/hooks/journeys/{journey}", content=body, headers=signed(body, at)
-    )
+    path = f"/hooks/journeys/{journey}"
+    return receiver.client.post(path, content=body, headers=signed(body, at, path))
 
 
 def of(user_id: object, **context: Any) -> dict[str, Any]:
@@ -182,9 +183,10 @@ BODY = orjson.dumps({"people": [of("ann", order_id="1", by="Post")]})
 
 
 def test_the_signature_is_what_the_docs_say() -> None:
-    """openssl dgst -sha256 -hmac hook-secret-for-the-sandbox-only, of `1772445600.{}`."""
-    theirs = hmac.new(b"hook-secret-for-the-sandbox-only", b"1772445600.{}", "sha256").hexdigest()
-    assert sign(Settings(), "1772445600", b"{}") == theirs
+    """openssl dgst -sha256 -hmac hook-secret-for-the-sandbox-only, of that text."""
+    text = b"1772445600./hooks/journeys/welcome.{}"
+    theirs = hmac.new(b"hook-secret-for-the-sandbox-only", text, "sha256").hexdigest()
+    assert sign(Settings(), "1772445600", "/hooks/journeys/welcome", b"{}") == theirs
 
 
 GOOD = signed(BODY)
@@ -205,6 +207,11 @@ GOOD = signed(BODY)
         (GOOD, BODY[:-1], "not_signed"),
         (GOOD, b"", "not_signed"),
         ({**GOOD, SIGNATURE: GOOD[SIGNATURE][:-2]}, BODY, "not_signed"),
+        # of another path
+        (signed(BODY, path="/hooks/journeys/once"), BODY, "not_signed"),
+        (signed(BODY, path="/segue/hooks/journeys/shipped"), BODY, "not_signed"),
+        (signed(BODY, path="shipped"), BODY, "not_signed"),
+        (signed(BODY, path=""), BODY, "not_signed"),
         # stale, or signed in the future
         (signed(BODY, MONDAY - 301), BODY, "stale"),
         (signed(BODY, MONDAY + 301), BODY, "stale"),
@@ -256,12 +263,25 @@ def test_a_signature_is_good_once(house: House, receiver: Receiving) -> None:
     assert len(house.people()) == 1
 
 
-def test_a_call_that_was_taken_is_good_for_no_other_journey(
-    house: House, receiver: Receiving
-) -> None:
+def test_a_call_is_good_for_no_other_journey(house: House, receiver: Receiving) -> None:
+    """Whether it was taken, or refused: whoever saw it can do nothing with it."""
     house.customer("ann")
-    start(receiver, {"people": [of("ann")]}, journey="once")
-    problem(start(receiver, {"people": [of("ann")]}), 409, "replayed")
+    with house.db.transaction() as tx:
+        stop(tx, "shipped")
+    headers = signed(BODY)
+
+    def post(journey: str) -> httpx.Response:
+        path = f"/hooks/journeys/{journey}"
+        return receiver.client.post(path, content=BODY, headers=headers)
+
+    problem(post("shipped"), 409, "not_started")
+    problem(post("once"), 401, "not_signed")
+    with house.db.transaction() as tx:
+        resume(tx, "shipped")
+    assert post("shipped").status_code == 200
+    problem(post("once"), 401, "not_signed")
+    problem(post("%73hipped"), 409, "replayed")
+    assert [one.journey for one in house.people()] == ["shipped"]
 
 
 def test_of_many_at_once_one_is_taken(house: House, receiver: Receiving) -> None:

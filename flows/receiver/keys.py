@@ -49,14 +49,17 @@ def check_write_key(settings: Settings, credentials: HTTPBasicCredentials | None
         )
 
 
-def sign(settings: Settings, timestamp: str, body: bytes) -> str:
-    """The signature of a call: HMAC-SHA256 over timestamp, dot and body, in hex."""
+def sign(settings: Settings, timestamp: str, path: str, body: bytes) -> str:
+    """The signature of a call: HMAC-SHA256 over timestamp, path and body, dots between, in hex.
+
+    The path says which journey the call is for: it is good for no other.
+    """
     secret = settings.hook_secret.get_secret_value().encode()
-    return hmac.digest(secret, timestamp.encode() + b"." + body, "sha256").hex()
+    return hmac.digest(secret, f"{timestamp}.{path}.".encode() + body, "sha256").hex()
 
 
 def check_signature(
-    settings: Settings, headers: Mapping[str, str], body: bytes
+    settings: Settings, headers: Mapping[str, str], path: str, body: bytes
 ) -> tuple[str, Instant]:
     """The signature of a call and the moment it names. Raises Refusal (401).
 
@@ -64,13 +67,14 @@ def check_signature(
     """
     timestamp = headers.get(TIMESTAMP, "")
     given = headers.get(SIGNATURE, "").strip().lower()
-    signature = sign(settings, timestamp, body)
+    signature = sign(settings, timestamp, path, body)
     if not hmac.compare_digest(given.encode(), signature.encode()):
         raise Refusal(
             401,
             "not_signed",
-            f"{SIGNATURE} is not the HMAC-SHA256 of {TIMESTAMP}, a dot and the body, as "
-            "sent, with SEGUE_HOOK_SECRET; write it in hex",
+            f"{SIGNATURE} is not the HMAC-SHA256 of {TIMESTAMP}, a dot, the path (such as "
+            "/hooks/journeys/welcome), a dot and the body, as sent, with SEGUE_HOOK_SECRET; write "
+            "it in hex",
         )
     if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
         raise Refusal(401, "not_signed", f"{TIMESTAMP} is no time; write seconds since 1970")

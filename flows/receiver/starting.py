@@ -29,8 +29,9 @@ _DESCRIPTION = f"""Enters people into a journey by its re-entry rule; templates 
 `id` makes a launch: the same id again enters nobody twice, so a call that got no answer can be
 sent again, signed anew. Left out, every call is a launch of its own.
 
-`{SIGNATURE}` is the HMAC-SHA256 of `{TIMESTAMP}`, a dot and the body as sent, with
-SEGUE_HOOK_SECRET, in hex. A signature is good for five minutes, and once."""
+`{SIGNATURE}` is the HMAC-SHA256 of `{TIMESTAMP}`, a dot, the path (such as
+`/hooks/journeys/welcome`), a dot and the body as sent, with SEGUE_HOOK_SECRET, in hex. A signature
+is good for this journey, for five minutes, and once."""
 _HEADERS = [
     {
         "name": TIMESTAMP,
@@ -48,7 +49,7 @@ _HEADERS = [
 ]
 _ANSWERS = problems(
     s400="Something in it is wrong: which field, and what to do about it",
-    s401="Not signed, wrongly signed, or signed more than five minutes ago",
+    s401="Not signed, wrongly signed, for another journey, or more than five minutes ago",
     s404="There is no such journey",
     s409="This very call was taken before, the id is another journey's, or the journey is stopped",
     s413="Larger than 500 KB",
@@ -116,7 +117,9 @@ def router(receiver: Receiver) -> APIRouter:
     )
     async def start_journey(request: Request) -> Response:
         body = await read_posted(request, BODY_LIMIT)
-        signature, signed_at = check_signature(segue.settings, request.headers, body)
+        signature, signed_at = check_signature(
+            segue.settings, request.headers, request.scope["path"], body
+        )
         await backlog.check()
         wanted = _read(body)
         name = request.path_params["name"]
