@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     backlog_limit: int = Field(
         default=50_000,
         ge=1,
-        description="Above so many events that journeys have not worked yet senders are slowed.",
+        description="Above so many events not worked yet, or people of a journey due and not moved "
+        "yet, senders are slowed.",
     )
 
     call_hosts: frozenset[str] = Field(

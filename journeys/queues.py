@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 
 from channels.tables import messages
 from config.database import Tx
@@ -53,6 +53,12 @@ def queues(tx: Tx) -> Queues:
         tx.now - oldest,
         oldest_event(tx),
     )
+
+
+def waiting_events(tx: Tx, most: int) -> int:
+    """How many events nobody has worked, counted to `most`."""
+    some = select(literal(1)).where(events.c.worked_at.is_(None)).limit(most).subquery()
+    return tx.conn.execute(select(func.count()).select_from(some)).scalar_one()
 
 
 def oldest_event(tx: Tx) -> Seconds:

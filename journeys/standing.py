@@ -9,6 +9,7 @@ from sqlalchemy import (
     CompoundSelect,
     Integer,
     func,
+    literal,
     literal_column,
     select,
     union_all,
@@ -107,6 +108,22 @@ def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
         send_at for one in earliest if (send_at := tx.conn.execute(one).scalar_one()) is not None
     ]
     return min(moments, default=None)
+
+
+def due_people(tx: Tx, catalog: Catalog, journey: str, most: int) -> int:
+    """How many people are due in a journey, counted to `most`; in one that is held nobody is."""
+    number = 0
+    for version, step, due_at in list(earliest_due(tx, catalog)):
+        if version.journey.name == journey and due_at <= tx.now:
+            due = (
+                select(literal(1))
+                .where(*_standing_at(journey, version.digest, step), enrollments.c.due_at <= tx.now)
+                .order_by(enrollments.c.due_at)  # by the index, also on PostgreSQL
+                .limit(most - number)
+                .subquery()
+            )
+            number += tx.conn.execute(select(func.count()).select_from(due)).scalar_one()
+    return number
 
 
 def entered_in(tx: Tx, version: Version, launch_id: str | None) -> int:

@@ -11,9 +11,10 @@ import pytest
 
 from config.database import Database
 from config.settings import Settings
+from flows.receiver import backlog
 from flows.receiver.keys import SIGNATURE, TIMESTAMP, sign
 from flows.receiver.starting import BODY_LIMIT, PEOPLE_LIMIT
-from journeys.control import resume, stop
+from journeys.control import pause, resume, stop
 from journeys.journey import OnEvent, OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import Email, Send, Wait
@@ -303,14 +304,73 @@ def test_a_call_that_is_too_large_is_not_read(receiver: Receiving) -> None:
     problem(answer, 413, "too_large")
 
 
-def test_a_flood_is_slowed(db: Database) -> None:
+@pytest.fixture
+def looking_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backlog is counted at every call, and not once a second."""
+    monkeypatch.setattr(backlog, "_LOOK_AGAIN", 0)
+
+
+def slowed(answer: httpx.Response) -> None:
+    problem(answer, 429, "too_many")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_flood_of_events_slows_starts(db: Database) -> None:
     house = House(db)
     house.open(SHIPPED, texts=TEXT, backlog_limit=1)
     ann = house.customer("ann")
     for _ in range(2):
         house.did(ann, "x")
     with receiving(house.segue) as receiver:
-        answer = start(receiver, {"people": [of("ann")]})
-        problem(answer, 429, "too_many")
-        assert int(answer.headers["Retry-After"]) > 0
+        slowed(start(receiver, {"people": [of("ann")]}))
     assert house.people() == []
+
+
+@pytest.mark.usefixtures("looking_each_time")
+def test_a_flood_of_starts_is_slowed_and_nobody_is_lost(db: Database) -> None:
+    house = House(db)
+    house.open(SHIPPED, ONCE, texts={**TEXTS, **TEXT}, backlog_limit=3)
+    for name in "abcde":
+        house.customer(name)
+    with receiving(house.segue) as receiver:
+        house.run()
+
+        def flood(at: int) -> list[int]:
+            """Each customer's parcel, again until there is room for it."""
+            calls = (
+                {"id": name, "people": [of(name, order_id=name, by="Post")]} for name in "abcde"
+            )
+            return [start(receiver, call, at=MONDAY + at).status_code for call in calls]
+
+        assert flood(0) == [200, 200, 200, 200, 429]
+        slowed(start(receiver, {"people": [of("a", order_id="8")]}, at=MONDAY + 5))
+        # who waits in one journey is in nobody's way to another, nor in that of events
+        assert start(receiver, {"people": [of("a")]}, journey="once").status_code == 200
+        event = {"userId": "a", "event": "x", "messageId": "m1"}
+        assert receiver.post("/v1/track", json=event).status_code == 200
+        house.run()
+        assert flood(10) == [200] * 5
+    assert [one.entry_key for one in house.people() if one.journey == "shipped"] == list("abcde")
+    assert len(house.rows()) == 4
+
+
+@pytest.mark.usefixtures("looking_each_time")
+def test_who_is_not_due_or_held_is_no_backlog(db: Database) -> None:
+    house = House(db)
+    house.open(SHIPPED, ONCE, texts={**TEXTS, **TEXT}, backlog_limit=1)
+    names = "abcd"
+    for name in names:
+        house.customer(name)
+    with receiving(house.segue) as receiver:
+        for at, name in enumerate(names):
+            house.run()  # they wait for tomorrow
+            said = {"people": [of(name)]}
+            assert start(receiver, said, journey="once", at=MONDAY + at).status_code == 200
+        with house.db.transaction() as tx:
+            pause(tx, "shipped")
+        for at, name in enumerate(names):
+            said = {"people": [of(name, order_id=name, by="Post")]}
+            assert start(receiver, said, at=MONDAY + 10 + at).status_code == 200
+        with house.db.transaction() as tx:
+            resume(tx, "shipped")
+        slowed(start(receiver, {"people": [of("a", order_id="8")]}, at=MONDAY + 20))

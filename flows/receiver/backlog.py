@@ -1,15 +1,12 @@
-"""How many events wait to be worked, so that a flood is slowed before it does harm."""
+"""How much waits to be worked, so that a flood is slowed before it does harm."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from sqlalchemy import func, literal, select
-
-from config.database import Database
+from config.database import Database, Tx
 from config.times import Seconds
 from flows.receiver.answers import Refusal
-from profiles.tables import events
 
 _LOOK_AGAIN: Seconds = 1
 _RETRY_AFTER: Seconds = 5
@@ -18,13 +15,21 @@ _RETRY_AFTER: Seconds = 5
 class Backlog:
     """Counted at most once a second.
 
-    limit: above so many waiting events nothing more is taken.
-    arriving: how many are in this process's hands and not in the database yet.
+    limit: while more than that waits nothing more is taken.
+    waiting: how much waits in the database, counted no further than to the number it is given.
+    arriving: how much is in this process's hands and not in the database yet.
     """
 
-    def __init__(self, db: Database, limit: int, arriving: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        limit: int,
+        waiting: Callable[[Tx, int], int],
+        arriving: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._db = db
         self._limit = limit
+        self._count = waiting
         self._arriving = arriving
         self._waiting = 0
         self._looked_at = -float(_LOOK_AGAIN)
@@ -34,19 +39,15 @@ class Backlog:
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_AGAIN:
             self._looked_at = now
-            self._waiting = await asyncio.to_thread(self._count)
+            self._waiting = await asyncio.to_thread(self._look)
         if self._waiting + self._arriving() > self._limit:
             raise Refusal(
                 429,
                 "too_many",
-                "too many events wait to be worked; send this again later",
+                "too much waits to be worked; send this again later",
                 headers={"Retry-After": str(_RETRY_AFTER)},
             )
 
-    def _count(self) -> int:
-        """No further than the limit: that is all we need to know."""
-        waiting = (
-            select(literal(1)).where(events.c.worked_at.is_(None)).limit(self._limit + 1).subquery()
-        )
+    def _look(self) -> int:
         with self._db.transaction(write=False) as tx:
-            return tx.conn.execute(select(func.count()).select_from(waiting)).scalar_one()
+            return self._count(tx, self._limit + 1)

@@ -15,6 +15,7 @@ from flows.receiver.context import Receiver
 from flows.receiver.intake import Intake
 from flows.receiver.keys import Credentials, check_write_key
 from journeys.merging import merge
+from journeys.queues import waiting_events
 from profiles.calls import MODELS, Call, CallRefused, Kind, parse_sent_at, read_call, read_item
 from profiles.tracking import Outcome, take_calls
 
@@ -83,7 +84,8 @@ def router(receiver: Receiver) -> APIRouter:
         return outcomes
 
     intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)
-    backlog = Backlog(db, receiver.segue.settings.backlog_limit, lambda: intake.waiting)
+    limit = receiver.segue.settings.backlog_limit
+    backlog = Backlog(db, limit, waiting_events, lambda: intake.waiting)
     routes = APIRouter(tags=["segment"])
 
     def add(path: str, summary: str, body: dict[str, Any], take: _Take) -> None:

@@ -1,17 +1,22 @@
 """`POST /hooks/journeys/{name}`: another system starts a journey for people whom it names."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from config.database import Tx
 from config.times import Instant
+from flows.app import Segue
 from flows.receiver.answers import Refusal, answer, problems
 from flows.receiver.backlog import Backlog
 from flows.receiver.body import KB, parse_object, read_posted
 from flows.receiver.context import Receiver
 from flows.receiver.keys import SIGNATURE, TIMESTAMP, TOLERANCE, check_age, check_signature
+from journeys.queues import waiting_events
+from journeys.standing import due_people
 from journeys.starting import Starter, Unstartable, remember, start
 from profiles.calls import refusal
 from profiles.person import normalise_id
@@ -95,7 +100,10 @@ class Started(BaseModel):
 def router(receiver: Receiver) -> APIRouter:
     """The one route."""
     segue = receiver.segue
-    backlog = Backlog(segue.db, segue.settings.backlog_limit, lambda: 0)
+    backlogs = {
+        name: Backlog(segue.db, segue.settings.backlog_limit, _waiting_in(segue, name))
+        for name in segue.catalog.current
+    }
     routes = APIRouter(tags=["journeys"])
 
     @routes.post(
@@ -120,14 +128,29 @@ def router(receiver: Receiver) -> APIRouter:
         signature, signed_at = check_signature(
             segue.settings, request.headers, request.scope["path"], body
         )
-        await backlog.check()
-        wanted = _read(body)
         name = request.path_params["name"]
+        if name not in backlogs:
+            known = ", ".join(sorted(backlogs))
+            raise Refusal(404, "not_found", f"there is no such journey; there are: {known}")
+        await backlogs[name].check()
+        wanted = _read(body)
         started = await asyncio.to_thread(_start, receiver, name, wanted, signature, signed_at)
         receiver.arrived()
         return answer(200, started.model_dump())
 
     return routes
+
+
+def _waiting_in(segue: Segue, journey: str) -> Callable[[Tx, int], int]:
+    """What stands before those who start a journey now: events, and who is due in it.
+
+    Not who is due in others: a launch for everybody must not hold up the word of a parcel.
+    """
+
+    def waiting(tx: Tx, most: int) -> int:
+        return waiting_events(tx, most) + due_people(tx, segue.catalog, journey, most)
+
+    return waiting
 
 
 def _read(body: bytes) -> Start:
@@ -150,9 +173,6 @@ def _start(
             # A call may be signed ahead of its time by as much as it may be late.
             if not remember(tx, signature, lasts=3 * TOLERANCE):
                 raise Refusal(409, "replayed", "this very call was taken before; sign it anew")
-            if name not in segue.catalog.current:
-                known = ", ".join(sorted(segue.catalog.current))
-                raise Refusal(404, "not_found", f"there is no such journey; there are: {known}")
             done = start(tx, segue.catalog, name, launch_id, people)
     except Unstartable as error:
         raise Refusal(409, "not_started", str(error)) from None
