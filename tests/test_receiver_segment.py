@@ -162,6 +162,18 @@ def test_the_time_of_receipt_counts_however_long_it_takes_to_write_it_down(
     assert [MONDAY - event.occurred_at for event in happened(house)] == [2, 62, 60]
 
 
+# As the libraries for Ruby, for Java, and for apps post it.
+@pytest.mark.parametrize("path", ["/v1/import", "/v1/import/", "/v1/b"])
+def test_a_batch_has_further_names(house: House, receiver: Receiving, path: str) -> None:
+    batch = orjson.dumps({"batch": [track(1), track(2)], "writeKey": WRITE_KEY})
+    problem(receiver.client.post(path, content=batch), 401, "not_signed_in")
+    assert names(house) == []
+    answer = receiver.post(path, **packed(batch))
+    assert (answer.status_code, answer.json()) == (200, {"success": True})
+    assert keys(house) == ["m1", "m2"]
+    problem(receiver.post(path, content=b" " * (BATCH_LIMIT + 1)), 413, "too_large")
+
+
 def test_a_client_that_is_slowed_loses_nothing(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,7 +460,7 @@ def test_a_flood_is_slowed(db: Database) -> None:
     house.open(backlog_limit=3)
     wait_until_worked(house, 4)
     with receiving(house.segue) as receiver:
-        for path in ("/v1/track", "/v1/batch"):
+        for path in ("/v1/track", "/v1/batch", "/v1/import"):
             answer = receiver.post(path, json={"batch": [track()]})
             problem(answer, 429, "too_many")
             assert int(answer.headers["Retry-After"]) > 0

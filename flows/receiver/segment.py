@@ -1,4 +1,4 @@
-"""Segment's HTTP tracking API: a client library of theirs works with only its host changed."""
+"""Segment's HTTP tracking API, for those of its client libraries that sign in with basic auth."""
 
 import asyncio
 import time
@@ -63,6 +63,10 @@ _EXAMPLES: Mapping[Kind, dict[str, Any]] = {
 }
 
 
+# Ruby's library calls it the second, Java's the third, and those for apps the last.
+_BATCH = ("/v1/batch", "/v1/import", "/v1/import/", "/v1/b")
+
+
 class Accepted(BaseModel):
     """Everything is committed. `warnings` say what was left out of it."""
 
@@ -71,7 +75,7 @@ class Accepted(BaseModel):
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """`/v1/identify` and its like, and `/v1/batch`."""
+    """`/v1/identify` and its like, and `/v1/batch` under all its names."""
     db = receiver.segue.db
 
     def write(calls: Sequence[Call], came: Sequence[float]) -> list[Outcome]:
@@ -110,7 +114,8 @@ def router(receiver: Receiver) -> APIRouter:
 
     for kind, summary in _SUMMARIES.items():
         add(f"/v1/{kind}", summary, _described(kind), _taking_one(kind))
-    add("/v1/batch", "Say many things at once", _batch_described(), _take_batch)
+    for path in _BATCH:
+        add(path, "Say many things at once", _batch_described(), _take_batch)
     return routes
 
 
