@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         "yet, senders are slowed.",
     )
 
-    call_hosts: frozenset[str] = Field(
+    call_hosts: frozenset[Annotated[str, AfterValidator(str.lower)]] = Field(
         default=frozenset(),
         description="Hosts in our own network that Call steps may reach, as a JSON list.",
     )

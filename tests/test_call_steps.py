@@ -1,6 +1,9 @@
 """Call steps: what is posted, tried again and never twice, and where nobody is called."""
 
 import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -8,6 +11,7 @@ import orjson
 import pytest
 
 from config.times import HOUR
+from journeys.calls import post_all
 from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.journey import OnEvent
@@ -141,6 +145,80 @@ def test_a_name_that_leads_home_once_it_was_looked_at_is_not_called(
         assert reached.recv(100) == b""  # the connection was given up before a word was said
         reached.close()
     assert house.passed(ann) == [("tell", "failed"), ("u", "next")]
+
+
+def test_a_host_in_capitals_is_the_same_host(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_CALL_HOSTS", '["CRM.Shop.test"]')
+    house.open(described(Call("tell", "https://crm.SHOP.test/")))
+    house.customer()
+    house.launch("j")
+    assert len(receiver.got) == 1
+
+
+class Server(ThreadingHTTPServer):
+    """A real one on this machine, whose answers are long: what was asked, and how much it said."""
+
+    PART, PARTS = b"x" * 65_536, 1_000
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.said = 0
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, *_: Any) -> None:
+        """Whoever hangs up does so."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        for _ in range(Server.PARTS):
+            self.wfile.write(Server.PART)
+            self.server.said += 1
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def call(server: Server) -> dict[int, str]:
+    step = Call("tell", f"http://localhost:{server.server_port}/came")
+    return post_all(step, {1: {}})
+
+
+def test_a_long_answer_is_not_read_to_its_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_CALL_HOSTS", '["localhost"]')
+    assert call(server) == {}
+    assert server.said < Server.PARTS
+
+
+def test_the_proxy_of_the_environment_is_not_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_CALL_HOSTS", '["localhost"]')
+    with Server() as proxy:
+        Thread(target=proxy.serve_forever, args=[0.01], daemon=True).start()
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+        monkeypatch.setenv("no_proxy", "")
+        assert call(server) == {}
+        proxy.shutdown()
+    assert (proxy.asked, server.asked) == ([], ["/came"])
 
 
 def test_who_has_left_is_not_called(house: House, receiver: Receiver) -> None:
