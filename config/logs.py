@@ -18,8 +18,13 @@ Level = Literal["debug", "info", "warning", "error"]
 
 OURS = ("channels", "config", "flows", "journeys", "profiles")
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-# Not the user and host of a URL.
-_ADDRESS = re.compile(r"(?<![\w/:.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+|\+\d[\d \-]{5,}\d")
+# The user and host of a URL are no address, and digits alone are an id.
+_ADDRESS = re.compile(
+    r"(?P<url>://[\w:.+%-]+@[\w.-]+)"
+    r"|(?<![\w/.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|\+\d[\d \-]{5,}\d"
+    r"|(?i:(?<=\bwhatsapp:)|(?<=\btel:)|(?<=\bsms:))\d[\d \-]{5,}\d"
+)
 
 
 class JsonLines(logging.Formatter):
@@ -44,7 +49,7 @@ class JsonLines(logging.Formatter):
 
 
 def _masked(text: str) -> str:
-    return _ADDRESS.sub("***", text)
+    return _ADDRESS.sub(lambda found: found["url"] or "***", text)
 
 
 def log_to(stream: TextIO, level: Level) -> None:

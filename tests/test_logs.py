@@ -59,8 +59,19 @@ def test_others_say_their_first_line_and_nothing_else() -> None:
         ("<ann@example.com> \u00e4nn@example.com", "<***> ***"),
         ("The 'To' number +44 7700 900001 is not valid", "The 'To' number *** is not valid"),
         ("+447700900001", "***"),
+        ("To:ann@example.com, mailto:ann@example.com", "To:***, mailto:***"),
+        ("to=ann@example.com (ann@example.com) [ann@example.com]", "to=*** (***) [***]"),
+        (
+            '{"url":"https://a.example","to":"ann@example.com"}',
+            '{"url":"https://a.example","to":"***"}',
+        ),
+        ("https://a.example/?to=ann@example.com", "https://a.example/?to=***"),
+        ("whatsapp:+447700900001 WhatsApp:447700900001", "whatsapp:*** WhatsApp:***"),
+        ("to tel:07700 900001 and sms:07700-900001.", "to tel:*** and sms:***."),
         # what an operator needs
         ("postgresql+psycopg://segue:***@db.internal/segue", None),
+        ("redis://segue@db.internal and amqp://segue:word@mq.internal:5672/segue", None),
+        ("message 447700900001 of 20260302100000; sms: 1234567 hotel:12345678", None),
         ("it is 3+4 = 7 at 2026-03-02T10:00:00+00:00; 8,000+ moves", None),
     ],
 )
