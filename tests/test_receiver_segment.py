@@ -38,6 +38,7 @@ from profiles.calls import MODELS
 from profiles.conditions import did
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events, identifiers, profiles
+from profiles.tracking import take_calls
 from tests.house import MONDAY, House
 from tests.receiving import WRITE_KEY, Receiving, receiving
 
@@ -546,11 +547,34 @@ def test_when_the_database_is_in_trouble_nothing_is_promised(
         answer = receiver.post("/v1/track", json=track())
     said = problem(answer, 503, "try_again")
     assert int(answer.headers["Retry-After"]) > 0
-    assert said["message"].startswith("the database is in trouble, so nothing was taken")
+    assert said["message"].startswith("the database is in trouble; send it again")
     assert "secret" not in answer.text
     assert "closed" not in answer.text
     assert receiver.post("/v1/track", json=track()).status_code == 200
     assert names(house) == ["x"]
+
+
+def test_a_batch_of_which_a_part_was_taken_can_be_sent_again(
+    house: House, receiver: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [track(number) for number in range(60)]
+    pieces = 0
+
+    def take_one_piece(*given: Any) -> Any:
+        nonlocal pieces
+        pieces += 1
+        if pieces > 1:
+            raise OperationalError("SELECT", {}, Exception("the server closed the connection"))
+        return take_calls(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flows.receiver.segment, "take_calls", take_one_piece)
+        said = problem(receiver.post("/v1/batch", json={"batch": batch}), 503, "try_again")
+    assert 0 < len(keys(house)) < 60
+    assert "nothing was taken" not in said["message"]
+    assert "what was taken of it counts once" in said["message"]
+    assert receiver.post("/v1/batch", json={"batch": batch}).status_code == 200
+    assert keys(house) == [call["messageId"] for call in batch]
 
 
 SERVE = """

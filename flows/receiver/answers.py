@@ -131,7 +131,11 @@ def _unforeseen(error: Exception) -> Response:
     name = uuid4().hex[:12]
     log.error("error %s: %s", name, told(error), extra={"error_id": name})
     if of_the_database(error):
-        message = f"the database is in trouble, so nothing was taken; send it again (error {name})"
+        # Some of it may be committed: much is written in pieces.
+        message = (
+            "the database is in trouble; send it again, what was taken of it counts once "
+            f"(error {name})"
+        )
         problem = Problem(code="try_again", message=message)
         return answer(503, problem, **{"Retry-After": str(_TRY_AGAIN)})
     message = f"this is our fault; the log has it under {name}"

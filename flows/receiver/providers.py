@@ -29,7 +29,7 @@ _ANSWERS = problems(
     s400="It is signed, but makes no sense",
     s403="It is not the provider's, or too old; nothing was changed",
     s413="Larger than 2000 KB",
-    s503="The database is in trouble; nothing was taken",
+    s503="The database is in trouble; send it again, what was taken of it counts once",
 )
 
 

@@ -31,7 +31,7 @@ _ANSWERS = problems(
     s401="Not the write key",
     s413="Larger than the limits; nothing was read",
     s429="Too much waits already; Retry-After says when to come again",
-    s503="The database is in trouble; nothing was taken",
+    s503="The database is in trouble; send it again, what was taken of it counts once",
 )
 _SUMMARIES: Mapping[Kind, str] = {
     "identify": "Say who somebody is",

@@ -59,7 +59,7 @@ _ANSWERS = problems(
     s409="This very call was taken before, the id is another journey's, or the journey is stopped",
     s413="Larger than 500 KB",
     s429="Too much waits already; Retry-After says when to come again",
-    s503="The database is in trouble; nothing was taken",
+    s503="The database is in trouble; send it again with the same id, and nobody enters twice",
 )
 
 
