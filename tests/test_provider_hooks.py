@@ -21,6 +21,7 @@ from config.settings import Settings
 from flows.app import Segue
 from flows.receiver.app import create_app
 from flows.receiver.providers import BODY_LIMIT
+from journeys.catalog import Catalog
 from journeys.journey import OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Send
@@ -178,7 +179,7 @@ def test_live_with_keys_it_is_they_who_are_believed(house: House) -> None:
 
 def test_a_database_in_trouble_makes_the_provider_try_again(tmp_path: Path) -> None:
     house = House(Database(f"sqlite:///{tmp_path / 'empty.db'}"))
-    segue = Segue(Settings(), house.db, None, None, None)  # type: ignore[arg-type]
+    segue = Segue(Settings(), house.db, None, Catalog({}, {}), None)  # type: ignore[arg-type]
     outside = FromProviders(segue)
     assert outside.mail(mail_event("open", 1, "ann@example.com")).status_code == 503
     assert outside.woken == 0
