@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 from config.database import Tx
 from config.settings import load_settings
 from config.times import MINUTE
+from journeys.journey import Version
 from journeys.moves import Move, Moves
 from journeys.standing import Standing
 from journeys.steps import FAILED, NEXT, CallStep
@@ -43,12 +44,19 @@ def lease(tx: Tx, people: Sequence[Standing]) -> None:
     )
 
 
-def still_leased(tx: Tx, step: CallStep, people: Sequence[Standing]) -> list[Standing]:
-    """Those who stand where they stood. A process that slept through its lease comes too late."""
+def still_leased(
+    tx: Tx, version: Version, step: CallStep, people: Sequence[Standing]
+) -> list[Standing]:
+    """Those who stand where they stood, in the same version.
+
+    A process that slept through its lease comes too late; whom somebody moved to another version
+    meanwhile goes on by that one's rules.
+    """
     found = (
         select(enrollments.c.id, enrollments.c.attempts)
         .where(
             enrollments.c.id.in_([person.enrollment_id for person in people]),
+            enrollments.c.version == version.digest,
             enrollments.c.step == step.name,
             enrollments.c.ended_at.is_(None),
         )

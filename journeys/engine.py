@@ -244,7 +244,7 @@ class Engine:
     def _try_later(self, version: Version, node: Node, failure: StepFailed) -> StepReport:
         report = StepReport()
         with self.db.transaction() as tx:
-            going = try_later(tx, version.journey.name, failure)
+            going = try_later(tx, version, failure)
             people = failure.people if going else []
             self._apply(tx, version, node, people, going, report)
         return report
@@ -341,7 +341,7 @@ class Engine:
                 payloads = payloads_of(tx, version.journey.name, node.step.name, people)
         failed = post_all(node.step, payloads)
         with self.db.transaction() as tx:
-            people = still_leased(tx, node.step, people)
+            people = still_leased(tx, version, node.step, people)
             where = call_moves(tx, node.step, people, failed)
             self._apply(tx, version, node, people, where, report)
         return report

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from config.database import Tx
 from config.times import MINUTE, Seconds
 from config.trouble import of_the_database, told
+from journeys.journey import Version
 from journeys.moves import Move
 from journeys.standing import Standing
 from journeys.steps import FAILED, CallStep, Step
@@ -48,15 +49,17 @@ def blaming(step: Step, people: Sequence[Standing]) -> Iterator[None]:
         raise StepFailed(step, people) from error
 
 
-def try_later(tx: Tx, journey: str, failure: StepFailed) -> dict[int, Move]:
+def try_later(tx: Tx, version: Version, failure: StepFailed) -> dict[int, Move]:
     """What becomes of the one person whom a step failed on: where they go, by enrollment id.
 
-    Nothing: they are tried again later, or have moved meanwhile.
+    Nothing: they are tried again later, or have moved meanwhile, to another step or version.
     """
     [person] = failure.people
     step = failure.step
+    journey = version.journey.name
     here = select(enrollments.c.attempts).where(
         enrollments.c.id == person.enrollment_id,
+        enrollments.c.version == version.digest,
         enrollments.c.step == step.name,
         enrollments.c.ended_at.is_(None),
     )

@@ -15,6 +15,7 @@ from journeys.calls import post_all
 from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.journey import OnEvent
+from journeys.migration import migrate_people
 from journeys.steps import Call, Update, Wait
 from profiles.conditions import did
 from tests.house import MONDAY, House, described
@@ -281,3 +282,28 @@ def test_a_call_that_took_longer_than_its_lease_moves_nobody(
     [person] = house.people(ann)
     assert person.step == step
     assert house.passed(ann) == passed
+
+
+@pytest.mark.parametrize("answer", [200, 500])
+def test_who_is_moved_to_another_version_during_the_call_goes_on_in_that_one(
+    house: House, receiver: Receiver, answer: int
+) -> None:
+    """It knows nothing of what came next in the old one, and calls by its own rules."""
+    house.open(described(Call("tell", CALL.url, tries=1), Update("old", x=1)))
+    ann = house.customer()
+
+    def move(request: httpx.Request) -> httpx.Response:
+        house.providers.hosts["crm.shop.test"] = receiver
+        house.open(described(CALL, Update("new", x=2)))
+        with house.db.transaction() as tx:
+            migrate_people(tx, house.segue.catalog, "j")
+        return httpx.Response(answer)
+
+    house.providers.hosts["crm.shop.test"] = move
+    house.launch("j")
+    [person] = house.people(ann)
+    current = house.segue.catalog.journey("j").digest
+    assert (person.version, person.step, house.passed(ann)) == (current, "tell", [])
+    house.later("10m")
+    assert house.passed(ann) == [("tell", "next"), ("new", "next")]
+    assert len(receiver.got) == 1

@@ -15,9 +15,11 @@ from channels.providers.sendgrid import SendGrid
 from channels.recording import record
 from config.policy import Policy
 from config.times import MINUTE
+from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.failing import FIRST_RETRY, TRIES
 from journeys.journey import OnEvent, OnLaunch, journey
+from journeys.migration import migrate_people
 from journeys.moves import Cohort
 from journeys.outbox import CatalogJourneys
 from journeys.reactions import Reactor
@@ -86,6 +88,33 @@ def test_a_step_that_fails_on_some_holds_up_nobody_else(
     for person in house.people():
         if person.profile_id in bad:
             assert person.arrived_at == MONDAY + pauses
+
+
+def test_who_is_moved_to_another_version_just_after_the_last_try_goes_on_in_that_one(
+    house: House,
+) -> None:
+    house.open(described(Update("bad", x=1), Update("old", x=1)))
+    ann = house.customer()
+    try_later = Engine._try_later
+
+    def moved_first(*given: Any) -> Any:
+        house.open(described(Update("bad", x=2), Update("new", x=2)))
+        with house.db.transaction() as tx:
+            migrate_people(tx, house.segue.catalog, "j")
+        return try_later(*given)
+
+    with failing_on(ann):
+        house.launch("j")
+        house.later("14m")
+        [person] = house.people()
+        assert (person.step, person.attempts) == ("bad", TRIES - 1)
+        house.db.now = person.due_at
+        with patch.object(Engine, "_try_later", moved_first):
+            house.segue.engine.advance_due()
+    [person] = house.people()
+    assert (person.step, person.attempts, house.passed()) == ("bad", TRIES - 1, [])
+    house.run()
+    assert house.passed() == [("bad", "next"), ("new", "next")]
 
 
 def test_what_mends_itself_is_not_noticed(house: House) -> None:
