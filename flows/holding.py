@@ -16,19 +16,19 @@ def hold(segue: Segue, journey: str, action: Action) -> str:
     Raises SegueError for an unknown journey.
     """
     segue.catalog.journey(journey)
-    with segue.db.transaction() as tx:
+    with segue.db.transaction(write=False) as tx:
         before = summarise(tx, journey)
-        people = f"{before.active:,} people"
-        planned = f"{before.planned.total():,} planned messages"
-        match action:
-            case "pause":
-                pause(tx, journey)
-                parts = [f"{people} stay where they are", f"{planned} wait"]
-            case "resume":
-                resume(tx, journey)
-                parts = [f"{people} go on", f"{planned} are looked at again before they go"]
-            case "stop":
-                stop(tx, journey)
-                parts = [f"{people} have left", f"{planned} are cancelled", "nobody enters"]
+    people = f"{before.active:,} people"
+    planned = f"{before.planned.total():,} planned messages"
+    match action:
+        case "pause":
+            pause(segue.db, journey)
+            parts = [f"{people} stay where they are", f"{planned} wait"]
+        case "resume":
+            resume(segue.db, journey)
+            parts = [f"{people} go on", f"{planned} are looked at again before they go"]
+        case "stop":
+            stop(segue.db, journey)
+            parts = [f"{people} have left", f"{planned} are cancelled", "nobody enters"]
     state = {"pause": "paused", "resume": "running", "stop": "stopped"}[action]
     return f"{journey} is {state}: {sentence(parts)}"

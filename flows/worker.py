@@ -25,6 +25,7 @@ from flows.receiver.serving import serving
 from flows.telling import Teller
 from flows.waiting import first_of
 from journeys.attendance import sign_in
+from journeys.control import finish_stops
 from journeys.doctor import examine
 from journeys.reactions import Reaction, Reactor
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 # How long to sleep when nothing is due: what another process plans is seen then at the latest.
 _IDLE = 0.5
 _AFTER_TROUBLE = 5.0
-# Goals, lost claims and what other processes brought are looked at this often, in seconds;
+# Goals, lost claims, stops and what other processes brought are looked at this often, in seconds;
 # everything else that may be wrong, and the events that could not be worked, every so many times.
 _HOUSEKEEPING = 30.0
 _LARGE_ROUND = 20
@@ -186,6 +187,7 @@ class Worker:
             await self._tidy(self._sign_in)
             await self._tidy(self._catch_up)
             await self._tidy(self._settle)
+            await self._tidy(finish_stops, self.segue.db)
             for journey in self.segue.catalog.journeys():
                 await self._tidy(self.segue.engine.count_goals, journey)
             if number % _LARGE_ROUND == 1:

@@ -60,6 +60,7 @@ def still_leased(
             enrollments.c.step == step.name,
             enrollments.c.ended_at.is_(None),
         )
+        .order_by(enrollments.c.id)
         .with_for_update()
     )
     attempts = {row.id: row.attempts for row in tx.conn.execute(found)}

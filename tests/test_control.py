@@ -1,13 +1,19 @@
 """Pause, resume, stop: a paused journey sends nothing and loses nobody."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from channels.claiming import Claim
+from channels.dispatch import Dispatcher
+from channels.tables import messages
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
 from journeys import control
+from journeys.chunks import Chunk
 from journeys.control import PAUSED, STOPPED, held
 from journeys.entry import enter_people
 from journeys.journey import Journey, OnEvent, OnLaunch, journey
@@ -15,6 +21,9 @@ from journeys.steps import Email, Message, Push, Send, Update, Wait, WaitUntil
 from journeys.tables import journey_controls
 from profiles.conditions import did
 from profiles.consent import ConsentChange, change_consent
+from profiles.identity import upsert_people
+from profiles.person import Person, normalise_email
+from profiles.tables import profiles
 from tests.house import MONDAY, House
 
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
@@ -33,18 +42,15 @@ def sending(name: str, *wanted: Message, **options: object) -> Journey:
 
 
 def pause(house: House, name: str = "j") -> None:
-    with house.db.transaction() as tx:
-        control.pause(tx, name)
+    control.pause(house.db, name)
 
 
 def resume(house: House, name: str = "j") -> None:
-    with house.db.transaction() as tx:
-        control.resume(tx, name)
+    control.resume(house.db, name)
 
 
 def stop(house: House, name: str = "j") -> int:
-    with house.db.transaction() as tx:
-        return control.stop(tx, name)
+    return control.stop(house.db, name)
 
 
 def told(house: House) -> list[tuple[str, str | None]]:
@@ -229,8 +235,7 @@ def test_who_came_in_as_it_was_stopped_does_not_go_on_when_it_runs_again(house: 
     version = house.segue.catalog.journey("j")
     with house.db.transaction() as tx:
         enter_people(tx, version, [ann], None)
-    with house.db.transaction() as tx:
-        control._hold(tx, "j", STOPPED)
+    control._hold(house.db, "j", STOPPED)
     house.later("1d")
     assert house.rows() == []
     resume(house)
@@ -250,3 +255,122 @@ def test_what_is_being_handed_over_at_a_stop_is_recorded_as_it_went(house: House
     house.launch("j")
     assert told(house) == [("sent", None)]
     assert [person.end_reason for person in house.people()] == ["the journey was stopped"]
+
+
+@pytest.fixture
+def half_stopped(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A stop that was killed when it had ended one of three."""
+    house.open(sending("j", Push("hello", after="1h")))
+    for _ in range(3):
+        house.customer()
+    house.launch("j")
+    end_some = control._end_some
+    alive = iter([True, False])
+
+    def killed(chunk: Chunk, name: str) -> int | None:
+        if not next(alive):
+            raise KeyboardInterrupt
+        return end_some(chunk, name)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(control, "_end_some", killed)
+        killing.setattr("journeys.chunks._FIRST", 1)
+        with pytest.raises(KeyboardInterrupt):
+            stop(house)
+    assert sorted(told(house)) == [
+        ("cancelled", "the journey was stopped"),
+        ("planned", None),
+        ("planned", None),
+    ]
+    return house
+
+
+def test_a_stop_that_was_killed_holds(half_stopped: House) -> None:
+    house = half_stopped
+    house.later("1d")
+    assert house.launch("j", people=1)["entered"] == 0
+    assert house.providers.accepted == []
+    assert len([one for one in house.people() if one.ended_at is None]) == 2
+
+
+@pytest.mark.parametrize("then", ["stop", "resume", "a worker"])
+def test_a_stop_that_was_killed_is_finished(half_stopped: House, then: str) -> None:
+    house = half_stopped
+    match then:
+        case "stop":
+            assert stop(house) == 2
+        case "resume":
+            resume(house)
+        case _:
+            control.finish_stops(house.db)
+    house.later("1d")
+    assert {one.end_reason for one in house.people()} == {"the journey was stopped"}
+    assert told(house) == [("cancelled", "the journey was stopped")] * 3
+    with house.db.transaction() as tx:
+        assert held(tx) == ({} if then == "resume" else {"j": STOPPED})
+
+
+def test_only_what_is_stopped_is_ended(house: House) -> None:
+    """Somebody let it run again while the stop was under way: who enters then is let be."""
+    house.open(sending("j", Push("hello")), sending("k"))
+    house.customer()
+    house.launch("j")
+    pause(house, "k")
+    house.launch("k")
+    before = house.people()
+    assert control._end_all(house.db, "j") == 0
+    control.finish_stops(house.db)
+    assert house.people() == before
+
+
+PEOPLE = 3000
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_stops_beside_claims(house: House) -> None:
+    """Claims lock messages in an order of their own: neither may wait for what the other holds."""
+    for name in ("a", "b", "c"):
+        claimed = stop_beside_claims(house, name)
+        fates = Counter(row.state for row in house.rows() if row.journey == name)
+        assert fates == {"sending": claimed, "cancelled": PEOPLE - claimed}
+    assert {one.end_reason for one in house.people()} == {"the journey was stopped"}
+    assert "cancelled" in fates
+
+
+def stop_beside_claims(house: House, name: str) -> int:
+    """Stop a journey while messages of it are being claimed; says how many were."""
+    house.open(sending(name))
+    people = [
+        Person(
+            user_id=f"{name}{number}",
+            email=normalise_email(f"{name}{number}@example.com"),
+            timezone="UTC",
+            consent={("email", "*"): True},
+        )
+        for number in range(PEOPLE)
+    ]
+    with house.db.transaction() as tx:
+        upsert_people(tx, people, "test")
+        who = tx.conn.execute(select(profiles.c.id).order_by(profiles.c.id.desc()).limit(PEOPLE))
+        enter_people(tx, house.segue.catalog.journey(name), who.scalars().all(), None)
+    house.segue.engine.advance_due()
+    # due at different moments, as with windows in many zones
+    mixed = update(messages).values(send_at=messages.c.send_at + messages.c.id * 7919 % HOUR)
+    with house.db.transaction() as tx:
+        tx.conn.execute(mixed.where(messages.c.journey == name))
+    house.db.now = house.now + 3 * HOUR
+    claimed: list[Claim] = []
+
+    async def work(dispatcher: Dispatcher) -> None:
+        def claim() -> None:
+            while found := dispatcher._claim(["email"], None).claims:
+                claimed.extend(found)
+
+        claiming = asyncio.create_task(asyncio.to_thread(claim))
+        while not claimed:
+            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(stop, house, name) == PEOPLE
+        await claiming
+
+    house.dispatching(work)
+    return len(claimed)

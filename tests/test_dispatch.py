@@ -255,12 +255,10 @@ def test_a_paused_journey_sends_nothing(house: House) -> None:
     house.open(sending(), policy=POLICY)
     house.customer()
     house.launch("j")
-    with house.db.transaction() as tx:
-        control.pause(tx, "j")
+    control.pause(house.db, "j")
     house.later("3h")
     assert told(house) == [("email", "planned", None)]
-    with house.db.transaction() as tx:
-        control.resume(tx, "j")
+    control.resume(house.db, "j")
     house.run()
     assert told(house) == [("email", "sent", None)]
 

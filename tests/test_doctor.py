@@ -66,8 +66,7 @@ def test_people_whom_nobody_moves(house: House) -> None:
     ]
     assert {one.mend for one in complaints(house)} == {"start a worker: segue work"}
     # who is held on purpose is not late
-    with house.db.transaction() as tx:
-        control.pause(tx, "j")
+    control.pause(house.db, "j")
     assert [where for _, where, _, _ in told(house)] == ["k"]
     house.run()
     assert complaints(house) == []
@@ -101,8 +100,7 @@ def test_journeys_with_no_worker(house: House) -> None:
     assert told_without() == []
     house.db.now += 1
     assert told_without() == [(no_worker, "j", 3, LATE + 1), (no_worker, "k", 1, LATE + 1)]
-    with house.db.transaction() as tx:
-        control.pause(tx, "j")
+    control.pause(house.db, "j")
     assert told_without() == [(no_worker, "k", 1, LATE + 1)]
     # who is gone for long is forgotten
     house.db.now = MONDAY + HOUR + DAY + 1
@@ -120,8 +118,7 @@ def test_messages_that_nobody_sends(house: House) -> None:
     found = told(house)
     assert ("messages planned in the past", "sms", 1, LATE + 1) in found
     assert {what for what, *_ in found} <= {"messages planned in the past", "people past due"}
-    with house.db.transaction() as tx:
-        control.pause(tx, "j")
+    control.pause(house.db, "j")
     assert complaints(house) == []
 
 

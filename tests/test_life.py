@@ -336,20 +336,19 @@ class Lives(RuleBasedStateMachine):
 
     @rule(act=st.sampled_from(["pause", "pause", "stop"]))
     def hold(self, act: str) -> None:
-        with self.house.db.transaction() as tx:
-            {"pause": control.pause, "stop": control.stop}[act](tx, "j")
         match act:
             case "pause":
+                control.pause(self.house.db, "j")
                 self.life.held = "paused"
             case "stop":
+                control.stop(self.house.db, "j")
                 self.life.stop()
 
     @precondition(lambda self: self.life.held)
     @rule(then=THEN)
     def resume(self, then: int) -> None:
         """Let it run again."""
-        with self.house.db.transaction() as tx:
-            control.resume(tx, "j")
+        control.resume(self.house.db, "j")
         self.life.held = None
         self._work()
         self.life_goes_on(then)

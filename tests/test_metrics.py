@@ -215,8 +215,7 @@ def test_the_queues(db: Database) -> None:
     assert found['segue_messages_due{channel="email"}'] == 3
     assert found['segue_messages_due{channel="sms"}'] == 0
     assert found["segue_oldest_due_seconds"] == HOUR - 30
-    with house.db.transaction() as tx:
-        control.pause(tx, "j")
+    control.pause(house.db, "j")
     assert set(gauges(house).values()) == {0}
 
 

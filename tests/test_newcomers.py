@@ -128,13 +128,11 @@ def test_time_brings_them_in_when_somebody_looks(house: House) -> None:
 def test_who_comes_in_while_it_is_stopped_comes_in_later(house: House) -> None:
     opened(house)
     ann = house.customer()
-    with house.db.transaction() as tx:
-        control.stop(tx, "j")
+    control.stop(house.db, "j")
     house.did(ann, "bought")
     house.run()
     assert look(house) == ways(house, ann) == 0
-    with house.db.transaction() as tx:
-        control.resume(tx, "j")
+    control.resume(house.db, "j")
     assert look(house) == 1
 
 

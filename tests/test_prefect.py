@@ -268,12 +268,11 @@ def prefect_of(stack: Stack) -> Iterator[None]:
 
 
 def test_a_held_journey_says_so(segue: Segue, stack: Stack) -> None:
-    with segue.db.transaction() as tx:
-        pause(tx, "cart-recovery")
+    pause(segue.db, "cart-recovery")
     run_id, state = run(stack, "cart-recovery", audience="everyone", limit=3)
     assert "The journey is paused, so nobody moves and nothing goes. 3 entered" in state["message"]
+    resume(segue.db, "cart-recovery")
     with segue.db.transaction() as tx:
-        resume(tx, "cart-recovery")
         standing = summarise(tx, "cart-recovery", run_id)
     assert standing.active == 3
 
@@ -339,8 +338,7 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
     assert event["payload"]["messages"] == {"email": {"sent": 2}}
     stack.wait_until(paused, "the automation")
     live.close()
-    with segue.db.transaction() as tx:
-        resume(tx, "win-back")
+    resume(segue.db, "win-back")
 
 
 def test_deploying_wants_a_server(stack: Stack) -> None:

@@ -167,12 +167,10 @@ def test_a_launch_of_another_journey_is_no_launch_of_this_one(
 
 def test_a_stopped_journey_lets_nobody_in(house: House, receiver: Receiving) -> None:
     ann = house.customer("ann")
-    with house.db.transaction() as tx:
-        stop(tx, "once")
+    stop(house.db, "once")
     said = {"people": [of("ann")]}
     problem(start(receiver, said, journey="once"), 409, "not_started")
-    with house.db.transaction() as tx:
-        resume(tx, "once")
+    resume(house.db, "once")
     # nothing of the refused call was kept: the very same one is good now
     assert start(receiver, said, journey="once").json()["entered"] == 1
     assert len(house.people(ann)) == 1

@@ -17,6 +17,7 @@ from config.database import Database
 from config.errors import SegueError
 from flows.receiver.serving import Server
 from flows.worker import Worker
+from journeys.control import STOPPED, _hold
 from journeys.engine import Engine
 from journeys.journey import OnEvent, OnSegment, journey
 from journeys.reactions import Reactor
@@ -67,6 +68,17 @@ def test_it_does_its_work_and_ends(house: House) -> None:
 
     worked(house, scenario)
     assert states(house) == ["sent"]
+
+
+def test_it_ends_those_whom_a_stop_left(house: House) -> None:
+    house.did(house.customer(), "came")
+    house.run()
+
+    async def scenario() -> None:
+        _hold(house.db, "j", STOPPED)
+        await until(lambda: [one.end_reason for one in house.people()] != [None])
+
+    worked(house, scenario)
 
 
 @pytest.mark.parametrize(
