@@ -10,7 +10,6 @@ from channels.templates import Template
 from config.database import Tx
 from journeys.catalog import Catalog
 from journeys.control import held
-from journeys.journey import Version
 from journeys.leaving import EXITED, exit_rule
 from journeys.sending import answers_to, wake
 from journeys.steps import SendStep
@@ -30,19 +29,18 @@ class CatalogJourneys:
         return held(tx)
 
     def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> dict[int, str]:
-        """Messages whose enrollment has exited, whose exit rule holds, or that were answered."""
-        reasons: dict[int, str] = {}
+        """Messages whose enrollment has exited, whose exit rule holds, or that were answered.
+
+        The exit rule is that of the version which the person is on by now.
+        """
+        left = self._left(tx, {row.enrollment_id for row in rows})
+        reasons = {row.id: left[row.enrollment_id] for row in rows if row.enrollment_id in left}
         by_version: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
         for row in rows:
             by_version[row.journey, row.version].append(row)
         self._catalog.learn(tx, by_version)
         for (journey, digest), some in by_version.items():
             version = self._catalog.version(journey, digest)
-            ids = {row.enrollment_id for row in some}
-            left = _left(tx, version, ids)
-            reasons |= {
-                row.id: left[row.enrollment_id] for row in some if row.enrollment_id in left
-            }
             for step in version.journey.sends():
                 of_step = [row for row in some if row.step == step.name]
                 if of_step:
@@ -51,6 +49,27 @@ class CatalogJourneys:
                         if answer := answers.get(row.enrollment_id):
                             reasons.setdefault(row.id, answer.reason)
         return reasons
+
+    def _left(self, tx: Tx, enrollment_ids: Collection[int]) -> dict[int, str]:
+        """The enrollments that have ended early, or would end now, each with the reason."""
+        c = enrollments.c
+        found = tx.conn.execute(
+            select(c.id, c.journey, c.version, c.end_reason).where(among(tx, c.id, enrollment_ids))
+        )
+        left: dict[int, str] = {}
+        by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for row in found:
+            if row.end_reason in (None, "completed"):
+                by_version[row.journey, row.version].append(row.id)
+            else:
+                left[row.id] = row.end_reason
+        self._catalog.learn(tx, by_version)
+        for (journey, digest), ids in by_version.items():
+            version = self._catalog.version(journey, digest)
+            if version.journey.exit_when is not None:
+                exiting = select(c.id).where(among(tx, c.id, ids), exit_rule(tx, version))
+                left |= dict.fromkeys(tx.conn.execute(exiting).scalars(), EXITED)
+        return left
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """Templates see the entry event's properties as `event`."""
@@ -73,13 +92,3 @@ class CatalogJourneys:
             [message] = [one for one in sends.messages if one.member == member]
             self._templates[key] = known.template(message)
         return self._templates[key]
-
-
-def _left(tx: Tx, version: Version, enrollment_ids: set[int]) -> dict[int, str]:
-    """The enrollments that have ended early, or would end now, each with the reason."""
-    leaves = exit_rule(tx, version)
-    found = select(enrollments.c.id, enrollments.c.end_reason).where(
-        among(tx, enrollments.c.id, enrollment_ids),
-        (enrollments.c.ended_at.is_not(None) & (enrollments.c.end_reason != "completed")) | leaves,
-    )
-    return {row.id: row.end_reason or EXITED for row in tx.conn.execute(found)}

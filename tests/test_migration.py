@@ -3,11 +3,11 @@
 import pytest
 
 from config.errors import SegueError
-from config.times import DAY
+from config.times import DAY, HOUR
 from journeys.entry import enter_people
 from journeys.migration import Passenger, migrate_people, plan_migration
 from journeys.steps import Email, Push, Send, Update, Wait, WaitUntil
-from profiles.conditions import did
+from profiles.conditions import Condition, did
 from tests.house import MONDAY, House, described
 
 
@@ -88,6 +88,30 @@ def test_what_was_planned_for_them_stays_and_goes_as_it_was_planned(house: House
         house.segue.catalog.journey("j").digest,
     )
     assert house.passed() == [("s", "next"), ("u", "next")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fate"),
+    [
+        (did("bought"), None, ("sent", None)),
+        (None, did("bought"), ("cancelled", "exited: exit rule")),
+    ],
+    ids=["no exit rule any more", "an exit rule since"],
+)
+def test_what_was_planned_for_them_heeds_the_exit_rule_of_the_version_they_are_on(
+    house: House, before: Condition | None, after: Condition | None, fate: tuple[str, str | None]
+) -> None:
+    """Looked at as it is about to go: nobody has worked the event yet."""
+    planning = Send("s", Email("hello", after="1h"))
+    house.open(described(planning, Wait("1d"), exit_when=before))
+    ann = house.customer()
+    house.launch("j")
+    house.open(described(planning, Wait("2d"), exit_when=after))
+    migrated(house)
+    house.did(ann, "bought")
+    house.db.now = MONDAY + HOUR
+    house.dispatch()
+    assert [(row.state, row.reason) for row in house.rows()] == [fate]
 
 
 def test_a_version_that_another_process_brought_is_learnt(house: House) -> None:
