@@ -1,12 +1,14 @@
 """Moving people to the current version of a journey: shown first, then done."""
 
+from typing import Any
+
 import pytest
 
 from config.errors import SegueError
 from config.times import DAY, HOUR
 from journeys.entry import enter_people
 from journeys.migration import Passenger, migrate_people, plan_migration
-from journeys.steps import Email, Push, Send, Update, Wait, WaitUntil
+from journeys.steps import Email, Push, Send, SendStep, Update, Wait, WaitUntil
 from profiles.conditions import Condition, did
 from tests.house import MONDAY, House, described
 
@@ -88,6 +90,55 @@ def test_what_was_planned_for_them_stays_and_goes_as_it_was_planned(house: House
         house.segue.catalog.journey("j").digest,
     )
     assert house.passed() == [("s", "next"), ("u", "next")]
+
+
+FALLS_BACK: dict[str, Any] = {"mode": "first", "fallback_after": "2h", "unless": "opened"}
+
+
+@pytest.mark.parametrize(
+    ("before", "goes"),
+    [
+        (Send("s", Push("hello"), Email("hello"), **FALLS_BACK), ["push", "email"]),
+        (Send("s", Email("hello", after="1h"), Push("hello")), ["email", "push"]),
+    ],
+    ids=["in another order", "all at once"],
+)
+def test_who_is_in_the_middle_of_a_send_that_falls_back_otherwise_stays(
+    house: House, before: SendStep, goes: list[str]
+) -> None:
+    """The next channel of the new one is one that has gone; who has not begun moves."""
+    house.open(described(before))
+    ann = house.customer()
+    house.launch("j")
+    bob = house.customer()
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), [bob], None)
+    old = house.segue.catalog.journey("j").digest
+    house.open(described(Send("s", Email("hello"), Push("hello"), **FALLS_BACK), Wait("9d")))
+    why = "they are in the middle of the send, and it falls back otherwise now"
+    plan = [
+        Passenger(old, "s", 1, None, why),
+        Passenger(old, "s", 1, "s", "the step has changed"),
+    ]
+    assert (planned(house), migrated(house), planned(house)) == (plan, plan, plan[:1])
+    house.later("5h")
+    assert [(row.channel, row.state) for row in house.rows(ann)] == [(one, "sent") for one in goes]
+    assert [row.channel for row in house.rows(bob)] == ["email", "push"]
+    assert house.passed() == [("s", "next")] * 2
+
+
+def test_who_is_in_the_middle_of_a_send_that_falls_back_alike_moves(house: House) -> None:
+    house.open(described(Send("s", Push("hello"), Email("hello"), **FALLS_BACK)))
+    house.customer()
+    house.launch("j")
+    later = FALLS_BACK | {"fallback_after": "3h"}
+    house.open(described(Send("s", Push("hello"), Email("hello"), **later), Wait("9d")))
+    assert [one.to_step for one in migrated(house)] == ["s"]
+    house.until(MONDAY + 3 * HOUR)
+    assert [(row.channel, row.send_at - MONDAY) for row in house.rows()] == [
+        ("push", 0),
+        ("email", 3 * HOUR),
+    ]
 
 
 @pytest.mark.parametrize(
