@@ -34,10 +34,19 @@ class Breaker:
         """Whether the channel is stopped at this moment."""
         return now < self._open_until
 
-    def note(self, outcomes: list[Outcome], now: Instant) -> None:
-        """Learn from one request's outcomes."""
+    def note(self, outcomes: list[Outcome], claimed: Instant, answered: Instant) -> None:
+        """Learn from one request's outcomes.
+
+        What was claimed before the channel was stopped teaches nothing new: of a hundred requests
+        under way that fail together, the first ones stop it, once. A pause counts from the answer,
+        which may have taken longer than the pause.
+        """
+        if self.is_open(claimed):
+            return
         if any(outcome.result == "stopped" for outcome in outcomes):
-            self._stop(now, REFUSED_PAUSE, f"it refuses our credentials ({outcomes[0].reason})")
+            self._stop(
+                answered, REFUSED_PAUSE, f"it refuses our credentials ({outcomes[0].reason})"
+            )
         elif any(outcome.result in ("sent", "failed") for outcome in outcomes):
             self._failures = self._pauses = 0
         else:
@@ -45,18 +54,17 @@ class Breaker:
             if self._failures >= TRIPS_AT:
                 pause = min(FIRST_PAUSE * 2**self._pauses, LAST_PAUSE)
                 why = f"{self._failures} requests in a row went wrong ({outcomes[0].reason})"
-                self._stop(now, pause, why)
+                self._stop(answered, pause, why)
                 self._pauses += 1
                 # After the pause one more failure is enough.
                 self._failures = TRIPS_AT - 1
 
     def _stop(self, now: Instant, pause: Seconds, why: str) -> None:
-        if not self.is_open(now):
-            log.error(
-                "%s is stopped for %d s, its messages stay planned: %s",
-                self._channel,
-                pause,
-                why,
-                extra={"channel": self._channel},
-            )
+        log.error(
+            "%s is stopped for %d s, its messages stay planned: %s",
+            self._channel,
+            pause,
+            why,
+            extra={"channel": self._channel},
+        )
         self._open_until = now + pause

@@ -287,7 +287,8 @@ class Dispatcher:
                 provider = self._providers[channel]
                 with PROVIDER_SECONDS.labels(channel).time():
                     answer = await self._transport.post(provider, [one.outgoing for one in held])
-                self._breakers[channel].note(answer, now)
+                answered = now + int(time.monotonic() - taken)
+                self._breakers[channel].note(answer, now, answered)
                 outcomes |= {outcome.message_id: outcome for outcome in answer}
         return [
             *((one, outcomes[one.claim.message_id]) for one in held),

@@ -7,7 +7,7 @@ import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -31,7 +31,7 @@ from channels.breaker import FIRST_PAUSE, TRIPS_AT
 from channels.claiming import CLAIM_LASTS, LOST_AFTER, Claimed, claim, settle_lost
 from channels.dispatch import Dispatcher
 from channels.pace import allowance, spend
-from channels.provider import Outcome
+from channels.provider import Outcome, Outgoing, Provider, outcomes
 from channels.providers.twilio import Twilio
 from channels.recording import FIRST_RETRY
 from channels.tables import channel_paces
@@ -227,6 +227,65 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
     assert well[0] > longer[0]
     assert {row.state for row in house.rows()} == {"sent"}
     assert "@" not in caplog.text
+
+
+def entered(house: House, *wanted: Message, people: int, **settings: Any) -> None:
+    """So many people whose messages are due, and nobody has sent any yet."""
+    house.open(sending(*wanted), **settings)
+    customers = [house.customer() for _ in range(people)]
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), customers, None)
+    house.segue.engine.advance_due()
+
+
+def test_requests_that_fail_together_are_one_reason_to_pause(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sixty are under way when the provider begins to refuse them: the pause is as long as said."""
+    under_way = 60
+    entered(house, SMS("hello"), people=under_way)
+    all_there = asyncio.Barrier(under_way)
+
+    async def refuse(self: Transport, provider: Provider, batch: Sequence[Outgoing]) -> Any:
+        await all_there.wait()
+        return outcomes(batch, "retry", "twilio 503")
+
+    async def twice(dispatcher: Dispatcher) -> None:
+        with patch.object(Transport, "post", refuse):
+            await dispatcher.run()
+        house.db.now = house.now + FIRST_PAUSE + MINUTE
+        await dispatcher.run()
+
+    with caplog.at_level(logging.ERROR):
+        house.dispatching(twice)
+    assert caplog.text.count("is stopped") == 1
+    assert f"sms is stopped for {FIRST_PAUSE} s" in caplog.text
+    assert {row.state for row in house.rows()} == {"sent"}
+
+
+def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider answers after half a minute, when a pause from the claim on would be over."""
+    entered(house, SMS("hello"), people=TRIPS_AT + 1)
+    slowness, clock = 30, [1000.0]
+    monkeypatch.setattr("channels.dispatch.IN_FLIGHT", TRIPS_AT)
+    monkeypatch.setattr("channels.dispatch.time.monotonic", lambda: clock[0])
+
+    async def refuse(self: Transport, provider: Provider, batch: Sequence[Outgoing]) -> Any:
+        clock[0] = 1000.0 + slowness
+        return outcomes(batch, "retry", "twilio 503")
+
+    async def later(dispatcher: Dispatcher) -> None:
+        with patch.object(Transport, "post", refuse):
+            await dispatcher.run()
+        for seconds in (slowness, slowness + FIRST_PAUSE - 1, slowness + FIRST_PAUSE):
+            house.db.now = MONDAY + seconds
+            await dispatcher.run()
+            went.append(at(house, "sms"))
+
+    went: list[int] = []
+    house.dispatching(later)
+    assert went[:2] == [0, 0]
+    assert went[2] > 0
 
 
 @pytest.mark.parametrize(
