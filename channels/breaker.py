@@ -12,8 +12,10 @@ from config.times import MINUTE, Instant, Seconds
 
 log = logging.getLogger(__name__)
 
-# So many requests in a row that the provider did not answer, or answered with "try later".
+# So many requests in a row that went wrong; and so many after which nobody knows what became of the
+# messages: each may have held a whole batch, none of which is ever sent again.
 TRIPS_AT = 20
+UNKNOWN_TRIPS_AT = 3
 # The first pause; each further one is twice as long, up to the last.
 FIRST_PAUSE: Seconds = 15
 LAST_PAUSE: Seconds = 5 * MINUTE
@@ -22,17 +24,26 @@ REFUSED_PAUSE: Seconds = 5 * MINUTE
 
 
 class Breaker:
-    """Open: nothing is handed over. It closes by itself when its pause is over."""
+    """Open: nothing is handed over. When its pause is over one message at a time may go, until one
+    is answered well: then it is closed.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        # Since a request was last answered well.
         self._failures = 0
+        self._unknown = 0
         self._pauses = 0
         self._open_until: Instant = 0
 
     def is_open(self, now: Instant) -> bool:
         """Whether the channel is stopped at this moment."""
         return now < self._open_until
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether nothing was answered well since the last pause."""
+        return self._pauses > 0
 
     def note(self, outcomes: list[Outcome], claimed: Instant, answered: Instant) -> None:
         """Learn from one request's outcomes.
@@ -43,21 +54,20 @@ class Breaker:
         """
         if self.is_open(claimed):
             return
-        if any(outcome.result == "stopped" for outcome in outcomes):
-            self._stop(
-                answered, REFUSED_PAUSE, f"it refuses our credentials ({outcomes[0].reason})"
-            )
-        elif any(outcome.result in ("sent", "failed") for outcome in outcomes):
-            self._failures = self._pauses = 0
+        results = {outcome.result for outcome in outcomes}
+        if "stopped" in results:
+            why = f"it refuses our credentials ({outcomes[0].reason})"
+            self._stop(answered, REFUSED_PAUSE, why)
+        elif results & {"sent", "failed"}:
+            self._failures = self._unknown = self._pauses = 0
         else:
             self._failures += 1
-            if self._failures >= TRIPS_AT:
+            self._unknown += "unknown" in results
+            too_many = self._failures >= TRIPS_AT or self._unknown >= UNKNOWN_TRIPS_AT
+            if too_many or self.on_trial:
                 pause = min(FIRST_PAUSE * 2**self._pauses, LAST_PAUSE)
                 why = f"{self._failures} requests in a row went wrong ({outcomes[0].reason})"
                 self._stop(answered, pause, why)
-                self._pauses += 1
-                # After the pause one more failure is enough.
-                self._failures = TRIPS_AT - 1
 
     def _stop(self, now: Instant, pause: Seconds, why: str) -> None:
         log.error(
@@ -67,4 +77,5 @@ class Breaker:
             why,
             extra={"channel": self._channel},
         )
+        self._pauses += 1
         self._open_until = now + pause

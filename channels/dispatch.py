@@ -188,6 +188,7 @@ class Dispatcher:
             # A simulated clock stands still, and so would a rate.
             rates = {} if self._db.now is not None else self._rates
             limits = allowance(tx, rates, closed, CLAIM_BATCH)
+            limits |= {one: 1 for one in limits if self._breakers[one].on_trial}
             claimed = claim(
                 tx,
                 self._planner,

@@ -7,6 +7,7 @@ import sqlite3
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import channels.dispatch
-from channels.breaker import FIRST_PAUSE, TRIPS_AT
+from channels.breaker import FIRST_PAUSE, TRIPS_AT, UNKNOWN_TRIPS_AT
 from channels.claiming import CLAIM_LASTS, LOST_AFTER, Claimed, claim, settle_lost
 from channels.dispatch import Dispatcher
 from channels.pace import allowance, spend
@@ -47,7 +48,7 @@ from journeys.entry import enter_people
 from journeys.journey import Journey, OnEvent, OnLaunch, journey
 from journeys.outbox import CatalogJourneys
 from journeys.steps import SMS, Email, Message, Push, Send, Update, Wait
-from tests.house import MONDAY, House
+from tests.house import MONDAY, House, read_request
 from tests.provider_samples import SANDBOX, outgoing
 
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
@@ -286,6 +287,36 @@ def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.Monkey
     house.dispatching(later)
     assert went[:2] == [0, 0]
     assert went[2] > 0
+
+
+@pytest.mark.parametrize("together", [1, 10])
+def test_a_silent_provider_is_given_few_messages(
+    house: House, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """Whoever does not answer leaves messages of unknown fate, as many as are in a request. After a
+    pause one message goes, and the others only when that one is answered well.
+    """
+    monkeypatch.setattr("channels.dispatch.CLAIM_BATCH", together)
+    template = "d-1" if together > 1 else ""
+    entered(house, Email("hello"), people=60, sendgrid_template_id=template)
+    house.providers.answer("email", *[httpx.ReadTimeout("silent")] * (UNKNOWN_TRIPS_AT + 2))
+
+    async def hours(dispatcher: Dispatcher) -> None:
+        pause = FIRST_PAUSE
+        for _ in range(4):
+            await dispatcher.run()
+            states.append(Counter(row.state for row in house.rows()))
+            house.db.now = house.now + pause
+            pause *= 2
+
+    states: list[Counter[str]] = []
+    house.dispatching(hours)
+    lost = UNKNOWN_TRIPS_AT * together
+    assert [one["unknown"] for one in states] == [lost, lost + 1, lost + 2, lost + 2]
+    assert states[-1] == {"unknown": lost + 2, "sent": 60 - lost - 2}
+    requests = iter(house.providers.requests[UNKNOWN_TRIPS_AT:])
+    assert [len(list(read_request(next(requests)))) for _ in range(3)] == [1, 1, 1]
+    assert len(list(read_request(next(requests)))) == together
 
 
 @pytest.mark.parametrize(

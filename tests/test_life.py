@@ -153,7 +153,9 @@ class Lives(RuleBasedStateMachine):
         self.stack.enter_context(
             patch.multiple(Dispatcher, _hand_over=dies_before, _record=dies_after)
         )
-        self.stack.enter_context(patch("channels.breaker.TRIPS_AT", 1000))
+        self.stack.enter_context(
+            patch.multiple("channels.breaker", TRIPS_AT=1000, UNKNOWN_TRIPS_AT=1000)
+        )
 
     def _die_if(self, where: Death) -> None:
         if self.death == where:
