@@ -70,13 +70,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one message. `retry_after`: seconds, where the provider named them."""
+    """What became of one message.
+
+    `retry_after`: seconds, where the answer named them. `first_wait`: what the provider's rules ask
+    for at the first try where an answer names none.
+    """
 
     message_id: int
     result: Result
     reason: str | None = None
     provider_id: str | None = None
     retry_after: Seconds | None = None
+    first_wait: Seconds | None = None
     suppress: Suppress | None = None
 
 

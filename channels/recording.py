@@ -11,25 +11,30 @@ from channels.provider import Outcome, Outgoing
 from channels.recipient import WHOLE_CHANNEL
 from channels.tables import messages
 from config.database import Tx
-from config.times import HOUR, Instant, Seconds
+from config.times import HOUR, Seconds
 from profiles.bulk import lock_profiles
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.sticky import draw
 from profiles.tables import ADDRESS_KIND, identifiers
 
-# "Try later" without a Retry-After: 30 s, doubled each time, an hour at most, and up to half as
-# much again, so that what was refused together does not come back together.
+# "Try later" without a Retry-After: 30 s, unless the provider asks for something else, doubled each
+# time, an hour at most.
 FIRST_RETRY: Seconds = 30
 LAST_RETRY: Seconds = HOUR
 
 
 class Done(NamedTuple):
-    """What became of a claim: the new values of its row, and of its address."""
+    """What became of a claim: the new values of its row, and of its address.
+
+    wait: it is tried again so long after this is written down, for the answer may have taken longer
+    than the provider asks us to wait.
+    """
 
     claim: Claim
     change: Mapping[str, Any]
     suppress: str | None = None
+    wait: Seconds | None = None
 
 
 def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done:
@@ -37,14 +42,8 @@ def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done
     if outcome is None or outcome.result == "stopped":
         return Done(claimed, _change(claimed, state="planned", attempts=claimed.attempts - 1))
     if outcome.result == "retry":
-        wait = outcome.retry_after
-        if wait is None:
-            wait = min(FIRST_RETRY * 2 ** (claimed.attempts - 1), LAST_RETRY)
-            wait += int(wait / 2 * draw(claimed.message_id, f"try {claimed.attempts}"))
-        again = claimed.send_at + max(1, wait)
-        return Done(
-            claimed, _change(claimed, state="planned", reason=outcome.reason, send_at=again)
-        )
+        change = _change(claimed, state="planned", reason=outcome.reason)
+        return Done(claimed, change, wait=_wait(claimed, outcome))
     content = outgoing.content
     change = _change(
         claimed,
@@ -54,6 +53,17 @@ def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done
         segments=segments(content.body) if isinstance(content, SMSContent) else None,
     )
     return Done(claimed, change, outcome.suppress)
+
+
+def _wait(claimed: Claim, outcome: Outcome) -> Seconds:
+    """Never shorter than the provider asks for, and up to half as much again, so that what was
+    refused together does not come back together.
+    """
+    wait = outcome.retry_after
+    if wait is None:
+        first = outcome.first_wait or FIRST_RETRY
+        wait = min(first * 2 ** (claimed.attempts - 1), LAST_RETRY)
+    return wait + int(wait / 2 * draw(claimed.message_id, f"try {claimed.attempts}"))
 
 
 def skipped(one: Claim, reason: str) -> Done:
@@ -77,7 +87,10 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> None:
     # Enrollments before profiles, as the engine locks them.
     journeys.settled(tx, gone)
     _suppress(tx, [(one.claim, one.suppress) for one in done if one.suppress is not None])
-    changes = [one.change for one in done]
+    changes = [
+        one.change if one.wait is None else {**one.change, "send_at": tx.now + one.wait}
+        for one in done
+    ]
     columns: dict[str, Any] = {name: bindparam(name) for name in changes[0] if name != "row"}
     # A call-back that was faster than this record has the last word.
     tx.conn.execute(
@@ -129,7 +142,6 @@ def _change(
     *,
     state: str,
     reason: str | None = None,
-    send_at: Instant | None = None,
     attempts: int | None = None,
     provider_id: str | None = None,
     segments: int | None = None,
@@ -140,7 +152,7 @@ def _change(
         "state": state,
         # what providers say may hold a NUL, which PostgreSQL can't store
         "reason": None if reason is None else reason.replace("\0", ""),
-        "send_at": one.send_at if send_at is None else send_at,
+        "send_at": one.send_at,
         "attempts": one.attempts if attempts is None else attempts,
         "provider_id": provider_id,
         "segments": segments,

@@ -156,6 +156,8 @@ class Lives(RuleBasedStateMachine):
         self.stack.enter_context(
             patch.multiple("channels.breaker", TRIPS_AT=1000, UNKNOWN_TRIPS_AT=1000)
         )
+        # each comes back as soon as the provider allows
+        self.stack.enter_context(patch("channels.recording.draw", return_value=0.0))
 
     def _die_if(self, where: Death) -> None:
         if self.death == where:

@@ -74,6 +74,7 @@ def check(outcomes: Sequence[Outcome], batch: Sequence[Outgoing]) -> None:
         assert one.suppress is None or (one.suppress in get_args(Suppress))
         assert one.suppress is None or one.result == "failed"
         assert one.retry_after is None or 0 < one.retry_after <= LONGEST_WAIT
+        assert one.first_wait is None or 0 < one.first_wait <= LONGEST_WAIT
         assert (one.reason is None) == (one.result == "sent")
         assert one.provider_id is None or one.result == "sent"
 

@@ -101,7 +101,8 @@ def test_fcms_error_codes(
     outcome = answered(
         "push", httpx.Response(status, json={"error": {**error, "details": details}})
     )
-    assert (outcome.result, outcome.suppress, outcome.retry_after) == (result, suppress, wait)
+    assert (outcome.result, outcome.suppress, outcome.first_wait) == (result, suppress, wait)
+    assert outcome.retry_after is None
     assert outcome.reason == f"fcm {code or status}: some words"
 
 

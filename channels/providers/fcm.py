@@ -35,7 +35,8 @@ from config.times import DAY, MINUTE, Seconds
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 LONGEST_TTL: Seconds = 28 * DAY
-# Google's rule for an answer without Retry-After: after a 429 a minute, after a 5xx ten seconds.
+# Google's rule for answers without Retry-After: a minute after the first 429, ten seconds after the
+# first 5xx, and then longer.
 QUOTA_WAIT: Seconds = MINUTE
 SERVER_WAIT: Seconds = 10
 
@@ -165,16 +166,12 @@ class FCM:
         result, suppress = _ERRORS.get(code) or _Verdict(result_of(status))
         if code == "INVALID_ARGUMENT" and "registration token" in words:
             suppress = "unregistered"
-        wait = retry_after(headers) or (QUOTA_WAIT if status == 429 else SERVER_WAIT)
-        return [
-            Outcome(
-                one.message_id,
-                result,
-                f"fcm {code or status}: {words}"[:300].rstrip(": "),
-                retry_after=wait if result == "retry" else None,
-                suppress=suppress,
-            )
-        ]
+        reason = f"fcm {code or status}: {words}"[:300].rstrip(": ")
+        if result == "retry":
+            first = QUOTA_WAIT if status == 429 else SERVER_WAIT
+            wait = retry_after(headers)
+            return [Outcome(one.message_id, result, reason, retry_after=wait, first_wait=first)]
+        return [Outcome(one.message_id, result, reason, suppress=suppress)]
 
 
 # On every platform the message's id is what makes a repeat replace the first and not stand beside
