@@ -286,8 +286,11 @@ class Dispatcher:
             }
             if held:
                 provider = self._providers[channel]
+                outgoing = [one.outgoing for one in held]
+                left = min(one.claim.not_after for one in held) - now - spent
+                leave_by = asyncio.get_running_loop().time() + left
                 with PROVIDER_SECONDS.labels(channel).time():
-                    answer = await self._transport.post(provider, [one.outgoing for one in held])
+                    answer = await self._transport.post(provider, outgoing, leave_by)
                 answered = now + int(time.monotonic() - taken)
                 self._breakers[channel].note(answer, now, answered)
                 outcomes |= {outcome.message_id: outcome for outcome in answer}

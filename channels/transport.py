@@ -1,5 +1,6 @@
 """Posting to the providers over httpx. No retries here: the outbox decides what happens next."""
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,12 +15,16 @@ import httpx
 from channels.provider import ChannelDown, Outcome, Outgoing, Provider, Request, outcomes
 from config.policy import Channel
 from config.settings import Settings
+from config.times import Seconds
 from config.trouble import told
 
 log = logging.getLogger(__name__)
 
-# Together well within the minute that a claim lasts.
+# Between two signs of life from the provider; and from first to last, getting a token included, for
+# an answer that trickles gives such a sign again and again. Well within the minutes after which a
+# claim counts as lost.
 _TIMEOUT = httpx.Timeout(connect=5, write=10, read=30, pool=5).as_dict()
+_IN_ALL: Seconds = 50
 # One connection each: httpx looks through all connections of a pool at every event, so that a
 # hundred of them in one pool are several times slower than a hundred pools of one.
 # An idle connection is dropped before servers drop it (the earliest after 5 s), for a request that
@@ -64,10 +69,13 @@ class Transport:
         for sender in self._senders:
             await sender.aclose()
 
-    async def post(self, provider: Provider, batch: Sequence[Outgoing]) -> list[Outcome]:
+    async def post(
+        self, provider: Provider, batch: Sequence[Outgoing], leave_by: float
+    ) -> list[Outcome]:
         """Hand a batch of at most `provider.batch_size` messages over; one outcome for each.
 
-        Raises nothing: whatever goes wrong is an outcome.
+        Raises nothing: whatever goes wrong is an outcome. What has not begun to leave by `leave_by`
+        (by the event loop's clock) does not leave.
         """
         try:
             request = provider.prepare(batch)
@@ -75,8 +83,8 @@ class Transport:
             # They do not fit into one request, or it can't be made for one of them.
             if len(batch) > 1:
                 half = len(batch) // 2
-                first = await self.post(provider, batch[:half])
-                return first + await self.post(provider, batch[half:])
+                first = await self.post(provider, batch[:half], leave_by)
+                return first + await self.post(provider, batch[half:], leave_by)
             message_id = batch[0].message_id
             log.error(
                 "no request for message %d: %s",
@@ -86,7 +94,7 @@ class Transport:
             )
             return outcomes(batch, "failed", f"no request: {type(error).__name__}")
         try:
-            response = await self._send(provider, request)
+            response = await self._send(provider, request, leave_by)
         except (ChannelDown, *_NO_ADDRESS) as error:
             return outcomes(batch, "stopped", _told(error))
         except _NOT_SENT as error:
@@ -110,22 +118,40 @@ class Transport:
             )
             return outcomes(batch, "unknown", f"unreadable answer: {type(error).__name__}")
 
-    async def _send(self, provider: Provider, request: Request) -> httpx.Response:
+    async def _send(self, provider: Provider, request: Request, leave_by: float) -> httpx.Response:
         """Post by httpx's transport itself: a fifth is saved, for its client keeps cookies, follows
         redirects and calls hooks, none of which a provider needs.
         """
+        left = False
+
+        async def about_to(event: str, _: object) -> None:
+            """Told by httpcore of each thing that it does."""
+            nonlocal left
+            if event.endswith("send_request_headers.started"):
+                if asyncio.get_running_loop().time() >= leave_by:
+                    raise httpx.ConnectTimeout("the claim was over before anything had left")
+                left = True
+
         asked = httpx.Request(
             request.method,
             _url(request.url),
             headers={**_HEADERS, **request.headers},
             content=request.content,
-            extensions={"timeout": _TIMEOUT},
+            extensions={"timeout": _TIMEOUT, "trace": about_to},
         )
-        if provider.auth is not None:
-            async with aclosing(provider.auth.async_auth_flow(asked)) as flow:
-                asked = await anext(flow)
+        try:
+            async with asyncio.timeout(_IN_ALL):
+                if provider.auth is not None:
+                    async with aclosing(provider.auth.async_auth_flow(asked)) as flow:
+                        asked = await anext(flow)
+                return await self._exchange(provider.channel, asked)
+        except TimeoutError as error:
+            late = httpx.ReadTimeout if left else httpx.ConnectTimeout
+            raise late(f"not done within {_IN_ALL} s") from error
+
+    async def _exchange(self, channel: Channel, asked: httpx.Request) -> httpx.Response:
         # The one used last has the freshest connection.
-        idle = self._idle[provider.channel]
+        idle = self._idle[channel]
         sender = idle.pop() if idle else self._sender(asked.url)
         try:
             response = await sender.handle_async_request(asked)

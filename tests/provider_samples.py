@@ -12,6 +12,7 @@ from channels.provider import Outcome, Outgoing, Provider, providers
 from channels.transport import Transport
 from config.policy import Channel
 from config.settings import Settings
+from config.times import MINUTE
 
 SANDBOX = Settings(providers="sandbox", sandbox_port=8025)
 CONTENT: dict[Channel, Content] = {
@@ -46,12 +47,17 @@ def provider(channel: Channel, settings: Settings = SANDBOX) -> Provider:
     return providers(settings)[channel]
 
 
+def in_a_minute() -> float:
+    """By the event loop's clock."""
+    return asyncio.get_running_loop().time() + MINUTE
+
+
 def post(
     provider: Provider, batch: Sequence[Outgoing], settings: Settings = SANDBOX
 ) -> list[Outcome]:
     async def run() -> list[Outcome]:
         async with Transport(settings) as transport:
-            return await transport.post(provider, batch)
+            return await transport.post(provider, batch, in_a_minute())
 
     return asyncio.run(run())
 

@@ -384,6 +384,26 @@ def test_a_claim_ends_with_the_window(house: House) -> None:
     assert seen[0].not_after == MONDAY + 10 * HOUR
 
 
+def test_what_is_claimed_leaves_before_its_window_closes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transport is told by when, whatever it still has to do first."""
+    house.open(sending(Email("hello")), policy=POLICY)
+    house.customer()
+    times: list[float] = []
+    post = Transport.post
+
+    async def noted(self: Transport, *given: Any) -> Any:
+        times.append(given[-1] - asyncio.get_running_loop().time())
+        return await post(self, *given)
+
+    monkeypatch.setattr(Transport, "post", noted)
+    house.db.now = MONDAY + 10 * HOUR - 20
+    house.launch("j")
+    [left] = times
+    assert 0 < left <= 20
+
+
 class Killed(BaseException):
     """The process died here."""
 

@@ -50,7 +50,7 @@ from journeys.journey import Journey, OnEvent, OnLaunch, journey
 from journeys.outbox import CatalogJourneys
 from journeys.steps import SMS, Email, Message, Push, Send, Update, Wait
 from tests.house import MONDAY, House, read_request
-from tests.provider_samples import CHANNELS, SANDBOX, outgoing
+from tests.provider_samples import CHANNELS, SANDBOX, in_a_minute, outgoing
 
 ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
@@ -219,7 +219,7 @@ def posted_to(url: str) -> list[Outcome]:
     async def post() -> list[Outcome]:
         twilio = Twilio(SANDBOX, url, "AC1", "secret", "+15005550006")
         async with Transport(SANDBOX) as transport:
-            return await transport.post(twilio, [outgoing("sms", 1)])
+            return await transport.post(twilio, [outgoing("sms", 1)], in_a_minute())
 
     return asyncio.run(post())
 
@@ -282,7 +282,7 @@ def test_requests_that_fail_together_are_one_reason_to_pause(
     entered(house, SMS("hello"), people=under_way)
     all_there = asyncio.Barrier(under_way)
 
-    async def refuse(self: Transport, provider: Provider, batch: Sequence[Outgoing]) -> Any:
+    async def refuse(_: Transport, provider: Provider, batch: Sequence[Outgoing], *__: Any) -> Any:
         await all_there.wait()
         return outcomes(batch, "retry", "twilio 503")
 
@@ -306,7 +306,7 @@ def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.Monkey
     monkeypatch.setattr("channels.dispatch.IN_FLIGHT", TRIPS_AT)
     monkeypatch.setattr("channels.dispatch.time.monotonic", lambda: clock[0])
 
-    async def refuse(self: Transport, provider: Provider, batch: Sequence[Outgoing]) -> Any:
+    async def refuse(_: Transport, provider: Provider, batch: Sequence[Outgoing], *__: Any) -> Any:
         clock[0] = 1000.0 + slowness
         return outcomes(batch, "retry", "twilio 503")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,15 @@ from channels.providers.twilio import Twilio
 from channels.transport import Transport
 from config.policy import Channel
 from config.settings import Settings
-from tests.provider_samples import CHANNELS, SANDBOX, answered, outgoing, post, provider
+from tests.provider_samples import (
+    CHANNELS,
+    SANDBOX,
+    answered,
+    in_a_minute,
+    outgoing,
+    post,
+    provider,
+)
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -70,7 +78,7 @@ async def hand_over(url: str, number: int = 1) -> list[Outcome]:
     async with Transport(SANDBOX) as transport:
         found = []
         for i in range(number):
-            found += await transport.post(twilio, [outgoing("sms", i)])
+            found += await transport.post(twilio, [outgoing("sms", i)], in_a_minute())
         return found
 
 
@@ -116,6 +124,31 @@ def test_a_connection_dropped_after_the_request_leaves_its_fate_unknown() -> Non
                 assert outcome.result == "unknown"
 
     asyncio.run(run())
+
+
+def test_an_answer_that_trickles_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the whole never does."""
+    monkeypatch.setattr("channels.transport._IN_ALL", 0.5)
+    hung_up = asyncio.Event()
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 9999\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        hung_up.set()
+
+    async def run() -> None:
+        async with server(trickle) as port:
+            [outcome] = await hand_over(f"http://127.0.0.1:{port}")
+            await hung_up.wait()
+        assert outcome.result == "unknown"
+        assert outcome.reason == "ReadTimeout: not done within 0.5 s"
+
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_a_connection_is_used_again() -> None:
@@ -164,7 +197,7 @@ def test_the_proxy_of_the_environment_is_for_real_providers(
             monkeypatch.setenv("no_proxy", exempt)
             async with Transport(SANDBOX.model_copy(update={"providers": providers})) as transport:
                 twilio = Twilio(SANDBOX, "http://shop.invalid", "AC1", "secret", "+15005550006")
-                [outcome] = await transport.post(twilio, [outgoing("sms", 1)])
+                [outcome] = await transport.post(twilio, [outgoing("sms", 1)], in_a_minute())
                 return outcome
 
     assert asyncio.run(run()).result == result
@@ -208,7 +241,8 @@ def push_with(token: Token, number: int = 1) -> tuple[list[Outcome], list[str]]:
     async def run() -> list[Outcome]:
         async with Transport(SANDBOX) as transport:
             batches = [[outgoing("push", i)] for i in range(number)]
-            found = await asyncio.gather(*(transport.post(fcm, batch) for batch in batches))
+            posts = (transport.post(fcm, batch, in_a_minute()) for batch in batches)
+            found = await asyncio.gather(*posts)
             return [outcome for [outcome] in found]
 
     with respx.mock(assert_all_called=False) as mock:
@@ -228,10 +262,54 @@ def test_the_token_is_fetched_once_for_many() -> None:
 @pytest.mark.parametrize(
     ("error", "result"),
     [
-        (google.auth.exceptions.TransportError("no route", retryable=True), "retry"),  # type: ignore[no-untyped-call]
+        (google.auth.exceptions.TransportError("no route"), "retry"),  # type: ignore[no-untyped-call]
+        (google.auth.exceptions.RefreshError("busy", retryable=True), "retry"),  # type: ignore[no-untyped-call]
         (google.auth.exceptions.RefreshError("invalid_grant"), "stopped"),  # type: ignore[no-untyped-call]
     ],
 )
 def test_without_a_token_nothing_leaves(error: Exception, result: str) -> None:
     [outcome], used = push_with(Token(error))
     assert (outcome.result, used) == (result, [])
+
+
+@pytest.mark.parametrize("in_all", [50, 0.1], ids=["the claim is over", "it takes too long"])
+def test_a_token_that_comes_too_late(monkeypatch: pytest.MonkeyPatch, in_all: float) -> None:
+    """Nothing leaves after its claim has ended, or its window."""
+    monkeypatch.setattr("channels.transport._IN_ALL", in_all)
+    said: list[bytes] = []
+
+    class Slow(httpx.Auth):
+        async def async_auth_flow(
+            self, request: httpx.Request
+        ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+            await asyncio.sleep(0.3)
+            yield request
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said.append(await reader.read(100))
+
+    async def run() -> Outcome:
+        async with server(listen) as port, Transport(SANDBOX) as transport:
+            fcm = FCM(f"http://127.0.0.1:{port}", "p", auth=Slow())
+            leave_by = asyncio.get_running_loop().time() + 0.2
+            [outcome] = await transport.post(fcm, [outgoing("push")], leave_by)
+            return outcome
+
+    assert asyncio.run(run()).result == "retry"
+    assert b"".join(said) == b""
+
+
+def test_google_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread waits for a token, and threads are few."""
+    monkeypatch.setattr("channels.providers.fcm._TOKEN_WITHIN", 0.2)
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}/token"
+
+        class Account(Token):
+            def refresh(self, request: Any) -> None:
+                request(uri, method="POST")
+
+        [outcome], used = push_with(Account())
+    assert (outcome.result, used) == ("retry", [])
+    assert str(outcome.reason).startswith("ConnectError: no token from Google")

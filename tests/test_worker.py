@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +11,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from channels.provider import Outgoing, Provider
+from channels.provider import Provider
 from channels.transport import Transport
 from config.database import Database
 from config.errors import SegueError
@@ -136,10 +136,10 @@ def test_nobody_waits_for_a_slow_provider(house: House) -> None:
     gate = asyncio.Event()
     post = Transport.post
 
-    async def slow(self: Transport, provider: Provider, batch: Sequence[Outgoing]) -> Any:
+    async def slow(self: Transport, provider: Provider, *given: Any) -> Any:
         if provider.channel == "email":
             await gate.wait()
-        return await post(self, provider, batch)
+        return await post(self, provider, *given)
 
     async def scenario() -> None:
         await until(lambda: sent() == {"sms"})

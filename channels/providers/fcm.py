@@ -6,12 +6,13 @@ JSON is written here, for firebase-admin keeps its encoder to itself; a test com
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
 import orjson
 from google.auth.credentials import Credentials
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request as FetchToken
 from google.oauth2 import service_account
 
@@ -39,6 +40,9 @@ LONGEST_TTL: Seconds = 28 * DAY
 # first 5xx, and then longer.
 QUOTA_WAIT: Seconds = MINUTE
 SERVER_WAIT: Seconds = 10
+# google-auth would wait two minutes for a token: longer than any claim lasts, and in a thread that
+# the database is then short of.
+_TOKEN_WITHIN: Seconds = 10
 
 
 class _Verdict(NamedTuple):
@@ -103,9 +107,11 @@ class GoogleToken(httpx.Auth):
 
     async def _fetch(self) -> None:
         try:
-            await asyncio.to_thread(self._credentials.refresh, FetchToken())
+            fetch = partial(FetchToken(), timeout=_TOKEN_WITHIN)
+            await asyncio.to_thread(self._credentials.refresh, fetch)
         except GoogleAuthError as error:
-            if error.retryable:
+            # It does not call its own time-outs retryable.
+            if error.retryable or isinstance(error, TransportError):
                 raise httpx.ConnectError(f"no token from Google: {error}") from error
             raise ChannelDown(f"Google gives no token: {error}") from error
 

@@ -46,6 +46,7 @@ _SHORTER = {
     "channels.claiming.CLAIM_LASTS": CLAIM_LASTS,
     "channels.claiming.LOST_AFTER": LOST_AFTER,
     "channels.transport._TIMEOUT": httpx.Timeout(ANSWER_WITHIN, connect=1).as_dict(),
+    "channels.transport._IN_ALL": ANSWER_WITHIN + 1,
     "channels.recording.FIRST_RETRY": 1,
     "channels.breaker.FIRST_PAUSE": 2,
     "channels.breaker.LAST_PAUSE": 4,
@@ -111,11 +112,11 @@ def _write_down_posts(file: Path) -> None:
     memory = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def noted(
-        self: Transport, provider: Provider, batch: Sequence[Outgoing]
+        self: Transport, provider: Provider, batch: Sequence[Outgoing], leave_by: float
     ) -> list[Outcome]:
         lines = [orjson.dumps([one.message_id, one.now, clock()]) + b"\n" for one in batch]
         os.write(memory, b"".join(lines))
-        return await post(self, provider, batch)
+        return await post(self, provider, batch, leave_by)
 
     patch.object(Transport, "post", noted).start()
 
