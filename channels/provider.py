@@ -188,14 +188,18 @@ def require(settings: Settings, *fields: str) -> None:
 
 
 def result_of(status: int) -> Result:
-    """What an HTTP status says where the body does not say it better."""
+    """What an HTTP status says where the body does not say it better.
+
+    Only 429 and 503 say that the request was not taken on. A provider that failed at it (500) may
+    have done so after it was accepted; a time-out (408, 504) and a bad gateway (502) are often told
+    by somebody in between who lost sight of it. No provider knows an idempotency key, so to try
+    these again might be to send twice.
+    """
     if 200 <= status < 300:
         return "sent"
-    # The provider itself says that it did not take the request on.
-    if status in (408, 429, 500, 503):
+    if status in (429, 503):
         return "retry"
-    # Something between us and the provider lost sight of it, perhaps after it was accepted.
-    if status >= 500:
+    if status == 408 or status >= 500:
         return "unknown"
     # Our credentials, our address of the provider, our rights: no message would fare better.
     if status < 400 or status in (401, 403, 404, 405):

@@ -645,6 +645,7 @@ def test_a_retry_is_looked_at_again(house: House) -> None:
         (httpx.ReadError("cut"), "unknown"),  # after it was accepted, perhaps
         (httpx.ReadTimeout("slow"), "unknown"),
         (httpx.RemoteProtocolError("cut"), "unknown"),
+        (httpx.Response(500), "unknown"),
         (httpx.Response(504), "unknown"),
         (httpx.Response(503), "planned"),
         (httpx.Response(400, json={}), "failed"),

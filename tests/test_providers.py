@@ -34,8 +34,8 @@ def test_accepted() -> None:
     ("status", "result"),
     [
         (200, "sent"), (202, "sent"), (301, "stopped"), (307, "stopped"), (400, "failed"),
-        (401, "stopped"), (403, "stopped"), (404, "stopped"), (405, "stopped"), (408, "retry"),
-        (413, "failed"), (422, "failed"), (429, "retry"), (500, "retry"), (502, "unknown"),
+        (401, "stopped"), (403, "stopped"), (404, "stopped"), (405, "stopped"), (408, "unknown"),
+        (413, "failed"), (422, "failed"), (429, "retry"), (500, "unknown"), (502, "unknown"),
         (503, "retry"), (504, "unknown"), (520, "unknown"),
     ],
 )  # fmt: skip
@@ -61,7 +61,7 @@ def test_every_status_without_words_that_help(
         (21614, 400, "failed", "bounced"),
         (21617, 400, "failed", None),
         (21703, 400, "stopped", None),
-        (20500, 500, "retry", None),
+        (20500, 500, "unknown", None),
     ],
 )
 def test_twilios_error_codes(code: int, status: int, result: str, suppress: str | None) -> None:
@@ -87,7 +87,7 @@ def test_codes_of_twilios_callbacks_are_known_too() -> None:
         (400, "INVALID_ARGUMENT", "failed", None, None),
         (429, "QUOTA_EXCEEDED", "retry", None, 60),
         (503, "UNAVAILABLE", "retry", None, 10),
-        (500, "INTERNAL", "retry", None, 10),
+        (500, "INTERNAL", "unknown", None, None),
         (401, "THIRD_PARTY_AUTH_ERROR", "stopped", None, None),
         (403, None, "stopped", None, None),
         (404, None, "stopped", None, None),
@@ -124,7 +124,7 @@ def test_a_broken_token_is_unregistered() -> None:
         (413, None, "failed", None),
         (401, None, "stopped", None),
         (403, "from", "stopped", None),
-        (500, None, "retry", None),
+        (500, None, "unknown", None),
     ],
 )
 def test_sendgrids_errors(

@@ -37,7 +37,7 @@ from config.times import DAY, MINUTE, Seconds
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 LONGEST_TTL: Seconds = 28 * DAY
 # Google's rule for answers without Retry-After: a minute after the first 429, ten seconds after the
-# first 5xx, and then longer.
+# first 503, and then longer.
 QUOTA_WAIT: Seconds = MINUTE
 SERVER_WAIT: Seconds = 10
 # google-auth would wait two minutes for a token: longer than any claim lasts, and in a thread that
@@ -58,7 +58,7 @@ _ERRORS: Mapping[object, _Verdict] = {
     "INVALID_ARGUMENT": _Verdict("failed"),
     "QUOTA_EXCEEDED": _Verdict("retry"),
     "UNAVAILABLE": _Verdict("retry"),
-    "INTERNAL": _Verdict("retry"),
+    "INTERNAL": _Verdict("unknown"),
     "THIRD_PARTY_AUTH_ERROR": _Verdict("stopped"),  # our APNs or web push key
 }
 

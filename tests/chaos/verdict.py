@@ -27,7 +27,8 @@ _AT_ONCE = 5
 # Seconds; a whole one is lost where times are whole seconds.
 _PACE = 3
 _WENT = ("sent", "delivered", "unknown")
-_SILENT = ("cut before", "cut after", "silent")
+# After these nobody can say whether the message was taken.
+_SILENT = ("cut before", "cut after", "silent", "500")
 _SENDS = {"receipt", "nudge", "offer", "letter", "reply", "news"}
 
 
@@ -200,8 +201,8 @@ def _period(cap: Cap, day: date) -> date:
 
 
 def _explanation(row: Row[Any], fate: Fate, silent: Collection[int]) -> str | None:
-    """No answer came to the post, or not in time; or who was about to post was killed, or lost the
-    database.
+    """No answer came to the post, not in time, or one that says nothing; or who was about to post was
+    killed, or lost the database.
     """
     if row.claimed_by is None:
         slow = (row.reason or "").startswith("ReadTimeout")
