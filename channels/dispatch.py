@@ -291,7 +291,7 @@ class Dispatcher:
                 leave_by = asyncio.get_running_loop().time() + left
                 with PROVIDER_SECONDS.labels(channel).time():
                     answer = await self._transport.post(provider, outgoing, leave_by)
-                answered = now + int(time.monotonic() - taken)
+                answered = now + int(time.monotonic() - look.taken)
                 self._breakers[channel].note(answer, now, answered)
                 outcomes |= {outcome.message_id: outcome for outcome in answer}
         return [

@@ -491,6 +491,8 @@ def test_what_comes_in_while_claims_wait_for_their_turn(
     def meanwhile() -> None:
         if len(house.providers.requests) > 1:
             return
+        if what == "paused":
+            control.pause(house.db, "j")
         with house.db.transaction() as tx:
             match what:
                 case "no consent":
@@ -504,9 +506,7 @@ def test_what_comes_in_while_claims_wait_for_their_turn(
                     record_events(tx, [bought], worked=False)
                 case "another profile's":
                     merge(tx, [Merger(bob, cleo, "test")])
-                case "paused":
-                    control.pause(tx, "j")
-                case _:
+                case "trouble":
                     monkeypatch.setattr("channels.dispatch.overtaken", failing)
 
     def failing(*_: object) -> None:
@@ -536,11 +536,11 @@ def test_the_fate_of_some_is_known_while_one_is_slow(
     post = Transport.post
 
     async def post_slowly(
-        self: Transport, provider: Provider, batch: Sequence[Outgoing]
+        self: Transport, provider: Provider, batch: Sequence[Outgoing], leave_by: float
     ) -> list[Outcome]:
         if batch[0].message_id == house.rows(slow)[0].id:
             await answered.wait()
-        return await post(self, provider, batch)
+        return await post(self, provider, batch, leave_by)
 
     async def scenario(dispatcher: Dispatcher) -> None:
         running = asyncio.create_task(dispatcher.run())

@@ -265,8 +265,7 @@ def test_a_signature_is_good_once(house: House, receiver: Receiving) -> None:
 def test_a_call_is_good_for_no_other_journey(house: House, receiver: Receiving) -> None:
     """Whether it was taken, or refused: whoever saw it can do nothing with it."""
     house.customer("ann")
-    with house.db.transaction() as tx:
-        stop(tx, "shipped")
+    stop(house.db, "shipped")
     headers = signed(BODY)
 
     def post(journey: str) -> httpx.Response:
@@ -275,8 +274,7 @@ def test_a_call_is_good_for_no_other_journey(house: House, receiver: Receiving) 
 
     problem(post("shipped"), 409, "not_started")
     problem(post("once"), 401, "not_signed")
-    with house.db.transaction() as tx:
-        resume(tx, "shipped")
+    resume(house.db, "shipped")
     assert post("shipped").status_code == 200
     problem(post("once"), 401, "not_signed")
     problem(post("%73hipped"), 409, "replayed")
@@ -364,11 +362,9 @@ def test_who_is_not_due_or_held_is_no_backlog(db: Database) -> None:
             house.run()  # they wait for tomorrow
             said = {"people": [of(name)]}
             assert start(receiver, said, journey="once", at=MONDAY + at).status_code == 200
-        with house.db.transaction() as tx:
-            pause(tx, "shipped")
+        pause(house.db, "shipped")
         for at, name in enumerate(names):
             said = {"people": [of(name, order_id=name, by="Post")]}
             assert start(receiver, said, at=MONDAY + 10 + at).status_code == 200
-        with house.db.transaction() as tx:
-            resume(tx, "shipped")
+        resume(house.db, "shipped")
         slowed(start(receiver, {"people": [of("a", order_id="8")]}, at=MONDAY + 20))

@@ -201,8 +201,8 @@ def _period(cap: Cap, day: date) -> date:
 
 
 def _explanation(row: Row[Any], fate: Fate, silent: Collection[int]) -> str | None:
-    """No answer came to the post, not in time, or one that says nothing; or who was about to post was
-    killed, or lost the database.
+    """No answer came to the post, or not in time, or one that says nothing; or whoever was about to
+    post was killed, or lost the database.
     """
     if row.claimed_by is None:
         slow = (row.reason or "").startswith("ReadTimeout")
