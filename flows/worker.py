@@ -94,16 +94,20 @@ class Worker:
         What goes wrong with one of them does not keep the others from their turn. Nobody waits for
         a provider: a channel sends by itself, while people move and other channels send.
         """
+        began = time.monotonic()
         arrived_at, self._arrived_at = self._arrived_at, None
         react = partial(self._reactor.work, sure=arrived_at is not None)
         reaction = await self._try(asyncio.to_thread(react), Reaction())
+        # What another process received, or what has waited: by the database's whole seconds.
+        if arrived_at is None or began - arrived_at < reaction.waited - 1:
+            arrived_at = began - reaction.waited
         advance = self.segue.engine.advance_round
         moved = await self._try(asyncio.to_thread(advance), Counter[str]())
         due = await self._try(dispatcher.due(), [])
         sent = await self._sent()
         for channel in CHANNELS:
             if reaction.entered.total() or reaction.woken.total():
-                self._since.setdefault(channel, arrived_at or time.monotonic())
+                self._since.setdefault(channel, arrived_at)
             if channel not in self._sending:
                 since = self._since.pop(channel, None)
                 if channel in due:

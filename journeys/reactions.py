@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, not_, select, update
 
 from config.database import Database, Tx
 from config.policy import CHANNELS
+from config.times import Seconds
 from config.trouble import of_the_database, told
 from journeys.catalog import Catalog
 from journeys.entry import enter_by_events
@@ -39,9 +40,15 @@ ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the eve
 
 @dataclass(slots=True)
 class Reaction:
-    """What a batch of events did, by journey."""
+    """What a batch of events did, by journey.
+
+    causes: the names of the events by which people entered or woke. waited: how long ago, by the
+    database's clock, the oldest of these was received.
+    """
 
     events: int = 0
+    causes: set[str] = field(default_factory=set)
+    waited: Seconds = 0
     entered: Counter[str] = field(default_factory=Counter)
     exited: Counter[str] = field(default_factory=Counter)
     woken: Counter[str] = field(default_factory=Counter)
@@ -127,6 +134,7 @@ def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -
             events.c.id,
             events.c.profile_id,
             events.c.name,
+            events.c.received_at,
             events.c.properties["journey"].as_string().label("journey"),
         )
         .where(events.c.worked_at.is_(None), *_not_among(tx, without))
@@ -161,6 +169,9 @@ def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
     _enter(tx, catalog, by_name, reaction)
     for version in _with_people(tx, catalog, people):
         _stir(tx, version, by_name, reaction)
+    reaction.waited = max(
+        (tx.now - row.received_at for row in batch if row.name in reaction.causes), default=0
+    )
     tx.conn.execute(
         update(events).where(events.c.id.in_([row.id for row in batch])).values(worked_at=tx.now)
     )
@@ -187,15 +198,17 @@ def _enter(
 ) -> None:
     for name, version in catalog.current.items():
         entry = version.journey.entry
-        entered = 0
+        entered, causes = 0, set[str]()
         if isinstance(entry, EventEntry) and entry.event in by_name:
+            causes = {entry.event}
             entered = enter_by_events(tx, version, [one for one, _ in by_name[entry.event]])
         elif (condition := catalog.entry_segment(version)) is not None:
-            stirring = {*condition.event_names(), PROFILE_CHANGED} & by_name.keys()
-            if people := {person for one in stirring for _, person in by_name[one]}:
+            causes = {*condition.event_names(), PROFILE_CHANGED} & by_name.keys()
+            if people := {person for one in causes for _, person in by_name[one]}:
                 entered = enter_newcomers(tx, version, condition, sorted(people))
         if entered:
             reaction.entered[name] += entered
+            reaction.causes |= causes
 
 
 def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[Version]:
@@ -241,7 +254,8 @@ def _stir(
             end(tx, ids, EXITED)
             reaction.exited[journey.name] += len(ids)
     for name, node in journey.graph.items():
-        if people := of(list(_wakes(journey, node.step))):
+        causes = set(_wakes(journey, node.step))
+        if people := of(causes):
             waking = (
                 update(enrollments)
                 .where(
@@ -252,7 +266,9 @@ def _stir(
                 )
                 .values(due_at=tx.now)
             )
-            reaction.woken[journey.name] += tx.conn.execute(waking).rowcount
+            if woken := tx.conn.execute(waking).rowcount:
+                reaction.woken[journey.name] += woken
+                reaction.causes |= causes
 
 
 def _wakes(journey: Journey, step: Step) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import update
 
+from channels.dispatch import Dispatcher
 from channels.feedback import apply
 from config.database import Database
 from config.policy import Policy
@@ -19,7 +21,8 @@ from flows.worker import Worker
 from journeys import control
 from journeys.journey import Journey, OnEvent, OnLaunch
 from journeys.journey import journey as describe
-from journeys.steps import SMS, Email, Push, Send, Wait
+from journeys.reactions import react
+from journeys.steps import SMS, Email, Push, Send, Wait, WaitUntil
 from journeys.tables import enrollments
 from profiles.conditions import did
 from profiles.consent import ConsentChange, change_consent
@@ -283,6 +286,51 @@ def test_from_the_event_to_the_message(sqlite_url: str) -> None:
         asyncio.run(scenario())
     assert [row.state for row in house.rows()] == ["sent"]
     assert counted(took) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("waits", "heard", "least"),
+    [(600, False, 600), (600, True, 600), (1, False, 1), (1, True, 0)],
+    ids=["waited", "waited while others came", "another worker's", "our own"],
+)
+def test_an_event_counts_from_when_it_came(
+    house: House, waits: int, heard: bool, least: int
+) -> None:
+    """By our own clock what we received just now; by the database's whole seconds the rest."""
+    steps = [Send("s", Email("hello"))]
+    house.open(describe("j", entry=OnEvent("came"), topic="news", steps=steps))
+    house.did(house.customer(), "looked around")
+    house.db.now = MONDAY + HOUR
+    house.did(house.customer(), "came")
+    house.db.now += waits
+    worker = Worker(house.segue)
+    name = "segue_event_to_message_seconds_sum"
+    before, began = counted(name), time.monotonic()
+
+    async def work(dispatcher: Dispatcher) -> None:
+        if heard:
+            worker._wake()
+        while counted(name) == before:
+            await worker._once(dispatcher)
+
+    house.dispatching(work)
+    took = counted(name) - before
+    assert least <= took <= least + time.monotonic() - began
+
+
+def test_a_reaction_says_for_how_long_what_woke_somebody_had_waited(db: Database) -> None:
+    house = House(db)
+    waiting = WaitUntil("w", did("looked"), timeout="30d")
+    house.open(describe("j", entry=OnLaunch(), topic="news", steps=[waiting]))
+    ann = house.customer()
+    house.launch("j")
+    for name in ("came", "looked", "looked"):
+        house.db.now = house.now + MINUTE
+        house.did(ann, name)
+    house.db.now = house.now + MINUTE
+    with house.db.transaction() as tx:
+        reaction = react(tx, house.segue.catalog, 500)
+    assert (reaction.events, reaction.woken["j"], reaction.waited) == (3, 1, 2 * MINUTE)
 
 
 def test_the_providers_time(house: House) -> None:
