@@ -207,7 +207,8 @@ def claim(
         select(*_LOOKED_AT)
         .where(due, among(tx, messages.c.id, mine))
         .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
-        .with_for_update()
+        # What somebody is about to cancel, exits do it in another order, is passed over too.
+        .with_for_update(skip_locked=True)
     ).all()
     if not rows:
         return Claimed([], more=False, refused=Counter())

@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlalchemy import event, select, text
+from sqlalchemy import event, select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import channels.dispatch
@@ -36,7 +36,7 @@ from channels.provider import Outcome, Outgoing, Provider, outcomes
 from channels.providers.fcm import QUOTA_WAIT, SERVER_WAIT
 from channels.providers.twilio import Twilio
 from channels.recording import FIRST_RETRY
-from channels.tables import channel_paces
+from channels.tables import channel_paces, messages
 from channels.transport import Transport
 from config.database import Database, Tx
 from config.policy import Channel, Policy
@@ -724,6 +724,26 @@ def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
     others = {one.message_id for one in (*second.claims, *third.claims)}
     assert (len(first), second.more, third.more, len(others)) == (10, True, False, 15)
     assert not first & others
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_a_claim_waits_for_nobody_who_is_about_to_cancel(house: House) -> None:
+    """So that no order of theirs can be a deadlock."""
+    house.open(sending(SMS("hello")))
+    people = [house.customer() for _ in range(3)]
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), people, None)
+    house.segue.engine.advance_due()
+    cancelling = update(messages).where(messages.c.profile_id == people[0])
+    with house.db.transaction(keep=False) as other:
+        other.conn.execute(cancelling.values(state="cancelled"))
+        with house.db.transaction() as tx:
+            tx.conn.execute(text("SET LOCAL lock_timeout = '2s'"))
+            outbox = CatalogJourneys(house.segue.catalog)
+            claimed = claim(
+                tx, house.segue.engine.planner, outbox, claimed_by="w", limits={"sms": 10}
+            )
+    assert {one.profile_id for one in claimed.claims} == set(people[1:])
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
