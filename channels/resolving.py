@@ -30,7 +30,7 @@ def unknown_messages(tx: Tx, message_id: int | None = None) -> Sequence[tuple[in
     found = (
         select(messages.c.id, messages.c.channel, messages.c.send_at)
         .where(messages.c.state == "unknown")
-        .order_by(messages.c.send_at)
+        .order_by(messages.c.send_at, messages.c.id)
     )
     if message_id is not None:
         found = found.where(messages.c.id == message_id)
