@@ -4,10 +4,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from socket import create_connection
 
 from tests.chaos import worker
 from tests.chaos.patience import patiently
@@ -88,8 +90,10 @@ class Crew:
             self.fell.append(f"the launch of {_LAUNCHED} does not come to its end")
 
     def stop(self) -> None:
-        """SIGTERM: they end what they have begun."""
+        """SIGTERM: they end what they have begun. Who is still starting would not heed it yet."""
         for number, process in self.running.items():
+            if number != LAUNCHER:
+                patiently(_listens_or_ended(process, self.ports[number]), lambda: None)
             self._still_there(number, process)
             process.terminate()
         for number, process in self.running.items():
@@ -118,6 +122,15 @@ class Crew:
         """The ends of what they said."""
         files = sorted(self.directory.glob("*.log"))
         return "\n".join(f"{file.name}: {file.read_text()[-3000:]}" for file in files)
+
+
+def _listens_or_ended(process: ForkServerProcess, port: int) -> Callable[[], bool]:
+    def listens() -> bool:
+        with suppress(OSError), create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        return not process.is_alive()
+
+    return listens
 
 
 def _ended(process: ForkServerProcess) -> Callable[[], bool]:
