@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/segue demo
 
 test: check
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -32,9 +32,8 @@ chaos: .venv/ready
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
 	$(PYTHON) -m venv --clear .venv
-	# The lock file is complete: without its resolver pip can't wander to other versions. Python
-	# compiles what it imports by itself; pip would compile all there is.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
+	# The lock file is complete: without its resolver pip can't wander to other versions.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch .venv/ready

@@ -22,7 +22,7 @@ HANDED_OVER = ("sending", "sent", "delivered", "unknown")
 
 
 @pytest.mark.parametrize(
-    ("engine", "processes", "people"), [("postgresql", 8, 1000), ("sqlite", 3, 1000)]
+    ("engine", "processes", "people"), [("postgresql", 8, 2000), ("sqlite", 3, 2000)]
 )
 def test_no_cap_is_ever_broken(
     request: pytest.FixtureRequest, tmp_path: Path, engine: str, processes: int, people: int
