@@ -35,6 +35,7 @@ from journeys.reactions import react
 from journeys.steps import Step
 from journeys.tables import enrollments, passages
 from profiles.conditions import everyone
+from profiles.consent import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity import upsert_people
 from profiles.person import Person, normalise_email
@@ -231,6 +232,12 @@ class House:
             key = f"test-{next(self._numbers)}"
             new = NewEvent(profile_id, event, occurred_at, key, properties)
             record_events(tx, [new], worked=False)
+
+    def say(self, profile_id: int, channel: Channel, topic: str, *, granted: bool) -> None:
+        """What somebody says of a channel (topic `*`) or of one topic on it, now."""
+        with self.db.transaction() as tx:
+            change = ConsentChange(profile_id, channel, topic, granted, tx.now)
+            change_consent(tx, [change], "test")
 
     # Time and work -------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import uvicorn
@@ -25,9 +26,11 @@ class Receiving:
         self.client = client
         self.told = 0
 
-    def post(self, path: str, **options: object) -> httpx.Response:
+    def post(
+        self, path: str, *, auth: tuple[str, str] = (WRITE_KEY, ""), **options: Any
+    ) -> httpx.Response:
         """Post as one who has the write key, unless told otherwise."""
-        return self.client.post(path, **({"auth": (WRITE_KEY, "")} | options))  # type: ignore[arg-type]
+        return self.client.post(path, auth=auth, **options)
 
 
 class _Server:

@@ -20,7 +20,6 @@ from journeys.journey import Journey, OnEvent, OnLaunch, journey
 from journeys.steps import Email, Message, Push, Send, Update, Wait, WaitUntil
 from journeys.tables import journey_controls
 from profiles.conditions import did
-from profiles.consent import ConsentChange, change_consent
 from profiles.identity import upsert_people
 from profiles.person import Person, normalise_email
 from profiles.tables import profiles
@@ -100,8 +99,7 @@ def test_a_paused_journey_loses_nobody(house: House) -> None:
 
 
 def no_consent(house: House) -> None:
-    with house.db.transaction() as tx:
-        change_consent(tx, [ConsentChange(1, "email", "news", False, tx.now)], "test")  # noqa: FBT003
+    house.say(1, "email", "news", granted=False)
 
 
 def bought(house: House) -> None:

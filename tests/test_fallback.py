@@ -15,7 +15,6 @@ from config.times import HOUR, MINUTE
 from journeys.journey import Goal, Journey, OnLaunch, journey
 from journeys.steps import SMS, Email, Message, Push, Send, Update, Wait
 from profiles.conditions import did
-from profiles.consent import ConsentChange, change_consent
 from tests.house import MONDAY, House
 
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
@@ -85,8 +84,7 @@ def at_night(house: House, *journeys: Journey, policy: Policy = MAIL_BY_DAY) -> 
 
 def test_what_is_refused_at_the_last_look_hands_over_at_once(house: House) -> None:
     ann = at_night(house, MAIL_THEN_TEXT)
-    with house.db.transaction() as tx:
-        change_consent(tx, [ConsentChange(ann, "email", "*", False, tx.now)], "test")  # noqa: FBT003
+    house.say(ann, "email", "*", granted=False)
     house.until(MORNING)
     house.run()
     assert went(house) == [("sms", 22 * 60)]

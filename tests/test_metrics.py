@@ -25,7 +25,6 @@ from journeys.reactions import react
 from journeys.steps import SMS, Email, Push, Send, Wait, WaitUntil
 from journeys.tables import enrollments
 from profiles.conditions import did
-from profiles.consent import ConsentChange, change_consent
 from tests.callback_samples import FromProviders, mail_event
 from tests.house import MONDAY, House
 
@@ -124,8 +123,7 @@ def test_what_does_not_go_after_all_counts_too(house: House) -> None:
     house.launch("j")
     house.db.now = MONDAY + HOUR
     house.did(ann, "bought")
-    with house.db.transaction() as tx:
-        change_consent(tx, [ConsentChange(bob, "email", "*", False, tx.now)], "test")  # noqa: FBT003
+    house.say(bob, "email", "*", granted=False)
     outcomes = ("sent", "cancelled", "no_consent")
     with Counting(*(messages_total("email", outcome) for outcome in outcomes)) as counting:
         house.dispatch()
