@@ -20,6 +20,7 @@ import pytest
 from config.database import Database
 from config.schema import migrate
 from tests.house import House
+from tests.page_customers import Shop
 
 with warnings.catch_warnings():
     # it warns that a service account has no XDG_RUNTIME_DIR, and takes /tmp
@@ -46,6 +47,20 @@ def sqlite_house(sqlite_url: str) -> Iterator[House]:
     """The same on SQLite, for what the database has no say in."""
     db = Database(sqlite_url)
     yield House(db)
+    db.close()
+
+
+@pytest.fixture
+def shop(db: Database) -> Shop:
+    """The same, as the customers of its pages see it."""
+    return Shop(db)
+
+
+@pytest.fixture
+def small_shop(sqlite_url: str) -> Iterator[Shop]:
+    """For what has nothing to do with the database."""
+    db = Database(sqlite_url)
+    yield Shop(db)
     db.close()
 
 

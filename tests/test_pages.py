@@ -1,6 +1,5 @@
 """Customers' own pages over HTTP: one-click unsubscribe, and what people choose."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -8,27 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert
 
-from config.database import Database
 from config.times import DAY, HOUR
 from flows.receiver.form import SHOWN
 from profiles.consent import ConsentChange, change_consent
 from profiles.tables import consent_records, events, merges, preferences, profiles
 from tests.house import MONDAY
 from tests.page_customers import Shop, form_of, one_click, shown
-
-
-@pytest.fixture
-def shop(db: Database) -> Shop:
-    return Shop(db)
-
-
-@pytest.fixture
-def small_shop(sqlite_url: str) -> Iterator[Shop]:
-    """For what has nothing to do with the database."""
-    db = Database(sqlite_url)
-    yield Shop(db)
-    db.close()
-
 
 # Unsubscribe -------------------------------------------------------------------------------------
 

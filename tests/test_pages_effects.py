@@ -1,15 +1,12 @@
 """What customers choose on their pages holds for what is planned, and journeys react to it."""
 
 import re
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
 import orjson
-import pytest
 
 from channels.links import preferences_token, preferences_url, unsubscribe_url
-from config.database import Database
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
 from journeys.catalog import load_catalog
@@ -22,20 +19,6 @@ from profiles.tables import profiles
 from tests.house import MONDAY
 from tests.page_customers import POLICY, TEXTS, Shop, form_of, one_click
 from tests.receiving import WRITE_KEY
-
-
-@pytest.fixture
-def shop(db: Database) -> Shop:
-    return Shop(db)
-
-
-@pytest.fixture
-def small_shop(sqlite_url: str) -> Iterator[Shop]:
-    """For what has nothing to do with the database."""
-    db = Database(sqlite_url)
-    yield Shop(db)
-    db.close()
-
 
 # What then never leaves --------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """Customers' own pages with links that are none, headers, logs, and names that are code."""
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -24,19 +23,6 @@ from tests.page_customers import Client, Shop, one_click, shown
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}"
-
-
-@pytest.fixture
-def shop(db: Database) -> Shop:
-    return Shop(db)
-
-
-@pytest.fixture
-def small_shop(sqlite_url: str) -> Iterator[Shop]:
-    """For what has nothing to do with the database."""
-    db = Database(sqlite_url)
-    yield Shop(db)
-    db.close()
 
 
 # What does not work ------------------------------------------------------------------------------
