@@ -124,13 +124,16 @@ class Transport:
         """
         left = False
 
+        def leave() -> None:
+            nonlocal left
+            if asyncio.get_running_loop().time() >= leave_by:
+                raise httpx.ConnectTimeout("the claim was over before anything had left")
+            left = True
+
         async def about_to(event: str, _: object) -> None:
             """Told by httpcore of each thing that it does."""
-            nonlocal left
             if event.endswith("send_request_headers.started"):
-                if asyncio.get_running_loop().time() >= leave_by:
-                    raise httpx.ConnectTimeout("the claim was over before anything had left")
-                left = True
+                leave()
 
         asked = httpx.Request(
             request.method,
@@ -146,7 +149,7 @@ class Transport:
                         asked = await anext(flow)
                 if self._idle[provider.channel]:
                     # Connected: it leaves now. To be told of each thing takes a tenth of the post.
-                    await about_to("send_request_headers.started", None)
+                    leave()
                 else:
                     asked.extensions["trace"] = about_to
                 return await self._exchange(provider.channel, asked)
