@@ -265,13 +265,14 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
     assert "@" not in caplog.text
 
 
-def entered(house: House, *wanted: Message, people: int, **settings: Any) -> None:
-    """So many people whose messages are due, and nobody has sent any yet."""
+def entered(house: House, *wanted: Message, people: int, **settings: Any) -> list[int]:
+    """So many people whose messages are due, and nobody has sent any yet; their ids."""
     house.open(sending(*wanted), **settings)
     customers = [house.customer() for _ in range(people)]
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), customers, None)
     house.segue.engine.advance_due()
+    return customers
 
 
 def test_requests_that_fail_together_are_one_reason_to_pause(
@@ -476,11 +477,7 @@ def test_a_rate_is_shared_by_all_processes(db: Database) -> None:
 def test_two_dispatchers_keep_a_rate_together(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.open(sending(SMS("hello"), Email("hello")), rates={"sms": 4})
-    people = [house.customer() for _ in range(10)]
-    with house.db.transaction() as tx:
-        enter_people(tx, house.segue.catalog.journey("j"), people, None)
-    house.segue.engine.advance_due()
+    entered(house, SMS("hello"), Email("hello"), people=10, rates={"sms": 4})
     second = text(f"SELECT {MONDAY}")
 
     async def both(one: Dispatcher) -> None:
@@ -705,11 +702,7 @@ def test_a_value_that_is_too_large_is_no_trouble_of_the_database(db: Database) -
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
     """However many it holds, and though they are the earliest."""
-    house.open(sending(SMS("hello")))
-    people = [house.customer() for _ in range(25)]
-    with house.db.transaction() as tx:
-        enter_people(tx, house.segue.catalog.journey("j"), people, None)
-    house.segue.engine.advance_due()
+    entered(house, SMS("hello"), people=25)
     outbox = CatalogJourneys(house.segue.catalog)
 
     def claimed(tx: Tx) -> Claimed:
@@ -729,11 +722,7 @@ def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 def test_a_claim_waits_for_nobody_who_is_about_to_cancel(house: House) -> None:
     """So that no order of theirs can be a deadlock."""
-    house.open(sending(SMS("hello")))
-    people = [house.customer() for _ in range(3)]
-    with house.db.transaction() as tx:
-        enter_people(tx, house.segue.catalog.journey("j"), people, None)
-    house.segue.engine.advance_due()
+    people = entered(house, SMS("hello"), people=3)
     cancelling = update(messages).where(messages.c.profile_id == people[0])
     with house.db.transaction(keep=False) as other:
         other.conn.execute(cancelling.values(state="cancelled"))
