@@ -10,7 +10,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dispatch, intake, launch, live, memory, plain_prefect, planner
+from benchmarks import dispatch, flow_runs, intake, launch, live, memory, plain_prefect, planner
 from benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "dispatch": dispatch.DISPATCH,
     "live": live.POSTGRESQL,
     "live-sqlite": live.SQLITE,
+    "live-flow-runs": flow_runs.FLOW_RUNS,
     "intake": intake.INTAKE,
     "plain-prefect": plain_prefect.PLAIN_PREFECT,
     "planner": planner.PLANNER,

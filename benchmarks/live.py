@@ -11,7 +11,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import uvloop
@@ -28,7 +28,7 @@ from profiles.tables import identifiers
 
 # Beyond the rates asked for: faster and faster, until it falls behind.
 _FASTER = (300, 400, 600, 900)
-_FASTER_FOR = 5.0  # seconds
+_CLIMBS_FOR = 5.0  # seconds
 # It has fallen behind when those who came last wait so long at the median, in seconds.
 _BEHIND = 1.0
 _WARM_UP = 20
@@ -76,27 +76,45 @@ def _measure(
     with running_sandbox() as sandbox:
         for rate, (number, seconds) in plan.items():
             with workers(number, db.url, sandbox.port) as ports:
-                _offer(ports, sandbox, list(islice(left, _WARM_UP)), _WARM_UP)
+                offer(ports, sandbox, list(islice(left, _WARM_UP)), _WARM_UP)
                 some = list(islice(left, round(rate * seconds)))
-                took = _offer(ports, sandbox, some, rate)
-                figures |= {f"p{p}_ms_at_{rate}": _percentile(took, p) for p in (50, 95, 99)}
+                took = offer(ports, sandbox, some, rate)
+                figures |= percentiles(took, rate)
                 if faster and number == most:
-                    figures |= _until_it_falls_behind(ports, sandbox, left, rate, took)
+                    figures |= climb(ports, sandbox, left, _FASTER, (rate, took))
     return figures
 
 
-def _until_it_falls_behind(
-    ports: Sequence[int], sandbox: Sandbox, left: Iterator[int], rate: int, took: Sequence[float]
+def percentiles(took: Sequence[float], rate: int) -> Figures:
+    """What so many per cent do not exceed, in milliseconds."""
+    ordered = sorted(took)
+    return {
+        f"p{percent}_ms_at_{rate}": ordered[math.ceil(len(ordered) * percent / 100) - 1]
+        for percent in (50, 95, 99)
+    }
+
+
+def climb(
+    ports: Sequence[int],
+    sandbox: Sandbox,
+    left: Iterator[int],
+    rates: Iterable[int],
+    begun: tuple[int, Sequence[float]],
 ) -> Figures:
-    """The rates between which it falls behind; 0: it did not."""
-    kept_up, behind = (0, rate) if _falls_behind(took) else (rate, 0)
-    for faster in () if behind else _FASTER:
-        took = _offer(ports, sandbox, list(islice(left, round(faster * _FASTER_FOR))), faster)
-        if _falls_behind(took):
-            behind = faster
+    """Faster and faster, until it falls behind: the rates between which it does; 0: it did not.
+
+    Parameters
+    ----------
+    begun: a rate that has been offered already, and how long its messages took.
+    """
+    kept_up, (rate, took) = 0, begun
+    faster = iter(rates)
+    while not _falls_behind(took):
+        kept_up, rate = rate, next(faster, 0)
+        if not rate:
             break
-        kept_up = faster
-    return {"keeps_up_with_per_second": kept_up, "falls_behind_at_per_second": behind}
+        took = offer(ports, sandbox, list(islice(left, round(rate * _CLIMBS_FOR))), rate)
+    return {"keeps_up_with_per_second": kept_up, "falls_behind_at_per_second": rate}
 
 
 def _falls_behind(took: Sequence[float]) -> bool:
@@ -104,13 +122,13 @@ def _falls_behind(took: Sequence[float]) -> bool:
     return statistics.median(last) > 1000 * _BEHIND
 
 
-def _offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float) -> list[float]:
+def offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float) -> list[float]:
     """Let people leave their carts, so many a second; the milliseconds to each message, in order.
 
     Events come when they come, however slow the answers are.
     """
 
-    async def offer() -> dict[int, float]:
+    async def leave_all() -> dict[int, float]:
         shop, chance = Shop(ports), random.Random(rate)
         left: dict[int, float] = {}
 
@@ -129,7 +147,7 @@ def _offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: floa
         shop.close()
         return left
 
-    left = uvloop.run(offer())
+    left = uvloop.run(leave_all())
     arrived = sandbox.all_arrived(people)
     return [(arrived[number] - left[number]) * 1000 for number in people]
 
@@ -139,11 +157,6 @@ _CART = {
     "items": [{"name": "Tent for Two Nights", "quantity": 1}, {"name": "Camping Stove"}],
     "url": "https://shop.example/cart/1",
 }
-
-
-def _percentile(took: Sequence[float], percent: int) -> float:
-    """The least value that so many per cent do not exceed."""
-    return sorted(took)[math.ceil(len(took) * percent / 100) - 1]
 
 
 POSTGRESQL = Benchmark(

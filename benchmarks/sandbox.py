@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks.working import free_port, wait_for
+from benchmarks.working import wait_for
 from config.settings import Settings
-from flows.stack import environment
+from flows.stack import environment, on_free_ports
 
 _DRAINED_WITHIN = 60.0  # seconds
 
@@ -45,7 +45,7 @@ class Sandbox(NamedTuple):
 def running_sandbox() -> Iterator[Sandbox]:
     """The sandbox, until the block ends."""
     with TemporaryDirectory(prefix="segue-bench-") as folder:
-        settings = Settings(data_dir=Path(folder), sandbox_port=free_port())
+        settings = on_free_ports(Settings(data_dir=Path(folder)))
         command = [sys.executable, "-m", "channels.sandbox"]
         with subprocess.Popen(command, env=environment(settings)) as process:
             try:

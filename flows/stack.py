@@ -232,22 +232,21 @@ def _check_port(settings: Settings, field: str, what: str) -> None:
             ) from error
 
 
-def free_ports(*fields: str) -> dict[str, int]:
-    """A port for each setting that nobody has at this moment."""
+def free_ports(number: int) -> list[int]:
+    """So many ports that nobody has at this moment."""
     with contextlib.ExitStack() as held:
-        found = {}
-        for field in fields:
-            probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
             probe.bind(("127.0.0.1", 0))
-            found[field] = probe.getsockname()[1]
-        return found
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def on_free_ports(settings: Settings) -> Settings:
     """The same settings on ports that nobody has at this moment, reached on this machine."""
-    ports = free_ports("prefect_port", "sandbox_port", "receiver_port")
-    url = f"http://{settings.host}:{ports['receiver_port']}"
-    return settings.model_copy(update={**ports, "public_url": url})
+    prefect, sandbox, receiver = free_ports(3)
+    theirs = {"prefect_port": prefect, "sandbox_port": sandbox, "receiver_port": receiver}
+    url = f"http://{settings.host}:{receiver}"
+    return settings.model_copy(update={**theirs, "public_url": url})
 
 
 def _get(url: str) -> httpx.Response:

@@ -3,7 +3,6 @@ sandbox's customers answer it, its providers say so, and journeys move on.
 """
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from channels.sandbox.caller import Callbacks
 from channels.sandbox.store import Store
 from config.database import Database
 from config.settings import Settings
+from flows.stack import free_ports
 from flows.worker import Worker
 from journeys.journey import OnEvent
 from journeys.journey import journey as describe
@@ -51,23 +51,13 @@ CART = describe(
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    receiver, sandbox = _free_ports(2)
+    receiver, sandbox = free_ports(2)
     return Settings(
         data_dir=tmp_path,
         receiver_port=receiver,
         sandbox_port=sandbox,
         public_url=f"http://127.0.0.1:{receiver}",
     )
-
-
-def _free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.deployments import deploy
 from flows.names import HOLDING, deployment_name
-from flows.stack import Stack, environment, free_ports
+from flows.stack import Stack, environment, free_ports, on_free_ports
 from flows.telling import EVENT, Teller
 from journeys.control import held, pause, resume
 from journeys.graph import parents
@@ -45,8 +45,7 @@ pytestmark = pytest.mark.xdist_group("prefect")
 @pytest.fixture(scope="session")
 def segue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segue]:
     ours = {"data_dir": tmp_path_factory.mktemp("segue"), "now": MONDAY}
-    ports = free_ports("prefect_port", "sandbox_port")
-    found = open_segue(Settings().model_copy(update=ours | ports))
+    found = open_segue(on_free_ports(Settings().model_copy(update=ours)))
     load_sample_shop(found.db, MONDAY, customers=400)
     with closing(found.db):
         yield found
@@ -347,7 +346,7 @@ def test_deploying_wants_a_server(stack: Stack) -> None:
         pytest.raises(SegueError, match="PREFECT_API_URL is not set"),
     ):
         deploy("pool")
-    [port] = free_ports("prefect_port").values()
+    [port] = free_ports(1)
     with (
         temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
         pytest.raises(SegueError, match="can't be reached"),

@@ -24,7 +24,7 @@ from channels.tables import messages
 from config.settings import Settings
 from config.times import MINUTE
 from flows.app import Segue, open_segue
-from flows.stack import Stack, environment, free_ports
+from flows.stack import Stack, environment, on_free_ports
 from journeys.entry import audience_after
 from journeys.tables import enrollments
 from profiles.sample_shop import load_sample_shop
@@ -119,9 +119,8 @@ class Prefect:
 
 @pytest.fixture
 def segue(tmp_path: Path, postgresql_url: str) -> Iterator[Segue]:
-    ports = free_ports("prefect_port", "sandbox_port", "receiver_port")
     ours = {"data_dir": tmp_path, "database_url": postgresql_url, "now": MONDAY}
-    found = open_segue(Settings().model_copy(update=ours | ports))
+    found = open_segue(on_free_ports(Settings().model_copy(update=ours)))
     load_sample_shop(found.db, MONDAY, customers=10_000)
     with closing(found.db):
         yield found

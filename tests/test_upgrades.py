@@ -30,13 +30,13 @@ from config.database import Database
 from config.errors import SegueError
 from config.schema import _config, differences, migrate, take_tables
 from config.times import DAY, format_instant
+from flows.stack import free_ports
 from flows.worker import Worker
 from journeys.journey import OnEvent, journey
 from journeys.steps import Email, Send, Wait
 from profiles.tables import events
 from tests.chaos import provider, worker
 from tests.chaos.provider import remembered
-from tests.chaos.run import _free_ports
 from tests.house import MONDAY, House
 
 HERE = Path(__file__).parent
@@ -273,7 +273,7 @@ def test_workers_start_together_on_an_old_database_that_others_use(
 ) -> None:
     to_revision(empty, "0001")
     fill(empty, "0001")
-    *ports, provider_port = _free_ports(WORKERS + 1)
+    *ports, provider_port = free_ports(WORKERS + 1)
     memory = tmp_path / "provider.jsonl"
     _processes.set_forkserver_preload(["tests.test_upgrades"])
     answering = _processes.Process(target=_provide, args=(provider_port, str(memory)))

@@ -6,11 +6,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from socket import create_server
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -19,6 +17,7 @@ from channels.tables import messages
 from config.database import Database
 from config.policy import load_policy
 from config.schema import migrate
+from flows.stack import free_ports
 from journeys.tables import enrollments, passages
 from profiles.tables import events
 from tests.chaos import engines, provider, worker
@@ -87,7 +86,7 @@ def run(engine: Engine, seed: int, seconds: float) -> tuple[dict[str, Any], list
         migrate(db)
         people = int(10 + 2 * seconds)
         customers(db, people)
-        *ports, provider_port = _free_ports(WORKERS + 1)
+        *ports, provider_port = free_ports(WORKERS + 1)
         _set(directory, url, provider_port)
         memory = directory / "provider.jsonl"
         answering = processes.Process(
@@ -239,9 +238,3 @@ def _set(directory: Path, url: str, provider_port: int) -> None:
         "SEGUE_SENDGRID_TEMPLATE_ID": "d-chaos",  # many mails in a request
     }
     processes.set_forkserver_preload(["tests.chaos.worker", "tests.chaos.provider"])
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        listening = [stack.enter_context(create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [one.getsockname()[1] for one in listening]
