@@ -1,6 +1,6 @@
 """The benchmarks run and say what they are asked for; how fast it is, no test looks at.
 
-The one that starts Prefect's server is left out: it takes half a minute.
+Those that start Prefect's server are left out: each takes half a minute.
 """
 
 import json
