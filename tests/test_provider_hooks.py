@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,11 +16,8 @@ from sqlalchemy import select
 from channels.sandbox.keys import sendgrid_key
 from channels.tables import messages
 from config.database import Database
-from config.settings import Settings
-from flows.app import Segue
 from flows.receiver.app import create_app
 from flows.receiver.providers import BODY_LIMIT
-from journeys.catalog import Catalog
 from journeys.journey import OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Send
@@ -177,13 +173,12 @@ def test_live_with_keys_it_is_they_who_are_believed(house: House) -> None:
     ]
 
 
-def test_a_database_in_trouble_makes_the_provider_try_again(tmp_path: Path) -> None:
-    house = House(Database(f"sqlite:///{tmp_path / 'empty.db'}"))
-    segue = Segue(Settings(), house.db, None, Catalog({}, {}), None)  # type: ignore[arg-type]
-    outside = FromProviders(segue)
+def test_a_database_in_trouble_makes_the_provider_try_again(sqlite_house: House) -> None:
+    outside = FromProviders(sqlite_house.open(OFFER))
+    with sqlite_house.db.transaction() as tx:
+        messages.drop(tx.conn)
     assert outside.mail(mail_event("open", 1, "ann@example.com")).status_code == 503
     assert outside.woken == 0
-    house.db.close()
 
 
 def test_only_posts_are_answered_and_they_are_described(house: House) -> None:

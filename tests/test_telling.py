@@ -274,14 +274,15 @@ def test_without_an_address_nobody_is_told(prefect: respx.Router, sqlite_url: st
 
 
 def test_the_key_and_the_password_are_sent(db: Database, prefect: respx.Router) -> None:
-    for number, (given, header) in enumerate(
+    for number, (setting, secret, header) in enumerate(
         [
-            ({"prefect_api_key": "pnu_1"}, "Bearer pnu_1"),
-            ({"prefect_api_auth_string": "ann:secret"}, "Basic YW5uOnNlY3JldA=="),
+            ("prefect_api_key", "pnu_1", "Bearer pnu_1"),
+            ("prefect_api_auth_string", "ann:secret", "Basic YW5uOnNlY3JldA=="),
         ]
     ):
         db.now = MONDAY + number
-        teller = Teller(db, Settings(prefect_api_url=API, **given))  # type: ignore[arg-type]
+        told = Settings.model_validate({"prefect_api_url": API, setting: secret})
+        teller = Teller(db, told)
 
         async def scenario(teller: Teller = teller) -> None:
             calls = prefect["events"].call_count
