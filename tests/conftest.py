@@ -19,6 +19,7 @@ import pytest
 
 from config.database import Database
 from config.schema import migrate
+from tests.decide_cases import Decide, by_planner, by_reference
 from tests.house import House
 from tests.page_customers import Shop
 
@@ -62,6 +63,12 @@ def small_shop(sqlite_url: str) -> Iterator[Shop]:
     db = Database(sqlite_url)
     yield Shop(db)
     db.close()
+
+
+@pytest.fixture(params=["planner", "reference"])
+def decide(request: pytest.FixtureRequest) -> Decide:
+    """Answers a case with its decisions, one for each message."""
+    return by_planner if request.param == "planner" else by_reference
 
 
 @pytest.fixture
