@@ -1,0 +1,67 @@
+"""Rates: what all processes together may send on a channel in a second."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import select, text
+
+from channels.dispatch import Dispatcher
+from channels.pace import allowance, spend
+from channels.tables import channel_paces
+from config.database import Database
+from config.policy import Channel
+from config.times import HOUR
+from journeys.steps import SMS, Email
+from tests.house import MONDAY, House
+from tests.trouble import at, entered
+
+
+def test_a_rate_is_shared_by_all_processes(db: Database) -> None:
+    rates: dict[Channel, int] = {"sms": 5}
+    channels: list[Channel] = ["email", "sms"]
+
+    def take(wanted: int) -> int:
+        """What one process gets in a transaction of its own."""
+        with db.transaction() as tx:
+            allowed = allowance(tx, rates, channels, 500)
+            assert allowed["email"] == 500
+            got = min(wanted, allowed.get("sms", 0))
+            spend(tx, rates, {"sms": got, "email": 7})
+            return got
+
+    db.now = MONDAY
+    assert [take(3), take(3), take(3)] == [3, 2, 0]
+    db.now = MONDAY + 1
+    assert [take(3), take(3), take(3)] == [3, 2, 0]
+    with db.transaction(write=False) as tx:
+        [row] = tx.conn.execute(select(channel_paces))
+    assert (row.channel, row.second, row.used) == ("sms", MONDAY + 1, 5)
+    # whose transaction began a second ago, and who waited for the row
+    db.now = MONDAY
+    assert take(1) == 0
+    # the clock was set back
+    db.now = MONDAY - HOUR
+    assert take(9) == 5
+
+
+def test_two_dispatchers_keep_a_rate_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered(house, SMS("hello"), Email("hello"), people=10, rates={"sms": 4})
+    second = text(f"SELECT {MONDAY}")
+
+    async def both(one: Dispatcher) -> None:
+        async with house.segue.dispatcher() as other:
+            await asyncio.gather(one.run(), other.run())
+            # what one of them held while the other looked
+            await other.run()
+
+    # a clock that stands still, but is the database's own
+    house.db.now = None
+    for seconds in range(3):
+        second = text(f"SELECT {MONDAY + seconds}")
+        monkeypatch.setattr("config.database._NOW", dict.fromkeys(("sqlite", "postgresql"), second))
+        house.dispatching(both)
+        assert at(house, "sms") == min(10, 4 * (seconds + 1))
+    assert at(house, "email") == 10
+    assert len({one.message_id for one in house.providers.accepted}) == 20
