@@ -22,6 +22,7 @@ from config.schema import migrate
 from tests.decide_cases import Decide, by_planner, by_reference
 from tests.house import House
 from tests.page_customers import Shop
+from tests.receiving import Receiving, receiving
 
 with warnings.catch_warnings():
     # it warns that a service account has no XDG_RUNTIME_DIR, and takes /tmp
@@ -63,6 +64,14 @@ def small_shop(sqlite_url: str) -> Iterator[Shop]:
     db = Database(sqlite_url)
     yield Shop(db)
     db.close()
+
+
+@pytest.fixture
+def receiver(house: House) -> Iterator[Receiving]:
+    """The receiver of a house without journeys, on a free port."""
+    house.open()
+    with receiving(house.segue) as receiver:
+        yield receiver
 
 
 @pytest.fixture(params=["planner", "reference"])

@@ -1,5 +1,8 @@
-"""The receiver as a real server on a free port, for tests that talk HTTP to it."""
+"""The receiver as a real server on a free port, for tests that talk HTTP to it: what they post, and
+what they find afterwards.
+"""
 
+import gzip
 import socket
 import threading
 import time
@@ -10,10 +13,14 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
 from flows.app import Segue
 from flows.receiver.app import create_app
+from profiles.events import PROFILE_CHANGED
+from profiles.tables import events
+from tests.house import House
 
 WRITE_KEY = "write-key-for-the-sandbox-only"
 
@@ -77,3 +84,38 @@ def receiving(segue: Segue) -> Iterator[Receiving]:
         yield receiver
         server.app = None
     _idle.append(server)
+
+
+def happened(house: House) -> list[Any]:
+    with house.db.transaction(write=False) as tx:
+        return list(tx.conn.execute(select(events).order_by(events.c.id)))
+
+
+def names(house: House) -> list[str]:
+    return [event.name for event in happened(house) if event.name != PROFILE_CHANGED]
+
+
+def keys(house: House) -> list[str]:
+    return [event.dedupe_key for event in happened(house)]
+
+
+def track(number: int = 1, **said: Any) -> dict[str, Any]:
+    return {"type": "track", "userId": f"u{number}", "event": "x", "messageId": f"m{number}"} | said
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The JSON of an answer that is no success."""
+    said: dict[str, Any] = answer.json()
+    assert (answer.status_code, said["success"], said["code"]) == (status, False, code)
+    return said
+
+
+def packed(content: bytes) -> dict[str, Any]:
+    return {"content": gzip.compress(content), "headers": {"Content-Encoding": "gzip"}}
+
+
+def wait_until_worked(house: House, number: int) -> None:
+    """Events that nobody has worked."""
+    ann = house.customer()
+    for _ in range(number):
+        house.did(ann, "waiting")

@@ -1,0 +1,131 @@
+"""How much may be posted to the receiver, how fast, and by whom."""
+
+import gzip
+from typing import Any
+
+import orjson
+import pytest
+
+from config.database import Database
+from config.errors import SegueError
+from config.settings import Settings
+from flows.receiver.keys import refuse_defaults
+from flows.receiver.segment import BATCH_LIMIT, EVENT_LIMIT, UNFOLDED_LIMIT
+from tests.house import House
+from tests.receiving import (
+    Receiving,
+    keys,
+    names,
+    packed,
+    problem,
+    receiving,
+    track,
+    wait_until_worked,
+)
+
+
+def sized(content: bytes, size: int) -> bytes:
+    """JSON of exactly so many bytes."""
+    return content + b" " * (size - len(content))
+
+
+def test_the_limits_are_those_of_segment(house: House, receiver: Receiving) -> None:
+    one, many = orjson.dumps(track()), orjson.dumps({"batch": [track()]})
+    fits = [
+        ("/v1/track", {"content": sized(one, EVENT_LIMIT)}),
+        ("/v1/track", packed(sized(one, EVENT_LIMIT))),
+        ("/v1/batch", {"content": sized(many, BATCH_LIMIT)}),
+        ("/v1/batch", packed(sized(many, UNFOLDED_LIMIT))),
+    ]
+    for path, content in fits:
+        assert receiver.post(path, **content).status_code == 200
+    too_large = [
+        ("/v1/track", {"content": sized(one, EVENT_LIMIT + 1)}),
+        ("/v1/track", packed(sized(one, EVENT_LIMIT + 1))),
+        ("/v1/batch", {"content": sized(many, BATCH_LIMIT + 1)}),
+        ("/v1/batch", packed(sized(many, UNFOLDED_LIMIT + 1))),
+        ("/v1/batch", {"content": iter([b"x" * 65536] * 20)}),  # of no length said beforehand
+    ]
+    for path, content in too_large:
+        problem(receiver.post(path, **content), 413, "too_large")
+    large = track(2, properties={"text": "x" * EVENT_LIMIT})
+    answer = receiver.post("/v1/batch", json={"batch": [large, track(3)]})
+    assert problem(answer, 413, "too_large")["field"] == "batch.0"
+    assert keys(house) == ["m1", "m3"]
+
+
+def test_a_zip_bomb_is_not_unfolded(receiver: Receiving) -> None:
+    bomb = gzip.compress(b"\0" * 20_000_000, 9)
+    assert len(bomb) < BATCH_LIMIT
+    answer = receiver.post("/v1/batch", content=bomb, headers={"Content-Encoding": "gzip"})
+    problem(answer, 413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (b"{}", "gzip"),
+        (gzip.compress(b'{"batch": []}')[:-5], "gzip"),
+        (gzip.compress(b'{"batch": []}') + b"more", "gzip"),
+        (b"{}", "br"),
+    ],
+    ids=["no gzip", "cut off", "more behind it", "another"],
+)
+def test_an_encoding_that_is_none_is_refused(
+    receiver: Receiving, content: bytes, encoding: str
+) -> None:
+    answer = receiver.post("/v1/batch", content=content, headers={"Content-Encoding": encoding})
+    problem(answer, 400, "invalid")
+
+
+def test_a_flood_is_slowed(db: Database) -> None:
+    house = House(db)
+    house.open(backlog_limit=3)
+    wait_until_worked(house, 4)
+    with receiving(house.segue) as receiver:
+        for path in ("/v1/track", "/v1/batch", "/v1/import"):
+            answer = receiver.post(path, json={"batch": [track()]})
+            problem(answer, 429, "too_many")
+            assert int(answer.headers["Retry-After"]) > 0
+    assert "x" not in names(house)
+
+
+# Who may ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Basic"},
+        {"Authorization": "Basic ****"},
+        {"Authorization": "Bearer write-key-for-the-sandbox-only"},
+        {"Authorization": "Basic d3Jvbmc6"},
+        {"Authorization": "Basic OndyaXRlLWtleS1mb3ItdGhlLXNhbmRib3gtb25seQ=="},  # as password
+    ],
+)
+def test_without_the_write_key_nobody_writes(
+    house: House, receiver: Receiving, headers: dict[str, str]
+) -> None:
+    answer = receiver.client.post("/v1/track", json=track(), headers=headers)
+    problem(answer, 401, "not_signed_in")
+    assert answer.headers["WWW-Authenticate"].startswith("Basic")
+    assert names(house) == []
+
+
+def test_a_key_of_ones_own_is_the_only_one(db: Database) -> None:
+    house = House(db)
+    house.open(write_key="a-write-key-of-our-own")
+    with receiving(house.segue) as receiver:
+        problem(receiver.post("/v1/track", json=track()), 401, "not_signed_in")
+        ours = ("a-write-key-of-our-own", "")
+        assert receiver.post("/v1/track", json=track(), auth=ours).status_code == 200
+
+
+@pytest.mark.parametrize("field", ["write_key", "hook_secret"])
+def test_real_providers_demand_keys_of_ones_own(field: str) -> None:
+    keys: dict[str, Any] = {"write_key": "x" * 20, "hook_secret": "y" * 20}
+    refuse_defaults(Settings(providers="live", **keys))
+    del keys[field]
+    with pytest.raises(SegueError, match=f"SEGUE_{field.upper()} still has its default"):
+        refuse_defaults(Settings(providers="live", **keys))
