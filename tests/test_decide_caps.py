@@ -81,7 +81,7 @@ def test_states_that_do_not_count(decide: Decide, state: str) -> None:
 
 
 def test_the_strictest_cap_wins(decide: Decide) -> None:
-    """Two a day leave room, one a week does not until Monday, one in 9 days not until then."""
+    """Two a day leave room, one a week does not until Monday, one in 6 days not until Tuesday."""
     caps = [{**A_DAY, "limit": 2}, {**A_DAY, "per": "week"}]
     history = [sent("2026-03-04T10:00:00Z")]
     wanted = case(message(on_cap="defer"), now="2026-03-04T11:00:00Z", caps=caps, history=history)

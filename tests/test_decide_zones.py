@@ -95,7 +95,7 @@ def test_a_country_of_several_zones_is_open_when_all_are(decide: Decide) -> None
 
 
 def test_zones_that_are_never_open_together_close_the_window(decide: Decide) -> None:
-    """Kiritimati is 14 hours ahead of UTC, Pago Pago 11 behind; Kiribati spans 12 to 14."""
+    """Kiribati spans 12 to 14 hours ahead of UTC: Tarawa, Kanton and Kiritimati, an hour apart."""
     narrow = [{"days": "mon-sun", "from": "10:00", "to": "11:00"}]
     profile = {"timezone": None, "country": "KI"}
     assert outcomes(decide(case(message(), profile=profile, email=narrow))) == ["window_closed"]
