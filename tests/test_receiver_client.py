@@ -7,7 +7,6 @@ import pytest
 from segment.analytics.client import Client
 from sqlalchemy import select, update
 
-from config.database import Database
 from config.times import DAY
 from flows.receiver import backlog
 from flows.receiver.answers import Refusal
@@ -15,7 +14,7 @@ from flows.receiver.backlog import Backlog
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events, identifiers, profiles
 from tests.house import House
-from tests.receiving import WRITE_KEY, Receiving, happened, names, receiving, wait_until_worked
+from tests.receiving import WRITE_KEY, Receiving, happened, leave_unworked, names, receiving
 
 
 @pytest.mark.parametrize("packs", [False, True])
@@ -64,11 +63,11 @@ def test_a_client_library_works_with_only_its_host_changed(
 
 
 def test_a_client_that_is_slowed_loses_nothing(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = House(Database(sqlite_url))
+    house = sqlite_house
     house.open(backlog_limit=1)
-    wait_until_worked(house, 2)
+    leave_unworked(house, 2)
     slowed = Event()
     look = Backlog.check
 
@@ -97,4 +96,3 @@ def test_a_client_that_is_slowed_loses_nothing(
         client.shutdown()
     assert trouble == []
     assert names(house)[-1] == "cart_abandoned"
-    house.db.close()
