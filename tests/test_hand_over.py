@@ -3,7 +3,6 @@ something, and many in one request.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -207,12 +206,10 @@ def test_odd_data_of_one_does_not_stop_the_others(house: House) -> None:
 # Many in one request ------------------------------------------------------------------------------
 
 
-def in_one_request(house: House, number: int, after: Callable[[], None] | None = None) -> None:
+def in_one_request(house: House, number: int) -> None:
     house.open(sending(Email("hello")), policy=POLICY, sendgrid_template_id="d-1")
     for _ in range(number):
         house.customer()
-    if after:
-        after()
     house.launch("j")
 
 

@@ -48,7 +48,6 @@ def test_two_dispatchers_keep_a_rate_together(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered(house, SMS("hello"), Email("hello"), people=10, rates={"sms": 4})
-    second = text(f"SELECT {MONDAY}")
 
     async def both(one: Dispatcher) -> None:
         async with house.segue.dispatcher() as other:
