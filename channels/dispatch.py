@@ -80,6 +80,11 @@ class _Look:
         self.overtaken: set[int] = set()
         self.turn = asyncio.Lock()
 
+    def lets_go(self, claim: Claim) -> bool:
+        """Whether a message may still leave; a window may close earlier for some of them."""
+        spent = time.monotonic() - self.taken
+        return claim.send_at + spent < claim.not_after and claim.message_id not in self.overtaken
+
 
 class Dispatcher:
     """Hands due messages to the providers.
@@ -268,39 +273,33 @@ class Dispatcher:
         """Post one request's worth; no outcome for what could not be posted within its claim."""
         async with self._slots[channel]:
             await self._look_again(look)
-            spent = time.monotonic() - look.taken
             now = batch[0].claim.send_at
             if self._breakers[channel].is_open(now):
                 return [(one, None) for one in batch]
-            held: list[_Ready] = []
-            given_back: list[_Ready] = []
-            for one in batch:
-                # A window may close earlier for some of them.
-                in_time = now + spent < one.claim.not_after
-                good = in_time and one.claim.message_id not in look.overtaken
-                (held if good else given_back).append(one)
-            # Never taken for not posted: what the provider's module leaves out of its answer.
-            outcomes = {
-                one.claim.message_id: Outcome(one.claim.message_id, "unknown", "no answer about it")
-                for one in held
-            }
-            if held:
-                provider = self._providers[channel]
-                outgoing = [one.outgoing for one in held]
-                left = min(one.claim.not_after for one in held) - now - spent
-                leave_by = asyncio.get_running_loop().time() + left
+            going = [one for one in batch if look.lets_go(one.claim)]
+
+            async def may_leave() -> bool:
+                """A token and a connection may have taken their time."""
+                await self._look_again(look)
+                return all(look.lets_go(one.claim) for one in going)
+
+            outcomes: dict[int, Outcome] = {}
+            if going:
+                outgoing = [one.outgoing for one in going]
                 with PROVIDER_SECONDS.labels(channel).time():
-                    answer = await self._transport.post(provider, outgoing, leave_by)
-                answered = now + int(time.monotonic() - look.taken)
-                self._breakers[channel].note(answer, now, answered)
-                outcomes |= {outcome.message_id: outcome for outcome in answer}
-        return [
-            *((one, outcomes[one.claim.message_id]) for one in held),
-            *((one, None) for one in given_back),
-        ]
+                    answer = await self._transport.post(
+                        self._providers[channel], outgoing, may_leave
+                    )
+                if answer:
+                    answered = now + int(time.monotonic() - look.taken)
+                    self._breakers[channel].note(answer, now, answered)
+                outcomes = {outcome.message_id: outcome for outcome in answer}
+        return [(one, outcomes.get(one.claim.message_id)) for one in batch]
 
     async def _look_again(self, look: _Look) -> None:
         """What came in while claims waited for their turn counts: a STOP, a purchase, a pause."""
+        if time.monotonic() - look.at <= _LOOK_GOOD_FOR:
+            return
         async with look.turn:
             begun = time.monotonic()
             if begun - look.at > _LOOK_GOOD_FOR:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 from types import TracebackType
@@ -42,6 +42,12 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _url = lru_cache(maxsize=16)(httpx.URL)
 
+MayLeave = Callable[[], Awaitable[bool]]
+
+
+class _HeldBack(Exception):
+    """Nothing has left, and nothing is to leave."""
+
 
 class Transport:
     """Connections to the providers; an async context manager, for one event loop.
@@ -70,12 +76,13 @@ class Transport:
             await sender.aclose()
 
     async def post(
-        self, provider: Provider, batch: Sequence[Outgoing], leave_by: float
+        self, provider: Provider, batch: Sequence[Outgoing], may_leave: MayLeave
     ) -> list[Outcome]:
-        """Hand a batch of at most `provider.batch_size` messages over; one outcome for each.
+        """Hand a batch of at most `provider.batch_size` messages over; one outcome for each that
+        was not held back.
 
-        Raises nothing: whatever goes wrong is an outcome. What has not begun to leave by `leave_by`
-        (by the event loop's clock) does not leave.
+        Raises nothing: whatever goes wrong is an outcome. `may_leave` is asked when all is ready,
+        with a token and a connection, right before the first byte leaves.
         """
         try:
             request = provider.prepare(batch)
@@ -83,8 +90,8 @@ class Transport:
             # They do not fit into one request, or it can't be made for one of them.
             if len(batch) > 1:
                 half = len(batch) // 2
-                first = await self.post(provider, batch[:half], leave_by)
-                return first + await self.post(provider, batch[half:], leave_by)
+                first = await self.post(provider, batch[:half], may_leave)
+                return first + await self.post(provider, batch[half:], may_leave)
             message_id = batch[0].message_id
             log.error(
                 "no request for message %d: %s",
@@ -94,7 +101,9 @@ class Transport:
             )
             return outcomes(batch, "failed", f"no request: {type(error).__name__}")
         try:
-            response = await self._send(provider, request, leave_by)
+            response = await self._send(provider, request, may_leave)
+        except _HeldBack:
+            return []
         except (ChannelDown, *_NO_ADDRESS) as error:
             return outcomes(batch, "stopped", _told(error))
         except _NOT_SENT as error:
@@ -107,7 +116,7 @@ class Transport:
             log.error("posting to %s fails: %s", channel, told(error), extra={"channel": channel})
             return outcomes(batch, "unknown", type(error).__name__)
         try:
-            return provider.read(response.status_code, response.headers, response.content, batch)
+            found = provider.read(response.status_code, response.headers, response.content, batch)
         except Exception as error:
             channel = provider.channel
             log.error(
@@ -117,23 +126,29 @@ class Transport:
                 extra={"channel": channel},
             )
             return outcomes(batch, "unknown", f"unreadable answer: {type(error).__name__}")
+        # Never taken for not posted: what the provider's module leaves out of its answer.
+        told_of = {outcome.message_id for outcome in found}
+        left_out = [one for one in batch if one.message_id not in told_of]
+        return [*found, *outcomes(left_out, "unknown", "no answer about it")]
 
-    async def _send(self, provider: Provider, request: Request, leave_by: float) -> httpx.Response:
+    async def _send(
+        self, provider: Provider, request: Request, may_leave: MayLeave
+    ) -> httpx.Response:
         """Post by httpx's transport itself: a fifth is saved, for its client keeps cookies, follows
         redirects and calls hooks, none of which a provider needs.
         """
         left = False
 
-        def leave() -> None:
+        async def leave() -> None:
             nonlocal left
-            if asyncio.get_running_loop().time() >= leave_by:
-                raise httpx.ConnectTimeout("the claim was over before anything had left")
+            if not await may_leave():
+                raise _HeldBack
             left = True
 
         async def about_to(event: str, _: object) -> None:
             """Told by httpcore of each thing that it does."""
             if event.endswith("send_request_headers.started"):
-                leave()
+                await leave()
 
         asked = httpx.Request(
             request.method,
@@ -149,7 +164,7 @@ class Transport:
                         asked = await anext(flow)
                 if self._idle[provider.channel]:
                     # Connected: it leaves now. To be told of each thing takes a tenth of the post.
-                    leave()
+                    await leave()
                 else:
                     asked.extensions["trace"] = about_to
                 return await self._exchange(provider.channel, asked)

@@ -3,9 +3,10 @@ once, whoever dies or hears of it first.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
@@ -13,8 +14,10 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from channels.claiming import CLAIM_LASTS, LOST_AFTER, settle_lost
 from channels.dispatch import Dispatcher
 from channels.provider import Outcome, Outgoing, Provider
+from channels.providers.fcm import FCM
 from channels.tables import messages
-from channels.transport import Transport
+from channels.transport import MayLeave, Transport
+from config.settings import Settings
 from config.times import DAY, HOUR, MINUTE
 from journeys import control
 from journeys.entry import enter_people
@@ -58,21 +61,34 @@ def test_a_claim_ends_with_the_window(house: House) -> None:
 def test_what_is_claimed_leaves_before_its_window_closes(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transport is told by when, whatever it still has to do first."""
+    """The transport asks right before something leaves, whatever it still had to do first."""
     house.open(sending(Email("hello")), policy=POLICY)
-    house.customer()
-    times: list[float] = []
-    post = Transport.post
+    ann = house.customer()
+    clock = [1000.0]
+    monkeypatch.setattr("channels.dispatch.time.monotonic", lambda: clock[0])
+    answers = []
 
-    async def noted(self: Transport, *given: Any) -> Any:
-        times.append(given[-1] - asyncio.get_running_loop().time())
-        return await post(self, *given)
+    async def connect_slowly(
+        _transport: Transport, _provider: Provider, _batch: object, may_leave: MayLeave
+    ) -> list[Outcome]:
+        for _ in range(2):
+            answers.append(await may_leave())
+            clock[0] += 20
+        return []
 
-    monkeypatch.setattr(Transport, "post", noted)
+    monkeypatch.setattr(Transport, "post", connect_slowly)
     house.db.now = MONDAY + 10 * HOUR - 20
-    house.launch("j")
-    [left] = times
-    assert 0 < left <= 20
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
+    house.segue.engine.advance_due()
+
+    async def once(dispatcher: Dispatcher) -> None:
+        claims = dispatcher._claim(["email"], None).claims
+        await dispatcher._hand_over(claims, taken=clock[0])
+
+    house.dispatching(once)
+    assert answers == [True, False]
+    assert [(row.state, row.attempts) for row in house.rows()] == [("planned", 0)]
 
 
 class Killed(BaseException):
@@ -197,6 +213,31 @@ def test_what_comes_in_while_claims_wait_for_their_turn(
     assert len(house.providers.accepted) == [row.state for row in house.rows()].count("sent")
 
 
+def test_what_comes_in_while_a_token_is_fetched(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels.dispatch.IN_FLIGHT", 1)
+    monkeypatch.setattr("channels.dispatch._LOOK_GOOD_FOR", -1)  # always past
+    house.open(sending(Push("hello"), exit_when=did("bought")), policy=POLICY)
+    _, bob = house.customer(), house.customer()
+
+    class Fetching(httpx.Auth):
+        async def async_auth_flow(
+            self, request: httpx.Request
+        ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+            if house.providers.requests:
+                await asyncio.to_thread(house.did, bob, "bought")
+            yield request
+
+    def fetching(settings: Settings) -> FCM:
+        return FCM(settings.sandbox_url, "p", auth=Fetching())
+
+    monkeypatch.setattr("channels.providers.fcm.connect", fetching)
+    house.launch("j")
+    assert [row.state for row in house.rows()] == ["sent", "cancelled"]
+    assert len(house.providers.accepted) == 1
+
+
 def test_the_fate_of_some_is_known_while_one_is_slow(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,11 +248,11 @@ def test_the_fate_of_some_is_known_while_one_is_slow(
     post = Transport.post
 
     async def post_slowly(
-        self: Transport, provider: Provider, batch: Sequence[Outgoing], leave_by: float
+        self: Transport, provider: Provider, batch: Sequence[Outgoing], may_leave: MayLeave
     ) -> list[Outcome]:
         if batch[0].message_id == house.rows(slow)[0].id:
             await answered.wait()
-        return await post(self, provider, batch, leave_by)
+        return await post(self, provider, batch, may_leave)
 
     async def scenario(dispatcher: Dispatcher) -> None:
         running = asyncio.create_task(dispatcher.run())

@@ -27,7 +27,7 @@ from channels.transport import Transport
 from config.policy import Channel
 from journeys.steps import SMS, Email, Push
 from tests.house import MONDAY, House
-from tests.provider_samples import CHANNELS, SANDBOX, in_a_minute, outgoing
+from tests.provider_samples import CHANNELS, SANDBOX, may_leave, outgoing
 from tests.trouble import at, sending
 
 ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
@@ -183,6 +183,6 @@ def posted_to(url: str) -> list[Outcome]:
     async def post() -> list[Outcome]:
         twilio = Twilio(SANDBOX, url, "AC1", "secret", "+15005550006")
         async with Transport(SANDBOX) as transport:
-            return await transport.post(twilio, [outgoing("sms", 1)], in_a_minute())
+            return await transport.post(twilio, [outgoing("sms", 1)], may_leave)
 
     return asyncio.run(post())

@@ -26,7 +26,7 @@ from channels.dispatch import Dispatcher
 from channels.provider import Outcome, Outgoing, Provider
 from channels.recording import Done
 from channels.tables import messages
-from channels.transport import Transport
+from channels.transport import MayLeave, Transport
 from config.database import Database
 from config.times import Seconds
 from flows.cli import app
@@ -112,11 +112,11 @@ def _write_down_posts(file: Path) -> None:
     memory = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def noted(
-        self: Transport, provider: Provider, batch: Sequence[Outgoing], leave_by: float
+        self: Transport, provider: Provider, batch: Sequence[Outgoing], may_leave: MayLeave
     ) -> list[Outcome]:
         lines = [orjson.dumps([one.message_id, one.now, clock()]) + b"\n" for one in batch]
         os.write(memory, b"".join(lines))
-        return await post(self, provider, batch, leave_by)
+        return await post(self, provider, batch, may_leave)
 
     patch.object(Transport, "post", noted).start()
 
