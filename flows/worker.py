@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -27,6 +27,8 @@ from flows.waiting import first_of
 from journeys.attendance import sign_in
 from journeys.control import finish_stops
 from journeys.doctor import examine
+from journeys.engine import DueSteps
+from journeys.journey import Version
 from journeys.reactions import Reaction, Reactor
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Worker:
         self._teller = Teller(segue.db, segue.settings)
         self._sending: dict[Channel, _Sending] = {}
         self._since: dict[Channel, float] = {}
+        self._calling: asyncio.Task[Counter[str]] | None = None
         self._woken = asyncio.Event()
         self._arrived_at: float | None = None
         self._troubles: set[str] = set()
@@ -83,16 +86,18 @@ class Worker:
                 elif not busy:
                     await first_of(stop, self._woken, within=_IDLE)
             await asyncio.gather(housekeeping, stopping, telling)
-            if self._sending:
-                await asyncio.wait([one.task for one in self._sending.values()])
-            self._teller.note(Reaction(), {}, await self._sent())
+            sending = [one.task for one in self._sending.values()]
+            calling = [] if self._calling is None else [self._calling]
+            await asyncio.gather(*sending, *calling, return_exceptions=True)
+            self._teller.note(Reaction(), await self._called(), await self._sent())
             await self._teller.keep()
 
     async def _once(self, dispatcher: Dispatcher) -> bool:
         """Work what came, move a round of who is due, have the due sent; whether there was any.
 
         What goes wrong with one of them does not keep the others from their turn. Nobody waits for
-        a provider: a channel sends by itself, while people move and other channels send.
+        a provider: a channel sends by itself, while people move and other channels send. Nor for
+        whom a Call step calls: those steps wait for one another only.
         """
         began = time.monotonic()
         arrived_at, self._arrived_at = self._arrived_at, None
@@ -101,8 +106,12 @@ class Worker:
         # What another process received, or what has waited: by the database's whole seconds.
         if arrived_at is None or began - arrived_at < reaction.waited - 1:
             arrived_at = began - reaction.waited
-        advance = self.segue.engine.advance_round
-        moved = await self._try(asyncio.to_thread(advance), Counter[str]())
+        engine = self.segue.engine
+        at = await self._try(asyncio.to_thread(engine.due_steps), DueSteps([], []))
+        moved = await self._try(asyncio.to_thread(engine.advance_round, at.steps), Counter[str]())
+        moved.update(await self._called())
+        if at.calls and self._calling is None:
+            self._calling = asyncio.create_task(self._call(at.calls))
         due = await self._try(dispatcher.due(), [])
         sent = await self._sent()
         for channel in CHANNELS:
@@ -130,6 +139,19 @@ class Worker:
             )
         EVENTS.inc(reaction.events)
         return bool(reaction.events or moved or sent)
+
+    async def _call(self, steps: Sequence[tuple[Version, str]]) -> Counter[str]:
+        try:
+            return await asyncio.to_thread(self.segue.engine.advance_round, steps)
+        finally:
+            self._woken.set()
+
+    async def _called(self) -> Counter[str]:
+        """The moves by Call steps, once these are through."""
+        if self._calling is None or not self._calling.done():
+            return Counter()
+        calling, self._calling = self._calling, None
+        return await self._try(calling, Counter[str]())
 
     async def _send(self, dispatcher: Dispatcher, channel: Channel, since: float | None) -> None:
         """Returns with the first claims taken: another round beside them would only delay them."""

@@ -3,11 +3,10 @@
 The receiver can tell a repeat by the `Idempotency-Key` header.
 """
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ from journeys.tables import enrollments
 from profiles.tables import identifiers
 
 CALLS_AT_ONCE = 20
+# Seconds from the first to the last of a call.
 _TIMEOUT = 10.0
 # Long enough for a chunk of calls that all time out.
 _LEASE = 2 * MINUTE
@@ -103,46 +103,49 @@ def payloads_of(
 
 
 def post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, str]:
-    """Post each payload; returns what went wrong, by enrollment."""
+    """Post each payload, all at once; returns what went wrong, by enrollment."""
     if refused := _refusal(step.url):
         return dict.fromkeys(payloads, refused)
+    return asyncio.run(_post_all(step, payloads))
+
+
+async def _post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, str]:
     watched = {} if _is_allowed(step.url) else {"trace": _stays_out}
 
-    def post(item: tuple[int, dict[str, Any]]) -> tuple[int, str | None]:
-        enrollment_id, payload = item
+    async def post(enrollment_id: int) -> str | None:
         headers = {
             "content-type": "application/json",
             "idempotency-key": f"{enrollment_id}:{step.name}",
         }
         try:
-            with client.stream(
-                "POST",
-                step.url,
-                content=orjson.dumps(payload),
-                headers=headers,
-                extensions=watched,
-            ) as answer:
+            async with (
+                asyncio.timeout(_TIMEOUT),
+                client.stream(
+                    "POST",
+                    step.url,
+                    content=orjson.dumps(payloads[enrollment_id]),
+                    headers=headers,
+                    extensions=watched,
+                ) as answer,
+            ):
                 # A short answer is read to its end: then the connection serves for another call.
-                for _ in islice(answer.iter_raw(), _PARTS):
-                    pass
+                parts = 0
+                async for _ in answer.aiter_raw():
+                    parts += 1
+                    if parts == _PARTS:
+                        break
         except Exception as error:  # whatever it is, it is this call's
-            return enrollment_id, type(error).__name__
-        return enrollment_id, None if answer.is_success else f"status {answer.status_code}"
+            return type(error).__name__
+        return None if answer.is_success else f"status {answer.status_code}"
 
     # Past the proxies of the environment, which would hide from us where a call leads; but with the
     # certificates that it names.
     tls = httpx.create_ssl_context()
-    with (
-        httpx.Client(
-            timeout=_TIMEOUT, follow_redirects=False, trust_env=False, verify=tls
-        ) as client,
-        ThreadPoolExecutor(CALLS_AT_ONCE) as threads,
-    ):
-        return {
-            enrollment_id: wrong
-            for enrollment_id, wrong in threads.map(post, payloads.items())
-            if wrong is not None
-        }
+    async with httpx.AsyncClient(
+        timeout=_TIMEOUT, follow_redirects=False, trust_env=False, verify=tls
+    ) as client:
+        wrong = await asyncio.gather(*map(post, payloads))
+    return {one: why for one, why in zip(payloads, wrong, strict=True) if why is not None}
 
 
 def call_moves(tx: Tx, step: CallStep, people: Sequence[Standing], failed: dict[int, str]) -> Moves:
@@ -188,7 +191,7 @@ def _is_public(address: str | int) -> bool:
     return found.is_global and not (found.is_multicast or found.is_reserved)
 
 
-def _stays_out(event: str, about: Mapping[str, Any]) -> None:
+async def _stays_out(event: str, about: Mapping[str, Any]) -> None:
     """Looks at the address once more when it is connected to: by then the name may lead elsewhere.
 
     Nothing has been sent yet.
@@ -196,5 +199,5 @@ def _stays_out(event: str, about: Mapping[str, Any]) -> None:
     if event == "connection.connect_tcp.complete":
         connection = about["return_value"]
         if not _is_public(connection.get_extra_info("server_addr")[0]):
-            connection.close()
+            await connection.aclose()
             raise httpx.ConnectError("a private address")

@@ -5,8 +5,9 @@ writes where each goes, and commits. It can be stopped anywhere and run again, a
 processes can work the same journey.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,6 +72,15 @@ class StepReport:
         self.messages += other.messages
         self.waiting += other.waiting
         self.exited += other.exited
+
+
+class DueSteps(NamedTuple):
+    """The steps at which somebody is due, in graph order; Call steps take as long as whom they call
+    and stand apart.
+    """
+
+    steps: list[tuple[Version, str]]
+    calls: list[tuple[Version, str]]
 
 
 class Engine:
@@ -172,21 +182,21 @@ class Engine:
         """
         moved: Counter[str] = Counter()
         for _ in range(_ROUNDS):
-            some = self.advance_round()
+            some = self.advance_round(itertools.chain(*self.due_steps()))
             if not some:
                 break
             moved.update(some)
         return +moved
 
-    def advance_round(self) -> Counter[str]:
-        """Move a chunk at each step where somebody is due; counts the moves by journey.
+    def advance_round(self, steps: Iterable[tuple[Version, str]]) -> Counter[str]:
+        """Move a chunk of those who are due at each of these steps; counts the moves by journey.
 
         However many are due, it is not long until something else can have its turn. Empty when
         nobody was due; 0 for a journey whose people were looked at and stay.
         """
         moved: Counter[str] = Counter()
         failed = None
-        for version, step in self.due_steps():
+        for version, step in steps:
             try:
                 chunk = next(self._chunks(version, step), None)
             except Exception as error:
@@ -202,11 +212,15 @@ class Engine:
             raise failed
         return moved
 
-    def due_steps(self) -> list[tuple[Version, str]]:
-        """The steps at which somebody is due, in graph order."""
+    def due_steps(self) -> DueSteps:
+        """Where somebody is due now."""
+        found = DueSteps([], [])
         with self.db.transaction(write=False) as tx:
-            found = earliest_due(tx, self.catalog)
-            return [(version, step) for version, step, due_at in found if due_at <= tx.now]
+            for version, step, due_at in earliest_due(tx, self.catalog):
+                if due_at <= tx.now:
+                    calls = isinstance(version.journey.graph[step].step, CallStep)
+                    (found.calls if calls else found.steps).append((version, step))
+        return found
 
     def next_due(self) -> Instant | None:
         """When the next person or planned message is due; None when nothing lies ahead."""

@@ -1,7 +1,9 @@
 """Call steps: what is posted, tried again and never twice, and where nobody is called."""
 
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -124,15 +126,17 @@ def test_a_name_that_leads_home_once_it_was_looked_at_is_not_called(
     sqlite_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = sqlite_house
-    house.open(described(Call("tell", "http://shop.example/", tries=1), Update("u", x=1)))
-    ann = house.customer()
     with socket.create_server(("127.0.0.1", 0)) as ours:
         ours.settimeout(30)
-        places = [("93.184.215.14", 80), ours.getsockname()]  # as it is looked at, and called
+        host, port = ours.getsockname()
+        call = Call("tell", f"http://shop.example:{port}/", tries=1)
+        house.open(described(call, Update("u", x=1)))
+        ann = house.customer()
+        places = [("93.184.215.14", port), (host, port)]  # as it is looked at, and called
         asked = []
 
-        def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
-            asked.append(host)
+        def resolve(host: str | bytes, *_: Any, **__: Any) -> list[Any]:
+            asked.append(host if isinstance(host, str) else host.decode())
             kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
             return [(*kind, places[len(asked) - 1])]
 
@@ -206,6 +210,29 @@ def test_a_long_answer_is_not_read_to_its_end(
     monkeypatch.setenv("SEGUE_CALL_HOSTS", '["localhost"]')
     assert call(server) == {}
     assert server.said < Server.PARTS
+
+
+def test_an_answer_that_trickles_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the whole never does."""
+    monkeypatch.setattr("journeys.calls._TIMEOUT", 0.3)
+    monkeypatch.setenv("SEGUE_CALL_HOSTS", '["localhost"]')
+    said: list[int] = []
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                said.append(connection.send(b"x"))
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        trickling = Thread(target=trickle)
+        trickling.start()
+        step = Call("tell", f"http://localhost:{listener.getsockname()[1]}/")
+        assert post_all(step, {1: {}}) == {1: "TimeoutError"}
+        trickling.join()
+    assert len(said) > 1
 
 
 def test_the_proxy_of_the_environment_is_not_asked(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import Any
@@ -21,7 +22,7 @@ from journeys.control import STOPPED, _hold
 from journeys.engine import Engine
 from journeys.journey import OnEvent, OnSegment, journey
 from journeys.reactions import Reactor
-from journeys.steps import SMS, Email, Send, Update, Wait
+from journeys.steps import SMS, Call, Email, Send, Update, Wait
 from tests.house import House
 
 
@@ -157,6 +158,35 @@ def test_nobody_waits_for_a_slow_provider(house: House) -> None:
     house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     with patch.object(Transport, "post", slow):
         worked(house, scenario)
+
+
+def test_nobody_waits_for_whom_a_step_calls(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    called, answers = threading.Event(), threading.Event()
+
+    def slow(_: httpx.Request) -> httpx.Response:
+        called.set()
+        assert answers.wait(30)
+        return httpx.Response(200)
+
+    async def scenario() -> None:
+        house.did(ann, "signed_up")
+        await until(called.is_set)
+        house.did(house.customer("bob"), "came")
+        await until(lambda: states(house) == ["sent"])
+        answers.set()
+
+    monkeypatch.setenv("SEGUE_CALL_HOSTS", '["crm.shop.test"]')
+    house.providers.hosts["crm.shop.test"] = slow
+    call = Call("tell", "https://crm.shop.test/came")
+    house.open(
+        journey("calling", entry=OnEvent("signed_up"), topic="news", steps=[call]),
+        journey("j", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("hello"))]),
+        receiver_port=0,
+    )
+    ann = house.customer("ann")
+    worked(house, scenario)
+    # a worker that is told to stop waits for the call
+    assert [person.end_reason for person in house.people(ann)] == ["completed"]
 
 
 def test_it_looks_for_whoever_came_into_a_segment_meanwhile(house: House) -> None:
