@@ -110,9 +110,22 @@ _SHAPE = """
                       ORDER BY table_name, column_name), (SELECT version_num FROM alembic_version)
     FROM information_schema.columns WHERE table_schema = 'public'
 """
+# Deleting a few rows takes a twentieth of the time of TRUNCATE, which makes all files anew.
 _EMPTYING = """
-    SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ',') || ' RESTART IDENTITY'
-    FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    DO $$
+    DECLARE one regclass;
+    BEGIN
+        FOR one IN
+            SELECT oid FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
+                AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+        LOOP
+            IF pg_relation_size(one) < 1000000 THEN EXECUTE 'DELETE FROM ' || one;
+            ELSE EXECUTE 'TRUNCATE ' || one;
+            END IF;
+        END LOOP;
+        PERFORM setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
+            FROM pg_sequences WHERE last_value IS NOT NULL;
+    END $$
 """
 
 
@@ -143,8 +156,7 @@ class _Server:
         try:
             with psycopg.connect(self.server.get_uri(self.name), autocommit=True) as conn:
                 if conn.execute(_SHAPE).fetchone() == self.shape:
-                    [statement] = conn.execute(_EMPTYING).fetchone() or [None]
-                    conn.execute(str(statement))
+                    conn.execute(_EMPTYING)
                     return
         except psycopg.Error:
             pass
