@@ -33,7 +33,10 @@ chaos: .venv/ready
 	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
 	$(PYTHON) -m venv --clear .venv
 	# The lock file is complete: without its resolver pip can't wander to other versions.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-compile \
+		-r requirements.lock
+	# Compiled on all cores, which pip does on one; what does not compile is not for this Python.
+	-$(BIN)/python -m compileall -qq -j 0 .venv/lib
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch .venv/ready

@@ -200,6 +200,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: at the end no process is to wait for another one's last test."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 _LEGIBLE = 60
 
 

@@ -25,6 +25,7 @@ def _benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_the_last_line_is_json_with_every_figure() -> None:
     done = _benchmarks("--only", ",".join(FIGURES))
     assert done.returncode == 0, done.stderr

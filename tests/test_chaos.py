@@ -71,6 +71,7 @@ def told(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
     return process.returncode, json.loads(out), err
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("chaos")
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_killing_anything_loses_nothing_and_sends_nothing_twice(
@@ -89,6 +90,7 @@ def test_killing_anything_loses_nothing_and_sends_nothing_twice(
     assert [line[one] for one in counted] == [0] * 6
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("chaos")
 def test_a_claim_that_is_not_committed_before_the_post_is_found_out(
     runs: dict[str, "subprocess.Popen[str]"],

@@ -21,6 +21,7 @@ Zones = Mapping[int, tuple[str | None, str | None]]
 HANDED_OVER = ("sending", "sent", "delivered", "unknown")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("engine", "processes", "people"), [("postgresql", 8, 2000), ("sqlite", 3, 2000)]
 )

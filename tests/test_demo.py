@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import orjson
+import pytest
 from sqlalchemy import func, select
 
 from channels.sandbox.store import Store
@@ -20,6 +21,7 @@ from journeys.tables import enrollments
 from profiles.tables import events
 
 
+@pytest.mark.long
 def test_the_demo_ends_with_what_the_database_and_the_sandbox_say(tmp_path: Path) -> None:
     settings = Settings().model_copy(update={"data_dir": tmp_path, "database_url": ""})
     done = subprocess.run(

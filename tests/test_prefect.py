@@ -39,7 +39,7 @@ from tests.house import bare_message
 MONDAY = parse_instant("2026-03-02T09:00:00Z")
 Row = dict[str, Any]
 # One process for all of them, for the server's sake.
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("prefect")]
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,7 @@ def sandbox(stack: Stack) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.long
 def test_whoever_is_killed_nobody_is_lost_and_nothing_goes_twice(
     segue: Segue, stack: Stack, workers: Processes, prefect: Prefect, sandbox: httpx.Client
 ) -> None:

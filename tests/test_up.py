@@ -84,6 +84,7 @@ def number_of(settings: Settings, what: str) -> int:
         return int(tx.conn.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar_one())
 
 
+@pytest.mark.long
 def test_the_whole_day_of_segue_up(
     settings: Settings, processes: list["subprocess.Popen[str]"]
 ) -> None:
