@@ -10,7 +10,7 @@ from config.database import Database
 from config.errors import SegueError
 from config.settings import Settings
 from flows.receiver.keys import refuse_defaults
-from flows.receiver.segment import BATCH_LIMIT, EVENT_LIMIT, UNFOLDED_LIMIT
+from flows.receiver.segment import BATCH_LIMIT, CALLS_LIMIT, EVENT_LIMIT, UNFOLDED_LIMIT
 from tests.house import House
 from tests.receiving import (
     Receiving,
@@ -59,6 +59,31 @@ def test_a_zip_bomb_is_not_unfolded(receiver: Receiving) -> None:
     assert len(bomb) < BATCH_LIMIT
     answer = receiver.post("/v1/batch", content=bomb, headers={"Content-Encoding": "gzip"})
     problem(answer, 413, "too_large")
+
+
+def test_a_batch_of_more_calls_than_anybody_gathers_is_refused_unread(
+    house: House, receiver: Receiving
+) -> None:
+    smallest = b'{"type":"page","userId":"u"}'
+    batch = b'{"batch":[%s]}' % b",".join([b"0"] * CALLS_LIMIT + [smallest])
+    said = problem(receiver.post("/v1/batch", **packed(batch)), 413, "too_large")
+    assert said["message"] == "batch: it holds more than 10000 calls; send fewer at once"
+    assert (said["field"], "errors" in said, names(house)) == ("batch", False, [])
+
+
+def test_of_many_faults_and_warnings_the_first_are_told(receiver: Receiving) -> None:
+    wrong: list[Any] = [0] * (CALLS_LIMIT - 102)
+    left_out = {"type": "track", "event": "x", "userId": "u", "context": {"locale": 7}}
+    few, many = [left_out] * 100, [left_out] * 102
+    said = problem(receiver.post("/v1/batch", json={"batch": wrong + many}), 400, "invalid")
+    assert [one["field"] for one in said["errors"]] == [f"batch.{place}" for place in range(100)]
+    assert (said["more_errors"], said["accepted"]) == (len(wrong) - 100, 102)
+    assert (len(said["warnings"]), said["more_warnings"]) == (100, 2)
+    taken = receiver.post("/v1/batch", json={"batch": many}).json()
+    assert (len(taken["warnings"]), taken["more_warnings"]) == (100, 2)
+    said = problem(receiver.post("/v1/batch", json={"batch": wrong[:100] + few}), 400, "invalid")
+    assert (len(said["errors"]), len(said["warnings"])) == (100, 100)
+    assert not {"more_errors", "more_warnings"} & said.keys()
 
 
 @pytest.mark.parametrize(

@@ -38,15 +38,17 @@ class Fault(BaseModel):
 
 
 class Problem(BaseModel):
-    """An answer that is no success."""
+    """An answer that is no success. Of a batch with many faults it lists the first hundred."""
 
     success: bool = False
     code: str
     message: str
     field: str | None = None
     errors: list[Fault] | None = None
+    more_errors: int | None = None
     accepted: int | None = None
     warnings: list[str] | None = None
+    more_warnings: int | None = None
 
 
 class Refusal(Exception):

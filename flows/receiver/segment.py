@@ -22,6 +22,10 @@ from profiles.tracking import Outcome, take_calls
 EVENT_LIMIT = 32 * KB
 BATCH_LIMIT = 500 * KB
 UNFOLDED_LIMIT = 2048 * KB
+# In 500 KB each call would have 50 bytes: libraries write larger ones, and gather some hundred.
+CALLS_LIMIT = 10_000
+# So many faults, and so many warnings, are told in an answer.
+_TOLD = 100
 # How long a transaction of the intake should take, in seconds: SQLite has one writer.
 _SQLITE_AIM = 0.05
 _AIM = 0.2
@@ -68,10 +72,11 @@ _BATCH = ("/v1/batch", "/v1/import", "/v1/import/", "/v1/b")
 
 
 class Accepted(BaseModel):
-    """Everything is committed. `warnings` say what was left out of it."""
+    """Everything is committed. `warnings` say what was left out of it, the first hundred times."""
 
     success: Literal[True] = True
     warnings: list[str] | None = None
+    more_warnings: int | None = None
 
 
 def router(receiver: Receiver) -> APIRouter:
@@ -123,7 +128,7 @@ _Take = Callable[[Request, Intake], Awaitable[Response]]
 
 _DESCRIPTION = (
     "As Segment's HTTP tracking API. 200 once it is committed. The body may be gzip "
-    "(`Content-Encoding: gzip`); 32 KB an event, 500 KB a batch."
+    "(`Content-Encoding: gzip`); 32 KB an event, 500 KB and 10,000 calls a batch."
 )
 
 
@@ -153,7 +158,7 @@ async def _take_batch(request: Request, intake: Intake) -> Response:
             faults[place] = _refusal(place, outcome.refused)
     if not faults:
         return _accepted(warnings)
-    refusals = [faults[place] for place in sorted(faults)]
+    refusals = [faults[place] for place in sorted(faults)[:_TOLD]]
     first = refusals[0]
     problem = first.problem.model_copy(
         update={
@@ -161,8 +166,9 @@ async def _take_batch(request: Request, intake: Intake) -> Response:
                 Fault(field=one.problem.field or "", message=one.problem.message)
                 for one in refusals
             ],
+            "more_errors": len(faults) - len(refusals) or None,
             "accepted": len(calls) - sum(outcome.refused is not None for outcome in outcomes),
-            "warnings": warnings or None,
+            **_told(warnings),
         }
     )
     return answer(first.status, problem)
@@ -174,6 +180,9 @@ def _read_batch(body: bytes) -> tuple[dict[int, Call], dict[int, Refusal]]:
     items = batch.get("batch")
     if not isinstance(items, list):
         raise Refusal(400, "invalid", "write a list of calls", field="batch")
+    if len(items) > CALLS_LIMIT:
+        message = f"it holds more than {CALLS_LIMIT} calls; send fewer at once"
+        raise Refusal(413, "too_large", message, field="batch")
     try:
         sent_at = parse_sent_at(batch.get("sentAt"))
     except CallRefused as error:
@@ -198,7 +207,17 @@ def _refusal(place: int, error: CallRefused) -> Refusal:
 
 
 def _accepted(warnings: list[str]) -> Response:
-    return answer(200, {"success": True, **({"warnings": warnings} if warnings else {})})
+    return answer(200, {"success": True, **_told(warnings)})
+
+
+def _told(warnings: list[str]) -> dict[str, Any]:
+    """The first of them, and how many more there are."""
+    told: dict[str, Any] = {}
+    if warnings:
+        told["warnings"] = warnings[:_TOLD]
+    if len(warnings) > _TOLD:
+        told["more_warnings"] = len(warnings) - _TOLD
+    return told
 
 
 # The description --------------------------------------------------------------------------------
@@ -228,7 +247,7 @@ def _batch_described() -> dict[str, Any]:
         "type": "object",
         "required": ["batch"],
         "properties": {
-            "batch": {"type": "array", "items": {"anyOf": calls}},
+            "batch": {"type": "array", "maxItems": CALLS_LIMIT, "items": {"anyOf": calls}},
             "sentAt": {"type": ["string", "null"], "format": "date-time"},
         },
     }
