@@ -50,8 +50,11 @@ def test_the_limits_are_those_of_segment(house: House, receiver: Receiving) -> N
         problem(receiver.post(path, **content), 413, "too_large")
     large = track(2, properties={"text": "x" * EVENT_LIMIT})
     answer = receiver.post("/v1/batch", json={"batch": [large, track(3)]})
-    assert problem(answer, 413, "too_large")["field"] == "batch.0"
+    said = problem(answer, 413, "too_large")
+    assert (said["field"], said["accepted"]) == ("batch.0", 1)
     assert keys(house) == ["m1", "m3"]
+    described = receiver.client.get("/openapi.json").json()["paths"]["/v1/batch"]["post"]
+    assert "the others are taken (`accepted`)" in described["responses"]["413"]["description"]
 
 
 def test_a_zip_bomb_is_not_unfolded(receiver: Receiving) -> None:

@@ -33,7 +33,7 @@ _AIM = 0.2
 _ANSWERS = problems(
     s400="Something in it is wrong: which field, and what to do about it",
     s401="Not the write key",
-    s413="Larger than the limits; nothing was read",
+    s413="Larger than the limits; where it is a call in a batch, the others are taken (`accepted`)",
     s429="Too much waits already; Retry-After says when to come again",
     s503="The database is in trouble; send it again, what was taken of it counts once",
 )
