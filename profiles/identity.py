@@ -25,6 +25,7 @@ class UpsertReport:
 
     profile_ids: list[int | None]  # None: refused
     refused: dict[int, str]  # why
+    told_more: set[int]  # those of whom more is known now than before; consent does not count
     created: int
     updated: int
     unchanged: int
@@ -56,6 +57,7 @@ def upsert_people(
         accounts.update(dict.fromkeys(keys, theirs or _nobody_yet()))
     placed: list[_Account | None] = []
     refused: dict[int, str] = {}
+    told_more: set[int] = set()
     for index, person in enumerate(people):
         try:
             account = _account_of(person, accounts)
@@ -63,7 +65,10 @@ def upsert_people(
             refused[index] = str(error)
             placed.append(None)
         else:
+            before = account.after, account.identifiers
             account.take(person, tx.now)
+            if (account.after, account.identifiers) != before:
+                told_more.add(index)
             placed.append(account)
 
     # in the order of the people, so that the same input gives the same ids
@@ -84,6 +89,7 @@ def upsert_people(
     return UpsertReport(
         profile_ids=[None if account is None else account.id for account in placed],
         refused=refused,
+        told_more=told_more,
         created=len(fresh),
         updated=updated,
         unchanged=len(people) - len(refused) - len(fresh) - updated,
@@ -112,6 +118,8 @@ class _Account:
         return self.before != self.after or self.known != self.identifiers
 
     def take(self, person: Person, now: Instant) -> None:
+        """Replaces what was known before, and leaves it as it was."""
+        self.after, self.identifiers = dict(self.after), dict(self.identifiers)
         for name in ("country", "timezone", "language"):
             if getattr(person, name) is not None:
                 self.after[name] = getattr(person, name)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, tuple_
 from config.database import Tx
 from profiles.bulk import among, in_slices, lock_profiles
 from profiles.calls import Call, CallRefused
-from profiles.events import NewEvent, record_events
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity import held_owners_of, owners_of, settled_owners_of, upsert_people
 from profiles.joining import join, keys_of
 from profiles.merging import Merger
@@ -85,7 +85,21 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
         for place, call in enumerate(calls)
         if place in profile_ids
     ]
-    record_events(tx, new, worked=False)
+    # What happened shows in its context what else is new of the person: journeys look again.
+    changed = [
+        NewEvent(
+            profile_ids[place],
+            PROFILE_CHANGED,
+            tx.now,
+            f"{calls[place].dedupe_key(tx.now)} changed the profile",
+            {},
+        )
+        for place, index in changing.items()
+        if index in report.told_more
+        and not calls[place].tells_of_person
+        and _tells_anything(people[index])
+    ]
+    record_events(tx, [*new, *changed], worked=False)
     return outcomes
 
 

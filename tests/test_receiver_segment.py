@@ -14,9 +14,9 @@ from config.database import Database
 from config.times import HOUR
 from flows.receiver.segment import BATCH_LIMIT, EVENT_LIMIT
 from journeys.journey import OnEvent, journey
-from journeys.steps import Push, Send
+from journeys.steps import Push, Send, Wait, WaitUntil
 from profiles.calls import MODELS
-from profiles.conditions import did
+from profiles.conditions import did, has_address, trait
 from tests.house import MONDAY, House
 from tests.receiving import (
     WRITE_KEY,
@@ -236,6 +236,23 @@ def test_who_buys_while_a_push_is_planned_never_gets_it(db: Database, worked: bo
     [row] = house.outbox()
     assert (row.state, row.reason) == ("cancelled", "exited: exit rule")
     assert house.providers.accepted == []
+
+
+def test_what_an_event_says_of_the_person_ends_waits_and_enrollments_at_once(db: Database) -> None:
+    house = House(db)
+    wait = WaitUntil("has the app", has_address("push"), timeout="7d")
+    entry, moved = OnEvent("signed_up"), trait("timezone") == "Asia/Tokyo"
+    house.open(journey("j", entry=entry, exit_when=moved, topic="news", steps=[wait, Wait("7d")]))
+    ann = house.customer("ann", push_tokens={})
+    house.did(ann, "signed_up")
+    house.run()
+    with receiving(house.segue) as receiver:
+        for context in ({"device": {"token": "t", "type": "ios"}}, {"timezone": "Asia/Tokyo"}):
+            opened = {"userId": "ann", "event": "Application Opened", "context": context}
+            receiver.post("/v1/track", json=opened)
+            house.run()
+    [one] = house.people()
+    assert (house.passed(), one.end_reason) == ([("has the app", "next")], "exited: exit rule")
 
 
 def test_the_time_of_receipt_counts_however_long_it_takes_to_write_it_down(

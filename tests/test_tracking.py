@@ -136,6 +136,40 @@ def test_identify_lets_journeys_look_again(db: Database) -> None:
     assert (name, key) == (PROFILE_CHANGED, "m1")
 
 
+@pytest.mark.parametrize("kind", ["track", "page", "screen"])
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"device": {"token": "t1", "type": "ios"}},
+        {"locale": "de-DE"},
+        {"timezone": "Asia/Tokyo"},
+    ],
+    ids=lambda context: next(iter(context)),
+)
+def test_what_an_event_says_of_the_person_lets_journeys_look_again(
+    db: Database, kind: Kind, context: dict[str, Any]
+) -> None:
+    said = {"userId": "u1", "event": "x", "context": context}
+    take(db, identify("u1", messageId="m0"))
+    take(db, (kind, said | {"messageId": "m1"}))
+    changed = [key for _, name, key in happened(db) if name == PROFILE_CHANGED]
+    assert changed == ["m0", "m1 changed the profile"]
+    # neither the same call again, nor one that says what is known, beside another or alone
+    before = len(happened(db))
+    take(db, (kind, said | {"messageId": "m1"}), (kind, said | {"messageId": "m2"}))
+    take(db, identify("u1", traits={"plan": "a"}), (kind, said | {"messageId": "m3"}), at=NOW + 60)
+    assert len(happened(db)) == before + 3
+
+
+def test_of_somebody_new_it_counts_what_an_event_says(db: Database) -> None:
+    take(db, track("u1", messageId="m1"), track("u2", messageId="m2", context={"locale": "de"}))
+    assert [(name, key) for _, name, key in happened(db)] == [
+        ("x", "m1"),
+        ("x", "m2"),
+        (PROFILE_CHANGED, "m2 changed the profile"),
+    ]
+
+
 def test_a_trait_that_is_null_is_taken_away(db: Database) -> None:
     take(db, identify("u1", traits={"plan": "a", "size": 3}, messageId="m1"))
     take(db, identify("u1", traits={"plan": None}, messageId="m2"))
