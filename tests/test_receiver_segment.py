@@ -144,6 +144,23 @@ def test_of_whatever_depth_a_call_is_taken_or_refused(
         assert keys(house)[-1] == "m1", "the good call is taken"
 
 
+@pytest.mark.parametrize("kind", ["track", "identify", "group"])
+def test_a_call_has_250_levels_at_most(house: House, receiver: Receiving, kind: str) -> None:
+    """What is made of it then can be written, whatever lies around it: in the record of a merge."""
+    taken = []
+    for levels in range(245, 257):
+        who = {"type": kind, "userId": f"u{levels}", "event": "x", "groupId": "g"}
+        within = json.loads("[" * (levels - 2) + "]" * (levels - 2))
+        deep = who | {"properties": {"p": within}, "traits": {"p": within}}
+        alone = receiver.post(f"/v1/{kind}", json=deep)
+        batch = [deep, {"type": "alias", "userId": "one", "previousId": f"u{levels}"}]
+        together = receiver.post("/v1/batch", json={"batch": batch})
+        assert alone.status_code == together.status_code
+        assert alone.status_code in (200, 400)
+        taken += [levels] * (alone.status_code == 200)
+    assert taken == list(range(245, 251))
+
+
 def test_an_empty_batch_is_fine(receiver: Receiving) -> None:
     assert receiver.post("/v1/batch", json={"batch": []}).json() == {"success": True}
 
