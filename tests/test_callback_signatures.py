@@ -217,12 +217,21 @@ def test_twilios_vector_of_a_json_body() -> None:
             twilio.fields([TOKEN], forged)
 
 
+def of_json(body: bytes) -> Posted:
+    """A request with a JSON body that Twilio signed."""
+    url = f"{URL}&bodySHA256={hashlib.sha256(body).hexdigest()}"
+    headers = {**signed_by_twilio(TOKEN, url, {}), "content-type": "application/json"}
+    return Posted(url, headers, body, None)
+
+
 def test_a_json_body_that_is_none_is_unreadable() -> None:
-    for body in (b"[]", b"{"):
-        url = f"{URL}&bodySHA256={hashlib.sha256(body).hexdigest()}"
-        headers = {**signed_by_twilio(TOKEN, url, {}), "content-type": "application/json"}
+    for body in (b"[]", b"{", b"[" * 2000):
         with pytest.raises(Unreadable):
-            twilio.fields([TOKEN], Posted(url, headers, body, None))
+            twilio.fields([TOKEN], of_json(body))
+
+
+def test_of_half_an_emoji_a_json_body_keeps_the_rest() -> None:
+    assert twilio.fields([TOKEN], of_json(rb'{"Body": "STOP \ud83d"}')) == {"Body": "STOP \ufffd"}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,16 @@ def test_what_makes_no_sense_says_so(house: House) -> None:
     assert answer.json()["message"] == "it is no JSON array of events"
 
 
+def test_half_an_emoji_costs_nobody_else_their_event(house: House) -> None:
+    click = mail_event("click", None, "else@example.com", url="https://shop.example/?q=cut @@")
+    mine = mail_event("click", mail_of(house), "ann@example.com", url="https://shop.example/@@")
+    body = orjson.dumps([click, mine]).replace(b"@@", rb"\ud83d")
+    headers = signed_by_sendgrid(sendgrid_key(house.segue.settings), body, MONDAY)
+    assert FromProviders(house.segue).post("/hooks/sendgrid", body, headers).status_code == 200
+    [event] = everything(house)[1]
+    assert (event.name, event.properties["url"]) == ("email_clicked", "https://shop.example/\ufffd")
+
+
 def test_a_body_longer_than_any_providers_is_refused(house: House) -> None:
     outside = FromProviders(house.segue)
     for path in HOOKS:

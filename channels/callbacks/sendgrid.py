@@ -20,6 +20,7 @@ from channels.callback import Feedback, Hook, Kind, Posted, Refused, Unreadable,
 from channels.provider import Suppress
 from channels.sandbox.keys import sendgrid_key
 from config.errors import SegueError
+from config.lenient import NoJSON, read_json
 from config.settings import Settings
 from config.times import MINUTE, Seconds
 
@@ -115,11 +116,14 @@ def _signed_by(key: ec.EllipticCurvePublicKey, signature: str, signed: bytes) ->
 
 
 def read(body: bytes) -> list[Feedback]:
-    """What the events say; kinds that we have no use for are left out. Raises Unreadable."""
+    """What the events say; kinds that we have no use for are left out. Raises Unreadable.
+
+    Half an emoji in one of them must not cost the others.
+    """
     try:
-        events = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable("it is no JSON") from error
+        events = read_json(body)
+    except NoJSON as error:
+        raise Unreadable(str(error)) from error
     if not isinstance(events, list):
         raise Unreadable("it is no JSON array of events")
     found = (_feedback(event) for event in events if isinstance(event, dict))
@@ -185,8 +189,7 @@ def _properties(event: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
 
 def _text(event: Mapping[str, Any], name: str) -> str:
     value = event.get(name)
-    # PostgreSQL keeps no NUL.
-    return value.replace("\0", "") if isinstance(value, str) else ""
+    return value if isinstance(value, str) else ""
 
 
 def _timestamp(event: Mapping[str, Any]) -> int | None:

@@ -10,13 +10,13 @@ import hmac
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs, parse_qsl, urlparse
 
-import orjson
 from starlette.datastructures import ImmutableMultiDict
 from twilio.request_validator import RequestValidator, add_port, remove_port
 
 from channels.callback import Feedback, Hook, Kind, Posted, Refused, Unreadable, our_id
 from channels.providers.twilio import ERRORS
 from channels.sandbox.keys import twilio_token
+from config.lenient import NoJSON, read_json
 from config.settings import Settings
 
 SIGNATURE = "x-twilio-signature"
@@ -112,9 +112,9 @@ def _signed_with(token: str, signature: str, url: str, form: ImmutableMultiDict[
 
 def _json_fields(body: bytes) -> Mapping[str, str]:
     try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable("it is no JSON") from error
+        found = read_json(body)
+    except NoJSON as error:
+        raise Unreadable(str(error)) from error
     if not isinstance(found, dict):
         raise Unreadable("it is no JSON object")
     return {name: str(value) for name, value in found.items() if value is not None}

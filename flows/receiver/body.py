@@ -1,13 +1,12 @@
 """Reading what is posted, within limits: nothing is kept in memory that is larger than allowed."""
 
-import json
-import math
 import zlib
 from typing import Any
 
 import orjson
 from fastapi import Request
 
+from config.lenient import NoJSON, TooDeep, read_json
 from flows.receiver.answers import Refusal
 
 KB = 1024
@@ -72,49 +71,16 @@ def json_size(value: object, field: str | None = None) -> int:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is, of whatever depth. Raises Refusal.
-
-    NUL characters, which PostgreSQL can't store, are taken out. Clients also send what is no JSON
-    in the strict sense, half of an emoji that they cut apart, or NaN: the half becomes U+FFFD, and
-    a number that is none becomes null, so that nothing else in the body is lost for it.
-    """
+    """The JSON object that a body is, of whatever depth, read leniently. Raises Refusal."""
     try:
-        value = orjson.loads(body)
-        if rb"\u0000" in body:
-            value = _clean(value)
-    except orjson.JSONDecodeError:
-        value = _parse_leniently(body)
-    except RecursionError:
+        value = read_json(body)
+    except TooDeep:
         raise _too_deep() from None
+    except NoJSON:
+        raise Refusal(400, "invalid", "the body is no JSON in UTF-8") from None
     if not isinstance(value, dict):
         raise Refusal(400, "invalid", 'the body is no JSON object, such as {"userId": "u-1042"}')
     return value
-
-
-def _parse_leniently(body: bytes) -> Any:
-    try:
-        return _clean(json.loads(body))
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError:
-        raise Refusal(400, "invalid", "the body is no JSON in UTF-8") from None
-
-
-def _clean(value: Any) -> Any:
-    match value:
-        case str():
-            halves = value.replace("\0", "").encode("utf-16", "surrogatepass")
-            return halves.decode("utf-16", "replace")
-        case list():
-            return [_clean(one) for one in value]
-        case dict():
-            return {_clean(name): _clean(one) for name, one in value.items()}
-        case float() if not math.isfinite(value):
-            return None
-        case int() if not -(2**63) <= value < 2**63:
-            return float(value) if abs(value) < 2**1000 else None
-        case _:
-            return value
 
 
 def _too_deep(field: str | None = None) -> Refusal:

@@ -1,0 +1,56 @@
+"""Reading the JSON that others write, which is not always JSON in the strict sense."""
+
+import json
+import math
+from typing import Any
+
+import orjson
+
+
+class NoJSON(ValueError):
+    """It can't be read; the text says why."""
+
+
+class TooDeep(NoJSON):
+    """It lies deeper within itself than can be read."""
+
+
+def read_json(body: bytes) -> Any:
+    """What a body of JSON says. Raises NoJSON, or TooDeep.
+
+    NUL characters, which PostgreSQL can't store, are taken out. Clients also send half of an emoji
+    that they cut apart, or NaN: the half becomes U+FFFD, and a number that is none becomes null, so
+    that nothing else in the body is lost for it.
+    """
+    try:
+        return _read(body)
+    except RecursionError:
+        raise TooDeep("it lies too deep within itself") from None
+
+
+def _read(body: bytes) -> Any:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            return _clean(json.loads(body))
+        except ValueError:
+            raise NoJSON("it is no JSON in UTF-8") from None
+    return _clean(value) if rb"\u0000" in body else value
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            halves = value.replace("\0", "").encode("utf-16", "surrogatepass")
+            return halves.decode("utf-16", "replace")
+        case list():
+            return [_clean(one) for one in value]
+        case dict():
+            return {_clean(name): _clean(one) for name, one in value.items()}
+        case float() if not math.isfinite(value):
+            return None
+        case int() if not -(2**63) <= value < 2**63:
+            return float(value) if abs(value) < 2**1000 else None
+        case _:
+            return value
