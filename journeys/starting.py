@@ -64,6 +64,8 @@ def start(
     launch = tx.conn.execute(found).one()
     if launch.journey != journey:
         raise Unstartable(f"the id {launch_id!r} is a launch of {launch.journey!r}; give another")
+    # another worker may have begun the launch, on a version of its own
+    catalog.learn(tx, [(journey, launch.version)])
     version = catalog.version(journey, launch.version)
     keys: dict[str, Key] = {one.user_id: ("user_id", one.user_id) for one in people}
     owners = held_owners_of(tx, keys.values(), owners_of(tx, keys.values()))

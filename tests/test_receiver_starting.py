@@ -28,6 +28,7 @@ SHIPPED = describe(
     steps=[Send("on its way", Email("shipped"))],
 )
 ONCE = describe("once", entry=OnLaunch(), topic="news", steps=[Wait("1d", "a day")])
+LONGER = describe("once", entry=OnLaunch(), topic="news", steps=[Wait("2d", "two days")])
 TEXT = {"shipped.email.html": "Subject: Order {{ event.order_id }}\n\n<p>By {{ event.by }}</p>"}
 
 
@@ -103,6 +104,22 @@ def test_the_same_launch_enters_nobody_twice(house: House, receiver: Receiving) 
     house.run()
     assert start(receiver, {"people": [of("ann")]}, at=MONDAY + 3).json()["entered"] == 1
     assert len(house.people()) == 3
+
+
+def test_a_launch_goes_on_with_the_version_that_another_worker_brought(
+    house: House, receiver: Receiving
+) -> None:
+    newer = House(house.db)
+    newer.open(LONGER)
+    house.customer("ann")
+    house.customer("bob")
+    with receiving(newer.segue) as their_receiver:
+        start(their_receiver, {"people": [of("ann")], "id": "evening"}, "once")
+    answer = start(
+        receiver, {"people": [of("ann"), of("bob")], "id": "evening"}, "once", MONDAY + 1
+    )
+    assert (answer.status_code, answer.json()["entered"]) == (200, 1)
+    assert {row.step for row in house.people()} == {"two days"}
 
 
 def test_the_reentry_rule_holds(house: House, receiver: Receiving) -> None:
