@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -119,8 +120,9 @@ def router(receiver: Receiver) -> APIRouter:
 
     for kind, summary in _SUMMARIES.items():
         add(f"/v1/{kind}", summary, _described(kind), _taking_one(kind))
+    described = _batch_described()
     for path in _BATCH:
-        add(path, "Say many things at once", _batch_described(), _take_batch)
+        add(path, "Say many things at once", described, _take_batch)
     return routes
 
 
@@ -223,7 +225,8 @@ def _told(warnings: list[str]) -> dict[str, Any]:
 # The description --------------------------------------------------------------------------------
 
 
-def _schema(kind: Kind) -> dict[str, Any]:
+@cache
+def _schema(kind: Kind) -> Mapping[str, Any]:
     schema = MODELS[kind].model_json_schema()
     return {**schema, "examples": [_EXAMPLES[kind]]}
 
@@ -236,9 +239,9 @@ def _batch_described() -> dict[str, Any]:
     calls = []
     for kind in MODELS:
         schema = _schema(kind)
-        schema["properties"] = {"type": {"const": kind}, **schema["properties"]}
-        schema["required"] = ["type", *schema.get("required", [])]
-        calls.append(schema)
+        properties = {"type": {"const": kind}, **schema["properties"]}
+        required = ["type", *schema.get("required", [])]
+        calls.append({**schema, "properties": properties, "required": required})
     example = {
         "batch": [{"type": kind, **_EXAMPLES[kind]} for kind in ("identify", "track")],
         "sentAt": "2026-03-02T10:00:01.000Z",
