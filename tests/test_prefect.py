@@ -5,11 +5,13 @@ One server, with the sandbox and the runner, for all of these tests.
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -28,13 +30,18 @@ from flows.deployments import deploy
 from flows.names import HOLDING, deployment_name
 from flows.stack import Stack, environment, free_ports, on_free_ports
 from flows.telling import EVENT, Teller
+from flows.worker import Worker
 from journeys.control import held, pause, resume
 from journeys.graph import parents
 from journeys.reactions import Reaction
 from journeys.report import Summary, summarise
 from journeys.tables import enrollments, launches
+from profiles.events import NewEvent, record_events
+from profiles.identity import upsert_people
+from profiles.person import Person, normalise_email
 from profiles.sample_shop import load_sample_shop
 from tests.house import bare_message
+from tests.trouble import until
 
 MONDAY = parse_instant("2026-03-02T09:00:00Z")
 Row = dict[str, Any]
@@ -338,6 +345,48 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
     stack.wait_until(paused, "the automation")
     live.close()
     resume(segue.db, "win-back")
+
+
+def test_messages_go_on_while_the_server_stands_still(segue: Segue, stack: Stack) -> None:
+    """It takes connections, and answers nothing; a worker sends, and ends when it is told to."""
+    api_url = f"{stack.settings.prefect_url}/api"
+    told = segue.settings.model_copy(update={"prefect_api_url": api_url, "receiver_port": 0})
+    url = "https://shop.example/cart/1"
+    cart = {"cart_id": "c-1", "items": [{"name": "Tent", "quantity": 1}], "url": url}
+    with segue.db.transaction() as tx:
+        person = Person(
+            user_id="ann", email=normalise_email("ann@example.com"), timezone="Europe/London"
+        )
+        [ann] = upsert_people(tx, [person], "test").profile_ids
+        assert ann is not None
+        came = NewEvent(ann, "cart_abandoned", tx.now, "1", cart)
+        record_events(tx, [came], worked=False)
+
+    def hers() -> list[str]:
+        with segue.db.transaction(write=False) as tx:
+            return list(
+                tx.conn.execute(
+                    select(messages.c.state).where(
+                        messages.c.profile_id == ann, messages.c.channel == "email"
+                    )
+                ).scalars()
+            )
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(replace(segue, settings=told)).run(stop))
+        await until(lambda: hers() == ["sent"])
+        stop.set()
+        async with asyncio.timeout(30):
+            await working
+
+    [server] = [one for one in stack._servers if one.name == "the Prefect server"]
+    server.signal(signal.SIGSTOP)
+    try:
+        asyncio.run(work())
+    finally:
+        server.signal(signal.SIGCONT)
+    stack.wait_until(stack.prefect.is_well, "going on")
 
 
 def test_deploying_wants_a_server(stack: Stack) -> None:
