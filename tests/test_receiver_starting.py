@@ -19,7 +19,7 @@ from journeys.journey import OnEvent, OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import Email, Send, Wait
 from tests.house import MONDAY, TEXTS, House
-from tests.receiving import Receiving, receiving
+from tests.receiving import Receiving, problem, receiving
 
 SHIPPED = describe(
     "shipped",
@@ -61,12 +61,6 @@ def start(
 
 def of(user_id: object, **context: Any) -> dict[str, Any]:
     return {"user_id": user_id, "context": context}
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    said: dict[str, Any] = answer.json()
-    assert (answer.status_code, said["success"], said["code"]) == (status, False, code)
-    return said
 
 
 def test_a_call_starts_a_journey_with_what_it_says(house: House, receiver: Receiving) -> None:
