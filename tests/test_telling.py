@@ -27,6 +27,7 @@ from journeys.reactions import Reaction
 from journeys.steps import Email, Send
 from journeys.tables import journey_news
 from tests.house import MONDAY, House, bare_message
+from tests.trouble import until
 
 API = "http://prefect.example/api"
 NOTHING = Reaction()
@@ -66,12 +67,6 @@ def telling(teller: Teller, scenario: Callable[[], Awaitable[None]]) -> None:
             await running
 
     asyncio.run(both())
-
-
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not done():
-            await asyncio.sleep(0.01)
 
 
 def told(prefect: respx.Router) -> list[dict[str, Any]]:

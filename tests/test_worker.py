@@ -4,7 +4,6 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import Any
 from unittest.mock import patch
@@ -14,7 +13,6 @@ import pytest
 
 from channels.provider import Provider
 from channels.transport import Transport
-from config.database import Database
 from config.errors import SegueError
 from flows.receiver.serving import Server
 from flows.worker import Worker
@@ -24,37 +22,17 @@ from journeys.journey import OnEvent, OnSegment, journey
 from journeys.reactions import Reactor
 from journeys.steps import SMS, Call, Email, Send, Update, Wait
 from tests.house import House
+from tests.trouble import until, worked
 
 
 @pytest.fixture
-def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> House:
+def house(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr("flows.worker._AFTER_TROUBLE", 0.02)
     monkeypatch.setattr("flows.worker._HOUSEKEEPING", 0.02)
-    house = House(Database(sqlite_url))
     steps = [Send("s", Email("hello")), Wait("1d")]
-    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
-    return house
-
-
-async def until(done: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not await asyncio.to_thread(done):
-            await asyncio.sleep(0.02)
-
-
-def worked(house: House, scenario: Callable[[], Awaitable[None]]) -> None:
-    """Something happens while a worker is on; it ends when it is told to."""
-
-    async def both() -> None:
-        stop = asyncio.Event()
-        working = asyncio.create_task(Worker(house.segue).run(stop))
-        await scenario()
-        stop.set()
-        async with asyncio.timeout(30):
-            await working
-
-    with house.providers.listening():
-        asyncio.run(both())
+    came = journey("j", entry=OnEvent("came"), topic="news", steps=steps)
+    sqlite_house.open(came, receiver_port=0)
+    return sqlite_house
 
 
 def states(house: House) -> list[str]:
