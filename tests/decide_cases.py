@@ -8,18 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from channels.cases import answer_case
-from channels.decide import Planner
-from config.policy import Policy
-from tests.compare_decide import WITH_RULE
+from tests.compare_decide import DEFAULT, WITH_RULE
 from tests.random_cases import step_of
 from tests.reference import reference_answer
 
 Json = dict[str, Any]
 Decide = Callable[[Json], list[Json]]
 
-DEFAULT = Planner(Policy())
 OFFICE = {"days": "mon-fri", "from": "09:00", "to": "17:00"}
-DAYTIME = {"days": "mon-sun", "from": "08:00", "to": "21:00"}
+WAKING_HOURS = {"days": "mon-sun", "from": "08:00", "to": "21:00"}
 A_DAY = {"channels": "all", "limit": 1, "per": "day"}
 WITHIN_24H = {"channels": "all", "limit": 1, "within": "24h"}
 MONDAY_10 = "2026-03-02T10:00:00Z"

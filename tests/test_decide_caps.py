@@ -4,9 +4,9 @@ import pytest
 
 from tests.decide_cases import (
     A_DAY,
-    DAYTIME,
     MONDAY_10,
     OFFICE,
+    WAKING_HOURS,
     WITHIN_24H,
     Decide,
     Json,
@@ -139,7 +139,7 @@ def test_a_cap_of_0_refuses(decide: Decide, on_cap: str) -> None:
             message(kind="transactional"),
             caps=[cap],
             now="2026-03-02T06:00:00Z",
-            email=[DAYTIME],
+            email=[WAKING_HOURS],
         )
         assert outcomes(decide(wanted)) == [
             "capped",
@@ -187,7 +187,7 @@ def test_a_deferred_message_goes_to_the_first_time_that_fits(decide: Decide) -> 
     assert outcomes(decide(wanted)) == ["2026-03-03T09:00:00Z"]
     wanted["policy"]["caps"] = [A_DAY]
     assert outcomes(decide(wanted)) == ["2026-03-03T00:00:00Z"]
-    wanted["policy"]["channels"] = {"email": {"windows": [DAYTIME]}}
+    wanted["policy"]["channels"] = {"email": {"windows": [WAKING_HOURS]}}
     assert outcomes(decide(wanted)) == ["2026-03-03T08:00:00Z"]
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from tests.decide_cases import (
     A_DAY,
-    DAYTIME,
     MONDAY_10,
     OFFER,
     OFFICE,
+    WAKING_HOURS,
     WITHIN_24H,
     Decide,
     by_planner,
@@ -32,7 +32,7 @@ def test_members_keep_their_offsets(decide: Decide, mode: str) -> None:
 
 def test_the_anchor_waits_for_every_window(decide: Decide) -> None:
     """The text may go from 09:00 on, ten minutes after the e-mail."""
-    wanted = case(*OFFER, now="2026-03-02T06:00:00Z", email=[DAYTIME], sms=[OFFICE])
+    wanted = case(*OFFER, now="2026-03-02T06:00:00Z", email=[WAKING_HOURS], sms=[OFFICE])
     assert outcomes(decide(wanted)) == [
         "2026-03-02T08:50:00Z",
         "2026-03-02T08:55:00Z",
@@ -42,13 +42,13 @@ def test_the_anchor_waits_for_every_window(decide: Decide) -> None:
 
 def test_an_offset_may_push_the_group_into_the_next_day(decide: Decide) -> None:
     """At 16:50 the text would be due at 17:00, when its window has closed."""
-    wanted = case(*OFFER, now="2026-03-02T16:50:00Z", email=[DAYTIME], sms=[OFFICE])
+    wanted = case(*OFFER, now="2026-03-02T16:50:00Z", email=[WAKING_HOURS], sms=[OFFICE])
     assert outcomes(decide(wanted))[0] == "2026-03-03T08:50:00Z"
 
 
 def test_the_smallest_max_delay_bounds_the_group_inclusively(decide: Decide) -> None:
     group = (message("email", max_delay="3d"), message("push", max_delay="2h"))
-    wanted = case(*group, now="2026-03-02T06:00:00Z", email=[DAYTIME])
+    wanted = case(*group, now="2026-03-02T06:00:00Z", email=[WAKING_HOURS])
     assert outcomes(decide(wanted)) == ["2026-03-02T08:00:00Z"] * 2
     wanted["now"] = "2026-03-02T05:45:00Z"
     assert outcomes(decide(wanted)) == ["2026-03-02T08:00:00Z", "no_common_time"]
@@ -106,7 +106,7 @@ def test_the_anchor_is_found_anew_when_a_skippable_member_leaves(decide: Decide)
         message("email"),
         message("sms"),
         now="2026-03-02T07:00:00Z",
-        email=[DAYTIME],
+        email=[WAKING_HOURS],
         sms=[OFFICE],
         caps=[{**A_DAY, "channels": ["sms"], "limit": 0}],
     )
@@ -121,7 +121,7 @@ def test_one_skippable_member_leaves_at_a_time(decide: Decide) -> None:
         message("push"),
         message("sms"),
         now="2026-03-02T07:00:00Z",
-        email=[DAYTIME],
+        email=[WAKING_HOURS],
         push=[OFFICE],
         caps=[
             {"channels": ["push"], "limit": 0, "per": "day"},
@@ -153,7 +153,7 @@ def test_members_that_could_not_go_even_alone_leave_first(decide: Decide) -> Non
         message("push"),
         message("email"),
         now="2026-03-02T07:00:00Z",
-        email=[DAYTIME],
+        email=[WAKING_HOURS],
         sms=[OFFICE],
         caps=[{"channels": ["push"], "limit": 0, "per": "day"}],
     )
@@ -250,7 +250,7 @@ def test_transactional_members_are_decided_apart(decide: Decide, order: int) -> 
         message("email", kind="transactional", after="5m"),
         message("push", on_cap="defer"),
     ][::order]
-    wanted = case(*group, now="2026-03-02T06:00:00Z", push=[DAYTIME], caps=[A_DAY])
+    wanted = case(*group, now="2026-03-02T06:00:00Z", push=[WAKING_HOURS], caps=[A_DAY])
     assert outcomes(decide(wanted))[::order] == ["2026-03-02T06:05:00Z", "2026-03-02T08:00:00Z"]
     wanted["policy"]["caps"] = [{**A_DAY, "counts": "all"}]
     assert outcomes(decide(wanted))[::order] == ["2026-03-02T06:05:00Z", "2026-03-03T08:00:00Z"]
@@ -293,8 +293,8 @@ def test_first_looks_at_each_window_alone(decide: Decide) -> None:
         message("sms"),
         mode="first",
         now="2026-03-02T06:00:00Z",
-        email=[DAYTIME],
-        push=[DAYTIME],
+        email=[WAKING_HOURS],
+        push=[WAKING_HOURS],
     )
     assert outcomes(decide(wanted)) == ["window_closed", "2026-03-02T08:00:00Z", "not_chosen"]
 

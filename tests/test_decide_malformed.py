@@ -8,13 +8,13 @@ import pytest
 from channels.cases import answer_case
 from channels.decide import Planner
 from config.policy import Policy
+from tests.compare_decide import DEFAULT
 from tests.decide_cases import (
     A_DAY,
-    DAYTIME,
-    DEFAULT,
     MONDAY_10,
     OFFER,
     OFFICE,
+    WAKING_HOURS,
     Decide,
     Json,
     by_planner,
@@ -94,7 +94,7 @@ def put(wanted: Json, path: str, value: Any) -> Json:
 def test_a_malformed_case_is_refused_by_the_name_of_the_field(
     path: str, value: Any, named: str
 ) -> None:
-    wanted = case(message(), email=[DAYTIME], caps=[A_DAY], history=[sent(MONDAY_10)])
+    wanted = case(message(), email=[WAKING_HOURS], caps=[A_DAY], history=[sent(MONDAY_10)])
     assert outcomes(by_planner(wanted)) == ["capped"]
     with pytest.raises(ValueError, match=rf"\b{named}\b"):
         answer_case(put(wanted, path, value), DEFAULT)
@@ -125,7 +125,7 @@ def test_a_case_without_a_policy_takes_the_configured_one() -> None:
 
 
 def test_the_answer_does_not_change_its_case() -> None:
-    wanted = case(*OFFER, email=[DAYTIME], caps=[A_DAY], history=[sent(MONDAY_10)])
-    again = case(*OFFER, email=[DAYTIME], caps=[A_DAY], history=[sent(MONDAY_10)])
+    wanted = case(*OFFER, email=[WAKING_HOURS], caps=[A_DAY], history=[sent(MONDAY_10)])
+    again = case(*OFFER, email=[WAKING_HOURS], caps=[A_DAY], history=[sent(MONDAY_10)])
     answer_case(wanted, DEFAULT)
     assert wanted == again

@@ -3,11 +3,11 @@
 import pytest
 
 from channels.cases import answer_case
+from tests.compare_decide import DEFAULT
 from tests.decide_cases import (
     A_DAY,
-    DAYTIME,
-    DEFAULT,
     MONDAY_10,
+    WAKING_HOURS,
     Decide,
     case,
     message,
@@ -21,7 +21,7 @@ def test_example_of_the_case_format(decide: Decide) -> None:
         message(after="0s", on_cap="defer", max_delay="3d"),
         now="2026-03-02T04:30:00Z",
         zone="Europe/Berlin",
-        email=[DAYTIME],
+        email=[WAKING_HOURS],
         caps=[A_DAY],
         history=[sent("2026-03-01T09:00:00Z")],
         profile={"country": "DE", "suppressed": ["push"]},

@@ -4,9 +4,9 @@ import pytest
 
 from tests.decide_cases import (
     A_DAY,
-    DAYTIME,
     MONDAY_10,
     OFFICE,
+    WAKING_HOURS,
     Decide,
     Json,
     by_planner,
@@ -32,12 +32,12 @@ def test_the_end_of_a_window_is_exclusive(decide: Decide) -> None:
 
 
 def test_the_last_second_of_a_window_is_inside() -> None:
-    wanted = case(message(), now="2026-03-02T20:59:59Z", email=[DAYTIME])
+    wanted = case(message(), now="2026-03-02T20:59:59Z", email=[WAKING_HOURS])
     assert outcomes(by_planner(wanted)) == ["2026-03-02T20:59:59Z"]
 
 
 def test_the_start_of_a_window_is_inside(decide: Decide) -> None:
-    wanted = case(message(), now="2026-03-02T08:00:00Z", email=[DAYTIME])
+    wanted = case(message(), now="2026-03-02T08:00:00Z", email=[WAKING_HOURS])
     assert outcomes(decide(wanted)) == ["2026-03-02T08:00:00Z"]
 
 
@@ -102,14 +102,14 @@ def test_a_window_may_end_at_24_00(decide: Decide) -> None:
 
 def test_an_opening_later_than_max_delay_is_too_late(decide: Decide) -> None:
     """`max_delay` itself still counts."""
-    wanted = case(message(max_delay="2h"), now="2026-03-02T06:00:00Z", email=[DAYTIME])
+    wanted = case(message(max_delay="2h"), now="2026-03-02T06:00:00Z", email=[WAKING_HOURS])
     assert outcomes(decide(wanted)) == ["2026-03-02T08:00:00Z"]
     wanted["now"] = "2026-03-02T05:45:00Z"
     assert outcomes(decide(wanted)) == ["window_closed"]
 
 
 def test_no_delay_at_all(decide: Decide) -> None:
-    wanted = case(message(max_delay="0s"), email=[DAYTIME])
+    wanted = case(message(max_delay="0s"), email=[WAKING_HOURS])
     assert outcomes(decide(wanted)) == [MONDAY_10]
     wanted["now"] = "2026-03-02T07:45:00Z"
     assert outcomes(decide(wanted)) == ["window_closed"]
