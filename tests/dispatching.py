@@ -1,12 +1,14 @@
-"""The journey and the policy that the tests of dispatch send by."""
+"""The messages, the journey and the policy that the tests of dispatch send by."""
 
 from typing import Any
 
 from config.policy import Policy
-from journeys.journey import Journey, OnLaunch, journey
-from journeys.steps import Email, Message, Send
-from tests.house import House
+from journeys.journey import Journey
+from journeys.steps import SMS, Email, Message, Push, Send
+from tests.house import House, described
 
+# the same on each channel
+ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
 POLICY = Policy.model_validate(
     {
@@ -23,7 +25,7 @@ def sending(*wanted: Message, then: tuple[Any, ...] = (), **options: Any) -> Jou
     """A journey that sends, in an hour unless the messages say otherwise."""
     parts = {key: options.pop(key) for key in ("exit_when", "goal", "priority") if key in options}
     step = Send("s", *(wanted or (Email("hello", after="1h"),)), **options)
-    return journey("j", entry=OnLaunch(), topic="news", steps=[step, *then], **parts)
+    return described(step, *then, **parts)
 
 
 def told(house: House) -> list[tuple[str, str, str | None]]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -16,16 +17,16 @@ from journeys import control
 from journeys.chunks import Chunk
 from journeys.control import PAUSED, STOPPED, held
 from journeys.entry import enter_people
-from journeys.journey import Journey, OnEvent, OnLaunch, journey
+from journeys.journey import Journey, OnEvent
 from journeys.steps import Email, Message, Push, Send, Update, Wait, WaitUntil
 from journeys.tables import journey_controls
 from profiles.conditions import did
 from profiles.identity import upsert_people
 from profiles.person import Person, normalise_email
 from profiles.tables import profiles
-from tests.house import MONDAY, House
+from tests.dispatching import DAYTIME
+from tests.house import MONDAY, House, described
 
-DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
 POLICY = Policy.model_validate(
     {
         "channels": {"email": DAYTIME, "push": DAYTIME},
@@ -34,10 +35,9 @@ POLICY = Policy.model_validate(
 )
 
 
-def sending(name: str, *wanted: Message, **options: object) -> Journey:
-    steps = [Send("s", *(wanted or (Email("hello", after="1h"),)))]
-    parts = {"entry": OnLaunch(), "topic": "news", "steps": steps}
-    return journey(name, **{**parts, **options})
+def sending(name: str, *wanted: Message, **parts: Any) -> Journey:
+    step = Send("s", *(wanted or (Email("hello", after="1h"),)))
+    return described(step, name=name, **parts)
 
 
 def pause(house: House, name: str = "j") -> None:

@@ -15,9 +15,9 @@ from config.times import HOUR, MINUTE
 from journeys.journey import Goal, Journey, OnLaunch, journey
 from journeys.steps import SMS, Email, Message, Push, Send, Update, Wait
 from profiles.conditions import did
+from tests.dispatching import DAYTIME
 from tests.house import MONDAY, House
 
-DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
 # Mail by day only; the others at any hour.
 MAIL_BY_DAY = Policy.model_validate({"channels": {"email": DAYTIME}})
 EVENING = MONDAY + 11 * HOUR  # 21:00

@@ -16,10 +16,8 @@ from journeys.entry import enter_people
 from journeys.journey import OnLaunch, journey
 from journeys.steps import SMS, Email, Push, Send
 from profiles.tables import consents, identifiers
-from tests.dispatching import POLICY, sending, told
+from tests.dispatching import ONE, POLICY, sending, told
 from tests.house import MONDAY, TEXTS, House
-
-ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
 
 
 def answered(house: House, channel: Channel, *answers: httpx.Response | Exception) -> list[Any]:

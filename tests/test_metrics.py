@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -19,14 +18,16 @@ from config.times import HOUR, MINUTE
 from flows.receiver.app import create_app
 from flows.worker import Worker
 from journeys import control
-from journeys.journey import Journey, OnEvent, OnLaunch
+from journeys.journey import OnEvent, OnLaunch
 from journeys.journey import journey as describe
 from journeys.reactions import react
 from journeys.steps import SMS, Email, Push, Send, Wait, WaitUntil
 from journeys.tables import enrollments
 from profiles.conditions import did
 from tests.callback_samples import FromProviders, mail_event
+from tests.dispatching import sending
 from tests.house import MONDAY, House
+from tests.trouble import until
 
 
 @pytest.fixture
@@ -82,10 +83,6 @@ def decisions(channel: str, decision: str) -> tuple[str, dict[str, str]]:
 
 def said(channel: str, kind: str) -> tuple[str, dict[str, str]]:
     return "segue_feedback_total", {"channel": channel, "kind": kind}
-
-
-def sending(*wanted: Any, **options: Any) -> Journey:
-    return describe("j", entry=OnLaunch(), topic="news", steps=[Send("s", *wanted, **options)])
 
 
 # Counts -------------------------------------------------------------------------------------------
@@ -262,11 +259,6 @@ def test_from_the_event_to_the_message(sqlite_url: str) -> None:
     house.open(describe("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     ann = house.customer()
     took = "segue_event_to_message_seconds_count"
-
-    async def until(done: Callable[[], Any]) -> None:
-        async with asyncio.timeout(60):
-            while not await asyncio.to_thread(done):
-                await asyncio.sleep(0.01)
 
     async def scenario() -> None:
         stop = asyncio.Event()

@@ -23,16 +23,15 @@ from flows.worker import Worker
 from journeys.entry import enter_people
 from journeys.journey import OnEvent, journey
 from journeys.steps import SMS, Email, Message, Push, Send
-from tests.house import MONDAY, House, read_request
-from tests.trouble import at, entered, sending, until
-
-DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
+from tests.dispatching import DAYTIME
+from tests.house import MONDAY, House, described, read_request
+from tests.trouble import at, entered, until
 
 
 def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house.open(sending(Email("hello"), Push("hello")))
+    house.open(described(Send("s", Email("hello"), Push("hello"))))
     people = [house.customer() for _ in range(TRIPS_AT + 5)]
     counts: list[tuple[int, int]] = []
 
@@ -168,7 +167,7 @@ def test_after_an_outage_windows_and_limits_hold_as_before(
             "caps": [{"channels": ["email"], "limit": 1, "per": "day"}],
         }
     )
-    house.open(sending(wanted), policy=policy)
+    house.open(described(Send("s", wanted)), policy=policy)
     house.customer()
     waits = {"retry-after": "3600"}
     house.providers.answer("email", *[httpx.Response(503, headers=waits)] * 10)
@@ -185,8 +184,8 @@ def test_after_an_outage_windows_and_limits_hold_as_before(
 
 def test_a_cap_that_filled_during_the_outage(house: House) -> None:
     policy = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "per": "day"}]})
-    mail = sending(Email("hello"))
-    rival = sending(Email("offer"), name="k", priority=90)
+    mail = described(Send("s", Email("hello")))
+    rival = described(Send("s", Email("offer")), name="k", priority=90)
     house.open(mail, rival, policy=policy)
     house.customer()
     house.providers.answer("email", httpx.Response(503, headers={"retry-after": "600"}))

@@ -25,12 +25,11 @@ from channels.providers.twilio import Twilio
 from channels.recording import FIRST_RETRY
 from channels.transport import Transport
 from config.policy import Channel
-from journeys.steps import SMS, Email, Push
-from tests.house import MONDAY, House
+from journeys.steps import SMS, Send
+from tests.dispatching import ONE
+from tests.house import MONDAY, House, described
 from tests.provider_samples import CHANNELS, SANDBOX, may_leave, outgoing
-from tests.trouble import at, sending
-
-ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
+from tests.trouble import at
 
 
 @pytest.mark.parametrize("channel", ["email", "sms", "push"])
@@ -46,7 +45,7 @@ ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
     ids=["seconds", "date"],
 )
 def test_the_provider_says_when(house: House, channel: Channel, named: dict[str, str]) -> None:
-    house.open(sending(ONE[channel]))
+    house.open(described(Send("s", ONE[channel])))
     house.customer()
     house.providers.answer(channel, httpx.Response(429, headers=named), httpx.Response(503))
     house.launch("j")
@@ -77,7 +76,7 @@ def test_what_was_refused_together_does_not_come_back_together(
     provider names the wait.
     """
     people = 15
-    house.open(sending(ONE[channel]))
+    house.open(described(Send("s", ONE[channel])))
     for _ in range(people):
         house.customer()
     house.providers.answer(channel, *[answer] * 2 * people)
@@ -95,7 +94,7 @@ def test_what_was_refused_together_does_not_come_back_together(
 
 def test_a_wait_begins_with_the_answer(house: House) -> None:
     """It took longer to come than the provider asks us to wait."""
-    house.open(sending(SMS("hello")))
+    house.open(described(Send("s", SMS("hello"))))
     house.customer()
     house.providers.answer("sms", httpx.Response(429, headers={"retry-after": "20"}))
 

@@ -21,9 +21,9 @@ from journeys.engine import Engine
 from journeys.entry import enter_people
 from journeys.journey import OnLaunch, journey
 from journeys.outbox import CatalogJourneys
-from journeys.steps import SMS, Email, Update, Wait
-from tests.house import MONDAY, House
-from tests.trouble import entered, sending, until, worked
+from journeys.steps import SMS, Email, Send, Update, Wait
+from tests.house import MONDAY, House, described
+from tests.trouble import entered, until, worked
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
@@ -82,7 +82,7 @@ def test_a_claim_waits_for_nobody_who_is_about_to_cancel(house: House) -> None:
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None:
     """It hangs with its work done and not committed; what it did is gone, and is done again."""
-    house.open(sending(Email("hello")))
+    house.open(described(Send("s", Email("hello"))))
     people = [house.customer() for _ in range(3)]
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), people, None)
@@ -127,7 +127,7 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(
     right = time.time
     monkeypatch.setattr("time.time", lambda: right() + minutes * MINUTE)
     waiting_first = journey("j", entry=OnLaunch(), topic="news", steps=[Wait("1h"), Wait("1d")])
-    house.open(waiting_first, sending(Email("hello"), name="k"))
+    house.open(waiting_first, described(Send("s", Email("hello")), name="k"))
     ann = house.customer()
     house.db.now = None
     before = int(right())

@@ -7,18 +7,13 @@ from typing import Any
 from config.policy import Channel
 from flows.worker import Worker
 from journeys.entry import enter_people
-from journeys.journey import Journey, OnLaunch, journey
 from journeys.steps import Message, Send
-from tests.house import House
-
-
-def sending(*wanted: Message, name: str = "j", **options: Any) -> Journey:
-    return journey(name, entry=OnLaunch(), topic="news", steps=[Send("s", *wanted)], **options)
+from tests.house import House, described
 
 
 def entered(house: House, *wanted: Message, people: int, **settings: Any) -> list[int]:
     """So many people whose messages are due, and nobody has sent any yet; their ids."""
-    house.open(sending(*wanted), **settings)
+    house.open(described(Send("s", *wanted)), **settings)
     customers = [house.customer() for _ in range(people)]
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), customers, None)
@@ -40,14 +35,15 @@ async def until(done: Callable[[], Any]) -> None:
 
 
 def worked(house: House, scenario: Callable[[], Awaitable[None]]) -> None:
-    """Something happens while a worker is on; it must end by itself when it is told to."""
+    """Something happens while a worker is on; it must end soon, by itself, when it is told to."""
 
     async def both() -> None:
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(house.segue).run(stop))
         await scenario()
         stop.set()
-        await working
+        async with asyncio.timeout(30):
+            await working
 
     with house.providers.listening():
         asyncio.run(both())
