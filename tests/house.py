@@ -92,6 +92,10 @@ class Providers:
         """The next requests on this channel are answered so."""
         self._answers[channel].extend(answers)
 
+    def accept_again(self) -> None:
+        """Whatever they were told to answer is forgotten."""
+        self._answers.clear()
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Answer whatever is posted to the sandbox's address."""

@@ -134,7 +134,7 @@ def test_credentials_refused_stop_a_channel_and_the_others_go_on(
         house.db.now = MONDAY + REFUSED_PAUSE - 1
         await everything()
         asked.append(len([one for one in house.providers.requests if "mail" in one.url.path]))
-        house.providers._answers.clear()
+        house.providers.accept_again()
         house.db.now = MONDAY + REFUSED_PAUSE
         await everything()
 

@@ -51,7 +51,7 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
         # long after all of them were to be tried again: one more failure is enough
         await pass_time(HOUR)
         await pass_time(2 * FIRST_PAUSE - 1)
-        house.providers._answers.clear()
+        house.providers.accept_again()
         await pass_time(HOUR)
 
     with caplog.at_level(logging.ERROR):
@@ -173,7 +173,7 @@ def test_after_an_outage_windows_and_limits_hold_as_before(
     house.providers.answer("email", *[httpx.Response(503, headers=waits)] * 10)
     house.launch("j")
     house.until(MONDAY + 10 * HOUR)
-    house.providers._answers.clear()
+    house.providers.accept_again()
     house.until(MONDAY + 2 * DAY)
     [row] = house.rows()
     assert row.state == state
