@@ -75,7 +75,7 @@ def segue(
 
 
 @pytest.fixture
-def shop(segue: Segue, tmp_path: Path) -> Segue:
+def stocked(segue: Segue, tmp_path: Path) -> Segue:
     """The same with three customers and what two of them bought."""
     (tmp_path / "customers.csv").write_text(CUSTOMERS)
     (tmp_path / "orders.csv").write_text(ORDERS)
@@ -174,17 +174,19 @@ def test_a_template_that_does_not_parse(
         wrong(said, "journey win-back", "step 'we miss you'", "we_miss_you.sms.txt, line 1")
 
 
-def test_missing_credentials(shop: Segue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials(
+    stocked: Segue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("SEGUE_PROVIDERS", "live")
     launch = ("launch", "win-back", "--audience", "lapsed")
-    wrong(shop(*launch), "SEGUE_SECRET_KEY", "Set it")
+    wrong(stocked(*launch), "SEGUE_SECRET_KEY", "Set it")
     monkeypatch.setenv("SEGUE_SECRET_KEY", "a long random text of our own")
-    wrong(shop(*launch), "SEGUE_PUBLIC_URL is http://127.0.0.1:8080", "SEGUE_PROVIDERS=sandbox")
+    wrong(stocked(*launch), "SEGUE_PUBLIC_URL is http://127.0.0.1:8080", "SEGUE_PROVIDERS=sandbox")
     monkeypatch.setenv("SEGUE_PUBLIC_URL", "https://journeys.your.shop")
-    wrong(shop(*launch), "SEGUE_PROVIDERS is live", "is not set", "SEGUE_PROVIDERS=sandbox")
+    wrong(stocked(*launch), "SEGUE_PROVIDERS is live", "is not set", "SEGUE_PROVIDERS=sandbox")
     # nobody was entered by all this
     monkeypatch.setenv("SEGUE_PROVIDERS", "sandbox")
-    assert orjson.loads(shop("report", "win-back", "--json").out)["entered"] == 0
+    assert orjson.loads(stocked("report", "win-back", "--json").out)["entered"] == 0
 
 
 def test_a_database_that_cannot_be_reached(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,10 +213,10 @@ def test_the_simulated_clock(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> N
     wrong(segue(*launch, "2026-03-02T04:30:00Z"), "sandbox only", "SEGUE_PROVIDERS=sandbox")
 
 
-def test_a_launch_id_of_another_launch(shop: Segue) -> None:
+def test_a_launch_id_of_another_launch(stocked: Segue) -> None:
     with Providers().listening():
-        assert shop("launch", "win-back", "--audience", "lapsed", "--id", "l").status == 0
-        said = shop("launch", "welcome", "--audience", "lapsed", "--id", "l")
+        assert stocked("launch", "win-back", "--audience", "lapsed", "--id", "l").status == 0
+        said = stocked("launch", "welcome", "--audience", "lapsed", "--id", "l")
     wrong(said, "'l' is a launch of the journey win-back for lapsed", "another id")
 
 
@@ -275,12 +277,12 @@ def test_importing(segue: Segue, tmp_path: Path) -> None:
     assert (again["read"], again["created"], again["unchanged"], again["refused"]) == (4, 0, 3, 1)
 
 
-def test_launching(shop: Segue) -> None:
+def test_launching(stocked: Segue) -> None:
     arguments = ("launch", "win-back", "--audience", "lapsed", "--now", "2026-04-20T10:00:00Z")
-    rehearsed = orjson.loads(shop(*arguments, "--dry-run", "--json").out)
+    rehearsed = orjson.loads(stocked(*arguments, "--dry-run", "--json").out)
     with Providers().listening():
-        launched = orjson.loads(shop(*arguments, "--id", "l", "--json").out)
-        again = shop(*arguments, "--id", "l")
+        launched = orjson.loads(stocked(*arguments, "--id", "l", "--json").out)
+        again = stocked(*arguments, "--id", "l")
     # Ann's and Bob's orders are old; Cleo never ordered. Push and text follow later.
     assert (launched["journey"], launched["audience"]) == ("win-back", "lapsed")
     assert (launched["launch"], launched["entered"]) == ("l", 2)
@@ -293,14 +295,14 @@ def test_launching(shop: Segue) -> None:
     assert "entered: 2" in again.out
     assert "sent: 2 email, 0 sms, 0 push" in again.out
 
-    said = shop("explain", "bob")
+    said = stocked("explain", "bob")
     assert "win-back / we miss you: It was sent." in said.out
     assert "The customer has no device on record." in said.out
-    by_mail = orjson.loads(shop("explain", "ann@example.com", "--json").out)
+    by_mail = orjson.loads(stocked("explain", "ann@example.com", "--json").out)
     assert [one["channel"] for one in by_mail] == ["email", "push", "sms"]
-    counted = orjson.loads(shop("report", "win-back", "--json").out)
+    counted = orjson.loads(stocked("report", "win-back", "--json").out)
     assert (counted["entered"], counted["active"]) == (2, 2)
-    assert "2 entered, 2 on their way, 0 converted" in shop("report", "win-back").out
+    assert "2 entered, 2 on their way, 0 converted" in stocked("report", "win-back").out
 
 
 # Decide -------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from tests.trouble import until, worked
 
 
 @pytest.fixture
-def shop(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def busy_house(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """Five people whose event has come and is not worked yet; a worker that soon tries again."""
     monkeypatch.setattr("flows.worker._AFTER_TROUBLE", 0.05)
     steps = [Send("s", Email("hello")), Wait("1d")]
@@ -35,7 +35,7 @@ def shop(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
 
 
 def recovers(
-    shop: House,
+    busy_house: House,
     caplog: pytest.LogCaptureFixture,
     trouble: AbstractContextManager[object],
     says: str,
@@ -45,30 +45,32 @@ def recovers(
     async def scenario() -> None:
         # not only housekeeping, which may be the first to meet it
         await until(lambda: says in caplog.text and "the database is in trouble" in caplog.text)
-        assert shop.rows() == []
-        assert {(one.step, one.phase, one.attempts) for one in shop.people()} <= {("s", 0, 0)}
-        assert shop.providers.requests == []
+        assert busy_house.rows() == []
+        assert {(one.step, one.phase, one.attempts) for one in busy_house.people()} <= {("s", 0, 0)}
+        assert busy_house.providers.requests == []
         trouble.__exit__(None, None, None)
-        await until(lambda: [row.state for row in shop.rows()] == ["sent"] * 5)
-        await until(lambda: {one.step for one in shop.people()} == {"wait 1d"})
+        await until(lambda: [row.state for row in busy_house.rows()] == ["sent"] * 5)
+        await until(lambda: {one.step for one in busy_house.people()} == {"wait 1d"})
 
     trouble.__enter__()
-    worked(shop, scenario)
+    worked(busy_house, scenario)
     assert "the database is in trouble" in caplog.text
-    assert len(shop.providers.accepted) == 5
+    assert len(busy_house.providers.accepted) == 5
     assert "@" not in caplog.text
     assert "xxx" not in caplog.text
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-def test_a_connection_lost_in_mid_chunk(shop: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_connection_lost_in_mid_chunk(
+    busy_house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     apply = Engine._apply
 
     def losing(self: Engine, tx: Tx, *given: Any) -> None:
         apply(self, tx, *given)
         tx.conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    recovers(shop, caplog, patch.object(Engine, "_apply", losing), "AdminShutdown")
+    recovers(busy_house, caplog, patch.object(Engine, "_apply", losing), "AdminShutdown")
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
@@ -77,7 +79,7 @@ def test_a_connection_lost_in_mid_chunk(shop: House, caplog: pytest.LogCaptureFi
     [("claiming", "planned"), ("recording", "sending")],
 )
 def test_a_connection_lost_at_the_hand_over(
-    shop: House, caplog: pytest.LogCaptureFixture, where: str, state: str
+    busy_house: House, caplog: pytest.LogCaptureFixture, where: str, state: str
 ) -> None:
     """Before the post the messages are as they were; after it what came of it is kept in mind."""
     function = {"claiming": "claim", "recording": "record"}[where]
@@ -91,18 +93,18 @@ def test_a_connection_lost_at_the_hand_over(
     async def scenario() -> None:
         with patch.object(channels.dispatch, function, losing):
             await until(lambda: "AdminShutdown" in caplog.text)
-            await until(lambda: len(shop.rows()) == 5)
-            assert {row.state for row in shop.rows()} == {state}
-        await until(lambda: [row.state for row in shop.rows()] == ["sent"] * 5)
+            await until(lambda: len(busy_house.rows()) == 5)
+            assert {row.state for row in busy_house.rows()} == {state}
+        await until(lambda: [row.state for row in busy_house.rows()] == ["sent"] * 5)
 
-    worked(shop, scenario)
-    assert len(shop.providers.requests) == 5
-    assert {row.attempts for row in shop.rows()} == {1}
+    worked(busy_house, scenario)
+    assert len(busy_house.providers.requests) == 5
+    assert {row.attempts for row in busy_house.rows()} == {1}
 
 
 @pytest.mark.parametrize("db", ["sqlite"], indirect=True)
-def test_a_locked_file(shop: House, caplog: pytest.LogCaptureFixture) -> None:
-    engine = shop.db.engine
+def test_a_locked_file(busy_house: House, caplog: pytest.LogCaptureFixture) -> None:
+    engine = busy_house.db.engine
     engine.dispose()
 
     @event.listens_for(engine, "connect")
@@ -117,14 +119,14 @@ def test_a_locked_file(shop: House, caplog: pytest.LogCaptureFixture) -> None:
             other.execute("BEGIN IMMEDIATE")
             yield
 
-    recovers(shop, caplog, locked(), "database is locked")
+    recovers(busy_house, caplog, locked(), "database is locked")
 
 
 @pytest.mark.parametrize("db", ["sqlite"], indirect=True)
-def test_a_full_disk(shop: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk(busy_house: House, caplog: pytest.LogCaptureFixture) -> None:
     pages = [1]  # less than there are: no more than there are
 
-    @event.listens_for(shop.db.engine, "checkout")
+    @event.listens_for(busy_house.db.engine, "checkout")
     def small(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages[0]}")
 
@@ -133,41 +135,41 @@ def test_a_full_disk(shop: House, caplog: pytest.LogCaptureFixture) -> None:
         yield
         pages[0] = 2**30
 
-    recovers(shop, caplog, full(), "database or disk is full")
+    recovers(busy_house, caplog, full(), "database or disk is full")
 
 
 TROUBLE = OperationalError("", {}, sqlite3.OperationalError("disk I/O error"))
 
 
 def test_what_the_provider_said_is_recorded_when_the_database_is_well_again(
-    shop: House, caplog: pytest.LogCaptureFixture
+    busy_house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         with patch("channels.dispatch.record", side_effect=TROUBLE):
             await until(lambda: "outcomes can't be recorded yet" in caplog.text)
-            assert {row.state for row in shop.rows()} == {"sending"}
-        await until(lambda: {row.state for row in shop.rows()} == {"sent"})
+            assert {row.state for row in busy_house.rows()} == {"sending"}
+        await until(lambda: {row.state for row in busy_house.rows()} == {"sent"})
 
-    worked(shop, scenario)
-    assert len(shop.providers.requests) == 5
+    worked(busy_house, scenario)
+    assert len(busy_house.providers.requests) == 5
     assert "5 outcomes can't be recorded yet: OperationalError: disk I/O error" in caplog.text
 
 
 def test_told_to_stop_in_trouble_a_worker_ends_and_nothing_goes_twice(
-    shop: House, caplog: pytest.LogCaptureFixture
+    busy_house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         await until(lambda: "outcomes can't be recorded yet" in caplog.text)
 
     with patch("channels.dispatch.record", side_effect=TROUBLE):
-        worked(shop, scenario)
-    assert {row.state for row in shop.rows()} == {"sending"}
-    shop.db.now = MONDAY + CLAIM_LASTS + LOST_AFTER + 1
-    with shop.db.transaction() as tx:
+        worked(busy_house, scenario)
+    assert {row.state for row in busy_house.rows()} == {"sending"}
+    busy_house.db.now = MONDAY + CLAIM_LASTS + LOST_AFTER + 1
+    with busy_house.db.transaction() as tx:
         assert settle_lost(tx) == 5
-    shop.later("2d")
-    assert {row.state for row in shop.rows()} == {"unknown"}
-    assert len(shop.providers.requests) == 5
+    busy_house.later("2d")
+    assert {row.state for row in busy_house.rows()} == {"unknown"}
+    assert len(busy_house.providers.requests) == 5
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)

@@ -36,7 +36,7 @@ Prepared = requests.PreparedRequest
 
 
 @pytest.fixture(scope="module")
-def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiving]:
+def shared_receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiving]:
     file: Path = tmp_path_factory.mktemp("receiver") / "segue.db"
     database = Database(f"sqlite:///{file}")
     migrate(database)
@@ -48,8 +48,8 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiving]:
 
 
 @pytest.fixture(scope="module")
-def description(receiver: Receiving) -> Any:
-    return schemathesis.openapi.from_url(f"{receiver.url}/openapi.json")
+def description(shared_receiver: Receiving) -> Any:
+    return schemathesis.openapi.from_url(f"{shared_receiver.url}/openapi.json")
 
 
 def signed_in(request: Prepared) -> Prepared:
@@ -94,9 +94,9 @@ def test_whatever_is_sent_is_answered_as_described(description: Any, mode: Gener
         *("/.env", "/static/../settings.py", "/v1/track%2F", "/%00", "/docs/oauth2-redirect"),
     ],
 )
-def test_nothing_else_is_answered(receiver: Receiving, path: str) -> None:
+def test_nothing_else_is_answered(shared_receiver: Receiving, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
-        answer = receiver.client.request(method, path)
+        answer = shared_receiver.client.request(method, path)
         assert answer.status_code == 404
         assert answer.json() == {
             "success": False,
@@ -105,27 +105,29 @@ def test_nothing_else_is_answered(receiver: Receiving, path: str) -> None:
         }
 
 
-def test_another_method_is_refused(receiver: Receiving) -> None:
+def test_another_method_is_refused(shared_receiver: Receiving) -> None:
     for method in ("GET", "PUT", "OPTIONS"):
-        answer = receiver.client.request(method, "/v1/track")
+        answer = shared_receiver.client.request(method, "/v1/track")
         assert (answer.status_code, answer.json()["code"]) == (405, "wrong_method")
         assert answer.headers["Allow"] == "POST"
 
 
-def test_every_call_is_described_with_an_example_that_is_accepted(receiver: Receiving) -> None:
-    paths = receiver.client.get("/openapi.json").json()["paths"]
+def test_every_call_is_described_with_an_example_that_is_accepted(
+    shared_receiver: Receiving,
+) -> None:
+    paths = shared_receiver.client.get("/openapi.json").json()["paths"]
     posted = [path for path in paths if path.startswith("/v1/")]
     assert len(posted) == 10
     for path in posted:
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]
-        answer = receiver.post(path, json=content["example"])
+        answer = shared_receiver.post(path, json=content["example"])
         assert (path, answer.status_code, answer.json()) == (path, 200, {"success": True})
 
 
-def test_the_description_is_a_page_too(receiver: Receiving) -> None:
-    page = receiver.client.get("/docs")
+def test_the_description_is_a_page_too(shared_receiver: Receiving) -> None:
+    page = shared_receiver.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
-    for path in receiver.client.get("/openapi.json").json()["paths"]:
+    for path in shared_receiver.client.get("/openapi.json").json()["paths"]:
         assert path in page.text
     assert "<script" not in page.text
     assert "&quot;cart_abandoned&quot;" in page.text or "&#34;cart_abandoned&#34;" in page.text
@@ -135,7 +137,7 @@ def test_the_description_is_a_page_too(receiver: Receiving) -> None:
 
 
 def test_our_own_faults_are_logged_without_what_was_sent(
-    receiver: Receiving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shared_receiver: Receiving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no room for ann@example.com")
@@ -143,7 +145,7 @@ def test_our_own_faults_are_logged_without_what_was_sent(
     monkeypatch.setattr(flows.receiver.segment, "take_calls", fail)
     with caplog.at_level(logging.DEBUG):
         said = {"userId": "ann@example.com", "event": "x"}
-        answer = receiver.post("/v1/track", json=said)
+        answer = shared_receiver.post("/v1/track", json=said)
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (500, "failed")
     [entry] = [one for one in caplog.records if one.name == "flows.receiver.answers"]
@@ -154,16 +156,16 @@ def test_our_own_faults_are_logged_without_what_was_sent(
 
 
 def test_logs_hold_no_addresses_and_no_tokens(
-    receiver: Receiving, caplog: pytest.LogCaptureFixture
+    shared_receiver: Receiving, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         traits = {"email": "ann@example.com", "phone": "+447700900123"}
-        receiver.post("/v1/identify", json={"userId": "u-secret", "traits": traits})
-        receiver.post("/v1/identify", json={"userId": "u-secret", "traits": 7})
-        receiver.post("/v1/identify", content=b"u-secret")
-        receiver.client.post("/v1/track", auth=("not-the-key", ""), json={})
-        receiver.client.get("/preferences/some-token")
-        receiver.client.get("/nothing/some-token?email=ann@example.com")
+        shared_receiver.post("/v1/identify", json={"userId": "u-secret", "traits": traits})
+        shared_receiver.post("/v1/identify", json={"userId": "u-secret", "traits": 7})
+        shared_receiver.post("/v1/identify", content=b"u-secret")
+        shared_receiver.client.post("/v1/track", auth=("not-the-key", ""), json={})
+        shared_receiver.client.get("/preferences/some-token")
+        shared_receiver.client.get("/nothing/some-token?email=ann@example.com")
     ours = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore"))]
     text = " ".join(one.getMessage() for one in ours)
     for secret in ("ann@", "7700", "u-secret", "not-the-key", WRITE_KEY, "some-token"):

@@ -40,7 +40,7 @@ def house(db: Database) -> House:
 
 
 @pytest.fixture
-def receiver(house: House) -> Iterator[Receiving]:
+def hooks(house: House) -> Iterator[Receiving]:
     with receiving(house.segue) as receiver:
         yield receiver
 
@@ -63,10 +63,10 @@ def of(user_id: object, **context: Any) -> dict[str, Any]:
     return {"user_id": user_id, "context": context}
 
 
-def test_a_call_starts_a_journey_with_what_it_says(house: House, receiver: Receiving) -> None:
+def test_a_call_starts_a_journey_with_what_it_says(house: House, hooks: Receiving) -> None:
     ann, bob = house.customer("ann"), house.customer("bob")
     people = [of("ann", order_id=7731, by="Post"), of("bob", order_id="7732", by="Bike")]
-    answer = start(receiver, {"people": [*people, of("nobody")], "id": "evening"})
+    answer = start(hooks, {"people": [*people, of("nobody")], "id": "evening"})
     assert (answer.status_code, answer.json()) == (
         200,
         {
@@ -78,7 +78,7 @@ def test_a_call_starts_a_journey_with_what_it_says(house: House, receiver: Recei
             "not_entered": [],
         },
     )
-    assert receiver.told == 1
+    assert hooks.told == 1
     [one] = house.people(ann)
     assert (one.entry_key, one.context) == ("7731", {"order_id": 7731, "by": "Post"})
     assert (one.launch_id, one.since, one.entry_event_id) == ("evening", MONDAY, None)
@@ -87,21 +87,21 @@ def test_a_call_starts_a_journey_with_what_it_says(house: House, receiver: Recei
     assert len(house.people(bob)) == 1
 
 
-def test_the_same_launch_enters_nobody_twice(house: House, receiver: Receiving) -> None:
+def test_the_same_launch_enters_nobody_twice(house: House, hooks: Receiving) -> None:
     house.customer("ann"), house.customer("bob")
-    assert start(receiver, {"people": [of("ann")], "id": "l1"}).json()["entered"] == 1
+    assert start(hooks, {"people": [of("ann")], "id": "l1"}).json()["entered"] == 1
     house.run()
     again = {"people": [of("ann"), of("bob")], "id": "l1"}
-    assert start(receiver, again, at=MONDAY + 1).json()["entered"] == 1
-    assert start(receiver, again, at=MONDAY + 2).json()["entered"] == 0
+    assert start(hooks, again, at=MONDAY + 1).json()["entered"] == 1
+    assert start(hooks, again, at=MONDAY + 2).json()["entered"] == 0
     # without an id each call is a launch of its own
     house.run()
-    assert start(receiver, {"people": [of("ann")]}, at=MONDAY + 3).json()["entered"] == 1
+    assert start(hooks, {"people": [of("ann")]}, at=MONDAY + 3).json()["entered"] == 1
     assert len(house.people()) == 3
 
 
 def test_a_launch_goes_on_with_the_version_that_another_worker_brought(
-    house: House, receiver: Receiving
+    house: House, hooks: Receiving
 ) -> None:
     newer = House(house.db)
     newer.open(LONGER)
@@ -109,25 +109,23 @@ def test_a_launch_goes_on_with_the_version_that_another_worker_brought(
     house.customer("bob")
     with receiving(newer.segue) as their_receiver:
         start(their_receiver, {"people": [of("ann")], "id": "evening"}, "once")
-    answer = start(
-        receiver, {"people": [of("ann"), of("bob")], "id": "evening"}, "once", MONDAY + 1
-    )
+    answer = start(hooks, {"people": [of("ann"), of("bob")], "id": "evening"}, "once", MONDAY + 1)
     assert (answer.status_code, answer.json()["entered"]) == (200, 1)
     assert {row.step for row in house.people()} == {"two days"}
 
 
-def test_the_reentry_rule_holds(house: House, receiver: Receiving) -> None:
+def test_the_reentry_rule_holds(house: House, hooks: Receiving) -> None:
     house.customer("ann"), house.customer("bob")
-    start(receiver, {"people": [of("ann")]}, journey="once")
-    said = start(receiver, {"people": [of("ann"), of("bob")]}, journey="once").json()
+    start(hooks, {"people": [of("ann")]}, journey="once")
+    said = start(hooks, {"people": [of("ann"), of("bob")]}, journey="once").json()
     assert (said["entered"], said["not_entered"]) == (1, ["ann"])
 
 
-def test_a_person_may_be_named_with_two_carts(house: House, receiver: Receiving) -> None:
+def test_a_person_may_be_named_with_two_carts(house: House, hooks: Receiving) -> None:
     ann = house.customer("ann")
     people = [of("ann", order_id="1"), of("ann", order_id="1"), of("ann", order_id="2")]
     for at, one in enumerate(people):
-        start(receiver, {"people": [one]}, at=MONDAY + at)
+        start(hooks, {"people": [one]}, at=MONDAY + at)
     assert [one.entry_key for one in house.people(ann)] == ["1", "2"]
 
 
@@ -152,38 +150,38 @@ def test_a_person_may_be_named_with_two_carts(house: House, receiver: Receiving)
     ],
 )
 def test_a_call_that_makes_no_sense_is_refused(
-    house: House, receiver: Receiving, body: bytes, field: str | None
+    house: House, hooks: Receiving, body: bytes, field: str | None
 ) -> None:
     house.customer("ann")
-    answer = receiver.client.post("/hooks/journeys/shipped", content=body, headers=signed(body))
+    answer = hooks.client.post("/hooks/journeys/shipped", content=body, headers=signed(body))
     said = problem(answer, 400, "invalid")
     assert said.get("field") == field
     assert house.people() == []
 
 
-def test_an_unknown_journey_is_named_with_those_there_are(receiver: Receiving) -> None:
-    answer = start(receiver, {"people": [of("ann")]}, journey="shiped")
+def test_an_unknown_journey_is_named_with_those_there_are(hooks: Receiving) -> None:
+    answer = start(hooks, {"people": [of("ann")]}, journey="shiped")
     said = problem(answer, 404, "not_found")
     assert said["message"] == "there is no such journey; there are: once, shipped"
 
 
 def test_a_launch_of_another_journey_is_no_launch_of_this_one(
-    house: House, receiver: Receiving
+    house: House, hooks: Receiving
 ) -> None:
     house.customer("ann")
-    start(receiver, {"people": [of("ann")], "id": "l1"}, journey="once")
-    answer = start(receiver, {"people": [of("ann")], "id": "l1"}, at=MONDAY + 1)
+    start(hooks, {"people": [of("ann")], "id": "l1"}, journey="once")
+    answer = start(hooks, {"people": [of("ann")], "id": "l1"}, at=MONDAY + 1)
     assert "is a launch of 'once'" in problem(answer, 409, "not_started")["message"]
 
 
-def test_a_stopped_journey_lets_nobody_in(house: House, receiver: Receiving) -> None:
+def test_a_stopped_journey_lets_nobody_in(house: House, hooks: Receiving) -> None:
     ann = house.customer("ann")
     stop(house.db, "once")
     said = {"people": [of("ann")]}
-    problem(start(receiver, said, journey="once"), 409, "not_started")
+    problem(start(hooks, said, journey="once"), 409, "not_started")
     resume(house.db, "once")
     # nothing of the refused call was kept: the very same one is good now
-    assert start(receiver, said, journey="once").json()["entered"] == 1
+    assert start(hooks, said, journey="once").json()["entered"] == 1
     assert len(house.people(ann)) == 1
 
 
@@ -234,33 +232,31 @@ GOOD = signed(BODY)
     ],
 )
 def test_what_is_not_signed_as_it_should_be_changes_nothing(
-    house: House, receiver: Receiving, headers: dict[str, str], body: bytes, code: str
+    house: House, hooks: Receiving, headers: dict[str, str], body: bytes, code: str
 ) -> None:
     house.customer("ann"), house.customer("bob")
     encoded = {name.encode(): value.encode() for name, value in headers.items()}
-    answer = receiver.client.post("/hooks/journeys/shipped", content=body, headers=encoded)
+    answer = hooks.client.post("/hooks/journeys/shipped", content=body, headers=encoded)
     problem(answer, 401, code)
     assert house.people() == []
-    assert receiver.told == 0
+    assert hooks.told == 0
 
 
 @pytest.mark.parametrize("late", [-300, 0, 300])
-def test_a_signature_is_good_for_five_minutes(house: House, receiver: Receiving, late: int) -> None:
+def test_a_signature_is_good_for_five_minutes(house: House, hooks: Receiving, late: int) -> None:
     house.customer("ann")
-    answer = receiver.client.post(
+    answer = hooks.client.post(
         "/hooks/journeys/shipped", content=BODY, headers=signed(BODY, MONDAY + late)
     )
     assert answer.status_code == 200
 
 
-def test_a_signature_is_good_once(house: House, receiver: Receiving) -> None:
+def test_a_signature_is_good_once(house: House, hooks: Receiving) -> None:
     house.customer("ann")
     headers = signed(BODY, MONDAY + 300)
 
     def post(**changed: str) -> httpx.Response:
-        return receiver.client.post(
-            "/hooks/journeys/shipped", content=BODY, headers=headers | changed
-        )
+        return hooks.client.post("/hooks/journeys/shipped", content=BODY, headers=headers | changed)
 
     assert post().status_code == 200
     house.run()
@@ -273,7 +269,7 @@ def test_a_signature_is_good_once(house: House, receiver: Receiving) -> None:
     assert len(house.people()) == 1
 
 
-def test_a_call_is_good_for_no_other_journey(house: House, receiver: Receiving) -> None:
+def test_a_call_is_good_for_no_other_journey(house: House, hooks: Receiving) -> None:
     """Whether it was taken, or refused: whoever saw it can do nothing with it."""
     house.customer("ann")
     stop(house.db, "shipped")
@@ -281,7 +277,7 @@ def test_a_call_is_good_for_no_other_journey(house: House, receiver: Receiving) 
 
     def post(journey: str) -> httpx.Response:
         path = f"/hooks/journeys/{journey}"
-        return receiver.client.post(path, content=BODY, headers=headers)
+        return hooks.client.post(path, content=BODY, headers=headers)
 
     problem(post("shipped"), 409, "not_started")
     problem(post("once"), 401, "not_signed")
@@ -292,12 +288,12 @@ def test_a_call_is_good_for_no_other_journey(house: House, receiver: Receiving) 
     assert [one.journey for one in house.people()] == ["shipped"]
 
 
-def test_of_many_at_once_one_is_taken(house: House, receiver: Receiving) -> None:
+def test_of_many_at_once_one_is_taken(house: House, hooks: Receiving) -> None:
     house.customer("ann")
     headers = signed(BODY)
 
     def post(_: int) -> int:
-        answer = receiver.client.post("/hooks/journeys/shipped", content=BODY, headers=headers)
+        answer = hooks.client.post("/hooks/journeys/shipped", content=BODY, headers=headers)
         return answer.status_code
 
     with ThreadPoolExecutor(6) as pool:
@@ -305,9 +301,9 @@ def test_of_many_at_once_one_is_taken(house: House, receiver: Receiving) -> None
     assert len(house.people()) == 1
 
 
-def test_a_call_that_is_too_large_is_not_read(receiver: Receiving) -> None:
+def test_a_call_that_is_too_large_is_not_read(hooks: Receiving) -> None:
     body = b" " * (BODY_LIMIT + 1)
-    answer = receiver.client.post("/hooks/journeys/shipped", content=body, headers=signed(body))
+    answer = hooks.client.post("/hooks/journeys/shipped", content=body, headers=signed(body))
     problem(answer, 413, "too_large")
 
 

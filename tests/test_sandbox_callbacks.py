@@ -109,7 +109,7 @@ def test_nothing_is_ever_heard_of_a_push() -> None:
 # The call-backs ---------------------------------------------------------------------------------
 
 
-class Receiver:
+class Listener:
     """Where the call-backs arrive: checked and read by the product's own hooks."""
 
     def __init__(self) -> None:
@@ -137,11 +137,11 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
+def listener() -> Iterator[Listener]:
+    listener = Listener()
     with respx.mock(assert_all_called=False) as mock:
-        mock.route(url__startswith=PUBLIC).mock(side_effect=receiver.respond)
-        yield receiver
+        mock.route(url__startswith=PUBLIC).mock(side_effect=listener.respond)
+        yield listener
 
 
 class Sandbox:
@@ -172,42 +172,42 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     store.close()
 
 
-async def test_nobody_answers_unless_told_to(sandbox: Sandbox, receiver: Receiver) -> None:
+async def test_nobody_answers_unless_told_to(sandbox: Sandbox, listener: Listener) -> None:
     await post_mail(sandbox.client, mail("1"))
     await post_sms(sandbox.client, sms("2"))
     assert await sandbox.settled() == {
         **{"behaviour": None, "waiting": 0, "posted": 0, "given_up": 0, "dropped": 0}
     }
-    assert receiver.requests == []
+    assert listener.requests == []
 
 
-async def test_mails_are_opened_and_clicked(sandbox: Sandbox, receiver: Receiver) -> None:
+async def test_mails_are_opened_and_clicked(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave(opens=1, clicks=1, machine_opens=1)
     body = mail("1")
     [to] = body["personalizations"]
     to["dynamic_template_data"]["html"] = '<a href="https://shop.example/?a=1&amp;b=2">x</a>'
     await post_mail(sandbox.client, body)
     await sandbox.settled()
-    assert sorted(receiver.said()) == [
+    assert sorted(listener.said()) == [
         *((1, "clicked"), (1, "delivered"), (1, "machine_opened"), (1, "opened"), (1, "sent"))
     ]
-    assert {one.address for one in receiver.heard} == {"customer1@example.com"}
-    [click] = [one for one in receiver.heard if one.kind == "clicked"]
+    assert {one.address for one in listener.heard} == {"customer1@example.com"}
+    [click] = [one for one in listener.heard if one.kind == "clicked"]
     assert click.properties == {"url": "https://shop.example/?a=1&b=2"}
 
 
-async def test_events_come_in_batches(sandbox: Sandbox, receiver: Receiver) -> None:
+async def test_events_come_in_batches(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave(gathered=0.2)
     await post_mail(sandbox.client, mail(*map(str, range(1, 1001))))
     await sandbox.settled()
-    assert len(receiver.heard) == 2000
-    assert len(receiver.requests) < 50
-    assert max(len(orjson.loads(one.content)) for one in receiver.requests) <= 1000
-    assert all(one.content.endswith(b"\r\n") for one in receiver.requests)
+    assert len(listener.heard) == 2000
+    assert len(listener.requests) < 50
+    assert max(len(orjson.loads(one.content)) for one in listener.requests) <= 1000
+    assert all(one.content.endswith(b"\r\n") for one in listener.requests)
 
 
 async def test_dead_addresses_bounce_and_blocked_mails_do_not_suppress(
-    sandbox: Sandbox, receiver: Receiver
+    sandbox: Sandbox, listener: Listener
 ) -> None:
     await sandbox.behave(dead=1)
     await post_mail(sandbox.client, mail("1"))
@@ -215,16 +215,16 @@ async def test_dead_addresses_bounce_and_blocked_mails_do_not_suppress(
     await sandbox.behave(blocked=1)
     await post_mail(sandbox.client, mail("2"))
     await sandbox.settled()
-    bounces = [one for one in receiver.heard if one.kind == "bounced"]
+    bounces = [one for one in listener.heard if one.kind == "bounced"]
     assert [(one.message_id, one.suppress) for one in bounces] == [(1, "bounced"), (2, None)]
 
 
-async def test_texts_are_delivered_and_answered(sandbox: Sandbox, receiver: Receiver) -> None:
+async def test_texts_are_delivered_and_answered(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave(stops=1)
     answer = await post_sms(sandbox.client, sms("7"))
     await sandbox.settled()
-    assert sorted(receiver.said(), key=str) == [(7, "delivered"), (7, "sent"), (None, "stopped")]
-    status, *_ = receiver.requests
+    assert sorted(listener.said(), key=str) == [(7, "delivered"), (7, "sent"), (None, "stopped")]
+    status, *_ = listener.requests
     form = dict(parse_qsl(status.content.decode(), keep_blank_values=True))
     assert form["MessageSid"] == answer.json()["sid"]
     # Twilio itself now refuses to text them, until they say START.
@@ -232,65 +232,65 @@ async def test_texts_are_delivered_and_answered(sandbox: Sandbox, receiver: Rece
     start = {"from": "+447700900001", "body": "Start"}
     assert (await sandbox.client.post("/replies", json=start)).status_code == 204
     await sandbox.settled()
-    assert receiver.heard[-1].kind == "started"
+    assert listener.heard[-1].kind == "started"
     assert (await post_sms(sandbox.client, sms("8"))).status_code == 201
 
 
 async def test_a_text_without_a_callback_is_answered_all_the_same(
-    sandbox: Sandbox, receiver: Receiver
+    sandbox: Sandbox, listener: Listener
 ) -> None:
     await sandbox.behave(stops=1)
     await post_sms(sandbox.client, sms(StatusCallback=""))
     await sandbox.settled()
-    assert receiver.said() == [(None, "stopped")]
+    assert listener.said() == [(None, "stopped")]
 
 
-async def test_unreachable_numbers(sandbox: Sandbox, receiver: Receiver) -> None:
+async def test_unreachable_numbers(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave(dead=1)
     await post_sms(sandbox.client, sms("7"))
     await sandbox.settled()
-    [failed] = [one for one in receiver.heard if one.kind == "failed"]
+    [failed] = [one for one in listener.heard if one.kind == "failed"]
     assert (failed.suppress, failed.properties) == ("unregistered", {"error_code": "30005"})
 
 
 async def test_what_is_said_twice_has_the_same_id_twice(
-    sandbox: Sandbox, receiver: Receiver
+    sandbox: Sandbox, listener: Listener
 ) -> None:
     await sandbox.behave(opens=1, twice=1)
     await post_mail(sandbox.client, mail("1"))
     await post_sms(sandbox.client, sms("2"))
     await sandbox.settled()
-    said = Counter(one.id for one in receiver.heard)
+    said = Counter(one.id for one in listener.heard)
     assert len(said) == 5
     assert set(said.values()) == {2}
 
 
-async def test_call_backs_may_come_backwards(sandbox: Sandbox, receiver: Receiver) -> None:
+async def test_call_backs_may_come_backwards(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave(out_of_order=1, delivered_within=0.2)
     await post_sms(sandbox.client, sms("7"))
     await sandbox.settled()
-    assert receiver.said() == [(7, "delivered"), (7, "sent")]
+    assert listener.said() == [(7, "delivered"), (7, "sent")]
 
 
-async def test_a_receiver_that_is_down_gets_it_later(sandbox: Sandbox, receiver: Receiver) -> None:
-    receiver.down = 3
+async def test_a_receiver_that_is_down_gets_it_later(sandbox: Sandbox, listener: Listener) -> None:
+    listener.down = 3
     await sandbox.behave(gathered=0)
     assert (await post_mail(sandbox.client, mail("1"))).status_code == 202
     state = await sandbox.settled()
-    assert sorted(receiver.said()) == [(1, "delivered"), (1, "sent")]
-    assert (state["given_up"], receiver.down) == (0, 0)
+    assert sorted(listener.said()) == [(1, "delivered"), (1, "sent")]
+    assert (state["given_up"], listener.down) == (0, 0)
 
 
-async def test_a_receiver_that_stays_down_is_given_up(sandbox: Sandbox, receiver: Receiver) -> None:
-    receiver.down = 10**6
+async def test_a_receiver_that_stays_down_is_given_up(sandbox: Sandbox, listener: Listener) -> None:
+    listener.down = 10**6
     await sandbox.client.post("/replies", json={"from": "+447700900001", "body": "Hello?"})
     state = await sandbox.settled()
     assert (state["posted"], state["given_up"]) == (0, 1)
-    assert len(receiver.requests) == 4
+    assert len(listener.requests) == 4
 
 
 async def test_only_so_much_waits(
-    sandbox: Sandbox, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caller, "MOST_WAITING", 10)
     await sandbox.behave(delivered_within=1000)
@@ -302,14 +302,14 @@ async def test_only_so_much_waits(
     assert sandbox.callbacks.state()["waiting"] == 10
     assert (await sandbox.client.delete("/behaviour")).status_code == 204
     assert (await sandbox.settled())["behaviour"] is None
-    assert receiver.requests == []
+    assert listener.requests == []
 
 
-async def test_pushes_are_taken_in_silence(sandbox: Sandbox, receiver: Receiver) -> None:
+async def test_pushes_are_taken_in_silence(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave()
     await post_push(sandbox.client, push())
     await sandbox.settled()
-    assert receiver.requests == []
+    assert listener.requests == []
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ async def simulated(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 
 async def test_what_is_due_has_been_said_when_the_clock_has_moved(
-    simulated: Sandbox, receiver: Receiver
+    simulated: Sandbox, listener: Listener
 ) -> None:
     await simulated.behave(opens=1, delivered_within=60, answered_within=3600)
     await post_mail(simulated.client, mail("1"))
@@ -352,21 +352,21 @@ async def test_what_is_due_has_been_said_when_the_clock_has_moved(
     clock = (await simulated.client.get("/clock")).json()
     assert clock["now"] == "2026-03-02T09:00:00Z"
     assert MORNING < parse_instant(clock["next"]) <= MORNING + 60
-    assert receiver.requests == []
+    assert listener.requests == []
 
     async def move(to: int) -> None:
         answer = await simulated.client.post("/clock", json={"now": format_instant(to)})
         assert answer.status_code == 204
 
     await move(MORNING + 60)
-    assert sorted(receiver.said()) == [
+    assert sorted(listener.said()) == [
         *((1, "delivered"), (1, "sent"), (2, "delivered"), (2, "sent")),
     ]
     # SendGrid names the moment in its events, and signs with the time of the request.
-    delivered = [one for one in receiver.heard if one.message_id == 1 and one.kind == "delivered"]
+    delivered = [one for one in listener.heard if one.message_id == 1 and one.kind == "delivered"]
     assert all(one.at is not None and MORNING <= one.at <= MORNING + 60 for one in delivered)
     await move(MORNING + 2 * 3600)
-    assert receiver.said()[-1] == (1, "opened")
+    assert listener.said()[-1] == (1, "opened")
     clock = (await simulated.client.get("/clock")).json()
     assert clock == {"now": "2026-03-02T11:00:00Z", "next": None}
     [kept] = (await simulated.client.get("/message/1")).json()["accepted"]
