@@ -9,13 +9,13 @@ from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Push, Send, Update, Wait, WaitUntil
 from profiles.conditions import consented, did, has_address, prop
 from profiles.tables import events
-from tests.feedback_shop import Shop
+from tests.feedback_shop import AnnsShop
 from tests.house import House
 
 
 def test_a_text_planned_before_a_stop_never_leaves(house: House) -> None:
     steps = [Send("offer", Email("offer"), SMS("offer", after="10m"))]
-    shop = Shop(house, describe("offer", entry=OnLaunch(), topic="news", steps=steps))
+    shop = AnnsShop(house, describe("offer", entry=OnLaunch(), topic="news", steps=steps))
     [_, planned] = house.rows()
     assert (planned.channel, planned.state) == ("sms", "planned")
 
@@ -31,7 +31,7 @@ def test_a_text_planned_before_a_stop_never_leaves(house: House) -> None:
 
 
 def test_a_stop_ends_journeys_that_leave_on_it(house: House) -> None:
-    shop = Shop(
+    shop = AnnsShop(
         house,
         describe(
             "long",
@@ -50,7 +50,7 @@ def test_a_stop_ends_journeys_that_leave_on_it(house: House) -> None:
 def test_a_bounce_ends_journeys_that_leave_without_an_address(house: House) -> None:
     steps = [Send("hello", Email("hello")), Wait("30d")]
     leaving = ~has_address("email")
-    shop = Shop(
+    shop = AnnsShop(
         house, describe("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps)
     )
     shop.mail("bounce")
@@ -63,7 +63,7 @@ def test_so_does_a_number_that_the_provider_refuses(house: House) -> None:
     steps = [Send("hello", SMS("hello")), Wait("30d")]
     leaving = ~has_address("sms")
     house.providers.answer("sms", httpx.Response(400, json={"code": 21211, "message": "no"}))
-    Shop(house, describe("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps))
+    AnnsShop(house, describe("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps))
     house.run()
     [person] = house.people()
     assert person.end_reason == "exited: exit rule"
@@ -102,7 +102,7 @@ def _first(unless: str) -> Journey:
 def test_the_next_channel_goes_unless_there_is_evidence(
     house: House, unless: str, words: list[str], falls_back: bool
 ) -> None:
-    shop = Shop(house, _first(unless))
+    shop = AnnsShop(house, _first(unless))
     house.later("30m")
     shop.mail(*words, at=house.now)
     house.run()
@@ -116,14 +116,14 @@ def test_the_next_channel_goes_unless_there_is_evidence(
 
 
 def test_what_was_delivered_and_came_back_is_no_evidence(house: House) -> None:
-    shop = Shop(house, _first("delivered"))
+    shop = AnnsShop(house, _first("delivered"))
     shop.mail("delivered", "bounce")
     house.later("3h")
     assert [sent.channel for sent in house.providers.accepted] == ["email", "sms"]
 
 
 def test_a_machine_that_opens_is_no_reader(house: House) -> None:
-    shop = Shop(house, _first("opened"))
+    shop = AnnsShop(house, _first("opened"))
     house.later("30m")
     shop.mail("open", sg_machine_open=True)
     [event] = [row for row in shop.of(events) if row.name.startswith("email")]
@@ -133,7 +133,7 @@ def test_a_machine_that_opens_is_no_reader(house: House) -> None:
 
 
 def test_a_person_who_opens_says_so_explicitly(house: House) -> None:
-    shop = Shop(house, _first("opened"))
+    shop = AnnsShop(house, _first("opened"))
     shop.mail("open", sg_machine_open=False)
     house.later("3h")
     assert [sent.channel for sent in house.providers.accepted] == ["email"]
@@ -141,7 +141,7 @@ def test_a_person_who_opens_says_so_explicitly(house: House) -> None:
 
 @pytest.mark.parametrize("hours", [-9, 9])
 def test_a_clock_of_the_providers_that_is_wrong_does_no_harm(house: House, hours: int) -> None:
-    shop = Shop(house, _first("opened"))
+    shop = AnnsShop(house, _first("opened"))
     house.later("30m")
     shop.mail("open", at=house.now + hours * HOUR)
     house.later("3h")
@@ -150,7 +150,7 @@ def test_a_clock_of_the_providers_that_is_wrong_does_no_harm(house: House, hours
 
 def test_a_click_stops_what_has_not_gone_yet(house: House) -> None:
     steps = [Send("offer", Email("offer"), Push("offer", after="1h"), stop_on="clicked")]
-    shop = Shop(house, describe("offer", entry=OnLaunch(), topic="news", steps=steps))
+    shop = AnnsShop(house, describe("offer", entry=OnLaunch(), topic="news", steps=steps))
     shop.mail("click", url="https://shop.example/x")
     house.later("2h")
     assert [(row.state, row.reason) for row in house.rows()] == [
@@ -161,7 +161,7 @@ def test_a_click_stops_what_has_not_gone_yet(house: House) -> None:
 
 def test_journeys_wait_for_what_the_providers_see(house: House) -> None:
     clicked = did("email_clicked", prop("url") == "https://shop.example/a", prop("step") == "hello")
-    shop = Shop(
+    shop = AnnsShop(
         house,
         describe(
             "waiting",
