@@ -112,7 +112,9 @@ def test_a_key_that_will_not_do_is_named_and_not_shown(
         load_settings()
     assert name.removeprefix("SEGUE_").lower() in str(raised.value).lower()
     assert "hunter2" not in str(raised.value)
+    # and the error that it came from is not shown
     assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is None
 
 
 def test_the_key_that_everybody_knows_is_refused_among_the_retired_ones() -> None:
