@@ -1,6 +1,6 @@
 """What came of a hand-over, written down: the message's state, its address, who waited for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, or_, update
@@ -86,7 +86,7 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> None:
     gone = [one.claim.enrollment_id for one in done if one.change["state"] != "planned"]
     # Enrollments before profiles, as the engine locks them.
     journeys.settled(tx, gone)
-    _suppress(tx, [(one.claim, one.suppress) for one in done if one.suppress is not None])
+    _suppress(tx, [one for one in done if one.suppress is not None])
     changes = [
         one.change if one.wait is None else {**one.change, "send_at": tx.now + one.wait}
         for one in done
@@ -104,37 +104,55 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> None:
     )
 
 
-def _suppress(tx: Tx, found: Sequence[tuple[Claim, str]]) -> None:
+def _suppress(tx: Tx, found: Sequence[Done]) -> None:
     """Never again to this address; a STOP that the provider knows of is consent taken back.
 
     Under the profiles' locks, so that nobody else is about to claim for the same address. Journeys
-    that ask for an address or for consent look again.
+    see that the message failed, and those that ask for an address or for consent look again.
     """
-    lock_profiles(tx, {one.profile_id for one, _ in found})
+    lock_profiles(tx, {one.claim.profile_id for one in found})
     stopped = []
-    for one, state in found:
+    for claim, _, state, _ in found:
         if state == "opted_out":
             stopped.append(
                 ConsentChange(
-                    one.profile_id, one.channel, WHOLE_CHANNEL, granted=False, occurred_at=tx.now
+                    claim.profile_id,
+                    claim.channel,
+                    WHOLE_CHANNEL,
+                    granted=False,
+                    occurred_at=tx.now,
                 )
             )
         else:
             tx.conn.execute(
                 update(identifiers)
                 .where(
-                    identifiers.c.kind == ADDRESS_KIND[one.channel],
-                    identifiers.c.value == one.address,
+                    identifiers.c.kind == ADDRESS_KIND[claim.channel],
+                    identifiers.c.value == claim.address,
                 )
                 .values(state=state)
             )
     if stopped:
         change_consent(tx, stopped, source="the provider reports a STOP")
-    told = [
-        NewEvent(one.profile_id, PROFILE_CHANGED, tx.now, f"message {one.message_id} {state}", {})
-        for one, state in found
-    ]
-    record_events(tx, told, worked=False)
+    record_events(tx, [event for one in found for event in _told(tx, one)], worked=False)
+
+
+def _told(tx: Tx, one: Done) -> Iterator[NewEvent]:
+    """Once a message, and without its address."""
+    claim, key = one.claim, f"message {one.claim.message_id}"
+    yield NewEvent(
+        claim.profile_id,
+        f"{claim.channel}_failed",
+        tx.now,
+        f"{key} failed",
+        {
+            "reason": one.change["reason"],
+            "message_id": str(claim.message_id),
+            "journey": claim.journey,
+            "step": claim.step,
+        },
+    )
+    yield NewEvent(claim.profile_id, PROFILE_CHANGED, tx.now, f"{key} {one.suppress}", {})
 
 
 def _change(

@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from config.times import HOUR
 from journeys.journey import Journey, OnLaunch
@@ -10,7 +11,7 @@ from journeys.steps import SMS, Email, Push, Send, Update, Wait, WaitUntil
 from profiles.conditions import consented, did, has_address, prop
 from profiles.tables import events
 from tests.feedback_shop import AnnsShop
-from tests.house import House
+from tests.house import House, described
 
 
 def test_a_text_planned_before_a_stop_never_leaves(house: House) -> None:
@@ -67,6 +68,29 @@ def test_so_does_a_number_that_the_provider_refuses(house: House) -> None:
     house.run()
     [person] = house.people()
     assert person.end_reason == "exited: exit rule"
+
+
+def test_a_token_that_is_gone_is_an_event_that_journeys_can_use(house: House) -> None:
+    leaving = described(Wait("30d"), name="leaving", exit_when=did("push_failed"))
+    fallback = {"mode": "first", "fallback_after": "2h", "unless": "opened"}
+    house.open(leaving, described(Send("s", Push("hello"), SMS("hello"), **fallback), name="first"))
+    ann = house.customer("ann", push_tokens={"a-token": "ios"})
+    gone = {"details": [{"errorCode": "UNREGISTERED"}], "message": "a-token is gone"}
+    house.providers.answer("push", httpx.Response(404, json={"error": gone}))
+    house.launch("leaving")
+    house.launch("first")
+    assert [row.state for row in house.rows(ann)] == ["failed", "sent"], "the next went at once"
+    house.run()
+    ended = {person.journey: person.end_reason for person in house.people()}
+    assert ended["leaving"] == "exited: exit rule"
+    with house.db.transaction(write=False) as tx:
+        [event] = tx.conn.execute(select(events).where(events.c.name == "push_failed"))
+    assert event.properties == {
+        "reason": "fcm UNREGISTERED: … is gone",
+        "message_id": str(house.rows()[0].id),
+        "journey": "first",
+        "step": "s",
+    }
 
 
 def _first(unless: str) -> Journey:
