@@ -122,7 +122,7 @@ class Worker:
                 if channel in due:
                     await self._try(self._send(dispatcher, channel, since), None)
         self._teller.note(reaction, +moved, sent)
-        if moved.total() or sent:
+        if moved.total() or sent or +reaction.exited or +reaction.converted:
             counts = ", ".join(
                 f"{count} {channel} {what}" for (_, channel, what), count in sent.items()
             )
@@ -133,6 +133,7 @@ class Worker:
                 extra={
                     "entered": +reaction.entered,
                     "exited": +reaction.exited,
+                    "converted": +reaction.converted,
                     "moved": moved,
                     "messages": _by_journey(sent),
                 },

@@ -18,9 +18,10 @@ from flows.receiver.serving import Server
 from flows.worker import Worker
 from journeys.control import STOPPED, _hold
 from journeys.engine import Engine
-from journeys.journey import OnEvent, OnSegment, journey
+from journeys.journey import Goal, OnEvent, OnSegment, journey
 from journeys.reactions import Reactor
 from journeys.steps import SMS, Call, Email, Send, Update, Wait
+from profiles.conditions import did
 from tests.house import House
 from tests.trouble import until, worked
 
@@ -47,6 +48,34 @@ def test_it_does_its_work_and_ends(house: House) -> None:
 
     worked(house, scenario)
     assert states(house) == ["sent"]
+
+
+def test_a_turn_in_which_somebody_only_leaves_or_converts_is_a_line_too(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    bought = did("bought")
+    goal, parts = Goal(did=bought, within="7d"), {"entry": OnEvent("came"), "topic": "news"}
+    for_ever = [Wait("9d")]
+    house.open(
+        journey("leaves", exit_when=bought, steps=for_ever, **parts),
+        journey("converts", goal=goal, steps=for_ever, **parts),
+        receiver_port=0,
+    )
+    ann = house.customer()
+    house.did(ann, "came")
+    house.run()
+
+    def counted(what: str) -> list[object]:
+        return [found for one in caplog.records if (found := getattr(one, what, None))]
+
+    async def scenario() -> None:
+        house.did(ann, "bought")
+        await until(lambda: counted("exited") and counted("converted"))
+
+    # housekeeping counts goals too, and is not to be the first
+    with caplog.at_level(logging.INFO), patch.object(Engine, "count_goals"):
+        worked(house, scenario)
+    assert (counted("exited"), counted("converted")) == ([{"leaves": 1}], [{"converts": 1}])
 
 
 def test_it_ends_those_whom_a_stop_left(house: House) -> None:
