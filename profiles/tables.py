@@ -85,7 +85,7 @@ class ConsentRecord(SQLModel, table=True):
     profile_id: int = Field(sa_type=BigInteger, index=True)
     channel: str
     topic: str
-    granted: bool
+    granted: bool | None = Field(description="empty: nothing is said of it any more")
     occurred_at: Instant = Field(sa_type=BigInteger)
     recorded_at: Instant = Field(sa_type=BigInteger)
     source: str = Field(description="import customers.csv, preference page, STOP ...")

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ import orjson
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
@@ -170,6 +171,27 @@ def test_everything_is_there_and_goes_on(old: Database) -> None:
         (ann, "push", "skipped", "03-05T11:00"),
         (ann, "email", "sent", "03-05T11:00"),
     ]
+
+
+def test_a_sqlite_that_guards_its_own_schema_is_upgraded_as_well(tmp_path: Path) -> None:
+    """Some are built so that `PRAGMA writable_schema` does nothing."""
+
+    def guard(action: int, name: str | None, value: str | None, *_: object) -> int:
+        guarded = (action, name, value) == (sqlite3.SQLITE_PRAGMA, "writable_schema", "ON")
+        return sqlite3.SQLITE_IGNORE if guarded else sqlite3.SQLITE_OK
+
+    db = Database(f"sqlite:///{tmp_path / 'old.db'}")
+    event.listen(db.engine, "connect", lambda connection, _: connection.set_authorizer(guard))
+    to_revision(db, "0006")
+    fill(db, "0006")
+    with db.transaction(write=False) as tx:
+        columns = columns_of(tx.conn)
+        before = contents(tx.conn, columns)
+    migrate(db)
+    with db.transaction(write=False) as tx:
+        assert contents(tx.conn, columns) == before
+        assert differences(tx.conn) == []
+    db.close()
 
 
 def test_those_that_start_at_once_migrate_one_after_the_other(old: Database) -> None:
