@@ -3,47 +3,62 @@
 Every change of consent goes through here, whatever brought it: an import, a preference page, STOP.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import bindparam, delete, insert, or_, select
 
 from config.database import Tx, insert_into
 from config.policy import Channel
 from config.times import Instant
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import among, in_slices, lock_profiles
 from profiles.merging import survivors
+from profiles.standing import Key, Statement, standing, withdrawn
 from profiles.tables import consent_records, consents
-
-_Key = tuple[int, str, str]  # profile, channel, topic
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentChange:
     """What one profile says about a channel (topic `*`) or about one topic on it.
 
+    `granted` None: nothing is to be said of it any more. It is no yes, and on texts no STOP either.
+
     `occurred_at` None: nobody knows when it was said (an export without a date). It then counts
     as said now, but a yes of unknown age never takes back a no that came from elsewhere: the
     shop's old "opted in" must not undo the STOP that was sent last night. And its "no" to text
     messages from somebody who never said yes is an unticked box and no STOP, which would hold back
-    news of their orders too: silence already means no there.
+    news of their orders too: silence already means no there. A date in the future tells no more
+    about a yes: nobody has said yes tomorrow.
+
+    `just_now`: they say it themselves, to us, at this moment. It comes after all that is on record,
+    from the same second too.
     """
 
     profile_id: int
     channel: Channel
     topic: str
-    granted: bool
+    granted: bool | None
     occurred_at: Instant | None = None
+    just_now: bool = False
 
     @property
-    def key(self) -> _Key:
+    def key(self) -> Key:
         return self.profile_id, self.channel, self.topic
 
     @property
     def unticked_box(self) -> bool:
         """An undated no to all texts: it can take back a yes, and says nothing new without one."""
         whole = self.channel == "sms" and self.topic == "*"
-        return whole and not self.granted and self.occurred_at is None
+        undated = self.occurred_at is None and not self.just_now
+        return whole and self.granted is False and undated
+
+    def at(self, now: Instant) -> Instant:
+        """When it was said, as far as is known."""
+        return now if self.occurred_at is None else min(self.occurred_at, now)
+
+    def of_unknown_age(self, now: Instant) -> bool:
+        """Whether it may be older than anything on record."""
+        return not self.just_now and (self.occurred_at is None or self.occurred_at > now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,42 +69,71 @@ class ConsentOutcome:
     overruled: Sequence[ConsentChange]
 
 
-def change_consent(tx: Tx, changes: Sequence[ConsentChange], source: str) -> ConsentOutcome:
+def change_consent(
+    tx: Tx, changes: Sequence[ConsentChange], source: str, *, topics_too: bool = False
+) -> ConsentOutcome:
     """Write what really changes, each change with its record. Locks the profiles.
 
     An older statement never overrules a later one; of two from the same second the no holds.
     `changes` has each (profile, channel, topic) at most once. What is said of a profile that became
     part of another one is said of that one: a link in an old mail must still stop the mail.
+
+    Parameters
+    ----------
+    topics_too: a no to a whole channel is one to its topics too that have a yes of their own.
     """
     changes = _of_survivors(tx, changes)
-    now_valid = _now_valid(tx, {change.profile_id for change in changes})
-    differing = [
-        change
-        for change in changes
-        if (
-            now_valid[change.key].granted != change.granted
-            if change.key in now_valid
-            else not change.unticked_box
-        )
-    ]
+    said = standing(tx, {change.profile_id for change in changes})
+    if topics_too:
+        changes = [*changes, *_of_topics(changes, said)]
+    new = {change.profile_id for change in changes if change.key not in said}
+    said = {**withdrawn(tx, new), **said}
+    differing = [change for change in changes if _differs(change, said.get(change.key))]
     said_by = _last_sources(
-        tx, {c.profile_id for c in differing if c.granted and c.occurred_at is None}
+        tx, {c.profile_id for c in differing if c.granted is not False and c.of_unknown_age(tx.now)}
     )
 
     def holds(change: ConsentChange) -> bool:
-        if change.key not in now_valid:
+        before = said.get(change.key)
+        if before is None or change.just_now:
             return True
-        if change.occurred_at is None:
-            return not change.granted or said_by.get(change.key) == source
-        changed_at: Instant = now_valid[change.key].changed_at
-        if change.occurred_at == changed_at:
-            return not change.granted
-        return change.occurred_at > changed_at
+        if change.of_unknown_age(tx.now):
+            return change.granted is False or said_by.get(change.key) == source
+        if change.at(tx.now) == before.changed_at:
+            return change.granted is False
+        return change.at(tx.now) > before.changed_at
 
     applied = [change for change in differing if holds(change)]
     if applied:
         _write(tx, applied, source)
     return ConsentOutcome(applied, [change for change in differing if not holds(change)])
+
+
+def given_back(tx: Tx, profile_ids: Iterable[int]) -> dict[int, bool | None]:
+    """What a START gives back to those of the profiles that are stopped: what a STOP took.
+
+    That is what they had said of texts last before they said no; None: they had said nothing.
+    """
+    ids = sorted(profile_ids)
+    c, r = consents.c, consent_records.c
+    stopped = select(c.profile_id).where(
+        among(tx, c.profile_id, ids), c.channel == "sms", c.topic == "*", c.granted.is_(False)
+    )
+    before = (
+        select(r.profile_id, r.granted)
+        .where(among(tx, r.profile_id, ids), r.channel == "sms", r.topic == "*")
+        .where(or_(r.granted.is_(True), r.granted.is_(None)))
+        .order_by(r.id)
+    )
+    held = {row.profile_id: row.granted for row in tx.conn.execute(before)}
+    return {one: held.get(one) for one in tx.conn.execute(stopped).scalars()}
+
+
+def _differs(change: ConsentChange, before: Statement | None) -> bool:
+    """Whether it says anything new."""
+    if before is None or before.granted is None:
+        return change.granted is not None and not change.unticked_box
+    return before.granted != change.granted
 
 
 def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentChange]:
@@ -100,24 +144,34 @@ def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentC
     if not became:
         return changes
     lock_profiles(tx, set(became.values()))
-    now_theirs: dict[_Key, ConsentChange] = {}
+    now_theirs: dict[Key, ConsentChange] = {}
     for one in changes:
         change = replace(one, profile_id=became.get(one.profile_id, one.profile_id))
-        if change.key not in now_theirs or not change.granted:
+        if change.key not in now_theirs or change.granted is False:
             now_theirs[change.key] = change
     return list(now_theirs.values())
 
 
-def _now_valid(tx: Tx, profile_ids: Iterable[int]) -> dict[_Key, Row[tuple[object, ...]]]:
-    c = consents.c
-    return {
-        (row.profile_id, row.channel, row.topic): row
-        for some in in_slices(sorted(profile_ids))
-        for row in tx.conn.execute(select(consents).where(c.profile_id.in_(some)))
+def _of_topics(
+    changes: Sequence[ConsentChange], said: Mapping[Key, Statement]
+) -> Iterator[ConsentChange]:
+    """A no to each topic whose own yes would outweigh the no to its channel.
+
+    On texts nothing outweighs a STOP, and a START has to find what there was.
+    """
+    refused: dict[tuple[int, str], ConsentChange] = {
+        (change.profile_id, change.channel): change
+        for change in changes
+        if change.topic == "*" and change.granted is False and change.channel != "sms"
     }
+    named = {change.key for change in changes}
+    for key, one in said.items():
+        no = refused.get((one.profile_id, one.channel))
+        if no is not None and one.granted and key not in named:
+            yield replace(no, topic=one.topic)
 
 
-def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[_Key, str]:
+def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[Key, str]:
     """Where the newest record of each consent of these profiles came from."""
     c = consent_records.c
     return {
@@ -132,6 +186,28 @@ def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[_Key, str]:
 
 
 def _write(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
+    _hold(tx, [change for change in changes if change.granted is not None])
+    _forget(tx, [change for change in changes if change.granted is None])
+    tx.conn.execute(
+        insert(consent_records),
+        [
+            {
+                "profile_id": change.profile_id,
+                "channel": change.channel,
+                "topic": change.topic,
+                "granted": change.granted,
+                "occurred_at": change.at(tx.now),
+                "recorded_at": tx.now,
+                "source": source,
+            }
+            for change in changes
+        ],
+    )
+
+
+def _hold(tx: Tx, changes: Sequence[ConsentChange]) -> None:
+    if not changes:
+        return
     upsert = insert_into(tx.conn, consents)
     tx.conn.execute(
         upsert.on_conflict_do_update(
@@ -144,23 +220,25 @@ def _write(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
                 "channel": change.channel,
                 "topic": change.topic,
                 "granted": change.granted,
-                "changed_at": tx.now if change.occurred_at is None else change.occurred_at,
+                "changed_at": change.at(tx.now),
             }
             for change in changes
         ],
     )
+
+
+def _forget(tx: Tx, changes: Sequence[ConsentChange]) -> None:
+    if not changes:
+        return
+    c = consents.c
     tx.conn.execute(
-        insert(consent_records),
+        delete(consents).where(
+            c.profile_id == bindparam("whose"),
+            c.channel == bindparam("on"),
+            c.topic == bindparam("about"),
+        ),
         [
-            {
-                "profile_id": change.profile_id,
-                "channel": change.channel,
-                "topic": change.topic,
-                "granted": change.granted,
-                "occurred_at": tx.now if change.occurred_at is None else change.occurred_at,
-                "recorded_at": tx.now,
-                "source": source,
-            }
+            {"whose": change.profile_id, "on": change.channel, "about": change.topic}
             for change in changes
         ],
     )

@@ -13,6 +13,7 @@ from sqlalchemy import Table, bindparam, case, delete, insert, select, update
 from config.database import Tx
 from profiles.bulk import among
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.standing import Statement, standing, withdrawn
 from profiles.tables import (
     consent_records,
     consents,
@@ -22,6 +23,9 @@ from profiles.tables import (
     preferences,
     profiles,
 )
+
+# What is said of consent: a no, nothing any more, a yes.
+_WEIGHT: Mapping[bool | None, int] = {False: 2, None: 1, True: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ def merge_profiles(
         merger.from_id: dict(moved.get(merger.from_id, {})) for merger in mergers
     }
     twins = _drop_twins(tx, mergers, notes)
+    _merge_consents(tx, mergers, notes)
     for name, table in (
         ("events", events),
         ("identifiers", identifiers),
@@ -107,7 +112,6 @@ def merge_profiles(
     ):
         for from_id, keys in repoint(tx, table, mergers).items():
             notes[from_id][name] = keys
-    _merge_consents(tx, mergers, notes)
     _merge_preferences(tx, mergers, notes)
     _merge_rows(tx, mergers, notes)
     tx.conn.execute(
@@ -153,43 +157,52 @@ def _drop_twins(
 
 def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Mapping[int, dict[str, Any]]) -> None:
     """A no outweighs a yes, whenever it was said: two profiles may be joined in error, and nobody
-    who said no shall hear from us for that. Of two that say the same the later one holds."""
-    said = _rows_of(tx, consents, mergers)
-    moving: list[dict[str, Any]] = []
-    turned: list[dict[str, Any]] = []
+    who said no shall hear from us for that. So does the wish that nothing is said any more. Of two
+    that say the same the later one holds."""
+    rows = _rows_of(tx, consents, mergers)
+    said: dict[int, list[Statement]] = {profile_id: [] for profile_id in rows}
+    for one in {**withdrawn(tx, rows), **standing(tx, rows)}.values():
+        said[one.profile_id].append(one)
+    moving: list[Statement] = []
+    turned: list[Statement] = []
     for merger in mergers:
-        theirs, ours = said[merger.from_id], said[merger.into_id]
-        notes[merger.from_id] |= {"consents": theirs, "consents_before": ours}
-        here = {(row["channel"], row["topic"]): row for row in ours}
-        for row in theirs:
-            rival = here.get((row["channel"], row["topic"]))
-            if rival is None or _outweighs(row, rival):
-                moving.append({**row, "profile_id": merger.into_id})
-                if rival is not None and rival["granted"] != row["granted"]:
+        notes[merger.from_id] |= {
+            "consents": rows[merger.from_id],
+            "consents_before": rows[merger.into_id],
+        }
+        here = {(one.channel, one.topic): one for one in said[merger.into_id]}
+        for one in said[merger.from_id]:
+            rival = here.get((one.channel, one.topic))
+            if rival is None or _outweighs(one, rival):
+                moving.append(one._replace(profile_id=merger.into_id))
+                if rival is not None and rival.granted != one.granted:
                     turned.append(moving[-1])
-    _delete(tx, consents, [row for merger in mergers for row in said[merger.from_id]])
-    _delete(tx, consents, moving)
-    if moving:
-        tx.conn.execute(insert(consents), moving)
+    _delete(tx, consents, [row for merger in mergers for row in rows[merger.from_id]])
+    _delete(tx, consents, [one._asdict() for one in moving])
+    if held := [one._asdict() for one in moving if one.granted is not None]:
+        tx.conn.execute(insert(consents), held)
     if turned:
         tx.conn.execute(
             insert(consent_records),
             [
                 {
-                    **{name: row[name] for name in ("profile_id", "channel", "topic", "granted")},
-                    "occurred_at": row["changed_at"],
+                    "profile_id": one.profile_id,
+                    "channel": one.channel,
+                    "topic": one.topic,
+                    "granted": one.granted,
+                    "occurred_at": one.changed_at,
                     "recorded_at": tx.now,
                     "source": "two profiles became one: the no holds",
                 }
-                for row in turned
+                for one in turned
             ],
         )
 
 
-def _outweighs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    if one["granted"] != other["granted"]:
-        return not one["granted"]
-    return bool(one["changed_at"] > other["changed_at"])
+def _outweighs(one: Statement, other: Statement) -> bool:
+    if one.granted != other.granted:
+        return _WEIGHT[one.granted] > _WEIGHT[other.granted]
+    return one.changed_at > other.changed_at
 
 
 def _merge_preferences(

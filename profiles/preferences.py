@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from config.database import Tx, put
 from config.policy import CHANNELS, Channel
-from config.times import Instant, Seconds
+from config.times import Seconds
 from profiles.bulk import lock_profiles
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
@@ -20,6 +20,8 @@ from profiles.merging import survivors
 from profiles.tables import ADDRESS_KIND, consents, identifiers, preferences, profiles
 
 Topics = Mapping[tuple[Channel, str], bool]  # channel and topic (or `*`) -> granted
+# The same, as it is to become; None: nothing is to be said of it any more.
+TopicChanges = Mapping[tuple[Channel, str], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Chosen:
 class Changes:
     """What somebody wants otherwise; what is not named stays as it is."""
 
-    consent: Topics = field(default_factory=dict)
+    consent: TopicChanges = field(default_factory=dict)
     # per_week, opens, closes, timezone, language; None takes a choice back
     choices: Mapping[str, int | str | None] = field(default_factory=dict)
 
@@ -133,7 +135,11 @@ def save(tx: Tx, before: Chosen, changes: Changes, source: str) -> bool:
     Whether anything did change.
     """
     whose = before.profile_id
-    applied = change_consent(tx, _said_now(tx, whose, changes.consent), source).applied
+    said = [
+        ConsentChange(whose, channel, topic, granted, just_now=True)
+        for (channel, topic), granted in changes.consent.items()
+    ]
+    applied = change_consent(tx, said, source).applied
     choices = {name: to for name, to in changes.choices.items() if getattr(before, name) != to}
     if choices:
         put(tx.conn, preferences, {"profile_id": whose, **choices, "changed_at": tx.now})
@@ -142,21 +148,3 @@ def save(tx: Tx, before: Chosen, changes: Changes, source: str) -> bool:
     event = NewEvent(whose, PROFILE_CHANGED, tx.now, f"{source} {uuid4()}", {})
     record_events(tx, [event], worked=False)
     return True
-
-
-def _said_now(tx: Tx, profile_id: int, consent: Topics) -> list[ConsentChange]:
-    """The changes, each dated after what it takes back: of the same second the no would hold."""
-    changed_at: dict[tuple[str, str], Instant] = {
-        (row.channel, row.topic): row.changed_at
-        for row in tx.conn.execute(select(consents).where(consents.c.profile_id == profile_id))
-    }
-    return [
-        ConsentChange(
-            profile_id,
-            channel,
-            topic,
-            granted,
-            max(tx.now, changed_at.get((channel, topic), 0) + 1),
-        )
-        for (channel, topic), granted in consent.items()
-    ]

@@ -284,6 +284,28 @@ class TestConsent:
         assert consent_of(db, ann) == {("sms", "*"): False}
         assert (report.unchanged, report.consent_overruled) == (1, 1)
 
+    def test_a_yes_from_the_future_does_not_undo_a_stop(self, db: Database) -> None:
+        """Nobody has said yes tomorrow, however often the file is imported."""
+        row = Person(user_id="1", consent={("sms", "*"): True}, seen_at=MONDAY + 400 * DAY)
+        (ann,) = upsert(db, row, source="import customers.csv").profile_ids
+        assert ann is not None
+        assert records(db) == [(True, MONDAY, MONDAY, "import customers.csv")]
+        with db.transaction() as tx:
+            no = ConsentChange(ann, "sms", "*", granted=False, occurred_at=tx.now)
+            assert change_consent(tx, [no], "STOP").applied == [no]
+        for days in (1, 2):
+            report = upsert(db, row, at=MONDAY + days * DAY, source="import customers.csv")
+            assert consent_of(db, ann) == {("sms", "*"): False}
+            assert report.consent_overruled == 1
+
+    def test_a_no_from_the_future_is_one_of_today(self, db: Database) -> None:
+        no = Person(user_id="1", consent={("sms", "*"): False}, seen_at=MONDAY + 400 * DAY)
+        yes = Person(user_id="1", consent={("sms", "*"): True}, seen_at=MONDAY + 1)
+        upsert(db, no)
+        report = upsert(db, yes, at=MONDAY + DAY)
+        assert consent_of(db, report.profile_ids[0]) == {("sms", "*"): True}
+        assert [record[:2] for record in records(db)] == [(False, MONDAY), (True, MONDAY + 1)]
+
     def test_a_file_may_correct_what_it_said_itself(self, db: Database) -> None:
         for granted in (False, True):
             report = upsert(

@@ -221,14 +221,36 @@ def test_a_no_wins(house: House, no_is_later: bool, no_is_theirs: bool) -> None:
     assert [one["granted"] for one in turned] == ([False] if no_is_theirs else [])
 
 
+@pytest.mark.parametrize("granted", [True, False, None])
+@pytest.mark.parametrize("taken_back_is_theirs", [True, False])
+def test_of_what_somebody_took_back_no_yes_is_made(
+    house: House, taken_back_is_theirs: bool, granted: bool | None
+) -> None:
+    """It outweighs a yes, and a no outweighs it."""
+    anon, ann = nobody(house), house.customer("ann", consent={})
+    took_back, other = (anon, ann) if taken_back_is_theirs else (ann, anon)
+    for who, said in ((took_back, True), (took_back, None), (other, granted)):
+        house.db.now = house.now + 1
+        with house.db.transaction() as tx:
+            change = ConsentChange(who, "sms", "*", said, just_now=True)
+            change_consent(tx, [change], "test")
+    merged(house, (anon, ann))
+    texts = [row for row in rows(house.db, consents) if row["channel"] == "sms"]
+    left = [(row["profile_id"], row["granted"]) for row in texts]
+    assert left == ([(ann, False)] if granted is False else [])
+    with house.db.transaction() as tx:
+        yes = ConsentChange(ann, "sms", "*", granted=True)
+        assert change_consent(tx, [yes], "an old list").overruled == [yes]
+
+
 def test_of_two_that_say_the_same_the_later_holds(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
-    consent(house, anon, MONDAY + 5, yes=True)
-    consent(house, ann, MONDAY, yes=True)
+    consent(house, anon, MONDAY - 5, yes=True)
+    consent(house, ann, MONDAY - 10, yes=True)
     consent(house, anon, MONDAY, yes=False, topic="promotions")
     merged(house, (anon, ann))
     said = {row["topic"]: row for row in rows(house.db, consents) if row["channel"] == "email"}
-    assert said["news"]["changed_at"] == MONDAY + 5
+    assert said["news"]["changed_at"] == MONDAY - 5
     assert said["promotions"]["granted"] is False
     assert {row["profile_id"] for row in said.values()} == {ann}
 

@@ -1,0 +1,62 @@
+"""What people say of consent as it stands: a yes, a no, or nothing any more."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from config.database import Tx
+from config.times import Instant
+from profiles.bulk import among
+from profiles.tables import consent_records, consents
+
+Key = tuple[int, str, str]  # profile, channel, topic
+
+
+class Statement(NamedTuple):
+    """The last that one profile said of a channel (topic `*`) or of one topic on it.
+
+    granted None: it was taken back that anything is said. There is no row for it in `consent`, only
+    the record; but what others said before does not come back.
+    """
+
+    profile_id: int
+    channel: str
+    topic: str
+    granted: bool | None
+    changed_at: Instant
+
+    @property
+    def key(self) -> Key:
+        return self.profile_id, self.channel, self.topic
+
+
+def standing(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
+    """What holds now of all that these profiles said.
+
+    A row from the future (imports could write some) is as old as its record: nobody has spoken
+    tomorrow.
+    """
+    c, r = consents.c, consent_records.c
+    rows = select(c.profile_id, c.channel, c.topic, c.granted, c.changed_at)
+    found = tx.conn.execute(rows.where(among(tx, c.profile_id, profile_ids)))
+    said = {one.key: one for one in (Statement(*row) for row in found)}
+    ahead = [one for one in said.values() if one.changed_at > tx.now]
+    if ahead:
+        whose = among(tx, r.profile_id, {one.profile_id for one in ahead})
+        records = select(r.profile_id, r.channel, r.topic, r.recorded_at).where(whose)
+        written = {(*key,): at for *key, at in tx.conn.execute(records.order_by(r.id))}
+        for one in ahead:
+            said[one.key] = one._replace(changed_at=written.get(one.key, tx.now))
+    return said
+
+
+def withdrawn(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
+    """Of what these profiles want nothing to be said any more, and since when.
+
+    It holds unless there is a row in `consent`, which came later.
+    """
+    c = consent_records.c
+    rows = select(c.profile_id, c.channel, c.topic, c.granted, c.occurred_at).order_by(c.id)
+    found = tx.conn.execute(rows.where(among(tx, c.profile_id, profile_ids), c.granted.is_(None)))
+    return {one.key: one for one in (Statement(*row) for row in found)}
