@@ -4,8 +4,9 @@ A word is taken once (the event's `dedupe_key` is the provider's id of it) and m
 of order: a message only ever moves up `_RANK`, and consent goes by its own dates.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Text, Update, and_, bindparam, case, func, or_, select, tuple_, update
@@ -16,9 +17,9 @@ from channels.tables import MessageState, messages
 from config.database import Tx
 from config.times import Instant
 from profiles.bulk import in_slices, lock_profiles
-from profiles.consent import ConsentChange, change_consent
+from profiles.consent import ConsentChange, change_consent, given_back
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.tables import ADDRESS_KIND, consents, events, identifiers
+from profiles.tables import ADDRESS_KIND, events, identifiers
 
 # What each says about the message. A mail server may take a mail and return it later, so a failure
 # ranks above a delivery.
@@ -37,6 +38,7 @@ _STATE: Mapping[Kind, MessageState] = {
 _TAKEN_BACK: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
 # What a person answers by text names no message: it is taken for the last that they got.
 _BY_TEXT: Collection[Kind] = {"stopped", "started", "replied"}
+_OF_CONSENT: Collection[Kind] = {"stopped", "started", "unsubscribed", "resubscribed"}
 # True of the address or the person, whichever message it is about.
 _OF_THE_ADDRESS: Collection[Kind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
 
@@ -229,17 +231,16 @@ def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
 
 
 def _change_consent(tx: Tx, new: Sequence[_Heard]) -> None:
-    """Consent given and taken back; journeys that ask for it look again."""
-    stops = _stops(tx, {one.profile_id for one in new if one.said.kind in _BY_TEXT})
-    by_source: dict[str, dict[tuple[int, str, str], ConsentChange]] = defaultdict(dict)
-    for one in sorted(new, key=lambda one: one.at):
-        if change := _consent(one, stops):
-            by_source[one.said.source][change.key] = change
-    changed = {
-        change.profile_id
-        for source, changes in by_source.items()
-        for change in change_consent(tx, list(changes.values()), source).applied
-    }
+    """Consent given and taken back, in its order; journeys that ask for it look again."""
+    speaking = sorted((one for one in new if _is_of_consent(one.said)), key=lambda one: one.at)
+    changed: set[int] = set()
+    for source, together in groupby(speaking, key=lambda one: one.said.source):
+        heard = list(together)
+        starting = {one.profile_id for one in heard if one.said.kind == "started"}
+        back = given_back(tx, starting) if starting else {}
+        changes = {change.key: change for one in heard if (change := _consent(one, back))}
+        applied = change_consent(tx, list(changes.values()), source, topics_too=True).applied
+        changed |= {change.profile_id for change in applied}
     by = {one.profile_id: one for one in new}
     _tell(tx, {person: f"{by[person].said.id} changed consent" for person in sorted(changed)})
 
@@ -250,35 +251,25 @@ def _tell(tx: Tx, changed: Mapping[int, str]) -> None:
     record_events(tx, told, worked=False)
 
 
-def _stops(tx: Tx, profile_ids: Collection[int]) -> dict[int, Row[Any]]:
-    """What these people say about text messages as a whole."""
-    said = select(consents).where(
-        consents.c.profile_id.in_(profile_ids),
-        consents.c.channel == "sms",
-        consents.c.topic == WHOLE_CHANNEL,
-    )
-    return {row.profile_id: row for row in tx.conn.execute(said)} if profile_ids else {}
+def _is_of_consent(said: Feedback) -> bool:
+    return said.suppress == "opted_out" or said.kind in _OF_CONSENT
 
 
-def _consent(one: _Heard, stops: Mapping[int, Row[Any]]) -> ConsentChange | None:
-    """What a word says about consent, if anything."""
+def _consent(one: _Heard, back: Mapping[int, bool | None]) -> ConsentChange | None:
+    """What a word says about consent, if anything; `back`: what a START gives back, and to whom."""
     said, person = one.said, one.profile_id
-    if said.kind in ("stopped", "started"):
-        granted, standing = said.kind == "started", stops.get(person)
-        # A START gives back what a STOP took. It is no first consent: YES may answer anything.
-        if granted and (standing is None or standing.granted):
+    # A text message carries no time: what comes later was said later.
+    if said.kind == "stopped":
+        return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted=False, just_now=True)
+    if said.kind == "started":
+        # It is no first consent: YES may answer anything.
+        if person not in back:
             return None
-        # A text message carries no time: what comes later was said later, in the same second too.
-        at = one.at if standing is None else max(one.at, standing.changed_at + granted)
-        return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted, at)
-    if said.suppress == "opted_out":
-        return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted=False, occurred_at=one.at)
-    if said.kind in ("unsubscribed", "resubscribed"):
-        whole = said.whole_channel or one.message is None
-        topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic
-        granted = said.kind == "resubscribed"
-        return ConsentChange(person, said.channel, topic, granted, one.at)
-    return None
+        return ConsentChange(person, said.channel, WHOLE_CHANNEL, back[person], just_now=True)
+    granted = said.kind == "resubscribed"
+    whole = said.suppress == "opted_out" or said.whole_channel
+    topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic
+    return ConsentChange(person, said.channel, topic, granted, one.at)
 
 
 def _move(tx: Tx, new: Sequence[_Heard]) -> None:

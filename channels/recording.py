@@ -133,7 +133,7 @@ def _suppress(tx: Tx, found: Sequence[Done]) -> None:
                 .values(state=state)
             )
     if stopped:
-        change_consent(tx, stopped, source="the provider reports a STOP")
+        change_consent(tx, stopped, source="the provider reports a STOP", topics_too=True)
     record_events(tx, [event for one in found for event in _told(tx, one)], worked=False)
 
 

@@ -4,7 +4,10 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from channels.facts import load_recipients
+from channels.recipient import Kind
 from channels.tables import messages
+from config.policy import Channel, Policy
 from journeys.journey import Journey, OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Send
@@ -78,6 +81,15 @@ class AnnsShop:
         found = self.of(consents, channel=channel, topic=topic)
         return bool(found[0].granted) if found else None
 
+    def said(self) -> dict[tuple[str, str], bool]:
+        return {(row.channel, row.topic): row.granted for row in self.of(consents)}
 
-# the name by which test_feedback_reach knows it
-Shop = AnnsShop
+    def refused(self, channel: Channel, topic: str, kind: Kind = "marketing") -> bool:
+        """Whether planning lets nothing go, for want of consent."""
+        with self.house.db.transaction(write=False) as tx:
+            ann = load_recipients(tx, Policy(), [self.ann])[self.ann]
+        return ann.refusal(Policy(), channel, kind, topic) == "no_consent"
+
+    def says_no_texts(self) -> bool:
+        """Whether a STOP is in force."""
+        return self.refused("sms", "orders", "transactional")
