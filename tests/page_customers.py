@@ -131,7 +131,7 @@ class Shop:
     def said(self) -> dict[tuple[str, str], bool]:
         return {(row.channel, row.topic): row.granted for row in self.rows(consents)}
 
-    def last_record(self) -> tuple[str, str, bool, int, str]:
+    def last_record(self) -> tuple[str, str, bool | None, int, str]:
         row = self.rows(consent_records)[-1]
         assert row.recorded_at == self.house.now
         return row.channel, row.topic, row.granted, row.occurred_at, row.source

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from channels.recipient import Recipient, Zones
 from config.policy import CHANNELS, Channel, Policy
 from config.times import DAY, HOUR
-from flows.receiver.choices import boxes, consent_of, texts_stopped
+from flows.receiver.choices import boxes, consent_of, nothing_at_all, texts_stopped
 from flows.receiver.form import (
     SHOWN,
     Understood,
@@ -23,7 +23,7 @@ from flows.receiver.form import (
 )
 from flows.receiver.view import notes
 from flows.receiver.zone_list import zone_labels, zones_by_region
-from profiles.preferences import Changes, Chosen
+from profiles.preferences import Changes, Chosen, TopicChanges
 
 # A machine under load may be slow.
 however_slow = examples(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,6 +50,16 @@ a_stop = st.sampled_from([None, True, False])
 Said = dict[tuple[Channel, str], bool]
 
 
+def after(said: Said, changes: TopicChanges) -> Said:
+    """What is on record once the changes are saved."""
+    return {box: yes for box, yes in {**said, **changes}.items() if yes is not None}
+
+
+def saved(policy: Policy, said: Said, ticked: Said | None = None, stop: bool | None = None) -> Said:
+    """What is on record once the form is saved with these boxes changed."""
+    return after(said, consent_of(policy, said, ticked or {}, stop_texts=stop))
+
+
 def recipient(said: Said) -> Recipient:
     consent = {(str(channel), topic): yes for (channel, topic), yes in said.items()}
     return Recipient(Zones(("UTC",), "brand"), addresses=set(CHANNELS), consent=consent)
@@ -60,13 +70,13 @@ def recipient(said: Said) -> Recipient:
 def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
     policy: Policy, said: Said, ticked: Said, stop: bool | None
 ) -> None:
-    after = {**said, **consent_of(policy, said, ticked, stop_texts=stop)}
+    now_said = saved(policy, said, ticked, stop)
     stopped = texts_stopped(said) if stop is None else stop
-    assert texts_stopped(after) == stopped
+    assert texts_stopped(now_said) == stopped
     for box, wanted in {**boxes(policy, said), **ticked}.items():
         # What lies beneath a STOP and was not touched may be read anew once it is lifted.
         if box[0] != "sms" or not stopped or box in ticked:
-            assert boxes(policy, after)[box] == wanted, box
+            assert boxes(policy, now_said)[box] == wanted, box
 
 
 @however_slow
@@ -74,14 +84,14 @@ def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
 def test_planning_understands_it_in_the_same_way(
     policy: Policy, said: Said, ticked: Said, stop: bool | None
 ) -> None:
-    after = {**said, **consent_of(policy, said, ticked, stop_texts=stop)}
-    somebody = recipient(after)
-    for (channel, topic), wanted in boxes(policy, after).items():
-        goes = wanted and not (channel == "sms" and texts_stopped(after))
+    now_said = saved(policy, said, ticked, stop)
+    somebody = recipient(now_said)
+    for (channel, topic), wanted in boxes(policy, now_said).items():
+        goes = wanted and not (channel == "sms" and texts_stopped(now_said))
         reason = somebody.refusal(policy, channel, "marketing", topic)
         assert reason == (None if goes else "no_consent")
     receipt = somebody.refusal(policy, "sms", "transactional", "orders")
-    assert receipt == ("no_consent" if texts_stopped(after) else None)
+    assert receipt == ("no_consent" if texts_stopped(now_said) else None)
 
 
 @however_slow
@@ -91,18 +101,45 @@ def test_boxes_left_alone_change_nothing(policy: Policy, said: Said) -> None:
     assert consent_of(policy, said, boxes(policy, said)) == {}
 
 
+EVER = (*TOPICS, "a topic of last year", "one of next year")
+
+
+@however_slow
+@given(policies, said, channels)
+def test_the_last_box_that_is_unticked_on_a_channel_is_a_no_to_whatever_comes_next_year(
+    policy: Policy, said: Said, channel: Channel
+) -> None:
+    before = {box: yes for box, yes in boxes(policy, said).items() if box[0] == channel}
+    now_said = saved(policy, said, dict.fromkeys(before, False))
+    stopped = channel == "sms" and texts_stopped(said)
+    if any(before.values()) or stopped:
+        for topic in EVER:
+            why = recipient(now_said).refusal(policy, channel, "marketing", topic)
+            assert why == "no_consent", topic
+    assert texts_stopped(now_said) == texts_stopped(said)
+
+
 @however_slow
 @given(policies, said)
-def test_nothing_ticked_is_a_no_to_whatever_comes_next_year(policy: Policy, said: Said) -> None:
-    nothing = dict.fromkeys(boxes(policy, said), False)
-    after = {**said, **consent_of(policy, said, nothing, stop_texts=True)}
-    somebody = recipient(after)
-    for topic in (*TOPICS, "a topic of last year"):
-        assert somebody.refusal(policy, "sms", "marketing", topic) == "no_consent"
-    for channel in ("email", "push"):
-        if any(boxes(policy, said)[channel, topic] for topic in TOPICS):
-            for topic in (*TOPICS, "a topic of last year", "one of next year"):
-                assert somebody.refusal(policy, channel, "marketing", topic) == "no_consent"
+def test_to_stop_everything_is_a_no_to_whatever_comes_next_year(policy: Policy, said: Said) -> None:
+    now_said = after(said, nothing_at_all(said))
+    for channel in CHANNELS:
+        for topic in EVER:
+            why = recipient(now_said).refusal(policy, channel, "marketing", topic)
+            assert why == "no_consent", (channel, topic)
+    assert texts_stopped(now_said)
+    assert not any(boxes(policy, now_said).values())
+
+
+@however_slow
+@given(policies, said, ticked)
+def test_a_stop_that_is_lifted_is_no_yes_to_anything(
+    policy: Policy, said: Said, ticked: Said
+) -> None:
+    now_said = saved(policy, {**said, ("sms", "*"): False}, ticked, stop=False)
+    why = recipient(now_said).refusal(policy, "sms", "marketing", "one of next year")
+    assert why == "no_consent"
+    assert recipient(now_said).refusal(policy, "sms", "transactional", "orders") is None
 
 
 @pytest.mark.parametrize(
@@ -111,12 +148,13 @@ def test_nothing_ticked_is_a_no_to_whatever_comes_next_year(policy: Policy, said
         ({}, {("email", "offers"): False}, None, {("email", "offers"): False}),
         ({}, {("sms", "offers"): True}, None, {("sms", "offers"): True}),
         ({("sms", "*"): True}, {}, True, {("sms", "*"): False}),
-        # A START says yes to the channel: what was not ticked needs a no of its own.
+        # Without the STOP nothing is said of texts, and silence is a no.
+        ({("sms", "*"): False, ("sms", "offers"): True}, {}, False, {("sms", "*"): None}),
         (
             {("sms", "*"): False, ("sms", "offers"): True},
-            {},
+            {("sms", "offers"): False, ("sms", "news"): True},
             False,
-            {("sms", "*"): True, ("sms", "news"): False, ("sms", "orders"): False},
+            {("sms", "*"): None, ("sms", "offers"): False, ("sms", "news"): True},
         ),
         # Beneath a STOP only what was touched.
         ({("sms", "*"): False}, {("sms", "news"): True}, None, {("sms", "news"): True}),
@@ -126,20 +164,54 @@ def test_nothing_ticked_is_a_no_to_whatever_comes_next_year(policy: Policy, said
             None,
             {("push", "*"): False, ("push", "news"): False},
         ),
+        # Nothing ticked is no STOP, which has a box of its own.
+        (
+            {("sms", "*"): True, ("sms", "a topic of last year"): True},
+            {("sms", topic): False for topic in TOPICS},
+            None,
+            {
+                ("sms", "*"): None,
+                **{("sms", topic): False for topic in (*TOPICS, "a topic of last year")},
+            },
+        ),
     ],
 )  # fmt: skip
-def test_what_is_said(before: Said, change: Said, stop: bool | None, expected: Said) -> None:
+def test_what_is_said(
+    before: Said, change: Said, stop: bool | None, expected: TopicChanges
+) -> None:
     assert consent_of(OPT_OUT, before, change, stop_texts=stop) == expected
 
 
+without_topics = said.map(
+    lambda all_said: {box: yes for box, yes in all_said.items() if box[1] not in TOPICS}
+)
+
+
 @however_slow
-@given(said.map(lambda all_said: {box: yes for box, yes in all_said.items() if box[1] == "*"}))
+@given(without_topics)
 def test_without_topics_there_is_one_box_a_channel(said: Said) -> None:
     assert [topic for _, topic in boxes(NO_TOPICS, said)] == ["*", "*", "*"]
     for wanted in (True, False):
         change = dict.fromkeys(boxes(NO_TOPICS, said), wanted)
-        after = {**said, **consent_of(NO_TOPICS, said, change)}
-        assert boxes(NO_TOPICS, after) == change
+        now_said = saved(NO_TOPICS, said, change)
+        if texts_stopped(said):  # and a tick beside the STOP does not lift it
+            change["sms", "*"] = False
+        assert boxes(NO_TOPICS, now_said) == change
+
+
+@however_slow
+@given(without_topics, a_stop)
+def test_without_topics_only_no_texts_at_all_is_a_stop(said: Said, stop: bool | None) -> None:
+    before = boxes(NO_TOPICS, said)
+    for wanted in (True, False):
+        now_said = saved(NO_TOPICS, said, dict.fromkeys(before, wanted), stop)
+        assert texts_stopped(now_said) == (texts_stopped(said) if stop is None else stop)
+        somebody = recipient(now_said)
+        receipt = somebody.refusal(NO_TOPICS, "sms", "transactional", "orders")
+        assert receipt == ("no_consent" if texts_stopped(now_said) else None)
+        if before["sms", "*"] and not wanted:
+            for topic in EVER:
+                assert somebody.refusal(NO_TOPICS, "sms", "marketing", topic) == "no_consent"
 
 
 # The form ----------------------------------------------------------------------------------------

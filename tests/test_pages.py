@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert
 
+from config.policy import Policy
 from config.times import DAY, HOUR
+from flows.receiver.app import create_app
 from flows.receiver.form import SHOWN
 from profiles.consent import ConsentChange, change_consent
-from profiles.tables import consent_records, events, merges, preferences, profiles
+from profiles.tables import consent_records, consents, events, merges, preferences, profiles
 from tests.house import MONDAY
-from tests.page_customers import Shop, form_of, one_click, shown
+from tests.page_customers import JOURNEY, TEXTS, Client, Shop, form_of, one_click, shown
 
 # Unsubscribe -------------------------------------------------------------------------------------
 
@@ -251,12 +253,40 @@ def test_a_stop_and_a_start(shop: Shop) -> None:
     fields = form_of(shop.get(shop.p()))
     assert fields["no_texts"] == "on"
     shop.choose(no_texts="", sms_on_news="on")
-    assert shop.said() == {
-        ("email", "*"): True,
-        ("sms", "*"): True,
-        ("sms", "offers"): False,
-        ("sms", "orders"): False,
-    }
+    assert shop.said() == {("email", "*"): True, ("sms", "news"): True}
+    records = [row for row in shop.rows(consent_records) if row.channel == "sms"]
+    assert [(row.topic, row.granted) for row in records[-3:]] == [
+        ("*", False),
+        ("*", None),
+        ("news", True),
+    ]
+
+
+def test_what_was_taken_back_does_not_come_back_by_an_import(shop: Shop) -> None:
+    """On texts an empty page leaves no row, but the shop's old list of numbers is no news."""
+    shop.choose(no_texts="on")
+    shop.choose(no_texts="")
+    shop.house.db.now = MONDAY + DAY
+    for granted, occurred_at in ((True, None), (True, MONDAY - DAY), (False, MONDAY - DAY)):
+        with shop.house.db.transaction() as tx:
+            old = ConsentChange(shop.ann, "sms", "*", granted, occurred_at)
+            assert change_consent(tx, [old], "import customers.csv").overruled == [old]
+    assert ("sms", "*") not in shop.said()
+    with shop.house.db.transaction() as tx:
+        news = ConsentChange(shop.ann, "sms", "*", granted=True, occurred_at=MONDAY + 1)
+        assert change_consent(tx, [news], "import customers.csv").applied == [news]
+
+
+def test_without_topics_an_unticked_box_of_texts_is_no_stop(shop: Shop) -> None:
+    shop.house.open(JOURNEY, policy=Policy(), texts=TEXTS)
+    client = Client(create_app(shop.house.segue, lambda: None))
+    page = client.get(shop.p()).text
+    assert client.post(shop.p(), data={**form_of(page), "sms.*": ""}).status_code == 200
+    assert shop.said() == {("email", "*"): True}
+    assert shop.last_record() == ("sms", "*", None, MONDAY, "preference page")
+    again = form_of(client.get(shop.p()).text)
+    assert "no_texts" not in again
+    assert "sms.*" not in again
 
 
 def test_everything_stops_at_once(shop: Shop) -> None:
@@ -269,6 +299,22 @@ def test_everything_stops_at_once(shop: Shop) -> None:
     once = shop.everything()
     shop.client.post(shop.p(), data={"action": "stop"})
     assert shop.everything() == once
+
+
+def test_everything_stops_for_topics_of_next_year_too(small_shop: Shop) -> None:
+    """Somebody who refused every topic one by one said nothing of the next."""
+    shop = small_shop
+    with shop.house.db.transaction() as tx:
+        tx.conn.execute(delete(consents))
+        for topic in ("news", "offers", "orders"):
+            no = ConsentChange(shop.ann, "email", topic, granted=False, occurred_at=MONDAY)
+            change_consent(tx, [no], "test")
+    before = shop.everything()
+    shop.choose()
+    assert shop.everything() == before
+    shop.client.post(shop.p(), data={"action": "stop"})
+    said = shop.said()
+    assert (said["email", "*"], said["sms", "*"], said["push", "*"]) == (False,) * 3
 
 
 def test_a_mistake_is_named_beside_its_field_and_nothing_is_lost(small_shop: Shop) -> None:

@@ -2,13 +2,14 @@
 
 A box is a channel and a topic, and is ticked while messages about it may go. Consent says more than
 boxes do: `*` is the whole channel, and on texts a no to it is a STOP, which has a box of its own.
+Nothing said of it is no STOP, and a no all the same: texts want a yes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from channels.recipient import WHOLE_CHANNEL, Recipient, Zones
 from config.policy import CHANNELS, Channel, Policy
-from profiles.preferences import Topics
+from profiles.preferences import TopicChanges, Topics
 
 _ANYWHERE = Zones((), "brand")
 _ALL_TEXTS: tuple[Channel, str] = ("sms", WHOLE_CHANNEL)
@@ -43,7 +44,7 @@ def boxes(policy: Policy, said: Topics) -> dict[tuple[Channel, str], bool]:
 
 def consent_of(
     policy: Policy, said: Topics, ticked: Topics, *, stop_texts: bool | None = None
-) -> dict[tuple[Channel, str], bool]:
+) -> dict[tuple[Channel, str], bool | None]:
     """What has to be said anew so that the boxes are ticked as wanted, and no others.
 
     Parameters
@@ -53,25 +54,51 @@ def consent_of(
     """
     before = boxes(policy, said)
     wanted = {**before, **ticked}
-    changes: dict[tuple[Channel, str], bool] = {}
+    changes: dict[tuple[Channel, str], bool | None] = {}
     if stop_texts is not None and stop_texts != texts_stopped(said):
-        changes[_ALL_TEXTS] = not stop_texts
+        changes[_ALL_TEXTS] = False if stop_texts else None
     for channel in CHANNELS:
         of_channel = [box for box in before if box[0] == channel]
-        if channel != "sms" and not any(wanted[box] for box in of_channel):
-            # A no to the whole channel, so that a topic of next year finds it; and to every topic
-            # that has a yes, for that would override it.
+        if channel == "sms" and texts_stopped(_after(said, changes)):
+            # What is beneath a STOP changes only where the person changed it; the STOP does not.
+            of_channel = [box for box in of_channel if box in ticked and box != _ALL_TEXTS]
+        elif not any(wanted[box] for box in of_channel):
             if any(before[box] for box in of_channel):
-                changes[channel, WHOLE_CHANNEL] = False
-                changes |= {box: False for box, yes in said.items() if box[0] == channel and yes}
+                changes |= _nothing_ticked(channel, said, of_channel)
             continue
-        if channel == "sms" and texts_stopped({**said, **changes}):
-            # What is beneath a STOP changes only where the person changed it.
-            of_channel = [box for box in of_channel if box in ticked]
         for box in of_channel:
-            if allowed(policy, _without_stop({**said, **changes}), *box) != wanted[box]:
+            if allowed(policy, _without_stop(_after(said, changes)), *box) != wanted[box]:
                 changes[box] = wanted[box]
     return changes
+
+
+def nothing_at_all(said: Topics) -> dict[tuple[Channel, str], bool | None]:
+    """A no to every channel, so that a topic of next year finds it; on texts it is a STOP.
+
+    And to every topic that has a yes, for that would override it.
+    """
+    return {
+        **{box: False for box, yes in said.items() if yes},
+        **{(channel, WHOLE_CHANNEL): False for channel in CHANNELS},
+    }
+
+
+def _nothing_ticked(
+    channel: Channel, said: Topics, of_channel: Iterable[tuple[Channel, str]]
+) -> dict[tuple[Channel, str], bool | None]:
+    """What the last box that is unticked on a channel says: as `nothing_at_all`, but for a STOP.
+
+    On texts nothing is said of the whole any more, for silence is a no there; so each box says its
+    own, whatever an import should say of it.
+    """
+    taken_back = {box: False for box, yes in said.items() if box[0] == channel and yes}
+    if channel == "sms":
+        return {**dict.fromkeys(of_channel, False), **taken_back, _ALL_TEXTS: None}
+    return {**taken_back, (channel, WHOLE_CHANNEL): False}
+
+
+def _after(said: Topics, changes: TopicChanges) -> Topics:
+    return {box: granted for box, granted in {**said, **changes}.items() if granted is not None}
 
 
 def _without_stop(said: Topics) -> Topics:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fastapi import Response
 
 from channels.links import read_preferences
-from flows.receiver.choices import boxes, consent_of
+from flows.receiver.choices import nothing_at_all
 from flows.receiver.context import Receiver
 from flows.receiver.form import Answer, Fields, fields_of, read_answer, understand
 from flows.receiver.rendering import Pages
@@ -43,7 +43,7 @@ def save(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response
         if before is None:
             return pages.gone()
         if form.get("action") == "stop":
-            changes, status = page.nothing_at_all(before), _STOPPED
+            changes, status = Changes(nothing_at_all(before.consent)), _STOPPED
         else:
             answer = read_answer(form, fields_of(page.policy, before))
             changes, errors = understand(page.policy, page.languages, before, answer)
@@ -65,11 +65,6 @@ class _Page:
         self.policy = receiver.segue.policy
         self.languages = receiver.segue.settings.languages
         self._pages = pages
-
-    def nothing_at_all(self, chosen: Chosen) -> Changes:
-        """Every box empty, and a STOP."""
-        empty = dict.fromkeys(boxes(self.policy, chosen.consent), False)
-        return Changes(consent_of(self.policy, chosen.consent, empty, stop_texts=True))
 
     def on_record(self, chosen: Chosen, status: str) -> Response:
         """The form as things are now; `status` says what was just done."""
