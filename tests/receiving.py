@@ -119,7 +119,3 @@ def leave_unworked(house: House, number: int) -> None:
     ann = house.customer()
     for _ in range(number):
         house.did(ann, "waiting")
-
-
-# the name by which test_receiver_limits knows it
-wait_until_worked = leave_unworked

@@ -23,7 +23,7 @@ from profiles.conditions import did
 from tests.house import MONDAY, House, described
 
 
-class Receiver:
+class Endpoint:
     """An endpoint that answers as it is told, and keeps what it got."""
 
     def __init__(self) -> None:
@@ -39,22 +39,22 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver(house: House, monkeypatch: pytest.MonkeyPatch) -> Receiver:
+def crm(house: House, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     monkeypatch.setenv("SEGUE_CALL_HOSTS", '["crm.shop.test"]')
-    receiver = Receiver()
-    house.providers.hosts["crm.shop.test"] = receiver
-    return receiver
+    crm = Endpoint()
+    house.providers.hosts["crm.shop.test"] = crm
+    return crm
 
 
 CALL = Call("tell", "https://crm.shop.test/came")
 
 
-def test_a_call_posts_the_person(house: House, receiver: Receiver) -> None:
+def test_a_call_posts_the_person(house: House, crm: Endpoint) -> None:
     house.open(described(CALL, entry=OnEvent("signed_up")))
     ann = house.customer("ann")
     house.did(ann, "signed_up", plan="gold")
     house.run()
-    [request] = receiver.got
+    [request] = crm.got
     [enrollment] = house.people()
     assert orjson.loads(request.content) == {
         "journey": "j",
@@ -67,8 +67,8 @@ def test_a_call_posts_the_person(house: House, receiver: Receiver) -> None:
     assert enrollment.end_reason == "completed"
 
 
-def test_a_call_is_tried_again_later(house: House, receiver: Receiver) -> None:
-    receiver.answers = [503, httpx.ConnectError("no"), 200]
+def test_a_call_is_tried_again_later(house: House, crm: Endpoint) -> None:
+    crm.answers = [503, httpx.ConnectError("no"), 200]
     house.open(described(CALL))
     house.customer()
     house.launch("j")
@@ -76,7 +76,7 @@ def test_a_call_is_tried_again_later(house: House, receiver: Receiver) -> None:
     [person] = house.people()
     # after a minute, then after two
     assert (person.ended_at - MONDAY, person.end_reason) == (180, "completed")
-    assert len({request.headers["idempotency-key"] for request in receiver.got}) == 1
+    assert len({request.headers["idempotency-key"] for request in crm.got}) == 1
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_a_call_is_tried_again_later(house: House, receiver: Receiver) -> None:
     ],
 )
 def test_what_comes_of_a_call_that_fails(
-    house: House, receiver: Receiver, on_error: str, ended: str, passed: list[tuple[str, str]]
+    house: House, crm: Endpoint, on_error: str, ended: str, passed: list[tuple[str, str]]
 ) -> None:
-    receiver.answers = [500, 500]
+    crm.answers = [500, 500]
     call = Call("tell", "https://crm.shop.test/", tries=2, on_error=on_error)
     house.open(described(call, Update("u", x=1)))
     house.customer()
@@ -102,7 +102,7 @@ def test_what_comes_of_a_call_that_fails(
     [person] = house.people()
     assert person.end_reason == ended
     assert house.passed() == passed
-    assert len(receiver.got) == 2
+    assert len(crm.got) == 2
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_what_comes_of_a_call_that_fails(
         *("[::1]", "[::ffff:127.0.0.1]", "[2002:7f00:1::]", "[64:ff9b::7f00:1]", "224.0.0.1"),
     ],
 )
-def test_our_own_network_is_not_called(house: House, receiver: Receiver, host: str) -> None:
-    house.providers.hosts[host.strip("[]")] = receiver
+def test_our_own_network_is_not_called(house: House, crm: Endpoint, host: str) -> None:
+    house.providers.hosts[host.strip("[]")] = crm
     house.open(described(Call("tell", f"http://{host}/", tries=1), Update("u", x=1)))
     ann = house.customer()
     house.launch("j")
-    assert receiver.got == []
+    assert crm.got == []
     assert house.providers.requests == []
     assert house.passed(ann) == [("tell", "failed"), ("u", "next")]
 
@@ -153,13 +153,13 @@ def test_a_name_that_leads_home_once_it_was_looked_at_is_not_called(
 
 
 def test_a_host_in_capitals_is_the_same_host(
-    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    house: House, crm: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGUE_CALL_HOSTS", '["CRM.Shop.test"]')
     house.open(described(Call("tell", "https://crm.SHOP.test/")))
     house.customer()
     house.launch("j")
-    assert len(receiver.got) == 1
+    assert len(crm.got) == 1
 
 
 class Server(ThreadingHTTPServer):
@@ -249,7 +249,7 @@ def test_the_proxy_of_the_environment_is_not_asked(
     assert (proxy.asked, server.asked) == ([], ["/came"])
 
 
-def test_who_has_left_is_not_called(house: House, receiver: Receiver) -> None:
+def test_who_has_left_is_not_called(house: House, crm: Endpoint) -> None:
     bought = did("bought")
     house.open(described(Wait("1h"), CALL, exit_when=bought))
     ann, _bob = house.customer("ann"), house.customer("bob")
@@ -259,23 +259,23 @@ def test_who_has_left_is_not_called(house: House, receiver: Receiver) -> None:
     house.did(ann, "bought")
     with house.providers.listening():
         house.segue.engine.advance_due()
-    assert [orjson.loads(request.content)["user_id"] for request in receiver.got] == ["bob"]
+    assert [orjson.loads(request.content)["user_id"] for request in crm.got] == ["bob"]
     [anns] = house.people(ann)
     assert anns.end_reason == "exited: exit rule"
 
 
-def test_a_call_that_died_is_made_again_with_the_same_key(house: House, receiver: Receiver) -> None:
-    receiver.answers = [KeyboardInterrupt()]
+def test_a_call_that_died_is_made_again_with_the_same_key(house: House, crm: Endpoint) -> None:
+    crm.answers = [KeyboardInterrupt()]
     house.open(described(CALL))
     house.customer()
     with pytest.raises(KeyboardInterrupt):
         house.launch("j")
     house.run()
     # leased: nobody else calls for now
-    assert len(receiver.got) == 1
+    assert len(crm.got) == 1
     house.later("10m")
-    assert len(receiver.got) == 2
-    assert len({request.headers["idempotency-key"] for request in receiver.got}) == 1
+    assert len(crm.got) == 2
+    assert len({request.headers["idempotency-key"] for request in crm.got}) == 1
     [person] = house.people()
     assert person.end_reason == "completed"
 
@@ -286,14 +286,14 @@ def test_a_call_that_died_is_made_again_with_the_same_key(house: House, receiver
 )
 def test_a_call_that_took_longer_than_its_lease_moves_nobody(
     house: House,
-    receiver: Receiver,
+    crm: Endpoint,
     monkeypatch: pytest.MonkeyPatch,
     answer: int,
     step: str,
     passed: list[tuple[str, str]],
 ) -> None:
     """While one process sleeps at the call another makes it: what comes of that counts."""
-    receiver.answers = [answer]
+    crm.answers = [answer]
     house.open(described(CALL, Update("u", x=1), Wait("1d")))
     ann = house.customer()
 
@@ -313,14 +313,14 @@ def test_a_call_that_took_longer_than_its_lease_moves_nobody(
 
 @pytest.mark.parametrize("answer", [200, 500])
 def test_who_is_moved_to_another_version_during_the_call_goes_on_in_that_one(
-    house: House, receiver: Receiver, answer: int
+    house: House, crm: Endpoint, answer: int
 ) -> None:
     """It knows nothing of what came next in the old one, and calls by its own rules."""
     house.open(described(Call("tell", CALL.url, tries=1), Update("old", x=1)))
     ann = house.customer()
 
     def move(request: httpx.Request) -> httpx.Response:
-        house.providers.hosts["crm.shop.test"] = receiver
+        house.providers.hosts["crm.shop.test"] = crm
         house.open(described(CALL, Update("new", x=2)))
         with house.db.transaction() as tx:
             migrate_people(tx, house.segue.catalog, "j")
@@ -333,4 +333,4 @@ def test_who_is_moved_to_another_version_during_the_call_goes_on_in_that_one(
     assert (person.version, person.step, house.passed(ann)) == (current, "tell", [])
     house.later("10m")
     assert house.passed(ann) == [("tell", "next"), ("new", "next")]
-    assert len(receiver.got) == 1
+    assert len(crm.got) == 1

@@ -9,7 +9,6 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
-from config.database import Database
 from config.times import DAY, HOUR
 from flows.receiver.app import create_app
 from profiles.tables import preferences, profiles
@@ -41,17 +40,10 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
 
 @pytest.fixture
-def shop(sqlite_url: str) -> Iterator[Shop]:
-    db = Database(sqlite_url)
-    yield Shop(db)
-    db.close()
-
-
-@pytest.fixture
-def site(shop: Shop) -> Iterator[str]:
+def site(small_shop: Shop) -> Iterator[str]:
     """The receiver on a port of its own, as the worker serves it."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(shop.house.segue, lambda: None)
+    app = create_app(small_shop.house.segue, lambda: None)
     config = uvicorn.Config(app, lifespan="off", ws="none", access_log=False, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -111,20 +103,20 @@ def is_fit(page: Page) -> None:
         assert box["x"] + box["width"] <= width
 
 
-def test_unsubscribe(page: Page, shop: Shop, site: str) -> None:
-    page.goto(site + shop.u())
+def test_unsubscribe(page: Page, small_shop: Shop, site: str) -> None:
+    page.goto(site + small_shop.u())
     is_fit(page)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="You are unsubscribed")).to_be_visible()
     is_fit(page)
-    assert shop.said()["email", "offers"] is False
+    assert small_shop.said()["email", "offers"] is False
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_role("heading", name="You are subscribed again")).to_be_visible()
-    assert shop.said()["email", "offers"] is True
+    assert small_shop.said()["email", "offers"] is True
     page.get_by_role("link", name="Choose what you get").click()
     expect(page.get_by_role("heading", name="What you get, and when")).to_be_visible()
-    assert page.url == site + shop.p()
+    assert page.url == site + small_shop.p()
 
 
 def focused(page: Page) -> str:
@@ -147,8 +139,8 @@ def firsts(page: Page) -> list[Locator]:
     return page.locator("fieldset .tick:first-of-type input").all()
 
 
-def test_the_form_is_filled_in_by_keyboard_alone(page: Page, shop: Shop, site: str) -> None:
-    page.goto(site + shop.p())
+def test_the_form_is_filled_in_by_keyboard_alone(page: Page, small_shop: Shop, site: str) -> None:
+    page.goto(site + small_shop.p())
     is_fit(page)
     if page.viewport_size == DESKTOP:
         tops = {box["y"] for box in map(Locator.bounding_box, firsts(page)) if box}
@@ -185,19 +177,19 @@ def test_the_form_is_filled_in_by_keyboard_alone(page: Page, shop: Shop, site: s
     expect(page.get_by_role("status")).to_contain_text("Saved")
     assert page.title().startswith("Saved")
     is_fit(page)
-    assert shop.said() == {
+    assert small_shop.said() == {
         ("email", "*"): True,
         ("sms", "*"): True,
         ("sms", "offers"): False,
         ("push", "news"): False,
     }
-    [row] = shop.rows(preferences)
+    [row] = small_shop.rows(preferences)
     assert (row.per_week, row.opens, row.closes) == (2, 10 * HOUR, 12 * HOUR)
     assert (row.timezone, row.language) == ("Asia/Tokyo", "de")
 
 
-def test_every_field_is_found_by_its_label(page: Page, shop: Shop, site: str) -> None:
-    page.goto(site + shop.p())
+def test_every_field_is_found_by_its_label(page: Page, small_shop: Shop, site: str) -> None:
+    page.goto(site + small_shop.p())
     for channel in ("E-mail", "Text messages", "App notifications"):
         group = page.get_by_role("group", name=channel)
         assert group.get_by_role("checkbox", name="Offers").is_checked()
@@ -208,19 +200,19 @@ def test_every_field_is_found_by_its_label(page: Page, shop: Shop, site: str) ->
     page.get_by_role("combobox", name="Your time zone").select_option(label="Germany, Berlin")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status")).to_contain_text("Saved")
-    assert shop.said() == {
+    assert small_shop.said() == {
         ("email", "*"): True,
         ("email", "offers"): False,
         ("sms", "*"): False,
     }
-    assert shop.rows(preferences)[0].closes == DAY
+    assert small_shop.rows(preferences)[0].closes == DAY
     page.get_by_role("button", name="Stop everything").click()
     expect(page.get_by_role("status")).to_contain_text("Everything is stopped")
     assert page.get_by_role("checkbox", checked=True).count() == 1  # no texts at all
 
 
-def test_a_mistake_leads_to_its_field(page: Page, shop: Shop, site: str) -> None:
-    page.goto(site + shop.p())
+def test_a_mistake_leads_to_its_field(page: Page, small_shop: Shop, site: str) -> None:
+    page.goto(site + small_shop.p())
     page.get_by_label("From").select_option("10:00")
     page.get_by_label("Until").select_option("10:00")
     page.get_by_label("Your language").select_option("it")
@@ -239,8 +231,8 @@ def test_a_mistake_leads_to_its_field(page: Page, shop: Shop, site: str) -> None
     until.select_option("12:00")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status")).to_contain_text("Saved")
-    assert shop.rows(preferences)[0].closes == 12 * HOUR
-    assert shop.rows(preferences)[0].language == "it"
+    assert small_shop.rows(preferences)[0].closes == 12 * HOUR
+    assert small_shop.rows(preferences)[0].language == "it"
 
 
 def test_a_page_that_only_says_something(page: Page, site: str) -> None:
@@ -250,24 +242,24 @@ def test_a_page_that_only_says_something(page: Page, site: str) -> None:
 
 
 def test_no_script_runs_and_nothing_is_loaded_from_anywhere(
-    browser: Browser, shop: Shop, site: str
+    browser: Browser, small_shop: Shop, site: str
 ) -> None:
-    shop.house.change(shop.ann, first_name="<script>")
+    small_shop.house.change(small_shop.ann, first_name="<script>")
     hostile = {"language": "</option><script>document.title=1</script>"}
-    with shop.house.db.transaction() as tx:
+    with small_shop.house.db.transaction() as tx:
         tx.conn.execute(profiles.update().values(hostile))
-        own = preferences.insert().values(profile_id=shop.ann, changed_at=0)
+        own = preferences.insert().values(profile_id=small_shop.ann, changed_at=0)
         tx.conn.execute(own.values(hostile))
     page = browser.new_page()
     asked: list[str] = []
     complaints: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
-    page.goto(site + shop.p())
+    page.goto(site + small_shop.p())
     assert page.title() == "What you get, and when · The Shop"
     languages = page.get_by_label("Your language").locator("option").all_inner_texts()
     assert all("</option><script>" in one for one in languages[:2])
     page.get_by_role("button", name="Save").click()
-    assert {url for url in asked if not url.startswith("data:")} == {site + shop.p()}
+    assert {url for url in asked if not url.startswith("data:")} == {site + small_shop.p()}
     assert complaints == []
     page.close()

@@ -15,12 +15,12 @@ from tests.house import House
 from tests.receiving import (
     Receiving,
     keys,
+    leave_unworked,
     names,
     packed,
     problem,
     receiving,
     track,
-    wait_until_worked,
 )
 
 
@@ -109,7 +109,7 @@ def test_an_encoding_that_is_none_is_refused(
 def test_a_flood_is_slowed(db: Database) -> None:
     house = House(db)
     house.open(backlog_limit=3)
-    wait_until_worked(house, 4)
+    leave_unworked(house, 4)
     with receiving(house.segue) as receiver:
         for path in ("/v1/track", "/v1/batch", "/v1/import"):
             answer = receiver.post(path, json={"batch": [track()]})
