@@ -27,7 +27,6 @@ from flows.waiting import first_of
 from journeys.attendance import sign_in
 from journeys.control import finish_stops
 from journeys.doctor import examine
-from journeys.engine import DueSteps
 from journeys.journey import Version
 from journeys.reactions import Reaction, Reactor
 
@@ -63,6 +62,7 @@ class Worker:
         self._teller = Teller(segue.db, segue.settings)
         self._sending: dict[Channel, _Sending] = {}
         self._since: dict[Channel, float] = {}
+        self._to_call: Sequence[tuple[Version, str]] = ()
         self._calling: asyncio.Task[Counter[str]] | None = None
         self._woken = asyncio.Event()
         self._arrived_at: float | None = None
@@ -106,12 +106,10 @@ class Worker:
         # What another process received, or what has waited: by the database's whole seconds.
         if arrived_at is None or began - arrived_at < reaction.waited - 1:
             arrived_at = began - reaction.waited
-        engine = self.segue.engine
-        at = await self._try(asyncio.to_thread(engine.due_steps), DueSteps([], []))
-        moved = await self._try(asyncio.to_thread(engine.advance_round, at.steps), Counter[str]())
+        moved = await self._try(asyncio.to_thread(self._advance), Counter[str]())
         moved.update(await self._called())
-        if at.calls and self._calling is None:
-            self._calling = asyncio.create_task(self._call(at.calls))
+        if self._to_call and self._calling is None:
+            self._calling = asyncio.create_task(self._call(self._to_call))
         due = await self._try(dispatcher.due(), [])
         sent = await self._sent()
         for channel in CHANNELS:
@@ -140,6 +138,11 @@ class Worker:
             )
         EVENTS.inc(reaction.events)
         return bool(reaction.events or moved or sent)
+
+    def _advance(self) -> Counter[str]:
+        """Move a round of who is due, and note the Call steps at which somebody is."""
+        steps, self._to_call = self.segue.engine.due_steps()
+        return self.segue.engine.advance_round(steps)
 
     async def _call(self, steps: Sequence[tuple[Version, str]]) -> Counter[str]:
         try:
