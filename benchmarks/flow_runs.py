@@ -6,8 +6,8 @@ is the process that stands where the worker stands in benchmarks.live. Its recei
 so is what the library's own cart recovery looks up, decides, records, renders and posts; but each
 event that is committed has a flow run in this process, which takes its person to the first message.
 
-It is made easy for Prefect: the run has no tasks, each of which costs its server more than the run
-does, and nothing of what would come a day later, for which it would have to sleep. Our rows are in
+It is made easy for Prefect: the run has no tasks, which its server would have to record as well,
+and nothing of what would come a day later, for which it would have to sleep. Our rows are in
 PostgreSQL; Prefect's are in SQLite, for its server wants an extension (pg_trgm) that the embedded
 PostgreSQL does not have, and so there are never more runs at once than SQLite can bear.
 """
