@@ -110,19 +110,16 @@ _SHAPE = """
                       ORDER BY table_name, column_name), (SELECT version_num FROM alembic_version)
     FROM information_schema.columns WHERE table_schema = 'public'
 """
-# Deleting a few rows takes a twentieth of the time of TRUNCATE, which makes all files anew.
+# Only what was written to, for TRUNCATE makes all files of a table anew. DELETE would be faster,
+# but then rows come back in another order than they went in.
 _EMPTYING = """
     DO $$
-    DECLARE one regclass;
+    DECLARE touched text;
     BEGIN
-        FOR one IN
-            SELECT oid FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 0
-                AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
-        LOOP
-            IF pg_relation_size(one) < 1000000 THEN EXECUTE 'DELETE FROM ' || one;
-            ELSE EXECUTE 'TRUNCATE ' || one;
-            END IF;
-        END LOOP;
+        SELECT string_agg(oid::regclass::text, ',') INTO touched FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+            AND pg_relation_size(oid) > 0 AND relname <> 'alembic_version';
+        IF touched IS NOT NULL THEN EXECUTE 'TRUNCATE ' || touched; END IF;
         PERFORM setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
             FROM pg_sequences WHERE last_value IS NOT NULL;
     END $$
