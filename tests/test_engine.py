@@ -63,18 +63,18 @@ def test_update_merges_and_takes_away(house: House) -> None:
 
 def test_an_update_wakes_whoever_waits_for_it(house: House) -> None:
     """In every journey, at once; nobody is told where nobody asks or nothing changes."""
-    is_vip = trait("vip") == True  # noqa: E712
+    is_vip = trait("tier") == "vip"
     waits = WaitUntil("w", is_vip, timeout="9d", then=[Update("u", seen=True)])
     house.open(
         described(waits, name="waits"),
         described(Wait("9d"), name="leaves", exit_when=did("x") | ~~is_vip),
-        described(Update("mark", vip=True), Update("again", vip=True), Update("y", y=1)),
+        described(Update("mark", tier="vip"), Update("again", tier="vip"), Update("y", y=1)),
     )
     ann = house.customer()
     for name in ("waits", "leaves", "j"):
         house.launch(name)
     house.run()
-    assert house.attributes(ann) == {"vip": True, "seen": True, "y": 1}
+    assert house.attributes(ann) == {"tier": "vip", "seen": True, "y": 1}
     ended = {person.journey: person.end_reason for person in house.people(ann)}
     assert ended == {"waits": "completed", "leaves": "exited: exit rule", "j": "completed"}
     with house.db.transaction(write=False) as tx:

@@ -159,9 +159,11 @@ def test_an_unknown_audience_leaves_no_launch_behind(house: House) -> None:
 
 
 def test_audiences_larger_than_a_chunk(house: House) -> None:
-    odd = {"odd": Segment("odd", "Every other", trait("odd") == True)}  # noqa: E712
+    odd = {"odd": Segment("odd", "Every other", trait("parity") == "odd")}
     house.open(described(Update("u", x=1)), segments=odd)
-    people = [house.customer(attributes={"odd": bool(number % 2)}) for number in range(23)]
+    people = [
+        house.customer(attributes={"parity": ("even", "odd")[number % 2]}) for number in range(23)
+    ]
     house.segue.engine.chunks.largest = 4
     assert house.segue.engine.audience_size("odd") == 11
     assert house.launch("j", "odd")["entered"] == 11
