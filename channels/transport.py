@@ -165,7 +165,8 @@ class Transport:
                 if self._idle[provider.channel]:
                     # Connected: it leaves now. To be told of each thing takes a tenth of the post.
                     await leave()
-                else:
+                if not self._idle[provider.channel]:
+                    # None is connected, or another post took it while this one was looked at.
                     asked.extensions["trace"] = about_to
                 return await self._exchange(provider.channel, asked)
         except TimeoutError as error:

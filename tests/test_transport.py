@@ -1,6 +1,7 @@
 """Posting: what may have left, what surely has not, and how connections and tokens are used."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -301,6 +302,36 @@ def test_a_token_that_comes_too_late(monkeypatch: pytest.MonkeyPatch, in_all: fl
 
     assert [outcome.result for outcome in asyncio.run(run())] == ["retry"] * (in_all < 1)
     assert b"".join(said) == b""
+
+
+def test_who_finds_its_connection_taken_asks_again_when_there_is_another() -> None:
+    """Two look up while one connection is idle: the second leaves later than it had asked."""
+    asked = 0
+
+    async def slowly() -> bool:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return True
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                [length] = re.findall(rb"(?i)content-length: (\d+)", head)
+                await reader.readexactly(int(length))
+                writer.write(b'HTTP/1.1 201 Created\r\nContent-Length: 13\r\n\r\n{"sid": "SM"}')
+
+    async def run() -> list[str]:
+        async with server(serve) as port, Transport(SANDBOX) as transport:
+            twilio = Twilio(SANDBOX, f"http://127.0.0.1:{port}", "AC1", "secret", "+15005550006")
+            found = await transport.post(twilio, [outgoing("sms", 0)], may_leave)
+            posts = [transport.post(twilio, [outgoing("sms", i)], slowly) for i in (1, 2)]
+            for some in await asyncio.gather(*posts):
+                found += some
+            return [outcome.result for outcome in found]
+
+    assert asyncio.run(run()) == ["sent"] * 3
+    assert asked == 3
 
 
 def test_google_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
