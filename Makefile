@@ -41,7 +41,8 @@ chaos: .venv/ready
 	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch .venv/ready
 
-lock: .venv/ready
+# Uses the .venv that is there, not one rebuilt from the lock file that it is about to replace.
+lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
