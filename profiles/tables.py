@@ -62,6 +62,11 @@ class Identifier(SQLModel, table=True):
     country: str | None = Field(default=None, description="of a phone number, ISO alpha-2")
     platform: str | None = Field(default=None, description="of a push token: ios, android, web")
     seen_at: Instant = Field(sa_type=BigInteger)
+    retired_at: Instant | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        description="replaced or taken away at that time; never sent to. Empty: in use",
+    )
 
 
 class Consent(SQLModel, table=True):

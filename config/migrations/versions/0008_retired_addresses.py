@@ -1,0 +1,13 @@
+"""When an address was replaced or taken away"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("identifier", sa.Column("retired_at", sa.BigInteger(), nullable=True))
