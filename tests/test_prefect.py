@@ -211,7 +211,7 @@ def test_a_journey_is_started_by_its_own_schedule(stack: Stack, api: httpx.Clien
         return found
 
     # Prefect's scheduler really does make the runs.
-    stack.wait_until(lambda: bool(scheduled()), "scheduling runs", seconds=30)
+    stack.wait_until(lambda: bool(scheduled()), "scheduling runs")
     assert {one["parameters"]["audience"] for one in scheduled()} == {"lapsed"}
 
 
