@@ -6,7 +6,7 @@ exists only at the edges: files, HTTP, the command line.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -22,6 +22,9 @@ _UNITS: dict[str, Seconds] = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 # More of a second than a datetime can hold, as some languages print it.
 _BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
+_LONGEST_MOMENT = 100
+_EDGE = 2
 # Times outside lie further off than any message: they are slips, and refused as such.
 EARLIEST: Instant = 0
 LATEST: Instant = int(datetime(3000, 1, 1, tzinfo=UTC).timestamp())
@@ -56,6 +59,33 @@ def parse_instant(text: object) -> Instant:
 def format_instant(instant: Instant) -> str:
     """ISO 8601 in UTC with a Z."""
     return datetime.fromtimestamp(instant, UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_date(value: object) -> date | None:
+    """Read a calendar date: ISO 8601 `YYYY-MM-DD`, alone or followed by a time of day.
+
+    The date is taken as it is written, whatever zone the time names. None for everything else:
+    other orders and separators, two-digit years, bare years, numbers, dates that do not exist.
+    """
+    if not isinstance(value, str) or len(value) > _LONGEST_MOMENT:
+        return None
+    text = value.strip()
+    if not _DATE.match(text):
+        return None
+    try:
+        return datetime.fromisoformat(text).date()
+    except ValueError:
+        return None
+
+
+def add_days(day: date, number: int) -> date:
+    """The date so many days later, held within the calendar (years 1 to 9999).
+
+    It stays two days away from either end, so that any time of day in any zone lies in it too.
+    """
+    ordinal = day.toordinal() + number
+    first, last = date.min.toordinal() + _EDGE, date.max.toordinal() - _EDGE
+    return date.fromordinal(min(max(ordinal, first), last))
 
 
 def parse_duration(value: Any) -> Seconds:

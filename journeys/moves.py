@@ -21,7 +21,7 @@ from channels.facts import load_recipients
 from channels.tables import messages
 from channels.windows import resolve
 from config.database import Tx
-from config.times import DAY, MINUTE, Instant
+from config.times import DAY, MINUTE, Instant, add_days, parse_date
 from config.zones import zone
 from journeys.catalog import Catalog
 from journeys.entry import enter_people
@@ -30,7 +30,9 @@ from journeys.report import SENT
 from journeys.standing import Standing
 from journeys.steps import (
     HOLDOUT,
+    MISSING,
     NEXT,
+    NO_DATE,
     OTHERWISE,
     TIMEOUT,
     EnterStep,
@@ -110,25 +112,39 @@ def wait(cohort: Cohort, step: WaitStep) -> Moves:
         ends = {person.enrollment_id: person.arrived_at + step.duration for person in arriving}
     else:
         ends = _ends(cohort, step, arriving)
-    for enrollment_id, end in ends.items():
-        past = end <= cohort.tx.now
-        moves[enrollment_id] = Move(NEXT, over=end) if past else Move(None, end, 1)
+    for person in arriving:
+        end = ends.get(person.enrollment_id)
+        if end is None:
+            moves[person.enrollment_id] = _at_once(person, _without_date(step))
+        elif end <= cohort.tx.now:
+            moves[person.enrollment_id] = Move(NEXT, over=end)
+        else:
+            moves[person.enrollment_id] = Move(None, end, 1)
     return moves
 
 
+def _without_date(step: WaitStep) -> str:
+    """The outcome for people without a readable date: a branch, or the reason why they leave."""
+    return NO_DATE if step.missing is None else MISSING
+
+
 def _ends(cohort: Cohort, step: WaitStep, people: Sequence[Standing]) -> dict[int, Instant]:
-    """When a wait that goes by the customer's own time is over, by enrollment id."""
+    """When a wait that goes by the customer's own time is over, by enrollment id.
+
+    People who lack a readable date are left out.
+    """
     ids = {person.profile_id for person in people}
     recipients = load_recipients(cohort.tx, cohort.planner.policy, ids)
-    dates = _dates(cohort.tx, ids, step.date) if step.date is not None else {}
+    dates = None if step.date is None else _dates(cohort.tx, ids, step.date)
     return {
         person.enrollment_id: _resumes_in_all(
             step,
             recipients[person.profile_id].zones.names,
             person.arrived_at,
-            dates.get(person.profile_id),
+            None if dates is None else dates[person.profile_id],
         )
         for person in people
+        if dates is None or person.profile_id in dates
     }
 
 
@@ -142,16 +158,12 @@ def _resumes_in_all(step: WaitStep, zones: Sequence[str], now: Instant, on: date
 
 
 def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
-    """The profiles' dates; a missing or unreadable one is left out, and nobody waits for it."""
-    found: dict[int, date] = {}
-    for profile_id, attributes in tx.conn.execute(
+    """The profiles' dates by profile id; without those that are missing or unreadable."""
+    rows = tx.conn.execute(
         select(profiles.c.id, profiles.c.attributes).where(among(tx, profiles.c.id, profile_ids))
-    ):
-        try:
-            found[profile_id] = date.fromisoformat(str(attributes.get(attribute))[:10])
-        except ValueError:
-            continue
-    return found
+    )
+    read = {profile_id: parse_date(attributes.get(attribute)) for profile_id, attributes in rows}
+    return {profile_id: found for profile_id, found in read.items() if found is not None}
 
 
 def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> Instant:
@@ -159,9 +171,7 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
     tz = zone(zone_name)
     today = datetime.fromtimestamp(now, tz).date()
     time = step.time or 0
-    if step.date is not None:
-        if on is None:
-            return now
+    if on is not None:
         if not step.yearly:
             return _beside(step, on, tz)
         for year in range(today.year - 1, today.year + 3):
@@ -186,7 +196,7 @@ def _beside(step: WaitStep, on: date, tz: ZoneInfo) -> Instant:
     """So long before or after the date; whole days at the same local time, come what may."""
     days_before, rest_before = divmod(step.before, DAY)
     days_after, rest_after = divmod(step.after, DAY)
-    day = on + timedelta(days=days_after - days_before)
+    day = add_days(on, days_after - days_before)
     return resolve(day, step.time or 0, tz) + rest_after - rest_before
 
 

@@ -29,6 +29,9 @@ TIMEOUT = "timeout"
 OTHERWISE = "otherwise"
 HOLDOUT = "holdout"
 FAILED = "failed"
+MISSING = "missing"
+# Why people leave at a wait for a date that they do not have.
+NO_DATE = "no_date"
 
 Evidence = Literal["delivered", "opened", "clicked"]
 TimeOfDay = Annotated[
@@ -139,7 +142,11 @@ class SendStep(_Step):
 
 
 class WaitStep(_Step):
-    """Wait for a duration, or until a local time, a weekday or a date on the profile."""
+    """Wait for a duration, or until a local time, a weekday or a date on the profile.
+
+    Whoever has no readable date takes the `missing` steps; without these they leave the journey
+    with the reason `no_date`.
+    """
 
     type: Literal["wait"] = "wait"
     duration: Duration | None = None
@@ -150,6 +157,12 @@ class WaitStep(_Step):
     before: Duration = Field(default=0, description="so long before that date")
     after: Duration = Field(
         default=0, description="so long after it", exclude_if=lambda after: not after
+    )
+    missing: tuple["Step", ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="steps for people without a readable date",
+        exclude_if=lambda missing: missing is None,
     )
 
     def check(self) -> None:
@@ -165,6 +178,15 @@ class WaitStep(_Step):
             raise ValueError("before, after and yearly belong to a wait until a date")
         if self.before and self.after:
             raise ValueError("a wait is until some time before or after a date, not both")
+        if self.missing is not None and self.date is None:
+            raise ValueError("missing belongs to a wait until a date; give date= or remove missing")
+
+    def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
+        if self.missing is not None:
+            yield MISSING, self.missing
+
+    def outcomes(self) -> list[str]:
+        return [NEXT] if self.missing is None else [NEXT, MISSING]
 
 
 class WaitUntilStep(_Step):
@@ -294,7 +316,7 @@ Step = Annotated[
     | ExitStep,
     Field(discriminator="type"),
 ]
-for _model in (WaitUntilStep, Branch, SplitStep, Arm, ExperimentStep):
+for _model in (WaitStep, WaitUntilStep, Branch, SplitStep, Arm, ExperimentStep):
     _model.model_rebuild()
 
 
@@ -307,7 +329,10 @@ def Send(name: str, *messages: Message, **options: Any) -> SendStep:
 
 
 def Wait(duration: str | timedelta | None = None, name: str = "", **options: Any) -> WaitStep:
-    """`Wait("2h")`, `Wait(time="09:00", days="mon-fri")`, `Wait(date="birthday", yearly=True)`."""
+    """`Wait("2h")`, `Wait(time="09:00", days="mon-fri")`, `Wait(date="birthday", yearly=True)`.
+
+    `missing=[steps]` with a date: what people without a readable date do instead.
+    """
     if not name:
         if isinstance(duration, timedelta):
             duration = format_duration(int(duration.total_seconds()))

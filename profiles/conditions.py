@@ -30,11 +30,10 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy import cast as sql_cast
-from sqlalchemy.types import Numeric, Text
 
 from config.policy import Channel
 from config.times import Duration, Instant
+from profiles.json_path import Place, anywhere, parse_path
 from profiles.tables import (
     ADDRESS_KIND,
     consents,
@@ -44,7 +43,7 @@ from profiles.tables import (
     profiles,
 )
 
-Operator = Literal["==", "!=", ">", ">=", "<", "<=", "in", "exists"]
+Operator = Literal["==", "!=", ">", ">=", "<", "<=", "in", "contains", "exists"]
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     ">": operator.gt,
@@ -114,7 +113,12 @@ class _Condition(BaseModel, ABC):
 
 
 class Test(_Condition):
-    """One attribute of the profile, or one property of an event, against a value."""
+    """One attribute of the profile, or one property of an event, against a value.
+
+    The name may be a path (profiles/json_path.py). An attribute whose own name is written like a
+    path is found before the path. Where lists are on the path, the test holds when it holds for at
+    least one of their elements; `!=` is the opposite of `==` there too.
+    """
 
     __test__ = False  # not a test case, whatever pytest thinks of its name
 
@@ -136,6 +140,9 @@ class Test(_Condition):
                 f"{self.name!r} can't be compared by {self.op!r} with {self.value!r}; compare it "
                 "with a text, a number or a bool, or ask .one_of(...) or .exists()"
             )
+        if self.op == "contains" and self.value == "":
+            raise ValueError(f"{self.name!r} contains '' always; name what it should contain")
+        parse_path(self.name)
         return self
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
@@ -151,12 +158,9 @@ class Test(_Condition):
                 own = preferences.alias("what_they_chose")
                 source = who.outerjoin(own, own.c.profile_id == who.c.id)
                 text = func.coalesce(own.c[self.name], text)
-            if self.op == "exists":
-                matches = text.is_not(None)
-            else:
-                matches = self._holds(
-                    lambda value: text if isinstance(value, str) else null(), scope
-                )
+            matches = self._holds(
+                lambda value: text if isinstance(value, str) else null(), text.is_not(None), scope
+            )
         return (
             select(literal(1))
             .select_from(source)
@@ -167,23 +171,55 @@ class Test(_Condition):
     def trait_names(self) -> Iterator[str]:
         if self.of == "trait":
             yield self.name
+            if (first := parse_path(self.name)[0][0]) != self.name:
+                yield first
 
     def on(self, document: ColumnElement[Any], scope: Scope) -> ColumnElement[bool]:
         """The test on a JSON column of the enclosing statement."""
-        if self.op == "exists":
-            return _json_kind(document, self.name, scope.sqlite).notin_(["null", "missing"])
-        return self._holds(
-            lambda value: _json_value(document, self.name, value, scope.sqlite), scope
+        if self.op == "!=":
+            return not_(self.model_copy(update={"op": "=="}).on(document, scope))
+        path = parse_path(self.name)
+        own = Place(scope.sqlite, document, (self.name,))
+        if path == (own.members,):
+            return self._at(own, scope)
+        listed = len(path) > 1
+        at_path = anywhere(
+            document,
+            path,
+            lambda place: self._at(place, scope, listed=listed),
+            sqlite=scope.sqlite,
         )
+        return case((own.kind != "missing", self._at(own, scope)), else_=at_path)
+
+    def _at(self, place: Place, scope: Scope, *, listed: bool = False) -> ColumnElement[bool]:
+        """The test at one place; `listed`: there are lists on the way to it."""
+        exists = place.kind.notin_(["null", "missing"])
+        if self.op != "contains":
+            return self._holds(place.value, exists, scope)
+        equals = self.model_copy(update={"op": "=="})
+        holds = place.any_element(lambda element: equals._at(element, scope))
+        if listed:
+            return or_(holds, equals._at(place, scope))
+        return or_(holds, self._holds(place.value, exists, scope))
 
     def _holds(
-        self, member: Callable[[Scalar], ColumnElement[Any]], scope: Scope
+        self,
+        member: Callable[[Scalar], ColumnElement[Any]],
+        exists: ColumnElement[bool],
+        scope: Scope,
     ) -> ColumnElement[bool]:
         """The comparison; `member` is what is there, or NULL when it is of another kind."""
+        if self.op == "exists":
+            return exists
         if isinstance(self.value, tuple):
             any_of = (_compare(member(one), "==", one, scope.sqlite) for one in self.value)
             return or_(false(), *any_of)
         assert self.value is not None
+        if self.op == "contains":
+            if not isinstance(self.value, str):
+                return false()
+            position = func.instr if scope.sqlite else func.strpos
+            return func.coalesce(position(member(self.value), self.value) > 0, false())
         if self.op == "!=":
             return not_(_compare(member(self.value), "==", self.value, scope.sqlite))
         return _compare(member(self.value), self.op, self.value, scope.sqlite)
@@ -413,18 +449,25 @@ class _Named:
         """Equal to one of the values."""
         return self._test("in", values)
 
+    def contains(self, value: Scalar) -> Test:
+        """A list with the value among its elements, or a text with it as a part.
+
+        Texts are compared by code point, upper and lower case apart.
+        """
+        return self._test("contains", value)
+
     def exists(self) -> Test:
         """Present and not null."""
         return self._test("exists", None)
 
 
 def trait(name: str) -> Any:
-    """An attribute of the profile, to be compared: `trait("country") == "DE"`."""
+    """An attribute of the profile, to be compared: `trait("address.country") == "DE"`."""
     return _Named("trait", name)
 
 
 def prop(name: str) -> Any:
-    """A property of an event, to be compared: `prop("total") >= 50`."""
+    """A property of an event, to be compared: `prop("products[].price") >= 50`."""
     return _Named("property", name)
 
 
@@ -471,33 +514,3 @@ def _extreme(
     sqlite, postgresql = functions
     found: ColumnElement[Any] = getattr(func, sqlite if scope.sqlite else postgresql)(*moments)
     return found
-
-
-def _json_kind(document: ColumnElement[Any], name: str, sqlite: bool) -> ColumnElement[str]:
-    if sqlite:
-        return func.coalesce(func.json_type(document, _path(name)), "missing")
-    return func.coalesce(func.jsonb_typeof(document.op("->")(name)), "missing")
-
-
-def _json_value(
-    document: ColumnElement[Any], name: str, like: Any, sqlite: bool
-) -> ColumnElement[Any]:
-    """The member of that name when it is of the same kind as `like`, else NULL."""
-    kind = _json_kind(document, name, sqlite)
-    if sqlite:
-        member: ColumnElement[Any] = func.json_extract(document, _path(name))
-    else:
-        member = document.op("->>", return_type=Text())(name)
-    if isinstance(like, bool):
-        # as 1 and 0
-        truth = member if sqlite else case((member == "true", 1), else_=0)
-        return case((kind.in_(["true", "false", "boolean"]), truth))
-    if isinstance(like, int | float):
-        # The cast must not meet text: a CASE guards it, row by row.
-        number = member if sqlite else sql_cast(member, Numeric)
-        return case((kind.in_(["integer", "real", "number"]), number))
-    return case((kind.in_(["text", "string"]), member))
-
-
-def _path(name: str) -> str:
-    return f'$."{name}"'

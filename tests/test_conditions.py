@@ -1,6 +1,7 @@
 """Conditions: each on both engines, and all of them against plain Python."""
 
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,9 +169,79 @@ def test_a_trait_is_asked_of_each_profile_by_itself(db: Database) -> None:
 
 
 def test_a_name_may_hold_dots_spaces_and_digits(db: Database) -> None:
-    store(db, [Somebody({"a.b": 1, "0": 1, "last name": 1, "größe": 1}), Somebody({"a": {"b": 1}})])
-    for name in ("a.b", "0", "last name", "größe"):
+    people = [
+        Somebody({"a.b": 1, "a..b": 1, ".a": 1, "0": 1, "last name": 1, "größe": 1}),
+        Somebody({"a.b": 2, "a": {"b": 1}}),
+    ]
+    store(db, people)
+    for name in ("a.b", "a..b", ".a", "0", "last name", "größe"):
         assert chosen(db, trait(name) == 1) == {1}
+
+
+def test_paths_into_objects_and_lists(db: Database) -> None:
+    products = [{"sku": "A1", "price": 5, "tags": ["new"]}, {"sku": "B2", "price": 50}, "gift", 7]
+    people = [
+        Somebody({"address": {"city": "Berlin", "geo": {"lat": 52.5}}, "products": products}),
+        Somebody({"address": {"city": None}, "products": [], "0": {"1": "x"}}),
+        Somebody({"address": "Berlin", "products": {"sku": "A1"}}),
+        Somebody({"address": [{"city": "Berlin"}], "products": [["A1"], {"sku": ["A1", "C3"]}]}),
+    ]
+    store(db, people)
+    for condition, expected in (
+        (trait("address.city") == "Berlin", {1}),
+        (trait("address.city") != "Berlin", {2, 3, 4}),
+        (trait("address.city").exists(), {1}),
+        (trait("address.geo.lat") > 52, {1}),
+        (trait("address[].city") == "Berlin", {4}),
+        (trait("0.1") == "x", {2}),  # members of objects, never places in a list
+        (trait("address.0.city") == "Berlin", set()),
+        (trait("products[].sku") == "A1", {1}),
+        (trait("products[].sku") == "A", set()),
+        (trait("products[].sku") != "A1", {2, 3, 4}),
+        (trait("products[].price") >= 50, {1}),
+        (trait("products[].price").one_of(1, 5), {1}),
+        (trait("products[].sku").exists(), {1, 4}),
+        (trait("products[].sku").contains("A1"), {1, 4}),
+        (trait("products[].sku").contains("A"), set()),
+        (trait("products[].tags[]") == "new", {1}),
+        (trait("products[].tags").contains("new"), {1}),
+        (trait("products[]") == "gift", {1}),
+        (trait("products").contains("gift"), {1}),
+        (trait("products").contains(7), {1}),
+    ):
+        assert chosen(db, condition) == expected, condition
+
+
+def test_containing(db: Database) -> None:
+    people = [
+        Somebody({"x": ["vip", 7, 1.0, True]}, country="DE"),
+        Somebody({"x": "a vip customer"}),
+        Somebody({"x": "VIP 100%_"}),
+        Somebody({"x": [["vip"], {"vip": "vip"}, None]}),
+        Somebody({"x": 7}),
+        Somebody({"x": None}),
+        Somebody(),
+    ]
+    store(db, people)
+    for condition, expected in (
+        (trait("x").contains("vip"), {1, 2}),
+        (~trait("x").contains("vip"), {3, 4, 5, 6, 7}),
+        (trait("x").contains("%"), {3}),
+        (trait("x").contains("_"), {3}),
+        (trait("x").contains(7), {1}),
+        (trait("x").contains(1), {1}),
+        (trait("x").contains(value=True), {1}),
+        (trait("x").contains(value=False), set()),
+        (trait("country").contains("D"), {1}),
+        (trait("country").contains("d"), set()),
+    ):
+        assert chosen(db, condition) == expected, condition
+
+
+def test_a_wait_for_a_member_looks_at_changes_of_its_object() -> None:
+    assert set((trait("address.city") == "x").trait_names()) == {"address.city", "address"}
+    assert set((trait("tags[]") == "x").trait_names()) == {"tags[]", "tags"}
+    assert list((trait("x") == 1).trait_names()) == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +384,10 @@ _MISSING = object()
 
 
 def passes(test: Test, value: Any) -> bool:
+    if test.op == "contains":
+        if isinstance(value, str) and isinstance(test.value, str):
+            return test.value in value
+        return isinstance(value, list) and any(equal(one, test.value) for one in value)
     if test.op == "exists":
         return value is not _MISSING and value is not None
     if isinstance(test.value, tuple):
@@ -322,6 +397,32 @@ def passes(test: Test, value: Any) -> bool:
     if test.op == "!=":
         return not passes(test.model_copy(update={"op": "=="}), value)
     return kind(value) == kind(test.value) and _OPERATORS[test.op](value, test.value)
+
+
+def equal(one: Any, other: Any) -> bool:
+    return kind(one) == kind(other) and bool(one == other)
+
+
+def asked(test: Test, document: Mapping[str, Any]) -> bool:
+    """The test of a document, by its own member of that name, else by the path."""
+    if test.name in document:
+        return passes(test, document[test.name])
+    if test.op == "!=":
+        return not asked(test.model_copy(update={"op": "=="}), document)
+    places: list[Any] = [document]
+    for part in re.findall(r"[^.\[\]]+|\[\]", test.name):
+        if part == "[]":
+            places = [one for place in places if isinstance(place, list) for one in place]
+        else:
+            places = [place[part] for place in places if isinstance(place, dict) and part in place]
+    if "[]" not in test.name:
+        return passes(test, places[0] if places else _MISSING)
+    if test.op != "contains":
+        return any(passes(test, place) for place in places)
+    return any(
+        equal(place, test.value) or (isinstance(place, list) and passes(test, place))
+        for place in places
+    )
 
 
 def kind(value: Any) -> str:
@@ -336,10 +437,8 @@ def holds(condition: Condition, person: Somebody) -> bool:
     match condition:
         case Test():
             if condition.name == "country":
-                value = _MISSING if person.country is None else person.country
-            else:
-                value = person.attributes.get(condition.name, _MISSING)
-            return passes(condition, value)
+                return passes(condition, _MISSING if person.country is None else person.country)
+            return asked(condition, person.attributes)
         case Did():
             found = [
                 1
@@ -347,9 +446,7 @@ def holds(condition: Condition, person: Somebody) -> bool:
                 if name == condition.event
                 and at <= NOW
                 and (condition.within is None or at > NOW - condition.within)
-                and all(
-                    passes(test, properties.get(test.name, _MISSING)) for test in condition.where
-                )
+                and all(asked(test, properties) for test in condition.where)
             ]
             return len(found) >= condition.at_least
         case Consented():
@@ -381,15 +478,16 @@ def any_test(make: Callable[[str], Any], names: Sequence[str]) -> st.SearchStrat
         st.builds(lambda n, compare, value: compare(n, value), named, comparisons, scalars),
         st.builds(lambda n, many: n.one_of(*many), named, st.lists(scalars, max_size=3)),
         st.builds(lambda n: n.exists(), named),
+        st.builds(lambda n, value: n.contains(value), named, scalars.filter(lambda v: v != "")),
     )
 
 
 leaves: st.SearchStrategy[Condition] = st.one_of(
-    any_test(trait, ["x", "y", "country", "a.b"]),
+    any_test(trait, ["x", "y", "country", "a.b", "y.x", "y[]", "y[].x", "y[].x[]", "y.x[].x"]),
     st.builds(
         lambda event, where, within, least: did(event, *where, within=within, at_least=least),
         st.sampled_from(["ordered", "viewed"]),
-        st.lists(any_test(prop, ["x", "y"]), max_size=2),
+        st.lists(any_test(prop, ["x", "y", "y.x", "y[].x"]), max_size=2),
         st.sampled_from([None, "1d", "30d"]),
         st.integers(1, 3),
     ),
@@ -413,7 +511,15 @@ def population() -> Iterator[Somebody]:
     values = [None, True, False, 0, 1, -1, 7, 2.5, 10**15, 0.1, "", "a", "B", "é", "1", "true", [1]]
     for number, value in enumerate([*values, _MISSING, {"x": 1}]):
         other = values[(number * 5 + 3) % len(values)]
-        given_ = {"x": value, "y": other, "a.b": value}
+        inner = 1 if value is _MISSING else value
+        nested = (
+            other,
+            {"x": other},
+            [other, inner],
+            [{"x": inner}, {"x": [other]}],
+            {"x": [{"x": 1}]},
+        )
+        given_ = {"x": value, "y": nested[number % len(nested)], "a.b": value}
         properties = {name: v for name, v in given_.items() if v is not _MISSING and name != "a.b"}
         moments = (NOW - 40 * DAY, NOW - 5 * DAY, NOW - HOUR, NOW, NOW + HOUR)
         yield Somebody(
@@ -468,8 +574,12 @@ def test_json_and_back(condition: Condition) -> None:
         (lambda: did("e", within="soon"), "not a duration"),
         (lambda: did("e", at_least=0), "greater than or equal to 1"),
         (lambda: trait('a"b') == 1, "pattern"),
+        (lambda: trait("x").contains(""), "name what it should contain"),
+        (lambda: trait("x").contains(None), r"\.exists\(\)"),
+        (lambda: trait("products[]sku") == 1, r"write the elements of a list as products\[\]\.sku"),
+        (lambda: trait("[]") == 1, "is not a path"),
     ],
-    ids=range(9),
+    ids=range(13),
 )
 def test_mistakes_are_found_where_they_are_made(make: Callable[[], object], mend: str) -> None:
     with pytest.raises(ValidationError, match=mend):
