@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         default=SecretStr("hook-secret-for-the-sandbox-only"),
         description="Signs calls that start journeys. Real providers demand one of your own.",
     )
+    call_secret: SigningKey = Field(
+        default=SecretStr("call-secret-for-the-sandbox-only"),
+        description="Signs what Call steps post. Real providers demand one of your own.",
+    )
     backlog_limit: int = Field(
         default=50_000,
         ge=1,

@@ -120,7 +120,7 @@ class Worker:
                 if channel in due:
                     await self._try(self._send(dispatcher, channel, since), None)
         self._teller.note(reaction, +moved, sent)
-        if moved.total() or sent or +reaction.exited or +reaction.converted:
+        if moved.total() or sent or +reaction.exited or +reaction.converted or reaction.too_old:
             counts = ", ".join(
                 f"{count} {channel} {what}" for (_, channel, what), count in sent.items()
             )
@@ -132,6 +132,7 @@ class Worker:
                     "entered": +reaction.entered,
                     "exited": +reaction.exited,
                     "converted": +reaction.converted,
+                    "too_old": reaction.too_old,
                     "moved": moved,
                     "messages": _by_journey(sent),
                 },

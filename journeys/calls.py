@@ -16,7 +16,8 @@ from sqlalchemy import select, update
 
 from config.database import Tx
 from config.settings import load_settings
-from config.times import MINUTE
+from config.signatures import SIGNATURE, TIMESTAMP, sign
+from config.times import MINUTE, Instant
 from journeys.journey import Version
 from journeys.moves import Move, Moves
 from journeys.standing import Standing
@@ -102,20 +103,27 @@ def payloads_of(
     }
 
 
-def post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, str]:
-    """Post each payload, all at once; returns what went wrong, by enrollment."""
+def post_all(step: CallStep, payloads: dict[int, dict[str, Any]], now: Instant) -> dict[int, str]:
+    """Post each payload, all at once, signed; returns what went wrong, by enrollment."""
     if refused := _refusal(step.url):
         return dict.fromkeys(payloads, refused)
-    return asyncio.run(_post_all(step, payloads))
+    return asyncio.run(_post_all(step, payloads, now))
 
 
-async def _post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict[int, str]:
+async def _post_all(
+    step: CallStep, payloads: dict[int, dict[str, Any]], now: Instant
+) -> dict[int, str]:
+    secret = load_settings().call_secret
+    path = httpx.URL(step.url).raw_path.decode()
     watched = {} if _is_allowed(step.url) else {"trace": _stays_out}
 
     async def post(enrollment_id: int) -> str | None:
+        body = orjson.dumps(payloads[enrollment_id])
         headers = {
             "content-type": "application/json",
             "idempotency-key": f"{enrollment_id}:{step.name}",
+            TIMESTAMP: str(now),
+            SIGNATURE: sign(secret, str(now), path, body),
         }
         try:
             async with (
@@ -123,7 +131,7 @@ async def _post_all(step: CallStep, payloads: dict[int, dict[str, Any]]) -> dict
                 client.stream(
                     "POST",
                     step.url,
-                    content=orjson.dumps(payloads[enrollment_id]),
+                    content=body,
                     headers=headers,
                     extensions=watched,
                 ) as answer,

@@ -41,6 +41,11 @@ class Segment:
             _CONDITION.validate_python(self.condition)
         except ValidationError as error:
             raise SegueError(f"segment {self.name!r}: {describe_errors(error)}") from error
+        for key in self.condition.entry_keys():
+            raise SegueError(
+                f"segment {self.name!r}: did(..., same={key!r}) compares with the event that "
+                "brought a person into a journey, and segments have none; leave same= out"
+            )
 
 
 class Catalog:

@@ -43,6 +43,7 @@ def check(versions: Mapping[str, Version], segments: Collection[str], policy: Po
     journeys = {name: version.journey for name, version in versions.items()}
     for version in versions.values():
         _check_entry(version.journey, segments)
+        _check_entry_keys(version.journey)
         for name, node in version.journey.graph.items():
             step = node.step
             if isinstance(step, EnterStep) and step.journey not in journeys:
@@ -78,6 +79,21 @@ def _check_entry(journey: Journey, segments: Collection[str]) -> None:
                 f"there is no time zone {entry.timezone!r}; write its IANA name, as in "
                 "Europe/London",
             )
+
+
+def _check_entry_keys(journey: Journey) -> None:
+    """`did(..., same=key)` compares with the entry's key, so the entry must have that one."""
+    entry = journey.entry
+    key = entry.key if isinstance(entry, EventEntry) else None
+    for condition in journey.conditions():
+        for name in condition.entry_keys():
+            if name != key:
+                raise Wrong(
+                    journey,
+                    f"did(..., same={name!r})",
+                    f"the entry's key is {key!r}, so events can't be matched by {name!r}; write "
+                    f"OnEvent(..., key={name!r}) as the entry, or leave same= out",
+                )
 
 
 def _unreadable(cron: str) -> str | None:

@@ -353,7 +353,8 @@ class Engine:
                 people = self._staying(tx, version, due, report)
                 lease(tx, people)
                 payloads = payloads_of(tx, version.journey.name, node.step.name, people)
-        failed = post_all(node.step, payloads)
+            signed_at = tx.now
+        failed = post_all(node.step, payloads, signed_at)
         with self.db.transaction() as tx:
             people = still_leased(tx, version, node.step, people)
             where = call_moves(tx, node.step, people, failed)

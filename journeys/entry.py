@@ -135,7 +135,10 @@ def _text(value: Any) -> str:
 
 
 def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int:
-    """Enter the people of those events that are this journey's entry; says how many."""
+    """Enter the people of those events that are this journey's entry; says how many.
+
+    Events that were too old when they were received enter nobody.
+    """
     entry = version.journey.entry
     assert isinstance(entry, EventEntry)
     is_sqlite = tx.conn.dialect.name == "sqlite"
@@ -153,6 +156,7 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int
     ).where(
         among(tx, events.c.id, event_ids),
         events.c.name == entry.event,
+        events.c.received_at - events.c.occurred_at < entry.max_age,
         *(test.on(events.c.properties, scope) for test in entry.where),
     )
     return _enter(tx, version, source, None)

@@ -14,9 +14,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from channels.templates import Template, compile_template
-from config.times import Duration
+from config.times import DAY, Duration
 from journeys.graph import Node, build_graph
-from journeys.steps import Message, SendStep, Step, WaitUntilStep
+from journeys.steps import Message, SendStep, SplitStep, Step, WaitUntilStep
 from profiles.conditions import Condition, Did, PropertyTest, Test
 
 
@@ -38,12 +38,16 @@ class _Entry(_Part):
 
 
 class EventEntry(_Entry):
-    """Enter on an event; `key` names the property (a cart's id) that keeps entries apart."""
+    """Enter on an event; `key` names the property (a cart's id) that keeps entries apart.
+
+    max_age: an event that was older when it was received is history and enters nobody.
+    """
 
     type: Literal["event"] = "event"
     event: str
     where: tuple[PropertyTest, ...] = ()
     key: str | None = None
+    max_age: Duration = Field(default=DAY, gt=0, exclude_if=lambda age: age == DAY)
 
 
 class SegmentEntry(_Entry):
@@ -121,6 +125,15 @@ class Journey(_Part):
             if isinstance(node.step, WaitUntilStep):
                 yield node.step.condition
 
+    def conditions(self) -> Iterator[Condition]:
+        """Every condition that is asked of people who are in the journey."""
+        yield from self.awaited()
+        if self.goal is not None:
+            yield self.goal.did
+        for node in self.graph.values():
+            if isinstance(node.step, SplitStep):
+                yield from (way.condition for way in node.step.ways)
+
     def sends(self) -> list[SendStep]:
         """Every send of the journey, in graph order."""
         return [node.step for node in self.graph.values() if isinstance(node.step, SendStep)]
@@ -171,10 +184,16 @@ def journey(name: str, **parts: Any) -> Journey:
 
 
 def OnEvent(
-    event: str, *where: Test, key: str | None = None, again: Again | timedelta = "once"
+    event: str,
+    *where: Test,
+    key: str | None = None,
+    again: Again | timedelta = "once",
+    max_age: timedelta | str = timedelta(days=1),
 ) -> EventEntry:
-    """Enter on an event whose properties pass every test."""
-    return EventEntry(event=event, where=where, key=key, again=_again(again))
+    """Enter on an event whose properties pass every test, received within `max_age`."""
+    return EventEntry.model_validate(
+        {"event": event, "where": where, "key": key, "again": _again(again), "max_age": max_age}
+    )
 
 
 def OnSegment(segment: str, *, again: Again | timedelta = "once") -> SegmentEntry:

@@ -78,6 +78,7 @@ def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
         since=enrollments.c.since,
         until=until,
         except_event=enrollments.c.entry_event_id,
+        context=enrollments.c.context,
     )
 
 
@@ -89,6 +90,7 @@ def _since_message(tx: Tx, within: Seconds) -> Scope:
         profile_id=messages.c.profile_id,
         since=messages.c.send_at,
         until=messages.c.send_at + within,
+        context=enrollments.c.context,
     )
 
 

@@ -90,7 +90,8 @@ class Cohort:
     def scope(self, **more: Any) -> Scope:
         """Where conditions are asked: of the enrollments' profiles, now."""
         sqlite = self.tx.conn.dialect.name == "sqlite"
-        return Scope(sqlite, self.tx.now, enrollments.c.profile_id, **more)
+        c = enrollments.c
+        return Scope(sqlite, self.tx.now, c.profile_id, context=c.context, **more)
 
     def asked(self, question: ColumnElement[Any]) -> dict[int, Any]:
         """The answer for each enrollment; no entry: NULL."""

@@ -55,6 +55,8 @@ class Reaction:
     converted: Counter[str] = field(default_factory=Counter)
     # what providers said of a journey's messages: (journey, "email_opened" ...)
     heard: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # events that entered nobody since they were too old when they were received
+    too_old: Counter[str] = field(default_factory=Counter)
 
 
 class EventsFailed(Exception):
@@ -135,6 +137,7 @@ def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -
             events.c.profile_id,
             events.c.name,
             events.c.received_at,
+            (events.c.received_at - events.c.occurred_at).label("age"),
             events.c.properties["journey"].as_string().label("journey"),
         )
         .where(events.c.worked_at.is_(None), *_not_among(tx, without))
@@ -167,6 +170,7 @@ def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
     people = {row.profile_id for row in batch}
     _lock(tx, people)
     _enter(tx, catalog, by_name, reaction)
+    reaction.too_old = _too_old(catalog, batch)
     for version in _with_people(tx, catalog, people):
         _stir(tx, version, by_name, reaction)
     reaction.waited = max(
@@ -209,6 +213,18 @@ def _enter(
         if entered:
             reaction.entered[name] += entered
             reaction.causes |= causes
+
+
+def _too_old(catalog: Catalog, batch: Sequence[Any]) -> Counter[str]:
+    """By journey: the events of its entry that are history."""
+    found: Counter[str] = Counter()
+    for name, version in catalog.current.items():
+        entry = version.journey.entry
+        if isinstance(entry, EventEntry):
+            found[name] = sum(
+                1 for row in batch if row.name == entry.event and row.age >= entry.max_age
+            )
+    return +found
 
 
 def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[Version]:

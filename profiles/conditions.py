@@ -21,6 +21,7 @@ from sqlalchemy import (
     FromClause,
     and_,
     case,
+    cast,
     false,
     func,
     literal,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.types import Text
 
 from config.policy import Channel
 from config.times import Duration, Instant
@@ -65,6 +67,7 @@ class Scope:
     profile_id: the profile's id in the enclosing statement.
     since, until: where `did` looks when it does not say; None is over all time, up to now.
     once: events of these names have to lie after `since`; those of other names may lie on it.
+    context: the properties that the person entered with (a JSON column), for `did(..., same=...)`.
     """
 
     sqlite: bool
@@ -75,6 +78,7 @@ class Scope:
     # the event that brought the person in is no answer to "did they ... since?"
     except_event: ColumnElement[int] | None = None
     once: frozenset[str] = frozenset()
+    context: ColumnElement[Any] | None = None
 
 
 class _Condition(BaseModel, ABC):
@@ -109,6 +113,10 @@ class _Condition(BaseModel, ABC):
 
     def trait_names(self) -> Iterator[str]:
         """The attributes whose change can change the answer."""
+        yield from ()
+
+    def entry_keys(self) -> Iterator[str]:
+        """The properties of the entry that events have to share."""
         yield from ()
 
 
@@ -245,13 +253,18 @@ PropertyTest = Annotated[Test, AfterValidator(_of_event)]
 
 
 class Did(_Condition):
-    """The profile did something at least so many times in a stretch of time."""
+    """The profile did something at least so many times in a stretch of time.
+
+    same: a property by which the journey keeps entries apart (a cart's id); only events count that
+    have the same value there as the entry.
+    """
 
     type: Literal["did"] = "did"
     event: str
     where: tuple[PropertyTest, ...] = ()
     within: Duration | None = None
     at_least: int = Field(default=1, ge=1)
+    same: str | None = Field(default=None, pattern=r'^[^"]+$', exclude_if=lambda same: same is None)
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         matching = self._matching(scope)
@@ -286,7 +299,23 @@ class Did(_Condition):
             matching.append(events.c.occurred_at <= scope.until)
         if scope.except_event is not None:
             matching.append(events.c.id != func.coalesce(scope.except_event, 0))
+        if self.same is not None:
+            matching.append(self._same(self.same, scope))
         return matching
+
+    def _same(self, name: str, scope: Scope) -> ColumnElement[bool]:
+        """Whether event and entry have the same text there; 1042 and "1042" are the same."""
+        if scope.context is None:
+            return false()
+        ours, theirs = (
+            cast(document[name].as_string(), Text)
+            for document in (events.c.properties, scope.context)
+        )
+        return func.coalesce(and_(ours == theirs, theirs != ""), false())
+
+    def entry_keys(self) -> Iterator[str]:
+        if self.same is not None:
+            yield self.same
 
     def event_names(self) -> Iterator[str]:
         yield self.event
@@ -364,6 +393,10 @@ class AllOf(_Condition):
         for condition in self.conditions:
             yield from condition.trait_names()
 
+    def entry_keys(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.entry_keys()
+
 
 class AnyOf(_Condition):
     """At least one of them."""
@@ -391,6 +424,10 @@ class AnyOf(_Condition):
         for condition in self.conditions:
             yield from condition.trait_names()
 
+    def entry_keys(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.entry_keys()
+
 
 class Not(_Condition):
     """The opposite."""
@@ -406,6 +443,9 @@ class Not(_Condition):
 
     def trait_names(self) -> Iterator[str]:
         yield from self.condition.trait_names()
+
+    def entry_keys(self) -> Iterator[str]:
+        yield from self.condition.entry_keys()
 
 
 Condition = Annotated[
@@ -471,10 +511,19 @@ def prop(name: str) -> Any:
     return _Named("property", name)
 
 
-def did(event: str, *where: Test, within: timedelta | str | None = None, at_least: int = 1) -> Did:
-    """The profile did this, with these properties, at least so often, within so long."""
+def did(
+    event: str,
+    *where: Test,
+    within: timedelta | str | None = None,
+    at_least: int = 1,
+    same: str | None = None,
+) -> Did:
+    """The profile did this, with these properties, at least so often, within so long.
+
+    `same="cart_id"`: and with the cart that brought the person into the journey.
+    """
     return Did.model_validate(
-        {"event": event, "where": where, "within": within, "at_least": at_least}
+        {"event": event, "where": where, "within": within, "at_least": at_least, "same": same}
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.database import Tx, insert_into
-from config.times import Instant
+from config.times import Instant, Seconds
 from profiles.tables import events as event_table
 
 # The event that says that something about the profile itself is different: attributes, consent.
@@ -14,13 +14,17 @@ PROFILE_CHANGED = "profile_changed"
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event as it arrives. The same `dedupe_key` on the same profile is the same event."""
+    """An event as it arrives. The same `dedupe_key` on the same profile is the same event.
+
+    waited: from its receipt to the transaction that writes it down.
+    """
 
     profile_id: int
     name: str
     occurred_at: Instant
     dedupe_key: str
     properties: dict[str, Any]
+    waited: Seconds = 0
 
 
 def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
@@ -37,7 +41,7 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
                 "profile_id": event.profile_id,
                 "name": event.name,
                 "occurred_at": event.occurred_at,
-                "received_at": tx.now,
+                "received_at": tx.now - event.waited,
                 "properties": event.properties,
                 "dedupe_key": event.dedupe_key,
                 "worked_at": tx.now if worked else None,

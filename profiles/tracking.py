@@ -81,6 +81,7 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
             call.occurred_at(tx.now),
             call.dedupe_key(tx.now),
             dict(call.properties),
+            call.waited,
         )
         for place, call in enumerate(calls)
         if place in profile_ids

@@ -1,10 +1,13 @@
 """Call steps: what is posted, tried again and never twice, and where nobody is called."""
 
+import hmac
+import re
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -12,6 +15,7 @@ import httpx
 import orjson
 import pytest
 
+from config.signatures import SIGNATURE, TIMESTAMP
 from config.times import HOUR
 from journeys.calls import post_all
 from journeys.engine import Engine
@@ -65,6 +69,52 @@ def test_a_call_posts_the_person(house: House, crm: Endpoint) -> None:
     }
     assert request.headers["idempotency-key"] == f"{enrollment.id}:tell"
     assert enrollment.end_reason == "completed"
+
+
+def test_a_call_is_signed(house: House, crm: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the key for calls, over timestamp, path with query, and body as posted."""
+    monkeypatch.setenv("SEGUE_CALL_SECRET", "a secret of the shop's own")
+    house.open(described(Call("tell", "https://crm.shop.test/came/%C3%A9?shop=1&from=segue")))
+    house.customer("ann")
+    house.launch("j")
+    [request] = crm.got
+    timestamp, signature = (request.headers[name] for name in (TIMESTAMP, SIGNATURE))
+    assert timestamp == str(MONDAY)
+    text = f"{timestamp}./came/%C3%A9?shop=1&from=segue.".encode() + request.content
+    expected = hmac.new(b"a secret of the shop's own", text, "sha256").hexdigest()
+    assert signature == expected
+
+
+def test_the_receiver_in_the_docs_takes_our_calls_and_no_others(
+    house: House, crm: Endpoint
+) -> None:
+    """The example of docs/journeys.md, run on a call as it is posted."""
+    docs = Path(__file__).parent.parent / "docs" / "journeys.md"
+    [example] = re.findall(r"```python\n(import hmac\n.*?)```", docs.read_text(), re.DOTALL)
+    receiver: dict[str, Any] = {}
+    exec(example, receiver)
+    house.open(described(Call("tell", "https://crm.shop.test/came?shop=1")))
+    house.customer("ann")
+    house.launch("j")
+    [request] = crm.got
+    path, secret = request.url.raw_path.decode(), b"call-secret-for-the-sandbox-only"
+    is_from_segue = receiver["is_from_segue"]
+
+    def taken(
+        *, headers: Any = request.headers, path: str = path, body: bytes = request.content,
+        secret: bytes = secret, now: int = MONDAY,
+    ) -> bool:  # fmt: skip
+        return bool(is_from_segue(secret, headers, path, body, now))
+
+    assert taken()
+    assert taken(now=MONDAY + 299)
+    assert not taken(now=MONDAY + 301)
+    assert not taken(path="/came?shop=2")
+    assert not taken(body=request.content + b" ")
+    assert not taken(secret=b"another secret, also long")
+    assert not taken(headers={})
+    assert not taken(headers={**request.headers, TIMESTAMP: "soon"})
+    assert not taken(headers={**request.headers, TIMESTAMP: str(MONDAY + 1)})
 
 
 def test_a_call_is_tried_again_later(house: House, crm: Endpoint) -> None:
@@ -201,7 +251,7 @@ def server() -> Iterator[Server]:
 
 def call(server: Server) -> dict[int, str]:
     step = Call("tell", f"http://localhost:{server.server_port}/came")
-    return post_all(step, {1: {}})
+    return post_all(step, {1: {}}, MONDAY)
 
 
 def test_a_long_answer_is_not_read_to_its_end(
@@ -230,7 +280,7 @@ def test_an_answer_that_trickles_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
         trickling = Thread(target=trickle)
         trickling.start()
         step = Call("tell", f"http://localhost:{listener.getsockname()[1]}/")
-        assert post_all(step, {1: {}}) == {1: "TimeoutError"}
+        assert post_all(step, {1: {}}, MONDAY) == {1: "TimeoutError"}
         trickling.join()
     assert len(said) > 1
 

@@ -32,6 +32,7 @@ LIVE: dict[str, Any] = {
     "providers": "live",
     "write_key": SecretStr("a write key of our own, which is long"),
     "hook_secret": SecretStr("a hook secret of our own, which is long"),
+    "call_secret": SecretStr("a call secret of our own, which is long"),
 }
 HOOKS = ["/hooks/sendgrid", "/hooks/twilio/status", "/hooks/twilio/inbound"]
 

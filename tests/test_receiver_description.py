@@ -24,7 +24,7 @@ from channels.links import preferences_token, unsubscribe_url
 from config.database import Database
 from config.schema import migrate
 from config.settings import Settings
-from flows.receiver.keys import SIGNATURE, TIMESTAMP, sign
+from config.signatures import SIGNATURE, TIMESTAMP, sign
 from journeys.steps import Wait
 from tests.house import MONDAY, House, described
 from tests.receiving import WRITE_KEY, Receiving, receiving
@@ -73,7 +73,7 @@ def signed_in(request: Prepared) -> Prepared:
     assert isinstance(body, bytes)
     request.headers[TIMESTAMP] = str(MONDAY)
     path = unquote(urlsplit(request.url).path)
-    request.headers[SIGNATURE] = sign(Settings(), str(MONDAY), path, body)
+    request.headers[SIGNATURE] = sign(Settings().hook_secret, str(MONDAY), path, body)
     return request
 
 

@@ -150,9 +150,10 @@ def test_a_key_of_ones_own_is_the_only_one(db: Database) -> None:
         assert receiver.post("/v1/track", json=track(), auth=ours).status_code == 200
 
 
-@pytest.mark.parametrize("field", ["write_key", "hook_secret"])
+@pytest.mark.parametrize("field", ["write_key", "hook_secret", "call_secret"])
 def test_real_providers_demand_keys_of_ones_own(field: str) -> None:
-    keys: dict[str, Any] = {"write_key": "x" * 20, "hook_secret": "y" * 20}
+    fields = ("write_key", "hook_secret", "call_secret")
+    keys: dict[str, Any] = dict.fromkeys(fields, "x" * 20)
     refuse_defaults(Settings(providers="live", **keys))
     del keys[field]
     with pytest.raises(SegueError, match=f"SEGUE_{field.upper()} still has its default"):

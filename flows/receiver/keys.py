@@ -9,11 +9,10 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from config.errors import SegueError
 from config.settings import Settings
+from config.signatures import SIGNATURE, TIMESTAMP, sign
 from config.times import MINUTE, Instant, Seconds
 from flows.receiver.answers import Refusal
 
-TIMESTAMP = "X-Segue-Timestamp"
-SIGNATURE = "X-Segue-Signature"
 # A signed call is good for so long before and after the moment that it names.
 TOLERANCE: Seconds = 5 * MINUTE
 
@@ -29,11 +28,11 @@ def refuse_defaults(settings: Settings) -> None:
     """Raises SegueError when real customers would be reached with secrets that everybody knows."""
     if settings.providers != "live":
         return
-    for field in ("write_key", "hook_secret"):
+    for field in ("write_key", "hook_secret", "call_secret"):
         if getattr(settings, field) == Settings.model_fields[field].default:
             raise SegueError(
-                f"SEGUE_{field.upper()} still has its default, which everybody knows, and it lets "
-                "others in. Set it to a long random text before real messages go out"
+                f"SEGUE_{field.upper()} still has its default, which everybody knows: it lets "
+                "others speak in its name. Set it to a long random text before real messages go out"
             )
 
 
@@ -49,15 +48,6 @@ def check_write_key(settings: Settings, credentials: HTTPBasicCredentials | None
         )
 
 
-def sign(settings: Settings, timestamp: str, path: str, body: bytes) -> str:
-    """The signature of a call: HMAC-SHA256 over timestamp, path and body, dots between, in hex.
-
-    The path says which journey the call is for: it is good for no other.
-    """
-    secret = settings.hook_secret.get_secret_value().encode()
-    return hmac.digest(secret, f"{timestamp}.{path}.".encode() + body, "sha256").hex()
-
-
 def check_signature(
     settings: Settings, headers: Mapping[str, str], path: str, body: bytes
 ) -> tuple[str, Instant]:
@@ -67,7 +57,7 @@ def check_signature(
     """
     timestamp = headers.get(TIMESTAMP, "")
     given = headers.get(SIGNATURE, "").strip().lower()
-    signature = sign(settings, timestamp, path, body)
+    signature = sign(settings.hook_secret, timestamp, path, body)
     if not hmac.compare_digest(given.encode(), signature.encode()):
         raise Refusal(
             401,

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config.database import Tx
+from config.signatures import SIGNATURE, TIMESTAMP
 from config.times import Instant
 from flows.app import Segue
 from flows.receiver.answers import Refusal, answer, problems
 from flows.receiver.backlog import Backlog
 from flows.receiver.body import KB, parse_object, read_posted
 from flows.receiver.context import Receiver
-from flows.receiver.keys import SIGNATURE, TIMESTAMP, TOLERANCE, check_age, check_signature
+from flows.receiver.keys import TOLERANCE, check_age, check_signature
 from journeys.queues import waiting_events
 from journeys.standing import due_people
 from journeys.starting import Starter, Unstartable, remember, start
