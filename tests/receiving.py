@@ -21,6 +21,7 @@ from flows.receiver.app import create_app
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
 from tests.house import House
+from tests.patience import PATIENCE
 
 WRITE_KEY = "write-key-for-the-sandbox-only"
 
@@ -74,7 +75,7 @@ def receiving(segue: Segue) -> Iterator[Receiving]:
     """Serve until the block ends."""
     server = _idle.pop() if _idle else _Server()
     # without certificates, which take longer to read than most requests, and serve no plain HTTP
-    with httpx.Client(base_url=server.url, timeout=30, verify=False) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE, verify=False) as client:
         receiver = Receiving(server.url, client)
 
         def arrived() -> None:

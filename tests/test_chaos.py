@@ -31,6 +31,7 @@ from tests.chaos.shop import ENTRIES, Event, day
 from tests.chaos.verdict import Fate, Verdict, judge
 from tests.chaos.worker import BREAK, CLAIM_LASTS, LIBRARY, POLICY, Posted
 from tests.house import MONDAY, House
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,7 +67,7 @@ def runs() -> Iterator[dict[str, "subprocess.Popen[str]"]]:
 
 def told(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
     """Exit status, the line, and what is wrong. It ends by itself, as slow as the machine is."""
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=3 * PATIENCE)
     assert out, err
     return process.returncode, json.loads(out), err
 

@@ -19,6 +19,7 @@ from flows.stack import environment
 from journeys.report import summarise
 from journeys.tables import enrollments
 from profiles.tables import events
+from tests.patience import PATIENCE
 
 
 @pytest.mark.long
@@ -29,7 +30,7 @@ def test_the_demo_ends_with_what_the_database_and_the_sandbox_say(tmp_path: Path
         env=environment(settings),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3 * PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     told = orjson.loads(done.stdout.splitlines()[-1])

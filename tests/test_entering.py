@@ -17,6 +17,7 @@ from journeys.steps import Email, Exit, Send, Update, Wait
 from journeys.tables import enrollments
 from profiles.conditions import prop, trait
 from tests.house import MONDAY, House, described
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_once_is_once_though_two_processes_enter_at_once(house: House) -> None:
             # it has to wait for us
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.3)
-        assert second.result(timeout=20) == 0
+        assert second.result(timeout=PATIENCE) == 0
     assert len(house.people()) == 1
 
 

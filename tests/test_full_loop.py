@@ -26,6 +26,7 @@ from journeys.steps import SMS, Email, Send, Update
 from profiles.tables import consent_records, events
 from tests.house import House
 from tests.logged import logging_at
+from tests.patience import PATIENCE
 
 TEXTS = {
     "hello.email.html": 'Subject: Hello\n\n<a href="https://shop.example/cart">Your cart</a>',
@@ -102,7 +103,7 @@ def test_a_message_is_answered_and_the_journey_moves_on(
     async def work() -> None:
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(house.segue).run(stop))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not (working.done() or await asyncio.to_thread(settled)):
                 await asyncio.sleep(0.02)
         stop.set()

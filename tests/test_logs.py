@@ -15,6 +15,7 @@ from journeys.steps import SMS, Email, Send, Update
 from tests.callback_samples import FromProviders
 from tests.house import House
 from tests.logged import Log, logging_at
+from tests.patience import PATIENCE
 
 
 def one(logger: str, message: str, *args: object, **options: Any) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
             if broken:
                 patch.setattr(broken, bad)
             house.did(next(people), "came", name="Annabel Lee")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while says not in log.text:
                     await asyncio.sleep(0.02)
 

@@ -19,6 +19,7 @@ from journeys.tables import segment_members
 from profiles.conditions import did, trait
 from profiles.merging import Merger
 from tests.house import House
+from tests.patience import PATIENCE
 
 BUYERS = did("bought") & (trait("blocked") != "yes")
 LAPSED = did("bought") & ~did("bought", within=days(90))
@@ -174,7 +175,7 @@ def test_two_look_at_once(house: House) -> None:
             second: Any = threads.submit(enter)
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.3)
-        assert second.result(timeout=30) == 0
+        assert second.result(timeout=PATIENCE) == 0
     with house.db.transaction(write=False) as tx:
         members = tx.conn.execute(select(segment_members.c.profile_id)).scalars().all()
     assert members == [ann]

@@ -13,6 +13,7 @@ from config.times import DAY, HOUR
 from flows.receiver.app import create_app
 from profiles.tables import preferences, profiles
 from tests.page_customers import Shop
+from tests.patience import PATIENCE
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -34,7 +35,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     # Our own scripts that measure still run.
     context = browser.new_context(viewport=request.param, java_script_enabled=False)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE * 1000)
     yield page
     context.close()
 

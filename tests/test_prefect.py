@@ -41,6 +41,7 @@ from profiles.identity import upsert_people
 from profiles.person import Person, normalise_email
 from profiles.sample_shop import load_sample_shop
 from tests.house import bare_message
+from tests.patience import PATIENCE
 from tests.trouble import until
 
 MONDAY = parse_instant("2026-03-02T09:00:00Z")
@@ -70,7 +71,7 @@ def stack(segue: Segue) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def api(stack: Stack) -> Iterator[httpx.Client]:
     with httpx.Client(
-        base_url=f"{stack.settings.prefect_url}/api", trust_env=False, timeout=30
+        base_url=f"{stack.settings.prefect_url}/api", trust_env=False, timeout=PATIENCE
     ) as client:
         yield client
 
@@ -89,7 +90,7 @@ def rows(api: httpx.Client, what: str, run_id: str) -> list[Row]:
 
     It writes down the states of tasks a little after their flow has ended.
     """
-    for _ in range(100):
+    for _ in range(int(PATIENCE / 0.2)):
         found = api.post(f"/{what}/filter", json={"flow_runs": {"id": {"any_": [run_id]}}})
         listed: list[Row] = found.raise_for_status().json()
         if all(row.get("state", True) for row in listed):
@@ -248,7 +249,7 @@ def test_a_step_that_fails_is_tried_again_and_then_named(stack: Stack, api: http
         [sys.executable, "-c", BROKEN],
         env=environment(stack.settings),
         stderr=subprocess.DEVNULL,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     wanted = {"flows": {"name": {"any_": ["broken"]}}}
@@ -307,7 +308,10 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
     page = (ROOT / "docs" / "prefect.md").read_text(encoding="utf-8")
     [script] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     subprocess.run(
-        [sys.executable, "-c", script], env=environment(stack.settings), timeout=120, check=True
+        [sys.executable, "-c", script],
+        env=environment(stack.settings),
+        timeout=PATIENCE,
+        check=True,
     )
     live = Database(segue.settings.database)  # Prefect's clock is the real one
     with live.transaction() as tx:
@@ -322,7 +326,7 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
         teller.note(bounced, {"win-back": 7}, Tally({("win-back", "email", "sent"): 2}))
         stop = asyncio.Event()
         telling = asyncio.create_task(teller.run(stop))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not await asyncio.to_thread(told):
                 await asyncio.sleep(0.1)
         stop.set()

@@ -29,6 +29,7 @@ from journeys.entry import audience_after
 from journeys.tables import enrollments
 from profiles.sample_shop import load_sample_shop
 from tests.house import MONDAY
+from tests.patience import PATIENCE
 
 POOL = "journeys"
 JOURNEY = "win-back"
@@ -75,7 +76,7 @@ class Prefect:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._http = httpx.Client(
-            base_url=f"{stack.settings.prefect_url}/api", trust_env=False, timeout=30
+            base_url=f"{stack.settings.prefect_url}/api", trust_env=False, timeout=PATIENCE
         )
 
     def __enter__(self) -> Self:
@@ -87,7 +88,7 @@ class Prefect:
     def deploy(self) -> None:
         self._post("/work_pools/", {"name": POOL, "type": "process"})
         command = [sys.executable, "-m", "flows.cli", "deploy", "--work-pool", POOL]
-        subprocess.run(command, env=environment(self._stack.settings), check=True, timeout=120)
+        subprocess.run(command, env=environment(self._stack.settings), check=True, timeout=PATIENCE)
 
     def retry(self, run_id: str) -> None:
         state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
@@ -182,7 +183,8 @@ def test_whoever_is_killed_nobody_is_lost_and_nothing_goes_twice(
     assert prefect.ended(run_id) == "CRASHED"
 
     # In the middle of posting: the provider takes mails, and nobody is left who hears of it.
-    slow = {"provider": "sendgrid", "answer": "slow", "seconds": 10, "share": 0.5}
+    # No run comes to its end before it is killed.
+    slow = {"provider": "sendgrid", "answer": "slow", "seconds": PATIENCE, "share": 0.5}
     sandbox.post("/faults", json=slow).raise_for_status()
     workers.of_prefect()
     workers.of_ours()
@@ -246,6 +248,8 @@ def _place_of(segue: Segue, person: int) -> dict[str, Any]:
 def _held(segue: Segue, statement: Executable) -> Iterator[None]:
     """What the statement locks, or writes and takes back; whoever else wants that waits."""
     with segue.db.transaction(keep=False) as tx:
+        # However long the others take, the server must not end this transaction.
+        tx.conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         tx.conn.execute(statement)
         yield
 

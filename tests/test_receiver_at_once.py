@@ -18,6 +18,7 @@ from config.database import Database
 from profiles.tables import events
 from profiles.tracking import take_calls
 from tests.house import House
+from tests.patience import PATIENCE
 from tests.receiving import WRITE_KEY, Receiving, keys, names, packed, problem, track
 
 
@@ -105,7 +106,7 @@ def test_killing_the_process_loses_nothing_that_was_accepted(sqlite_url: str) ->
         for turn in range(10_000):
             batch = [track(0, messageId=f"{process} {turn} {one}") for one in range(5)]
             try:
-                client.post("/v1/batch", json={"batch": batch}, timeout=20).raise_for_status()
+                client.post("/v1/batch", json={"batch": batch}, timeout=PATIENCE).raise_for_status()
             except httpx.HTTPError:
                 return
             accepted.extend(call["messageId"] for call in batch)

@@ -20,6 +20,7 @@ from channels.sandbox.caller import Callbacks
 from channels.sandbox.store import Store
 from config.settings import Settings
 from config.times import format_instant, parse_instant
+from tests.patience import PATIENCE
 from tests.sandbox_requests import client_of, mail, post_mail, post_push, post_sms, push, sms
 
 pytestmark = pytest.mark.anyio
@@ -157,7 +158,7 @@ class Sandbox:
 
     async def settled(self) -> dict[str, Any]:
         """How things stand once nothing waits any more."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (state := (await self.client.get("/behaviour")).json())["waiting"]:
                 await asyncio.sleep(0.01)
         return dict(state)

@@ -22,8 +22,7 @@ from flows.stack import Stack, check_ports, environment, on_free_ports
 from flows.up import FirstStart, only_one, up
 from profiles.sample_shop import load_sample_shop
 from profiles.tables import events, profiles
-
-STARTS_WITHIN = 120  # seconds; on a busy machine
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -67,9 +66,9 @@ def read_until(process: "subprocess.Popen[str]", words: str) -> str:
     pytest.fail(f"it ended without saying {words!r}:\n{text}")
 
 
-def wait_for_free_ports(settings: Settings, seconds: float) -> None:
+def wait_for_free_ports(settings: Settings) -> None:
     """Whoever listens holds a port: free ports are a sign that they are gone."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return check_ports(settings)
@@ -94,23 +93,27 @@ def test_the_whole_day_of_segue_up(
     assert f"{settings.prefect_url}\n" in said
     assert f"{settings.sandbox_url}/inbox\n" in said
     assert f"{settings.public_url}/docs\n" in said
-    assert httpx.get(f"{settings.public_url}/docs", trust_env=False).is_success
-    callbacks = httpx.get(f"{settings.sandbox_url}/behaviour", trust_env=False).json()
+    assert httpx.get(f"{settings.public_url}/docs", trust_env=False, timeout=PATIENCE).is_success
+    callbacks = httpx.get(
+        f"{settings.sandbox_url}/behaviour", trust_env=False, timeout=PATIENCE
+    ).json()
     assert callbacks["behaviour"] is not None, "the sandbox's customers answer"
     page = next(line.strip() for line in said.splitlines() if "/runs/flow-run/" in line)
-    assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False).is_success
-    assert httpx.get(page, trust_env=False, headers={"Accept": "text/html"}).is_success
+    assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False, timeout=PATIENCE).is_success
+    assert httpx.get(
+        page, trust_env=False, timeout=PATIENCE, headers={"Accept": "text/html"}
+    ).is_success
     assert number_of(settings, "profile") == 3000
 
     second = start(settings, processes)
-    told, _ = second.communicate(timeout=STARTS_WITHIN)
+    told, _ = second.communicate(timeout=PATIENCE)
     assert second.returncode == 1
     assert f"Segue is up already on {settings.data_dir} (process {first.pid})" in told
-    assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False).is_success
+    assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False, timeout=PATIENCE).is_success
 
     first.send_signal(signal.SIGINT)
     # Up itself ends its children within 5 s; a machine that does much else takes longer.
-    assert first.wait(timeout=30) == 0
+    assert first.wait(timeout=PATIENCE) == 0
     check_ports(settings)
     launched = number_of(settings, "launch")
 
@@ -123,7 +126,7 @@ def test_the_whole_day_of_segue_up(
 
     again.kill()
     again.wait()
-    wait_for_free_ports(settings, seconds=10)
+    wait_for_free_ports(settings)
     with only_one(settings.data_dir):
         pass
 

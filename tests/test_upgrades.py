@@ -39,6 +39,7 @@ from profiles.tables import events
 from tests.chaos import provider, worker
 from tests.chaos.provider import remembered
 from tests.house import MONDAY, House
+from tests.patience import PATIENCE
 
 HERE = Path(__file__).parent
 VERSIONS = HERE.parent / "config" / "migrations" / "versions"
@@ -225,7 +226,7 @@ WORKERS = 3
 
 
 def until(done: Callable[[], Any], what: Callable[[], str] = str) -> None:
-    for _ in range(1200):
+    for _ in range(int(PATIENCE / 0.05)):
         if done():
             return
         sleep(0.05)
@@ -391,7 +392,7 @@ def test_a_worker_goes_on_while_somebody_upgrades(
             if number == 9:
                 await asyncio.to_thread(next_upgrade, others)
             house.did(house.customer(), "came")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while [row.state for row in house.rows()] != ["sent"] * number:
                     await asyncio.sleep(0.01)
 
@@ -400,7 +401,7 @@ def test_a_worker_goes_on_while_somebody_upgrades(
         working = asyncio.create_task(Worker(house.segue).run(stop))
         try:
             await scenario()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while "a newer Segue has upgraded the database (schema 9999)" not in caplog.text:
                     await asyncio.sleep(0.01)
         finally:

@@ -23,6 +23,7 @@ from journeys.journey import OnLaunch, journey
 from journeys.outbox import CatalogJourneys
 from journeys.steps import SMS, Email, Send, Update, Wait
 from tests.house import MONDAY, House, described
+from tests.patience import PATIENCE
 from tests.trouble import entered, until, worked
 
 
@@ -35,8 +36,10 @@ def test_rows_that_a_hanging_process_holds_come_free_by_themselves(db: Database)
     def hang() -> None:
         with db.transaction() as tx:
             tx.conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10ms'"))
-            time.sleep(0.3)
-            tx.conn.execute(select(1))
+            # The server ends the transaction between two of our statements.
+            for _ in range(1000):
+                time.sleep(0.05)
+                tx.conn.execute(select(1))
 
     with pytest.raises(DBAPIError, match=r"closed the connection|idle-in-transaction") as caught:
         hang()
@@ -71,7 +74,7 @@ def test_a_claim_waits_for_nobody_who_is_about_to_cancel(house: House) -> None:
     with house.db.transaction(keep=False) as other:
         other.conn.execute(cancelling.values(state="cancelled"))
         with house.db.transaction() as tx:
-            tx.conn.execute(text("SET LOCAL lock_timeout = '2s'"))
+            tx.conn.execute(text("SET LOCAL lock_timeout = '60s'"))
             outbox = CatalogJourneys(house.segue.catalog)
             claimed = claim(
                 tx, house.segue.engine.planner, outbox, claimed_by="w", limits={"sms": 10}
@@ -94,7 +97,7 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
         if self is hanging:
             tx.conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = '500ms'"))
             hangs.set()
-            taken_over.wait(60)
+            taken_over.wait(PATIENCE)
 
     def work() -> None:
         with pytest.raises(DBAPIError, match=r"closed the connection|idle-in-transaction"):
@@ -106,9 +109,9 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
     with patch.object(Engine, "_apply", hang):
         thread = threading.Thread(target=work)
         thread.start()
-        assert hangs.wait(60)
+        assert hangs.wait(PATIENCE)
         moved = 0
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not moved and time.monotonic() < deadline:
             moved = engine.advance_due().total()
         taken_over.set()

@@ -9,6 +9,7 @@ from flows.worker import Worker
 from journeys.entry import enter_people
 from journeys.steps import Message, Send
 from tests.house import House, described
+from tests.patience import PATIENCE
 
 
 def entered(house: House, *wanted: Message, people: int, **settings: Any) -> list[int]:
@@ -29,7 +30,7 @@ def at(house: House, channel: Channel) -> int:
 
 async def until(done: Callable[[], Any]) -> None:
     """Wait for something that a worker does."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not await asyncio.to_thread(done):
             await asyncio.sleep(0.02)
 
@@ -42,7 +43,7 @@ def worked(house: House, scenario: Callable[[], Awaitable[None]]) -> None:
         working = asyncio.create_task(Worker(house.segue).run(stop))
         await scenario()
         stop.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await working
 
     with house.providers.listening():
