@@ -67,6 +67,8 @@ class _Server:
 
 
 _idle: list[_Server] = []
+# A loaded machine may keep a client from sending for long.
+_LIMITS = Limits(head_within=PATIENCE, body_within=PATIENCE, taken_within=PATIENCE)
 
 
 @contextmanager
@@ -77,9 +79,9 @@ def receiving(
     proxies: Sequence[Network] = (),
     guesses: Guesses | None = None,
 ) -> Iterator[Receiving]:
-    """Serve until the block ends, by default with the usual limits."""
+    """Serve until the block ends, by default with the usual limits but for the deadlines."""
     usual = limits is None
-    server = _idle.pop() if usual and _idle else _Server(limits or Limits(), proxies)
+    server = _idle.pop() if usual and _idle else _Server(limits or _LIMITS, proxies)
     # without certificates, which take longer to read than most requests, and serve no plain HTTP
     with httpx.Client(base_url=server.url, timeout=PATIENCE, verify=False) as client:
         receiver = Receiving(server.url, client, server.connections)

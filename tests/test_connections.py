@@ -17,6 +17,7 @@ from flows.receiver.limits.connections import Connections, Limits
 from flows.receiver.limits.guessing import Guesses
 from profiles.tracking import take_calls
 from tests.house import House
+from tests.patience import PATIENCE
 from tests.receiving import WRITE_KEY, Receiving, receiving, track
 
 # So long that nothing ends by it within a test.
@@ -41,10 +42,18 @@ def within(house: House, *, proxied: bool = True, **limits: Any) -> Iterator[Rec
         yield receiver
 
 
+def address(receiver: Receiving) -> tuple[str, int]:
+    url = httpx.URL(receiver.url)
+    assert url.port is not None
+    return url.host, url.port
+
+
 def connect(receiver: Receiving, source: str = "127.0.0.1") -> socket.socket:
     port = httpx.URL(receiver.url).port
     assert port is not None
-    return socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0))
+    return socket.create_connection(
+        ("127.0.0.1", port), timeout=PATIENCE, source_address=(source, 0)
+    )
 
 
 def rest(sock: socket.socket) -> bytes:
@@ -67,7 +76,7 @@ def refusal(sock: socket.socket) -> tuple[int, str, str | None]:
 
 def until(what: Callable[[], object]) -> None:
     """Wait for something that happens in the server's thread."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.005)
@@ -82,7 +91,7 @@ def test_half_sent_requests_lock_nobody_out(house: House, sent: bytes) -> None:
         for _ in range(100):
             held.enter_context(connect(receiver)).sendall(sent)
         for _ in range(3):
-            assert httpx.get(f"{receiver.url}/healthz", timeout=60).status_code == 200
+            assert httpx.get(f"{receiver.url}/healthz", timeout=PATIENCE).status_code == 200
         assert receiver.connections.count <= LIMITS.connections
 
 
@@ -189,33 +198,28 @@ def test_a_body_must_come_in_time(house: House) -> None:
 )
 def test_a_byte_now_and_then_buys_no_time(house: House, start: bytes) -> None:
     with within(house, head_within=0.5, body_within=0.5) as receiver, connect(receiver) as sock:
+        sock.settimeout(0.01)
+        end = time.monotonic() + PATIENCE
         sock.sendall(start)
-        until(lambda: receiver.connections.count == 1)
-        try:
-            for _ in range(100_000):
-                if not receiver.connections.count:
-                    break
+        with suppress(ConnectionError):
+            while time.monotonic() < end:
+                with suppress(TimeoutError):
+                    if not sock.recv(65536):
+                        return
                 sock.sendall(start[:1])
-                time.sleep(0.01)
-        except ConnectionError:
-            pass
-        until(lambda: receiver.connections.count == 0)
+        assert time.monotonic() < end
 
 
 def test_a_connection_that_asks_nothing_is_closed(house: House) -> None:
-    with within(house, head_within=0.3) as receiver:
-        with connect(receiver) as sock:
-            assert rest(sock) == b""
-        with connect(receiver) as sock:
-            sock.sendall(HEAD + b"\r\n")
-            assert rest(sock).startswith(b"HTTP/1.1 200")
+    with within(house, head_within=0.3) as receiver, connect(receiver) as sock:
+        assert rest(sock) == b""
 
 
 def test_who_takes_no_answer_is_closed(house: House) -> None:
     ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * LIMITS.ahead
     with within(house, taken_within=0.3) as receiver, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(connect_address(receiver))
+        sock.connect(address(receiver))
         for _ in range(100):  # 100 MB of answers, which no kernel keeps
             try:
                 sock.sendall(ask)
@@ -225,12 +229,6 @@ def test_who_takes_no_answer_is_closed(house: House) -> None:
             if not receiver.connections.count:
                 break
         until(lambda: receiver.connections.count == 0)
-
-
-def connect_address(receiver: Receiving) -> tuple[str, int]:
-    url = httpx.URL(receiver.url)
-    assert url.port is not None
-    return url.host, url.port
 
 
 def test_a_loop_that_stalls_closes_nobody() -> None:
@@ -316,7 +314,7 @@ def test_what_stands_around_a_body_has_limits(house: House, without_end: bytes) 
 
 def test_requests_ahead_of_their_answers_have_a_limit(house: House) -> None:
     with within(house) as receiver, connect(receiver) as sock:
-        sock.sendall(HEAD * 1 + b"\r\n" + (b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000))
+        sock.sendall(b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000)
         assert rest(sock).count(b"HTTP/1.1 200") <= 1 + LIMITS.ahead
 
 

@@ -158,8 +158,8 @@ def test_a_clock_that_is_set_back_silences_nothing() -> None:
 
 
 def test_not_more_than_a_thousand_lines_are_remembered() -> None:
-    many = [(0, f"{number}", {}) for number in range(1001)]
-    said = lines_of((0, "0", {}), *many, (0, "0", {}))
+    many = map(str, range(1001))
+    said = lines_of(*((0, text, {}) for text in ("0", *many, "0")))
     assert len(said) == 1003
     assert [line.get("repeated") for line in said if line["message"] == "0"] == [None, 1, None]
 

@@ -34,6 +34,7 @@ from tests.callback_samples import (
     signed_by_twilio,
 )
 from tests.house import MONDAY, House
+from tests.patience import PATIENCE
 
 OFFER = describe(
     "offer", entry=OnLaunch(), topic="news", steps=[Send("hi", Email("hello"), SMS("hello"))]
@@ -233,7 +234,7 @@ def test_hooks_take_no_threads_from_whoever_moves_sends_and_reads_pages(
                 asyncio.create_task(client.post("/hooks/sendgrid", content=body, headers=signed))
                 for _ in range(50)
             ]
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.to_thread(busy.acquire)
                 for path in ("/healthz", "/u/x", "/metrics", "/docs"):
                     assert (await client.get(path)).status_code in (200, 404)
