@@ -12,6 +12,7 @@ import httpx
 import orjson
 import pytest
 
+from flows.receiver import serving
 from flows.receiver.limits.clients import client_of
 from flows.receiver.limits.connections import Connections, Limits
 from flows.receiver.limits.guessing import Guesses
@@ -166,6 +167,17 @@ def test_a_client_is_an_address_or_a_network_of_ipv6() -> None:
     assert client_of("2001:db8:1:2::7") != client_of("2001:db8:1:3::7")
     assert client_of("fe80::1%eth0") == client_of("fe80::2%eth1")
     assert (client_of(""), client_of("nonsense")) == ("", "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"), [(256, 128), (1024, 512), (65_536, 512), (-1, 512)]
+)
+def test_half_the_files_stay_free(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    """-1 is no limit."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+    assert serving.limits_here() == Limits()._replace(connections=connections)
 
 
 # How slow -----------------------------------------------------------------------------------------

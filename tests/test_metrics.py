@@ -259,7 +259,7 @@ def test_red_when_what_comes_in_is_not_written(
 ) -> None:
     house.open()
     clock = SimpleNamespace(monotonic=lambda: 0.0)
-    monkeypatch.setattr("flows.receiver.context.time", clock)
+    monkeypatch.setattr("flows.receiver.limits.work.time", clock)
     stuck, released = threading.Event(), threading.Event()
 
     def take(*given: Any) -> Any:

@@ -5,7 +5,8 @@ from sqlalchemy.exc import DBAPIError
 
 from config.errors import SegueError
 from config.times import MINUTE, Seconds
-from flows.receiver.context import Receiver, Shared
+from flows.receiver.context import Receiver
+from flows.receiver.limits.work import Shared
 from journeys.queues import oldest_event
 
 

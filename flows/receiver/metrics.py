@@ -5,7 +5,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import CollectorRegistry
 
-from flows.receiver.context import Receiver, Shared
+from flows.receiver.context import Receiver
+from flows.receiver.limits.work import Shared
 from journeys.queues import Queues, queues
 
 

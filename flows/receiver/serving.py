@@ -30,7 +30,7 @@ async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[
     app = create_app(segue, lambda: loop.call_soon_threadsafe(arrived))
     listener = _listen(segue.settings)
     proxies = segue.settings.trusted_proxies
-    server = Server(Config(app, _limits(), proxies, timeout_graceful_shutdown=_GRACE))
+    server = Server(Config(app, limits_here(), proxies, timeout_graceful_shutdown=_GRACE))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield task
@@ -39,11 +39,13 @@ async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[
         await task
 
 
-def _limits() -> Limits:
+def limits_here() -> Limits:
     """Half of the files that the process may open stay free for the database and providers."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = Limits()
-    return limits._replace(connections=max(1, min(limits.connections, files // 2)))
+    if files == resource.RLIM_INFINITY:
+        return limits
+    return limits._replace(connections=min(limits.connections, files // 2))
 
 
 def _listen(settings: Settings) -> socket.socket:
