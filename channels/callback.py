@@ -84,12 +84,16 @@ class Posted:
 class Hook:
     """One address that a provider posts to.
 
-    read: what the request says, checked first. Raises Refused, Unreadable and nothing else.
+    admit: looks at the headers before the body is read. Raises Refused when the signature is
+    missing or can't be one. read: what the request says, checked first. Raises Refused, Unreadable
+    and nothing else. limit: the largest body, in bytes.
     """
 
     path: str
     about: str
+    admit: Callable[[Mapping[str, str]], object]
     read: Callable[[Posted], list[Feedback]]
+    limit: int
     answer: bytes = b""
     answer_type: str | None = None
 
@@ -104,6 +108,6 @@ def hooks(settings: Settings) -> list[Hook]:
 
 def our_id(text: object) -> int | None:
     """A message id of ours as it comes back; None for anything else."""
-    if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) < 19:
+    if isinstance(text, str) and len(text) < 19 and text.isascii() and text.isdecimal():
         return int(text)
     return None

@@ -12,6 +12,7 @@ from typing import Literal, TextIO
 
 import orjson
 
+from config.repeats import CountingHandler
 from config.trouble import told
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -41,6 +42,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": _masked(message if ours else (message.strip().splitlines() or [""])[0]),
         }
+        if (repeated := getattr(record, "repeated", None)) is not None:
+            line["repeated"] = repeated
         if ours:
             line |= {name: value for name, value in record.__dict__.items() if name not in _USUAL}
         if record.exc_info and record.exc_info[1] is not None:
@@ -57,7 +60,7 @@ def log_to(stream: TextIO, level: Level) -> None:
 
     Below that libraries tell of requests with all that is in them.
     """
-    handler = logging.StreamHandler(stream)
+    handler = CountingHandler(stream)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers = [handler]

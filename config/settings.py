@@ -1,5 +1,6 @@
 """Settings: what differs from one machine to the next, read from SEGUE_* environment variables."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -61,6 +62,11 @@ class Settings(BaseSettings):
     secret_keys_retired: tuple[SigningKey, ...] = Field(
         default=(),
         description="Earlier secret keys, as a JSON list: links signed with them still work.",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(IPv4Network("127.0.0.1"), IPv6Network("::1")),
+        description="Addresses or networks of your proxies, as a JSON list. Their connections are "
+        "not limited by client, and X-Forwarded-For is believed from them alone.",
     )
     brand: str = Field(default="Segue Sample Shop")
     languages: dict[str, str] = Field(

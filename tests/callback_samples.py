@@ -16,6 +16,7 @@ import httpx
 import orjson
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.types import Message, Scope
 
 from channels.sandbox.keys import sendgrid_key, twilio_token
 from config.settings import Settings
@@ -85,6 +86,32 @@ class FromProviders:
                 return await client.post(path, content=body, headers=headers)
 
         return asyncio.run(posting())
+
+    def unread(self, path: str, headers: Mapping[str, str]) -> tuple[int, int]:
+        """The status of the answer to a request, and how much of its body was asked for."""
+        statuses: list[int] = []
+        asked = 0
+
+        async def receive() -> Message:
+            nonlocal asked
+            asked += 1
+            return {"type": "http.request", "body": b"[]", "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": raw,
+        }
+        asyncio.run(self._app(scope, receive, send))
+        [status] = statuses
+        return status, asked
 
     def mail(self, *events: dict[str, Any], signed_at: Instant = 0) -> httpx.Response:
         """SendGrid posts a batch of events."""

@@ -6,18 +6,20 @@ import gzip
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
 from flows.app import Segue
 from flows.receiver.app import create_app
+from flows.receiver.limits.connections import Config, Connections, Limits, Network
+from flows.receiver.limits.guessing import Guesses
+from flows.receiver.serving import Server
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
 from tests.house import House
@@ -29,8 +31,9 @@ WRITE_KEY = "write-key-for-the-sandbox-only"
 class Receiving:
     """A running receiver. `told`: how often it said that something arrived."""
 
-    def __init__(self, url: str, client: httpx.Client) -> None:
+    def __init__(self, url: str, client: httpx.Client, connections: Connections) -> None:
         self.url = url
+        self.connections = connections
         self.client = client
         self.told = 0
 
@@ -44,23 +47,19 @@ class Receiving:
 class _Server:
     """uvicorn in a thread, for one app after the other: to stop it takes longer than most tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits, proxies: Sequence[Network]) -> None:
         self.app: FastAPI | None = None
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(
-            uvicorn.Config(
-                self._serve,
-                interface="asgi3",
-                access_log=False,
-                log_config=None,
-                lifespan="off",
-                ws="none",
-            )
-        )
+        config = Config(self._serve, limits, proxies, interface="asgi3")
+        self.connections = config.connections
+        self._server = server = Server(config)
         threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
         while not server.started:
             time.sleep(0.005)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None
@@ -68,23 +67,35 @@ class _Server:
 
 
 _idle: list[_Server] = []
+# A loaded machine may keep a client from sending for long.
+_LIMITS = Limits(head_within=PATIENCE, body_within=PATIENCE, taken_within=PATIENCE)
 
 
 @contextmanager
-def receiving(segue: Segue) -> Iterator[Receiving]:
-    """Serve until the block ends."""
-    server = _idle.pop() if _idle else _Server()
+def receiving(
+    segue: Segue,
+    limits: Limits | None = None,
+    *,
+    proxies: Sequence[Network] = (),
+    guesses: Guesses | None = None,
+) -> Iterator[Receiving]:
+    """Serve until the block ends, by default with the usual limits but for the deadlines."""
+    usual = limits is None
+    server = _idle.pop() if usual and _idle else _Server(limits or _LIMITS, proxies)
     # without certificates, which take longer to read than most requests, and serve no plain HTTP
     with httpx.Client(base_url=server.url, timeout=PATIENCE, verify=False) as client:
-        receiver = Receiving(server.url, client)
+        receiver = Receiving(server.url, client, server.connections)
 
         def arrived() -> None:
             receiver.told += 1
 
-        server.app = create_app(segue, arrived)
+        server.app = create_app(segue, arrived, guesses or Guesses(wait=0))
         yield receiver
         server.app = None
-    _idle.append(server)
+    if usual:
+        _idle.append(server)
+    else:
+        server.stop()
 
 
 def happened(house: House) -> list[Any]:

@@ -6,7 +6,7 @@ The vectors are those that the makers publish with their SDKs (sendgrid-python, 
 import hashlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import orjson
 import pytest
@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from starlette.datastructures import MultiDict
+from twilio.request_validator import RequestValidator
 
 from channels.callback import Hook, Posted, Refused, Unreadable, hooks
 from channels.callbacks import sendgrid, twilio
@@ -263,6 +265,28 @@ def test_blank_and_unheard_of_fields_are_signed_too() -> None:
     form = {**PARAMS, "FromCity": "", "OfTomorrow": "é + & ="}
     good = Posted(URL, signed_by_twilio(TOKEN, URL, form), urlencode(form).encode(), None)
     assert dict(twilio.fields([TOKEN], good)) == form
+
+
+@given(
+    pairs=st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=20),
+    url=st.sampled_from([URL, URL.replace(".com", ".com:1234"), "http://mycompany.com/x"]),
+)
+def test_whatever_twilios_own_package_signs_is_believed(
+    pairs: list[tuple[str, str]], url: str
+) -> None:
+    form = MultiDict(parse_qsl(urlencode(pairs), keep_blank_values=True))
+    signature = RequestValidator(TOKEN).compute_signature(url, form)
+    assert twilio.fields([TOKEN], posted(signature, url, pairs)) == dict(form.multi_items())
+
+
+def test_more_fields_than_twilio_has_are_refused_before_they_are_taken_apart() -> None:
+    form = {f"Field{number}": "" for number in range(twilio.FIELDS_LIMIT)}
+    signature = signed_by_twilio(TOKEN, URL, form)[twilio.SIGNATURE]
+    assert twilio.fields([TOKEN], posted(signature, form=form)) == form
+    for more in ({**form, "One": "more"}, {f"{number}": "" for number in range(16_000)}):
+        signature = signed_by_twilio(TOKEN, URL, more)[twilio.SIGNATURE]
+        with pytest.raises(Refused, match="more than 200 fields"):
+            twilio.fields([TOKEN], posted(signature, form=more))
 
 
 # Keys -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What a worker logs: one JSON object a line, with ids, and nobody's data."""
 
 import asyncio
+import io
 import logging
 from typing import Any
 
@@ -9,6 +10,8 @@ import orjson
 import pytest
 
 from config.database import Database
+from config.logs import JsonLines
+from config.repeats import CountingHandler
 from flows.worker import Worker
 from journeys.journey import OnEvent, journey
 from journeys.steps import SMS, Email, Send, Update
@@ -90,6 +93,95 @@ def test_levels() -> None:
         ("journeys.engine", "WARNING"),
         ("httpx", "WARNING"),
     ]
+
+
+# Repeated lines -----------------------------------------------------------------------------------
+
+
+def lines_of(*records: tuple[float, str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is written of warnings, each with its time, text and ids."""
+    stream = io.StringIO()
+    handler = CountingHandler(stream)
+    handler.setFormatter(JsonLines())
+    for created, message, ids in records:
+        made = {"name": "channels.breaker", "levelno": logging.WARNING, "levelname": "WARNING"}
+        handler.handle(logging.makeLogRecord({**made, "msg": message, "created": created, **ids}))
+    handler.close()
+    return [
+        {name: value for name, value in orjson.loads(line).items() if name not in SAME}
+        for line in stream.getvalue().splitlines()
+    ]
+
+
+SAME = ("level", "logger")
+
+
+def at(second: float) -> str:
+    return f"1970-01-01T00:{int(second // 60):02}:{second % 60:06.3f}Z"
+
+
+def test_a_warning_that_repeats_is_counted() -> None:
+    assert lines_of(*[(0, "refused", {})] * 5000) == [
+        {"time": at(0), "message": "refused"},
+        {"time": at(0), "message": "refused", "repeated": 4999},
+    ]
+
+
+def test_a_repeated_warning_is_written_once_a_minute() -> None:
+    seconds = [second / 10 for second in range(1200)]
+    assert lines_of(*((second, "refused", {}) for second in seconds)) == [
+        {"time": at(0), "message": "refused"},
+        {"time": at(59.9), "message": "refused", "repeated": 599},
+        {"time": at(119.9), "message": "refused", "repeated": 600},
+    ]
+
+
+def test_other_lines_bring_the_count() -> None:
+    said = lines_of((0, "a", {}), (1, "a", {}), (59, "b", {}), (60, "c", {}), (61, "a", {}))
+    assert said == [
+        {"time": at(0), "message": "a"},
+        {"time": at(59), "message": "b"},
+        {"time": at(1), "message": "a", "repeated": 1},
+        {"time": at(60), "message": "c"},
+        {"time": at(61), "message": "a", "repeated": 1},
+    ]
+
+
+def test_lines_with_other_ids_are_other_lines() -> None:
+    said = lines_of((0, "late", {"message_id": 1}), (0, "late", {"message_id": 2}))
+    assert [line["message_id"] for line in said] == [1, 2]
+
+
+def test_a_clock_that_is_set_back_silences_nothing() -> None:
+    said = lines_of((1000, "a", {}), (0, "a", {}), (0, "a", {}))
+    assert [line.get("repeated") for line in said] == [None, None, 1]
+
+
+def test_not_more_than_a_thousand_lines_are_remembered() -> None:
+    many = map(str, range(1001))
+    said = lines_of(*((0, text, {}) for text in ("0", *many, "0")))
+    assert len(said) == 1003
+    assert [line.get("repeated") for line in said if line["message"] == "0"] == [None, 1, None]
+
+
+def test_information_is_not_counted_together() -> None:
+    with logging_at("info") as log:
+        for _ in range(3):
+            logging.getLogger("flows.worker").info("1 moves; nothing to send")
+    assert len(log.lines) == 3
+
+
+def test_an_error_that_repeats_keeps_its_kind_and_place() -> None:
+    with logging_at("info") as log:
+        for _ in range(3):
+            try:
+                raise KeyError("ann@example.com")
+            except KeyError:
+                logging.getLogger("flows.worker").exception("it failed")
+        logging.getLogger().handlers[0].close()
+    first, again = log.lines
+    assert (first["error"], again["repeated"]) == (again["error"], 2)
+    assert first["error"].startswith("KeyError at test_logs.py:")
 
 
 # Whatever goes wrong ------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 import asyncio
 import re
+import threading
 import time
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -24,9 +27,11 @@ from journeys.reactions import react
 from journeys.steps import SMS, Email, Push, Send, Wait, WaitUntil
 from journeys.tables import enrollments
 from profiles.conditions import did
+from profiles.tracking import take_calls
 from tests.callback_samples import FromProviders, mail_event
 from tests.dispatching import sending
 from tests.house import MONDAY, House
+from tests.receiving import WRITE_KEY, track
 from tests.trouble import until
 
 
@@ -247,6 +252,65 @@ def test_red_when_the_database_does_not_answer(house: House) -> None:
     object.__setattr__(house.segue, "db", Database("postgresql+psycopg://nobody@127.0.0.1:1/x"))
     answer = get(house, "/healthz")
     assert (answer.status_code, answer.json()["why"]) == (503, "the database does not answer")
+
+
+def test_red_when_what_comes_in_is_not_written(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.open()
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("flows.receiver.limits.work.time", clock)
+    stuck, released = threading.Event(), threading.Event()
+
+    def take(*given: Any) -> Any:
+        stuck.set()
+        released.wait()
+        return take_calls(*given)
+
+    monkeypatch.setattr("flows.receiver.segment.take_calls", take)
+
+    async def scenario() -> None:
+        transport = httpx.ASGITransport(create_app(house.segue, lambda: None))
+        async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
+            posted = asyncio.create_task(
+                client.post("/v1/track", json=track(), auth=(WRITE_KEY, ""))
+            )
+            await asyncio.to_thread(stuck.wait)
+            clock.monotonic = lambda: 60.0
+            assert (await client.get("/healthz")).json()["status"] == "green"
+            clock.monotonic = lambda: 61.0
+            answer = await client.get("/healthz")
+            assert answer.status_code == 503
+            assert answer.json() == {
+                "status": "red",
+                "why": "what comes in is not written",
+                "late": 61,
+            }
+            released.set()
+            assert (await posted).status_code == 200
+            assert (await client.get("/healthz")).json()["status"] == "green"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        released.set()
+
+
+def test_who_asks_at_the_same_time_is_answered_by_one_look(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.open()
+    look = Mock(return_value=0)
+    monkeypatch.setattr("flows.receiver.health.oldest_event", look)
+
+    async def scenario() -> list[int]:
+        transport = httpx.ASGITransport(create_app(house.segue, lambda: None))
+        async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
+            answers = await asyncio.gather(*(client.get("/healthz") for _ in range(50)))
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(scenario()) == [200] * 50
+    assert look.call_count < 50
 
 
 # The worker ---------------------------------------------------------------------------------------

@@ -65,6 +65,39 @@ def test_a_body_without_end_is_refused(small_shop: Shop) -> None:
     assert shop.everything() == before
 
 
+@pytest.mark.parametrize("charset", ["punycode", "idna", "utf-7", "unicode_escape"])
+def test_no_codec_that_a_stranger_names_is_used(
+    small_shop: Shop, monkeypatch: pytest.MonkeyPatch, charset: str
+) -> None:
+    shop, used = small_shop, Mock()
+    monkeypatch.setattr("starlette.formparsers._user_safe_decode", used)
+    kind = f'multipart/form-data; boundary=x; charset="{charset}"'
+    body = b'--x\r\nContent-Disposition: form-data; name="action"\r\n\r\nundo\r\n--x--\r\n'
+    answer = shop.client.post(shop.u(), content=body, headers={"Content-Type": kind})
+    assert (answer.status_code, used.mock_calls) == (200, [])
+    assert shop.said()["email", "offers"] is False  # whatever can't be read is a no
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "us-ascii", "ISO-8859-1", "windows-1252"])
+def test_a_form_may_name_a_usual_charset(small_shop: Shop, charset: str) -> None:
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    name = b'Content-Disposition: form-data; name="List-Unsubscribe"'
+    body = b"--x\r\n" + name + b"\r\n\r\nOne-Click\r\n--x--\r\n"
+    answer = small_shop.client.post(small_shop.u(), content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 200
+    assert small_shop.last_record()[-1] == "one-click"
+
+
+def test_a_token_longer_than_ours_is_not_looked_at(
+    small_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels.links.URLSafeSerializer.loads", None)
+    for path in ("/u/", "/preferences/"):
+        for token in ("x" * 1001, "a." * 4000):
+            assert small_shop.client.get(path + token).status_code == 404
+            assert small_shop.client.post(path + token, data=one_click()).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("trouble", "status"),
     [

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import threading
 from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -13,17 +16,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 from sqlalchemy import select
 
+from channels.callback import Feedback, hooks
+from channels.feedback import apply
 from channels.sandbox.keys import sendgrid_key
 from channels.tables import messages
-from config.database import Database
+from config.database import Database, Tx
 from flows.receiver.app import create_app
-from flows.receiver.providers import BODY_LIMIT
 from journeys.journey import OnLaunch
 from journeys.journey import journey as describe
 from journeys.steps import SMS, Email, Send
 from profiles.tables import consents, events, identifiers
-from tests.callback_samples import FromProviders, mail_event, signed_by_sendgrid, signed_by_twilio
+from tests.callback_samples import (
+    FORM,
+    FromProviders,
+    mail_event,
+    signed_by_sendgrid,
+    signed_by_twilio,
+)
 from tests.house import MONDAY, House
+from tests.patience import PATIENCE
 
 OFFER = describe(
     "offer", entry=OnLaunch(), topic="news", steps=[Send("hi", Email("hello"), SMS("hello"))]
@@ -137,11 +148,103 @@ def test_half_an_emoji_costs_nobody_else_their_event(house: House) -> None:
     assert (event.name, event.properties["url"]) == ("email_clicked", "https://shop.example/\ufffd")
 
 
-def test_a_body_longer_than_any_providers_is_refused(house: House) -> None:
-    outside = FromProviders(house.segue)
-    for path in HOOKS:
-        assert outside.post(path, b" " * (BODY_LIMIT + 1), {}).status_code == 413
-        assert outside.post(path, b" " * BODY_LIMIT, {}).status_code == 403
+def seems_signed(url: str) -> dict[str, str]:
+    """Headers that a stranger can make up."""
+    return {
+        **signed_by_sendgrid(ec.generate_private_key(ec.SECP256R1()), b"", MONDAY),
+        **signed_by_twilio("guessed", url, {}),
+    }
+
+
+def test_a_body_longer_than_any_providers_is_refused(sqlite_house: House) -> None:
+    outside = FromProviders(sqlite_house.open())
+    for hook in hooks(outside.settings):
+        headers = seems_signed(hook.path)
+        assert outside.post(hook.path, b" " * (hook.limit + 1), headers).status_code == 413
+        assert outside.post(hook.path, b" " * hook.limit, headers).status_code == 403
+    assert {hook.path: hook.limit // 1024 for hook in hooks(outside.settings)} == {
+        "/hooks/sendgrid": 1000,
+        "/hooks/twilio/status": 64,
+        "/hooks/twilio/inbound": 64,
+    }
+
+
+@pytest.mark.parametrize("path", HOOKS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-twilio-signature": "", "x-twilio-email-event-webhook-signature": ""},
+        {"x-twilio-signature": "x" * 29, "x-twilio-email-event-webhook-signature": "x" * 29},
+        {
+            "x-twilio-signature": "x" * 30_000,
+            "x-twilio-email-event-webhook-signature": "x" * 30_000,
+            "x-twilio-email-event-webhook-timestamp": "1",
+        },
+        {
+            "x-twilio-email-event-webhook-signature": "x" * 96,
+            "x-twilio-email-event-webhook-timestamp": "1" * 30_000,
+        },
+    ],
+    ids=["none", "empty", "of another length", "long", "a long time"],
+)
+def test_what_can_not_be_signed_is_refused_before_its_body_is_read(
+    sqlite_house: House, path: str, headers: dict[str, str]
+) -> None:
+    outside = FromProviders(sqlite_house.open())
+    status, read = outside.unread(path, headers)
+    assert (status, read) == (403, 0)
+
+
+def test_a_body_that_says_that_it_is_too_long_is_not_read(sqlite_house: House) -> None:
+    outside = FromProviders(sqlite_house.open())
+    for hook in hooks(outside.settings):
+        for length in (str(hook.limit + 1), "9" * 18, "9" * 5000):
+            headers = {**seems_signed(hook.path), "content-length": length}
+            assert outside.unread(hook.path, headers) == (413, 0)
+
+
+def test_sixteen_thousand_fields_are_refused_unread(sqlite_house: House) -> None:
+    outside = FromProviders(sqlite_house.open())
+    for body in (b"a&" * 16_000, b"&".join(b"%d=1" % number for number in range(16_000))):
+        for path in ("/hooks/twilio/status", "/hooks/twilio/inbound"):
+            answer = outside.post(path, body, {**FORM, **seems_signed(path)})
+            assert answer.status_code == (413 if len(body) > 64 * 1024 else 403)
+
+
+def test_hooks_take_no_threads_from_whoever_moves_sends_and_reads_pages(
+    sqlite_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_house.open()
+    released, busy = threading.Event(), threading.Semaphore(0)
+
+    def stuck(tx: Tx, said: Sequence[Feedback]) -> Counter[str]:
+        busy.release()
+        released.wait()
+        return apply(tx, said)
+
+    monkeypatch.setattr("flows.receiver.providers.apply", stuck)
+    body = orjson.dumps([mail_event("open", 1, "ann@example.com")])
+    signed = signed_by_sendgrid(sendgrid_key(sqlite_house.segue.settings), body, MONDAY)
+
+    async def scenario() -> list[int]:
+        transport = httpx.ASGITransport(create_app(sqlite_house.segue, lambda: None))
+        async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
+            posts = [
+                asyncio.create_task(client.post("/hooks/sendgrid", content=body, headers=signed))
+                for _ in range(50)
+            ]
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.to_thread(busy.acquire)
+                for path in ("/healthz", "/u/x", "/metrics", "/docs"):
+                    assert (await client.get(path)).status_code in (200, 404)
+            released.set()
+            return [answer.status_code for answer in await asyncio.gather(*posts)]
+
+    try:
+        assert asyncio.run(scenario()) == [200] * 50
+    finally:
+        released.set()
 
 
 def test_live_without_keys_the_log_names_the_variable(

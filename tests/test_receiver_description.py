@@ -11,6 +11,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis.checks import (
     content_type_conformance,
     not_a_server_error,
@@ -120,11 +121,54 @@ def test_nothing_else_is_answered(shared_receiver: Receiving, path: str) -> None
         }
 
 
-def test_another_method_is_refused(shared_receiver: Receiving) -> None:
-    for method in ("GET", "PUT", "OPTIONS"):
-        answer = shared_receiver.client.request(method, "/v1/track")
-        assert (answer.status_code, answer.json()["code"]) == (405, "wrong_method")
-        assert answer.headers["Allow"] == "POST"
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/track", "POST"),
+        ("/v1/batch", "POST"),
+        ("/hooks/sendgrid", "POST"),
+        ("/hooks/twilio/inbound", "POST"),
+        ("/hooks/journeys/j", "POST"),
+        ("/healthz", "GET, HEAD"),
+        ("/metrics", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+        ("/u/x", "GET, HEAD, POST"),
+        ("/preferences/x", "GET, HEAD, POST"),
+    ],
+)
+def test_another_method_is_refused(shared_receiver: Receiving, path: str, allowed: str) -> None:
+    for method in {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"} - set(
+        allowed.split(", ")
+    ):
+        answer = shared_receiver.client.request(method, path)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+        assert method == "HEAD" or answer.json()["code"] == "wrong_method"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/docs", "/openapi.json", "/u/x", "/preferences/x"])
+def test_head_is_answered_as_get_without_the_body(shared_receiver: Receiving, path: str) -> None:
+    get = shared_receiver.client.get(path)
+    head = shared_receiver.client.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    for header in ("content-type", "content-length"):
+        assert head.headers[header] == get.headers[header]
+
+
+def test_the_description_is_valid_openapi(shared_receiver: Receiving) -> None:
+    described = shared_receiver.client.get("/openapi.json").json()
+    assert described["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(described).validate()
+
+
+def test_the_description_and_its_page_are_made_once(
+    shared_receiver: Receiving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = [shared_receiver.client.get(path) for path in ("/docs", "/openapi.json")]
+    monkeypatch.setattr("flows.receiver.rendering.Pages.page", None)
+    monkeypatch.setattr("fastapi.FastAPI.openapi", None)
+    again = [shared_receiver.client.get(path) for path in ("/docs", "/openapi.json")]
+    assert [one.content for one in once] == [one.content for one in again]
 
 
 def test_every_call_is_described_with_an_example_that_is_accepted(

@@ -29,6 +29,10 @@ TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 # How far the moment of the signature may lie from now. SendGrid names no limit, and tries again for
 # 24 hours; the events of a request refused for its age are those of a replay, or are lost.
 TOLERANCE: Seconds = 5 * MINUTE
+# Bytes: SendGrid posts at most 768 KB at a time.
+BODY_LIMIT = 1_000 * 1024
+# An ECDSA signature in base64: of P-256 it has 96 characters at most, of the largest curve 188.
+_LONGEST_SIGNATURE = 200
 
 _KINDS: Mapping[str, Kind] = {
     "processed": "sent",
@@ -56,11 +60,14 @@ def hooks(settings: Settings) -> list[Hook]:
     """The one address for all events."""
     keys = _keys(settings)
 
+    def admit(headers: Mapping[str, str]) -> None:
+        signed_headers(keys, headers)
+
     def checked(posted: Posted) -> list[Feedback]:
         verify(keys, posted)
         return read(posted.body)
 
-    return [Hook("/hooks/sendgrid", "Events of e-mails, from SendGrid", checked)]
+    return [Hook("/hooks/sendgrid", "Events of e-mails, from SendGrid", admit, checked, BODY_LIMIT)]
 
 
 def _keys(settings: Settings) -> list[ec.EllipticCurvePublicKey]:
@@ -88,18 +95,28 @@ def _public_key(text: str) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def verify(keys: Sequence[ec.EllipticCurvePublicKey], posted: Posted) -> None:
-    """Raise Refused unless the request is SendGrid's, and of now."""
+def signed_headers(
+    keys: Sequence[ec.EllipticCurvePublicKey], headers: Mapping[str, str]
+) -> tuple[str, str]:
+    """The signature and its time, still to be checked. Raises Refused."""
     if not keys:
         raise Refused(
             "there is no key to check it with; set SEGUE_SENDGRID_WEBHOOK_KEY to the verification "
             "key of SendGrid's signed event webhook"
         )
-    signature, timestamp = posted.headers.get(SIGNATURE), posted.headers.get(TIMESTAMP)
+    signature, timestamp = headers.get(SIGNATURE), headers.get(TIMESTAMP)
     if signature is None or timestamp is None:
         raise Refused("it is not signed; switch on the signature of SendGrid's event webhook")
-    if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) < 15):
+    if len(signature) > _LONGEST_SIGNATURE:
+        raise Refused("its signature is too long to be one")
+    if not (len(timestamp) < 15 and timestamp.isascii() and timestamp.isdecimal()):
         raise Refused("the time of its signature is no number")
+    return signature, timestamp
+
+
+def verify(keys: Sequence[ec.EllipticCurvePublicKey], posted: Posted) -> None:
+    """Raise Refused unless the request is SendGrid's, and of now."""
+    signature, timestamp = signed_headers(keys, posted.headers)
     signed = timestamp.encode() + posted.body
     if not any(_signed_by(key, signature, signed) for key in keys):
         raise Refused("its signature is wrong; is SEGUE_SENDGRID_WEBHOOK_KEY the key of this hook?")

@@ -7,11 +7,12 @@ your webhook", "Track outbound message status" and "Opt-out keywords", and from 
 
 import hashlib
 import hmac
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import partial
 from urllib.parse import parse_qs, parse_qsl, urlparse
 
-from starlette.datastructures import ImmutableMultiDict
-from twilio.request_validator import RequestValidator, add_port, remove_port
+from twilio.request_validator import add_port, remove_port
 
 from channels.callback import Feedback, Hook, Kind, Posted, Refused, Unreadable, our_id
 from channels.providers.twilio import ERRORS
@@ -20,6 +21,12 @@ from config.lenient import NoJSON, read_json
 from config.settings import Settings
 
 SIGNATURE = "x-twilio-signature"
+# Bytes, and fields. Twilio names no limit of its own. A text has at most 1,600 characters (20 KB of
+# emoji, urlencoded) and ten media files with two fields each, beside some thirty fields.
+BODY_LIMIT = 64 * 1024
+FIELDS_LIMIT = 200
+# A SHA-1 in base64.
+_SIGNATURE_LENGTH = 28
 # An empty answer: Twilio itself confirms a STOP, once, and we say nothing on top of it.
 SILENCE = b'<?xml version="1.0" encoding="UTF-8"?><Response></Response>'
 
@@ -44,6 +51,7 @@ START_WORDS = frozenset(("START", "YES", "UNSTOP"))
 def hooks(settings: Settings) -> list[Hook]:
     """Status and inbound."""
     tokens = _tokens(settings)
+    admit = partial(signature_of, tokens)
 
     def status(posted: Posted) -> list[Feedback]:
         return read_status(fields(tokens, posted), posted.url)
@@ -52,11 +60,19 @@ def hooks(settings: Settings) -> list[Hook]:
         return read_inbound(fields(tokens, posted))
 
     return [
-        Hook("/hooks/twilio/status", "What became of a text message, from Twilio", status),
+        Hook(
+            "/hooks/twilio/status",
+            "What became of a text message, from Twilio",
+            admit,
+            status,
+            BODY_LIMIT,
+        ),
         Hook(
             "/hooks/twilio/inbound",
             "What somebody texted to our number, from Twilio",
+            admit,
             inbound,
+            BODY_LIMIT,
             SILENCE,
             "text/xml",
         ),
@@ -71,28 +87,43 @@ def _tokens(settings: Settings) -> list[str]:
     return tokens
 
 
-def fields(tokens: Sequence[str], posted: Posted) -> Mapping[str, str]:
-    """The fields of a request that is Twilio's. Raises Refused or Unreadable."""
+def signature_of(tokens: Sequence[str], headers: Mapping[str, str]) -> str:
+    """The signature, still to be checked. Raises Refused."""
     if not tokens:
         raise Refused("there is no key to check it with; set SEGUE_TWILIO_AUTH_TOKEN")
-    is_json = posted.headers.get("content-type", "").startswith("application/json")
-    if is_json:
-        form: ImmutableMultiDict[str, str] = ImmutableMultiDict()
-        if not _hash_matches(posted):
-            raise Refused("its body is not the one whose hash its address holds")
-    else:
-        # Blank fields are signed too, and so are those that nobody has heard of yet.
-        pairs = parse_qsl(posted.body.decode(errors="replace"), keep_blank_values=True)
-        form = ImmutableMultiDict(pairs)
-    signature = posted.headers.get(SIGNATURE)
+    signature = headers.get(SIGNATURE)
     if signature is None:
         raise Refused("it is not signed")
-    if not any(_signed_with(token, signature, posted.url, form) for token in tokens):
+    if len(signature) != _SIGNATURE_LENGTH:
+        raise Refused("its signature is not as long as Twilio's")
+    return signature
+
+
+def fields(tokens: Sequence[str], posted: Posted) -> Mapping[str, str]:
+    """The fields of a request that is Twilio's. Raises Refused or Unreadable."""
+    signature = signature_of(tokens, posted.headers)
+    is_json = posted.headers.get("content-type", "").startswith("application/json")
+    pairs = [] if is_json else _pairs(posted.body)
+    if not any(_signed_with(token, signature, posted.url, pairs) for token in tokens):
         raise Refused(
             "its signature is wrong; is SEGUE_TWILIO_AUTH_TOKEN that of the account, and "
             "SEGUE_PUBLIC_URL the address that Twilio knows?"
         )
-    return _json_fields(posted.body) if is_json else form
+    if not is_json:
+        return dict(pairs)
+    if not _hash_matches(posted):
+        raise Refused("its body is not the one whose hash its address holds")
+    return _json_fields(posted.body)
+
+
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    """The fields of a form. Blank ones are signed too, and so are those of tomorrow."""
+    try:
+        return parse_qsl(
+            body.decode(errors="replace"), keep_blank_values=True, max_num_fields=FIELDS_LIMIT
+        )
+    except ValueError:
+        raise Refused(f"it has more than {FIELDS_LIMIT} fields") from None
 
 
 def _hash_matches(posted: Posted) -> bool:
@@ -101,11 +132,19 @@ def _hash_matches(posted: Posted) -> bool:
     return hmac.compare_digest(named.encode(), actual.encode())
 
 
-def _signed_with(token: str, signature: str, url: str, form: ImmutableMultiDict[str, str]) -> bool:
-    validator, address = RequestValidator(token), urlparse(url)
+def _signed_with(token: str, signature: str, url: str, pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether it is the HMAC-SHA1 of the address and the fields in their order, each once.
+
+    Twilio's own package computes the same, in time that is the square of the number of fields.
+    """
+    signed = "".join(name + value for name, value in sorted(set(pairs)))
+    address = urlparse(url)
     # Twilio signs the address now with its port, now without.
     return any(
-        hmac.compare_digest(validator.compute_signature(one, form).encode(), signature.encode())
+        hmac.compare_digest(
+            b64encode(hmac.digest(token.encode(), f"{one}{signed}".encode(), "sha1")),
+            signature.encode(),
+        )
         for one in (remove_port(address), add_port(address))
     )
 

@@ -11,9 +11,11 @@ from uuid import uuid4
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from config.times import Seconds
@@ -90,6 +92,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_starlette)
     app.add_middleware(_Unforeseen)
+    app.add_middleware(_Head)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
@@ -97,11 +100,42 @@ async def _refused(_request: Request, error: Exception) -> Response:
     return answer(error.status, error.problem, **(error.headers or {}))
 
 
-async def _refused_by_starlette(_request: Request, error: Exception) -> Response:
+async def _refused_by_starlette(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code, message = _WORDS.get(error.status_code, ("refused", error.detail))
     headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
     return answer(error.status_code, Problem(code=code, message=message), **headers)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """The methods of a path: Starlette names those of the first route alone."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= route.methods or set()
+    return found | {"HEAD"} if "GET" in found else found
+
+
+class _Head:
+    """HEAD is answered as GET is, without the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_body)
 
 
 class _Unforeseen:

@@ -21,9 +21,12 @@ from flows.receiver import (
 )
 from flows.receiver.context import Receiver
 from flows.receiver.keys import refuse_defaults
+from flows.receiver.limits.guessing import Guesses
 
 
-def create_app(segue: Segue, arrived: Callable[[], object]) -> FastAPI:
+def create_app(
+    segue: Segue, arrived: Callable[[], object], guesses: Guesses | None = None
+) -> FastAPI:
     """The application with all its routes. Raises SegueError for settings that would be unsafe."""
     refuse_defaults(segue.settings)
     app = FastAPI(
@@ -31,14 +34,15 @@ def create_app(segue: Segue, arrived: Callable[[], object]) -> FastAPI:
         description="Events in, answers back.",
         version="1",
         redirect_slashes=False,  # to wherever the Host header says
-        docs_url=None,  # reference.py has a page of ours
+        openapi_url=None,  # reference.py makes the description and a page of it, both once
+        docs_url=None,
         redoc_url=None,
     )
     # The server would write down each address, and in some stands a customer's token. That it was
     # told not to is forgotten when somebody configures logging later; a filter stays.
     logging.getLogger("uvicorn.access").addFilter(_never)
     answers.install(app)
-    receiver = Receiver(segue, arrived)
+    receiver = Receiver(segue, arrived, guesses or Guesses())
     for module in (health, metrics, reference, segment, starting, providers, pages):
         app.include_router(module.router(receiver))
     return app

@@ -14,14 +14,15 @@ KB = 1024
 
 async def read_posted(request: Request, limit: int) -> bytes:
     """The body as it was sent, of at most `limit` bytes. Raises Refusal."""
-    parts: list[bytes] = []
-    size = 0
+    named = request.headers.get("content-length", "")
+    if len(named) > 18 or (named.isdecimal() and int(named) > limit):
+        raise too_large("body", limit)
+    body = bytearray()
     async for part in request.stream():
-        size += len(part)
-        if size > limit:
+        body += part
+        if len(body) > limit:
             raise too_large("body", limit)
-        parts.append(part)
-    return b"".join(parts)
+    return bytes(body)
 
 
 async def read_body(request: Request, limit: int, unfolded: int) -> bytes:

@@ -6,6 +6,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import CollectorRegistry
 
 from flows.receiver.context import Receiver
+from flows.receiver.limits.work import Shared
 from journeys.queues import Queues, queues
 
 
@@ -13,13 +14,17 @@ def router(receiver: Receiver) -> APIRouter:
     """The one path; it belongs behind the proxy, not on the internet."""
     routes = APIRouter()
 
-    @routes.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
-        """In the text format of Prometheus."""
+    def depths() -> Queues:
         with receiver.segue.db.transaction(write=False) as tx:
-            now = queues(tx)
+            return queues(tx)
+
+    shared = Shared(depths)
+
+    @routes.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        """In the text format of Prometheus."""
         registry = CollectorRegistry()
-        registry.register(_Gauges(now))
+        registry.register(_Gauges(await shared.get()))
         body = generate_latest(REGISTRY) + generate_latest(registry)
         return Response(body, media_type=CONTENT_TYPE_LATEST)
 

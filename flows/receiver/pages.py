@@ -9,20 +9,27 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from config.trouble import of_the_database, told
 from flows.receiver import choosing, unsubscribing
+from flows.receiver.answers import Refusal
+from flows.receiver.body import KB, read_posted
 from flows.receiver.context import Receiver
 from flows.receiver.form import Fields
 from flows.receiver.rendering import Pages
 
 log = logging.getLogger(__name__)
 
-_LONGEST_FORM = 64 * 1024
+_LONGEST_FORM = 64 * KB
+# For multipart Starlette takes any codec of Python's that the client names, and some of these
+# (punycode) take quadratic time.
+_CHARSETS = (b"utf-8", b"us-ascii", b"iso-8859-1", b"windows-1252")
+# A token of ours has about 100 characters, more where the topic has a long name.
+_LONGEST_TOKEN = 1000
 _TROUBLE = "This did not work just now"
 
 
@@ -52,17 +59,24 @@ def router(receiver: Receiver) -> APIRouter:
             words = "Please open the link again in a few minutes: it shows how things are then."
             return pages.notice(500, _TROUBLE, words)
 
-    async def posted(request: Request, answer: Callable[[Fields], Response]) -> Response:
-        form = await _read_form(request)
-        if form is None:
+    async def shown(token: str, answer: Callable[[], Response]) -> Response:
+        if len(token) > _LONGEST_TOKEN:
+            return pages.unknown()
+        return await receiver.threads.run(guarded, answer)
+
+    async def posted(
+        token: str, request: Request, answer: Callable[[Fields], Response]
+    ) -> Response:
+        try:
+            form = await _read_form(request)
+        except Refusal:
             return pages.notice(413, "This is too long", "Nothing was changed.")
-        return await run_in_threadpool(guarded, lambda: answer(form))
+        return await shown(token, lambda: answer(form))
 
     @routes.get("/u/{token}")
-    @routes.head("/u/{token}", include_in_schema=False)
-    def show_unsubscribe(token: str) -> Response:
+    async def show_unsubscribe(token: str) -> Response:
         """What the link stops, with a button that does it. Changes nothing."""
-        return guarded(lambda: unsubscribing.show(receiver, pages, token))
+        return await shown(token, lambda: unsubscribing.show(receiver, pages, token))
 
     @routes.post("/u/{token}", openapi_extra=_takes("List-Unsubscribe", "One-Click"))
     async def unsubscribe(token: str, request: Request) -> Response:
@@ -70,13 +84,14 @@ def router(receiver: Receiver) -> APIRouter:
 
         Whatever the body says, it is a no, unless it is `action=undo` of the page itself.
         """
-        return await posted(request, lambda form: unsubscribing.act(receiver, pages, token, form))
+        return await posted(
+            token, request, lambda form: unsubscribing.act(receiver, pages, token, form)
+        )
 
     @routes.get("/preferences/{token}")
-    @routes.head("/preferences/{token}", include_in_schema=False)
-    def show_preferences(token: str) -> Response:
+    async def show_preferences(token: str) -> Response:
         """What somebody gets, how often and when, as a form. Changes nothing."""
-        return guarded(lambda: choosing.show(receiver, pages, token))
+        return await shown(token, lambda: choosing.show(receiver, pages, token))
 
     @routes.post(
         "/preferences/{token}",
@@ -89,24 +104,26 @@ def router(receiver: Receiver) -> APIRouter:
         There is no redirect after it: that could carry "saved" only in a cookie, or in an address
         that would say so for ever. And the same form again, by a reload, changes nothing.
         """
-        return await posted(request, lambda form: choosing.save(receiver, pages, token, form))
+        return await posted(
+            token, request, lambda form: choosing.save(receiver, pages, token, form)
+        )
 
     return routes
 
 
-async def _read_form(request: Request) -> Fields | None:
-    """A form of either kind; empty when it can't be read, None when it is too long."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_FORM:
-            return None
+async def _read_form(request: Request) -> Fields:
+    """A form of either kind; empty when it can't be read. Raises Refusal when it is too long."""
+    body = await read_posted(request, _LONGEST_FORM)
 
     async def again() -> Message:
-        return {"type": "http.request", "body": bytes(body), "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"utf-8").lower()
+    if kind == b"multipart/form-data" and charset not in _CHARSETS:
+        return {}
     try:
-        async with Request(request.scope, again).form() as form:
+        async with Request(request.scope, again).form(max_files=0) as form:
             return {name: value for name, value in form.items() if isinstance(value, str)}
     except HTTPException:
         return {}

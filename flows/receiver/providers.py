@@ -4,7 +4,6 @@ An answer other than 2xx makes the provider try again later, so nothing is lost 
 trouble; what comes twice changes nothing.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -14,21 +13,19 @@ from channels.callback import Hook, Posted, Refused, Unreadable, hooks
 from channels.feedback import apply
 from channels.metrics import count_feedback
 from flows.receiver.answers import Refusal, problems
-from flows.receiver.body import KB, read_posted
+from flows.receiver.body import read_posted
 from flows.receiver.context import Receiver
 from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
 
-# SendGrid posts at most 768 KB at a time, Twilio much less.
-BODY_LIMIT = 2000 * KB
 # Words written in one transaction: SQLite has one writer, and others wait for it.
 _AT_ONCE = 200
 _REFUSED = "it is not the provider's, or too old; nothing was changed"
 _ANSWERS = problems(
     s400="It is signed, but makes no sense",
     s403="It is not the provider's, or too old; nothing was changed",
-    s413="Larger than 2000 KB",
+    s413="Larger than 1000 KB from SendGrid, 64 KB from Twilio",
     s503="The database is in trouble; send it again, what was taken of it counts once",
 )
 
@@ -62,12 +59,14 @@ def _endpoint(receiver: Receiver, hook: Hook) -> Callable[[Request], Awaitable[R
             receiver.arrived()
 
     async def endpoint(request: Request) -> Response:
-        body = await read_posted(request, BODY_LIMIT)
         query = request.scope["query_string"].decode("latin-1")
         # What the provider signed is the address that it knows, whatever proxies made of it.
         url = f"{settings.public_url}{hook.path}{'?' if query else ''}{query}"
         try:
-            await asyncio.to_thread(take, url, request, body)
+            hook.admit(request.headers)
+            body = await read_posted(request, hook.limit)
+            with receiver.in_hand.one():
+                await receiver.hook_threads.run(take, url, request, body)
         except Refused as error:
             log.warning("%s: a request was refused: %s", hook.path, error)
             raise Refusal(403, "refused", _REFUSED) from None

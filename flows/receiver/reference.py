@@ -1,34 +1,47 @@
-"""`/docs`: the OpenAPI description as a page to read.
+"""`/openapi.json`: the description of the receiver; `/docs`: the same as a page to read.
 
-It loads nothing from anywhere, so it is there without the internet, and no stranger's script runs
-beside customers' pages.
+Both are made once, however often they are asked for. The page loads nothing from anywhere, so it is
+there without the internet, and no stranger's script runs beside customers' pages.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from flows.receiver.context import Receiver
 from flows.receiver.rendering import Pages
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """The one page."""
+    """The two paths."""
     pages = Pages(receiver.segue.settings.brand)
     routes = APIRouter()
 
-    @routes.get("/docs", include_in_schema=False)
-    def docs(request: Request) -> Response:
-        """Every path, with an example and its answers."""
-        paths = request.app.openapi()["paths"]
-        described = [
+    @cache
+    def described(app: FastAPI) -> bytes:
+        return orjson.dumps(app.openapi())
+
+    @cache
+    def page(app: FastAPI) -> Response:
+        operations = [
             _described(path, method, operation)
-            for path, operations in paths.items()
-            for method, operation in operations.items()
+            for path, methods in app.openapi()["paths"].items()
+            for method, operation in methods.items()
         ]
-        return pages.page("reference", {"title": "HTTP API", "operations": described})
+        return pages.page("reference", {"title": "HTTP API", "operations": operations})
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        """Every path, for programs."""
+        return Response(described(request.app), media_type="application/json")
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        """Every path, with an example and its answers."""
+        return page(request.app)
 
     return routes
 

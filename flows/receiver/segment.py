@@ -1,6 +1,5 @@
 """Segment's HTTP tracking API, for those of its client libraries that sign in with basic auth."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
@@ -35,7 +34,7 @@ _ANSWERS = problems(
     s400="Something in it is wrong: which field, and what to do about it",
     s401="Not the write key",
     s413="Larger than the limits; where it is a call in a batch, the others are taken (`accepted`)",
-    s429="Too much waits already; Retry-After says when to come again",
+    s429="Too much waits already, or too many wrong keys came; Retry-After says when to come again",
     s503="The database is in trouble; send it again, what was taken of it counts once",
 )
 _SUMMARIES: Mapping[Kind, str] = {
@@ -100,9 +99,9 @@ def router(receiver: Receiver) -> APIRouter:
 
     def add(path: str, summary: str, body: dict[str, Any], take: _Take) -> None:
         async def endpoint(request: Request, credentials: Credentials) -> Response:
-            check_write_key(receiver.segue.settings, credentials)
+            await check_write_key(receiver, request, credentials)
             await backlog.check()
-            return await take(request, intake)
+            return await take(receiver, request, intake)
 
         routes.add_api_route(
             path,
@@ -126,7 +125,7 @@ def router(receiver: Receiver) -> APIRouter:
     return routes
 
 
-_Take = Callable[[Request, Intake], Awaitable[Response]]
+_Take = Callable[[Receiver, Request, Intake], Awaitable[Response]]
 
 _DESCRIPTION = (
     "As Segment's HTTP tracking API. 200 once it is committed. The body may be gzip "
@@ -135,10 +134,11 @@ _DESCRIPTION = (
 
 
 def _taking_one(kind: Kind) -> _Take:
-    async def take(request: Request, intake: Intake) -> Response:
+    async def take(receiver: Receiver, request: Request, intake: Intake) -> Response:
         said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
         try:
-            [outcome] = await intake.take([read_call(kind, said)])
+            with receiver.in_hand.one():
+                [outcome] = await intake.take([read_call(kind, said)])
             if outcome.refused is not None:
                 raise outcome.refused
         except CallRefused as error:
@@ -148,11 +148,12 @@ def _taking_one(kind: Kind) -> _Take:
     return take
 
 
-async def _take_batch(request: Request, intake: Intake) -> Response:
+async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> Response:
     """Good calls are taken, whatever stands beside them: clients drop a batch that is refused."""
     body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
-    calls, faults = await asyncio.to_thread(_read_batch, body)
-    outcomes = await intake.take(list(calls.values()))
+    with receiver.in_hand.one():
+        calls, faults = await receiver.threads.run(_read_batch, body)
+        outcomes = await intake.take(list(calls.values()))
     warnings: list[str] = []
     for place, outcome in zip(calls, outcomes, strict=True):
         warnings += [f"batch.{place}: {warning}" for warning in outcome.warnings]

@@ -1,7 +1,9 @@
 """The receiver served on the caller's event loop: in a worker, and in the demo."""
 
 import asyncio
+import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -11,6 +13,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from flows.app import Segue
 from flows.receiver.app import create_app
+from flows.receiver.limits.connections import Config, Limits
 
 # How long open requests may take to end at a stop, in seconds.
 _GRACE = 10
@@ -26,22 +29,23 @@ async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[
     loop = asyncio.get_running_loop()
     app = create_app(segue, lambda: loop.call_soon_threadsafe(arrived))
     listener = _listen(segue.settings)
-    server = Server(
-        uvicorn.Config(
-            app,
-            access_log=False,
-            log_config=None,  # as everything else that is logged
-            log_level="warning",
-            lifespan="off",
-            timeout_graceful_shutdown=_GRACE,
-        )
-    )
+    proxies = segue.settings.trusted_proxies
+    server = Server(Config(app, limits_here(), proxies, timeout_graceful_shutdown=_GRACE))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield task
     finally:
         server.should_exit = True
         await task
+
+
+def limits_here() -> Limits:
+    """Half of the files that the process may open stay free for the database and providers."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = Limits()
+    if files == resource.RLIM_INFINITY:
+        return limits
+    return limits._replace(connections=min(limits.connections, files // 2))
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -57,7 +61,16 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn within our loop: signals are not its business."""
+    """uvicorn within our loop: signals are not its business; slow clients are."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._connections = config.connections
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        self._connections.tick(time.monotonic())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """`POST /hooks/journeys/{name}`: another system starts a journey for people whom it names."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,13 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from config.database import Tx
 from config.signatures import SIGNATURE, TIMESTAMP
-from config.times import Instant
 from flows.app import Segue
 from flows.receiver.answers import Refusal, answer, problems
 from flows.receiver.backlog import Backlog
 from flows.receiver.body import KB, parse_object, read_posted
 from flows.receiver.context import Receiver
-from flows.receiver.keys import TOLERANCE, check_age, check_signature
+from flows.receiver.keys import TOLERANCE, Signed, check_age, check_signature, signed_headers
 from journeys.queues import waiting_events
 from journeys.standing import due_people
 from journeys.starting import Starter, Unstartable, remember, start
@@ -125,17 +123,17 @@ def router(receiver: Receiver) -> APIRouter:
         },
     )
     async def start_journey(request: Request) -> Response:
+        signed = signed_headers(request.headers)
         body = await read_posted(request, BODY_LIMIT)
-        signature, signed_at = check_signature(
-            segue.settings, request.headers, request.scope["path"], body
-        )
+        check_signature(segue.settings, signed, request.scope["path"], body)
         name = request.path_params["name"]
         if name not in backlogs:
             known = ", ".join(sorted(backlogs))
             raise Refusal(404, "not_found", f"there is no such journey; there are: {known}")
         await backlogs[name].check()
         wanted = _read(body)
-        started = await asyncio.to_thread(_start, receiver, name, wanted, signature, signed_at)
+        with receiver.in_hand.one():
+            started = await receiver.threads.run(_start, receiver, name, wanted, signed)
         receiver.arrived()
         return answer(200, started.model_dump())
 
@@ -162,17 +160,15 @@ def _read(body: bytes) -> Start:
         raise Refusal(400, "invalid", fault.why, field=fault.field) from None
 
 
-def _start(
-    receiver: Receiver, name: str, wanted: Start, signature: str, signed_at: Instant
-) -> Started:
+def _start(receiver: Receiver, name: str, wanted: Start, signed: Signed) -> Started:
     segue = receiver.segue
-    launch_id = wanted.id or f"signed-{signature[:16]}"
+    launch_id = wanted.id or f"signed-{signed.signature[:16]}"
     people = [Starter(one.user_id, one.context) for one in wanted.people]
     try:
         with segue.db.transaction() as tx:
-            check_age(signed_at, tx.now)
+            check_age(signed.at, tx.now)
             # A call may be signed ahead of its time by as much as it may be late.
-            if not remember(tx, signature, lasts=3 * TOLERANCE):
+            if not remember(tx, signed.signature, lasts=3 * TOLERANCE):
                 raise Refusal(409, "replayed", "this very call was taken before; sign it anew")
             done = start(tx, segue.catalog, name, launch_id, people)
     except Unstartable as error:

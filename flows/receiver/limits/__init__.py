@@ -1,0 +1,1 @@
+"""What strangers may use of the receiver: connections, bytes, time, guesses at keys."""
