@@ -20,7 +20,8 @@ import respx
 from sqlalchemy import Row, select, update
 
 from channels.decide import Planner
-from channels.dispatch import Dispatcher, Tally
+from channels.dispatch import Dispatcher
+from channels.recording import Tally
 from channels.tables import messages
 from config.database import Database
 from config.policy import Channel, Policy
