@@ -146,7 +146,13 @@ def finished(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copyfile(_sqlite_template, file)
     house = House(Database(f"sqlite:///{file}"))
     house.open_library(LIBRARY, load_policy(POLICY))
-    people = [house.customer(f"u{number}") for number in range(4)]
+    people = [
+        house.customer(
+            f"u{number}",
+            push_tokens={f"token-{number}-{one}": "ios" for one in range(1 + number % 3)},
+        )
+        for number in range(4)
+    ]
     taken = {one.message_id: one for one in day(1, 3, 10, len(people)) if one.name in ENTRIES}
     for event in taken.values():
         person = people[int(event.user_id[1:])]
@@ -157,13 +163,16 @@ def finished(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     house.launch("news", launch_id="l")
     house.later("1m")
     at = {row.id: row.send_at for row in house.rows()}
-    went = [one.message_id for one in house.providers.accepted]
+    went = [
+        (one.message_id, one.to if one.channel == "push" else "")
+        for one in house.providers.accepted
+    ]
     house.db.close()
     return Run(
         file,
         taken,
-        [Heard(one, at[one], accepted=True, fault=None) for one in went],
-        [Posted(one, at[one], at[one]) for one in went],
+        [Heard(*one, at[one[0]], accepted=True, fault=None) for one in went],
+        [Posted(one, at[one], at[one]) for one, _ in went],
         house.now,
     )
 
