@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from channels.tables import messages
+from channels.tables import message_devices, messages
 from config.database import Database, Tx
 from config.policy import load_policy
 from config.times import DAY
@@ -195,6 +196,31 @@ def accepted_twice(run: Run, tx: Tx) -> None:
     run.heard.append(run.heard[0])
 
 
+def accepted_twice_for_a_device(run: Run, tx: Tx) -> None:
+    run.heard.append(next(one for one in run.heard if one.device))
+
+
+def device_never_accepted(run: Run, tx: Tx) -> None:
+    several = Counter(one.message_id for one in run.heard if one.device).most_common(1)[0][0]
+    run.heard.remove(next(one for one in run.heard if one.message_id == several))
+
+
+def device_taken_back(run: Run, tx: Tx) -> None:
+    of_a_device = message_devices.c.token == next(one.device for one in run.heard if one.device)
+    tx.conn.execute(update(message_devices).where(of_a_device).values(state="failed"))
+
+
+def device_forgotten(run: Run, tx: Tx) -> None:
+    of_a_device = message_devices.c.token == next(one.device for one in run.heard if one.device)
+    run.heard = [one for one in run.heard if not one.device]
+    tx.conn.execute(update(message_devices).where(of_a_device).values(state="later"))
+
+
+def message_apart_from_its_devices(run: Run, tx: Tx) -> None:
+    pushes = messages.c.id.in_(select(message_devices.c.message_id))
+    tx.conn.execute(update(messages).where(pushes).values(state="delivered"))
+
+
 def entered_twice(run: Run, tx: Tx) -> None:
     row = tx.conn.execute(enrollments.select().limit(1)).one()
     tx.conn.execute(insert(enrollments).values(**{**row._mapping, "id": 10_000}))
@@ -275,6 +301,11 @@ def not_planned(run: Run, tx: Tx) -> None:
     ("tamper", "found"),
     [
         (accepted_twice, "duplicates"),
+        (accepted_twice_for_a_device, "duplicates"),
+        (device_never_accepted, "untrue"),
+        (device_taken_back, "untrue"),
+        (device_forgotten, "untrue"),
+        (message_apart_from_its_devices, "untrue"),
         (entered_twice, "duplicates"),
         (event_gone, "lost"),
         (event_not_worked, "lost"),

@@ -180,6 +180,7 @@ async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
         assert "never sent again by itself. Reason: the line broke." in grace
         await post_mail(client, mail("1"))
         assert "Accepted 2 times" in (await client.get("/inbox/1")).text
+        assert "devices" not in (await client.get("/inbox/1")).text
         assert (await client.get("/inbox/99")).status_code == 404
         assert "Subject nobody" in (await client.get("/inbox/customernobody's@example.com")).text
 
