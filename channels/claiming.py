@@ -523,10 +523,12 @@ def put_off(tx: Tx, message_id: int, reason: str) -> None:
 
 
 def settle_lost(tx: Tx) -> int:
-    """Claims of processes that died: nobody can tell whether they were handed over.
+    """Claims of processes that died: nobody can tell whether they were handed over. Returns the
+    number of messages.
 
     They become `unknown`: they count against caps, are never sent again on their own, and the
-    provider's webhook settles them.
+    provider's webhook settles them. A push that one device took stays `sent`; only the devices that
+    had not answered become `unknown`.
     """
     # What somebody holds is just being recorded, so it is not lost.
     lost = (

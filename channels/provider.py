@@ -97,8 +97,8 @@ class ChannelDown(Exception):
 class Provider(Protocol):
     """What a module in channels/providers/ gives back from `connect(settings)`.
 
-    `batch_size` messages at most go into one request, none of them twice. `auth` signs requests where that takes more
-    than a header known beforehand (a token that expires); else it is None.
+    `batch_size` messages at most go into one request, none of them twice. `auth` signs requests
+    where that takes more than a header known beforehand (a token that expires); else it is None.
     """
 
     channel: Channel
