@@ -139,6 +139,7 @@ class _Provider:
         place = draw.uniform(0, 100)
         for fault, share in FAULTS.items():
             place -= share
+            # What is not for this channel is taken for the next kind.
             if place < 0 and (fault != "gone" or channel == "push"):
                 return fault, draw.uniform(*_SLOW)
         return None, 0
