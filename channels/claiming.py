@@ -26,8 +26,10 @@ from sqlalchemy import (
     update,
 )
 
+from channels import devices
 from channels.caps import Counted
 from channels.decide import Planner, Wanted
+from channels.devices import Devices, Target
 from channels.facts import load_history, load_recipients
 from channels.planning import decide_again, update_rows
 from channels.recipient import Kind, Recipient
@@ -53,6 +55,7 @@ CLAIM_LASTS: Seconds = MINUTE
 LOST_AFTER: Seconds = 2 * MINUTE
 # A message that can't be claimed, for whatever reason of ours, is looked at again after so long.
 LOOK_AGAIN: Seconds = 5 * MINUTE
+_DIED = "the process died around the hand-over"
 # All but the decision, which takes longer to read than the rest together.
 _LOOKED_AT = [column for column in messages.c if column.name != "decision"]
 
@@ -102,7 +105,10 @@ class Marks(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A message that this process, and no other, may hand over until `not_after`."""
+    """A message that this process, and no other, may hand over until `not_after`.
+
+    targets: where it goes; one address, or of a push all devices.
+    """
 
     message_id: int
     profile_id: int
@@ -118,10 +124,13 @@ class Claim(NamedTuple):
     send_at: Instant
     not_after: Instant
     closes: Instant | None  # the end of the channel's window; None: always open
-    address: str
-    platform: str | None
+    targets: Sequence[Target]
     context: Mapping[str, Any]
     marks: Marks
+
+
+# One post: a message's id and the address that it goes to.
+HandOver = tuple[int, str]
 
 
 class Claimed(NamedTuple):
@@ -175,7 +184,8 @@ def claim(
 
     Parameters
     ----------
-    journey: of this journey alone. only: of these messages alone.
+    limits: how many posts; a push takes one for each device. A push for more devices than the limit
+        is claimed alone. journey: of this journey alone. only: of these messages alone.
 
     Raises ClaimFailed.
     """
@@ -212,8 +222,14 @@ def claim(
     ).all()
     if not rows:
         return Claimed([], more=False, refused=Counter())
+    pushes = [row for row in rows if row.channel == "push"]
+    known = devices.look_up(tx, pushes) if pushes else devices.NONE
+    if pushes:
+        later = _too_many(pushes, known, limits["push"])
+        more |= bool(later)
+        rows = [row for row in rows if row.id not in later]
     try:
-        claims, refused = _claim_rows(tx, planner, journeys, rows, claimed_by)
+        claims, refused = _claim_rows(tx, planner, journeys, rows, known, claimed_by)
     except Exception as error:
         if of_the_database(error):
             raise
@@ -222,8 +238,26 @@ def claim(
     return Claimed(claims, more or len(claims) < len(rows), refused)
 
 
+def _too_many(pushes: Sequence[Row[Any]], known: Devices, limit: int) -> set[int]:
+    """Those, by id, whose posts would be more than the limit; the first is never among them."""
+    posts = 0
+    later: set[int] = set()
+    for row in pushes:
+        number = len(known.open.get(row.id, ()))
+        if posts and posts + number > limit:
+            later.add(row.id)
+        else:
+            posts += number
+    return later
+
+
 def _claim_rows(
-    tx: Tx, planner: Planner, journeys: Journeys, rows: Sequence[Row[Any]], claimed_by: str
+    tx: Tx,
+    planner: Planner,
+    journeys: Journeys,
+    rows: Sequence[Row[Any]],
+    known: Devices,
+    claimed_by: str,
 ) -> tuple[list[Claim], Counter[tuple[str, Channel, str]]]:
     unwanted = journeys.unwanted(tx, rows)
     _withdraw(tx, unwanted, "cancelled")
@@ -235,11 +269,21 @@ def _claim_rows(
         if tx.now > row.deadline + row.after + CLAIM_LASTS and row.id not in unwanted
     }
     _withdraw(tx, expired, "skipped")
+    spent = {
+        row.id: "every device has refused it"
+        for row in rows
+        if row.id in known.spent and row.id not in unwanted and row.id not in expired
+    }
+    if spent:
+        _withdraw(tx, spent, "failed")
+        devices.drop(tx, spent)
     refused = [(row, "cancelled") for row in rows if row.id in unwanted]
     refused += [(row, "expired") for row in rows if row.id in expired]
-    still = [row for row in rows if row.id not in unwanted and row.id not in expired]
+    refused += [(row, "failed") for row in rows if row.id in spent]
+    out = {row.id for row, _ in refused}
+    still = [row for row in rows if row.id not in out]
     fit, unfit = _look_again(tx, planner, still)
-    claims = _with_content(tx, journeys, fit)
+    claims = _with_content(tx, journeys, fit, known)
     _take(tx, claims, claimed_by)
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
@@ -265,6 +309,20 @@ def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
                 attempts=attempts,
             )
         )
+    pushes = [
+        {
+            "message_id": one.message_id,
+            "token": device.address,
+            "profile_id": one.profile_id,
+            "attempts": one.attempts,
+            "not_after": one.not_after,
+        }
+        for one in claims
+        if one.channel == "push"
+        for device in one.targets
+    ]
+    if pushes:
+        devices.take(tx, pushes)
 
 
 def _withdraw(tx: Tx, reasons: Mapping[int, str], state: MessageState) -> None:
@@ -329,29 +387,15 @@ def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant)
 
 
 def _with_content(
-    tx: Tx, journeys: Journeys, fit: Sequence[tuple[Row[Any], Instant | None]]
+    tx: Tx,
+    journeys: Journeys,
+    fit: Sequence[tuple[Row[Any], Instant | None]],
+    known: Devices,
 ) -> list[Claim]:
     rows = [row for row, _ in fit]
     contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
     people = {row.profile_id for row in rows}
-    addresses: dict[tuple[int, str], tuple[str, str | None]] = {
-        (found.profile_id, found.kind): (found.value, found.platform)
-        for found in tx.conn.execute(
-            select(
-                identifiers.c.profile_id,
-                identifiers.c.kind,
-                identifiers.c.value,
-                identifiers.c.platform,
-            )
-            .where(
-                among(tx, identifiers.c.profile_id, people),
-                identifiers.c.kind.in_({ADDRESS_KIND[cast(Channel, row.channel)] for row in rows}),
-                identifiers.c.state == "active",
-            )
-            # of several (two phones with the app), the one seen last
-            .order_by(identifiers.c.seen_at, identifiers.c.value)
-        )
-    }
+    addresses = _addresses(tx, [row for row in rows if row.channel != "push"])
     about = {
         found.id: {
             **{name: value for name, value in found.attributes.items() if value is not None},
@@ -389,12 +433,36 @@ def _with_content(
             tx.now,
             tx.now + CLAIM_LASTS if closes is None else min(tx.now + CLAIM_LASTS, closes),
             closes,
-            *addresses[row.profile_id, ADDRESS_KIND[cast(Channel, row.channel)]],
+            known.open[row.id]
+            if row.channel == "push"
+            else [addresses[row.profile_id, row.channel]],
             {"profile": about[row.profile_id], **contexts[row.enrollment_id]},
             marks,
         )
         for row, closes in fit
     ]
+
+
+def _addresses(tx: Tx, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], Target]:
+    """The address in use of each person on each channel."""
+    if not rows:
+        return {}
+    channel_of = {ADDRESS_KIND[cast(Channel, row.channel)]: row.channel for row in rows}
+    c = identifiers.c
+    found = (
+        select(c.profile_id, c.kind, c.value)
+        .where(
+            among(tx, c.profile_id, {row.profile_id for row in rows}),
+            c.kind.in_(channel_of),
+            c.state == "active",
+        )
+        # of several the one seen last
+        .order_by(c.seen_at, c.value)
+    )
+    return {
+        (row.profile_id, channel_of[row.kind]): Target(row.value, None)
+        for row in tx.conn.execute(found)
+    }
 
 
 _ENDS = select(
@@ -405,11 +473,11 @@ _ENDS = select(
 )
 
 
-def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[int]:
-    """Those of the claimed messages, by id, that deserve another last look before they go.
+def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOver]:
+    """What of the claimed deserves another last look before it goes.
 
-    Since they were claimed the person did or said something, or became part of another profile, or
-    somebody holds the journey.
+    Since the claim the person did or said something, or became part of another profile, or somebody
+    holds the journey; or the device is not in use any more, or is somebody else's.
     """
     held = set(journeys.held(tx))
     c = messages.c
@@ -425,12 +493,16 @@ def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[int]:
             table.c.id > mark, among(tx, table.c.profile_id, people)
         )
         heard_of.update(tx.conn.execute(newer).scalars())
+    tokens = {device.address for one in claims if one.channel == "push" for device in one.targets}
+    live = devices.still_live(tx, tokens) if tokens else set()
     return {
-        one.message_id
+        (one.message_id, target.address)
         for one in claims
+        for target in one.targets
         if one.journey in held
         or now_of[one.message_id] != one.profile_id
         or one.profile_id in heard_of
+        or (one.channel == "push" and (one.profile_id, target.address) not in live)
     }
 
 
@@ -451,10 +523,12 @@ def put_off(tx: Tx, message_id: int, reason: str) -> None:
 
 
 def settle_lost(tx: Tx) -> int:
-    """Claims of processes that died: nobody can tell whether they were handed over.
+    """Claims of processes that died: nobody can tell whether they were handed over. Returns the
+    number of messages.
 
     They become `unknown`: they count against caps, are never sent again on their own, and the
-    provider's webhook settles them.
+    provider's webhook settles them. A push that one device took stays `sent`; only the devices that
+    had not answered become `unknown`.
     """
     # What somebody holds is just being recorded, so it is not lost.
     lost = (
@@ -463,5 +537,6 @@ def settle_lost(tx: Tx) -> int:
         .with_for_update(skip_locked=True)
     )
     settling = update(messages).where(messages.c.id.in_(lost))
-    done = settling.values(state="unknown", reason="the process died around the hand-over")
-    return tx.conn.execute(done).rowcount
+    done = tx.conn.execute(settling.values(state="unknown", reason=_DIED))
+    devices.lose(tx, tx.now - LOST_AFTER, _DIED)
+    return done.rowcount

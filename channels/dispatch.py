@@ -17,6 +17,7 @@ from channels.claiming import (
     Claim,
     Claimed,
     ClaimFailed,
+    HandOver,
     Journeys,
     claim,
     due_channels,
@@ -28,7 +29,7 @@ from channels.links import preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.pace import allowance, spend
 from channels.provider import Outcome, Outgoing, Provider
-from channels.recording import Done, filed_under, record, settled, skipped
+from channels.recording import Done, Tally, filed_under, record, settled, skipped
 from channels.templates import MissingData, RenderError
 from channels.transport import Transport
 from config.database import Database
@@ -48,7 +49,6 @@ _LOOK_GOOD_FOR = 0.1
 _RECORD_EVERY = 0.5
 # Between tries to record what came of a hand-over while the database is in trouble, in seconds.
 _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
-Tally = Counter[tuple[str, Channel, str]]  # (journey, channel, state or reason)
 
 
 class Taken(NamedTuple):
@@ -71,19 +71,21 @@ class _Ready(NamedTuple):
 class _Look:
     """The last look at claims that wait for their turn.
 
-    at: when it began, by the monotonic clock. overtaken: the messages that must not go after all.
+    at: when it began, by the monotonic clock. overtaken: what must not go after all.
     """
 
     def __init__(self, claims: Sequence[Claim], taken: float) -> None:
         self.claims = claims
         self.taken = self.at = taken
-        self.overtaken: set[int] = set()
+        self.overtaken: set[HandOver] = set()
         self.turn = asyncio.Lock()
 
-    def lets_go(self, claim: Claim) -> bool:
-        """Whether a message may still leave; a window may close earlier for some of them."""
+    def lets_go(self, one: _Ready) -> bool:
+        """Whether it may still leave; a window may close earlier for some of them."""
+        claim, to = one.claim, one.outgoing.to
         spent = time.monotonic() - self.taken
-        return claim.send_at + spent < claim.not_after and claim.message_id not in self.overtaken
+        in_time = claim.send_at + spent < claim.not_after
+        return in_time and (claim.message_id, to) not in self.overtaken
 
 
 class Dispatcher:
@@ -203,16 +205,19 @@ class Dispatcher:
                 journey=journey,
                 only=only,
             )
-            spend(tx, rates, Counter(one.channel for one in claimed.claims))
+            posts = Counter(one.channel for one in claimed.claims for _ in one.targets)
+            spend(tx, rates, posts)
             return claimed
 
     async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
         """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
         done: list[Done] = []
-        ready: dict[Channel, list[_Ready]] = defaultdict(list)
+        # The first devices of all pushes, then the second ones: a batch has each message once.
+        ready: dict[tuple[Channel, int], list[_Ready]] = defaultdict(list)
         for one in claims:
             try:
-                ready[one.channel].append(_Ready(one, self._render(one)))
+                for place, outgoing in enumerate(self._render(one)):
+                    ready[one.channel, place].append(_Ready(one, outgoing))
             except MissingData as error:
                 done.append(skipped(one, f"missing_data: {error.field}"))
             except RenderError as error:
@@ -224,7 +229,7 @@ class Dispatcher:
         look = _Look(claims, taken)
         posts = {
             asyncio.create_task(self._post(channel, batch, look))
-            for channel, some in ready.items()
+            for (channel, _), some in ready.items()
             for batch in in_slices(some, self._providers[channel].batch_size)
         }
         tally: Tally = Counter()
@@ -234,16 +239,17 @@ class Dispatcher:
                 posted, posts = await asyncio.wait(posts, timeout=_RECORD_EVERY)
                 for task in posted:
                     done += [settled(one.claim, one.outgoing, what) for one, what in task.result()]
-            await self._record(done)
-            tally.update((one.claim.journey, one.claim.channel, filed_under(one)) for one in done)
+            tally += await self._record(done)
             if log.isEnabledFor(logging.DEBUG):
                 for settled_one in done:
-                    log.debug("%s", filed_under(settled_one), extra=_ids(settled_one.claim))
+                    what = filed_under(settled_one.change["state"], settled_one.change["reason"])
+                    log.debug("%s", what, extra=_ids(settled_one.claim))
             done = []
         _count(tally)
         return tally
 
-    def _render(self, one: Claim) -> Outgoing:
+    def _render(self, one: Claim) -> list[Outgoing]:
+        """The message for each of its targets."""
         template = self._journeys.template(one.journey, one.version, one.step, one.member)
         # Only what is used: signing takes its time. Mail carries the link in its headers too.
         url = None
@@ -254,18 +260,21 @@ class Dispatcher:
         if "links.preferences" in template.variables:
             links["preferences"] = preferences_url(self._settings, one.profile_id)
         content = template.render({**one.context, "brand": self._settings.brand, "links": links})
-        return Outgoing(
-            message_id=one.message_id,
-            to=one.address,
-            content=content,
-            platform=one.platform,
-            unsubscribe_url=url,
-            topic=one.topic,
-            kind=one.kind,
-            # A text that waits at the provider must not arrive at night.
-            ttl=None if one.closes is None else one.closes - one.send_at,
-            now=one.send_at,
-        )
+        return [
+            Outgoing(
+                message_id=one.message_id,
+                to=target.address,
+                content=content,
+                platform=target.platform,
+                unsubscribe_url=url,
+                topic=one.topic,
+                kind=one.kind,
+                # A text that waits at the provider must not arrive at night.
+                ttl=None if one.closes is None else one.closes - one.send_at,
+                now=one.send_at,
+            )
+            for target in one.targets
+        ]
 
     async def _post(
         self, channel: Channel, batch: Sequence[_Ready], look: _Look
@@ -276,12 +285,12 @@ class Dispatcher:
             now = batch[0].claim.send_at
             if self._breakers[channel].is_open(now):
                 return [(one, None) for one in batch]
-            going = [one for one in batch if look.lets_go(one.claim)]
+            going = [one for one in batch if look.lets_go(one)]
 
             async def may_leave() -> bool:
                 """A token and a connection may have taken their time."""
                 await self._look_again(look)
-                return all(look.lets_go(one.claim) for one in going)
+                return all(look.lets_go(one) for one in going)
 
             outcomes: dict[int, Outcome] = {}
             if going:
@@ -307,50 +316,52 @@ class Dispatcher:
                     look.overtaken |= await asyncio.to_thread(self._overtaken, look.claims)
                 except Exception as error:
                     log.error("%d claims are given back: %s", len(look.claims), told(error))
-                    look.overtaken |= {one.message_id for one in look.claims}
+                    look.overtaken |= {
+                        (one.message_id, target.address)
+                        for one in look.claims
+                        for target in one.targets
+                    }
                 look.at = begun
 
-    def _overtaken(self, claims: Sequence[Claim]) -> set[int]:
+    def _overtaken(self, claims: Sequence[Claim]) -> set[HandOver]:
         with self._db.transaction(write=False) as tx:
             return overtaken(tx, self._journeys, claims)
 
-    async def _record(self, done: Sequence[Done]) -> None:
+    async def _record(self, done: Sequence[Done]) -> Tally:
         """Write down what the providers said. Nobody else knows it: so it is tried until it is
         written, unless we are to stop while the database is in trouble.
         """
         wait = _FIRST_WAIT
         while done:
             try:
-                await asyncio.to_thread(self._write, done)
-                return
+                return await asyncio.to_thread(self._write, done)
             except Exception as error:
                 if not of_the_database(error):
-                    await self._record_apart(done, error)
-                    return
+                    return await self._record_apart(done, error)
                 if self._stopping:
                     raise
                 log.error("%d outcomes can't be recorded yet: %s", len(done), told(error))
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LAST_WAIT)
+        return Tally()
 
-    async def _record_apart(self, done: Sequence[Done], error: Exception) -> None:
+    async def _record_apart(self, done: Sequence[Done], error: Exception) -> Tally:
         """One of them can't be written: the others can."""
         half = len(done) // 2
         if half:
-            await self._record(done[:half])
-            await self._record(done[half:])
-        else:
-            claim = done[0].claim
-            log.error(
-                "the outcome of message %d can't be recorded: %s",
-                claim.message_id,
-                told(error),
-                extra=_ids(claim),
-            )
+            return await self._record(done[:half]) + await self._record(done[half:])
+        claim = done[0].claim
+        log.error(
+            "the outcome of message %d can't be recorded: %s",
+            claim.message_id,
+            told(error),
+            extra=_ids(claim),
+        )
+        return Tally()
 
-    def _write(self, done: Sequence[Done]) -> None:
+    def _write(self, done: Sequence[Done]) -> Tally:
         with self._db.transaction() as tx:
-            record(tx, self._journeys, done)
+            return record(tx, self._journeys, done)
 
 
 def _ids(one: Claim) -> dict[str, int | str]:

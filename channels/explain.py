@@ -1,15 +1,17 @@
 """A message's decision in plain words: why it waits, why it did not go."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Row, or_, select
 
-from channels.tables import messages
+from channels.tables import message_devices, messages
 from config.database import Tx
 from config.errors import SegueError
 from config.times import DAY, HOUR, MINUTE, format_instant, parse_instant
-from profiles.tables import identifiers
+from profiles.bulk import among
+from profiles.tables import ADDRESS_KIND, identifiers
 
 _ADDRESS = {"email": "e-mail address", "sms": "phone number", "push": "device"}
 _CHANNEL = {"email": "e-mail", "sms": "text messages", "push": "push notifications"}
@@ -32,6 +34,13 @@ _SOURCE = {
     "country": "the customer's country",
     "phone": "the country of the phone number",
     "brand": "the brand's own, as no other is known",
+}
+_DEVICE = {
+    "sending": "being handed over",
+    "unknown": "perhaps handed over, never tried again",
+    "later": "to be tried again",
+    "dropped": "not handed over",
+    "failed": "refused",
 }
 _STATE = {
     "planned": "It waits for its time.",
@@ -63,7 +72,8 @@ def history_of(tx: Tx, person: str) -> list[dict[str, Any]]:
         select(messages)
         .where(messages.c.profile_id == profile_id)
         .order_by(messages.c.send_at, messages.c.id)
-    )
+    ).all()
+    devices = _devices(tx, [row.id for row in rows if row.channel == "push"])
     return [
         {
             "message": row.id,
@@ -75,9 +85,39 @@ def history_of(tx: Tx, person: str) -> list[dict[str, Any]]:
             "reason": row.reason,
             "why": explanation(row) or f"It was {row.state}.",
             "decision": row.decision,
+            **({"devices": devices[row.id]} if row.id in devices else {}),
         }
         for row in rows
     ]
+
+
+def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
+    """What became of pushes on each device, by message; the tokens cut short."""
+    c = message_devices.c
+    known = (identifiers.c.kind == ADDRESS_KIND["push"]) & (identifiers.c.value == c.token)
+    found = (
+        select(message_devices, identifiers.c.platform)
+        .join_from(message_devices, identifiers, known, isouter=True)
+        .where(among(tx, c.message_id, message_ids))
+        .order_by(c.message_id, c.token)
+    )
+    devices: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in tx.conn.execute(found):
+        why = _DEVICE.get(row.state, row.state)
+        devices[row.message_id].append(
+            {
+                "device": f"{row.platform or 'device'} {_short(row.token)}",
+                "state": row.state,
+                "reason": row.reason,
+                "why": why + (f": {row.reason}" if row.reason else ""),
+            }
+        )
+    return devices
+
+
+def _short(token: str) -> str:
+    """Its last four characters, but never more than half of it."""
+    return "…" + token[max(len(token) - 4, (len(token) + 1) // 2) :]
 
 
 def explanation(row: Row[Any]) -> str:

@@ -1,29 +1,29 @@
 """What a provider's word does to our rows: message states, addresses, consent, events.
 
 A word is taken once (the event's `dedupe_key` is the provider's id of it) and may come late or out
-of order: a message only ever moves up `_RANK`, and consent goes by its own dates.
+of order: a message only ever moves up `RANK`, and consent goes by its own dates.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Text, Update, and_, bindparam, case, func, or_, select, tuple_, update
 
+from channels import devices
 from channels.callback import Feedback, Kind
+from channels.devices import RANK, TAKEN_BACK
 from channels.recipient import WHOLE_CHANNEL
-from channels.tables import MessageState, messages
+from channels.tables import MessageState, message_devices, messages
 from config.database import Tx
 from config.times import Instant
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import among, in_slices, lock_profiles
 from profiles.consent import ConsentChange, change_consent, given_back
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.tables import ADDRESS_KIND, events, identifiers
 
-# What each says about the message. A mail server may take a mail and return it later, so a failure
-# ranks above a delivery.
-_RANK: tuple[MessageState, ...] = ("sending", "unknown", "sent", "delivered", "failed")
+# What each says about the message.
 _STATE: Mapping[Kind, MessageState] = {
     "sent": "sent",
     "delivered": "delivered",
@@ -34,8 +34,6 @@ _STATE: Mapping[Kind, MessageState] = {
     "failed": "failed",
     "bounced": "failed",
 }
-# A message that we took back after a first try may turn out to have gone all the same.
-_TAKEN_BACK: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
 # What a person answers by text names no message: it is taken for the last that they got.
 _BY_TEXT: Collection[Kind] = {"stopped", "started", "replied"}
 _OF_CONSENT: Collection[Kind] = {"stopped", "started", "unsubscribed", "resubscribed"}
@@ -44,12 +42,13 @@ _OF_THE_ADDRESS: Collection[Kind] = {"bounced", "complained", "unsubscribed", *_
 
 
 class _Heard(NamedTuple):
-    """A word with the person and the message that it is about."""
+    """A word with the person and the message that it is about; of a push also the device."""
 
     said: Feedback
     profile_id: int
     message: Row[Any] | None
     at: Instant
+    token: str | None = None
 
     @property
     def key(self) -> tuple[int, str]:
@@ -101,6 +100,7 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
     message is ours when it went to the person whose address the provider names.
     """
     rows = _messages(tx, {one.message_id for one in feedback if one.message_id is not None})
+    to = _devices(tx, [row.id for row in rows.values() if row.channel == "push"])
     owners = _owners(tx, feedback)
     texted = {owners[_address(one)] for one in feedback if one.kind in _BY_TEXT} - {None}
     last = _last_texts(tx, texted)
@@ -108,10 +108,12 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
     for one in feedback:
         owner = owners[_address(one)]
         row = None if one.message_id is None else rows.get(one.message_id)
+        token = None if row is None else _device(one, to.get(row.id, {}))
         if row is not None and (
-            row.channel == one.channel and (one.address is None or owner == row.profile_id)
+            row.channel == one.channel
+            and (one.address is None or owner == row.profile_id or token is not None)
         ):
-            heard.append(_Heard(one, row.profile_id, row, _moment(tx, one, row)))
+            heard.append(_Heard(one, row.profile_id, row, _moment(tx, one, row), token))
         elif owner is not None and one.kind in _OF_THE_ADDRESS:
             at = min(one.at or tx.now, tx.now)
             row = last.get(owner) if one.kind in _BY_TEXT else None
@@ -119,9 +121,28 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
     return heard
 
 
+def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, dict[str, str | None]]:
+    """Where pushes went: the provider's ids by token, by message."""
+    c = message_devices.c
+    found: dict[int, dict[str, str | None]] = defaultdict(dict)
+    if message_ids:
+        columns = select(c.message_id, c.token, c.provider_id)
+        for row in tx.conn.execute(columns.where(among(tx, c.message_id, message_ids))):
+            found[row.message_id][row.token] = row.provider_id
+    return found
+
+
+def _device(one: Feedback, known: Mapping[str, str | None]) -> str | None:
+    """The device that a word about a push names, by its token or by the provider's id."""
+    if one.address in known:
+        return one.address
+    named = (token for token, theirs in known.items() if theirs and theirs == one.provider_id)
+    return next(named, None)
+
+
 def _moment(tx: Tx, one: Feedback, row: Row[Any]) -> Instant:
     """The provider's clock is not ours: it was after the hand-over, and is not in the future."""
-    handed_over: Instant = row.wanted_at if row.state in _TAKEN_BACK else row.send_at
+    handed_over: Instant = row.wanted_at if row.state in TAKEN_BACK else row.send_at
     return min(max(one.at or tx.now, handed_over), tx.now)
 
 
@@ -273,33 +294,45 @@ def _consent(one: _Heard, back: Mapping[int, bool | None]) -> ConsentChange | No
 
 
 def _move(tx: Tx, new: Sequence[_Heard]) -> None:
-    """Each message to the highest of the states reported, where that is above its own."""
-    highest: dict[int, tuple[int, _Heard]] = {}
+    """Each message, or device of a push, to the highest of the states reported, where that is above
+    its own."""
+    highest: dict[tuple[int, str | None], tuple[int, _Heard]] = {}
     for one in new:
         if one.message is not None and one.said.kind in _STATE:
-            rank = _RANK.index(_STATE[one.said.kind])
-            if rank > highest.get(one.message.id, (0, one))[0]:
-                highest[one.message.id] = rank, one
-    for rank, state in enumerate(_RANK):
-        changes = [
-            {
-                "row": message_id,
-                "why": one.said.reason if state == "failed" else None,
-                "named": one.said.provider_id,
-                "at": one.at,
-            }
-            for message_id, (reached, one) in sorted(highest.items())
-            if reached == rank
-        ]
-        if changes:
-            tx.conn.execute(_moving_to(state), changes)
+            rank = RANK.index(_STATE[one.said.kind])
+            key = one.message.id, one.token
+            if rank > highest.get(key, (0, one))[0]:
+                highest[key] = rank, one
+    reached = sorted(highest.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    pushes = {message_id: one.at for (message_id, token), (_, one) in reached if token is not None}
+    if pushes:
+        devices.hold(tx, pushes)
+    for rank, state in enumerate(RANK):
+        whole, of_devices = [], []
+        for (message_id, token), (its_rank, one) in reached:
+            if its_rank == rank:
+                change = {
+                    "row": message_id,
+                    "why": one.said.reason if state == "failed" else None,
+                    "named": one.said.provider_id,
+                }
+                if token is None:
+                    whole.append({**change, "at": one.at})
+                else:
+                    of_devices.append({**change, "device": token})
+        if whole:
+            tx.conn.execute(_moving_to(state), whole)
+        if of_devices:
+            tx.conn.execute(devices.moving_to(state), of_devices)
+    if pushes:
+        devices.follow(tx, pushes, pushes)
 
 
 def _moving_to(state: MessageState) -> Update:
     c = messages.c
     # written out: many rows at once take no IN
-    taken_back = and_(or_(*(c.state == one for one in _TAKEN_BACK)), c.attempts > 0)
-    below = [c.state == one for one in _RANK[: _RANK.index(state)]]
+    taken_back = and_(or_(*(c.state == one for one in TAKEN_BACK)), c.attempts > 0)
+    below = [c.state == one for one in RANK[: RANK.index(state)]]
     return (
         update(messages)
         .where(c.id == bindparam("row"), or_(*below, taken_back))

@@ -1,4 +1,5 @@
-"""How fast messages may go, all processes together: so many a second on each channel.
+"""How fast messages may go, all processes together: so many a second on each channel. Of a push
+each device counts, for FCM takes one in a request.
 
 Kept in a row of the database and not in Prefect's concurrency limits: messages must go on while
 Prefect's server is down, and an acquire there costs as much as a hundred messages here.
@@ -42,21 +43,35 @@ def allowance(
         .with_for_update()
     )
     for row in found:
-        used = row.used if tx.now <= row.second <= tx.now + _AHEAD else 0
-        limits[row.channel] = min(most, rates[row.channel] - used)
+        left = rates[row.channel] - row.used
+        if row.second < tx.now:
+            left = min(rates[row.channel], left + rates[row.channel] * (tx.now - row.second))
+        elif row.second > tx.now + _AHEAD:
+            left = rates[row.channel]
+        limits[row.channel] = min(most, left)
     return {channel: limit for channel, limit in limits.items() if limit > 0}
 
 
 def spend(tx: Tx, rates: Mapping[Channel, int], claimed: Mapping[Channel, int]) -> None:
-    """Write down what was claimed, in the transaction that asked for the allowance."""
+    """Write down what was claimed, in the transaction that asked for the allowance.
+
+    What is more than the rate (one push to many devices) is taken off the seconds that follow.
+    """
     for channel, number in claimed.items():
         if channel in rates:
-            this_second = channel_paces.c.second.between(tx.now, tx.now + _AHEAD)
+            second, used = channel_paces.c.second, channel_paces.c.used
+            this_second = second.between(tx.now, tx.now + _AHEAD)
+            left_over = used - rates[channel] * (tx.now - second)
             tx.conn.execute(
                 update(channel_paces)
                 .where(channel_paces.c.channel == channel)
                 .values(
-                    used=case((this_second, channel_paces.c.used), else_=0) + number,
-                    second=case((this_second, channel_paces.c.second), else_=tx.now),
+                    used=case(
+                        (this_second, used),
+                        ((second < tx.now) & (left_over > 0), left_over),
+                        else_=0,
+                    )
+                    + number,
+                    second=case((this_second, second), else_=tx.now),
                 )
             )

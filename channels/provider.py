@@ -37,7 +37,7 @@ Suppress = Literal["bounced", "unregistered", "complained", "opted_out"]
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One rendered message on its way out.
+    """One rendered message on its way out to one address; a push has one for each device.
 
     `unsubscribe_url` is there on marketing mail only. `ttl` says for how many seconds after `now`,
     the moment of the hand-over, the message is worth delivering.
@@ -97,8 +97,8 @@ class ChannelDown(Exception):
 class Provider(Protocol):
     """What a module in channels/providers/ gives back from `connect(settings)`.
 
-    `batch_size` messages at most go into one request. `auth` signs requests where that takes more
-    than a header known beforehand (a token that expires); else it is None.
+    `batch_size` messages at most go into one request, none of them twice. `auth` signs requests
+    where that takes more than a header known beforehand (a token that expires); else it is None.
     """
 
     channel: Channel

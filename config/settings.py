@@ -134,7 +134,9 @@ class Settings(BaseSettings):
         default="sandbox", description="`live` hands messages to SendGrid, Twilio and FCM."
     )
     rates: dict[Channel, Annotated[int, Field(gt=0)]] = Field(
-        default={}, description='Messages a second by channel, as JSON: {"sms": 10}.'
+        default={},
+        description='Messages a second by channel, as JSON: {"sms": 10}. '
+        "A push counts once for each device.",
     )
     sendgrid_url: Url = "https://api.sendgrid.com"
     sendgrid_api_key: SecretStr = SecretStr("")

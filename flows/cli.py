@@ -270,13 +270,10 @@ def explain(
         print_json(history)
         return
     for message in history:
-        _out.print(
-            f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}: "
-            f"{message['why']}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        told = f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}"
+        lines = [f"{told}: {message['why']}"]
+        lines += [f"    {one['device']}: {one['why']}" for one in message.get("devices", ())]
+        _out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from channels.dispatch import Tally
+from channels.recording import Tally
 from config.database import Database
 from config.settings import Settings
 from config.times import DAY, Instant, format_instant

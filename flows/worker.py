@@ -14,8 +14,9 @@ from itertools import count
 from typing import NamedTuple, TypeVar
 
 from channels.claiming import settle_lost
-from channels.dispatch import Dispatcher, Tally
+from channels.dispatch import Dispatcher
 from channels.metrics import EVENTS, REACTION_SECONDS
+from channels.recording import Tally
 from channels.resolving import close_unsettled
 from config.policy import CHANNELS, Channel
 from config.schema import newer_revision

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, select, update
 
-from channels.tables import messages
+from channels.tables import message_devices, messages
 from config.database import Tx, insert_ignoring_conflicts
 from journeys.leaving import end
 from journeys.tables import enrollments, passages, segment_members
@@ -73,7 +73,11 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
     if launched:
         without = update(enrollments).where(enrollments.c.id.in_(launched))
         tx.conn.execute(without.values(launch_id=None))
-    for name, table in (("enrollments", enrollments), ("messages", messages)):
+    for name, table in (
+        ("enrollments", enrollments),
+        ("messages", messages),
+        ("message_devices", message_devices),
+    ):
         for from_id, ids in repoint(tx, table, mergers).items():
             moved[from_id][name] = ids
     repoint(tx, passages, mergers)

@@ -20,8 +20,9 @@ import respx
 from sqlalchemy import Row, select, update
 
 from channels.decide import Planner
-from channels.dispatch import Dispatcher, Tally
-from channels.tables import messages
+from channels.dispatch import Dispatcher
+from channels.recording import Tally
+from channels.tables import message_devices, messages
 from config.database import Database
 from config.policy import Channel, Policy
 from config.settings import Settings
@@ -82,7 +83,7 @@ class Providers:
     def __init__(self) -> None:
         self.accepted: list[Sent] = []
         self.requests: list[httpx.Request] = []
-        self._answers: dict[Channel, deque[Answer]] = defaultdict(deque)
+        self._answers: dict[str, deque[Answer]] = defaultdict(deque)
         # called at every request, before it is answered
         self.meanwhile: Callable[[], None] = lambda: None
         # who else answers, by host, at once or as a coroutine: Call steps, Prefect's server
@@ -91,6 +92,10 @@ class Providers:
     def answer(self, channel: Channel, *answers: Answer) -> None:
         """The next requests on this channel are answered so."""
         self._answers[channel].extend(answers)
+
+    def answer_to(self, address: str, *answers: Answer) -> None:
+        """The next requests whose first message goes to this address are answered so."""
+        self._answers[address].extend(answers)
 
     def accept_again(self) -> None:
         """Whatever they were told to answer is forgotten."""
@@ -113,7 +118,7 @@ class Providers:
         self.requests.append(request)
         self.meanwhile()
         sent = list(read_request(request))
-        waiting = self._answers[sent[0].channel]
+        waiting = self._answers[sent[0].to] or self._answers[sent[0].channel]
         answer = waiting.popleft() if waiting else httpx.Response(202, json={})
         if isinstance(answer, httpx.Response) and answer.is_success:
             self.accepted += sent
@@ -324,6 +329,13 @@ class House:
             Outcome(row.step, row.channel, row.state, row.reason, format_instant(row.send_at))
             for row in self.rows(profile_id)
         ]
+
+    def devices(self, message_id: int) -> dict[str, str]:
+        """What became of a push on each device, by its token."""
+        c = message_devices.c
+        found = select(c.token, c.state).where(c.message_id == message_id)
+        with self.db.transaction(write=False) as tx:
+            return {row.token: row.state for row in tx.conn.execute(found)}
 
     def people(self, profile_id: int | None = None) -> list[Row[Any]]:
         """The enrollments."""

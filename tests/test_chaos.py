@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from channels.tables import messages
+from channels.tables import message_devices, messages
 from config.database import Database, Tx
 from config.policy import load_policy
 from config.times import DAY
@@ -146,7 +147,13 @@ def finished(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copyfile(_sqlite_template, file)
     house = House(Database(f"sqlite:///{file}"))
     house.open_library(LIBRARY, load_policy(POLICY))
-    people = [house.customer(f"u{number}") for number in range(4)]
+    people = [
+        house.customer(
+            f"u{number}",
+            push_tokens={f"token-{number}-{one}": "ios" for one in range(1 + number % 3)},
+        )
+        for number in range(4)
+    ]
     taken = {one.message_id: one for one in day(1, 3, 10, len(people)) if one.name in ENTRIES}
     for event in taken.values():
         person = people[int(event.user_id[1:])]
@@ -157,13 +164,16 @@ def finished(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     house.launch("news", launch_id="l")
     house.later("1m")
     at = {row.id: row.send_at for row in house.rows()}
-    went = [one.message_id for one in house.providers.accepted]
+    went = [
+        (one.message_id, one.to if one.channel == "push" else "")
+        for one in house.providers.accepted
+    ]
     house.db.close()
     return Run(
         file,
         taken,
-        [Heard(one, at[one], accepted=True, fault=None) for one in went],
-        [Posted(one, at[one], at[one]) for one in went],
+        [Heard(*one, at[one[0]], accepted=True, fault=None) for one in went],
+        [Posted(one, at[one], at[one]) for one, _ in went],
         house.now,
     )
 
@@ -184,6 +194,31 @@ def played(finished: Run, tmp_path: Path) -> Run:
 
 def accepted_twice(run: Run, tx: Tx) -> None:
     run.heard.append(run.heard[0])
+
+
+def accepted_twice_for_a_device(run: Run, tx: Tx) -> None:
+    run.heard.append(next(one for one in run.heard if one.device))
+
+
+def device_never_accepted(run: Run, tx: Tx) -> None:
+    several = Counter(one.message_id for one in run.heard if one.device).most_common(1)[0][0]
+    run.heard.remove(next(one for one in run.heard if one.message_id == several))
+
+
+def device_taken_back(run: Run, tx: Tx) -> None:
+    of_a_device = message_devices.c.token == next(one.device for one in run.heard if one.device)
+    tx.conn.execute(update(message_devices).where(of_a_device).values(state="failed"))
+
+
+def device_forgotten(run: Run, tx: Tx) -> None:
+    of_a_device = message_devices.c.token == next(one.device for one in run.heard if one.device)
+    run.heard = [one for one in run.heard if not one.device]
+    tx.conn.execute(update(message_devices).where(of_a_device).values(state="later"))
+
+
+def message_apart_from_its_devices(run: Run, tx: Tx) -> None:
+    pushes = messages.c.id.in_(select(message_devices.c.message_id))
+    tx.conn.execute(update(messages).where(pushes).values(state="delivered"))
 
 
 def entered_twice(run: Run, tx: Tx) -> None:
@@ -266,6 +301,11 @@ def not_planned(run: Run, tx: Tx) -> None:
     ("tamper", "found"),
     [
         (accepted_twice, "duplicates"),
+        (accepted_twice_for_a_device, "duplicates"),
+        (device_never_accepted, "untrue"),
+        (device_taken_back, "untrue"),
+        (device_forgotten, "untrue"),
+        (message_apart_from_its_devices, "untrue"),
         (entered_twice, "duplicates"),
         (event_gone, "lost"),
         (event_not_worked, "lost"),

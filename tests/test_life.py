@@ -32,7 +32,7 @@ from channels.callback import Feedback
 from channels.claiming import Claim, settle_lost
 from channels.dispatch import Dispatcher
 from channels.feedback import apply
-from channels.recording import Done
+from channels.recording import Done, Tally
 from config.database import Database
 from config.policy import Channel, Policy
 from config.times import DAY, HOUR, MINUTE, Instant
@@ -146,9 +146,9 @@ class Lives(RuleBasedStateMachine):
             self._die_if("before the post")
             return await hand_over(one, claims, taken)
 
-        async def dies_after(one: Dispatcher, done: Sequence[Done]) -> None:
+        async def dies_after(one: Dispatcher, done: Sequence[Done]) -> Tally:
             self._die_if("after the post")
-            await record(one, done)
+            return await record(one, done)
 
         self.stack.enter_context(
             patch.multiple(Dispatcher, _hand_over=dies_before, _record=dies_after)

@@ -239,6 +239,7 @@ def test_holding_a_journey_from_the_command_line(house: House, segue: Segue) -> 
     house.run()
     assert [sent.channel for sent in house.providers.accepted] == ["push"]
     dropped = segue("explain", "ann").out
+    assert "j / s: It was sent.\n    ios …-ann: sent\n" in dropped
     assert "Reason: expired: it could not leave within its max_delay." in dropped
     house.later(f"{2 * MINUTE}s")
     assert [person.end_reason for person in house.people()] == ["completed"]

@@ -11,8 +11,9 @@ from channels.tables import channel_paces
 from config.database import Database
 from config.policy import Channel
 from config.times import HOUR
-from journeys.steps import SMS, Email
-from tests.house import MONDAY, House
+from journeys.entry import enter_people
+from journeys.steps import SMS, Email, Push, Send
+from tests.house import MONDAY, House, described
 from tests.trouble import at, entered
 
 
@@ -64,3 +65,48 @@ def test_two_dispatchers_keep_a_rate_together(
         assert at(house, "sms") == min(10, 4 * (seconds + 1))
     assert at(house, "email") == 10
     assert len({one.message_id for one in house.providers.accepted}) == 20
+
+
+def test_what_one_push_takes_beyond_the_rate_is_taken_off_the_seconds_that_follow(
+    db: Database,
+) -> None:
+    rates: dict[Channel, int] = {"push": 2}
+
+    def allowed(now: int) -> int | None:
+        db.now = now
+        with db.transaction() as tx:
+            return allowance(tx, rates, ["push"], 500).get("push")
+
+    db.now = MONDAY
+    with db.transaction() as tx:
+        spend(tx, rates, {"push": allowance(tx, rates, ["push"], 500)["push"] + 5})
+    assert [allowed(MONDAY + seconds) for seconds in range(5)] == [None, None, None, 1, 2]
+    db.now = MONDAY + 3
+    with db.transaction() as tx:
+        spend(tx, rates, {"push": 1})
+    assert [allowed(MONDAY + 3), allowed(MONDAY + 4)] == [None, 2]
+
+
+def test_a_rate_counts_the_devices_of_a_push(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four a second: two people with two devices, then somebody with five, who goes alone."""
+    house.open(described(Send("s", Push("hello"))), rates={"push": 4})
+    people = [
+        house.customer(push_tokens={f"device-{number}-{one}": "ios" for one in range(devices)})
+        for number, devices in enumerate((2, 2, 5, 2))
+    ]
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), people, None)
+    house.segue.engine.advance_due()
+
+    async def once(one: Dispatcher) -> None:
+        await one.run()
+
+    house.db.now = None
+    posts = []
+    for seconds in range(5):
+        second = text(f"SELECT {MONDAY + seconds}")
+        monkeypatch.setattr("config.database._NOW", dict.fromkeys(("sqlite", "postgresql"), second))
+        house.dispatching(once)
+        posts.append(at(house, "push"))
+    assert posts == [4, 9, 11, 11, 11]
+    assert {row.state for row in house.rows()} == {"sent"}

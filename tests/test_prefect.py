@@ -19,7 +19,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from sqlalchemy import func, insert, select
 
-from channels.dispatch import Tally
+from channels.recording import Tally
 from channels.tables import messages
 from config.database import Database
 from config.errors import SegueError

@@ -364,10 +364,14 @@ async def test_stats_count_ids_once_and_tell_what_came_twice(client: httpx.Async
     await post_sms(client, sms("8", StatusCallback=""))
     await post_push(client, push("9"))
     await post_push(client, push("9", token="gone"))
+    # Another device of the same person; and one that got it twice.
+    await post_push(client, push("9", token="token-2"))
+    for _ in range(2):
+        await post_push(client, push("10", token="token-2"))
     assert (await client.get("/stats")).json() == {
-        "requests": 6,
-        "accepted": {"email": 2, "sms": 1, "push": 1},
-        "duplicates": 1,
+        "requests": 9,
+        "accepted": {"email": 2, "sms": 1, "push": 2},
+        "duplicates": 2,
         "refused": 1,
         "without_id": 1,
     }

@@ -184,6 +184,21 @@ async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
         assert "Subject nobody" in (await client.get("/inbox/customernobody's@example.com")).text
 
 
+async def test_the_inbox_counts_the_devices_of_a_push(
+    store: Store, timeline: DatabaseTimeline, db: Database
+) -> None:
+    with db.transaction() as tx:
+        tx.conn.execute(insert(messages).values(_message(50, 2, "push")))
+    async with client_of(create_app(store, timeline)) as client:
+        for token in ("device-a", "device-b"):
+            await post_push(client, push("50", token=token))
+        grace = (await client.get("/inbox/2")).text
+        assert "To 2 devices." in grace
+        assert "under one message id" not in grace
+        await post_push(client, push("50", token="device-a"))
+        assert "Accepted 2 times" in (await client.get("/inbox/2")).text
+
+
 async def test_the_inbox_shows_what_a_customer_did_with_a_message(
     store: Store, timeline: DatabaseTimeline, db: Database
 ) -> None:

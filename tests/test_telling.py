@@ -14,7 +14,7 @@ import pytest
 import respx
 from sqlalchemy import insert, select
 
-from channels.dispatch import Tally
+from channels.recording import Tally
 from channels.tables import messages
 from config.database import Database
 from config.settings import Settings

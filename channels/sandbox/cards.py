@@ -1,5 +1,6 @@
 """One message as the inbox shows it: what its template needs, worked out beforehand."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -38,7 +39,8 @@ def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, 
 
     Parameters
     ----------
-    accepted: each time that it was; the last is the one shown.
+    accepted: each time that it was; the last is the one shown. A push to several devices was
+        accepted once for each.
     """
     last = accepted[-1] if accepted else None
     shown: dict[str, Any] = {
@@ -46,7 +48,8 @@ def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, 
         "state_name": "Accepted",
         "source": "",
         "note": "",
-        "times": len(accepted),
+        "times": max(Counter(one.address for one in accepted).values(), default=0),
+        "devices": len({one.address for one in accepted}) if last and last.channel == "push" else 0,
         "content": last.content | {"link": _link(last)} if last else None,
         "answers": [],
     }

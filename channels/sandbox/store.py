@@ -142,14 +142,17 @@ class Store:
         )
 
     def stats(self) -> dict[str, Any]:
-        """Requests, distinct message ids by channel, ids accepted more than once, refusals."""
+        """Requests, distinct message ids by channel, ids accepted more than once, refusals.
+
+        One push goes to several devices: it is a duplicate where one device got it twice.
+        """
         tally = dict(self._rows("SELECT name, number FROM tally"))
         distinct = dict(
             self._rows("SELECT channel, count(DISTINCT message_id) FROM accepted GROUP BY channel")
         )
         [(duplicates,)] = self._rows(
             "SELECT count(*) FROM (SELECT 1 FROM accepted WHERE message_id IS NOT NULL"
-            " GROUP BY message_id HAVING count(*) > 1)"
+            " GROUP BY message_id, CASE channel WHEN 'push' THEN address END HAVING count(*) > 1)"
         )
         [(without_id,)] = self._rows("SELECT count(*) FROM accepted WHERE message_id IS NULL")
         return {

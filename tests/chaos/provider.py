@@ -2,7 +2,7 @@
 
 Each request is written down before it is answered, message by message, so that what was accepted
 is known whatever dies next. What happens to a request depends on the seed, on the first message in
-it and on how often that one had come before.
+it, on where that goes and on how often it had come there before.
 """
 
 import asyncio
@@ -20,17 +20,31 @@ import orjson
 
 from tests.house import read_request
 
-Fault = Literal["429", "503", "500", "slow", "cut before", "cut after", "silent", "outage"]
+Fault = Literal["429", "503", "500", "gone", "slow", "cut before", "cut after", "silent", "outage"]
 # How many of a hundred requests meet what.
 FAULTS: dict[Fault, int] = {
     "429": 4,
     "503": 3,
     "500": 2,
+    "gone": 2,
     "slow": 8,
     "cut before": 2,
     "cut after": 2,
     "silent": 1,
 }
+# What FCM answers for a device that is not registered any more.
+_GONE = orjson.dumps(
+    {
+        "error": {
+            "details": [
+                {
+                    "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+                    "errorCode": "UNREGISTERED",
+                }
+            ]
+        }
+    }
+)
 # A message that came so often is left alone, so that every run ends.
 _PATIENCE = 3
 _SLOW = (0.1, 1.5)
@@ -45,9 +59,10 @@ class Outage(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """One message in one request."""
+    """One message in one request. device: the token that a push goes to; empty for the others."""
 
     message_id: int
+    device: str
     at: float
     accepted: bool
     fault: Fault | None
@@ -69,7 +84,7 @@ class _Provider:
         self._memory = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._seed = seed
         self._outages = outages
-        self._came: Counter[int] = Counter()
+        self._came: Counter[tuple[int, str]] = Counter()
         self._began = time.monotonic()
 
     async def serve(self, port: int) -> None:
@@ -88,46 +103,51 @@ class _Provider:
     async def _answer(self, path: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether the connection stays open."""
         sent = list(read_request(httpx.Request("POST", f"http://x{path}", content=body)))
-        ids = [one.message_id for one in sent]
-        fault, patience = self._meets(sent[0].channel, ids)
+        channel = sent[0].channel
+        posts = [(one.message_id, one.to if channel == "push" else "") for one in sent]
+        fault, patience = self._meets(channel, posts)
         accepted = fault in (None, "slow", "cut after", "silent")
-        self._remember(ids, accepted, fault)
+        self._remember(posts, accepted, fault)
         if fault in ("cut before", "cut after"):
             return False
         if fault == "slow":
             await asyncio.sleep(patience)
         if fault == "silent":
             await asyncio.sleep(60)
-        status = {"429": "429 No", "500": "500 No"}.get(fault or "", "503 No")
+        status = {"429": "429 No", "500": "500 No", "gone": "404 No"}.get(fault or "", "503 No")
         head = [f"HTTP/1.1 {'202 Accepted' if accepted else status}"]
-        head += [f"Date: {formatdate(usegmt=True)}", "Content-Length: 2"]
+        said = _GONE if fault == "gone" else b"{}"
+        head += [f"Date: {formatdate(usegmt=True)}", f"Content-Length: {len(said)}"]
         if fault == "429":
             head.append("Retry-After: 1")
         if fault in ("503", "outage"):
             head.append(f"Retry-After: {formatdate(time.time() + 2, usegmt=True)}")
-        writer.write("\r\n".join([*head, "", "{}"]).encode())
+        writer.write("\r\n".join([*head, "", ""]).encode() + said)
         await writer.drain()
         return True
 
-    def _meets(self, channel: str, ids: Sequence[int]) -> tuple[Fault | None, float]:
+    def _meets(self, channel: str, posts: Sequence[tuple[int, str]]) -> tuple[Fault | None, float]:
         """The fault that a request meets, and how long it takes if it is slow."""
         since = time.monotonic() - self._began
         if any(one.channel == channel and one.begins <= since < one.ends for one in self._outages):
             return "outage", 0
-        before = max(self._came[one] for one in ids)
-        self._came.update(ids)
-        draw = random.Random(f"{self._seed}/{ids[0]}/{before}")
+        before = max(self._came[one] for one in posts)
+        self._came.update(posts)
+        draw = random.Random(f"{self._seed}/{posts[0]}/{before}")
         if before >= _PATIENCE:
             return None, 0
         place = draw.uniform(0, 100)
         for fault, share in FAULTS.items():
             place -= share
-            if place < 0:
+            # What is not for this channel is taken for the next kind.
+            if place < 0 and (fault != "gone" or channel == "push"):
                 return fault, draw.uniform(*_SLOW)
         return None, 0
 
-    def _remember(self, ids: Sequence[int], accepted: bool, fault: Fault | None) -> None:
-        lines = [orjson.dumps([*Heard(one, time.time(), accepted, fault)]) for one in ids]
+    def _remember(
+        self, posts: Sequence[tuple[int, str]], accepted: bool, fault: Fault | None
+    ) -> None:
+        lines = [orjson.dumps([*Heard(*one, time.time(), accepted, fault)]) for one in posts]
         os.write(self._memory, b"".join(line + b"\n" for line in lines))
 
 

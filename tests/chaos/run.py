@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
-from channels.tables import messages
+from channels.tables import message_devices, messages
 from config.database import Database
 from config.policy import load_policy
 from config.schema import migrate
@@ -210,6 +210,7 @@ def _is_calm(db: Database) -> bool:
         select(events.c.id).where(events.c.worked_at.is_(None)).limit(1),
         select(enrollments.c.id).where(enrollments.c.ended_at.is_(None)).limit(1),
         select(messages.c.id).where(messages.c.state.in_(("planned", "sending"))).limit(1),
+        select(message_devices.c.token).where(message_devices.c.state == "sending").limit(1),
     )
     with db.transaction(write=False) as tx:
         return not any(tx.conn.execute(one).first() for one in restless)
@@ -222,6 +223,7 @@ def _progress(db: Database) -> tuple[int, ...]:
         select(func.count()).select_from(passages),
         select(func.count()).where(enrollments.c.ended_at.is_not(None)),
         select(func.count()).where(messages.c.state.notin_(("planned", "sending"))),
+        select(func.count()).where(message_devices.c.state != "sending"),
     )
     with db.transaction(write=False) as tx:
         return tuple(tx.conn.execute(one).scalar_one() for one in done)

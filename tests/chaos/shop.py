@@ -54,13 +54,13 @@ class Event(NamedTuple):
 
 
 def customers(db: Database, number: int) -> None:
-    """People whom every channel reaches, in several zones."""
+    """People whom every channel reaches, in several zones, with one to three devices."""
     people = [
         Person(
             user_id=f"u{one}",
             email=normalise_email(f"u{one}@example.com"),
             phone=Phone(f"+447700{900_000 + one}", "GB"),
-            push_tokens={f"token-{one}": "ios"},
+            push_tokens={f"token-{one}-{device}": "ios" for device in range(1 + one % 3)},
             timezone=_ZONES[one % len(_ZONES)],
             attributes={"tier": "gold" if one % 2 else "plain"},
             consent={("sms", "*"): True, ("email", "*"): True},

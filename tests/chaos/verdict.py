@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, select
 
-from channels.tables import messages
+from channels.tables import message_devices, messages
 from config.database import Database, Tx
 from config.policy import Cap, Policy
 from config.times import Instant
@@ -76,21 +76,27 @@ def judge(db: Database, policy: Policy, taken: Mapping[str, Event], fate: Fate) 
     """
     verdict = Verdict(len(taken), faults=sum(one.fault is not None for one in fate.heard))
     accepted: dict[int, list[float]] = defaultdict(list)
+    posts: Counter[tuple[int, str]] = Counter()
     for one in fate.heard:
         if one.accepted:
             accepted[one.message_id].append(one.at)
+            posts[one.message_id, one.device] += 1
     verdict.accepted = len(accepted)
     with db.transaction(write=False) as tx:
         rows = {row.id: row for row in tx.conn.execute(select(messages))}
+        devices = {
+            (row.message_id, row.token): row.state
+            for row in tx.conn.execute(select(message_devices))
+        }
         people = list(tx.conn.execute(select(enrollments)))
         zones = {row.id: row.timezone for row in tx.conn.execute(select(profiles))}
         passed = list(tx.conn.execute(select(passages.c.enrollment_id, passages.c.step)))
         verdict.lost += _lost(tx, taken, people)
         now = tx.now
     verdict.duplicates += [
-        f"message {one} was accepted {len(times)} times"
-        for one, times in accepted.items()
-        if len(times) > 1
+        f"message {one} was accepted {times} times{device and f' for {device}'}"
+        for (one, device), times in posts.items()
+        if times > 1
     ]
     entered = Counter(
         (one.journey, one.profile_id if one.launch_id else one.entry_key) for one in people
@@ -111,6 +117,7 @@ def judge(db: Database, policy: Policy, taken: Mapping[str, Event], fate: Fate) 
                 told = f"message {row.id} is unknown: {row.reason} ({row.claimed_by})"
                 verdict.unexplained.append(told)
     verdict.untrue += _untrue(rows, accepted)
+    verdict.untrue += _untrue_of_devices(rows, devices, {one for one in posts if one[1]})
     verdict.untrue += _late(fate)
     return verdict
 
@@ -226,6 +233,28 @@ def _untrue(rows: Mapping[int, Row[Any]], accepted: Mapping[int, Sequence[float]
     for row in rows.values():
         if row.state == "sent" and row.id not in accepted:
             yield f"message {row.id} is sent and was never accepted"
+
+
+def _untrue_of_devices(
+    rows: Mapping[int, Row[Any]],
+    devices: Mapping[tuple[int, str], str],
+    accepted: Collection[tuple[int, str]],
+) -> Iterator[str]:
+    """Devices that say something else than the provider, or than their message."""
+    for one in accepted:
+        if devices.get(one) not in _WENT:
+            yield f"message {one[0]} was accepted for {one[1]}, which is {devices.get(one)}"
+    states: dict[int, set[str]] = defaultdict(set)
+    for one, state in devices.items():
+        states[one[0]].add(state)
+        if state == "sent" and one not in accepted:
+            yield f"message {one[0]} is sent to {one[1]} and was never accepted for it"
+        if state in ("sending", "later") and rows[one[0]].state in (*_WENT, "failed"):
+            yield f"message {one[0]} is {rows[one[0]].state}, and for {one[1]} it is {state}"
+    for message_id, found in states.items():
+        became = next((one for one in ("sent", "unknown") if one in found), None)
+        if became is not None and rows[message_id].state != became:
+            yield f"message {message_id} is {rows[message_id].state}, its devices are {found}"
 
 
 def _late(fate: Fate) -> Iterator[str]:

@@ -22,9 +22,10 @@ import orjson
 from sqlalchemy import Pool, event, update
 
 from channels.claiming import Claimed
+from channels.devices import take
 from channels.dispatch import Dispatcher
 from channels.provider import Outcome, Outgoing, Provider
-from channels.recording import Done
+from channels.recording import Done, Tally
 from channels.tables import messages
 from channels.transport import MayLeave, Transport
 from config.database import Database
@@ -150,11 +151,24 @@ def break_the_claim() -> None:
         forgetful._db = cast(Database, _Forgetful(self._db))
         return claim_among(forgetful, *given)
 
-    def write_all(self: Dispatcher, done: Sequence[Done]) -> None:
+    def write_all(self: Dispatcher, done: Sequence[Done]) -> Tally:
         ids = [one.claim.message_id for one in done]
+        pushes = [
+            {
+                "message_id": one.claim.message_id,
+                "token": one.device,
+                "profile_id": one.claim.profile_id,
+                "attempts": one.claim.attempts,
+                "not_after": one.claim.not_after,
+            }
+            for one in done
+            if one.device is not None
+        ]
         with self._db.transaction() as tx:
             tx.conn.execute(update(messages).where(messages.c.id.in_(ids)).values(state="sending"))
-        write(self, done)
+            if pushes:
+                take(tx, pushes)
+        return write(self, done)
 
     patch.multiple(Dispatcher, _claim_among=claim_for_now, _write=write_all).start()
 
