@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from config.policy import CHANNELS, Cap, Channel, Policy, Window, format_time
 from config.times import Seconds
-from config.zones import zone_names, zones_of_country
+from config.zones import zone_name, zones_of_country
 
 TimezoneSource = Literal["profile", "country", "phone", "brand"]
 Kind = Literal["marketing", "transactional"]
@@ -40,11 +40,11 @@ def zones_for(
     country, phone_country: ISO 3166 alpha-2.
     chosen: the zone that the person chose; it is the profile's own, whatever others say of them.
     """
-    if chosen in zone_names():
-        return Zones((chosen,), "profile", chosen=True)
+    if name := zone_name(chosen):
+        return Zones((name,), "profile", chosen=True)
     invalid = chosen or timezone or None
-    if timezone in zone_names():
-        return Zones((timezone,), "profile", chosen)
+    if name := zone_name(timezone):
+        return Zones((name,), "profile", chosen)
     if country and (names := zones_of_country(country)):
         return Zones(names, "country", invalid)
     if phone_country and (names := zones_of_country(phone_country)):

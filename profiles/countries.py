@@ -9,6 +9,8 @@ from functools import cache, lru_cache
 
 import pycountry
 
+from config.blanks import trimmed
+
 _USUAL = {
     # parts of the United Kingdom are no countries of their own in ISO 3166
     "UK": "GB",
@@ -46,14 +48,22 @@ _USUAL = {
 }
 
 
-@lru_cache(maxsize=4096)
+# Longer than any name; such text is neither looked at nor kept in the cache.
+_LONGEST = 200
+
+
 def country_code(text: str | None) -> str | None:
     """The ISO alpha-2 code of a country's name or code in any case; None when it is no country.
 
     "European Community", "Unspecified" and the like are no country: what needs one falls through
     to its next source.
     """
-    return _codes().get(_folded(text)) if text else None
+    return _code(trimmed(text)) if text and len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _code(text: str) -> str | None:
+    return _codes().get(_folded(text))
 
 
 def _folded(text: str) -> str:
