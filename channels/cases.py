@@ -17,7 +17,7 @@ from channels.tables import COUNTING_STATES, MessageState
 from config.policy import Channel, Policy, describe_errors
 from config.times import Duration, Instant, format_instant, parse_instant
 from profiles.countries import country_code
-from profiles.phones import normalise_phone
+from profiles.phones import Phone, normalise_phone
 
 Moment = Annotated[Instant, BeforeValidator(parse_instant)]
 
@@ -132,9 +132,16 @@ def describe(decision: Decision, recipient: Recipient) -> dict[str, Any]:
     return described
 
 
+def _phone(text: str) -> Phone | None:
+    try:
+        return normalise_phone(text, None)
+    except ValueError:
+        return None  # no address
+
+
 def _recipient(profile: _Profile, policy: Policy) -> Recipient:
     addresses = profile.addresses
-    phone = normalise_phone(addresses.sms, None) if addresses.sms else None
+    phone = _phone(addresses.sms or "")
     usable: dict[Channel, bool] = {
         "email": "@" in (addresses.email or "").strip("@ "),
         "sms": phone is not None,

@@ -4,13 +4,15 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Row, or_, select
+from sqlalchemy import Row, select
 
 from channels.tables import message_devices, messages
 from config.database import Tx
 from config.errors import SegueError
 from config.times import DAY, HOUR, MINUTE, format_instant, parse_instant
 from profiles.bulk import among
+from profiles.identity import owners_of
+from profiles.person import possible_keys
 from profiles.tables import ADDRESS_KIND, identifiers
 
 _ADDRESS = {"email": "e-mail address", "sms": "phone number", "push": "device"}
@@ -55,15 +57,15 @@ def history_of(tx: Tx, person: str) -> list[dict[str, Any]]:
 
     Parameters
     ----------
-    person: any identifier of theirs (user id, e-mail, phone number), or a message's id.
+    person: any identifier of theirs (user id, e-mail, phone number) in any spelling, or a message's
+        id.
     """
-    found = select(identifiers.c.profile_id).where(
-        or_(identifiers.c.value == person, identifiers.c.value == person.lower())
-    )
+    keys = possible_keys(person)
+    owners = owners_of(tx, keys)
     of_message = select(messages.c.profile_id).where(
         messages.c.id == (int(person) if person.isdecimal() and len(person) < 19 else 0)
     )
-    profile_id = tx.conn.execute(found).scalars().first()
+    profile_id = next((owners[key] for key in keys if key in owners), None)
     if profile_id is None:
         profile_id = tx.conn.execute(of_message).scalars().first()
     if profile_id is None:

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
         default=SecretStr("call-secret-for-the-sandbox-only"),
         description="Signs what Call steps post. Real providers demand one of your own.",
     )
+    lenient_email_dots: bool = Field(
+        default=False,
+        description="Also take e-mail addresses with dots in a row or at the ends of what stands "
+        "before the @, as Japanese providers gave them out: a..b@docomo.ne.jp.",
+    )
     backlog_limit: int = Field(
         default=50_000,
         ge=1,

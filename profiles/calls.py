@@ -182,13 +182,20 @@ MODELS: Mapping[Kind, type[_Call]] = {
 # Reading --------------------------------------------------------------------------------------
 
 
-def read_call(kind: Kind, said: Mapping[str, Any], sent_at: Instant | None = None) -> Call:
+def read_call(
+    kind: Kind,
+    said: Mapping[str, Any],
+    sent_at: Instant | None = None,
+    *,
+    lenient_dots: bool = False,
+) -> Call:
     """A call of one kind out of its JSON.
 
     Parameters
     ----------
     said: its fields; no text in it holds a NUL character.
     sent_at: when the batch was sent, for calls that do not say it themselves.
+    lenient_dots: that of normalise_email.
 
     Raises CallRefused.
     """
@@ -224,7 +231,7 @@ def read_call(kind: Kind, said: Mapping[str, Any], sent_at: Instant | None = Non
                 raise CallRefused("previousId", "give the id that the person had until now")
             previous_id = call.previous_id
     about = Person(user_id=call.user_id, anonymous_id=call.anonymous_id, attributes=more)
-    person, warnings = read_person(about, traits, call.context)
+    person, warnings = read_person(about, traits, call.context, lenient_dots=lenient_dots)
     return Call(
         kind,
         person,
@@ -239,14 +246,14 @@ def read_call(kind: Kind, said: Mapping[str, Any], sent_at: Instant | None = Non
     )
 
 
-def read_item(item: object, sent_at: Instant | None) -> Call:
+def read_item(item: object, sent_at: Instant | None, *, lenient_dots: bool = False) -> Call:
     """A call out of a batch: it says its kind itself. Raises CallRefused."""
     if not isinstance(item, dict):
         raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
     kind = next((kind for kind in MODELS if kind == item.get("type")), None)
     if kind is None:
         raise CallRefused("type", f"write one of {', '.join(MODELS)}")
-    return read_call(kind, item, sent_at)
+    return read_call(kind, item, sent_at, lenient_dots=lenient_dots)
 
 
 def parse_sent_at(value: object) -> Instant | None:

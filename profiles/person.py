@@ -1,33 +1,67 @@
 """What one source says about one person, its identifiers in normal form."""
 
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
 from email_validator import EmailNotValidError, validate_email
 
+from config.blanks import visible
 from config.policy import Channel
 from config.times import Instant
-from profiles.phones import Phone
+from profiles.phones import Phone, normalise_phone
 from profiles.tables import IdentifierKind
 
 Email = NewType("Email", str)  # made by normalise_email only
 Key = tuple[IdentifierKind, str]
 
+# Longer text is refused unread. An address has 254 characters at most (RFC 5321, 4.5.3.1.3); blanks
+# may stand around it.
+_LONGEST_WRITTEN = 400
+_LONGEST_LOCAL = 64  # RFC 5321, 4.5.3.1.1
+# Full-width forms of ASCII, and the dots that IDNA takes for one (RFC 3490, 3.1).
+_FULL_WIDTH: dict[int, int | str] = {
+    **{0xFF01 + place: 0x21 + place for place in range(94)},
+    **dict.fromkeys((0x3002, 0xFF61), "."),
+}
 # An index entry of PostgreSQL holds 2,704 bytes.
 LONGEST_IDENTIFIER = 1000
 
 
-def normalise_email(text: str) -> Email:
-    """The address in the one form that is stored: lower case.
+def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
+    """The address in the one form that is stored, the same for every spelling of a mailbox.
+
+    Lower case, Unicode NFC, full-width characters as plain ones. The domain is in ASCII (IDNA
+    A-labels, RFC 5890), which every mail server takes, without a final dot. The local part stays
+    in Unicode (SMTPUTF8, RFC 6531). `mailto:`, outer blanks and invisible characters are dropped.
+
+    lenient_dots: also take a local part with dots at its ends or in a row. RFC 5321 forbids them;
+    Japanese providers once gave out such addresses.
 
     Only the form is looked at; nothing is asked of the network. Raises ValueError with the fault.
     """
+    if len(text) > _LONGEST_WRITTEN:
+        raise ValueError(f"{text[:20]!r}... is longer than {_LONGEST_WRITTEN} characters")
+    written = visible(text).translate(_FULL_WIDTH)
+    if written[:7].lower() == "mailto:":
+        written = written[7:]
+    local, at, domain = written.rpartition("@")
+    checked = ".".join(filter(None, local.split("."))) if lenient_dots else local
     try:
-        address = validate_email(text.strip(), check_deliverability=False)
+        address = validate_email(
+            f"{checked}{at}{domain.removesuffix('.')}", check_deliverability=False
+        )
     except EmailNotValidError as error:
         raise ValueError(f"{text!r} is no e-mail address: {error}") from None
-    return Email(address.normalized.lower())
+    if len(local) > _LONGEST_LOCAL:
+        raise ValueError(
+            f"{text!r} is no e-mail address: it has more than {_LONGEST_LOCAL} characters before "
+            "the @-sign"
+        )
+    # To lower a letter can take it apart: capital I with a dot becomes i and a combining dot.
+    lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower())
+    return Email(f"{lower}@{address.ascii_domain.lower()}")
 
 
 def normalise_id(text: str) -> str:
@@ -74,3 +108,35 @@ class Person:
             yield ("phone", self.phone.value), {"country": self.phone.country}
         for token, platform in self.push_tokens.items():
             yield ("push_token", token), {"platform": platform} if platform else {}
+
+
+def address_of(kind: IdentifierKind, text: str) -> str:
+    """An address that somebody else names, in normal form.
+
+    Text that is no such address stays as it is, and is nobody's.
+    """
+    try:
+        return _READERS[kind](text)
+    except ValueError:
+        return text
+
+
+def possible_keys(text: str) -> list[Key]:
+    """All identifiers that the text can mean, in normal form, to look somebody up by."""
+    found: list[Key] = []
+    for kind, read in _READERS.items():
+        try:
+            found.append((kind, read(text)))
+        except ValueError:
+            continue
+    return found
+
+
+# Whether an address with odd dots may be stored is for those who store it: here it is only found.
+_READERS: Mapping[IdentifierKind, Callable[[str], str]] = {
+    "user_id": normalise_id,
+    "email": lambda text: normalise_email(text, lenient_dots=True),
+    "phone": lambda text: normalise_phone(text, None).value,
+    "anonymous_id": normalise_id,
+    "push_token": normalise_id,
+}

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
-from config.zones import zone_names
+from config.zones import zone_name
 from profiles.countries import country_code
 from profiles.person import Person, normalise_email, normalise_id
-from profiles.phones import Phone, normalise_phone
+from profiles.phones import normalise_phone
 
 T = TypeVar("T")
 
@@ -23,11 +23,16 @@ _PLATFORMS = ("ios", "android", "web")
 
 
 def read_person(
-    about: Person, traits: Mapping[str, Any], context: Mapping[str, Any]
+    about: Person,
+    traits: Mapping[str, Any],
+    context: Mapping[str, Any],
+    *,
+    lenient_dots: bool = False,
 ) -> tuple[Person, list[str]]:
     """The person with all that is said of them, and what had to be left out.
 
-    What is said as a trait counts for more than what the context happens to show.
+    What is said as a trait counts for more than what the context happens to show. `lenient_dots` is
+    that of normalise_email.
     """
     left = dict(traits)
     address = left.get("address")
@@ -40,8 +45,14 @@ def read_person(
     token = take("context.device.token", _within(device, "token"), normalise_id)
     person = replace(
         about,
-        email=take("traits.email", left.pop("email", None), normalise_email),
-        phone=take("traits.phone", left.pop("phone", None), lambda text: _phone(text, country)),
+        email=take(
+            "traits.email",
+            left.pop("email", None),
+            lambda text: normalise_email(text, lenient_dots=lenient_dots),
+        ),
+        phone=take(
+            "traits.phone", left.pop("phone", None), lambda text: normalise_phone(text, country)
+        ),
         push_tokens={token: _platform(_within(device, "type"))} if token else {},
         country=country,
         timezone=take("traits.timezone", left.pop("timezone", None), _zone) or zone,
@@ -83,23 +94,16 @@ def _country(text: str) -> str:
 
 
 def _zone(text: str) -> str:
-    if text not in zone_names():
+    name = zone_name(text)
+    if name is None:
         raise ValueError(f"{text!r} is no time zone; write an IANA name such as Europe/London")
-    return text
+    return name
 
 
 def _language(text: str) -> str:
     if not _LANGUAGE.fullmatch(text):
         raise ValueError(f"{text!r} is no language; write a tag such as en or de-AT")
     return text.replace("_", "-")
-
-
-def _phone(text: str, country: str | None) -> Phone:
-    phone = normalise_phone(text, country)
-    if phone is None:
-        where = f"in {country}" if country else "(without a country it must start with +)"
-        raise ValueError(f"{text!r} is no possible phone number {where}")
-    return phone
 
 
 def _platform(kind: object) -> str | None:

@@ -7,7 +7,7 @@ Facts from SendGrid's pages "Event Webhook Reference", "Event Webhook Security F
 import hashlib
 import re
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import orjson
@@ -23,6 +23,7 @@ from config.errors import SegueError
 from config.lenient import NoJSON, read_json
 from config.settings import Settings
 from config.times import MINUTE, Seconds
+from profiles.person import address_of
 
 SIGNATURE = "x-twilio-email-event-webhook-signature"
 TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
@@ -155,7 +156,8 @@ def _feedback(event: Mapping[str, Any]) -> Feedback | None:
     machine = event.get("sg_machine_open") is True
     if kind == "opened" and machine:
         kind = "machine_opened"
-    address = _text(event, "email").strip().lower() or None
+    written = _text(event, "email").strip()
+    address = address_of("email", written)
     return Feedback(
         id=f"sendgrid {_text(event, 'sg_event_id')[:100] or _digest(event)}",
         source=f"sendgrid {name}",
@@ -163,9 +165,9 @@ def _feedback(event: Mapping[str, Any]) -> Feedback | None:
         kind=kind,
         at=_timestamp(event),
         message_id=our_id(event.get("message_id")),
-        address=address,
+        address=address or None,
         provider_id=_text(event, "sg_message_id") or None,
-        reason=_reason(event, kind, address),
+        reason=_reason(event, kind, {written, address} - {""}),
         suppress=_suppress(event, kind),
         whole_channel=name == "unsubscribe",
         properties=_properties(event, kind),
@@ -183,12 +185,12 @@ def _suppress(event: Mapping[str, Any], kind: Kind) -> Suppress | None:
     return None
 
 
-def _reason(event: Mapping[str, Any], kind: Kind, address: str | None) -> str | None:
+def _reason(event: Mapping[str, Any], kind: Kind, spellings: Set[str]) -> str | None:
     """The mail server's words, without the address: it has no place in a reason."""
     if kind not in ("bounced", "failed"):
         return None
     words = " ".join(filter(None, (_text(event, "status"), _text(event, "reason"))))
-    if address:
+    for address in spellings:
         words = re.sub(re.escape(address), "…", words, flags=re.IGNORECASE)
     what = _text(event, "type") or _text(event, "event")
     return f"sendgrid {what}: {words}"[:300].rstrip(": ")

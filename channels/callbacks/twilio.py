@@ -19,6 +19,7 @@ from channels.providers.twilio import ERRORS
 from channels.sandbox.keys import twilio_token
 from config.lenient import NoJSON, read_json
 from config.settings import Settings
+from profiles.person import address_of
 
 SIGNATURE = "x-twilio-signature"
 # Bytes, and fields. Twilio names no limit of its own. A text has at most 1,600 characters (20 KB of
@@ -175,7 +176,7 @@ def read_status(form: Mapping[str, str], url: str) -> list[Feedback]:
             channel="sms",
             kind=kind,
             message_id=our_id(ours),
-            address=_clean(form, "To") or None,
+            address=_address(form, "To"),
             provider_id=sid or None,
             reason=_reason(status, code, known.words if known else "")
             if kind == "failed"
@@ -199,7 +200,8 @@ def read_inbound(form: Mapping[str, str]) -> list[Feedback]:
     kind: Kind = "replied"
     if word in STOP_WORDS:
         kind = "stopped"
-    elif word in START_WORDS:
+    elif word in START_WORDS and not form.get("From", "").startswith("whatsapp:"):
+        # A yes on WhatsApp is none to text messages.
         kind = "started"
     return [
         Feedback(
@@ -207,7 +209,7 @@ def read_inbound(form: Mapping[str, str]) -> list[Feedback]:
             source=f"twilio {word}" if kind != "replied" else "twilio reply",
             channel="sms",
             kind=kind,
-            address=_clean(form, "From") or None,
+            address=_address(form, "From"),
             properties={"text": text},
         )
     ]
@@ -217,6 +219,10 @@ def _sid(form: Mapping[str, str]) -> str:
     """Twilio's id of the message; where there is none, the same words are the same message."""
     named = _clean(form, "MessageSid") or _clean(form, "SmsSid")
     return named[:100] or hashlib.sha256(repr(sorted(form.items())).encode()).hexdigest()[:32]
+
+
+def _address(form: Mapping[str, str], name: str) -> str | None:
+    return address_of("phone", _clean(form, name)) or None
 
 
 def _clean(form: Mapping[str, str], name: str) -> str:

@@ -136,9 +136,10 @@ _DESCRIPTION = (
 def _taking_one(kind: Kind) -> _Take:
     async def take(receiver: Receiver, request: Request, intake: Intake) -> Response:
         said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
+        lenient_dots = receiver.segue.settings.lenient_email_dots
         try:
             with receiver.in_hand.one():
-                [outcome] = await intake.take([read_call(kind, said)])
+                [outcome] = await intake.take([read_call(kind, said, lenient_dots=lenient_dots)])
             if outcome.refused is not None:
                 raise outcome.refused
         except CallRefused as error:
@@ -152,7 +153,8 @@ async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> R
     """Good calls are taken, whatever stands beside them: clients drop a batch that is refused."""
     body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
     with receiver.in_hand.one():
-        calls, faults = await receiver.threads.run(_read_batch, body)
+        lenient_dots = receiver.segue.settings.lenient_email_dots
+        calls, faults = await receiver.threads.run(_read_batch, body, lenient_dots)
         outcomes = await intake.take(list(calls.values()))
     warnings: list[str] = []
     for place, outcome in zip(calls, outcomes, strict=True):
@@ -177,7 +179,7 @@ async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> R
     return answer(first.status, problem)
 
 
-def _read_batch(body: bytes) -> tuple[dict[int, Call], dict[int, Refusal]]:
+def _read_batch(body: bytes, lenient_dots: bool) -> tuple[dict[int, Call], dict[int, Refusal]]:
     """The calls by their place, and those that can't be taken. Raises Refusal for the whole."""
     batch = read_object(body)
     items = batch.get("batch")
@@ -196,7 +198,7 @@ def _read_batch(body: bytes) -> tuple[dict[int, Call], dict[int, Refusal]]:
         try:
             if json_size(item, f"batch.{place}") > EVENT_LIMIT:
                 raise too_large(f"batch.{place}", EVENT_LIMIT)
-            calls[place] = read_item(item, sent_at)
+            calls[place] = read_item(item, sent_at, lenient_dots=lenient_dots)
         except Refusal as refusal:
             faults[place] = refusal
         except CallRefused as error:
