@@ -1,9 +1,7 @@
 """Import of customers and of their events from files. Safe to run again, and to be stopped."""
 
-import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -12,14 +10,14 @@ from typing import Any, TypeVar
 
 from config.database import Database, Tx
 from config.errors import SegueError
-from config.zones import zone_names
+from config.zones import zone_name
 from profiles.countries import country_code
 from profiles.events import NewEvent, record_events
 from profiles.identity import upsert_people
 from profiles.mapping import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
 from profiles.person import Person, normalise_email, normalise_id
-from profiles.phones import Phone, normalise_phone
-from profiles.rowfile import FileRow, RowFile, open_rows
+from profiles.phones import normalise_phone
+from profiles.rowfile import FileRow, RefusedRows, open_rows
 
 CHUNK = 500  # rows of one transaction: on SQLite it holds the write lock for about 50 ms
 
@@ -37,6 +35,8 @@ class ImportReport:
     updated: int = 0
     unchanged: int = 0
     refused: int = 0
+    # Taken without a value that can't be read; they stand in the file of refused rows too.
+    taken_in_part: int = 0
     refused_file: Path | None = None
     # Taken all the same, but worth a look:
     profiles_created: int = 0  # for events of customers that nobody had told of
@@ -51,14 +51,15 @@ def import_file(
     *,
     map_file: Path | None = None,
     as_event: str | None = None,
+    lenient_dots: bool = False,
     progress: Progress = lambda _done, _all: None,
 ) -> ImportReport:
     """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
 
     Without `map_file` the columns are those of profiles/maps/customers.toml or orders.toml. Rows
     that can't be taken go with the reason to `<path>.refused.csv`, the others are imported. Events
-    count as history, which starts no journey. `progress` is called after each chunk. Raises
-    SegueError when the file or the map as a whole is no good.
+    count as history, which starts no journey. `lenient_dots` is that of normalise_email. `progress`
+    is called after each chunk. Raises SegueError when the file or the map as a whole is no good.
     """
     map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
     report = ImportReport()
@@ -67,7 +68,7 @@ def import_file(
     if as_event:
         job = _Events(load_map(map_file, EventMap), report, source, as_event)
     else:
-        job = _People(load_map(map_file, PeopleMap), report, source)
+        job = _People(load_map(map_file, PeopleMap), report, source, lenient_dots)
     file = open_rows(path)
     for name in job.mapping.names():
         if name not in file.columns:
@@ -75,10 +76,10 @@ def import_file(
                 f"{path} has no column {name!r}, which the column map {map_file} speaks of; its "
                 f"columns are: {', '.join(file.columns)}. Mend the map or give another with --map"
             )
-    refusals = _Refusals(path, file)
+    refusals = RefusedRows(path, file)
     rows = file.rows()
     while chunk := list(islice(rows, CHUNK)):
-        things, refused = _parse(job, chunk, file.columns)
+        things, refused, left_out = _parse(job, chunk, file.columns)
         zoneless = [fault for fault in refused.values() if isinstance(fault, NoZone)]
         if zoneless and not things and not report.read:
             raise SegueError(f"{path}: {zoneless[0]}. The map is {map_file}")
@@ -87,30 +88,45 @@ def import_file(
                 late = job.write(tx, list(things.values()))
             places = list(things)
             refused |= {places[index]: reason for index, reason in late.items()}
-        refusals.write([(chunk[place], str(refused[place])) for place in sorted(refused)])
+        in_part = {
+            place: f"{reason}; the rest of the row was taken"
+            for place, reason in left_out.items()
+            if place not in refused
+        }
+        told = {place: str(reason) for place, reason in refused.items()} | in_part
+        refusals.write([(chunk[place], told[place]) for place in sorted(told)])
         report.read += len(chunk)
         report.refused += len(refused)
+        report.taken_in_part += len(in_part)
         progress(report.read, file.total)
-    report.refused_file = refusals.path if report.refused else None
+    report.refused_file = refusals.path if report.refused or report.taken_in_part else None
     return report
 
 
 def _parse(
     job: "_People | _Events", chunk: Sequence[FileRow], columns: Sequence[str]
-) -> tuple[dict[int, Any], dict[int, ValueError | str]]:
-    """By their place in the chunk: the rows as what they stand for, and why others are refused."""
+) -> tuple[dict[int, Any], dict[int, ValueError | str], dict[int, str]]:
+    """By their place in the chunk: the rows as what they stand for, why others are refused, and
+    what is left out of those that are taken.
+    """
     things: dict[int, Any] = {}
     refused: dict[int, ValueError | str] = {}
+    left_out: dict[int, str] = {}
     for place, row in enumerate(chunk):
         if row.fault:
             refused[place] = row.fault
             continue
-        cells = {name: cell.strip() for name, cell in zip(columns, row.cells, strict=True)}
+        cells = {
+            name: job.mapping.cell(text) for name, text in zip(columns, row.cells, strict=True)
+        }
         try:
-            things[place] = job.parse(cells)
+            things[place], fault = job.parse(cells)
         except ValueError as error:
             refused[place] = error
-    return things, refused
+        else:
+            if fault:
+                left_out[place] = fault
+    return things, refused, left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +136,32 @@ class _People:
     mapping: PeopleMap
     report: ImportReport
     source: str
+    lenient_dots: bool
 
-    def parse(self, cells: Cells) -> Person:
+    def parse(self, cells: Cells) -> tuple[Person, str]:
+        """The person in a row, and why a phone number is left out ("": none is).
+
+        Raises ValueError when the row is refused.
+        """
         columns = self.mapping.columns
         country = _read(cells, columns.country, country_code)
         zone = _read(cells, columns.timezone, str)
+        phone, left_out = None, ""
+        try:
+            phone = _read(cells, columns.phone, partial(normalise_phone, country=country))
+        except ValueError as error:
+            left_out = str(error)
         token = _read(cells, columns.push_token, normalise_id)
         platform = _read(cells, columns.push_platform, _platform)
         person = Person(
             user_id=_required(cells, columns.user_id, normalise_id) if columns.user_id else None,
             anonymous_id=_read(cells, columns.anonymous_id, normalise_id),
-            email=_read(cells, columns.email, normalise_email),
-            phone=_read(cells, columns.phone, lambda text: _phone(text, country)),
+            email=_read(
+                cells,
+                columns.email,
+                partial(normalise_email, lenient_dots=self.lenient_dots),
+            ),
+            phone=phone,
             push_tokens={token: platform} if token else {},
             country=country,
             timezone=zone,
@@ -144,11 +174,13 @@ class _People:
             },
             seen_at=_read(cells, columns.seen_at, self.mapping.instant),
         )
+        if left_out and not any(person.identifiers()):
+            raise ValueError(left_out)
         if columns.country and cells[columns.country] and country is None:
             self.report.unknown_countries[cells[columns.country]] += 1
-        if zone and zone not in zone_names():
+        if zone and zone_name(zone) is None:
             self.report.invalid_zones[zone] += 1
-        return person
+        return person, left_out
 
     def write(self, tx: Tx, people: Sequence[Person]) -> Mapping[int, str]:
         outcome = upsert_people(tx, people, self.source)
@@ -168,7 +200,7 @@ class _Events:
     source: str
     name: str
 
-    def parse(self, cells: Cells) -> tuple[str, NewEvent]:
+    def parse(self, cells: Cells) -> tuple[tuple[str, NewEvent], str]:
         columns = self.mapping.columns
         event = NewEvent(
             profile_id=0,  # known once the customer is looked up
@@ -177,7 +209,7 @@ class _Events:
             dedupe_key=_required(cells, columns.id, normalise_id),
             properties=_typed(cells, self.mapping.properties, self.mapping),
         )
-        return _required(cells, columns.user_id, normalise_id), event
+        return (_required(cells, columns.user_id, normalise_id), event), ""
 
     def write(self, tx: Tx, rows: Sequence[tuple[str, NewEvent]]) -> Mapping[int, str]:
         users = list(dict.fromkeys(user_id for user_id, _ in rows))
@@ -224,51 +256,7 @@ def _typed(
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _phone(text: str, country: str | None) -> Phone:
-    phone = normalise_phone(text, country)
-    if phone is None:
-        hint = f"in {country}" if country else "(without a known country it must start with +)"
-        raise ValueError(f"{text!r} is no possible phone number {hint}")
-    return phone
-
-
 def _platform(text: str) -> str:
     if text.casefold() not in ("ios", "android", "web"):
         raise ValueError(f"{text!r} is no push platform; write ios, android or web")
     return text.casefold()
-
-
-class _Refusals:
-    """The file beside the input: the refused rows as they were, the reason before them.
-
-    The reason comes first because a row may have more fields than the header.
-    """
-
-    def __init__(self, source: Path, file: RowFile) -> None:
-        self.path = source.with_name(source.name + ".refused.csv")
-        self._source = file
-        self._started = False
-        with self._writable():
-            self.path.unlink(missing_ok=True)
-
-    def write(self, refused: Sequence[tuple[FileRow, str]]) -> None:
-        if not refused:
-            return
-        with self._writable(), self.path.open("a", encoding="utf-8", newline="") as out:
-            writer = csv.writer(out)
-            if not self._started:
-                taken = "reason" in self._source.columns
-                writer.writerow(["refused" if taken else "reason", *self._source.columns])
-                self._started = True
-            for row, reason in refused:
-                writer.writerow([f"{self._source.unit} {row.line}: {reason}", *row.cells])
-
-    @contextmanager
-    def _writable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise SegueError(
-                f"the refused rows can't be written to {self.path}: {error.strerror}; "
-                "put the input where you may write"
-            ) from error

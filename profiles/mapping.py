@@ -16,10 +16,11 @@ from pydantic import (
     model_validator,
 )
 
+from config.blanks import trimmed
 from config.errors import SegueError
 from config.policy import CHANNELS, Channel
 from config.times import Instant, format_instant, parse_instant
-from config.zones import zone, zone_names
+from config.zones import zone, zone_name
 
 MAPS = Path(__file__).parent / "maps"
 
@@ -46,10 +47,15 @@ class Column(_Part):
         return {"column": value} if isinstance(value, str) else value
 
 
-def _known_zone(name: str) -> str:
-    if name not in zone_names():
-        raise ValueError(f"{name!r} is no time zone; write an IANA name such as Europe/London")
+def _known_zone(text: str) -> str:
+    name = zone_name(text)
+    if name is None:
+        raise ValueError(f"{text!r} is no time zone; write an IANA name such as Europe/London")
     return name
+
+
+def _folded(cell: str) -> str:
+    return trimmed(cell).casefold()
 
 
 def _consent_key(key: str) -> str:
@@ -64,6 +70,12 @@ def _consent_key(key: str) -> str:
 
 class _Map(_Part):
     timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
+    # Cells that say nothing, as an empty one: "NULL", "n/a". In any case.
+    empty: frozenset[Annotated[str, AfterValidator(_folded)]] = frozenset()
+
+    def cell(self, text: str) -> str:
+        """A cell without blanks around it; empty if it is one of those that mean empty."""
+        return "" if self.empty and _folded(text) in self.empty else trimmed(text)
 
     def instant(self, text: str) -> Instant:
         """The moment a cell means: ISO 8601; without a zone it is read in the map's `timezone`."""

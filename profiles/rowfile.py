@@ -2,12 +2,19 @@
 
 A row that is broken in itself comes with its fault, so that one bad row costs only itself. A file
 that is broken as a whole raises SegueError before its first row is handed out.
+
+RefusedRows writes the CSV file of rows that could not be taken, which can be read again. A
+spreadsheet runs a cell that begins like a formula, so such a cell gets an apostrophe there, and
+loses it when the file is read.
 """
 
 import csv
+import os
+import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -17,9 +24,18 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from config.blanks import trimmed
 from config.errors import SegueError
 
 _BATCH = 2_000
+# A whole number above this one, as a float, may stand for another.
+_EXACT = 2**53
+# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"); apostrophes that
+# stand before it already are counted along.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+# How the file of refused rows names its first column, and what stands there.
+_REASON = ("reason", "refused")
+_PLACE = re.compile(r"(line|row) [0-9]+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +84,30 @@ def _csv(path: Path) -> RowFile:
     if header.fault:
         raise SegueError(f"{path} has no header that can be read: {header.fault}")
 
+    names = header.cells
+    refused = names[0] in _REASON
+    if refused:
+        names = [_unprotected(name) for name in names]
+
     def rows() -> Iterator[FileRow]:
         records = _records(path)
         next(records)
-        return records
+        for row in records:
+            if refused and row.cells and _PLACE.match(row.cells[0]):
+                place, *cells = row.cells
+                row = replace(row, cells=[place, *map(_unprotected, cells)])
+            yield row
 
-    return RowFile("line", [cell.strip() for cell in header.cells], total, rows)
+    return RowFile("line", [trimmed(name) for name in names], total, rows)
+
+
+def _protected(cell: str) -> str:
+    """The cell as text for a spreadsheet."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _unprotected(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _line_that_is_not_utf8(data: bytes) -> int:
@@ -182,7 +216,7 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         # pandas turns whole numbers with gaps into floats: customer 12346.0 is customer 12346
         return str(int(value))
     if isinstance(value, date):  # datetimes are dates
@@ -190,3 +224,49 @@ def _text(value: Any) -> str:
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
     return orjson.dumps(value, default=str).decode()  # true, false, lists, structures
+
+
+class RefusedRows:
+    """The file beside the input: the refused rows as they were, the reason before them.
+
+    The reason comes first because a row may have more fields than the header. Only the owner may
+    read the file.
+    """
+
+    def __init__(self, source: Path, file: RowFile) -> None:
+        self.path = source.with_name(source.name + ".refused.csv")
+        self._source = file
+        self._started = False
+        with self._writable():
+            self.path.unlink(missing_ok=True)
+
+    def write(self, refused: Sequence[tuple[FileRow, str]]) -> None:
+        if not refused:
+            return
+        with (
+            self._writable(),
+            open(self.path, "a", encoding="utf-8", newline="", opener=_private) as out,
+        ):
+            writer = csv.writer(out)
+            if not self._started:
+                taken = _REASON[0] in self._source.columns
+                names = map(_protected, self._source.columns)
+                writer.writerow([_REASON[taken], *names])
+                self._started = True
+            for row, reason in refused:
+                place = f"{self._source.unit} {row.line}"
+                writer.writerow([f"{place}: {reason}", *map(_protected, row.cells)])
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SegueError(
+                f"the refused rows can't be written to {self.path}: {error.strerror}; "
+                "put the input where you may write"
+            ) from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
