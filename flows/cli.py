@@ -4,6 +4,7 @@ Prefect is imported only by the commands that need it, since it takes seconds to
 """
 
 import asyncio
+import io
 import logging
 import signal
 import sys
@@ -16,7 +17,6 @@ import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
 from channels.cases import answer_case
@@ -31,7 +31,7 @@ from config.trouble import of_the_database, told
 from flows.app import Segue
 from flows.launching import launch, rehearse
 from flows.operations import commands
-from flows.output import AsJson, opened, print_json
+from flows.output import AsJson, json_line, opened, print_json, say, show_table, shown
 from flows.worker import Worker
 from journeys.catalog import load_catalog
 from journeys.report import summarise
@@ -47,9 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands)
-_out = Console()
-_err = Console(stderr=True)
-
 Now = Annotated[
     str | None,
     typer.Option("--now", help="Act as if it were this moment (ISO 8601); sandbox only."),
@@ -61,6 +58,10 @@ def main() -> None:
 
     So does a database in trouble: what was not committed is gone, and may be done again.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal's encoding lacks is shown escaped; it ends no command.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="segue")
     except (SegueError, DBAPIError) as error:
@@ -69,7 +70,7 @@ def main() -> None:
         what = (
             error if isinstance(error, SegueError) else f"the database is in trouble: {told(error)}"
         )
-        _err.print(f"segue: {what}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(f"segue: {what}", error=True, style="red")
         sys.exit(1)
 
 
@@ -121,7 +122,7 @@ def deploy(
     from flows.deployments import deploy as run
 
     for name in run(work_pool):
-        _out.print(f"deployed {name}", highlight=False)
+        say(f"deployed {name}")
 
 
 @app.command(name="import")
@@ -138,38 +139,42 @@ def import_command(
 ) -> None:
     """Import customers, or with --as-events what they did."""
     segue = opened(context)
+    console = Console(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=_err,
-        disable=as_json or not _err.is_terminal,
+        console=console,
+        disable=as_json or not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(file.name, total=None)
+        task = bar.add_task(shown(file.name), total=None)
         report = import_file(
             segue.db,
             file,
             map_file=map_file,
             as_event=as_events,
+            lenient_dots=segue.settings.lenient_email_dots,
             progress=lambda done, rows: bar.update(task, completed=done, total=rows),
         )
     if as_json:
         print_json(_import_json(report))
         return
-    _out.print(
+    say(
         f"{report.read} rows: {report.created} new, {report.updated} changed, "
         f"{report.unchanged} unchanged, {report.refused} refused"
     )
+    if report.taken_in_part:
+        say(f"{report.taken_in_part} rows were taken without a phone number that can't be read")
     if report.refused_file:
-        _out.print(f"The refused rows, with reasons: {report.refused_file}")
+        say(f"The rows with mistakes, and the reasons: {report.refused_file}")
     if report.consent_overruled:
-        _out.print(f"{report.consent_overruled} statements of consent were outweighed by others")
+        say(f"{report.consent_overruled} statements of consent were outweighed by others")
     for spelling, number in report.unknown_countries.most_common():
-        _out.print(f"Not a country: {spelling!r} ({number} rows); their phone or the brand decides")
+        say(f"Not a country: {spelling!r} ({number} rows); their phone or the brand decides")
     for spelling, number in report.invalid_zones.most_common():
-        _out.print(f"Not a time zone: {spelling!r} ({number} rows)")
+        say(f"Not a time zone: {spelling!r} ({number} rows)")
 
 
 def _import_json(report: ImportReport) -> dict[str, Any]:
@@ -179,6 +184,7 @@ def _import_json(report: ImportReport) -> dict[str, Any]:
         "updated": report.updated,
         "unchanged": report.unchanged,
         "refused": report.refused,
+        "taken_in_part": report.taken_in_part,
         "refused_file": str(report.refused_file) if report.refused_file else None,
         "unknown_countries": dict(report.unknown_countries),
         "invalid_zones": dict(report.invalid_zones),
@@ -211,7 +217,7 @@ def launch_command(
         for name, value in result.items():
             if isinstance(value, dict):
                 value = ", ".join(f"{number} {what}" for what, number in value.items()) or "none"
-            _out.print(f"{name.replace('_', ' ')}: {value}", highlight=False)
+            say(f"{name.replace('_', ' ')}: {value}")
 
 
 @app.command()
@@ -230,15 +236,15 @@ def decide(
                 case = orjson.loads(line)
                 if not isinstance(case, dict):
                     raise ValueError("a case is a JSON object")
-                answer = orjson.dumps(answer_case(case, planner))
+                answer = json_line(answer_case(case, planner))
             # What is nested too deeply to be said again is a TypeError.
             except (ValueError, TypeError) as error:
                 failed = True
                 named = case.get("id") if isinstance(case, dict) else None
                 if not isinstance(named, str | int | float):
                     named = None
-                answer = orjson.dumps({"id": named, "line": number, "error": str(error)})
-            sys.stdout.buffer.write(answer + b"\n")
+                answer = json_line({"id": named, "line": number, "error": str(error)})
+            sys.stdout.buffer.write(answer)
     sys.stdout.flush()
     if failed:
         raise typer.Exit(1)
@@ -271,9 +277,9 @@ def explain(
         return
     for message in history:
         told = f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}"
-        lines = [f"{told}: {message['why']}"]
-        lines += [f"    {one['device']}: {one['why']}" for one in message.get("devices", ())]
-        _out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        say(f"{told}: {message['why']}")
+        for one in message.get("devices", ()):
+            say(f"    {one['device']}: {one['why']}")
 
 
 @app.command()
@@ -301,18 +307,16 @@ def report(context: typer.Context, journey: str, as_json: AsJson = False) -> Non
             }
         )
         return
-    _out.print(
-        f"{summary.entered} entered, {summary.active} on their way, {summary.converted} converted"
-    )
+    say(f"{summary.entered} entered, {summary.active} on their way, {summary.converted} converted")
     if summary.unknown:
-        _out.print(
+        say(
             f"{summary.unknown.total()} messages of unknown fate, {summary.closed} of them closed, "
             "for no word came"
         )
-    table = Table("channel", "state", "reason", "messages")
-    for (channel, state, reason), number in sorted(summary.outcomes.items()):
-        table.add_row(channel, state, reason, str(number))
-    _out.print(table)
+    show_table(
+        ("channel", "state", "reason", "messages"),
+        [(*outcome, str(number)) for outcome, number in sorted(summary.outcomes.items())],
+    )
 
 
 @app.command()
@@ -321,9 +325,9 @@ def check() -> None:
     settings = load_settings()
     policy = load_policy(settings.policy_file)
     for warning in policy.warnings():
-        _err.print(f"warning: {settings.policy_file}: {warning}", style="yellow", soft_wrap=True)
+        say(f"warning: {settings.policy_file}: {warning}", error=True, style="yellow")
     catalog = load_catalog(policy)
-    _out.print(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: all well")
+    say(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: all well")
 
 
 def _settings(now: str | None) -> Settings:

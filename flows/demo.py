@@ -11,16 +11,14 @@ long the reminder took, how long all of it took) depends on the machine.
 
 import asyncio
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import orjson
-from rich.console import Console
 from sqlalchemy import func, select
 
 from channels.callback import Kind
@@ -30,6 +28,7 @@ from config.policy import CHANNELS
 from config.settings import load_settings
 from config.times import HOUR, MINUTE, Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
+from flows.output import print_json, say
 from flows.receiver.serving import serving
 from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, on_free_ports
@@ -55,7 +54,7 @@ _ANSWERS_EVERY = HOUR
 # How often the same moment is worked before it is an error.
 _LOOKS = 10
 
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_say = partial(say, error=True)
 
 
 def demo() -> int:
@@ -72,10 +71,10 @@ def demo() -> int:
             _wipe(data_dir)
             told = _run(data_dir)
     except KeyboardInterrupt:
-        _err.print("Stopped.")
+        _say("Stopped.")
         return 130
     told["seconds"] = round(time.monotonic() - started, 1)
-    sys.stdout.write(orjson.dumps(told).decode() + "\n")
+    print_json(told)
     return 0
 
 
@@ -98,19 +97,19 @@ def _run(data_dir: Path) -> dict[str, Any]:
         closing(SandboxAPI(settings)) as sandbox,
         Stack(settings) as stack,
     ):
-        _err.print(f"It is {_clock(BEGINS)}. Starting Prefect and the sandbox providers ...")
+        _say(f"It is {_clock(BEGINS)}. Starting Prefect and the sandbox providers ...")
         stack.start_servers()
         shop = load_sample_shop(segue.db, BEGINS)
-        _err.print(f"The sample shop is open: {shop['customers']:,} invented customers.")
+        _say(f"The sample shop is open: {shop['customers']:,} invented customers.")
         stack.wait_for_sandbox()
         sandbox.behave(BEHAVIOUR)
         milliseconds = _live(stack, segue, sandbox)
         stack.wait_for_servers()
         stack.start_runner(segue.catalog.current)
-        _err.print(f"Launching {JOURNEY} for the segment {AUDIENCE}, through Prefect ...")
+        _say(f"Launching {JOURNEY} for the segment {AUDIENCE}, through Prefect ...")
         run_id = _run_journey(stack, {"audience": AUDIENCE})
         asyncio.run(_live_through(segue, sandbox))
-        _err.print("Nobody is on the way any more. A last run, so that Prefect shows the end ...")
+        _say("Nobody is on the way any more. A last run, so that Prefect shows the end ...")
         _run_journey(stack, {})
         with segue.db.transaction(write=False) as tx:
             entered = summarise(tx, JOURNEY, run_id).entered
@@ -123,19 +122,19 @@ def _run(data_dir: Path) -> dict[str, Any]:
                 "event_to_message_ms": round(milliseconds, 1),
                 "live": what_became_of_it(tx),
             }
-        _err.print(f"What customers answered: {listed(Counter(told['answers']))}.")
+        _say(f"What customers answered: {listed(Counter(told['answers']))}.")
         _compare(told["sent"], sandbox)
-        _err.print("The sandbox accepted what the database says was sent. Stopping ...")
+        _say("The sandbox accepted what the database says was sent. Stopping ...")
     return told
 
 
 def _live(stack: Stack, segue: Segue, sandbox: SandboxAPI) -> float:
     """One event becomes a message, in real time, by a worker of its own process."""
-    _err.print("A worker starts. Ada leaves a cart, and the shop posts cart_abandoned ...")
+    _say("A worker starts. Ada leaves a cart, and the shop posts cart_abandoned ...")
     stack.start_worker()
     milliseconds = leave_cart_and_buy(stack, segue.db, sandbox)
     stack.stop_worker()
-    _err.print(f"  Her reminder left {milliseconds:.0f} ms later. She buys; the rest is stopped.")
+    _say(f"  Her reminder left {milliseconds:.0f} ms later. She buys; the rest is stopped.")
     return milliseconds
 
 
@@ -147,7 +146,7 @@ def _run_journey(stack: Stack, parameters: dict[str, Any]) -> str:
     assert state is not None
     if state["type"] != "COMPLETED":
         raise SegueError(f"the run of {JOURNEY} ended as {state['name']}: {state['message']}")
-    _err.print(f"  {state['message']}")
+    _say(f"  {state['message']}")
     return run_id
 
 
@@ -176,7 +175,7 @@ async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
                     f"{number:,} {CHANNEL_NAMES[channel]} {what}"
                     for (_, channel, what), number in sorted(sent.items())
                 ]
-                _err.print(f"  {_clock(now)}: {', '.join(counts)}")
+                _say(f"  {_clock(now)}: {', '.join(counts)}")
 
 
 def _next_due(segue: Segue, sandbox: SandboxAPI) -> Instant | None:

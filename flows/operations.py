@@ -5,20 +5,17 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from channels.claiming import settle_lost
 from channels.resolving import Verdict, close_unsettled, resolve, unknown_messages
 from config.errors import SegueError
 from config.times import format_duration, format_instant
 from flows.holding import hold
-from flows.output import AsJson, opened, print_json
+from flows.output import AsJson, opened, print_json, say, show_table
 from journeys.doctor import examine
 from journeys.migration import Passenger, migrate_people, plan_migration
 
 commands = typer.Typer()
-_out = Console()
 
 Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, only show it.")]
 
@@ -26,19 +23,19 @@ Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, only show 
 @commands.command(name="pause")
 def pause_command(context: typer.Context, journey: str) -> None:
     """Hold a journey: nothing of it is moved or sent until it is resumed."""
-    _out.print(hold(opened(context), journey, "pause"), soft_wrap=True)
+    say(hold(opened(context), journey, "pause"))
 
 
 @commands.command(name="resume")
 def resume_command(context: typer.Context, journey: str) -> None:
     """Let a paused or stopped journey run again; what is planned is looked at again first."""
-    _out.print(hold(opened(context), journey, "resume"), soft_wrap=True)
+    say(hold(opened(context), journey, "resume"))
 
 
 @commands.command(name="stop")
 def stop_command(context: typer.Context, journey: str) -> None:
     """End everybody's way through a journey, cancel what is planned, let nobody in."""
-    _out.print(hold(opened(context), journey, "stop"), soft_wrap=True)
+    say(hold(opened(context), journey, "stop"))
 
 
 @commands.command()
@@ -62,13 +59,13 @@ def migrate(
         print_json({"applied": apply, "steps": [asdict(passenger) for passenger in plan]})
         return
     if not plan:
-        _out.print(f"everybody in {journey} is on the current version")
+        say(f"everybody in {journey} is on the current version")
         return
-    table = Table("version", "step", "people", "goes to", "why")
-    for one in plan:
-        table.add_row(one.version, one.step, str(one.people), one.to_step or "stays", one.why)
-    _out.print(table)
-    _out.print("moved" if apply else "nothing is moved yet; do it with --apply")
+    show_table(
+        ("version", "step", "people", "goes to", "why"),
+        [(one.version, one.step, str(one.people), one.to_step or "stays", one.why) for one in plan],
+    )
+    say("moved" if apply else "nothing is moved yet; do it with --apply")
 
 
 @commands.command()
@@ -87,15 +84,14 @@ def doctor(
     if as_json:
         print_json({"complaints": [asdict(complaint) for complaint in complaints]})
     for complaint in () if as_json else complaints:
-        _out.print(
+        say(
             f"{complaint.what}: {complaint.number} ({complaint.where}), the oldest for "
-            f"{format_duration(complaint.for_seconds)}; {complaint.mend}",
-            soft_wrap=True,
+            f"{format_duration(complaint.for_seconds)}; {complaint.mend}"
         )
     if complaints:
         raise typer.Exit(1)
     if not as_json:
-        _out.print("all is well")
+        say("all is well")
 
 
 @commands.command(name="resolve")
@@ -114,6 +110,6 @@ def resolve_command(
         if apply:
             resolve(tx, [message_id for message_id, _, _ in found], verdict)
     for message_id, channel, send_at in found:
-        _out.print(f"message {message_id}: {channel}, handed over {format_instant(send_at)}")
+        say(f"message {message_id}: {channel}, handed over {format_instant(send_at)}")
     done = f"settled as {verdict}" if apply else f"would be {verdict}; do it with --apply"
-    _out.print(f"{len(found)} messages {done}")
+    say(f"{len(found)} messages {done}")

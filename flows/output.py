@@ -1,15 +1,31 @@
-"""What every command shares: opening Segue, the --json option and how it prints."""
+"""What every command shares: opening Segue, the --json option, and all that is printed.
 
+What others wrote (customers, providers, files) stands in what is printed. It is never taken for
+markup, and characters that would steer a terminal are shown escaped.
+"""
+
+import re
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from config.settings import Settings
 from flows.app import Segue, open_segue
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+# C0 and C1 controls with DEL; the soft hyphen, zero-width characters and those that change the
+# direction of text; line and paragraph separators; surrogates, which no terminal can be sent; tags.
+_STEERING = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def opened(context: typer.Context, settings: Settings | None = None) -> Segue:
@@ -19,6 +35,35 @@ def opened(context: typer.Context, settings: Settings | None = None) -> Segue:
     return segue
 
 
+def shown(text: str) -> str:
+    r"""The text with every character that would steer a terminal escaped: \x1b, \n, \u202e."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(line: str, *, error: bool = False, style: str = "") -> None:
+    """Print one line, on standard output or standard error."""
+    Console(stderr=error).print(Text(shown(line), style), soft_wrap=True)
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on standard output."""
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    Console().print(table)
+
+
+def json_line(value: Any) -> bytes:
+    r"""A line of JSON. It holds what would steer a terminal as \u escapes, so it says the same."""
+    text = orjson.dumps(value).decode()
+    return (_STEERING.sub(lambda found: _escaped(found[0]), text) + "\n").encode()
+
+
 def print_json(value: Any) -> None:
     """One line of JSON on standard output."""
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.write(json_line(value).decode())
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

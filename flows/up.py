@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from sqlalchemy import select
 
 from config.database import Database
@@ -16,6 +15,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from config.times import Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
+from flows.output import say
 from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, check_ports
 from profiles.sample_shop import load_sample_shop
@@ -23,8 +23,6 @@ from profiles.tables import profiles
 
 # What is launched at the very first start, so that there is something to see.
 FIRST_JOURNEY, FIRST_AUDIENCE = "win-back", "lapsed"
-
-_out = Console(highlight=False, soft_wrap=True)
 
 
 def up(settings: Settings) -> int:
@@ -114,7 +112,7 @@ class FirstStart:
 
 
 def _run(settings: Settings) -> None:
-    _out.print("Segue is starting; the first time takes half a minute.")
+    say("Segue is starting; the first time takes half a minute.")
     # A damaged database is found here, before anything runs.
     segue = open_segue(settings)
     with closing(segue.db), Stack(settings) as stack:
@@ -124,7 +122,8 @@ def _run(settings: Settings) -> None:
                 stack.check()
                 time.sleep(0.5)
         except KeyboardInterrupt:
-            _out.print("\nStopping ...")
+            say("")
+            say("Stopping ...")
 
 
 def _start(stack: Stack, segue: Segue) -> None:
@@ -132,20 +131,22 @@ def _start(stack: Stack, segue: Segue) -> None:
     first = FirstStart(settings.data_dir, segue.db)
     stack.start_servers()
     if first.load_shop():
-        _out.print("The sample shop is open: 3,000 invented customers, a year of their orders.")
+        say("The sample shop is open: 3,000 invented customers, a year of their orders.")
     stack.wait_for_servers()
     with closing(SandboxAPI(settings)) as sandbox:
         sandbox.behave({})
     stack.start_worker()
     stack.start_runner(segue.catalog.current)
-    _out.print("\nSegue is up.")
-    _out.print(f"  Prefect, where journeys are started   {settings.prefect_url}")
-    _out.print(f"  Inbox, what customers got             {settings.sandbox_url}/inbox")
-    _out.print(f"  Receiver, where events come in        {settings.public_url}/docs")
+    say("")
+    say("Segue is up.")
+    say(f"  Prefect, where journeys are started   {settings.prefect_url}")
+    say(f"  Inbox, what customers got             {settings.sandbox_url}/inbox")
+    say(f"  Receiver, where events come in        {settings.public_url}/docs")
     if first.is_now:
         run_id = prefect.start(FIRST_JOURNEY, {"audience": FIRST_AUDIENCE}, key="first-start")
         first.is_over()
-        _out.print(f"  {FIRST_JOURNEY} is being sent to {FIRST_AUDIENCE}:")
-        _out.print(f"    {prefect.page(run_id)}")
-    _out.print("  Customers open, click and answer what they get, within a minute or two.")
-    _out.print(f"\nCtrl-C stops everything. Data and logs: {settings.data_dir}")
+        say(f"  {FIRST_JOURNEY} is being sent to {FIRST_AUDIENCE}:")
+        say(f"    {prefect.page(run_id)}")
+    say("  Customers open, click and answer what they get, within a minute or two.")
+    say("")
+    say(f"Ctrl-C stops everything. Data and logs: {settings.data_dir}")
