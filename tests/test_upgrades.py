@@ -22,7 +22,7 @@ import orjson
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, inspect, select, text
+from sqlalchemy import Connection, delete, event, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
@@ -35,7 +35,7 @@ from flows.stack import free_ports
 from flows.worker import Worker
 from journeys.journey import OnEvent, journey
 from journeys.steps import Email, Send, Wait
-from profiles.tables import events
+from profiles.tables import consent_records, consents, events, identifiers
 from tests.chaos import provider, worker
 from tests.chaos.provider import remembered
 from tests.house import MONDAY, House
@@ -194,6 +194,81 @@ def test_a_sqlite_that_guards_its_own_schema_is_upgraded_as_well(tmp_path: Path)
         assert contents(tx.conn, columns) == before
         assert differences(tx.conn) == []
     db.close()
+
+
+def test_addresses_get_the_one_form_in_which_they_are_looked_up(
+    empty: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """0011: an address that two customers have in two spellings stays with one of them, and what
+    either of them refused holds for both.
+    """
+    to_revision(empty, REVISIONS[REVISIONS.index("0011") - 1])
+    fill(empty, REVISIONS[REVISIONS.index("0011") - 1])
+    ann, bob, cyd, dan, eve, fay = range(1, 7)
+    written = [
+        # (kind, value, owner, state, seen_at, retired_at), and what becomes of them
+        (("phone", "+541123456789", ann, "active", 5, None), ("+5491123456789", "active", None)),
+        (("phone", "+551187654321", cyd, "active", 5, None), ("+5511987654321", "active", None)),
+        (("phone", "+551132654321", cyd, "active", 5, None), ("+551132654321", "active", None)),
+        (("phone", "+551178654321", cyd, "active", 5, None), ("+551178654321", "active", None)),
+        (("phone", "+548001234567", cyd, "active", 5, None), ("+548001234567", "active", None)),
+        (("email", "cyd@bücher.example", cyd, "active", 5, None),
+         ("cyd@xn--bcher-kva.example", "active", None)),
+        (("email", "ｄａｎ@x.example", dan, "active", 5, None), ("dan@x.example", "active", None)),
+        # both forms with one customer: one row is enough
+        (("phone", "+541122223333", dan, "bounced", 9, None), ("+5491122223333", "bounced", None)),
+        (("phone", "+5491122223333", dan, "active", 5, 7), ("+5491122223333", "bounced", None)),
+        # both forms, two customers
+        (("phone", "+5491144445555", bob, "active", 5, None), ("+5491144445555", "bounced", None)),
+        (("phone", "+541144445555", eve, "bounced", 9, None), ("+541144445555", "bounced", "now")),
+    ]  # fmt: skip
+    with empty.transaction() as tx:
+        for (kind, value, owner, state, seen_at, retired_at), _ in written:
+            tx.conn.execute(
+                text(
+                    "INSERT INTO identifier (kind, value, profile_id, state, seen_at, retired_at) "
+                    "VALUES (:kind, :value, :owner, :state, :seen, :retired)"
+                ),
+                {"kind": kind, "value": value, "owner": owner, "state": state,
+                 "seen": seen_at, "retired": retired_at},
+            )  # fmt: skip
+        tx.conn.execute(delete(consents).where(consents.c.channel == "sms"))
+        said = {(bob, "*"): True, (bob, "news"): False, (eve, "*"): False, (fay, "*"): True}
+        tx.conn.execute(
+            insert(consents),
+            [
+                {"profile_id": who, "channel": "sms", "topic": topic, "granted": yes,
+                 "changed_at": 1}
+                for (who, topic), yes in said.items()
+            ],
+        )  # fmt: skip
+    migrate(empty)
+    with empty.transaction(write=False) as tx:
+        found = {
+            row.value: row
+            for row in tx.conn.execute(select(identifiers).where(identifiers.c.profile_id < 7))
+        }
+        for (_, _, owner, *_), (value, state, retired) in written:
+            row = found[value]
+            assert (row.profile_id, row.state) == (owner, state), value
+            assert (row.retired_at is None) is (retired is None), value
+        assert found["+5491122223333"].seen_at == 9
+        assert "+541122223333" not in found
+        refused = {
+            (row.profile_id, row.topic)
+            for row in tx.conn.execute(select(consents).where(consents.c.channel == "sms"))
+            if not row.granted
+        }
+        assert refused == {(eve, "*"), (bob, "*"), (bob, "news"), (eve, "news")}
+        proof = select(consent_records.c.profile_id, consent_records.c.source).where(
+            consent_records.c.source.startswith("upgrade")
+        )
+        assert sorted(tx.conn.execute(proof).all()) == [
+            (bob, f"upgrade: one address with profile {eve}"),
+            (eve, f"upgrade: one address with profile {bob}"),
+        ]
+    assert f"{bob} and {eve}" in caplog.text
+    assert "example" not in caplog.text
 
 
 def test_those_that_start_at_once_migrate_one_after_the_other(old: Database) -> None:
