@@ -62,13 +62,8 @@ def normalise_phone(text: str, country: str | None) -> Phone:
     if len(text) > _LONGEST_WRITTEN:
         raise ValueError(f"{text[:20]!r}... is longer than {_LONGEST_WRITTEN} characters")
     plus, digits = _digits(text)
-    found = {}
-    for number in _readings(plus, digits, country):
-        value = _one_form(phonenumbers.format_number(number, PhoneNumberFormat.E164))
-        # not IS_POSSIBLE_LOCAL_ONLY: seven digits without an area code reach nobody from here
-        possible = phonenumbers.is_possible_number_with_reason(number)
-        if possible == ValidationResult.IS_POSSIBLE and len(value) <= _LONGEST:
-            found[value] = phonenumbers.parse(value)
+    read = {_one_form(_e164(number)) for number in _readings(plus, digits, country)}
+    found = {value: number for value in sorted(read) if (number := _possible(value)) is not None}
     if not found:
         where = f"in {country}" if country else "(without a known country it must start with +)"
         raise ValueError(f"{text!r} is no possible phone number {where}")
@@ -162,8 +157,21 @@ def _readings(plus: bool, digits: str, country: str | None) -> Iterator[PhoneNum
         if digits.startswith(code):
             international.append(digits)
     for number in international:
-        if (parsed := _parsed(_one_form(f"+{number}"), None)) is not None:
+        written = _one_form(f"+{number}")
+        parsed = _parsed(written, None)
+        # phonenumbers adds an area code that callers nearby leave out; from abroad it is missing
+        if parsed is not None and len(_e164(parsed)) <= len(written):
             yield parsed
+
+
+def _possible(value: str) -> PhoneNumber | None:
+    """The number, if it can be dialled from abroad and E.164 has no other form of it."""
+    number = _parsed(value, None)
+    if number is None or len(value) > _LONGEST or _e164(number) != value:
+        return None
+    # not IS_POSSIBLE_LOCAL_ONLY: seven digits without an area code reach nobody from here
+    possible = phonenumbers.is_possible_number_with_reason(number)
+    return number if possible == ValidationResult.IS_POSSIBLE else None
 
 
 def _parsed(text: str, country: str | None) -> PhoneNumber | None:
@@ -171,6 +179,10 @@ def _parsed(text: str, country: str | None) -> PhoneNumber | None:
         return phonenumbers.parse(text, country, keep_raw_input=True)
     except NumberParseException:
         return None
+
+
+def _e164(number: PhoneNumber) -> str:
+    return phonenumbers.format_number(number, PhoneNumberFormat.E164)
 
 
 def _one_form(value: str) -> str:

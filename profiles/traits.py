@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
+from config.blanks import trimmed
 from config.zones import zone_name
 from profiles.countries import country_code
 from profiles.person import Person, normalise_email, normalise_id
@@ -101,6 +102,7 @@ def _zone(text: str) -> str:
 
 
 def _language(text: str) -> str:
+    text = trimmed(text)
     if not _LANGUAGE.fullmatch(text):
         raise ValueError(f"{text!r} is no language; write a tag such as en or de-AT")
     return text.replace("_", "-")

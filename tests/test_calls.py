@@ -81,7 +81,7 @@ def test_a_trait_says_more_than_the_context() -> None:
         ({"email": "no address"}, {}, "traits.email is left out: 'no address' is no e-mail"),
         ({"email": {"a": 1}}, {}, "traits.email is left out: it is no text"),
         ({"phone": "12"}, {}, "traits.phone is left out: '12' is no possible phone number"),
-        ({"phone": "07700 900123"}, {}, "(without a country it must start with +)"),
+        ({"phone": "07700 900123"}, {}, "(without a known country it must start with +)"),
         ({"address": {"country": "Atlantis"}}, {}, "'Atlantis' is no country"),
         ({"timezone": "Mars/Base"}, {}, "'Mars/Base' is no time zone"),
         ({}, {"timezone": "Mars/Base"}, "context.timezone is left out"),

@@ -1,7 +1,9 @@
 """Import of files: what comes in, what is refused and why, and running it again."""
 
 import csv
+import io
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 from config.database import Database
@@ -20,6 +24,7 @@ from config.errors import SegueError
 from config.times import DAY, Instant, parse_instant
 from profiles.consent import ConsentChange, change_consent
 from profiles.importing import ImportReport, import_file
+from profiles.rowfile import FileRow, RefusedRows, RowFile, open_rows
 from profiles.tables import consents, events, identifiers, profiles
 
 NOW: Instant = 1_772_409_600  # 2026-03-02T00:00:00Z
@@ -167,8 +172,6 @@ def test_everything_a_customer_map_can_say(db: Database, write: Write) -> None:
     [
         (",GB,ann@example.com,,,true,false", "customer_id: it is empty"),
         ("9,GB,ann.example.com,,,true,false", "email: 'ann.example.com' is no e-mail address"),
-        ("9,GB,,123,,true,false", "phone: '123' is no possible phone number in GB"),
-        ("9,,,07700900001,,true,false", "it must start with +"),
         ("9,GB,,,,perhaps,false", "email_opt_in: 'perhaps' is neither yes nor no"),
         ("9,GB,ann@example.com", "number of fields: 3, in the header: 7"),
         ("9,GB,,,,true,false,extra", "number of fields: 8, in the header: 7"),
@@ -193,6 +196,99 @@ def test_a_bad_customer_row_is_refused_alone(
     assert line["reason"].startswith("line 3: ")
     assert reason in line["reason"]
     assert row.split(",")[0] in line["customer_id"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("9,GB,,123,,true,false", "phone: '123' is no possible phone number in GB"),
+        ("9,,,07700900001,,true,false", "it must start with +"),
+        ("9,DE,,4915112345678,,true,false", "phone: '4915112345678' can be read as"),
+        ("9,DE,,4915112345678.0,,true,false", "a number with a fraction"),
+        ("9,DE,,4.91512E+12,,true,false", "a spreadsheet shortened"),
+        ("9,GB,,07700900001 ext 5,,true,false", "'ext 5' is left over"),
+    ],
+)
+def test_a_row_is_taken_without_a_number_that_cannot_be_read(
+    db: Database, write: Write, row: str, reason: str
+) -> None:
+    path = write(CUSTOMERS + row + "\n")
+    report = import_file(db, path)
+    assert counts(report) == (1, 1, 0, 0, 0)
+    assert report.taken_in_part == 1
+    assert rows_of(db, identifiers.c.value) == [("9",)]
+    assert rows_of(db, consents.c.channel, consents.c.granted) == [("email", True)]
+    (line,) = refused(path)
+    assert reason in line["reason"]
+    assert line["reason"].startswith("line 2: phone: ")
+    assert line["reason"].endswith("; the rest of the row was taken")
+    # mended, the row adds the number
+    mended = write(path.read_text().replace(row.split(",")[3], "+447700900001"), "mended.csv")
+    report = import_file(db, mended)
+    assert (report.updated, report.taken_in_part, report.refused_file) == (1, 0, None)
+    assert ("+447700900001",) in rows_of(db, identifiers.c.value)
+
+
+def test_a_row_that_only_an_unreadable_number_names_is_refused(db: Database, write: Write) -> None:
+    mapping = write('[columns]\nphone = "phone"\ncountry = "land"\n', "map.toml")
+    path = write("phone,land\n4915112345678,DE\n")
+    report = import_file(db, path, map_file=mapping)
+    assert counts(report) == (1, 0, 0, 0, 1)
+    assert report.taken_in_part == 0
+    assert refused(path)[0]["reason"].startswith("line 2: phone: '4915112345678' can be read as")
+
+
+@pytest.mark.parametrize(
+    ("cell", "country"),
+    [
+        ("'+447700900001", ""),
+        ("00447700900001", "GB"),
+        ("00447700900001", ""),
+        ("7700900001", "GB"),
+        ("\u00a007700\u00a0900001\u00a0", "GB"),
+        ("tel:+44-7700-900001", ""),
+    ],
+)
+def test_what_spreadsheets_do_to_a_number_without_changing_it(
+    db: Database, write: Write, cell: str, country: str
+) -> None:
+    assert import_file(db, write(f"{CUSTOMERS}1,{country},,{cell},,,\n")).taken_in_part == 0
+    assert ("+447700900001",) in rows_of(db, identifiers.c.value)
+
+
+def test_the_map_names_the_cells_that_mean_empty(db: Database, write: Write) -> None:
+    mapping = write(
+        """
+        empty = ["NULL", "n/a", "-", " (none) "]
+        [columns]
+        user_id = "id"
+        email = "email"
+        phone = "phone"
+        country = "land"
+        language = "speaks"
+        seen_at = "seen"
+        [attributes]
+        name = "name"
+        points = { column = "points", type = "integer" }
+        [consent]
+        "email.*" = "news"
+        """,
+        "map.toml",
+    )
+    header = "id,email,phone,land,speaks,seen,name,points,news\n"
+    path = write(header + "1,NULL,n/a,-,null, N/A ,(none),-,NULL\nNULL,a@example.com,,,,,,,\n")
+    report = import_file(db, path, map_file=mapping)
+    assert counts(report) == (2, 1, 0, 0, 1)
+    assert report.unknown_countries == {}
+    assert refused(path)[0]["reason"] == "line 3: id: it is empty"
+    assert rows_of(db, profiles.c.country, profiles.c.language) == [(None, None)]
+    ((attributes,),) = rows_of(db, profiles.c.attributes)
+    assert attributes == {}
+    assert rows_of(db, consents.c.granted) == []
+    # without the key they are texts like any other
+    write(mapping.read_text().replace("empty =", "# empty ="), "map.toml")
+    assert import_file(db, path, map_file=mapping).refused == 1
+    assert "'NULL' is no e-mail address" in refused(path)[0]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +353,68 @@ def test_the_refused_file_can_be_mended_and_imported(db: Database, write: Write)
     mended = write(refusals.read_text().replace(",nonsense", ",two@example.com"), "mended.csv")
     assert counts(import_file(db, mended)) == (2, 1, 0, 0, 1)
     assert refused(mended)[0]["refused"].startswith("line 3: email: 'more nonsense'")
+
+
+def test_nobody_else_may_read_the_refused_rows(db: Database, write: Write) -> None:
+    path = write(CUSTOMERS + "2,GB,nonsense,,,true,false\n")
+    refusals = path.with_name(path.name + ".refused.csv")
+    refusals.write_text("of a run before")
+    refusals.chmod(0o644)
+    import_file(db, path)
+    assert stat.S_IMODE(refusals.stat().st_mode) == 0o600
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''-1"]
+
+
+def test_a_spreadsheet_finds_no_formula_in_the_refused_rows(db: Database, write: Write) -> None:
+    with io.StringIO(newline="") as text:
+        csv.writer(text).writerows(
+            [
+                ["customer_id", "email", "=cmd|' /C calc'!A0", "'+x"],
+                *([formula, "nonsense", formula, formula] for formula in FORMULAS),
+            ]
+        )
+        path = write(text.getvalue())
+    mapping = write('[columns]\nuser_id = "customer_id"\nemail = "email"\n', "map.toml")
+    assert import_file(db, path, map_file=mapping).refused == len(FORMULAS)
+    refusals = path.with_name(path.name + ".refused.csv")
+    with refusals.open(encoding="utf-8", newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert len(cells) == 5 * (len(FORMULAS) + 1)
+    assert [cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n＝＋－＠")] == []
+    # Segue itself reads what was there.
+    before, after = open_rows(path), open_rows(refusals)
+    assert after.columns[1:] == before.columns
+    assert [row.cells[1:] for row in after.rows()] == [row.cells for row in before.rows()]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(
+                st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+                st.text("=+-@'\t\r\n\" ,;1", max_size=6),
+            ),
+            min_size=2,
+            max_size=2,
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_refused_rows_are_read_back_unchanged(tmp_path: Path, rows: list[list[str]]) -> None:
+    source = RowFile("line", ["a", "=b"], len(rows), lambda: iter(()))
+    written = RefusedRows(tmp_path / "file.csv", source)
+    written.write([(FileRow(n, row), "it is bad") for n, row in enumerate(rows, 2)])
+    back = open_rows(written.path)
+    again = RefusedRows(tmp_path / "again.csv", back)
+    again.write([(row, "still bad") for row in back.rows()])
+    twice = open_rows(again.path)
+    assert (back.columns[1:], twice.columns[2:]) == (["a", "=b"], ["a", "=b"])
+    assert [row.cells[1:] for row in back.rows()] == rows
+    assert [row.cells[2:] for row in twice.rows()] == rows
 
 
 def test_a_place_where_nothing_can_be_written_is_an_error(db: Database, write: Write) -> None:
@@ -454,6 +612,17 @@ def test_parquet_types_become_what_the_map_asks_for(
     import_file(db, path, map_file=mapping)
     ((attributes,),) = rows_of(db, profiles.c.attributes)
     assert attributes == {"born": "1990-02-28", "vip": True, "tags": '["a","b"]', "code": "x1"}
+
+
+def test_a_float_too_large_to_be_exact_is_no_whole_number(db: Database, tmp_path: Path) -> None:
+    mapping = tmp_path / "map.toml"
+    mapping.write_text(
+        '[columns]\nuser_id = "id"\n[attributes]\npoints = { column = "points", type = "integer" }'
+    )
+    path = parquet(tmp_path, id=[1, 2], points=[9007199254740991.0, 9007199254740992.0])
+    report = import_file(db, path, map_file=mapping)
+    assert counts(report) == (2, 1, 0, 0, 1)
+    assert rows_of(db, profiles.c.attributes) == [({"points": 9007199254740991},)]
 
 
 def test_what_is_named_parquet_and_is_not_is_an_error(db: Database, write: Write) -> None:

@@ -10,7 +10,6 @@ from unittest.mock import patch
 import httpx
 import orjson
 import pytest
-from rich.console import Console
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import flows.app
@@ -47,7 +46,7 @@ def segue(
         return Catalog(house.segue.catalog.current, house.segue.catalog.segments)
 
     monkeypatch.setenv("SEGUE_DATABASE_URL", house.db.url)
-    monkeypatch.setattr(flows.operations, "_out", Console(width=200))
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(flows.app, "load_catalog", catalog)
 
     def run(*arguments: str) -> Said:
