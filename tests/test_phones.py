@@ -2,7 +2,7 @@
 
 import phonenumbers
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
@@ -230,7 +230,8 @@ def test_a_digit_more_or_less_never_gives_the_number_of_another(
     trunk prefix and the optional digit of mobile phones.
     """
     example = phonenumbers.example_number_for_type(region, kind)
-    assume(example is not None)
+    if example is None:
+        return
     e164 = phonenumbers.format_number(example, PhoneNumberFormat.E164)
     written = e164[: len(e164) - fewer] + more
     try:

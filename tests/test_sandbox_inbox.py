@@ -232,6 +232,7 @@ async def test_the_inbox_shows_what_a_customer_did_with_a_message(
         ("<script>", ["1"]),
         ("customer", ["1", "2"]),
         ("+44 7700 900001", ["1"]),
+        ("tel:+44-7700-900001", ["1"]),
         ("nobody", []),
     ],
 )

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Row, func, or_, select
+from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from channels.explain import explanation
@@ -15,6 +15,7 @@ from config.database import Database, Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
 from config.times import Instant
+from profiles.person import possible_keys
 from profiles.tables import events, identifiers, profiles
 
 _AT_ONCE = 500  # parameters of one statement
@@ -115,7 +116,10 @@ class DatabaseTimeline:
             select(identifiers.c.profile_id)
             .where(
                 identifiers.c.kind.in_(["email", "phone", "user_id"]),
-                identifiers.c.value.contains(text.lower().replace(" ", ""), autoescape=True),
+                or_(
+                    identifiers.c.value.contains(text.lower().replace(" ", ""), autoescape=True),
+                    tuple_(identifiers.c.kind, identifiers.c.value).in_(possible_keys(text)),
+                ),
             )
             .limit(_FOUND_AT_MOST)
         )
