@@ -2,14 +2,16 @@
 
 # Soft hyphen, zero-width space, word joiner, byte order mark, and the marks that set the direction
 # of text. Not the zero-width joiners, which belong to the spelling of several languages.
-_INVISIBLE = "".join(
-    map(chr, [0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0xFEFF])
-) + "".join(map(chr, [*range(0x2060, 0x2065), *range(0x2066, 0x206A)]))
-_REMOVED = str.maketrans("", "", _INVISIBLE)
+_INVISIBLE = (
+    "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+    "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\ufeff"
+)
 # What str.isspace is true of, line ends included.
-_SPACES = "".join(
-    map(chr, [*range(0x09, 0x0E), *range(0x1C, 0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)])
-) + "".join(map(chr, [0x2028, 0x2029, 0x202F, 0x205F, 0x3000]))
+_SPACES = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+_REMOVED = str.maketrans("", "", _INVISIBLE)
 _AROUND = _SPACES + _INVISIBLE + "\u200c\u200d"
 
 

@@ -1,5 +1,6 @@
 """One mailbox or handset is one identifier, however it is written and whoever writes it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +13,7 @@ from sqlalchemy import select
 from channels.callbacks.twilio import read_inbound
 from channels.explain import history_of
 from channels.recipient import zones_for
+from config.blanks import trimmed, visible
 from config.database import Database
 from config.errors import SegueError
 from config.zones import zone_name
@@ -288,6 +290,13 @@ def test_blanks_around_a_zone_or_a_country_are_nothing_in_a_file(
     with db.transaction(write=False) as tx:
         found = tx.conn.execute(select(profiles.c.timezone, profiles.c.country)).all()
     assert set(found) == {("Europe/Berlin", "DE")}
+
+
+def test_blanks_are_all_that_unicode_knows() -> None:
+    spaces = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))
+    assert trimmed(f"{spaces}a b{spaces}") == "a b"
+    # zero-width joiners shape letters and emoji
+    assert visible("\u200da\u200db\u200d") == "a\u200db"
 
 
 def test_no_country_is_as_long_as_a_megabyte() -> None:
