@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from config.database import Database, Tx
 from config.errors import SegueError
+from config.private import open_private
 from config.zones import zone_names
 from profiles.countries import country_code
 from profiles.events import NewEvent, record_events
@@ -254,7 +255,10 @@ class _Refusals:
     def write(self, refused: Sequence[tuple[FileRow, str]]) -> None:
         if not refused:
             return
-        with self._writable(), self.path.open("a", encoding="utf-8", newline="") as out:
+        with (
+            self._writable(),
+            open(self.path, "a", encoding="utf-8", newline="", opener=open_private) as out,
+        ):
             writer = csv.writer(out)
             if not self._started:
                 taken = "reason" in self._source.columns
