@@ -179,11 +179,14 @@ def test_missing_credentials(
 ) -> None:
     monkeypatch.setenv("SEGUE_PROVIDERS", "live")
     launch = ("launch", "win-back", "--audience", "lapsed")
-    wrong(stocked(*launch), "SEGUE_SECRET_KEY", "Set it")
-    monkeypatch.setenv("SEGUE_SECRET_KEY", "a long random text of our own")
-    wrong(stocked(*launch), "SEGUE_PUBLIC_URL is http://127.0.0.1:8080", "SEGUE_PROVIDERS=sandbox")
-    monkeypatch.setenv("SEGUE_PUBLIC_URL", "https://journeys.your.shop")
-    wrong(stocked(*launch), "SEGUE_PROVIDERS is live", "is not set", "SEGUE_PROVIDERS=sandbox")
+    said = stocked(*launch)
+    wrong(said, "SEGUE_PROVIDERS is live", "SEGUE_SECRET_KEY", "SEGUE_PROVIDERS=sandbox")
+    wrong(said, "SEGUE_PUBLIC_URL is not set", "SEGUE_SENDGRID_WEBHOOK_KEY is not set")
+    doctor = stocked("doctor")
+    assert doctor.status == 1
+    assert "SEGUE_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused" in doctor.out
+    told = orjson.loads(stocked("doctor", "--json").out)["settings"]
+    assert any(line.startswith("SEGUE_TWILIO_AUTH_TOKEN is not set") for line in told)
     # nobody was entered by all this
     monkeypatch.setenv("SEGUE_PROVIDERS", "sandbox")
     assert orjson.loads(stocked("report", "win-back", "--json").out)["entered"] == 0
