@@ -181,7 +181,9 @@ def test_missing_credentials(
     launch = ("launch", "win-back", "--audience", "lapsed")
     said = stocked(*launch)
     wrong(said, "SEGUE_PROVIDERS is live", "SEGUE_SECRET_KEY", "SEGUE_PROVIDERS=sandbox")
-    wrong(said, "SEGUE_PUBLIC_URL is not set", "SEGUE_SENDGRID_WEBHOOK_KEY is not set")
+    wrong(
+        said, "SEGUE_PUBLIC_URL is 'http://127.0.0.1:8080'", "SEGUE_SENDGRID_WEBHOOK_KEY is not set"
+    )
     doctor = stocked("doctor")
     assert doctor.status == 1
     assert "SEGUE_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused" in doctor.out
