@@ -28,6 +28,7 @@ from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.deployments import deploy
 from flows.names import HOLDING, deployment_name
+from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, environment, free_ports, on_free_ports
 from flows.telling import EVENT, Teller
 from flows.worker import Worker
@@ -115,7 +116,8 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
     assert sum(summary.outcomes.values()) == 3 * 30
     assert summary.sent["email"] > 0
     assert f"30 entered; {summary.sent.total()} sent (" in state["message"]
-    accepted = httpx.get(f"{segue.settings.sandbox_url}/stats", trust_env=False).json()["accepted"]
+    with closing(SandboxAPI(segue.settings)) as sandbox:
+        accepted = sandbox.stats()["accepted"]
     assert accepted == {"email": 0, "sms": 0, "push": 0} | dict(summary.sent)
 
     # The run graph is the journey's graph.

@@ -18,6 +18,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from config.times import DAY, format_instant, parse_instant
 from flows.app import open_segue
+from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, check_ports, environment, on_free_ports
 from flows.up import FirstStart, only_one, up
 from profiles.sample_shop import load_sample_shop
@@ -94,9 +95,8 @@ def test_the_whole_day_of_segue_up(
     assert f"{settings.sandbox_url}/inbox\n" in said
     assert f"{settings.public_url}/docs\n" in said
     assert httpx.get(f"{settings.public_url}/docs", trust_env=False, timeout=PATIENCE).is_success
-    callbacks = httpx.get(
-        f"{settings.sandbox_url}/behaviour", trust_env=False, timeout=PATIENCE
-    ).json()
+    with closing(SandboxAPI(settings)) as sandbox:
+        callbacks = sandbox.callbacks()
     assert callbacks["behaviour"] is not None, "the sandbox's customers answer"
     page = next(line.strip() for line in said.splitlines() if "/runs/flow-run/" in line)
     assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False, timeout=PATIENCE).is_success
