@@ -394,7 +394,7 @@ def test_decide_answers_the_others_when_one_is_nested_too_deeply(segue: Segue) -
 
 
 @pytest.mark.skipif(
-    not (DATA / "orders.csv").is_file(), reason=f"the real customers are not at {DATA}"
+    not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
 )
 def test_every_real_customer_has_a_row_for_every_channel(segue: Segue, tmp_path: Path) -> None:
     for name in ("customers.csv", "orders.csv"):

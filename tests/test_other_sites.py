@@ -4,7 +4,6 @@ The other site is served from another port of this machine, so that nothing but 
 keeps its requests away; under the name evil.example, which the browser resolves to this machine.
 """
 
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
@@ -25,10 +24,10 @@ from flows.app import Segue, open_segue
 from flows.names import deployment_name
 from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, on_free_ports
+from tests.chromium import chromium, needs_chromium
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    needs_chromium,
     pytest.mark.long,
     pytest.mark.xdist_group("other sites"),
 ]
@@ -92,13 +91,8 @@ def other_port() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    rebinding = "--host-resolver-rules=MAP evil.example 127.0.0.1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", rebinding]
-        )
+    with chromium("--host-resolver-rules=MAP evil.example 127.0.0.1") as browser:
         yield browser
-        browser.close()
 
 
 class Site(NamedTuple):
