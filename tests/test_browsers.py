@@ -30,12 +30,10 @@ APP = Starlette(routes=[Route("/", answer, methods=METHODS), WebSocketRoute("/",
 ON_LOOPBACK = OwnPagesOnly(APP, "127.0.0.1", json_only=True)
 
 
-def status(
-    method: str = "GET", content: Any = None, app: ASGIApp = ON_LOOPBACK, **headers: str
-) -> int:
+def status(method: str = "GET", content: Any = None, **headers: str) -> int:
     """What an HTTP request is answered; content in a list goes in chunks."""
     given = {"host": OWN} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return status_of(method, content, list(given.items()), app)
+    return status_of(method, content, list(given.items()))
 
 
 def status_of(
@@ -54,8 +52,12 @@ def status_of(
     return asyncio.run(ask())
 
 
-def opens(app: ASGIApp = ON_LOOPBACK, **headers: str) -> bool:
+def opens(**headers: str) -> bool:
     """Whether a WebSocket is accepted."""
+    return opens_at(ON_LOOPBACK, {"host": OWN, **headers})
+
+
+def opens_at(app: ASGIApp, headers: dict[str, str]) -> bool:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -64,14 +66,17 @@ def opens(app: ASGIApp = ON_LOOPBACK, **headers: str) -> bool:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    given = {"host": OWN, **headers}
     scope = {
         **{"type": "websocket", "path": "/", "query_string": b"", "subprotocols": []},
-        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "extensions": {"websocket.http.response": {}},
     }
-    asyncio.run(app(scope, receive, send))
-    return sent[0]["type"] == "websocket.accept"
+
+    async def connect() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(connect())
+    return bool(sent[0]["type"] == "websocket.accept")
 
 
 @pytest.mark.parametrize(
@@ -98,9 +103,10 @@ def test_a_name_of_another_site_is_refused_for_every_method(host: str) -> None:
 @pytest.mark.parametrize("name", ["segue.internal", "10.0.0.5:4200", "evil.example"])
 def test_where_it_listens_elsewhere_its_names_are_not_known(name: str) -> None:
     app = OwnPagesOnly(APP, "0.0.0.0")
-    assert status(app=app, host=name) == 200
-    assert status(app=app, host=name, origin="http://other.example") == 403
-    assert opens(app, host=name)
+    assert status_of("GET", None, [("host", name)], app) == 200
+    other = [("host", name), ("origin", "http://other.example")]
+    assert status_of("GET", None, other, app) == 403
+    assert opens_at(app, {"host": name})
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,9 @@ def test_nobody_of_that_name(segue: Segue) -> None:
         ["launch", "win-back"],
         ["launch", "win-back", "--audience", "lapsed", "--limit", "0"],
         ["launch", "win-back", "--audience", "lapsed", "--limit", "some"],
+        ["launch", "win-back", "--audience", "lapsed", "--limit", "10000001"],
+        ["launch", "win-back", "--audience", "lapsed", "--limit", "9" * 40],
+        ["launch", "win-back", "--audience", "lapsed", "--people", "3"],
         ["no-such-command"],
     ],
 )

@@ -27,6 +27,7 @@ from config.settings import ROOT, Settings
 from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.deployments import deploy
+from flows.launching import MOST_PEOPLE
 from flows.names import HOLDING, deployment_name
 from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, environment, free_ports, on_free_ports
@@ -180,6 +181,14 @@ def test_a_dry_run_wants_an_audience(stack: Stack) -> None:
     [
         ({"audience": "lapst"}, "'lapst' is not one of ['nobody new', 'everyone', 'lapsed', "),
         ({"audience": "lapsed", "limit": -1}, "-1 is less than the minimum of 0"),
+        ({"limit": MOST_PEOPLE + 1}, "10000001 is greater than the maximum of 10000000"),
+        ({"limit": 10**30}, "is greater than the maximum of 10000000"),
+        ({"limit": 2.5}, "2.5 is not of type 'integer'"),
+        ({"limit": True}, "True is not of type 'integer'"),
+        ({"limit": None}, "None is not of type 'integer'"),
+        ({"audiance": "lapsed"}, "Additional properties are not allowed ('audiance' was"),
+        ({"audience": "lapsed", "people": 3}, "Additional properties are not allowed ('people'"),
+        ({"audience": ["lapsed"]}, "['lapsed'] is not one of ['nobody new', "),
         ({"limit": "many"}, "'many' is not of type 'integer'"),
         ({"dry_run": "perhaps"}, "'perhaps' is not of type 'boolean'"),
     ],
@@ -188,6 +197,19 @@ def test_a_bad_value_is_refused_in_words(stack: Stack, parameters: Row, words: s
     with pytest.raises(SegueError) as refused:
         stack.prefect.start("win-back", parameters)
     assert words in str(refused.value)
+
+
+def test_the_form_that_holds_a_journey_refuses_more_than_it_asks_for(stack: Stack) -> None:
+    with pytest.raises(SegueError, match=r"Additional properties are not allowed \('why' was"):
+        stack.prefect.start(HOLDING, {"journey": "welcome", "action": "pause", "why": "now"})
+
+
+def test_a_schedule_with_a_bad_value_is_refused(stack: Stack, api: httpx.Client) -> None:
+    found = api.get(f"/deployments/name/{deployment_name('win-back')}").json()
+    schedule = {"schedule": {"interval": 3600}, "parameters": {"audience": "lapsed", "limt": 5}}
+    answer = api.post(f"/deployments/{found['id']}/schedules", json=[schedule])
+    assert answer.status_code == 422
+    assert "'limt' was unexpected" in answer.text
 
 
 def test_the_form_explains_every_field(api: httpx.Client) -> None:
