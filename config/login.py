@@ -5,10 +5,10 @@ It is made once, and kept in the data folder with mode 0600. Whoever can read th
 
 import contextlib
 import ipaddress
-import os
+import re
 import secrets
-from pathlib import Path
 
+from config.errors import SegueError
 from config.private import make_private_folder, open_private
 from config.settings import Settings
 
@@ -32,27 +32,28 @@ def prefect_login(settings: Settings) -> str | None:
 
 
 def own_login(settings: Settings) -> str:
-    """`user:password`, made at the first call. Safe to call from several processes at once."""
-    file = login_file(settings)
+    """`user:password`, made at the first call. Safe to call from several processes at once.
+
+    Raises SegueError when its file holds something else.
+    """
+    file = settings.data_dir / "login"
     make_private_folder(settings.data_dir)
     if not file.exists():
         # Linked when it is complete: of two processes that start together, the first one's counts.
-        draft = file.with_name(f"login.{os.getpid()}")
+        draft = file.with_name(f"login.{secrets.token_hex(8)}")
         with open(draft, "w", encoding="ascii", opener=open_private) as written:
             written.write(f"{_USER}:{secrets.token_urlsafe(24)}\n")
         with contextlib.suppress(FileExistsError):
             file.hardlink_to(draft)
         draft.unlink()
     with open(file, encoding="ascii", opener=open_private) as kept:
-        return kept.read().strip()
+        login = kept.read().strip()
+    if not re.fullmatch(r"[^\s:]+:\S{16,}", login):
+        raise SegueError(f"{file} holds no login (user:password): remove it to have a new one made")
+    return login
 
 
 def basic(login: str) -> tuple[str, str]:
     """A login as HTTP clients take it for basic auth."""
     user, _, password = login.partition(":")
     return user, password
-
-
-def login_file(settings: Settings) -> Path:
-    """Where it is."""
-    return settings.data_dir / "login"

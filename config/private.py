@@ -53,10 +53,12 @@ def tighten_folder(folder: Path) -> None:
 def tighten_database(file: Path) -> None:
     """Make an SQLite database, or the one that is there, private with the files beside it.
 
-    Where the file can't be made, SQLite itself says so when it opens it.
+    A database that is there is not opened: whoever closes a file of SQLite's gives up all locks
+    that its process holds on it (POSIX), and the database can be damaged. Where the file can't be
+    made, SQLite itself says so when it opens it.
     """
     with contextlib.suppress(OSError):
-        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     for ending in _BESIDE:
         _close_to_others(file.with_name(file.name + ending))
 

@@ -78,11 +78,7 @@ def unmet_needs(settings: Settings, providers: Collection[str]) -> list[str]:
     """
     if settings.providers != "live":
         return []
-    return [
-        *_unmet(settings, providers),
-        *_retired_default(settings),
-        *_no_port(settings),
-    ]
+    return [*_unmet(settings, providers), *_retired_default(settings), *_no_port(settings)]
 
 
 def refuse_unmet_needs(settings: Settings, providers: Collection[str]) -> None:
@@ -99,10 +95,8 @@ def _unmet(settings: Settings, providers: Collection[str]) -> Iterator[str]:
         if need.provider is not None and need.provider not in providers:
             continue
         name = f"SEGUE_{need.setting.upper()}"
-        value, default = (
-            getattr(settings, need.setting),
-            Settings.model_fields[need.setting].default,
-        )
+        value = getattr(settings, need.setting)
+        default = Settings.model_fields[need.setting].default
         text = value.get_secret_value() if isinstance(value, SecretStr) else str(value or "")
         if not text.strip() or value == default:
             yield f"{name} is not set: {need.lost}"

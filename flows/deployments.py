@@ -12,7 +12,6 @@ from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
-from prefect.utilities.callables import ParameterSchema
 
 from config.errors import SegueError
 from flows.library import CATALOG, FLOWS
@@ -25,15 +24,6 @@ _SCHEDULE = "from-the-journey"
 # How often new runs are looked for, in seconds, and how many may run at once.
 _POLL = 2.0
 _AT_ONCE = 4
-
-
-class _OnlyKnown(ParameterSchema):
-    """The parameters of a flow and no others: Prefect refuses a run that names one more.
-
-    Prefect makes this schema itself, and leaves out the line that says so.
-    """
-
-    additionalProperties: bool = False
 
 
 def deployments() -> list[RunnerDeployment]:
@@ -71,8 +61,6 @@ def _deployment(
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     deployment.entrypoint = entrypoint(name)
-    known = deployment._parameter_openapi_schema
-    deployment._parameter_openapi_schema = _OnlyKnown(**known.model_dump())
     return deployment
 
 

@@ -1,6 +1,7 @@
 """Files with personal data and secrets: nobody but their owner reads them."""
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from channels.sandbox.store import Store
 from config.database import Database
 from config.errors import SegueError
 from config.login import is_loopback, own_login, prefect_login
-from config.private import make_private_folder, tighten_folder
+from config.private import make_private_folder, tighten_database, tighten_folder
 from config.settings import Settings
 from flows.app import open_segue
 from flows.stack import environment
@@ -61,6 +62,21 @@ def test_a_database_that_others_could_read_is_closed_to_them(tmp_path: Path) -> 
             path.chmod(0o666)
         with closing(Database(f"sqlite:///{file}")):
             assert readable_by_others(tmp_path) == {}
+
+
+def test_a_second_database_object_takes_no_lock_from_the_first(sqlite_url: str) -> None:
+    """POSIX drops a process's locks on a file when it closes the file once."""
+    file = sqlite_url.removeprefix("sqlite:///")
+    write = f"import sqlite3; sqlite3.connect({file!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+    first = sqlite3.connect(file, isolation_level=None)
+    first.execute("PRAGMA journal_mode = DELETE")
+    first.execute("BEGIN IMMEDIATE")
+    tighten_database(Path(file))
+    done = subprocess.run(
+        [sys.executable, "-c", write], capture_output=True, text=True, check=False
+    )
+    first.close()
+    assert "database is locked" in done.stderr
 
 
 def test_the_sandboxs_database_is_private(tmp_path: Path) -> None:
@@ -157,6 +173,13 @@ def test_processes_that_start_together_have_one_login(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 8
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "segue", "segue:", "segue:short", ":" + "x" * 32])
+def test_a_file_that_holds_no_login_is_never_taken_for_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "login").write_text(text)
+    with pytest.raises(SegueError, match=r"holds no login .*: remove it"):
+        own_login(Settings(data_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
