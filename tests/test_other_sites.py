@@ -168,12 +168,14 @@ def test_another_sites_page_neither_reads_nor_controls_the_sandbox(
         before = sandbox.stats(), sandbox.callbacks()
     for path in ("/inbox", "/stats", "/behaviour", "/message/1"):
         assert site.tries(url + path) == "refused"
-        assert site.tries(url + path, mode="no-cors") in ("refused", "sent")
+        # Asked without CORS the inbox says that it is for its own origin; the others want a login.
+        blind = site.tries(url + path, mode="no-cors")
+        assert blind == ("refused" if path == "/inbox" else "sent")
     body = '{"provider": "sendgrid", "answer": 500, "count": 1000}'
     for path in ("/faults", "/behaviour", "/replies", "/clock", "/v3/mail/send"):
         assert site.tries(url + path, method="POST", mode="no-cors", body=body) == "sent"
         assert site.tries(url + path, method="DELETE") == "refused"
-    assert set(site.statuses) <= {403}
+    assert set(site.statuses) <= {200, 401, 403}
     with closing(SandboxAPI(stack.settings)) as sandbox:
         assert (sandbox.stats(), sandbox.callbacks()) == before
     # No frame holds the inbox.

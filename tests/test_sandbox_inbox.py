@@ -199,7 +199,7 @@ async def test_the_inbox_counts_the_devices_of_a_push(
 ) -> None:
     with db.transaction() as tx:
         tx.conn.execute(insert(messages).values(_message(50, 2, "push")))
-    async with client_of(create_app(store, timeline)) as client:
+    async with client_of(create_app(store, timeline, login=LOGIN)) as client:
         for token in ("device-a", "device-b"):
             await post_push(client, push("50", token=token))
         grace = (await client.get("/inbox/2")).text
