@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/segue demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -43,6 +43,7 @@ chaos: .venv/ready
 
 # Uses the .venv that is there, not one rebuilt from the lock file that it is about to replace.
 lock:
+	@test -x $(BIN)/uv || $(MAKE) .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
 

@@ -49,7 +49,7 @@ def running_sandbox() -> Iterator[Sandbox]:
         command = [sys.executable, "-m", "channels.sandbox"]
         with subprocess.Popen(command, env=environment(settings)) as process:
             try:
-                wait_for(settings.sandbox_port, "/stats", "the sandbox")
+                wait_for(settings.sandbox_port, "/inbox.css", "the sandbox")
                 yield Sandbox(settings.sandbox_port, Path(folder) / "sandbox.db")
             finally:
                 process.terminate()

@@ -5,7 +5,6 @@ itself: channels/transport.py posts, and the outbox decides what happens next.
 """
 
 import pkgutil
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -21,6 +20,7 @@ import channels.providers
 from channels.content import Content
 from config.errors import SegueError
 from config.policy import CHANNELS, Channel
+from config.required import refuse_unmet_needs
 from config.settings import Settings
 from config.times import HOUR, Instant, Seconds
 
@@ -117,30 +117,20 @@ class Provider(Protocol):
         """
 
 
-# Under a name that others can look up: this machine's own names are none, nor are bare addresses.
-_PUBLIC_URL = re.compile(r"https://[^/?#]+\.(?!localhost\b)[a-z][a-z0-9-]+(:\d+)?(/[^?#]*)?", re.I)
+def provider_names(package: ModuleType = channels.providers) -> list[str]:
+    """The modules in channels/providers/."""
+    return [module.name for module in pkgutil.iter_modules(package.__path__)]
 
 
 def providers(
     settings: Settings, package: ModuleType = channels.providers
 ) -> dict[Channel, Provider]:
     """Every provider in channels/providers/, by its channel. Raises SegueError."""
-    keys = (settings.secret_key, *settings.secret_keys_retired)
-    if settings.providers == "live" and _default("secret_key") in keys:
-        raise SegueError(
-            "SEGUE_SECRET_KEY still has its default, which everybody knows, and it signs the links "
-            "in messages (or SEGUE_SECRET_KEYS_RETIRED has it). Set it to a long random text "
-            "before real messages go out"
-        )
-    if settings.providers == "live" and not _PUBLIC_URL.fullmatch(settings.public_url):
-        raise SegueError(
-            f"SEGUE_PROVIDERS is live, but SEGUE_PUBLIC_URL is {settings.public_url}: links and "
-            "call-backs need an https:// address that customers and providers reach. "
-            "Set it to yours, or SEGUE_PROVIDERS=sandbox"
-        )
+    names = provider_names(package)
+    refuse_unmet_needs(settings, names)
     found: dict[Channel, Provider] = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        name = f"{package.__name__}.{module.name}"
+    for module in names:
+        name = f"{package.__name__}.{module}"
         provider = _connect(name, settings)
         if provider.channel in found:
             other = type(found[provider.channel]).__module__
@@ -167,24 +157,6 @@ def _connect(name: str, settings: Settings) -> Provider:
             f"({', '.join(CHANNELS)}), batch_size, auth, prepare and read (docs/channels.md)"
         )
     return provider
-
-
-def _default(field: str) -> object:
-    return Settings.model_fields[field].default
-
-
-def require(settings: Settings, *fields: str) -> None:
-    """Raise SegueError naming the settings that are needed for real messages, but empty or the
-    sandbox's."""
-    if missing := [
-        f"SEGUE_{field.upper()}"
-        for field in fields
-        if getattr(settings, field) in ("", _default(field))
-    ]:
-        raise SegueError(
-            f"SEGUE_PROVIDERS is live, but {' and '.join(missing)} is not set. "
-            "Set it, or SEGUE_PROVIDERS=sandbox"
-        )
 
 
 def result_of(status: int) -> Result:

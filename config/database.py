@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import SQLModel
 
 from config.errors import DatabaseUnusable, SegueError
+from config.private import tighten_database
 from config.times import Instant
 from config.trouble import first_line
 
@@ -211,8 +212,10 @@ def _engine(url: str) -> Engine:
             f"Segue runs on SQLite and PostgreSQL, not on {parsed.get_backend_name()}; "
             "set SEGUE_DATABASE_URL to one of them"
         )
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if parsed.database and parsed.database != ":memory:":
+        file = Path(parsed.database)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tighten_database(file)
     engine = create_engine(parsed, **options)
 
     @event.listens_for(engine, "connect")

@@ -39,11 +39,17 @@ def _read(body: bytes) -> Any:
     return _clean(value) if rb"\u0000" in body else value
 
 
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for each surrogate that is not one of a pair."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _clean(value: Any) -> Any:
     match value:
         case str():
-            halves = value.replace("\0", "").encode("utf-16", "surrogatepass")
-            return halves.decode("utf-16", "replace")
+            return well_formed(value.replace("\0", ""))
         case list():
             return [_clean(one) for one in value]
         case dict():

@@ -2,16 +2,16 @@
 
 Our own log calls give ids as `extra=` and name no customer. Other people's words are cut to their
 first line and errors to their kind and place (config/trouble.py); what looks like an e-mail address
-or a phone number is masked wherever it comes from.
+or a phone number is masked wherever it comes from (config/masking.py).
 """
 
 import logging
-import re
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 import orjson
 
+from config.masking import mask, plain
 from config.repeats import CountingHandler
 from config.trouble import told
 
@@ -19,13 +19,6 @@ Level = Literal["debug", "info", "warning", "error"]
 
 OURS = ("channels", "config", "flows", "journeys", "profiles")
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-# The user and host of a URL are no address, and digits alone are an id.
-_ADDRESS = re.compile(
-    r"(?P<url>://[\w:.+%-]+@[\w.-]+)"
-    r"|(?<![\w/.+%-])[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"
-    r"|\+\d[\d \-]{5,}\d"
-    r"|(?i:(?<=\bwhatsapp:)|(?<=\btel:)|(?<=\bsms:))\d[\d \-]{5,}\d"
-)
 
 
 class JsonLines(logging.Formatter):
@@ -34,25 +27,31 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         ours = record.name.partition(".")[0] in OURS
-        message = record.getMessage()
+        message = _message(record)
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {
             "time": moment.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _masked(message if ours else (message.strip().splitlines() or [""])[0]),
+            "message": mask(message if ours else (message.strip().splitlines() or [""])[0]),
         }
         if (repeated := getattr(record, "repeated", None)) is not None:
             line["repeated"] = repeated
         if ours:
-            line |= {name: value for name, value in record.__dict__.items() if name not in _USUAL}
+            line |= plain(
+                {name: value for name, value in record.__dict__.items() if name not in _USUAL}
+            )
         if record.exc_info and record.exc_info[1] is not None:
-            line["error"] = _masked(told(record.exc_info[1]))
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+            line["error"] = mask(told(record.exc_info[1]))
+        return orjson.dumps(line).decode()
 
 
-def _masked(text: str) -> str:
-    return _ADDRESS.sub(lambda found: found["url"] or "***", text)
+def _message(record: logging.LogRecord) -> str:
+    """Its words, even where they and their values do not fit."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg!r:.200} with values that do not fit"
 
 
 def log_to(stream: TextIO, level: Level) -> None:

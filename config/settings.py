@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     )
     host: str = "127.0.0.1"
     prefect_port: int = Field(default=4200, ge=0, le=65535)
+    prefect_login: bool = Field(
+        default=False,
+        description="`segue up` gives Prefect a login, as it does wherever SEGUE_HOST is not this "
+        "machine alone.",
+    )
     prefect_api_url: Url = Field(
         default="",
         validation_alias="PREFECT_API_URL",

@@ -15,6 +15,7 @@ from channels.transport import Transport
 from config.database import Database, unusable
 from config.errors import SegueError
 from config.policy import Policy, load_policy
+from config.private import tighten_folder
 from config.schema import migrate
 from config.settings import Settings, load_settings
 from journeys.catalog import Catalog, load_catalog
@@ -56,6 +57,7 @@ class Segue:
 def open_segue(settings: Settings | None = None) -> Segue:
     """Load the policy and the journeys, bring the database up to date, register the versions.
 
+    What earlier versions left in the data folder for others to read is closed to them.
     Raises SegueError on the first thing that is wrong.
     """
     settings = settings or load_settings()
@@ -66,6 +68,8 @@ def open_segue(settings: Settings | None = None) -> Segue:
         )
     policy = load_policy(settings.policy_file)
     catalog = load_catalog(policy)
+    if settings.data_dir.exists():
+        tighten_folder(settings.data_dir)
     db = Database(settings.database, now=settings.now)
     migrate(db)
     try:

@@ -6,6 +6,7 @@ Prefect is imported only by the commands that need it, since it takes seconds to
 import asyncio
 import io
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -25,11 +26,12 @@ from channels.explain import history_of
 from config.errors import SegueError
 from config.logs import log_to
 from config.policy import load_policy
+from config.private import UMASK
 from config.settings import Settings, load_settings
 from config.times import parse_instant
 from config.trouble import of_the_database, told
 from flows.app import Segue
-from flows.launching import launch, rehearse
+from flows.launching import MOST_PEOPLE, launch, rehearse
 from flows.operations import commands
 from flows.output import AsJson, json_line, opened, print_json, say, show_table, shown
 from flows.worker import Worker
@@ -56,8 +58,10 @@ Now = Annotated[
 def main() -> None:
     """Run the command line; a SegueError becomes one line of text and exit status 1.
 
-    So does a database in trouble: what was not committed is gone, and may be done again.
+    So does a database in trouble: what was not committed is gone, and may be done again. Files
+    are made for their owner only.
     """
+    os.umask(UMASK)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What a terminal's encoding lacks is shown escaped; it ends no command.
@@ -197,7 +201,9 @@ def launch_command(
     context: typer.Context,
     journey: str,
     audience: Annotated[str, typer.Option(help="A segment's name.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Enter at most so many.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_PEOPLE, help="Enter at most so many.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would happen; keep nothing.")] = False,
     now: Now = None,
     launch_id: Annotated[

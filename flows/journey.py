@@ -17,6 +17,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from flows.app import open_segue
+from flows.launching import MOST_PEOPLE
 from flows.rehearsal import Rehearsal
 from flows.run import Run
 from flows.words import sentence
@@ -55,7 +56,7 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
 
     async def run(
         audience: str = NOBODY_NEW,
-        limit: Annotated[int, Field(ge=0)] = 0,
+        limit: Annotated[int, Field(ge=0, le=MOST_PEOPLE)] = 0,
         dry_run: bool = False,
     ) -> State[Any]:
         people = limit or None

@@ -11,6 +11,9 @@ from journeys.engine import StepReport
 from journeys.journey import Version
 from journeys.report import summarise
 
+# The highest limit that a launch may name; more are entered without one.
+MOST_PEOPLE = 10_000_000
+
 
 def launch(
     segue: Segue,

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from channels.claiming import settle_lost
+from channels.provider import provider_names
 from channels.resolving import Verdict, close_unsettled, resolve, unknown_messages
 from config.errors import SegueError
+from config.required import unmet_needs
 from config.times import format_duration, format_instant
 from flows.holding import hold
 from flows.output import AsJson, opened, print_json, say, show_table
@@ -74,21 +76,26 @@ def doctor(
     mend: Annotated[bool, typer.Option("--mend", help="Mend what can be mended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong: people past due, messages left behind, claims without an owner."""
+    """Say what is wrong: settings that are missing, people past due, messages left behind."""
     segue = opened(context)
+    unmet = unmet_needs(segue.settings, provider_names())
     with segue.db.transaction(write=mend) as tx:
         if mend:
             settle_lost(tx)
             close_unsettled(tx)
         complaints = examine(tx)
     if as_json:
-        print_json({"complaints": [asdict(complaint) for complaint in complaints]})
+        print_json(
+            {"settings": unmet, "complaints": [asdict(complaint) for complaint in complaints]}
+        )
+    for line in () if as_json else unmet:
+        say(line)
     for complaint in () if as_json else complaints:
         say(
             f"{complaint.what}: {complaint.number} ({complaint.where}), the oldest for "
             f"{format_duration(complaint.for_seconds)}; {complaint.mend}"
         )
-    if complaints:
+    if unmet or complaints:
         raise typer.Exit(1)
     if not as_json:
         say("all is well")

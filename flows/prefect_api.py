@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from config.errors import SegueError
+from config.login import basic, prefect_login
 from config.settings import Settings
 from flows.names import deployment_name
 
@@ -29,8 +30,12 @@ class PrefectAPI:
 
     def __init__(self, settings: Settings) -> None:
         self._ui = settings.prefect_url
+        login = prefect_login(settings)
         self._http = httpx.Client(
-            base_url=f"{settings.prefect_url}/api", timeout=30, trust_env=False
+            base_url=f"{settings.prefect_url}/api",
+            timeout=30,
+            trust_env=False,
+            auth=None if login is None else basic(login),
         )
 
     def close(self) -> None:

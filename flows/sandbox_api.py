@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 from config.errors import SegueError
+from config.login import basic, own_login
 from config.settings import Settings
 from config.times import Instant, format_instant, parse_instant
 
@@ -18,7 +19,12 @@ class SandboxAPI:
 
     def __init__(self, settings: Settings) -> None:
         # Moving its clock takes as long as it takes to post the call-backs that are due by then.
-        self._http = httpx.Client(base_url=settings.sandbox_url, timeout=60, trust_env=False)
+        self._http = httpx.Client(
+            base_url=settings.sandbox_url,
+            timeout=60,
+            trust_env=False,
+            auth=basic(own_login(settings)),
+        )
 
     def close(self) -> None:
         self._http.close()

@@ -22,6 +22,8 @@ from typing import Self
 import httpx
 
 from config.errors import SegueError
+from config.login import prefect_login
+from config.private import UMASK, make_private_folder, open_private
 from config.settings import Settings
 from config.times import format_instant
 from flows.names import HOLDING
@@ -73,7 +75,7 @@ class Stack:
         self._servers: list[_Child] = []
 
     def __enter__(self) -> Self:
-        self._logs.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._logs)
         return self
 
     def __exit__(
@@ -99,7 +101,7 @@ class Stack:
             "the Prefect server",
             "uvicorn",
             "--factory",
-            "prefect.server.api.server:create_app",
+            "flows.prefect_server:create_app",
             f"--host={self.settings.host}",
             f"--port={self.settings.prefect_port}",
             "--log-level=warning",
@@ -109,8 +111,8 @@ class Stack:
 
     def wait_for_sandbox(self) -> None:
         """Return when it answers."""
-        stats = f"{self.settings.sandbox_url}/stats"
-        self.wait_until(lambda: _get(stats).is_success, "starting the sandbox")
+        inbox = f"{self.settings.sandbox_url}/inbox.css"
+        self.wait_until(lambda: _get(inbox) is not None, "starting the sandbox")
 
     def wait_for_servers(self) -> None:
         """Return when both answer."""
@@ -140,7 +142,7 @@ class Stack:
 
     def _start(self, name: str, module: str, *arguments: str) -> _Child:
         log = self._logs / f"{name.removeprefix('the ').replace(' ', '-').lower()}.log"
-        with log.open("wb") as out:
+        with open(log, "wb", opener=open_private) as out:
             process = subprocess.Popen(  # noqa: S603  our own module, no shell
                 [sys.executable, "-m", "flows.child", module, *arguments],
                 env=environment(self.settings),
@@ -148,6 +150,7 @@ class Stack:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=UMASK,
             )
         return _Child(name, process, log)
 
@@ -180,6 +183,7 @@ class Stack:
 def environment(settings: Settings) -> dict[str, str]:
     """What the processes find in their environment: our settings, and a Prefect of our own."""
     host, data_dir = settings.host, settings.data_dir.resolve()
+    login = prefect_login(settings)
     given = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     ours = {
         "SEGUE_DATA_DIR": str(data_dir),
@@ -188,6 +192,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "SEGUE_HOST": host,
         "SEGUE_PUBLIC_URL": settings.public_url,
         "SEGUE_PREFECT_PORT": str(settings.prefect_port),
+        "SEGUE_PREFECT_LOGIN": str(settings.prefect_login),
         "SEGUE_SANDBOX_PORT": str(settings.sandbox_port),
         "SEGUE_RECEIVER_PORT": str(settings.receiver_port),
         "PREFECT_HOME": str(data_dir / "prefect"),
@@ -197,6 +202,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"sqlite+aiosqlite:///{data_dir / 'prefect' / 'prefect.db'}"
         ),
+        # The UI asks the server that it came from, under whichever name; no other page may.
+        "PREFECT_UI_API_URL": "/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.prefect_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
@@ -210,6 +218,8 @@ def environment(settings: Settings) -> dict[str, str]:
     }
     if settings.now is not None:
         ours["SEGUE_NOW"] = format_instant(settings.now)
+    if login is not None:
+        ours |= {"PREFECT_SERVER_API_AUTH_STRING": login, "PREFECT_API_AUTH_STRING": login}
     return given | ours
 
 

@@ -12,6 +12,8 @@ from sqlalchemy import select
 
 from config.database import Database
 from config.errors import SegueError
+from config.login import is_loopback, own_login, prefect_login
+from config.private import make_private_folder, open_private
 from config.settings import Settings
 from config.times import Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
@@ -62,8 +64,8 @@ def only_one(data_dir: Path) -> Iterator[None]:
 
     The lock is the kernel's and ends with the process that holds it, kill -9 included.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "lock").open("a+") as file:
+    make_private_folder(data_dir)
+    with open(data_dir / "lock", "a+", opener=open_private) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -140,7 +142,11 @@ def _start(stack: Stack, segue: Segue) -> None:
     say("")
     say("Segue is up.")
     say(f"  Prefect, where journeys are started   {settings.prefect_url}")
+    if login := prefect_login(settings):
+        say(f"    its login                           {login}")
     say(f"  Inbox, what customers got             {settings.sandbox_url}/inbox")
+    if not is_loopback(settings.host):
+        say(f"    its login                           {own_login(settings)}")
     say(f"  Receiver, where events come in        {settings.public_url}/docs")
     if first.is_now:
         run_id = prefect.start(FIRST_JOURNEY, {"audience": FIRST_AUDIENCE}, key="first-start")

@@ -9,7 +9,6 @@ loses it when the file is read.
 """
 
 import csv
-import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 
 from config.blanks import trimmed
 from config.errors import SegueError
+from config.private import open_private
 
 _BATCH = 2_000
 # A whole number above this one, as a float, may stand for another.
@@ -245,7 +245,7 @@ class RefusedRows:
             return
         with (
             self._writable(),
-            open(self.path, "a", encoding="utf-8", newline="", opener=_private) as out,
+            open(self.path, "a", encoding="utf-8", newline="", opener=open_private) as out,
         ):
             writer = csv.writer(out)
             if not self._started:
@@ -266,7 +266,3 @@ class RefusedRows:
                 f"the refused rows can't be written to {self.path}: {error.strerror}; "
                 "put the input where you may write"
             ) from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import respx
+from pydantic import SecretStr
 
 from channels.content import Content, EmailContent, PushContent, SMSContent
 from channels.provider import Outcome, Outgoing, Provider, providers
@@ -14,6 +16,24 @@ from config.policy import Channel
 from config.settings import Settings
 
 SANDBOX = Settings(providers="sandbox", sandbox_port=8025)
+# All that real messages need to be set.
+LIVE: dict[str, Any] = {
+    "providers": "live",
+    "public_url": "https://journeys.your.shop",
+    "secret_key": SecretStr("a secret key of our own, which is long"),
+    "write_key": SecretStr("a write key of our own, which is long"),
+    "hook_secret": SecretStr("a hook secret of our own, which is long"),
+    "call_secret": SecretStr("a call secret of our own, which is long"),
+    "sendgrid_api_key": SecretStr("SG.key"),
+    "sendgrid_from": "hello@your.shop",
+    # from the tests of SendGrid's own SDK
+    "sendgrid_webhook_key": "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8"
+    "kF9mN1flpVKS3GRqe62gw+2fNNRaINXvVpiglSI8eNEc6wEA3F+g==",
+    "twilio_account_sid": "AC1",
+    "twilio_auth_token": SecretStr("secret"),
+    "twilio_from": "+15005550006",
+    "fcm_credentials_file": Path("firebase.json"),
+}
 CONTENT: dict[Channel, Content] = {
     "email": EmailContent("Hello", "<p>Hello</p>", "Hello"),
     "sms": SMSContent("Hello – reply STOP to end"),

@@ -1,9 +1,12 @@
 """Requests as Segue sends them to the providers, for tests against the sandbox."""
 
+from base64 import b64encode
 from typing import Any
 
 import httpx
 from starlette.applications import Starlette
+
+from config.login import basic
 
 MAIL = "/v3/mail/send"
 SMS = "/2010-04-01/Accounts/AC1/Messages.json"
@@ -11,8 +14,15 @@ PUSH = "/v1/projects/shop/messages:send"
 BEARER = {"Authorization": "Bearer key"}
 
 
+LOGIN = "segue:only-for-tests"
+AUTH = basic(LOGIN)
+_HEADER = {"Authorization": f"Basic {b64encode(LOGIN.encode()).decode()}"}
+
+
 def client_of(app: Starlette) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sandbox")
+    """Logged in, where a request has no key of its own."""
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=_HEADER)
 
 
 def mail(*message_ids: str, **changes: Any) -> dict[str, Any]:

@@ -179,11 +179,16 @@ def test_missing_credentials(
 ) -> None:
     monkeypatch.setenv("SEGUE_PROVIDERS", "live")
     launch = ("launch", "win-back", "--audience", "lapsed")
-    wrong(stocked(*launch), "SEGUE_SECRET_KEY", "Set it")
-    monkeypatch.setenv("SEGUE_SECRET_KEY", "a long random text of our own")
-    wrong(stocked(*launch), "SEGUE_PUBLIC_URL is http://127.0.0.1:8080", "SEGUE_PROVIDERS=sandbox")
-    monkeypatch.setenv("SEGUE_PUBLIC_URL", "https://journeys.your.shop")
-    wrong(stocked(*launch), "SEGUE_PROVIDERS is live", "is not set", "SEGUE_PROVIDERS=sandbox")
+    said = stocked(*launch)
+    wrong(said, "SEGUE_PROVIDERS is live", "SEGUE_SECRET_KEY", "SEGUE_PROVIDERS=sandbox")
+    wrong(
+        said, "SEGUE_PUBLIC_URL is 'http://127.0.0.1:8080'", "SEGUE_SENDGRID_WEBHOOK_KEY is not set"
+    )
+    doctor = stocked("doctor")
+    assert doctor.status == 1
+    assert "SEGUE_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused" in doctor.out
+    told = orjson.loads(stocked("doctor", "--json").out)["settings"]
+    assert any(line.startswith("SEGUE_TWILIO_AUTH_TOKEN is not set") for line in told)
     # nobody was entered by all this
     monkeypatch.setenv("SEGUE_PROVIDERS", "sandbox")
     assert orjson.loads(stocked("report", "win-back", "--json").out)["entered"] == 0
@@ -230,6 +235,9 @@ def test_nobody_of_that_name(segue: Segue) -> None:
         ["launch", "win-back"],
         ["launch", "win-back", "--audience", "lapsed", "--limit", "0"],
         ["launch", "win-back", "--audience", "lapsed", "--limit", "some"],
+        ["launch", "win-back", "--audience", "lapsed", "--limit", "10000001"],
+        ["launch", "win-back", "--audience", "lapsed", "--limit", "9" * 40],
+        ["launch", "win-back", "--audience", "lapsed", "--people", "3"],
         ["no-such-command"],
     ],
 )
@@ -389,7 +397,7 @@ def test_decide_answers_the_others_when_one_is_nested_too_deeply(segue: Segue) -
 
 
 @pytest.mark.skipif(
-    not (DATA / "orders.csv").is_file(), reason=f"the real customers are not at {DATA}"
+    not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
 )
 def test_every_real_customer_has_a_row_for_every_channel(segue: Segue, tmp_path: Path) -> None:
     for name in ("customers.csv", "orders.csv"):

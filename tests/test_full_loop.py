@@ -27,6 +27,7 @@ from profiles.tables import consent_records, events
 from tests.house import House
 from tests.logged import logging_at
 from tests.patience import PATIENCE
+from tests.sandbox_requests import AUTH, LOGIN
 
 TEXTS = {
     "hello.email.html": 'Subject: Hello\n\n<a href="https://shop.example/cart">Your cart</a>',
@@ -65,7 +66,7 @@ def settings(tmp_path: Path) -> Settings:
 def sandbox(settings: Settings) -> Iterator[str]:
     """The sandbox on its port."""
     store = Store(settings.data_dir / "sandbox.db")
-    app = create_app(store, None, Callbacks(settings, store.now))
+    app = create_app(store, None, Callbacks(settings, store.now), login=LOGIN)
     config = uvicorn.Config(app, port=settings.sandbox_port, access_log=False, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -92,7 +93,7 @@ def test_a_message_is_answered_and_the_journey_moves_on(
         **{"seed": 1, "dead": 0, "blocked": 0, "opens": 1, "clicks": 1, "stops": 1},
         **{"delivered_within": 0.2, "answered_within": 0.2, "gathered": 0.1, "twice": 0.5},
     }
-    assert httpx.post(f"{sandbox}/behaviour", json=behaviour).status_code == 204
+    assert httpx.post(f"{sandbox}/behaviour", json=behaviour, auth=AUTH).status_code == 204
     for person in (ann, bob):
         house.did(person, "cart_abandoned")
 
@@ -122,7 +123,7 @@ def test_a_message_is_answered_and_the_journey_moves_on(
     assert _stops(db, bob) == ["twilio STOP"]
     for name in ("email_delivered", "email_opened", "email_clicked"):
         assert _heard(db, ann).count(name) == 1
-    assert httpx.get(f"{sandbox}/behaviour").json()["given_up"] == 0
+    assert httpx.get(f"{sandbox}/behaviour", auth=AUTH).json()["given_up"] == 0
     # every message left its trace, and nobody's address or name did
     sent = {row.id for row in house.rows() if row.state == "delivered"}
     assert sent <= {line.get("message_id") for line in log.lines}

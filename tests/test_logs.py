@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import uuid
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from config.database import Database
+from config.errors import DatabaseUnusable
 from config.logs import JsonLines
 from config.repeats import CountingHandler
 from flows.worker import Worker
@@ -72,15 +74,129 @@ def test_others_say_their_first_line_and_nothing_else() -> None:
         ("https://a.example/?to=ann@example.com", "https://a.example/?to=***"),
         ("whatsapp:+447700900001 WhatsApp:447700900001", "whatsapp:*** WhatsApp:***"),
         ("to tel:07700 900001 and sms:07700-900001.", "to tel:*** and sms:***."),
+        # addresses of every form
+        ("'o'neil@example.com' and o'neil@example.com", "'***' and ***"),
+        ('"ann lee"@example.com, <"a\\"b@c"@example.com>', "***, <***>"),
+        (
+            "ann@b\u00fccher.example ann@bu\u0308cher.example ann@xn--bcher-kva.example",
+            "*** *** ***",
+        ),
+        ("\u7528\u6237@\u4f8b\u3048\u3002jp ann\uff20example.com ann@[192.0.2.1]", "*** *** ***"),
+        ("a/b=c@example.com bounce-ann=example.com@lists.example.com", "*** ***"),
+        (
+            "ann%40example.com https://a.example/?to=ann%40example.com&x=1",
+            "*** https://a.example/?to=***&x=1",
+        ),
+        (
+            "https://a.example,ann@example.com smtp://ann%40example.com:pw@mail.example",
+            "https://a.example,*** smtp://***:pw@mail.example",
+        ),
+        # numbers of every form
+        ("07700900123, (07700) 900123; 0770.090.0123, 0770-090-0123", "***, ***; ***, ***"),
+        ("call 07700900123 07700900124 812 now", "call *** now"),
+        ("0044 7700 900123", "***"),
+        ("00447700900123, +44 (0)7700 900123, +44.7700.900.123", "***, ***, ***"),
+        ("0151/12345678; (555) 010-9999; 555-010-9999; +1 (555) 010-9999", "***; ***; ***; ***"),
+        ("0770\u00a0090\u202f0123, 0770\u2011090\u20110123, %2B447700900123", "***, ***, ***"),
+        (
+            "phone=07700900123 https://a.example/u/07700900123/x",
+            "phone=*** https://a.example/u/***/x",
+        ),
         # what an operator needs
         ("postgresql+psycopg://segue:***@db.internal/segue", None),
         ("redis://segue@db.internal and amqp://segue:word@mq.internal:5672/segue", None),
         ("message 447700900001 of 20260302100000; sms: 1234567 hotel:12345678", None),
+        ("run 0a1b2c3d-0770-0900-1234-567890123456 by host-1:4242", None),
+        ("01234567-8901-4345-6789-0a2345678901 SM0123456789012345678901234567890123", None),
+        ("14c5d75ce93.dfd.64b469.filter0001.16648.5515E0B88.0 <14c5d75ce93@ismtpd-555>", None),
+        ("took 0.0123456789 s since 10:00:00.123456789 on 01.02.2026 at 192.168.100.200", None),
         ("it is 3+4 = 7 at 2026-03-02T10:00:00+00:00; 8,000+ moves", None),
     ],
 )
 def test_what_looks_like_an_address_is_masked(said: str, logged_as: str | None) -> None:
     assert one("channels.breaker", "%s", said)["message"] == (logged_as or said)
+
+
+def test_values_in_extra_are_masked_however_deep_they_lie() -> None:
+    run = uuid.UUID("0a1b2c3d-0770-0900-1234-567890123456")
+    line = one(
+        "flows.worker",
+        "it failed",
+        extra={
+            "message_id": 447700900001,
+            "run": run,
+            "why": "o'neil@example.com",
+            "to": 447700900123,
+            "tried": ["07700900123", ("ann@example.com",), {"ann@example.com"}],
+            "nested": {"ann@example.com": {"phone": 447700900123, "event_id": 7}},
+            "error": ValueError("ann@example.com"),
+        },
+    )
+    assert line["message_id"] == 447700900001
+    assert line["run"] == str(run)
+    assert line["why"] == line["to"] == line["error"] == "***"
+    assert line["tried"] == ["***", ["***"], ["***"]]
+    assert line["nested"] == {"***": {"phone": "***", "event_id": 7}}
+
+
+def test_an_exceptions_words_are_masked() -> None:
+    try:
+        raise DatabaseUnusable("no room for ann@example.com and 07700900123")
+    except DatabaseUnusable as error:
+        line = one("flows.worker", "it failed: %s", error, exc_info=True)
+    assert line["message"] == "it failed: no room for *** and ***"
+    assert line["error"] == "no room for *** and ***"
+
+
+class Unwritable:
+    def __str__(self) -> str:
+        raise ValueError("ann@example.com")
+
+
+def test_no_value_breaks_a_line() -> None:
+    """Lone surrogates, and what JSON or orjson can't write."""
+    loop: dict[str, Any] = {}
+    loop["itself"] = loop
+    line = one(
+        "flows.worker",
+        "half an emoji \ud83d and %s",
+        "\udc80",
+        extra={
+            "half": {"\ud83d": "\udfff"},
+            "large": 2**70,
+            "object": Unwritable(),
+            "loop": loop,
+            "bytes": {(1, 2): b"\xff"},
+            "number": float("nan"),
+            "enormous": 10**5000,
+        },
+    )
+    assert line["message"] == "half an emoji \ufffd and \ufffd"
+    assert line["half"] == {"\ufffd": "\ufffd"}
+    assert line["large"] == str(2**70)
+    assert line["object"] == "<Unwritable>"
+    assert line["bytes"] == {"(1, 2)": "b'\\xff'"}
+    assert line["number"] is None
+    assert line["enormous"] == "<int>"
+    assert set(line["loop"]) == {"itself"}
+
+
+@pytest.mark.parametrize("values", [("ann@example.com",), (Unwritable(),), (1, 2, 3)])
+def test_words_and_values_that_do_not_fit_are_a_line_all_the_same(
+    values: tuple[object, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = one("flows.worker", "message %d of %d", *values)
+    assert line["message"] == "'message %d of %d' with values that do not fit"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a%40", '"', '"a" ', "0", "0 ", "+1 ", "(", "a@", "a.", "://", "a:"]
+)
+def test_a_long_line_takes_no_longer_than_its_length(piece: str) -> None:
+    """With quadratic patterns this would take minutes."""
+    text = piece * (400_000 // len(piece))
+    assert len(one("flows.worker", "%s", text)["message"]) > 0
 
 
 def test_levels() -> None:

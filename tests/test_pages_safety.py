@@ -20,6 +20,7 @@ from config.times import HOUR
 from profiles.tables import consent_records, events, profiles
 from tests.house import MONDAY
 from tests.page_customers import Client, Shop, one_click, shown
+from tests.sandbox_requests import LOGIN
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}"
@@ -232,12 +233,12 @@ def test_whatever_a_customer_is_called_arrives_as_text(shop: Shop, tmp_path: Any
     assert "%3Cscript%3E" in sms.decode()
 
     store = Store(tmp_path / "sandbox.db")
-    sandbox = Client(create_sandbox(store, DatabaseTimeline(house.db)))
+    sandbox = Client(create_sandbox(store, DatabaseTimeline(house.db), login=LOGIN))
     for request in house.providers.requests:
-        path, headers = request.url.path, dict(request.headers)
-        assert sandbox.post(path, content=request.content, headers=headers).status_code < 300
+        url, headers = f"http://127.0.0.1{request.url.path}", dict(request.headers)
+        assert sandbox.post(url, content=request.content, headers=headers).status_code < 300
     for path in ("/inbox", f"/inbox/{shop.ann}"):
-        inbox = sandbox.get(path).text
+        inbox = sandbox.get(f"http://127.0.0.1{path}").text
         assert ESCAPED in inbox
         assert "<script" not in inbox
     store.close()

@@ -23,12 +23,13 @@ from channels.recording import Tally
 from channels.tables import messages
 from config.database import Database
 from config.errors import SegueError
-from config.settings import ROOT, Settings
-from config.times import parse_instant
-from flows.app import Segue, open_segue
+from config.settings import ROOT
+from flows.app import Segue
 from flows.deployments import deploy
+from flows.launching import MOST_PEOPLE
 from flows.names import HOLDING, deployment_name
-from flows.stack import Stack, environment, free_ports, on_free_ports
+from flows.sandbox_api import SandboxAPI
+from flows.stack import Stack, environment, free_ports
 from flows.telling import EVENT, Teller
 from flows.worker import Worker
 from journeys.control import held, pause, resume
@@ -39,33 +40,13 @@ from journeys.tables import enrollments, launches
 from profiles.events import NewEvent, record_events
 from profiles.identity import upsert_people
 from profiles.person import Person, normalise_email
-from profiles.sample_shop import load_sample_shop
 from tests.house import bare_message
 from tests.patience import PATIENCE
 from tests.trouble import until
 
-MONDAY = parse_instant("2026-03-02T09:00:00Z")
 Row = dict[str, Any]
 # One process for all of them, for the server's sake.
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("prefect")]
-
-
-@pytest.fixture(scope="session")
-def segue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segue]:
-    ours = {"data_dir": tmp_path_factory.mktemp("segue"), "now": MONDAY}
-    found = open_segue(on_free_ports(Settings().model_copy(update=ours)))
-    load_sample_shop(found.db, MONDAY, customers=400)
-    with closing(found.db):
-        yield found
-
-
-@pytest.fixture(scope="session")
-def stack(segue: Segue) -> Iterator[Stack]:
-    with Stack(segue.settings) as stack:
-        stack.start_servers()
-        stack.wait_for_servers()
-        stack.start_runner(segue.catalog.current)
-        yield stack
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +96,8 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
     assert sum(summary.outcomes.values()) == 3 * 30
     assert summary.sent["email"] > 0
     assert f"30 entered; {summary.sent.total()} sent (" in state["message"]
-    accepted = httpx.get(f"{segue.settings.sandbox_url}/stats", trust_env=False).json()["accepted"]
+    with closing(SandboxAPI(segue.settings)) as sandbox:
+        accepted = sandbox.stats()["accepted"]
     assert accepted == {"email": 0, "sms": 0, "push": 0} | dict(summary.sent)
 
     # The run graph is the journey's graph.
@@ -178,6 +160,14 @@ def test_a_dry_run_wants_an_audience(stack: Stack) -> None:
     [
         ({"audience": "lapst"}, "'lapst' is not one of ['nobody new', 'everyone', 'lapsed', "),
         ({"audience": "lapsed", "limit": -1}, "-1 is less than the minimum of 0"),
+        ({"limit": MOST_PEOPLE + 1}, "10000001 is greater than the maximum of 10000000"),
+        ({"limit": 10**30}, "is greater than the maximum of 10000000"),
+        ({"limit": 2.5}, "2.5 is not of type 'integer'"),
+        ({"limit": True}, "True is not of type 'integer'"),
+        ({"limit": None}, "None is not of type 'integer'"),
+        ({"audiance": "lapsed"}, "Additional properties are not allowed ('audiance' was"),
+        ({"audience": "lapsed", "people": 3}, "Additional properties are not allowed ('people'"),
+        ({"audience": ["lapsed"]}, "['lapsed'] is not one of ['nobody new', "),
         ({"limit": "many"}, "'many' is not of type 'integer'"),
         ({"dry_run": "perhaps"}, "'perhaps' is not of type 'boolean'"),
     ],
@@ -186,6 +176,27 @@ def test_a_bad_value_is_refused_in_words(stack: Stack, parameters: Row, words: s
     with pytest.raises(SegueError) as refused:
         stack.prefect.start("win-back", parameters)
     assert words in str(refused.value)
+
+
+def test_a_form_that_asks_not_to_be_checked_enters_nobody(stack: Stack, api: httpx.Client) -> None:
+    """The API lets a caller leave the check out; then the run ends before its first task."""
+    found = api.get(f"/deployments/name/{deployment_name('welcome')}").json()
+    asked = {"parameters": {"audiance": "lapsed"}, "enforce_parameter_schema": False}
+    run_id = (
+        api.post(f"/deployments/{found['id']}/create_flow_run", json=asked)
+        .raise_for_status()
+        .json()["id"]
+    )
+    stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, "the run")
+    state = stack.prefect.ended(run_id)
+    assert state is not None
+    assert state["type"] == "CRASHED"
+    assert rows(api, "task_runs", run_id) == []
+
+
+def test_the_form_that_holds_a_journey_refuses_more_than_it_asks_for(stack: Stack) -> None:
+    with pytest.raises(SegueError, match=r"Additional properties are not allowed \('why' was"):
+        stack.prefect.start(HOLDING, {"journey": "welcome", "action": "pause", "why": "now"})
 
 
 def test_the_form_explains_every_field(api: httpx.Client) -> None:

@@ -21,6 +21,7 @@ from channels.claiming import settle_lost
 from channels.dispatch import CLAIM_BATCH
 from channels.sandbox.store import Store
 from channels.tables import messages
+from config.login import basic, own_login
 from config.settings import Settings
 from config.times import MINUTE
 from flows.app import Segue, open_segue
@@ -151,7 +152,8 @@ def prefect(stack: Stack) -> Iterator[Prefect]:
 
 @pytest.fixture
 def sandbox(stack: Stack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.settings.sandbox_url, trust_env=False) as client:
+    url, auth = stack.settings.sandbox_url, basic(own_login(stack.settings))
+    with httpx.Client(base_url=url, auth=auth, trust_env=False) as client:
         yield client
 
 

@@ -9,11 +9,15 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import SecretStr
 
 from channels.provider import providers
 from config.errors import SegueError
+from config.required import unmet_needs
 from config.settings import Settings
-from tests.provider_samples import CHANNELS, SANDBOX, outgoing
+from flows.receiver.app import create_app
+from tests.house import House
+from tests.provider_samples import CHANNELS, LIVE, SANDBOX, outgoing
 
 
 def key_file(folder: Path) -> Path:
@@ -38,18 +42,7 @@ def key_file(folder: Path) -> Path:
 
 
 def live(folder: Path, **changes: Any) -> Settings:
-    values: dict[str, Any] = {
-        "providers": "live",
-        "public_url": "https://journeys.your.shop",
-        "secret_key": "a long random text",
-        "sendgrid_api_key": "SG.key",
-        "sendgrid_from": "hello@your.shop",
-        "twilio_account_sid": "AC1",
-        "twilio_auth_token": "secret",
-        "twilio_from": "+15005550006",
-        "fcm_credentials_file": key_file(folder),
-    }
-    return Settings(**(values | changes))
+    return Settings(**(LIVE | {"fcm_credentials_file": key_file(folder)} | changes))
 
 
 def test_live_providers_talk_to_the_real_addresses(tmp_path: Path) -> None:
@@ -71,23 +64,60 @@ def test_the_sandbox_needs_no_keys_and_gets_no_real_ones(tmp_path: Path) -> None
         assert "Authorization" in request.headers
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"sendgrid_api_key": ""}, "SEGUE_SENDGRID_API_KEY"),
-        ({"sendgrid_from": ""}, "SEGUE_SENDGRID_FROM is not set"),
-        ({"sendgrid_from": Settings().sendgrid_from}, "SEGUE_SENDGRID_FROM is not set"),
-        ({"twilio_auth_token": "", "twilio_from": ""}, "_TWILIO_AUTH_TOKEN and SEGUE_TWILIO_FROM"),
-        ({"fcm_credentials_file": None}, "SEGUE_FCM_CREDENTIALS_FILE"),
-        ({"fcm_credentials_file": Path("/nowhere/key.json")}, "CREDENTIALS_FILE /nowhere"),
-        ({"secret_key": Settings.model_fields["secret_key"].default}, "SEGUE_SECRET_KEY"),
-    ],
-)  # fmt: skip
-def test_live_names_the_setting_that_is_missing(
-    tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
-    with pytest.raises(SegueError, match=named):
-        providers(live(tmp_path, **changes))
+SETTINGS = [name for name in LIVE if name != "providers"]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_live_names_the_setting_that_is_missing(tmp_path: Path, setting: str) -> None:
+    default = Settings.model_fields[setting].default
+    blank = SecretStr("  ") if isinstance(default, SecretStr) else "  "
+    for value in (default, blank):
+        settings = live(tmp_path).model_copy(update={setting: value})
+        with pytest.raises(SegueError, match=rf"SEGUE_{setting.upper()} is not set: \w+"):
+            providers(settings)
+
+
+def test_live_names_all_that_is_missing_with_what_is_lost(tmp_path: Path) -> None:
+    with pytest.raises(SegueError) as refused:
+        providers(live(tmp_path, sendgrid_webhook_key="", twilio_auth_token="", receiver_port=0))
+    said = str(refused.value)
+    assert "SEGUE_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused, so unsub" in said
+    assert "SEGUE_TWILIO_AUTH_TOKEN is not set" in said
+    assert "every STOP is lost" in said
+    assert "SEGUE_RECEIVER_PORT is 0" in said
+    assert "SEGUE_SECRET_KEY" not in said
+
+
+def test_a_credentials_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SegueError, match="CREDENTIALS_FILE /nowhere"):
+        providers(live(tmp_path, fcm_credentials_file=Path("/nowhere/key.json")))
+
+
+@pytest.mark.parametrize("sender", ["Your Shop", "SHOP", "447700900001", "+0770", "MG123", "+44 7"])
+def test_live_demands_a_sender_that_customers_can_answer_stop(tmp_path: Path, sender: str) -> None:
+    with pytest.raises(SegueError, match=r"SEGUE_TWILIO_FROM is '.*STOP"):
+        providers(live(tmp_path, twilio_from=sender))
+
+
+@pytest.mark.parametrize("sender", ["+447700900001", "60123", "MG" + "0a" * 16])
+def test_live_takes_senders_that_customers_can_answer(tmp_path: Path, sender: str) -> None:
+    assert len(providers(live(tmp_path, twilio_from=sender))) == len(CHANNELS)
+
+
+def test_the_receiver_refuses_to_start_without_what_it_hears_with(house: House) -> None:
+    segue = house.open(**LIVE | {"sendgrid_webhook_key": ""})
+    with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is not set"):
+        create_app(segue, lambda: None)
+
+
+def test_what_another_makers_provider_does_not_need_is_not_asked_for() -> None:
+    settings = Settings(**LIVE | {"sendgrid_api_key": "", "sendgrid_webhook_key": ""})
+    assert unmet_needs(settings, ["twilio", "fcm", "postmark"]) == []
+    assert len(unmet_needs(settings, ["sendgrid"])) == 2
+
+
+def test_the_sandbox_needs_nothing() -> None:
+    assert unmet_needs(Settings(), ["sendgrid", "twilio", "fcm"]) == []
 
 
 @pytest.mark.parametrize(
@@ -96,10 +126,12 @@ def test_live_names_the_setting_that_is_missing(
         *("", "http://journeys.your.shop", "https://", "https://localhost", "journeys.your.shop"),
         *("https://127.0.0.1", "https://[::1]:8443", "https://0.0.0.0/segue", "https://10.0.0.5"),
         *("https://segue.localhost:8443", "https://your.shop/?x=1", "https://[", "https://inside"),
+        *("https://segue.local", "https://segue.shop.internal/x", "https://journeys.shop.example"),
+        *("https://segue.test.", "https://nas.home.arpa", "https://a b.shop", "https://u:p@a.shop"),
     ],
 )
 def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> None:
-    with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .* Set it to yours"):
+    with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .*https:// address"):
         providers(live(tmp_path, public_url=url))
 
 

@@ -23,7 +23,9 @@ from channels.sandbox.store import Accepted, Store
 from channels.sandbox.wire import Call
 from config.times import HOUR
 from tests.sandbox_requests import (
+    AUTH,
     BEARER,
+    LOGIN,
     MAIL,
     PUSH,
     SMS,
@@ -56,7 +58,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 async def client(store: Store) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(create_app(store)) as client:
+    async with client_of(create_app(store, login=LOGIN)) as client:
         yield client
 
 
@@ -475,7 +477,9 @@ async def test_a_fault_that_is_none_is_refused(
 @pytest.fixture
 def server(store: Store) -> Iterator[str]:
     """The address of a real server on a port of its own."""
-    config = uvicorn.Config(create_app(store), port=0, access_log=False, log_level="warning")
+    config = uvicorn.Config(
+        create_app(store, login=LOGIN), port=0, access_log=False, log_level="warning"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -488,7 +492,7 @@ def server(store: Store) -> Iterator[str]:
 
 
 async def test_a_provider_hangs_up_after_it_took_the_message(server: str) -> None:
-    async with httpx.AsyncClient(base_url=server) as client:
+    async with httpx.AsyncClient(base_url=server, auth=AUTH) as client:
         await client.post("/faults", json={"provider": "twilio", "answer": "drop", "count": 2})
         with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
             await post_sms(client, sms("7"))

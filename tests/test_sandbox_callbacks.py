@@ -21,7 +21,7 @@ from channels.sandbox.store import Store
 from config.settings import Settings
 from config.times import format_instant, parse_instant
 from tests.patience import PATIENCE
-from tests.sandbox_requests import client_of, mail, post_mail, post_push, post_sms, push, sms
+from tests.sandbox_requests import LOGIN, client_of, mail, post_mail, post_push, post_sms, push, sms
 
 pytestmark = pytest.mark.anyio
 
@@ -168,7 +168,10 @@ class Sandbox:
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     store = Store(tmp_path / "sandbox.db")
     callbacks = Callbacks(SETTINGS, store.now, tries_after=(0, 0, 0))
-    async with callbacks.running(), client_of(create_app(store, None, callbacks)) as client:
+    async with (
+        callbacks.running(),
+        client_of(create_app(store, None, callbacks, login=LOGIN)) as client,
+    ):
         yield Sandbox(callbacks, client)
     store.close()
 
@@ -339,7 +342,10 @@ MORNING = parse_instant("2026-03-02T09:00:00Z")
 async def simulated(tmp_path: Path) -> AsyncIterator[Sandbox]:
     store = Store(tmp_path / "sandbox.db", simulated=MORNING)
     callbacks = Callbacks(SETTINGS, store.now, tries_after=(0, 0, 0), simulated=True)
-    async with callbacks.running(), client_of(create_app(store, None, callbacks)) as client:
+    async with (
+        callbacks.running(),
+        client_of(create_app(store, None, callbacks, login=LOGIN)) as client,
+    ):
         yield Sandbox(callbacks, client)
     store.close()
 

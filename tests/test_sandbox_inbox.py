@@ -17,7 +17,17 @@ from config.database import Database
 from config.times import HOUR, MINUTE, format_instant
 from profiles.events import NewEvent, record_events
 from profiles.tables import identifiers, profiles
-from tests.sandbox_requests import client_of, mail, post_mail, post_push, post_sms, push, sms, to
+from tests.sandbox_requests import (
+    LOGIN,
+    client_of,
+    mail,
+    post_mail,
+    post_push,
+    post_sms,
+    push,
+    sms,
+    to,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +50,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 async def client(store: Store) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(create_app(store)) as client:
+    async with client_of(create_app(store, login=LOGIN)) as client:
         yield client
 
 
@@ -157,7 +167,7 @@ def timeline(db: Database) -> DatabaseTimeline:
 async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
     store: Store, timeline: DatabaseTimeline
 ) -> None:
-    async with client_of(create_app(store, timeline)) as client:
+    async with client_of(create_app(store, timeline, login=LOGIN)) as client:
         await post_mail(client, mail("1", "4"))
         await post_mail(client, mail("nobody's"))
         inbox = (await client.get("/inbox")).text
@@ -189,7 +199,7 @@ async def test_the_inbox_counts_the_devices_of_a_push(
 ) -> None:
     with db.transaction() as tx:
         tx.conn.execute(insert(messages).values(_message(50, 2, "push")))
-    async with client_of(create_app(store, timeline)) as client:
+    async with client_of(create_app(store, timeline, login=LOGIN)) as client:
         for token in ("device-a", "device-b"):
             await post_push(client, push("50", token=token))
         grace = (await client.get("/inbox/2")).text
@@ -213,7 +223,7 @@ async def test_the_inbox_shows_what_a_customer_did_with_a_message(
         record_events(tx, [*reversed(done), another, nobody], worked=True)
         returned = update(messages).where(messages.c.id == 1)
         tx.conn.execute(returned.values(state="failed", reason="sendgrid bounce: 550"))
-    async with client_of(create_app(store, timeline)) as client:
+    async with client_of(create_app(store, timeline, login=LOGIN)) as client:
         await post_mail(client, mail("1", "4"))
         grace = (await client.get("/inbox/2")).text
         ada = (await client.get("/inbox/1")).text
@@ -250,7 +260,7 @@ def test_ids_that_segue_never_gave_belong_to_nobody(timeline: DatabaseTimeline) 
 async def test_a_search_finds_people_who_got_nothing(
     store: Store, timeline: DatabaseTimeline
 ) -> None:
-    async with client_of(create_app(store, timeline)) as client:
+    async with client_of(create_app(store, timeline, login=LOGIN)) as client:
         page = (await client.get("/inbox?q=grace")).text
         assert "Grace 100%" in page
         assert "Nothing has reached this customer" in page
@@ -258,7 +268,7 @@ async def test_a_search_finds_people_who_got_nothing(
 
 async def test_a_database_without_tables_is_said_plainly(store: Store, tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/empty.db")
-    async with client_of(create_app(store, DatabaseTimeline(database))) as client:
+    async with client_of(create_app(store, DatabaseTimeline(database), login=LOGIN)) as client:
         await post_mail(client, mail("1"))
         for path in ("/inbox", "/inbox/1", "/inbox?q=a"):
             answer = await client.get(path)

@@ -18,7 +18,7 @@ DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 NOW: Instant = 1_323_475_200  # 2011-12-10T00:00:00Z, the day after the last order
 
 pytestmark = pytest.mark.skipif(
-    not (DATA / "orders.csv").is_file(), reason=f"the real files are not at {DATA}"
+    not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
 )
 
 

@@ -15,9 +15,11 @@ from sqlalchemy import func, select
 
 from config.database import Database
 from config.errors import SegueError
+from config.login import own_login
 from config.settings import Settings
 from config.times import DAY, format_instant, parse_instant
 from flows.app import open_segue
+from flows.sandbox_api import SandboxAPI
 from flows.stack import Stack, check_ports, environment, on_free_ports
 from flows.up import FirstStart, only_one, up
 from profiles.sample_shop import load_sample_shop
@@ -94,9 +96,8 @@ def test_the_whole_day_of_segue_up(
     assert f"{settings.sandbox_url}/inbox\n" in said
     assert f"{settings.public_url}/docs\n" in said
     assert httpx.get(f"{settings.public_url}/docs", trust_env=False, timeout=PATIENCE).is_success
-    callbacks = httpx.get(
-        f"{settings.sandbox_url}/behaviour", trust_env=False, timeout=PATIENCE
-    ).json()
+    with closing(SandboxAPI(settings)) as sandbox:
+        callbacks = sandbox.callbacks()
     assert callbacks["behaviour"] is not None, "the sandbox's customers answer"
     page = next(line.strip() for line in said.splitlines() if "/runs/flow-run/" in line)
     assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False, timeout=PATIENCE).is_success
@@ -104,6 +105,8 @@ def test_the_whole_day_of_segue_up(
         page, trust_env=False, timeout=PATIENCE, headers={"Accept": "text/html"}
     ).is_success
     assert number_of(settings, "profile") == 3000
+    for path in (settings.data_dir, *settings.data_dir.rglob("*")):
+        assert not path.lstat().st_mode & 0o077 or path.is_symlink(), path
 
     second = start(settings, processes)
     told, _ = second.communicate(timeout=PATIENCE)
@@ -117,8 +120,10 @@ def test_the_whole_day_of_segue_up(
     check_ports(settings)
     launched = number_of(settings, "launch")
 
-    again = start(settings, processes)
+    again = start(settings.model_copy(update={"prefect_login": True}), processes)
     said = read_until(again, "Ctrl-C stops everything")
+    assert f"its login                           {own_login(settings)}\n" in said
+    assert httpx.get(f"{settings.prefect_url}/api/version", trust_env=False).status_code == 401
     assert "sample shop" not in said
     assert "/runs/flow-run/" not in said
     assert number_of(settings, "profile") == 3000

@@ -25,7 +25,6 @@ from channels.provider import (
     Result,
     Suppress,
     json_object,
-    require,
     result_of,
     retry_after,
 )
@@ -68,7 +67,6 @@ def connect(settings: Settings) -> "FCM":
     if settings.providers == "sandbox":
         url, project = settings.sandbox_url, settings.fcm_project or "segue-sandbox"
         return FCM(url, project, headers={"Authorization": "Bearer sandbox"})
-    require(settings, "fcm_credentials_file")
     path = settings.fcm_credentials_file
     try:
         credentials = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]

@@ -22,7 +22,6 @@ from channels.provider import (
     bounded,
     json_object,
     outcomes,
-    require,
     result_of,
     retry_after,
     server_time,
@@ -41,7 +40,6 @@ _OURS = ("from", "template_id")
 def connect(settings: Settings) -> "SendGrid":
     """SendGrid, or the sandbox in its place."""
     if settings.providers == "live":
-        require(settings, "sendgrid_api_key", "sendgrid_from")
         return SendGrid(
             settings, settings.sendgrid_url, settings.sendgrid_api_key.get_secret_value()
         )

@@ -1,6 +1,10 @@
 """The sandbox server: the providers' own paths, the inbox pages, the counts, faults, behaviour.
 
 Segue talks to it through the same code as to the real hosts; only the base URL differs.
+
+Three kinds of paths: the providers' own want an API key, as the real ones do; those that control
+the sandbox or count want the login of this installation; the inbox is for a browser on this
+machine, and wants the login too where the server is reached from elsewhere.
 """
 
 import asyncio
@@ -11,11 +15,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from channels.sandbox import fcm, sendgrid, twilio
+from channels.sandbox.access import LoginRequired
 from channels.sandbox.behaviour import Behaviour
 from channels.sandbox.caller import Callbacks, Reply
 from channels.sandbox.faults import Faults, ProviderName
@@ -23,13 +29,20 @@ from channels.sandbox.pages import Pages
 from channels.sandbox.store import Store
 from channels.sandbox.timeline import Timeline
 from channels.sandbox.wire import Call, Provider
+from config.browsers import OwnPagesOnly
+from config.login import is_loopback
 from config.times import Instant, format_instant, parse_instant
 
 
 def create_app(
-    store: Store, timeline: Timeline | None = None, callbacks: Callbacks | None = None
+    store: Store,
+    timeline: Timeline | None = None,
+    callbacks: Callbacks | None = None,
+    *,
+    login: str,
+    host: str = "127.0.0.1",
 ) -> Starlette:
-    """The server over one store.
+    """The server over one store, on the address `host`; `login` is `user:password`.
 
     Without a timeline the inbox knows addresses, not customers. Without callbacks the providers
     never say what became of a message.
@@ -61,21 +74,28 @@ def create_app(
             {"message_id": message_id, "accepted": accepted}, 200 if accepted else 404
         )
 
-    routes = [
+    providers = [
         sending("/v3/mail/send", "sendgrid", sendgrid),
         sending("/2010-04-01/Accounts/{sid}/Messages.json", "twilio", twilio),
         sending("/v1/projects/{project}/messages:send", "fcm", fcm),
+    ]
+    inbox = pages.routes()
+    control = [
         Route("/stats", stats),
         Route("/message/{id:path}", message),
         Route("/faults", set_fault, methods=["POST"]),
         Route("/faults", clear_faults, methods=["DELETE"]),
-        *pages.routes(),
     ]
-    if callbacks is None:
-        return Starlette(routes=routes)
-    routes += _behaviour_routes(callbacks)
-    routes += _clock_routes(store, callbacks)
-    return Starlette(routes=routes, lifespan=lambda _app: callbacks.running())
+    if callbacks is not None:
+        control += _behaviour_routes(callbacks)
+        control += _clock_routes(store, callbacks)
+    for route in control if is_loopback(host) else control + inbox:
+        route.app = LoginRequired(route.app, login)
+    return Starlette(
+        routes=[*providers, *control, *inbox],
+        middleware=[Middleware(OwnPagesOnly, host)],
+        lifespan=None if callbacks is None else lambda _app: callbacks.running(),
+    )
 
 
 def _behaviour_routes(callbacks: Callbacks) -> list[Route]:

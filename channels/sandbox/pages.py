@@ -26,7 +26,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 # Styles and pictures are what mails are made of, and a mail's frame inherits the page's policy.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; "
-    "img-src http: https: data:; font-src https: data:; form-action 'self'; base-uri 'none'",
+    "img-src http: https: data:; font-src https: data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    # No other site's page may hold, load or measure them.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",

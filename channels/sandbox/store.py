@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from config.private import tighten_database
 from config.times import Instant
 
 _SCHEMA = """
@@ -81,7 +82,8 @@ class Store:
     """
 
     def __init__(self, path: Path | str, *, simulated: Instant | None = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tighten_database(Path(path))
         self.simulated = simulated
         self._write = _connect(path)
         self._write.executescript(_SCHEMA)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
+from channels.provider import provider_names
+from config.required import refuse_unmet_needs
 from flows.app import Segue
 from flows.receiver import (
     answers,
@@ -20,7 +22,6 @@ from flows.receiver import (
     starting,
 )
 from flows.receiver.context import Receiver
-from flows.receiver.keys import refuse_defaults
 from flows.receiver.limits.guessing import Guesses
 
 
@@ -28,7 +29,7 @@ def create_app(
     segue: Segue, arrived: Callable[[], object], guesses: Guesses | None = None
 ) -> FastAPI:
     """The application with all its routes. Raises SegueError for settings that would be unsafe."""
-    refuse_defaults(segue.settings)
+    refuse_unmet_needs(segue.settings, provider_names())
     app = FastAPI(
         title="Segue",
         description="Events in, answers back.",

@@ -1,0 +1,75 @@
+"""Files that hold personal data or secrets: readable by their owner only.
+
+Folders are 0700 and files 0600. SQLite gives its -wal and -shm files the mode of the database, so
+a private database stays private.
+"""
+
+import contextlib
+import logging
+import os
+import stat
+from pathlib import Path
+
+from config.errors import SegueError
+
+log = logging.getLogger(__name__)
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# For processes that write files which are not opened by our own code, such as Prefect's.
+UMASK = _OTHERS
+# What SQLite writes beside a database.
+_BESIDE = ("", "-wal", "-shm", "-journal")
+
+
+def open_private(path: str, flags: int) -> int:
+    """An `opener` for open(): the file is 0600, whether it is new or was there before."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder with its parents, for its owner only.
+
+    Raises SegueError for a folder with the sticky bit, such as /tmp: others need it too.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & stat.S_ISVTX:
+        raise SegueError(
+            f"{folder} is a folder for everybody, and Segue keeps customers' data in a folder that "
+            f"only its user can read: set SEGUE_DATA_DIR to one, such as {folder / 'segue'}"
+        )
+    _close_to_others(folder)
+
+
+def tighten_folder(folder: Path) -> None:
+    """The same for a folder that is there, and for all that it holds; links are not followed."""
+    make_private_folder(folder)
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            _close_to_others(Path(root, name))
+
+
+def tighten_database(file: Path) -> None:
+    """Make an SQLite database, or the one that is there, private with the files beside it.
+
+    A database that is there is not opened: whoever closes a file of SQLite's gives up all locks
+    that its process holds on it (POSIX), and the database can be damaged. Where the file can't be
+    made, SQLite itself says so when it opens it.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    for ending in _BESIDE:
+        _close_to_others(file.with_name(file.name + ending))
+
+
+def _close_to_others(path: Path) -> None:
+    """Take the rights of group and others away; what is gone by now, or a link, is left alone."""
+    try:
+        mode = path.lstat().st_mode
+        if mode & _OTHERS and not stat.S_ISLNK(mode) and not stat.S_ISSOCK(mode):
+            path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("others can read %s: %s. Run: chmod go= %s", path, error.strerror, path)
