@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any, TextIO
 
 from liquid import BoundTemplate, Environment, FalsyStrictUndefined, RenderContext, Token
@@ -91,25 +90,39 @@ def parse(source: str, file: str, first_line: int = 1, *, html: bool = False) ->
 _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
-class Hidden:
-    """A source whose Liquid tags became plain words, which HTML and MJML tools leave alone."""
+class Words:
+    """Texts hidden behind plain words, which HTML and MJML tools leave alone.
 
-    def __init__(self, source: str) -> None:
-        self._mark = "liquidtag"
-        while self._mark in source:
-            self._mark += "x"
-        numbers = count()
-        self.tags: list[str] = _TAG.findall(source)
-        self.text = _TAG.sub(lambda _: self.word(next(numbers)), source)
-        self._word = re.compile(rf"{self._mark}(\d+)z")
+    source: where the words go; none of them is in it before.
+    """
+
+    def __init__(self, source: str, mark: str) -> None:
+        while mark in source:
+            mark += "x"
+        self._mark = mark
+        self._word = re.compile(rf"{mark}(\d+)z")
+        self.tags: list[str] = []
+
+    def hide(self, text: str) -> str:
+        """The word that stands for `text`."""
+        self.tags.append(text)
+        return self.word(len(self.tags) - 1)
 
     def word(self, number: int) -> str:
-        """What stands for the tag of that number."""
+        """What stands for the text of that number."""
         return f"{self._mark}{number}z"
 
     def restore(self, text: str) -> str:
-        """`text` with its Liquid tags back."""
+        """`text` with the hidden texts back."""
         return self._word.sub(lambda word: self.tags[int(word[1])], text)
+
+
+class Hidden(Words):
+    """A source whose Liquid tags are hidden behind words."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source, "liquidtag")
+        self.text = _TAG.sub(lambda tag: self.hide(tag[0]), source)
 
     def split(self, text: str) -> list[str]:
         """`text` cut before and after every word."""
@@ -122,11 +135,6 @@ class Hidden:
     def is_block(self, number: int) -> bool:
         """Whether the tag steers (`{% … %}`) rather than prints."""
         return self.tags[number].startswith("{%")
-
-
-def without_tags(source: str) -> str:
-    """`source` without its Liquid tags, on the same lines."""
-    return _TAG.sub(lambda tag: "\n" * tag[0].count("\n"), source)
 
 
 def _line(source: str, index: int) -> int:
