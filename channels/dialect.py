@@ -341,8 +341,9 @@ def adapt(template: BoundTemplate) -> None:
                 one.__class__ = _Equal
             elif isinstance(one, NeExpression):
                 one.__class__ = _Unequal
-            for filter_ in _filters(one):
-                _adapt_filter(filter_)
+            elif isinstance(one, FilteredExpression):
+                for used in one.filters or ():
+                    _adapt_filter(used)
         if isinstance(node, MultiExpressionBlockNode):
             _adapt_when(node)
 
@@ -360,11 +361,6 @@ def _within(expression: Expression) -> Iterator[Expression]:
     yield expression
     for child in expression.children():
         yield from _within(child)
-
-
-def _filters(expression: Expression) -> Iterator[Filter]:
-    for name in ("filters", "tail_filters"):
-        yield from getattr(expression, name, None) or ()
 
 
 def _adapt_filter(used: Filter) -> None:

@@ -216,8 +216,8 @@ class Dispatcher:
     async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
         """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
         done: list[Done] = []
-        # One request holds messages of one step, as SendGrid's categories demand. The first devices of
-        # all pushes go, then the second ones: a batch has each message once.
+        # A batch is of one step, as SendGrid's categories demand, and has each message once: the
+        # first devices of all pushes go, then the second ones.
         ready: dict[tuple[Channel, str, str, int], list[_Ready]] = defaultdict(list)
         for one in claims:
             try:

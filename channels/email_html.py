@@ -9,7 +9,7 @@ import re
 from html import escape, unescape
 
 from channels.language import Hidden, TemplateError
-from channels.linkcheck import CSS_URL, LinkRules, allowed_to_authors, shown
+from channels.linkcheck import CSS_URL, LinkRules, allowed_to_authors, shown, written_start
 
 _TAG = re.compile(r"""<(?P<name>[A-Za-z][\w:-]*)(?P<inside>(?:[^<>"']|"[^"]*"|'[^']*')*)>""")
 _ATTRIBUTE = re.compile(
@@ -17,9 +17,11 @@ _ATTRIBUTE = re.compile(
 )
 _STYLE = re.compile(r"(<style\b[^>]*>)(.*?)(</style)", re.IGNORECASE | re.DOTALL)
 _HTML = re.compile(r"<html\b[^>]*>", re.IGNORECASE)
+_LANG = re.compile(r"""\slang=["']?([^"'>]*)["']?""", re.IGNORECASE)
 _HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 _TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _BODY = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
+_OWN = re.compile(r"\{\{-?\s*links\.\w+\s*-?\}\}")
 _OWN_LINK = re.compile(r"\blinks\s*\.\s*(unsubscribe|preferences)\b")
 # Attributes that hold an address (https://html.spec.whatwg.org, "Attributes"; VML's are these too).
 _ADDRESSES = frozenset(
@@ -36,8 +38,6 @@ _ADDRESSES = frozenset(
         "xlink:href",
     }
 )
-# The host is the author's as soon as something ends it.
-_AUTHORS_HOST = re.compile(r"\s*(https://[^/?#\s\\@]+[/?#]|mailto:|tel:|sms:|cid:|#)", re.I)
 _ANYWHERE = LinkRules(loopback=True)
 # Mails are made for a light background: black text on the dark one of a client can't be read.
 _COLOURS = "".join(
@@ -107,7 +107,7 @@ class _Tags:
         if name == "style":
             self._check_css(value)
             value = checked("style", value)
-        elif name in _ADDRESSES and not self._is_authors(value):
+        elif name in _ADDRESSES and not self._is_authors(tag, value):
             value = checked("link", value)
         return f"{found['name']}={quoted[0]}{value}{quoted[0]}"
 
@@ -120,10 +120,16 @@ class _Tags:
         if not allowed_to_authors(link, _ANYWHERE):
             raise self._mistake(link, f"<{tag}> links to {shown(link)}; a link needs https")
 
-    def _is_authors(self, link: str) -> bool:
-        """Whether the author wrote where a link leads, and data only what follows."""
-        start = _AUTHORS_HOST.match(link)
-        return start is not None and not self._hidden.found(start[0])
+    def _is_authors(self, tag: str, link: str) -> bool:
+        """Whether the author or we wrote where a link leads, and data only what follows."""
+        first = self._hidden.found(link)[0]
+        if link.startswith(self._hidden.word(first)):
+            return _OWN.fullmatch(self._hidden.tags[first]) is not None
+        start = written_start(unescape(link))
+        if start is None or self._hidden.found(start):
+            return False
+        self._check_written(tag, start)
+        return allowed_to_authors(start, LinkRules())
 
     def _printed(self, text: str) -> list[str]:
         """The Liquid tags in a text that print something."""
@@ -146,7 +152,7 @@ def _with_head(html: str, subject: str) -> str:
     if not _HTML.search(html):
         body = html if _BODY.search(html) else f"<body>{html}</body>"
         html = f'<!doctype html><html><head><meta charset="utf-8"></head>{body}</html>'
-    html = _HTML.sub(_with_language, html, count=1)
+    html = _with_language(html)
     if not _HEAD.search(html):
         html = _HTML.sub(lambda tag: f"{tag[0]}<head></head>", html, count=1)
     title = f"<title>{_escaped(subject)}</title>"
@@ -160,12 +166,17 @@ def _with_head(html: str, subject: str) -> str:
     return html
 
 
-def _with_language(tag: re.Match[str]) -> str:
+def _with_language(html: str) -> str:
+    """With the language of the message where the author names none."""
     lang = 'lang="{% segue_language %}"'
-    if re.search(r"\slang=", tag[0], re.IGNORECASE):
-        # "und" is what MJML writes for a language that it does not know.
-        return re.sub(r"""lang=(["'])(?:und)?\1""", lang, tag[0], flags=re.IGNORECASE)
-    return f"{tag[0][:5]} {lang}{tag[0][5:]}"
+    # MJML writes "und" for a language that it does not know.
+    html = html.replace('lang="und"', lang)
+    tag = _HTML.search(html)
+    if tag is None or not (written := _LANG.search(tag[0])):
+        return _HTML.sub(lambda tag: f"{tag[0][:5]} {lang}{tag[0][5:]}", html, count=1)
+    if written[1]:
+        return html
+    return html.replace(tag[0], _LANG.sub(f" {lang}", tag[0]), 1)
 
 
 def _escaped(liquid: str) -> str:

@@ -29,11 +29,17 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\\\s]")
 _SCHEME = re.compile(r"\s*(?P<scheme>[a-z][a-z0-9+.-]*):", re.IGNORECASE)
 # As far as it decides where a link leads.
 _ORIGIN = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?(?:[/\\]*[^/?#\\]*)", re.IGNORECASE)
+# A scheme that needs no host, or a host and what ends it.
+_WRITTEN = re.compile(
+    r"\s*(?:#|(?!https?:)[a-z][a-z0-9+.-]*:|https?:[/\\]{2}[^/?#\s\\@]+[/?#])", re.IGNORECASE
+)
 # These open a mail, a call, a picture of the same mail; what follows them is no host.
 _NO_HOST = frozenset({"mailto", "tel", "sms", "cid"})
 # Never, whoever wrote it: they run code, or carry a document of their own.
 _NEVER = frozenset({"javascript", "vbscript", "data", "file", "blob", "http", "ftp"})
-CSS_URL = re.compile(r"url\(\s*(?P<quote>[\"']?)(?P<url>.*?)(?P=quote)\s*\)", re.DOTALL)
+CSS_URL = re.compile(
+    r"url\(\s*(?P<quote>[\"']?)(?P<url>.*?)(?P=quote)\s*\)", re.DOTALL | re.IGNORECASE
+)
 _CSS_BREAKS = re.compile(r"""["'()\\<>;{}\s\x00-\x1f\x7f]|/\*""")
 _CSS_PLAIN = re.compile(r"[\w .,%#+-]*")
 _DATA = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
@@ -44,6 +50,7 @@ _NO_SCHEME = re.compile(r"(?<![\w:/.-])//[\w-]+\.[^/?#\s\\]*")
 _URL = re.compile(
     r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*:[/\\]{2}[^/?#\s\\]*|\bhttps?:[^/?#\s\\]*", re.IGNORECASE
 )
+_PERHAPS_A_LINK = re.compile(r"[.:\u3002\uff0e\uff61]|//")
 _PATH = re.compile(r"[/?#]\S*")
 _AFTER_A_LINK = ".,;:!?)]}'\"»”’…"
 _TOP_LEVEL = (
@@ -112,6 +119,15 @@ def allowed_to_authors(link: str, rules: LinkRules, *, own_schemes: bool = False
     return scheme in _NO_HOST or (own_schemes and scheme not in _NEVER)
 
 
+def written_start(link: str) -> str | None:
+    """How a link of a template begins, as far as that decides where it leads; None if it does not.
+
+    link: with its Liquid tags hidden behind words, one of which may stand in what is returned.
+    """
+    found = _WRITTEN.match(link)
+    return found[0] if found else None
+
+
 def check_style(marked: str, rules: LinkRules) -> str:
     """CSS as it is sent. Raises LinkRefused for data that could add a declaration or an address."""
     for printed in _DATA.findall(marked):
@@ -140,7 +156,7 @@ def check_text(marked: str, rules: LinkRules, *, html: bool = False) -> str:
     while at >= 0:
         start, end = _word_around(marked, at)
         word = marked[start:end]
-        if "." in word or ":" in word or "//" in word or not word.isascii():
+        if _PERHAPS_A_LINK.search(word):
             _check_word(word, rules, html=html)
         at = marked.find(OPEN, end)
     return without_marks(marked)

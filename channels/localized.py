@@ -17,7 +17,7 @@ DateLength = Literal["short", "medium", "long", "full"]
 LENGTHS: tuple[DateLength, ...] = ("short", "medium", "long", "full")
 # What a message is written in where nobody says it.
 FALLBACK = "en"
-_AMOUNT = re.compile(r"-?\d+(\.\d+)?")
+_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 @lru_cache(maxsize=256)

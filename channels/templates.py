@@ -22,7 +22,7 @@ from channels.language import (
     TemplateError,
     parse,
 )
-from channels.linkcheck import LinkRules, allowed_to_authors, shown
+from channels.linkcheck import LinkRules, allowed_to_authors, shown, written_start
 from channels.localized import FALLBACK
 from channels.mjml import to_html
 from channels.plaintext import to_text
@@ -98,7 +98,8 @@ def _language_of(context: Mapping[str, Any]) -> str:
     """The customer's language, which may be anything that somebody once sent."""
     profile = context.get("profile")
     language = profile.get("language") if isinstance(profile, Mapping) else None
-    return language if isinstance(language, str) and _LANGUAGE.fullmatch(language) else FALLBACK
+    tag = str(language).replace("_", "-") if language else ""
+    return tag if _LANGUAGE.fullmatch(tag) else FALLBACK
 
 
 def compile_template(channel: Channel, name: str, sources: Mapping[str, str]) -> Template:
@@ -166,8 +167,10 @@ def _header(file: str, part: str, value: str, line: int) -> Script:
     if part not in _LINKS:
         return _text(value, file, line)
     app = part == "link"
-    if not Hidden(value).tags and not allowed_to_authors(value, _SANDBOX, own_schemes=app):
-        raise TemplateError(file, line, f"{part.title()}: {shown(value)}; a link needs https")
+    hidden = Hidden(value)
+    written = written_start(hidden.text) if hidden.tags else value
+    if written and not hidden.found(written):
+        _check_written(written, file, line, own_schemes=app)
     return parse(checked("app_link" if app else "link", value), file, line)
 
 
@@ -176,13 +179,17 @@ def _text(source: str, file: str, first_line: int = 1) -> Script:
     hidden = Hidden(source)
 
     def link(found: re.Match[str]) -> str:
-        if not allowed_to_authors(found[0], _SANDBOX):
-            line = first_line + hidden.restore(found.string[: found.start()]).count("\n")
-            raise TemplateError(file, line, f"it links to {shown(found[0])}; a link needs https")
+        line = first_line + hidden.restore(found.string[: found.start()]).count("\n")
+        _check_written(hidden.restore(found[0]), file, line)
         return checked("link", found[0])
 
     parse(source, file, first_line)  # as it was written, so that a mistake is found with its line
     return parse(hidden.restore(_HTTP.sub(link, hidden.text)), file, first_line)
+
+
+def _check_written(link: str, file: str, line: int, *, own_schemes: bool = False) -> None:
+    if not allowed_to_authors(link, _SANDBOX, own_schemes=own_schemes):
+        raise TemplateError(file, line, f"it links to {shown(link)}; a link needs https")
 
 
 def _email(
