@@ -1,4 +1,4 @@
-"""The Liquid of templates: python-liquid, with our filters, tags and meaning of what is missing."""
+"""The Liquid of templates: python-liquid with filters, tags and missing values of our own."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
@@ -35,20 +35,20 @@ from liquid.utils import ReadOnlyChainMap
 from channels.linkcheck import CLOSE, OPEN, LinkRules, check_link, check_style, without_marks
 from channels.localized import currency_of, length_of, local_date, locale_of, moment, money
 
-# What every template sees and no customer says: nothing of it is data.
-OURS = frozenset({"brand", "links"})
+# What Segue provides to every template: it holds no customer data.
+PROVIDED = frozenset({"brand", "links"})
 # Liquid's own properties of a list.
 OF_LISTS = frozenset({"size", "first", "last"})
-# Under this name templates are given `Told`; no template can write it.
-TOLD = "what is told"
-# Filters that read a moment or an amount: a text that stands in for it stays as it is.
+# The context holds `Rendering` under this name, which no template can write.
+RENDERING = "segue rendering"
+# Filters that read a moment or an amount; they return the text of a `default` unchanged.
 _READERS = frozenset({"date", "local_date", "money"})
 # Spaces that Babel writes.
 _SPACES = str.maketrans({"\u00a0": " ", "\u202f": " "})
 
 
-class Told(NamedTuple):
-    """What a template is told of a message beside its data.
+class Rendering(NamedTuple):
+    """What a template needs of a message besides its data.
 
     language: in which it is written, as a BCP 47 tag. rules: which links it may hold.
     """
@@ -66,7 +66,7 @@ class Misused(Exception):
 
 
 class _AuthorsText(str):
-    """A text from the template itself, which is neither data nor to be escaped."""
+    """A literal of the template: it is no data, and HTML does not escape it."""
 
     __slots__ = ()
 
@@ -74,14 +74,14 @@ class _AuthorsText(str):
         return self
 
 
-class _StandIn(_AuthorsText):
-    """What the template gives by `default`."""
+class _DefaultText(_AuthorsText):
+    """A literal that `default` put in the place of a missing value."""
 
     __slots__ = ()
 
 
 class Context(RenderContext):
-    """Finds only what the data has, and leaves missing what is missing."""
+    """Looks up only what the data has, and keeps missing values missing."""
 
     __slots__ = ()
 
@@ -91,11 +91,11 @@ class Context(RenderContext):
         self.scope = ReadOnlyChainMap(self.locals, self.globals, self.counters)
 
     @property
-    def told(self) -> Told:
-        """What this template is told of the message."""
-        told = self.globals[TOLD]
-        assert isinstance(told, Told)
-        return told
+    def rendering(self) -> Rendering:
+        """The language of this message, and its link rules."""
+        rendering = self.globals[RENDERING]
+        assert isinstance(rendering, Rendering)
+        return rendering
 
     def get(
         self, path: list[object], *, token: Token | None, default: object = UNDEFINED
@@ -117,19 +117,19 @@ class Context(RenderContext):
         return super().get_item(obj, key)
 
     def assign(self, key: str, val: Any) -> None:
-        """What `capture` caught counts as data where it is printed."""
+        """What `capture` collects counts as data where it is printed."""
         if isinstance(val, str) and OPEN in val:
             val = type(val)(without_marks(val))
         super().assign(key, val)
 
     def filter(self, name: str, token: Token | None) -> Callable[..., object]:
-        """The filter; what is missing stays missing, so that a `default` may follow."""
+        """A filter that returns a missing value unchanged, so that a `default` may follow."""
         function = super().filter(name, token)
 
         def default(left: object, *args: object, **kwargs: object) -> object:
             found = function(left, *args, **kwargs)
-            stands_in = isinstance(found, _AuthorsText) and found is not left
-            return _StandIn(found) if stands_in else found
+            is_default = isinstance(found, _AuthorsText) and found is not left
+            return _DefaultText(found) if is_default else found
 
         def strict(left: object, *args: object, **kwargs: object) -> object:
             for value in (*args, *kwargs.values()):
@@ -145,21 +145,21 @@ class Context(RenderContext):
             try:
                 return function(plain, *map(self._plain, args), **kwargs)
             except FilterArgumentError:
-                if name in _READERS and isinstance(left, _StandIn):
+                if name in _READERS and isinstance(left, _DefaultText):
                     return left
                 raise
 
         return default if name == "default" else strict
 
     def _plain(self, value: object) -> object:
-        """A text of the author's, as the filters know it."""
+        """The plain text or Markup of a literal, which is what filters expect."""
         if not isinstance(value, _AuthorsText):
             return value
         return Markup(value) if self.autoescape else str(value)
 
 
 def _is_blank(value: object) -> bool:
-    """As Liquid has it: nothing, false, an empty list or object, a text of spaces."""
+    """Liquid's `blank`: missing, false, an empty list or object, a text of spaces or none."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value is False or is_undefined(value) or value in ([], {})
@@ -206,17 +206,17 @@ class _Unequal(NeExpression):
 
 
 class _Print(OutputNode):
-    """`{{ … }}`; marks what comes from data."""
+    """`{{ … }}`; puts marks around what it prints of data."""
 
-    __slots__ = ("ours",)
-    ours: bool  # whether no data has a part in it
+    __slots__ = ("trusted",)
+    trusted: bool  # whether it prints nothing of the data
 
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
         value = self.expression.evaluate(context)
         if value is None:
             raise UndefinedError(str(self.expression), token=self.token)
         text = to_liquid_string(value, context.autoescape)
-        if self.ours or isinstance(value, _AuthorsText):
+        if self.trusted or isinstance(value, _AuthorsText):
             return buffer.write(text)
         return buffer.write(f"{OPEN}{without_marks(text)}{CLOSE}")
 
@@ -234,7 +234,7 @@ class _EchoTag(EchoTag):
 
 
 class _CheckNode(Node):
-    """What stands between two tags, once `check` has passed it."""
+    """Prints what stands between two tags after `check` has accepted it."""
 
     __slots__ = ("block", "check")
 
@@ -262,7 +262,7 @@ class _CheckNode(Node):
 
 
 class _CheckTag(Tag):
-    """A block that Segue writes around a part of a template when it compiles it."""
+    """A block that Segue puts around a part of a template when it compiles the template."""
 
     block = True
 
@@ -281,29 +281,29 @@ class _LinkTag(_CheckTag):
     name = "segue_link"
 
     def check(self, marked: str, context: Context) -> str:
-        return check_link(marked, context.told.rules, html=context.autoescape)
+        return check_link(marked, context.rendering.rules, html=context.autoescape)
 
 
 class _AppLinkTag(_CheckTag):
-    """Where the author may lead into an app."""
+    """For the link of a push, which may have the scheme of an app."""
 
     name = "segue_app_link"
 
     def check(self, marked: str, context: Context) -> str:
-        return check_link(marked, context.told.rules, own_schemes=True)
+        return check_link(marked, context.rendering.rules, own_schemes=True)
 
 
 class _StyleTag(_CheckTag):
     name = "segue_style"
 
     def check(self, marked: str, context: Context) -> str:
-        return check_style(marked, context.told.rules)
+        return check_style(marked, context.rendering.rules)
 
 
 class _LanguageNode(Node):
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
         assert isinstance(context, Context)
-        return buffer.write(context.told.language)
+        return buffer.write(context.rendering.language)
 
 
 class _LanguageTag(Tag):
@@ -317,21 +317,24 @@ class _LanguageTag(Tag):
 
 
 def adapt(template: BoundTemplate) -> None:
-    """Give a parsed template the meanings of this module. Raises Misused.
+    """Apply the rules of this module to a parsed template. Raises Misused.
 
-    The parser takes no other classes for the parts of an expression, so they get theirs here.
+    python-liquid's parser cannot be given other classes for expressions, so their classes are
+    replaced here.
     """
     for node in _nodes(template):
         for name in (*node.template_scope(), *node.block_scope()):
-            if name in OURS:
-                problem = f"{name!r} is what every template sees; take another name"
+            if name in PROVIDED:
+                problem = f"Segue provides {name!r} to every template; use another name"
                 raise Misused(node.token.start_index, problem)
         expressions = [one for top in node.expressions() for one in _within(top)]
         paths = [one for one in expressions if isinstance(one, Path)]
         if isinstance(node, CycleNode) and paths:
-            raise Misused(node.token.start_index, "cycle takes texts; print values with {{ }}")
+            raise Misused(
+                node.token.start_index, "cycle takes texts in quotes; print values with {{ }}"
+            )
         if isinstance(node, _Print):
-            node.ours = all(path.path[0] in OURS for path in paths)
+            node.trusted = all(path.path[0] in PROVIDED for path in paths)
         if isinstance(node, AssignNode) and isinstance(node.expression, FilteredExpression):
             left = node.expression.left
             if isinstance(left, StringLiteral) and not node.expression.filters:
@@ -378,7 +381,7 @@ def _adapt_filter(used: Filter) -> None:
 
 
 def _adapt_when(node: MultiExpressionBlockNode) -> None:
-    """`when blank` compares as `== blank` does."""
+    """Make `when blank` compare as `== blank` does."""
     choice = node.expression
     choice.expressions = [
         _BlankTest(one, choice.left) if isinstance(one, Blank) else one
@@ -387,7 +390,7 @@ def _adapt_when(node: MultiExpressionBlockNode) -> None:
 
 
 class _BlankTest(Expression):
-    """Equal to what is compared with it if that is blank."""
+    """Evaluates to the compared value if that is blank, else to a value that equals nothing."""
 
     __slots__ = ("left",)
 
@@ -419,7 +422,7 @@ def _date(value: object, form: object) -> str:
 @with_context
 def _local_date(value: object, length: object = "long", *, context: Context) -> str:
     try:
-        return _spaced(local_date(value, length, locale_of(context.told.language)), context)
+        return _spaced(local_date(value, length, locale_of(context.rendering.language)), context)
     except (ValueError, OverflowError, OSError):
         raise FilterArgumentError(
             "local_date takes whole seconds or ISO 8601, and short, medium, long or full",
@@ -430,18 +433,18 @@ def _local_date(value: object, length: object = "long", *, context: Context) -> 
 @with_context
 def _money(value: object, currency: object = None, *, context: Context) -> str:
     if currency is None:
-        # Where Segment's clients say it, beside the amounts of an event.
+        # Segment's e-commerce events carry it beside their amounts.
         currency = context.get(["event", "currency"], token=None)
     if isinstance(currency, FalsyStrictUndefined):
         raise UndefinedError(currency.msg, token=None)
     try:
-        return _spaced(money(value, currency, locale_of(context.told.language)), context)
+        return _spaced(money(value, currency, locale_of(context.rendering.language)), context)
     except ValueError as error:
         raise FilterArgumentError(f"money: {error}", token=None) from None
 
 
 def _spaced(text: str, context: Context) -> str:
-    """A no-break space would make an SMS one of 70 characters, so it is one in HTML only."""
+    """Keep Babel's no-break spaces in HTML only: in an SMS one of them forces UCS-2."""
     return text if context.autoescape else text.translate(_SPACES)
 
 

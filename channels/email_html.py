@@ -1,8 +1,8 @@
-"""The HTML of a mail, once it is compiled: its head, its preheader, and its links.
+"""The HTML of a mail when its template is compiled: head, preheader, and checks around links.
 
-What stands between `<` and `>` is looked at here, as it is written, with its Liquid tags hidden;
-conditional comments for Outlook hold tags too. Links that only data can make are checked when a
-message is rendered (channels/linkcheck.py).
+Tags are found in the source with Liquid hidden; tags inside Outlook's conditional comments count
+too. A link that data decides gets a check that runs when a message is rendered
+(channels/linkcheck.py).
 """
 
 import re
@@ -39,16 +39,16 @@ _ADDRESSES = frozenset(
     }
 )
 _ANYWHERE = LinkRules(loopback=True)
-# Mails are made for a light background: black text on the dark one of a client can't be read.
+# Templates set dark text colours, which are unreadable on the dark background of a client.
 _COLOURS = "".join(
     f'<meta name="{name}" content="light">' for name in ("color-scheme", "supported-color-schemes")
 )
 
 
 def complete(html: str, subject: str, preheader: str | None, file: str, source: str) -> str:
-    """A whole mail: `html` with a head, its preheader, and checks around links of data.
+    """A complete mail: `html` with head, preheader and checks around data links.
 
-    source: the file as it was written, to find the line of a mistake. Raises TemplateError.
+    source: the template file, in which the line of an error is looked up. Raises TemplateError.
     """
     hidden = Hidden(html)
     tags = _Tags(hidden, file, source)
@@ -68,18 +68,17 @@ class _Tags:
         self._source = source
 
     def tag(self, tag: re.Match[str]) -> str:
-        """A tag with checks in its attributes."""
+        """The tag with checks in its attributes."""
         name = tag["name"]
         inside = _ATTRIBUTE.sub(lambda found: self._attribute(name, found), tag["inside"])
         own = any(_OWN_LINK.search(printed) for printed in self._printed(inside))
         if name.lower() == "a" and own and "clicktracking" not in inside.lower():
-            # SendGrid wraps no link that says so: https://www.twilio.com/docs/sendgrid, "Click
-            # Tracking".
+            # SendGrid does not wrap such a link (its documentation, "Click Tracking").
             inside = f' clicktracking="off"{inside}'
         return f"<{name}{inside}>"
 
     def sheet(self, style: re.Match[str]) -> str:
-        """A style sheet with a check around it, if it prints anything."""
+        """The style sheet, with a check around it if it prints data."""
         start, css, end = style.groups()
         self._check_css(css)
         return f"{start}{checked('style', css)}{end}" if self._printed(css) else style[0]
@@ -94,7 +93,7 @@ class _Tags:
             if name not in _ADDRESSES:
                 return found[0]
             self._check_written(tag, unescape(value))
-            # A link to this machine is one of the sandbox, which is known when it is rendered.
+            # Links to this machine are allowed in the sandbox only: the settings are known later.
             here = not allowed_to_authors(unescape(value), LinkRules())
             return f'{found["name"]}="{checked("link", value)}"' if here else found[0]
         if not self._printed(found[0]) and name not in _ADDRESSES:
@@ -121,7 +120,7 @@ class _Tags:
             raise self._mistake(link, f"<{tag}> links to {shown(link)}; a link needs https")
 
     def _is_authors(self, tag: str, link: str) -> bool:
-        """Whether the author or we wrote where a link leads, and data only what follows."""
+        """Whether scheme and host of a link with Liquid tags are the author's or our own."""
         first = self._hidden.found(link)[0]
         if link.startswith(self._hidden.word(first)):
             return _OWN.fullmatch(self._hidden.tags[first]) is not None
@@ -143,12 +142,12 @@ class _Tags:
 
 
 def checked(kind: str, text: str) -> str:
-    """Liquid with a check around it: a `link`, an `app_link` or a `style`."""
+    """Liquid with a check around it; kind: `link`, `app_link` or `style`."""
     return f"{{% segue_{kind} %}}{text}{{% endsegue_{kind} %}}"
 
 
 def _with_head(html: str, subject: str) -> str:
-    """With the language, a title, and the colours that the mail is made for."""
+    """Add language, title and colour scheme where the author set none."""
     if not _HTML.search(html):
         body = html if _BODY.search(html) else f"<body>{html}</body>"
         html = f'<!doctype html><html><head><meta charset="utf-8"></head>{body}</html>'
@@ -167,7 +166,7 @@ def _with_head(html: str, subject: str) -> str:
 
 
 def _with_language(html: str) -> str:
-    """With the language of the message where the author names none."""
+    """Set `lang` to the language of the message, unless the author set it."""
     lang = 'lang="{% segue_language %}"'
     # MJML writes "und" for a language that it does not know.
     html = html.replace('lang="und"', lang)
@@ -180,7 +179,7 @@ def _with_language(html: str) -> str:
 
 
 def _escaped(liquid: str) -> str:
-    """Liquid whose text is written as HTML, as what it prints will be."""
+    """Liquid for HTML: its literal text escaped, as its data is escaped when rendered."""
     hidden = Hidden(liquid)
     return hidden.restore(escape(hidden.text, quote=False))
 

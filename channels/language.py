@@ -1,9 +1,10 @@
 """The Liquid that templates are written in.
 
 Standard Liquid by python-liquid, with these rules of ours:
-- what is missing (or None) can be tested and given a `default`, but never printed or computed with;
-  it is `blank`; a filter leaves it missing, so that a default may stand before or after it;
-- a property is what the data has: `size`, `first` and `last` of an object are names like others;
+- a missing value (or None) can be tested and given a `default`, but is never printed or computed
+  with; it equals `blank`; filters return it unchanged, so a default may stand before or after them;
+- a property is one that the data has: an object has no `size`, `first` or `last` of its own;
+- what it prints of data is marked, so that links made of data can be checked;
 - nothing reads the clock: no `now`, and `date` takes whole seconds (shown in UTC) or ISO 8601;
 - no `safe` filter, so that customer data is escaped in HTML whatever a template does;
 - no `include` and `render`: a template is complete in itself.
@@ -18,7 +19,7 @@ from typing import Any
 from liquid import BoundTemplate, Environment
 from liquid.exceptions import LiquidError, UndefinedError
 
-from channels.dialect import HTML, OF_LISTS, TEXT, TOLD, Misused, Told, adapt
+from channels.dialect import HTML, OF_LISTS, RENDERING, TEXT, Misused, Rendering, adapt
 from channels.linkcheck import LinkRefused, check_text
 from config.errors import SegueError
 
@@ -46,7 +47,7 @@ class MissingData(RenderError):
 
 
 class BadLink(RenderError):
-    """The message would hold a link that must not be sent; `to` is where it leads."""
+    """The message would contain a link that is not allowed; `to` is where it leads."""
 
     def __init__(self, file: str, to: str) -> None:
         super().__init__(
@@ -65,11 +66,11 @@ class Script:
     liquid: BoundTemplate
     html: bool
 
-    def render(self, context: Mapping[str, Any], told: Told) -> str:
+    def render(self, context: Mapping[str, Any], rendering: Rendering) -> str:
         """Raises MissingData, BadLink or RenderError."""
         try:
-            marked = self.liquid.render(context, **{TOLD: told})
-            return check_text(marked, told.rules, html=self.html)
+            marked = self.liquid.render(context, **{RENDERING: rendering})
+            return check_text(marked, rendering.rules, html=self.html)
         except UndefinedError as error:
             raise MissingData(self.file, str(error.message)) from error
         except LinkRefused as error:

@@ -1,12 +1,11 @@
-"""Which links a message may hold: https only, and from customer data only hosts on the list.
+"""Which links a message may contain: https only, and from customer data only allowed hosts.
 
-A template marks what it prints of data with OPEN and CLOSE, so that the rendered text still says
-which part of a link is the author's. A link whose scheme or host has a character of data in it
-needs a host of SEGUE_LINK_HOSTS; a link of the author's may have any.
+A template puts OPEN and CLOSE around what it prints of data, so the rendered text shows which part
+of a link its author wrote. If any character of the scheme or the host comes from data, the host
+must be in SEGUE_LINK_HOSTS. If the author wrote both, any host is allowed.
 
-Browsers read more as a link than RFC 3986 does (https://url.spec.whatwg.org, "URL parsing"): they
-drop tabs and line ends, and take a backslash for a slash. A link of data with any of these is
-refused rather than read.
+Browsers accept more URLs than RFC 3986 (https://url.spec.whatwg.org, "URL parsing"): they remove
+tabs and line ends and treat a backslash as a slash. A data link with any of these is refused.
 """
 
 import re
@@ -27,15 +26,15 @@ LOOPBACK = re.compile(
 )
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\\\s]")
 _SCHEME = re.compile(r"\s*(?P<scheme>[a-z][a-z0-9+.-]*):", re.IGNORECASE)
-# As far as it decides where a link leads.
+# The part of a link that decides where it leads.
 _ORIGIN = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?(?:[/\\]*[^/?#\\]*)", re.IGNORECASE)
 # A scheme that needs no host, or a host and what ends it.
 _WRITTEN = re.compile(
     r"\s*(?:#|(?!https?:)[a-z][a-z0-9+.-]*:|https?:[/\\]{2}[^/?#\s\\@]+[/?#])", re.IGNORECASE
 )
-# These open a mail, a call, a picture of the same mail; what follows them is no host.
+# Schemes without a host: a mail, a call, a text, a picture inside the same mail.
 _NO_HOST = frozenset({"mailto", "tel", "sms", "cid"})
-# Never, whoever wrote it: they run code, or carry a document of their own.
+# Refused even as an author's own scheme: they run code, embed a document or are not encrypted.
 _NEVER = frozenset({"javascript", "vbscript", "data", "file", "blob", "http", "ftp"})
 CSS_URL = re.compile(
     r"url\(\s*(?P<quote>[\"']?)(?P<url>.*?)(?P=quote)\s*\)", re.DOTALL | re.IGNORECASE
@@ -44,7 +43,7 @@ _CSS_BREAKS = re.compile(r"""["'()\\<>;{}\s\x00-\x1f\x7f]|/\*""")
 _CSS_PLAIN = re.compile(r"[\w .,%#+-]*")
 _DATA = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
 
-# What mail and phone clients turn into a link where it stands in a text.
+# What mail and phone clients turn into a link in plain text.
 _DANGEROUS = re.compile(r"\b(?:javascript:|vbscript:|data:[a-z-]+/[a-z])", re.IGNORECASE)
 _NO_SCHEME = re.compile(r"(?<![\w:/.-])//[\w-]+\.[^/?#\s\\]*")
 _URL = re.compile(
@@ -60,7 +59,7 @@ _TOP_LEVEL = (
 
 
 class LinkRefused(Exception):
-    """A link that must not be sent. Its text says where it leads, as far as that can be shown."""
+    """A link is not allowed. Its text is the scheme and host, in characters safe to show."""
 
 
 class LinkRules(NamedTuple):
@@ -74,16 +73,16 @@ class LinkRules(NamedTuple):
 
 
 def without_marks(text: str) -> str:
-    """The text alone."""
+    """The text without OPEN and CLOSE."""
     return _MARKS.sub("", text) if OPEN in text or CLOSE in text else text
 
 
 def check_link(
     marked: str, rules: LinkRules, *, html: bool = False, own_schemes: bool = False
 ) -> str:
-    """A link as it is sent, of one that may hold marks. Raises LinkRefused.
+    """Return a link without its marks. Raises LinkRefused.
 
-    html: whether it is escaped. own_schemes: whether the author may lead into an app
+    html: whether it is HTML-escaped. own_schemes: whether the author may use the scheme of an app
     (`shop://cart`).
     """
     link, data = _unmarked(marked, html=html)
@@ -96,7 +95,7 @@ def check_link(
     origin = _ORIGIN.match(link)
     if authors_scheme and not web:
         checked = allowed_to_authors(link, rules, own_schemes=own_schemes)
-    elif origin is not None and any(data[: origin.end()]):
+    elif origin is not None and any(data[: max(origin.end(), 1)]):
         checked = _listed(link, rules)
     else:
         checked = allowed_to_authors(link, rules)
@@ -120,16 +119,16 @@ def allowed_to_authors(link: str, rules: LinkRules, *, own_schemes: bool = False
 
 
 def written_start(link: str) -> str | None:
-    """How a link of a template begins, as far as that decides where it leads; None if it does not.
+    """The scheme and host with which a link in a template begins; None if they are not complete.
 
-    link: with its Liquid tags hidden behind words, one of which may stand in what is returned.
+    link: with Liquid tags hidden behind words. The result may contain such a word.
     """
     found = _WRITTEN.match(link)
     return found[0] if found else None
 
 
 def check_style(marked: str, rules: LinkRules) -> str:
-    """CSS as it is sent. Raises LinkRefused for data that could add a declaration or an address."""
+    """Return CSS without its marks. Raises LinkRefused for data that adds declarations or URLs."""
     for printed in _DATA.findall(marked):
         if _CSS_BREAKS.search(unescape(printed)) and not _CSS_PLAIN.fullmatch(unescape(printed)):
             raise LinkRefused(shown(printed))
@@ -146,9 +145,10 @@ def check_style(marked: str, rules: LinkRules) -> str:
 
 
 def check_text(marked: str, rules: LinkRules, *, html: bool = False) -> str:
-    """A text as it is sent, in which every link that data makes is allowed. Raises LinkRefused.
+    """Return a text without its marks. Raises LinkRefused for a data link that is not allowed.
 
-    Costs next to nothing for a text without data, and little for data without a dot or a colon.
+    Text without data is only searched for OPEN. Words of data without a dot, a colon or `//` are
+    not parsed.
     """
     at = marked.find(OPEN)
     if at < 0:
@@ -163,7 +163,7 @@ def check_text(marked: str, rules: LinkRules, *, html: bool = False) -> str:
 
 
 def _word_around(marked: str, at: int) -> tuple[int, int]:
-    """Where the word that the data at `at` stands in, or begins, starts and ends."""
+    """Start and end of the word around the mark at `at`; data may add spaces to it."""
     start = at
     while start > 0 and not _ends_a_word(marked[start - 1]):
         start -= 1
@@ -185,14 +185,14 @@ def _check_word(marked: str, rules: LinkRules, *, html: bool) -> None:
 
 
 def _may_stand(text: str, start: int, end: int, rules: LinkRules) -> bool:
-    """Whether a text may hold the link that data has a part in, and that leads to `start:end`."""
+    """Whether a text may contain a data link whose scheme and host are at `start:end`."""
     if "//" in text[start:end]:
         return _listed(text[start:].split()[0].rstrip(_AFTER_A_LINK), rules)
     return text[start:end].lower() in rules.hosts
 
 
 def _links(text: str) -> Iterator[tuple[int, int]]:
-    """Where the part of each link stands that decides where it leads; none within another."""
+    """Start and end of the scheme and host of each link; links inside other links are skipped."""
     patterns = (_URL, _DANGEROUS, _NO_SCHEME, _bare_host())
     covered = 0
     for found in sorted(
@@ -204,16 +204,16 @@ def _links(text: str) -> Iterator[tuple[int, int]]:
         yield found.start(), found.start() + len(found[0].rstrip(_AFTER_A_LINK))
         covered = found.end()
         if "//" in found[0]:
-            # Its path and its query may hold what looks like another.
+            # Its path and query may contain what looks like another link.
             rest = _PATH.match(text, covered)
             covered = rest.end() if rest else covered
 
 
 @cache
 def _bare_host() -> re.Pattern[str]:
-    """A host without a scheme: `www.`, a usual top-level domain, or a path behind it.
+    """A host without a scheme: after `www.`, with a common top-level domain, or before a path.
 
-    Not the part of an e-mail address behind its @. Country codes count in lower case only, for
+    The host of an e-mail address does not match. Country codes match in lower case only, since
     "Thanks.It" is two words.
     """
     countries = "|".join(country.alpha_2.lower() for country in pycountry.countries)
@@ -228,7 +228,7 @@ def _bare_host() -> re.Pattern[str]:
 
 
 def _listed(link: str, rules: LinkRules) -> bool:
-    """Whether a link that data has a part in may be sent."""
+    """Whether a data link leads to an allowed host."""
     if _CONTROL.search(link):
         return False
     if rules.loopback and LOOPBACK.match(link):
@@ -242,7 +242,7 @@ def _listed(link: str, rules: LinkRules) -> bool:
 
 
 def _unmarked(marked: str, *, html: bool = False) -> tuple[str, list[bool]]:
-    """The text without marks, and of each character whether it came from data."""
+    """The text without marks, and for each character whether it comes from data."""
     pieces: list[str] = []
     data: list[bool] = []
     inside = False
@@ -257,7 +257,7 @@ def _unmarked(marked: str, *, html: bool = False) -> tuple[str, list[bool]]:
 
 
 def shown(link: str) -> str:
-    """The scheme and the host of a link, in characters that are safe to show anywhere."""
+    """The scheme and host of a link, in ASCII without brackets or control characters."""
     origin = _ORIGIN.match(without_marks(link))
     text = origin[0].strip() if origin else ""
     return re.sub(r"[^A-Za-z0-9.:/@_-]", "?", text)[:80] or "nowhere"

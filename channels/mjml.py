@@ -31,7 +31,7 @@ _IMAGE_WIDTH = r'(<td style="width:)(\d+)([^>]*>(?:<a [^>]*>)?<img [^>]*width=")
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """What is to change in the HTML after the tag whose class has the word `mark`."""
+    """One replacement in the HTML, after the tag whose class contains the word `mark`."""
 
     mark: str
     pattern: str
@@ -71,9 +71,9 @@ def to_html(source: str, file: str, first_line: int = 1) -> str:
 def _resolve_attributes(tree: Tag) -> None:
     """Write the values of `mj-attributes` into the tags that they apply to.
 
-    As MJML's reference merges them: defaults of the tag, then each `mj-class` in its order (the
-    last wins), then the defaults of the class of an enclosing tag, then the tag's own. `mj-all`
-    stays, since what a parent passes on to its children goes before it.
+    In ascending precedence, as in MJML's reference: defaults of the tag, each `mj-class` in its
+    order, defaults of an enclosing tag's class, the tag's own. `mj-all` stays for mrml, since
+    attributes that a parent passes to its children override it.
     """
     defaults: dict[str, dict[str, str]] = {}
     classes: dict[str, dict[str, str]] = {}
@@ -113,9 +113,9 @@ def _resolve_attributes(tree: Tag) -> None:
 
 
 def _hide(tree: Tag, kept: Words) -> str:
-    """Hide from mrml what it would change: the content of ending tags, and odd characters.
+    """Hide what mrml would change: the content of ending tags, and special characters.
 
-    Returns the style sheet that goes into the tags' `style` attributes.
+    Returns the style sheet of `mj-style inline="inline"`.
     """
     inline_css: list[str] = []
     for tag in tree.walk():
@@ -133,7 +133,7 @@ def _hide(tree: Tag, kept: Words) -> str:
 
 
 def _corrections(tree: Tag, marks: Words) -> list[_Correction]:
-    """Mark the tags that mrml renders differently from MJML's reference. Raises Mistake."""
+    """The corrections for tags that mrml renders differently; marks the tags. Raises Mistake."""
     found: list[_Correction] = []
 
     def correct(tag: Tag, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> None:
@@ -184,7 +184,7 @@ def _corrections(tree: Tag, marks: Words) -> list[_Correction]:
 
 
 def _image(tag: Tag, attributes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What mrml leaves out of an image. Raises Mistake."""
+    """Corrections of an image. Raises Mistake."""
     if attributes.get("width", "").endswith("%"):
         raise Mistake(tag.line, "<mj-image> has a width in %; write it in px")
     # Without an alternative text a screen reader reads the URL.
@@ -197,7 +197,7 @@ def _image(tag: Tag, attributes: Mapping[str, str]) -> Iterator[tuple[str, str]]
 
 
 def _narrower(by: int, wanted: int | None = None) -> Callable[[re.Match[str]], str]:
-    """The same declarations with a width that is so much smaller, and at most the one wanted."""
+    """A replacement that reduces a width by `by` px, to at most `wanted` px."""
 
     def narrow(found: re.Match[str]) -> str:
         width = int(found[2])
@@ -221,19 +221,19 @@ def _border(attributes: Mapping[str, str], name: str = "border") -> int:
 
 
 def _carousel(tag: Tag, attributes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What mrml gets wrong of each thumbnail."""
+    """Corrections of one thumbnail."""
     width = attributes.get("tb-width", "110px")
     tag.attributes["tb-width"] = width
     if width.endswith("%"):
         yield r"(-thumbnail [^>]*?;width:)[\d.]+px", rf"\g<1>{width}"
     if attributes.get("thumbnails") == "supported":
-        # Shown by the style sheet, so that only clients that understand it show them.
+        # The style sheet shows them, in clients that support it.
         tag.attributes["thumbnails"] = "visible"
         yield r"(-thumbnail [^>]*?display:)inline-block", r"\1none"
 
 
 def _hero(attributes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What mrml leaves out of a hero: its radius, the padding of its content, a fluid height."""
+    """Corrections of a hero: its radius, the padding of its content, a fluid height."""
     if radius := attributes.get("border-radius"):
         yield r'(<td [^>]*style=")', rf"\g<1>border-radius:{radius};"
     paddings = "".join(
@@ -265,12 +265,12 @@ def _corrected(html: str, corrections: list[_Correction]) -> str:
     html = re.sub(r'(<td style="width:\d+)\.\d+(?=px;?">(?:<a [^>]*>)?<img )', r"\1", html)
     html = re.sub(r'(<img [^>]*width="\d+)\.\d+', r"\1", html)
     html = re.sub(r"<img (?![^>]*alt=)", '<img alt="" ', html)
-    # What only Yahoo is meant to read hides a carousel's arrows everywhere.
+    # mrml's media query for Yahoo also matches every other client.
     return html.replace("@media screen, yahoo", "@media screen yahoo")
 
 
 def _icons_on_the_right(html: str, tree: Tag) -> str:
-    """mrml writes the icon of a social element before its text, wherever it should stand."""
+    """Swap icon and text of social elements; mrml ignores `icon-position`."""
     for tag in tree.walk():
         if tag.name == "mj-social-element" and tag.attributes.get("icon-position") == "right":
             text = rf"<td [^>]*><(?:a|span) [^>]*>{tag.content}</(?:a|span)></td>"
@@ -285,7 +285,7 @@ _ICON = (
 
 
 def _check_tags(hidden: Hidden, html: str, file: str, first_line: int) -> None:
-    """Every Liquid tag must have come through, and those that steer in their order."""
+    """Check that every Liquid tag is in the HTML, and that blocks kept their order."""
     came_through = dict.fromkeys(hidden.found(html))
     blocks = [number for number in came_through if hidden.is_block(number)]
     lost = [number for number in range(len(hidden.tags)) if number not in came_through]

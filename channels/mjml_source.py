@@ -1,7 +1,7 @@
-"""MJML as its author wrote it: read into tags with their lines, and written back for the renderer.
+"""MJML source: parsed into tags with their lines, and written back for the renderer.
 
-The structure is that of MJML's reference (documentation.mjml.io, "Components"). What stands in an
-ending tag (`mj-text`, `mj-button` ...) is HTML; it is kept as written.
+The structure follows documentation.mjml.io, "Components". The content of an ending tag (`mj-text`,
+`mj-button` ...) is HTML and is not parsed.
 """
 
 import re
@@ -26,7 +26,7 @@ _CONTENT = frozenset(
         "mj-text",
     }
 )
-# MJML's reference warns where these stand in the wrong one, and renders them.
+# MJML's reference implementation only warns if these are nested wrongly, and renders them.
 _LAYOUT = {"mj-wrapper", "mj-section", "mj-group", "mj-column", "mj-hero"}
 # What may stand in each tag.
 _CHILDREN: dict[str, frozenset[str]] = {
@@ -81,7 +81,7 @@ _STRAY = re.compile(r"<(?![A-Za-z/!?])")
 
 
 class Mistake(Exception):
-    """What is wrong, and in which line of the source, counted from 1."""
+    """An error in the source, and its line, counted from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -91,7 +91,7 @@ class Mistake(Exception):
 
 @dataclass(slots=True)
 class Tag:
-    """One MJML tag. `content` is there in an ending tag and in a comment; others have children."""
+    """One MJML tag. Ending tags and comments have `content`, other tags have children."""
 
     name: str
     line: int
@@ -100,13 +100,13 @@ class Tag:
     content: str | None = None
 
     def walk(self) -> Iterator["Tag"]:
-        """The tag itself, and every tag in it, in the order of the source."""
+        """The tag and all tags inside it, in the order of the source."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def write(self) -> str:
-        """MJML again."""
+        """The tag as MJML."""
         if self.name == COMMENT:
             return f"<!--{self.content}-->"
         attributes = "".join(f' {name}="{value}"' for name, value in self.attributes.items())
@@ -147,7 +147,7 @@ def read(source: str) -> Tag:
 
 
 def _tokens(source: str) -> Iterator[re.Match[str]]:
-    """The tags and comments, without those in the content of an ending tag."""
+    """Tags and comments outside the content of ending tags."""
     at = 0
     while token := _TOKEN.search(source, at):
         yield token
@@ -167,7 +167,7 @@ def _content_end(source: str, at: int, tag: Tag) -> int:
 
 
 def _tag(token: re.Match[str], line: int) -> tuple[Tag, bool]:
-    """A tag of its own, and whether it is closed already."""
+    """The tag of a token, and whether it closes itself."""
     name, text = token["start"], token["attributes"]
     closed = text.endswith("/")
     text = text.removesuffix("/")
@@ -187,7 +187,7 @@ def _tag(token: re.Match[str], line: int) -> tuple[Tag, bool]:
 
 
 def _check_text(source: str, start: int, end: int, parent: Tag) -> None:
-    """No text stands between tags."""
+    """Record text between tags as a child without a name. Raises Mistake for a broken tag."""
     between = source[start:end]
     if stray := _STRAY.search(between):
         line = _line(source, start + stray.start())
@@ -201,7 +201,7 @@ def _check_text(source: str, start: int, end: int, parent: Tag) -> None:
 
 
 def _checked(root: Tag) -> Tag:
-    """The `mjml` tag, once every tag is known and stands where it may."""
+    """The `mjml` tag. Raises Mistake for an unknown or misplaced tag."""
     for tag in root.walk():
         if tag.name.startswith("mj-") and tag.name not in _TAGS:
             raise Mistake(tag.line, _unknown(tag.name))

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from channels.content import Content, EmailContent, PushContent, SMSContent
-from channels.dialect import Told
+from channels.dialect import Rendering
 from channels.email_html import checked, complete
 from channels.language import (
     BadLink,
@@ -80,10 +80,10 @@ class Template:
 
     def render(self, context: Mapping[str, Any], rules: LinkRules) -> Content:
         """The message for one person. Raises MissingData, BadLink or RenderError."""
-        told = Told(self.language or _language_of(context), rules)
+        rendering = Rendering(self.language or _language_of(context), rules)
         said: dict[str, Any] = {"silent": True} if self.silent else {}
         for part, script in self.parts.items():
-            text = script.render(context, told)
+            text = script.render(context, rendering)
             # A line end would begin another header in a mail, so none is left in these.
             text = " ".join(text.split()) if part in _ONE_LINE else text.strip()
             if part == "text":

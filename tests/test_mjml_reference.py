@@ -10,20 +10,20 @@ import struct
 import subprocess
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route
 
 from channels.mjml import to_html
 
 HERE = Path(__file__).parent / "mjml"
-CHROMIUM, NODE = shutil.which("chromium"), shutil.which("node")
+NODE = shutil.which("node")
 INSTALLED = NODE is not None and (HERE / "node_modules" / "mjml").is_dir()
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt install chromium"),
+    pytest.mark.long,
+    pytest.mark.xdist_group("mjml"),  # so that the reference renders once
     pytest.mark.skipif(
         not INSTALLED,
         reason="MJML's reference is not installed: with Node.js, npm ci --prefix tests/mjml",
@@ -82,14 +82,6 @@ def reference() -> dict[str, str]:
         check=True,
     )
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

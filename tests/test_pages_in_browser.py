@@ -1,13 +1,12 @@
 """Customers' own pages in a real browser: by keyboard, as wide as a phone, without JavaScript."""
 
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from config.times import DAY, HOUR
 from flows.receiver.app import create_app
@@ -15,19 +14,8 @@ from profiles.tables import preferences, profiles
 from tests.page_customers import Shop
 from tests.patience import PATIENCE
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
 DESKTOP = ViewportSize(width=1100, height=800)
 PHONE = ViewportSize(width=390, height=844)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -1,9 +1,14 @@
 """Links: https only, and where customer data decides where one leads, only to hosts on the list."""
 
+import re
 from contextlib import suppress
+from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from channels.content import EmailContent
 from channels.dispatch import link_rules
@@ -71,6 +76,8 @@ BAD = [
     "tel:+49190123",
     "evil.example/x",
     "x",
+    "?x",
+    "#x",
 ]
 
 
@@ -400,7 +407,7 @@ def test_what_every_template_sees_keeps_its_meaning(name: str) -> None:
         f"{{% capture {name} %}}y{{% endcapture %}}x",
         f"{{% for {name} in event.items %}}y{{% endfor %}}x",
     ):
-        with pytest.raises(TemplateError, match=f"'{name}' is what every template sees"):
+        with pytest.raises(TemplateError, match=f"Segue provides '{name}' to every template"):
             sms(body)
     with pytest.raises(TemplateError, match="cycle takes texts"):
         sms("{% cycle event.a, event.b %}x")
@@ -429,6 +436,46 @@ def test_our_own_links_are_not_wrapped_by_click_tracking() -> None:
 def test_marks_in_data_are_no_marks() -> None:
     with pytest.raises(BadLink):
         sent(sms("Hi {{ u }}"), u="\ufdd1https://evil.example/\ufdd0")
+
+
+PIECES = [
+    "https:", "http:", "javascript:", "data:", "/", "//", "\\", "@", ":", "?", "#", ".", "%2f", " ",
+    "shop.example", "evil.example",
+    "\t", "\n", "\x00", "\u2028", "&#x2f;", "'", '"', ">", "<", "xn--",
+]  # fmt: skip
+
+
+class _Addresses(HTMLParser):
+    """Every address in a mail, as a browser reads it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src"):
+                read = re.sub(r"[\t\n\r]", "", value or "").strip("".join(map(chr, range(33))))
+                self.found.append(read.replace("\\", "/"))
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_whatever_data_says_a_link_leads_to_a_listed_host(url: str) -> None:
+    template = mail('<a href="{{ u }}">x</a><img src="{{ u }}" alt="{{ u }}"><p>{{ u }}</p>')
+    try:
+        html = sent(template, u=url).html
+    except BadLink:
+        return
+    addresses = _Addresses(html).found
+    assert len(addresses) == 2
+    for address in addresses:
+        leads = urlsplit(address)
+        assert not address.strip() or (leads.scheme, leads.netloc.removesuffix(":443").lower()) == (
+            "https",
+            "shop.example",
+        )
 
 
 @pytest.mark.parametrize("unit", ["a", "a.", "a:", "/", "https:", "//a.", "&", "a@", "www."])
