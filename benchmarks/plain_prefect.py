@@ -19,6 +19,7 @@ from benchmarks.material import TEMPLATES
 from benchmarks.runner import Benchmark, Figures
 from benchmarks.stub import accepted, running_stub
 from channels.content import SMSContent
+from channels.linkcheck import LinkRules
 from channels.templates import compile_template
 from config.settings import Settings
 from flows.stack import Stack, environment, on_free_ports
@@ -56,7 +57,7 @@ def _map(port: int, people: int) -> float:
 
     @task
     def send(profile: dict[str, Any]) -> None:
-        content = template.render({"profile": profile, "brand": "Segue Sample Shop"})
+        content = template.render({"profile": profile, "brand": "Segue Sample Shop"}, LinkRules())
         assert isinstance(content, SMSContent)
         form = {"To": profile["phone"], "Body": content.body}
         client.post("/Messages.json", data=form).raise_for_status()

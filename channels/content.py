@@ -1,7 +1,9 @@
-"""What a message says once it is rendered, by channel, and how many SMS segments a text takes."""
+"""What a message says once it is rendered, by channel, and how much a channel takes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import orjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +24,33 @@ class PushContent:
     body: str
     link: str | None = None
     image: str | None = None
+    silent: bool = False
 
 
 Content = EmailContent | SMSContent | PushContent
+
+# FCM takes 4096 bytes for the notification and its data (Firebase, "About FCM messages"), and APNs
+# as much. Some are left for the names of the fields and the message's id.
+PUSH_BYTES = 3800
+# A request to SendGrid stays under 30 MB, where what is not ASCII may take several bytes more.
+EMAIL_BYTES = 20_000_000
+
+
+def excess(content: Content, sms_segments: int) -> str | None:
+    """How far a message exceeds what its channel takes; None if it fits.
+
+    sms_segments: how many segments a text may have.
+    """
+    if isinstance(content, SMSContent):
+        size, limit, unit = segments(content.body), sms_segments, "segments"
+    elif isinstance(content, PushContent):
+        said = [content.title, content.body, content.link or "", content.image or ""]
+        size, limit, unit = len(orjson.dumps(said)), PUSH_BYTES, "bytes"
+    else:
+        said = [content.subject, content.html, content.text]
+        size, limit, unit = sum(len(part.encode()) for part in said), EMAIL_BYTES, "bytes"
+    return f"{size} {unit}, and {limit} fit" if size > limit else None
+
 
 # The GSM 03.38 alphabet (3GPP TS 23.038, 6.2.1), and those of its extension table, which take an
 # escape and so two septets.

@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from channels.breaker import Breaker
 from channels.claiming import (
@@ -24,13 +25,15 @@ from channels.claiming import (
     overtaken,
     put_off,
 )
+from channels.content import excess
 from channels.decide import Planner
+from channels.linkcheck import LinkRules
 from channels.links import preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.pace import allowance, spend
 from channels.provider import Outcome, Outgoing, Provider
 from channels.recording import Done, Tally, filed_under, record, settled, skipped
-from channels.templates import MissingData, RenderError
+from channels.templates import BadLink, MissingData, RenderError
 from channels.transport import Transport
 from config.database import Database
 from config.policy import Channel
@@ -114,6 +117,7 @@ class Dispatcher:
         self._name = name
         self._breakers = {channel: Breaker(channel) for channel in providers}
         self._rates = settings.rates
+        self._link_rules = link_rules(settings)
         # A slow provider must not take the others' places.
         self._slots = {channel: asyncio.Semaphore(IN_FLIGHT) for channel in providers}
         self._stopping = False
@@ -212,12 +216,19 @@ class Dispatcher:
     async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
         """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
         done: list[Done] = []
-        # The first devices of all pushes, then the second ones: a batch has each message once.
-        ready: dict[tuple[Channel, int], list[_Ready]] = defaultdict(list)
+        # A batch is of one step, as SendGrid's categories demand, and has each message once: the
+        # first devices of all pushes go, then the second ones.
+        ready: dict[tuple[Channel, str, str, int], list[_Ready]] = defaultdict(list)
         for one in claims:
             try:
-                for place, outgoing in enumerate(self._render(one)):
-                    ready[one.channel, place].append(_Ready(one, outgoing))
+                rendered = self._render(one)
+                if too_long := excess(rendered[0].content, self._settings.sms_segments):
+                    done.append(skipped(one, f"too_long: {too_long}"))
+                    continue
+                for place, outgoing in enumerate(rendered):
+                    ready[one.channel, one.journey, one.step, place].append(_Ready(one, outgoing))
+            except BadLink as error:
+                done.append(skipped(one, f"link_refused: {error.to}"))
             except MissingData as error:
                 done.append(skipped(one, f"missing_data: {error.field}"))
             except RenderError as error:
@@ -229,7 +240,7 @@ class Dispatcher:
         look = _Look(claims, taken)
         posts = {
             asyncio.create_task(self._post(channel, batch, look))
-            for (channel, _), some in ready.items()
+            for (channel, *_), some in ready.items()
             for batch in in_slices(some, self._providers[channel].batch_size)
         }
         tally: Tally = Counter()
@@ -259,7 +270,8 @@ class Dispatcher:
         links = {"unsubscribe": url} if url else {}
         if "links.preferences" in template.variables:
             links["preferences"] = preferences_url(self._settings, one.profile_id)
-        content = template.render({**one.context, "brand": self._settings.brand, "links": links})
+        context = {**one.context, "brand": self._settings.brand, "links": links}
+        content = template.render(context, self._link_rules)
         return [
             Outgoing(
                 message_id=one.message_id,
@@ -269,6 +281,8 @@ class Dispatcher:
                 unsubscribe_url=url,
                 topic=one.topic,
                 kind=one.kind,
+                journey=one.journey,
+                step=one.step,
                 # A text that waits at the provider must not arrive at night.
                 ttl=None if one.closes is None else one.closes - one.send_at,
                 now=one.send_at,
@@ -362,6 +376,12 @@ class Dispatcher:
     def _write(self, done: Sequence[Done]) -> Tally:
         with self._db.transaction() as tx:
             return record(tx, self._journeys, done)
+
+
+def link_rules(settings: Settings) -> LinkRules:
+    """Links of data lead to the hosts of the settings, or to our own pages."""
+    own = urlsplit(settings.public_url).hostname or ""
+    return LinkRules(settings.link_hosts | {own}, loopback=settings.providers == "sandbox")
 
 
 def _ids(one: Claim) -> dict[str, int | str]:

@@ -27,6 +27,9 @@ _REASON = {
     "no_common_time": "No moment suited every message of its group.",
     "group_incomplete": "Another message of its group could not go, and they go together or not.",
     "not_chosen": "An earlier channel of its group was chosen.",
+    "link_refused": "It would link to {detail}. Links need https, and a host that comes from "
+    "customer data must be in SEGUE_LINK_HOSTS.",
+    "too_long": "It is longer than the channel takes: {detail}.",
     "missing_data": "The text needs something that the customer's record lacks: {detail}.",
 }
 # Refused because of when it was, in the customer's own time.

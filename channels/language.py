@@ -1,28 +1,26 @@
 """The Liquid that templates are written in.
 
 Standard Liquid by python-liquid, with these rules of ours:
-- what is missing (or None) can be tested and given a `default`, but never printed or computed with;
+- a missing value (or None) can be tested and given a `default`, but is never printed or computed
+  with; it equals `blank`; filters return it unchanged, so a default may stand before or after them;
+- a property is one that the data has: an object has no `size`, `first` or `last` of its own;
+- what it prints of data is marked, so that links made of data can be checked;
 - nothing reads the clock: no `now`, and `date` takes whole seconds (shown in UTC) or ISO 8601;
 - no `safe` filter, so that customer data is escaped in HTML whatever a template does;
 - no `include` and `render`: a template is complete in itself.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import count
-from typing import Any, TextIO
+from typing import Any
 
-from liquid import BoundTemplate, Environment, FalsyStrictUndefined, RenderContext, Token
-from liquid.builtin.output import Output, OutputNode
-from liquid.builtin.tags.echo_tag import EchoNode, EchoTag
-from liquid.exceptions import FilterArgumentError, LiquidError, UndefinedError
-from liquid.stringify import to_liquid_string
-from liquid.undefined import UNDEFINED
-from liquid.utils import ReadOnlyChainMap
+from liquid import BoundTemplate, Environment
+from liquid.exceptions import LiquidError, UndefinedError
 
+from channels.dialect import HTML, OF_LISTS, RENDERING, TEXT, Misused, Rendering, adapt
+from channels.linkcheck import LinkRefused, check_text
 from config.errors import SegueError
 
 
@@ -48,20 +46,35 @@ class MissingData(RenderError):
         self.field = field
 
 
+class BadLink(RenderError):
+    """The message would contain a link that is not allowed; `to` is where it leads."""
+
+    def __init__(self, file: str, to: str) -> None:
+        super().__init__(
+            f"{file} would link to {to}; a link needs https, and a host that comes from data must "
+            "be in SEGUE_LINK_HOSTS"
+        )
+        self.to = to
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A piece of Liquid, parsed."""
+    """A piece of Liquid, parsed. `html`: whether data is escaped in it."""
 
     file: str
     variables: frozenset[str]
     liquid: BoundTemplate
+    html: bool
 
-    def render(self, context: Mapping[str, Any]) -> str:
-        """Raises MissingData or RenderError."""
+    def render(self, context: Mapping[str, Any], rendering: Rendering) -> str:
+        """Raises MissingData, BadLink or RenderError."""
         try:
-            return self.liquid.render(context)
+            marked = self.liquid.render(context, **{RENDERING: rendering})
+            return check_text(marked, rendering.rules, html=self.html)
         except UndefinedError as error:
             raise MissingData(self.file, str(error.message)) from error
+        except LinkRefused as error:
+            raise BadLink(self.file, str(error)) from error
         except LiquidError as error:
             raise RenderError(f"{self.file}: {error.message}") from error
         except Exception as error:
@@ -72,7 +85,7 @@ class Script:
 
 def parse(source: str, file: str, first_line: int = 1, *, html: bool = False) -> Script:
     """Parse Liquid; `first_line` is where `source` begins in `file`. Raises TemplateError."""
-    env = _HTML if html else _TEXT
+    env = HTML if html else TEXT
     try:
         liquid = env.from_string(source)
         analysis = liquid.analyze(include_partials=False)
@@ -85,31 +98,51 @@ def parse(source: str, file: str, first_line: int = 1, *, html: bool = False) ->
             line = first_line - 1 + _line(source, spans[0].index)
             raise TemplateError(file, line, f"there is no Liquid filter {name!r}; mend its name")
     found = (variable for each in analysis.globals.values() for variable in each)
-    return Script(file, frozenset(_dotted(variable.segments) for variable in found), liquid)
+    variables = frozenset(_dotted(variable.segments) for variable in found)
+    try:
+        adapt(liquid)
+    except Misused as misused:
+        line = first_line - 1 + _line(source, misused.index)
+        raise TemplateError(file, line, f"Liquid: {misused}") from misused
+    return Script(file, variables, liquid, html)
 
 
 _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
-class Hidden:
-    """A source whose Liquid tags became plain words, which HTML and MJML tools leave alone."""
+class Words:
+    """Texts hidden behind plain words, which HTML and MJML tools leave alone.
 
-    def __init__(self, source: str) -> None:
-        self._mark = "liquidtag"
-        while self._mark in source:
-            self._mark += "x"
-        numbers = count()
-        self.tags: list[str] = _TAG.findall(source)
-        self.text = _TAG.sub(lambda _: self.word(next(numbers)), source)
-        self._word = re.compile(rf"{self._mark}(\d+)z")
+    source: where the words go; none of them is in it before.
+    """
+
+    def __init__(self, source: str, mark: str) -> None:
+        while mark in source:
+            mark += "x"
+        self._mark = mark
+        self._word = re.compile(rf"{mark}(\d+)z")
+        self.tags: list[str] = []
+
+    def hide(self, text: str) -> str:
+        """The word that stands for `text`."""
+        self.tags.append(text)
+        return self.word(len(self.tags) - 1)
 
     def word(self, number: int) -> str:
-        """What stands for the tag of that number."""
+        """What stands for the text of that number."""
         return f"{self._mark}{number}z"
 
     def restore(self, text: str) -> str:
-        """`text` with its Liquid tags back."""
+        """`text` with the hidden texts back."""
         return self._word.sub(lambda word: self.tags[int(word[1])], text)
+
+
+class Hidden(Words):
+    """A source whose Liquid tags are hidden behind words."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source, "liquidtag")
+        self.text = _TAG.sub(lambda tag: self.hide(tag[0]), source)
 
     def split(self, text: str) -> list[str]:
         """`text` cut before and after every word."""
@@ -122,11 +155,6 @@ class Hidden:
     def is_block(self, number: int) -> bool:
         """Whether the tag steers (`{% … %}`) rather than prints."""
         return self.tags[number].startswith("{%")
-
-
-def without_tags(source: str) -> str:
-    """`source` without its Liquid tags, on the same lines."""
-    return _TAG.sub(lambda tag: "\n" * tag[0].count("\n"), source)
 
 
 def _line(source: str, index: int) -> int:
@@ -144,102 +172,13 @@ def _first_wrong_line(source: str, env: Environment) -> int:
 
 
 def _dotted(segments: list[Any]) -> str:
-    """`cart.items[0].name` -> "cart.items": what follows belongs to the value, not to its name."""
+    """`cart.items[0].name` -> "cart.items": what follows belongs to the value, not to its name.
+
+    So do the `size`, `first` and `last` of a list; of an object they are names like others.
+    """
     path = [str(segments[0])]
     for segment in segments[1:]:
-        if not isinstance(segment, str) or segment in ("size", "first", "last"):
+        if not isinstance(segment, str) or (len(path) > 1 and segment in OF_LISTS):
             break
         path.append(segment)
     return ".".join(path)
-
-
-class _Context(RenderContext):
-    __slots__ = ()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Without Liquid's own `now` and `today`.
-        self.scope = ReadOnlyChainMap(self.locals, self.globals, self.counters)
-
-    def get(
-        self, path: list[object], *, token: Token | None, default: object = UNDEFINED
-    ) -> object:
-        if default is not UNDEFINED:
-            return super().get(path, token=token, default=default)
-        found = super().get(path, token=token, default=None)
-        if found is None:
-            name = ".".join(map(str, path))
-            return self.env.undefined(name, hint=name, token=token)
-        return found
-
-    def filter(self, name: str, token: Token | None) -> Callable[..., object]:
-        function = super().filter(name, token)
-        if name == "default":
-            return function
-
-        def strict(left: object, *args: object, **kwargs: object) -> object:
-            # Many filters take a missing value for 0 or for nothing, and print that.
-            for value in (left, *args, *kwargs.values()):
-                if isinstance(value, FalsyStrictUndefined):
-                    raise UndefinedError(value.msg, token=token)
-            if left is None or (name == "join" and isinstance(left, list) and None in left):
-                raise UndefinedError(f"… | {name}", token=token)
-            return function(left, *args, **kwargs)
-
-        return strict
-
-
-class _Template(BoundTemplate):
-    context_class = _Context
-
-
-class _OutputNode(OutputNode):
-    __slots__ = ()
-
-    def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
-        value = self.expression.evaluate(context)
-        if value is None:
-            raise UndefinedError(str(self.expression), token=self.token)
-        return buffer.write(to_liquid_string(value, context.autoescape))
-
-
-class _EchoNode(_OutputNode, EchoNode):
-    pass
-
-
-class _Output(Output):
-    node_class = _OutputNode
-
-
-class _EchoTag(EchoTag):
-    node_class = _EchoNode
-
-
-def _date(value: object, form: object) -> str:
-    """`value` by strftime's `form`; whole seconds are shown in UTC, ISO 8601 as it is written."""
-    try:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC).strftime(str(form))
-        return datetime.fromisoformat(str(value)).strftime(str(form))
-    except (ValueError, OverflowError, OSError):
-        raise FilterArgumentError(
-            "date takes whole seconds or ISO 8601, and a format such as '%d %B'", token=None
-        ) from None
-
-
-class _Environment(Environment):
-    template_class = _Template
-    # What no template needs and a slip can reach: loops in loops, texts that double.
-    loop_iteration_limit = 10_000
-    local_namespace_limit = 1_000_000
-
-    def setup_tags_and_filters(self, *, extra: bool = False) -> None:
-        super().setup_tags_and_filters(extra=extra)
-        self.add_tag(_Output)
-        self.add_tag(_EchoTag)
-        self.add_filter("date", _date)
-        del self.filters["safe"], self.tags["include"], self.tags["render"]
-
-
-_TEXT = _Environment(undefined=FalsyStrictUndefined)
-_HTML = _Environment(undefined=FalsyStrictUndefined, autoescape=True)

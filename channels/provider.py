@@ -50,6 +50,8 @@ class Outgoing:
     unsubscribe_url: str | None
     topic: str
     kind: str
+    journey: str
+    step: str
     ttl: Seconds | None
     now: Instant | None = None
 

@@ -11,17 +11,29 @@ from functools import lru_cache
 from typing import Any
 
 from channels.content import Content, EmailContent, PushContent, SMSContent
-from channels.language import Hidden, MissingData, RenderError, Script, TemplateError, parse
+from channels.dialect import Rendering
+from channels.email_html import checked, complete
+from channels.language import (
+    BadLink,
+    Hidden,
+    MissingData,
+    RenderError,
+    Script,
+    TemplateError,
+    parse,
+)
+from channels.linkcheck import LinkRules, allowed_to_authors, shown, written_start
+from channels.localized import FALLBACK
 from channels.mjml import to_html
 from channels.plaintext import to_text
 from config.policy import Channel
 
-__all__ = ["MissingData", "RenderError", "Template", "TemplateError", "compile_template"]
+__all__ = ["BadLink", "MissingData", "RenderError", "Template", "TemplateError", "compile_template"]
 
 # The header lines that a file begins with; each gives the part of the content of its name.
 _HEADERS = {
-    "email": ("subject", "preheader"),
-    "push": ("title", "link", "image"),
+    "email": ("subject", "preheader", "language"),
+    "push": ("title", "link", "image", "language", "sound"),
 }
 _REQUIRED = {"email": "Subject", "push": "Title"}
 _BODIES: dict[Channel, tuple[str, ...]] = {
@@ -40,25 +52,38 @@ _PLAIN = ".email.txt"
 _OPTIONAL = frozenset({"link", "image", "text"})
 _ONE_LINE = frozenset({"subject", "title", "link", "image"})
 
+_LINKS = frozenset({"link", "image"})
+# In the sandbox, links may lead to this machine; elsewhere they are refused when they are rendered.
+_SANDBOX = LinkRules(loopback=True)
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+_SOUND = re.compile(r"default|none")
+_HTTP = re.compile(r"\bhttp://[^\s\"'<>)]+", re.IGNORECASE)
 _HEADER = re.compile(r"([A-Za-z][A-Za-z-]*):[ \t]*(.*)")
-_BODY_TAG = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One compiled template. `variables` are the dotted paths that it uses, printed or tested."""
+    """One compiled template.
+
+    variables: the dotted paths that it uses, printed or tested. language: in which it is written,
+    as a BCP 47 tag; None: in each customer's. silent: whether a push makes no sound.
+    """
 
     channel: Channel
     name: str
     variables: frozenset[str]
     parts: Mapping[str, Script]
+    language: str | None = None
+    silent: bool = False
 
-    def render(self, context: Mapping[str, Any]) -> Content:
-        """The message for one person. Raises MissingData or RenderError."""
-        said: dict[str, Any] = {}
+    def render(self, context: Mapping[str, Any], rules: LinkRules) -> Content:
+        """The message for one person. Raises MissingData, BadLink or RenderError."""
+        rendering = Rendering(self.language or _language_of(context), rules)
+        said: dict[str, Any] = {"silent": True} if self.silent else {}
         for part, script in self.parts.items():
-            text = script.render(context)
+            text = script.render(context, rendering)
             # A line end would begin another header in a mail, so none is left in these.
             text = " ".join(text.split()) if part in _ONE_LINE else text.strip()
             if part == "text":
@@ -67,6 +92,14 @@ class Template:
                 raise RenderError(f"{script.file}: the {part} comes out empty")
             said[part] = text or (None if part in ("link", "image") else "")
         return _CONTENT[self.channel](**said)
+
+
+def _language_of(context: Mapping[str, Any]) -> str:
+    """The customer's language, which may be anything that somebody once sent."""
+    profile = context.get("profile")
+    language = profile.get("language") if isinstance(profile, Mapping) else None
+    tag = str(language).replace("_", "-") if language else ""
+    return tag if _LANGUAGE.fullmatch(tag) else FALLBACK
 
 
 def compile_template(channel: Channel, name: str, sources: Mapping[str, str]) -> Template:
@@ -95,27 +128,83 @@ def _compile(channel: Channel, name: str, files: tuple[tuple[str, str], ...]) ->
             else f"there is no such template; write {' or '.join(wanted)} beside the journey",
         )
     file = bodies[0]
-    parts = _email(file, texts) if channel == "email" else _message(channel, file, texts[file])
+    headers: dict[str, tuple[str, int]] = {}
+    body, first_line = texts[file], 1
+    if channel in _HEADERS:
+        headers, body, first_line = _split(channel, file, texts[file])
+    language = _taken(headers, "language", file, _LANGUAGE, "a BCP 47 tag, such as en or de-AT")
+    sound = _taken(headers, "sound", file, _SOUND, "default or none")
+    if channel == "email":
+        parts = _email(file, texts, headers, body, first_line)
+    else:
+        parts = {part: _header(file, part, value, line) for part, (value, line) in headers.items()}
+        parts["body"] = _text(body, file, first_line)
     variables = frozenset[str]().union(*(script.variables for script in parts.values()))
-    return Template(channel, name, variables, parts)
+    return Template(
+        channel,
+        name,
+        variables,
+        parts,
+        language,
+        silent=sound == "none",
+    )
 
 
-def _message(channel: Channel, file: str, source: str) -> dict[str, Script]:
-    if channel == "sms":
-        return {"body": parse(source, file)}
-    headers, body, first_line = _split(channel, file, source)
-    parts = {part: parse(value, file, line) for part, (value, line) in headers.items()}
-    return {**parts, "body": parse(body, file, first_line)}
+def _taken(
+    headers: dict[str, tuple[str, int]], name: str, file: str, form: re.Pattern[str], words: str
+) -> str | None:
+    """Take a header that is not rendered."""
+    if name not in headers:
+        return None
+    value, line = headers.pop(name)
+    if not form.fullmatch(value):
+        raise TemplateError(file, line, f"{name.title()}: {value[:40]!r} is not {words}")
+    return value
 
 
-def _email(file: str, texts: Mapping[str, str]) -> dict[str, Script]:
-    headers, html, first_line = _split("email", file, texts[file])
+def _header(file: str, part: str, value: str, line: int) -> Script:
+    """A header line; a link in it is checked."""
+    if part not in _LINKS:
+        return _text(value, file, line)
+    app = part == "link"
+    hidden = Hidden(value)
+    written = written_start(hidden.text) if hidden.tags else value
+    if written and not hidden.found(written):
+        _check_written(written, file, line, own_schemes=app)
+    return parse(checked("app_link" if app else "link", value), file, line)
+
+
+def _text(source: str, file: str, first_line: int = 1) -> Script:
+    """Liquid that is sent as plain text, and so may hold links that the author wrote into it."""
+    hidden = Hidden(source)
+
+    def link(found: re.Match[str]) -> str:
+        line = first_line + hidden.restore(found.string[: found.start()]).count("\n")
+        _check_written(hidden.restore(found[0]), file, line)
+        return checked("link", found[0])
+
+    parse(source, file, first_line)  # as it was written, so that a mistake is found with its line
+    return parse(hidden.restore(_HTTP.sub(link, hidden.text)), file, first_line)
+
+
+def _check_written(link: str, file: str, line: int, *, own_schemes: bool = False) -> None:
+    if not allowed_to_authors(link, _SANDBOX, own_schemes=own_schemes):
+        raise TemplateError(file, line, f"it links to {shown(link)}; a link needs https")
+
+
+def _email(
+    file: str,
+    texts: Mapping[str, str],
+    headers: Mapping[str, tuple[str, int]],
+    html: str,
+    first_line: int,
+) -> dict[str, Script]:
     parse(html, file, first_line)  # as it was written, so that a mistake is found with its line
     if file.endswith(".mjml"):
         html = to_html(html, file, first_line)
     plain_file = file.rsplit(".", 1)[0] + ".txt"
     if plain_file in texts:
-        text = parse(texts[plain_file], plain_file)
+        text = _text(texts[plain_file], plain_file)
     else:
         try:
             text = parse(to_text(html), file)
@@ -123,14 +212,16 @@ def _email(file: str, texts: Mapping[str, str]) -> dict[str, Script]:
             raise TemplateError(
                 file, None, f"no plain text can be made of it ({error}); write {plain_file}"
             ) from error
+    preheader = None
     if "preheader" in headers:
         preheader, line = headers["preheader"]
         parse(preheader, file, line)
-        html = _with_preheader(html, preheader)
     subject, line = headers["subject"]
     return {
         "subject": parse(subject, file, line),
-        "html": parse(html, file, first_line, html=True),
+        "html": parse(
+            complete(html, subject, preheader, file, texts[file]), file, first_line, html=True
+        ),
         "text": text,
     }
 
@@ -164,15 +255,3 @@ def _split(channel: Channel, file: str, source: str) -> tuple[dict[str, tuple[st
     if not headers.get(required.lower(), ("",))[0]:
         raise TemplateError(file, 1, f"it needs a line {required}: with something in it")
     return headers, "\n".join(lines[number:]), number + 1
-
-
-def _with_preheader(html: str, preheader: str) -> str:
-    """What an inbox shows beside the subject: the first text of the mail, which itself hides it."""
-    # Looked for among hidden tags, for a Liquid tag may hold a ">".
-    hidden = Hidden(html)
-    body = _BODY_TAG.search(hidden.text)
-    at = body.end() if body else 0
-    before, after = hidden.restore(hidden.text[:at]), hidden.restore(hidden.text[at:])
-    return (
-        f'{before}<div style="display:none;max-height:0;overflow:hidden">{preheader}</div>{after}'
-    )

@@ -1,5 +1,6 @@
 """Settings: what differs from one machine to the next, read from SEGUE_* environment variables."""
 
+import re
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -19,11 +20,22 @@ from config.logs import Level
 from config.policy import Channel
 from config.times import Instant, parse_instant
 
+_HOST = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z0-9]")
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def _no_slash(url: str) -> str:
     return url.rstrip("/")
+
+
+def _host(name: str) -> str:
+    name = name.lower()
+    if not _HOST.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no host; write its name alone, such as shop.example, and an "
+            "international one as xn--…"
+        )
+    return name
 
 
 def _long(key: SecretStr) -> SecretStr:
@@ -33,6 +45,7 @@ def _long(key: SecretStr) -> SecretStr:
 
 
 Url = Annotated[str, AfterValidator(_no_slash)]
+LinkHost = Annotated[str, AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_long)]
 
 
@@ -114,6 +127,17 @@ class Settings(BaseSettings):
         description="Hosts in our own network that Call steps may reach, as a JSON list.",
     )
 
+    link_hosts: frozenset[LinkHost] = Field(
+        default=frozenset({"shop.example"}),
+        description="Hosts that links made of customer data may lead to, as a JSON list.",
+    )
+    sms_segments: int = Field(
+        default=10,
+        ge=1,
+        le=10,
+        description="A longer text is not sent. Twilio takes 1600 characters, which is 10.",
+    )
+
     log_level: Level = Field(
         default="info", description="What a worker logs; debug: a line for each message."
     )
@@ -153,6 +177,9 @@ class Settings(BaseSettings):
     sendgrid_from: str = Field(
         default="hello@shop.example",
         description="Whom mail is from. Real providers demand a sender of your own.",
+    )
+    sendgrid_reply_to: str = Field(
+        default="", description="Where answers to mail go. Empty: to the sender."
     )
     sendgrid_template_id: str = Field(
         default="", description="A pass-through dynamic template; allows 1000 mails a request."

@@ -8,9 +8,14 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: apt-get install chromium"
-)
+_ABSENT = "no Chromium: apt-get install chromium"
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=_ABSENT)
+
+
+def skip_without_chromium() -> None:
+    """Skip the test that calls this where there is no browser."""
+    if CHROMIUM is None:
+        pytest.skip(_ABSENT)
 
 
 @contextmanager

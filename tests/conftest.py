@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from playwright.sync_api import Browser
 
 from config.database import Database
 from config.schema import migrate
@@ -26,6 +27,7 @@ from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.stack import Stack, on_free_ports
 from profiles.sample_shop import load_sample_shop
+from tests.chromium import chromium, skip_without_chromium
 from tests.decide_cases import Decide, by_planner, by_reference
 from tests.house import House
 from tests.page_customers import Shop
@@ -48,6 +50,14 @@ def db(request: pytest.FixtureRequest) -> Iterator[Database]:
     database = Database(request.getfixturevalue(f"{request.param}_url"))
     yield database
     database.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    skip_without_chromium()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ def outgoing(channel: Channel, message_id: int = 7, **changes: Any) -> Outgoing:
         "unsubscribe_url": None,
         "topic": "promotions",
         "kind": "marketing",
+        "journey": "carts",
+        "step": "reminder",
         "ttl": None,
         "now": 1_772_426_000,
     }

@@ -3,6 +3,7 @@ something, and many in one request.
 """
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -10,7 +11,9 @@ import pytest
 from sqlalchemy import select
 
 from channels.breaker import REFUSED_PAUSE
+from channels.content import EmailContent, excess
 from channels.dispatch import Dispatcher
+from channels.explain import history_of
 from config.policy import Channel, Policy
 from journeys.entry import enter_people
 from journeys.journey import OnLaunch, journey
@@ -135,7 +138,8 @@ def test_credentials_refused_stop_a_channel_and_the_others_go_on(
         await everything()
         asked.append(len([one for one in house.providers.requests if "mail" in one.url.path]))
         house.providers.accept_again()
-        house.db.now = MONDAY + REFUSED_PAUSE
+        # from the answer on, which takes its time on a loaded machine
+        house.db.now = MONDAY + 2 * REFUSED_PAUSE
         await everything()
 
     asked: list[int] = []
@@ -201,6 +205,73 @@ def test_odd_data_of_one_does_not_stop_the_others(house: House) -> None:
     assert all(row.reason.startswith("render_error: hello.sms.txt") for row in rows[1:])
 
 
+def test_a_link_that_leads_elsewhere_is_not_sent(house: House) -> None:
+    texts = {
+        **TEXTS,
+        "hello.email.html": 'Subject: Hello\n\n<a href="{{ profile.site }}">x</a>',
+        "hello.sms.txt": "Hi {{ profile.site }}",
+        "hello.push.txt": "Title: Hi\nLink: {{ profile.site }}\n\nx",
+    }
+    messages = (Email("hello"), SMS("hello"), Push("hello"))
+    house.open(sending(*messages), policy=Policy(), texts=texts)
+    for site in (
+        "https://shop.example/cart",
+        "http://127.0.0.1:8080/cart",
+        "https://evil.example/cart",
+        "javascript:alert(1)",
+        "//evil.example/[/red]",
+    ):
+        house.customer(attributes={"site": site})
+    house.launch("j")
+    reasons = [row.reason for row in house.rows()]
+    assert reasons[:6] == [None] * 6
+    assert reasons[6:] == [
+        *["link_refused: https://evil.example"] * 3,
+        *["link_refused: javascript:alert?1?"] * 3,
+        *["link_refused: //evil.example"] * 3,
+    ]
+    assert len(house.providers.accepted) == 6
+    with house.db.transaction() as tx:
+        row = house.rows()[6]
+        [told_of] = [one for one in history_of(tx, str(row.id)) if one["message"] == row.id]
+    assert told_of["why"].startswith("It would link to https://evil.example. Links need https")
+
+
+def test_what_is_longer_than_the_channel_takes_is_not_sent(house: House) -> None:
+    texts = {
+        **TEXTS,
+        "hello.sms.txt": "{{ profile.x }}",
+        "hello.push.txt": "Title: Hi\n\n{{ profile.x }}",
+    }
+    house.open(sending(SMS("hello"), Push("hello")), policy=Policy(), texts=texts)
+    for length in (1_530, 1_531, 3_900):
+        house.customer(attributes={"x": "x" * length})
+    house.launch("j")
+    assert [(row.channel, row.state, row.reason) for row in house.rows()] == [
+        ("sms", "sent", None),
+        ("push", "sent", None),
+        ("sms", "skipped", "too_long: 11 segments, and 10 fit"),
+        ("push", "sent", None),
+        ("sms", "skipped", "too_long: 26 segments, and 10 fit"),
+        ("push", "skipped", "too_long: 3915 bytes, and 3800 fit"),
+    ]
+
+
+def test_a_mail_may_be_long_but_not_endless() -> None:
+    assert excess(EmailContent("s", "ü" * 9_999_999, "t"), 10) is None
+    assert excess(EmailContent("s", "ü" * 10_000_000, "t"), 10) == (
+        "20000002 bytes, and 20000000 fit"
+    )
+
+
+def test_how_long_a_text_may_be_is_a_setting(house: House) -> None:
+    texts = {**TEXTS, "hello.sms.txt": "x" * 161}
+    house.open(sending(SMS("hello")), policy=POLICY, texts=texts, sms_segments=1)
+    house.customer()
+    house.launch("j")
+    assert told(house) == [("sms", "skipped", "too_long: 2 segments, and 1 fit")]
+
+
 # Many in one request ------------------------------------------------------------------------------
 
 
@@ -216,6 +287,22 @@ def test_many_mails_in_one_request(house: House) -> None:
     assert len(house.providers.requests) == 1
     assert {row.state for row in house.rows()} == {"sent"}
     assert {one.message_id for one in house.providers.accepted} == {row.id for row in house.rows()}
+
+
+def test_a_request_holds_the_mails_of_one_journey_and_step(house: House) -> None:
+    in_an_hour = [
+        journey(name, entry=OnLaunch(), topic="n", steps=[Send(step, Email("hello", after="1h"))])
+        for name, step in (("j", "s"), ("k", "t"))
+    ]
+    house.open(*in_an_hour, policy=Policy(), sendgrid_template_id="d-1")
+    for _ in range(3):
+        house.customer()
+    house.launch("j")
+    house.launch("k")
+    house.later("1h")
+    categories = [json.loads(one.content)["categories"] for one in house.providers.requests]
+    assert sorted(categories) == [["j", "s"], ["k", "t"]]
+    assert {row.state for row in house.rows()} == {"sent"}
 
 
 def test_a_request_refused_for_one_of_its_mails(house: House) -> None:

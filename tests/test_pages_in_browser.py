@@ -11,20 +11,11 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 from config.times import DAY, HOUR
 from flows.receiver.app import create_app
 from profiles.tables import preferences, profiles
-from tests.chromium import chromium, needs_chromium
 from tests.page_customers import Shop
 from tests.patience import PATIENCE
 
-pytestmark = needs_chromium
-
 DESKTOP = ViewportSize(width=1100, height=800)
 PHONE = ViewportSize(width=390, height=844)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])

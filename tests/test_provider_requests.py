@@ -3,6 +3,7 @@
 import json
 import warnings
 from base64 import b64encode
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -10,7 +11,7 @@ import orjson
 import pytest
 
 from channels.content import Content, EmailContent, PushContent
-from channels.provider import Outgoing, Provider
+from channels.provider import DoesNotFit, Outgoing, Provider
 from config.policy import Channel
 from config.settings import Settings
 from tests.provider_samples import CHANNELS, CONTENT, SANDBOX, mails, outgoing, provider
@@ -24,6 +25,7 @@ def body_of(provider: Provider, *batch: Outgoing) -> dict[str, Any]:
 @pytest.mark.parametrize("unsubscribe_url", [None, "https://shop.example/u/abc"])
 def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | None) -> None:
     from sendgrid.helpers.mail import (
+        Category,
         CustomArg,
         From,
         Header,
@@ -38,6 +40,7 @@ def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | Non
         plain_text_content="Hello",
         html_content="<p>Hello</p>",
     )
+    mail.category = [Category("reminder"), Category("carts")]  # it puts each before the others
     mail.personalizations[0].add_custom_arg(CustomArg("message_id", "7"))
     if unsubscribe_url:
         header = Header("List-Unsubscribe", f"<{unsubscribe_url}>")
@@ -49,12 +52,14 @@ def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | Non
 
 
 def test_many_mails_go_through_a_template_as_sendgrids_own_classes_build_them() -> None:
-    from sendgrid.helpers.mail import CustomArg, From, Mail, Personalization
+    from sendgrid.helpers.mail import Category, CustomArg, From, Mail, Personalization, ReplyTo
     from sendgrid.helpers.mail import To as Recipient
 
-    settings = Settings(sendgrid_template_id="d-1")
+    settings = Settings(sendgrid_template_id="d-1", sendgrid_reply_to="help@shop.example")
     mail = Mail(from_email=From("hello@shop.example", SANDBOX.brand))
     mail.template_id = "d-1"
+    mail.reply_to = ReplyTo("help@shop.example")
+    mail.category = [Category("reminder"), Category("carts")]  # it puts each before the others
     for one in reversed(mails(3)):  # it puts each before the others
         to = Personalization()
         to.add_to(Recipient(one.to))
@@ -70,6 +75,17 @@ def test_a_mail_without_plain_text_has_no_empty_part() -> None:
     content = EmailContent("Hello", "<img src='x'>", "")
     body = body_of(provider("email"), outgoing("email", content=content))
     assert [part["type"] for part in body["content"]] == ["text/html"]
+
+
+def test_a_request_holds_one_journey_and_step() -> None:
+    settings = Settings(sendgrid_template_id="d-1")
+    one, other = mails(2)
+    for changed in (replace(other, step="offer"), replace(other, journey="news")):
+        with pytest.raises(DoesNotFit):
+            provider("email", settings).prepare([one, changed])
+    alike = body_of(provider("email"), outgoing("email", journey="news", step="news"))
+    assert alike["categories"] == ["news"]  # SendGrid takes each only once
+    assert "reply_to" not in alike
 
 
 @pytest.mark.parametrize(
@@ -127,7 +143,7 @@ def test_a_notification_is_what_firebases_own_classes_build(
         ),
         "apns": messaging.APNSConfig(
             headers=apns_headers,
-            payload=messaging.APNSPayload(messaging.Aps(mutable_content=True)),
+            payload=messaging.APNSPayload(messaging.Aps(sound="default", mutable_content=True)),
             fcm_options=messaging.APNSFCMOptions(image=image),
         ),
         "webpush": messaging.WebpushConfig(
@@ -155,7 +171,10 @@ def test_a_notification_of_words_only() -> None:
     content = PushContent("Hello", "World", "app://cart")
     message = body_of(provider("push"), outgoing("push", content=content))["message"]
     assert message["notification"] == {"title": "Hello", "body": "World"}
-    assert message["apns"] == {"headers": {"apns-collapse-id": "7"}}
+    headers = {"apns-collapse-id": "7"}
+    assert message["apns"] == {"headers": headers, "payload": {"aps": {"sound": "default"}}}
+    silent = outgoing("push", content=replace(content, silent=True))
+    assert body_of(provider("push"), silent)["message"]["apns"] == {"headers": headers}
     assert message["data"]["link"] == "app://cart"
     assert "fcm_options" not in message["webpush"]  # FCM takes https links only
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels.content import EmailContent, PushContent, SMSContent
+from channels.linkcheck import LinkRules
 from channels.templates import (
     MissingData,
     RenderError,
@@ -54,6 +55,10 @@ CART: dict[str, Any] = {
 }
 
 
+# Where the data of these tests leads.
+LISTED = LinkRules(frozenset({"shop.example", "i.example", "t", "c", "s"}))
+
+
 def sms(body: str) -> Template:
     return compile_template("sms", "t", {"t.sms.txt": body})
 
@@ -63,13 +68,13 @@ def mail(html: str, head: str = "Subject: Hello") -> Template:
 
 
 def said(template: Template, **context: Any) -> str:
-    content = template.render(context)
+    content = template.render(context, LISTED)
     assert isinstance(content, SMSContent)
     return content.body
 
 
 def mailed(template: Template, context: dict[str, Any]) -> EmailContent:
-    content = template.render(context)
+    content = template.render(context, LISTED)
     assert isinstance(content, EmailContent)
     return content
 
@@ -85,8 +90,9 @@ def test_a_push_notification() -> None:
         "title: For {{ name }}\nLink: {{ url }}\nImage: {{ image | default: '' }}\n\nCome back\n"
     )
     template = compile_template("push", "t", {"t.push.txt": source})
-    assert template.render({"name": "Ann", "url": "app://cart"}) == PushContent(
-        title="For Ann", body="Come back", link="app://cart", image=None
+    url = "https://shop.example/cart"
+    assert template.render({"name": "Ann", "url": url}, LISTED) == PushContent(
+        title="For Ann", body="Come back", link=url, image=None
     )
 
 
@@ -139,7 +145,7 @@ def test_the_plain_text_is_made_of_the_html() -> None:
             '<a href="mailto:a@b.example">write</a> <a href="https://x">https://x</a>',
             "write https://x",
         ),
-        ('<a href="{{ n | last }}">{{ n | last }}</a>', "2"),
+        ('<a href="{{ u }}">{{ u }}</a>', "https://t/x"),
         ('<a href="https://x"><img src="i" alt="Shop"></a>', "Shop (https://x)"),
         ('<a href="https://x"><img src="i"></a>', "https://x"),
         ("<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>", "a b\nc"),
@@ -148,7 +154,7 @@ def test_the_plain_text_is_made_of_the_html() -> None:
     ],
 )
 def test_plain_text_of(html: str, text: str) -> None:
-    assert mailed(mail(html), {"n": [1, 2]}).text == text
+    assert mailed(mail(html), {"n": [1, 2], "u": "https://t/x"}).text == text
 
 
 def test_a_plain_text_of_its_own_goes_before() -> None:
@@ -164,7 +170,7 @@ def test_customer_data_never_becomes_template_code() -> None:
     assert content.subject == evil
     assert content.text == evil
     escaped = "{{ 7*7 }}{% raw %}&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;"
-    assert content.html == f'<a title="{escaped}">{escaped}</a>'
+    assert f'<body><a title="{escaped}">{escaped}</a></body>' in content.html
 
 
 @pytest.mark.parametrize("filters", ["upcase | downcase", "url_decode", "strip", "escape_once"])
@@ -210,7 +216,7 @@ def test_what_is_missing_is_named_and_never_printed(body: str, field: str) -> No
     template = sms("x" + body)
     context = {"a": {"none": None}, "none": None, "bare": [], "items": [{"price": 1}, {}]}
     with pytest.raises(MissingData) as caught:
-        template.render(context)
+        template.render(context, LISTED)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"t.sms.txt needs {field},")
 
@@ -254,7 +260,7 @@ def test_odd_data_is_an_error_of_that_message(
     body: str, context: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(RenderError, match=words):
-        sms(body).render(context)
+        sms(body).render(context, LISTED)
 
 
 @given(
@@ -277,7 +283,7 @@ def test_the_same_sources_are_compiled_once() -> None:
 
 def test_files_from_windows_are_the_same_files() -> None:
     template = compile_template("push", "t", {"t.push.txt": "\ufeffTitle: T\r\n\r\nB\r\nC"})
-    assert template.render({}) == PushContent("T", "B\nC")
+    assert template.render({}, LISTED) == PushContent("T", "B\nC")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +307,7 @@ def test_files_from_windows_are_the_same_files() -> None:
         ("email.mjml", "Subject: a\n\n<mjml><mj-body>\n<mj-section>\n</mj-body></mjml>",
          "line 4: MJML: <mj-section> is not closed before </mj-body>"),
         ("email.mjml", "Subject: a\n\n<mjml><mj-body>{{ a\n}}\n<mj-sction /></mj-body></mjml>",
-         "line 5: there is no MJML tag <mj-sction>"),
+         "line 5: MJML: there is no MJML tag <mj-sction>"),
         ("email.mjml", "Subject: a\n\n<mjml>\n<mj-body><mj-text>1 < 2</mj-text></mj-body></mjml>",
          "line 4: MJML: write a < that begins no tag as &lt;"),
         ("email.mjml", "Subject: a\n\n<mjml><mj-body>\n<mj-image width='{{ w }}' />"
@@ -310,8 +316,6 @@ def test_files_from_windows_are_the_same_files() -> None:
         ("email.mjml", "Subject: a\n\n<mjml><mj-body>\n<mj-include path='x' /></mj-body></mjml>",
          "line 4: MJML: unable to load included template.*can't include other files"),
         ("email.mjml", "Subject: a\n\n<p>x</p>", "line 3: MJML: unexpected token.*with <mjml>"),
-        ("email.mjml", "Subject: a\n\n<mjml><mj-body><mj-image alt='\"x\"' /></mj-body></mjml>",
-         "write a quote in an attribute as &quot;"),
     ],
 )  # fmt: skip
 def test_a_bad_template_is_refused_with_file_line_and_mend(

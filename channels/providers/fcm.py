@@ -191,14 +191,17 @@ def _apns(one: Outgoing, content: PushContent) -> dict[str, Any]:
     headers = {"apns-collapse-id": str(one.message_id)}
     if one.ttl is not None and one.now is not None:
         headers["apns-expiration"] = str(one.now + min(one.ttl, LONGEST_TTL))
-    if content.image is None:
-        return {"headers": headers}
-    # Only a mutable notification reaches the part of an app that fetches pictures.
-    return {
-        "headers": headers,
-        "payload": {"aps": {"mutable-content": 1}},
-        "fcm_options": {"image": content.image},
-    }
+    # Without a sound, iOS shows a notification silently. Only a mutable one reaches the part of an
+    # app that fetches pictures.
+    aps = _given(
+        sound=None if content.silent else "default",
+        **{"mutable-content": 1 if content.image else None},
+    )
+    return _given(
+        headers=headers,
+        payload={"aps": aps} if aps else None,
+        fcm_options={"image": content.image} if content.image else None,
+    )
 
 
 def _webpush(one: Outgoing, content: PushContent) -> dict[str, Any]:

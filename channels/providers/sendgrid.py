@@ -34,7 +34,7 @@ MAX_BATCH = 1000
 # A request must stay under 30 MB.
 MAX_BYTES = 29_000_000
 # Fields that hold what an operator set, not what a message brought along.
-_OURS = ("from", "template_id")
+_OURS = ("from", "reply_to", "template_id")
 
 
 def connect(settings: Settings) -> "SendGrid":
@@ -61,13 +61,22 @@ class SendGrid:
         }
         self._template_id = settings.sendgrid_template_id
         self._from = {"email": settings.sendgrid_from, "name": settings.brand}
+        self._reply_to = settings.sendgrid_reply_to
 
     def prepare(self, batch: Sequence[Outgoing]) -> Request:
-        """Raises DoesNotFit when the batch is too large or names an address twice."""
+        """Raises DoesNotFit when the batch is too large, names an address twice, or is of several
+        journeys or steps.
+        """
+        # Categories belong to the request; each may be given only once.
+        categories = list(dict.fromkeys((batch[0].journey, batch[0].step)))
+        if len({(one.journey, one.step) for one in batch}) > 1:
+            raise DoesNotFit
         # SendGrid refuses a whole request for an address that it names twice.
         if len({one.to.lower() for one in batch}) < len(batch):
             raise DoesNotFit
-        mail: dict[str, Any] = {"from": self._from}
+        mail: dict[str, Any] = {"from": self._from, "categories": categories}
+        if self._reply_to:
+            mail["reply_to"] = {"email": self._reply_to}
         if self._template_id:
             mail["template_id"] = self._template_id
             mail["personalizations"] = [
