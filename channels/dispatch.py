@@ -25,7 +25,7 @@ from channels.claiming import (
     put_off,
 )
 from channels.decide import Planner
-from channels.links import preferences_url, unsubscribe_url
+from channels.links import confirm_url, preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.pace import allowance, spend
 from channels.provider import Outcome, Outgoing, Provider
@@ -259,6 +259,9 @@ class Dispatcher:
         links = {"unsubscribe": url} if url else {}
         if "links.preferences" in template.variables:
             links["preferences"] = preferences_url(self._settings, one.profile_id)
+        if "links.confirm" in template.variables:
+            topic = str(one.context["event"]["topic"])
+            links["confirm"] = confirm_url(self._settings, one.profile_id, one.address, topic)
         content = template.render({**one.context, "brand": self._settings.brand, "links": links})
         return [
             Outgoing(
