@@ -153,6 +153,7 @@ def import_command(
             file,
             map_file=map_file,
             as_event=as_events,
+            double_opt_in=segue.policy.double_opt_in,
             progress=lambda done, rows: bar.update(task, completed=done, total=rows),
         )
     if as_json:
@@ -164,6 +165,8 @@ def import_command(
     )
     if report.refused_file:
         _out.print(f"The refused rows, with reasons: {report.refused_file}")
+    if report.refused_noes:
+        _out.print(f"{report.refused_noes} refused rows said no; that is taken all the same")
     if report.consent_overruled:
         _out.print(f"{report.consent_overruled} statements of consent were outweighed by others")
     for spelling, number in report.unknown_countries.most_common():
@@ -180,6 +183,7 @@ def _import_json(report: ImportReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "refused": report.refused,
         "refused_file": str(report.refused_file) if report.refused_file else None,
+        "refused_noes": report.refused_noes,
         "unknown_countries": dict(report.unknown_countries),
         "invalid_zones": dict(report.invalid_zones),
         "consent_overruled": report.consent_overruled,

@@ -5,17 +5,19 @@ a trait that is no good is left out, and a warning says so.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from config.policy import ConsentTrait
 from config.times import HOUR, Instant, Seconds, parse_instant
 from profiles.events import PROFILE_CHANGED
+from profiles.noes import No
 from profiles.person import Person, normalise_id
-from profiles.traits import read_person
+from profiles.traits import consent_in, read_person
 
 Kind = Literal["identify", "track", "page", "screen", "group", "alias"]
 
@@ -182,13 +184,19 @@ MODELS: Mapping[Kind, type[_Call]] = {
 # Reading --------------------------------------------------------------------------------------
 
 
-def read_call(kind: Kind, said: Mapping[str, Any], sent_at: Instant | None = None) -> Call:
+def read_call(
+    kind: Kind,
+    said: Mapping[str, Any],
+    sent_at: Instant | None = None,
+    consent_traits: Sequence[ConsentTrait] = (),
+) -> Call:
     """A call of one kind out of its JSON.
 
     Parameters
     ----------
     said: its fields; no text in it holds a NUL character.
     sent_at: when the batch was sent, for calls that do not say it themselves.
+    consent_traits: `Policy.consent_traits`.
 
     Raises CallRefused.
     """
@@ -223,7 +231,12 @@ def read_call(kind: Kind, said: Mapping[str, Any], sent_at: Instant | None = Non
             if call.previous_id is None:
                 raise CallRefused("previousId", "give the id that the person had until now")
             previous_id = call.previous_id
-    about = Person(user_id=call.user_id, anonymous_id=call.anonymous_id, attributes=more)
+    about = Person(
+        user_id=call.user_id,
+        anonymous_id=call.anonymous_id,
+        attributes=more,
+        consent=consent_in(traits, consent_traits),
+    )
     person, warnings = read_person(about, traits, call.context)
     return Call(
         kind,
@@ -239,14 +252,45 @@ def read_call(kind: Kind, said: Mapping[str, Any], sent_at: Instant | None = Non
     )
 
 
-def read_item(item: object, sent_at: Instant | None) -> Call:
+def read_item(
+    item: object, sent_at: Instant | None, consent_traits: Sequence[ConsentTrait] = ()
+) -> Call:
     """A call out of a batch: it says its kind itself. Raises CallRefused."""
     if not isinstance(item, dict):
         raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
     kind = next((kind for kind in MODELS if kind == item.get("type")), None)
     if kind is None:
         raise CallRefused("type", f"write one of {', '.join(MODELS)}")
-    return read_call(kind, item, sent_at)
+    return read_call(kind, item, sent_at, consent_traits)
+
+
+def no_in(said: Mapping[str, Any], consent_traits: Sequence[ConsentTrait]) -> No | None:
+    """The no that an identify call states by its traits, whatever else is wrong with the call.
+
+    None where it states none, or names nobody.
+    """
+    traits = said.get("traits")
+    if not isinstance(traits, dict):
+        return None
+    refuses = [key for key, granted in consent_in(traits, consent_traits).items() if not granted]
+    about, _ = read_person(Person(), traits, {})
+    person = Person(
+        user_id=_readable(_id, said.get("userId")),
+        anonymous_id=_readable(_id, said.get("anonymousId")),
+        email=about.email,
+        phone=about.phone,
+    )
+    if not refuses or not list(person.identifiers()):
+        return None
+    at = _readable(_moment, said.get("originalTimestamp") or said.get("timestamp"))
+    return No(person, refuses, at, just_now=at is None)
+
+
+def _readable(read: Callable[[object], Any], value: object) -> Any:
+    try:
+        return read(value)
+    except ValueError:
+        return None
 
 
 def parse_sent_at(value: object) -> Instant | None:

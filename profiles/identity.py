@@ -263,6 +263,18 @@ def owners_of(tx: Tx, keys: Iterable[Key]) -> dict[Key, int]:
     }
 
 
+def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
+    """The user ids of each profile that has one."""
+    c = identifiers.c
+    users: dict[int, set[str]] = {}
+    found = select(c.profile_id, c.value).where(
+        c.kind == "user_id", among(tx, c.profile_id, profile_ids)
+    )
+    for profile_id, user_id in tx.conn.execute(found):
+        users.setdefault(profile_id, set()).add(user_id)
+    return users
+
+
 def _insert_profiles(tx: Tx, fresh: Sequence[_Account]) -> None:
     if not fresh:
         return
