@@ -5,8 +5,8 @@ a trait that is no good is left out, and a warning says so.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -20,6 +20,8 @@ from profiles.person import Person, normalise_id
 from profiles.traits import consent_in, read_person
 
 Kind = Literal["identify", "track", "page", "screen", "group", "alias"]
+
+M = TypeVar("M", bound=BaseModel)
 
 _LONGEST_NAME = 255
 
@@ -269,27 +271,30 @@ def no_in(said: Mapping[str, Any], consent_traits: Sequence[ConsentTrait]) -> No
 
     None where it states none, or names nobody.
     """
-    traits = said.get("traits")
-    if not isinstance(traits, dict):
+    call = without_faults(Identify, said)
+    if call is None:
         return None
-    refuses = [key for key, granted in consent_in(traits, consent_traits).items() if not granted]
-    about, _ = read_person(Person(), traits, {})
+    stated = consent_in(call.traits, consent_traits)
+    refuses = [key for key, granted in stated.items() if not granted]
+    about, _ = read_person(Person(), call.traits, {})
     person = Person(
-        user_id=_readable(_id, said.get("userId")),
-        anonymous_id=_readable(_id, said.get("anonymousId")),
-        email=about.email,
-        phone=about.phone,
+        user_id=call.user_id, anonymous_id=call.anonymous_id, email=about.email, phone=about.phone
     )
     if not refuses or not list(person.identifiers()):
         return None
-    at = _readable(_moment, said.get("originalTimestamp") or said.get("timestamp"))
+    at = call.timestamp if call.original_timestamp is None else call.original_timestamp
     return No(person, refuses, at, just_now=at is None)
 
 
-def _readable(read: Callable[[object], Any], value: object) -> Any:
+def without_faults(model: type[M], said: Mapping[str, Any]) -> M | None:
+    """As much as can be read: fields with a fault are left out. None if one of them is required."""
     try:
-        return read(value)
-    except ValueError:
+        return model.model_validate(said)
+    except ValidationError as error:
+        faulty = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+    try:
+        return model.model_validate({k: v for k, v in said.items() if k not in faulty})
+    except ValidationError:
         return None
 
 

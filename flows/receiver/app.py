@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from flows.app import Segue
 from flows.receiver import (
     answers,
+    consenting,
     health,
     metrics,
     pages,
@@ -22,6 +23,8 @@ from flows.receiver import (
 from flows.receiver.context import Receiver
 from flows.receiver.keys import refuse_defaults
 from flows.receiver.limits.guessing import Guesses
+
+_MODULES = (health, metrics, reference, segment, consenting, starting, providers, pages)
 
 
 def create_app(
@@ -43,7 +46,7 @@ def create_app(
     logging.getLogger("uvicorn.access").addFilter(_never)
     answers.install(app)
     receiver = Receiver(segue, arrived, guesses or Guesses())
-    for module in (health, metrics, reference, segment, starting, providers, pages):
+    for module in _MODULES:
         app.include_router(module.router(receiver))
     return app
 
