@@ -1,8 +1,8 @@
 """Consent as a shop's server states it, one statement each: read, then written with its proof."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, cast
+from uuid import uuid4
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -11,7 +11,6 @@ from sqlalchemy import select, tuple_
 
 from config.database import Tx
 from config.policy import Channel, Policy
-from config.times import HOUR, Instant
 from profiles.bulk import in_slices, lock_profiles
 from profiles.calls import CallRefused, Id, Moment, refusal, without_faults
 from profiles.consent import ConsentChange, change_consent
@@ -99,13 +98,10 @@ class ConsentStatement(BaseModel):
             phone=self.phone,
         )
 
-    def dedupe_key(self, now: Instant) -> str:
-        """The same statement has the same key, as of Segment's calls."""
-        if self.message_id is not None:
-            return f"consent {self.message_id}"
-        packed = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
-        digest = f"consent {hashlib.sha256(packed).hexdigest()}"
-        return digest if self.timestamp is not None else f"{digest}@{now // HOUR}"
+    def dedupe_key(self) -> str:
+        """The same `messageId` is the same statement; without one each is a statement of its own,
+        for the same words may be said again after others."""
+        return f"consent {self.message_id or uuid4()}"
 
 
 def read_statement(said: object, policy: Policy) -> ConsentStatement:
@@ -217,7 +213,7 @@ def _new(
     tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, int]
 ) -> tuple[list[int], dict[int, Result]]:
     """The places of statements that had not come before, noted; and the results of the others."""
-    named = {place: (whose[place], statements[place].dedupe_key(tx.now)) for place in whose}
+    named = {place: (whose[place], statements[place].dedupe_key()) for place in whose}
     key = tuple_(events.c.profile_id, events.c.dedupe_key)
     known: set[tuple[int, str]] = set()
     for some in in_slices(sorted(set(named.values())), 500):

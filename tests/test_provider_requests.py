@@ -21,6 +21,14 @@ def body_of(provider: Provider, *batch: Outgoing) -> dict[str, Any]:
     return body
 
 
+def click_tracking() -> Any:
+    from sendgrid.helpers.mail import ClickTracking, TrackingSettings
+
+    settings = TrackingSettings()
+    settings.click_tracking = ClickTracking(enable=True, enable_text=False)
+    return settings
+
+
 @pytest.mark.parametrize("unsubscribe_url", [None, "https://shop.example/u/abc"])
 def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | None) -> None:
     from sendgrid.helpers.mail import (
@@ -38,6 +46,7 @@ def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | Non
         plain_text_content="Hello",
         html_content="<p>Hello</p>",
     )
+    mail.tracking_settings = click_tracking()
     mail.personalizations[0].add_custom_arg(CustomArg("message_id", "7"))
     if unsubscribe_url:
         header = Header("List-Unsubscribe", f"<{unsubscribe_url}>")
@@ -55,6 +64,7 @@ def test_many_mails_go_through_a_template_as_sendgrids_own_classes_build_them() 
     settings = Settings(sendgrid_template_id="d-1")
     mail = Mail(from_email=From("hello@shop.example", SANDBOX.brand))
     mail.template_id = "d-1"
+    mail.tracking_settings = click_tracking()
     for one in reversed(mails(3)):  # it puts each before the others
         to = Personalization()
         to.add_to(Recipient(one.to))
