@@ -131,9 +131,8 @@ def no_stated(said: object) -> No | None:
     """
     if not isinstance(said, dict) or not _is_no(said.get("granted")):
         return None
-    one = without_faults(
-        ConsentStatement, {"source": "a refused statement", **said, "granted": False}
-    )
+    # A no needs no source, and "false" as text is one too.
+    one = without_faults(ConsentStatement, {**said, "source": "any", "granted": False})
     if one is None or not list(one.person().identifiers()):
         return None
     at = one.timestamp

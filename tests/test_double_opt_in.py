@@ -1,5 +1,6 @@
 """Double opt-in: a yes on e-mail counts once the owner of the address confirms it."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +389,12 @@ def test_a_topic_is_a_name_or_a_table() -> None:
         Policy.model_validate({"topics": {"x": {"name": "X", "double_opt_in": "yes"}}})
     with pytest.raises(ValueError, match=r"topics\.x\.name"):
         Policy.model_validate({"topics": {"x": {"double_opt_in": True}}})
+
+
+def test_the_policy_in_the_docs_is_one() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "policy.md").read_text(encoding="utf-8")
+    text = page[page.index("```toml") + 7 : page.index("```\n\nDays are")]
+    policy = Policy.model_validate(tomllib.loads(text))
+    assert policy.double_opt_in == {"newsletter": "Monthly letter"}
+    assert policy.stop_words["pl"].first == ("wypisz",)
+    assert policy.consent_traits[0].granted is False

@@ -1,6 +1,7 @@
 """`POST /v1/consent`: what a shop's server states about consent, with its proof."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import select
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
 from flows.receiver.consenting import BODY_LIMIT
+from profiles.person import normalise_email
 from profiles.tables import consent_records, consents, events, identifiers
 from tests.house import MONDAY, House
 from tests.receiving import Receiving, problem, receiving
@@ -245,3 +247,15 @@ def test_many_people_in_one_call(house: House, api: Receiving) -> None:
     answer = api.post("/v1/consent", json={"consents": many})
     assert answer.json()["results"] == ["recorded"] * 300
     assert len(rows(house, consents)) == 300
+
+
+def test_the_example_in_the_docs_is_taken(house: House, api: Receiving) -> None:
+    house.open(policy=Policy.model_validate({"topics": {"promotions": "Offers"}}))
+    ann = house.customer("u-1042", email=normalise_email("ann@example.com"), consent={})
+    page = (Path(__file__).parent.parent / "docs" / "http.md").read_text(encoding="utf-8")
+    section = page[page.index("## Record consent") :]
+    body = section[section.index("```json") + 7 : section.index("```\n\n| Field")]
+    with receiving(house.segue) as receiver:
+        answer = receiver.post("/v1/consent", content=body)
+    assert answer.json() == {"success": True, "results": ["recorded", "recorded"]}
+    assert said(house, ann) == {("email", "promotions"): True, ("sms", "*"): False}
