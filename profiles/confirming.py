@@ -1,6 +1,7 @@
 """Double opt-in on e-mail: a yes waits until the owner of the address confirms it.
 
-What waits stands in `email_confirmation`, and counts nowhere. docs/decisions/0016-pending-opt-ins.md says why.
+A pending yes is in `email_confirmation` and does not count; docs/decisions/0016-pending-opt-ins.md
+says why.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
