@@ -14,7 +14,7 @@ from config.database import Tx, put
 from config.policy import CHANNELS, Channel
 from config.times import Seconds
 from profiles.bulk import lock_profiles
-from profiles.confirming import can_be_confirmed, waiting
+from profiles.confirming import NO_TOPICS, can_be_confirmed, waiting
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.merging import survivors
@@ -48,7 +48,7 @@ class Chosen:
     country: str | None
     phone_country: str | None
     addresses: Mapping[Channel, str]
-    unconfirmed: Mapping[str, str]
+    unconfirmed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,11 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
 
 
 def save(
-    tx: Tx, before: Chosen, changes: Changes, source: str, double_opt_in: Mapping[str, str]
+    tx: Tx,
+    before: Chosen,
+    changes: Changes,
+    source: str,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> bool:
     """Write what really changes, and the event that lets journeys react to it.
 

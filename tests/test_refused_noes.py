@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from config.database import Database
-from config.policy import Policy
+from config.policy import Channel, Policy
 from profiles.consent import ConsentChange, change_consent
 from profiles.identity import owners_of, upsert_people
 from profiles.importing import import_file
@@ -53,7 +53,11 @@ TRAITS = Policy.model_validate(
 def known(db: Database) -> tuple[int, int]:
     """Ann and Bob, who said yes to everything a week ago."""
     db.now = MONDAY
-    yes = {("email", "*"): True, ("sms", "*"): True, ("email", "news"): True}
+    yes: dict[tuple[Channel, str], bool] = {
+        ("email", "*"): True,
+        ("sms", "*"): True,
+        ("email", "news"): True,
+    }
     people = [
         Person("ann", email=ANN_MAIL, phone=ANN_PHONE, consent=yes, seen_at=MONDAY - 7 * 86_400),
         Person("bob", email=BOB_MAIL, phone=BOB_PHONE, consent=yes, seen_at=MONDAY - 7 * 86_400),
@@ -210,7 +214,8 @@ def test_a_trait_is_a_no_by_the_policys_map(house: House, calls: Receiving, valu
 
 def test_other_values_of_the_trait_say_nothing(house: House, calls: Receiving) -> None:
     known(house.db)
-    for value in (False, "no", 0, None, "", [], "perhaps"):
+    values: list[Any] = [False, "no", 0, None, "", [], "perhaps"]
+    for value in values:
         calls.post("/v1/identify", json=identify(traits={"unsubscribed": value}))
     assert noes(house.db) == set()
 
