@@ -48,7 +48,8 @@ def take_noes(tx: Tx, noes: Sequence[No], source: str, *, topics_too: bool = Fal
     strangers: dict[int, Person] = {}
     for place, no in enumerate(noes):
         whose[place] = _meant(no.person, owners, users)
-        if not whose[place]:
+        # An unticked box says nothing about somebody who never said yes.
+        if not whose[place] and not all(one.unticked_box for one in _changes(no, 0)):
             strangers[place] = _without(no.person, owners.keys())
     created = upsert_people(tx, _apart(strangers.values()), source).profile_ids
     for place, profile_id in zip(strangers, created, strict=True):

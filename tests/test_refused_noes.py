@@ -162,6 +162,15 @@ def test_a_no_of_a_customer_whom_nobody_knew_is_kept_for_them(db: Database, tmp_
     assert noes(db) == {(one, "email", "*") for one in (cyd, dan, eve, fay)}
 
 
+def test_an_unticked_box_for_texts_creates_nobody(db: Database, tmp_path: Path) -> None:
+    known(db)
+    imported(db, tmp_path, "cyd,,,,,0000-00-00,,no,")
+    with db.transaction(write=False) as tx:
+        assert owners_of(tx, [("user_id", "cyd")]) == {}
+    imported(db, tmp_path, "cyd,,,,2026-03-01T00:00:00Z,0000-00-00,,no,")
+    assert noes(db) == {(owner(db, ("user_id", "cyd")), "sms", "*")}
+
+
 def test_an_older_no_does_not_outweigh_a_later_yes(db: Database, tmp_path: Path) -> None:
     ann, _ = known(db)
     with db.transaction() as tx:
