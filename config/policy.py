@@ -9,7 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
 from config.errors import SegueError
 from config.stop_words import StopWords
@@ -143,14 +153,18 @@ class Topic(_Model):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, dict):
+            raise ValueError('write "name" or { name = "...", double_opt_in = true }')
+        return value
 
 
 class ConsentTrait(_Model):
     """What a trait of an identify call says about consent when it has this value."""
 
     trait: Annotated[str, Field(min_length=1)]
-    value: Annotated[bool | int | str, Field(union_mode="left_to_right")]
+    value: StrictBool | StrictInt | StrictStr
     channel: Channel
     topic: str = "*"
     granted: Annotated[bool, Field(strict=True)]

@@ -387,6 +387,8 @@ def test_a_topic_is_a_name_or_a_table() -> None:
     assert POLICY.topics["offers"].name == "Offers"
     with pytest.raises(ValueError, match=r"topics\.x\.double_opt_in"):
         Policy.model_validate({"topics": {"x": {"name": "X", "double_opt_in": "yes"}}})
+    with pytest.raises(ValueError, match='write "name" or'):
+        Policy.model_validate({"topics": {"x": 3}})
     with pytest.raises(ValueError, match=r"topics\.x\.name"):
         Policy.model_validate({"topics": {"x": {"double_opt_in": True}}})
 

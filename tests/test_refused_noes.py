@@ -17,6 +17,7 @@ from profiles.importing import import_file
 from profiles.person import Key, Person, normalise_email
 from profiles.phones import Phone
 from profiles.tables import consent_records, consents, identifiers
+from profiles.traits import consent_in
 from tests.house import MONDAY, House
 from tests.receiving import Receiving, problem, receiving
 
@@ -219,6 +220,19 @@ def test_a_trait_is_a_no_by_the_policys_map(house: House, calls: Receiving, valu
     assert answer.status_code == 200
     # A no to all e-mail outweighs the topic's own yes.
     assert noes(house.db) == {(ann, "email", "*"), (ann, "email", "news")}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "fits"),
+    [
+        *(("f", " F ", True), (3, "3", True), (False, "no", True)),
+        *(("f", False, False), (1, True, False), ("no", "nobody", False)),
+    ],
+)
+def test_a_value_is_compared_as_it_is_written(wanted: object, value: object, fits: object) -> None:
+    rule = {"trait": "t", "value": wanted, "channel": "email", "granted": False}
+    policy = Policy.model_validate({"consent_traits": [rule]})
+    assert bool(consent_in({"t": value}, policy.consent_traits)) is fits
 
 
 def test_other_values_of_the_trait_say_nothing(house: House, calls: Receiving) -> None:

@@ -8,7 +8,7 @@ from flows.receiver.context import Receiver
 from flows.receiver.form import Fields
 from flows.receiver.rendering import Pages
 from profiles.consent import confirm
-from profiles.preferences import Chosen, read_chosen
+from profiles.preferences import read_chosen
 
 _CONFIRM = "confirm"
 
@@ -42,7 +42,7 @@ def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -
     if waits:
         says = f"Press the button, and you get e-mail about “{topic}” at this address."
         return _page(pages, f"E-mail about “{topic}”?", says, button="Yes, subscribe me")
-    if _subscribed(receiver, chosen, link.topic):
+    if allowed(segue.policy, chosen.consent, "email", link.topic):
         return _page(pages, "You are subscribed", f"You get e-mail about “{topic}”.")
     return _page(
         pages,
@@ -50,10 +50,6 @@ def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -
         "The link is older than seven days, or you have changed your mind or your address since. "
         "You get nothing by it. To subscribe, say so once more where you did before.",
     )
-
-
-def _subscribed(receiver: Receiver, chosen: Chosen, topic: str) -> bool:
-    return allowed(receiver.segue.policy, chosen.consent, "email", topic)
 
 
 def _page(pages: Pages, title: str, says: str, *, button: str = "") -> Response:
