@@ -261,7 +261,8 @@ class Dispatcher:
             links["preferences"] = preferences_url(self._settings, one.profile_id)
         if "links.confirm" in template.variables:
             topic = str(one.context["event"]["topic"])
-            links["confirm"] = confirm_url(self._settings, one.profile_id, one.address, topic)
+            address = one.targets[0].address
+            links["confirm"] = confirm_url(self._settings, one.profile_id, address, topic)
         content = template.render({**one.context, "brand": self._settings.brand, "links": links})
         return [
             Outgoing(

@@ -204,7 +204,7 @@ def _provided(journey: Journey, step: SendStep) -> _Provided:
     if isinstance(journey.entry, EventEntry):
         roots.add("event")
     links = {"preferences"}
-    if asks_to_confirm(journey):
+    if asks_to_confirm(journey) and all(one.channel == "email" for one in step.messages):
         links.add("confirm")
     if step.kind == "marketing":
         links.add("unsubscribe")
