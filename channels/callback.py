@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import channels.callbacks
 from channels.provider import Suppress
-from config.policy import Channel
+from config.policy import Channel, Policy
 from config.settings import Settings
 from config.times import Instant
 
@@ -98,11 +98,13 @@ class Hook:
     answer_type: str | None = None
 
 
-def hooks(settings: Settings) -> list[Hook]:
+def hooks(settings: Settings, policy: Policy) -> list[Hook]:
     """The hooks of every module in channels/callbacks/. Raises SegueError for an unusable key."""
     found: list[Hook] = []
     for module in pkgutil.iter_modules(channels.callbacks.__path__):
-        found += import_module(f"{channels.callbacks.__name__}.{module.name}").hooks(settings)
+        found += import_module(f"{channels.callbacks.__name__}.{module.name}").hooks(
+            settings, policy
+        )
     return found
 
 

@@ -28,7 +28,7 @@ from channels.claiming import (
 from channels.content import excess
 from channels.decide import Planner
 from channels.linkcheck import LinkRules
-from channels.links import preferences_url, unsubscribe_url
+from channels.links import confirm_url, preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.pace import allowance, spend
 from channels.provider import Outcome, Outgoing, Provider
@@ -270,6 +270,10 @@ class Dispatcher:
         links = {"unsubscribe": url} if url else {}
         if "links.preferences" in template.variables:
             links["preferences"] = preferences_url(self._settings, one.profile_id)
+        if "links.confirm" in template.variables:
+            topic = str(one.context["event"]["topic"])
+            address = one.targets[0].address
+            links["confirm"] = confirm_url(self._settings, one.profile_id, address, topic)
         context = {**one.context, "brand": self._settings.brand, "links": links}
         content = template.render(context, self._link_rules)
         return [

@@ -19,6 +19,7 @@ from channels.tables import MessageState, message_devices, messages
 from config.database import Tx
 from config.times import Instant
 from profiles.bulk import among, in_slices, lock_profiles
+from profiles.confirming import NO_TOPICS
 from profiles.consent import ConsentChange, change_consent, given_back
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.tables import ADDRESS_KIND, events, identifiers
@@ -55,8 +56,10 @@ class _Heard(NamedTuple):
         return self.profile_id, self.said.id
 
 
-def apply(tx: Tx, feedback: Sequence[Feedback]) -> Counter[str]:
-    """Write what the providers say.
+def apply(
+    tx: Tx, feedback: Sequence[Feedback], double_opt_in: Mapping[str, str] = NO_TOPICS
+) -> Counter[str]:
+    """Write what the providers say; `double_opt_in` is `Policy.double_opt_in`.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def apply(tx: Tx, feedback: Sequence[Feedback]) -> Counter[str]:
     new = _new(tx, heard)
     record_events(tx, [_event(one) for one in new if one.said.kind != "sent"], worked=False)
     _suppress(tx, new)
-    _change_consent(tx, new)
+    _change_consent(tx, new, double_opt_in)
     _move(tx, new)
     counts = Counter(_name(one.said) for one in new)
     counts["known"] = len(heard) - len(new)
@@ -251,7 +254,7 @@ def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
         _tell(tx, {one.profile_id: f"{one.said.id} changed the address" for one in dead})
 
 
-def _change_consent(tx: Tx, new: Sequence[_Heard]) -> None:
+def _change_consent(tx: Tx, new: Sequence[_Heard], double_opt_in: Mapping[str, str]) -> None:
     """Consent given and taken back, in its order; journeys that ask for it look again."""
     speaking = sorted((one for one in new if _is_of_consent(one.said)), key=lambda one: one.at)
     changed: set[int] = set()
@@ -260,7 +263,9 @@ def _change_consent(tx: Tx, new: Sequence[_Heard]) -> None:
         starting = {one.profile_id for one in heard if one.said.kind == "started"}
         back = given_back(tx, starting) if starting else {}
         changes = {change.key: change for one in heard if (change := _consent(one, back))}
-        applied = change_consent(tx, list(changes.values()), source, topics_too=True).applied
+        applied = change_consent(
+            tx, list(changes.values()), source, topics_too=True, double_opt_in=double_opt_in
+        ).applied
         changed |= {change.profile_id for change in applied}
     by = {one.profile_id: one for one in new}
     _tell(tx, {person: f"{by[person].said.id} changed consent" for person in sorted(changed)})

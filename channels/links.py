@@ -16,6 +16,9 @@ from config.settings import Settings
 
 _UNSUBSCRIBE = "unsubscribe"
 _PREFERENCES = "preferences"
+_CONFIRM = "confirm"
+# The path of each page, below the public URL.
+_PATHS = ("/u/", "/preferences/", "/confirm/")
 
 
 class Subscription(NamedTuple):
@@ -50,6 +53,39 @@ def read_unsubscribe(settings: Settings, token: str) -> Subscription | None:
 def read_preferences(settings: Settings, token: str) -> int | None:
     """The profile id that a preferences token of ours names; None for any other text."""
     return cast("int | None", _read(settings, _PREFERENCES, token))
+
+
+class Confirmation(NamedTuple):
+    """What a confirmation link confirms: a yes to a topic on e-mail, said for one address.
+
+    address: its digest, as `address_digest` gives it.
+    """
+
+    profile_id: int
+    address: str
+    topic: str
+
+
+def confirm_url(settings: Settings, profile_id: int, address: str, topic: str) -> str:
+    """The link to the page on which the owner of an address confirms a yes on e-mail."""
+    named = [profile_id, address_digest(address), topic]
+    return f"{settings.public_url}/confirm/{_token(settings, _CONFIRM, named)}"
+
+
+def read_confirmation(settings: Settings, token: str) -> Confirmation | None:
+    """What a confirmation token of ours names; None for any other text."""
+    said = _read(settings, _CONFIRM, token)
+    return None if said is None else Confirmation(*said)
+
+
+def address_digest(address: str) -> str:
+    """Stands for an address in a link, which may end up in the logs of others."""
+    return sha256(address.encode()).hexdigest()[:32]
+
+
+def our_pages(settings: Settings) -> tuple[str, ...]:
+    """What the links to customers' pages begin with."""
+    return tuple(settings.public_url + path for path in _PATHS)
 
 
 def _token(settings: Settings, purpose: str, named: Any) -> str:

@@ -102,7 +102,10 @@ class Recipient:
             return "no_consent"  # a STOP binds every topic and every kind
         if kind == "transactional":
             return None
-        said = self.consent.get((channel, topic), whole)
+        said = self.consent.get((channel, topic))
+        if policy.own_yes_only(channel, topic):
+            return None if said else "no_consent"
+        said = whole if said is None else said
         if said is False or (said is None and policy.opt_in(channel)):
             return "no_consent"
         return "held_out" if self.held_out else None

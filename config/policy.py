@@ -9,9 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
 from config.errors import SegueError
+from config.stop_words import StopWords
 from config.times import DAY, Duration, Seconds, format_duration
 from config.zones import zone_names
 
@@ -130,6 +141,35 @@ class Cap(_Model):
         return f"at most {self.limit} {channels}{about} {period}"
 
 
+class Topic(_Model):
+    """What people subscribe to. In the file: `"name"`, or `{ name = "...", double_opt_in = true }`.
+
+    double_opt_in: a yes to the topic on e-mail counts once it is confirmed by a link in a mail.
+    """
+
+    name: str
+    double_opt_in: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, dict):
+            raise ValueError('write "name" or { name = "...", double_opt_in = true }')
+        return value
+
+
+class ConsentTrait(_Model):
+    """What a trait of an identify call says about consent when it has this value."""
+
+    trait: Annotated[str, Field(min_length=1)]
+    value: StrictBool | StrictInt | StrictStr
+    channel: Channel
+    topic: str = "*"
+    granted: Annotated[bool, Field(strict=True)]
+
+
 class Policy(_Model):
     """The whole policy. Defaults are those of a policy file that says nothing."""
 
@@ -139,9 +179,11 @@ class Policy(_Model):
     ] = "monday"
     max_delay: Duration = 7 * DAY
     holdout_percent: Annotated[float, Field(ge=0, le=100)] = 0
-    topics: dict[str, str] = Field(default_factory=dict)
+    topics: dict[str, Topic] = Field(default_factory=dict)
     channels: dict[Channel, ChannelPolicy] = Field(default_factory=dict)
     caps: tuple[Cap, ...] = ()
+    stop_words: dict[str, StopWords] = Field(default_factory=dict)
+    consent_traits: tuple[ConsentTrait, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Policy":
@@ -150,9 +192,11 @@ class Policy(_Model):
                 f"timezone: there is no zone {self.timezone!r}; write an IANA name such as "
                 "Europe/London"
             )
-        for cap in self.caps:
-            if cap.topic and self.topics and cap.topic not in self.topics:
-                raise ValueError(f"caps: topic {cap.topic!r} is not one of {sorted(self.topics)}")
+        named = [("caps", cap.topic) for cap in self.caps]
+        named += [("consent_traits", one.topic) for one in self.consent_traits]
+        for place, topic in named:
+            if topic not in (None, "*") and self.topics and topic not in self.topics:
+                raise ValueError(f"{place}: topic {topic!r} is not one of {sorted(self.topics)}")
         return self
 
     @cached_property
@@ -164,6 +208,15 @@ class Policy(_Model):
         """Whether silence means no on this channel."""
         named = self.channels.get(channel)
         return channel == "sms" or (named is not None and named.consent == "opt-in")
+
+    @cached_property
+    def double_opt_in(self) -> dict[str, str]:
+        """The topics whose yes on e-mail has to be confirmed, each with its name."""
+        return {topic: one.name for topic, one in self.topics.items() if one.double_opt_in}
+
+    def own_yes_only(self, channel: Channel, topic: str) -> bool:
+        """Whether the topic wants a yes of its own: no silence, no yes to the channel will do."""
+        return channel == "email" and topic in self.double_opt_in
 
     def windows(self, channel: Channel) -> tuple[Window, ...] | None:
         """The channel's opening hours; None: open at all hours."""

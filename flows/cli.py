@@ -160,6 +160,7 @@ def import_command(
             map_file=map_file,
             as_event=as_events,
             lenient_dots=segue.settings.lenient_email_dots,
+            double_opt_in=segue.policy.double_opt_in,
             progress=lambda done, rows: bar.update(task, completed=done, total=rows),
         )
     if as_json:
@@ -173,6 +174,8 @@ def import_command(
         say(f"{report.taken_in_part} rows were taken without a phone number that can't be read")
     if report.refused_file:
         say(f"The rows with mistakes, and the reasons: {report.refused_file}")
+    if report.refused_noes:
+        say(f"{report.refused_noes} refused rows said no; that is taken all the same")
     if report.consent_overruled:
         say(f"{report.consent_overruled} statements of consent were outweighed by others")
     for spelling, number in report.unknown_countries.most_common():
@@ -190,6 +193,7 @@ def _import_json(report: ImportReport) -> dict[str, Any]:
         "refused": report.refused,
         "taken_in_part": report.taken_in_part,
         "refused_file": str(report.refused_file) if report.refused_file else None,
+        "refused_noes": report.refused_noes,
         "unknown_countries": dict(report.unknown_countries),
         "invalid_zones": dict(report.invalid_zones),
         "consent_overruled": report.consent_overruled,

@@ -18,12 +18,14 @@ from sqlalchemy import Select, select, tuple_
 from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
-from journeys.checking import check
+from journeys.checking import asks_to_confirm, check
 from journeys.journey import Journey, SegmentEntry, Version
 from journeys.tables import journey_versions
 from profiles.conditions import Condition, everyone
 
 LIBRARY = Path(__file__).parent / "library"
+# Sends the mails of a double opt-in where no journey of the library does.
+CONFIRM = Path(__file__).parent / "confirm_subscription" / "journey.py"
 _CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 TEMPLATE_SUFFIXES = (".email.mjml", ".email.html", ".email.txt", ".sms.txt", ".push.txt")
 
@@ -148,13 +150,19 @@ def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:
     segments = _load_segments(library / "segments.py")
     current: dict[str, Version] = {}
     for file in sorted(library.glob("*/journey.py")):
-        version = _load_version(file)
-        name = version.journey.name
-        if name in current:
-            raise SegueError(f"{file}: there is another journey named {name!r}; rename one of them")
-        current[name] = version
+        _add(current, file)
+    if policy.double_opt_in and not any(asks_to_confirm(one.journey) for one in current.values()):
+        _add(current, CONFIRM)
     check(current, segments, policy)
     return Catalog(current, segments)
+
+
+def _add(current: dict[str, Version], file: Path) -> None:
+    version = _load_version(file)
+    name = version.journey.name
+    if name in current:
+        raise SegueError(f"{file}: there is another journey named {name!r}; rename one of them")
+    current[name] = version
 
 
 def _load_version(file: Path) -> Version:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cronsim import CronSim, CronSimError
 
+from channels.recipient import WHOLE_CHANNEL
 from channels.templates import TemplateError
 from config.errors import SegueError
 from config.policy import Policy
@@ -24,6 +25,7 @@ from journeys.journey import (
 )
 from journeys.steps import EnterStep, SendStep, UpdateStep, WaitStep
 from profiles.conditions import PROFILE_COLUMNS
+from profiles.confirming import CONFIRMATION_REQUESTED
 
 _CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon'"
 
@@ -147,7 +149,8 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
             "the last",
         )
     topic = step.topic or journey.topic
-    if policy.topics and topic not in policy.topics:
+    about_none = topic == WHOLE_CHANNEL and step.kind == "transactional"
+    if policy.topics and topic not in policy.topics and not about_none:
         raise Wrong(
             journey,
             where,
@@ -201,9 +204,17 @@ def _provided(journey: Journey, step: SendStep) -> _Provided:
     if isinstance(journey.entry, EventEntry):
         roots.add("event")
     links = {"preferences"}
+    if asks_to_confirm(journey) and all(one.channel == "email" for one in step.messages):
+        links.add("confirm")
     if step.kind == "marketing":
         links.add("unsubscribe")
     return _Provided(frozenset(roots), frozenset(links))
+
+
+def asks_to_confirm(journey: Journey) -> bool:
+    """Whether the event that brings people in asks for the mail of a double opt-in."""
+    entry = journey.entry
+    return isinstance(entry, EventEntry) and entry.event == CONFIRMATION_REQUESTED
 
 
 def _unprovided(variable: str, provided: _Provided) -> str | None:

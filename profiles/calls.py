@@ -5,19 +5,23 @@ a trait that is no good is left out, and a warning says so.
 """
 
 import hashlib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from config.policy import ConsentTrait
 from config.times import HOUR, Instant, Seconds, parse_instant
 from profiles.events import PROFILE_CHANGED
+from profiles.noes import No
 from profiles.person import Person, normalise_id
-from profiles.traits import read_person
+from profiles.traits import consent_in, read_person
 
 Kind = Literal["identify", "track", "page", "screen", "group", "alias"]
+
+M = TypeVar("M", bound=BaseModel)
 
 _LONGEST_NAME = 255
 
@@ -188,6 +192,7 @@ def read_call(
     sent_at: Instant | None = None,
     *,
     lenient_dots: bool = False,
+    consent_traits: Sequence[ConsentTrait] = (),
 ) -> Call:
     """A call of one kind out of its JSON.
 
@@ -196,6 +201,7 @@ def read_call(
     said: its fields; no text in it holds a NUL character.
     sent_at: when the batch was sent, for calls that do not say it themselves.
     lenient_dots: that of normalise_email.
+    consent_traits: `Policy.consent_traits`.
 
     Raises CallRefused.
     """
@@ -230,7 +236,12 @@ def read_call(
             if call.previous_id is None:
                 raise CallRefused("previousId", "give the id that the person had until now")
             previous_id = call.previous_id
-    about = Person(user_id=call.user_id, anonymous_id=call.anonymous_id, attributes=more)
+    about = Person(
+        user_id=call.user_id,
+        anonymous_id=call.anonymous_id,
+        attributes=more,
+        consent=consent_in(traits, consent_traits),
+    )
     person, warnings = read_person(about, traits, call.context, lenient_dots=lenient_dots)
     return Call(
         kind,
@@ -246,14 +257,52 @@ def read_call(
     )
 
 
-def read_item(item: object, sent_at: Instant | None, *, lenient_dots: bool = False) -> Call:
+def read_item(
+    item: object,
+    sent_at: Instant | None,
+    *,
+    lenient_dots: bool = False,
+    consent_traits: Sequence[ConsentTrait] = (),
+) -> Call:
     """A call out of a batch: it says its kind itself. Raises CallRefused."""
     if not isinstance(item, dict):
         raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
     kind = next((kind for kind in MODELS if kind == item.get("type")), None)
     if kind is None:
         raise CallRefused("type", f"write one of {', '.join(MODELS)}")
-    return read_call(kind, item, sent_at, lenient_dots=lenient_dots)
+    return read_call(kind, item, sent_at, lenient_dots=lenient_dots, consent_traits=consent_traits)
+
+
+def no_in(said: Mapping[str, Any], consent_traits: Sequence[ConsentTrait]) -> No | None:
+    """The no that an identify call states by its traits, whatever else is wrong with the call.
+
+    None where it states none, or names nobody.
+    """
+    call = without_faults(Identify, said)
+    if call is None:
+        return None
+    stated = consent_in(call.traits, consent_traits)
+    refuses = [key for key, granted in stated.items() if not granted]
+    about, _ = read_person(Person(), call.traits, {}, lenient_dots=True)
+    person = Person(
+        user_id=call.user_id, anonymous_id=call.anonymous_id, email=about.email, phone=about.phone
+    )
+    if not refuses or not list(person.identifiers()):
+        return None
+    at = call.timestamp if call.original_timestamp is None else call.original_timestamp
+    return No(person, refuses, at, just_now=at is None)
+
+
+def without_faults(model: type[M], said: Mapping[str, Any]) -> M | None:
+    """As much as can be read: fields with a fault are left out. None if one of them is required."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        faulty = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+    try:
+        return model.model_validate({k: v for k, v in said.items() if k not in faulty})
+    except ValidationError:
+        return None
 
 
 def parse_sent_at(value: object) -> Instant | None:

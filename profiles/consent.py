@@ -5,6 +5,7 @@ Every change of consent goes through here, whatever brought it: an import, a pre
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, or_, select
 
@@ -12,6 +13,8 @@ from config.database import Tx, insert_into
 from config.policy import Channel
 from config.times import Instant
 from profiles.bulk import among, in_slices, lock_profiles
+from profiles.confirming import NO_TOPICS, Yes, ask, proof, settle, waiting
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.merging import survivors
 from profiles.standing import Key, Statement, standing, withdrawn
 from profiles.tables import consent_records, consents
@@ -32,6 +35,8 @@ class ConsentChange:
 
     `just_now`: they say it themselves, to us, at this moment. It comes after all that is on record,
     from the same second too.
+
+    wording: the words that were shown. evidence: proof as JSON, such as form and IP address.
     """
 
     profile_id: int
@@ -40,6 +45,8 @@ class ConsentChange:
     granted: bool | None
     occurred_at: Instant | None = None
     just_now: bool = False
+    wording: str | None = None
+    evidence: Any = None
 
     @property
     def key(self) -> Key:
@@ -63,16 +70,29 @@ class ConsentChange:
 
 @dataclass(frozen=True, slots=True)
 class ConsentOutcome:
-    """Which changes took effect; `overruled` are those that a later statement or a no outweighs."""
+    """What became of the changes that say anything new.
+
+    applied: they hold. overruled: a later statement or a no outweighs them. waiting: they count
+    once the person confirms them by e-mail. no_address: so would these, but there is no address.
+    """
 
     applied: Sequence[ConsentChange]
     overruled: Sequence[ConsentChange]
+    waiting: Sequence[ConsentChange] = ()
+    no_address: Sequence[ConsentChange] = ()
 
 
 def change_consent(
-    tx: Tx, changes: Sequence[ConsentChange], source: str, *, topics_too: bool = False
+    tx: Tx,
+    changes: Sequence[ConsentChange],
+    source: str,
+    *,
+    topics_too: bool = False,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> ConsentOutcome:
     """Write what really changes, each change with its record. Locks the profiles.
+
+    A yes with wording or evidence is recorded also where the same yes holds already.
 
     An older statement never overrules a later one; of two from the same second the no holds.
     `changes` has each (profile, channel, topic) at most once. What is said of a profile that became
@@ -81,11 +101,14 @@ def change_consent(
     Parameters
     ----------
     topics_too: a no to a whole channel is one to its topics too that have a yes of their own.
+    double_opt_in: `Policy.double_opt_in`, for whoever may bring a yes: a yes to one of these topics
+        on e-mail waits for its confirmation.
     """
     changes = _of_survivors(tx, changes)
     said = standing(tx, {change.profile_id for change in changes})
     if topics_too:
         changes = [*changes, *_of_topics(changes, said)]
+    changes = [*changes, *_ending_a_wait(tx, changes)]
     new = {change.profile_id for change in changes if change.key not in said}
     said = {**withdrawn(tx, new), **said}
     differing = [change for change in changes if _differs(change, said.get(change.key))]
@@ -103,10 +126,44 @@ def change_consent(
             return change.granted is False
         return change.at(tx.now) > before.changed_at
 
-    applied = [change for change in differing if holds(change)]
-    if applied:
-        _write(tx, applied, source)
-    return ConsentOutcome(applied, [change for change in differing if not holds(change)])
+    holding = [change for change in differing if holds(change)]
+    to_confirm = [one for one in holding if _to_confirm(one, double_opt_in)]
+    applied = [one for one in holding if not _to_confirm(one, double_opt_in)]
+    new_proof = [one for one in changes if _proves_again(one, said.get(one.key))]
+    _write(tx, applied)
+    _record(tx, [*applied, *new_proof], source)
+    unreachable = ask(tx, [_yes(one, source, tx.now) for one in to_confirm], double_opt_in)
+    return ConsentOutcome(
+        applied,
+        [change for change in differing if not holds(change)],
+        [one for one in to_confirm if (one.profile_id, one.topic) not in unreachable],
+        [one for one in to_confirm if (one.profile_id, one.topic) in unreachable],
+    )
+
+
+def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
+    """The yes of this profile that waits counts from now on; False: none waits.
+
+    Journeys are told that the profile has changed. The profile is locked.
+    """
+    rows = [row for row in waiting(tx, [profile_id]) if row.topic == topic]
+    if not rows:
+        return False
+    row = rows[-1]
+    yes = ConsentChange(
+        profile_id,
+        "email",
+        topic,
+        granted=True,
+        just_now=True,
+        wording=row.wording,
+        evidence=proof(row),
+    )
+    change_consent(tx, [yes], f"{row.source}, confirmed")
+    settle(tx, rows)
+    key = f"{topic} on email confirmed {tx.now}"
+    record_events(tx, [NewEvent(profile_id, PROFILE_CHANGED, tx.now, key, {})], worked=False)
+    return True
 
 
 def given_back(tx: Tx, profile_ids: Iterable[int]) -> dict[int, bool | None]:
@@ -134,6 +191,47 @@ def _differs(change: ConsentChange, before: Statement | None) -> bool:
     if before is None or before.granted is None:
         return change.granted is not None and not change.unticked_box
     return before.granted != change.granted
+
+
+def _proves_again(change: ConsentChange, before: Statement | None) -> bool:
+    """Whether it brings proof of a statement that holds already."""
+    proven = change.wording is not None or change.evidence is not None
+    return proven and before is not None and before.granted == change.granted
+
+
+def _to_confirm(change: ConsentChange, double_opt_in: Mapping[str, str]) -> bool:
+    return change.channel == "email" and change.topic in double_opt_in and change.granted is True
+
+
+def _yes(change: ConsentChange, source: str, now: Instant) -> Yes:
+    said_at = None if change.of_unknown_age(now) else change.at(now)
+    whose = change.profile_id
+    return Yes(whose, change.topic, said_at, source, change.wording, change.evidence)
+
+
+def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChange]:
+    """The nos to topics whose yes waits for its confirmation: it waits no more.
+
+    A no to e-mail as a whole is a no to each of these topics, so that an old list can't bring the
+    yes back.
+    """
+    noes = {
+        (change.profile_id, change.topic): change
+        for change in changes
+        if change.channel == "email" and change.granted is False
+    }
+    named = {change.key for change in changes}
+    ended, more = [], []
+    for row in waiting(tx, {whose for whose, _ in noes}):
+        no = noes.get((row.owner, row.topic)) or noes.get((row.owner, "*"))
+        if no is not None and (no.just_now or no.at(tx.now) >= row.said_at):
+            ended.append(row)
+            implied = replace(no, topic=row.topic)
+            if implied.key not in named:
+                named.add(implied.key)
+                more.append(implied)
+    settle(tx, ended)
+    return more
 
 
 def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentChange]:
@@ -185,9 +283,14 @@ def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[Key, str]:
     }
 
 
-def _write(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
+def _write(tx: Tx, changes: Sequence[ConsentChange]) -> None:
     _hold(tx, [change for change in changes if change.granted is not None])
     _forget(tx, [change for change in changes if change.granted is None])
+
+
+def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
+    if not changes:
+        return
     tx.conn.execute(
         insert(consent_records),
         [
@@ -199,6 +302,8 @@ def _write(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
                 "occurred_at": change.at(tx.now),
                 "recorded_at": tx.now,
                 "source": source,
+                "wording": change.wording,
+                "evidence": change.evidence,
             }
             for change in changes
         ],

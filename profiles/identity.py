@@ -11,6 +11,7 @@ from config.errors import SegueError
 from config.policy import Channel
 from config.times import Instant
 from profiles.bulk import among, lock_profiles
+from profiles.confirming import NO_TOPICS
 from profiles.consent import ConsentChange, change_consent
 from profiles.person import Key, Person
 from profiles.tables import IdentifierKind, identifiers, profiles
@@ -39,6 +40,8 @@ def upsert_people(
     *,
     same: Collection[Collection[Key]] = (),
     owners: Mapping[Key, int] | None = None,
+    topics_too: bool = False,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> UpsertReport:
     """Find or create each person's profile and bring it up to what is said; later rows win.
 
@@ -46,6 +49,7 @@ def upsert_people(
     belong to two customers, is refused. `source` goes into the consent records; `same` names
     identifiers that are known to be one person's, whichever of the people they stand with; `owners`
     is what `owners_of` says of all these identifiers, where it was asked in this transaction.
+    `topics_too` and `double_opt_in` are those of `change_consent`.
 
     Once a transaction: on PostgreSQL it locks the profiles, and a second call's locks could
     meet another process's in the other order.
@@ -79,7 +83,13 @@ def upsert_people(
     known = [account for account in touched if account.id is not None]
     _insert_profiles(tx, fresh)
     _write_identifiers(tx, touched)
-    consent = change_consent(tx, [c for account in touched for c in account.changes()], source)
+    consent = change_consent(
+        tx,
+        [change for account in touched for change in account.changes()],
+        source,
+        topics_too=topics_too,
+        double_opt_in=double_opt_in,
+    )
     consented = {change.profile_id for change in consent.applied}
     changed = [account for account in known if account.differs or account.id in consented]
     _update_profiles(tx, changed)
@@ -251,6 +261,18 @@ def owners_of(tx: Tx, keys: Iterable[Key]) -> dict[Key, int]:
             select(c.value, c.profile_id).where(c.kind == kind, among(tx, c.value, values))
         )
     }
+
+
+def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
+    """The user ids of each profile that has one."""
+    c = identifiers.c
+    users: dict[int, set[str]] = {}
+    found = select(c.profile_id, c.value).where(
+        c.kind == "user_id", among(tx, c.profile_id, profile_ids)
+    )
+    for profile_id, user_id in tx.conn.execute(found):
+        users.setdefault(profile_id, set()).add(user_id)
+    return users
 
 
 def _insert_profiles(tx: Tx, fresh: Sequence[_Account]) -> None:

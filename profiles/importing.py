@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from config.database import Database, Tx
 from config.errors import SegueError
 from config.zones import zone_name
+from profiles.confirming import NO_TOPICS
 from profiles.countries import country_code
 from profiles.events import NewEvent, record_events
 from profiles.identity import upsert_people
 from profiles.mapping import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
+from profiles.noes import No, take_noes
 from profiles.person import Person, normalise_email, normalise_id
 from profiles.phones import normalise_phone
 from profiles.rowfile import FileRow, RefusedRows, open_rows
@@ -38,6 +40,7 @@ class ImportReport:
     # Taken without a value that can't be read; they stand in the file of refused rows too.
     taken_in_part: int = 0
     refused_file: Path | None = None
+    refused_noes: int = 0  # refused rows whose no was taken all the same
     # Taken all the same, but worth a look:
     profiles_created: int = 0  # for events of customers that nobody had told of
     unknown_countries: Counter[str] = field(default_factory=Counter)  # by spelling
@@ -52,13 +55,15 @@ def import_file(
     map_file: Path | None = None,
     as_event: str | None = None,
     lenient_dots: bool = False,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
     progress: Progress = lambda _done, _all: None,
 ) -> ImportReport:
     """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
 
     Without `map_file` the columns are those of profiles/maps/customers.toml or orders.toml. Rows
     that can't be taken go with the reason to `<path>.refused.csv`, the others are imported. Events
-    count as history, which starts no journey. `lenient_dots` is that of normalise_email. `progress`
+    count as history, which starts no journey. A refused row's no holds all the same.
+    `lenient_dots` is that of normalise_email, `double_opt_in` is `Policy.double_opt_in`. `progress`
     is called after each chunk. Raises SegueError when the file or the map as a whole is no good.
     """
     map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
@@ -68,7 +73,7 @@ def import_file(
     if as_event:
         job = _Events(load_map(map_file, EventMap), report, source, as_event)
     else:
-        job = _People(load_map(map_file, PeopleMap), report, source, lenient_dots)
+        job = _People(load_map(map_file, PeopleMap), report, source, lenient_dots, double_opt_in)
     file = open_rows(path)
     for name in job.mapping.names():
         if name not in file.columns:
@@ -88,6 +93,17 @@ def import_file(
                 late = job.write(tx, list(things.values()))
             places = list(things)
             refused |= {places[index]: reason for index, reason in late.items()}
+        noes = {
+            place: no
+            for place in refused
+            if len(chunk[place].cells) == len(file.columns)
+            and (no := job.no_in(_cells(job, chunk[place], file.columns)))
+        }
+        if noes:
+            with db.transaction() as tx:
+                take_noes(tx, list(noes.values()), source)
+            refused |= {place: f"{refused[place]}; {no}" for place, no in noes.items()}
+            report.refused_noes += len(noes)
         in_part = {
             place: f"{reason}; the rest of the row was taken"
             for place, reason in left_out.items()
@@ -116,17 +132,18 @@ def _parse(
         if row.fault:
             refused[place] = row.fault
             continue
-        cells = {
-            name: job.mapping.cell(text) for name, text in zip(columns, row.cells, strict=True)
-        }
         try:
-            things[place], fault = job.parse(cells)
+            things[place], fault = job.parse(_cells(job, row, columns))
         except ValueError as error:
             refused[place] = error
         else:
             if fault:
                 left_out[place] = fault
     return things, refused, left_out
+
+
+def _cells(job: "_People | _Events", row: FileRow, columns: Sequence[str]) -> Cells:
+    return {name: job.mapping.cell(text) for name, text in zip(columns, row.cells, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,7 @@ class _People:
     report: ImportReport
     source: str
     lenient_dots: bool
+    double_opt_in: Mapping[str, str]
 
     def parse(self, cells: Cells) -> tuple[Person, str]:
         """The person in a row, and why a phone number is left out ("": none is).
@@ -183,12 +201,35 @@ class _People:
         return person, left_out
 
     def write(self, tx: Tx, people: Sequence[Person]) -> Mapping[int, str]:
-        outcome = upsert_people(tx, people, self.source)
+        outcome = upsert_people(tx, people, self.source, double_opt_in=self.double_opt_in)
         self.report.created += outcome.created
         self.report.updated += outcome.updated
         self.report.unchanged += outcome.unchanged
         self.report.consent_overruled += outcome.consent_overruled
         return outcome.refused
+
+    def no_in(self, cells: Cells) -> No | None:
+        """The no in a row, whatever else is wrong with it; None: it has none, or names nobody."""
+        columns = self.mapping.columns
+        refuses = [
+            topic
+            for topic, column in self.mapping.topics()
+            if _readable(cells, column, yes_or_no) is False
+        ]
+        country = _readable(cells, columns.country, country_code)
+        token = _readable(cells, columns.push_token, normalise_id)
+        person = Person(
+            user_id=_readable(cells, columns.user_id, normalise_id),
+            anonymous_id=_readable(cells, columns.anonymous_id, normalise_id),
+            email=_readable(
+                cells, columns.email, partial(normalise_email, lenient_dots=self.lenient_dots)
+            ),
+            phone=_readable(cells, columns.phone, lambda text: normalise_phone(text, country)),
+            push_tokens={token: None} if token else {},
+        )
+        if not refuses or not list(person.identifiers()):
+            return None
+        return No(person, refuses, _readable(cells, columns.seen_at, self.mapping.instant))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +266,17 @@ class _Events:
         self.report.unchanged += len(rows) - inserted
         self.report.profiles_created += outcome.created
         return {}
+
+    def no_in(self, _cells: Cells) -> None:
+        """Events say nothing about consent."""
+
+
+def _readable(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
+    """As `_read`, but None where the cell can't be read."""
+    try:
+        return _read(cells, column, parse)
+    except ValueError:
+        return None
 
 
 def _read(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:

@@ -14,6 +14,7 @@ from config.database import Tx, put
 from config.policy import CHANNELS, Channel
 from config.times import Seconds
 from profiles.bulk import lock_profiles
+from profiles.confirming import NO_TOPICS, can_be_confirmed, waiting
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.merging import survivors
@@ -32,6 +33,7 @@ class Chosen:
     opens, closes: seconds of the local day between which they want messages; both or neither.
     known_timezone, known_language: what holds while they choose none.
     addresses: what messages on a channel go to, the one seen last of those in use.
+    unconfirmed: topics on e-mail whose yes waits for its confirmation, each with the address.
     """
 
     profile_id: int
@@ -46,6 +48,7 @@ class Chosen:
     country: str | None
     phone_country: str | None
     addresses: Mapping[Channel, str]
+    unconfirmed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,32 +122,44 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
         country=about.country,
         phone_country=known["phone"].country if "phone" in known else None,
         addresses=addresses,
+        unconfirmed={
+            row.topic: row.address
+            for row in waiting(tx, [profile_id])
+            if can_be_confirmed(row, tx.now)
+        },
     )
 
 
-def save(tx: Tx, before: Chosen, changes: Changes, source: str) -> bool:
+def save(
+    tx: Tx,
+    before: Chosen,
+    changes: Changes,
+    source: str,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
+) -> bool:
     """Write what really changes, and the event that lets journeys react to it.
 
     Parameters
     ----------
     before: as it was read and locked in this transaction.
     source: where it was said, for the record of consent.
+    double_opt_in: `Policy.double_opt_in`.
 
     Returns
     -------
-    Whether anything did change.
+    Whether anything did change, or waits for its confirmation now.
     """
     whose = before.profile_id
     said = [
         ConsentChange(whose, channel, topic, granted, just_now=True)
         for (channel, topic), granted in changes.consent.items()
     ]
-    applied = change_consent(tx, said, source).applied
+    outcome = change_consent(tx, said, source, double_opt_in=double_opt_in)
     choices = {name: to for name, to in changes.choices.items() if getattr(before, name) != to}
     if choices:
         put(tx.conn, preferences, {"profile_id": whose, **choices, "changed_at": tx.now})
-    if not (applied or choices):
-        return False
+    if not (outcome.applied or choices):
+        return bool(outcome.waiting)
     event = NewEvent(whose, PROFILE_CHANGED, tx.now, f"{source} {uuid4()}", {})
     record_events(tx, [event], worked=False)
     return True

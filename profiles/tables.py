@@ -94,6 +94,34 @@ class ConsentRecord(SQLModel, table=True):
     occurred_at: Instant = Field(sa_type=BigInteger)
     recorded_at: Instant = Field(sa_type=BigInteger)
     source: str = Field(description="import customers.csv, preference page, STOP ...")
+    wording: str | None = Field(default=None, description="the words that were shown")
+    evidence: Any = Field(
+        default=None,
+        sa_column=Column(JSON_COLUMN),
+        description="proof as the sender gave it: form, IP address ...",
+    )
+
+
+class EmailConfirmation(SQLModel, table=True):
+    """A yes to a topic on e-mail that counts once the owner of the address confirms it.
+
+    By address, so that nobody is asked more than once a day about the same topic.
+    """
+
+    __tablename__: ClassVar[str] = "email_confirmation"
+
+    address: str = Field(primary_key=True, description="normalised")
+    topic: str = Field(primary_key=True)
+    profile_id: int = Field(
+        sa_type=BigInteger, description="who said yes; it may have merged since"
+    )
+    said_at: Instant | None = Field(
+        sa_type=BigInteger, description="when they said yes; empty: nothing waits any more"
+    )
+    asked_at: Instant = Field(sa_type=BigInteger, description="when a mail was last asked for")
+    source: str
+    wording: str | None = None
+    evidence: Any = Field(default=None, sa_column=Column(JSON_COLUMN))
 
 
 class Preference(SQLModel, table=True):
@@ -156,6 +184,7 @@ profiles = table_of(Profile)
 identifiers = table_of(Identifier)
 consents = table_of(Consent)
 consent_records = table_of(ConsentRecord)
+email_confirmations = table_of(EmailConfirmation)
 preferences = table_of(Preference)
 events = table_of(Event)
 merges = table_of(Merge)

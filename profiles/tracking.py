@@ -7,10 +7,17 @@ from typing import NamedTuple, Protocol
 from sqlalchemy import delete, select, tuple_
 
 from config.database import Tx
-from profiles.bulk import among, in_slices, lock_profiles
+from profiles.bulk import in_slices, lock_profiles
 from profiles.calls import Call, CallRefused
+from profiles.confirming import NO_TOPICS
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.identity import held_owners_of, owners_of, settled_owners_of, upsert_people
+from profiles.identity import (
+    held_owners_of,
+    owners_of,
+    settled_owners_of,
+    upsert_people,
+    users_of,
+)
 from profiles.joining import join, keys_of
 from profiles.merging import Merger
 from profiles.person import Key, Person
@@ -35,10 +42,13 @@ class Outcome:
     refused: CallRefused | None = None
 
 
-def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
+def take_calls(
+    tx: Tx, calls: Sequence[Call], merge: Merge, double_opt_in: Mapping[str, str] = NO_TOPICS
+) -> list[Outcome]:
     """Write down what the calls say, in their order; the same call again changes nothing.
 
-    Once a transaction, and before anything else is locked in it.
+    Once a transaction, and before anything else is locked in it. `double_opt_in` is
+    `Policy.double_opt_in`.
     """
     who = _settle(tx, calls, merge)
     outcomes = [Outcome(list(call.warnings)) for call in calls]
@@ -67,7 +77,15 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
         previous: Key = ("anonymous_id", call.previous_id or "")
         if any(previous in group for group in who.same):
             people.append(Person(anonymous_id=call.previous_id))
-    report = upsert_people(tx, people, SOURCE, same=who.same, owners=who.owners)
+    report = upsert_people(
+        tx,
+        people,
+        SOURCE,
+        same=who.same,
+        owners=who.owners,
+        topics_too=True,
+        double_opt_in=double_opt_in,
+    )
     for place, index in changing.items():
         profile_id = report.profile_ids[index]
         if profile_id is None:
@@ -130,7 +148,7 @@ def _settle(tx: Tx, calls: Sequence[Call], merge: Merge) -> _Who:
     profile_ids = set(owners.values())
     again = _again(tx, enumerate(calls), owners)
     new = {place: call for place, call in enumerate(calls) if place not in again}
-    joined = join(new, owners, _users(tx, profile_ids))
+    joined = join(new, owners, users_of(tx, profile_ids))
     if joined.mergers:
         merge(tx, joined.mergers, also_lock=profile_ids)
     else:
@@ -145,18 +163,6 @@ def _unsettled(call: Call, owners: Mapping[Key, int]) -> bool:
     keys = keys_of(call)
     found = {owners.get(key) for key in keys}
     return len(keys) > 1 and (len(found) > 1 or None in found)
-
-
-def _users(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
-    """The user ids of each profile that has one."""
-    c = identifiers.c
-    users: dict[int, set[str]] = {}
-    found = select(c.profile_id, c.value).where(
-        c.kind == "user_id", among(tx, c.profile_id, profile_ids)
-    )
-    for profile_id, user_id in tx.conn.execute(found):
-        users.setdefault(profile_id, set()).add(user_id)
-    return users
 
 
 def _release(tx: Tx, keys: Collection[Key]) -> None:
@@ -210,6 +216,7 @@ def _tells_anything(person: Person) -> bool:
         or person.country
         or person.timezone
         or person.language
+        or person.consent
     )
 
 

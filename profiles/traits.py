@@ -5,13 +5,15 @@ a mistyped phone number costs nobody the event it came with.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from config.blanks import trimmed
+from config.policy import Channel, ConsentTrait
 from config.zones import zone_name
 from profiles.countries import country_code
+from profiles.mapping import yes_or_no
 from profiles.person import Person, normalise_email, normalise_id
 from profiles.phones import normalise_phone
 
@@ -64,6 +66,29 @@ def read_person(
         },
     )
     return person, take.warnings
+
+
+def consent_in(
+    traits: Mapping[str, Any], rules: Sequence[ConsentTrait]
+) -> dict[tuple[Channel, str], bool]:
+    """What traits say about consent, by the policy's rules. Where two disagree the no holds."""
+    said: dict[tuple[Channel, str], bool] = {}
+    for rule in rules:
+        if rule.trait in traits and _is(traits[rule.trait], rule.value):
+            key = rule.channel, rule.topic
+            said[key] = rule.granted and said.get(key, True)
+    return said
+
+
+def _is(value: object, wanted: bool | int | str) -> bool:
+    """Whether a trait has this value: for true and false also as text ("yes") or as 1 and 0."""
+    text = str(value).strip().casefold()
+    if not isinstance(wanted, bool):
+        return text == str(wanted).strip().casefold()
+    try:
+        return yes_or_no(text) is wanted
+    except ValueError:
+        return False
 
 
 class _Taking(NamedTuple):

@@ -21,8 +21,10 @@ from twilio.request_validator import RequestValidator
 
 from channels.callback import Hook, Posted, Refused, Unreadable, hooks
 from channels.callbacks import sendgrid, twilio
+from channels.replies import words_of
 from channels.sandbox.keys import sendgrid_key, twilio_token
 from config.errors import SegueError
+from config.policy import Policy
 from config.settings import Settings
 from tests.callback_samples import FORM, signed_by_sendgrid, signed_by_twilio
 
@@ -64,7 +66,7 @@ LIVE = Settings(
 
 
 def hook(path: str, settings: Settings = LIVE) -> Hook:
-    [found] = [one for one in hooks(settings) if one.path == path]
+    [found] = [one for one in hooks(settings, Policy()) if one.path == path]
     return found
 
 
@@ -328,14 +330,14 @@ def test_every_installation_has_a_sandbox_key_of_its_own() -> None:
 @pytest.mark.parametrize("key", ["junk", "MFkw", OTHER_KEY[:-8]])
 def test_a_key_that_is_none_is_named_at_the_start(key: str) -> None:
     with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is no verification key"):
-        hooks(Settings(sendgrid_webhook_key=key))
+        hooks(Settings(sendgrid_webhook_key=key), Policy())
 
 
 def test_a_key_of_another_kind_is_named_at_the_start() -> None:
     public = ed25519.Ed25519PrivateKey.generate().public_key()
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(SegueError, match="another kind"):
-        hooks(Settings(sendgrid_webhook_key=b64encode(der).decode()))
+        hooks(Settings(sendgrid_webhook_key=b64encode(der).decode()), Policy())
 
 
 # Anything ---------------------------------------------------------------------------------------
@@ -378,7 +380,10 @@ def test_any_event_is_read(event: dict[str, object], name: object, rest: list[ob
     query=st.text(max_size=30),
 )
 def test_any_form_is_read(form: dict[str, str], query: str) -> None:
-    for one in (*twilio.read_status(form, f"{URL}&{query}"), *twilio.read_inbound(form)):
+    for one in (
+        *twilio.read_status(form, f"{URL}&{query}"),
+        *twilio.read_inbound(form, words_of(Policy())),
+    ):
         assert one.channel == "sms"
         assert one.id
         assert "\0" not in f"{one.id}{one.address}{one.reason}{one.properties}"

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ from channels.feedback import apply
 from channels.sandbox.keys import sendgrid_key
 from channels.tables import messages
 from config.database import Database, Tx
+from config.policy import Policy
 from flows.receiver.app import create_app
 from journeys.journey import OnLaunch
 from journeys.journey import journey as describe
@@ -152,11 +153,11 @@ def seems_signed(url: str) -> dict[str, str]:
 
 def test_a_body_longer_than_any_providers_is_refused(sqlite_house: House) -> None:
     outside = FromProviders(sqlite_house.open())
-    for hook in hooks(outside.settings):
+    for hook in hooks(outside.settings, Policy()):
         headers = seems_signed(hook.path)
         assert outside.post(hook.path, b" " * (hook.limit + 1), headers).status_code == 413
         assert outside.post(hook.path, b" " * hook.limit, headers).status_code == 403
-    assert {hook.path: hook.limit // 1024 for hook in hooks(outside.settings)} == {
+    assert {hook.path: hook.limit // 1024 for hook in hooks(outside.settings, Policy())} == {
         "/hooks/sendgrid": 1000,
         "/hooks/twilio/status": 64,
         "/hooks/twilio/inbound": 64,
@@ -192,7 +193,7 @@ def test_what_can_not_be_signed_is_refused_before_its_body_is_read(
 
 def test_a_body_that_says_that_it_is_too_long_is_not_read(sqlite_house: House) -> None:
     outside = FromProviders(sqlite_house.open())
-    for hook in hooks(outside.settings):
+    for hook in hooks(outside.settings, Policy()):
         for length in (str(hook.limit + 1), "9" * 18, "9" * 5000):
             headers = {**seems_signed(hook.path), "content-length": length}
             assert outside.unread(hook.path, headers) == (413, 0)
@@ -212,10 +213,10 @@ def test_hooks_take_no_threads_from_whoever_moves_sends_and_reads_pages(
     sqlite_house.open()
     released, busy = threading.Event(), threading.Semaphore(0)
 
-    def stuck(tx: Tx, said: Sequence[Feedback]) -> Counter[str]:
+    def stuck(tx: Tx, said: Sequence[Feedback], double_opt_in: Mapping[str, str]) -> Counter[str]:
         busy.release()
         released.wait()
-        return apply(tx, said)
+        return apply(tx, said, double_opt_in)
 
     monkeypatch.setattr("flows.receiver.providers.apply", stuck)
     body = orjson.dumps([mail_event("open", 1, "ann@example.com")])

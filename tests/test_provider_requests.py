@@ -22,6 +22,14 @@ def body_of(provider: Provider, *batch: Outgoing) -> dict[str, Any]:
     return body
 
 
+def click_tracking() -> Any:
+    from sendgrid.helpers.mail import ClickTracking, TrackingSettings
+
+    settings = TrackingSettings()
+    settings.click_tracking = ClickTracking(enable=True, enable_text=False)
+    return settings
+
+
 @pytest.mark.parametrize("unsubscribe_url", [None, "https://shop.example/u/abc"])
 def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | None) -> None:
     from sendgrid.helpers.mail import (
@@ -41,6 +49,7 @@ def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | Non
         html_content="<p>Hello</p>",
     )
     mail.category = [Category("reminder"), Category("carts")]  # it puts each before the others
+    mail.tracking_settings = click_tracking()
     mail.personalizations[0].add_custom_arg(CustomArg("message_id", "7"))
     if unsubscribe_url:
         header = Header("List-Unsubscribe", f"<{unsubscribe_url}>")
@@ -60,6 +69,7 @@ def test_many_mails_go_through_a_template_as_sendgrids_own_classes_build_them() 
     mail.template_id = "d-1"
     mail.reply_to = ReplyTo("help@shop.example")
     mail.category = [Category("reminder"), Category("carts")]  # it puts each before the others
+    mail.tracking_settings = click_tracking()
     for one in reversed(mails(3)):  # it puts each before the others
         to = Personalization()
         to.add_to(Recipient(one.to))

@@ -176,11 +176,13 @@ def test_every_call_is_described_with_an_example_that_is_accepted(
 ) -> None:
     paths = shared_receiver.client.get("/openapi.json").json()["paths"]
     posted = [path for path in paths if path.startswith("/v1/")]
-    assert len(posted) == 10
+    assert len(posted) == 11
     for path in posted:
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]
         answer = shared_receiver.post(path, json=content["example"])
-        assert (path, answer.status_code, answer.json()) == (path, 200, {"success": True})
+        assert (path, answer.status_code) == (path, 200)
+        assert answer.json()["success"] is True
+        assert set(answer.json()) <= {"success", "results"}
 
 
 def test_the_description_is_a_page_too(shared_receiver: Receiving) -> None:

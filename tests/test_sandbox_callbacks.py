@@ -18,6 +18,7 @@ from channels.sandbox.app import create_app
 from channels.sandbox.behaviour import Behaviour, Happening, happens
 from channels.sandbox.caller import Callbacks
 from channels.sandbox.store import Store
+from config.policy import Policy
 from config.settings import Settings
 from config.times import format_instant, parse_instant
 from tests.patience import PATIENCE
@@ -117,7 +118,7 @@ class Listener:
         self.requests: list[httpx.Request] = []
         self.heard: list[Feedback] = []
         self.down = 0
-        self._hooks = {hook.path: hook for hook in hooks(SETTINGS)}
+        self._hooks = {hook.path: hook for hook in hooks(SETTINGS, Policy())}
 
     def respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)

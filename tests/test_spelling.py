@@ -13,9 +13,11 @@ from sqlalchemy import select
 from channels.callbacks.twilio import read_inbound
 from channels.explain import history_of
 from channels.recipient import zones_for
+from channels.replies import words_of
 from config.blanks import trimmed, visible
 from config.database import Database
 from config.errors import SegueError
+from config.policy import Policy
 from config.zones import zone_name
 from profiles.calls import read_call
 from profiles.countries import country_code
@@ -178,7 +180,8 @@ def test_a_delivery_report_may_name_the_other_form(
 
 
 def test_a_start_on_whatsapp_is_no_yes_to_texts() -> None:
-    [said] = read_inbound({"From": "whatsapp:+447700900123", "Body": "START", "MessageSid": "SM1"})
+    form = {"From": "whatsapp:+447700900123", "Body": "START", "MessageSid": "SM1"}
+    [said] = read_inbound(form, words_of(Policy()))
     assert (said.kind, said.address) == ("replied", "+447700900123")
 
 

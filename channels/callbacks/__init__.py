@@ -1,1 +1,1 @@
-"""What providers post back, one file each, with `hooks(settings)`; nothing else lists them."""
+"""What providers post back, one file each with `hooks(settings, policy)`. Nothing lists them."""

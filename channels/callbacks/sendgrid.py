@@ -17,10 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from channels.callback import Feedback, Hook, Kind, Posted, Refused, Unreadable, our_id
+from channels.links import our_pages
 from channels.provider import Suppress
 from channels.sandbox.keys import sendgrid_key
 from config.errors import SegueError
 from config.lenient import NoJSON, read_json
+from config.policy import Policy
 from config.settings import Settings
 from config.times import MINUTE, Seconds
 from profiles.person import address_of
@@ -57,16 +59,16 @@ _DROPPED: Mapping[str, Suppress] = {
 }
 
 
-def hooks(settings: Settings) -> list[Hook]:
+def hooks(settings: Settings, _policy: Policy) -> list[Hook]:
     """The one address for all events."""
-    keys = _keys(settings)
+    keys, own = _keys(settings), our_pages(settings)
 
     def admit(headers: Mapping[str, str]) -> None:
         signed_headers(keys, headers)
 
     def checked(posted: Posted) -> list[Feedback]:
         verify(keys, posted)
-        return read(posted.body)
+        return read(posted.body, own)
 
     return [Hook("/hooks/sendgrid", "Events of e-mails, from SendGrid", admit, checked, BODY_LIMIT)]
 
@@ -133,8 +135,11 @@ def _signed_by(key: ec.EllipticCurvePublicKey, signature: str, signed: bytes) ->
     return True
 
 
-def read(body: bytes) -> list[Feedback]:
+def read(body: bytes, own: tuple[str, ...] = ()) -> list[Feedback]:
     """What the events say; kinds that we have no use for are left out. Raises Unreadable.
+
+    own: what the links to customers' own pages begin with. A click on one of them is no
+    click: it only says that SendGrid has the mail.
 
     Half an emoji in one of them must not cost the others.
     """
@@ -144,15 +149,17 @@ def read(body: bytes) -> list[Feedback]:
         raise Unreadable(str(error)) from error
     if not isinstance(events, list):
         raise Unreadable("it is no JSON array of events")
-    found = (_feedback(event) for event in events if isinstance(event, dict))
+    found = (_feedback(event, own) for event in events if isinstance(event, dict))
     return [one for one in found if one is not None]
 
 
-def _feedback(event: Mapping[str, Any]) -> Feedback | None:
+def _feedback(event: Mapping[str, Any], own: tuple[str, ...]) -> Feedback | None:
     name = event.get("event")
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         return None
+    if kind == "clicked" and _text(event, "url").strip().startswith(own):
+        kind = "sent"
     machine = event.get("sg_machine_open") is True
     if kind == "opened" and machine:
         kind = "machine_opened"

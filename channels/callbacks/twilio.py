@@ -16,8 +16,10 @@ from twilio.request_validator import add_port, remove_port
 
 from channels.callback import Feedback, Hook, Kind, Posted, Refused, Unreadable, our_id
 from channels.providers.twilio import ERRORS
+from channels.replies import Reply, Words, read_reply, words_of
 from channels.sandbox.keys import twilio_token
 from config.lenient import NoJSON, read_json
+from config.policy import Policy
 from config.settings import Settings
 from profiles.person import address_of
 
@@ -43,22 +45,22 @@ _STATUSES: Mapping[str, Kind] = {
     "failed": "failed",
     "canceled": "failed",
 }
-STOP_WORDS = frozenset(
-    ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT")
-)
-START_WORDS = frozenset(("START", "YES", "UNSTOP"))
+_OPT_OUT_TYPES: Mapping[str, Reply] = {
+    "STOP": Reply("stopped", "STOP"),
+    "START": Reply("started", "START"),
+}
 
 
-def hooks(settings: Settings) -> list[Hook]:
+def hooks(settings: Settings, policy: Policy) -> list[Hook]:
     """Status and inbound."""
-    tokens = _tokens(settings)
+    tokens, words = _tokens(settings), words_of(policy)
     admit = partial(signature_of, tokens)
 
     def status(posted: Posted) -> list[Feedback]:
         return read_status(fields(tokens, posted), posted.url)
 
     def inbound(posted: Posted) -> list[Feedback]:
-        return read_inbound(fields(tokens, posted))
+        return read_inbound(fields(tokens, posted), words)
 
     return [
         Hook(
@@ -191,24 +193,20 @@ def _reason(status: str, code: str, words: str) -> str:
     return f"twilio {' '.join(filter(None, (status, code)))}: {words}"[:300].rstrip(": ")
 
 
-def read_inbound(form: Mapping[str, str]) -> list[Feedback]:
+def read_inbound(form: Mapping[str, str], words: Words) -> list[Feedback]:
     """What somebody texted. With Advanced Opt-Out Twilio says itself what it took it for."""
     text = _clean(form, "Body")
-    word = form.get("OptOutType", "").upper()
-    if word not in ("STOP", "START"):
-        word = text.strip(" \t\r\n.!\"'").upper()
-    kind: Kind = "replied"
-    if word in STOP_WORDS:
-        kind = "stopped"
-    elif word in START_WORDS and not form.get("From", "").startswith("whatsapp:"):
+    whatsapp = form.get("From", "").startswith("whatsapp:")
+    reply = _OPT_OUT_TYPES.get(form.get("OptOutType", "").upper()) or read_reply(text, words)
+    if whatsapp and reply.meaning == "started":
         # A yes on WhatsApp is none to text messages.
-        kind = "started"
+        reply = Reply("replied")
     return [
         Feedback(
             id=f"twilio {_sid(form)}",
-            source=f"twilio {word}" if kind != "replied" else "twilio reply",
+            source=f"twilio {reply.word or 'reply'}",
             channel="sms",
-            kind=kind,
+            kind=reply.meaning,
             address=_address(form, "From"),
             properties={"text": text},
         )

@@ -7,13 +7,16 @@ A request carries one content for all its recipients. So each mail is a request 
 Facts from SendGrid's mail-send reference: "Mail Send", "Errors", "Limitations".
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import httpx
 import orjson
 
 from channels.content import EmailContent
+from channels.links import our_pages
 from channels.provider import (
     DoesNotFit,
     Outcome,
@@ -33,6 +36,9 @@ from config.times import Seconds
 MAX_BATCH = 1000
 # A request must stay under 30 MB.
 MAX_BYTES = 29_000_000
+# `clicktracking="off"` on an anchor has no effect on the text part, in which SendGrid can wrap all
+# links or none. Naming one of the two needs naming the other.
+_TRACKING = {"click_tracking": {"enable": True, "enable_text": False}}
 # Fields that hold what an operator set, not what a message brought along.
 _OURS = ("from", "reply_to", "template_id")
 
@@ -62,6 +68,7 @@ class SendGrid:
         self._template_id = settings.sendgrid_template_id
         self._from = {"email": settings.sendgrid_from, "name": settings.brand}
         self._reply_to = settings.sendgrid_reply_to
+        self._our_anchors = _anchors(our_pages(settings))
 
     def prepare(self, batch: Sequence[Outgoing]) -> Request:
         """Raises DoesNotFit when the batch is too large, names an address twice, or is of several
@@ -74,13 +81,17 @@ class SendGrid:
         # SendGrid refuses a whole request for an address that it names twice.
         if len({one.to.lower() for one in batch}) < len(batch):
             raise DoesNotFit
-        mail: dict[str, Any] = {"from": self._from, "categories": categories}
+        mail: dict[str, Any] = {
+            "from": self._from,
+            "categories": categories,
+            "tracking_settings": _TRACKING,
+        }
         if self._reply_to:
             mail["reply_to"] = {"email": self._reply_to}
         if self._template_id:
             mail["template_id"] = self._template_id
             mail["personalizations"] = [
-                {**_personalization(one), "dynamic_template_data": _template_data(one)}
+                {**_personalization(one), "dynamic_template_data": self._template_data(one)}
                 for one in batch
             ]
         else:
@@ -91,13 +102,24 @@ class SendGrid:
             # It takes no empty part, and wants the plain text first.
             mail["content"] = [
                 {"type": kind, "value": value}
-                for kind, value in (("text/plain", content.text), ("text/html", content.html))
+                for kind, value in (
+                    ("text/plain", content.text),
+                    ("text/html", self._html(content)),
+                )
                 if value
             ]
         body = orjson.dumps(mail)
         if len(body) > MAX_BYTES and len(batch) > 1:
             raise DoesNotFit
         return Request("POST", self._url, self._headers, body)
+
+    def _template_data(self, one: Outgoing) -> dict[str, str]:
+        content = _content(one)
+        return {"subject": content.subject, "html": self._html(content), "text": content.text}
+
+    def _html(self, content: EmailContent) -> str:
+        """The HTML part. SendGrid wraps no link to our own pages: a click on one is no click."""
+        return self._our_anchors.sub(r'<a clicktracking="off"', content.html)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
@@ -132,9 +154,11 @@ def _personalization(one: Outgoing) -> dict[str, Any]:
     return to
 
 
-def _template_data(one: Outgoing) -> dict[str, str]:
-    content = _content(one)
-    return {"subject": content.subject, "html": content.html, "text": content.text}
+def _anchors(urls: Sequence[str]) -> re.Pattern[str]:
+    """The beginning of each `<a>` whose `href` begins with one of the URLs."""
+    begin = "|".join(re.escape(escape(url)) for url in urls)
+    attributes = r"""(?:[^<>"']|"[^"]*"|'[^']*')*?"""
+    return re.compile(rf"""<a\b(?={attributes}\shref\s*=\s*["']?\s*(?:{begin}))""", re.IGNORECASE)
 
 
 def _content(one: Outgoing) -> EmailContent:

@@ -17,7 +17,6 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
-from channels.callbacks.twilio import START_WORDS, STOP_WORDS
 from channels.sandbox.behaviour import Behaviour, happens
 from channels.sandbox.keys import sendgrid_key, twilio_token
 from channels.sandbox.store import Accepted
@@ -41,6 +40,11 @@ _EVENTS_AT_ONCE = 1000
 # Messages whose future is worked out before something else gets its turn.
 _MESSAGES_AT_ONCE = 100
 _TEST_NUMBER = "+15005550006"
+# Twilio's default keywords; it hears no others.
+_STOP_WORDS = frozenset(
+    ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT")
+)
+_START_WORDS = frozenset(("START", "YES", "UNSTOP"))
 
 
 class Reply(BaseModel):
@@ -247,9 +251,9 @@ class Callbacks:
     def _note(self, form: Mapping[str, str]) -> None:
         """Twilio itself keeps who said STOP, and refuses to text them."""
         word = form.get("Body", "").strip().upper()
-        if word in STOP_WORDS:
+        if word in _STOP_WORDS:
             self.opted_out.add(form["From"])
-        elif word in START_WORDS:
+        elif word in _START_WORDS:
             self.opted_out.discard(form["From"])
 
     # Posting ------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from channels.sandbox.behaviour import Word
 from channels.sandbox.store import Accepted
 from config.times import Instant
 
-_LINK = re.compile(r'href="(https?://[^"]+)"')
+# A link that SendGrid would wrap.
+_LINK = re.compile(r'<a\b(?![^>]*\bclicktracking="off")[^>]*\bhref="(https?://[^"]+)"')
 _EVENTS: Mapping[Word, Mapping[str, Any]] = {
     "processed": {"event": "processed"},
     "delivered": {"event": "delivered", "response": "250 OK", "tls": 1},

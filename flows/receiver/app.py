@@ -13,6 +13,7 @@ from config.required import refuse_unmet_needs
 from flows.app import Segue
 from flows.receiver import (
     answers,
+    consenting,
     health,
     metrics,
     pages,
@@ -23,6 +24,8 @@ from flows.receiver import (
 )
 from flows.receiver.context import Receiver
 from flows.receiver.limits.guessing import Guesses
+
+_MODULES = (health, metrics, reference, segment, consenting, starting, providers, pages)
 
 
 def create_app(
@@ -44,7 +47,7 @@ def create_app(
     logging.getLogger("uvicorn.access").addFilter(_never)
     answers.install(app)
     receiver = Receiver(segue, arrived, guesses or Guesses())
-    for module in (health, metrics, reference, segment, starting, providers, pages):
+    for module in _MODULES:
         app.include_router(module.router(receiver))
     return app
 

@@ -29,7 +29,8 @@ def texts_stopped(said: Topics) -> bool:
 
 def topics_of(policy: Policy) -> Mapping[str, str]:
     """What a customer may choose from, in the policy's words."""
-    return policy.topics or {WHOLE_CHANNEL: "News and offers"}
+    named = {topic: one.name for topic, one in policy.topics.items()}
+    return named or {WHOLE_CHANNEL: "News and offers"}
 
 
 def boxes(policy: Policy, said: Topics) -> dict[tuple[Channel, str], bool]:

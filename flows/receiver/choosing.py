@@ -50,7 +50,7 @@ def save(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response
             if errors:
                 return page.refused(before, answer, errors)
             status = _SAVED
-        changed = preferences.save(tx, before, changes, _SOURCE)
+        changed = preferences.save(tx, before, changes, _SOURCE, page.policy.double_opt_in)
         after = read_chosen(tx, profile_id)
         assert after is not None
     if changed:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from config.trouble import of_the_database, told
-from flows.receiver import choosing, unsubscribing
+from flows.receiver import choosing, confirming, unsubscribing
 from flows.receiver.answers import Refusal
 from flows.receiver.body import KB, read_posted
 from flows.receiver.context import Receiver
@@ -34,7 +34,7 @@ _TROUBLE = "This did not work just now"
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """`/u/{token}` and `/preferences/{token}`."""
+    """`/u/{token}`, `/preferences/{token}` and `/confirm/{token}`."""
     pages = Pages(receiver.segue.settings.brand)
     routes = APIRouter(
         tags=["customers"],
@@ -106,6 +106,18 @@ def router(receiver: Receiver) -> APIRouter:
         """
         return await posted(
             token, request, lambda form: choosing.save(receiver, pages, token, form)
+        )
+
+    @routes.get("/confirm/{token}")
+    async def show_confirmation(token: str) -> Response:
+        """What the link confirms, with a button that does it. Changes nothing."""
+        return await shown(token, lambda: confirming.show(receiver, pages, token))
+
+    @routes.post("/confirm/{token}", openapi_extra=_takes("action", "confirm"))
+    async def confirm(token: str, request: Request) -> Response:
+        """The yes counts from now on; once more changes nothing."""
+        return await posted(
+            token, request, lambda form: confirming.act(receiver, pages, token, form)
         )
 
     return routes

@@ -33,7 +33,7 @@ _ANSWERS = problems(
 def router(receiver: Receiver) -> APIRouter:
     """One POST route for each hook of the providers. Raises SegueError for an unusable key."""
     routes = APIRouter(tags=["providers"])
-    for hook in hooks(receiver.segue.settings):
+    for hook in hooks(receiver.segue.settings, receiver.segue.policy):
         routes.add_api_route(
             hook.path,
             _endpoint(receiver, hook),
@@ -54,7 +54,7 @@ def _endpoint(receiver: Receiver, hook: Hook) -> Callable[[Request], Awaitable[R
             now = tx.now if db.now is None else None
         for some in in_slices(hook.read(Posted(url, request.headers, body, now)), _AT_ONCE):
             with db.transaction() as tx:
-                said = apply(tx, some)
+                said = apply(tx, some, receiver.segue.policy.double_opt_in)
             count_feedback(said)
             receiver.arrived()
 

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from config.policy import ConsentTrait
 from flows.receiver.answers import Fault, Refusal, answer, problems
 from flows.receiver.backlog import Backlog
 from flows.receiver.body import KB, json_size, parse_object, read_body, read_object, too_large
@@ -16,8 +17,18 @@ from flows.receiver.intake import Intake
 from flows.receiver.keys import Credentials, check_write_key
 from journeys.merging import merge
 from journeys.queues import waiting_events
-from profiles.calls import MODELS, Call, CallRefused, Kind, parse_sent_at, read_call, read_item
-from profiles.tracking import Outcome, take_calls
+from profiles.calls import (
+    MODELS,
+    Call,
+    CallRefused,
+    Kind,
+    no_in,
+    parse_sent_at,
+    read_call,
+    read_item,
+)
+from profiles.noes import No, take_noes
+from profiles.tracking import SOURCE, Outcome, take_calls
 
 EVENT_LIMIT = 32 * KB
 BATCH_LIMIT = 500 * KB
@@ -81,18 +92,29 @@ class Accepted(BaseModel):
 
 def router(receiver: Receiver) -> APIRouter:
     """`/v1/identify` and its like, and `/v1/batch` under all its names."""
-    db = receiver.segue.db
+    db, policy = receiver.segue.db, receiver.segue.policy
 
     def write(calls: Sequence[Call], came: Sequence[float]) -> list[Outcome]:
         with db.transaction() as tx:
             begun = time.monotonic()
             waited = [int(begun - at) for at in came]
             received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
-            outcomes = take_calls(tx, received, merge)
+            outcomes = take_calls(tx, received, merge, policy.double_opt_in)
         receiver.arrived()
         return outcomes
 
+    def hear(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
+        """Take the noes in calls that are refused; by the places of the calls."""
+        found = {at: no_in(said, policy.consent_traits) for at, said in refused.items()}
+        noes = {at: no for at, no in found.items() if no is not None}
+        if noes:
+            with db.transaction() as tx:
+                take_noes(tx, list(noes.values()), SOURCE, topics_too=True)
+            receiver.arrived()
+        return noes
+
     intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)
+    desk = _Desk(receiver, intake, hear)
     limit = receiver.segue.settings.backlog_limit
     backlog = Backlog(db, limit, waiting_events, lambda: intake.waiting)
     routes = APIRouter(tags=["segment"])
@@ -101,7 +123,7 @@ def router(receiver: Receiver) -> APIRouter:
         async def endpoint(request: Request, credentials: Credentials) -> Response:
             await check_write_key(receiver, request, credentials)
             await backlog.check()
-            return await take(receiver, request, intake)
+            return await take(request, desk)
 
         routes.add_api_route(
             path,
@@ -125,7 +147,25 @@ def router(receiver: Receiver) -> APIRouter:
     return routes
 
 
-_Take = Callable[[Receiver, Request, Intake], Awaitable[Response]]
+class _Desk(NamedTuple):
+    """What it takes to take calls. hear: takes the noes in refused identify calls, by place."""
+
+    receiver: Receiver
+    intake: Intake
+    hear: Callable[[Mapping[int, Mapping[str, Any]]], dict[int, No]]
+
+    @property
+    def lenient_dots(self) -> bool:
+        """That of normalise_email."""
+        return self.receiver.segue.settings.lenient_email_dots
+
+    @property
+    def consent_traits(self) -> Sequence[ConsentTrait]:
+        """Those of the policy."""
+        return self.receiver.segue.policy.consent_traits
+
+
+_Take = Callable[[Request, _Desk], Awaitable[Response]]
 
 _DESCRIPTION = (
     "As Segment's HTTP tracking API. 200 once it is committed. The body may be gzip "
@@ -134,28 +174,36 @@ _DESCRIPTION = (
 
 
 def _taking_one(kind: Kind) -> _Take:
-    async def take(receiver: Receiver, request: Request, intake: Intake) -> Response:
+    async def take(request: Request, desk: _Desk) -> Response:
         said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
-        lenient_dots = receiver.segue.settings.lenient_email_dots
         try:
-            with receiver.in_hand.one():
-                [outcome] = await intake.take([read_call(kind, said, lenient_dots=lenient_dots)])
+            with desk.receiver.in_hand.one():
+                call = read_call(
+                    kind,
+                    said,
+                    lenient_dots=desk.lenient_dots,
+                    consent_traits=desk.consent_traits,
+                )
+                [outcome] = await desk.intake.take([call])
             if outcome.refused is not None:
                 raise outcome.refused
         except CallRefused as error:
-            raise Refusal(400, "invalid", error.why, field=error.field) from None
+            refused = {0: said} if kind == "identify" else {}
+            noes = await desk.receiver.threads.run(desk.hear, refused)
+            why = "; ".join([error.why, *map(str, noes.values())])
+            raise Refusal(400, "invalid", why, field=error.field) from None
         return _accepted(outcome.warnings)
 
     return take
 
 
-async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> Response:
+async def _take_batch(request: Request, desk: _Desk) -> Response:
     """Good calls are taken, whatever stands beside them: clients drop a batch that is refused."""
     body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
-    with receiver.in_hand.one():
-        lenient_dots = receiver.segue.settings.lenient_email_dots
-        calls, faults = await receiver.threads.run(_read_batch, body, lenient_dots)
-        outcomes = await intake.take(list(calls.values()))
+    run = desk.receiver.threads.run
+    with desk.receiver.in_hand.one():
+        items, calls, faults = await run(_read_batch, body, desk.lenient_dots, desk.consent_traits)
+        outcomes = await desk.intake.take(list(calls.values()))
     warnings: list[str] = []
     for place, outcome in zip(calls, outcomes, strict=True):
         warnings += [f"batch.{place}: {warning}" for warning in outcome.warnings]
@@ -163,6 +211,13 @@ async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> R
             faults[place] = _refusal(place, outcome.refused)
     if not faults:
         return _accepted(warnings)
+    identified = {
+        place: items[place]
+        for place in faults
+        if isinstance(items[place], dict) and items[place].get("type") == "identify"
+    }
+    for place, no in (await run(desk.hear, identified)).items():
+        faults[place] = _with_more(faults[place], str(no))
     refusals = [faults[place] for place in sorted(faults)[:_TOLD]]
     first = refusals[0]
     problem = first.problem.model_copy(
@@ -179,8 +234,13 @@ async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> R
     return answer(first.status, problem)
 
 
-def _read_batch(body: bytes, lenient_dots: bool) -> tuple[dict[int, Call], dict[int, Refusal]]:
-    """The calls by their place, and those that can't be taken. Raises Refusal for the whole."""
+def _read_batch(
+    body: bytes, lenient_dots: bool, consent_traits: Sequence[ConsentTrait]
+) -> tuple[list[Any], dict[int, Call], dict[int, Refusal]]:
+    """What the batch holds, by place the calls in it, and why others can't be taken.
+
+    Raises Refusal for the whole.
+    """
     batch = read_object(body)
     items = batch.get("batch")
     if not isinstance(items, list):
@@ -198,12 +258,22 @@ def _read_batch(body: bytes, lenient_dots: bool) -> tuple[dict[int, Call], dict[
         try:
             if json_size(item, f"batch.{place}") > EVENT_LIMIT:
                 raise too_large(f"batch.{place}", EVENT_LIMIT)
-            calls[place] = read_item(item, sent_at, lenient_dots=lenient_dots)
+            calls[place] = read_item(
+                item, sent_at, lenient_dots=lenient_dots, consent_traits=consent_traits
+            )
         except Refusal as refusal:
             faults[place] = refusal
         except CallRefused as error:
             faults[place] = _refusal(place, error)
-    return calls, faults
+    return items, calls, faults
+
+
+def _with_more(refused: Refusal, more: str) -> Refusal:
+    """The refusal with more in its message."""
+    problem = refused.problem
+    message = f"{problem.message}; {more}"
+    refused.problem = problem.model_copy(update={"message": message})
+    return refused
 
 
 def _refusal(place: int, error: CallRefused) -> Refusal:

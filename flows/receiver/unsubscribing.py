@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from fastapi import Response
 
 from channels.links import Subscription, preferences_token, read_unsubscribe
-from flows.receiver.choices import allowed, texts_stopped
+from flows.receiver.choices import allowed, texts_stopped, topics_of
 from flows.receiver.context import Receiver
 from flows.receiver.form import Fields
 from flows.receiver.rendering import Pages
-from flows.receiver.view import CHANNEL_WORDS, reaches
+from flows.receiver.view import CHANNEL_WORDS, reaches, to_confirm
 from profiles.preferences import Changes, Chosen, read_chosen, save
 
 _STOP, _UNDO = "stop", "undo"
@@ -50,7 +50,8 @@ def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
         if before is None:
             return pages.gone()
         said = Changes(consent={(link.channel, link.topic): undo})
-        changed = save(tx, before, said, f"{source}, undone" if undo else source)
+        source = f"{source}, undone" if undo else source
+        changed = save(tx, before, said, source, receiver.segue.policy.double_opt_in)
         after = read_chosen(tx, link.profile_id)
         assert after is not None
     if changed:
@@ -59,6 +60,8 @@ def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
     if page.comes(after):
         says = [f"You get {page.about} as before."]
         return page.answer("You are subscribed again", says, _STOP, "Unsubscribe", quiet=True)
+    if undo and link.channel == "email" and link.topic in after.unconfirmed:
+        return page.answer("One step is left", [to_confirm(after, page.about)])
     if undo:
         return page.stopped("This stays stopped", after, "")
     back = "Undo" if page.comes(before) else "Send it to me again"
@@ -73,7 +76,7 @@ class _Page:
         self._link = link
         self._policy = receiver.segue.policy
         self._preferences = preferences_token(receiver.segue.settings, link.profile_id)
-        topic = self._policy.topics.get(link.topic, link.topic)
+        topic = topics_of(self._policy).get(link.topic, link.topic)
         self.about = f"{CHANNEL_WORDS[link.channel]} about “{topic}”"
 
     def comes(self, chosen: Chosen) -> bool:

@@ -65,6 +65,15 @@ def reaches(channel: Channel, chosen: Chosen) -> str:
     return "to your devices with our app"
 
 
+def to_confirm(chosen: Chosen, about: str) -> str:
+    """What is left to do where a yes on e-mail waits for its confirmation."""
+    to = reaches("email", chosen)
+    return (
+        f"{about[:1].upper()}{about[1:]} waits for your confirmation. We send an e-mail {to} with "
+        "a button, at most one a day. Nothing comes before you press it."
+    )
+
+
 def preferences_view(
     policy: Policy,
     languages: Mapping[str, str],
@@ -86,7 +95,7 @@ def preferences_view(
                 "id": channel,
                 "name": CHANNEL_NAMES[channel],
                 "to": reaches(channel, chosen).capitalize() or _NO_ADDRESS[channel],
-                "boxes": _boxes(policy, channel, values),
+                "boxes": _boxes(policy, channel, values, chosen),
             }
             for channel in CHANNELS
         ],
@@ -109,15 +118,29 @@ def preferences_view(
 
 def notes(policy: Policy, chosen: Chosen) -> list[str]:
     """What a person would not expect of what they chose."""
-    return [
+    topics = topics_of(policy)
+    waiting = [
+        to_confirm(chosen, f"e-mail about “{topics[topic]}”")
+        for topic in chosen.unconfirmed
+        if topic in topics
+    ]
+    return waiting + [
         f"No {CHANNEL_WORDS[channel]} can come at the hours that you chose: we send them "
         f"only from {windows_in_words(policy, channel)}."
         for channel in out_of_reach(policy, chosen)
     ]
 
 
-def _boxes(policy: Policy, channel: Channel, values: Fields) -> list[dict[str, Any]]:
-    labels = {box_name(channel, topic): label for topic, label in topics_of(policy).items()}
+def _boxes(
+    policy: Policy, channel: Channel, values: Fields, chosen: Chosen
+) -> list[dict[str, Any]]:
+    waiting = chosen.unconfirmed if channel == "email" else {}
+    labels = {
+        box_name(channel, topic): f"{label} (waiting for your confirmation)"
+        if topic in waiting
+        else label
+        for topic, label in topics_of(policy).items()
+    }
     if channel == "sms":
         labels[NO_TEXTS] = "No texts at all, not even about an order"
     return [

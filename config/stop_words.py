@@ -1,0 +1,93 @@
+"""Words that stop text messages, by language, and the one form in which texts are compared.
+
+The shipped words are below; the policy adds to them. All languages apply to everybody: the
+language of a text is not known.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+def bare(text: str) -> str:
+    """The letters and digits of a text, compatible forms unified (NFKC), without case and accents.
+
+    Punctuation, spaces, control characters, zero-width characters and marks (accents, emoji
+    variation selectors) are removed: `“STÓP”` and `ＳＴＯＰ` become `stop`.
+    """
+    unified = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(one for one in unified if unicodedata.category(one)[0] in "LN")
+
+
+def _with_letters(word: str) -> str:
+    if not bare(word):
+        raise ValueError(f"{word!r} has no letter or digit; write a word")
+    if bare(word) in START_WORDS:
+        raise ValueError(f"{word!r} starts text messages, so it can't stop them")
+    return word
+
+
+Word = Annotated[str, AfterValidator(_with_letters)]
+
+
+class StopWords(BaseModel):
+    """The stop words of one language. A word may be a phrase: "opt out".
+
+    alone: a text that is this word and nothing else is a STOP. first: so is a text of at most four
+    words that begins with this one, so it is a word that means nothing else.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alone: tuple[Word, ...] = ()
+    first: tuple[Word, ...] = ()
+
+
+# Twilio's own, as `bare` gives them.
+START_WORDS = frozenset(("start", "yes", "unstop"))
+
+# English has Twilio's default keywords. A word that is an everyday word of another language is
+# left out, such as Italian "fine" (English) and Spanish "fin" (Swedish).
+SHIPPED: Mapping[str, StopWords] = {
+    "en": StopWords(
+        alone=("cancel", "end", "quit", "revoke", "remove me"),
+        first=("stop", "stop all", "unsubscribe", "unsub", "opt out"),
+    ),
+    "fr": StopWords(
+        alone=("arrêt", "arrête", "annuler", "résilier", "stopper"),
+        first=(
+            "arrêter",
+            "arrêtez",
+            "désabonner",
+            "désabonnement",
+            "désinscrire",
+            "désinscription",
+        ),
+    ),
+    "es": StopWords(
+        alone=("baja", "parar", "pare", "cancelar", "detener", "no más mensajes"),
+        first=("darme de baja", "desuscribir", "desuscribirme", "desinscribir", "dar de baja"),
+    ),
+    "de": StopWords(
+        alone=("ende", "aufhören", "aufhoeren", "abmeldung", "kündigen", "kuendigen", "halt"),
+        first=("stopp", "stoppen", "abmelden", "abbestellen", "austragen"),
+    ),
+    "nl": StopWords(
+        alone=("einde", "annuleren", "opzeggen", "ophouden"),
+        first=("stoppen", "afmelden", "uitschrijven"),
+    ),
+    "sv": StopWords(
+        alone=("avsluta", "avbryt", "sluta", "avanmälan"),
+        first=("stopp", "stoppa", "avregistrera", "avprenumerera", "avanmäl"),
+    ),
+    "it": StopWords(
+        alone=("basta", "ferma", "fermare", "annulla", "cancella", "cancellazione", "arresta"),
+        first=("disiscrivi", "disiscrivimi", "disiscrizione", "cancellami"),
+    ),
+    "pt": StopWords(
+        alone=("parar", "pare", "sair", "cancelar", "remover", "fim"),
+        first=("descadastrar", "descadastre", "desinscrever", "cancelar inscrição"),
+    ),
+}
