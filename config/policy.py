@@ -142,6 +142,7 @@ class Policy(_Model):
     topics: dict[str, str] = Field(default_factory=dict)
     channels: dict[Channel, ChannelPolicy] = Field(default_factory=dict)
     caps: tuple[Cap, ...] = ()
+    meaningless: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Policy":

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from sqlalchemy import delete, select, tuple_
 
 from config.database import Tx
+from profiles.account import LIMITS, Limits
 from profiles.bulk import among, in_slices, lock_profiles
 from profiles.calls import Call, CallRefused
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
@@ -35,7 +36,9 @@ class Outcome:
     refused: CallRefused | None = None
 
 
-def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
+def take_calls(
+    tx: Tx, calls: Sequence[Call], merge: Merge, limits: Limits = LIMITS
+) -> list[Outcome]:
     """Write down what the calls say, in their order; the same call again changes nothing.
 
     Once a transaction, and before anything else is locked in it.
@@ -49,31 +52,24 @@ def take_calls(tx: Tx, calls: Sequence[Call], merge: Merge) -> list[Outcome]:
         if place in who.again:
             continue
         person, warnings = _without(call.person, who.foreign.get(place, set()))
-        if call.kind == "identify" and person.anonymous_id != call.person.anonymous_id:
-            outcomes[place].refused = CallRefused(
-                "anonymousId",
-                "it belongs to the customer of another userId. Give each person an anonymousId of "
-                "their own (the client's reset() does), or send an alias if they are one person",
-            )
-            continue
         outcomes[place].warnings += warnings
         owner = who.owner_of(person)
         if owner is not None and not _tells_anything(person):
             profile_ids[place] = owner
         else:
             changing[place] = len(people)
-            at = call.occurred_at(tx.now) if call.tells_of_person else None
-            people.append(replace(person, seen_at=at))
+            people.append(replace(person, seen_at=call.occurred_at(tx.now)))
         previous: Key = ("anonymous_id", call.previous_id or "")
         if any(previous in group for group in who.same):
             people.append(Person(anonymous_id=call.previous_id))
-    report = upsert_people(tx, people, SOURCE, same=who.same, owners=who.owners)
+    report = upsert_people(tx, people, SOURCE, same=who.same, owners=who.owners, limits=limits)
     for place, index in changing.items():
         profile_id = report.profile_ids[index]
         if profile_id is None:
             outcomes[place].refused = CallRefused("", report.refused[index])
         else:
             profile_ids[place] = profile_id
+            outcomes[place].warnings += report.left_out.get(index, ())
     new = [
         NewEvent(
             profile_ids[place],
@@ -204,7 +200,9 @@ def _tells_anything(person: Person) -> bool:
     """Whether more is said of a person than who they are."""
     return bool(
         person.attributes
+        or person.removed
         or person.push_tokens
+        or person.removed_tokens
         or person.email
         or person.phone
         or person.country

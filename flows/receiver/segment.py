@@ -17,6 +17,7 @@ from flows.receiver.keys import Credentials, check_write_key
 from journeys.merging import merge
 from journeys.queues import waiting_events
 from profiles.calls import MODELS, Call, CallRefused, Kind, parse_sent_at, read_call, read_item
+from profiles.meaningless import Meaningless
 from profiles.tracking import Outcome, take_calls
 
 EVENT_LIMIT = 32 * KB
@@ -88,7 +89,7 @@ def router(receiver: Receiver) -> APIRouter:
             begun = time.monotonic()
             waited = [int(begun - at) for at in came]
             received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
-            outcomes = take_calls(tx, received, merge)
+            outcomes = take_calls(tx, received, merge, receiver.segue.limits)
         receiver.arrived()
         return outcomes
 
@@ -137,9 +138,11 @@ def _taking_one(kind: Kind) -> _Take:
     async def take(receiver: Receiver, request: Request, intake: Intake) -> Response:
         said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
         lenient_dots = receiver.segue.settings.lenient_email_dots
+        meaningless = receiver.segue.meaningless
         try:
             with receiver.in_hand.one():
-                [outcome] = await intake.take([read_call(kind, said, lenient_dots=lenient_dots)])
+                call = read_call(kind, said, lenient_dots=lenient_dots, meaningless=meaningless)
+                [outcome] = await intake.take([call])
             if outcome.refused is not None:
                 raise outcome.refused
         except CallRefused as error:
@@ -152,9 +155,12 @@ def _taking_one(kind: Kind) -> _Take:
 async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> Response:
     """Good calls are taken, whatever stands beside them: clients drop a batch that is refused."""
     body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
+    segue = receiver.segue
     with receiver.in_hand.one():
-        lenient_dots = receiver.segue.settings.lenient_email_dots
-        calls, faults = await receiver.threads.run(_read_batch, body, lenient_dots)
+        lenient_dots = segue.settings.lenient_email_dots
+        calls, faults = await receiver.threads.run(
+            _read_batch, body, lenient_dots, segue.meaningless
+        )
         outcomes = await intake.take(list(calls.values()))
     warnings: list[str] = []
     for place, outcome in zip(calls, outcomes, strict=True):
@@ -179,7 +185,9 @@ async def _take_batch(receiver: Receiver, request: Request, intake: Intake) -> R
     return answer(first.status, problem)
 
 
-def _read_batch(body: bytes, lenient_dots: bool) -> tuple[dict[int, Call], dict[int, Refusal]]:
+def _read_batch(
+    body: bytes, lenient_dots: bool, meaningless: Meaningless
+) -> tuple[dict[int, Call], dict[int, Refusal]]:
     """The calls by their place, and those that can't be taken. Raises Refusal for the whole."""
     batch = read_object(body)
     items = batch.get("batch")
@@ -198,7 +206,9 @@ def _read_batch(body: bytes, lenient_dots: bool) -> tuple[dict[int, Call], dict[
         try:
             if json_size(item, f"batch.{place}") > EVENT_LIMIT:
                 raise too_large(f"batch.{place}", EVENT_LIMIT)
-            calls[place] = read_item(item, sent_at, lenient_dots=lenient_dots)
+            calls[place] = read_item(
+                item, sent_at, lenient_dots=lenient_dots, meaningless=meaningless
+            )
         except Refusal as refusal:
             faults[place] = refusal
         except CallRefused as error:
