@@ -39,12 +39,12 @@ from config.database import Tx
 from config.policy import Channel
 from config.times import MINUTE, Instant, Seconds
 from config.trouble import of_the_database
+from profiles.addresses import addresses_in_use
 from profiles.bulk import among
 from profiles.tables import (
     ADDRESS_KIND,
     consent_records,
     events,
-    identifiers,
     preferences,
     profiles,
 )
@@ -448,20 +448,11 @@ def _addresses(tx: Tx, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], Target
     if not rows:
         return {}
     channel_of = {ADDRESS_KIND[cast(Channel, row.channel)]: row.channel for row in rows}
-    c = identifiers.c
-    found = (
-        select(c.profile_id, c.kind, c.value)
-        .where(
-            among(tx, c.profile_id, {row.profile_id for row in rows}),
-            c.kind.in_(channel_of),
-            c.state == "active",
-        )
-        # of several the one seen last
-        .order_by(c.seen_at, c.value)
-    )
+    people = {row.profile_id for row in rows}
     return {
-        (row.profile_id, channel_of[row.kind]): Target(row.value, None)
-        for row in tx.conn.execute(found)
+        (address.profile_id, channel_of[address.kind]): Target(address.value, None)
+        for address in addresses_in_use(tx, people, channel_of)
+        if address.state == "active"
     }
 
 

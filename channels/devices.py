@@ -15,6 +15,7 @@ from channels.planning import update_rows
 from channels.tables import DeviceState, MessageState, message_devices, messages
 from config.database import Tx, insert_into
 from config.times import Instant
+from profiles.addresses import is_in_use
 from profiles.bulk import among
 from profiles.tables import ADDRESS_KIND, identifiers
 
@@ -80,7 +81,7 @@ def look_up(tx: Tx, pushes: Sequence[Row[Any]]) -> Devices:
 
 def _is_live() -> ColumnElement[bool]:
     c = identifiers.c
-    return and_(c.kind == ADDRESS_KIND["push"], c.state == "active", c.retired_at.is_(None))
+    return and_(c.kind == ADDRESS_KIND["push"], c.state == "active", is_in_use())
 
 
 def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:

@@ -11,7 +11,8 @@ from config.database import Tx
 from config.errors import SegueError
 from config.times import DAY, HOUR, MINUTE, format_instant, parse_instant
 from profiles.bulk import among
-from profiles.identity import owners_of
+from profiles.identity import holders_of
+from profiles.meaningless import MEANINGLESS, Meaningless
 from profiles.person import possible_keys
 from profiles.tables import ADDRESS_KIND, identifiers
 
@@ -55,16 +56,20 @@ _STATE = {
 }
 
 
-def history_of(tx: Tx, person: str) -> list[dict[str, Any]]:
+def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> list[dict[str, Any]]:
     """Every message wanted for one person, oldest first, each with why it went or did not.
 
     Parameters
     ----------
     person: any identifier of theirs (user id, e-mail, phone number) in any spelling, or a message's
         id.
+
+    Raises SegueError when nobody is known by it.
     """
+    if person in meaningless:
+        raise SegueError(f"{person!r} means nothing, so nobody is known by it")
     keys = possible_keys(person)
-    owners = owners_of(tx, keys)
+    owners = {key: holder.profile_id for key, holder in holders_of(tx, keys).items()}
     of_message = select(messages.c.profile_id).where(
         messages.c.id == (int(person) if person.isdecimal() and len(person) < 19 else 0)
     )

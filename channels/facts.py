@@ -18,9 +18,10 @@ from channels.tables import COUNTING_STATES, messages
 from config.database import Tx
 from config.policy import CHANNELS, Policy
 from config.times import Instant
+from profiles.addresses import addresses_in_use
 from profiles.bulk import among
 from profiles.sticky import draw
-from profiles.tables import ADDRESS_KIND, consents, identifiers, preferences, profiles
+from profiles.tables import ADDRESS_KIND, consents, preferences, profiles
 
 _CHANNEL_OF_KIND = {ADDRESS_KIND[channel]: channel for channel in CHANNELS}
 
@@ -43,26 +44,13 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     addresses: dict[int, set[str]] = defaultdict(set)
     usable: dict[int, set[str]] = defaultdict(set)
     phone_country: dict[int, str | None] = {}
-    for profile_id, kind, state, country in tx.conn.execute(
-        select(
-            identifiers.c.profile_id,
-            identifiers.c.kind,
-            identifiers.c.state,
-            identifiers.c.country,
-        )
-        .where(
-            among(tx, identifiers.c.profile_id, ids),
-            identifiers.c.kind.in_(tuple(_CHANNEL_OF_KIND)),
-        )
-        # of several numbers the one that is texted comes last: in use, and seen last
-        .order_by(identifiers.c.state == "active", identifiers.c.seen_at, identifiers.c.value)
-    ):
-        channel = _CHANNEL_OF_KIND[kind]
-        addresses[profile_id].add(channel)
-        if state == "active":
-            usable[profile_id].add(channel)
-        if kind == "phone":
-            phone_country[profile_id] = country
+    for address in addresses_in_use(tx, ids):
+        channel = _CHANNEL_OF_KIND[address.kind]
+        addresses[address.profile_id].add(channel)
+        if address.state == "active":
+            usable[address.profile_id].add(channel)
+        if address.kind == "phone":
+            phone_country[address.profile_id] = address.country
     said: dict[int, dict[tuple[str, str], bool]] = defaultdict(dict)
     for profile_id, channel, topic, granted in tx.conn.execute(
         select(

@@ -56,7 +56,8 @@ def _clean(value: Any) -> Any:
             return {_clean(name): _clean(one) for name, one in value.items()}
         case float() if not math.isfinite(value):
             return None
-        case int() if not -(2**63) <= value < 2**63:
+        # as orjson reads it: a larger one is a float
+        case int() if not -(2**63) <= value < 2**64:
             return float(value) if abs(value) < 2**1000 else None
         case _:
             return value

@@ -184,6 +184,7 @@ class Policy(_Model):
     caps: tuple[Cap, ...] = ()
     stop_words: dict[str, StopWords] = Field(default_factory=dict)
     consent_traits: tuple[ConsentTrait, ...] = ()
+    meaningless: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Policy":

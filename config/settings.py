@@ -122,6 +122,19 @@ class Settings(BaseSettings):
         "yet, senders are slowed.",
     )
 
+    profile_attributes_limit: int = Field(
+        default=256 * 1024,
+        ge=1024,
+        description="Bytes of attributes that a profile may have, as JSON. Further attributes are "
+        "left out with a warning.",
+    )
+    profile_identifiers_limit: int = Field(
+        default=100,
+        ge=10,
+        description="Identifiers that a profile may have. Of more the oldest anonymous ids are "
+        "dropped, then the oldest devices.",
+    )
+
     call_hosts: frozenset[Annotated[str, AfterValidator(str.lower)]] = Field(
         default=frozenset(),
         description="Hosts in our own network that Call steps may reach, as a JSON list.",

@@ -36,8 +36,9 @@ def parse_instant(text: object) -> Instant:
 
     A fraction of a second rounds up. Raises ValueError on anything naive or unreadable.
     """
-    unreadable = ValueError(f"{text!r} is not a date and time; write it like 2026-03-02T04:30:00Z")
-    if not isinstance(text, str | datetime):
+    shown = text if not isinstance(text, str) else text[:_LONGEST_MOMENT]
+    unreadable = ValueError(f"{shown!r} is not a date and time; write it like 2026-03-02T04:30:00Z")
+    if not isinstance(text, str | datetime) or shown != text:
         raise unreadable
     try:
         moment = text if isinstance(text, datetime) else datetime.fromisoformat(text)

@@ -21,6 +21,8 @@ from config.settings import Settings, load_settings
 from journeys.catalog import Catalog, load_catalog
 from journeys.engine import Engine
 from journeys.outbox import CatalogJourneys
+from profiles.account import Limits
+from profiles.meaningless import Meaningless
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,17 @@ class Segue:
     def process(self) -> str:
         """What this process signs with."""
         return f"{socket.gethostname()}:{os.getpid()}"
+
+    @property
+    def limits(self) -> Limits:
+        """How large a profile may get."""
+        settings = self.settings
+        return Limits(settings.profile_attributes_limit, settings.profile_identifiers_limit)
+
+    @property
+    def meaningless(self) -> Meaningless:
+        """The values that identify nobody, the policy's included."""
+        return Meaningless(self.policy.meaningless)
 
     @asynccontextmanager
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:

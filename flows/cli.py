@@ -161,6 +161,8 @@ def import_command(
             as_event=as_events,
             lenient_dots=segue.settings.lenient_email_dots,
             double_opt_in=segue.policy.double_opt_in,
+            meaningless=segue.meaningless,
+            limits=segue.limits,
             progress=lambda done, rows: bar.update(task, completed=done, total=rows),
         )
     if as_json:
@@ -178,6 +180,8 @@ def import_command(
         say(f"{report.refused_noes} refused rows said no; that is taken all the same")
     if report.consent_overruled:
         say(f"{report.consent_overruled} statements of consent were outweighed by others")
+    for reason, number in report.left_out.most_common():
+        say(f"Left out: {reason} ({number} rows)")
     for spelling, number in report.unknown_countries.most_common():
         say(f"Not a country: {spelling!r} ({number} rows); their phone or the brand decides")
     for spelling, number in report.invalid_zones.most_common():
@@ -197,6 +201,7 @@ def _import_json(report: ImportReport) -> dict[str, Any]:
         "unknown_countries": dict(report.unknown_countries),
         "invalid_zones": dict(report.invalid_zones),
         "consent_overruled": report.consent_overruled,
+        "left_out": dict(report.left_out),
     }
 
 
@@ -281,7 +286,7 @@ def explain(
     """Say of every message to one person, sent or not, why."""
     segue = opened(context)
     with segue.db.transaction(write=False) as tx:
-        history = history_of(tx, person)
+        history = history_of(tx, person, segue.meaningless)
     if as_json:
         print_json(history)
         return

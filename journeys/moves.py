@@ -46,6 +46,7 @@ from journeys.steps import (
     WaitUntilStep,
 )
 from journeys.tables import enrollments, passages
+from profiles.attributes import set_attributes
 from profiles.bulk import among, lock_profiles
 from profiles.conditions import Scope
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
@@ -328,31 +329,31 @@ def _drawn_before(cohort: Cohort, step: ExperimentStep) -> dict[int, str]:
 
 
 def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
-    """Merge attributes into the profiles; null takes one away."""
+    """Set attributes of the profiles; null takes one away. It is said now."""
     tx = cohort.tx
     ids = {person.profile_id for person in cohort.people}
     lock_profiles(tx, ids)
-    rows = tx.conn.execute(
-        select(profiles.c.id, profiles.c.attributes).where(among(tx, profiles.c.id, ids))
-    ).all()
+    columns = (profiles.c.id, profiles.c.attributes, profiles.c.attribute_times)
+    rows = tx.conn.execute(select(*columns).where(among(tx, profiles.c.id, ids))).all()
     merged = {
-        profile_id: {
-            name: value
-            for name, value in {**attributes, **step.attributes}.items()
-            if value is not None
-        }
-        for profile_id, attributes in rows
+        profile_id: set_attributes(attributes, times, step.attributes, tx.now)
+        for profile_id, attributes, times in rows
     }
     tx.conn.execute(
         update(profiles)
         .where(profiles.c.id == bindparam("row"))
         .values(
-            attributes=bindparam("merged", type_=profiles.c.attributes.type), updated_at=tx.now
+            attributes=bindparam("merged", type_=profiles.c.attributes.type),
+            attribute_times=bindparam("times", type_=profiles.c.attribute_times.type),
+            updated_at=tx.now,
         ),
-        [{"row": profile_id, "merged": after} for profile_id, after in merged.items()],
+        [
+            {"row": profile_id, "merged": attributes, "times": times}
+            for profile_id, (attributes, times) in merged.items()
+        ],
     )
     if cohort.catalog.awaited_traits() & set(step.attributes):
-        changed = {profile_id for profile_id, before in rows if merged[profile_id] != before}
+        changed = {row.id for row in rows if merged[row.id][0] != row.attributes}
         _tell_of_change(cohort, changed)
     return _all_next(cohort)
 

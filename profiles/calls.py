@@ -15,9 +15,10 @@ from pydantic.alias_generators import to_camel
 from config.policy import ConsentTrait
 from config.times import HOUR, Instant, Seconds, parse_instant
 from profiles.events import PROFILE_CHANGED
+from profiles.meaningless import MEANINGLESS, Meaningless
 from profiles.noes import No
-from profiles.person import Person, normalise_id
-from profiles.traits import consent_in, read_person
+from profiles.person import Person, id_text, normalise_id
+from profiles.traits import consent_in, read_person, stated_traits
 
 Kind = Literal["identify", "track", "page", "screen", "group", "alias"]
 
@@ -89,11 +90,7 @@ class Call(NamedTuple):
 
 
 def _id(value: object) -> object:
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError('write it as text, such as "u-1042"')
-    return normalise_id(str(value))
+    return None if value is None else normalise_id(id_text(value))
 
 
 def _moment(value: object) -> object:
@@ -183,6 +180,9 @@ MODELS: Mapping[Kind, type[_Call]] = {
 }
 
 
+_IDS = ("userId", "anonymousId", "groupId", "previousId", "messageId")
+
+
 # Reading --------------------------------------------------------------------------------------
 
 
@@ -192,6 +192,7 @@ def read_call(
     sent_at: Instant | None = None,
     *,
     lenient_dots: bool = False,
+    meaningless: Meaningless = MEANINGLESS,
     consent_traits: Sequence[ConsentTrait] = (),
 ) -> Call:
     """A call of one kind out of its JSON.
@@ -201,18 +202,21 @@ def read_call(
     said: its fields; no text in it holds a NUL character.
     sent_at: when the batch was sent, for calls that do not say it themselves.
     lenient_dots: that of normalise_email.
+    meaningless: ids that identify nobody; the call is taken without them, with a warning.
     consent_traits: `Policy.consent_traits`.
 
     Raises CallRefused.
     """
+    nothing = _meaningless_ids(said, meaningless)
     try:
-        call = MODELS[kind].model_validate(said)
+        call = MODELS[kind].model_validate({k: v for k, v in said.items() if k not in nothing})
     except ValidationError as error:
         raise refusal(error) from None
     if call.user_id is None and kind == "alias":
         raise CallRefused("userId", "an alias needs it: the id that stays")
     if call.user_id is None and call.anonymous_id is None:
-        raise CallRefused("userId", "give userId or anonymousId: nothing says who this is about")
+        why = "".join(f"{value} means nothing; " for value in nothing.values())
+        raise CallRefused("userId", f"{why}give userId or anonymousId: nobody is named")
     previous_id = None
     traits: Mapping[str, Any] = {}
     more: dict[str, Any] = {}
@@ -228,10 +232,11 @@ def read_call(
             named = {"name": call.name, "category": call.category}
             properties = {**call.properties, **{k: v for k, v in named.items() if v is not None}}
         case Group():
-            if call.group_id is None:
-                raise CallRefused("groupId", "give the group's id")
             more = {f"group_{name}": value for name, value in call.traits.items()}
-            more["group_id"] = call.group_id
+            if call.group_id is not None:
+                more["group_id"] = call.group_id
+            elif "groupId" not in nothing:
+                raise CallRefused("groupId", "give the group's id")
         case Alias():
             if call.previous_id is None:
                 raise CallRefused("previousId", "give the id that the person had until now")
@@ -240,9 +245,13 @@ def read_call(
         user_id=call.user_id,
         anonymous_id=call.anonymous_id,
         attributes=more,
-        consent=consent_in(traits, consent_traits),
+        consent=consent_in(stated_traits(traits, call.context), consent_traits),
     )
-    person, warnings = read_person(about, traits, call.context, lenient_dots=lenient_dots)
+    person, warnings = read_person(
+        about, traits, call.context, lenient_dots=lenient_dots, meaningless=meaningless
+    )
+    left_out = [f"{name} is left out: {value} means nothing" for name, value in nothing.items()]
+    warnings = left_out + warnings
     return Call(
         kind,
         person,
@@ -257,11 +266,25 @@ def read_call(
     )
 
 
+def _meaningless_ids(said: Mapping[str, Any], meaningless: Meaningless) -> dict[str, str]:
+    """The ids in a call that mean nothing, such as "undefined", each as a text in quotes."""
+    found: dict[str, str] = {}
+    for name in _IDS:
+        value = said.get(name)
+        try:
+            if value is not None and id_text(value) in meaningless:
+                found[name] = repr(value)
+        except ValueError:
+            continue  # the model refuses it
+    return found
+
+
 def read_item(
     item: object,
     sent_at: Instant | None,
     *,
     lenient_dots: bool = False,
+    meaningless: Meaningless = MEANINGLESS,
     consent_traits: Sequence[ConsentTrait] = (),
 ) -> Call:
     """A call out of a batch: it says its kind itself. Raises CallRefused."""
@@ -270,7 +293,14 @@ def read_item(
     kind = next((kind for kind in MODELS if kind == item.get("type")), None)
     if kind is None:
         raise CallRefused("type", f"write one of {', '.join(MODELS)}")
-    return read_call(kind, item, sent_at, lenient_dots=lenient_dots, consent_traits=consent_traits)
+    return read_call(
+        kind,
+        item,
+        sent_at,
+        lenient_dots=lenient_dots,
+        meaningless=meaningless,
+        consent_traits=consent_traits,
+    )
 
 
 def no_in(said: Mapping[str, Any], consent_traits: Sequence[ConsentTrait]) -> No | None:
@@ -281,9 +311,9 @@ def no_in(said: Mapping[str, Any], consent_traits: Sequence[ConsentTrait]) -> No
     call = without_faults(Identify, said)
     if call is None:
         return None
-    stated = consent_in(call.traits, consent_traits)
+    stated = consent_in(stated_traits(call.traits, call.context), consent_traits)
     refuses = [key for key, granted in stated.items() if not granted]
-    about, _ = read_person(Person(), call.traits, {}, lenient_dots=True)
+    about, _ = read_person(Person(), call.traits, call.context, lenient_dots=True)
     person = Person(
         user_id=call.user_id, anonymous_id=call.anonymous_id, email=about.email, phone=about.phone
     )

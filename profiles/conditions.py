@@ -35,6 +35,7 @@ from sqlalchemy.types import Text
 
 from config.policy import Channel
 from config.times import Duration, Instant
+from profiles.addresses import is_in_use
 from profiles.json_path import Place, anywhere, parse_path
 from profiles.tables import (
     ADDRESS_KIND,
@@ -356,6 +357,7 @@ class HasAddress(_Condition):
                 identifiers.c.profile_id == scope.profile_id,
                 identifiers.c.kind == ADDRESS_KIND[self.channel],
                 identifiers.c.state == "active",
+                is_in_use(),
             )
             .exists()
         )

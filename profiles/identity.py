@@ -1,18 +1,19 @@
 """From what people are known by to their profiles: found, created, brought up to date, in bulk."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from config.database import Tx
+from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
-from config.policy import Channel
 from config.times import Instant
+from profiles.account import LIMITS, Account, Limits, Taken, nobody_yet
+from profiles.addresses import ONE_AT_A_TIME
 from profiles.bulk import among, lock_profiles
 from profiles.confirming import NO_TOPICS
-from profiles.consent import ConsentChange, change_consent
+from profiles.consent import change_consent
 from profiles.person import Key, Person
 from profiles.tables import IdentifierKind, identifiers, profiles
 
@@ -26,6 +27,7 @@ class UpsertReport:
 
     profile_ids: list[int | None]  # None: refused
     refused: dict[int, str]  # why
+    left_out: dict[int, list[str]]  # what was not taken of those who were taken, and why
     told_more: set[int]  # those of whom more is known now than before; consent does not count
     created: int
     updated: int
@@ -40,49 +42,57 @@ def upsert_people(
     *,
     same: Collection[Collection[Key]] = (),
     owners: Mapping[Key, int] | None = None,
+    limits: Limits = LIMITS,
     topics_too: bool = False,
     double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> UpsertReport:
-    """Find or create each person's profile and bring it up to what is said; later rows win.
+    """Find or create each person's profile and bring it up to what is said.
 
-    The same people again change nothing. A person without any identifier, or whose identifiers
-    belong to two customers, is refused. `source` goes into the consent records; `same` names
-    identifiers that are known to be one person's, whichever of the people they stand with; `owners`
-    is what `owners_of` says of all these identifiers, where it was asked in this transaction.
-    `topics_too` and `double_opt_in` are those of `change_consent`.
+    Of each value the statement with the latest own time holds, in whatever order they arrive
+    (profiles/attributes.py). The same people again change nothing. A person without any
+    identifier, or whose identifiers belong to two customers, is refused. `source` goes into the
+    consent records; `same` names identifiers that are known to be one person's, whichever of the
+    people they stand with; `owners` is what `owners_of` says of all these identifiers, where it
+    was asked in this transaction. `topics_too` and `double_opt_in` are those of `change_consent`.
+
+    A retired address is free: it goes to whoever states it with another identifier. A person who
+    is named by retired addresses alone is the one who had them.
 
     Once a transaction: on PostgreSQL it locks the profiles, and a second call's locks could
     meet another process's in the other order.
     """
     named = {key for person in people for key, _ in person.identifiers()}
-    accounts = _accounts(tx, named.union(*same), owners)
+    tokens: set[Key] = {("push_token", t) for person in people for t in person.removed_tokens}
+    book = _open_book(tx, named.union(*same), tokens, owners)
     for keys in same:
-        theirs = next((accounts[key] for key in keys if key in accounts), None)
-        accounts.update(dict.fromkeys(keys, theirs or _nobody_yet()))
-    placed: list[_Account | None] = []
+        theirs = next((book.users[key] for key in keys if key in book.users), None)
+        book.users.update(dict.fromkeys(keys, theirs or nobody_yet()))
+    placed: list[Account | None] = []
     refused: dict[int, str] = {}
+    left_out: dict[int, list[str]] = {}
     told_more: set[int] = set()
     for index, person in enumerate(people):
         try:
-            account = _account_of(person, accounts)
+            account = book.account_of(person)
         except ValueError as error:
             refused[index] = str(error)
             placed.append(None)
         else:
-            before = account.after, account.identifiers
-            account.take(person, tx.now)
-            if (account.after, account.identifiers) != before:
+            taken = book.take(account, person, tx.now, limits)
+            if taken.told:
                 told_more.add(index)
+            if taken.left_out:
+                left_out[index] = taken.left_out
             placed.append(account)
 
     # in the order of the people, so that the same input gives the same ids
     touched = list({id(account): account for account in placed if account is not None}.values())
     for account in touched:
-        account.put_back_into_use(tx.now)
+        account.settle(tx.now, limits)
     fresh = [account for account in touched if account.id is None]
     known = [account for account in touched if account.id is not None]
     _insert_profiles(tx, fresh)
-    _write_identifiers(tx, touched)
+    _write_identifiers(tx, touched, book.free)
     consent = change_consent(
         tx,
         [change for account in touched for change in account.changes()],
@@ -99,6 +109,7 @@ def upsert_people(
     return UpsertReport(
         profile_ids=[None if account is None else account.id for account in placed],
         refused=refused,
+        left_out=left_out,
         told_more=told_more,
         created=len(fresh),
         updated=updated,
@@ -107,119 +118,137 @@ def upsert_people(
     )
 
 
-@dataclass(slots=True, eq=False)
-class _Account:
-    """One profile in memory: as it was read, and as it will be."""
+@dataclass(slots=True)
+class _Book:
+    """The profiles that the people may be, by their identifiers.
 
-    id: int | None  # None: not there yet
-    before: dict[str, Any]
-    known: dict[Key, dict[str, Any]]
-    after: dict[str, Any] = field(init=False)
-    identifiers: dict[Key, dict[str, Any]] = field(init=False)
-    undated: dict[IdentifierKind, Key] = field(default_factory=dict)  # the last one stated so
-    consent: dict[tuple[Channel, str], tuple[bool, Instant | None]] = field(default_factory=dict)
+    users: who is known by an identifier, or uses an address.
+    former: who had a retired address; None: a profile that is not loaded.
+    free: identifiers that are nobody's now, and have a row.
+    """
 
-    def __post_init__(self) -> None:
-        self.after = dict(self.before)
-        self.identifiers = dict(self.known)
+    users: dict[Key, Account]
+    former: dict[Key, Account | None]
+    free: set[Key]
 
-    @property
-    def differs(self) -> bool:
-        return self.before != self.after or self.known != self.identifiers
-
-    def take(self, person: Person, now: Instant) -> None:
-        """Replaces what was known before, and leaves it as it was."""
-        self.after, self.identifiers = dict(self.after), dict(self.identifiers)
-        for name in ("country", "timezone", "language"):
-            if getattr(person, name) is not None:
-                self.after[name] = getattr(person, name)
-        merged = {**self.after["attributes"], **person.attributes}
-        self.after["attributes"] = {k: v for k, v in merged.items() if v is not None}
-        for key, about in person.identifiers():
-            stated = now if person.seen_at is None else person.seen_at
-            here = self.identifiers.get(key, {"seen_at": stated})
-            seen_at = here["seen_at"] if person.seen_at is None else max(here["seen_at"], stated)
-            self.identifiers[key] = {**here, **about, "seen_at": seen_at}
-            if person.seen_at is None:
-                self.undated[key[0]] = key
-        for topic, granted in person.consent.items():
-            earlier = self.consent.get(topic, (False, None))[1]
-            if earlier is None or person.seen_at is None or earlier <= person.seen_at:
-                self.consent[topic] = (granted, person.seen_at)
-
-    def put_back_into_use(self, now: Instant) -> None:
-        """Of several e-mail addresses or phone numbers the one seen last is in use.
-
-        Stated again without a date a known one keeps its date, so that the same file again changes
-        nothing; unless the person had another in the meantime: then it is in use again from now.
-        """
-        kinds: tuple[IdentifierKind, ...] = ("email", "phone")
-        for kind in kinds:
-            key = self.undated.get(kind)
-            if key is None:
-                continue
-            here = self.identifiers[key]
-            latest = max(
-                about["seen_at"] for (k, _), about in self.identifiers.items() if k == kind
+    def account_of(self, person: Person) -> Account:
+        """The account that all identifiers lead to, a new one if none does; they all lead there
+        now. Raises ValueError."""
+        keys = [key for key, _ in person.identifiers()]
+        if not keys:
+            raise ValueError(
+                "it names nobody: no user id, e-mail address, phone number or push token"
             )
-            if here["seen_at"] < latest <= now:
-                self.identifiers[key] = {**here, "seen_at": now}
+        found = {self.users[key]: key for key in reversed(keys) if key in self.users}
+        if len(found) > 1:
+            one, other, *_ = reversed(found.values())
+            raise ValueError(f"{_shown(one)} and {_shown(other)} belong to two different customers")
+        for account, key in found.items():
+            theirs = account.user_id
+            new = person.user_id is not None and ("user_id", person.user_id) not in self.users
+            if new and theirs is not None:
+                raise ValueError(f"{_shown(key)} belongs to the customer with user_id {theirs!r}")
+        account = next(iter(found), None) or self._who_had(keys) or nobody_yet()
+        self.users.update(dict.fromkeys(keys, account))
+        return account
 
-    def changes(self) -> Iterator[ConsentChange]:
-        assert self.id is not None
-        for (channel, topic), (granted, seen_at) in self.consent.items():
-            yield ConsentChange(self.id, channel, topic, granted, seen_at)
+    def _who_had(self, keys: Sequence[Key]) -> Account | None:
+        """The one person who had all of these retired addresses."""
+        had = {self.former.get(key) for key in keys}
+        return had.pop() if len(had) == 1 else None
 
-
-def _account_of(person: Person, accounts: dict[Key, _Account]) -> _Account:
-    """The account that all identifiers lead to, a new one if none does; they all lead there now."""
-    keys = [key for key, _ in person.identifiers()]
-    if not keys:
-        raise ValueError("it names nobody: no user id, e-mail address, phone number or push token")
-    found = {accounts[key]: key for key in reversed(keys) if key in accounts}
-    if len(found) > 1:
-        one, other, *_ = reversed(found.values())
-        raise ValueError(f"{_shown(one)} and {_shown(other)} belong to two different customers")
-    for account, key in found.items():
-        theirs = [value for kind, value in account.identifiers if kind == "user_id"]
-        if person.user_id is not None and theirs and ("user_id", person.user_id) not in accounts:
-            raise ValueError(f"{_shown(key)} belongs to the customer with user_id {theirs[0]!r}")
-    account = next(iter(found), None) or _nobody_yet()
-    accounts.update(dict.fromkeys(keys, account))
-    return account
-
-
-def _nobody_yet() -> _Account:
-    return _Account(
-        None, {"country": None, "timezone": None, "language": None, "attributes": {}}, {}
-    )
+    def take(self, account: Account, person: Person, now: Instant, limits: Limits) -> Taken:
+        """Bring the account up to what is said, and note who uses which address now."""
+        before = set(account.in_use.values())
+        keys: list[Key] = [key for key, _ in person.identifiers()]
+        keys += [("push_token", token) for token in person.removed_tokens]
+        elsewhere = {
+            key
+            for key in keys
+            for whose in (self.former, self.users)
+            if key in whose and whose[key] is not account
+        }
+        taken = account.take(person, now, limits, elsewhere)
+        for key in {*keys, *before}:
+            if account.uses(key):
+                self.users[key] = account
+                had = self.former.pop(key, None)
+                if had is not None and had is not account and had.forget(key):
+                    self.free.add(key)
+            elif key in account.identifiers:
+                self.users.pop(key, None)
+                self.former[key] = account
+            elif self.users.get(key) is account:
+                del self.users[key]
+        return taken
 
 
 def _shown(key: Key) -> str:
     return f"{key[0]} {key[1]!r}"
 
 
-def _accounts(tx: Tx, keys: set[Key], owners: Mapping[Key, int] | None) -> dict[Key, _Account]:
-    """The profiles that any of these identifiers belongs to, locked, with all that they have."""
+def _open_book(
+    tx: Tx, keys: Collection[Key], tokens: Collection[Key], owners: Mapping[Key, int] | None
+) -> _Book:
+    """The profiles that these identifiers lead to, locked, with all that they have.
+
+    tokens: those that are to be removed; they lead to nobody.
+    """
+    every = {*keys, *tokens}
+    named = owners_of(tx, keys) if owners is None else owners
+    if any(key not in named for key in keys):
+        # Somebody is new, or takes a free address. One process at a time does that.
+        named = settled_owners_of(tx, keys)
     if owners is None:
-        owners = owners_of(tx, keys)
-    owners = {key: owners[key] for key in keys if key in owners}
-    if len(owners) < len(keys) and tx.conn.dialect.name == "postgresql":
-        # Somebody is new. One process at a time creates identities, and looks again first.
-        owners = settled_owners_of(tx, keys)
-    owners = held_owners_of(tx, keys, owners)
-    ids = sorted(set(owners.values()))
+        # A row of a file may name somebody by retired addresses alone. A call never does.
+        held_owners_of(tx, every, _all_owners_of(tx, every), read=_all_owners_of)
+        holders = holders_of(tx, every)
+        ids = {holder.profile_id for holder in holders.values()}
+    else:
+        mine = {key: named[key] for key in keys if key in named}
+        mine = dict(held_owners_of(tx, keys, mine))
+        holders = {key: Holder(owner, retired=False) for key, owner in mine.items()}
+        ids = set(mine.values())
+        if others := every - holders.keys():
+            holders |= holders_of(tx, others)
+    accounts = _accounts(tx, ids)
+    return _Book(
+        users={
+            key: accounts[holder.profile_id]
+            for key, holder in holders.items()
+            if key in keys and not holder.retired
+        },
+        former={
+            key: accounts.get(holder.profile_id)
+            for key, holder in holders.items()
+            if key not in keys or holder.retired
+        },
+        free={key for key, holder in holders.items() if holder.retired},
+    )
+
+
+def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
+    """The profiles as they are, by id."""
     p, i = profiles.c, identifiers.c
-    accounts: dict[int, _Account] = {}
-    known: dict[int, dict[Key, dict[str, Any]]] = {}
-    for row in tx.conn.execute(select(identifiers).where(among(tx, i.profile_id, ids))).mappings():
-        about = {name: row[name] for name in ("country", "platform", "seen_at")}
-        known.setdefault(row["profile_id"], {})[row["kind"], row["value"]] = about
-    columns = (p.country, p.timezone, p.language, p.attributes)
-    for row in tx.conn.execute(select(p.id, *columns).where(among(tx, p.id, ids))).mappings():
-        values = {column.name: row[column] for column in columns}
-        accounts[row["id"]] = _Account(row["id"], values, known[row["id"]])
-    return {key: accounts[owner] for key, owner in owners.items()}
+    known: dict[int, dict[Key, dict[str, Any]]] = {profile_id: {} for profile_id in ids}
+    in_use: dict[int, dict[IdentifierKind, Key]] = {profile_id: {} for profile_id in ids}
+    rows = select(identifiers).where(among(tx, i.profile_id, ids))
+    # in the order of addresses.is_in_use: the last that is not retired is in use
+    for row in tx.conn.execute(rows.order_by(i.seen_at, i.value)).mappings():
+        key: Key = (row["kind"], row["value"])
+        known[row["profile_id"]][key] = {name: row[name] for name in _DESCRIBING}
+        if row["kind"] in ONE_AT_A_TIME and row["retired_at"] is None:
+            in_use[row["profile_id"]][row["kind"]] = key
+    columns = (p.country, p.timezone, p.language, p.attributes, p.attribute_times)
+    return {
+        row["id"]: Account(
+            row["id"],
+            {column.name: row[column] for column in columns},
+            known[row["id"]],
+            in_use[row["id"]],
+        )
+        for row in tx.conn.execute(select(p.id, *columns).where(among(tx, p.id, ids))).mappings()
+    }
 
 
 def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
@@ -232,14 +261,22 @@ def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
     return owners_of(tx, keys)
 
 
-def held_owners_of(tx: Tx, keys: Collection[Key], owners: Mapping[Key, int]) -> Mapping[Key, int]:
+def held_owners_of(
+    tx: Tx,
+    keys: Collection[Key],
+    owners: Mapping[Key, int],
+    *,
+    read: Callable[[Tx, Collection[Key]], dict[Key, int]] | None = None,
+) -> Mapping[Key, int]:
     """`owners_of` as it was read, or as it is now that the profiles are locked.
 
-    Raises SegueError when a profile is not there at all.
+    `read` reads them again, if it is not `owners_of`. Raises SegueError when a profile is not there
+    at all.
     """
+    read = read or owners_of
     while len(lock_profiles(tx, ids := set(owners.values()))) < len(ids):
         # Meanwhile one of them became part of another profile.
-        before, owners = owners, owners_of(tx, keys)
+        before, owners = owners, read(tx, keys)
         if owners == before:
             raise SegueError(
                 f"identifiers say that they belong to one of the profiles {sorted(ids)}, which is "
@@ -248,17 +285,26 @@ def held_owners_of(tx: Tx, keys: Collection[Key], owners: Mapping[Key, int]) -> 
     return owners
 
 
-def owners_of(tx: Tx, keys: Iterable[Key]) -> dict[Key, int]:
-    """The profiles that have these identifiers, as far as there are any."""
+class Holder(NamedTuple):
+    """The profile that has an identifier; of a retired address, the one that had it last."""
+
+    profile_id: int
+    retired: bool
+
+
+def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
+    """Who has or had these identifiers, as far as there is anybody."""
     c = identifiers.c
     by_kind: dict[IdentifierKind, list[str]] = {}
     for kind, value in keys:
         by_kind.setdefault(kind, []).append(value)
     return {
-        (kind, value): profile_id
+        (kind, value): Holder(profile_id, retired_at is not None)
         for kind, values in by_kind.items()
-        for value, profile_id in tx.conn.execute(
-            select(c.value, c.profile_id).where(c.kind == kind, among(tx, c.value, values))
+        for value, profile_id, retired_at in tx.conn.execute(
+            select(c.value, c.profile_id, c.retired_at).where(
+                c.kind == kind, among(tx, c.value, values)
+            )
         )
     }
 
@@ -275,7 +321,19 @@ def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
     return users
 
 
-def _insert_profiles(tx: Tx, fresh: Sequence[_Account]) -> None:
+def owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
+    """The profiles that have these identifiers, as far as there are any. A retired one is free."""
+    return {
+        key: holder.profile_id for key, holder in holders_of(tx, keys).items() if not holder.retired
+    }
+
+
+def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
+    """The same, with those who had a retired one last."""
+    return {key: holder.profile_id for key, holder in holders_of(tx, keys).items()}
+
+
+def _insert_profiles(tx: Tx, fresh: Sequence[Account]) -> None:
     if not fresh:
         return
     ids = tx.conn.execute(
@@ -286,7 +344,7 @@ def _insert_profiles(tx: Tx, fresh: Sequence[_Account]) -> None:
         account.id = profile_id
 
 
-def _update_profiles(tx: Tx, changed: Sequence[_Account]) -> None:
+def _update_profiles(tx: Tx, changed: Sequence[Account]) -> None:
     if changed:
         tx.conn.execute(
             update(profiles).where(profiles.c.id == bindparam("profile")),
@@ -294,22 +352,39 @@ def _update_profiles(tx: Tx, changed: Sequence[_Account]) -> None:
         )
 
 
-def _write_identifiers(tx: Tx, accounts: Iterable[_Account]) -> None:
-    new, changed = [], []
+# What describes an identifier; feedback alone writes the state.
+_DESCRIBING = ("country", "platform", "state", "seen_at", "retired_at")
+
+
+def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key]) -> None:
+    """`free`: identifiers that have a row; who takes one takes over its row, so that an address
+    that bounced stays suppressed."""
+    new: list[dict[str, Any]] = []
+    removed: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    dropped: list[Key] = []
     for account in accounts:
-        for (kind, value), about in account.identifiers.items():
-            if (kind, value) not in account.known:
-                row = {"country": None, "platform": None, "state": "active", **about}
-                new.append({**row, "kind": kind, "value": value, "profile_id": account.id})
-            elif about != account.known[kind, value]:
-                changed.append({**about, "of_kind": kind, "of_value": value})
+        for key, about in account.identifiers.items():
+            if about == account.known.get(key):
+                continue
+            row = {name: about[name] for name in _DESCRIBING if name != "state"}
+            named = {"of_kind": key[0], "of_value": key[1], "profile_id": account.id}
+            if key in account.known or key in free:
+                changed.append({**row, **named})
+            else:
+                inserted = {**about, "kind": key[0], "value": key[1], "profile_id": account.id}
+                (new if about["retired_at"] is None else removed).append(inserted)
+        dropped += [key for key in account.known if key not in account.identifiers]
+    c = identifiers.c
+    one = (c.kind == bindparam("of_kind"), c.value == bindparam("of_value"))
+    if dropped:
+        tx.conn.execute(
+            delete(identifiers).where(*one),
+            [{"of_kind": kind, "of_value": value} for kind, value in dropped],
+        )
     if new:
         tx.conn.execute(insert(identifiers), new)
+    # Nobody waits for whoever registers the same token just now.
+    insert_ignoring_conflicts(tx.conn, identifiers, removed)
     if changed:
-        c = identifiers.c
-        tx.conn.execute(
-            update(identifiers).where(
-                c.kind == bindparam("of_kind"), c.value == bindparam("of_value")
-            ),
-            changed,
-        )
+        tx.conn.execute(update(identifiers).where(*one), changed)

@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 from config.database import Database, Tx
 from config.errors import SegueError
 from config.zones import zone_name
+from profiles.account import LIMITS, Limits
 from profiles.confirming import NO_TOPICS
 from profiles.countries import country_code
 from profiles.events import NewEvent, record_events
 from profiles.identity import upsert_people
 from profiles.mapping import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
+from profiles.meaningless import MEANINGLESS, Meaningless
 from profiles.noes import No, take_noes
-from profiles.person import Person, normalise_email, normalise_id
+from profiles.person import LONGEST_NAME, Person, check_length, normalise_email, normalise_id
 from profiles.phones import normalise_phone
 from profiles.rowfile import FileRow, RefusedRows, open_rows
 
@@ -46,6 +48,7 @@ class ImportReport:
     unknown_countries: Counter[str] = field(default_factory=Counter)  # by spelling
     invalid_zones: Counter[str] = field(default_factory=Counter)  # by spelling
     consent_overruled: int = 0  # statements that a later one or a standing no outweighs
+    left_out: Counter[str] = field(default_factory=Counter)  # of rows that were taken, by reason
 
 
 def import_file(
@@ -56,6 +59,8 @@ def import_file(
     as_event: str | None = None,
     lenient_dots: bool = False,
     double_opt_in: Mapping[str, str] = NO_TOPICS,
+    meaningless: Meaningless = MEANINGLESS,
+    limits: Limits = LIMITS,
     progress: Progress = lambda _done, _all: None,
 ) -> ImportReport:
     """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
@@ -63,17 +68,20 @@ def import_file(
     Without `map_file` the columns are those of profiles/maps/customers.toml or orders.toml. Rows
     that can't be taken go with the reason to `<path>.refused.csv`, the others are imported. Events
     count as history, which starts no journey. A refused row's no holds all the same.
-    `lenient_dots` is that of normalise_email, `double_opt_in` is `Policy.double_opt_in`. `progress`
-    is called after each chunk. Raises SegueError when the file or the map as a whole is no good.
+    `lenient_dots` is that of normalise_email, `double_opt_in` is `Policy.double_opt_in`.
+    Identifiers that are `meaningless` name nobody; a customer is taken without them where another
+    one is there. `progress` is called after each chunk. Raises SegueError when the file or the map
+    as a whole is no good.
     """
     map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
     report = ImportReport()
     source = f"import {path.name}"
     job: _People | _Events
     if as_event:
-        job = _Events(load_map(map_file, EventMap), report, source, as_event)
+        job = _Events(load_map(map_file, EventMap), report, source, meaningless, as_event)
     else:
-        job = _People(load_map(map_file, PeopleMap), report, source, lenient_dots, double_opt_in)
+        mapping = load_map(map_file, PeopleMap)
+        job = _People(mapping, report, source, lenient_dots, double_opt_in, meaningless, limits)
     file = open_rows(path)
     for name in job.mapping.names():
         if name not in file.columns:
@@ -155,6 +163,8 @@ class _People:
     source: str
     lenient_dots: bool
     double_opt_in: Mapping[str, str]
+    meaningless: Meaningless
+    limits: Limits
 
     def parse(self, cells: Cells) -> tuple[Person, str]:
         """The person in a row, and why a phone number is left out ("": none is).
@@ -162,8 +172,10 @@ class _People:
         Raises ValueError when the row is refused.
         """
         columns = self.mapping.columns
+        nothing = self._meaningless_in(cells)
+        cells = {**cells, **dict.fromkeys(nothing, "")}
         country = _read(cells, columns.country, country_code)
-        zone = _read(cells, columns.timezone, str)
+        zone = _read(cells, columns.timezone, _name)
         phone, left_out = None, ""
         try:
             phone = _read(cells, columns.phone, partial(normalise_phone, country=country))
@@ -172,7 +184,7 @@ class _People:
         token = _read(cells, columns.push_token, normalise_id)
         platform = _read(cells, columns.push_platform, _platform)
         person = Person(
-            user_id=_required(cells, columns.user_id, normalise_id) if columns.user_id else None,
+            user_id=_read(cells, columns.user_id, normalise_id),
             anonymous_id=_read(cells, columns.anonymous_id, normalise_id),
             email=_read(
                 cells,
@@ -183,7 +195,7 @@ class _People:
             push_tokens={token: platform} if token else {},
             country=country,
             timezone=zone,
-            language=_read(cells, columns.language, str),
+            language=_read(cells, columns.language, _name),
             attributes=_typed(cells, self.mapping.attributes, self.mapping),
             consent={
                 topic: said
@@ -192,16 +204,36 @@ class _People:
             },
             seen_at=_read(cells, columns.seen_at, self.mapping.instant),
         )
-        if left_out and not any(person.identifiers()):
-            raise ValueError(left_out)
+        # A row without the id that it should have is a slip, unless it says so in its own words.
+        if columns.user_id and person.user_id is None and columns.user_id not in nothing:
+            raise ValueError(f"{columns.user_id}: it is empty")
+        if not any(person.identifiers()) and (why := left_out or next(iter(nothing.values()), "")):
+            raise ValueError(f"{why}; nothing else names the customer")
+        self.report.left_out.update(nothing.values())
         if columns.country and cells[columns.country] and country is None:
             self.report.unknown_countries[cells[columns.country]] += 1
         if zone and zone_name(zone) is None:
             self.report.invalid_zones[zone] += 1
         return person, left_out
 
+    def _meaningless_in(self, cells: Cells) -> dict[str, str]:
+        """The columns that should identify somebody and hold what means nothing; each with why."""
+        columns = self.mapping.columns
+        names = (
+            *(columns.user_id, columns.anonymous_id),
+            *(columns.email, columns.phone, columns.push_token),
+        )
+        return {
+            name: f"{name}: {cells[name]!r} means nothing"
+            for name in names
+            if name and cells[name] and cells[name] in self.meaningless
+        }
+
     def write(self, tx: Tx, people: Sequence[Person]) -> Mapping[int, str]:
-        outcome = upsert_people(tx, people, self.source, double_opt_in=self.double_opt_in)
+        outcome = upsert_people(
+            tx, people, self.source, limits=self.limits, double_opt_in=self.double_opt_in
+        )
+        self.report.left_out.update(one for some in outcome.left_out.values() for one in some)
         self.report.created += outcome.created
         self.report.updated += outcome.updated
         self.report.unchanged += outcome.unchanged
@@ -239,6 +271,7 @@ class _Events:
     mapping: EventMap
     report: ImportReport
     source: str
+    meaningless: Meaningless
     name: str
 
     def parse(self, cells: Cells) -> tuple[tuple[str, NewEvent], str]:
@@ -250,7 +283,10 @@ class _Events:
             dedupe_key=_required(cells, columns.id, normalise_id),
             properties=_typed(cells, self.mapping.properties, self.mapping),
         )
-        return (_required(cells, columns.user_id, normalise_id), event), ""
+        user_id = _required(cells, columns.user_id, normalise_id)
+        if user_id in self.meaningless:
+            raise ValueError(f"{columns.user_id}: {user_id!r} means nothing")
+        return (user_id, event), ""
 
     def write(self, tx: Tx, rows: Sequence[tuple[str, NewEvent]]) -> Mapping[int, str]:
         users = list(dict.fromkeys(user_id for user_id, _ in rows))
@@ -296,6 +332,12 @@ def _required(cells: Cells, column: str, parse: Callable[[str], T]) -> T:
     if value is None:
         raise ValueError(f"{column}: it is empty")
     return value
+
+
+def _name(text: str) -> str:
+    """The name of a zone or a language, whether it exists or not."""
+    check_length(text, LONGEST_NAME)
+    return text
 
 
 def _typed(

@@ -58,8 +58,6 @@ def join(
             if key[0] == "push_token":
                 circle.move(key, first)
                 released.add(key)
-            elif key[0] == "anonymous_id" and call.kind == "identify":
-                break  # the call is refused: nothing else in it counts
     foreign: dict[int, set[Key]] = {}
     for place, call in calls.items():
         first, *others = circle.meant(call)

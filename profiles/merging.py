@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Table, bindparam, case, delete, insert, select, update
 
 from config.database import Tx
+from profiles.attributes import join_profiles
 from profiles.bulk import among
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.standing import Statement, standing, withdrawn
@@ -233,11 +234,7 @@ def _merge_rows(tx: Tx, mergers: Sequence[Merger], notes: Mapping[int, dict[str,
     for merger in mergers:
         [theirs], [ours] = known[merger.from_id], known[merger.into_id]
         notes[merger.from_id] |= {"profile": theirs, "profile_before": ours}
-        kept = {
-            name: theirs[name] if ours[name] is None else ours[name]
-            for name in ("timezone", "country", "language")
-        }
-        kept["attributes"] = {**theirs["attributes"], **ours["attributes"]}
+        kept = join_profiles(ours, theirs)
         kept["created_at"] = min(theirs["created_at"], ours["created_at"])
         changed.append({**kept, "updated_at": tx.now, "whose": merger.into_id})
     tx.conn.execute(update(profiles).where(profiles.c.id == bindparam("whose")), changed)

@@ -1,7 +1,9 @@
 """What one source says about one person, its identifiers in normal form."""
 
+import math
+import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
@@ -27,6 +29,29 @@ _FULL_WIDTH: dict[int, int | str] = {
 }
 # An index entry of PostgreSQL holds 2,704 bytes.
 LONGEST_IDENTIFIER = 1000
+# Longer than the longest zone, country and language tag (RFC 5646, 4.4.1: 35 characters).
+LONGEST_NAME = 100
+_SHOWN = 60
+
+# From 2^53 on a float stands for several whole numbers (IEEE 754, binary64).
+_FIRST_INEXACT = 2.0**53
+# What spreadsheets and data frames make of the id 1042, and of a long one.
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+_ROUNDED = re.compile(r"[0-9](\.[0-9]+)?[eE]\+[0-9]+")
+
+
+def excerpt(text: str) -> str:
+    """The text in quotes, cut short, for a message."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+
+
+def check_length(text: str, longest: int) -> None:
+    """Raises ValueError for a text of more than `longest` characters.
+
+    Called before anything whose cost grows with the length.
+    """
+    if len(text) > longest:
+        raise ValueError(f"{text[:20]!r}... is longer than {longest} characters")
 
 
 def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
@@ -41,8 +66,7 @@ def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
 
     Only the form is looked at; nothing is asked of the network. Raises ValueError with the fault.
     """
-    if len(text) > _LONGEST_WRITTEN:
-        raise ValueError(f"{text[:20]!r}... is longer than {_LONGEST_WRITTEN} characters")
+    check_length(text, _LONGEST_WRITTEN)
     written = visible(text).translate(_FULL_WIDTH)
     if written[:7].lower() == "mailto:":
         written = written[7:]
@@ -65,15 +89,42 @@ def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
 
 
 def normalise_id(text: str) -> str:
-    """A user id, anonymous id or push token without outer space. Raises ValueError if unusable."""
+    """A user id, anonymous id or push token without outer space. Raises ValueError if unusable.
+
+    "1042.0" is 1042, as files and programs print it that keep ids as floating-point numbers.
+    """
+    too_long = ValueError(f"{text[:20]!r}... is longer than {LONGEST_IDENTIFIER} bytes")
+    if len(text) > LONGEST_IDENTIFIER:
+        raise too_long
     value = text.strip()
     if not value:
         raise ValueError("it is empty")
     if "\0" in value:
         raise ValueError(f"{value!r} contains a NUL character")
     if len(value.encode()) > LONGEST_IDENTIFIER:
-        raise ValueError(f"{value[:20]!r}... is longer than {LONGEST_IDENTIFIER} bytes")
-    return value
+        raise too_long
+    whole = _WHOLE.fullmatch(value)
+    if _ROUNDED.fullmatch(value) or (whole and abs(float(value)) >= _FIRST_INEXACT):
+        raise ValueError(f"{value!r} may be a rounded number; write all digits without a point")
+    return whole[1] if whole else value
+
+
+def id_text(value: object) -> str:
+    """An id out of JSON as text: 1042, "1042" and 1042.0 are one. Raises ValueError if unusable.
+
+    Numbers are never rounded: whole numbers of at most 64 bits, and floats below 2^53.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError('write it as text, such as "u-1042"')
+    if isinstance(value, float):
+        if not math.isfinite(value) or abs(value) >= _FIRST_INEXACT:
+            raise ValueError(f"the number {value} is not exact any more; write the id as text")
+        return str(int(value)) if value.is_integer() else repr(value)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError("the number does not fit into 64 bits; write the id as text")
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +132,8 @@ class Person:
     """What one source says about one person. What is None or missing is not said, so not changed.
 
     Identifiers are in normal form (normalise_id, normalise_email, normalise_phone), the country is
-    what country_code gives. An attribute of None takes the attribute away.
+    what country_code gives. An attribute of None takes the attribute away, as `removed` does with
+    email, phone, country, timezone and language, and `removed_tokens` with push tokens.
     """
 
     user_id: str | None = None
@@ -94,6 +146,8 @@ class Person:
     language: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     consent: Mapping[tuple[Channel, str], bool] = field(default_factory=dict)  # (channel, topic)
+    removed: Collection[str] = frozenset()
+    removed_tokens: Collection[str] = frozenset()
     seen_at: Instant | None = None  # when all this was so; None: not known
 
     def identifiers(self) -> Iterator[tuple[Key, dict[str, Any]]]:

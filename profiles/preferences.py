@@ -13,12 +13,13 @@ from sqlalchemy import select
 from config.database import Tx, put
 from config.policy import CHANNELS, Channel
 from config.times import Seconds
+from profiles.addresses import addresses_in_use
 from profiles.bulk import lock_profiles
 from profiles.confirming import NO_TOPICS, can_be_confirmed, waiting
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.merging import survivors
-from profiles.tables import ADDRESS_KIND, consents, identifiers, preferences, profiles
+from profiles.tables import ADDRESS_KIND, consents, preferences, profiles
 
 Topics = Mapping[tuple[Channel, str], bool]  # channel and topic (or `*`) -> granted
 # The same, as it is to become; None: nothing is to be said of it any more.
@@ -32,7 +33,7 @@ class Chosen:
     profile_id: theirs today, which is another one after a merge.
     opens, closes: seconds of the local day between which they want messages; both or neither.
     known_timezone, known_language: what holds while they choose none.
-    addresses: what messages on a channel go to, the one seen last of those in use.
+    addresses: what messages on a channel go to; of several devices the one seen last.
     unconfirmed: topics on e-mail whose yes waits for its confirmation, each with the address.
     """
 
@@ -96,14 +97,7 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
             )
         )
     }
-    known = {
-        row.kind: row
-        for row in tx.conn.execute(
-            select(identifiers)
-            .where(identifiers.c.profile_id == profile_id, identifiers.c.state == "active")
-            .order_by(identifiers.c.seen_at, identifiers.c.value)
-        )
-    }
+    known = {row.kind: row for row in addresses_in_use(tx, [profile_id]) if row.state == "active"}
     addresses: dict[Channel, str] = {
         channel: known[ADDRESS_KIND[channel]].value
         for channel in CHANNELS

@@ -218,7 +218,8 @@ def _text(value: Any) -> str:
         return value.decode(errors="replace")
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         # pandas turns whole numbers with gaps into floats: customer 12346.0 is customer 12346
-        return str(int(value))
+        # From 2^53 on a float stands for several whole numbers: nobody is to read it as one.
+        return str(int(value)) if abs(value) < 2**53 else f"{value:.17e}"
     if isinstance(value, date):  # datetimes are dates
         return value.isoformat()
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):

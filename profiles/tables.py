@@ -46,6 +46,11 @@ class Profile(SQLModel, table=True):
     attributes: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
     created_at: Instant = Field(sa_type=BigInteger)
     updated_at: Instant = Field(sa_type=BigInteger)
+    attribute_times: dict[str, Instant] | None = Field(
+        default=None,
+        sa_column=Column(JSON_COLUMN),
+        description="when each value was said; profiles/attributes.py has the keys",
+    )
 
 
 class Identifier(SQLModel, table=True):

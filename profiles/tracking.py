@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from sqlalchemy import delete, select, tuple_
 
 from config.database import Tx
+from profiles.account import LIMITS, Limits
 from profiles.bulk import in_slices, lock_profiles
 from profiles.calls import Call, CallRefused
 from profiles.confirming import NO_TOPICS
@@ -43,7 +44,11 @@ class Outcome:
 
 
 def take_calls(
-    tx: Tx, calls: Sequence[Call], merge: Merge, double_opt_in: Mapping[str, str] = NO_TOPICS
+    tx: Tx,
+    calls: Sequence[Call],
+    merge: Merge,
+    limits: Limits = LIMITS,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> list[Outcome]:
     """Write down what the calls say, in their order; the same call again changes nothing.
 
@@ -59,21 +64,13 @@ def take_calls(
         if place in who.again:
             continue
         person, warnings = _without(call.person, who.foreign.get(place, set()))
-        if call.kind == "identify" and person.anonymous_id != call.person.anonymous_id:
-            outcomes[place].refused = CallRefused(
-                "anonymousId",
-                "it belongs to the customer of another userId. Give each person an anonymousId of "
-                "their own (the client's reset() does), or send an alias if they are one person",
-            )
-            continue
         outcomes[place].warnings += warnings
         owner = who.owner_of(person)
         if owner is not None and not _tells_anything(person):
             profile_ids[place] = owner
         else:
             changing[place] = len(people)
-            at = call.occurred_at(tx.now) if call.tells_of_person else None
-            people.append(replace(person, seen_at=at))
+            people.append(replace(person, seen_at=call.occurred_at(tx.now)))
         previous: Key = ("anonymous_id", call.previous_id or "")
         if any(previous in group for group in who.same):
             people.append(Person(anonymous_id=call.previous_id))
@@ -83,6 +80,7 @@ def take_calls(
         SOURCE,
         same=who.same,
         owners=who.owners,
+        limits=limits,
         topics_too=True,
         double_opt_in=double_opt_in,
     )
@@ -92,6 +90,7 @@ def take_calls(
             outcomes[place].refused = CallRefused("", report.refused[index])
         else:
             profile_ids[place] = profile_id
+            outcomes[place].warnings += report.left_out.get(index, ())
     new = [
         NewEvent(
             profile_ids[place],
@@ -210,7 +209,9 @@ def _tells_anything(person: Person) -> bool:
     """Whether more is said of a person than who they are."""
     return bool(
         person.attributes
+        or person.removed
         or person.push_tokens
+        or person.removed_tokens
         or person.email
         or person.phone
         or person.country

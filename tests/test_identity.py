@@ -7,7 +7,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -100,6 +100,7 @@ def test_a_new_person_becomes_a_profile_with_identifiers_and_consent(db: Databas
         "attributes": {"first_name": "Ann"},
         "created_at": MONDAY,
         "updated_at": MONDAY,
+        "attribute_times": {},
     }
     with db.transaction(write=False) as tx:
         rows = tx.conn.execute(select(identifiers).order_by(identifiers.c.kind)).all()
@@ -362,6 +363,12 @@ _runs = count()
 def test_whatever_comes_it_comes_once_and_every_user_id_has_one_profile(
     db: Database, drawn: list[tuple[str | None, str | None, bool | None, Instant | None]]
 ) -> None:
+    # An address that one customer replaces is free for another one, so the next time its row is
+    # taken that was refused the first time: here each address is stated of one customer.
+    customers: dict[str | None, set[str | None]] = {}
+    for user, mail, *_ in drawn:
+        customers.setdefault(mail, set()).add(user)
+    assume(all(len(whose) == 1 for mail, whose in customers.items() if mail))
     run = next(_runs)
     people = [
         Person(

@@ -81,16 +81,35 @@ def test_a_large_request_takes_several_transactions_and_keeps_its_order() -> Non
     ledger = Ledger()
     intake = Intake(ledger.write, aim=0)  # every transaction takes longer than this
     names = [f"n{number}" for number in range(120)]
-
-    async def take() -> list[Outcome]:
-        large = asyncio.create_task(intake.take(calls(*names)))
-        small = asyncio.create_task(intake.take(calls("small")))
-        assert answered(await small) == ["small"]
-        return await large
-
-    assert answered(asyncio.run(take())) == names
+    assert answered(asyncio.run(intake.take(calls(*names)))) == names
     assert len(ledger.transactions) > 3
-    assert [name for some in ledger.transactions for name in some] == [*names, "small"]
+    assert [name for some in ledger.transactions for name in some] == names
+
+
+def test_requests_take_turns() -> None:
+    """A small request does not wait for the rest of a large one, nor one large one for another."""
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=0)  # so 25 calls a transaction
+    large = [[f"{client}{number}" for number in range(200)] for client in "ab"]
+    requests = [*(calls(*names) for names in large), calls("small")]
+    done = asyncio.run(at_once(intake, ledger, *requests))
+    assert [answered(one) for one in done if isinstance(one, list)] == [*large, ["small"]]
+    first, second, *_ = ledger.transactions[1:]
+    assert first == [*large[0][:12], *large[1][:12], "small"]
+    assert [name[0] for name in second].count("a") == 12
+    for names in large:
+        written = [name for some in ledger.transactions for name in some if name in names]
+        assert written == names
+
+
+def test_more_requests_than_a_transaction_takes_are_all_served() -> None:
+    ledger = Ledger()
+    intake = Intake(ledger.write, aim=0)
+    names = [f"n{number}" for number in range(60)]
+    done = asyncio.run(at_once(intake, ledger, *(calls(name, "more") for name in names)))
+    assert [answered(one) for one in done if isinstance(one, list)] == [[n, "more"] for n in names]
+    written = [name for some in ledger.transactions[1:] for name in some if name != "more"]
+    assert written == names
 
 
 def test_nobody_suffers_for_a_bad_call_of_another() -> None:

@@ -53,11 +53,12 @@ def test_two_customers_stay_two() -> None:
     assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
 
 
-def test_nothing_in_a_call_that_is_refused_joins_anybody() -> None:
+def test_a_call_counts_without_the_anonymous_id_of_another_customer() -> None:
     other: dict[Key, int] = {("email", "c@example.com"): ANON}
     said = call("identify", userId="bob", anonymousId="a-of-ann", traits={"email": "c@example.com"})
     found = join({0: said}, OWNERS | other, USERS)
-    assert found.mergers == []
+    assert found.mergers == [Merger(ANON, BOB, "identify")]
+    assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
 
 
 def test_the_address_of_another_customer_stays_with_them() -> None:

@@ -87,6 +87,16 @@ def test_a_call_starts_a_journey_with_what_it_says(house: House, hooks: Receivin
     assert len(house.people(bob)) == 1
 
 
+def test_the_id_of_a_call_is_that_of_events(house: House, hooks: Receiving) -> None:
+    """A number is the same id as its text; what means nothing names nobody."""
+    house.customer("1042")
+    people = [of(1042.0, order_id=1, by="x"), of("undefined"), of(0)]
+    said = start(hooks, {"people": people}).json()
+    assert (said["entered"], said["unknown"]) == (1, ["undefined", "0"])
+    answer = start(hooks, {"people": [of(2.0**53)]})
+    assert (answer.status_code, answer.json()["field"]) == (400, "people.0.user_id")
+
+
 def test_the_same_launch_enters_nobody_twice(house: House, hooks: Receiving) -> None:
     house.customer("ann"), house.customer("bob")
     assert start(hooks, {"people": [of("ann")], "id": "l1"}).json()["entered"] == 1

@@ -135,10 +135,10 @@ def timeline(db: Database) -> DatabaseTimeline:
         for number, name in enumerate(names, 1)
     ]
     known = [
-        (1, "email", "old@example.com", "bounced"),
-        (1, "email", "customer1@example.com", "active"),
-        (1, "phone", "+447700900001", "active"),
-        (2, "email", "customer4@example.com", "active"),
+        (1, "email", "old@example.com", NOW),
+        (1, "email", "customer1@example.com", None),
+        (1, "phone", "+447700900001", None),
+        (2, "email", "customer4@example.com", None),
     ]
     capped = {"reason": "capped", "rule": "at most 1 sms a day: 1 on 2027-01-15"}
     with db.transaction() as tx:
@@ -146,8 +146,8 @@ def timeline(db: Database) -> DatabaseTimeline:
         tx.conn.execute(
             insert(identifiers),
             [
-                {"profile_id": who, "kind": kind, "value": value, "state": state, "seen_at": NOW}
-                for who, kind, value, state in known
+                {"profile_id": who, "kind": kind, "value": value, "seen_at": NOW, "retired_at": at}
+                for who, kind, value, at in known
             ],
         )
         tx.conn.execute(

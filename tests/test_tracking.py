@@ -209,13 +209,13 @@ def test_two_customers_are_not_joined_by_an_anonymous_id(db: Database) -> None:
         track("bob", anonymousId="a1", messageId="m2"),
         identify("bob", anonymousId="a1", traits={"plan": "b"}, messageId="m3"),
     )
-    assert kept.warnings == ["anonymousId is left out: it belongs to another customer"]
-    assert told.refused is not None
-    assert told.refused.field == "anonymousId"
+    left_out = ["anonymousId is left out: it belongs to another customer"]
+    assert kept == told == Outcome(left_out)
     known = known_as(db)
     assert known["user_id", "ann"] == known["anonymous_id", "a1"] != known["user_id", "bob"]
-    assert happened(db)[1:] == [(known["user_id", "bob"], "x", "m2")]
-    assert attributes(db, known["user_id", "bob"]) == {}
+    bob = known["user_id", "bob"]
+    assert happened(db)[1:] == [(bob, "x", "m2"), (bob, PROFILE_CHANGED, "m3")]
+    assert attributes(db, bob) == {"plan": "b"}
 
 
 def test_somebody_elses_address_is_left_out(db: Database) -> None:

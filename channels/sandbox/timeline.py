@@ -15,6 +15,7 @@ from config.database import Database, Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
 from config.times import Instant
+from profiles.addresses import addresses_in_use
 from profiles.person import possible_keys
 from profiles.tables import events, identifiers, profiles
 
@@ -178,13 +179,7 @@ def _people(tx: Tx, ids: Iterable[int]) -> dict[int, Customer]:
     for part in _parts(numbers):
         profile_rows = select(profiles.c.id, profiles.c.attributes).where(profiles.c.id.in_(part))
         attributes.update({row.id: row.attributes for row in tx.conn.execute(profile_rows)})
-        # The last one read stays: a usable address before a dead one, a newer before an older.
-        address_rows = (
-            select(identifiers.c.profile_id, identifiers.c.kind, identifiers.c.value)
-            .where(identifiers.c.profile_id.in_(part), identifiers.c.kind.in_(["email", "phone"]))
-            .order_by(identifiers.c.state == "active", identifiers.c.seen_at)
-        )
-        for row in tx.conn.execute(address_rows):
+        for row in addresses_in_use(tx, part, ["email", "phone"]):
             addresses[row.profile_id, row.kind] = row.value
     return {
         number: Customer(

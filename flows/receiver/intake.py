@@ -1,7 +1,7 @@
 """Group commit: calls that arrive together are written in one transaction.
 
-A commit costs far more than a row. Whoever comes while one transaction is under way waits for the
-next one, so that nobody waits longer than for two, and nobody waits for company.
+A commit costs far more than a row. Whoever comes while one transaction is under way has a share of
+the next one, so that nobody waits for company, nor for the rest of another client's large batch.
 """
 
 import asyncio
@@ -31,9 +31,14 @@ class _Request:
     outcomes: list[Outcome] = field(default_factory=list)
     under_way: int = 0  # how many of the calls were given to a transaction
 
+    @property
+    def left(self) -> int:
+        """How many of the calls still wait for a transaction."""
+        return len(self.calls) - self.under_way
+
 
 class Intake:
-    """Writes calls in the order in which they came.
+    """Writes the calls of each request in their order; the requests take turns.
 
     Parameters
     ----------
@@ -77,17 +82,22 @@ class Intake:
             self._writing = None
 
     def _portion(self) -> list[tuple[_Request, Sequence[Call]]]:
-        """What goes into the next transaction: the calls that have waited longest."""
-        portion: list[tuple[_Request, Sequence[Call]]] = []
+        """What goes into the next transaction: the same share of each request that waits.
+
+        What small requests leave of their shares is for the larger ones. Who gets nothing now
+        is first in the next transaction.
+        """
+        turn = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
         room = self._most
-        while room and self._queue:
-            request = self._queue[0]
-            some = request.calls[request.under_way : request.under_way + room]
-            request.under_way += len(some)
-            room -= len(some)
-            portion.append((request, some))
-            if request.under_way == len(request.calls):
-                self._queue.popleft()
+        shares: dict[_Request, int] = {}
+        for served, request in enumerate(sorted(turn, key=lambda one: one.left)):
+            shares[request] = min(request.left, room // (len(turn) - served))
+            room -= shares[request]
+        portion: list[tuple[_Request, Sequence[Call]]] = []
+        for request in turn:
+            start, request.under_way = request.under_way, request.under_way + shares[request]
+            portion.append((request, request.calls[start : request.under_way]))
+        self._queue.extend(request for request in turn if request.left)
         return portion
 
     async def _write_portion(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:

@@ -27,6 +27,7 @@ from profiles.calls import (
     read_call,
     read_item,
 )
+from profiles.meaningless import Meaningless
 from profiles.noes import No, take_noes
 from profiles.tracking import SOURCE, Outcome, take_calls
 
@@ -99,7 +100,7 @@ def router(receiver: Receiver) -> APIRouter:
             begun = time.monotonic()
             waited = [int(begun - at) for at in came]
             received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
-            outcomes = take_calls(tx, received, merge, policy.double_opt_in)
+            outcomes = take_calls(tx, received, merge, receiver.segue.limits, policy.double_opt_in)
         receiver.arrived()
         return outcomes
 
@@ -182,6 +183,7 @@ def _taking_one(kind: Kind) -> _Take:
                     kind,
                     said,
                     lenient_dots=desk.lenient_dots,
+                    meaningless=desk.receiver.segue.meaningless,
                     consent_traits=desk.consent_traits,
                 )
                 [outcome] = await desk.intake.take([call])
@@ -200,9 +202,11 @@ def _taking_one(kind: Kind) -> _Take:
 async def _take_batch(request: Request, desk: _Desk) -> Response:
     """Good calls are taken, whatever stands beside them: clients drop a batch that is refused."""
     body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
-    run = desk.receiver.threads.run
+    segue, run = desk.receiver.segue, desk.receiver.threads.run
     with desk.receiver.in_hand.one():
-        items, calls, faults = await run(_read_batch, body, desk.lenient_dots, desk.consent_traits)
+        items, calls, faults = await run(
+            _read_batch, body, desk.lenient_dots, segue.meaningless, desk.consent_traits
+        )
         outcomes = await desk.intake.take(list(calls.values()))
     warnings: list[str] = []
     for place, outcome in zip(calls, outcomes, strict=True):
@@ -235,7 +239,10 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
 
 
 def _read_batch(
-    body: bytes, lenient_dots: bool, consent_traits: Sequence[ConsentTrait]
+    body: bytes,
+    lenient_dots: bool,
+    meaningless: Meaningless,
+    consent_traits: Sequence[ConsentTrait],
 ) -> tuple[list[Any], dict[int, Call], dict[int, Refusal]]:
     """What the batch holds, by place the calls in it, and why others can't be taken.
 
@@ -259,7 +266,11 @@ def _read_batch(
             if json_size(item, f"batch.{place}") > EVENT_LIMIT:
                 raise too_large(f"batch.{place}", EVENT_LIMIT)
             calls[place] = read_item(
-                item, sent_at, lenient_dots=lenient_dots, consent_traits=consent_traits
+                item,
+                sent_at,
+                lenient_dots=lenient_dots,
+                meaningless=meaningless,
+                consent_traits=consent_traits,
             )
         except Refusal as refusal:
             faults[place] = refusal

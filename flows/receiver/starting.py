@@ -18,7 +18,7 @@ from journeys.queues import waiting_events
 from journeys.standing import due_people
 from journeys.starting import Starter, Unstartable, remember, start
 from profiles.calls import refusal
-from profiles.person import normalise_id
+from profiles.person import id_text, normalise_id
 
 BODY_LIMIT = 500 * KB
 PEOPLE_LIMIT = 1000
@@ -63,7 +63,7 @@ _ANSWERS = problems(
 
 
 def _user_id(value: object) -> object:
-    return normalise_id(str(value)) if isinstance(value, str | int) else value
+    return normalise_id(id_text(value))
 
 
 class Named(BaseModel):
@@ -163,7 +163,8 @@ def _read(body: bytes) -> Start:
 def _start(receiver: Receiver, name: str, wanted: Start, signed: Signed) -> Started:
     segue = receiver.segue
     launch_id = wanted.id or f"signed-{signed.signature[:16]}"
-    people = [Starter(one.user_id, one.context) for one in wanted.people]
+    nobody = [one.user_id for one in wanted.people if one.user_id in segue.meaningless]
+    people = [Starter(o.user_id, o.context) for o in wanted.people if o.user_id not in nobody]
     try:
         with segue.db.transaction() as tx:
             check_age(signed.at, tx.now)
@@ -178,7 +179,7 @@ def _start(receiver: Receiver, name: str, wanted: Start, signed: Signed) -> Star
         journey=name,
         launch=launch_id,
         entered=done.entered,
-        unknown=list(done.unknown),
+        unknown=[*done.unknown, *nobody],
         not_entered=list(done.not_entered),
     )
 
