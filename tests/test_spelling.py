@@ -187,7 +187,7 @@ def test_a_start_on_whatsapp_is_no_yes_to_texts() -> None:
 
 def test_an_address_that_cannot_be_read_is_nobodys(sqlite_house: House) -> None:
     outside = FromProviders(sqlite_house.open(NEWS))
-    for address in ("no address", "@", "x" * 100_000, "\x1b[31m", "12345"):
+    for address in ("no address", "@", "x" * 10_000, "\x1b[31m", "12345"):
         said = mail_event("spamreport", 1, address)
         assert outside.mail(said).status_code == 200
         assert outside.text(address, "STOP").status_code == 200
