@@ -104,12 +104,16 @@ class Account:
     def forget(self, key: Key) -> bool:
         """The identifier is another customer's from now on. Returns whether it has a row."""
         del self.identifiers[key]
+        self.lasting -= key[0] not in _DROPPED
         return self.known.pop(key, None) is not None
 
     def take(
         self, person: Person, now: Instant, limits: Limits, elsewhere: Collection[Key]
     ) -> Taken:
-        """`elsewhere`: identifiers of the person that another profile has or had."""
+        """Bring the profile up to what is said of the person.
+
+        elsewhere: identifiers of the person that another profile has or had.
+        """
         # A time in the future is unknown: nobody has said anything tomorrow.
         at = None if person.seen_at is None or person.seen_at > now else person.seen_at
         left_out: list[str] = []

@@ -1,6 +1,8 @@
 """The life of addresses: replaced, taken away, taken over by another customer, used again."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
@@ -388,3 +390,22 @@ def test_the_messages_of_others_are_untouched(news: House) -> None:
     identify(news.db, "bob", email=OLD)
     with news.db.transaction(write=False) as tx:
         assert tx.conn.execute(select(messages.c.profile_id)).scalars().all() == [ann]
+
+
+def test_of_two_who_take_a_free_address_at_once_one_has_it(db: Database) -> None:
+    db.now = NOW
+    for said in (OLD, NEW):
+        identify(db, "ann", email=said)
+    start = Barrier(4)
+
+    def take_it(who: str) -> list[str]:
+        start.wait()
+        return identify(db, who, email=OLD).warnings
+
+    people = ["bob", "cyd", "dan", "eve"]
+    with ThreadPoolExecutor(4) as pool:
+        warnings = list(pool.map(take_it, people))
+    assert sorted(map(len, warnings)) == [0, 1, 1, 1]
+    lucky = people[warnings.index([])]
+    assert owner(db, "email", OLD) == owner(db, "user_id", lucky)
+    assert set(in_use(db, "email")) == {OLD, NEW}
