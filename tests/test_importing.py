@@ -288,7 +288,7 @@ def test_the_map_names_the_cells_that_mean_empty(db: Database, write: Write) -> 
     # without the key they are texts like any other
     write(mapping.read_text().replace("empty =", "# empty ="), "map.toml")
     assert import_file(db, path, map_file=mapping).refused == 1
-    assert "'N/A' is not a date and time" in refused(path)[0]["reason"]
+    assert "points: '-' is not a whole number" in refused(path)[0]["reason"]
 
 
 @pytest.mark.parametrize(
