@@ -139,6 +139,19 @@ def test_what_else_a_refused_row_says_is_not_taken(db: Database, tmp_path: Path)
     assert "new@example.com" not in values
 
 
+def test_a_replaced_address_in_a_refused_row_is_a_no_of_who_had_it(
+    db: Database, tmp_path: Path
+) -> None:
+    ann, _ = known(db)
+    with db.transaction() as tx:
+        new = Person("ann", email=normalise_email("new@example.com"), seen_at=MONDAY)
+        upsert_people(tx, [new], "test")
+    imported(db, tmp_path, ",ann@example.com,,,,0000-00-00,no,,")
+    assert noes(db) == {(ann, "email", "*")}
+    with db.transaction(write=False) as tx:
+        assert owners_of(tx, [("email", "ann@example.com")]) == {}
+
+
 def test_two_addresses_of_two_people_are_a_no_of_both(db: Database, tmp_path: Path) -> None:
     ann, bob = known(db)
     imported(db, tmp_path, ",ann@example.com,+447700900002,,,,no,,")
