@@ -1,6 +1,7 @@
 """Consent as a shop's server states it, one statement each: read, then written with its proof."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, cast
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from profiles.bulk import in_slices, lock_profiles
 from profiles.calls import CallRefused, Id, Moment, refusal, without_faults
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.identity import settled_owners_of, upsert_people, users_of
+from profiles.identity import holders_of, settled_owners_of, upsert_people, users_of
 from profiles.mapping import yes_or_no
 from profiles.noes import No
 from profiles.person import Email, Person, normalise_email
@@ -178,22 +179,27 @@ def _people(
     """The profiles that the statements name, locked; and why others name nobody for certain."""
     people = {place: one.person() for place, one in statements.items()}
     keys = {place: [key for key, _ in person.identifiers()] for place, person in people.items()}
-    owners = settled_owners_of(tx, {key for some in keys.values() for key in some})
-    lock_profiles(tx, set(owners.values()))
+    named = {key for some in keys.values() for key in some}
+    owners = settled_owners_of(tx, named)
+    # Who gave an address up is not who says yes with it, but their no is heard.
+    holders = {key: holder.profile_id for key, holder in holders_of(tx, named).items()}
+    lock_profiles(tx, set(holders.values()))
     users = users_of(tx, set(owners.values()))
     whose: dict[int, int] = {}
     refused: dict[int, CallRefused] = {}
     others: dict[int, Person] = {}
     for place, person in people.items():
         found = {owners[key] for key in keys[place] if key in owners}
+        if not found and not statements[place].granted:
+            found = {holders[key] for key in keys[place] if key in holders}
         stranger = person.user_id is not None and ("user_id", person.user_id) not in owners
         if len(found) > 1 or (stranger and any(users.get(one) for one in found)):
             refused[place] = CallRefused("", "its identifiers belong to different customers")
         elif found and not stranger:
             whose[place] = found.pop()
         else:
-            others[place] = person
-    report = upsert_people(tx, list(others.values()), "consent")
+            others[place] = replace(person, seen_at=tx.now)
+    report = upsert_people(tx, list(others.values()), "consent", owners=owners)
     for index, place in enumerate(others):
         profile_id = report.profile_ids[index]
         if profile_id is None:

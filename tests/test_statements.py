@@ -103,6 +103,23 @@ def test_whom_nobody_knows_gets_a_profile(house: House, api: Receiving) -> None:
     assert user.profile_id == mail.profile_id
 
 
+def test_a_replaced_address_says_no_for_who_had_it_and_yes_for_somebody_else(
+    house: House, api: Receiving
+) -> None:
+    ann = house.customer("ann", consent={})
+    house.db.now = MONDAY + 1
+    traits = {"userId": "ann", "traits": {"email": "new@example.com"}}
+    assert api.post("/v1/identify", json=traits).status_code == 200
+    old = {"userId": None, "email": "ann@example.com"}
+    assert api.post("/v1/consent", json=no(topic="news") | old).status_code == 200
+    assert said(house, ann) == {("email", "news"): False}
+    assert api.post("/v1/consent", json=yes(topic="offers") | old).status_code == 200
+    assert said(house, ann) == {("email", "news"): False}
+    [owner] = [row for row in rows(house, identifiers) if row.value == "ann@example.com"]
+    assert owner.profile_id != ann
+    assert said(house, owner.profile_id) == {("email", "offers"): True}
+
+
 def test_the_same_message_id_changes_nothing(house: House, api: Receiving) -> None:
     ann = house.customer("ann", consent={})
     api.post("/v1/consent", json=yes())
