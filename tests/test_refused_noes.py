@@ -260,7 +260,6 @@ def test_a_trait_can_be_a_yes_and_a_no_of_a_topic(house: House, calls: Receiving
         {"context": "none"},
         {"userId": ["u"], "traits": {"unsubscribed": True, "email": "ann@example.com"}},
         {"userId": None, "traits": {"unsubscribed": True, "phone": "+447700900001"}},
-        {"anonymousId": "of-bob"},
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/identify", "/v1/batch"])
@@ -268,7 +267,6 @@ def test_the_no_in_a_refused_call_holds(
     house: House, calls: Receiving, path: str, wrong: dict[str, Any]
 ) -> None:
     ann, _ = known(house.db)
-    calls.post("/v1/identify", json={"userId": "bob", "anonymousId": "of-bob"})
     body = identify(**wrong)
     if path == "/v1/batch":
         body = {"batch": [{"type": "identify", **body}]}
