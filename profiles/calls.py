@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from config.policy import ConsentTrait
 from config.times import HOUR, Instant, Seconds, parse_instant
 from profiles.events import PROFILE_CHANGED
-from profiles.meaningless import MEANINGLESS, Meaningless
+from profiles.meaningless import MEANINGLESS, Meaningless, without_meaningless
 from profiles.noes import No
 from profiles.person import Person, id_text, normalise_id
 from profiles.traits import consent_in, read_person, stated_traits
@@ -90,7 +90,7 @@ class Call(NamedTuple):
 
 
 def _id(value: object) -> object:
-    return None if value is None else normalise_id(id_text(value))
+    return None if value is None or value == "" else normalise_id(id_text(value))
 
 
 def _moment(value: object) -> object:
@@ -303,7 +303,11 @@ def read_item(
     )
 
 
-def no_in(said: Mapping[str, Any], consent_traits: Sequence[ConsentTrait]) -> No | None:
+def no_in(
+    said: Mapping[str, Any],
+    consent_traits: Sequence[ConsentTrait],
+    meaningless: Meaningless = MEANINGLESS,
+) -> No | None:
     """The no that an identify call states by its traits, whatever else is wrong with the call.
 
     None where it states none, or names nobody.
@@ -317,6 +321,7 @@ def no_in(said: Mapping[str, Any], consent_traits: Sequence[ConsentTrait]) -> No
     person = Person(
         user_id=call.user_id, anonymous_id=call.anonymous_id, email=about.email, phone=about.phone
     )
+    person = without_meaningless(person, meaningless)
     if not refuses or not list(person.identifiers()):
         return None
     at = call.timestamp if call.original_timestamp is None else call.original_timestamp

@@ -17,7 +17,7 @@ from profiles.countries import country_code
 from profiles.events import NewEvent, record_events
 from profiles.identity import upsert_people
 from profiles.mapping import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
-from profiles.meaningless import MEANINGLESS, Meaningless
+from profiles.meaningless import MEANINGLESS, Meaningless, without_meaningless
 from profiles.noes import No, take_noes
 from profiles.person import LONGEST_NAME, Person, check_length, normalise_email, normalise_id
 from profiles.phones import normalise_phone
@@ -259,6 +259,7 @@ class _People:
             phone=_readable(cells, columns.phone, lambda text: normalise_phone(text, country)),
             push_tokens={token: None} if token else {},
         )
+        person = without_meaningless(person, self.meaningless)
         if not refuses or not list(person.identifiers()):
             return None
         return No(person, refuses, _readable(cells, columns.seen_at, self.mapping.instant))

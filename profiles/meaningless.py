@@ -1,6 +1,9 @@
 """Values that stand for no value, such as "undefined". They identify nobody. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+
+from profiles.person import Person
 
 # What programs print for a missing value: JavaScript, Python, Ruby, Objective-C, Java, SQL.
 _WORDS = frozenset(
@@ -33,3 +36,19 @@ class Meaningless:
 
 # What means nothing everywhere.
 MEANINGLESS = Meaningless()
+
+
+def without_meaningless(person: Person, meaningless: Meaningless) -> Person:
+    """The person without identifiers that mean nothing."""
+
+    def drop(value: str | None) -> bool:
+        return value is not None and value in meaningless
+
+    return replace(
+        person,
+        user_id=None if drop(person.user_id) else person.user_id,
+        anonymous_id=None if drop(person.anonymous_id) else person.anonymous_id,
+        email=None if drop(person.email) else person.email,
+        phone=None if person.phone is not None and drop(person.phone.value) else person.phone,
+        push_tokens={t: platform for t, platform in person.push_tokens.items() if not drop(t)},
+    )

@@ -18,6 +18,7 @@ from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity import holders_of, settled_owners_of, upsert_people, users_of
 from profiles.mapping import yes_or_no
+from profiles.meaningless import MEANINGLESS, Meaningless, without_meaningless
 from profiles.noes import No
 from profiles.person import Email, Person, normalise_email
 from profiles.phones import Phone, normalise_phone
@@ -94,6 +95,14 @@ class ConsentStatement(BaseModel):
             phone=self.phone,
         )
 
+    def without(self, meaningless: Meaningless) -> "ConsentStatement":
+        """The statement without ids and addresses that mean nothing."""
+        named = without_meaningless(self.person(), meaningless)
+        ids = {name: getattr(named, name) for name in ("user_id", "anonymous_id", "email", "phone")}
+        if self.message_id is not None and self.message_id in meaningless:
+            ids["message_id"] = None
+        return self.model_copy(update=ids)
+
     def dedupe_key(self) -> str:
         """The same `messageId` is the same statement; without one each is a statement of its own,
         for the same words may be said again after others."""
@@ -108,6 +117,7 @@ def read_statement(said: object, policy: Policy) -> ConsentStatement:
         one = ConsentStatement.model_validate(said)
     except ValidationError as error:
         raise refusal(error) from None
+    one = one.without(Meaningless(policy.meaningless))
     if not list(one.person().identifiers()):
         raise CallRefused("userId", "give userId, anonymousId, email or phone: it names nobody")
     if one.topic != "*" and policy.topics and one.topic not in policy.topics:
@@ -120,7 +130,7 @@ def read_statement(said: object, policy: Policy) -> ConsentStatement:
     return one
 
 
-def no_stated(said: object) -> No | None:
+def no_stated(said: object, meaningless: Meaningless = MEANINGLESS) -> No | None:
     """The no in a statement that is refused; None where it is none, or names nobody.
 
     Without a topic that can be read it is a no to the whole channel.
@@ -129,6 +139,7 @@ def no_stated(said: object) -> No | None:
         return None
     # A no needs no source, and "false" as text is one too.
     one = without_faults(ConsentStatement, {**said, "source": "any", "granted": False})
+    one = None if one is None else one.without(meaningless)
     if one is None or not list(one.person().identifiers()):
         return None
     at = one.timestamp

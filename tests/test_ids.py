@@ -118,6 +118,9 @@ def test_the_policy_lists_more(house: House) -> None:
         assert answer.json()["warnings"] == ["batch.0: userId is left out: 'guest' means nothing"]
         answer = receiver.post("/v1/track", json={"userId": "guest", "event": "x"})
         assert (answer.status_code, answer.json()["field"]) == (400, "userId")
+        for nobody in ({"userId": "guest"}, {"userId": "guest", "timestamp": "yesterday"}):
+            no = {**nobody, "channel": "email", "granted": False, "source": "form"}
+            assert receiver.post("/v1/consent", json=no).status_code == 400
     with house.db.transaction(write=False) as tx:
         assert tx.conn.execute(select(identifiers.c.value)).scalars().all() == ["a1"]
         for nothing in ("guest", "undefined"):
@@ -166,6 +169,12 @@ def test_cells_that_mean_nothing_name_nobody(db: Database, write: Write) -> None
     assert report.left_out["phone: '0000' means nothing"] == 1
     refused = path.with_name("file.csv.refused.csv").read_text()
     assert "'undefined' means nothing; nothing else names the customer" in refused
+
+
+def test_the_no_of_a_refused_row_is_nobodys_if_nobody_is_named(db: Database, write: Write) -> None:
+    path = write(CUSTOMERS + "undefined,GB,,,,no,no\nundefined,GB,ann@example,null,,no,no\n")
+    assert import_file(db, path).refused == 2
+    assert known(db) == []
 
 
 def test_an_event_of_nobody_is_refused(db: Database, write: Write) -> None:

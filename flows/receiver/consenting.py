@@ -77,7 +77,11 @@ def router(receiver: Receiver) -> APIRouter:
         with segue.db.transaction() as tx:
             done = take_statements(tx, statements, segue.policy.double_opt_in)
         faults |= done.refused
-        noes = {place: no for place in faults if (no := no_stated(items[place])) is not None}
+        noes = {
+            place: no
+            for place in faults
+            if (no := no_stated(items[place], segue.meaningless)) is not None
+        }
         if noes:
             with segue.db.transaction() as tx:
                 take_noes(tx, list(noes.values()), _REFUSED_SOURCE, topics_too=True)

@@ -106,7 +106,10 @@ def router(receiver: Receiver) -> APIRouter:
 
     def hear(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
         """Take the noes in calls that are refused; by the places of the calls."""
-        found = {at: no_in(said, policy.consent_traits) for at, said in refused.items()}
+        meaningless = receiver.segue.meaningless
+        found = {
+            at: no_in(said, policy.consent_traits, meaningless) for at, said in refused.items()
+        }
         noes = {at: no for at, no in found.items() if no is not None}
         if noes:
             with db.transaction() as tx:
