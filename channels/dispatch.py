@@ -263,16 +263,18 @@ class Dispatcher:
         """The message for each of its targets."""
         template = self._journeys.template(one.journey, one.version, one.step, one.member)
         # Only what is used: signing takes its time. Mail carries the link in its headers too.
+        address = one.targets[0].address  # of several devices one stands for all
         url = None
         in_text = "links.unsubscribe" in template.variables
         if one.kind == "marketing" and (in_text or one.channel == "email"):
-            url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic)
+            url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic, address)
         links = {"unsubscribe": url} if url else {}
         if "links.preferences" in template.variables:
-            links["preferences"] = preferences_url(self._settings, one.profile_id)
+            links["preferences"] = preferences_url(
+                self._settings, one.profile_id, one.channel, address, one.send_at
+            )
         if "links.confirm" in template.variables:
             topic = str(one.context["event"]["topic"])
-            address = one.targets[0].address
             links["confirm"] = confirm_url(self._settings, one.profile_id, address, topic)
         context = {**one.context, "brand": self._settings.brand, "links": links}
         content = template.render(context, self._link_rules)

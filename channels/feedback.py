@@ -37,6 +37,7 @@ _STATE: Mapping[Kind, MessageState] = {
 }
 # What a person answers by text names no message: it is taken for the last that they got.
 _BY_TEXT: Collection[Kind] = {"stopped", "started", "replied"}
+_GIVES_CONSENT: Collection[Kind] = {"started", "resubscribed"}
 _OF_CONSENT: Collection[Kind] = {"stopped", "started", "unsubscribed", "resubscribed"}
 # True of the address or the person, whichever message it is about.
 _OF_THE_ADDRESS: Collection[Kind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
@@ -181,6 +182,19 @@ def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None]
     return owners
 
 
+def _retired(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | None]]:
+    """Which of the addresses are not in use any more."""
+    c = identifiers.c
+    named = sorted({(kind, value) for kind, value in map(_address, feedback) if value is not None})
+    retired: set[tuple[str, str | None]] = set()
+    for some in in_slices(named, 500):
+        found = select(c.kind, c.value).where(
+            tuple_(c.kind, c.value).in_(some), c.retired_at.is_not(None)
+        )
+        retired.update((row.kind, row.value) for row in tx.conn.execute(found))
+    return retired
+
+
 def _last_texts(tx: Tx, profile_ids: Collection[int | None]) -> dict[int, Row[Any]]:
     """The last text message that each of these people was sent."""
     sent = (
@@ -256,7 +270,17 @@ def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
 
 def _change_consent(tx: Tx, new: Sequence[_Heard], double_opt_in: Mapping[str, str]) -> None:
     """Consent given and taken back, in its order; journeys that ask for it look again."""
-    speaking = sorted((one for one in new if _is_of_consent(one.said)), key=lambda one: one.at)
+    retired = _retired(tx, [one.said for one in new if one.said.kind in _GIVES_CONSENT])
+    speaking = sorted(
+        (
+            one
+            for one in new
+            if _is_of_consent(one.said)
+            # an opt-in is for an address in use; an opt-out counts from any
+            and not (one.said.kind in _GIVES_CONSENT and _address(one.said) in retired)
+        ),
+        key=lambda one: one.at,
+    )
     changed: set[int] = set()
     for source, together in groupby(speaking, key=lambda one: one.said.source):
         heard = list(together)

@@ -1,18 +1,25 @@
 """Links that lead a customer from a message to their own pages.
 
-A token names a profile's number, never an address, and is signed for one purpose: neither kind
-passes for the other. It does not expire, for a link in an old mail must still stop the mail; what
-revokes it is the key (docs/customer-pages.md says when and how).
+A token is signed for one purpose: neither kind passes for the other. It names a profile's number
+and the address that the message went to, the address as a keyed digest. An unsubscribe link does
+not expire, for a link in an old mail must still stop the mail; a link to the preferences page does.
+What revokes both is the key (docs/customer-pages.md says when and how).
 """
 
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from itsdangerous import BadData, URLSafeSerializer
 
 from config.policy import Channel
 from config.settings import Settings
+from config.times import Instant
+from profiles.person import Key
+from profiles.tables import ADDRESS_KIND
 
 _UNSUBSCRIBE = "unsubscribe"
 _PREFERENCES = "preferences"
@@ -22,26 +29,46 @@ _PATHS = ("/u/", "/preferences/", "/confirm/")
 
 
 class Subscription(NamedTuple):
-    """What an unsubscribe link stops: messages about a topic, on a channel, to somebody."""
+    """What an unsubscribe link stops: messages about a topic, on a channel, to somebody.
+
+    digest: of the address; empty in links of releases before the schema 0009.
+    """
 
     profile_id: int
     channel: Channel
     topic: str
+    digest: str = ""
 
 
-def unsubscribe_url(settings: Settings, profile_id: int, channel: str, topic: str) -> str:
-    """The one-click unsubscribe link (RFC 8058) for one person, channel and topic."""
-    return f"{settings.public_url}/u/{_token(settings, _UNSUBSCRIBE, [profile_id, channel, topic])}"
+class Access(NamedTuple):
+    """Whose preferences a link opens.
+
+    digest, made_at: of the address, and when the message went; empty in links of releases before
+    the schema 0009.
+    """
+
+    profile_id: int
+    digest: str = ""
+    made_at: Instant | None = None
 
 
-def preferences_url(settings: Settings, profile_id: int) -> str:
+def unsubscribe_url(
+    settings: Settings, profile_id: int, channel: Channel, topic: str, address: str
+) -> str:
+    """The one-click unsubscribe link (RFC 8058) for one person, channel, topic and address."""
+    digest = _digest_now(settings, (ADDRESS_KIND[channel], address))
+    named = [profile_id, channel, topic, digest]
+    return f"{settings.public_url}/u/{_token(settings, _UNSUBSCRIBE, named)}"
+
+
+def preferences_url(
+    settings: Settings, profile_id: int, channel: Channel, address: str, now: Instant
+) -> str:
     """The link to the page on which a person chooses what reaches them, and when."""
-    return f"{settings.public_url}/preferences/{preferences_token(settings, profile_id)}"
-
-
-def preferences_token(settings: Settings, profile_id: int) -> str:
-    """The last part of `preferences_url`, for a page that links to it relatively."""
-    return _token(settings, _PREFERENCES, profile_id)
+    digest = _digest_now(settings, (ADDRESS_KIND[channel], address))
+    return f"{settings.public_url}/preferences/" + _token(
+        settings, _PREFERENCES, [profile_id, digest, now]
+    )
 
 
 def read_unsubscribe(settings: Settings, token: str) -> Subscription | None:
@@ -50,25 +77,48 @@ def read_unsubscribe(settings: Settings, token: str) -> Subscription | None:
     return None if said is None else Subscription(*said)
 
 
-def read_preferences(settings: Settings, token: str) -> int | None:
-    """The profile id that a preferences token of ours names; None for any other text."""
-    return cast("int | None", _read(settings, _PREFERENCES, token))
+def read_preferences(settings: Settings, token: str) -> Access | None:
+    """What a preferences token of ours names; None for any other text."""
+    said = _read(settings, _PREFERENCES, token)
+    if said is None:
+        return None
+    return Access(said) if isinstance(said, int) else Access(*said)
+
+
+def address_of(settings: Settings, digest: str, addresses: Iterable[Key]) -> Key | None:
+    """Which of the addresses a link was made for; None: none of them."""
+    return next(
+        (
+            address
+            for address in addresses
+            for key in _keys(settings)
+            if hmac.compare_digest(_digest(key, address), digest)
+        ),
+        None,
+    )
+
+
+def _digest_now(settings: Settings, address: Key) -> str:
+    return _digest(settings.secret_key.get_secret_value(), address)
+
+
+def _digest(key: str, address: Key) -> str:
+    """Six characters: enough to tell the addresses of one profile apart."""
+    digest = hmac.digest(key.encode(), ":".join(address).encode(), sha256)
+    return urlsafe_b64encode(digest[:4])[:6].decode()
 
 
 class Confirmation(NamedTuple):
-    """What a confirmation link confirms: a yes to a topic on e-mail, said for one address.
-
-    address: its digest, as `address_digest` gives it.
-    """
+    """What a confirmation link confirms: a yes to a topic on e-mail, said for one address."""
 
     profile_id: int
-    address: str
+    digest: str
     topic: str
 
 
 def confirm_url(settings: Settings, profile_id: int, address: str, topic: str) -> str:
     """The link to the page on which the owner of an address confirms a yes on e-mail."""
-    named = [profile_id, address_digest(address), topic]
+    named = [profile_id, _digest_now(settings, ("email", address)), topic]
     return f"{settings.public_url}/confirm/{_token(settings, _CONFIRM, named)}"
 
 
@@ -76,11 +126,6 @@ def read_confirmation(settings: Settings, token: str) -> Confirmation | None:
     """What a confirmation token of ours names; None for any other text."""
     said = _read(settings, _CONFIRM, token)
     return None if said is None else Confirmation(*said)
-
-
-def address_digest(address: str) -> str:
-    """Stands for an address in a link, which may end up in the logs of others."""
-    return sha256(address.encode()).hexdigest()[:32]
 
 
 def our_pages(settings: Settings) -> tuple[str, ...]:
@@ -102,13 +147,17 @@ def _read(settings: Settings, purpose: str, token: str) -> Any:
 
 
 def _serializer(settings: Settings, purpose: str) -> URLSafeSerializer:
+    return _for_keys(_keys(settings), purpose)
+
+
+def _keys(settings: Settings) -> tuple[str, ...]:
+    """The last key signs, all of them are accepted."""
     keys = [*settings.secret_keys_retired, settings.secret_key]
-    return _for_keys(tuple(key.get_secret_value() for key in keys), purpose)
+    return tuple(key.get_secret_value() for key in keys)
 
 
 @lru_cache(maxsize=16)
 def _for_keys(keys: tuple[str, ...], purpose: str) -> URLSafeSerializer:
-    """The last key signs, all of them are accepted."""
     return URLSafeSerializer(
         keys, salt=purpose, signer_kwargs={"key_derivation": "hmac", "digest_method": sha256}
     )

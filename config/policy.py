@@ -28,6 +28,7 @@ from config.zones import zone_names
 
 Channel = Literal["email", "sms", "push"]
 CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
+JoinOn = Literal["any", "verified"]
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LONG_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SHORT = dict(zip(_LONG_WEEKDAYS, WEEKDAYS, strict=True))
@@ -178,6 +179,8 @@ class Policy(_Model):
         "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
     ] = "monday"
     max_delay: Duration = 7 * DAY
+    # which addresses in calls join two profiles: any, or those that the call says are verified
+    join_on: JoinOn = "any"
     holdout_percent: Annotated[float, Field(ge=0, le=100)] = 0
     topics: dict[str, Topic] = Field(default_factory=dict)
     channels: dict[Channel, ChannelPolicy] = Field(default_factory=dict)

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from config.errors import SegueError
 from config.logs import Level
 from config.policy import Channel
-from config.times import Instant, parse_instant
+from config.times import DAY, Duration, Instant, parse_instant
 
 _HOST = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z0-9]")
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +80,12 @@ class Settings(BaseSettings):
         default=(IPv4Network("127.0.0.1"), IPv6Network("::1")),
         description="Addresses or networks of your proxies, as a JSON list. Their connections are "
         "not limited by client, and X-Forwarded-For is believed from them alone.",
+    )
+    preferences_link_lifetime: Duration = Field(
+        default=60 * DAY,
+        validate_default=False,  # it is in seconds already
+        gt=0,
+        description="How long a link to the preferences page works, such as 60d.",
     )
     brand: str = Field(default="Segue Sample Shop")
     languages: dict[str, str] = Field(

@@ -14,12 +14,18 @@ from config.database import Tx, insert_ignoring_conflicts
 from journeys.leaving import end
 from journeys.tables import enrollments, passages, segment_members
 from profiles.bulk import among, lock_profiles
-from profiles.merging import Merger, lock_events, merge_profiles, repoint, rounds
+from profiles.merging import Merger, lock_events, merge_profiles, repoint
 
 MERGED = "merged"
 
 
-def merge(tx: Tx, mergers: Sequence[Merger], *, also_lock: Collection[int] = ()) -> None:
+def merge(
+    tx: Tx,
+    mergers: Sequence[Merger],
+    *,
+    also_lock: Collection[int] = (),
+    later: Collection[int] = (),
+) -> None:
     """Let the profiles, with their events, enrollments and messages, become part of others.
 
     Of two enrollments in the same journey with the same key, both under way, the later one ends,
@@ -30,25 +36,27 @@ def merge(tx: Tx, mergers: Sequence[Merger], *, also_lock: Collection[int] = ())
     ----------
     mergers: no profile both goes and takes in another.
     also_lock: profiles that the caller will lock afterwards: they too must be locked in order.
+    later: profiles that may be merged later in this transaction: what that locks is locked now.
     """
     concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
-    lock_events(tx, {merger.from_id for merger in mergers})
-    _enrollments(tx, concerned, lock=True)
+    lock_events(tx, {*(merger.from_id for merger in mergers), *later})
+    _enrollments(tx, {*concerned, *later}, lock=True)
     lock_profiles(tx, {*concerned, *also_lock})
-    for some in rounds(mergers):
-        moved = _merge_enrollments(tx, some)
-        twins = merge_profiles(tx, some, moved)
-        if twins:
-            tx.conn.execute(
-                update(enrollments)
-                .where(enrollments.c.entry_event_id == bindparam("dropped"))
-                .values(entry_event_id=bindparam("twin")),
-                [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()],
-            )
+    if not mergers:
+        return
+    moved = _merge_enrollments(tx, mergers)
+    twins = merge_profiles(tx, mergers, moved)
+    if twins:
+        tx.conn.execute(
+            update(enrollments)
+            .where(enrollments.c.entry_event_id == bindparam("dropped"))
+            .values(entry_event_id=bindparam("twin")),
+            [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()],
+        )
 
 
 def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str, Any]]:
-    """One round; says what was moved, by the profile it left."""
+    """Says what was moved, by the profile it left."""
     concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
     by_profile: dict[int, list[Row[Any]]] = defaultdict(list)
     for row in _enrollments(tx, concerned):
@@ -56,12 +64,9 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
     ending: list[int] = []
     launched: list[int] = []
     moved: dict[int, dict[str, Any]] = {}
+    there = {merger.into_id: _There(by_profile[merger.into_id]) for merger in mergers}
     for merger in mergers:
-        theirs, ours = by_profile[merger.from_id], by_profile[merger.into_id]
-        both = _later_of_two(theirs, ours)
-        # Once a launch: the one that moves keeps its launch only in the record of the merger.
-        in_launch = {(row.journey, row.launch_id) for row in ours if row.launch_id is not None}
-        again = [row for row in theirs if (row.journey, row.launch_id) in in_launch]
+        both, again = there[merger.into_id].take(by_profile[merger.from_id])
         ending += both
         launched += [row.id for row in again]
         moved[merger.from_id] = {
@@ -71,7 +76,7 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
     if ending:
         end(tx, ending, MERGED)
     if launched:
-        without = update(enrollments).where(enrollments.c.id.in_(launched))
+        without = update(enrollments).where(among(tx, enrollments.c.id, launched))
         tx.conn.execute(without.values(launch_id=None))
     for name, table in (
         ("enrollments", enrollments),
@@ -112,12 +117,37 @@ def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) ->
     return list(tx.conn.execute(rows.with_for_update() if lock else rows))
 
 
-def _later_of_two(theirs: Sequence[Row[Any]], ours: Sequence[Row[Any]]) -> list[int]:
-    """Where both are in the same journey with the same key now: the one that entered later."""
-    current = {(row.journey, row.entry_key): row for row in ours if row.ended_at is None}
-    later = []
-    for row in theirs:
-        rival = current.get((row.journey, row.entry_key))
-        if rival is not None and row.ended_at is None:
-            later.append(max(row, rival, key=lambda one: (one.entered_at, one.id)).id)
-    return later
+class _There:
+    """The enrollments of a profile that stays, and of those that became part of it."""
+
+    def __init__(self, ours: Sequence[Row[Any]]) -> None:
+        self._current = {_way(row): row for row in ours if row.ended_at is None}
+        self._launches = {_launch(row) for row in ours if row.launch_id is not None}
+
+    def take(self, theirs: Sequence[Row[Any]]) -> tuple[list[int], list[Row[Any]]]:
+        """Add those of a profile that goes.
+
+        Returns
+        -------
+        The later ones where two are in the same journey with the same key, and those of a launch
+        that has somebody in already: they keep it only in the record of the merger.
+        """
+        later: list[int] = []
+        for row in theirs:
+            if row.ended_at is None:
+                rival = self._current.get(_way(row), row)
+                first, second = sorted((row, rival), key=lambda one: (one.entered_at, one.id))
+                self._current[_way(row)] = first
+                if first is not second:
+                    later.append(second.id)
+        again = [row for row in theirs if _launch(row) in self._launches]
+        self._launches |= {_launch(row) for row in theirs if row.launch_id is not None}
+        return later, again
+
+
+def _way(row: Row[Any]) -> tuple[str, str]:
+    return row.journey, row.entry_key
+
+
+def _launch(row: Row[Any]) -> tuple[str, str | None]:
+    return row.journey, row.launch_id

@@ -256,9 +256,17 @@ def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
 
     To be called before profiles are locked.
     """
+    lock_identities(tx)
+    return owners_of(tx, keys)
+
+
+def lock_identities(tx: Tx) -> None:
+    """Nobody else changes whose identifiers any are until this transaction ends.
+
+    To be called before profiles are locked.
+    """
     if tx.conn.dialect.name == "postgresql":
         tx.conn.execute(select(func.pg_advisory_xact_lock(_IDENTITY_LOCK)))
-    return owners_of(tx, keys)
 
 
 def held_owners_of(
@@ -286,10 +294,14 @@ def held_owners_of(
 
 
 class Holder(NamedTuple):
-    """The profile that has an identifier; of a retired address, the one that had it last."""
+    """The profile that has an identifier; of a retired address, the one that had it last.
+
+    unverified: it is an anonymous id that only adds events (profiles/joining.py).
+    """
 
     profile_id: int
     retired: bool
+    unverified: bool = False
 
 
 def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
@@ -299,10 +311,12 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
     for kind, value in keys:
         by_kind.setdefault(kind, []).append(value)
     return {
-        (kind, value): Holder(profile_id, retired_at is not None)
+        (kind, row.value): Holder(
+            row.profile_id, row.retired_at is not None, row.unverified_from is not None
+        )
         for kind, values in by_kind.items()
-        for value, profile_id, retired_at in tx.conn.execute(
-            select(c.value, c.profile_id, c.retired_at).where(
+        for row in tx.conn.execute(
+            select(c.value, c.profile_id, c.retired_at, c.unverified_from).where(
                 c.kind == kind, among(tx, c.value, values)
             )
         )
@@ -331,6 +345,13 @@ def owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
 def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
     """The same, with those who had a retired one last."""
     return {key: holder.profile_id for key, holder in holders_of(tx, keys).items()}
+
+
+def new_profile(tx: Tx) -> int:
+    """An empty profile, to be known by an identifier that is new. Gives its id."""
+    empty = {**nobody_yet().after, "created_at": tx.now, "updated_at": tx.now}
+    inserted = tx.conn.execute(insert(profiles).values(empty).returning(profiles.c.id))
+    return int(inserted.scalar_one())
 
 
 def _insert_profiles(tx: Tx, fresh: Sequence[Account]) -> None:

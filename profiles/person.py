@@ -149,6 +149,24 @@ class Person:
     removed: Collection[str] = frozenset()
     removed_tokens: Collection[str] = frozenset()
     seen_at: Instant | None = None  # when all this was so; None: not known
+    # addresses of which the sender says that the person has proved to have them
+    verified: Collection[IdentifierKind] = frozenset()
+
+    @property
+    def tells_more(self) -> bool:
+        """Whether more is said of them than by which ids they are known."""
+        return bool(
+            self.attributes
+            or self.removed
+            or self.push_tokens
+            or self.removed_tokens
+            or self.email
+            or self.phone
+            or self.country
+            or self.timezone
+            or self.language
+            or self.consent
+        )
 
     def identifiers(self) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Each identifier with the columns that describe it."""

@@ -18,7 +18,6 @@ from profiles.bulk import lock_profiles
 from profiles.confirming import NO_TOPICS, can_be_confirmed, waiting
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.merging import survivors
 from profiles.tables import ADDRESS_KIND, consents, preferences, profiles
 
 Topics = Mapping[tuple[Channel, str], bool]  # channel and topic (or `*`) -> granted
@@ -30,7 +29,6 @@ TopicChanges = Mapping[tuple[Channel, str], bool | None]
 class Chosen:
     """What is on record about one person, as far as their own page shows it.
 
-    profile_id: theirs today, which is another one after a merge.
     opens, closes: seconds of the local day between which they want messages; both or neither.
     known_timezone, known_language: what holds while they choose none.
     addresses: what messages on a channel go to; of several devices the one seen last.
@@ -62,17 +60,12 @@ class Changes:
 
 
 def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None:
-    """What is on record of whoever has or had this id; None when there is nobody.
+    """What is on record of a profile; None when there is no such profile.
 
     With `lock` it stays so until the transaction ends.
     """
-    while True:
-        if lock:
-            lock_profiles(tx, [profile_id])
-        survivor = survivors(tx, [profile_id]).get(profile_id, profile_id)
-        if survivor == profile_id:
-            break
-        profile_id = survivor
+    if lock:
+        lock_profiles(tx, [profile_id])
     about = tx.conn.execute(
         select(
             profiles.c.timezone.label("known_timezone"),

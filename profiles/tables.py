@@ -72,6 +72,13 @@ class Identifier(SQLModel, table=True):
         sa_type=BigInteger,
         description="replaced or taken away at that time; never sent to. Empty: in use",
     )
+    # Anonymous ids only:
+    unverified_from: int | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        description="it came by an unverified address and adds events only; the profile that it "
+        "came from, 0: none. Empty: it speaks for its profile",
+    )
 
 
 class Consent(SQLModel, table=True):
@@ -181,8 +188,17 @@ class Merge(SQLModel, table=True):
     why: str = Field(description="the kind of call that said so: identify, alias ...")
     moved: dict[str, Any] = Field(
         sa_column=Column(JSON_COLUMN, nullable=False),
-        description="both profiles as they were, the keys of the rows that were moved",
+        description="what was moved and what it was before; profiles/merging.py lists the parts",
     )
+
+
+class Upgrade(SQLModel, table=True):
+    """When this database came to a schema from which on something counts differently."""
+
+    __tablename__: ClassVar[str] = "upgrade"
+
+    revision: str = Field(primary_key=True, description="of the migration")
+    at: Instant = Field(sa_type=BigInteger)
 
 
 profiles = table_of(Profile)
@@ -193,3 +209,4 @@ email_confirmations = table_of(EmailConfirmation)
 preferences = table_of(Preference)
 events = table_of(Event)
 merges = table_of(Merge)
+upgrades = table_of(Upgrade)

@@ -24,6 +24,7 @@ from profiles.person import (
     normalise_id,
 )
 from profiles.phones import normalise_phone
+from profiles.tables import IdentifierKind
 
 T = TypeVar("T")
 
@@ -33,6 +34,11 @@ _NAMES = {"firstName": "first_name", "lastName": "last_name", "createdAt": "crea
 # Traits that are no attributes.
 _FIELDS = ("email", "phone", "country", "timezone", "language")
 _PLATFORMS = ("ios", "android", "web")
+# The claims of OpenID Connect (Core 1.0, section 5.1); Amazon Cognito writes them as text.
+_CLAIMS: Mapping[IdentifierKind, str] = {
+    "email": "email_verified",
+    "phone": "phone_number_verified",
+}
 
 
 def read_person(
@@ -66,6 +72,15 @@ def read_person(
         zone = zone or shown_zone
     if "language" not in removed:
         language = language or shown_language
+    # A claim is about the address that stands beside it.
+    verified = {
+        kind
+        for kind, claim in _CLAIMS.items()
+        if kind in fields
+        and claim in said
+        and (said[claim].value is True or said[claim].value == "true")
+        and fields[kind].place == said[claim].place.replace(claim, kind)
+    }
     device = context.get("device")
     token, gone = _token(device, take)
     person = replace(
@@ -84,6 +99,7 @@ def read_person(
         timezone=zone,
         language=language,
         removed=removed,
+        verified=verified,
         attributes={**{name: one.value for name, one in said.items()}, **about.attributes},
     )
     return person, take.warnings

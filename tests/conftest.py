@@ -163,7 +163,7 @@ _EMPTYING = """
     BEGIN
         SELECT string_agg(oid::regclass::text, ',') INTO touched FROM pg_class
             WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-            AND pg_relation_size(oid) > 0 AND relname <> 'alembic_version';
+            AND pg_relation_size(oid) > 0 AND relname NOT IN ('alembic_version', 'upgrade');
         IF touched IS NOT NULL THEN EXECUTE 'TRUNCATE ' || touched; END IF;
         PERFORM setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
             FROM pg_sequences WHERE last_value IS NOT NULL;

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from channels.links import preferences_url, unsubscribe_url
 from config.database import Database
-from config.policy import Policy
+from config.policy import Channel, Policy
 from config.settings import Settings
 from flows.receiver.app import create_app
 from journeys.journey import OnLaunch
@@ -93,12 +93,21 @@ class Shop:
     def settings(self) -> Settings:
         return self.house.segue.settings
 
-    def u(self, channel: str = "email", topic: str = "offers", who: int | None = None) -> str:
-        url = unsubscribe_url(self.settings, who or self.ann, channel, topic)
+    def u(
+        self,
+        channel: Channel = "email",
+        topic: str = "offers",
+        who: int | None = None,
+        address: str = "ann@example.com",
+    ) -> str:
+        url = unsubscribe_url(self.settings, who or self.ann, channel, topic, address)
         return url.removeprefix(self.settings.public_url)
 
-    def p(self, who: int | None = None) -> str:
-        url = preferences_url(self.settings, who or self.ann)
+    def p(
+        self, who: int | None = None, channel: Channel = "email", address: str = "ann@example.com"
+    ) -> str:
+        now = self.house.now
+        url = preferences_url(self.settings, who or self.ann, channel, address, now)
         return url.removeprefix(self.settings.public_url)
 
     def get(self, path: str) -> str:

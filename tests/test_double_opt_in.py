@@ -240,9 +240,9 @@ def test_a_yes_from_before_counts_on(house: House, tmp_path: Path) -> None:
 
 
 def test_a_ticked_box_waits_and_the_page_says_so(desk: Desk) -> None:
-    settings = desk.house.segue.settings
-
-    path = preferences_url(settings, desk.ann).removeprefix(settings.public_url)
+    settings, now = desk.house.segue.settings, desk.house.now
+    url = preferences_url(settings, desk.ann, "email", "ann@example.com", now)
+    path = url.removeprefix(settings.public_url)
     page = desk.client.get(path).text
     assert "waiting" not in page
     answer = desk.client.post(path, data={**form_of(page), "email.news": "on"})
@@ -263,7 +263,8 @@ def test_an_undone_unsubscribe_waits(desk: Desk) -> None:
     desk.says()
     desk.press()
     settings = desk.house.segue.settings
-    path = unsubscribe_url(settings, desk.ann, "email", "news").removeprefix(settings.public_url)
+    url = unsubscribe_url(settings, desk.ann, "email", "news", "ann@example.com")
+    path = url.removeprefix(settings.public_url)
     desk.client.post(path, data=one_click())
     assert not desk.gets()
     words = shown(desk.client.post(path, data={"action": "undo"}).text)

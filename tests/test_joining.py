@@ -1,13 +1,16 @@
 """Who is who: people joined, and kept apart."""
 
+from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.policy import Channel
 from profiles.calls import Call, Kind, read_call
-from profiles.joining import Joined, join, keys_of
-from profiles.merging import Merger
+from profiles.joining import Joined, OnRecord, join, keys_of
+from profiles.merging import Merger, Share
 from profiles.person import Key
 
 
@@ -28,12 +31,32 @@ OWNERS: dict[Key, int] = {
     ("push_token", "t-of-ann"): ANN,
     ("user_id", "bob"): BOB,
 }
-USERS = {ANN: {"ann"}, BOB: {"bob"}}
+USERS = {ANN, BOB}
+# Numbers of profiles that `join` has made.
+NEW = 100
 
 
-def joined(*calls: Call) -> Joined:
-    owners = {key: OWNERS[key] for one in calls for key in keys_of(one) if key in OWNERS}
-    return join(dict(enumerate(calls)), owners, USERS)
+def read(calls: Sequence[Call], owners: Mapping[Key, int], **known: Any) -> Joined:
+    """Join the calls where the profiles have no addresses but those in `owners`, all in use."""
+    addresses: dict[int, dict[Key, bool]] = {}
+    for key, owner in owners.items():
+        if key[0] in ("email", "phone", "push_token"):
+            addresses.setdefault(owner, {})[key] = True
+    join_on = known.pop("join_on", "any")
+    named = {key: owners[key] for one in calls for key in keys_of(one) if key in owners}
+    on_record = OnRecord(named, **{"users": USERS, "addresses": addresses, **known})
+    return join(dict(enumerate(calls)), on_record, join_on, count(NEW).__next__)
+
+
+def joined(*calls: Call, **known: Any) -> Joined:
+    return read(calls, OWNERS, **known)
+
+
+def share(*addresses: Key, yes_on: Sequence[Channel] = (), verified: bool = False) -> Share:
+    return Share(frozenset(addresses), frozenset(yes_on), verified)
+
+
+EMAIL: Key = ("email", "ann@example.com")
 
 
 def test_an_anonymous_person_who_signs_in_is_the_customer() -> None:
@@ -44,7 +67,7 @@ def test_an_anonymous_person_who_signs_in_is_the_customer() -> None:
 
 def test_an_anonymous_person_who_gives_a_known_address_is_that_customer() -> None:
     found = joined(call("identify", anonymousId="a1", traits={"email": "ann@example.com"}))
-    assert found.mergers == [Merger(ANON, ANN, "identify")]
+    assert found.mergers == [Merger(ANON, ANN, "identify", share(EMAIL))]
 
 
 def test_two_customers_stay_two() -> None:
@@ -53,12 +76,10 @@ def test_two_customers_stay_two() -> None:
     assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
 
 
-def test_a_call_counts_without_the_anonymous_id_of_another_customer() -> None:
+def test_nothing_in_a_call_that_is_refused_joins_anybody() -> None:
     other: dict[Key, int] = {("email", "c@example.com"): ANON}
     said = call("identify", userId="bob", anonymousId="a-of-ann", traits={"email": "c@example.com"})
-    found = join({0: said}, OWNERS | other, USERS)
-    assert found.mergers == [Merger(ANON, BOB, "identify")]
-    assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
+    assert read([said], OWNERS | other).mergers == []
 
 
 def test_the_address_of_another_customer_stays_with_them() -> None:
@@ -121,8 +142,9 @@ def test_a_push_token_is_the_last_ones_who_named_it() -> None:
 
 def test_an_anonymous_device_is_its_owners() -> None:
     owners: dict[Key, int] = {("push_token", "t1"): ANON, ("user_id", "ann"): ANN}
-    found = join({0: token("t1", userId="ann")}, owners, USERS)
-    assert found.mergers == [Merger(ANON, ANN, "track")]
+    found = read([token("t1", userId="ann")], owners)
+    theirs = share(("push_token", "t1"), yes_on=["push"])
+    assert found.mergers == [Merger(ANON, ANN, "track", theirs)]
 
 
 IDS = st.sampled_from(["1", "2", "3"])
@@ -156,11 +178,8 @@ def test_nobody_is_torn_apart_and_no_two_customers_are_joined(
         for key in keys
         if (owner := data.draw(st.none() | st.integers(1, 4), label=str(key))) is not None
     }
-    users: dict[int, set[str]] = {}
-    for (kind, value), owner in owners.items():
-        if kind == "user_id":
-            users.setdefault(owner, set()).add(value)
-    found = join(dict(enumerate(calls)), owners, users)
+    users = {owner for (kind, _), owner in owners.items() if kind == "user_id"}
+    found = read(calls, owners, users=users)
 
     going = [merger.from_id for merger in found.mergers]
     assert len(set(going)) == len(going)
@@ -174,9 +193,11 @@ def test_nobody_is_torn_apart_and_no_two_customers_are_joined(
 
     for group in found.people:
         assert len({owner_of(key) for key in group} - {None}) <= 1
-    for place, one in enumerate(calls):
+    for place, one in enumerate(calls[: found.stopped_at]):
+        if place in found.events_only:
+            continue  # only its anonymous id counts
         named = set(keys_of(one)) - found.foreign.get(place, set())
         assert len({owner_of(key) for key in named} - {None}) <= 1 or one.kind == "alias"
     if not any(one.kind == "alias" for one in calls):
         for merger in found.mergers:
-            assert not users.get(merger.from_id)
+            assert merger.from_id not in users

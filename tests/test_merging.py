@@ -369,6 +369,11 @@ def undo(tx: Tx, from_id: int) -> None:
     if moved["events_dropped"]:
         tx.conn.execute(insert(events), moved["events_dropped"])
     back(identifiers, identifiers.c.value, [value for _, value in moved["identifiers"]])
+    c = identifiers.c
+    retired = update(identifiers).where(c.value.in_([value for _, value in moved["retired"]]))
+    tx.conn.execute(retired.values(retired_at=None))
+    spoke = update(identifiers).where(c.value.in_(moved["unverified"]))
+    tx.conn.execute(spoke.values(unverified_from=None))
     back(consent_records, consent_records.c.id, moved["consent_records"])
     for name, table in (("consents", consents), ("preferences", preferences)):
         tx.conn.execute(delete(table).where(table.c.profile_id == record.into_id))

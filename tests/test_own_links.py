@@ -10,12 +10,12 @@ from journeys.journey import OnLaunch, journey
 from journeys.steps import Email, Push, Send
 from tests.callback_samples import FromProviders, mail_event
 from tests.feedback_shop import NEWS, AnnsShop
-from tests.house import House
+from tests.house import MONDAY, House
 from tests.provider_samples import SANDBOX, outgoing, provider
 
 OURS = [
-    unsubscribe_url(SANDBOX, 1, "email", "news"),
-    preferences_url(SANDBOX, 1),
+    unsubscribe_url(SANDBOX, 1, "email", "news", "ann@example.com"),
+    preferences_url(SANDBOX, 1, "email", "ann@example.com", MONDAY),
     confirm_url(SANDBOX, 1, "ann@example.com", "news"),
 ]
 

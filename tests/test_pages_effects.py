@@ -6,7 +6,6 @@ from pathlib import Path
 
 import orjson
 
-from channels.links import preferences_token, preferences_url, unsubscribe_url
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
 from journeys.catalog import load_catalog
@@ -142,9 +141,9 @@ def test_journeys_react_to_what_was_chosen(shop: Shop) -> None:
     bob = shop.house.customer("bob", consent={("push", "*"): False})
     shop.house.did(bob, "signed_up")
     shop.house.run()
-    token = preferences_token(shop.settings, bob)
-    page = shop.get(f"/preferences/{token}")
-    shop.client.post(f"/preferences/{token}", data={**form_of(page), "push.news": "on"})
+    path = shop.p(bob)
+    page = shop.get(path)
+    shop.client.post(path, data={**form_of(page), "push.news": "on"})
     shop.house.run()
     assert shop.house.passed(bob)[0] == ("says yes", "next")
 
@@ -155,10 +154,7 @@ def test_mails_lead_to_both_pages_and_receipts_to_the_choices(shop: Shop) -> Non
     mail = orjson.loads(shop.house.providers.requests[0].content)
     html = next(part["value"] for part in mail["content"] if part["type"] == "text/html")
     links = [unescape(link) for link in re.findall(r'href="([^"]+)"', html)]
-    assert links == [
-        unsubscribe_url(shop.settings, shop.ann, "email", "offers"),
-        preferences_url(shop.settings, shop.ann),
-    ]
+    assert links == [f"{shop.settings.public_url}{path}" for path in (shop.u(), shop.p())]
     [personalization] = mail["personalizations"]
     assert personalization["headers"]["List-Unsubscribe"] == f"<{links[0]}>"
 
@@ -168,7 +164,7 @@ def test_mails_lead_to_both_pages_and_receipts_to_the_choices(shop: Shop) -> Non
     shop.house.did(shop.ann, "bought")
     shop.house.run()
     html = orjson.loads(shop.house.providers.requests[-1].content)["content"][-1]["value"]
-    assert preferences_url(shop.settings, shop.ann) in unescape(html)
+    assert f"{shop.settings.public_url}{shop.p()}" in unescape(html)
 
 
 def test_the_librarys_mails_lead_to_both_pages() -> None:

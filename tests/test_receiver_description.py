@@ -21,7 +21,7 @@ from schemathesis.checks import (
 from schemathesis.generation import GenerationMode
 
 import flows.receiver.segment
-from channels.links import preferences_token, unsubscribe_url
+from channels.links import preferences_url, unsubscribe_url
 from config.database import Database
 from config.schema import migrate
 from config.settings import Settings
@@ -39,11 +39,13 @@ CHECKS = [
 Prepared = requests.PreparedRequest
 
 ANN = 1  # the only customer there is
+_U = unsubscribe_url(Settings(), ANN, "email", "news", "ann@example.com")
+_P = preferences_url(Settings(), ANN, "email", "ann@example.com", MONDAY)
 # What leads to something of ours, path by path.
 _OF_OURS = {
     "/hooks/journeys/{name}": {"name": "j"},
-    "/u/{token}": {"token": unsubscribe_url(Settings(), ANN, "email", "news").split("/")[-1]},
-    "/preferences/{token}": {"token": preferences_token(Settings(), ANN)},
+    "/u/{token}": {"token": _U.rpartition("/")[2]},
+    "/preferences/{token}": {"token": _P.rpartition("/")[2]},
 }
 
 

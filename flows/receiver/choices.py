@@ -84,6 +84,16 @@ def nothing_at_all(said: Topics) -> dict[tuple[Channel, str], bool | None]:
     }
 
 
+def nothing_on(
+    policy: Policy, said: Topics, channel: Channel
+) -> dict[tuple[Channel, str], bool | None]:
+    """A no to all of a channel. On texts it is a no to every topic, and a STOP only if it was."""
+    stopped = channel == "sms" and texts_stopped(said)
+    of_channel = [box for box in boxes(policy, said) if box[0] == channel]
+    changes = _nothing_ticked(channel, said, of_channel)
+    return {box: granted for box, granted in changes.items() if not (stopped and box == _ALL_TEXTS)}
+
+
 def _nothing_ticked(
     channel: Channel, said: Topics, of_channel: Iterable[tuple[Channel, str]]
 ) -> dict[tuple[Channel, str], bool | None]:

@@ -2,13 +2,14 @@
 
 from fastapi import Response
 
-from channels.links import address_digest, read_confirmation
+from channels.links import address_of, read_confirmation
 from flows.receiver.choices import allowed, topics_of
 from flows.receiver.context import Receiver
 from flows.receiver.form import Fields
 from flows.receiver.rendering import Pages
+from flows.receiver.rights import chosen_now
 from profiles.consent import confirm
-from profiles.preferences import read_chosen
+from profiles.person import Key
 
 _CONFIRM = "confirm"
 
@@ -30,11 +31,13 @@ def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -
         return pages.unknown()
     topic = topics_of(segue.policy).get(link.topic, link.topic)
     with segue.db.transaction(write=confirming) as tx:
-        chosen = read_chosen(tx, link.profile_id, lock=confirming)
-        if chosen is None:
+        found = chosen_now(tx, link.profile_id, lock=confirming)
+        if found is None:
             return pages.gone()
+        chosen, _ = found
         address = chosen.unconfirmed.get(link.topic)
-        waits = address is not None and address_digest(address) == link.address
+        named: list[Key] = [] if address is None else [("email", address)]
+        waits = address_of(segue.settings, link.digest, named) is not None
         confirmed = confirming and waits and confirm(tx, chosen.profile_id, link.topic)
     if confirmed:
         receiver.arrived()
@@ -53,7 +56,4 @@ def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -
 
 
 def _page(pages: Pages, title: str, says: str, *, button: str = "") -> Response:
-    return pages.page(
-        "confirm",
-        {"title": title, "says": says, "action": _CONFIRM, "button": button},
-    )
+    return pages.act(title, [says], _CONFIRM, button)

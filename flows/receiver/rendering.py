@@ -4,7 +4,7 @@ No scripts, no cookies, nothing loaded from anywhere: the style sheet stands in 
 """
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,19 @@ class Pages:
         """A page that only says something."""
         return self.page("notice", {"title": title, "paragraphs": paragraphs}, status)
 
+    def act(
+        self,
+        title: str,
+        paragraphs: Sequence[str],
+        action: str = "",
+        button: str = "",
+        *,
+        quiet: bool = False,
+    ) -> HTMLResponse:
+        """A page with at most one button, none where it has no words, that posts an action."""
+        values = {"paragraphs": paragraphs, "action": action, "button": button, "quiet": quiet}
+        return self.page("act", {"title": title, **values})
+
     def unknown(self) -> HTMLResponse:
         """For a token that is not ours: cut off, forged, or signed with a key of long ago."""
         return self.notice(
@@ -55,6 +68,14 @@ class Pages:
             "A part of it may be missing, or it may be very old. Nothing was changed.",
             "Please open the link in the newest message that you have from us. Or reply STOP to a "
             "text message, and no text comes any more.",
+        )
+
+    def nothing_sent(self) -> HTMLResponse:
+        """For a link to an address that is not used any more."""
+        return self.notice(
+            200,
+            "Nothing is sent to you here any more",
+            "We do not use the address that this link was made for.",
         )
 
     def gone(self) -> HTMLResponse:

@@ -100,7 +100,9 @@ def router(receiver: Receiver) -> APIRouter:
             begun = time.monotonic()
             waited = [int(begun - at) for at in came]
             received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
-            outcomes = take_calls(tx, received, merge, receiver.segue.limits, policy.double_opt_in)
+            outcomes = take_calls(
+                tx, received, merge, receiver.segue.limits, policy.double_opt_in, policy.join_on
+            )
         receiver.arrived()
         return outcomes
 

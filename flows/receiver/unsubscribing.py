@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from fastapi import Response
 
-from channels.links import Subscription, preferences_token, read_unsubscribe
+from channels.links import Subscription, read_unsubscribe
 from flows.receiver.choices import allowed, texts_stopped, topics_of
 from flows.receiver.context import Receiver
 from flows.receiver.form import Fields
 from flows.receiver.rendering import Pages
-from flows.receiver.view import CHANNEL_WORDS, reaches, to_confirm
+from flows.receiver.rights import Rights, rights_of
+from flows.receiver.view import CHANNEL_WORDS, masked, to_confirm
 from profiles.preferences import Changes, Chosen, read_chosen, save
 
 _STOP, _UNDO = "stop", "undo"
@@ -17,7 +18,14 @@ _STAYS = (
     "Everything else stays as you chose it. Receipts, and whatever else an order can’t do without, "
     "still come."
 )
-_ALL_STOPPED = "You have stopped all text messages. To start them again, use the page below."
+_ALL_STOPPED = (
+    "You have stopped all text messages. To start them again, open the link to your choices in a "
+    "message from us."
+)
+_MORE = (
+    "The newest message that you have from us has a link to all your choices: what you get, how "
+    "often and when."
+)
 
 
 def show(receiver: Receiver, pages: Pages, token: str) -> Response:
@@ -26,15 +34,17 @@ def show(receiver: Receiver, pages: Pages, token: str) -> Response:
     if link is None:
         return pages.unknown()
     with receiver.segue.db.transaction(write=False) as tx:
-        chosen = read_chosen(tx, link.profile_id)
-    if chosen is None:
+        rights = rights_of(tx, receiver.segue.settings, link.profile_id, link.digest, link.channel)
+    if rights is None:
         return pages.gone()
-    page = _Page(receiver, pages, link)
-    if page.comes(chosen):
-        to = " ".join((page.about, reaches(link.channel, chosen))).strip()
+    page = _Page(receiver, pages, link, rights)
+    if not page.may_stop:
+        return pages.nothing_sent()
+    if page.comes(rights.chosen):
+        to = " ".join((page.about, page.to)).strip()
         says = [f"We will send no more {to}. That holds at once, also for what is planned already."]
         return page.answer(f"Stop {page.about}?", [*says, _STAYS], _STOP, "Unsubscribe")
-    return page.stopped(f"You get no {page.about}", chosen, "Send it to me again")
+    return page.stopped(f"You get no {page.about}", rights.chosen, "Send it to me again")
 
 
 def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
@@ -46,17 +56,23 @@ def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
     undo = form.get("action") == _UNDO and not one_click
     source = "one-click" if one_click else "unsubscribe link"
     with receiver.segue.db.transaction() as tx:
-        before = read_chosen(tx, link.profile_id, lock=True)
-        if before is None:
+        rights = rights_of(
+            tx, receiver.segue.settings, link.profile_id, link.digest, link.channel, lock=True
+        )
+        if rights is None:
             return pages.gone()
+        page = _Page(receiver, pages, link, rights)
+        if not page.may_stop:
+            return pages.nothing_sent()
+        before = rights.chosen
+        undo = undo and rights.own
         said = Changes(consent={(link.channel, link.topic): undo})
         source = f"{source}, undone" if undo else source
         changed = save(tx, before, said, source, receiver.segue.policy.double_opt_in)
-        after = read_chosen(tx, link.profile_id)
+        after = read_chosen(tx, before.profile_id)
         assert after is not None
     if changed:
         receiver.arrived()
-    page = _Page(receiver, pages, link)
     if page.comes(after):
         says = [f"You get {page.about} as before."]
         return page.answer("You are subscribed again", says, _STOP, "Unsubscribe", quiet=True)
@@ -71,24 +87,39 @@ def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
 class _Page:
     """The page of one link."""
 
-    def __init__(self, receiver: Receiver, pages: Pages, link: Subscription) -> None:
+    def __init__(
+        self, receiver: Receiver, pages: Pages, link: Subscription, rights: Rights
+    ) -> None:
         self._pages = pages
         self._link = link
+        self._rights = rights
         self._policy = receiver.segue.policy
-        self._preferences = preferences_token(receiver.segue.settings, link.profile_id)
         topic = topics_of(self._policy).get(link.topic, link.topic)
         self.about = f"{CHANNEL_WORDS[link.channel]} about “{topic}”"
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether the link stops anything."""
+        return self._rights.own or self._link.channel in self._rights.withdraws
+
+    @property
+    def to(self) -> str:
+        """Where the messages go: to the address in use, or that which the link was made for."""
+        channel = self._link.channel
+        if self._rights.own:
+            return masked(channel, self._rights.chosen.addresses.get(channel))
+        return masked(channel, self._rights.withdraws[channel])
 
     def comes(self, chosen: Chosen) -> bool:
         """Whether consent lets it through."""
         return allowed(self._policy, chosen.consent, self._link.channel, self._link.topic)
 
     def stopped(self, title: str, chosen: Chosen, back: str) -> Response:
-        """The page that says that nothing more comes."""
+        """The page that says that nothing more comes; `back`: the button that takes it back."""
         if self._link.channel == "sms" and texts_stopped(chosen.consent):
             return self.answer(title, [_ALL_STOPPED])
         says = [f"We send no more {self.about} from now on, and none that was planned.", _STAYS]
-        return self.answer(title, says, _UNDO, back, quiet=True)
+        return self.answer(title, says, _UNDO, back if self._rights.own else "", quiet=True)
 
     def answer(
         self,
@@ -100,14 +131,4 @@ class _Page:
         quiet: bool = False,
     ) -> Response:
         """A page with at most one button."""
-        return self._pages.page(
-            "unsubscribe",
-            {
-                "title": title,
-                "paragraphs": says,
-                "action": action,
-                "button": button,
-                "quiet": quiet,
-                "preferences": self._preferences,
-            },
-        )
+        return self._pages.act(title, [*says, _MORE], action, button, quiet=quiet)

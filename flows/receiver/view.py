@@ -49,12 +49,11 @@ _FIELD_LABELS = {
 _Options = list[tuple[str, str]]  # value and label
 
 
-def reaches(channel: Channel, chosen: Chosen) -> str:
+def masked(channel: Channel, address: str | None) -> str:
     """Where messages on a channel go, told so that only the person themselves recognises it.
 
-    Empty when we have no address.
+    Empty without an address.
     """
-    address = chosen.addresses.get(channel)
     if address is None:
         return ""
     if channel == "email":
@@ -67,7 +66,7 @@ def reaches(channel: Channel, chosen: Chosen) -> str:
 
 def to_confirm(chosen: Chosen, about: str) -> str:
     """What is left to do where a yes on e-mail waits for its confirmation."""
-    to = reaches("email", chosen)
+    to = masked("email", chosen.addresses.get("email"))
     return (
         f"{about[:1].upper()}{about[1:]} waits for your confirmation. We send an e-mail {to} with "
         "a button, at most one a day. Nothing comes before you press it."
@@ -94,7 +93,8 @@ def preferences_view(
             {
                 "id": channel,
                 "name": CHANNEL_NAMES[channel],
-                "to": reaches(channel, chosen).capitalize() or _NO_ADDRESS[channel],
+                "to": masked(channel, chosen.addresses.get(channel)).capitalize()
+                or _NO_ADDRESS[channel],
                 "boxes": _boxes(policy, channel, values, chosen),
             }
             for channel in CHANNELS
