@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.xdist_group("mjml"),  # so that the reference renders once
     pytest.mark.skipif(
         not INSTALLED,
-        reason="MJML's reference is not installed: with Node.js, npm ci --prefix tests/mjml",
+        reason="no MJML reference: apt-get install nodejs npm, then npm ci --prefix tests/mjml",
     ),
 ]
 
