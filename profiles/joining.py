@@ -291,11 +291,11 @@ class _Circle:
         """Make one profile of two, if the address may; False: it has to wait."""
         one = self.group(first)
         other = self.group(key)
-        if other is not one and key in self._retired:
-            return False
         if other is one:
             one.state(key)
             return True
+        if key in self._retired:
+            return False
         if other.is_bare:
             one.keys.add(key)
             self._groups[key] = one
@@ -303,8 +303,10 @@ class _Circle:
             return True
         # Who has a user id stays; else whoever had the address before.
         staying, going = (one, other) if one.has_user else (other, one)
+        if other.told or going.told:
+            return False  # which addresses they use may be different once that is written
         if self._may_join(key, call) and not going.has_user and not going.has_other(key):
-            if going.told or staying.told:
+            if staying.told:
                 return False
             share = self._share(going, key, call, speaks=going is other)
             if not share.verified:

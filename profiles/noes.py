@@ -9,7 +9,7 @@ from config.times import Instant
 from profiles.bulk import lock_profiles
 from profiles.consent import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.identity import settled_owners_of, upsert_people, users_of
+from profiles.identity import holders_of, lock_identities, upsert_people, users_of
 from profiles.person import Key, Person
 
 
@@ -41,7 +41,12 @@ def take_noes(tx: Tx, noes: Sequence[No], source: str, *, topics_too: bool = Fal
     ----------
     topics_too: as for `change_consent`.
     """
-    owners = settled_owners_of(tx, {key for no in noes for key in _keys(no.person)})
+    lock_identities(tx)
+    holders = holders_of(tx, {key for no in noes for key in _keys(no.person)})
+    unverified = {key for key, holder in holders.items() if holder.unverified}
+    owners = {key: one.profile_id for key, one in holders.items() if not one.retired}
+    noes = [replace(no, person=_without(no.person, unverified)) for no in noes]
+    noes = [no for no in noes if _keys(no.person)]  # an unverified anonymous id says nothing
     lock_profiles(tx, set(owners.values()))
     users = users_of(tx, set(owners.values()))
     whose: dict[int, set[int]] = {}

@@ -28,6 +28,11 @@ from profiles.tables import events
 LONGEST_WORDING = 4000
 LARGEST_EVIDENCE = 4096
 
+_UNVERIFIED = (
+    "an address that is not verified joined it to its customer, so it only adds events; give the "
+    "userId or an address"
+)
+
 # recorded: it holds. waiting: it counts once confirmed by e-mail. no_address: so would this one,
 # but there is no e-mail address. overruled: a later statement or a no outweighs it. again: the same
 # statement came before.
@@ -192,21 +197,29 @@ def _people(
     keys = {place: [key for key, _ in person.identifiers()] for place, person in people.items()}
     named = {key for some in keys.values() for key in some}
     owners = settled_owners_of(tx, named)
+    found_by = holders_of(tx, named)
     # Who gave an address up is not who says yes with it, but their no is heard.
-    holders = {key: holder.profile_id for key, holder in holders_of(tx, named).items()}
+    holders = {key: holder.profile_id for key, holder in found_by.items()}
+    unverified = {key for key, holder in found_by.items() if holder.unverified}
     lock_profiles(tx, set(holders.values()))
     users = users_of(tx, set(owners.values()))
     whose: dict[int, int] = {}
     refused: dict[int, CallRefused] = {}
     others: dict[int, Person] = {}
     for place, person in people.items():
+        if unverified.intersection(keys[place]):
+            person = replace(person, anonymous_id=None)
+            keys[place] = [key for key in keys[place] if key not in unverified]
+            if not keys[place]:
+                refused[place] = CallRefused("anonymousId", _UNVERIFIED)
+                continue
         found = {owners[key] for key in keys[place] if key in owners}
         if not found and not statements[place].granted:
             found = {holders[key] for key in keys[place] if key in holders}
         stranger = person.user_id is not None and ("user_id", person.user_id) not in owners
         if len(found) > 1 or (stranger and any(users.get(one) for one in found)):
             refused[place] = CallRefused("", "its identifiers belong to different customers")
-        elif found and not stranger:
+        elif found:
             whose[place] = found.pop()
         else:
             others[place] = replace(person, seen_at=tx.now)

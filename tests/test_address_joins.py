@@ -2,20 +2,26 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, permutations
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import event, select
 
+from channels.callback import Feedback
+from channels.feedback import apply
 from config.database import Database
-from config.policy import Channel, JoinOn
+from config.policy import Channel, JoinOn, Policy
 from config.times import Instant
 from journeys.merging import merge
 from profiles.calls import Kind, read_call
 from profiles.consent import ConsentChange, change_consent
+from profiles.noes import No, take_noes
+from profiles.person import Person
+from profiles.statements import read_statement, take_statements
 from profiles.tables import (
     ADDRESS_KIND,
     consent_records,
@@ -47,8 +53,8 @@ def identify(
     return "identify", {"userId": user, "anonymousId": anon, "traits": traits, "context": device}
 
 
-def track(user: str | None = None, anon: str | None = None, event: str = "x", **more: Any) -> Said:
-    return "track", {"userId": user, "anonymousId": anon, "event": event, **more}
+def track(user: str | None = None, anon: str | None = None, name: str = "x", **more: Any) -> Said:
+    return "track", {"userId": user, "anonymousId": anon, "event": name, **more}
 
 
 def owner(db: Database, kind: str, value: str) -> int:
@@ -205,7 +211,7 @@ def test_a_start_gives_back_no_opt_in_of_the_profile_that_went(db: Database, vic
 
 
 def test_the_survivor_gets_history_and_what_it_does_not_know(db: Database, victim: int) -> None:
-    take(db, track(anon="m", event="cart_abandoned"), identify(anon="m", plan="evil", size=3))
+    take(db, track(anon="m", name="cart_abandoned"), identify(anon="m", plan="evil", size=3))
     take(db, identify(anon="m", email=VICTIM))
     assert owner(db, "anonymous_id", "m") == victim
     assert attributes(db, victim) == {"plan": "gold", "size": 3}
@@ -388,6 +394,41 @@ def test_it_adds_events_only(db: Database, victim: int, said: dict[str, Any], ki
     assert happened(db, victim)[-1] == expected
 
 
+def test_it_says_neither_yes_nor_no(db: Database, victim: int) -> None:
+    consent(db, victim, "email")
+    take(db, identify(anon="m", email=VICTIM))
+    before = says(db, victim)
+    for granted in (True, False):
+        said = {
+            **{"anonymousId": "m", "channel": "sms", "granted": granted, "source": "form"},
+            **{"wording": "Yes", "evidence": {}},
+        }
+        with db.transaction() as tx:
+            stated = take_statements(tx, {0: read_statement(said, Policy())}, {})
+        assert stated.refused[0].field == "anonymousId"
+        assert "give the userId or an address" in stated.refused[0].why
+    with db.transaction() as tx:
+        take_noes(tx, [No(Person(anonymous_id="m"), [("email", "*")], None, just_now=True)], "test")
+    mapped = replace(read_call(*identify(anon="m")).person, consent={("email", "*"): False})
+    with db.transaction() as tx:
+        take_calls(tx, [read_call(*identify(anon="m"))._replace(person=mapped)], merge)
+    assert says(db, victim) == before
+
+
+def test_a_consent_statement_gives_nobody_a_new_user_id(db: Database) -> None:
+    take(db, identify(anon="p", email=VICTIM, phone=THEIR_PHONE))
+    subscriber = owner(db, "email", VICTIM)
+    said = {
+        **{"userId": "evil", "email": VICTIM, "channel": "email", "granted": True},
+        **{"source": "form", "wording": "Yes", "evidence": {}},
+    }
+    with db.transaction() as tx:
+        take_statements(tx, {0: read_statement(said, Policy())}, {})
+    take(db, identify("evil", email=EVIL))
+    assert owner(db, "user_id", "evil") != subscriber
+    assert says(db, subscriber) == {("email", "*"): True}
+
+
 def test_all_anonymous_ids_of_the_profile_that_goes_are_unverified(db: Database) -> None:
     take(db, identify(anon="a", email="ann@example.com"), identify("ann"))
     take(db, ("alias", {"userId": "x", "previousId": "b"}))
@@ -465,6 +506,63 @@ def test_the_record_of_an_address_join_tells_what_was_withheld(db: Database, vic
     assert moved["unverified"] == ["m"]
     assert moved["profile"]["id"] == m
     assert moved["profile_before"]["attributes"] == {"plan": "gold"}
+
+
+def test_a_yes_from_a_withheld_address_does_not_count_and_a_no_does(
+    db: Database, victim: int
+) -> None:
+    take(db, identify(anon="m", phone=EVIL_PHONE))
+    take(db, identify(anon="m", email=VICTIM))
+    consent(db, victim, "sms")
+    consent(db, victim, "sms", yes=False)
+
+    def texted(kind: Literal["started", "stopped"], phone: str) -> None:
+        said = Feedback(f"{kind} {phone}", f"twilio {kind}", "sms", kind, address=phone)
+        with db.transaction() as tx:
+            apply(tx, [said])
+
+    texted("started", EVIL_PHONE)
+    assert says(db, victim) == {("sms", "*"): False}
+    texted("started", THEIR_PHONE)
+    assert says(db, victim) == {("sms", "*"): True}
+    texted("stopped", EVIL_PHONE)
+    assert says(db, victim) == {("sms", "*"): False}
+
+
+# Long chains --------------------------------------------------------------------------------------
+
+
+def statements(db: Database, number: int, at_once: int) -> list[int]:
+    """The statements, with all their rows, that each batch of a chain of aliases takes."""
+    people = range(number + 1)
+    take(db, *(track(f"{number}-{one}", messageId=str(one)) for one in people))
+    taken: list[int] = []
+
+    def count_rows(*args: Any) -> None:
+        _, _, _, parameters, _, many = args
+        taken[-1] += len(parameters) if many else 1
+
+    aliases: list[Said] = [
+        ("alias", {"userId": f"{number}-{one + 1}", "previousId": f"{number}-{one}"})
+        for one in range(number)
+    ]
+    event.listen(db.engine, "before_cursor_execute", count_rows)
+    for start in range(0, number, at_once):
+        taken.append(0)
+        take(db, *aliases[start : start + at_once])
+    event.remove(db.engine, "before_cursor_execute", count_rows)
+    return taken
+
+
+def test_a_chain_of_aliases_is_linear_at_once_and_in_batches(db: Database) -> None:
+    [few], [many] = statements(db, 50, 50), statements(db, 400, 400)
+    assert many < 9 * few
+    batches = statements(db, 300, 25)
+    assert max(batches[3:]) < 1.5 * min(batches[3:])
+    with db.transaction(write=False) as tx:
+        c = identifiers.c
+        found = select(c.profile_id).where(c.kind == "user_id", c.value.startswith("300-"))
+        assert len(set(tx.conn.execute(found).scalars())) == 1
 
 
 # Calls at once and one after the other ------------------------------------------------------------

@@ -353,7 +353,7 @@ def test_an_address_that_is_not_theirs_any_more_confirms_nothing(desk: Desk) -> 
 
 def test_after_a_merge_the_link_confirms_for_the_one_that_is_left(desk: Desk) -> None:
     desk.says()
-    into = desk.house.customer("also-ann", consent={})
+    into = desk.house.customer("also-ann", consent={}, email=None)
     with desk.house.db.transaction() as tx:
         merge_profiles(tx, [Merger(desk.ann, into, "alias")], {})
     desk.press()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,10 +77,13 @@ def test_two_customers_stay_two() -> None:
     assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
 
 
-def test_nothing_in_a_call_that_is_refused_joins_anybody() -> None:
+def test_a_call_counts_without_the_anonymous_id_of_another_customer() -> None:
     other: dict[Key, int] = {("email", "c@example.com"): ANON}
     said = call("identify", userId="bob", anonymousId="a-of-ann", traits={"email": "c@example.com"})
-    assert read([said], OWNERS | other).mergers == []
+    found = read([said], OWNERS | other)
+    theirs = share(("email", "c@example.com"), yes_on=["email"])
+    assert found.mergers == [Merger(ANON, BOB, "identify", theirs)]
+    assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
 
 
 def test_the_address_of_another_customer_stays_with_them() -> None:
@@ -134,10 +138,26 @@ def test_a_push_token_goes_with_the_device() -> None:
     assert found.foreign == {}
 
 
-def test_a_push_token_is_the_last_ones_who_named_it() -> None:
+def test_a_call_waits_until_what_was_told_of_the_other_profile_is_written() -> None:
     found = joined(token("t-of-ann", userId="ann"), token("t-of-ann", userId="bob"))
-    assert found.released == {("push_token", "t-of-ann")}
-    assert found.foreign == {0: {("push_token", "t-of-ann")}}
+    assert found.stopped_at == 1
+    assert (found.mergers, found.released, found.foreign) == ([], set(), {})
+    found = joined(
+        call("identify", anonymousId="a1", traits={"plan": "a"}),
+        call("identify", userId="ann", anonymousId="a1"),
+    )
+    assert found.stopped_at == 1
+    # events tell nothing of the profile
+    found = joined(call(anonymousId="a1"), call("identify", userId="ann", anonymousId="a1"))
+    assert found.stopped_at is None
+    assert found.mergers == [Merger(ANON, ANN, "identify")]
+
+
+@pytest.mark.parametrize(("size", "stays"), [(21, BOB), (22, ANN)])
+def test_of_two_customers_in_an_alias_a_much_larger_one_stays(size: int, stays: int) -> None:
+    found = joined(call("alias", userId="bob", previousId="ann"), sizes={ANN: size, BOB: 1})
+    [merger] = found.mergers
+    assert merger.into_id == stays
 
 
 def test_an_anonymous_device_is_its_owners() -> None:
