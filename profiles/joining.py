@@ -210,14 +210,13 @@ class _Circle:
         """Take in what a call says of who is who; False: the calls before have to be written."""
         keys = self._meant(call)
         proofs = proofs_of(call.person)
-        if unverified := [key for key in keys if key in self._unverified | self.new_unverified]:
-            if not proofs:
-                self.events_only.add(place)
-                return True
-            if any(key in self.new_unverified for key in unverified):
-                return False
-            if not self._verify(unverified, proofs[0]):
-                return False
+        new = [key for key in keys if key in self.new_unverified]
+        unverified = [key for key in keys if key in self._unverified]
+        if (new or unverified) and not proofs:
+            self.events_only.add(place)
+            return True
+        if new or (unverified and not self._verify(unverified, proofs[0])):
+            return False
         first, *others = keys
         self.group(first)  # an alias later on may mean them
         # Ids come first, then verified addresses: whoever is known by those may say the rest. New
@@ -371,7 +370,8 @@ class _Circle:
         else:
             usable = {kind: keys & share.addresses for kind, keys in other.in_use.items()}
         for kind, keys in other.in_use.items():
-            self._retired |= keys - usable.get(kind, set())
+            if usable.get(kind) is not keys:
+                self._retired |= keys - usable.get(kind, set())
         other.in_use = usable
         # The smaller sets go into the larger ones, so that long chains stay linear.
         big, small = (one, other) if len(one.keys) >= len(other.keys) else (other, one)

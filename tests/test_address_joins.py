@@ -348,10 +348,20 @@ def test_a_verified_address_speaks_for_the_customer(
     assert attributes(db, victim)["plan"] == "bronze"
 
 
-@pytest.mark.parametrize("claim", [False, "false", "yes", 1.5, None, {}])
+@pytest.mark.parametrize("claim", [False, "false", "yes", 1, 1.5, None, {}, ["true"]])
 def test_other_claims_verify_nothing(db: Database, victim: int, claim: object) -> None:
     take(db, identify(anon="m", email=VICTIM, email_verified=claim), join_on="verified")
     assert owner(db, "anonymous_id", "m") != victim
+
+
+def test_a_claim_is_about_the_address_beside_it(db: Database, victim: int) -> None:
+    shown = {"traits": {"email": EVIL, "email_verified": True}}
+    said = {"anonymousId": "m", "traits": {"email": VICTIM}, "context": shown}
+    take(db, ("identify", said), join_on="verified")
+    assert owner(db, "anonymous_id", "m") != victim
+    shown = {"traits": {"email": VICTIM, "email_verified": True}}
+    take(db, ("identify", {"anonymousId": "m", "context": shown}), join_on="verified")
+    assert owner(db, "anonymous_id", "m") == victim
 
 
 def test_an_attackers_own_verified_address_takes_nothing_over(db: Database, victim: int) -> None:
