@@ -1,5 +1,6 @@
 """The Liquid of templates: python-liquid with filters, tags and missing values of our own."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
@@ -273,8 +274,9 @@ class _CheckTag(Tag):
         stream.expect(TOKEN_TAG, value=end)
         return _CheckNode(token, block, self.check)
 
+    @abstractmethod
     def check(self, marked: str, context: Context) -> str:
-        raise NotImplementedError
+        """The part as it is sent. Raises RenderError for one that may not be."""
 
 
 class _LinkTag(_CheckTag):

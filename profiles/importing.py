@@ -109,7 +109,7 @@ def import_file(
         }
         if noes:
             with db.transaction() as tx:
-                take_noes(tx, list(noes.values()), source)
+                noes = take_noes(tx, noes, source)
             refused |= {place: f"{refused[place]}; {no}" for place, no in noes.items()}
             report.refused_noes += len(noes)
         in_part = {

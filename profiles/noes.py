@@ -1,6 +1,6 @@
 """The no in a row or call that is refused for another mistake: it holds all the same."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from config.database import Tx
@@ -30,28 +30,37 @@ class No:
         return f"the no to {', '.join(names)} is taken all the same"
 
 
-def take_noes(tx: Tx, noes: Sequence[No], source: str, *, topics_too: bool = False) -> None:
-    """Record the noes; each names somebody. Once a transaction, before any other lock.
+def take_noes(
+    tx: Tx, noes: Mapping[int, No], source: str, *, topics_too: bool = False
+) -> dict[int, No]:
+    """Record the noes. Once a transaction, before any other lock.
 
     A no is that of the customer with the user id or anonymous id that it names. Where nobody has
     that id, or it names none, it is that of everybody who has one of its addresses. Where nobody
-    has one of these either, a profile is created.
+    has one of these either, a profile is created. An unverified anonymous id names nobody.
 
     Parameters
     ----------
+    noes: by their places in what was sent.
     topics_too: as for `change_consent`.
+
+    Returns
+    -------
+    Those that name somebody, by place.
     """
     lock_identities(tx)
-    holders = holders_of(tx, {key for no in noes for key in _keys(no.person)})
+    holders = holders_of(tx, {key for no in noes.values() for key in _keys(no.person)})
     unverified = {key for key, holder in holders.items() if holder.unverified}
     owners = {key: one.profile_id for key, one in holders.items() if not one.retired}
-    noes = [replace(no, person=_without(no.person, unverified)) for no in noes]
-    noes = [no for no in noes if _keys(no.person)]  # an unverified anonymous id says nothing
+    named = {
+        place: replace(no, person=_without(no.person, unverified)) for place, no in noes.items()
+    }
+    taken = {place: no for place, no in named.items() if _keys(no.person)}
     lock_profiles(tx, set(owners.values()))
     users = users_of(tx, set(owners.values()))
     whose: dict[int, set[int]] = {}
     strangers: dict[int, Person] = {}
-    for place, no in enumerate(noes):
+    for place, no in taken.items():
         whose[place] = _meant(no.person, owners, users)
         # An unticked box says nothing about somebody who never said yes.
         if not whose[place] and not all(one.unticked_box for one in _changes(no, 0)):
@@ -62,7 +71,7 @@ def take_noes(tx: Tx, noes: Sequence[No], source: str, *, topics_too: bool = Fal
             whose[place] = {profile_id}
     changes = {
         change.key: change
-        for place, no in enumerate(noes)
+        for place, no in taken.items()
         for profile_id in whose[place]
         for change in _changes(no, profile_id)
     }
@@ -75,6 +84,7 @@ def take_noes(tx: Tx, noes: Sequence[No], source: str, *, topics_too: bool = Fal
         ],
         worked=False,
     )
+    return taken
 
 
 def _keys(person: Person) -> list[Key]:

@@ -418,7 +418,8 @@ def test_it_says_neither_yes_nor_no(db: Database, victim: int) -> None:
         assert stated.refused[0].field == "anonymousId"
         assert "give the userId or an address" in stated.refused[0].why
     with db.transaction() as tx:
-        take_noes(tx, [No(Person(anonymous_id="m"), [("email", "*")], None, just_now=True)], "test")
+        no = No(Person(anonymous_id="m"), [("email", "*")], None, just_now=True)
+        assert take_noes(tx, {0: no}, "test") == {}
     mapped = replace(read_call(*identify(anon="m")).person, consent={("email", "*"): False})
     with db.transaction() as tx:
         take_calls(tx, [read_call(*identify(anon="m"))._replace(person=mapped)], merge)

@@ -84,7 +84,7 @@ def router(receiver: Receiver) -> APIRouter:
         }
         if noes:
             with segue.db.transaction() as tx:
-                take_noes(tx, list(noes.values()), _REFUSED_SOURCE, topics_too=True)
+                noes = take_noes(tx, noes, _REFUSED_SOURCE, topics_too=True)
         receiver.arrived()
         return Stated(done.results, faults), noes
 

@@ -115,7 +115,7 @@ def router(receiver: Receiver) -> APIRouter:
         noes = {at: no for at, no in found.items() if no is not None}
         if noes:
             with db.transaction() as tx:
-                take_noes(tx, list(noes.values()), SOURCE, topics_too=True)
+                noes = take_noes(tx, noes, SOURCE, topics_too=True)
             receiver.arrived()
         return noes
 
