@@ -90,13 +90,18 @@ class Crew:
             self.fell.append(f"the launch of {_LAUNCHED} does not come to its end")
 
     def stop(self) -> None:
-        """SIGTERM: they end what they have begun. Who is still starting would not heed it yet."""
+        """SIGTERM: they end what they have begun. Who is still starting would not heed it yet, and
+        who found no database to start with has ended already.
+        """
+        told: dict[int, ForkServerProcess] = {}
         for number, process in self.running.items():
             if number != LAUNCHER:
                 patiently(_listens_or_ended(process, self.ports[number]), lambda: None)
             self._still_there(number, process)
-            process.terminate()
-        for number, process in self.running.items():
+            if process.exitcode is None:
+                told[number] = process
+                process.terminate()
+        for number, process in told.items():
             patiently(_ended(process), lambda: None)
             if process.exitcode != 0:
                 self.fell.append(f"worker {number} ended with {process.exitcode} when told to")
