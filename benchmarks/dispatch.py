@@ -15,13 +15,13 @@ from benchmarks.launch import enter_and_plan
 from benchmarks.material import AFTERNOON, TEXT, catalog_of, fill, policy
 from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
 from benchmarks.stub import accepted, running_stub
-from channels.decide import Planner
-from channels.dispatch import Dispatcher
-from channels.provider import Outgoing, Provider, Request, providers
-from channels.transport import Transport
+from channels.outbox.dispatch import Dispatcher
+from channels.providers.base import Outgoing, Provider, Request, providers
+from channels.providers.transport import Transport
+from channels.rules.planner import Planner
 from config.database import Database
 from config.settings import Settings
-from journeys.outbox import CatalogJourneys
+from journeys.engine.hand_over import CatalogJourneys
 
 # Clients, and connections of each.
 _LAYOUTS = ((1, 100), (10, 10), (20, 1), (100, 1))

@@ -30,9 +30,9 @@ from benchmarks.sandbox import Sandbox
 from benchmarks.working import workers
 from config.settings import Settings
 from flows.app import Segue, open_segue
-from flows.receiver.serving import serving
-from flows.stack import Stack, on_free_ports
-from journeys.reactions import react
+from flows.http.serving import serving
+from flows.local.stack import Stack, on_free_ports
+from journeys.engine.events import react
 from profiles.tables import events
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from sqlalchemy import Table
 from benchmarks.databases import Fresh, on_postgresql, on_sqlite
 from benchmarks.material import EMAIL, EVERYBODY, MORNING, catalog_of, fill, policy
 from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
-from channels.decide import Planner
-from channels.tables import messages
+from channels.messages import messages
+from channels.rules.planner import Planner
 from config.database import Database
-from journeys.catalog import Catalog
-from journeys.engine import Engine
-from journeys.tables import enrollments
+from journeys.definition.catalog import Catalog
+from journeys.engine.engine import Engine
+from journeys.enrollments import enrollments
 
 Rows = dict[Table, list[tuple[Any, ...]]]
 

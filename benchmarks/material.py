@@ -7,17 +7,17 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from channels.tables import messages
+from channels.messages import messages
 from config.database import Database
 from config.policy import Policy, load_policy
 from config.schema import migrate
 from config.settings import ROOT
 from config.times import DAY, HOUR, Instant, parse_instant
-from journeys.catalog import Catalog, Segment
-from journeys.journey import OnLaunch, Version
-from journeys.journey import journey as describe
-from journeys.steps import SMS, Email, Message, Send
-from profiles.conditions import everyone
+from journeys.definition.catalog import Catalog, Segment
+from journeys.definition.journey import OnLaunch, Version
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import SMS, Email, Message, Send
+from profiles.conditions.language import everyone
 from profiles.tables import consents, identifiers, profiles
 
 # A Monday: London's e-mail window opens in half an hour, Berlin's has, New York's is far away.

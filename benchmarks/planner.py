@@ -14,11 +14,11 @@ from sqlalchemy import insert
 from benchmarks.databases import on_sqlite
 from benchmarks.material import AFTERNOON, fill, message_row
 from benchmarks.runner import Benchmark, Figures, cost_of
-from channels.caps import Counted
-from channels.decide import Planner, Wanted
-from channels.facts import load_history, load_recipients
-from channels.recipient import Recipient, zones_for
-from channels.tables import messages
+from channels.messages import messages
+from channels.rules.caps import Counted
+from channels.rules.loaders import load_history, load_recipients
+from channels.rules.planner import Planner, Wanted
+from channels.rules.recipient import Recipient, zones_for
 from config.database import Database
 from config.policy import Policy
 from config.times import DAY

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from benchmarks.working import wait_for
 from config.settings import Settings
-from flows.stack import environment, on_free_ports
+from flows.local.stack import environment, on_free_ports
 
 _DRAINED_WITHIN = 60.0  # seconds
 
@@ -46,7 +46,7 @@ def running_sandbox() -> Iterator[Sandbox]:
     """The sandbox, until the block ends."""
     with TemporaryDirectory(prefix="segue-bench-") as folder:
         settings = on_free_ports(Settings(data_dir=Path(folder)))
-        command = [sys.executable, "-m", "channels.sandbox"]
+        command = [sys.executable, "-m", "sandbox"]
         with subprocess.Popen(command, env=environment(settings)) as process:
             try:
                 wait_for(settings.sandbox_port, "/inbox.css", "the sandbox")

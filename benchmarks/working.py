@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import httpx
 
 from config.settings import ROOT, Settings
-from flows.stack import environment, free_ports
+from flows.local.stack import environment, free_ports
 
 _STARTS_WITHIN = 60.0  # seconds
 _STOPS_WITHIN = 30.0
@@ -25,7 +25,7 @@ def workers(
     number: int,
     database_url: str,
     provider_port: int,
-    command: str = "flows.cli work",
+    command: str = "flows.cli.main work",
     prefect_url: str = "",
 ) -> Iterator[list[int]]:
     """So many workers, until the block ends; gives the ports of their receivers.

@@ -6,14 +6,14 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from channels.tables import message_devices, messages
+from channels.messages import message_devices, messages
 from config.database import Tx
 from config.errors import SegueError
 from config.times import DAY, HOUR, MINUTE, format_instant, parse_instant
 from profiles.bulk import among
-from profiles.identity import holders_of
-from profiles.meaningless import MEANINGLESS, Meaningless
-from profiles.person import possible_keys
+from profiles.identity.person import possible_keys
+from profiles.identity.placeholders import MEANINGLESS, Meaningless
+from profiles.identity.upsert import holders_of
 from profiles.tables import ADDRESS_KIND, identifiers
 
 _ADDRESS = {"email": "e-mail address", "sms": "phone number", "push": "device"}

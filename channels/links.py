@@ -18,7 +18,7 @@ from itsdangerous import BadData, URLSafeSerializer
 from config.policy import Channel
 from config.settings import Settings
 from config.times import Instant
-from profiles.person import Key
+from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND
 
 _UNSUBSCRIBE = "unsubscribe"

@@ -36,7 +36,7 @@ EVENTS = Counter("segue_events_total", "Events that journeys have reacted to.")
 
 
 def count_feedback(said: Mapping[str, int]) -> None:
-    """Count what `channels.feedback.apply` says that it wrote, once that is committed."""
+    """Count what `channels.outbox.feedback.apply` says that it wrote, once that is committed."""
     for name, number in said.items():
         channel, _, kind = name.partition("_")
         if kind:

@@ -20,10 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import SQLModel
 
+from config.access.private_files import tighten_database
 from config.errors import DatabaseUnusable, SegueError
-from config.private import tighten_database
+from config.failures import first_line
 from config.times import Instant
-from config.trouble import first_line
 
 _NOW = {
     "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),

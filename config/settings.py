@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from config.errors import SegueError
-from config.logs import Level
+from config.logs.setup import Level
 from config.policy import Channel
 from config.times import DAY, Duration, Instant, parse_instant
 

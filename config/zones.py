@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-from config.blanks import trimmed
+from config.invisible_characters import trimmed
 
 _DATABASE = files("tzdata").joinpath("zoneinfo")
 

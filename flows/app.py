@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
-from channels.decide import Planner
-from channels.dispatch import Dispatcher
-from channels.provider import providers
-from channels.transport import Transport
+from channels.outbox.dispatch import Dispatcher
+from channels.providers.base import providers
+from channels.providers.transport import Transport
+from channels.rules.planner import Planner
+from config.access.private_files import tighten_folder
 from config.database import Database, unusable
 from config.errors import SegueError
 from config.policy import Policy, load_policy
-from config.private import tighten_folder
 from config.schema import migrate
 from config.settings import Settings, load_settings
-from journeys.catalog import Catalog, load_catalog
-from journeys.engine import Engine
-from journeys.outbox import CatalogJourneys
-from profiles.account import Limits
-from profiles.meaningless import Meaningless
+from journeys.definition.catalog import Catalog, load_catalog
+from journeys.engine.engine import Engine
+from journeys.engine.hand_over import CatalogJourneys
+from profiles.identity.placeholders import Meaningless
+from profiles.identity.profile import Limits
 
 
 @dataclass(frozen=True, slots=True)

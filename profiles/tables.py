@@ -49,7 +49,7 @@ class Profile(SQLModel, table=True):
     attribute_times: dict[str, Instant] | None = Field(
         default=None,
         sa_column=Column(JSON_COLUMN),
-        description="when each value was said; profiles/attributes.py has the keys",
+        description="when each value was said; profiles/attributes/latest.py has the keys",
     )
 
 
@@ -188,7 +188,7 @@ class Merge(SQLModel, table=True):
     why: str = Field(description="the kind of call that said so: identify, alias ...")
     moved: dict[str, Any] = Field(
         sa_column=Column(JSON_COLUMN, nullable=False),
-        description="what was moved and what it was before; profiles/merging.py lists the parts",
+        description="what was moved and what it was before: see profiles/identity/merge.py",
     )
 
 

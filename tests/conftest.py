@@ -25,13 +25,13 @@ from config.schema import migrate
 from config.settings import Settings
 from config.times import parse_instant
 from flows.app import Segue, open_segue
-from flows.stack import Stack, on_free_ports
-from profiles.sample_shop import load_sample_shop
-from tests.chromium import chromium, skip_without_chromium
-from tests.decide_cases import Decide, by_planner, by_reference
-from tests.house import House
-from tests.page_customers import Shop
-from tests.receiving import Receiving, receiving
+from flows.local.stack import Stack, on_free_ports
+from profiles.sample.shop import load_sample_shop
+from tests.support.chromium import chromium, skip_without_chromium
+from tests.support.page_customers import Shop
+from tests.support.planner_cases import Decide, by_planner, by_reference
+from tests.support.receiving import Receiving, receiving
+from tests.support.shop import House
 
 with warnings.catch_warnings():
     # it warns that a service account has no XDG_RUNTIME_DIR, and takes /tmp

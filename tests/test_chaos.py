@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from channels.tables import message_devices, messages
+from channels.messages import message_devices, messages
 from config.database import Database, Tx
 from config.policy import load_policy
 from config.times import DAY
-from journeys.tables import enrollments
+from journeys.enrollments import enrollments
 from profiles.events import NewEvent, record_events
 from profiles.tables import events
 from tests.chaos.patience import patiently
@@ -31,8 +31,8 @@ from tests.chaos.run import launching, outages, schedule
 from tests.chaos.shop import ENTRIES, Event, day
 from tests.chaos.verdict import Fate, Verdict, judge
 from tests.chaos.worker import BREAK, CLAIM_LASTS, LIBRARY, POLICY, Posted
-from tests.house import MONDAY, House
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
+from tests.support.shop import MONDAY, House
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,8 +16,7 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request as FetchToken
 from google.oauth2 import service_account
 
-from channels.content import PushContent
-from channels.provider import (
+from channels.providers.base import (
     ChannelDown,
     Outcome,
     Outgoing,
@@ -28,6 +27,7 @@ from channels.provider import (
     result_of,
     retry_after,
 )
+from channels.templates.content import PushContent
 from config.errors import SegueError
 from config.policy import Channel
 from config.settings import Settings

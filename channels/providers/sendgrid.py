@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 import orjson
 
-from channels.content import EmailContent
 from channels.links import our_pages
-from channels.provider import (
+from channels.providers.base import (
     DoesNotFit,
     Outcome,
     Outgoing,
@@ -29,6 +28,7 @@ from channels.provider import (
     retry_after,
     server_time,
 )
+from channels.templates.content import EmailContent
 from config.policy import Channel
 from config.settings import Settings
 from config.times import Seconds

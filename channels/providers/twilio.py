@@ -10,8 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from channels.content import SMSContent
-from channels.provider import (
+from channels.providers.base import (
     Outcome,
     Outgoing,
     Request,
@@ -21,6 +20,7 @@ from channels.provider import (
     result_of,
     retry_after,
 )
+from channels.templates.content import SMSContent
 from config.policy import Channel
 from config.settings import Settings
 

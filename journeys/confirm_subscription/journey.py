@@ -1,9 +1,9 @@
 """Double opt-in: the mail that asks the owner of an address to confirm a yes."""
 
-from journeys.journey import OnEvent
-from journeys.journey import journey as describe
-from journeys.steps import Email, Send
-from profiles.confirming import CONFIRMATION_REQUESTED
+from journeys.definition.journey import OnEvent
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import Email, Send
+from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED
 
 journey = describe(
     "confirm-subscription",

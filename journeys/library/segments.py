@@ -1,8 +1,8 @@
 """The shop's segments: named groups that marketers choose as audiences."""
 
 from config.times import days
-from journeys.catalog import Segment
-from profiles.conditions import consented, did, has_address, trait
+from journeys.definition.catalog import Segment
+from profiles.conditions.language import consented, did, has_address, trait
 
 segments = [
     Segment(

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import httpx
 import orjson
 
-from tests.house import read_request
+from tests.support.shop import read_request
 
 Fault = Literal["429", "503", "500", "gone", "slow", "cut before", "cut after", "silent", "outage"]
 # How many of a hundred requests meet what.

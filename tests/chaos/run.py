@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
-from channels.tables import message_devices, messages
+from channels.messages import message_devices, messages
 from config.database import Database
 from config.policy import load_policy
 from config.schema import migrate
-from flows.stack import free_ports
-from journeys.tables import enrollments, passages
+from flows.local.stack import free_ports
+from journeys.enrollments import enrollments, passages
 from profiles.tables import events
 from tests.chaos import engines, provider, worker
 from tests.chaos.crew import LAUNCHER, WORKERS, Crew, processes

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import httpx
 
 from config.database import Database
-from profiles.identity import upsert_people
-from profiles.person import Person, normalise_email
-from profiles.phones import Phone
+from profiles.identity.person import Person, normalise_email
+from profiles.identity.phones import Phone
+from profiles.identity.upsert import upsert_people
 from tests.chaos.patience import patiently
 
 _WRITE_KEY = ("write-key-for-the-sandbox-only", "")

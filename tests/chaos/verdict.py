@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, select
 
-from channels.tables import message_devices, messages
+from channels.messages import message_devices, messages
 from config.database import Database, Tx
 from config.policy import Cap, Policy
 from config.times import Instant
-from journeys.tables import enrollments, passages
+from journeys.enrollments import enrollments, passages
 from profiles.tables import events, profiles
 from tests.chaos.provider import Heard
 from tests.chaos.shop import ENTRIES, Event

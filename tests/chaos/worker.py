@@ -21,17 +21,17 @@ import httpx
 import orjson
 from sqlalchemy import Pool, event, update
 
-from channels.claiming import Claimed
-from channels.devices import take
-from channels.dispatch import Dispatcher
-from channels.provider import Outcome, Outgoing, Provider
-from channels.recording import Done, Tally
-from channels.tables import messages
-from channels.transport import MayLeave, Transport
+from channels.messages import messages
+from channels.outbox.claim import Claimed
+from channels.outbox.devices import take
+from channels.outbox.dispatch import Dispatcher
+from channels.outbox.outcomes import Done, Tally
+from channels.providers.base import Outcome, Outgoing, Provider
+from channels.providers.transport import MayLeave, Transport
 from config.database import Database
 from config.times import Seconds
-from flows.cli import app
-from journeys.catalog import load_catalog
+from flows.cli.main import app
+from journeys.definition.catalog import load_catalog
 
 HERE = Path(__file__).parent
 POLICY, LIBRARY = HERE / "policy.toml", HERE / "library"
@@ -44,17 +44,17 @@ BREAK = "CHAOS_BREAK"
 # While this file is there the disk is full, as far as SQLite knows.
 FULL = "full"
 _SHORTER = {
-    "channels.claiming.CLAIM_LASTS": CLAIM_LASTS,
-    "channels.claiming.LOST_AFTER": LOST_AFTER,
-    "channels.transport._TIMEOUT": httpx.Timeout(ANSWER_WITHIN, connect=1).as_dict(),
-    "channels.transport._IN_ALL": ANSWER_WITHIN + 1,
-    "channels.recording.FIRST_RETRY": 1,
-    "channels.breaker.FIRST_PAUSE": 2,
-    "channels.breaker.LAST_PAUSE": 4,
+    "channels.outbox.claim.CLAIM_LASTS": CLAIM_LASTS,
+    "channels.outbox.claim.LOST_AFTER": LOST_AFTER,
+    "channels.providers.transport._TIMEOUT": httpx.Timeout(ANSWER_WITHIN, connect=1).as_dict(),
+    "channels.providers.transport._IN_ALL": ANSWER_WITHIN + 1,
+    "channels.outbox.outcomes.FIRST_RETRY": 1,
+    "channels.outbox.breaker.FIRST_PAUSE": 2,
+    "channels.outbox.breaker.LAST_PAUSE": 4,
     "config.database._HANGS_AFTER": "4s",
-    "journeys.sending._LOOK_AGAIN": 2,
-    "flows.worker._HOUSEKEEPING": 1.0,
-    "flows.worker._AFTER_TROUBLE": 0.5,
+    "journeys.engine.send._LOOK_AGAIN": 2,
+    "flows.worker.worker._HOUSEKEEPING": 1.0,
+    "flows.worker.worker._AFTER_TROUBLE": 0.5,
     "flows.app.load_catalog": partial(load_catalog, library=LIBRARY),
 }
 

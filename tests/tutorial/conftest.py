@@ -7,7 +7,7 @@ import pytest
 
 from config.database import Database
 from config.policy import Policy
-from tests.house import House
+from tests.support.shop import House
 
 POLICY = Policy.model_validate(
     {

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from channels.explain import history_of
 from config.policy import Policy
-from profiles.importing import import_file
-from tests.house import House
+from profiles.imports.importer import import_file
+from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.journey import OnLaunch
-    from journeys.journey import journey as describe
-    from journeys.steps import Email, Send
+    from journeys.definition.journey import OnLaunch
+    from journeys.definition.journey import journey as describe
+    from journeys.definition.steps import Email, Send
 
     journey = describe(
         "spring-news",

@@ -6,13 +6,13 @@ opening, and what follows a message counts from the moment it went.
 
 from config.policy import Policy
 from config.times import parse_instant
-from tests.house import House
+from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.journey import OnLaunch
-    from journeys.journey import journey as describe
-    from journeys.steps import SMS, Send, Wait
+    from journeys.definition.journey import OnLaunch
+    from journeys.definition.journey import journey as describe
+    from journeys.definition.steps import SMS, Send, Wait
 
     journey = describe(
         "two-texts",
@@ -63,10 +63,10 @@ def test_two_day_waits_and_office_hours(shop: House, library: Library, policy: P
 
 
 UNTIL = """
-    from journeys.journey import OnEvent
-    from journeys.journey import journey as describe
-    from journeys.steps import Email, Send, WaitUntil
-    from profiles.conditions import did
+    from journeys.definition.journey import OnEvent
+    from journeys.definition.journey import journey as describe
+    from journeys.definition.steps import Email, Send, WaitUntil
+    from profiles.conditions.language import did
 
     journey = describe(
         "after-signup",

@@ -6,13 +6,13 @@ offset, is inside the hours of its channel.
 
 from config.policy import Policy
 from config.times import parse_instant
-from tests.house import House
+from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.journey import OnLaunch
-    from journeys.journey import journey as describe
-    from journeys.steps import SMS, Email, Push, Send
+    from journeys.definition.journey import OnLaunch
+    from journeys.definition.journey import journey as describe
+    from journeys.definition.steps import SMS, Email, Push, Send
 
     journey = describe(
         "sale",

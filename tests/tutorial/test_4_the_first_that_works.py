@@ -4,13 +4,13 @@ The app says what it saw as an event, `push_opened`; nobody else can know.
 """
 
 from config.policy import Policy
-from tests.house import House
+from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.journey import OnLaunch
-    from journeys.journey import journey as describe
-    from journeys.steps import Email, Push, Send
+    from journeys.definition.journey import OnLaunch
+    from journeys.definition.journey import journey as describe
+    from journeys.definition.steps import Email, Push, Send
 
     journey = describe(
         "your-cart",

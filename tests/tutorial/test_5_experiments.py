@@ -3,13 +3,13 @@
 from collections import Counter
 
 from config.policy import Policy
-from tests.house import House
+from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.journey import OnLaunch
-    from journeys.journey import journey as describe
-    from journeys.steps import Email, Experiment, Send, Update, arm
+    from journeys.definition.journey import OnLaunch
+    from journeys.definition.journey import journey as describe
+    from journeys.definition.steps import Email, Experiment, Send, Update, arm
 
     journey = describe(
         "which-subject",

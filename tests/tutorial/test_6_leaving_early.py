@@ -2,15 +2,15 @@
 
 from config.policy import Policy
 from config.times import parse_instant
-from tests.house import House
+from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
     from config.times import days
-    from journeys.journey import Goal, OnEvent
-    from journeys.journey import journey as describe
-    from journeys.steps import SMS, Email, Send, Wait
-    from profiles.conditions import did
+    from journeys.definition.journey import Goal, OnEvent
+    from journeys.definition.journey import journey as describe
+    from journeys.definition.steps import SMS, Email, Send, Wait
+    from profiles.conditions.language import did
 
     journey = describe(
         "come-back",

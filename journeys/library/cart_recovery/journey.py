@@ -4,10 +4,10 @@ The shop says `cart_abandoned` when it takes a cart to be left for good, so noth
 """
 
 from config.times import days
-from journeys.journey import Goal, OnEvent
-from journeys.journey import journey as describe
-from journeys.steps import SMS, Email, Push, Send, Split, WaitUntil, when
-from profiles.conditions import did, trait
+from journeys.definition.journey import Goal, OnEvent
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import SMS, Email, Push, Send, Split, WaitUntil, when
+from profiles.conditions.language import did, trait
 
 journey = describe(
     "cart-recovery",

@@ -1,9 +1,9 @@
 """Welcome: one useful hello, a nudge to those who have not ordered, no noise for those who have."""
 
 from config.times import days
-from journeys.journey import Goal, OnEvent
-from journeys.journey import journey as describe
-from journeys.steps import (
+from journeys.definition.journey import Goal, OnEvent
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import (
     Email,
     Experiment,
     Push,
@@ -15,7 +15,7 @@ from journeys.steps import (
     arm,
     when,
 )
-from profiles.conditions import did, has_address
+from profiles.conditions.language import did, has_address
 
 journey = describe(
     "welcome",

@@ -1,10 +1,10 @@
 """Win-back: one step on all three channels for those who have not ordered for a while."""
 
 from config.times import days
-from journeys.journey import Goal, OnSchedule
-from journeys.journey import journey as describe
-from journeys.steps import SMS, Email, Exit, Push, Send, Update, WaitUntil
-from profiles.conditions import did
+from journeys.definition.journey import Goal, OnSchedule
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import SMS, Email, Exit, Push, Send, Update, WaitUntil
+from profiles.conditions.language import did
 
 journey = describe(
     "win-back",

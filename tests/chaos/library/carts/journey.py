@@ -1,9 +1,9 @@
 """Waits, messages in step with each other, a split: most of what journeys do, within seconds."""
 
-from journeys.journey import Goal, OnEvent
-from journeys.journey import journey as describe
-from journeys.steps import SMS, Email, Push, Send, Split, Update, Wait, WaitUntil, when
-from profiles.conditions import did, trait
+from journeys.definition.journey import Goal, OnEvent
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import SMS, Email, Push, Send, Split, Update, Wait, WaitUntil, when
+from profiles.conditions.language import did, trait
 
 journey = describe(
     "carts",

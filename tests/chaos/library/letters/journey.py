@@ -1,8 +1,8 @@
 """One channel after the other, until the app says that the letter was opened."""
 
-from journeys.journey import OnEvent
-from journeys.journey import journey as describe
-from journeys.steps import SMS, Email, Push, Send
+from journeys.definition.journey import OnEvent
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import SMS, Email, Push, Send
 
 journey = describe(
     "letters",

@@ -1,8 +1,8 @@
 """Launched once for everybody, by a process that is killed on its way."""
 
-from journeys.journey import OnLaunch
-from journeys.journey import journey as describe
-from journeys.steps import Email, Push, Send, Update, Wait
+from journeys.definition.journey import OnLaunch
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import Email, Push, Send, Update, Wait
 
 journey = describe(
     "news",

@@ -1,8 +1,8 @@
 """One mail for each order, whatever else happens and however long it takes."""
 
-from journeys.journey import OnEvent
-from journeys.journey import journey as describe
-from journeys.steps import Email, Send
+from journeys.definition.journey import OnEvent
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import Email, Send
 
 journey = describe(
     "receipts",

@@ -1,1 +1,0 @@
-"""What providers post back, one file each with `hooks(settings, policy)`. Nothing lists them."""

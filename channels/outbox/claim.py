@@ -1,0 +1,533 @@
+"""Claiming: the last look at a message before it is handed over.
+
+Under the profiles' locks every rule is looked at again with the time it really is. What may go is
+claimed (state `sending`, `send_at` now) and that is committed before anything is posted, so that a
+crash leaves `unknown`, never a second send. What became forbidden is moved or refused.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, cast
+
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Row,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
+
+from channels.messages import MessageState, messages
+from channels.outbox import devices
+from channels.outbox.devices import Devices, Target
+from channels.outbox.plan import decide_again, update_rows
+from channels.rules.caps import Counted
+from channels.rules.loaders import load_history, load_recipients
+from channels.rules.planner import Planner, Wanted
+from channels.rules.recipient import Kind, Recipient
+from channels.templates.compile import Template
+from config.database import Tx
+from config.failures import of_the_database
+from config.policy import Channel
+from config.times import MINUTE, Instant, Seconds
+from profiles.bulk import among
+from profiles.identity.addresses import addresses_in_use
+from profiles.tables import (
+    ADDRESS_KIND,
+    consent_records,
+    events,
+    preferences,
+    profiles,
+)
+
+# A claim not used by then is void and is given back, not sent late.
+CLAIM_LASTS: Seconds = MINUTE
+# A claim so long past its end belongs to a process that died, perhaps after the hand-over.
+LOST_AFTER: Seconds = 2 * MINUTE
+# A message that can't be claimed, for whatever reason of ours, is looked at again after so long.
+LOOK_AGAIN: Seconds = 5 * MINUTE
+_DIED = "the process died around the hand-over"
+# All but the decision, which takes longer to read than the rest together.
+_LOOKED_AT = [column for column in messages.c if column.name != "decision"]
+
+
+class Journeys(Protocol):
+    """What the outbox asks of journeys, so that channels need not know them."""
+
+    def held(self, tx: Tx) -> Collection[str]:
+        """The journeys whose messages stay where they are for now."""
+
+    def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> Mapping[int, str]:
+        """The messages no longer wanted, by id, each with the reason."""
+
+    def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
+        """What templates see of each enrollment."""
+
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
+        """Messages of these enrollments have gone, or will not go.
+
+        skip_locked: for who holds profiles or messages, and so must not wait for enrollments.
+        """
+
+    def template(self, journey: str, version: str, step: str, member: str) -> Template:
+        """The compiled template of a message."""
+
+
+class ClaimFailed(Exception):
+    """The last look at these messages fails, and it is not the database that is in trouble.
+
+    What went wrong is the cause.
+    """
+
+    def __init__(self, message_ids: Sequence[int]) -> None:
+        super().__init__(f"{len(message_ids)} messages can't be claimed")
+        self.message_ids = message_ids
+
+
+class Marks(NamedTuple):
+    """Where the logs of what people do and say ended when a claim was taken.
+
+    Of a person whose profile is locked nothing is added meanwhile: so what stands behind these is
+    newer than the claim.
+    """
+
+    event_id: int
+    consent_record_id: int
+
+
+class Claim(NamedTuple):
+    """A message that this process, and no other, may hand over until `not_after`.
+
+    targets: where it goes; one address, or of a push all devices.
+    """
+
+    message_id: int
+    profile_id: int
+    enrollment_id: int
+    journey: str
+    version: str
+    step: str
+    member: str
+    channel: Channel
+    kind: Kind
+    topic: str
+    attempts: int
+    send_at: Instant
+    not_after: Instant
+    closes: Instant | None  # the end of the channel's window; None: always open
+    targets: Sequence[Target]
+    context: Mapping[str, Any]
+    marks: Marks
+
+
+# One post: a message's id and the address that it goes to.
+HandOver = tuple[int, str]
+
+
+class Claimed(NamedTuple):
+    """What came of a batch.
+
+    more: whether others may be due that nobody else holds.
+    refused: those that do not go after all, by journey, channel and why.
+    """
+
+    claims: list[Claim]
+    more: bool
+    refused: Counter[tuple[str, Channel, str]]
+
+
+def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[Channel]) -> list[Channel]:
+    """Those on which something could be claimed: a look that takes no lock."""
+    look = _look_at(tuple(channels))
+    given = {"now": tx.now, "holding": list(journeys.held(tx))}
+    return list(tx.conn.execute(look, given).scalars())
+
+
+@lru_cache
+def _look_at(channels: tuple[Channel, ...]) -> CompoundSelect[Any]:
+    """Kept, for it is asked again and again, and takes longer to put together than to run."""
+    return union_all(
+        *(
+            select(literal(channel)).where(
+                exists().where(
+                    messages.c.channel == channel,
+                    messages.c.state == "planned",
+                    messages.c.send_at <= bindparam("now"),
+                    messages.c.journey.notin_(bindparam("holding", expanding=True)),
+                )
+            )
+            for channel in channels
+        )
+    )
+
+
+def claim(
+    tx: Tx,
+    planner: Planner,
+    journeys: Journeys,
+    *,
+    claimed_by: str,
+    limits: Mapping[Channel, int],
+    journey: str | None = None,
+    only: Sequence[int] | None = None,
+) -> Claimed:
+    """Claim due messages, the earliest first, on each channel at most its limit.
+
+    Parameters
+    ----------
+    limits: how many posts; a push takes one for each device. A push for more devices than the limit
+        is claimed alone. journey: of this journey alone. only: of these messages alone.
+
+    Raises ClaimFailed.
+    """
+    due = and_(messages.c.state == "planned", messages.c.send_at <= tx.now)
+    asked: ColumnElement[bool] = messages.c.journey.notin_(list(journeys.held(tx)))
+    if journey is not None:
+        # Not a plain comparison, for which SQLite takes the index on journeys and so reads all that
+        # the journey has planned, for every batch.
+        asked = and_(asked, messages.c.journey.concat("") == journey)
+    if only is not None:
+        asked = and_(asked, among(tx, messages.c.id, only))
+    mine: list[int] = []
+    more = False
+    for channel, limit in limits.items():
+        # Whom somebody else holds is passed over, however many they are: a process that hangs must
+        # not hold up those behind. Nobody is waited for, so the order of the locks is free.
+        candidates = (
+            select(messages.c.id)
+            .join(profiles, profiles.c.id == messages.c.profile_id)
+            .where(due, asked, messages.c.channel == channel)
+            .order_by(messages.c.send_at)
+            .limit(limit)
+            .with_for_update(of=profiles, key_share=True, skip_locked=True)
+        )
+        found = tx.conn.execute(candidates).scalars().all()
+        more |= len(found) == limit
+        mine += found
+    rows = tx.conn.execute(
+        select(*_LOOKED_AT)
+        .where(due, among(tx, messages.c.id, mine))
+        .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
+        # What somebody is about to cancel, exits do it in another order, is passed over too.
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not rows:
+        return Claimed([], more=False, refused=Counter())
+    pushes = [row for row in rows if row.channel == "push"]
+    known = devices.look_up(tx, pushes) if pushes else devices.NONE
+    if pushes:
+        later = _too_many(pushes, known, limits["push"])
+        more |= bool(later)
+        rows = [row for row in rows if row.id not in later]
+    try:
+        claims, refused = _claim_rows(tx, planner, journeys, rows, known, claimed_by)
+    except Exception as error:
+        if of_the_database(error):
+            raise
+        raise ClaimFailed([row.id for row in rows]) from error
+    # In the place of what must not go another channel may take over at once.
+    return Claimed(claims, more or len(claims) < len(rows), refused)
+
+
+def _too_many(pushes: Sequence[Row[Any]], known: Devices, limit: int) -> set[int]:
+    """Those, by id, whose posts would be more than the limit; the first is never among them."""
+    posts = 0
+    later: set[int] = set()
+    for row in pushes:
+        number = len(known.open.get(row.id, ()))
+        if posts and posts + number > limit:
+            later.add(row.id)
+        else:
+            posts += number
+    return later
+
+
+def _claim_rows(
+    tx: Tx,
+    planner: Planner,
+    journeys: Journeys,
+    rows: Sequence[Row[Any]],
+    known: Devices,
+    claimed_by: str,
+) -> tuple[list[Claim], Counter[tuple[str, Channel, str]]]:
+    unwanted = journeys.unwanted(tx, rows)
+    _withdraw(tx, unwanted, "cancelled")
+    # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
+    # is planned for its last moment leaves a little after it.)
+    expired = {
+        row.id: "expired: it could not leave within its max_delay"
+        for row in rows
+        if tx.now > row.deadline + row.after + CLAIM_LASTS and row.id not in unwanted
+    }
+    _withdraw(tx, expired, "skipped")
+    spent = {
+        row.id: "every device has refused it"
+        for row in rows
+        if row.id in known.spent and row.id not in unwanted and row.id not in expired
+    }
+    if spent:
+        _withdraw(tx, spent, "failed")
+        devices.drop(tx, spent)
+    refused = [(row, "cancelled") for row in rows if row.id in unwanted]
+    refused += [(row, "expired") for row in rows if row.id in expired]
+    refused += [(row, "failed") for row in rows if row.id in spent]
+    out = {row.id for row, _ in refused}
+    still = [row for row in rows if row.id not in out]
+    fit, unfit = _look_again(tx, planner, still)
+    claims = _with_content(tx, journeys, fit, known)
+    _take(tx, claims, claimed_by)
+    if unfit:
+        groups = {(row.enrollment_id, row.step) for row in unfit}
+        refused += decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
+    journeys.settled(tx, [row.enrollment_id for row, _ in refused], skip_locked=True)
+    return claims, Counter((row.journey, row.channel, why) for row, why in refused)
+
+
+def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
+    """One statement for all that are alike, which most are."""
+    alike: dict[tuple[Instant, int], list[int]] = defaultdict(list)
+    for one in claims:
+        alike[one.not_after, one.attempts].append(one.message_id)
+    for (not_after, attempts), ids in alike.items():
+        tx.conn.execute(
+            update(messages)
+            .where(among(tx, messages.c.id, ids))
+            .values(
+                state="sending",
+                send_at=tx.now,
+                not_after=not_after,
+                claimed_by=claimed_by,
+                attempts=attempts,
+            )
+        )
+    pushes = [
+        {
+            "message_id": one.message_id,
+            "token": device.address,
+            "profile_id": one.profile_id,
+            "attempts": one.attempts,
+            "not_after": one.not_after,
+        }
+        for one in claims
+        if one.channel == "push"
+        for device in one.targets
+    ]
+    if pushes:
+        devices.take(tx, pushes)
+
+
+def _withdraw(tx: Tx, reasons: Mapping[int, str], state: MessageState) -> None:
+    update_rows(
+        tx, [{"row": row, "state": state, "reason": reason} for row, reason in reasons.items()]
+    )
+
+
+def _look_again(
+    tx: Tx, planner: Planner, rows: Sequence[Row[Any]]
+) -> tuple[list[tuple[Row[Any], Instant | None]], list[Row[Any]]]:
+    """The rows that may go this second, each with the moment its window closes; and the others."""
+    profile_ids = {row.profile_id for row in rows}
+    recipients = load_recipients(tx, planner.policy, profile_ids)
+    histories = load_history(tx, planner.policy, recipients, tx.now)
+    # What is only planned has its own look; here counts what was handed over.
+    handed_over: dict[int, list[Counted]] = defaultdict(list)
+    for profile_id, history in histories.items():
+        handed_over[profile_id] = [past.counted for past in history if not past.planned]
+    fit: list[tuple[Row[Any], Instant | None]] = []
+    unfit: list[Row[Any]] = []
+    incomplete = _incomplete(tx, planner, rows, recipients)
+    for row in rows:
+        recipient = recipients[row.profile_id]
+        before = handed_over[row.profile_id]
+        wanted = Wanted(row.channel, row.kind, row.topic, 0, "skip", 0)
+        [decision] = planner.decide(recipient, "any", [wanted], before, tx.now)
+        if decision.reason:
+            unfit.append(row)
+            if row.mode == "all":
+                incomplete.add((row.enrollment_id, row.step))
+        else:
+            before.append(Counted(tx.now, row.channel, row.kind, row.topic))
+            fit.append((row, _closes(planner, recipient, row, tx.now)))
+    unfit += [row for row, _ in fit if (row.enrollment_id, row.step) in incomplete]
+    fit = [one for one in fit if (one[0].enrollment_id, one[0].step) not in incomplete]
+    return fit, unfit
+
+
+def _incomplete(
+    tx: Tx, planner: Planner, rows: Sequence[Row[Any]], recipients: Mapping[int, Recipient]
+) -> set[tuple[int, str]]:
+    """The groups of which all or none go, and a member that is due later must not go any more."""
+    groups = {(row.enrollment_id, row.step) for row in rows if row.mode == "all"}
+    if not groups:
+        return set()
+    waiting = select(*_LOOKED_AT).where(
+        messages.c.state == "planned",
+        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
+    )
+    return {
+        (row.enrollment_id, row.step)
+        for row in tx.conn.execute(waiting)
+        if recipients[row.profile_id].refusal(planner.policy, row.channel, row.kind, row.topic)
+    }
+
+
+def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:
+    if row.kind == "transactional":
+        return None
+    return planner.hours(row.channel, recipient).closes(now)
+
+
+def _with_content(
+    tx: Tx,
+    journeys: Journeys,
+    fit: Sequence[tuple[Row[Any], Instant | None]],
+    known: Devices,
+) -> list[Claim]:
+    rows = [row for row, _ in fit]
+    contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
+    people = {row.profile_id for row in rows}
+    addresses = _addresses(tx, [row for row in rows if row.channel != "push"])
+    about = {
+        found.id: {
+            **{name: value for name, value in found.attributes.items() if value is not None},
+            "country": found.country,
+            "language": found.language,
+        }
+        for found in tx.conn.execute(
+            select(
+                profiles.c.id,
+                profiles.c.attributes,
+                profiles.c.country,
+                # the one that they chose comes first
+                func.coalesce(preferences.c.language, profiles.c.language).label("language"),
+            )
+            .join_from(
+                profiles, preferences, preferences.c.profile_id == profiles.c.id, isouter=True
+            )
+            .where(among(tx, profiles.c.id, people))
+        )
+    }
+    marks = Marks(*tx.conn.execute(_ENDS).one())
+    return [
+        Claim(
+            row.id,
+            row.profile_id,
+            row.enrollment_id,
+            row.journey,
+            row.version,
+            row.step,
+            row.member,
+            row.channel,
+            row.kind,
+            row.topic,
+            row.attempts + 1,
+            tx.now,
+            tx.now + CLAIM_LASTS if closes is None else min(tx.now + CLAIM_LASTS, closes),
+            closes,
+            known.open[row.id]
+            if row.channel == "push"
+            else [addresses[row.profile_id, row.channel]],
+            {"profile": about[row.profile_id], **contexts[row.enrollment_id]},
+            marks,
+        )
+        for row, closes in fit
+    ]
+
+
+def _addresses(tx: Tx, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], Target]:
+    """The address in use of each person on each channel."""
+    if not rows:
+        return {}
+    channel_of = {ADDRESS_KIND[cast(Channel, row.channel)]: row.channel for row in rows}
+    people = {row.profile_id for row in rows}
+    return {
+        (address.profile_id, channel_of[address.kind]): Target(address.value, None)
+        for address in addresses_in_use(tx, people, channel_of)
+        if address.state == "active"
+    }
+
+
+_ENDS = select(
+    *(
+        func.coalesce(select(func.max(table.c.id)).scalar_subquery(), 0)
+        for table in (events, consent_records)
+    )
+)
+
+
+def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOver]:
+    """What of the claimed deserves another last look before it goes.
+
+    Since the claim the person did or said something, or became part of another profile, or somebody
+    holds the journey; or the device is not in use any more, or is somebody else's.
+    """
+    held = set(journeys.held(tx))
+    c = messages.c
+    found = select(c.id, c.profile_id).where(among(tx, c.id, [one.message_id for one in claims]))
+    now_of = {row.id: row.profile_id for row in tx.conn.execute(found)}
+    people = set(now_of.values())
+    heard_of: set[int] = set()
+    for table, mark in (
+        (events, min(one.marks.event_id for one in claims)),
+        (consent_records, min(one.marks.consent_record_id for one in claims)),
+    ):
+        newer = select(table.c.profile_id).where(
+            table.c.id > mark, among(tx, table.c.profile_id, people)
+        )
+        heard_of.update(tx.conn.execute(newer).scalars())
+    tokens = {device.address for one in claims if one.channel == "push" for device in one.targets}
+    live = devices.still_live(tx, tokens) if tokens else set()
+    return {
+        (one.message_id, target.address)
+        for one in claims
+        for target in one.targets
+        if one.journey in held
+        or now_of[one.message_id] != one.profile_id
+        or one.profile_id in heard_of
+        or (one.channel == "push" and (one.profile_id, target.address) not in live)
+    }
+
+
+def put_off(tx: Tx, message_id: int, reason: str) -> None:
+    """A message whose last look fails is looked at again later, until its time is over."""
+    c = messages.c
+    later = tx.now + LOOK_AGAIN
+    over = c.deadline + c.after < later
+    tx.conn.execute(
+        update(messages)
+        .where(c.id == message_id, c.state == "planned")
+        .values(
+            state=case((over, "skipped"), else_="planned"),
+            send_at=case((over, c.send_at), else_=later),
+            reason=reason,
+        )
+    )
+
+
+def settle_lost(tx: Tx) -> int:
+    """Claims of processes that died: nobody can tell whether they were handed over. Returns the
+    number of messages.
+
+    They become `unknown`: they count against caps, are never sent again on their own, and the
+    provider's webhook settles them. A push that one device took stays `sent`; only the devices that
+    had not answered become `unknown`.
+    """
+    # What somebody holds is just being recorded, so it is not lost.
+    lost = (
+        select(messages.c.id)
+        .where(messages.c.state == "sending", messages.c.not_after < tx.now - LOST_AFTER)
+        .with_for_update(skip_locked=True)
+    )
+    settling = update(messages).where(messages.c.id.in_(lost))
+    done = tx.conn.execute(settling.values(state="unknown", reason=_DIED))
+    devices.lose(tx, tx.now - LOST_AFTER, _DIED)
+    return done.rowcount

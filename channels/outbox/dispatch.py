@@ -1,0 +1,407 @@
+"""Dispatch: due messages are claimed, rendered, posted concurrently, and their fate recorded.
+
+The claim is committed before the post. Database work runs in a thread, posts on the event loop, one
+after the other: side by side they would take the interpreter from each other at every row, which
+costs more than it brings.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from channels.links import confirm_url, preferences_url, unsubscribe_url
+from channels.metrics import MESSAGES, PROVIDER_SECONDS
+from channels.outbox.breaker import Breaker
+from channels.outbox.claim import (
+    Claim,
+    Claimed,
+    ClaimFailed,
+    HandOver,
+    Journeys,
+    claim,
+    due_channels,
+    overtaken,
+    put_off,
+)
+from channels.outbox.outcomes import Done, Tally, filed_under, record, settled, skipped
+from channels.outbox.rate_limit import allowance, spend
+from channels.providers.base import Outcome, Outgoing, Provider
+from channels.providers.transport import Transport
+from channels.rules.planner import Planner
+from channels.templates.compile import BadLink, MissingData, RenderError
+from channels.templates.content import excess
+from channels.templates.link_check import LinkRules
+from config.database import Database
+from config.failures import of_the_database, told
+from config.policy import Channel
+from config.settings import Settings
+from profiles.bulk import in_slices
+
+log = logging.getLogger(__name__)
+
+# Claims taken in one transaction and posts under way at once, on each channel.
+CLAIM_BATCH = 500
+IN_FLIGHT = 100
+# Claims that have waited so long for their turn are looked at again before they go, and outcomes
+# are recorded so often while others are awaited. In seconds.
+_LOOK_GOOD_FOR = 0.1
+_RECORD_EVERY = 0.5
+# Between tries to record what came of a hand-over while the database is in trouble, in seconds.
+_FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
+
+
+class Taken(NamedTuple):
+    """A batch of claims, and what it was taken from.
+
+    at: by the monotonic clock.
+    """
+
+    claimed: Claimed
+    at: float
+    journey: str | None
+    channel: Channel | None
+
+
+class _Ready(NamedTuple):
+    claim: Claim
+    outgoing: Outgoing
+
+
+class _Look:
+    """The last look at claims that wait for their turn.
+
+    at: when it began, by the monotonic clock. overtaken: what must not go after all.
+    """
+
+    def __init__(self, claims: Sequence[Claim], taken: float) -> None:
+        self.claims = claims
+        self.taken = self.at = taken
+        self.overtaken: set[HandOver] = set()
+        self.turn = asyncio.Lock()
+
+    def lets_go(self, one: _Ready) -> bool:
+        """Whether it may still leave; a window may close earlier for some of them."""
+        claim, to = one.claim, one.outgoing.to
+        spent = time.monotonic() - self.taken
+        in_time = claim.send_at + spent < claim.not_after
+        return in_time and (claim.message_id, to) not in self.overtaken
+
+
+class Dispatcher:
+    """Hands due messages to the providers.
+
+    One for each process: it keeps the connections, and knows which channels are stopped.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        planner: Planner,
+        journeys: Journeys,
+        providers: Mapping[Channel, Provider],
+        transport: Transport,
+        settings: Settings,
+        *,
+        name: str,
+    ) -> None:
+        self._db = db
+        self._planner = planner
+        self._journeys = journeys
+        self._providers = providers
+        self._transport = transport
+        self._settings = settings
+        self._name = name
+        self._breakers = {channel: Breaker(channel) for channel in providers}
+        self._rates = settings.rates
+        self._link_rules = link_rules(settings)
+        # A slow provider must not take the others' places.
+        self._slots = {channel: asyncio.Semaphore(IN_FLIGHT) for channel in providers}
+        self._stopping = False
+
+    async def run(self, *, journey: str | None = None, channel: Channel | None = None) -> Tally:
+        """Send everything that is due now. Returns what became of it, counted.
+
+        Parameters
+        ----------
+        journey: only what this journey planned. channel: only on this one; what goes on the others
+            may be sent at the same time.
+        """
+        return await self.send(await self.take(journey=journey, channel=channel))
+
+    async def take(self, *, journey: str | None = None, channel: Channel | None = None) -> Taken:
+        """Claim a batch of what is due, which is to be given to `send` at once."""
+        channels = tuple(self._providers) if channel is None else (channel,)
+        at = time.monotonic()
+        claimed = Claimed([], more=False, refused=Counter())
+        if not self._stopping:
+            claimed = await asyncio.to_thread(self._claim, channels, journey)
+        return Taken(claimed, at, journey, channel)
+
+    async def send(self, taken: Taken) -> Tally:
+        """Send what was taken, and then everything else that is due. Returns as `run` does."""
+        tally: Tally = Counter()
+        while True:
+            claims, more, refused = taken.claimed
+            _count(refused)
+            tally += refused
+            if claims:
+                tally += await self._hand_over(claims, taken.at)
+            if not more:
+                return tally
+            taken = await self.take(journey=taken.journey, channel=taken.channel)
+
+    async def due(self) -> list[Channel]:
+        """The channels on which there is something to send."""
+        return await asyncio.to_thread(self._due)
+
+    def _due(self) -> list[Channel]:
+        with self._db.transaction(write=False) as tx:
+            return due_channels(tx, self._journeys, tuple(self._providers))
+
+    def stop(self) -> None:
+        """Claim no more: `run` returns when what is claimed has been recorded."""
+        self._stopping = True
+
+    def _claim(
+        self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None = None
+    ) -> Claimed:
+        """Claim a batch; a message whose last look fails is found by halving, and put off."""
+        try:
+            return self._claim_among(channels, journey, only)
+        except ClaimFailed as failure:
+            ids = failure.message_ids
+            if len(ids) == 1:
+                why = told(failure.__cause__ or failure)
+                log.error(
+                    "message %d can't be claimed, to be tried again later: %s",
+                    ids[0],
+                    why,
+                    extra={"message_id": ids[0]},
+                )
+                with self._db.transaction() as tx:
+                    put_off(tx, ids[0], f"error: {type(failure.__cause__).__name__}")
+                return Claimed([], more=True, refused=Counter())
+            one = self._claim(channels, journey, ids[: len(ids) // 2])
+            other = self._claim(channels, journey, ids[len(ids) // 2 :])
+            return Claimed(
+                one.claims + other.claims, more=True, refused=one.refused + other.refused
+            )
+
+    def _claim_among(
+        self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None
+    ) -> Claimed:
+        with self._db.transaction() as tx:
+            closed = [one for one in channels if not self._breakers[one].is_open(tx.now)]
+            # A simulated clock stands still, and so would a rate.
+            rates = {} if self._db.now is not None else self._rates
+            limits = allowance(tx, rates, closed, CLAIM_BATCH)
+            limits |= {one: 1 for one in limits if self._breakers[one].on_trial}
+            claimed = claim(
+                tx,
+                self._planner,
+                self._journeys,
+                claimed_by=self._name,
+                limits=limits,
+                journey=journey,
+                only=only,
+            )
+            posts = Counter(one.channel for one in claimed.claims for _ in one.targets)
+            spend(tx, rates, posts)
+            return claimed
+
+    async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
+        """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
+        done: list[Done] = []
+        # A batch is of one step, as SendGrid's categories demand, and has each message once: the
+        # first devices of all pushes go, then the second ones.
+        ready: dict[tuple[Channel, str, str, int], list[_Ready]] = defaultdict(list)
+        for one in claims:
+            try:
+                rendered = self._render(one)
+                if too_long := excess(rendered[0].content, self._settings.sms_segments):
+                    done.append(skipped(one, f"too_long: {too_long}"))
+                    continue
+                for place, outgoing in enumerate(rendered):
+                    ready[one.channel, one.journey, one.step, place].append(_Ready(one, outgoing))
+            except BadLink as error:
+                done.append(skipped(one, f"link_refused: {error.to}"))
+            except MissingData as error:
+                done.append(skipped(one, f"missing_data: {error.field}"))
+            except RenderError as error:
+                done.append(skipped(one, f"render_error: {error}"))
+            except Exception as error:
+                why = told(error)
+                log.error("message %d can't be rendered: %s", one.message_id, why, extra=_ids(one))
+                done.append(skipped(one, f"render_error: {type(error).__name__}"))
+        look = _Look(claims, taken)
+        posts = {
+            asyncio.create_task(self._post(channel, batch, look))
+            for (channel, *_), some in ready.items()
+            for batch in in_slices(some, self._providers[channel].batch_size)
+        }
+        tally: Tally = Counter()
+        while posts or done:
+            # One that is slow does not keep the others' fate from being known.
+            if posts:
+                posted, posts = await asyncio.wait(posts, timeout=_RECORD_EVERY)
+                for task in posted:
+                    done += [settled(one.claim, one.outgoing, what) for one, what in task.result()]
+            tally += await self._record(done)
+            if log.isEnabledFor(logging.DEBUG):
+                for settled_one in done:
+                    what = filed_under(settled_one.change["state"], settled_one.change["reason"])
+                    log.debug("%s", what, extra=_ids(settled_one.claim))
+            done = []
+        _count(tally)
+        return tally
+
+    def _render(self, one: Claim) -> list[Outgoing]:
+        """The message for each of its targets."""
+        template = self._journeys.template(one.journey, one.version, one.step, one.member)
+        # Only what is used: signing takes its time. Mail carries the link in its headers too.
+        address = one.targets[0].address  # of several devices one stands for all
+        url = None
+        in_text = "links.unsubscribe" in template.variables
+        if one.kind == "marketing" and (in_text or one.channel == "email"):
+            url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic, address)
+        links = {"unsubscribe": url} if url else {}
+        if "links.preferences" in template.variables:
+            links["preferences"] = preferences_url(
+                self._settings, one.profile_id, one.channel, address, one.send_at
+            )
+        if "links.confirm" in template.variables:
+            topic = str(one.context["event"]["topic"])
+            links["confirm"] = confirm_url(self._settings, one.profile_id, address, topic)
+        context = {**one.context, "brand": self._settings.brand, "links": links}
+        content = template.render(context, self._link_rules)
+        return [
+            Outgoing(
+                message_id=one.message_id,
+                to=target.address,
+                content=content,
+                platform=target.platform,
+                unsubscribe_url=url,
+                topic=one.topic,
+                kind=one.kind,
+                journey=one.journey,
+                step=one.step,
+                # A text that waits at the provider must not arrive at night.
+                ttl=None if one.closes is None else one.closes - one.send_at,
+                now=one.send_at,
+            )
+            for target in one.targets
+        ]
+
+    async def _post(
+        self, channel: Channel, batch: Sequence[_Ready], look: _Look
+    ) -> list[tuple[_Ready, Outcome | None]]:
+        """Post one request's worth; no outcome for what could not be posted within its claim."""
+        async with self._slots[channel]:
+            await self._look_again(look)
+            now = batch[0].claim.send_at
+            if self._breakers[channel].is_open(now):
+                return [(one, None) for one in batch]
+            going = [one for one in batch if look.lets_go(one)]
+
+            async def may_leave() -> bool:
+                """A token and a connection may have taken their time."""
+                await self._look_again(look)
+                return all(look.lets_go(one) for one in going)
+
+            outcomes: dict[int, Outcome] = {}
+            if going:
+                outgoing = [one.outgoing for one in going]
+                with PROVIDER_SECONDS.labels(channel).time():
+                    answer = await self._transport.post(
+                        self._providers[channel], outgoing, may_leave
+                    )
+                if answer:
+                    answered = now + int(time.monotonic() - look.taken)
+                    self._breakers[channel].note(answer, now, answered)
+                outcomes = {outcome.message_id: outcome for outcome in answer}
+        return [(one, outcomes.get(one.claim.message_id)) for one in batch]
+
+    async def _look_again(self, look: _Look) -> None:
+        """What came in while claims waited for their turn counts: a STOP, a purchase, a pause."""
+        if time.monotonic() - look.at <= _LOOK_GOOD_FOR:
+            return
+        async with look.turn:
+            begun = time.monotonic()
+            if begun - look.at > _LOOK_GOOD_FOR:
+                try:
+                    look.overtaken |= await asyncio.to_thread(self._overtaken, look.claims)
+                except Exception as error:
+                    log.error("%d claims are given back: %s", len(look.claims), told(error))
+                    look.overtaken |= {
+                        (one.message_id, target.address)
+                        for one in look.claims
+                        for target in one.targets
+                    }
+                look.at = begun
+
+    def _overtaken(self, claims: Sequence[Claim]) -> set[HandOver]:
+        with self._db.transaction(write=False) as tx:
+            return overtaken(tx, self._journeys, claims)
+
+    async def _record(self, done: Sequence[Done]) -> Tally:
+        """Write down what the providers said. Nobody else knows it: so it is tried until it is
+        written, unless we are to stop while the database is in trouble.
+        """
+        wait = _FIRST_WAIT
+        while done:
+            try:
+                return await asyncio.to_thread(self._write, done)
+            except Exception as error:
+                if not of_the_database(error):
+                    return await self._record_apart(done, error)
+                if self._stopping:
+                    raise
+                log.error("%d outcomes can't be recorded yet: %s", len(done), told(error))
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LAST_WAIT)
+        return Tally()
+
+    async def _record_apart(self, done: Sequence[Done], error: Exception) -> Tally:
+        """One of them can't be written: the others can."""
+        half = len(done) // 2
+        if half:
+            return await self._record(done[:half]) + await self._record(done[half:])
+        claim = done[0].claim
+        log.error(
+            "the outcome of message %d can't be recorded: %s",
+            claim.message_id,
+            told(error),
+            extra=_ids(claim),
+        )
+        return Tally()
+
+    def _write(self, done: Sequence[Done]) -> Tally:
+        with self._db.transaction() as tx:
+            return record(tx, self._journeys, done)
+
+
+def link_rules(settings: Settings) -> LinkRules:
+    """Links of data lead to the hosts of the settings, or to our own pages."""
+    own = urlsplit(settings.public_url).hostname or ""
+    return LinkRules(settings.link_hosts | {own}, loopback=settings.providers == "sandbox")
+
+
+def _ids(one: Claim) -> dict[str, int | str]:
+    """What a log says of a message, so that all about it can be found."""
+    return {
+        "message_id": one.message_id,
+        "enrollment_id": one.enrollment_id,
+        "profile_id": one.profile_id,
+        "journey": one.journey,
+        "step": one.step,
+        "channel": one.channel,
+    }
+
+
+def _count(tally: Tally) -> None:
+    for (_, channel, what), number in tally.items():
+        MESSAGES.labels(channel, what).inc(number)

@@ -1,0 +1,244 @@
+"""What came of a hand-over, written down: the message's state, its address, who waited for it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, or_, update
+
+from channels.messages import messages
+from channels.outbox import devices
+from channels.outbox.claim import Claim, Journeys
+from channels.outbox.devices import Fate
+from channels.providers.base import Outcome, Outgoing
+from channels.rules.recipient import WHOLE_CHANNEL
+from channels.templates.content import SMSContent, segments
+from config.database import Tx
+from config.policy import Channel
+from config.times import HOUR, Seconds
+from profiles.bucketing import draw
+from profiles.bulk import lock_profiles
+from profiles.consent.changes import ConsentChange, change_consent
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.tables import ADDRESS_KIND, identifiers
+
+# "Try later" without a Retry-After: 30 s, unless the provider asks for something else, doubled each
+# time, an hour at most.
+FIRST_RETRY: Seconds = 30
+LAST_RETRY: Seconds = HOUR
+# Messages by journey, channel and state or reason.
+Tally = Counter[tuple[str, Channel, str]]
+
+
+class Done(NamedTuple):
+    """What became of a claim at one of its targets: the new values of its row, and of its address.
+
+    address: where it was to go; None: nothing was to be posted. wait: it is tried again so long
+    after this is written down, for the answer may have taken longer than the provider asks us to
+    wait.
+    """
+
+    claim: Claim
+    change: Mapping[str, Any]
+    address: str | None = None
+    suppress: str | None = None
+    wait: Seconds | None = None
+
+    @property
+    def device(self) -> str | None:
+        """The token of a push, whose message follows from all its devices."""
+        return self.address if self.claim.channel == "push" else None
+
+
+def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done:
+    """By the provider's word; without one nothing was posted, and the claim is given back."""
+    if outcome is None or outcome.result == "stopped":
+        change = _change(claimed, state="planned", attempts=claimed.attempts - 1)
+        return Done(claimed, change, outgoing.to)
+    if outcome.result == "retry":
+        change = _change(claimed, state="planned", reason=outcome.reason)
+        return Done(claimed, change, outgoing.to, wait=_wait(claimed, outcome))
+    content = outgoing.content
+    change = _change(
+        claimed,
+        state=outcome.result,
+        reason=outcome.reason,
+        provider_id=outcome.provider_id,
+        segments=segments(content.body) if isinstance(content, SMSContent) else None,
+    )
+    return Done(claimed, change, outgoing.to, outcome.suppress)
+
+
+def _wait(claimed: Claim, outcome: Outcome) -> Seconds:
+    """Never shorter than the provider asks for, and up to half as much again, so that what was
+    refused together does not come back together.
+    """
+    wait = outcome.retry_after
+    if wait is None:
+        first = outcome.first_wait or FIRST_RETRY
+        wait = min(first * 2 ** (claimed.attempts - 1), LAST_RETRY)
+    return wait + int(wait / 2 * draw(claimed.message_id, f"try {claimed.attempts}"))
+
+
+def skipped(one: Claim, reason: str) -> Done:
+    """There was nothing to post."""
+    return Done(one, _change(one, state="skipped", reason=reason))
+
+
+def filed_under(state: str, reason: str | None) -> str:
+    """What a message is counted as: the state, or why it was not sent."""
+    if state == "planned":
+        return "to be tried again"
+    if state == "skipped" and reason is not None:
+        return reason.split(":")[0]
+    return state
+
+
+def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> Tally:
+    """Write down at least one.
+
+    Returns
+    -------
+    The messages whose fate is known by it: a push is counted when it is sent, or when the last of
+    its devices has answered.
+    """
+    pushed = [one for one in done if one.device is not None]
+    whole = [one for one in done if one.device is None]
+    gone = [one for one in whole if one.change["state"] != "planned"]
+    # Enrollments before profiles, as the engine locks them. What becomes of a push is known later.
+    journeys.settled(tx, [one.claim.enrollment_id for one in [*gone, *pushed]])
+    suppressing = [one for one in done if one.suppress is not None]
+    _suppress(tx, suppressing)
+    counts = Counter(_counted(one, one.change["state"], one.change["reason"]) for one in whole)
+    refused = [one for one in suppressing if one.device is None]
+    if whole:
+        _record_whole(tx, whole)
+    if pushed:
+        became = devices.record(tx, [_fate(tx, one) for one in pushed])
+        last = {one.claim.message_id: one for one in pushed}
+        counts.update(_counted(last[message], state, None) for message, state in became.items())
+        failed = [message for message, state in became.items() if state == "failed"]
+        refused += [last[message] for message in (devices.with_dead(tx, failed) if failed else ())]
+    events = [_failed(tx, one) for one in refused] + [_changed(tx, one) for one in suppressing]
+    record_events(tx, events, worked=False)
+    return counts
+
+
+def _counted(one: Done, state: str, reason: str | None) -> tuple[str, Channel, str]:
+    return one.claim.journey, one.claim.channel, filed_under(state, reason)
+
+
+def _record_whole(tx: Tx, done: Sequence[Done]) -> None:
+    """Messages that have one address, and pushes of which nothing was posted."""
+    changes = [
+        one.change if one.wait is None else {**one.change, "send_at": tx.now + one.wait}
+        for one in done
+    ]
+    columns: dict[str, Any] = {name: bindparam(name) for name in changes[0] if name != "row"}
+    # A call-back that was faster than this record has the last word.
+    tx.conn.execute(
+        update(messages)
+        .where(
+            messages.c.id == bindparam("row"),
+            or_(messages.c.state == "sending", messages.c.state == "unknown"),
+        )
+        .values(columns),
+        changes,
+    )
+    if pushes := [one.claim.message_id for one in done if one.claim.channel == "push"]:
+        devices.drop(tx, pushes, states=("sending", "later"))
+
+
+def _fate(tx: Tx, one: Done) -> Fate:
+    change, state = one.change, one.change["state"]
+    assert one.device is not None
+    return Fate(
+        one.claim.message_id,
+        one.device,
+        "later" if state == "planned" else state,
+        change["reason"],
+        change["attempts"],
+        None if one.wait is None else tx.now + one.wait,
+        change["provider_id"],
+    )
+
+
+def _suppress(tx: Tx, found: Sequence[Done]) -> None:
+    """Never again to this address; a STOP that the provider knows of is consent taken back.
+
+    Under the profiles' locks, so that nobody else is about to claim for the same address.
+    """
+    lock_profiles(tx, {one.claim.profile_id for one in found})
+    stopped = []
+    for one in found:
+        claim = one.claim
+        if one.suppress == "opted_out":
+            stopped.append(
+                ConsentChange(
+                    claim.profile_id,
+                    claim.channel,
+                    WHOLE_CHANNEL,
+                    granted=False,
+                    occurred_at=tx.now,
+                )
+            )
+        else:
+            tx.conn.execute(
+                update(identifiers)
+                .where(
+                    identifiers.c.kind == ADDRESS_KIND[claim.channel],
+                    identifiers.c.value == one.address,
+                )
+                .values(state=one.suppress)
+            )
+    if stopped:
+        change_consent(tx, stopped, source="the provider reports a STOP", topics_too=True)
+
+
+def _failed(tx: Tx, one: Done) -> NewEvent:
+    """Once a message, and without its address."""
+    claim = one.claim
+    return NewEvent(
+        claim.profile_id,
+        f"{claim.channel}_failed",
+        tx.now,
+        f"message {claim.message_id} failed",
+        {
+            "reason": one.change["reason"],
+            "message_id": str(claim.message_id),
+            "journey": claim.journey,
+            "step": claim.step,
+        },
+    )
+
+
+def _changed(tx: Tx, one: Done) -> NewEvent:
+    """Journeys that ask for an address or for consent look again: after each device of a push."""
+    claim = one.claim
+    place = [target.address for target in claim.targets].index(str(one.address))
+    key = f"message {claim.message_id} {one.suppress} {claim.attempts}.{place}"
+    return NewEvent(claim.profile_id, PROFILE_CHANGED, tx.now, key, {})
+
+
+def _change(
+    one: Claim,
+    *,
+    state: str,
+    reason: str | None = None,
+    attempts: int | None = None,
+    provider_id: str | None = None,
+    segments: int | None = None,
+) -> dict[str, Any]:
+    """All columns every time, so that a batch is one bulk statement."""
+    return {
+        "row": one.message_id,
+        "state": state,
+        # what providers say may hold a NUL, which PostgreSQL can't store
+        "reason": None if reason is None else reason.replace("\0", ""),
+        "send_at": one.send_at,
+        "attempts": one.attempts if attempts is None else attempts,
+        "provider_id": provider_id,
+        "segments": segments,
+        "claimed_by": None,
+        "not_after": None,
+    }

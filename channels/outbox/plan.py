@@ -1,0 +1,276 @@
+"""Planning: the messages of one step for many people, decided and written to the outbox.
+
+One row for each message wanted, refusals included, with its decision in it. Runs inside the
+caller's transaction, with the profiles concerned locked.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import Row, bindparam, insert, or_, select, tuple_, update
+
+from channels.messages import messages
+from channels.rules.caps import Counted
+from channels.rules.cases import describe
+from channels.rules.loaders import Past, load_history, load_recipients
+from channels.rules.planner import Decision, Mode, OnCap, Planner, Reason, Wanted
+from channels.rules.preemption import giving_way
+from channels.rules.recipient import Kind, Recipient
+from config.database import Tx
+from config.policy import Channel
+from config.times import Instant
+from profiles.bulk import lock_profiles
+
+
+class Send(NamedTuple):
+    """What one step wants sent: the group's members by name, and where it comes from."""
+
+    journey: str
+    version: str
+    step: str
+    priority: int
+    mode: Mode
+    members: tuple[tuple[str, Wanted], ...]
+    # Later members of a fallback are not wanted yet: those not chosen get no row.
+    may_fall_back: bool = False
+
+
+class Person(NamedTuple):
+    """Somebody for whom a send is wanted."""
+
+    profile_id: int
+    enrollment_id: int
+
+
+def plan(
+    tx: Tx,
+    planner: Planner,
+    send: Send,
+    people: Sequence[Person],
+    *,
+    settled: Callable[[Tx, Sequence[int]], None] = lambda *_: None,
+) -> dict[int, list[Decision]]:
+    """Decide the send for everybody and write the outbox.
+
+    Parameters
+    ----------
+    settled: is told the enrollments of messages that gave way and do not go any more.
+
+    Returns
+    -------
+    The decisions by enrollment id, in the order of the send's members.
+    """
+    profile_ids = {person.profile_id for person in people}
+    lock_profiles(tx, profile_ids)
+    recipients = load_recipients(tx, planner.policy, profile_ids)
+    wanted = [member for _, member in send.members]
+    latest = tx.now + max(member.max_delay + member.offset for member in wanted)
+    histories = load_history(tx, planner.policy, recipients, latest)
+    decided: dict[int, list[Decision]] = {}
+    rows: list[dict[str, Any]] = []
+    displaced: list[Past] = []
+    for profile_id, enrollment_id in people:
+        recipient = recipients[profile_id]
+        history = histories[profile_id]
+        # Marketing that is only planned, with less priority, gives way where its place is needed.
+        lower = [
+            past
+            for past in history
+            if past.planned and past.priority < send.priority and past.counted.kind == "marketing"
+        ]
+        firm = [past.counted for past in history if past not in lower]
+        decisions = planner.decide(recipient, send.mode, wanted, firm, tx.now)
+        decided[enrollment_id] = decisions
+        planned = [
+            Counted(decision.send_at, member.channel, member.kind, member.topic)
+            for member, decision in zip(wanted, decisions, strict=True)
+            if decision.send_at is not None
+        ]
+        victims = giving_way(planner, recipient, planned, firm, lower) if lower else []
+        displaced += victims
+        note = {"took_place_of": [past.name for past in victims]} if victims else {}
+        for (name, member), decision in zip(send.members, decisions, strict=True):
+            if send.may_fall_back and decision.reason == "not_chosen":
+                continue
+            took = {} if decision.reason else note
+            outcome = _outcome(decision, recipient, tx.now + member.offset, took)
+            rows.append(_row(tx, send, Person(profile_id, enrollment_id), name, member, outcome))
+        # The same person may stand here twice, with two carts.
+        history[:] = [past for past in history if past not in victims]
+        history += [
+            _as_past(counted, send.priority, enrollment_id, send.step) for counted in planned
+        ]
+    if rows:
+        tx.conn.execute(insert(messages), rows)
+    if displaced:
+        # Decided again, each with its whole group.
+        groups = {(past.enrollment_id, past.step) for past in displaced}
+        refused = decide_again(
+            tx, planner, groups, {"gave_way_to": f"{send.journey} / {send.step}"}
+        )
+        settled(tx, [row.enrollment_id for row, _ in refused])
+    return decided
+
+
+def refuse(tx: Tx, planner: Planner, send: Send, people: Sequence[Person], reason: Reason) -> None:
+    """Record that none of the send's messages goes to these people, and why."""
+    recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
+    decision = Decision(None, reason)
+    rows = []
+    for person in people:
+        for name, member in send.members:
+            outcome = _outcome(decision, recipients[person.profile_id], tx.now, {})
+            rows.append(_row(tx, send, person, name, member, outcome))
+    tx.conn.execute(insert(messages), rows)
+
+
+def _row(
+    tx: Tx, send: Send, person: Person, name: str, member: Wanted, outcome: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "profile_id": person.profile_id,
+        "enrollment_id": person.enrollment_id,
+        "journey": send.journey,
+        "version": send.version,
+        "step": send.step,
+        "member": name,
+        "channel": member.channel,
+        "kind": member.kind,
+        "topic": member.topic,
+        "priority": send.priority,
+        "mode": send.mode,
+        "after": member.offset,
+        "on_cap": member.on_cap,
+        "wanted_at": tx.now,
+        "deadline": tx.now + member.max_delay,
+        "attempts": 0,
+        **outcome,
+    }
+
+
+def _outcome(
+    decision: Decision, recipient: Recipient, wanted_at: Instant, note: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The columns of a message row that a decision sets."""
+    return {
+        "state": "skipped" if decision.reason else "planned",
+        "reason": decision.reason,
+        "send_at": wanted_at if decision.send_at is None else decision.send_at,
+        "decision": {**describe(decision, recipient), **note},
+    }
+
+
+def decide_again(
+    tx: Tx, planner: Planner, groups: Collection[tuple[int, str]], note: Mapping[str, Any]
+) -> list[tuple[Row[Any], str]]:
+    """Decide groups again, as far as they are still planned: messages are moved or refused.
+
+    Returns those that were refused, as they were, each with the reason.
+
+    Parameters
+    ----------
+    groups: enrollment and step of each; their profiles are locked.
+    note: what led to it; kept in the decision, beside what led to earlier ones.
+    """
+    found = select(messages).where(
+        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), _UNDECIDED
+    )
+    rows = tx.conn.execute(found.order_by(messages.c.id).with_for_update()).all()
+    profile_ids = {row.profile_id for row in rows}
+    recipients = load_recipients(tx, planner.policy, profile_ids)
+    latest = max((row.deadline + row.after for row in rows), default=tx.now)
+    histories = load_history(tx, planner.policy, recipients, max(latest, tx.now))
+    by_group: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        by_group[row.enrollment_id, row.step].append(row)
+    changes: list[dict[str, Any]] = []
+    refused: list[tuple[Row[Any], str]] = []
+    # The more important are decided first, against all that is not being decided again.
+    undecided = {row.id for row in rows}
+    for group in sorted(by_group.values(), key=lambda group: (-group[0].priority, group[0].id)):
+        recipient = recipients[group[0].profile_id]
+        history = histories[group[0].profile_id]
+        counted = [past.counted for past in history if past.id not in undecided]
+        decisions = _again(planner, recipient, group, counted, tx.now)
+        for row, decision in zip(group, decisions, strict=True):
+            if decision.reason == "not_chosen":
+                continue  # as it was
+            notes = {name: row.decision[name] for name in _NOTES if name in row.decision}
+            outcome = _outcome(decision, recipient, row.send_at, {**notes, **note})
+            changes.append({"row": row.id, **outcome})
+            if decision.reason is not None:
+                refused.append((row, decision.reason))
+            elif decision.send_at is not None:
+                message = Counted(decision.send_at, row.channel, row.kind, row.topic)
+                history.append(_as_past(message, row.priority, row.enrollment_id, row.step))
+    update_rows(tx, changes)
+    return refused
+
+
+# What is planned; and of a group of which the first that can be sent goes, those after it.
+_UNDECIDED = or_(
+    messages.c.state == "planned",
+    (messages.c.mode == "first") & (messages.c.reason == "not_chosen"),
+)
+# What a decision keeps when it is made again.
+_NOTES = ("took_place_of", "gave_way_to", "looked_at_again")
+
+
+def _again(
+    planner: Planner,
+    recipient: Recipient,
+    group: Sequence[Row[Any]],
+    history: Sequence[Counted],
+    now: Instant,
+) -> list[Decision]:
+    """One group from where it stands now: nothing goes earlier than it was planned."""
+    if group[0].mode != "first":
+        mode: Mode = "all" if group[0].mode == "all" else "any"
+        return _from_here(planner, recipient, mode, group, history, now)
+    decisions: list[Decision] = []
+    for row in group:
+        if any(decision.reason is None for decision in decisions):
+            decisions.append(Decision(None, "not_chosen"))
+        else:
+            decisions += _from_here(planner, recipient, "any", [row], history, now)
+    return decisions
+
+
+def _from_here(
+    planner: Planner,
+    recipient: Recipient,
+    mode: Mode,
+    group: Sequence[Row[Any]],
+    history: Sequence[Counted],
+    now: Instant,
+) -> list[Decision]:
+    first = min(row.after for row in group)
+    start = max(now, min(row.send_at for row in group))
+    wanted = [
+        Wanted(
+            cast(Channel, row.channel),
+            cast(Kind, row.kind),
+            row.topic,
+            row.after - first,
+            cast(OnCap, row.on_cap),
+            max(0, row.deadline + first - start),
+        )
+        for row in group
+    ]
+    return planner.decide(recipient, mode, wanted, history, start)
+
+
+def _as_past(message: Counted, priority: int, enrollment_id: int, step: str) -> Past:
+    """A message just decided, whose row has no id yet."""
+    return Past(0, message, priority, planned=True, enrollment_id=enrollment_id, step=step, name="")
+
+
+def update_rows(tx: Tx, changes: Iterable[dict[str, Any]]) -> None:
+    """Set columns of many messages in one bulk statement; `row` is the message's id."""
+    given = list(changes)
+    if given:
+        columns: dict[str, Any] = {name: bindparam(name) for name in given[0] if name != "row"}
+        tx.conn.execute(
+            update(messages).where(messages.c.id == bindparam("row")).values(columns), given
+        )

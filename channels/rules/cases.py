@@ -1,0 +1,165 @@
+"""Cases in, decisions out: the planner's rules asked about made-up people, as JSON.
+
+The form of a case and of its answer is described in docs/decide.md.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, ValidationError
+
+from channels.messages import COUNTING_STATES, MessageState
+from channels.rules.caps import Counted
+from channels.rules.planner import Decision, Mode, OnCap, Planner, Wanted
+from channels.rules.recipient import Kind, Recipient, zones_for
+from config.policy import Channel, Policy, describe_errors
+from config.times import Duration, Instant, format_instant, parse_instant
+from profiles.attributes.countries import country_code
+from profiles.identity.phones import Phone, normalise_phone
+
+Moment = Annotated[Instant, BeforeValidator(parse_instant)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Addresses(_Model):
+    email: str | None = None
+    sms: str | None = None
+    push: list[str] | None = None
+
+
+class _Profile(_Model):
+    timezone: str | None = None
+    country: str | None = None
+    addresses: _Addresses = _Addresses()
+    consent: dict[Channel, dict[str, StrictBool]] = {}
+    suppressed: set[Channel] = set()
+    held_out: StrictBool = False
+
+
+class _Past(_Model):
+    channel: Channel
+    send_at: Moment
+    kind: Kind = "marketing"
+    topic: str | None = None
+    state: MessageState = "sent"
+
+
+class _Message(_Model):
+    channel: Channel
+    after: Duration = 0
+    kind: Kind = "marketing"
+    topic: str | None = None
+    on_cap: OnCap = "skip"
+    max_delay: Duration | None = None
+
+
+class _Send(_Model):
+    mode: Mode = "any"
+    messages: list[_Message]
+
+
+class _Case(_Model):
+    id: Any = None
+    now: Moment
+    policy: dict[str, Any] | None = None
+    profile: _Profile
+    history: list[_Past] = []
+    send: _Send
+
+
+@lru_cache(maxsize=256)
+def _planner(policy: bytes) -> Planner:
+    return Planner(Policy.model_validate(orjson.loads(policy)))
+
+
+def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
+    """Decide one case under its own policy, or under the default's when it has none.
+
+    Raises ValueError that names the fields which are wrong.
+    """
+    try:
+        asked = _Case.model_validate(case)
+        planner = default if asked.policy is None else _planner(orjson.dumps(asked.policy))
+    except ValidationError as error:
+        raise ValueError(describe_errors(error)) from error
+    recipient = _recipient(asked.profile, planner.policy)
+    wanted = [
+        Wanted(
+            message.channel,
+            message.kind,
+            message.topic or "",
+            message.after,
+            message.on_cap,
+            planner.policy.max_delay if message.max_delay is None else message.max_delay,
+        )
+        for message in asked.send.messages
+    ]
+    history = [
+        Counted(past.send_at, past.channel, past.kind, past.topic or "")
+        for past in asked.history
+        if past.state in COUNTING_STATES
+    ]
+    decisions = planner.decide(recipient, asked.send.mode, wanted, history, asked.now)
+    return {
+        "id": asked.id,
+        "decisions": [
+            {"channel": message.channel, **describe(decision, recipient)}
+            for message, decision in zip(wanted, decisions, strict=True)
+        ],
+    }
+
+
+def describe(decision: Decision, recipient: Recipient) -> dict[str, Any]:
+    """A decision as JSON, as answers show it and message rows keep it."""
+    names = recipient.zones.names
+    described: dict[str, Any] = {
+        "outcome": "not_sent" if decision.reason else "send",
+        "send_at": None if decision.send_at is None else format_instant(decision.send_at),
+        "reason": decision.reason,
+        "rule": decision.rule,
+        "timezone": names[0] if len(names) == 1 else list(names),
+        "timezone_source": recipient.zones.source,
+    }
+    if recipient.zones.chosen:
+        described["timezone_chosen"] = True
+    if recipient.zones.invalid:
+        described["invalid_timezone"] = recipient.zones.invalid
+    return described
+
+
+def _phone(text: str) -> Phone | None:
+    try:
+        return normalise_phone(text, None)
+    except ValueError:
+        return None  # no address
+
+
+def _recipient(profile: _Profile, policy: Policy) -> Recipient:
+    addresses = profile.addresses
+    phone = _phone(addresses.sms or "")
+    usable: dict[Channel, bool] = {
+        "email": "@" in (addresses.email or "").strip("@ "),
+        "sms": phone is not None,
+        "push": any(token.strip() for token in addresses.push or ()),
+    }
+    return Recipient(
+        zones_for(
+            profile.timezone,
+            country_code(profile.country),
+            phone.country if phone else None,
+            policy.timezone,
+        ),
+        {channel for channel, is_usable in usable.items() if is_usable},
+        profile.suppressed,
+        {
+            (channel, topic): granted
+            for channel, topics in profile.consent.items()
+            for topic, granted in topics.items()
+        },
+        profile.held_out,
+    )

@@ -1,0 +1,142 @@
+"""What planning and dispatch read of people, for many at once."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from channels.messages import COUNTING_STATES, messages
+from channels.rules.caps import Counted, reach
+from channels.rules.recipient import (
+    NO_PREFERENCES,
+    Preferences,
+    Recipient,
+    preferences_of,
+    zones_for,
+)
+from config.database import Tx
+from config.policy import CHANNELS, Policy
+from config.times import Instant
+from profiles.bucketing import draw
+from profiles.bulk import among
+from profiles.identity.addresses import addresses_in_use
+from profiles.tables import ADDRESS_KIND, consents, preferences, profiles
+
+_CHANNEL_OF_KIND = {ADDRESS_KIND[channel]: channel for channel in CHANNELS}
+
+
+class Past(NamedTuple):
+    """A message that counts, with what is needed to let it give way."""
+
+    id: int
+    counted: Counted
+    priority: int
+    planned: bool  # not yet being handed over
+    enrollment_id: int
+    step: str
+    name: str  # for people: journey / step / member
+
+
+def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dict[int, Recipient]:
+    """What planning has to know of each profile, by id."""
+    ids = list(set(profile_ids))
+    addresses: dict[int, set[str]] = defaultdict(set)
+    usable: dict[int, set[str]] = defaultdict(set)
+    phone_country: dict[int, str | None] = {}
+    for address in addresses_in_use(tx, ids):
+        channel = _CHANNEL_OF_KIND[address.kind]
+        addresses[address.profile_id].add(channel)
+        if address.state == "active":
+            usable[address.profile_id].add(channel)
+        if address.kind == "phone":
+            phone_country[address.profile_id] = address.country
+    said: dict[int, dict[tuple[str, str], bool]] = defaultdict(dict)
+    for profile_id, channel, topic, granted in tx.conn.execute(
+        select(
+            consents.c.profile_id, consents.c.channel, consents.c.topic, consents.c.granted
+        ).where(among(tx, consents.c.profile_id, ids))
+    ):
+        said[profile_id][channel, topic] = granted
+    own: dict[int, Preferences] = {}
+    own_zone: dict[int, str | None] = {}
+    for profile_id, per_week, opens, closes, timezone in tx.conn.execute(
+        select(
+            preferences.c.profile_id,
+            preferences.c.per_week,
+            preferences.c.opens,
+            preferences.c.closes,
+            preferences.c.timezone,
+        ).where(among(tx, preferences.c.profile_id, ids))
+    ):
+        own[profile_id] = preferences_of(per_week, opens, closes)
+        own_zone[profile_id] = timezone
+    holdout = policy.holdout_percent / 100
+    nothing: set[str] = set()
+    return {
+        profile_id: Recipient(
+            zones_for(
+                timezone,
+                country,
+                phone_country.get(profile_id),
+                policy.timezone,
+                chosen=own_zone.get(profile_id),
+            ),
+            addresses.get(profile_id, nothing),
+            addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
+            said.get(profile_id, {}),
+            holdout > 0 and draw(profile_id, "holdout") < holdout,
+            own.get(profile_id, NO_PREFERENCES),
+        )
+        for profile_id, timezone, country in tx.conn.execute(
+            select(profiles.c.id, profiles.c.timezone, profiles.c.country).where(
+                among(tx, profiles.c.id, ids)
+            )
+        )
+    }
+
+
+def load_history(
+    tx: Tx, policy: Policy, recipients: Mapping[int, Recipient], latest: Instant
+) -> dict[int, list[Past]]:
+    """The messages that count for anything decided from now until `latest`, by profile."""
+    found: dict[int, list[Past]] = defaultdict(list)
+    own = {recipient.own.per_week for recipient in recipients.values()} - {None}
+    caps = [*policy.caps, *(cap for cap in own if cap is not None)]
+    if not caps:
+        return found
+    far = reach(caps)
+    columns = messages.c
+    for row in tx.conn.execute(
+        select(
+            columns.profile_id,
+            columns.id,
+            columns.send_at,
+            columns.channel,
+            columns.kind,
+            columns.topic,
+            columns.priority,
+            columns.state,
+            columns.enrollment_id,
+            columns.step,
+            columns.journey,
+            columns.member,
+        ).where(
+            among(tx, columns.profile_id, recipients),
+            columns.send_at > tx.now - far,
+            columns.send_at < latest + far,
+            columns.state.in_(COUNTING_STATES),
+        )
+    ):
+        found[row.profile_id].append(
+            Past(
+                row.id,
+                Counted(row.send_at, row.channel, row.kind, row.topic),
+                row.priority,
+                row.state == "planned",
+                row.enrollment_id,
+                row.step,
+                f"{row.journey} / {row.step} / {row.member}",
+            )
+        )
+    return found

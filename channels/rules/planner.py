@@ -1,0 +1,301 @@
+"""What happens to the messages of one send: which go, when, and why the others do not.
+
+Pure: no I/O, no clock. The same code plans for real, looks again at dispatch and answers
+`segue decide`. The rules and their order are those of docs/policy.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from channels.rules.caps import NEVER, Count, Counted, counts
+from channels.rules.recipient import Kind, Recipient
+from channels.rules.windows import OpeningHours
+from config.policy import Cap, Channel, Policy, Window
+from config.times import Instant, Seconds, format_duration
+
+Mode = Literal["all", "any", "first"]
+OnCap = Literal["skip", "defer"]
+Reason = Literal[
+    "no_address",
+    "suppressed",
+    "no_consent",
+    "held_out",
+    "capped",
+    "window_closed",
+    "no_common_time",
+    "group_incomplete",
+    "not_chosen",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One message of a send, as it is wanted.
+
+    offset: seconds after the send's anchor. max_delay: how far it may be pushed, in seconds.
+    """
+
+    channel: Channel
+    kind: Kind
+    topic: str
+    offset: Seconds
+    on_cap: OnCap
+    max_delay: Seconds
+
+
+class Decision(NamedTuple):
+    """Either when a message goes, or the reason why it does not with the rule that said so."""
+
+    send_at: Instant | None
+    reason: str | None = None
+    rule: str | None = None
+
+
+class _Member(NamedTuple):
+    place: int
+    wanted: Wanted
+    hours: OpeningHours
+
+
+class Planner:
+    """Decides under one policy; keeps what it worked out about zones, windows and caps."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._hours: dict[tuple[Channel, tuple[str, ...], Window | None], OpeningHours] = {}
+        self._caps: dict[tuple[Channel, str], tuple[Cap, ...]] = {}
+
+    def hours(self, channel: Channel, recipient: Recipient) -> OpeningHours:
+        """The channel's opening hours for a recipient."""
+        key = (channel, recipient.zones.names, recipient.own.hours)
+        hours = self._hours.get(key)
+        if hours is None:
+            hours = OpeningHours(self.policy.windows(channel), key[1], key[2])
+            self._hours[key] = hours
+        return hours
+
+    def caps(self, channel: Channel, topic: str, recipient: Recipient) -> tuple[Cap, ...]:
+        """The caps that bind a marketing message of this channel and topic, their own included."""
+        own = recipient.own.per_week
+        return self._policy_caps(channel, topic) + (() if own is None else (own,))
+
+    def _policy_caps(self, channel: Channel, topic: str) -> tuple[Cap, ...]:
+        caps = self._caps.get((channel, topic))
+        if caps is None:
+            probe = Counted(0, channel, "marketing", topic)
+            caps = tuple(cap for cap in self.policy.caps if counts(cap, probe))
+            self._caps[channel, topic] = caps
+        return caps
+
+    def decide(
+        self,
+        recipient: Recipient,
+        mode: Mode,
+        wanted: Sequence[Wanted],
+        history: Sequence[Counted],
+        now: Instant,
+    ) -> list[Decision]:
+        """Decide a group of messages wanted now; one decision each, in their order.
+
+        Parameters
+        ----------
+        history: the messages to this recipient that count, in any order, past and planned.
+        """
+        if mode == "first":
+            return self._first(recipient, wanted, history, now)
+        decisions = self._together(recipient, wanted, history, now)
+        return _whole(wanted, decisions) if mode == "all" else decisions
+
+    def _first(
+        self,
+        recipient: Recipient,
+        wanted: Sequence[Wanted],
+        history: Sequence[Counted],
+        now: Instant,
+    ) -> list[Decision]:
+        decisions: list[Decision] = []
+        for message in wanted:
+            decisions += self._together(recipient, [message], history, now)
+            if decisions[-1].reason is None:
+                break
+        left = len(wanted) - len(decisions)
+        return decisions + [Decision(None, "not_chosen")] * left
+
+    def _together(
+        self,
+        recipient: Recipient,
+        wanted: Sequence[Wanted],
+        history: Sequence[Counted],
+        now: Instant,
+    ) -> list[Decision]:
+        """The members that can go, on a common anchor."""
+        decisions: list[Decision] = [Decision(None)] * len(wanted)
+        alive: list[_Member] = []
+        for place, message in enumerate(wanted):
+            reason = recipient.refusal(self.policy, message.channel, message.kind, message.topic)
+            if reason:
+                decisions[place] = Decision(None, reason)
+            elif message.kind == "transactional":
+                at = now + message.offset
+                decisions[place] = Decision(at)
+                history = [*history, Counted(at, message.channel, message.kind, message.topic)]
+            else:
+                hours = self.hours(message.channel, recipient)
+                alive.append(_Member(place, message, hours))
+        search = _Search(self, recipient, history, now)
+        while alive:
+            anchor = search.anchor(alive)
+            if anchor is not None:
+                refused = search.capped_skip(alive, anchor)
+                if refused is None:
+                    for member in alive:
+                        decisions[member.place] = Decision(anchor + member.wanted.offset)
+                    break
+                leaving = [
+                    (refused, Decision(None, "capped", search.cap_at(alive, refused, anchor)))
+                ]
+            else:
+                leaving = [
+                    (member, search.refusal_alone(member))
+                    for member in alive
+                    if not search.could_go_alone(member)
+                ] or [(alive[-1], search.refusal_together(alive))]
+            for member, decision in leaving:
+                decisions[member.place] = decision
+                alive.remove(member)
+        return decisions
+
+
+def _whole(wanted: Sequence[Wanted], decisions: list[Decision]) -> list[Decision]:
+    """All of a group or none of it; those that could have gone name the first that could not."""
+    for message, refused in zip(wanted, decisions, strict=True):
+        if refused.reason:
+            rule = ", ".join(filter(None, (refused.reason, refused.rule)))
+            incomplete = Decision(None, "group_incomplete", f"{message.channel} is refused: {rule}")
+            return [decision if decision.reason else incomplete for decision in decisions]
+    return decisions
+
+
+class _Search:
+    """The search for a common anchor of one recipient's group."""
+
+    def __init__(
+        self, planner: Planner, recipient: Recipient, history: Sequence[Counted], now: Instant
+    ) -> None:
+        self.planner = planner
+        self.recipient = recipient
+        self.history = history
+        self.now = now
+        self._counts: dict[tuple[Channel, str], list[Count]] = {}
+
+    def anchor(self, group: Sequence[_Member], *, caps: bool = True) -> Instant | None:
+        """The earliest T that suits the windows of all and the caps of those that may wait."""
+        anchor = self.now
+        latest = self.now + min(member.wanted.max_delay for member in group)
+        while anchor <= latest:
+            bound = self._bound(group, anchor, latest, caps)
+            if bound is None:
+                return anchor
+            anchor = bound
+        return None
+
+    def _bound(
+        self, group: Sequence[_Member], anchor: Instant, latest: Instant, caps: bool
+    ) -> Instant | None:
+        """None when the anchor suits everybody, else a later one before which none does."""
+        for number, member in enumerate(group):
+            offset = member.wanted.offset
+            opens = member.hours.next_open(anchor + offset, latest + offset)
+            if opens is None:
+                return NEVER
+            if opens > anchor + offset:
+                return opens - offset
+            if caps and member.wanted.on_cap == "defer":
+                for _, bound in self._blocking(group[:number], member, anchor):
+                    return bound
+        return None
+
+    def capped_skip(self, group: Sequence[_Member], anchor: Instant) -> _Member | None:
+        """The first member that may not wait and that a cap refuses at its moment."""
+        for number, member in enumerate(group):
+            if member.wanted.on_cap == "skip":
+                for _ in self._blocking(group[:number], member, anchor):
+                    return member
+        return None
+
+    def could_go_alone(self, member: _Member) -> bool:
+        """Whether it could go if it were the only one."""
+        anchor = self.anchor([member])
+        return anchor is not None and self.capped_skip([member], anchor) is None
+
+    def refusal_alone(self, member: _Member) -> Decision:
+        """Why it could not go even alone."""
+        anchor = self.anchor([member], caps=False)
+        if anchor is not None:
+            return Decision(None, "capped", self.cap_at([member], member, anchor))
+        within = format_duration(member.wanted.max_delay)
+        rule = f"{self._windows([member])}: closed for {within}"
+        return Decision(None, "window_closed", rule)
+
+    def refusal_together(self, group: Sequence[_Member]) -> Decision:
+        """Why the last of several leaves, each of which could have gone alone."""
+        anchor = self.anchor(group, caps=False)
+        if anchor is None:
+            within = format_duration(min(member.wanted.max_delay for member in group))
+            rule = f"{self._windows(group)}: not open together for {within}"
+            return Decision(None, "no_common_time", rule)
+        rules = (self.cap_at(group, member, anchor) for member in reversed(group))
+        return Decision(None, "capped", next(filter(None, rules), None))
+
+    def _windows(self, group: Sequence[_Member]) -> str:
+        """The windows of a group's channels, and the recipient's own hours, in words."""
+        told = [
+            f"{channel} window {'; '.join(map(str, windows))}"
+            for channel in dict.fromkeys(member.wanted.channel for member in group)
+            if (windows := self.planner.policy.windows(channel))
+        ]
+        if own := self.recipient.own.hours:
+            told.append(f"their own hours {own}")
+        return ", ".join(told)
+
+    def cap_at(self, group: Sequence[_Member], member: _Member, anchor: Instant) -> str | None:
+        """The cap that refuses the member at an anchor, in words with its counts."""
+        earlier = group[: group.index(member)]
+        for count, _ in self._blocking(earlier, member, anchor):
+            moving = self._moving(count.cap, earlier)
+            return count.describe(anchor, member.wanted.offset, moving)
+        return None
+
+    def _blocking(
+        self, earlier: Sequence[_Member], member: _Member, anchor: Instant
+    ) -> Iterator[tuple[Count, Instant]]:
+        """The caps that refuse the member at an anchor, each with its bound."""
+        for count in self._counted(member.wanted):
+            moving = self._moving(count.cap, earlier) if earlier else ()
+            bound = count.blocked_until(anchor, member.wanted.offset, moving)
+            if bound is not None:
+                yield count, bound
+
+    def _moving(self, cap: Cap, members: Sequence[_Member]) -> list[Seconds]:
+        return [
+            member.wanted.offset
+            for member in members
+            if counts(cap, Counted(0, member.wanted.channel, "marketing", member.wanted.topic))
+        ]
+
+    def _counted(self, wanted: Wanted) -> list[Count]:
+        key = (wanted.channel, wanted.topic)
+        counted = self._counts.get(key)
+        if counted is None:
+            counted = [
+                Count(
+                    cap,
+                    sorted(message.send_at for message in self.history if counts(cap, message)),
+                    self.recipient.zones.names,
+                    self.planner.policy.first_weekday,
+                )
+                for cap in self.planner.caps(wanted.channel, wanted.topic, self.recipient)
+            ]
+            self._counts[key] = counted
+        return counted

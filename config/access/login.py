@@ -1,0 +1,59 @@
+"""The login of this installation's own servers: Prefect, as `segue up` starts it, and the sandbox.
+
+It is made once, and kept in the data folder with mode 0600. Whoever can read that file is let in.
+"""
+
+import contextlib
+import ipaddress
+import re
+import secrets
+
+from config.access.private_files import make_private_folder, open_private
+from config.errors import SegueError
+from config.settings import Settings
+
+_USER = "segue"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server on this address is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def prefect_login(settings: Settings) -> str | None:
+    """The login that `segue up` gives Prefect's server; None where it needs none."""
+    wanted = settings.prefect_login or not is_loopback(settings.host)
+    return own_login(settings) if wanted else None
+
+
+def own_login(settings: Settings) -> str:
+    """`user:password`, made at the first call. Safe to call from several processes at once.
+
+    Raises SegueError when its file holds something else.
+    """
+    file = settings.data_dir / "login"
+    make_private_folder(settings.data_dir)
+    if not file.exists():
+        # Linked when it is complete: of two processes that start together, the first one's counts.
+        draft = file.with_name(f"login.{secrets.token_hex(8)}")
+        with open(draft, "w", encoding="ascii", opener=open_private) as written:
+            written.write(f"{_USER}:{secrets.token_urlsafe(24)}\n")
+        with contextlib.suppress(FileExistsError):
+            file.hardlink_to(draft)
+        draft.unlink()
+    with open(file, encoding="ascii", opener=open_private) as kept:
+        login = kept.read().strip()
+    if not re.fullmatch(r"[^\s:]+:\S{16,}", login):
+        raise SegueError(f"{file} holds no login (user:password): remove it to have a new one made")
+    return login
+
+
+def basic(login: str) -> tuple[str, str]:
+    """A login as HTTP clients take it for basic auth."""
+    user, _, password = login.partition(":")
+    return user, password

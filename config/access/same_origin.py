@@ -1,0 +1,72 @@
+"""Servers on this machine answer pages of their own, not those of other sites.
+
+A page of any site can make the browser of whoever reads it ask a server on the same machine.
+CORS keeps it from reading the answer, but not from asking, and not at all when the site's name
+resolves to 127.0.0.1 (DNS rebinding) or when it opens a WebSocket.
+"""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from config.access.login import is_loopback
+
+_READS = ("GET", "HEAD", "OPTIONS")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+
+
+class OwnPagesOnly:
+    """ASGI middleware, for HTTP and WebSockets.
+
+    400: the Host is another name than this server's. On loopback those are this machine's own
+    names; elsewhere they can't be known, and a login has to guard what others must not see.
+    403: a page of another origin asks.
+    415, with `json_only`: a body that is not declared as JSON. A browser sends such a body to
+    other origins without asking the server first.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, *, json_only: bool = False) -> None:
+        own = [host, *_THIS_MACHINE] if is_loopback(host) else ["*"]
+        self._inner = TrustedHostMiddleware(self._checked, own, www_redirect=False)
+        self._app = app
+        self._json_only = json_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._inner(scope, receive, send)
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] in ("http", "websocket"):
+            refusal = self._refusal(scope)
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        headers = Headers(scope=scope)
+        origins = headers.getlist("origin")
+        if any(_host_of(origin) != headers.get("host", "").lower() for origin in origins):
+            return PlainTextResponse("Only this server's own pages may ask it.\n", 403)
+        if not self._json_only or scope["type"] != "http" or scope["method"] in _READS:
+            return None
+        kinds = headers.getlist("content-type") or [""]
+        if _has_body(headers) and not all(_is_json(kind) for kind in kinds):
+            return PlainTextResponse("Send the body as Content-Type: application/json.\n", 415)
+        return None
+
+
+def _host_of(origin: str) -> str | None:
+    """Host and port of an origin; None for "null" and for what is no origin."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"

@@ -1,0 +1,100 @@
+"""Warnings and errors that repeat are counted, so that no stranger fills the disk with them."""
+
+import logging
+from copy import copy
+from dataclasses import dataclass
+from typing import TextIO
+
+from config.failures import told
+
+# For so long after a line the same one is only counted, in seconds.
+_INTERVAL = 60
+# So many different lines are remembered.
+_REMEMBERED = 1000
+
+
+@dataclass(slots=True)
+class _Line:
+    """A line as it came last, when it was written (seconds since 1970), and how often it came since
+    then."""
+
+    record: logging.LogRecord
+    written: float
+    repeated: int = 0
+
+
+class CountingHandler(logging.StreamHandler[TextIO]):
+    """Writes the same warning or error once a minute at most.
+
+    Two are the same if they differ in nothing but their time. What came within the minute is
+    written in one line, with its number as `repeated`, together with the next line of any kind, or
+    at the end of the process.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        # By their text; the one that was written first is the first.
+        self._lines: dict[str, _Line] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or count it."""
+        try:
+            self._write_due(record.created)
+            if record.levelno < logging.WARNING:
+                super().emit(record)
+                return
+            key = self._timeless(record)
+            if key in self._lines:
+                line = self._lines[key]
+                line.repeated += 1
+                line.record.created = record.created
+                return
+            if len(self._lines) >= _REMEMBERED:
+                self._write_repeated(next(iter(self._lines)))
+            self._lines[key] = _Line(_without_frames(record), record.created)
+            super().emit(record)
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Write what was only counted so far."""
+        self.acquire()
+        try:
+            for key in list(self._lines):
+                self._write_repeated(key)
+        finally:
+            self.release()
+        super().close()
+
+    def _timeless(self, record: logging.LogRecord) -> str:
+        timeless = copy(record)
+        timeless.created = 0.0
+        return self.format(timeless)
+
+    def _write_due(self, now: float) -> None:
+        while self._lines:
+            key, line = next(iter(self._lines.items()))
+            if line.written <= now < line.written + _INTERVAL:  # a clock may be set back
+                return
+            if self._write_repeated(key):
+                self._lines[key] = _Line(line.record, now)
+
+    def _write_repeated(self, key: str) -> bool:
+        """Forget a line; whether it came again, and so was written again."""
+        line = self._lines.pop(key)
+        if not line.repeated:
+            return False
+        again = copy(line.record)
+        again.repeated = line.repeated
+        super().emit(again)
+        return True
+
+
+def _without_frames(record: logging.LogRecord) -> logging.LogRecord:
+    """To be kept: with the text of its error, without the error, which keeps everything alive that
+    the functions on its way had in their hands."""
+    kept = copy(record)
+    if kept.exc_info and kept.exc_info[1] is not None:
+        kept.error = told(kept.exc_info[1])
+        kept.exc_info = None
+    return kept

@@ -1,0 +1,68 @@
+"""What a worker logs: one JSON object a line, with ids and without personal data.
+
+Our own log calls give ids as `extra=` and name no customer. Other people's words are cut to their
+first line and errors to their kind and place (config/failures.py); what looks like an e-mail
+address or a phone number is masked wherever it comes from (config/logs/masking.py).
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+import orjson
+
+from config.failures import told
+from config.logs.masking import mask, plain
+from config.logs.repeats import CountingHandler
+
+Level = Literal["debug", "info", "warning", "error"]
+
+OURS = ("channels", "config", "flows", "journeys", "profiles")
+_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: time, level, logger, message, its ids, the error if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        ours = record.name.partition(".")[0] in OURS
+        message = _message(record)
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": mask(message if ours else (message.strip().splitlines() or [""])[0]),
+        }
+        if (repeated := getattr(record, "repeated", None)) is not None:
+            line["repeated"] = repeated
+        if ours:
+            line |= plain(
+                {name: value for name, value in record.__dict__.items() if name not in _USUAL}
+            )
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = mask(told(record.exc_info[1]))
+        return orjson.dumps(line).decode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Its words, even where they and their values do not fit."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg!r:.200} with values that do not fit"
+
+
+def log_to(stream: TextIO, level: Level) -> None:
+    """Log to a stream from now on: our own words from this level on, those of others if they warn.
+
+    Below that libraries tell of requests with all that is in them.
+    """
+    handler = CountingHandler(stream)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(level.upper())

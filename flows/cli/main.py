@@ -1,0 +1,359 @@
+"""The command line: `segue ...`. Errors go to standard error and give a non-zero exit status.
+
+Prefect is imported only by the commands that need it, since it takes seconds to load.
+"""
+
+import asyncio
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy.exc import DBAPIError
+
+from channels.explain import history_of
+from channels.rules.cases import answer_case
+from channels.rules.planner import Planner
+from config.access.private_files import UMASK
+from config.errors import SegueError
+from config.failures import of_the_database, told
+from config.logs.setup import log_to
+from config.policy import load_policy
+from config.settings import Settings, load_settings
+from config.times import parse_instant
+from flows.app import Segue
+from flows.cli.operations import commands
+from flows.cli.output import AsJson, json_line, opened, print_json, say, show_table, shown
+from flows.orchestration.launch import MOST_PEOPLE, launch, rehearse
+from flows.worker.worker import Worker
+from journeys.definition.catalog import load_catalog
+from journeys.operations.report import summarise
+from profiles.imports.importer import ImportReport, import_file
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    name="segue",
+    help="Cross-channel customer journeys on Prefect.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(commands)
+Now = Annotated[
+    str | None,
+    typer.Option("--now", help="Act as if it were this moment (ISO 8601); sandbox only."),
+]
+
+
+def main() -> None:
+    """Run the command line; a SegueError becomes one line of text and exit status 1.
+
+    So does a database in trouble: what was not committed is gone, and may be done again. Files
+    are made for their owner only.
+    """
+    os.umask(UMASK)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal's encoding lacks is shown escaped; it ends no command.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="segue")
+    except (SegueError, DBAPIError) as error:
+        if not isinstance(error, SegueError) and not of_the_database(error):
+            raise
+        what = (
+            error if isinstance(error, SegueError) else f"the database is in trouble: {told(error)}"
+        )
+        say(f"segue: {what}", error=True, style="red")
+        sys.exit(1)
+
+
+@app.command()
+def up() -> None:
+    """Run everything on this machine: Prefect, the sandbox providers, the worker, a sample shop."""
+    from flows.local.up import up as run
+
+    sys.exit(run(load_settings()))
+
+
+@app.command()
+def demo() -> None:
+    """Start everything, run one journey to its end on a simulated clock, print a summary."""
+    from flows.local.demo import demo as run
+
+    sys.exit(run())
+
+
+@app.command(name="work")
+def work_command(
+    context: typer.Context,
+) -> None:
+    """Move whoever is due and send what is due, until it is stopped."""
+    log_to(sys.stderr, load_settings().log_level)
+
+    async def run(segue: Segue) -> None:
+        stop = asyncio.Event()
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(wanted, stop.set)
+        await Worker(segue).run(stop)
+
+    segue = opened(context)
+    try:
+        asyncio.run(run(segue))
+    except SegueError:
+        raise
+    except Exception as error:
+        # Its own words may hold a customer's data.
+        log.critical("the worker ends: %s", told(error))
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def deploy(
+    work_pool: Annotated[str, typer.Option(help="The Prefect work pool that runs journeys.")],
+) -> None:
+    """Make a Prefect deployment of every journey, for the workers of a work pool."""
+    from flows.orchestration.deployments import deploy as run
+
+    for name in run(work_pool):
+        say(f"deployed {name}")
+
+
+@app.command(name="import")
+def import_command(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="Which column is what (TOML); docs/import.md.")
+    ] = None,
+    as_events: Annotated[
+        str | None, typer.Option(help="The rows are events of this name, not customers.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import customers, or with --as-events what they did."""
+    segue = opened(context)
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=as_json or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(shown(file.name), total=None)
+        report = import_file(
+            segue.db,
+            file,
+            map_file=map_file,
+            as_event=as_events,
+            lenient_dots=segue.settings.lenient_email_dots,
+            double_opt_in=segue.policy.double_opt_in,
+            meaningless=segue.meaningless,
+            limits=segue.limits,
+            progress=lambda done, rows: bar.update(task, completed=done, total=rows),
+        )
+    if as_json:
+        print_json(_import_json(report))
+        return
+    say(
+        f"{report.read} rows: {report.created} new, {report.updated} changed, "
+        f"{report.unchanged} unchanged, {report.refused} refused"
+    )
+    if report.taken_in_part:
+        say(f"{report.taken_in_part} rows were taken without a phone number that can't be read")
+    if report.refused_file:
+        say(f"The rows with mistakes, and the reasons: {report.refused_file}")
+    if report.refused_noes:
+        say(f"{report.refused_noes} refused rows said no; that is taken all the same")
+    if report.consent_overruled:
+        say(f"{report.consent_overruled} statements of consent were outweighed by others")
+    for reason, number in report.left_out.most_common():
+        say(f"Left out: {reason} ({number} rows)")
+    for spelling, number in report.unknown_countries.most_common():
+        say(f"Not a country: {spelling!r} ({number} rows); their phone or the brand decides")
+    for spelling, number in report.invalid_zones.most_common():
+        say(f"Not a time zone: {spelling!r} ({number} rows)")
+
+
+def _import_json(report: ImportReport) -> dict[str, Any]:
+    return {
+        "read": report.read,
+        "created": report.created,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "refused": report.refused,
+        "taken_in_part": report.taken_in_part,
+        "refused_file": str(report.refused_file) if report.refused_file else None,
+        "refused_noes": report.refused_noes,
+        "unknown_countries": dict(report.unknown_countries),
+        "invalid_zones": dict(report.invalid_zones),
+        "consent_overruled": report.consent_overruled,
+        "left_out": dict(report.left_out),
+    }
+
+
+@app.command(name="launch")
+def launch_command(
+    context: typer.Context,
+    journey: str,
+    audience: Annotated[str, typer.Option(help="A segment's name.")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST_PEOPLE, help="Enter at most so many.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would happen; keep nothing.")] = False,
+    now: Now = None,
+    launch_id: Annotated[
+        str | None, typer.Option("--id", help="The same id again enters nobody twice.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Enter an audience into a journey and send what is due."""
+    segue = opened(context, _settings(now))
+    if dry_run:
+        result = rehearse(segue, journey, audience, people=limit)
+    else:
+        result = launch(segue, journey, audience, people=limit, launch_id=launch_id)
+    if as_json:
+        print_json(result)
+    else:
+        for name, value in result.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{number} {what}" for what, number in value.items()) or "none"
+            say(f"{name.replace('_', ' ')}: {value}")
+
+
+@app.command()
+def decide(
+    cases: Annotated[str, typer.Argument(help="A file of cases, one JSON object a line, or -.")],
+) -> None:
+    """Ask the planner: cases in, decisions out, one JSON object a line. See docs/decide.md."""
+    planner = Planner(load_policy(load_settings().policy_file))
+    failed = False
+    with _lines(cases) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            case: Any = None
+            try:
+                case = orjson.loads(line)
+                if not isinstance(case, dict):
+                    raise ValueError("a case is a JSON object")
+                answer = json_line(answer_case(case, planner))
+            # What is nested too deeply to be said again is a TypeError.
+            except (ValueError, TypeError) as error:
+                failed = True
+                named = case.get("id") if isinstance(case, dict) else None
+                if not isinstance(named, str | int | float):
+                    named = None
+                answer = json_line({"id": named, "line": number, "error": str(error)})
+            sys.stdout.buffer.write(answer)
+    sys.stdout.flush()
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _lines(path: str) -> Iterator[Iterator[bytes]]:
+    if path == "-":
+        yield iter(sys.stdin.buffer)
+        return
+    try:
+        with Path(path).open("rb") as file:
+            yield iter(file)
+    except OSError as error:
+        raise SegueError(f"can't read the cases in {path}: {error.strerror}") from error
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    person: Annotated[str, typer.Argument(help="A user id, e-mail, phone number or message id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say of every message to one person, sent or not, why."""
+    segue = opened(context)
+    with segue.db.transaction(write=False) as tx:
+        history = history_of(tx, person, segue.meaningless)
+    if as_json:
+        print_json(history)
+        return
+    for message in history:
+        told = f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}"
+        say(f"{told}: {message['why']}")
+        for one in message.get("devices", ()):
+            say(f"    {one['device']}: {one['why']}")
+
+
+@app.command()
+def report(context: typer.Context, journey: str, as_json: AsJson = False) -> None:
+    """Count what became of a journey's people and messages."""
+    segue = opened(context)
+    segue.catalog.journey(journey)
+    segue.engine.count_goals(journey)
+    with segue.db.transaction(write=False) as tx:
+        summary = summarise(tx, journey)
+    if as_json:
+        print_json(
+            {
+                "journey": journey,
+                "entered": summary.entered,
+                "active": summary.active,
+                "converted": summary.converted,
+                "ended": dict(summary.ended),
+                "sent": dict(summary.sent),
+                "unknown": dict(summary.unknown),
+                "closed_as_unknown": summary.closed,
+                "returned": dict(summary.returned),
+                "planned": dict(summary.planned),
+                "not_sent": dict(summary.not_sent),
+            }
+        )
+        return
+    say(f"{summary.entered} entered, {summary.active} on their way, {summary.converted} converted")
+    if summary.unknown:
+        say(
+            f"{summary.unknown.total()} messages of unknown fate, {summary.closed} of them closed, "
+            "for no word came"
+        )
+    show_table(
+        ("channel", "state", "reason", "messages"),
+        [(*outcome, str(number)) for outcome, number in sorted(summary.outcomes.items())],
+    )
+
+
+@app.command()
+def check() -> None:
+    """Check the policy and every journey with its templates."""
+    settings = load_settings()
+    policy = load_policy(settings.policy_file)
+    for warning in policy.warnings():
+        say(f"warning: {settings.policy_file}: {warning}", error=True, style="yellow")
+    catalog = load_catalog(policy)
+    say(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: all well")
+
+
+def _settings(now: str | None) -> Settings:
+    settings = load_settings()
+    if now is None:
+        return settings
+    try:
+        return settings.model_copy(update={"now": parse_instant(now)})
+    except ValueError as error:
+        raise SegueError(f"--now: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

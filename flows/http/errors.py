@@ -1,0 +1,178 @@
+"""What is answered when something is wrong: JSON with a code, what is wrong, and the mend.
+
+Nothing of ours shows in it: no stack trace, no message of a library. What we did not foresee is
+logged under an id, without a word of what was sent: error texts hold customers' data.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import iter_route_contexts
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from config.failures import of_the_database, told
+from config.times import Seconds
+
+log = logging.getLogger(__name__)
+
+_TRY_AGAIN: Seconds = 5
+# What Starlette itself finds wrong: its words are for programmers.
+_WORDS = {
+    401: ("not_signed_in", "sign in with the write key as the user name, with HTTP basic auth"),
+    404: ("not_found", "there is nothing at this path; /openapi.json says what there is"),
+    405: ("wrong_method", "this path takes another method; /openapi.json says which"),
+}
+
+
+class Fault(BaseModel):
+    """One thing that is wrong, and where."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An answer that is no success. Of a batch with many faults it lists the first hundred."""
+
+    success: bool = False
+    code: str
+    message: str
+    field: str | None = None
+    errors: list[Fault] | None = None
+    more_errors: int | None = None
+    accepted: int | None = None
+    warnings: list[str] | None = None
+    more_warnings: int | None = None
+
+
+class Refusal(Exception):
+    """Ends a request: with what status and code, what is wrong, and what to do about it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = Problem(
+            code=code, message=f"{field}: {message}" if field else message, field=field
+        )
+        self.headers = headers
+
+
+def answer(status: int, said: Mapping[str, Any] | Problem, **headers: str) -> Response:
+    """An answer in JSON."""
+    content = said.model_dump(exclude_none=True) if isinstance(said, Problem) else said
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+def problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
+    """Statuses that are no success, for the description: `s400="why"`."""
+    return {
+        int(name.removeprefix("s")): {"model": Problem, "description": why}
+        for name, why in statuses.items()
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Let everything that goes wrong be answered so."""
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _refused_by_starlette)
+    app.add_middleware(_Unforeseen)
+    app.add_middleware(_Head)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return answer(error.status, error.problem, **(error.headers or {}))
+
+
+async def _refused_by_starlette(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, message = _WORDS.get(error.status_code, ("refused", error.detail))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+    return answer(error.status_code, Problem(code=code, message=message), **headers)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """The methods of a path: Starlette names those of the first route alone."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= route.methods or set()
+    return found | {"HEAD"} if "GET" in found else found
+
+
+class _Head:
+    """HEAD is answered as GET is, without the body (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_body)
+
+
+class _Unforeseen:
+    """Around everything: Starlette would pass unforeseen errors on to the server, which logs them
+    with all that they say."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            response = _unforeseen(error)
+            if not started:
+                await response(scope, receive, send)
+
+
+def _unforeseen(error: Exception) -> Response:
+    name = uuid4().hex[:12]
+    log.error("error %s: %s", name, told(error), extra={"error_id": name})
+    if of_the_database(error):
+        # Some of it may be committed: much is written in pieces.
+        message = (
+            "the database is in trouble; send it again, what was taken of it counts once "
+            f"(error {name})"
+        )
+        problem = Problem(code="try_again", message=message)
+        return answer(503, problem, **{"Retry-After": str(_TRY_AGAIN)})
+    message = f"this is our fault; the log has it under {name}"
+    return answer(500, Problem(code="failed", message=message))

@@ -1,0 +1,151 @@
+"""`POST /v1/consent`: a shop's server states what people said about consent, with its proof."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from flows.http.body import KB, parse_object, read_body
+from flows.http.context import Receiver
+from flows.http.errors import Fault, Problem, Refusal, answer, problems
+from flows.http.ingest.keys import Credentials, check_write_key
+from profiles.consent.opt_outs import No, take_noes
+from profiles.consent.statements import (
+    ConsentStatement,
+    Result,
+    Stated,
+    no_stated,
+    read_statement,
+    take_statements,
+)
+from profiles.identity.segment_calls import CallRefused
+
+BODY_LIMIT = 500 * KB
+UNFOLDED_LIMIT = 2048 * KB
+STATEMENTS_LIMIT = 1000
+# So many faults are told in an answer.
+_TOLD = 100
+_REFUSED_SOURCE = "a refused statement"
+
+_EXAMPLE: dict[str, Any] = {
+    "consents": [
+        {
+            "messageId": "f-88123",
+            "userId": "u-1042",
+            "channel": "email",
+            "topic": "promotions",
+            "granted": True,
+            "timestamp": "2026-03-02T10:00:00Z",
+            "source": "footer form",
+            "wording": "Yes, send me offers and news by e-mail.",
+            "evidence": {"form": "footer", "ip": "203.0.113.7"},
+        }
+    ]
+}
+_DESCRIPTION = f"""Records yeses and noes with their proof: one statement as the body, or up to
+{STATEMENTS_LIMIT} in `consents`. 200 once it is committed. The same `messageId` again changes
+nothing. A no counts also where its statement is refused; the answer says so."""
+_ANSWERS = problems(
+    s400="Something in it is wrong: which field, and what to do about it; the others are taken",
+    s401="Not the write key",
+    s413=f"Larger than 500 KB, or more than {STATEMENTS_LIMIT} statements",
+    s503="The database is in trouble; send it again, what was taken of it counts once",
+)
+
+
+class Taken(BaseModel):
+    """Everything is committed. `results`: what became of each statement, in their order."""
+
+    success: Literal[True] = True
+    results: list[Result]
+
+
+def router(receiver: Receiver) -> APIRouter:
+    """The one route."""
+    segue = receiver.segue
+    routes = APIRouter(tags=["consent"])
+
+    def write(items: list[Any]) -> tuple[Stated, dict[int, No]]:
+        statements: dict[int, ConsentStatement] = {}
+        faults: dict[int, CallRefused] = {}
+        for place, item in enumerate(items):
+            try:
+                statements[place] = read_statement(item, segue.policy)
+            except CallRefused as error:
+                faults[place] = error
+        with segue.db.transaction() as tx:
+            done = take_statements(tx, statements, segue.policy.double_opt_in)
+        faults |= done.refused
+        noes = {
+            place: no
+            for place in faults
+            if (no := no_stated(items[place], segue.meaningless)) is not None
+        }
+        if noes:
+            with segue.db.transaction() as tx:
+                noes = take_noes(tx, noes, _REFUSED_SOURCE, topics_too=True)
+        receiver.arrived()
+        return Stated(done.results, faults), noes
+
+    @routes.post(
+        "/v1/consent",
+        summary="Say what people said about consent",
+        description=_DESCRIPTION,
+        response_model=Taken,
+        responses=_ANSWERS,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _schema(), "example": _EXAMPLE}},
+            }
+        },
+    )
+    async def consent(request: Request, credentials: Credentials) -> Response:
+        await check_write_key(receiver, request, credentials)
+        body = parse_object(await read_body(request, BODY_LIMIT, UNFOLDED_LIMIT))
+        several = "consents" in body
+        items = body["consents"] if several else [body]
+        if not isinstance(items, list):
+            raise Refusal(400, "invalid", "write a list of statements", field="consents")
+        if len(items) > STATEMENTS_LIMIT:
+            message = f"it holds more than {STATEMENTS_LIMIT} statements; send fewer at once"
+            raise Refusal(413, "too_large", message, field="consents")
+        with receiver.in_hand.one():
+            done, noes = await receiver.threads.run(write, items)
+        if not done.refused:
+            results = [done.results[place] for place in range(len(items))]
+            return answer(200, {"success": True, "results": results})
+        return answer(400, _problem(done, noes, several=several))
+
+    return routes
+
+
+def _problem(done: Stated, noes: Mapping[int, No], *, several: bool) -> Problem:
+    faults = []
+    for place in sorted(done.refused)[:_TOLD]:
+        error = done.refused[place]
+        within = [f"consents.{place}"] if several else []
+        field = ".".join([*within, *([error.field] if error.field else [])])
+        why = f"{error.why}; {noes[place]}" if place in noes else error.why
+        faults.append(Fault(field=field, message=f"{field}: {why}" if field else why))
+    first = faults[0]
+    return Problem(
+        code="invalid",
+        message=first.message,
+        field=first.field or None,
+        errors=faults,
+        more_errors=len(done.refused) - len(faults) or None,
+        accepted=len(done.results),
+    )
+
+
+def _schema() -> dict[str, Any]:
+    """One statement, or several."""
+    one = ConsentStatement.model_json_schema()
+    several = {
+        "type": "object",
+        "required": ["consents"],
+        "properties": {"consents": {"type": "array", "maxItems": STATEMENTS_LIMIT, "items": one}},
+    }
+    return {"anyOf": [one, several]}

@@ -1,0 +1,137 @@
+"""Group commit: calls that arrive together are written in one transaction.
+
+A commit costs far more than a row. Whoever comes while one transaction is under way has a share of
+the next one, so that nobody waits for company, nor for the rest of another client's large batch.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from config.failures import of_the_database
+from profiles.identity.record_calls import Outcome
+from profiles.identity.segment_calls import Call
+
+# Calls, and when each of them came, by the monotonic clock in seconds.
+Write = Callable[[Sequence[Call], Sequence[float]], Sequence[Outcome]]
+
+_FEWEST = 25
+_MOST = 2000
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """The calls of one HTTP request, and what became of those already written."""
+
+    calls: Sequence[Call]
+    done: asyncio.Future[list[Outcome]]
+    came: float
+    outcomes: list[Outcome] = field(default_factory=list)
+    under_way: int = 0  # how many of the calls were given to a transaction
+
+    @property
+    def left(self) -> int:
+        """How many of the calls still wait for a transaction."""
+        return len(self.calls) - self.under_way
+
+
+class Intake:
+    """Writes the calls of each request in their order; the requests take turns.
+
+    Parameters
+    ----------
+    write: writes calls in one transaction, in a thread.
+    aim: how long a transaction should take, in seconds; on SQLite others wait for it meanwhile.
+    """
+
+    def __init__(self, write: Write, aim: float) -> None:
+        self._write = write
+        self._aim = aim
+        self._most = _FEWEST
+        self._queue: deque[_Request] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self.waiting = 0  # calls that are not committed yet
+
+    async def take(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Return once all of them are committed. Raises what the database raises."""
+        if not calls:
+            return []
+        done = asyncio.get_running_loop().create_future()
+        request = _Request(calls, done, time.monotonic())
+        self._queue.append(request)
+        self.waiting += len(calls)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        try:
+            return await request.done
+        finally:
+            self.waiting -= len(calls)
+
+    async def _write_all(self) -> None:
+        try:
+            while portion := self._portion():
+                started = time.monotonic()
+                try:
+                    await self._write_portion(portion)
+                except Exception:
+                    await self._write_apart(portion)
+                self._resize(time.monotonic() - started)
+        finally:
+            self._writing = None
+
+    def _portion(self) -> list[tuple[_Request, Sequence[Call]]]:
+        """What goes into the next transaction: the same share of each request that waits.
+
+        What small requests leave of their shares is for the larger ones. Who gets nothing now
+        is first in the next transaction.
+        """
+        turn = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+        room = self._most
+        shares: dict[_Request, int] = {}
+        for served, request in enumerate(sorted(turn, key=lambda one: one.left)):
+            shares[request] = min(request.left, room // (len(turn) - served))
+            room -= shares[request]
+        portion: list[tuple[_Request, Sequence[Call]]] = []
+        for request in turn:
+            start, request.under_way = request.under_way, request.under_way + shares[request]
+            portion.append((request, request.calls[start : request.under_way]))
+        self._queue.extend(request for request in turn if request.left)
+        return portion
+
+    async def _write_portion(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
+        together = [call for _, calls in portion for call in calls]
+        came = [request.came for request, calls in portion for _ in calls]
+        outcomes = iter(await asyncio.to_thread(self._write, together, came))
+        for request, calls in portion:
+            request.outcomes += [next(outcomes) for _ in calls]
+            if len(request.outcomes) == len(request.calls) and not request.done.done():
+                request.done.set_result(request.outcomes)
+
+    async def _write_apart(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
+        """Each request by itself, for nobody shall suffer for another's: one bad call, a deadlock.
+
+        When it is the database that is in trouble the others need not wait for it in turn.
+        """
+        trouble: Exception | None = None
+        for request, calls in portion:
+            error = trouble
+            if error is None:
+                try:
+                    await self._write_portion([(request, calls)])
+                    continue
+                except Exception as found:
+                    error = found
+                    trouble = found if of_the_database(found) else None
+            if request in self._queue:
+                self._queue.remove(request)
+            if not request.done.done():
+                request.done.set_exception(error)
+
+    def _resize(self, took: float) -> None:
+        """Size transactions by time."""
+        if took > self._aim:
+            self._most = max(_FEWEST, self._most // 2)
+        elif took < self._aim / 2:
+            self._most = min(_MOST, self._most * 2)

@@ -1,0 +1,91 @@
+"""Who may speak: the write key of Segment's clients, and signed calls."""
+
+import hmac
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+from fastapi import Request, Security
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+
+from config.access.signatures import SIGNATURE, TIMESTAMP, sign
+from config.settings import Settings
+from config.times import MINUTE, Instant, Seconds
+from flows.http.context import Receiver
+from flows.http.errors import Refusal
+
+# A signed call is good for so long before and after the moment that it names.
+TOLERANCE: Seconds = 5 * MINUTE
+_SIGNATURE_LENGTH = 64  # a SHA-256 in hex
+
+_basic = HTTPBasic(
+    scheme_name="write_key",
+    description="The write key (SEGUE_WRITE_KEY) as the user name, no password.",
+    auto_error=False,
+)
+Credentials = Annotated[HTTPBasicCredentials | None, Security(_basic)]
+
+
+async def check_write_key(
+    receiver: Receiver, request: Request, credentials: HTTPBasicCredentials | None
+) -> None:
+    """Raises Refusal: 401, for a wrong key after a while; 429 while many of those wait."""
+    if credentials is not None:
+        key = receiver.segue.settings.write_key.get_secret_value()
+        if hmac.compare_digest(credentials.username.encode(), key.encode()):
+            return
+        await receiver.guesses.wrong(request.client.host if request.client else "")
+    raise Refusal(
+        401,
+        "not_signed_in",
+        "sign in with the write key as the user name, with HTTP basic auth",
+        headers={"WWW-Authenticate": "Basic"},
+    )
+
+
+class Signed(NamedTuple):
+    """What the headers of a call say, still to be checked."""
+
+    signature: str
+    timestamp: str
+
+    @property
+    def at(self) -> Instant:
+        return int(self.timestamp)
+
+
+def signed_headers(headers: Mapping[str, str]) -> Signed:
+    """What can be told before the body is read. Raises Refusal (401)."""
+    timestamp = headers.get(TIMESTAMP, "")
+    signature = headers.get(SIGNATURE, "").strip().lower()
+    if len(signature) != _SIGNATURE_LENGTH:
+        raise _not_signed()
+    if not (len(timestamp) <= 12 and timestamp.isascii() and timestamp.isdecimal()):
+        raise Refusal(401, "not_signed", f"{TIMESTAMP} is no time; write seconds since 1970")
+    return Signed(signature, timestamp)
+
+
+def check_signature(settings: Settings, signed: Signed, path: str, body: bytes) -> None:
+    """Raises Refusal (401). Whether the call is from now is `check_age`."""
+    right = sign(settings.hook_secret, signed.timestamp, path, body)
+    if not hmac.compare_digest(signed.signature.encode(), right.encode()):
+        raise _not_signed()
+
+
+def _not_signed() -> Refusal:
+    return Refusal(
+        401,
+        "not_signed",
+        f"{SIGNATURE} is not the HMAC-SHA256 of {TIMESTAMP}, a dot, the path (such as "
+        "/hooks/journeys/welcome), a dot and the body, as sent, with SEGUE_HOOK_SECRET; write "
+        "it in hex",
+    )
+
+
+def check_age(named: Instant, now: Instant) -> None:
+    """Raises Refusal (401) for a call that is not from now."""
+    if abs(now - named) > TOLERANCE:
+        raise Refusal(
+            401,
+            "stale",
+            f"{TIMESTAMP} is {abs(now - named)} seconds away from now; sign it when you send it",
+        )

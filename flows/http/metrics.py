@@ -1,0 +1,65 @@
+"""`/metrics` for Prometheus: what this process counted, and how full the queues are now."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import CollectorRegistry
+
+from flows.http.context import Receiver
+from flows.http.limits.work import Shared
+from journeys.operations.queues import Queues, queues
+
+
+def router(receiver: Receiver) -> APIRouter:
+    """The one path; it belongs behind the proxy, not on the internet."""
+    routes = APIRouter()
+
+    def depths() -> Queues:
+        with receiver.segue.db.transaction(write=False) as tx:
+            return queues(tx)
+
+    shared = Shared(depths)
+
+    @routes.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        """In the text format of Prometheus."""
+        registry = CollectorRegistry()
+        registry.register(_Gauges(await shared.get()))
+        body = generate_latest(REGISTRY) + generate_latest(registry)
+        return Response(body, media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+class _Gauges:
+    """The depths of the queues as Prometheus wants them."""
+
+    def __init__(self, now: Queues) -> None:
+        self._now = now
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """Asked once a scrape."""
+        planned = GaugeMetricFamily(
+            "segue_messages_due", "Messages whose time has come.", labels=["channel"]
+        )
+        for channel, number in self._now.due_messages.items():
+            planned.add_metric([channel], number)
+        return [
+            planned,
+            GaugeMetricFamily(
+                "segue_events_waiting", "Events not worked yet.", self._now.waiting_events
+            ),
+            GaugeMetricFamily(
+                "segue_people_due", "People whose time has come.", self._now.due_people
+            ),
+            GaugeMetricFamily(
+                "segue_oldest_due_seconds",
+                "For how long the oldest of people and messages has been due.",
+                self._now.oldest_due,
+            ),
+            GaugeMetricFamily(
+                "segue_oldest_event_seconds",
+                "For how long the oldest of the events has been waiting.",
+                self._now.oldest_event,
+            ),
+        ]

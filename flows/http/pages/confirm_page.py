@@ -1,0 +1,59 @@
+"""The page on which the owner of an e-mail address confirms a yes (double opt-in)."""
+
+from fastapi import Response
+
+from channels.links import address_of, read_confirmation
+from flows.http.context import Receiver
+from flows.http.pages.choices import allowed, topics_of
+from flows.http.pages.form import Fields
+from flows.http.pages.link_rights import chosen_now
+from flows.http.pages.rendering import Pages
+from profiles.consent.changes import confirm
+from profiles.identity.person import Key
+
+_CONFIRM = "confirm"
+
+
+def show(receiver: Receiver, pages: Pages, token: str) -> Response:
+    """What the link confirms, and a button."""
+    return _answer(receiver, pages, token, confirming=False)
+
+
+def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
+    """Let the yes count, if the button was pressed."""
+    return _answer(receiver, pages, token, confirming=form.get("action") == _CONFIRM)
+
+
+def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -> Response:
+    segue = receiver.segue
+    link = read_confirmation(segue.settings, token)
+    if link is None:
+        return pages.unknown()
+    topic = topics_of(segue.policy).get(link.topic, link.topic)
+    with segue.db.transaction(write=confirming) as tx:
+        found = chosen_now(tx, link.profile_id, lock=confirming)
+        if found is None:
+            return pages.gone()
+        chosen, _ = found
+        address = chosen.unconfirmed.get(link.topic)
+        named: list[Key] = [] if address is None else [("email", address)]
+        waits = address_of(segue.settings, link.digest, named) is not None
+        confirmed = confirming and waits and confirm(tx, chosen.profile_id, link.topic)
+    if confirmed:
+        receiver.arrived()
+        return _page(pages, "You are subscribed", f"You get e-mail about “{topic}” from now on.")
+    if waits:
+        says = f"Press the button, and you get e-mail about “{topic}” at this address."
+        return _page(pages, f"E-mail about “{topic}”?", says, button="Yes, subscribe me")
+    if allowed(segue.policy, chosen.consent, "email", link.topic):
+        return _page(pages, "You are subscribed", f"You get e-mail about “{topic}”.")
+    return _page(
+        pages,
+        "There is nothing to confirm",
+        "The link is older than seven days, or you have changed your mind or your address since. "
+        "You get nothing by it. To subscribe, say so once more where you did before.",
+    )
+
+
+def _page(pages: Pages, title: str, says: str, *, button: str = "") -> Response:
+    return pages.act(title, [says], _CONFIRM, button)

@@ -1,0 +1,205 @@
+"""The form on which customers choose: its fields, and what an answer means. Pure.
+
+A field carries what it said when the page was shown, and only what a person changed since is saved.
+So a page that lay open for a week takes back no STOP that was sent in between.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from config.policy import CHANNELS, Channel, Policy, Window, format_time, parse_time_of_day
+from config.times import DAY, HOUR, Seconds
+from config.zones import zone_names
+from flows.http.pages.choices import boxes, consent_of, texts_stopped
+from profiles.consent.preferences import Changes, Chosen
+
+Fields = Mapping[str, str]
+TICKED = "on"
+NO_TEXTS = "no_texts"
+# Marks the hidden fields that say what was shown.
+SHOWN = "shown."
+# The fields that are no boxes.
+_CHOICES = ("per_week", "opens", "closes", "timezone", "language")
+
+
+class Answer(NamedTuple):
+    """A filled-in form: what every field says now, and what it said when the page was shown."""
+
+    values: Fields
+    shown: Fields
+
+    def changed(self, *names: str) -> bool:
+        """Whether one of these fields was changed by the person."""
+        return any(self.values[name] != self.shown[name] for name in names)
+
+
+class Understood(NamedTuple):
+    """What an answer asks for, and what is wrong with it, by field."""
+
+    changes: Changes
+    errors: dict[str, str]
+
+
+def box_name(channel: str, topic: str) -> str:
+    """The field of a channel and a topic."""
+    return f"{channel}.{topic}"
+
+
+def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
+    """The fields with what is on record; empty is "not ticked" or "no choice of my own"."""
+    ticked = boxes(policy, chosen.consent)
+    known_zone = chosen.timezone if chosen.timezone in zone_names() else None
+    return {
+        **{box_name(*box): TICKED if yes else "" for box, yes in ticked.items()},
+        NO_TEXTS: TICKED if texts_stopped(chosen.consent) else "",
+        "per_week": "" if chosen.per_week is None else str(chosen.per_week),
+        "opens": "" if chosen.opens is None else format_time(chosen.opens),
+        "closes": "" if chosen.closes is None else format_time(chosen.closes),
+        "timezone": known_zone or "",
+        "language": chosen.language or "",
+    }
+
+
+def read_answer(posted: Fields, names: Iterable[str]) -> Answer:
+    """Browsers leave out boxes that are not ticked; a field that knows nothing stays as shown."""
+    values, shown = {}, {}
+    for name in names:
+        shown[name] = posted.get(SHOWN + name, "")
+        values[name] = posted.get(name, shown[name] if name in _CHOICES else "")
+    return Answer(values, shown)
+
+
+def understand(
+    policy: Policy, languages: Mapping[str, str], chosen: Chosen, answer: Answer
+) -> Understood:
+    """What changes by the answer; nothing where there is an error.
+
+    Parameters
+    ----------
+    chosen: what is on record now.
+    """
+    errors: dict[str, str] = {}
+    choices: dict[str, int | str | None] = {}
+    values = answer.values
+    if answer.changed("per_week"):
+        try:
+            choices["per_week"] = _per_week(values["per_week"])
+        except ValueError as error:
+            errors["per_week"] = str(error)
+    if answer.changed("opens", "closes"):
+        times: dict[str, Seconds | None] = {}
+        for name in ("opens", "closes"):
+            try:
+                times[name] = parse_time_of_day(values[name]) if values[name] else None
+            except ValueError:
+                errors[name] = "This is not a time of day. Choose one from the list."
+        if len(times) == 2:
+            try:
+                opens, closes = _hours(policy, times["opens"], times["closes"])
+                choices |= {"opens": opens, "closes": closes}
+            except ValueError as error:
+                errors["closes"] = str(error)
+    if answer.changed("timezone"):
+        if values["timezone"] and values["timezone"] not in zone_names():
+            errors["timezone"] = "We do not know this time zone. Choose one from the list."
+        choices["timezone"] = values["timezone"] or None
+    if answer.changed("language"):
+        if values["language"] and values["language"] not in languages:
+            errors["language"] = "We do not write in this language. Choose one from the list."
+        choices["language"] = values["language"] or None
+    ticked = {
+        box: values[box_name(*box)] == TICKED
+        for box in boxes(policy, chosen.consent)
+        if answer.changed(box_name(*box))
+    }
+    stop_texts = values[NO_TEXTS] == TICKED if answer.changed(NO_TEXTS) else None
+    consent = consent_of(policy, chosen.consent, ticked, stop_texts=stop_texts)
+    return Understood(Changes() if errors else Changes(consent, choices), errors)
+
+
+def _per_week(text: str) -> int | None:
+    if not text:
+        return None
+    if text.isascii() and text.isdecimal() and len(text) < 3 and int(text) > 0:
+        return int(text)
+    raise ValueError("This is not a number that we can keep to. Choose one from the list.")
+
+
+def _hours(
+    policy: Policy, opens: Seconds | None, closes: Seconds | None
+) -> tuple[Seconds | None, Seconds | None]:
+    """Half an answer is taken as far as it goes: "from 18:00" ends at midnight."""
+    opens, closes = opens or 0, closes or DAY
+    if opens == 0 and closes == DAY:
+        return None, None
+    if opens in (closes, DAY):
+        raise ValueError(f"Choose an end that is later than {format_time(opens)}.")
+    if not any(meets(policy, channel, opens, closes) for channel in CHANNELS):
+        hours = hours_offered(policy)
+        first, last = format_time(hours[0]), format_time(hours[-1] + HOUR)
+        raise ValueError(f"We never write at these hours. Choose some between {first} and {last}.")
+    return opens, closes
+
+
+def meets(policy: Policy, channel: Channel, opens: Seconds, closes: Seconds) -> bool:
+    """Whether hours of the day share a moment with a channel's windows on some day."""
+    windows = policy.windows(channel)
+    return windows is None or any(
+        max(start, begin) < min(end, stop)
+        for window in windows
+        for start, end in _stretches(window.opens, window.closes)
+        for begin, stop in _stretches(opens, closes)
+    )
+
+
+def _stretches(opens: Seconds, closes: Seconds) -> Iterator[tuple[Seconds, Seconds]]:
+    """Hours that cross midnight are two stretches of a day."""
+    if opens < closes:
+        yield opens, closes
+    else:
+        yield opens, DAY
+        yield 0, closes
+
+
+def windows_in_words(policy: Policy, channel: Channel) -> str:
+    """The hours of a channel: "09:00 to 20:00 or 10:00 to 18:00"."""
+    windows: tuple[Window, ...] = policy.windows(channel) or ()
+    hours = {f"{format_time(one.opens)} to {format_time(one.closes)}": None for one in windows}
+    return " or ".join(hours)
+
+
+def numbers_offered(policy: Policy) -> list[int]:
+    """Limits a week that are below ours; a higher one would change nothing."""
+    ours = [
+        cap.limit
+        for cap in policy.caps
+        if set(cap.channels) == set(CHANNELS)
+        and cap.topic is None
+        and (cap.per == "week" or cap.within == 7 * DAY)
+    ]
+    return list(range(1, min([8, *ours])))
+
+
+def hours_offered(policy: Policy) -> list[Seconds]:
+    """The whole hours of the day in which some channel may write."""
+    return [
+        start
+        for start in range(0, DAY, HOUR)
+        if any(meets(policy, channel, start, start + HOUR) for channel in CHANNELS)
+    ]
+
+
+def out_of_reach(policy: Policy, chosen: Chosen) -> list[Channel]:
+    """Channels on which something is wanted that can't come at the hours chosen."""
+    if chosen.opens is None or chosen.closes is None:
+        return []
+    wanted = {channel for (channel, _), yes in boxes(policy, chosen.consent).items() if yes}
+    if texts_stopped(chosen.consent):
+        wanted.discard("sms")
+    return [
+        channel
+        for channel in CHANNELS
+        if channel in wanted
+        and channel in chosen.addresses
+        and not meets(policy, channel, chosen.opens, chosen.closes)
+    ]

@@ -1,0 +1,184 @@
+"""The page on which customers choose what they get, on which channels, how often and when."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from fastapi import Response
+from sqlalchemy import select
+
+from channels.links import Access, read_preferences
+from config.database import Tx
+from config.policy import Policy
+from config.times import DAY, Seconds
+from flows.http.context import Receiver
+from flows.http.pages.choices import allowed, nothing_at_all, nothing_on, topics_of
+from flows.http.pages.form import Answer, Fields, fields_of, read_answer, understand
+from flows.http.pages.link_rights import Rights, rights_of
+from flows.http.pages.preferences_view import CHANNEL_WORDS, masked, notes, preferences_view
+from flows.http.pages.rendering import Pages
+from profiles.consent import preferences
+from profiles.consent.preferences import Changes, Chosen, TopicChanges, read_chosen
+from profiles.tables import upgrades
+
+_SOURCE = "preference page"
+# What is said at the top, and in the title.
+_SAVED = "Saved"
+_STOPPED = "Everything is stopped"
+_NEWER = (
+    "This link is older than the record that we now keep of you, so it can only stop messages. The "
+    "newest message that you have from us has a link to all your choices."
+)
+# From this schema on a link says when it was made.
+_LINKS_HAVE_TIMES = "0009"
+_HOLDS = "It holds from now on, also for what was planned already."
+
+
+def show(receiver: Receiver, pages: Pages, token: str) -> Response:
+    """The form as things are on record."""
+    access = read_preferences(receiver.segue.settings, token)
+    if access is None:
+        return pages.unknown()
+    with receiver.segue.db.transaction(write=False) as tx:
+        if _is_expired(receiver, tx, access):
+            return _expired(receiver, pages)
+        rights = rights_of(tx, receiver.segue.settings, access.profile_id, access.digest)
+    if rights is None:
+        return pages.gone()
+    if not rights.own:
+        return _to_withdraw(receiver, pages, rights)
+    return _Page(receiver, pages).on_record(rights.chosen, "")
+
+
+def save(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
+    """Save what was changed, if nothing is wrong with it, and show how things are now."""
+    access = read_preferences(receiver.segue.settings, token)
+    if access is None:
+        return pages.unknown()
+    page = _Page(receiver, pages)
+    with receiver.segue.db.transaction() as tx:
+        if _is_expired(receiver, tx, access):
+            return _expired(receiver, pages)
+        rights = rights_of(tx, receiver.segue.settings, access.profile_id, access.digest, lock=True)
+        if rights is None:
+            return pages.gone()
+        before = rights.chosen
+        if form.get("action") == "stop":
+            changes, status = Changes(nothing_at_all(before.consent)), _STOPPED
+            if not rights.own:
+                changes = Changes(_nothing_on(page.policy, rights))
+        else:
+            answer = read_answer(form, fields_of(page.policy, before))
+            changes, errors = understand(page.policy, page.languages, before, answer)
+            if not rights.own:
+                changes = Changes(_noes(rights, changes))
+            elif errors:
+                return page.refused(before, answer, errors)
+            status = _SAVED
+        changed = preferences.save(tx, before, changes, _SOURCE, page.policy.double_opt_in)
+        after = read_chosen(tx, before.profile_id)
+        assert after is not None
+    if changed:
+        receiver.arrived()
+    if not rights.own:
+        return _to_withdraw(receiver, pages, replace(rights, chosen=after))
+    return page.on_record(after, status)
+
+
+def _is_expired(receiver: Receiver, tx: Tx, access: Access) -> bool:
+    """Whether a link is too old. Those of earlier releases count from the upgrade on."""
+    made_at = access.made_at
+    if made_at is None:
+        since = select(upgrades.c.at).where(upgrades.c.revision == _LINKS_HAVE_TIMES)
+        made_at = tx.conn.execute(since).scalar_one()
+    return tx.now > made_at + receiver.segue.settings.preferences_link_lifetime
+
+
+def _expired(receiver: Receiver, pages: Pages) -> Response:
+    lifetime = receiver.segue.settings.preferences_link_lifetime
+    return pages.notice(
+        410,
+        "This link has expired",
+        f"A link to your choices works for {_in_days(lifetime)}. Nothing was changed.",
+        "The next message that we send you has a new one. Links to unsubscribe do not expire.",
+    )
+
+
+def _in_days(seconds: Seconds) -> str:
+    number = max(1, seconds // DAY)
+    return "1 day" if number == 1 else f"{number} days"
+
+
+def _nothing_on(policy: Policy, rights: Rights) -> TopicChanges:
+    """A no to everything on the channels of a link that can only take back consent."""
+    said = rights.chosen.consent
+    return {
+        box: granted
+        for channel in rights.withdraws
+        for box, granted in nothing_on(policy, said, channel).items()
+    }
+
+
+def _noes(rights: Rights, changes: Changes) -> TopicChanges:
+    """Of what a form says, what a link may say that can only take back consent."""
+    return {
+        (channel, topic): granted
+        for (channel, topic), granted in changes.consent.items()
+        if granted is False and channel in rights.withdraws
+    }
+
+
+def _to_withdraw(receiver: Receiver, pages: Pages, rights: Rights) -> Response:
+    """The page of a link that can only take back consent: one button."""
+    if not rights.withdraws:
+        return pages.nothing_sent()
+    to = " and ".join(
+        f"{CHANNEL_WORDS[channel]} {masked(channel, address)}".strip()
+        for channel, address in rights.withdraws.items()
+    )
+    policy, said = receiver.segue.policy, rights.chosen.consent
+    comes = any(
+        allowed(policy, said, channel, topic)
+        for channel in rights.withdraws
+        for topic in topics_of(policy)
+    )
+    if not comes:
+        says = [f"We send no {to}, but for receipts and what else an order can’t do without."]
+        return pages.act("Stopped", [*says, _NEWER])
+    says = [f"This stops all {to}. Receipts, and what else an order can’t do without, still come."]
+    return pages.act("Stop all of it?", [*says, _NEWER], "stop", "Stop")
+
+
+class _Page:
+    """The page with the form."""
+
+    def __init__(self, receiver: Receiver, pages: Pages) -> None:
+        self.policy = receiver.segue.policy
+        self.languages = receiver.segue.settings.languages
+        self._pages = pages
+
+    def on_record(self, chosen: Chosen, status: str) -> Response:
+        """The form as things are now; `status` says what was just done."""
+        fields = fields_of(self.policy, chosen)
+        return self._answer(chosen, Answer(fields, fields), status, {})
+
+    def refused(self, chosen: Chosen, answer: Answer, errors: Mapping[str, str]) -> Response:
+        """The form as it was filled in, with what is wrong beside it."""
+        return self._answer(chosen, answer, "", errors)
+
+    def _answer(
+        self, chosen: Chosen, answer: Answer, status: str, errors: Mapping[str, str]
+    ) -> Response:
+        view = preferences_view(self.policy, self.languages, chosen, answer, errors)
+        heading = "What you get, and when"
+        said = [_HOLDS] if status else []
+        return self._pages.page(
+            "preferences",
+            {
+                **view,
+                "title": f"{'Not saved' if errors else status}: {heading}".removeprefix(": "),
+                "heading": heading,
+                "status": status,
+                "notes": said + notes(self.policy, chosen),
+            },
+            400 if errors else 200,
+        )

@@ -1,0 +1,202 @@
+"""What the templates of customers' pages see, in plain words."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from channels.rules.recipient import zones_for
+from config.policy import CHANNELS, Channel, Policy, format_time
+from config.times import HOUR
+from flows.http.pages.choices import topics_of
+from flows.http.pages.form import (
+    NO_TEXTS,
+    SHOWN,
+    TICKED,
+    Answer,
+    Fields,
+    box_name,
+    hours_offered,
+    numbers_offered,
+    out_of_reach,
+    windows_in_words,
+)
+from flows.http.pages.zone_list import zones_by_region
+from profiles.consent.preferences import Chosen
+
+# As a heading, and in a sentence: "You get no more ... about offers."
+CHANNEL_NAMES: Mapping[Channel, str] = {
+    "email": "E-mail",
+    "sms": "Text messages",
+    "push": "App notifications",
+}
+CHANNEL_WORDS: Mapping[Channel, str] = {
+    "email": "e-mail",
+    "sms": "text messages",
+    "push": "notifications in the app",
+}
+_NO_ADDRESS: Mapping[Channel, str] = {
+    "email": "We have no working e-mail address of yours.",
+    "sms": "We have no phone number of yours.",
+    "push": "Not switched on in our app.",
+}
+_FIELD_LABELS = {
+    "per_week": "Most messages in a week",
+    "opens": "From",
+    "closes": "Until",
+    "timezone": "Your time zone",
+    "language": "Your language",
+}
+
+_Options = list[tuple[str, str]]  # value and label
+
+
+def masked(channel: Channel, address: str | None) -> str:
+    """Where messages on a channel go, told so that only the person themselves recognises it.
+
+    Empty without an address.
+    """
+    if address is None:
+        return ""
+    if channel == "email":
+        name, _, host = address.rpartition("@")
+        return f"to {name[:1]}…\N{WORD JOINER}@{host}"
+    if channel == "sms":
+        return f"to the number ending in {address[-3:]}"
+    return "to your devices with our app"
+
+
+def to_confirm(chosen: Chosen, about: str) -> str:
+    """What is left to do where a yes on e-mail waits for its confirmation."""
+    to = masked("email", chosen.addresses.get("email"))
+    return (
+        f"{about[:1].upper()}{about[1:]} waits for your confirmation. We send an e-mail {to} with "
+        "a button, at most one a day. Nothing comes before you press it."
+    )
+
+
+def preferences_view(
+    policy: Policy,
+    languages: Mapping[str, str],
+    chosen: Chosen,
+    answer: Answer,
+    errors: Mapping[str, str],
+) -> dict[str, Any]:
+    """The form, filled in as `answer` says."""
+    values = answer.values
+
+    def select(name: str, none: str, groups: Mapping[str, _Options]) -> dict[str, Any]:
+        return _select(name, values[name], none, groups, errors.get(name, ""))
+
+    hours = hours_offered(policy)
+    numbers = [(str(number), str(number)) for number in numbers_offered(policy)]
+    return {
+        "channels": [
+            {
+                "id": channel,
+                "name": CHANNEL_NAMES[channel],
+                "to": masked(channel, chosen.addresses.get(channel)).capitalize()
+                or _NO_ADDRESS[channel],
+                "boxes": _boxes(policy, channel, values, chosen),
+            }
+            for channel in CHANNELS
+        ],
+        "per_week": select("per_week", "No limit of my own", {"": numbers}),
+        "opens": select("opens", "Any time", {"": _times(hours)}),
+        "closes": select("closes", "Any time", {"": _times(hour + HOUR for hour in hours)}),
+        "timezone": select(
+            "timezone", f"Leave it to us ({_guess(policy, chosen)})", zones_by_region()
+        ),
+        "language": select(
+            "language", _known_language(languages, chosen), {"": list(languages.items())}
+        ),
+        "shown": [{"name": SHOWN + name, "value": value} for name, value in answer.shown.items()],
+        "errors": [
+            {"name": name, "label": _FIELD_LABELS[name], "text": text}
+            for name, text in errors.items()
+        ],
+    }
+
+
+def notes(policy: Policy, chosen: Chosen) -> list[str]:
+    """What a person would not expect of what they chose."""
+    topics = topics_of(policy)
+    waiting = [
+        to_confirm(chosen, f"e-mail about “{topics[topic]}”")
+        for topic in chosen.unconfirmed
+        if topic in topics
+    ]
+    return waiting + [
+        f"No {CHANNEL_WORDS[channel]} can come at the hours that you chose: we send them "
+        f"only from {windows_in_words(policy, channel)}."
+        for channel in out_of_reach(policy, chosen)
+    ]
+
+
+def _boxes(
+    policy: Policy, channel: Channel, values: Fields, chosen: Chosen
+) -> list[dict[str, Any]]:
+    waiting = chosen.unconfirmed if channel == "email" else {}
+    labels = {
+        box_name(channel, topic): f"{label} (waiting for your confirmation)"
+        if topic in waiting
+        else label
+        for topic, label in topics_of(policy).items()
+    }
+    if channel == "sms":
+        labels[NO_TEXTS] = "No texts at all, not even about an order"
+    return [
+        {
+            "id": f"{channel}-{number}",
+            "name": name,
+            "label": label,
+            "ticked": values[name] == TICKED,
+            "alone": name == NO_TEXTS,
+        }
+        for number, (name, label) in enumerate(labels.items())
+    ]
+
+
+def _select(
+    name: str, value: str, none: str, groups: Mapping[str, _Options], error: str
+) -> dict[str, Any]:
+    """A list to choose from; what is on record stands in it even if we do not offer it."""
+    offered = {one for options in groups.values() for one, _ in options}
+    own = [] if value in ("", *offered) else [(value, value)]
+    return {
+        "name": name,
+        "label": _FIELD_LABELS[name],
+        "error": error,
+        "apart": name in ("opens", "closes"),  # narrow, so that what is wrong stands above both
+        "options": [_option(*option, value) for option in [("", none), *own]],
+        "groups": [
+            # the one without a name is no group
+            {"label": label, "options": [_option(*option, value, name) for option in options]}
+            for label, options in groups.items()
+        ],
+    }
+
+
+def _option(value: str, label: str, chosen: str, of: str = "") -> dict[str, Any]:
+    # each language goes by its own name, which is to be read out in it
+    lang = value if of == "language" else ""
+    return {"value": value, "label": label, "chosen": value == chosen, "lang": lang}
+
+
+def _times(seconds: Iterable[int]) -> _Options:
+    return [(format_time(one), format_time(one)) for one in seconds]
+
+
+def _guess(policy: Policy, chosen: Chosen) -> str:
+    """What we go by while a person names no zone, in few words: a phone shows about thirty."""
+    zones = zones_for(chosen.known_timezone, chosen.country, chosen.phone_country, policy.timezone)
+    if len(zones.names) > 1:
+        return "your country’s"
+    return zones.names[0].rsplit("/", 1)[-1].replace("_", " ")
+
+
+def _known_language(languages: Mapping[str, str], chosen: Chosen) -> str:
+    """What holds while a person names no language."""
+    known = chosen.known_language
+    if not known:
+        return "No choice"
+    spoken = languages.get(known) or languages.get(known.partition("-")[0]) or known
+    return f"Leave it to us ({spoken})"

@@ -1,0 +1,134 @@
+"""The page behind the unsubscribe link of a message: one topic on one channel stops."""
+
+from collections.abc import Sequence
+
+from fastapi import Response
+
+from channels.links import Subscription, read_unsubscribe
+from flows.http.context import Receiver
+from flows.http.pages.choices import allowed, texts_stopped, topics_of
+from flows.http.pages.form import Fields
+from flows.http.pages.link_rights import Rights, rights_of
+from flows.http.pages.preferences_view import CHANNEL_WORDS, masked, to_confirm
+from flows.http.pages.rendering import Pages
+from profiles.consent.preferences import Changes, Chosen, read_chosen, save
+
+_STOP, _UNDO = "stop", "undo"
+_STAYS = (
+    "Everything else stays as you chose it. Receipts, and whatever else an order can’t do without, "
+    "still come."
+)
+_ALL_STOPPED = (
+    "You have stopped all text messages. To start them again, open the link to your choices in a "
+    "message from us."
+)
+_MORE = (
+    "The newest message that you have from us has a link to all your choices: what you get, how "
+    "often and when."
+)
+
+
+def show(receiver: Receiver, pages: Pages, token: str) -> Response:
+    """What the link stops, and a button; or that it is stopped already."""
+    link = read_unsubscribe(receiver.segue.settings, token)
+    if link is None:
+        return pages.unknown()
+    with receiver.segue.db.transaction(write=False) as tx:
+        rights = rights_of(tx, receiver.segue.settings, link.profile_id, link.digest, link.channel)
+    if rights is None:
+        return pages.gone()
+    page = _Page(receiver, pages, link, rights)
+    if not page.may_stop:
+        return pages.nothing_sent()
+    if page.comes(rights.chosen):
+        to = " ".join((page.about, page.to)).strip()
+        says = [f"We will send no more {to}. That holds at once, also for what is planned already."]
+        return page.answer(f"Stop {page.about}?", [*says, _STAYS], _STOP, "Unsubscribe")
+    return page.stopped(f"You get no {page.about}", rights.chosen, "Send it to me again")
+
+
+def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
+    """Unsubscribe, or take that back; in force for everything not yet handed over."""
+    link = read_unsubscribe(receiver.segue.settings, token)
+    if link is None:
+        return pages.unknown()
+    one_click = form.get("List-Unsubscribe") == "One-Click"
+    undo = form.get("action") == _UNDO and not one_click
+    source = "one-click" if one_click else "unsubscribe link"
+    with receiver.segue.db.transaction() as tx:
+        rights = rights_of(
+            tx, receiver.segue.settings, link.profile_id, link.digest, link.channel, lock=True
+        )
+        if rights is None:
+            return pages.gone()
+        page = _Page(receiver, pages, link, rights)
+        if not page.may_stop:
+            return pages.nothing_sent()
+        before = rights.chosen
+        undo = undo and rights.own
+        said = Changes(consent={(link.channel, link.topic): undo})
+        source = f"{source}, undone" if undo else source
+        changed = save(tx, before, said, source, receiver.segue.policy.double_opt_in)
+        after = read_chosen(tx, before.profile_id)
+        assert after is not None
+    if changed:
+        receiver.arrived()
+    if page.comes(after):
+        says = [f"You get {page.about} as before."]
+        return page.answer("You are subscribed again", says, _STOP, "Unsubscribe", quiet=True)
+    if undo and link.channel == "email" and link.topic in after.unconfirmed:
+        return page.answer("One step is left", [to_confirm(after, page.about)])
+    if undo:
+        return page.stopped("This stays stopped", after, "")
+    back = "Undo" if page.comes(before) else "Send it to me again"
+    return page.stopped("You are unsubscribed", after, back)
+
+
+class _Page:
+    """The page of one link."""
+
+    def __init__(
+        self, receiver: Receiver, pages: Pages, link: Subscription, rights: Rights
+    ) -> None:
+        self._pages = pages
+        self._link = link
+        self._rights = rights
+        self._policy = receiver.segue.policy
+        topic = topics_of(self._policy).get(link.topic, link.topic)
+        self.about = f"{CHANNEL_WORDS[link.channel]} about “{topic}”"
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether the link stops anything."""
+        return self._rights.own or self._link.channel in self._rights.withdraws
+
+    @property
+    def to(self) -> str:
+        """Where the messages go: to the address in use, or that which the link was made for."""
+        channel = self._link.channel
+        if self._rights.own:
+            return masked(channel, self._rights.chosen.addresses.get(channel))
+        return masked(channel, self._rights.withdraws[channel])
+
+    def comes(self, chosen: Chosen) -> bool:
+        """Whether consent lets it through."""
+        return allowed(self._policy, chosen.consent, self._link.channel, self._link.topic)
+
+    def stopped(self, title: str, chosen: Chosen, back: str) -> Response:
+        """The page that says that nothing more comes; `back`: the button that takes it back."""
+        if self._link.channel == "sms" and texts_stopped(chosen.consent):
+            return self.answer(title, [_ALL_STOPPED])
+        says = [f"We send no more {self.about} from now on, and none that was planned.", _STAYS]
+        return self.answer(title, says, _UNDO, back if self._rights.own else "", quiet=True)
+
+    def answer(
+        self,
+        title: str,
+        says: Sequence[str],
+        action: str = "",
+        button: str = "",
+        *,
+        quiet: bool = False,
+    ) -> Response:
+        """A page with at most one button."""
+        return self._pages.act(title, [*says, _MORE], action, button, quiet=quiet)

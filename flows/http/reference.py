@@ -1,0 +1,68 @@
+"""`/openapi.json`: the description of the receiver; `/docs`: the same as a page to read.
+
+Both are made once, however often they are asked for. The page loads nothing from anywhere, so it is
+there without the internet, and no stranger's script runs beside customers' pages.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from flows.http.context import Receiver
+from flows.http.pages.rendering import Pages
+
+
+def router(receiver: Receiver) -> APIRouter:
+    """The two paths."""
+    pages = Pages(receiver.segue.settings.brand)
+    routes = APIRouter()
+
+    @cache
+    def described(app: FastAPI) -> bytes:
+        return orjson.dumps(app.openapi())
+
+    @cache
+    def page(app: FastAPI) -> Response:
+        operations = [
+            _described(path, method, operation)
+            for path, methods in app.openapi()["paths"].items()
+            for method, operation in methods.items()
+        ]
+        return pages.page("reference", {"title": "HTTP API", "operations": operations})
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        """Every path, for programs."""
+        return Response(described(request.app), media_type="application/json")
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        """Every path, with an example and its answers."""
+        return page(request.app)
+
+    return routes
+
+
+def _described(path: str, method: str, operation: Mapping[str, Any]) -> dict[str, Any]:
+    content = operation.get("requestBody", {}).get("content", {})
+    example = content.get("application/json", {}).get("example")
+    packed = None if example is None else orjson.dumps(example, option=orjson.OPT_INDENT_2).decode()
+    return {
+        "path": path,
+        "method": method.upper(),
+        "summary": operation.get("summary", ""),
+        "paragraphs": operation.get("description", "").split("\n\n"),
+        "headers": [
+            {"name": one["name"], "about": one.get("description", "")}
+            for one in operation.get("parameters", [])
+            if one["in"] == "header"
+        ],
+        "example": packed,
+        "answers": [
+            {"status": status, "about": one.get("description", "")}
+            for status, one in operation.get("responses", {}).items()
+        ],
+    }

@@ -1,0 +1,33 @@
+"""`python -m flows.local.child MODULE ...`: run a module, end when the parent process has ended.
+
+The parent holds the other end of our standard input: however the parent ends, kill -9 included,
+we read its end here, and nothing is left behind.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+_SECONDS_TO_STOP = 4.0
+
+
+def main() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    # Our own group: what we started ends too.
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(_SECONDS_TO_STOP)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

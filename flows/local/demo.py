@@ -1,0 +1,219 @@
+"""`segue demo`: the whole loop on one machine, on a clock that jumps, in about a minute.
+
+First a customer leaves a cart: the shop says so with Segment's client, a worker sends the reminder,
+and what follows is stopped when she buys. Then one journey runs from its launch to its end, while
+the sandbox's customers open, click and answer STOP, and their providers call back.
+
+It is a Monday morning, and whenever nothing is left to do, the clock jumps to the next moment at
+which somebody is due. So the same comes out at any hour; only what is measured in real time (how
+long the reminder took, how long all of it took) depends on the machine.
+"""
+
+import asyncio
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from sqlalchemy import func, select
+
+from channels.providers.webhook import Kind
+from config.database import Tx
+from config.errors import SegueError
+from config.policy import CHANNELS
+from config.settings import load_settings
+from config.times import HOUR, MINUTE, Instant, format_instant, parse_instant
+from flows.app import Segue, open_segue
+from flows.cli.output import print_json, say
+from flows.http.serving import serving
+from flows.local.sandbox_api import SandboxAPI
+from flows.local.stack import Stack, on_free_ports
+from flows.local.storefront import leave_cart_and_buy, what_became_of_it
+from flows.local.up import only_one, stop_on_signals
+from flows.orchestration.labels import CHANNEL_NAMES, listed
+from journeys.engine.events import Reactor
+from journeys.operations.report import Summary, summarise
+from profiles.sample.shop import load_sample_shop
+from profiles.tables import events
+
+JOURNEY, AUDIENCE = "win-back", "lapsed"
+BEGINS = parse_instant("2026-03-02T09:00:00Z")
+# People take hours to open a mail; the clock stops for their answers once an hour.
+BEHAVIOUR = {
+    "seed": 1,
+    "stops": 0.05,
+    "delivered_within": MINUTE,
+    "answered_within": 6 * HOUR,
+    "gathered": 0,
+}
+_ANSWERS_EVERY = HOUR
+# How often the same moment is worked before it is an error.
+_LOOKS = 10
+
+_say = partial(say, error=True)
+
+
+def demo() -> int:
+    """Run the demo; gives the exit status. Its last line on standard output is the summary.
+
+    Raises SegueError, with nothing left running, when the numbers of the database and of the
+    sandbox differ, or when something can't start or dies.
+    """
+    started = time.monotonic()
+    stop_on_signals()
+    data_dir = load_settings().data_dir / "demo"
+    try:
+        with only_one(data_dir):
+            _wipe(data_dir)
+            told = _run(data_dir)
+    except KeyboardInterrupt:
+        _say("Stopped.")
+        return 130
+    told["seconds"] = round(time.monotonic() - started, 1)
+    print_json(told)
+    return 0
+
+
+def _wipe(data_dir: Path) -> None:
+    """Begin with nothing; the lock stays, for we hold it."""
+    for entry in data_dir.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+def _run(data_dir: Path) -> dict[str, Any]:
+    """All of it; gives the summary."""
+    ours = {"data_dir": data_dir, "database_url": "", "providers": "sandbox", "now": BEGINS}
+    settings = on_free_ports(load_settings().model_copy(update=ours))
+    segue = open_segue(settings)
+    with (
+        closing(segue.db),
+        closing(SandboxAPI(settings)) as sandbox,
+        Stack(settings) as stack,
+    ):
+        _say(f"It is {_clock(BEGINS)}. Starting Prefect and the sandbox providers ...")
+        stack.start_servers()
+        shop = load_sample_shop(segue.db, BEGINS)
+        _say(f"The sample shop is open: {shop['customers']:,} invented customers.")
+        stack.wait_for_sandbox()
+        sandbox.behave(BEHAVIOUR)
+        milliseconds = _live(stack, segue, sandbox)
+        stack.wait_for_servers()
+        stack.start_runner(segue.catalog.current)
+        _say(f"Launching {JOURNEY} for the segment {AUDIENCE}, through Prefect ...")
+        run_id = _run_journey(stack, {"audience": AUDIENCE})
+        asyncio.run(_live_through(segue, sandbox))
+        _say("Nobody is on the way any more. A last run, so that Prefect shows the end ...")
+        _run_journey(stack, {})
+        with segue.db.transaction(write=False) as tx:
+            entered = summarise(tx, JOURNEY, run_id).entered
+            everything = [summarise(tx, journey) for journey in segue.catalog.journeys()]
+            told = {
+                "journey": JOURNEY,
+                "entered": entered,
+                **_messages(everything),
+                "answers": _answers(tx),
+                "event_to_message_ms": round(milliseconds, 1),
+                "live": what_became_of_it(tx),
+            }
+        _say(f"What customers answered: {listed(Counter(told['answers']))}.")
+        _compare(told["sent"], sandbox)
+        _say("The sandbox accepted what the database says was sent. Stopping ...")
+    return told
+
+
+def _live(stack: Stack, segue: Segue, sandbox: SandboxAPI) -> float:
+    """One event becomes a message, in real time, by a worker of its own process."""
+    _say("A worker starts. Ada leaves a cart, and the shop posts cart_abandoned ...")
+    stack.start_worker()
+    milliseconds = leave_cart_and_buy(stack, segue.db, sandbox)
+    stack.stop_worker()
+    _say(f"  Her reminder left {milliseconds:.0f} ms later. She buys; the rest is stopped.")
+    return milliseconds
+
+
+def _run_journey(stack: Stack, parameters: dict[str, Any]) -> str:
+    """Start the journey in Prefect and wait for its end; gives the run's id."""
+    run_id = stack.prefect.start(JOURNEY, parameters)
+    stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, f"the run of {JOURNEY}")
+    state = stack.prefect.ended(run_id)
+    assert state is not None
+    if state["type"] != "COMPLETED":
+        raise SegueError(f"the run of {JOURNEY} ended as {state['name']}: {state['message']}")
+    _say(f"  {state['message']}")
+    return run_id
+
+
+async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
+    """Jump from one due moment to the next until nothing lies ahead.
+
+    What is due is a person, a message, or an answer of the sandbox's customers, whose clock is
+    moved with ours: the call-backs of the time between have arrived before anything else is done.
+    """
+    now, looked = BEGINS, 0
+    reactor = Reactor(segue.db, segue.catalog)
+    async with serving(segue, lambda: None), segue.dispatcher() as dispatcher:
+        while (due := await asyncio.to_thread(_next_due, segue, sandbox)) is not None:
+            # Those whose message has just gone are due again at once.
+            looked = 0 if due > now else looked + 1
+            if looked > _LOOKS:
+                raise SegueError(f"somebody has been due since {_clock(due)} and can't be moved")
+            segue.db.now = now = max(now, due)
+            await asyncio.to_thread(sandbox.move_clock, now)
+            while (await asyncio.to_thread(reactor.work)).events:
+                pass
+            await asyncio.to_thread(segue.engine.advance_due)
+            sent = await dispatcher.run()
+            if sent:
+                counts = [
+                    f"{number:,} {CHANNEL_NAMES[channel]} {what}"
+                    for (_, channel, what), number in sorted(sent.items())
+                ]
+                _say(f"  {_clock(now)}: {', '.join(counts)}")
+
+
+def _next_due(segue: Segue, sandbox: SandboxAPI) -> Instant | None:
+    """The next moment at which there is something to do."""
+    moments = [segue.engine.next_due()]
+    answer = sandbox.next_answer()
+    if answer is not None:
+        moments.append(-(-answer // _ANSWERS_EVERY) * _ANSWERS_EVERY)
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _messages(summaries: Sequence[Summary]) -> dict[str, Any]:
+    """What was sent and what was not, in all journeys."""
+    not_sent = sum((summary.not_sent for summary in summaries), Counter[str]())
+    return {
+        "sent": {channel: sum(one.sent[channel] for one in summaries) for channel in CHANNELS},
+        "not_sent": dict(sorted(not_sent.items())),
+    }
+
+
+def _answers(tx: Tx) -> dict[str, int]:
+    """What customers and their mail servers did with what they got, as the providers told it."""
+    names = [f"{channel}_{kind}" for channel in CHANNELS for kind in get_args(Kind)]
+    number = func.count().label("number")
+    told = select(events.c.name, number).where(events.c.name.in_(names)).group_by(events.c.name)
+    return {row.name: row.number for row in tx.conn.execute(told.order_by(events.c.name))}
+
+
+def _compare(sent: dict[str, int], sandbox: SandboxAPI) -> None:
+    """Raise SegueError unless the sandbox accepted exactly what was sent, each message once, and
+    could tell us all that became of it.
+    """
+    stats, told = sandbox.stats(), sandbox.callbacks()
+    if stats["accepted"] != sent or stats["duplicates"] or stats["without_id"]:
+        raise SegueError(f"the database says that {sent} were sent, but the sandbox: {stats}")
+    if told["waiting"] or told["given_up"] or told["dropped"]:
+        raise SegueError(f"the sandbox could not call back: {told}")
+
+
+def _clock(instant: Instant) -> str:
+    return format_instant(instant).replace("T", " ")[:16] + " UTC"

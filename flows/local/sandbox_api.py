@@ -1,0 +1,62 @@
+"""Telling the sandbox how its customers behave and what time it is, and asking what it has got."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from config.access.login import basic, own_login
+from config.errors import SegueError
+from config.settings import Settings
+from config.times import Instant, format_instant, parse_instant
+
+
+class SandboxAPI:
+    """The sandbox on this machine.
+
+    Raises httpx.TransportError while it is not there, and SegueError when it refuses.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # Moving its clock takes as long as it takes to post the call-backs that are due by then.
+        self._http = httpx.Client(
+            base_url=settings.sandbox_url,
+            timeout=60,
+            trust_env=False,
+            auth=basic(own_login(settings)),
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def stats(self) -> dict[str, Any]:
+        """Requests and distinct message ids by channel."""
+        return self._ask("GET", "/stats")
+
+    def behave(self, behaviour: Mapping[str, Any]) -> None:
+        """From now on its customers answer what they get; {} is as in a middling shop."""
+        self._ask("POST", "/behaviour", behaviour)
+
+    def callbacks(self) -> dict[str, Any]:
+        """How the call-backs stand: waiting, posted, given up."""
+        return self._ask("GET", "/behaviour")
+
+    def move_clock(self, to: Instant) -> None:
+        """Move its simulated clock on; returns when all that is to be said by then has been."""
+        self._ask("POST", "/clock", {"now": format_instant(to)})
+
+    def next_answer(self) -> Instant | None:
+        """By its simulated clock: when it has something to say next; None: nothing lies ahead."""
+        due = self._ask("GET", "/clock")["next"]
+        return None if due is None else parse_instant(due)
+
+    def arrived(self, message_id: int) -> float:
+        """When a message arrived, by this machine's monotonic clock, in seconds."""
+        return float(self._ask("GET", f"/message/{message_id}")["accepted"][0]["arrived"])
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        answer = self._http.request(method, path, json=body)
+        if not answer.is_success:
+            raise SegueError(f"the sandbox answers {answer.status_code}: {answer.text[:500]}")
+        told: dict[str, Any] = answer.json() if answer.content else {}
+        return told

@@ -1,0 +1,87 @@
+"""The shop's side of the demo: a customer leaves a cart, is reminded of it, and buys.
+
+The shop speaks through Segment's own client library, with only its host changed. The library posts
+each call at once (`sync_mode`); by default it would gather calls for half a second.
+"""
+
+import time
+
+from segment.analytics.client import Client
+from sqlalchemy import select
+
+from channels.messages import messages
+from config.database import Database, Tx
+from config.settings import Settings
+from flows.local.sandbox_api import SandboxAPI
+from flows.local.stack import Stack
+from journeys.engine.exits import EXITED
+from journeys.enrollments import enrollments
+from journeys.operations.report import SENT, summarise
+
+JOURNEY = "cart-recovery"
+LEAVES, BUYS = "cart_abandoned", "order_completed"
+_ADA = "ada"
+_CART = {
+    "cart_id": "cart-ada",
+    "items": [{"name": "Tent for Two Nights", "price": 189.0, "quantity": 1}],
+    "total": 189.0,
+    "url": "https://shop.example/cart/ada",
+}
+
+
+def leave_cart_and_buy(stack: Stack, db: Database, sandbox: SandboxAPI) -> float:
+    """What Ada does; gives the milliseconds from her cart to the reminder of it.
+
+    Counted in real time from just before the client is given the event until the request with the
+    message arrives at the provider. Both ends are read from the monotonic clock, which is one for
+    all processes of a machine.
+    """
+    client = _client(stack.settings)
+    client.identify(
+        _ADA,
+        {"email": "ada@example.com", "firstName": "Ada", "timezone": "Europe/London"},
+        context={"device": {"token": "demo-ios-ada", "type": "ios"}},
+    )
+    left = time.monotonic()
+    client.track(_ADA, LEAVES, _CART)
+    stack.wait_until(lambda: bool(_reminders(db)), "the reminder of a cart")
+    [reminder] = _reminders(db)
+    client.track(_ADA, BUYS, {"total_gbp": _CART["total"]})
+    stack.wait_until(lambda: _ended(db), "the end of the journey by the purchase")
+    return (sandbox.arrived(reminder) - left) * 1000
+
+
+def what_became_of_it(tx: Tx) -> dict[str, object]:
+    """The journey that the cart began: what it sent until today, and what stopped the rest."""
+    [reason] = tx.conn.execute(_ADAS).scalars()
+    return {
+        "journey": JOURNEY,
+        "started_by": LEAVES,
+        "sent": dict(summarise(tx, JOURNEY).sent),
+        "stopped_by": BUYS if reason == EXITED else None,
+    }
+
+
+def _client(settings: Settings) -> Client:
+    return Client(
+        settings.write_key.get_secret_value(),
+        host=f"http://{settings.host}:{settings.receiver_port}",
+        sync_mode=True,
+        # on this machine, whatever proxy the environment names
+        proxies={"no_proxy": settings.host},
+    )
+
+
+# Nobody else enters the journey in the demo.
+_ADAS = select(enrollments.c.end_reason).where(enrollments.c.journey == JOURNEY)
+_GONE = select(messages.c.id).where(messages.c.journey == JOURNEY, messages.c.state.in_(SENT))
+
+
+def _reminders(db: Database) -> list[int]:
+    with db.transaction(write=False) as tx:
+        return list(tx.conn.execute(_GONE).scalars())
+
+
+def _ended(db: Database) -> bool:
+    with db.transaction(write=False) as tx:
+        return tx.conn.execute(_ADAS).scalar_one() is not None

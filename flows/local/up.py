@@ -1,0 +1,158 @@
+"""`segue up`: everything on this machine, until Ctrl-C."""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sqlalchemy import select
+
+from config.access.login import is_loopback, own_login, prefect_login
+from config.access.private_files import make_private_folder, open_private
+from config.database import Database
+from config.errors import SegueError
+from config.settings import Settings
+from config.times import Instant, format_instant, parse_instant
+from flows.app import Segue, open_segue
+from flows.cli.output import say
+from flows.local.sandbox_api import SandboxAPI
+from flows.local.stack import Stack, check_ports
+from profiles.sample.shop import load_sample_shop
+from profiles.tables import profiles
+
+# What is launched at the very first start, so that there is something to see.
+FIRST_JOURNEY, FIRST_AUDIENCE = "win-back", "lapsed"
+
+
+def up(settings: Settings) -> int:
+    """Start everything, and stop it again on Ctrl-C or SIGTERM; gives the exit status.
+
+    Raises SegueError, with nothing left running, when something can't start or dies.
+    """
+    if settings.now is not None:
+        raise SegueError("`segue up` lives in real time: unset SEGUE_NOW, or see `segue demo`")
+    if settings.providers != "sandbox":
+        raise SegueError(
+            "`segue up` fills the database with an invented shop and writes to its customers: "
+            "unset SEGUE_PROVIDERS. For real providers run `segue work` and `segue deploy`"
+        )
+    stop_on_signals()
+    try:
+        with only_one(settings.data_dir):
+            check_ports(settings)
+            _run(settings)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM alike raise KeyboardInterrupt.
+
+    Ctrl-C too is set here: a shell starts what it runs in the background deaf to it.
+    """
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler)
+
+
+@contextmanager
+def only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory. Raises SegueError when another process holds it.
+
+    The lock is the kernel's and ends with the process that holds it, kill -9 included.
+    """
+    make_private_folder(data_dir)
+    with open(data_dir / "lock", "a+", opener=open_private) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise SegueError(
+                f"Segue is up already on {data_dir} (process {file.read().strip()}): use that, "
+                "stop it with Ctrl-C, or choose other data: SEGUE_DATA_DIR=..."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+class FirstStart:
+    """What is done once: a file marks it as begun, with its moment, and goes when it is done.
+
+    So a first start that was killed half-way is done over, as of the same moment, and the second
+    time adds only what is missing.
+    """
+
+    def __init__(self, data_dir: Path, db: Database) -> None:
+        self._mark = data_dir / "first-start"
+        self._db = db
+        with db.transaction(write=False) as tx:
+            if not self._mark.exists() and tx.conn.scalar(select(profiles.c.id).limit(1)) is None:
+                written = self._mark.with_suffix(".new")
+                written.write_text(format_instant(tx.now))
+                written.rename(self._mark)
+
+    @property
+    def is_now(self) -> bool:
+        return self._mark.exists()
+
+    def load_shop(self) -> bool:
+        """Load the sample shop if this is the first start; says whether it is."""
+        if self.is_now:
+            load_sample_shop(self._db, self._moment())
+        return self.is_now
+
+    def _moment(self) -> Instant:
+        return parse_instant(self._mark.read_text().strip())
+
+    def is_over(self) -> None:
+        self._mark.unlink()
+
+
+def _run(settings: Settings) -> None:
+    say("Segue is starting; the first time takes half a minute.")
+    # A damaged database is found here, before anything runs.
+    segue = open_segue(settings)
+    with closing(segue.db), Stack(settings) as stack:
+        try:
+            _start(stack, segue)
+            while True:
+                stack.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            say("")
+            say("Stopping ...")
+
+
+def _start(stack: Stack, segue: Segue) -> None:
+    settings, prefect = stack.settings, stack.prefect
+    first = FirstStart(settings.data_dir, segue.db)
+    stack.start_servers()
+    if first.load_shop():
+        say("The sample shop is open: 3,000 invented customers, a year of their orders.")
+    stack.wait_for_servers()
+    with closing(SandboxAPI(settings)) as sandbox:
+        sandbox.behave({})
+    stack.start_worker()
+    stack.start_runner(segue.catalog.current)
+    say("")
+    say("Segue is up.")
+    say(f"  Prefect, where journeys are started   {settings.prefect_url}")
+    if login := prefect_login(settings):
+        say(f"    its login                           {login}")
+    say(f"  Inbox, what customers got             {settings.sandbox_url}/inbox")
+    if not is_loopback(settings.host):
+        say(f"    its login                           {own_login(settings)}")
+    say(f"  Receiver, where events come in        {settings.public_url}/docs")
+    if first.is_now:
+        run_id = prefect.start(FIRST_JOURNEY, {"audience": FIRST_AUDIENCE}, key="first-start")
+        first.is_over()
+        say(f"  {FIRST_JOURNEY} is being sent to {FIRST_AUDIENCE}:")
+        say(f"    {prefect.page(run_id)}")
+    say("  Customers open, click and answer what they get, within a minute or two.")
+    say("")
+    say(f"Ctrl-C stops everything. Data and logs: {settings.data_dir}")

@@ -1,0 +1,57 @@
+"""What a run leaves in the Prefect UI: the journey as a picture with counts, and a table."""
+
+from collections import Counter
+
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+
+from flows.orchestration.counts import JourneyCounts
+from flows.orchestration.labels import CHANNEL_NAMES, STATE_NAMES, plain
+from flows.orchestration.picture import mermaid
+from journeys.definition.journey import Journey
+from journeys.operations.report import Summary
+
+_REHEARSED = "Dry run: this would happen now. "
+
+
+def artifact_key(journey: Journey, what: str) -> str:
+    """The same at every run, so that the UI shows an artifact's history."""
+    return f"{journey.name}-{what}"
+
+
+async def leave_picture(
+    journey: Journey, counts: JourneyCounts, *, rehearsed: bool = False
+) -> None:
+    """The journey as a flowchart, which the UI draws."""
+    about = _REHEARSED if rehearsed else "Everybody who ever entered. "
+    text = (
+        f"# {journey.name}\n\n{journey.description}\n\n"
+        f"{about}Boxes say how many stand there now, arrows how many went that way.\n\n"
+        f"```mermaid\n{mermaid(journey, counts)}\n```\n"
+    )
+    key = artifact_key(journey, "dry-run-picture" if rehearsed else "picture")
+    await acreate_markdown_artifact(text, key, f"{journey.name} as a picture")
+
+
+async def leave_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool = False) -> None:
+    """What became of the messages, by channel and reason.
+
+    Of a reason its kind alone: what stands behind the colon are often the provider's words, which
+    may hold an address, and Prefect knows nobody.
+    """
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for (channel, state, reason), number in summary.outcomes.items():
+        counted[channel, state, reason.split(":")[0]] += number
+    rows = [
+        {
+            "channel": CHANNEL_NAMES[channel],
+            "outcome": STATE_NAMES.get(state, state),
+            "reason": plain(reason),
+            "messages": number,
+        }
+        for (channel, state, reason), number in sorted(
+            counted.items(), key=lambda item: (item[0][0], -item[1])
+        )
+    ]
+    about = _REHEARSED if rehearsed else ""
+    key = artifact_key(journey, "dry-run-outcomes" if rehearsed else "outcomes")
+    await acreate_table_artifact(rows, key, f"{about}Messages by channel and reason")

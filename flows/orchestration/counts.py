@@ -1,0 +1,148 @@
+"""What happened at each step of a journey, counted from the rows, whoever moved the people."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from sqlalchemy import Select, func, or_, select
+
+from channels.messages import messages
+from config.database import Tx, put
+from config.times import Instant
+from journeys.engine.engine import StepReport
+from journeys.enrollments import enrollments, passages, steps_shown
+from journeys.operations.report import AHEAD, WENT, fate_of_messages
+
+
+@dataclass(slots=True)
+class StepCounts:
+    """One step: who stands there, who left by which edge, and messages by channel and fate.
+
+    A fate is "sent", "planned" (or under way), or the reason why a message was not sent.
+    """
+
+    here: int = 0
+    left: Counter[str] = field(default_factory=Counter)
+    messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @classmethod
+    def of_report(cls, report: StepReport) -> Self:
+        """The same from what the engine says of a rehearsal."""
+        left = report.outcomes + Counter({"exit rule": report.exited})
+        return cls(report.waiting, left, report.messages)
+
+    def fates(self, fate: str) -> Counter[str]:
+        """The messages of one fate, by channel."""
+        return Counter({channel: n for (channel, what), n in self.messages.items() if what == fate})
+
+    def reasons(self) -> Counter[str]:
+        """The messages that were not sent, by reason."""
+        reasons: Counter[str] = Counter()
+        for (_, fate), number in self.messages.items():
+            if fate not in ("sent", "planned"):
+                reasons[fate] += number
+        return reasons
+
+
+def last_shown(tx: Tx, journey: str, step: str | None = None) -> Instant | None:
+    """Until when runs have shown what happened at a step, or at the one shown last."""
+    c = steps_shown.c
+    last = select(func.max(c.until)).where(c.journey == journey)
+    until: Instant | None = tx.conn.scalar(last if step is None else last.where(c.step == step))
+    return until
+
+
+def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
+    """Count a step for a run that began then: with what happened live since the last run.
+
+    A run that goes on at the same time shows what it did itself all the same.
+    """
+    shown = last_shown(tx, journey, step)
+    counts = count_step(tx, journey, step, 0 if shown is None else min(shown, begun))
+    put(tx.conn, steps_shown, {"journey": journey, "step": step, "until": tx.now})
+    return counts
+
+
+def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
+    """Who stands at a step now, and what happened there from `since` on, in all versions."""
+    here = select(func.count()).where(
+        enrollments.c.journey == journey,
+        enrollments.c.step == step,
+        enrollments.c.ended_at.is_(None),
+    )
+    left = (
+        select(passages.c.outcome, func.count())
+        .where(passages.c.journey == journey, passages.c.step == step, passages.c.at >= since)
+        .group_by(passages.c.outcome)
+    )
+    fate = fate_of_messages()
+    wanted = (
+        select(messages.c.channel, fate, messages.c.reason, func.count())
+        .where(
+            messages.c.journey == journey,
+            messages.c.step == step,
+            # what was wanted in this time, and what was wanted before and went in it
+            or_(
+                messages.c.wanted_at >= since,
+                (messages.c.send_at >= since) & fate.in_(WENT),
+            ),
+        )
+        .group_by(messages.c.channel, fate, messages.c.reason)
+    )
+    counts = StepCounts(
+        tx.conn.execute(here).scalar_one(),
+        _by_first(tx, left),
+    )
+    for channel, state, reason, number in tx.conn.execute(wanted):
+        counts.messages[channel, _fate(state, reason)] += number
+    return counts
+
+
+def _fate(state: str, reason: str | None) -> str:
+    if state in WENT:
+        return "sent"
+    return "planned" if state in AHEAD else (reason or state).split(":")[0]
+
+
+def under_way(tx: Tx, journey: str) -> int:
+    """Messages that some process is handing over at this moment."""
+    posting = select(func.count()).where(
+        messages.c.state == "sending", messages.c.journey == journey, messages.c.not_after > tx.now
+    )
+    return tx.conn.execute(posting).scalar_one()
+
+
+@dataclass(slots=True)
+class JourneyCounts:
+    """A whole journey: where people stand, and which edges they took."""
+
+    entered: int = 0
+    here: Counter[str] = field(default_factory=Counter)
+    passed: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def count_journey(tx: Tx, journey: str) -> JourneyCounts:
+    """Everybody who ever entered a journey, in all its versions."""
+    of_journey = enrollments.c.journey == journey
+    standing = (
+        select(enrollments.c.step, func.count())
+        .where(of_journey, enrollments.c.ended_at.is_(None))
+        .group_by(enrollments.c.step)
+    )
+    edges = (
+        select(passages.c.step, passages.c.outcome, func.count())
+        .where(passages.c.journey == journey)
+        .group_by(passages.c.step, passages.c.outcome)
+    )
+    return JourneyCounts(
+        tx.conn.execute(select(func.count()).where(of_journey)).scalar_one(),
+        _by_first(tx, standing),
+        Counter({(step, outcome): number for step, outcome, number in tx.conn.execute(edges)}),
+    )
+
+
+def _by_first(tx: Tx, counted: Select[Any]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for what, number in tx.conn.execute(counted):
+        counts[what] += number
+    return counts

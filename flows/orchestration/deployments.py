@@ -1,0 +1,152 @@
+"""Each journey as a Prefect deployment: served from here on one machine, or run by a work pool."""
+
+import asyncio
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleUpdate
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runner import Runner
+from prefect.schedules import Cron, Schedule
+from prefect.settings import PREFECT_API_URL
+from prefect.types.entrypoint import EntrypointType
+
+from config.errors import SegueError
+from flows.orchestration.library import CATALOG, FLOWS
+from flows.orchestration.names import HOLDING, entrypoint
+from flows.orchestration.picture import mermaid
+from journeys.definition.journey import Journey, ScheduleEntry
+
+# Names the schedule that a journey itself has, among those that people add in the UI.
+_SCHEDULE = "from-the-journey"
+# How often new runs are looked for, in seconds, and how many may run at once.
+_POLL = 2.0
+_AT_ONCE = 4
+
+
+def deployments() -> list[RunnerDeployment]:
+    """One for each journey, with its schedule if its entry is one; one that holds journeys."""
+    return [
+        *(_of_journey(version.journey) for version in CATALOG.current.values()),
+        _deployment(HOLDING, FLOWS[HOLDING].description or "", [], []),
+    ]
+
+
+def _of_journey(journey: Journey) -> RunnerDeployment:
+    schedules = []
+    if isinstance(journey.entry, ScheduleEntry):
+        entry = journey.entry
+        schedules = [
+            Cron(
+                entry.cron,
+                timezone=entry.timezone,
+                parameters={"audience": entry.segment},
+                slug=_SCHEDULE,
+            )
+        ]
+    return _deployment(journey.name, _description(journey), [journey.topic], schedules)
+
+
+def _deployment(
+    name: str, description: str, tags: list[str], schedules: list[Schedule]
+) -> RunnerDeployment:
+    deployment = RunnerDeployment.from_flow(
+        FLOWS[name],
+        name=name,
+        schedules=schedules,
+        description=description,
+        tags=["segue", *tags],
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    deployment.entrypoint = entrypoint(name)
+    return deployment
+
+
+def _description(journey: Journey) -> str:
+    return (
+        f"{journey.description}\n\n"
+        "**Run > Custom run** asks who enters, how many at most, and when: now or later. "
+        "A dry run only tells what would happen.\n\n"
+        f"```mermaid\n{mermaid(journey)}\n```\n"
+    )
+
+
+async def serve_all() -> None:
+    """Run the journeys that people start in the UI, and those that are due, until stopped.
+
+    Each run is a process of its own, so that it can be cancelled in the UI.
+    """
+    # Schedules stay as they are when this stops: with `segue up`, nothing else would run them.
+    runner = Runner("segue", query_seconds=_POLL, limit=_AT_ONCE, pause_on_shutdown=False)
+    async with get_client() as client:
+        for deployment in deployments():
+            await _keep_schedules(client, deployment)
+            await runner.aadd_deployment(deployment)
+    await runner.start()
+
+
+def deploy(work_pool: str) -> list[str]:
+    """Make or change the deployments, for the workers of a work pool; gives their names.
+
+    Raises SegueError when the pool or Prefect's server is not there.
+    """
+    server = PREFECT_API_URL.value()
+    if server is None:
+        raise SegueError(
+            "PREFECT_API_URL is not set: it says which Prefect server the journeys are for, "
+            "as in http://prefect.example:4200/api"
+        )
+    try:
+        asyncio.run(_deploy(work_pool, server))
+    except httpx.TransportError as error:
+        raise SegueError(
+            f"Prefect's server at {server} can't be reached ({error}): check PREFECT_API_URL"
+        ) from error
+    return list(FLOWS)
+
+
+async def _deploy(work_pool: str, server: str) -> None:
+    async with get_client() as client:
+        try:
+            await client.read_work_pool(work_pool)
+        except ObjectNotFound:
+            raise SegueError(
+                f"there is no work pool {work_pool!r} at {server}; make it with: "
+                f"prefect work-pool create {work_pool} --type process"
+            ) from None
+        for deployment in deployments():
+            await _keep_schedules(client, deployment)
+            await deployment.aapply(work_pool_name=work_pool)
+
+
+async def _keep_schedules(client: PrefectClient, deployment: RunnerDeployment) -> None:
+    """Schedules that people added or paused in the UI outlive a restart.
+
+    An update replaces all schedules of a deployment, so those have to be part of it.
+    """
+    try:
+        known = await client.read_deployment_by_name(deployment.full_name)
+    except ObjectNotFound:
+        return
+    active = {schedule.slug: schedule.active for schedule in known.schedules}
+    added = [
+        DeploymentScheduleUpdate(
+            schedule=schedule.schedule,
+            active=schedule.active,
+            parameters=schedule.parameters,
+            slug=schedule.slug,
+        )
+        for schedule in known.schedules
+        if schedule.slug != _SCHEDULE
+    ]
+    ours = [
+        schedule.model_copy(update={"active": active.get(_SCHEDULE, True)})
+        for schedule in deployment.schedules or []
+    ]
+    deployment.schedules = [*ours, *added]
+
+
+if __name__ == "__main__":
+    asyncio.run(serve_all())

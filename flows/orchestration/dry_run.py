@@ -1,0 +1,78 @@
+"""What the tasks of a dry run do: tell what a launch would do now, keeping nothing."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from prefect import State
+from prefect.states import Completed
+
+from flows.app import Segue
+from flows.orchestration.artifacts import leave_outcomes, leave_picture
+from flows.orchestration.counts import JourneyCounts, StepCounts
+from flows.orchestration.labels import rehearsed_words, run_words
+from journeys.definition.journey import Journey
+from journeys.operations.report import Summary
+
+
+class Rehearsal:
+    """One dry run of a journey."""
+
+    def __init__(
+        self, segue: Segue, journey: Journey, *, audience: str, people: int | None, launch_id: str
+    ) -> None:
+        self.journey = journey
+        self._segue = segue
+        self._audience = audience
+        self._people = people
+        self._launch_id = launch_id
+        self._steps: dict[str, StepCounts] = {}
+
+    async def enter(self) -> State[Any]:
+        """Rehearse the whole launch."""
+        engine = self._segue.engine
+        version = self._segue.catalog.journey(self.journey.name)
+        reports = await asyncio.to_thread(
+            engine.rehearse, version, self._audience, self._people, self._launch_id
+        )
+        self._steps = {step: StepCounts.of_report(report) for step, report in reports.items()}
+        size = await asyncio.to_thread(engine.audience_size, self._audience)
+        return Completed(
+            name=f"{self._entered():,} would enter",
+            message=f"{self._entered():,} of the {size:,} people in {self._audience} would enter",
+        )
+
+    async def step(self, name: str) -> State[Any]:
+        """Tell what the rehearsal showed at one step."""
+        state, message = rehearsed_words(self._steps[name])
+        return Completed(name=state, message=message)
+
+    async def finish(self) -> State[Any]:
+        """Leave the picture and the table."""
+        here = Counter({step: counts.here for step, counts in self._steps.items()})
+        passed = Counter(
+            {
+                (step, outcome): number
+                for step, counts in self._steps.items()
+                for outcome, number in counts.left.items()
+            }
+        )
+        entered = self._entered()
+        summary = Summary(entered=entered, active=here.total())
+        for counts in self._steps.values():
+            summary.planned += counts.fates("planned")
+            summary.not_sent += counts.reasons()
+            for (channel, fate), number in counts.messages.items():
+                planned = fate == "planned"
+                state, reason = ("planned", "") if planned else ("skipped", fate)
+                summary.outcomes[channel, state, reason] += number
+        await leave_picture(self.journey, JourneyCounts(entered, here, passed), rehearsed=True)
+        await leave_outcomes(self.journey, summary, rehearsed=True)
+        return Completed(
+            message=f"Dry run: nothing was sent or kept. Would be: {run_words(summary)}"
+        )
+
+    def _entered(self) -> int:
+        """Everybody who entered was due at the first step, and did one of three things there."""
+        first = self._steps[self.journey.first_step]
+        return first.here + first.left.total()

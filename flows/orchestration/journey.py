@@ -1,0 +1,141 @@
+"""A journey as a Prefect flow: its steps are the tasks, joined by its edges.
+
+A run enters an audience if it was given one, moves everybody who is due, step by step, and sends
+what is due. All state is in our own rows, so that a task can be run again, and so that it does not
+matter whether the run or the worker moved somebody: the tasks tell what the rows say.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated, Any, Literal, Protocol
+
+from prefect import Flow, State, flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Failed
+from pydantic import Field
+
+from flows.app import open_segue
+from flows.orchestration.dry_run import Rehearsal
+from flows.orchestration.labels import sentence
+from flows.orchestration.launch import MOST_PEOPLE
+from flows.orchestration.run import Run
+from journeys.definition.catalog import Catalog
+from journeys.definition.graph import parents
+from journeys.definition.journey import Journey, Version
+
+NOBODY_NEW = "nobody new"
+_ENTER = "enter"
+_DRY_RUN_OF_NOBODY = "A dry run tries the journey on an audience: choose one instead of " + repr(
+    NOBODY_NEW
+)
+
+
+class Act(Protocol):
+    """What the tasks of a run do: the real thing, or a rehearsal of it."""
+
+    journey: Journey
+
+    async def enter(self) -> State[Any]:
+        """Let the audience in."""
+
+    async def step(self, name: str) -> State[Any]:
+        """Move those who are due at a step, and send what is due."""
+
+    async def finish(self) -> State[Any]:
+        """Leave the artifacts; gives the state of the run.
+
+        Its name is Prefect's own: the deployment's page in the UI lists runs by those names only.
+        """
+
+
+def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
+    """The flow of a journey, of the same name. Its parameters are what a marketer means."""
+    journey = version.journey
+
+    async def run(
+        audience: str = NOBODY_NEW,
+        limit: Annotated[int, Field(ge=0, le=MOST_PEOPLE)] = 0,
+        dry_run: bool = False,
+    ) -> State[Any]:
+        people = limit or None
+        launch_id = str(flow_run.id)
+        segue = await asyncio.to_thread(open_segue)
+        try:
+            current = segue.catalog.journey(journey.name).journey
+            if dry_run:
+                if audience == NOBODY_NEW:
+                    return Failed(message=_DRY_RUN_OF_NOBODY)
+                rehearsal = Rehearsal(
+                    segue, current, audience=audience, people=people, launch_id=launch_id
+                )
+                return await perform(rehearsal)
+            entering = None if audience == NOBODY_NEW else audience
+            async with segue.dispatcher() as dispatcher:
+                return await perform(
+                    Run(
+                        segue,
+                        dispatcher,
+                        current,
+                        audience=entering,
+                        people=people,
+                        launch_id=launch_id,
+                    )
+                )
+        finally:
+            segue.db.close()
+
+    # The choices and their help are known only now.
+    choices = (NOBODY_NEW, *catalog.segments)
+    run.__annotations__["audience"] = Literal[choices]
+    run.__doc__ = _help(catalog)
+    return flow(name=journey.name, description=journey.description)(run)
+
+
+def _help(catalog: Catalog) -> str:
+    """What the run form shows beside each field."""
+    segments = " ".join(
+        f"{segment.name}: {segment.description.rstrip('.')}."
+        for segment in catalog.segments.values()
+    )
+    return f"""Run the journey.
+
+    Args:
+        audience: Who enters now. {NOBODY_NEW}: nobody, only move those who are due. {segments}
+        limit: Enter at most so many people; 0 is everybody in the audience.
+        dry_run: Only say what would happen now: nobody enters, nothing is sent.
+    """
+
+
+async def perform(act: Act) -> State[Any]:
+    """Run the tasks in graph order, each after the steps that lead into it."""
+    states = {_ENTER: await _run_task(_ENTER, act.enter, [])}
+    before = parents(act.journey.graph)
+    for name in act.journey.graph:
+        upstream = [states[one] for one in before[name] or [_ENTER]]
+        states[name] = await _run_task(name, partial(act.step, name), upstream)
+    state = await act.finish()
+    failed = [f"{name}: {one.message}" for name, one in states.items() if one.is_failed()]
+    return Failed(message=sentence(failed)) if failed else state
+
+
+async def _run_task(
+    name: str, act: Callable[[], Awaitable[State[Any]]], upstream: list[State[Any]]
+) -> State[Any]:
+    """Run one task to its end; every chunk of it can be run again, so it is tried three times."""
+
+    @task(
+        name=name,
+        task_run_name=lambda: name,
+        retries=2,
+        retry_delay_seconds=1,
+        cache_policy=NO_CACHE,
+    )
+    async def run() -> State[Any]:
+        return await act()
+
+    # Prefect's types do not know that this awaits to a state.
+    running: Any = run(return_state=True, wait_for=upstream)
+    state: State[Any] = await running
+    return state

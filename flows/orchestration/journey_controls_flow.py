@@ -1,0 +1,37 @@
+"""Holding a journey as a Prefect flow: a form in the UI, and what an automation can run."""
+
+import asyncio
+from typing import Any, Literal
+
+from prefect import Flow, State, flow
+from prefect.states import Completed
+
+from flows.app import open_segue
+from flows.orchestration.journey_controls import Action, hold
+from flows.orchestration.names import HOLDING
+from journeys.definition.catalog import Catalog
+
+
+def holding_flow(catalog: Catalog) -> Flow[Any, Any]:
+    """The flow; its form offers the journeys of the catalog."""
+
+    async def run(journey: str, action: Action) -> State[Any]:
+        """Hold a journey, or let it go on.
+
+        Args:
+            journey: Which one.
+            action: pause: nobody moves and nothing goes, people still enter and nobody is lost.
+                resume: go on; what is planned is looked at again first, and dropped where it is no
+                longer welcome. stop: everybody leaves, what is planned is cancelled, and nobody
+                enters until it is resumed.
+        """
+        segue = await asyncio.to_thread(open_segue)
+        try:
+            return Completed(message=await asyncio.to_thread(hold, segue, journey, action))
+        finally:
+            segue.db.close()
+
+    # The choices are known only now.
+    run.__annotations__["journey"] = Literal[tuple(catalog.current)]
+    about = "Pauses, resumes or stops a journey."
+    return flow(name=HOLDING, description=about)(run)

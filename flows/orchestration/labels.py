@@ -1,0 +1,105 @@
+"""Counts in words: short names for the badges of the Prefect UI, one sentence behind each."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from flows.orchestration.counts import StepCounts
+from journeys.operations.report import Summary
+
+CHANNEL_NAMES = {"email": "e-mail", "sms": "SMS", "push": "push"}
+STATE_NAMES = {"sending": "under way", "skipped": "not sent", "returned": "sent, came back"}
+
+
+def step_words(counts: StepCounts) -> tuple[str, str]:
+    """A step's state: its name and its message."""
+    sent, planned = counts.fates("sent"), counts.fates("planned")
+    reasons, left = counts.reasons(), counts.left
+    name = _first(
+        (sent.total(), "sent"),
+        (planned.total(), "planned"),
+        (reasons.total(), "not sent"),
+        (left.total(), "moved on"),
+        (counts.here, "waiting"),
+    )
+    if name is None:
+        return "Nobody due", "Nobody came to this step"
+    return name, _details(counts)
+
+
+def rehearsed_words(counts: StepCounts) -> tuple[str, str]:
+    """A step's state in a dry run: its name and its message."""
+    planned, reasons, left = counts.fates("planned"), counts.reasons(), counts.left
+    name = _first(
+        (planned.total(), "would be sent"),
+        (reasons.total(), "would not be sent"),
+        (left.total(), "would move on"),
+        (counts.here, "would wait"),
+    )
+    if name is None:
+        return "Nobody due", "Nobody would come to this step now"
+    return name, f"Would be: {_details(counts)}"
+
+
+def run_words(summary: Summary) -> str:
+    """What became of a launch, or of a whole journey."""
+    return sentence(
+        [
+            f"{summary.entered:,} entered",
+            _by_channel(summary.sent, "sent"),
+            f"{summary.returned.total():,} of them came back" if summary.returned else "",
+            _by_channel(summary.planned, "planned"),
+            _not_sent(summary.not_sent),
+            f"{summary.active:,} on their way" if summary.active else "",
+        ]
+    )
+
+
+def _first(*counts: tuple[int, str]) -> str | None:
+    """The first count that is not 0, in words."""
+    return next((f"{number:,} {what}" for number, what in counts if number), None)
+
+
+def _details(counts: StepCounts) -> str:
+    return sentence(
+        [
+            _by_channel(counts.fates("sent"), "sent"),
+            _by_channel(counts.fates("planned"), "planned"),
+            _not_sent(counts.reasons()),
+            _moved_on(counts.left),
+            f"{counts.here:,} waiting here" if counts.here else "",
+        ]
+    )
+
+
+def listed(counts: Counter[str]) -> str:
+    """The counts with what they count, the largest first."""
+    return ", ".join(f"{number:,} {plain(what)}" for what, number in counts.most_common())
+
+
+def plain(code: str) -> str:
+    """A reason or an outcome as one reads it: no_consent -> no consent."""
+    return code.replace("_", " ")
+
+
+def sentence(parts: Iterable[str]) -> str:
+    """The parts that say something, as one line."""
+    return "; ".join(part for part in parts if part)
+
+
+def _by_channel(counts: Counter[str], what: str) -> str:
+    if not counts:
+        return ""
+    channels = ", ".join(
+        f"{number:,} {CHANNEL_NAMES[channel]}" for channel, number in counts.most_common()
+    )
+    return f"{counts.total():,} {what} ({channels})"
+
+
+def _moved_on(left: Counter[str]) -> str:
+    if len(left) < 2:
+        return f"{left.total():,} moved on" if left else ""
+    return f"{left.total():,} moved on ({listed(left)})"
+
+
+def _not_sent(reasons: Counter[str]) -> str:
+    return f"{reasons.total():,} not sent ({listed(reasons)})" if reasons else ""

@@ -1,0 +1,90 @@
+"""A launch from the command line: the same steps as the journey's Prefect flow, without Prefect."""
+
+import asyncio
+import uuid
+from collections import Counter
+from typing import Any
+
+from config.policy import CHANNELS
+from flows.app import Segue
+from journeys.definition.journey import Version
+from journeys.engine.engine import StepReport
+from journeys.operations.report import summarise
+
+# The highest limit that a launch may name; more are entered without one.
+MOST_PEOPLE = 10_000_000
+
+
+def launch(
+    segue: Segue,
+    journey: str,
+    audience: str,
+    *,
+    people: int | None = None,
+    launch_id: str | None = None,
+) -> dict[str, Any]:
+    """Enter an audience, move everybody who is due, send what is due; says what came of it.
+
+    The same `launch_id` again goes on where the first one stopped, and enters nobody twice.
+    Raises SegueError for an unknown journey or segment, and where credentials are missing.
+    """
+    launch_id = launch_id or str(uuid.uuid4())
+    asyncio.run(_enter_and_work_off(segue, journey, audience, people, launch_id))
+    with segue.db.transaction(write=False) as tx:
+        summary = summarise(tx, journey, launch_id)
+    return {
+        "launch": launch_id,
+        "journey": journey,
+        "audience": audience,
+        "entered": summary.entered,
+        "sent": {channel: summary.sent[channel] for channel in CHANNELS},
+        "planned": {channel: summary.planned[channel] for channel in CHANNELS},
+        "not_sent": dict(sorted(summary.not_sent.items())),
+    }
+
+
+async def _enter_and_work_off(
+    segue: Segue, journey: str, audience: str, people: int | None, launch_id: str
+) -> None:
+    # Opened first: without what it takes to send nobody enters.
+    async with segue.dispatcher() as dispatcher:
+        version = await asyncio.to_thread(_enter, segue, journey, audience, people, launch_id)
+        # Until nobody in the journey is due any more.
+        while True:
+            moved = StepReport()
+            for step in version.journey.graph:
+                moved.add(await asyncio.to_thread(segue.engine.advance, version, step))
+            sent = await dispatcher.run(journey=version.journey.name)
+            if not sent and not (moved.outcomes or moved.waiting or moved.exited):
+                return
+
+
+def _enter(
+    segue: Segue, journey: str, audience: str, people: int | None, launch_id: str
+) -> Version:
+    version = segue.engine.start_launch(launch_id, journey, audience, people)
+    for _ in segue.engine.enter(version, audience, launch_id, people):
+        pass
+    return version
+
+
+def rehearse(
+    segue: Segue, journey: str, audience: str, *, people: int | None = None
+) -> dict[str, Any]:
+    """What a launch would do now, keeping nothing: the dry run."""
+    version = segue.catalog.journey(journey)
+    reports = segue.engine.rehearse(version, audience, people, str(uuid.uuid4()))
+    total = StepReport()
+    for report in reports.values():
+        total.add(report)
+    not_sent: Counter[str] = Counter()
+    for (_, what), number in total.messages.items():
+        if what != "planned":
+            not_sent[what] += number
+    return {
+        "journey": journey,
+        "audience": audience,
+        "dry_run": True,
+        "planned": {channel: total.messages[channel, "planned"] for channel in CHANNELS},
+        "not_sent": dict(sorted(not_sent.items())),
+    }

@@ -1,0 +1,24 @@
+"""What Prefect calls a journey's parts; known without loading Prefect, which takes seconds."""
+
+# The deployment beside those of the journeys, which holds them.
+HOLDING = "pause-resume-stop"
+
+
+def deployment_name(journey: str) -> str:
+    """A journey's one deployment in Prefect's API: both parts are the journey's name."""
+    return f"{journey}/{journey}"
+
+
+def deployment_page(api_url: str, deployment_id: str) -> str:
+    """Where Prefect's UI shows a deployment."""
+    return f"{api_url.removesuffix('/api')}/v2/deployments/deployment/{deployment_id}"
+
+
+def entrypoint(journey: str) -> str:
+    """Where Python finds a journey's flow: flows.orchestration.library.cart_recovery."""
+    return f"flows.orchestration.library.{attribute(journey)}"
+
+
+def attribute(journey: str) -> str:
+    """A journey's flow in flows/orchestration/library.py: cart-recovery -> cart_recovery."""
+    return journey.replace("-", "_")

@@ -1,0 +1,94 @@
+"""A journey as a Mermaid flowchart, with how many people stand at each step and took each way."""
+
+from collections.abc import Iterator
+
+from flows.orchestration.counts import JourneyCounts
+from journeys.definition.graph import END, Node
+from journeys.definition.journey import (
+    EventEntry,
+    Journey,
+    LaunchEntry,
+    ScheduleEntry,
+    SegmentEntry,
+)
+from journeys.definition.steps import (
+    NEXT,
+    ExitStep,
+    ExperimentStep,
+    SendStep,
+    SplitStep,
+    Step,
+    WaitStep,
+    WaitUntilStep,
+)
+
+
+def mermaid(journey: Journey, counts: JourneyCounts | None = None) -> str:
+    """The flowchart's source; without counts the plain journey."""
+    return "\n".join(["flowchart TD", *(f"  {line}" for line in _lines(journey, counts))])
+
+
+def _lines(journey: Journey, counts: JourneyCounts | None) -> Iterator[str]:
+    ids = {name: f"s{number}" for number, name in enumerate(journey.graph)} | {END: "done"}
+    came = f"{counts.entered:,} entered" if counts else ""
+    yield f"start([{_label(_entry(journey), came)}])"
+    for name, node in journey.graph.items():
+        here = counts.here[name] if counts else 0
+        yield ids[name] + _shape(node.step, _label(name, f"{here:,} here" if here else ""))
+    yield 'done(["end"])'
+    yield f"start --> {ids[journey.first_step]}"
+    for name, node in journey.graph.items():
+        for target, outcomes in _ways(node):
+            told = [
+                _told(outcome, counts.passed[name, outcome] if counts else 0)
+                for outcome in outcomes
+            ]
+            label = f"|{_label(*told)}|" if any(told) else ""
+            yield f"{ids[name]} -->{label} {ids[target]}"
+    sends = [ids[name] for name, node in journey.graph.items() if isinstance(node.step, SendStep)]
+    if sends:
+        yield "classDef send fill:#dbeafe,stroke:#2563eb,color:#111827"
+        yield f"class {','.join(sends)} send"
+
+
+def _ways(node: Node) -> Iterator[tuple[str, list[str]]]:
+    """Where a step leads, each with the outcomes that lead there."""
+    if isinstance(node.step, ExitStep):
+        yield END, [f"exit: {node.step.reason}"]
+        return
+    for target in dict.fromkeys(node.edges.values()):
+        yield target, [outcome for outcome, leads in node.edges.items() if leads == target]
+
+
+def _told(outcome: str, number: int) -> str:
+    words = "" if outcome == NEXT or outcome.startswith("exit: ") else outcome
+    return f"{words} {number:,}".strip() if number else words
+
+
+def _shape(step: Step, label: str) -> str:
+    match step:
+        case SplitStep() | ExperimentStep():
+            return f"{{{label}}}"
+        case WaitStep() | WaitUntilStep():
+            return f"([{label}])"
+        case _:
+            return f"[{label}]"
+
+
+def _entry(journey: Journey) -> str:
+    match journey.entry:
+        case EventEntry(event=event):
+            return f"event {event}"
+        case SegmentEntry(segment=segment) | ScheduleEntry(segment=segment):
+            return f"segment {segment}"
+        case LaunchEntry():
+            return "launch"
+
+
+def _label(*lines: str) -> str:
+    """Quoted, so that no character of a name means anything to Mermaid."""
+    text = "<br/>".join(line.translate(_ENTITIES) for line in lines if line)
+    return f'"{text}"'
+
+
+_ENTITIES = str.maketrans({"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;"})

@@ -1,0 +1,221 @@
+"""Telling Prefect what happens live, afterwards: at most one event a journey a second.
+
+Nothing waits for Prefect. While its server does not answer, the counts add up, and it learns them
+in one event when it is back. All workers count together, and one of them tells
+(journeys/operations/live_counts.py).
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from channels.outbox.outcomes import Tally
+from config.database import Database
+from config.failures import told
+from config.settings import Settings
+from config.times import DAY, Instant, format_instant
+from flows.orchestration.names import deployment_name, deployment_page
+from flows.worker.waiting import first_of
+from journeys.engine.events import Reaction
+from journeys.operations.live_counts import News, share, take_due
+from journeys.operations.report import bounces
+
+log = logging.getLogger(__name__)
+
+EVENT = "segue.journey.live"
+# An automation can ask for the value of a label, but not whether a number is greater than another:
+# so the label names the highest of these that the share of bounces is over, in per cent.
+BOUNCED_OVER = (1, 2, 5, 10, 20, 50)
+_ENOUGH = 50  # e-mails, before their share of bounces says anything
+
+# In seconds.
+_EVERY = 1.0
+_LAST_WAIT = 15.0
+_ANSWER_WITHIN = 5.0
+_LAST_WORD_WITHIN = 1.0
+_LOOK_AGAIN = 60.0
+
+
+class Teller:
+    """Collects what a worker does, and tells it; without PREFECT_API_URL it does nothing."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        self._db = db
+        self._settings = settings
+        self._news: defaultdict[str, News] = defaultdict(Counter)
+        self._arrived = asyncio.Event()
+        # by journey: its deployment's id, None if it has none, and when that was looked up
+        self._deployments: dict[str, tuple[str | None, float]] = {}
+        self._counted_at: dict[str, float] = {}
+        self._unheard = False
+
+    def note(self, reaction: Reaction, moved: Mapping[str, int], sent: Tally) -> None:
+        """What one turn of the worker did."""
+        if not self._settings.prefect_api_url:
+            return
+        for what, counts in (
+            ("entered", reaction.entered),
+            ("left", reaction.exited),
+            ("converted", reaction.converted),
+            ("moved", moved),
+        ):
+            for journey, number in counts.items():
+                self._news[journey][what,] += number
+        for (journey, channel, outcome), number in sent.items():
+            self._news[journey]["messages", channel, outcome] += number
+        for (journey, name), number in reaction.heard.items():
+            self._news[journey]["heard", name] += number
+        if self._news:
+            self._arrived.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tell until `stop` is set, and then what is left, if Prefect answers at once."""
+        if not self._settings.prefect_api_url:
+            return
+        async with self._client() as http:
+            wait = _EVERY
+            while not stop.is_set():
+                # What a worker that ended has left is seen without news of our own.
+                await first_of(stop, self._arrived, within=_LOOK_AGAIN)
+                self._arrived.clear()
+                heard = await self._tell(http, _ANSWER_WITHIN)
+                wait = _EVERY if heard else min(2 * wait, _LAST_WAIT)
+                await first_of(stop, within=wait)
+            await self._tell(http, _LAST_WORD_WITHIN)
+
+    async def keep(self) -> None:
+        """What was not told any more, another worker tells, or the next one."""
+        news, self._news = self._news, defaultdict(Counter)
+        if news:
+            await self._give_back(news)
+        if self._news:
+            log.warning("what Prefect was not told is lost, for the database can't be reached")
+
+    async def _give_back(self, news: Mapping[str, News]) -> None:
+        """To the row that all share; while the database is away it stays with us."""
+        try:
+            await asyncio.to_thread(self._share, news)
+        except Exception:
+            for journey, counts in news.items():
+                self._news[journey] += counts
+
+    def _client(self) -> httpx.AsyncClient:
+        settings, headers = self._settings, {}
+        if key := settings.prefect_api_key.get_secret_value():
+            headers["Authorization"] = f"Bearer {key}"
+        user, _, password = settings.prefect_api_auth_string.get_secret_value().partition(":")
+        return httpx.AsyncClient(
+            base_url=settings.prefect_api_url,
+            headers=headers,
+            auth=(user, password) if user else None,
+            timeout=_ANSWER_WITHIN,
+        )
+
+    async def _tell(self, http: httpx.AsyncClient, within: float) -> bool:
+        """Post what is to be told now; whether Prefect took it. If not, it is told next time."""
+        ours: Mapping[str, News] = self._news
+        self._news = defaultdict(Counter)
+        try:
+            now, ours, others_wait = await asyncio.to_thread(self._due, ours)
+            async with asyncio.timeout(within):
+                found = [await self._event(http, *one, now) for one in ours.items()]
+                if events := [one for one in found if one is not None]:
+                    (await http.post("/events", json=events)).raise_for_status()
+        except Exception as error:
+            await self._give_back(ours)
+            self._arrived.set()
+            self._counted_at.clear()
+            if not self._unheard:
+                log.warning("Prefect can't be told, to be tried again: %s", told(error))
+            self._unheard = True
+            return False
+        if others_wait:
+            self._arrived.set()
+        if self._unheard:
+            log.info("Prefect is told again")
+            self._unheard = False
+        return True
+
+    async def _event(
+        self, http: httpx.AsyncClient, journey: str, news: News, now: Instant
+    ) -> dict[str, Any] | None:
+        """The event as Prefect's API takes it; None where the journey has no deployment."""
+        deployment = await self._deployment(http, journey)
+        if deployment is None:
+            return None
+        share = await self._bounced(journey) if news["heard", "email_bounced"] else None
+        resource = {
+            "prefect.resource.id": f"prefect.deployment.{deployment}",
+            "prefect.resource.name": journey,
+        }
+        over = [one for one in BOUNCED_OVER if share is not None and share > one]
+        if over:
+            resource["segue.bounced"] = f"over {over[-1]} %"
+        return {
+            "id": str(uuid.uuid4()),
+            "occurred": format_instant(now),
+            "event": EVENT,
+            "resource": resource,
+            "payload": {
+                "journey": journey,
+                **_nested(news),
+                "bounced_percent": share,
+                "see": deployment_page(self._settings.prefect_api_url, deployment),
+                "ask": f"segue report {journey}",
+            },
+        }
+
+    async def _deployment(self, http: httpx.AsyncClient, journey: str) -> str | None:
+        known, looked_up = self._deployments.get(journey, (None, -_LOOK_AGAIN))
+        if time.monotonic() - looked_up < _LOOK_AGAIN:
+            return known
+        answer = await http.get(f"/deployments/name/{deployment_name(journey)}")
+        found = None
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            found = str(answer.raise_for_status().json()["id"])
+        self._deployments[journey] = found, time.monotonic()
+        return found
+
+    async def _bounced(self, journey: str) -> float | None:
+        """How many per cent of the journey's e-mails of the last day bounced, once a minute."""
+        now = time.monotonic()
+        if now - self._counted_at.get(journey, -_LOOK_AGAIN) < _LOOK_AGAIN:
+            return None
+        self._counted_at[journey] = now
+        bounced, handed_over = await asyncio.to_thread(self._count_bounces, journey)
+        return round(100 * bounced / handed_over, 1) if handed_over >= _ENOUGH else None
+
+    def _due(self, ours: Mapping[str, News]) -> tuple[Instant, Mapping[str, News], bool]:
+        """Count with the others; when it is, what is to be told now, and whether more waits."""
+        with self._db.transaction() as tx:
+            share(tx, ours)
+            return tx.now, *take_due(tx)
+
+    def _share(self, ours: Mapping[str, News]) -> None:
+        with self._db.transaction() as tx:
+            share(tx, ours)
+
+    def _count_bounces(self, journey: str) -> tuple[int, int]:
+        with self._db.transaction(write=False) as tx:
+            return bounces(tx, journey, tx.now - DAY)
+
+
+def _nested(news: News) -> dict[str, Any]:
+    """The counts as the payload shows them; what an automation may name is always there."""
+    payload: dict[str, Any] = {
+        **dict.fromkeys(("entered", "moved", "left", "converted"), 0),
+        "messages": {},
+        "heard": {},
+    }
+    for place, number in news.items():
+        inside = payload
+        for part in place[:-1]:
+            inside = inside.setdefault(part, {})
+        inside[place[-1]] = number
+    return payload

@@ -1,0 +1,176 @@
+"""What the tasks of a journey's run do: enter people, move who is due, send what is due."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from prefect import State
+from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.states import Completed
+
+from channels.outbox.dispatch import Dispatcher
+from config.times import Instant, format_instant
+from flows.app import Segue
+from flows.orchestration.artifacts import artifact_key, leave_outcomes, leave_picture
+from flows.orchestration.counts import (
+    JourneyCounts,
+    StepCounts,
+    count_journey,
+    last_shown,
+    show_step,
+    under_way,
+)
+from flows.orchestration.labels import run_words, step_words
+from journeys.definition.journey import Journey
+from journeys.definition.steps import SendStep
+from journeys.operations.control import held
+from journeys.operations.report import Summary, summarise
+
+# The progress bar is moved on at most so often, in seconds.
+_PROGRESS_EVERY = 0.5
+# How long a step waits for messages that the worker has in hand, in seconds.
+_WAIT_FOR_OTHERS = 10.0
+
+
+class Run:
+    """One run of a journey, for real."""
+
+    def __init__(
+        self,
+        segue: Segue,
+        dispatcher: Dispatcher,
+        journey: Journey,
+        *,
+        audience: str | None,
+        people: int | None,
+        launch_id: str,
+    ) -> None:
+        self.journey = journey
+        self._segue = segue
+        self._engine = segue.engine
+        self._dispatcher = dispatcher
+        self._audience = audience
+        self._people = people
+        self._launch_id = launch_id
+        self._begun: Instant = 0
+
+    async def enter(self) -> State[Any]:
+        """Enter the audience, as one launch: begun again, it enters nobody twice."""
+        shown = await asyncio.to_thread(self._begin)
+        await asyncio.to_thread(self._catch_up)
+        if self._audience is None:
+            message = f"Only those who are due are moved on; {shown}"
+            return Completed(name="Nobody new", message=message)
+        entered, size = await self._launch(self._audience)
+        message = f"{entered:,} of the {size:,} people in {self._audience} entered"
+        if self._people is not None:
+            message += f", {self._people:,} at most"
+        elif entered < size:
+            message += "; the others are in the journey already, or were not long ago"
+        return Completed(name=f"{entered:,} entered", message=f"{message}; {shown}")
+
+    def _catch_up(self) -> None:
+        """What no other task stands for: whoever came into the segment of the journey's own entry
+        enters, and whoever stands at a step that only an older version has moves on.
+        """
+        self._engine.enter_newcomers(self.journey.name)
+        for version in self._segue.catalog.versions(self.journey.name):
+            for step in version.journey.graph:
+                if step not in self.journey.graph:
+                    self._engine.advance(version, step)
+
+    async def _launch(self, audience: str) -> tuple[int, int]:
+        """How many have entered in this launch, and how many the segment has."""
+        version = await asyncio.to_thread(
+            self._engine.start_launch, self._launch_id, self.journey.name, audience, self._people
+        )
+        size = await asyncio.to_thread(self._engine.audience_size, audience)
+        expected = max(1, size if self._people is None else min(size, self._people))
+        bar = await acreate_progress_artifact(
+            0.0, artifact_key(self.journey, "entering"), f"Entering {audience}"
+        )
+        entering = self._engine.enter(version, audience, self._launch_id, self._people)
+        done, shown_at = 0, time.monotonic()
+        while (entered := await asyncio.to_thread(_next, entering)) is not None:
+            done += entered
+            if time.monotonic() - shown_at > _PROGRESS_EVERY:
+                await aupdate_progress_artifact(bar, min(99.0, 100 * done / expected))
+                shown_at = time.monotonic()
+        await aupdate_progress_artifact(bar, 100.0)
+        return (await asyncio.to_thread(self._summary)).entered, size
+
+    async def step(self, name: str) -> State[Any]:
+        """Move those who are due at a step, in every version that has it; send what is due."""
+        sends = isinstance(self.journey.graph[name].step, SendStep)
+        while True:
+            await asyncio.to_thread(self._advance, name)
+            # Whose message has gone moves on at once.
+            if not (sends and await self._dispatcher.run(journey=self.journey.name)):
+                break
+        if sends:
+            await self._wait_for_others()
+        state, message = step_words(await asyncio.to_thread(self._show, name))
+        return Completed(name=state, message=message)
+
+    def _advance(self, name: str) -> None:
+        for version in self._segue.catalog.versions(self.journey.name):
+            if name in version.journey.graph:
+                self._engine.advance(version, name)
+
+    async def _wait_for_others(self) -> None:
+        """The worker may be posting messages of the journey at this moment: let them count."""
+        deadline = time.monotonic() + _WAIT_FOR_OTHERS
+        while time.monotonic() < deadline and await asyncio.to_thread(self._under_way):
+            await asyncio.sleep(0.3)
+
+    async def finish(self) -> State[Any]:
+        """Count goals, leave the picture and the table."""
+        await asyncio.to_thread(self._engine.count_goals, self.journey.name)
+        counts, summary = await asyncio.to_thread(self._everything)
+        await leave_picture(self.journey, counts)
+        await leave_outcomes(self.journey, summary)
+        message = run_words(summary)
+        if self._audience is None:
+            message = f"The whole journey: {message}"
+        if holding := await asyncio.to_thread(self._holding):
+            message = f"The journey is {holding}, so nobody moves and nothing goes. {message}"
+        return Completed(message=message)
+
+    # The rows -----------------------------------------------------------------------------------
+
+    def _begin(self) -> str:
+        """Take the time; says what the steps will show."""
+        with self._segue.db.transaction(write=False) as tx:
+            self._begun = tx.now
+            shown = last_shown(tx, self.journey.name)
+        since = "so far" if shown is None else f"since the last run, at {format_instant(shown)}"
+        return f"the steps show what happened {since}"
+
+    def _show(self, step: str) -> StepCounts:
+        with self._segue.db.transaction() as tx:
+            return show_step(tx, self.journey.name, step, self._begun)
+
+    def _under_way(self) -> bool:
+        with self._segue.db.transaction(write=False) as tx:
+            return under_way(tx, self.journey.name) > 0
+
+    def _holding(self) -> str | None:
+        """Whether somebody paused or stopped the journey."""
+        with self._segue.db.transaction(write=False) as tx:
+            return held(tx).get(self.journey.name)
+
+    def _summary(self) -> Summary:
+        """Of the launch, or of the whole journey where nobody was launched."""
+        launch_id = self._launch_id if self._audience else None
+        with self._segue.db.transaction(write=False) as tx:
+            return summarise(tx, self.journey.name, launch_id)
+
+    def _everything(self) -> tuple[JourneyCounts, Summary]:
+        with self._segue.db.transaction(write=False) as tx:
+            counts = count_journey(tx, self.journey.name)
+        return counts, self._summary()
+
+
+def _next(numbers: Iterator[int]) -> int | None:
+    return next(numbers, None)

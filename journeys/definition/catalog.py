@@ -1,0 +1,215 @@
+"""The journeys and segments there are: one folder each under `library/`, found and checked at load.
+
+A journey's folder holds `journey.py`, which sets `journey = Journey(...)`, and its templates. A
+mistake is reported with the journey, the step and the way to mend it, before anybody is entered.
+"""
+
+import importlib.util
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Select, select, tuple_
+
+from config.database import Tx, insert_ignoring_conflicts
+from config.errors import SegueError
+from config.policy import Policy, describe_errors
+from journeys.definition.journey import Journey, SegmentEntry, Version
+from journeys.definition.validation import asks_to_confirm, check
+from journeys.enrollments import journey_versions
+from profiles.conditions.language import Condition, everyone
+
+LIBRARY = Path(__file__).parents[1] / "library"
+# Sends the mails of a double opt-in where no journey of the library does.
+CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
+_CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
+TEMPLATE_SUFFIXES = (".email.mjml", ".email.html", ".email.txt", ".sms.txt", ".push.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A named group of people, chosen by what is known of them now."""
+
+    name: str
+    description: str
+    condition: Condition
+
+    def __post_init__(self) -> None:
+        try:
+            _CONDITION.validate_python(self.condition)
+        except ValidationError as error:
+            raise SegueError(f"segment {self.name!r}: {describe_errors(error)}") from error
+        for key in self.condition.entry_keys():
+            raise SegueError(
+                f"segment {self.name!r}: did(..., same={key!r}) compares with the event that "
+                "brought a person into a journey, and segments have none; leave same= out"
+            )
+
+
+class Catalog:
+    """The current version of every journey, the segments, and the older versions people are on."""
+
+    def __init__(self, current: Mapping[str, Version], segments: Mapping[str, Segment]) -> None:
+        self.current = dict(current)
+        self.segments = dict(segments)
+        self._known = {(name, version.digest): version for name, version in self.current.items()}
+
+    def journey(self, name: str) -> Version:
+        """The current version of a journey. Raises SegueError when there is none."""
+        if name not in self.current:
+            raise SegueError(
+                f"there is no journey {name!r}; there are: {', '.join(sorted(self.current))}"
+            )
+        return self.current[name]
+
+    def segment(self, name: str) -> Segment:
+        """The segment of that name. Raises SegueError when there is none."""
+        if name not in self.segments:
+            raise SegueError(
+                f"there is no segment {name!r}; there are: {', '.join(sorted(self.segments))}"
+            )
+        return self.segments[name]
+
+    def entry_segment(self, version: Version) -> Condition | None:
+        """What brings people in by itself, where that is coming into a segment."""
+        entry = version.journey.entry
+        return self.segment(entry.segment).condition if isinstance(entry, SegmentEntry) else None
+
+    def register(self, tx: Tx) -> None:
+        """Keep the current versions in the database, so that people can run to their end on them.
+
+        Loads those already kept, of every journey.
+        """
+        insert_ignoring_conflicts(
+            tx.conn,
+            journey_versions,
+            [
+                {
+                    "journey": name,
+                    "version": version.digest,
+                    "definition": version.definition,
+                    "created_at": tx.now,
+                }
+                for name, version in sorted(self.current.items())
+            ],
+        )
+        self._load(tx, select(journey_versions))
+
+    def learn(self, tx: Tx, wanted: Iterable[tuple[str, str]]) -> None:
+        """Load those of the versions (journey, digest) that another process has brought since."""
+        missing = [key for key in wanted if key not in self._known]
+        if missing:
+            key = tuple_(journey_versions.c.journey, journey_versions.c.version)
+            self._load(tx, select(journey_versions).where(key.in_(missing)))
+
+    def catch_up(self, tx: Tx) -> None:
+        """Learn all that other processes have brought since."""
+        kept = select(journey_versions.c.journey, journey_versions.c.version)
+        self.learn(tx, [(row.journey, row.version) for row in tx.conn.execute(kept)])
+
+    def _load(self, tx: Tx, kept: Select[Any]) -> None:
+        for row in tx.conn.execute(kept):
+            key = (row.journey, row.version)
+            if key not in self._known:
+                self._known[key] = Version.from_definition(row.definition, row.version)
+
+    def version(self, journey: str, digest: str) -> Version:
+        """A version by its digest. Raises KeyError for one that was never registered here."""
+        return self._known[journey, digest]
+
+    def versions(self, journey: str) -> list[Version]:
+        """Every version of a journey, the current one first."""
+        current = self.current.get(journey)
+        # A copy, for another thread may be learning.
+        known = list(self._known.items())
+        found = [version for (name, _), version in known if name == journey]
+        return sorted(found, key=lambda version: version is not current)
+
+    def awaited_traits(self) -> set[str]:
+        """The attributes that some journey's entry, waits and exit rules look at."""
+        conditions = [
+            condition
+            for version in list(self._known.values())
+            for condition in version.journey.awaited()
+        ]
+        segments = map(self.entry_segment, list(self.current.values()))
+        conditions += [condition for condition in segments if condition is not None]
+        return {name for condition in conditions for name in condition.trait_names()}
+
+    def journeys(self) -> list[str]:
+        """The names of all journeys that were ever registered."""
+        return sorted({name for name, _ in list(self._known)})
+
+
+def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:
+    """Load every journey folder and `segments.py`. Raises SegueError on the first mistake."""
+    segments = _load_segments(library / "segments.py")
+    current: dict[str, Version] = {}
+    for file in sorted(library.glob("*/journey.py")):
+        _add(current, file)
+    if policy.double_opt_in and not any(asks_to_confirm(one.journey) for one in current.values()):
+        _add(current, CONFIRM)
+    check(current, segments, policy)
+    return Catalog(current, segments)
+
+
+def _add(current: dict[str, Version], file: Path) -> None:
+    version = _load_version(file)
+    name = version.journey.name
+    if name in current:
+        raise SegueError(f"{file}: there is another journey named {name!r}; rename one of them")
+    current[name] = version
+
+
+def _load_version(file: Path) -> Version:
+    folder = file.parent
+    found = getattr(_execute(file), "journey", None)
+    if not isinstance(found, Journey):
+        raise SegueError(f"{file}: it must set journey = Journey(...)")
+    sources = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(TEMPLATE_SUFFIXES)
+    }
+    return Version(found, sources)
+
+
+def _load_segments(file: Path) -> dict[str, Segment]:
+    segments = {"everyone": Segment("everyone", "Every customer", everyone())}
+    found = getattr(_execute(file), "segments", None) if file.exists() else []
+    if not isinstance(found, list) or not all(isinstance(one, Segment) for one in found):
+        raise SegueError(f"{file}: it must set segments = [Segment(...), ...]")
+    for segment in found:
+        if segment.name in segments:
+            raise SegueError(f"{file}: the segment {segment.name!r} stands twice; rename one")
+        segments[segment.name] = segment
+    return segments
+
+
+def _execute(file: Path) -> ModuleType:
+    name = f"segue_library_{file.parent.name}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ValidationError as error:
+        raise SegueError(f"{_place(file, error)}: {describe_errors(error)}") from error
+    except SegueError as error:
+        raise SegueError(f"{_place(file, error)}: {error}") from error
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise SegueError(f"{_place(file, error)}: it can't be loaded: {what}") from error
+    return module
+
+
+def _place(file: Path, error: Exception) -> str:
+    """The file, with the line at which the error came up where there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    return f"{file}, line {lines[-1]}" if lines else str(file)

@@ -1,0 +1,77 @@
+"""A journey's nested steps as a directed acyclic graph, in an order in which nobody goes back.
+
+Branches rejoin at the step after the one they branched from, unless they exit.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from journeys.definition.steps import FAILED, HOLDOUT, NEXT, OTHERWISE, TIMEOUT, ExitStep, Step
+
+# Where edges lead that leave the journey.
+END = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A step with where each of its outcomes leads (a step's name, or END)."""
+
+    step: Step
+    edges: Mapping[str, str]
+
+    def leads(self, outcome: str) -> str | None:
+        """Where an outcome leads; None: nowhere, for it is no outcome of the step's.
+
+        Whom the step failed on goes on as one for whom it holds nothing.
+        """
+        if outcome == FAILED and FAILED not in self.edges:
+            ways = (one for one in (OTHERWISE, TIMEOUT, HOLDOUT, NEXT) if one in self.edges)
+            outcome = next(ways, FAILED)
+        return self.edges.get(outcome)
+
+
+def build_graph(steps: Sequence[Step]) -> dict[str, Node]:
+    """Nodes by step name, in topological order; the first is where people enter.
+
+    Raises ValueError that names a step which stands twice or can't be reached.
+    """
+    nodes = dict[str, Node]()
+    for name, node in _nodes(steps, END):
+        if name in nodes:
+            raise ValueError(f"the step name {name!r} stands twice; give one of them another name=")
+        nodes[name] = node
+    reached = {steps[0].name} if steps else set()
+    for name, node in nodes.items():
+        if name not in reached:
+            raise ValueError(
+                f"step {name!r} can't be reached: every way before it exits; "
+                "move it into a branch or remove it"
+            )
+        reached.update(node.edges.values())
+    return nodes
+
+
+def _nodes(steps: Sequence[Step], after: str) -> Iterator[tuple[str, Node]]:
+    for number, step in enumerate(steps):
+        following = steps[number + 1].name if number + 1 < len(steps) else after
+        branches = dict(step.branches())
+        edges = {
+            outcome: branches[outcome][0].name if branches.get(outcome) else following
+            for outcome in step.outcomes()
+        }
+        yield step.name, Node(step, edges)
+        for branch in branches.values():
+            yield from _nodes(branch, following)
+
+
+def parents(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
+    """The steps that lead into each step."""
+    into: dict[str, list[str]] = {name: [] for name in nodes}
+    for name, node in nodes.items():
+        for target in dict.fromkeys(node.edges.values()):
+            if target != END:
+                into[target].append(name)
+    return into
+
+
+__all__ = ["END", "ExitStep", "Node", "build_graph", "parents"]

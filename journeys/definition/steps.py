@@ -1,0 +1,389 @@
+"""The vocabulary of journeys: steps as data.
+
+Each step has a name, unique within its journey; names show in the Prefect run graph, in reports
+and in explanations. What a step does to the people who stand at it is in `moves.py`.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+
+from channels.rules.planner import Mode, OnCap
+from channels.rules.recipient import Kind
+from config.policy import Channel, describe_errors, parse_time_of_day, parse_weekdays
+from config.times import Duration, Seconds, format_duration
+from profiles.conditions.language import Condition
+
+NEXT = "next"
+TIMEOUT = "timeout"
+OTHERWISE = "otherwise"
+HOLDOUT = "holdout"
+FAILED = "failed"
+MISSING = "missing"
+# Why people leave at a wait for a date that they do not have.
+NO_DATE = "no_date"
+
+Evidence = Literal["delivered", "opened", "clicked"]
+TimeOfDay = Annotated[
+    Seconds, BeforeValidator(lambda v: v if isinstance(v, int) else parse_time_of_day(v))
+]
+Weekdays = Annotated[
+    tuple[int, ...],
+    BeforeValidator(lambda v: v if isinstance(v, tuple | list) else parse_weekdays(v)),
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Step(_Part):
+    name: str = Field(min_length=1, max_length=60)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        """A mistake names the step it is in."""
+        try:
+            step = build(given)
+            step.check()
+        except ValueError as error:
+            name = given.get("name") if isinstance(given, dict) else given
+            what = describe_errors(error) if isinstance(error, ValidationError) else error
+            raise ValueError(f"step {name!r}: {what}") from error
+        return step
+
+    def check(self) -> None:
+        """Raises ValueError where the step's parts do not go together."""
+
+    def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
+        """The nested ways on, each with the outcome that leads into it."""
+        yield from ()
+
+    def outcomes(self) -> list[str]:
+        """The ways in which a person can leave the step."""
+        return [NEXT]
+
+
+class Message(_Part):
+    """One message of a Send: its template, and how it may be moved.
+
+    after: offset from the moment the send goes. on_cap: what happens at a full cap.
+    max_delay: how far it may be pushed; the policy's when left out.
+    """
+
+    channel: Channel
+    template: str
+    after: Duration = 0
+    on_cap: OnCap = "skip"
+    max_delay: Duration | None = None
+
+    @property
+    def member(self) -> str:
+        """Its name within the step, unique there."""
+        return f"{self.channel}:{self.template}"
+
+
+def _message(channel: Channel, template: str, options: dict[str, Any]) -> Message:
+    return Message.model_validate({"channel": channel, "template": template, **options})
+
+
+def Email(template: str, **options: Any) -> Message:
+    """An e-mail from `<template>.email.*`; options as in Message."""
+    return _message("email", template, options)
+
+
+def SMS(template: str, **options: Any) -> Message:
+    """A text message from `<template>.sms.txt`; options as in Message."""
+    return _message("sms", template, options)
+
+
+def Push(template: str, **options: Any) -> Message:
+    """A push notification from `<template>.push.txt`; options as in Message."""
+    return _message("push", template, options)
+
+
+class SendStep(_Step):
+    """One or several messages in step with each other."""
+
+    type: Literal["send"] = "send"
+    messages: tuple[Message, ...] = Field(min_length=1)
+    mode: Mode = "any"
+    kind: Kind = "marketing"
+    topic: str | None = Field(default=None, description="the journey's when left out")
+    fallback_after: Duration | None = None
+    unless: Evidence | None = None
+    stop_on: Literal["opened", "clicked", "converted"] | None = None
+
+    def check(self) -> None:
+        members = [message.member for message in self.messages]
+        if len(set(members)) < len(members):
+            raise ValueError("the same template stands twice in one send; remove one")
+        if (self.fallback_after is None) != (self.unless is None):
+            raise ValueError("fallback_after and unless go together: give both or neither")
+        if self.fallback_after is not None and self.mode != "first":
+            raise ValueError('a fallback is for mode="first"; the other modes send all at once')
+        pushes = any(message.channel == "push" for message in self.messages[:-1])
+        if self.unless == "delivered" and pushes:
+            raise ValueError(
+                "no provider reports the delivery of a push; "
+                'use unless="opened", which the app reports as push_opened'
+            )
+
+
+class WaitStep(_Step):
+    """Wait for a duration, or until a local time, a weekday or a date on the profile.
+
+    Whoever has no readable date takes the `missing` steps; without these they leave the journey
+    with the reason `no_date`.
+    """
+
+    type: Literal["wait"] = "wait"
+    duration: Duration | None = None
+    time: TimeOfDay | None = Field(default=None, description="local time of day, HH:MM")
+    days: Weekdays | None = Field(default=None, description="local weekdays, Monday 0")
+    date: str | None = Field(default=None, description="attribute that holds a date, YYYY-MM-DD")
+    yearly: bool = Field(default=False, description="the date's next anniversary: a birthday")
+    before: Duration = Field(default=0, description="so long before that date")
+    after: Duration = Field(
+        default=0, description="so long after it", exclude_if=lambda after: not after
+    )
+    missing: tuple["Step", ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="steps for people without a readable date",
+        exclude_if=lambda missing: missing is None,
+    )
+
+    def check(self) -> None:
+        until_local = self.time is not None or self.days is not None
+        ways = (self.duration is not None) + (until_local and self.date is None)
+        ways += self.date is not None
+        if ways != 1 or (self.date is not None and self.days is not None):
+            raise ValueError(
+                "a wait is for a duration, or until a time and days, or until a date and time; "
+                "give one of them"
+            )
+        if self.date is None and (self.before or self.after or self.yearly):
+            raise ValueError("before, after and yearly belong to a wait until a date")
+        if self.before and self.after:
+            raise ValueError("a wait is until some time before or after a date, not both")
+        if self.missing is not None and self.date is None:
+            raise ValueError("missing belongs to a wait until a date; give date= or remove missing")
+
+    def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
+        if self.missing is not None:
+            yield MISSING, self.missing
+
+    def outcomes(self) -> list[str]:
+        return [NEXT] if self.missing is None else [NEXT, MISSING]
+
+
+class WaitUntilStep(_Step):
+    """Wait until a condition holds, at most so long; the two ways on may differ."""
+
+    type: Literal["wait_until"] = "wait_until"
+    condition: Condition
+    timeout: Duration = Field(gt=0)
+    then: tuple["Step", ...] = ()
+    on_timeout: tuple["Step", ...] = ()
+
+    def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
+        yield NEXT, self.then
+        yield TIMEOUT, self.on_timeout
+
+    def outcomes(self) -> list[str]:
+        return [NEXT, TIMEOUT]
+
+
+class Branch(_Part):
+    """One way on of a split, taken when its condition holds."""
+
+    name: str
+    condition: Condition
+    steps: tuple["Step", ...]
+
+
+class SplitStep(_Step):
+    """The first branch whose condition holds; otherwise straight on."""
+
+    type: Literal["split"] = "split"
+    ways: tuple[Branch, ...] = Field(min_length=1)
+    otherwise: tuple["Step", ...] = ()
+
+    def check(self) -> None:
+        names = [way.name for way in self.ways]
+        if len(set(names)) < len(names) or OTHERWISE in names:
+            raise ValueError(f"branches need names of their own, not {names}")
+
+    def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
+        for way in self.ways:
+            yield way.name, way.steps
+        yield OTHERWISE, self.otherwise
+
+    def outcomes(self) -> list[str]:
+        return [*(way.name for way in self.ways), OTHERWISE]
+
+
+class Arm(_Part):
+    """One variant of an experiment with its weight among the others."""
+
+    name: str
+    weight: Annotated[int, Field(ge=1)]
+    steps: tuple["Step", ...]
+
+
+class ExperimentStep(_Step):
+    """A sticky, deterministic draw: the same person gets the same arm every time.
+
+    holdout: percent of people who get none of the arms and go straight on.
+    """
+
+    type: Literal["experiment"] = "experiment"
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    holdout: Annotated[int, Field(ge=0, le=99)] = 0
+
+    def check(self) -> None:
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) < len(names) or HOLDOUT in names:
+            raise ValueError(f"arms need names of their own, not {names}")
+
+    def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
+        for arm in self.arms:
+            yield arm.name, arm.steps
+        if self.holdout:
+            yield HOLDOUT, ()
+
+    def outcomes(self) -> list[str]:
+        return [*(arm.name for arm in self.arms), *([HOLDOUT] if self.holdout else [])]
+
+
+class UpdateStep(_Step):
+    """Set attributes on the profile."""
+
+    type: Literal["update"] = "update"
+    attributes: dict[str, bool | int | float | str | None] = Field(min_length=1)
+
+
+class CallStep(_Step):
+    """POST the person and their entry to a URL. Tried `tries` times, then `on_error`."""
+
+    type: Literal["call"] = "call"
+    url: str = Field(pattern=r"^https?://")
+    tries: Annotated[int, Field(ge=1, le=10)] = 3
+    on_error: Literal["continue", "exit"] = "continue"
+
+    def outcomes(self) -> list[str]:
+        return [NEXT, FAILED] if self.on_error == "continue" else [NEXT]
+
+
+class EnterStep(_Step):
+    """Enter the person into another journey, by its own re-entry rule."""
+
+    type: Literal["enter"] = "enter"
+    journey: str
+
+
+class ExitStep(_Step):
+    """End the journey here, for a reason."""
+
+    type: Literal["exit"] = "exit"
+    reason: str = "exit step"
+
+    def outcomes(self) -> list[str]:
+        return []
+
+
+Step = Annotated[
+    SendStep
+    | WaitStep
+    | WaitUntilStep
+    | SplitStep
+    | ExperimentStep
+    | UpdateStep
+    | CallStep
+    | EnterStep
+    | ExitStep,
+    Field(discriminator="type"),
+]
+for _model in (WaitStep, WaitUntilStep, Branch, SplitStep, Arm, ExperimentStep):
+    _model.model_rebuild()
+
+
+# How a journey file writes them ---------------------------------------------------------------
+
+
+def Send(name: str, *messages: Message, **options: Any) -> SendStep:
+    """Send messages together (mode any or all), or the first that can be sent."""
+    return SendStep.model_validate({"name": name, "messages": messages, **options})
+
+
+def Wait(duration: str | timedelta | None = None, name: str = "", **options: Any) -> WaitStep:
+    """`Wait("2h")`, `Wait(time="09:00", days="mon-fri")`, `Wait(date="birthday", yearly=True)`.
+
+    `missing=[steps]` with a date: what people without a readable date do instead.
+    """
+    if not name:
+        if isinstance(duration, timedelta):
+            duration = format_duration(int(duration.total_seconds()))
+        told = [duration, options.get("days"), options.get("time"), options.get("date")]
+        name = "wait " + " ".join(str(part) for part in told if part)
+    return WaitStep.model_validate({"name": name, "duration": duration, **options})
+
+
+def WaitUntil(
+    name: str, condition: Condition, *, timeout: str | timedelta, **branches: list[Any]
+) -> WaitUntilStep:
+    """Wait until the condition holds; `then` and `on_timeout` are the steps of the two ways on."""
+    given = {"name": name, "condition": condition, "timeout": timeout, **branches}
+    return WaitUntilStep.model_validate(given)
+
+
+def when(condition: Condition, steps: list[Any], name: str = "yes") -> Branch:
+    """A branch of a split."""
+    return Branch(name=name, condition=condition, steps=tuple(steps))
+
+
+def Split(name: str, *ways: Branch, otherwise: list[Any] | None = None) -> SplitStep:
+    """The first branch that fits; otherwise straight on, or through the `otherwise` steps."""
+    return SplitStep(name=name, ways=ways, otherwise=tuple(otherwise or ()))
+
+
+def arm(name: str, weight: int, steps: list[Any]) -> Arm:
+    """A variant of an experiment."""
+    return Arm(name=name, weight=weight, steps=tuple(steps))
+
+
+def Experiment(name: str, *arms: Arm, holdout: int = 0) -> ExperimentStep:
+    """Split people at random, stickily, by the arms' weights."""
+    return ExperimentStep(name=name, arms=arms, holdout=holdout)
+
+
+def Update(name: str, **attributes: Any) -> UpdateStep:
+    """Set attributes on the profile: `Update("mark", welcomed=True)`."""
+    return UpdateStep(name=name, attributes=attributes)
+
+
+def Call(name: str, url: str, **options: Any) -> CallStep:
+    """POST the person to a URL."""
+    return CallStep.model_validate({"name": name, "url": url, **options})
+
+
+def Enter(name: str, journey: str) -> EnterStep:
+    """Enter another journey."""
+    return EnterStep(name=name, journey=journey)
+
+
+def Exit(name: str = "exit", reason: str = "exit step") -> ExitStep:
+    """End here."""
+    return ExitStep(name=name, reason=reason)

@@ -1,0 +1,274 @@
+"""What is wrong with journeys that could be read: told with journey, step and mend.
+
+Asked of a library when it is loaded, and of no version that people are already on: what is refused
+now may have been right once, and they have to come to their end.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from cronsim import CronSim, CronSimError
+
+from channels.rules.recipient import WHOLE_CHANNEL
+from channels.templates.compile import TemplateError
+from config.errors import SegueError
+from config.policy import Policy
+from config.zones import zone_names
+from journeys.definition.journey import (
+    After,
+    EventEntry,
+    Journey,
+    ScheduleEntry,
+    SegmentEntry,
+    Version,
+)
+from journeys.definition.steps import EnterStep, SendStep, UpdateStep, WaitStep
+from profiles.conditions.language import PROFILE_COLUMNS
+from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED
+
+_CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon'"
+
+
+class Wrong(SegueError):
+    """A mistake in a journey. Names the place in it, and the mend."""
+
+    def __init__(self, journey: Journey, where: str, what: str) -> None:
+        super().__init__(f"journey {journey.name}, {where}: {what}")
+
+
+def check(versions: Mapping[str, Version], segments: Collection[str], policy: Policy) -> None:
+    """Raise Wrong on the first mistake in the journeys of a library, each for itself and together.
+
+    versions: by the journey's name. segments: the names of those that there are.
+    """
+    journeys = {name: version.journey for name, version in versions.items()}
+    for version in versions.values():
+        _check_entry(version.journey, segments)
+        _check_entry_keys(version.journey)
+        for name, node in version.journey.graph.items():
+            step = node.step
+            if isinstance(step, EnterStep) and step.journey not in journeys:
+                known = ", ".join(sorted(journeys))
+                raise Wrong(
+                    version.journey,
+                    f"step {name!r}",
+                    f"no journey {step.journey!r}; there are: {known}",
+                )
+            if isinstance(step, UpdateStep):
+                _check_update(version.journey, step)
+            if isinstance(step, SendStep):
+                _check_send(version.journey, step, policy)
+                _check_templates(version, step)
+    _check_circles(journeys)
+
+
+# Entries ------------------------------------------------------------------------------------------
+
+
+def _check_entry(journey: Journey, segments: Collection[str]) -> None:
+    entry = journey.entry
+    if isinstance(entry, SegmentEntry | ScheduleEntry) and entry.segment not in segments:
+        known = ", ".join(sorted(segments))
+        raise Wrong(journey, "entry", f"there is no segment {entry.segment!r}; there are: {known}")
+    if isinstance(entry, ScheduleEntry):
+        if mistake := _unreadable(entry.cron):
+            raise Wrong(journey, "entry", f"cron {entry.cron!r}: {mistake}; {_CRON}")
+        if entry.timezone not in zone_names():
+            raise Wrong(
+                journey,
+                "entry",
+                f"there is no time zone {entry.timezone!r}; write its IANA name, as in "
+                "Europe/London",
+            )
+
+
+def _check_entry_keys(journey: Journey) -> None:
+    """`did(..., same=key)` compares with the entry's key, so the entry must have that one."""
+    entry = journey.entry
+    key = entry.key if isinstance(entry, EventEntry) else None
+    for condition in journey.conditions():
+        for name in condition.entry_keys():
+            if name != key:
+                raise Wrong(
+                    journey,
+                    f"did(..., same={name!r})",
+                    f"the entry's key is {key!r}, so events can't be matched by {name!r}; write "
+                    f"OnEvent(..., key={name!r}) as the entry, or leave same= out",
+                )
+
+
+def _unreadable(cron: str) -> str | None:
+    """What is wrong with a cron line; None: nothing, and Prefect, which keeps it, agrees."""
+    fields = cron.upper().split()
+    if len(fields) != 5:
+        return f"it has {len(fields)} fields, and a cron line has five fields"
+    try:
+        CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        return str(error).replace("Bad", "bad")
+    # What Prefect does not know: the last weekday of a month, the last Friday.
+    if "W" in fields[2]:
+        return "bad day-of-month"
+    return "bad day-of-week" if "L" in fields[4] else None
+
+
+# Updates ------------------------------------------------------------------------------------------
+
+
+def _check_update(journey: Journey, step: UpdateStep) -> None:
+    """Where people live, and what they speak, decides more than a step may."""
+    for name in step.attributes:
+        if name in PROFILE_COLUMNS:
+            raise Wrong(
+                journey,
+                f"step {step.name!r}",
+                f"{name!r} is no attribute but known from the customer's own data; choose another "
+                "name",
+            )
+
+
+# Sends --------------------------------------------------------------------------------------------
+
+
+def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
+    where = f"step {step.name!r}"
+    if step.stop_on == "converted" and journey.goal is None:
+        raise Wrong(
+            journey,
+            where,
+            'stop_on="converted" waits for the goal, and the journey has none; give it '
+            "goal=Goal(...)",
+        )
+    for option in _never_answered(step):
+        raise Wrong(
+            journey,
+            where,
+            f'nobody can tell that somebody opened a text, so {option}="opened" would wait for '
+            f'ever; use {option}="clicked" (your own links report sms_clicked), or let the text be '
+            "the last",
+        )
+    topic = step.topic or journey.topic
+    about_none = topic == WHOLE_CHANNEL and step.kind == "transactional"
+    if policy.topics and topic not in policy.topics and not about_none:
+        raise Wrong(
+            journey,
+            where,
+            f"the policy has no topic {topic!r}; it has: {', '.join(policy.topics)}",
+        )
+
+
+def _never_answered(step: SendStep) -> Iterator[str]:
+    """The options under which others depend on word that a text was opened."""
+    texts = [
+        (number, message)
+        for number, message in enumerate(step.messages)
+        if message.channel == "sms"
+    ]
+    if step.unless == "opened" and any(number + 1 < len(step.messages) for number, _ in texts):
+        yield "unless"
+    latest = max(message.after for message in step.messages)
+    if step.stop_on == "opened" and any(message.after < latest for _, message in texts):
+        yield "stop_on"
+
+
+# Templates ----------------------------------------------------------------------------------------
+
+
+class _Provided(NamedTuple):
+    """What templates may use: the first word of a variable, and who gives it."""
+
+    roots: frozenset[str]
+    links: frozenset[str]
+
+
+def _check_templates(version: Version, step: SendStep) -> None:
+    journey, where = version.journey, f"step {step.name!r}"
+    provided = _provided(journey, step)
+    for message in step.messages:
+        try:
+            template = version.template(message)
+        except TemplateError as error:
+            raise Wrong(journey, where, str(error)) from error
+        for variable in sorted(template.variables):
+            if mistake := _unprovided(variable, provided):
+                raise Wrong(
+                    journey,
+                    where,
+                    f"template {message.member} uses {{{{ {variable} }}}}: {mistake}",
+                )
+
+
+def _provided(journey: Journey, step: SendStep) -> _Provided:
+    roots = {"profile", "brand", "links"}
+    if isinstance(journey.entry, EventEntry):
+        roots.add("event")
+    links = {"preferences"}
+    if asks_to_confirm(journey) and all(one.channel == "email" for one in step.messages):
+        links.add("confirm")
+    if step.kind == "marketing":
+        links.add("unsubscribe")
+    return _Provided(frozenset(roots), frozenset(links))
+
+
+def asks_to_confirm(journey: Journey) -> bool:
+    """Whether the event that brings people in asks for the mail of a double opt-in."""
+    entry = journey.entry
+    return isinstance(entry, EventEntry) and entry.event == CONFIRMATION_REQUESTED
+
+
+def _unprovided(variable: str, provided: _Provided) -> str | None:
+    root, _, rest = variable.partition(".")
+    if root not in provided.roots:
+        given = ", ".join(sorted(provided.roots))
+        return f"nothing provides {root!r} here; templates may use {given}"
+    if root == "links" and rest.split(".")[0] not in provided.links:
+        given = ", ".join(sorted(provided.links))
+        return f"there is no link of that name on this message; there are: {given}"
+    return None
+
+
+# Circles ------------------------------------------------------------------------------------------
+
+
+def _check_circles(journeys: Mapping[str, Journey]) -> None:
+    """Journeys that enter each other, time and again, with no wait in between."""
+    enters = {name: list(_enters_at_once(journey, journeys)) for name, journey in journeys.items()}
+    for name in sorted(journeys):
+        for step, other in enters[name]:
+            if name in _reached(other, enters):
+                back = "itself" if other == name else f"{other}, from which people come back here"
+                raise Wrong(
+                    journeys[name],
+                    f"step {step!r}",
+                    f"it enters {back} with no wait in between, and so on for ever; put a "
+                    'Wait("1h") before it, or let one of them be entered once or after some time '
+                    "(again=)",
+                )
+
+
+def _enters_at_once(journey: Journey, journeys: Mapping[str, Journey]) -> Iterator[tuple[str, str]]:
+    """The steps that may be reached on the day of the entry, in its very second, and enter others
+    that always let people in.
+    """
+    reached = {journey.first_step}
+    for name, node in journey.graph.items():
+        if name in reached and not (isinstance(node.step, WaitStep) and node.step.duration):
+            reached.update(node.edges.values())
+            if isinstance(node.step, EnterStep) and _always(journeys[node.step.journey]):
+                yield name, node.step.journey
+
+
+def _always(journey: Journey) -> bool:
+    again = journey.entry.again
+    return again == "always" or (isinstance(again, After) and again.after == 0)
+
+
+def _reached(name: str, enters: Mapping[str, Collection[tuple[str, str]]]) -> set[str]:
+    """The journeys that one comes to from a journey, with itself."""
+    reached: set[str] = set()
+    ahead = [name]
+    while ahead:
+        reached.add(one := ahead.pop())
+        ahead += [other for _, other in enters[one] if other not in reached]
+    return reached

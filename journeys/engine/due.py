@@ -1,0 +1,143 @@
+"""Who stands where, and who is due: read from the rows, step by step."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    func,
+    literal,
+    literal_column,
+    select,
+    union_all,
+)
+
+from channels.messages import messages
+from config.database import Tx
+from config.policy import CHANNELS
+from config.times import Instant
+from journeys.definition.catalog import Catalog
+from journeys.definition.journey import Version
+from journeys.enrollments import enrollments
+from journeys.operations.control import held
+from profiles.bulk import in_slices
+
+# Index seeks in one statement; SQLite joins 500 selects at most.
+_SEEKS = 200
+
+
+class Standing(NamedTuple):
+    """One person at a step."""
+
+    enrollment_id: int
+    profile_id: int
+    arrived_at: Instant
+    phase: int
+    attempts: int
+    due_at: Instant
+
+
+def lock_due(
+    tx: Tx, version: Version, step: str, size: int, launch_id: str | None = None
+) -> list[Standing]:
+    """Lock and read a chunk of those due at a step; what another process holds is left to it."""
+    columns = enrollments.c
+    due = (
+        select(columns.id, *(columns[name] for name in Standing._fields[1:]))
+        .where(*_standing_at(version.journey.name, version.digest, step), columns.due_at <= tx.now)
+        .order_by(columns.due_at, columns.id)
+        .limit(size)
+        .with_for_update(skip_locked=True)
+    )
+    if launch_id is not None:
+        due = due.where(columns.launch_id == launch_id)
+    if version.journey.name in held(tx):
+        return []
+    return [Standing(*row) for row in tx.conn.execute(due)]
+
+
+def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Instant]]:
+    """The earliest due time at each step where somebody stands: one index seek a step."""
+    holding = held(tx)
+    places = [
+        (version, step)
+        for journey in catalog.journeys()
+        if journey not in holding
+        for version in catalog.versions(journey)
+        for step in version.journey.graph
+    ]
+    named = tuple((version.journey.name, version.digest, step) for version, step in places)
+    for look in _looks_at(named):
+        for place, due_at in tx.conn.execute(look):
+            if due_at is not None:
+                yield (*places[place], due_at)
+
+
+@lru_cache(maxsize=8)
+def _looks_at(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[Any]]:
+    """The statements that give the number of a place and its earliest due time, if any.
+
+    Kept, for they are long and asked again and again: it takes far longer to put one together than
+    to run it.
+    """
+    return [
+        union_all(
+            *(
+                select(literal_column(str(number), Integer), func.min(enrollments.c.due_at)).where(
+                    *_standing_at(*place)
+                )
+                for number, place in some
+            )
+        )
+        for some in in_slices(list(enumerate(places)), _SEEKS)
+    ]
+
+
+def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
+    """When the next person or planned message is due; None when nothing lies ahead."""
+    moments = [due_at for _, _, due_at in earliest_due(tx, catalog)]
+    planned = select(func.min(messages.c.send_at)).where(
+        messages.c.state == "planned", messages.c.journey.notin_(list(held(tx)))
+    )
+    # one index seek a channel
+    earliest = [planned.where(messages.c.channel == channel) for channel in CHANNELS]
+    moments += [
+        send_at for one in earliest if (send_at := tx.conn.execute(one).scalar_one()) is not None
+    ]
+    return min(moments, default=None)
+
+
+def due_people(tx: Tx, catalog: Catalog, journey: str, most: int) -> int:
+    """How many people are due in a journey, counted to `most`; in one that is held nobody is."""
+    number = 0
+    for version, step, due_at in list(earliest_due(tx, catalog)):
+        if version.journey.name == journey and due_at <= tx.now:
+            due = (
+                select(literal(1))
+                .where(*_standing_at(journey, version.digest, step), enrollments.c.due_at <= tx.now)
+                .order_by(enrollments.c.due_at)  # by the index, also on PostgreSQL
+                .limit(most - number)
+                .subquery()
+            )
+            number += tx.conn.execute(select(func.count()).select_from(due)).scalar_one()
+    return number
+
+
+def entered_in(tx: Tx, version: Version, launch_id: str | None) -> int:
+    """How many people a launch has entered."""
+    entered = select(func.count()).where(
+        enrollments.c.journey == version.journey.name, enrollments.c.launch_id == launch_id
+    )
+    return tx.conn.execute(entered).scalar_one()
+
+
+def _standing_at(journey: str, digest: str, step: str) -> list[ColumnElement[bool]]:
+    return [
+        enrollments.c.journey == journey,
+        enrollments.c.version == digest,
+        enrollments.c.step == step,
+        enrollments.c.ended_at.is_(None),
+    ]

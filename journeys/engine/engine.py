@@ -1,0 +1,485 @@
+"""The engine: moves everybody who is due, step by step, chunk by chunk.
+
+State is rows: a chunk is one transaction that locks the due enrollments of one step, decides,
+writes where each goes, and commits. It can be stopped anywhere and run again, and several
+processes can work the same journey.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, insert, select, true, update
+
+from channels.metrics import DECISIONS
+from channels.rules.planner import Planner
+from config.database import Database, Tx, insert_ignoring_conflicts
+from config.errors import SegueError
+from config.failures import of_the_database
+from config.times import Instant
+from journeys.definition.catalog import Catalog
+from journeys.definition.graph import END, Node
+from journeys.definition.journey import Version
+from journeys.definition.steps import (
+    NEXT,
+    CallStep,
+    EnterStep,
+    ExitStep,
+    ExperimentStep,
+    SendStep,
+    SplitStep,
+    UpdateStep,
+    WaitStep,
+    WaitUntilStep,
+)
+from journeys.engine import handlers
+from journeys.engine.call_step import (
+    CALLS_AT_ONCE,
+    call_moves,
+    lease,
+    payloads_of,
+    post_all,
+    still_leased,
+)
+from journeys.engine.chunks import LARGEST, Chunk, Chunks
+from journeys.engine.due import Standing, earliest_due, entered_in, lock_due, next_due
+from journeys.engine.entry import audience_after, audience_size, enter_people
+from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
+from journeys.engine.handlers import Cohort, Move, Moves
+from journeys.engine.retry import StepFailed, blaming, try_later
+from journeys.engine.segment_entry import enter_newcomers, profiles_after
+from journeys.engine.send import send
+from journeys.enrollments import enrollments, launches, passages
+from profiles.bulk import among, lock_profiles
+
+# So many rounds in one turn, at most: events and messages want their turn too.
+_ROUNDS = 100
+# Places that people go to from one chunk, each with a statement of its own.
+_STATEMENTS = 10
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What a step did: people by outcome, messages by channel and "planned" or the reason.
+
+    more: of one chunk, whether others may be due at the step.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    waiting: int = 0
+    exited: int = 0
+    more: bool = True
+
+    def add(self, other: "StepReport") -> None:
+        """Count another chunk in."""
+        self.outcomes += other.outcomes
+        self.messages += other.messages
+        self.waiting += other.waiting
+        self.exited += other.exited
+
+
+class DueSteps(NamedTuple):
+    """The steps at which somebody is due, in graph order; Call steps take as long as whom they call
+    and stand apart.
+    """
+
+    steps: list[tuple[Version, str]]
+    calls: list[tuple[Version, str]]
+
+
+class Engine:
+    """Moves people through the journeys of a catalog."""
+
+    def __init__(self, db: Database, catalog: Catalog, planner: Planner) -> None:
+        self.db = db
+        self.catalog = catalog
+        self.planner = planner
+        self.chunks = Chunks(db)
+
+    # Entering -----------------------------------------------------------------------------------
+
+    def start_launch(
+        self, launch_id: str, journey: str, audience: str, people: int | None = None
+    ) -> Version:
+        """Write down a launch, once; a launch that is there already goes on with its version.
+
+        Raises SegueError for a journey or an audience that does not exist, and for an id that is
+        another launch's.
+        """
+        version = self.catalog.journey(journey)
+        self.catalog.segment(audience)  # there is one
+        with self.db.transaction() as tx:
+            row = {
+                "id": launch_id,
+                "journey": journey,
+                "version": version.digest,
+                "audience": audience,
+                "people": people,
+                "started_at": tx.now,
+            }
+            insert_ignoring_conflicts(tx.conn, launches, [row])
+            found = tx.conn.execute(select(launches).where(launches.c.id == launch_id)).one()
+            if (found.journey, found.audience) != (journey, audience):
+                raise SegueError(
+                    f"{launch_id!r} is a launch of the journey {found.journey} for "
+                    f"{found.audience}; give this one another id"
+                )
+            self.catalog.learn(tx, [(journey, found.version)])
+        return self.catalog.version(journey, found.version)
+
+    def enter(
+        self, version: Version, audience: str, launch_id: str | None, people: int | None = None
+    ) -> Iterator[int]:
+        """Enter a segment chunk by chunk; yields how many entered in each.
+
+        At most `people` enter in a launch, however often it is begun again.
+        """
+        condition = self.catalog.segment(audience).condition
+        after = 0
+        while True:
+            with self.chunks.transaction("enter") as chunk:
+                size = chunk.size
+                if people is not None:
+                    size = min(size, people - entered_in(chunk.tx, version, launch_id))
+                ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
+                if not ids:
+                    return
+                entered = enter_people(chunk.tx, version, ids, launch_id)
+                chunk.people = len(ids)
+            after = ids[-1]
+            yield entered
+
+    def enter_newcomers(self, journey: str) -> int:
+        """Look through everybody for those who have come into the segment of a journey's own entry,
+        chunk by chunk; says how many entered. Of another kind of entry there are none.
+        """
+        entered = after = 0
+        version = self.catalog.current.get(journey)
+        condition = None if version is None else self.catalog.entry_segment(version)
+        while version is not None and condition is not None:
+            with self.chunks.transaction("look for newcomers") as chunk:
+                ids = profiles_after(chunk.tx, after, chunk.size)
+                if not ids:
+                    break
+                entered += enter_newcomers(chunk.tx, version, condition, ids)
+                chunk.people = len(ids)
+            after = ids[-1]
+        return entered
+
+    # Moving -------------------------------------------------------------------------------------
+
+    def advance(self, version: Version, step: str) -> StepReport:
+        """Move everybody who is due at one step of one version.
+
+        Those on whom the step fails are left where they are, to be tried again later.
+        """
+        report = StepReport()
+        for chunk in self._chunks(version, step):
+            report.add(chunk)
+        return report
+
+    def advance_due(self) -> Counter[str]:
+        """Move everybody who is due anywhere, until nobody is; counts the moves by journey.
+
+        Those whom other processes hold at this moment are left to them. Where ever more come, the
+        rest is for the next turn: events and messages want theirs.
+        """
+        moved: Counter[str] = Counter()
+        for _ in range(_ROUNDS):
+            some = self.advance_round(itertools.chain(*self.due_steps()))
+            if not some:
+                break
+            moved.update(some)
+        return +moved
+
+    def advance_round(self, steps: Iterable[tuple[Version, str]]) -> Counter[str]:
+        """Move a chunk of those who are due at each of these steps; counts the moves by journey.
+
+        However many are due, it is not long until something else can have its turn. Empty when
+        nobody was due; 0 for a journey whose people were looked at and stay.
+        """
+        moved: Counter[str] = Counter()
+        failed = None
+        for version, step in steps:
+            try:
+                chunk = next(self._chunks(version, step), None)
+            except Exception as error:
+                if of_the_database(error):
+                    raise
+                failed = error
+            else:
+                if chunk is not None:
+                    moves = chunk.outcomes.total() + chunk.waiting + chunk.exited
+                    moved[version.journey.name] += moves
+        # The other steps come first.
+        if failed is not None and not moved:
+            raise failed
+        return moved
+
+    def due_steps(self) -> DueSteps:
+        """Where somebody is due now."""
+        found = DueSteps([], [])
+        with self.db.transaction(write=False) as tx:
+            for version, step, due_at in earliest_due(tx, self.catalog):
+                if due_at <= tx.now:
+                    calls = isinstance(version.journey.graph[step].step, CallStep)
+                    (found.calls if calls else found.steps).append((version, step))
+        return found
+
+    def next_due(self) -> Instant | None:
+        """When the next person or planned message is due; None when nothing lies ahead."""
+        with self.db.transaction(write=False) as tx:
+            return next_due(tx, self.catalog)
+
+    def _chunks(self, version: Version, step: str) -> Iterator[StepReport]:
+        """Move those who are due at a step, chunk by chunk, until nobody is."""
+        node = version.journey.graph[step]
+        most = LARGEST
+        while True:
+            try:
+                chunk = self._advance_some(version, node, most)
+            except StepFailed as failure:
+                if len(failure.people) > 1:
+                    most = len(failure.people) // 2
+                    continue
+                chunk = self._try_later(version, node, failure)
+            if chunk is None:
+                return
+            most = min(2 * most, LARGEST)
+            for (channel, decision), number in chunk.messages.items():
+                DECISIONS.labels(channel, decision).inc(number)
+            yield chunk
+            if not chunk.more:
+                return
+
+    def _advance_some(self, version: Version, node: Node, most: int) -> StepReport | None:
+        """Move a chunk of at most so many; None when nobody is due. Raises StepFailed."""
+        if isinstance(node.step, CallStep):
+            return self._advance_calls(version, node, min(CALLS_AT_ONCE, most))
+        with self.chunks.transaction(f"{version.journey.name} / {node.step.name}", most) as chunk:
+            return self._advance_chunk(chunk, version, node)
+
+    def _try_later(self, version: Version, node: Node, failure: StepFailed) -> StepReport:
+        report = StepReport()
+        with self.db.transaction() as tx:
+            going = try_later(tx, version, failure)
+            people = failure.people if going else []
+            self._apply(tx, version, node, people, going, report)
+        return report
+
+    def _advance_chunk(
+        self, chunk: Chunk, version: Version, node: Node, launch_id: str | None = None
+    ) -> StepReport | None:
+        """Move one chunk; None when nobody is due."""
+        tx = chunk.tx
+        people = lock_due(tx, version, node.step.name, chunk.size, launch_id)
+        chunk.people = len(people)
+        if not people:
+            return None
+        lock_profiles(tx, {person.profile_id for person in people})
+        report = StepReport()
+        with blaming(node.step, people):
+            people = self._staying(tx, version, people, report)
+            cohort = Cohort(tx, version, node.step, people, self.planner, self.catalog)
+            going = _handle(cohort) if people else {}
+            report.messages = cohort.messages
+            self._apply(tx, version, node, people, going, report)
+        again = any(move.due_at is not None and move.due_at <= tx.now for move in going.values())
+        report.more = again or chunk.people == chunk.size
+        return report
+
+    def _staying(
+        self, tx: Tx, version: Version, people: Sequence[Standing], report: StepReport
+    ) -> list[Standing]:
+        """End the way of those whose exit rule holds; returns the others."""
+        if version.journey.exit_when is None:
+            return list(people)
+        ids = [person.enrollment_id for person in people]
+        found = select(enrollments.c.id).where(enrollments.c.id.in_(ids), exit_rule(tx, version))
+        exiting = set(tx.conn.execute(found).scalars())
+        if exiting:
+            end(tx, exiting, EXITED)
+        report.exited += len(exiting)
+        return [person for person in people if person.enrollment_id not in exiting]
+
+    def _apply(
+        self,
+        tx: Tx,
+        version: Version,
+        node: Node,
+        people: Sequence[Standing],
+        where: Moves,
+        report: StepReport,
+    ) -> None:
+        """Write where everybody goes, and which way they took."""
+        going: dict[_Place, list[int]] = {}
+        passing: list[dict[str, Any]] = []
+        for person in people:
+            move = where[person.enrollment_id]
+            if move.outcome is None:
+                place = _Place(node.step.name, None, move.due_at, move.phase, None)
+                report.waiting += person.phase == 0
+            else:
+                # What is none of the step's outcomes is the reason of an exit.
+                target = node.leads(move.outcome)
+                reason = move.outcome if target is None else "completed" if target == END else None
+                place = (
+                    _Place(target or node.step.name, None, tx.now, 0, _over(tx, person, move))
+                    if reason is None
+                    else _Place(node.step.name, reason, None, 0, None)
+                )
+                report.outcomes[move.outcome] += 1
+                passing.append(
+                    {
+                        "profile_id": person.profile_id,
+                        "enrollment_id": person.enrollment_id,
+                        "journey": version.journey.name,
+                        "version": version.digest,
+                        "step": node.step.name,
+                        "outcome": move.outcome,
+                        "at": tx.now,
+                    }
+                )
+            going.setdefault(place, []).append(person.enrollment_id)
+        _write_places(tx, going)
+        if passing:
+            tx.conn.execute(insert(passages), passing)
+
+    def _advance_calls(self, version: Version, node: Node, most: int) -> StepReport | None:
+        """A call leaves the transaction: lease the people, post, then write what came of it."""
+        assert isinstance(node.step, CallStep)
+        report = StepReport()
+        with self.db.transaction() as tx:
+            due = lock_due(tx, version, node.step.name, most)
+            if not due:
+                return None
+            with blaming(node.step, due):
+                people = self._staying(tx, version, due, report)
+                lease(tx, people)
+                payloads = payloads_of(tx, version.journey.name, node.step.name, people)
+            signed_at = tx.now
+        failed = post_all(node.step, payloads, signed_at)
+        with self.db.transaction() as tx:
+            people = still_leased(tx, version, node.step, people)
+            where = call_moves(tx, node.step, people, failed)
+            self._apply(tx, version, node, people, where, report)
+        return report
+
+    # Rehearsing ---------------------------------------------------------------------------------
+
+    def rehearse(
+        self, version: Version, audience: str, people: int | None, launch_id: str
+    ) -> dict[str, StepReport]:
+        """What a launch would do now, step by step in graph order; nothing is sent or kept.
+
+        Chunk by chunk in transactions that are rolled back. URLs are not called.
+        """
+        condition = self.catalog.segment(audience).condition
+        reports = {step: StepReport() for step in version.journey.graph}
+        after = entered = 0
+        while True:
+            with self.chunks.transaction("rehearse", keep=False) as chunk:
+                size = chunk.size if people is None else min(chunk.size, people - entered)
+                ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
+                if not ids:
+                    return reports
+                entered += enter_people(chunk.tx, version, ids, launch_id)
+                for step, node in version.journey.graph.items():
+                    while report := self._rehearse_chunk(chunk, version, node, launch_id):
+                        reports[step].add(report)
+                chunk.people = len(ids)
+            after = ids[-1]
+
+    def _rehearse_chunk(
+        self, chunk: Chunk, version: Version, node: Node, launch_id: str
+    ) -> StepReport | None:
+        if not isinstance(node.step, CallStep):
+            return self._advance_chunk(chunk, version, node, launch_id)
+        people = lock_due(chunk.tx, version, node.step.name, chunk.size, launch_id)
+        if not people:
+            return None
+        report = StepReport()
+        called = {person.enrollment_id: Move(NEXT) for person in people}
+        self._apply(chunk.tx, version, node, people, called, report)
+        return report
+
+    # Counting -----------------------------------------------------------------------------------
+
+    def audience_size(self, audience: str) -> int:
+        """How many people a segment has now."""
+        with self.db.transaction(write=False) as tx:
+            return audience_size(tx, self.catalog.segment(audience).condition)
+
+    def count_goals(self, journey: str) -> int:
+        """Mark the enrollments that reached their goal; says how many it found."""
+        found = 0
+        for version in self.catalog.versions(journey):
+            if version.journey.goal is not None:
+                with self.db.transaction() as tx:
+                    found += goal_reached(tx, version, true())
+        return found
+
+
+class _Place(NamedTuple):
+    """Where people go: a step, or the end for a reason. arrived_at: None where they stay."""
+
+    step: str
+    reason: str | None
+    due_at: Instant | None
+    phase: int
+    arrived_at: Instant | None
+
+
+def _write_places(tx: Tx, going: Mapping[_Place, Sequence[int]]) -> None:
+    """One statement for each place, whoever goes there; or for all, where each goes by a time of
+    their own.
+    """
+    apart: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for place, ids in going.items():
+        if place.reason is not None:
+            end(tx, ids, place.reason)
+            continue
+        values: dict[str, Any] = {"due_at": place.due_at, "phase": place.phase}
+        if place.arrived_at is not None:
+            values |= {"step": place.step, "arrived_at": place.arrived_at, "attempts": 0}
+        if len(going) > _STATEMENTS:
+            apart[place.arrived_at is None] += [{"row": one, **values} for one in ids]
+        else:
+            going_there = among(tx, enrollments.c.id, ids)
+            tx.conn.execute(update(enrollments).where(going_there).values(values))
+    for rows in filter(None, apart.values()):
+        columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "row"}
+        one = update(enrollments).where(enrollments.c.id == bindparam("row"))
+        tx.conn.execute(one.values(columns), rows)
+
+
+def _over(tx: Tx, person: Standing, move: Move) -> Instant:
+    """When the step was over that somebody leaves: not before they came, and not in the future."""
+    over = tx.now if move.over is None else move.over
+    return min(max(over, person.arrived_at), tx.now)
+
+
+def _handle(cohort: Cohort) -> Moves:
+    """What the cohort's step does."""
+    match cohort.step:
+        case SendStep() as step:
+            return send(cohort, step)
+        case WaitStep() as step:
+            return handlers.wait(cohort, step)
+        case WaitUntilStep() as step:
+            return handlers.wait_until(cohort, step)
+        case SplitStep() as step:
+            return handlers.split(cohort, step)
+        case ExperimentStep() as step:
+            return handlers.experiment(cohort, step)
+        case UpdateStep() as step:
+            return handlers.update_profile(cohort, step)
+        case EnterStep() as step:
+            return handlers.enter_other(cohort, step)
+        case ExitStep() as step:
+            return handlers.leave(cohort, step)
+        case CallStep():
+            raise AssertionError("calls leave the transaction; see _advance_call")

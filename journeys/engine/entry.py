@@ -1,0 +1,223 @@
+"""Entering people: by audience, by event or by another journey, each by the re-entry rule.
+
+Set-based throughout: one INSERT ... SELECT for all the people of a chunk.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy import null as sql_null
+from sqlalchemy.types import BigInteger, Text
+
+from config.database import Tx
+from config.times import Seconds
+from journeys.definition.journey import After, EventEntry, Version
+from journeys.enrollments import enrollments
+from journeys.operations.control import STOPPED, held
+from profiles.bulk import among, in_slices, lock_profiles
+from profiles.conditions.language import Condition, Scope
+from profiles.tables import JSON_COLUMN, events, profiles
+
+# So many characters of an entry key count: PostgreSQL takes 2,704 bytes into an index.
+_KEY = 255
+# SQLite joins 500 selects at most.
+_SELECTS = 200
+_COLUMNS = (
+    "profile_id",
+    "entry_key",
+    "context",
+    "entry_event_id",
+    "since",
+    "journey",
+    "version",
+    "launch_id",
+    "entered_at",
+    "step",
+    "arrived_at",
+    "phase",
+    "due_at",
+    "attempts",
+)
+
+
+def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequence[int]:
+    """The next profiles of a segment, by id: at most `limit` beyond `after`."""
+    found = (
+        select(profiles.c.id)
+        .where(profiles.c.id > after, condition.sql(of_profiles(tx)))
+        .order_by(profiles.c.id)
+        .limit(limit)
+    )
+    return tx.conn.execute(found).scalars().all()
+
+
+def audience_size(tx: Tx, condition: Condition) -> int:
+    """How many profiles a segment has."""
+    found = select(func.count()).select_from(profiles).where(condition.sql(of_profiles(tx)))
+    return tx.conn.execute(found).scalar_one()
+
+
+def of_profiles(tx: Tx) -> Scope:
+    """Conditions asked of profiles themselves."""
+    return Scope(sqlite=tx.conn.dialect.name == "sqlite", now=tx.now, profile_id=profiles.c.id)
+
+
+def enter_people(
+    tx: Tx,
+    version: Version,
+    profile_ids: Collection[int],
+    launch_id: str | None,
+    *,
+    pause: Seconds = 0,
+) -> int:
+    """Enter those of the profiles whom the re-entry rule lets in; says how many.
+
+    Locks the profiles: who enters and leaves in another process meanwhile is seen. Between two
+    entries of one person the first step waits for `pause` at least.
+    """
+    lock_profiles(tx, profile_ids)
+    source = select(
+        profiles.c.id.label("profile_id"),
+        literal("").label("entry_key"),
+        literal({}, JSON_COLUMN).label("context"),
+        cast(sql_null(), BigInteger).label("entry_event_id"),
+        literal(tx.now, BigInteger).label("since"),
+    ).where(among(tx, profiles.c.id, profile_ids))
+    return _enter(tx, version, source, launch_id, pause=pause)
+
+
+def enter_each(
+    tx: Tx, version: Version, people: Sequence[tuple[int, dict[str, Any]]], launch_id: str
+) -> int:
+    """Enter profiles, each with a context of its own, whom the re-entry rule lets in.
+
+    Says how many. The context is what an entry event's properties would be, with the entry's key.
+    """
+    entry = version.journey.entry
+    key = entry.key if isinstance(entry, EventEntry) else None
+    entered = 0
+    for some in in_slices(people, _SELECTS):
+        each = [
+            select(
+                literal(profile_id, BigInteger).label("profile_id"),
+                literal("" if key is None else _text(context.get(key))[:_KEY]).label("entry_key"),
+                literal(context, JSON_COLUMN).label("context"),
+                cast(sql_null(), BigInteger).label("entry_event_id"),
+                literal(tx.now, BigInteger).label("since"),
+            )
+            for profile_id, context in some
+        ]
+        entered += _enter(tx, version, union_all(*each), launch_id)
+    return entered
+
+
+def _text(value: Any) -> str:
+    """A value of JSON as the text that it is as a key."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int:
+    """Enter the people of those events that are this journey's entry; says how many.
+
+    Events that were too old when they were received enter nobody.
+    """
+    entry = version.journey.entry
+    assert isinstance(entry, EventEntry)
+    is_sqlite = tx.conn.dialect.name == "sqlite"
+    scope = Scope(sqlite=is_sqlite, now=tx.now, profile_id=events.c.profile_id)
+    key: ColumnElement[Any] = literal("")
+    if entry.key is not None:
+        value = events.c.properties[entry.key].as_string()
+        key = func.substr(func.coalesce(value, ""), 1, _KEY)
+    source = select(
+        events.c.profile_id.label("profile_id"),
+        key.label("entry_key"),
+        events.c.properties.label("context"),
+        events.c.id.label("entry_event_id"),
+        events.c.occurred_at.label("since"),
+    ).where(
+        among(tx, events.c.id, event_ids),
+        events.c.name == entry.event,
+        events.c.received_at - events.c.occurred_at < entry.max_age,
+        *(test.on(events.c.properties, scope) for test in entry.where),
+    )
+    return _enter(tx, version, source, None)
+
+
+def _enter(
+    tx: Tx,
+    version: Version,
+    source: Select[Any] | CompoundSelect[Any],
+    launch_id: str | None,
+    *,
+    pause: Seconds = 0,
+) -> int:
+    journey = version.journey
+    if held(tx).get(journey.name) == STOPPED:
+        return 0
+    who = source.subquery("who")
+    before = enrollments.alias("before")
+    same = and_(
+        before.c.profile_id == who.c.profile_id,
+        before.c.journey == journey.name,
+        before.c.entry_key == who.c.entry_key,
+    )
+    barred: ColumnElement[bool] = before.c.ended_at.is_(None)  # in it now
+    if journey.entry.again == "once":
+        barred = or_(barred, before.c.id.is_not(None))
+    elif isinstance(journey.entry.again, After):
+        barred = or_(barred, before.c.entered_at > tx.now - journey.entry.again.after)
+    # The offset keeps PostgreSQL from making a join of it: while the table grows and nobody has
+    # analysed it, it would read the whole of it for every chunk.
+    entered_before = select(literal(1)).select_from(before).where(same, barred).offset(0).exists()
+    due_at: ColumnElement[Any] = literal(tx.now, BigInteger)
+    if pause:
+        latest = select(func.max(before.c.entered_at)).where(same).scalar_subquery()
+        due_at = case((latest > tx.now - pause, latest + pause), else_=due_at)
+    rows = select(
+        who.c.profile_id,
+        who.c.entry_key,
+        who.c.context,
+        who.c.entry_event_id,
+        who.c.since,
+        literal(journey.name),
+        literal(version.digest),
+        literal(launch_id, Text),
+        literal(tx.now, BigInteger),
+        literal(journey.first_step),
+        # Waits count from the event that brought the person in, not from when we come to work it.
+        case((who.c.since < tx.now, who.c.since), else_=literal(tx.now, BigInteger)),
+        literal(0, Integer),
+        due_at,
+        literal(0, Integer),
+    ).where(~entered_before)
+    if launch_id is None:
+        # Of two events that come at once the one that happened first brings the person in.
+        rows = rows.order_by(who.c.since, who.c.entry_event_id)
+    # SQLAlchemy would put its own ON CONFLICT together anew each time, which takes ten times as
+    # long as the database does.
+    rows = rows.suffix_with("ON CONFLICT DO NOTHING")
+    entered = tx.conn.execute(
+        insert(enrollments).from_select(list(_COLUMNS), rows),
+        # else SQLAlchemy forgets it after an INSERT on PostgreSQL
+        execution_options={"preserve_rowcount": True},
+    )
+    return entered.rowcount

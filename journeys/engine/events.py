@@ -1,0 +1,303 @@
+"""What events do the moment they come: people enter, waits end, exit rules fire, goals count.
+
+Events wait in the database, marked as not yet worked, so that none is lost; a batch of them is
+worked in one transaction. Rows are locked in the order events, enrollments, messages.
+"""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, not_, select, update
+
+from config.database import Database, Tx
+from config.failures import of_the_database, told
+from config.policy import CHANNELS
+from config.times import Seconds
+from journeys.definition.catalog import Catalog
+from journeys.definition.journey import EventEntry, Journey, Version
+from journeys.definition.steps import SendStep, Step, WaitUntilStep
+from journeys.engine.entry import enter_by_events
+from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
+from journeys.engine.segment_entry import enter_newcomers
+from journeys.enrollments import enrollments
+from profiles.bulk import among
+from profiles.events import PROFILE_CHANGED
+from profiles.tables import events
+
+log = logging.getLogger(__name__)
+
+# Events worked in one transaction.
+BATCH = 500
+
+# Events that are about a message begin with its channel: email_opened, sms_clicked ...
+_BY_CHANNEL = tuple(f"{channel}_" for channel in CHANNELS)
+
+ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the event's name
+
+
+@dataclass(slots=True)
+class Reaction:
+    """What a batch of events did, by journey.
+
+    causes: the names of the events by which people entered or woke. waited: how long ago, by the
+    database's clock, the oldest of these was received.
+    """
+
+    events: int = 0
+    causes: set[str] = field(default_factory=set)
+    waited: Seconds = 0
+    entered: Counter[str] = field(default_factory=Counter)
+    exited: Counter[str] = field(default_factory=Counter)
+    woken: Counter[str] = field(default_factory=Counter)
+    converted: Counter[str] = field(default_factory=Counter)
+    # what providers said of a journey's messages: (journey, "email_opened" ...)
+    heard: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # events that entered nobody since they were too old when they were received
+    too_old: Counter[str] = field(default_factory=Counter)
+
+
+class EventsFailed(Exception):
+    """These events can't be worked together, and it is not the database that is in trouble.
+
+    What went wrong is the cause.
+    """
+
+    def __init__(self, event_ids: Sequence[int]) -> None:
+        super().__init__(f"{len(event_ids)} events can't be worked")
+        self.event_ids = event_ids
+
+
+class Reactor:
+    """Works what comes, batch by batch; an event that can't be worked does not hold up the others.
+
+    It is set aside, still marked as not yet worked, until `try_again`.
+    """
+
+    def __init__(self, db: Database, catalog: Catalog) -> None:
+        self._db = db
+        self._catalog = catalog
+        self._aside: set[int] = set()
+        self._most = BATCH
+
+    def work(self, *, sure: bool = False) -> Reaction:
+        """Work a batch; no events in it: nothing is left to work.
+
+        sure: something has just come, so it is not looked for first.
+        """
+        while True:
+            if not sure:
+                with self._db.transaction(write=False) as tx:
+                    if not anything_to_work(tx, self._aside):
+                        return Reaction()
+            try:
+                with self._db.transaction() as tx:
+                    reaction = react(tx, self._catalog, self._most, self._aside)
+            except EventsFailed as failure:
+                # Halved until the one that fails is found.
+                self._most = max(1, len(failure.event_ids) // 2)
+                if len(failure.event_ids) == 1:
+                    self._set_aside(failure)
+                continue
+            self._most = min(2 * self._most, BATCH)
+            return reaction
+
+    def try_again(self) -> None:
+        """Take those set aside up again."""
+        self._aside = set()
+
+    def _set_aside(self, failure: EventsFailed) -> None:
+        [event_id] = failure.event_ids
+        self._aside.add(event_id)
+        why = told(failure.__cause__ or failure)
+        log.error(
+            "event %d can't be worked, to be tried again later: %s",
+            event_id,
+            why,
+            extra={"event_id": event_id},
+        )
+
+
+def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:
+    """Whether an event waits that is none of those: a look that takes no lock."""
+    waiting = select(events.c.id).where(events.c.worked_at.is_(None), *_not_among(tx, without))
+    return tx.conn.execute(waiting.limit(1)).first() is not None
+
+
+def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reaction:
+    """Work the oldest `limit` events that nobody has worked or is working, but none of `without`.
+
+    Raises EventsFailed.
+    """
+    found = (
+        select(
+            events.c.id,
+            events.c.profile_id,
+            events.c.name,
+            events.c.received_at,
+            (events.c.received_at - events.c.occurred_at).label("age"),
+            events.c.properties["journey"].as_string().label("journey"),
+        )
+        .where(events.c.worked_at.is_(None), *_not_among(tx, without))
+        .order_by(events.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    batch = tx.conn.execute(found).all()
+    if not batch:
+        return Reaction()
+    try:
+        return _work(tx, catalog, batch)
+    except Exception as error:
+        if of_the_database(error):
+            raise
+        raise EventsFailed([row.id for row in batch]) from error
+
+
+def _not_among(tx: Tx, ids: Collection[int]) -> list[ColumnElement[bool]]:
+    return [not_(among(tx, events.c.id, ids))] if ids else []
+
+
+def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
+    reaction = Reaction(events=len(batch))
+    by_name: ByName = defaultdict(list)
+    for row in batch:
+        by_name[row.name].append((row.id, row.profile_id))
+        if row.name.startswith(_BY_CHANNEL) and row.journey in catalog.current:
+            reaction.heard[row.journey, row.name] += 1
+    people = {row.profile_id for row in batch}
+    _lock(tx, people)
+    _enter(tx, catalog, by_name, reaction)
+    reaction.too_old = _too_old(catalog, batch)
+    for version in _with_people(tx, catalog, people):
+        _stir(tx, version, by_name, reaction)
+    reaction.waited = max(
+        (tx.now - row.received_at for row in batch if row.name in reaction.causes), default=0
+    )
+    tx.conn.execute(
+        update(events).where(events.c.id.in_([row.id for row in batch])).values(worked_at=tx.now)
+    )
+    return reaction
+
+
+def _lock(tx: Tx, people: Collection[int]) -> None:
+    """Hold where these people stand, in id order, so that nobody deadlocks.
+
+    A chunk that is moving one of them just now is waited for: else it would not know of the event,
+    and we not of the wait that the person has come to.
+    """
+    c = enrollments.c
+    standing = select(c.id).where(among(tx, c.profile_id, people), c.ended_at.is_(None))
+    if tx.conn.dialect.name != "sqlite":
+        tx.conn.execute(standing.order_by(c.id).with_for_update())
+
+
+def _enter(
+    tx: Tx,
+    catalog: Catalog,
+    by_name: ByName,
+    reaction: Reaction,
+) -> None:
+    for name, version in catalog.current.items():
+        entry = version.journey.entry
+        entered, causes = 0, set[str]()
+        if isinstance(entry, EventEntry) and entry.event in by_name:
+            causes = {entry.event}
+            entered = enter_by_events(tx, version, [one for one, _ in by_name[entry.event]])
+        elif (condition := catalog.entry_segment(version)) is not None:
+            causes = {*condition.event_names(), PROFILE_CHANGED} & by_name.keys()
+            if people := {person for one in causes for _, person in by_name[one]}:
+                entered = enter_newcomers(tx, version, condition, sorted(people))
+        if entered:
+            reaction.entered[name] += entered
+            reaction.causes |= causes
+
+
+def _too_old(catalog: Catalog, batch: Sequence[Any]) -> Counter[str]:
+    """By journey: the events of its entry that are history."""
+    found: Counter[str] = Counter()
+    for name, version in catalog.current.items():
+        entry = version.journey.entry
+        if isinstance(entry, EventEntry):
+            found[name] = sum(
+                1 for row in batch if row.name == entry.event and row.age >= entry.max_age
+            )
+    return +found
+
+
+def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[Version]:
+    """The versions that some of these people are in, or were in and may still convert."""
+    found = select(enrollments.c.journey, enrollments.c.version).where(
+        enrollments.c.profile_id.in_(people)
+    )
+    versions = [(row.journey, row.version) for row in tx.conn.execute(found.distinct())]
+    catalog.learn(tx, versions)
+    for journey, digest in versions:
+        yield catalog.version(journey, digest)
+
+
+def _stir(
+    tx: Tx,
+    version: Version,
+    by_name: ByName,
+    reaction: Reaction,
+) -> None:
+    """Exit rule, waits and goal of one version for the people of the batch."""
+    journey = version.journey
+    theirs = [
+        enrollments.c.journey == journey.name,
+        enrollments.c.version == version.digest,
+    ]
+    now_in = [*theirs, enrollments.c.ended_at.is_(None)]
+
+    def of(names: Collection[str]) -> list[int]:
+        return sorted({person for name in names for _, person in by_name.get(name, ())})
+
+    goal = journey.goal
+    if goal is not None and (people := of([goal.did.event])):
+        reaction.converted[journey.name] += goal_reached(
+            tx, version, enrollments.c.profile_id.in_(people)
+        )
+    rule = journey.exit_when
+    if rule is not None and (people := of([*rule.event_names(), PROFILE_CHANGED])):
+        leaving = select(enrollments.c.id).where(
+            *now_in, enrollments.c.profile_id.in_(people), exit_rule(tx, version)
+        )
+        ids = list(tx.conn.execute(leaving).scalars())
+        if ids:
+            end(tx, ids, EXITED)
+            reaction.exited[journey.name] += len(ids)
+    for name, node in journey.graph.items():
+        causes = set(_wakes(journey, node.step))
+        if people := of(causes):
+            waking = (
+                update(enrollments)
+                .where(
+                    *now_in,
+                    enrollments.c.profile_id.in_(people),
+                    enrollments.c.step == name,
+                    enrollments.c.due_at > tx.now,
+                )
+                .values(due_at=tx.now)
+            )
+            if woken := tx.conn.execute(waking).rowcount:
+                reaction.woken[journey.name] += woken
+                reaction.causes |= causes
+
+
+def _wakes(journey: Journey, step: Step) -> Iterator[str]:
+    """The events at which a person who stands at a step is looked at again."""
+    if isinstance(step, WaitUntilStep):
+        yield from step.condition.event_names()
+        yield PROFILE_CHANGED
+    if isinstance(step, SendStep):
+        # An answer to a message; or word that it never arrived, at which the next channel goes.
+        words: set[str] = {word for word in (step.unless, step.stop_on) if word}
+        if step.fallback_after is not None:
+            words |= {"failed", "bounced"}
+        for message in step.messages:
+            yield from (f"{message.channel}_{word}" for word in words)
+        if "converted" in words and journey.goal is not None:
+            yield journey.goal.did.event

@@ -1,0 +1,109 @@
+"""How a person's way through a journey ends early, and whether it reached its goal, over rows."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, false, func, literal, null, select, update
+
+from channels.messages import messages
+from config.database import Tx
+from config.times import Seconds
+from journeys.definition.journey import Version
+from journeys.enrollments import enrollments
+from journeys.operations.report import SENT
+from profiles.bulk import among
+from profiles.conditions.language import Scope
+
+EXITED = "exited: exit rule"
+
+
+def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
+    """Whether the exit rule of the version holds for an enrollment of the enclosing statement."""
+    rule = version.journey.exit_when
+    return false() if rule is None else rule.sql(_since_entry(tx))
+
+
+def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
+    """Whether an enrollment of the enclosing statement has reached the goal of the version."""
+    goal = version.journey.goal
+    if goal is None:
+        return false()
+    if goal.after == "entry":
+        return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
+    return exists().where(*_went, goal.did.sql(_since_message(tx, goal.within)))
+
+
+def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
+    """When an enrollment of the enclosing statement reached the goal; NULL: it did not."""
+    goal, now = version.journey.goal, literal(tx.now)
+    if goal is None:
+        return null()
+    if goal.after == "entry":
+        first = goal.did.began(_since_entry(tx, until=enrollments.c.since + goal.within), now)
+    else:
+        began = goal.did.began(_since_message(tx, goal.within), now)
+        first = select(func.min(began)).where(*_went).scalar_subquery()
+    return func.coalesce(first, enrollments.c.converted_at)
+
+
+# The messages of an enrollment of the enclosing statement that went out.
+_went = (messages.c.enrollment_id == enrollments.c.id, messages.c.state.in_(SENT))
+
+
+def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
+    """Mark those enrollments of a version that reached its goal, once each; says how many.
+
+    Those that somebody else holds are left for the next time.
+    """
+    reached = (
+        select(enrollments.c.id)
+        .where(
+            enrollments.c.journey == version.journey.name,
+            enrollments.c.version == version.digest,
+            enrollments.c.converted_at.is_(None),
+            whose,
+            goal_rule(tx, version),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    marking = update(enrollments).where(enrollments.c.id.in_(reached))
+    return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
+
+
+def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
+    return Scope(
+        sqlite=tx.conn.dialect.name == "sqlite",
+        now=tx.now,
+        profile_id=enrollments.c.profile_id,
+        since=enrollments.c.since,
+        until=until,
+        except_event=enrollments.c.entry_event_id,
+        context=enrollments.c.context,
+    )
+
+
+def _since_message(tx: Tx, within: Seconds) -> Scope:
+    """Of the profile of a message, from its hand-over on."""
+    return Scope(
+        sqlite=tx.conn.dialect.name == "sqlite",
+        now=tx.now,
+        profile_id=messages.c.profile_id,
+        since=messages.c.send_at,
+        until=messages.c.send_at + within,
+        context=enrollments.c.context,
+    )
+
+
+def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
+    """End enrollments; what was planned for them and not yet handed over is cancelled."""
+    tx.conn.execute(
+        update(enrollments)
+        .where(among(tx, enrollments.c.id, enrollment_ids))
+        .values(ended_at=tx.now, end_reason=reason, due_at=None)
+    )
+    if reason != "completed":
+        tx.conn.execute(
+            update(messages)
+            .where(messages.c.enrollment_id.in_(enrollment_ids), messages.c.state == "planned")
+            .values(state="cancelled", reason=reason)
+        )

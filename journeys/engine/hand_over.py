@@ -1,0 +1,94 @@
+"""What the outbox asks of journeys: is this still wanted, what do templates see, which template."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from channels.templates.compile import Template
+from config.database import Tx
+from journeys.definition.catalog import Catalog
+from journeys.definition.steps import SendStep
+from journeys.engine.exits import EXITED, exit_rule
+from journeys.engine.send import answers_to, wake
+from journeys.enrollments import enrollments
+from journeys.operations.control import held
+from profiles.bulk import among
+
+
+class CatalogJourneys:
+    """Answers channels.outbox.claim.Journeys out of a catalog and the enrollments."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._templates: dict[tuple[str, str, str, str], Template] = {}
+
+    def held(self, tx: Tx) -> Collection[str]:
+        """Journeys that are paused or stopped."""
+        return held(tx)
+
+    def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> dict[int, str]:
+        """Messages whose enrollment has exited, whose exit rule holds, or that were answered.
+
+        The exit rule is that of the version which the person is on by now.
+        """
+        left = self._left(tx, {row.enrollment_id for row in rows})
+        reasons = {row.id: left[row.enrollment_id] for row in rows if row.enrollment_id in left}
+        by_version: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
+        for row in rows:
+            by_version[row.journey, row.version].append(row)
+        self._catalog.learn(tx, by_version)
+        for (journey, digest), some in by_version.items():
+            version = self._catalog.version(journey, digest)
+            for step in version.journey.sends():
+                of_step = [row for row in some if row.step == step.name]
+                if of_step:
+                    answers = answers_to(tx, version, step, {row.enrollment_id for row in of_step})
+                    for row in of_step:
+                        if answer := answers.get(row.enrollment_id):
+                            reasons.setdefault(row.id, answer.reason)
+        return reasons
+
+    def _left(self, tx: Tx, enrollment_ids: Collection[int]) -> dict[int, str]:
+        """The enrollments that have ended early, or would end now, each with the reason."""
+        c = enrollments.c
+        found = tx.conn.execute(
+            select(c.id, c.journey, c.version, c.end_reason).where(among(tx, c.id, enrollment_ids))
+        )
+        left: dict[int, str] = {}
+        by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for row in found:
+            if row.end_reason in (None, "completed"):
+                by_version[row.journey, row.version].append(row.id)
+            else:
+                left[row.id] = row.end_reason
+        self._catalog.learn(tx, by_version)
+        for (journey, digest), ids in by_version.items():
+            version = self._catalog.version(journey, digest)
+            if version.journey.exit_when is not None:
+                exiting = select(c.id).where(among(tx, c.id, ids), exit_rule(tx, version))
+                left |= dict.fromkeys(tx.conn.execute(exiting).scalars(), EXITED)
+        return left
+
+    def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
+        """Templates see the entry event's properties as `event`."""
+        found = select(enrollments.c.id, enrollments.c.context).where(
+            among(tx, enrollments.c.id, enrollment_ids)
+        )
+        return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
+
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
+        """People who stand behind these messages are due: their step looks again."""
+        wake(tx, enrollment_ids, skip_locked=skip_locked)
+
+    def template(self, journey: str, version: str, step: str, member: str) -> Template:
+        """The compiled template of a message."""
+        key = (journey, version, step, member)
+        if key not in self._templates:
+            known = self._catalog.version(journey, version)
+            sends = known.journey.graph[step].step
+            assert isinstance(sends, SendStep)
+            [message] = [one for one in sends.messages if one.member == member]
+            self._templates[key] = known.template(message)
+        return self._templates[key]

@@ -1,0 +1,153 @@
+"""Two profiles that turn out to be one person: in every journey, too.
+
+Locks as everybody does: events, enrollments, profiles in the order of their ids, messages.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Row, bindparam, delete, select, update
+
+from channels.messages import message_devices, messages
+from config.database import Tx, insert_ignoring_conflicts
+from journeys.engine.exits import end
+from journeys.enrollments import enrollments, passages, segment_members
+from profiles.bulk import among, lock_profiles
+from profiles.identity.merge import Merger, lock_events, merge_profiles, repoint
+
+MERGED = "merged"
+
+
+def merge(
+    tx: Tx,
+    mergers: Sequence[Merger],
+    *,
+    also_lock: Collection[int] = (),
+    later: Collection[int] = (),
+) -> None:
+    """Let the profiles, with their events, enrollments and messages, become part of others.
+
+    Of two enrollments in the same journey with the same key, both under way, the later one ends,
+    and what it had planned is cancelled. Caps, conditions and re-entry rules see one person from
+    now on.
+
+    Parameters
+    ----------
+    mergers: no profile both goes and takes in another.
+    also_lock: profiles that the caller will lock afterwards: they too must be locked in order.
+    later: profiles that may be merged later in this transaction: what that locks is locked now.
+    """
+    concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
+    lock_events(tx, {*(merger.from_id for merger in mergers), *later})
+    _enrollments(tx, {*concerned, *later}, lock=True)
+    lock_profiles(tx, {*concerned, *also_lock})
+    if not mergers:
+        return
+    moved = _merge_enrollments(tx, mergers)
+    twins = merge_profiles(tx, mergers, moved)
+    if twins:
+        tx.conn.execute(
+            update(enrollments)
+            .where(enrollments.c.entry_event_id == bindparam("dropped"))
+            .values(entry_event_id=bindparam("twin")),
+            [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()],
+        )
+
+
+def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str, Any]]:
+    """Says what was moved, by the profile it left."""
+    concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
+    by_profile: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in _enrollments(tx, concerned):
+        by_profile[row.profile_id].append(row)
+    ending: list[int] = []
+    launched: list[int] = []
+    moved: dict[int, dict[str, Any]] = {}
+    there = {merger.into_id: _There(by_profile[merger.into_id]) for merger in mergers}
+    for merger in mergers:
+        both, again = there[merger.into_id].take(by_profile[merger.from_id])
+        ending += both
+        launched += [row.id for row in again]
+        moved[merger.from_id] = {
+            "ended": both,
+            "launches": [(row.id, row.launch_id) for row in again],
+        }
+    if ending:
+        end(tx, ending, MERGED)
+    if launched:
+        without = update(enrollments).where(among(tx, enrollments.c.id, launched))
+        tx.conn.execute(without.values(launch_id=None))
+    for name, table in (
+        ("enrollments", enrollments),
+        ("messages", messages),
+        ("message_devices", message_devices),
+    ):
+        for from_id, ids in repoint(tx, table, mergers).items():
+            moved[from_id][name] = ids
+    repoint(tx, passages, mergers)
+    for from_id, journeys in _merge_memberships(tx, mergers).items():
+        moved[from_id]["segments"] = journeys
+    return moved
+
+
+def _merge_memberships(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[str]]:
+    """Who was in a segment does not come into it as somebody else; says which were left, by
+    journey.
+    """
+    c = segment_members.c
+    left: dict[int, list[str]] = {merger.from_id: [] for merger in mergers}
+    into = {merger.from_id: merger.into_id for merger in mergers}
+    theirs = tx.conn.execute(
+        select(c.journey, c.profile_id, c.since)
+        .where(among(tx, c.profile_id, left))
+        .order_by(c.journey)
+    ).all()
+    for row in theirs:
+        left[row.profile_id].append(row.journey)
+    rows = [{**row._mapping, "profile_id": into[row.profile_id]} for row in theirs]
+    insert_ignoring_conflicts(tx.conn, segment_members, rows)
+    tx.conn.execute(delete(segment_members).where(among(tx, c.profile_id, left)))
+    return left
+
+
+def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[Row[Any]]:
+    whose = among(tx, enrollments.c.profile_id, profile_ids)
+    rows = select(enrollments).where(whose).order_by(enrollments.c.id)
+    return list(tx.conn.execute(rows.with_for_update() if lock else rows))
+
+
+class _There:
+    """The enrollments of a profile that stays, and of those that became part of it."""
+
+    def __init__(self, ours: Sequence[Row[Any]]) -> None:
+        self._current = {_way(row): row for row in ours if row.ended_at is None}
+        self._launches = {_launch(row) for row in ours if row.launch_id is not None}
+
+    def take(self, theirs: Sequence[Row[Any]]) -> tuple[list[int], list[Row[Any]]]:
+        """Add those of a profile that goes.
+
+        Returns
+        -------
+        The later ones where two are in the same journey with the same key, and those of a launch
+        that has somebody in already: they keep it only in the record of the merger.
+        """
+        later: list[int] = []
+        for row in theirs:
+            if row.ended_at is None:
+                rival = self._current.get(_way(row), row)
+                first, second = sorted((row, rival), key=lambda one: (one.entered_at, one.id))
+                self._current[_way(row)] = first
+                if first is not second:
+                    later.append(second.id)
+        again = [row for row in theirs if _launch(row) in self._launches]
+        self._launches |= {_launch(row) for row in theirs if row.launch_id is not None}
+        return later, again
+
+
+def _way(row: Row[Any]) -> tuple[str, str]:
+    return row.journey, row.entry_key
+
+
+def _launch(row: Row[Any]) -> tuple[str, str | None]:
+    return row.journey, row.launch_id

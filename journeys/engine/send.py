@@ -1,0 +1,298 @@
+"""The send step: plans a group's messages, waits until they have gone, falls back where told to."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select, update
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.types import Text
+
+from channels.messages import messages
+from channels.outbox.plan import Person, Send, plan, refuse
+from channels.rules.planner import Wanted
+from config.database import Tx
+from config.times import MINUTE, Instant
+from journeys.definition.journey import Version
+from journeys.definition.steps import NEXT, Evidence, SendStep
+from journeys.engine.due import Standing
+from journeys.engine.exits import goal_reached_at
+from journeys.engine.handlers import Cohort, Move, Moves
+from journeys.enrollments import enrollments
+from journeys.operations.report import SENT
+from profiles.bulk import among
+from profiles.tables import events
+
+# A message past its time that nobody has sent yet is looked for again after so long.
+_LOOK_AGAIN = MINUTE
+
+
+def send(cohort: Cohort, step: SendStep) -> Moves:
+    """Phase 0 plans; phase n stands behind the n-th message and moves on when all have settled.
+
+    People leave at the moment the last message of the group has gone, so that what follows counts
+    from there: a two-day wait after a message that goes on Thursday ends on Saturday.
+    """
+    arriving = [person for person in cohort.people if person.phase == 0]
+    behind = [person for person in cohort.people if person.phase > 0]
+    since = {person.enrollment_id: person.arrived_at for person in arriving}
+    moves = _plan_from(cohort, step, arriving, 0, since)
+    if behind:
+        moves |= _after_sending(cohort, step, behind)
+    return moves
+
+
+def _plan_from(
+    cohort: Cohort,
+    step: SendStep,
+    people: Sequence[Standing],
+    first: int,
+    since: Mapping[int, Instant | None],
+) -> Moves:
+    """Plan the members from `first` on for everybody given.
+
+    since: when the step was over, by enrollment id, for whom nothing more goes.
+    """
+    if not people:
+        return {}
+    members = step.messages[first:]
+    decided = plan(
+        cohort.tx,
+        cohort.planner,
+        _wanted(cohort, step, first),
+        _persons(people),
+        settled=partial(wake, skip_locked=True),
+    )
+    moves: Moves = {}
+    for enrollment_id, decisions in decided.items():
+        going = [
+            (decision.send_at, number)
+            for number, decision in enumerate(decisions)
+            if decision.send_at is not None
+        ]
+        for message, decision in zip(members, decisions, strict=True):
+            if decision.reason != "not_chosen" or step.fallback_after is None:
+                cohort.messages[message.channel, decision.reason or "planned"] += 1
+        if not going:
+            moves[enrollment_id] = Move(NEXT, over=since.get(enrollment_id))
+            continue
+        last, number = max(going)
+        # They are woken when it has gone.
+        moves[enrollment_id] = Move(None, last + _LOOK_AGAIN, first + number + 1)
+    return moves
+
+
+def _wanted(cohort: Cohort, step: SendStep, first: int) -> Send:
+    """What the step wants sent, from its member number `first` on."""
+    journey = cohort.version.journey
+    default = cohort.planner.policy.max_delay
+    return Send(
+        journey.name,
+        cohort.version.digest,
+        step.name,
+        journey.priority,
+        step.mode,
+        tuple(
+            (
+                message.member,
+                Wanted(
+                    message.channel,
+                    step.kind,
+                    step.topic or journey.topic,
+                    message.after,
+                    message.on_cap,
+                    default if message.max_delay is None else message.max_delay,
+                ),
+            )
+            for message in step.messages[first:]
+        ),
+        may_fall_back=step.fallback_after is not None,
+    )
+
+
+def _persons(people: Sequence[Standing]) -> list[Person]:
+    return [Person(person.profile_id, person.enrollment_id) for person in people]
+
+
+def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> Moves:
+    tx = cohort.tx
+    rows: dict[int, list[Any]] = defaultdict(list)
+    for row in tx.conn.execute(
+        select(
+            messages.c.enrollment_id,
+            messages.c.id,
+            messages.c.member,
+            messages.c.state,
+            messages.c.send_at,
+        ).where(
+            among(tx, messages.c.profile_id, {person.profile_id for person in people}),
+            among(tx, messages.c.enrollment_id, [person.enrollment_id for person in people]),
+            messages.c.step == step.name,
+        )
+    ):
+        rows[row.enrollment_id].append(row)
+    moves: Moves = {}
+    settled: list[Standing] = []
+    answers = answers_to(tx, cohort.version, step, [person.enrollment_id for person in people])
+    _withdraw(tx, step, answers)
+    for person in people:
+        under_way = ["sending"] if person.enrollment_id in answers else ["planned", "sending"]
+        waiting = [row.send_at for row in rows[person.enrollment_id] if row.state in under_way]
+        if waiting:
+            again = max(*waiting, tx.now) + _LOOK_AGAIN
+            moves[person.enrollment_id] = Move(None, again, person.phase)
+        else:
+            settled.append(person)
+    trying: dict[int, list[Standing]] = defaultdict(list)
+    answered: list[Standing] = []
+    for person in settled:
+        gone = max(
+            (row.send_at for row in rows[person.enrollment_id] if row.state in SENT), default=None
+        )
+        if answer := answers.get(person.enrollment_id):
+            answered.append(person)
+            moves[person.enrollment_id] = Move(NEXT, over=max(gone or 0, answer.at))
+        elif step.fallback_after is None or person.phase >= len(step.messages):
+            moves[person.enrollment_id] = Move(NEXT, over=gone)
+        elif gone is not None and gone + step.fallback_after > tx.now:
+            moves[person.enrollment_id] = Move(None, gone + step.fallback_after, person.phase)
+        else:
+            trying[person.phase].append(person)
+    for phase, some in trying.items():
+        moves |= _plan_from(cohort, step, some, phase, {})
+    if step.fallback_after is not None:
+        _spare(cohort, step, answered)
+    return moves
+
+
+def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "Answer"]) -> None:
+    """Take back what is planned in a group that was answered."""
+    for reason in {answer.reason for answer in answers.values()}:
+        ids = [one for one, answer in answers.items() if answer.reason == reason]
+        planned = update(messages).where(
+            among(tx, messages.c.enrollment_id, ids),
+            messages.c.step == step.name,
+            messages.c.state == "planned",
+        )
+        tx.conn.execute(planned.values(state="cancelled", reason=reason))
+
+
+def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:
+    """The channels that were not needed get their record too."""
+    for phase in {person.phase for person in people if person.phase < len(step.messages)}:
+        spared = _persons([person for person in people if person.phase == phase])
+        refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), spared, "not_chosen")
+        for message in step.messages[phase:]:
+            cohort.messages[message.channel, "not_chosen"] += len(spared)
+
+
+def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
+    """People who stand behind a message that has gone, or will not go, are due.
+
+    Who is being moved just now is waited for, in id order as everywhere; with `skip_locked` they
+    are left to whoever moves them. Who has gone on since is left alone: the record of a message may
+    come late, when they stand in some later wait.
+    """
+    if not enrollment_ids:
+        return
+    c = enrollments.c
+    behind = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
+    theirs = select(c.id).where(among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind)
+    held = theirs.order_by(c.id).with_for_update(skip_locked=skip_locked)
+    tx.conn.execute(
+        update(enrollments)
+        .where(
+            among(tx, c.id, tx.conn.execute(held).scalars().all()),
+            c.phase > 0,
+            c.due_at > tx.now,
+        )
+        .values(due_at=tx.now)
+    )
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """What the rest of a group is not needed for any more, and when that happened."""
+
+    reason: str
+    at: Instant
+
+
+def answers_to(
+    tx: Tx, version: Version, step: SendStep, enrollment_ids: Collection[int]
+) -> dict[int, Answer]:
+    """The enrollments in which what the step's `unless` or `stop_on` waits for has happened."""
+    answers: dict[int, Answer] = {}
+    for kind in {step.unless, step.stop_on} - {None}:
+        if kind == "converted":
+            moments = _converted_in(tx, version, enrollment_ids)
+        else:
+            moments = _answered_in(tx, step, cast(Evidence, kind), enrollment_ids)
+        for enrollment_id, at in moments.items():
+            answer = Answer(f"stopped: {kind}", at)
+            answers[enrollment_id] = min(answer, answers.get(enrollment_id, answer), key=_moment)
+    return answers
+
+
+def _moment(answer: Answer) -> Instant:
+    return answer.at
+
+
+def _converted_in(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> dict[int, Instant]:
+    moment = goal_reached_at(tx, version)
+    found = select(enrollments.c.id, moment.label("at")).where(
+        among(tx, enrollments.c.id, enrollment_ids), moment.is_not(None)
+    )
+    return {row.id: row.at for row in tx.conn.execute(found)}
+
+
+def _answered_in(
+    tx: Tx, step: SendStep, kind: Evidence, enrollment_ids: Collection[int]
+) -> dict[int, Instant]:
+    """The enrollments one of whose messages of the step was delivered, opened or clicked: when."""
+    moment = _answered_at(kind, tx.now)
+    found = (
+        select(messages.c.enrollment_id, func.min(moment).label("at"))
+        .where(
+            among(tx, messages.c.enrollment_id, enrollment_ids),
+            messages.c.step == step.name,
+            messages.c.state.in_(SENT),
+            moment.is_not(None),
+        )
+        .group_by(messages.c.enrollment_id)
+    )
+    return {row.enrollment_id: row.at for row in tx.conn.execute(found)}
+
+
+def _answered_at(kind: Evidence, now: Instant) -> ColumnElement[Any]:
+    """When a message (the row of the enclosing statement) was delivered, opened or clicked.
+
+    NULL: it was not. Delivered is also what somebody has answered, whose delivery nobody reported.
+    """
+    own_id = sql_cast(messages.c.id, Text)
+    about = sql_cast(events.c.properties["message_id"].as_string(), Text)
+    # An app may not say which message was opened: then it is taken for the last one.
+    later = messages.alias("later")
+    was_later = exists().where(
+        later.c.profile_id == messages.c.profile_id,
+        later.c.channel == messages.c.channel,
+        later.c.state.in_(SENT),
+        later.c.send_at > messages.c.send_at,
+        later.c.send_at <= events.c.occurred_at,
+    )
+    last = ~was_later.correlate(messages, events)
+    # email_opened, push_opened, sms_clicked ...: by the provider's word or the app's
+    said = select(func.min(events.c.occurred_at)).where(
+        events.c.profile_id == messages.c.profile_id,
+        events.c.name == messages.c.channel + literal(f"_{kind}"),
+        events.c.occurred_at >= messages.c.send_at,
+        events.c.occurred_at <= now,
+        or_(about == own_id, about.is_(None) & last),
+    )
+    first = said.scalar_subquery()
+    if kind == "delivered":
+        return case((messages.c.state == "delivered", func.coalesce(first, now)))
+    return first

@@ -1,0 +1,106 @@
+"""What is not as it should be: people past due, messages left behind, claims without an owner."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Select, func, literal, select
+
+from channels.messages import messages
+from channels.outbox.claim import LOST_AFTER
+from channels.outbox.unknown import UNSETTLED, is_open
+from config.database import Tx
+from config.times import MINUTE, Seconds
+from journeys.enrollments import enrollments
+from journeys.operations.control import held
+from journeys.operations.heartbeat import last_seen
+from profiles.tables import events
+
+# Due for longer than this means that nobody works, or that something is in the way.
+LATE: Seconds = 2 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One thing that is wrong: how many rows, since when (seconds), and what to do."""
+
+    what: str
+    where: str
+    number: int
+    for_seconds: Seconds
+    mend: str
+
+
+def examine(tx: Tx) -> list[Complaint]:
+    """Everything that is wrong now, the oldest first; empty when all is well."""
+    found = [
+        Complaint(what, where, number, tx.now - since, mend)
+        for what, mend, grouped in _questions(tx)
+        for where, number, since in tx.conn.execute(grouped)
+    ]
+    return sorted(found, key=lambda one: (-one.for_seconds, one.what, one.where))
+
+
+def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
+    """What may be wrong, the mend, and a statement: where, how many, since when."""
+    holding = list(held(tx))
+    people, rows = enrollments.c, messages.c
+    in_it = people.ended_at.is_(None) & people.journey.notin_(holding)
+    yield (
+        "people past due",
+        "start a worker: segue work",
+        select(people.journey, func.count(), func.min(people.due_at))
+        .where(in_it, people.due_at < tx.now - LATE)
+        .group_by(people.journey),
+    )
+    place = people.journey + literal(" / ") + people.step
+    seen = last_seen(tx)
+    if seen is None or seen < tx.now - LATE:
+        since = func.min(people.entered_at) if seen is None else literal(seen, BigInteger)
+        yield (
+            "journeys with no worker",
+            "start a worker: segue work",
+            select(people.journey, func.count(), since).where(in_it).group_by(people.journey),
+        )
+    yield (
+        "a step fails",
+        "see the worker's log; after its last try they go on without it",
+        select(place, func.count(), func.min(people.arrived_at))
+        .where(in_it, people.attempts > 0)
+        .group_by(place),
+    )
+    yield (
+        "events not worked",
+        "start a worker: segue work; where one runs, its log says why",
+        select(events.c.name, func.count(), func.min(events.c.received_at))
+        .where(events.c.worked_at.is_(None), events.c.received_at < tx.now - LATE)
+        .group_by(events.c.name),
+    )
+
+    def of_messages(since: ColumnElement[Any], *which: ColumnElement[bool]) -> Select[Any]:
+        return (
+            select(rows.channel, func.count(), func.min(since)).where(*which).group_by(rows.channel)
+        )
+
+    yield (
+        "messages planned in the past",
+        "start a worker, or see its log: the channel may be stopped",
+        of_messages(
+            rows.send_at,
+            rows.state == "planned",
+            rows.send_at < tx.now - LATE,
+            rows.journey.notin_(holding),
+        ),
+    )
+    yield (
+        "claims without an owner",
+        "segue doctor --mend marks them as unknown, as a worker would",
+        of_messages(rows.not_after, rows.state == "sending", rows.not_after < tx.now - LOST_AFTER),
+    )
+    yield (
+        "fate unknown",
+        "no call-back came: decide with segue resolve",
+        of_messages(
+            rows.send_at, rows.state == "unknown", rows.send_at < tx.now - UNSETTLED, is_open
+        ),
+    )

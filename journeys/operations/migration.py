@@ -1,0 +1,106 @@
+"""Moving people from older versions of a journey to the current one: shown first, then done."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, select, update
+
+from config.database import Tx
+from journeys.definition.catalog import Catalog
+from journeys.definition.journey import Version
+from journeys.definition.steps import SendStep
+from journeys.enrollments import enrollments
+
+
+@dataclass(frozen=True, slots=True)
+class Passenger:
+    """People who stand at one step of an older version, and where they would go on.
+
+    to_step: the step of the current version; None: they stay on their version, and `why` says why.
+    """
+
+    version: str
+    step: str
+    people: int
+    to_step: str | None
+    why: str
+
+
+def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
+    """Who would go where, step by step. Raises SegueError for an unknown journey."""
+    current = catalog.journey(journey)
+    c = enrollments.c
+    standing = tx.conn.execute(
+        select(c.version, c.step, func.count(), func.count(case((c.phase > 0, 1))))
+        .where(c.journey == journey, c.version != current.digest, c.ended_at.is_(None))
+        .group_by(c.version, c.step)
+        .order_by(c.version, c.step)
+    ).all()
+    catalog.learn(tx, {(journey, row.version) for row in standing})
+    return [
+        passenger
+        for version, step, people, midway in standing
+        for passenger in _passengers(
+            catalog.version(journey, version), current, step, people, midway
+        )
+    ]
+
+
+def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
+    """Do what `plan_migration` shows. People keep their due times and what is planned for them."""
+    current = catalog.journey(journey)
+    plan = plan_migration(tx, catalog, journey)
+    c = enrollments.c
+    for passenger in plan:
+        if passenger.to_step is not None:
+            there = select(c.id).where(
+                c.journey == journey,
+                c.version == passenger.version,
+                c.step == passenger.step,
+                c.ended_at.is_(None),
+            )
+            old = catalog.version(journey, passenger.version)
+            if _falls_back_otherwise(old, current, passenger.step):
+                there = there.where(c.phase == 0)
+            # locked in id order, as everywhere
+            moving = update(enrollments).where(c.id.in_(there.order_by(c.id).with_for_update()))
+            tx.conn.execute(moving.values(version=current.digest))
+    return plan
+
+
+def _passengers(
+    old: Version, current: Version, step: str, people: int, midway: int
+) -> Iterator[Passenger]:
+    """midway: so many of them are in the middle of the step."""
+    if midway and _falls_back_otherwise(old, current, step):
+        why = "they are in the middle of the send, and it falls back otherwise now"
+        yield Passenger(old.digest, step, midway, None, why)
+        people -= midway
+    if people:
+        yield _passenger(old, current, step, people)
+
+
+def _falls_back_otherwise(old: Version, current: Version, step: str) -> bool:
+    """Whether the step is a send that falls back to other messages now, or in another order.
+
+    Who is in the middle of it would get a message again, or not get the one that is next.
+    """
+    then, node = old.journey.graph[step].step, current.journey.graph.get(step)
+    if not isinstance(then, SendStep) or node is None or not isinstance(node.step, SendStep):
+        return False
+    if node.step.fallback_after is None:
+        return False
+    members, now = ([one.member for one in each.messages] for each in (then, node.step))
+    return then.fallback_after is None or members != now
+
+
+def _passenger(old: Version, current: Version, step: str, people: int) -> Passenger:
+    then = old.journey.graph[step].step
+    node = current.journey.graph.get(step)
+    if node is None:
+        return Passenger(old.digest, step, people, None, "the current version has no such step")
+    if node.step.type != then.type:
+        why = f"the step was a {then.type} and is now a {node.step.type}"
+        return Passenger(old.digest, step, people, None, why)
+    why = "the step is the same" if node.step == then else "the step has changed"
+    return Passenger(old.digest, step, people, step, why)

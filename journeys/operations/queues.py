@@ -1,0 +1,68 @@
+"""How much waits, and for how long: the depths of the queues in the database."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, literal, select
+
+from channels.messages import messages
+from config.database import Tx
+from config.policy import CHANNELS, Channel
+from config.times import Seconds
+from journeys.enrollments import enrollments
+from journeys.operations.control import held
+from profiles.tables import events
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """What is due now; what is held by a paused journey is not."""
+
+    waiting_events: int
+    due_people: int
+    due_messages: dict[Channel, int]
+    oldest_due: Seconds
+    oldest_event: Seconds
+
+
+def queues(tx: Tx) -> Queues:
+    """Look at the queues of the whole database."""
+    holding = list(held(tx))
+    waiting = select(func.count()).select_from(events).where(events.c.worked_at.is_(None))
+    people, since = tx.conn.execute(
+        select(func.count(), func.min(enrollments.c.due_at)).where(
+            enrollments.c.ended_at.is_(None),
+            enrollments.c.due_at <= tx.now,
+            enrollments.c.journey.notin_(holding),
+        )
+    ).one()
+    due = (
+        select(messages.c.channel, func.count(), func.min(messages.c.send_at))
+        .where(
+            messages.c.state == "planned",
+            messages.c.send_at <= tx.now,
+            messages.c.journey.notin_(holding),
+        )
+        .group_by(messages.c.channel)
+    )
+    found = {channel: (number, earliest) for channel, number, earliest in tx.conn.execute(due)}
+    oldest = min([since or tx.now, *(earliest for _, earliest in found.values())])
+    return Queues(
+        tx.conn.execute(waiting).scalar_one(),
+        people,
+        {channel: found.get(channel, (0, 0))[0] for channel in CHANNELS},
+        tx.now - oldest,
+        oldest_event(tx),
+    )
+
+
+def waiting_events(tx: Tx, most: int) -> int:
+    """How many events nobody has worked, counted to `most`."""
+    some = select(literal(1)).where(events.c.worked_at.is_(None)).limit(most).subquery()
+    return tx.conn.execute(select(func.count()).select_from(some)).scalar_one()
+
+
+def oldest_event(tx: Tx) -> Seconds:
+    """For how long the first of the events that nobody has worked has been waiting."""
+    waiting = select(events.c.received_at).where(events.c.worked_at.is_(None))
+    received_at = tx.conn.execute(waiting.order_by(events.c.id).limit(1)).scalar()
+    return 0 if received_at is None else max(0, tx.now - received_at)

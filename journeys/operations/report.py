@@ -1,0 +1,101 @@
+"""What became of a journey's messages and people, counted."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, case, func, select
+
+from channels.messages import messages
+from channels.outbox.unknown import CLOSED
+from config.database import Tx
+from config.times import Instant
+from journeys.enrollments import enrollments
+
+# The states of what has gone: the provider took it, or may have.
+SENT = ("sent", "delivered", "unknown")
+# Counted as sent as well: what failed after the provider had taken it. See `fate_of_messages`.
+RETURNED = "returned"
+WENT = (*SENT, RETURNED)
+AHEAD = ("planned", "sending")
+
+
+def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:
+    """Of the e-mails that a journey handed over from `since` on: how many failed, and all."""
+    c = messages.c
+    handed_over = (
+        select(func.count(case((c.state == "failed", 1))), func.count())
+        .where(c.journey == journey, c.channel == "email", c.send_at >= since)
+        .where(c.state.in_((*SENT, "failed")))
+    )
+    failed, number = tx.conn.execute(handed_over).one()
+    return failed, number
+
+
+@dataclass(slots=True)
+class Summary:
+    """People by how they stand, messages by channel, refusals by reason."""
+
+    entered: int = 0
+    active: int = 0
+    ended: Counter[str] = field(default_factory=Counter)  # by reason
+    converted: int = 0
+    sent: Counter[str] = field(default_factory=Counter)  # by channel
+    unknown: Counter[str] = field(default_factory=Counter)  # of these, of unknown fate
+    closed: int = 0  # of these, those on which no word is expected any more
+    returned: Counter[str] = field(default_factory=Counter)  # of those sent, by channel
+    planned: Counter[str] = field(default_factory=Counter)  # by channel
+    not_sent: Counter[str] = field(default_factory=Counter)  # by reason
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    # (channel, state, reason or "")
+
+
+def fate_of_messages() -> ColumnElement[str]:
+    """A message's state as it is counted: what failed after a provider took it was sent."""
+    returned = (messages.c.state == "failed") & messages.c.provider_id.is_not(None)
+    return case((returned, RETURNED), else_=messages.c.state)
+
+
+def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
+    """Count a whole journey, or one launch of it."""
+    summary = Summary()
+    people = select(
+        enrollments.c.end_reason,
+        enrollments.c.ended_at.is_(None),
+        func.count(),
+        func.count(enrollments.c.converted_at),
+    ).where(enrollments.c.journey == journey)
+    fate = fate_of_messages()
+    wanted = select(messages.c.channel, fate, messages.c.reason, func.count()).where(
+        messages.c.journey == journey
+    )
+    if launch_id is not None:
+        people = people.where(enrollments.c.launch_id == launch_id)
+        wanted = wanted.join(enrollments, enrollments.c.id == messages.c.enrollment_id).where(
+            enrollments.c.launch_id == launch_id
+        )
+    for reason, active, number, converted in tx.conn.execute(
+        people.group_by(enrollments.c.end_reason, enrollments.c.ended_at.is_(None))
+    ):
+        summary.entered += number
+        summary.converted += converted
+        if active:
+            summary.active += number
+        else:
+            summary.ended[reason] += number
+    for channel, state, reason, number in tx.conn.execute(
+        wanted.group_by(messages.c.channel, fate, messages.c.reason)
+    ):
+        summary.outcomes[channel, state, reason or ""] += number
+        if state in WENT:
+            summary.sent[channel] += number
+            if state == "unknown":
+                summary.unknown[channel] += number
+                summary.closed += number if (reason or "").startswith(CLOSED) else 0
+            if state == RETURNED:
+                summary.returned[channel] += number
+        elif state in AHEAD:
+            summary.planned[channel] += number
+        else:
+            # "missing_data: event.url" is counted as missing_data
+            summary.not_sent[(reason or state).split(":")[0]] += number
+    return summary

@@ -1,0 +1,87 @@
+"""Countries as people write them, as ISO 3166 alpha-2: "EIRE", "usa" and "Germany" alike.
+
+Names and codes come from pycountry; the table below adds usual spellings that ISO does not have.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+from functools import cache, lru_cache
+
+import pycountry
+
+from config.invisible_characters import trimmed
+
+_USUAL = {
+    # parts of the United Kingdom are no countries of their own in ISO 3166
+    "UK": "GB",
+    "Great Britain": "GB",
+    "Britain": "GB",
+    "England": "GB",
+    "Scotland": "GB",
+    "Wales": "GB",
+    "Northern Ireland": "GB",
+    # Jersey stands for both bailiwicks: Guernsey keeps the same time and the same calling code.
+    "Channel Islands": "JE",
+    "EIRE": "IE",
+    "Republic of Ireland": "IE",
+    "Holland": "NL",
+    "Turkey": "TR",
+    "Russia": "RU",
+    "Macedonia": "MK",
+    "Vatican": "VA",
+    "America": "US",
+    "Korea": "KR",
+    "Macau": "MO",
+    "Burma": "MM",
+    "Brunei": "BN",
+    "East Timor": "TL",
+    "UAE": "AE",
+    "Emirates": "AE",
+    "Palestine": "PS",
+    "RSA": "ZA",
+    "Ivory Coast": "CI",
+    "Cape Verde": "CV",
+    "Swaziland": "SZ",
+    "DR Congo": "CD",
+    "Democratic Republic of the Congo": "CD",
+    "Reunion Island": "RE",
+}
+
+
+# Longer than any name; such text is neither looked at nor kept in the cache.
+_LONGEST = 200
+
+
+def country_code(text: str | None) -> str | None:
+    """The ISO alpha-2 code of a country's name or code in any case; None when it is no country.
+
+    "European Community", "Unspecified" and the like are no country: what needs one falls through
+    to its next source.
+    """
+    return _code(trimmed(text)) if text and len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _code(text: str) -> str | None:
+    return _codes().get(_folded(text))
+
+
+def _folded(text: str) -> str:
+    """One form for all ways of writing it: no case, accents, dots, leading "the", extra space."""
+    letters = unicodedata.normalize("NFKD", text.replace(".", "")).casefold()
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return " ".join(plain.replace("’", "'").replace("&", " and ").split()).removeprefix("the ")
+
+
+@cache
+def _codes() -> dict[str, str]:
+    return {_folded(spelling): code for spelling, code in _spellings()}
+
+
+def _spellings() -> Iterator[tuple[str, str]]:
+    for country in pycountry.countries:
+        for field in ("alpha_2", "alpha_3", "name", "official_name", "common_name"):
+            spelling = getattr(country, field, None)
+            if spelling:
+                yield spelling, country.alpha_2
+    yield from _USUAL.items()

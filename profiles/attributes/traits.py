@@ -1,0 +1,230 @@
+"""What Segment's traits and context say of a person: addresses, country, zone, attributes. Pure.
+
+The names are those of Segment's Spec. What is no good is left out with a warning, so that
+a mistyped phone number costs nobody the event it came with.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+from config.invisible_characters import trimmed
+from config.policy import Channel, ConsentTrait
+from config.zones import zone_name
+from profiles.attributes.countries import country_code
+from profiles.identity.person import (
+    LONGEST_IDENTIFIER,
+    LONGEST_NAME,
+    Person,
+    check_length,
+    normalise_email,
+    normalise_id,
+)
+from profiles.identity.phones import normalise_phone
+from profiles.identity.placeholders import MEANINGLESS, Meaningless
+from profiles.imports.columns import yes_or_no
+from profiles.tables import IdentifierKind
+
+T = TypeVar("T")
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+# Spec'd traits that go by other names here; every other trait keeps its name.
+_NAMES = {"firstName": "first_name", "lastName": "last_name", "createdAt": "created_at"}
+# Traits that are no attributes.
+_FIELDS = ("email", "phone", "country", "timezone", "language")
+_PLATFORMS = ("ios", "android", "web")
+# The claims of OpenID Connect (Core 1.0, section 5.1); Amazon Cognito writes them as text.
+_CLAIMS: Mapping[IdentifierKind, str] = {
+    "email": "email_verified",
+    "phone": "phone_number_verified",
+}
+
+
+def read_person(
+    about: Person,
+    traits: Mapping[str, Any],
+    context: Mapping[str, Any],
+    *,
+    lenient_dots: bool = False,
+    meaningless: Meaningless = MEANINGLESS,
+) -> tuple[Person, list[str]]:
+    """The person with all that is said of them, and what had to be left out.
+
+    `context.traits` is read where `traits` is silent. What is said as a trait counts for more than
+    what the context happens to show. A trait of None takes the value away. `lenient_dots` is that
+    of normalise_email.
+    """
+    take = _Taking([], meaningless)
+    shown = context.get("traits") or {}
+    if not isinstance(shown, dict):
+        take.warnings.append("context.traits is left out: it is no object")
+        shown = {}
+    said = {**_said("context.traits", shown), **_said("traits", traits)}
+    fields = {name: said.pop(name) for name in _FIELDS if name in said}
+    country = take.field(fields, "country", _country)
+    zone = take.field(fields, "timezone", _zone)
+    language = take.field(fields, "language", _language)
+    shown_zone = take("context.timezone", context.get("timezone"), _zone)
+    shown_language = take("context.locale", context.get("locale"), _language)
+    removed = frozenset(name for name, one in fields.items() if one.value is None)
+    if "timezone" not in removed:
+        zone = zone or shown_zone
+    if "language" not in removed:
+        language = language or shown_language
+    # A claim is about the address that stands beside it.
+    verified = {
+        kind
+        for kind, claim in _CLAIMS.items()
+        if kind in fields
+        and claim in said
+        and (said[claim].value is True or said[claim].value == "true")
+        and fields[kind].place == said[claim].place.replace(claim, kind)
+    }
+    device = context.get("device")
+    token, gone = _token(device, take)
+    person = replace(
+        about,
+        email=take.field(
+            fields,
+            "email",
+            take.identifier(lambda text: normalise_email(text, lenient_dots=lenient_dots)),
+        ),
+        phone=take.field(
+            fields, "phone", take.identifier(lambda text: normalise_phone(text, country))
+        ),
+        push_tokens={token: _platform(_within(device, "type"))} if token and not gone else {},
+        removed_tokens=frozenset({token} if token and gone else ()),
+        country=country,
+        timezone=zone,
+        language=language,
+        removed=removed,
+        verified=verified,
+        attributes={**{name: one.value for name, one in said.items()}, **about.attributes},
+    )
+    return person, take.warnings
+
+
+def stated_traits(traits: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """The traits of a call by the client's names; `context.traits` where `traits` is silent."""
+    shown = context.get("traits")
+    return {**(shown if isinstance(shown, dict) else {}), **traits}
+
+
+def consent_in(
+    traits: Mapping[str, Any], rules: Sequence[ConsentTrait]
+) -> dict[tuple[Channel, str], bool]:
+    """What traits say about consent, by the policy's rules. Where two disagree the no holds."""
+    said: dict[tuple[Channel, str], bool] = {}
+    for rule in rules:
+        if rule.trait in traits and _is(traits[rule.trait], rule.value):
+            key = rule.channel, rule.topic
+            said[key] = rule.granted and said.get(key, True)
+    return said
+
+
+def _is(value: object, wanted: bool | int | str) -> bool:
+    """Whether a trait has this value: for true and false also as text ("yes") or as 1 and 0."""
+    text = str(value).strip().casefold()
+    if not isinstance(wanted, bool):
+        return text == str(wanted).strip().casefold()
+    try:
+        return yes_or_no(text) is wanted
+    except ValueError:
+        return False
+
+
+class _Trait(NamedTuple):
+    """A value, and where in the call it stands."""
+
+    place: str
+    value: Any
+
+
+def _said(place: str, traits: Mapping[str, Any]) -> dict[str, _Trait]:
+    """The traits by their names here; the country may stand in the address."""
+    address = traits.get("address")
+    said: dict[str, _Trait] = {}
+    if isinstance(address, dict) and "country" in address:
+        said["country"] = _Trait(f"{place}.address.country", address["country"])
+    for name, value in traits.items():
+        said[_NAMES.get(name, name)] = _Trait(f"{place}.{name}", value)
+    return said
+
+
+class _Taking(NamedTuple):
+    """Takes what is good, and notes what is not."""
+
+    warnings: list[str]
+    meaningless: Meaningless
+
+    def __call__(self, field: str, value: object, parse: Callable[[str], T]) -> T | None:
+        if value is None or value == "":
+            return None
+        try:
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise ValueError("it is no text")
+            text = str(value)
+            check_length(text, LONGEST_IDENTIFIER)
+            return parse(text)
+        except ValueError as error:
+            self.warnings.append(f"{field} is left out: {error}")
+            return None
+
+    def field(self, fields: Mapping[str, _Trait], name: str, parse: Callable[[str], T]) -> T | None:
+        """What a trait says, if it is there."""
+        return self(*fields[name], parse) if name in fields else None
+
+    def identifier(self, parse: Callable[[str], T]) -> Callable[[str], T]:
+        """`parse` for what identifies somebody, which nothing that means nothing does."""
+
+        def checked(text: str) -> T:
+            if text in self.meaningless:
+                raise ValueError(f"{text!r} means nothing")
+            return parse(text)
+
+        return checked
+
+
+def _token(device: object, take: _Taking) -> tuple[str | None, bool]:
+    """The push token of a device, and whether it is gone: `{"token": ..., "removed": true}`."""
+    gone = _within(device, "removed")
+    if not isinstance(gone, bool | None):
+        take.warnings.append("context.device is left out: write true or false as `removed`")
+        return None, False
+    token = _within(device, "token")
+    return take("context.device.token", token, take.identifier(normalise_id)), bool(gone)
+
+
+def _within(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _country(text: str) -> str:
+    check_length(text, LONGEST_NAME)
+    code = country_code(text)
+    if code is None:
+        raise ValueError(f"{text!r} is no country; write its ISO code or its English name")
+    return code
+
+
+def _zone(text: str) -> str:
+    check_length(text, LONGEST_NAME)
+    name = zone_name(text)
+    if name is None:
+        raise ValueError(f"{text!r} is no time zone; write an IANA name such as Europe/London")
+    return name
+
+
+def _language(text: str) -> str:
+    check_length(text, LONGEST_NAME)
+    text = trimmed(text)
+    if not _LANGUAGE.fullmatch(text):
+        raise ValueError(f"{text!r} is no language; write a tag such as en or de-AT")
+    return text.replace("_", "-")
+
+
+def _platform(kind: object) -> str | None:
+    """Segment's device type as a platform of push tokens."""
+    name = kind.lower() if isinstance(kind, str) else None
+    return name if name in _PLATFORMS else None

@@ -1,0 +1,567 @@
+"""Conditions over attributes, consent and event history, compiled to SQL for a whole cohort.
+
+A condition is data (it has a JSON form) and is written as one reads it:
+
+    did("order_completed", within=days(30)) & (trait("lifetime_value") > 200)
+
+Every comparison is two-valued: what is missing or of another type does not match. `~` turns that
+round, and so does `!=`: it holds for whoever `==` does not hold for.
+"""
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.types import Text
+
+from config.policy import Channel
+from config.times import Duration, Instant
+from profiles.conditions.json_path import Place, anywhere, parse_path
+from profiles.identity.addresses import is_in_use
+from profiles.tables import (
+    ADDRESS_KIND,
+    consents,
+    events,
+    identifiers,
+    preferences,
+    profiles,
+)
+
+Operator = Literal["==", "!=", ">", ">=", "<", "<=", "in", "contains", "exists"]
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+Scalar = bool | int | float | str
+# Columns of the profile itself; every other name is one of its attributes.
+PROFILE_COLUMNS = ("country", "timezone", "language")
+# What people may choose on their own page: their choice comes before what others say of them.
+_CHOSEN_COLUMNS = ("timezone", "language")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a condition is asked of, in SQL.
+
+    profile_id: the profile's id in the enclosing statement.
+    since, until: where `did` looks when it does not say; None is over all time, up to now.
+    once: events of these names have to lie after `since`; those of other names may lie on it.
+    context: the properties that the person entered with (a JSON column), for `did(..., same=...)`.
+    """
+
+    sqlite: bool
+    now: Instant
+    profile_id: ColumnElement[int]
+    since: ColumnElement[int] | None = None
+    until: ColumnElement[int] | None = None
+    # the event that brought the person in is no answer to "did they ... since?"
+    except_event: ColumnElement[int] | None = None
+    once: frozenset[str] = frozenset()
+    context: ColumnElement[Any] | None = None
+
+
+class _Condition(BaseModel, ABC):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __and__(self, other: "Condition") -> "AllOf":
+        return AllOf(conditions=(self, other))
+
+    def __or__(self, other: "Condition") -> "AnyOf":
+        return AnyOf(conditions=(self, other))
+
+    def __invert__(self) -> "Not":
+        return Not(condition=self)
+
+    def __bool__(self) -> bool:
+        raise TypeError("join conditions with & | ~, not with and, or, not")
+
+    @abstractmethod
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        """The condition as a boolean SQL expression."""
+
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
+        """When it came to hold, as events tell it; NULL where it does not hold.
+
+        untold: the moment to take where it holds, and no event tells since when.
+        """
+        return case((self.sql(scope), untold))
+
+    def event_names(self) -> Iterator[str]:
+        """The events whose arrival can change the answer."""
+        yield from ()
+
+    def trait_names(self) -> Iterator[str]:
+        """The attributes whose change can change the answer."""
+        yield from ()
+
+    def entry_keys(self) -> Iterator[str]:
+        """The properties of the entry that events have to share."""
+        yield from ()
+
+
+class Test(_Condition):
+    """One attribute of the profile, or one property of an event, against a value.
+
+    The name may be a path (profiles/conditions/json_path.py). An attribute whose own name is
+    written like a path is found before the path. Where lists are on the path, the test holds
+    when it holds for at least one of their elements; `!=` is the opposite of `==` there too.
+    """
+
+    __test__ = False  # not a test case, whatever pytest thinks of its name
+
+    type: Literal["test"] = "test"
+    of: Literal["trait", "property"]
+    name: str = Field(pattern=r'^[^"]+$')
+    op: Operator
+    value: Scalar | tuple[Scalar, ...] | None = None
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "Test":
+        fits = (
+            self.value is None
+            if self.op == "exists"
+            else self.value is not None and isinstance(self.value, tuple) == (self.op == "in")
+        )
+        if not fits:
+            raise ValueError(
+                f"{self.name!r} can't be compared by {self.op!r} with {self.value!r}; compare it "
+                "with a text, a number or a bool, or ask .one_of(...) or .exists()"
+            )
+        if self.op == "contains" and self.value == "":
+            raise ValueError(f"{self.name!r} contains '' always; name what it should contain")
+        parse_path(self.name)
+        return self
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        """For traits: correlated to the profile. Properties are asked by `on`."""
+        # Under a name of its own, for the enclosing statement may be about profiles as well.
+        who = profiles.alias("who_has")
+        source: FromClause = who
+        if self.name not in PROFILE_COLUMNS:
+            matches = self.on(who.c.attributes, scope)
+        else:
+            text: ColumnElement[Any] = who.c[self.name]
+            if self.name in _CHOSEN_COLUMNS:
+                own = preferences.alias("what_they_chose")
+                source = who.outerjoin(own, own.c.profile_id == who.c.id)
+                text = func.coalesce(own.c[self.name], text)
+            matches = self._holds(
+                lambda value: text if isinstance(value, str) else null(), text.is_not(None), scope
+            )
+        return (
+            select(literal(1))
+            .select_from(source)
+            .where(who.c.id == scope.profile_id, matches)
+            .exists()
+        )
+
+    def trait_names(self) -> Iterator[str]:
+        if self.of == "trait":
+            yield self.name
+            if (first := parse_path(self.name)[0][0]) != self.name:
+                yield first
+
+    def on(self, document: ColumnElement[Any], scope: Scope) -> ColumnElement[bool]:
+        """The test on a JSON column of the enclosing statement."""
+        if self.op == "!=":
+            return not_(self.model_copy(update={"op": "=="}).on(document, scope))
+        path = parse_path(self.name)
+        own = Place(scope.sqlite, document, (self.name,))
+        if path == (own.members,):
+            return self._at(own, scope)
+        listed = len(path) > 1
+        at_path = anywhere(
+            document,
+            path,
+            lambda place: self._at(place, scope, listed=listed),
+            sqlite=scope.sqlite,
+        )
+        return case((own.kind != "missing", self._at(own, scope)), else_=at_path)
+
+    def _at(self, place: Place, scope: Scope, *, listed: bool = False) -> ColumnElement[bool]:
+        """The test at one place; `listed`: there are lists on the way to it."""
+        exists = place.kind.notin_(["null", "missing"])
+        if self.op != "contains":
+            return self._holds(place.value, exists, scope)
+        equals = self.model_copy(update={"op": "=="})
+        holds = place.any_element(lambda element: equals._at(element, scope))
+        if listed:
+            return or_(holds, equals._at(place, scope))
+        return or_(holds, self._holds(place.value, exists, scope))
+
+    def _holds(
+        self,
+        member: Callable[[Scalar], ColumnElement[Any]],
+        exists: ColumnElement[bool],
+        scope: Scope,
+    ) -> ColumnElement[bool]:
+        """The comparison; `member` is what is there, or NULL when it is of another kind."""
+        if self.op == "exists":
+            return exists
+        if isinstance(self.value, tuple):
+            any_of = (_compare(member(one), "==", one, scope.sqlite) for one in self.value)
+            return or_(false(), *any_of)
+        assert self.value is not None
+        if self.op == "contains":
+            if not isinstance(self.value, str):
+                return false()
+            position = func.instr if scope.sqlite else func.strpos
+            return func.coalesce(position(member(self.value), self.value) > 0, false())
+        if self.op == "!=":
+            return not_(_compare(member(self.value), "==", self.value, scope.sqlite))
+        return _compare(member(self.value), self.op, self.value, scope.sqlite)
+
+
+def _of_event(test: Test) -> Test:
+    if test.of != "property":
+        raise ValueError(f"an event is asked for prop({test.name!r}), not for trait({test.name!r})")
+    return test
+
+
+def _of_profile(condition: _Condition) -> _Condition:
+    if isinstance(condition, Test) and condition.of != "trait":
+        raise ValueError(
+            f"prop({condition.name!r}) can only be asked of an event, within did(); "
+            f"a profile is asked for trait({condition.name!r})"
+        )
+    return condition
+
+
+# A test of an event's property.
+PropertyTest = Annotated[Test, AfterValidator(_of_event)]
+
+
+class Did(_Condition):
+    """The profile did something at least so many times in a stretch of time.
+
+    same: a property by which the journey keeps entries apart (a cart's id); only events count that
+    have the same value there as the entry.
+    """
+
+    type: Literal["did"] = "did"
+    event: str
+    where: tuple[PropertyTest, ...] = ()
+    within: Duration | None = None
+    at_least: int = Field(default=1, ge=1)
+    same: str | None = Field(default=None, pattern=r'^[^"]+$', exclude_if=lambda same: same is None)
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        matching = self._matching(scope)
+        if self.at_least == 1:
+            return select(literal(1)).select_from(events).where(*matching).exists()
+        counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
+        return counted >= self.at_least
+
+    def began(
+        self,
+        scope: Scope,
+        untold: ColumnElement[int],  # noqa: ARG002  the interface's
+    ) -> ColumnElement[Any]:
+        """When the last of those that it takes happened."""
+        happened = select(events.c.occurred_at).where(*self._matching(scope))
+        last = happened.order_by(events.c.occurred_at).offset(self.at_least - 1).limit(1)
+        return last.scalar_subquery()
+
+    def _matching(self, scope: Scope) -> list[ColumnElement[bool]]:
+        matching = [
+            events.c.profile_id == scope.profile_id,
+            events.c.name == self.event,
+            events.c.occurred_at <= scope.now,
+            *(test.on(events.c.properties, scope) for test in self.where),
+        ]
+        if self.within is not None:
+            matching.append(events.c.occurred_at > scope.now - self.within)
+        elif scope.since is not None:
+            later = operator.gt if self.event in scope.once else operator.ge
+            matching.append(later(events.c.occurred_at, scope.since))
+        if scope.until is not None:
+            matching.append(events.c.occurred_at <= scope.until)
+        if scope.except_event is not None:
+            matching.append(events.c.id != func.coalesce(scope.except_event, 0))
+        if self.same is not None:
+            matching.append(self._same(self.same, scope))
+        return matching
+
+    def _same(self, name: str, scope: Scope) -> ColumnElement[bool]:
+        """Whether event and entry have the same text there; 1042 and "1042" are the same."""
+        if scope.context is None:
+            return false()
+        ours, theirs = (
+            cast(document[name].as_string(), Text)
+            for document in (events.c.properties, scope.context)
+        )
+        return func.coalesce(and_(ours == theirs, theirs != ""), false())
+
+    def entry_keys(self) -> Iterator[str]:
+        if self.same is not None:
+            yield self.same
+
+    def event_names(self) -> Iterator[str]:
+        yield self.event
+
+
+class Consented(_Condition):
+    """The profile said yes to a channel (topic `*`) or to a topic on it."""
+
+    type: Literal["consented"] = "consented"
+    channel: Channel
+    topic: str = "*"
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return (
+            select(literal(1))
+            .select_from(consents)
+            .where(
+                consents.c.profile_id == scope.profile_id,
+                consents.c.channel == self.channel,
+                consents.c.topic == self.topic,
+                consents.c.granted,
+            )
+            .exists()
+        )
+
+
+class HasAddress(_Condition):
+    """The profile has an address in good standing on a channel."""
+
+    type: Literal["has_address"] = "has_address"
+    channel: Channel
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return (
+            select(literal(1))
+            .select_from(identifiers)
+            .where(
+                identifiers.c.profile_id == scope.profile_id,
+                identifiers.c.kind == ADDRESS_KIND[self.channel],
+                identifiers.c.state == "active",
+                is_in_use(),
+            )
+            .exists()
+        )
+
+
+class Everyone(_Condition):
+    """Always true."""
+
+    type: Literal["everyone"] = "everyone"
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:  # noqa: ARG002  the interface's
+        return true()
+
+
+class AllOf(_Condition):
+    """Every one of them."""
+
+    type: Literal["all_of"] = "all_of"
+    conditions: tuple["Condition", ...]
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return and_(true(), *(condition.sql(scope) for condition in self.conditions))
+
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
+        """With the last of them."""
+        moments = [condition.began(scope, untold) for condition in self.conditions]
+        last = _extreme(("max", "greatest"), moments, scope) if moments else untold
+        return case((self.sql(scope), last))
+
+    def event_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.event_names()
+
+    def trait_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.trait_names()
+
+    def entry_keys(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.entry_keys()
+
+
+class AnyOf(_Condition):
+    """At least one of them."""
+
+    type: Literal["any_of"] = "any_of"
+    conditions: tuple["Condition", ...]
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return or_(false(), *(condition.sql(scope) for condition in self.conditions))
+
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
+        """With the first of those that hold."""
+        moments = [
+            func.coalesce(condition.began(scope, untold), scope.now)
+            for condition in self.conditions
+        ]
+        first = _extreme(("min", "least"), moments, scope) if moments else untold
+        return case((self.sql(scope), first))
+
+    def event_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.event_names()
+
+    def trait_names(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.trait_names()
+
+    def entry_keys(self) -> Iterator[str]:
+        for condition in self.conditions:
+            yield from condition.entry_keys()
+
+
+class Not(_Condition):
+    """The opposite."""
+
+    type: Literal["not"] = "not"
+    condition: "Condition"
+
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
+        return not_(self.condition.sql(scope))
+
+    def event_names(self) -> Iterator[str]:
+        yield from self.condition.event_names()
+
+    def trait_names(self) -> Iterator[str]:
+        yield from self.condition.trait_names()
+
+    def entry_keys(self) -> Iterator[str]:
+        yield from self.condition.entry_keys()
+
+
+Condition = Annotated[
+    Test | Did | Consented | HasAddress | Everyone | AllOf | AnyOf | Not,
+    Field(discriminator="type"),
+    AfterValidator(_of_profile),
+]
+for _model in (AllOf, AnyOf, Not):
+    _model.model_rebuild()
+
+
+class _Named:
+    """`trait("x") > 3`: an operator on a name gives a Test."""
+
+    def __init__(self, of: Literal["trait", "property"], name: str) -> None:
+        self._of: Literal["trait", "property"] = of
+        self._name = name
+
+    def _test(self, op: Operator, value: Any) -> Test:
+        return Test(of=self._of, name=self._name, op=op, value=value)
+
+    def __eq__(self, value: object) -> Test:  # type: ignore[override]
+        return self._test("==", value)
+
+    def __ne__(self, value: object) -> Test:  # type: ignore[override]
+        return self._test("!=", value)
+
+    def __gt__(self, value: float | str) -> Test:
+        return self._test(">", value)
+
+    def __ge__(self, value: float | str) -> Test:
+        return self._test(">=", value)
+
+    def __lt__(self, value: float | str) -> Test:
+        return self._test("<", value)
+
+    def __le__(self, value: float | str) -> Test:
+        return self._test("<=", value)
+
+    def one_of(self, *values: Scalar) -> Test:
+        """Equal to one of the values."""
+        return self._test("in", values)
+
+    def contains(self, value: Scalar) -> Test:
+        """A list with the value among its elements, or a text with it as a part.
+
+        Texts are compared by code point, upper and lower case apart.
+        """
+        return self._test("contains", value)
+
+    def exists(self) -> Test:
+        """Present and not null."""
+        return self._test("exists", None)
+
+
+def trait(name: str) -> Any:
+    """An attribute of the profile, to be compared: `trait("address.country") == "DE"`."""
+    return _Named("trait", name)
+
+
+def prop(name: str) -> Any:
+    """A property of an event, to be compared: `prop("products[].price") >= 50`."""
+    return _Named("property", name)
+
+
+def did(
+    event: str,
+    *where: Test,
+    within: timedelta | str | None = None,
+    at_least: int = 1,
+    same: str | None = None,
+) -> Did:
+    """The profile did this, with these properties, at least so often, within so long.
+
+    `same="cart_id"`: and with the cart that brought the person into the journey.
+    """
+    return Did.model_validate(
+        {"event": event, "where": where, "within": within, "at_least": at_least, "same": same}
+    )
+
+
+def consented(channel: Channel, topic: str = "*") -> Consented:
+    """The profile said yes to this."""
+    return Consented(channel=channel, topic=topic)
+
+
+def has_address(channel: Channel) -> HasAddress:
+    """The profile can be reached on this channel."""
+    return HasAddress(channel=channel)
+
+
+def everyone() -> Everyone:
+    """Every profile."""
+    return Everyone()
+
+
+def _compare(
+    member: ColumnElement[Any], op: Operator, value: Scalar, sqlite: bool
+) -> ColumnElement[bool]:
+    """False where the member is NULL: missing, or of another kind than the value."""
+    if isinstance(value, bool):
+        value = int(value)
+    if isinstance(value, str) and op != "==" and not sqlite:
+        # by code point, as SQLite does, whatever language the database was made for
+        member = member.collate("C")
+    return func.coalesce(_OPERATORS[op](member, value), false())
+
+
+def _extreme(
+    functions: tuple[str, str], moments: Sequence[ColumnElement[Any]], scope: Scope
+) -> ColumnElement[Any]:
+    """The first or the last of some moments."""
+    if len(moments) == 1:
+        return moments[0]  # with one argument SQLite's functions are aggregates
+    sqlite, postgresql = functions
+    found: ColumnElement[Any] = getattr(func, sqlite if scope.sqlite else postgresql)(*moments)
+    return found

@@ -1,0 +1,170 @@
+"""Double opt-in on e-mail: a yes waits until the owner of the address confirms it.
+
+A pending yes is in `email_confirmation` and does not count; docs/decisions/0016-pending-opt-ins.md
+says why.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Row, bindparam, select, tuple_, update
+
+from config.database import Tx, insert_into
+from config.times import DAY, Instant, Seconds, format_instant
+from profiles.bulk import among, in_slices
+from profiles.events import NewEvent, record_events
+from profiles.identity.merge import survivors
+from profiles.tables import email_confirmations, identifiers
+
+# The event that asks for the mail. Properties: topic, topic_name.
+CONFIRMATION_REQUESTED = "email_confirmation_requested"
+# An address is asked at most so often about a topic, and a yes waits so long for its confirmation.
+ASK_AGAIN_AFTER: Seconds = DAY
+LASTS: Seconds = 7 * DAY
+# Where no topic asks for a confirmation.
+NO_TOPICS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Yes:
+    """A yes to a topic on e-mail. said_at: None where its time is not known."""
+
+    profile_id: int
+    topic: str
+    said_at: Instant | None
+    source: str
+    wording: str | None
+    evidence: Any
+
+
+def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int, str]]:
+    """Let the yeses wait, and ask for the mails; at most one a day for each address and topic.
+
+    The profiles are locked. A yes without a date that waits already changes nothing: the same
+    import, run again, asks nobody again.
+
+    Parameters
+    ----------
+    names: the topics' names, for the mails.
+
+    Returns
+    -------
+    Profile and topic of those that have no usable address, so that they can't be confirmed.
+    """
+    if not yeses:
+        return set()
+    addresses = _addresses(tx, {one.profile_id for one in yeses})
+    keys = {(addresses[one.profile_id], one.topic) for one in yeses if one.profile_id in addresses}
+    known = {(row.address, row.topic): row for row in _rows(tx, keys)}
+    written: dict[tuple[str, str], dict[str, Any]] = {}
+    asking: list[NewEvent] = []
+    for one in yeses:
+        if one.profile_id not in addresses:
+            continue
+        key = addresses[one.profile_id], one.topic
+        row = known.get(key)
+        if row is not None and row.profile_id == one.profile_id and not _is_newer(one, row):
+            continue
+        due = row is None or tx.now - row.asked_at >= ASK_AGAIN_AFTER
+        written[key] = {
+            "address": key[0],
+            "topic": one.topic,
+            "profile_id": one.profile_id,
+            "said_at": tx.now if one.said_at is None else one.said_at,
+            "asked_at": tx.now if due or row is None else row.asked_at,
+            "source": one.source,
+            "wording": one.wording,
+            "evidence": one.evidence,
+        }
+        if due:
+            properties = {"topic": one.topic, "topic_name": names[one.topic]}
+            name = f"confirm email {one.topic} {tx.now}"
+            event = NewEvent(one.profile_id, CONFIRMATION_REQUESTED, tx.now, name, properties)
+            asking.append(event)
+    if written:
+        upsert = insert_into(tx.conn, email_confirmations)
+        columns = ("profile_id", "said_at", "asked_at", "source", "wording", "evidence")
+        tx.conn.execute(
+            upsert.on_conflict_do_update(
+                index_elements=list(email_confirmations.primary_key),
+                set_={name: upsert.excluded[name] for name in columns},
+            ),
+            list(written.values()),
+        )
+    record_events(tx, asking, worked=False)
+    return {(one.profile_id, one.topic) for one in yeses if one.profile_id not in addresses}
+
+
+def waiting(tx: Tx, profile_ids: Collection[int]) -> list[Row[Any]]:
+    """The yeses of these profiles that wait, expired ones included, the latest last.
+
+    Each row has the profile as `owner`: it said the yes, or the profile that did became part of it,
+    and it has the address.
+    """
+    if not profile_ids:
+        return []
+    e, i = email_confirmations.c, identifiers.c
+    found = tx.conn.execute(
+        select(email_confirmations, i.profile_id.label("owner"))
+        .join(identifiers, (i.kind == "email") & (i.value == e.address))
+        .where(among(tx, i.profile_id, profile_ids), e.said_at.is_not(None))
+        .where(i.state == "active", i.retired_at.is_(None))
+        .order_by(e.asked_at, e.address)
+    ).all()
+    became = survivors(tx, {row.profile_id for row in found})
+    return [row for row in found if became.get(row.profile_id, row.profile_id) == row.owner]
+
+
+def _is_newer(one: Yes, row: Row[Any]) -> bool:
+    """Whether a yes says more than the one that the row holds."""
+    if row.said_at is None:
+        return True
+    return one.said_at is not None and one.said_at > row.said_at
+
+
+def can_be_confirmed(row: Row[Any], now: Instant) -> bool:
+    """Whether a yes that waits has not expired."""
+    return bool(now < row.asked_at + LASTS)
+
+
+def settle(tx: Tx, rows: Iterable[Row[Any]]) -> None:
+    """These wait no more: they are confirmed, or a no came. The row keeps when it was asked."""
+    c = email_confirmations.c
+    keys = [{"of_address": row.address, "of_topic": row.topic} for row in rows]
+    if keys:
+        tx.conn.execute(
+            update(email_confirmations)
+            .where(c.address == bindparam("of_address"), c.topic == bindparam("of_topic"))
+            .values(said_at=None),
+            keys,
+        )
+
+
+def proof(row: Row[Any]) -> dict[str, Any]:
+    """The evidence of a confirmed yes: when it was said, and what was given with it then."""
+    return {"requested_at": format_instant(row.said_at), "request": row.evidence}
+
+
+def _addresses(tx: Tx, profile_ids: Collection[int]) -> dict[int, str]:
+    """The e-mail address in use of each profile that has one: the one seen last."""
+    i = identifiers.c
+    found = (
+        select(i.profile_id, i.value)
+        .where(among(tx, i.profile_id, profile_ids), i.kind == "email")
+        .where(i.state == "active", i.retired_at.is_(None))
+        .order_by(i.seen_at, i.value)
+    )
+    return {row.profile_id: row.value for row in tx.conn.execute(found)}
+
+
+def _rows(tx: Tx, keys: Collection[tuple[str, str]]) -> list[Row[Any]]:
+    c = email_confirmations.c
+    return [
+        row
+        for some in in_slices(sorted(keys), 500)
+        for row in tx.conn.execute(
+            select(email_confirmations).where(tuple_(c.address, c.topic).in_(some))
+        )
+    ]

@@ -1,0 +1,143 @@
+"""The no in a row or call that is refused for another mistake: it holds all the same."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from config.database import Tx
+from config.policy import Channel
+from config.times import Instant
+from profiles.bulk import lock_profiles
+from profiles.consent.changes import ConsentChange, change_consent
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.person import Key, Person
+from profiles.identity.upsert import holders_of, lock_identities, upsert_people, users_of
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """Whom it names, by identifiers alone, and what it refuses: channel and topic (or `*`).
+
+    said_at: None where it is not known. just_now: it is said at this moment.
+    """
+
+    person: Person
+    refuses: Collection[tuple[Channel, str]]
+    said_at: Instant | None
+    just_now: bool = False
+
+    def __str__(self) -> str:
+        names = (on if topic == "*" else f"{on} ({topic})" for on, topic in sorted(self.refuses))
+        return f"the no to {', '.join(names)} is taken all the same"
+
+
+def take_noes(
+    tx: Tx, noes: Mapping[int, No], source: str, *, topics_too: bool = False
+) -> dict[int, No]:
+    """Record the noes. Once a transaction, before any other lock.
+
+    A no is that of the customer with the user id or anonymous id that it names. Where nobody has
+    that id, or it names none, it is that of everybody who has one of its addresses. Where nobody
+    has one of these either, a profile is created. An unverified anonymous id names nobody.
+
+    Parameters
+    ----------
+    noes: by their places in what was sent.
+    topics_too: as for `change_consent`.
+
+    Returns
+    -------
+    Those that name somebody, by place.
+    """
+    lock_identities(tx)
+    holders = holders_of(tx, {key for no in noes.values() for key in _keys(no.person)})
+    unverified = {key for key, holder in holders.items() if holder.unverified}
+    owners = {key: one.profile_id for key, one in holders.items() if not one.retired}
+    named = {
+        place: replace(no, person=_without(no.person, unverified)) for place, no in noes.items()
+    }
+    taken = {place: no for place, no in named.items() if _keys(no.person)}
+    lock_profiles(tx, set(owners.values()))
+    users = users_of(tx, set(owners.values()))
+    whose: dict[int, set[int]] = {}
+    strangers: dict[int, Person] = {}
+    for place, no in taken.items():
+        whose[place] = _meant(no.person, owners, users)
+        # An unticked box says nothing about somebody who never said yes.
+        if not whose[place] and not all(one.unticked_box for one in _changes(no, 0)):
+            strangers[place] = _without(no.person, owners.keys())
+    created = upsert_people(tx, _apart(strangers.values()), source).profile_ids
+    for place, profile_id in zip(strangers, created, strict=True):
+        if profile_id is not None:
+            whose[place] = {profile_id}
+    changes = {
+        change.key: change
+        for place, no in taken.items()
+        for profile_id in whose[place]
+        for change in _changes(no, profile_id)
+    }
+    applied = change_consent(tx, list(changes.values()), source, topics_too=topics_too).applied
+    record_events(
+        tx,
+        [
+            NewEvent(one, PROFILE_CHANGED, tx.now, f"a no of {source} {tx.now}", {})
+            for one in sorted({change.profile_id for change in applied})
+        ],
+        worked=False,
+    )
+    return taken
+
+
+def _keys(person: Person) -> list[Key]:
+    return [key for key, _ in person.identifiers()]
+
+
+def _meant(
+    person: Person, owners: Mapping[Key, int], users: Mapping[int, Collection[str]]
+) -> set[int]:
+    """The profiles that a no is about; empty: nobody that is known."""
+    user: Key = ("user_id", person.user_id or "")
+    if user in owners:
+        return {owners[user]}
+    # Who has another user id is another customer.
+    known = {
+        key: owners[key]
+        for key in _keys(person)
+        if key in owners and not (person.user_id and users.get(owners[key]))
+    }
+    anonymous: Key = ("anonymous_id", person.anonymous_id or "")
+    return {known[anonymous]} if anonymous in known else set(known.values())
+
+
+def _without(person: Person, others: Collection[Key]) -> Person:
+    """The person without identifiers that are another customer's; a user id is never."""
+    email, phone = person.email, person.phone
+    anonymous: Key = ("anonymous_id", person.anonymous_id or "")
+    return replace(
+        person,
+        anonymous_id=None if anonymous in others else person.anonymous_id,
+        email=None if email and ("email", email) in others else email,
+        phone=None if phone and ("phone", phone.value) in others else phone,
+        push_tokens={
+            token: platform
+            for token, platform in person.push_tokens.items()
+            if ("push_token", token) not in others
+        },
+    )
+
+
+def _apart(people: Iterable[Person]) -> list[Person]:
+    """Of two user ids that name the same new address, the first has it."""
+    first: dict[Key, str | None] = {}
+    apart = []
+    for person in people:
+        user = person.user_id
+        others = {key for key in _keys(person) if first.setdefault(key, user) != user}
+        apart.append(_without(person, others) if user else person)
+    return apart
+
+
+def _changes(no: No, profile_id: int) -> Iterator[ConsentChange]:
+    for channel, topic in no.refuses:
+        yield ConsentChange(
+            profile_id, channel, topic, granted=False, occurred_at=no.said_at, just_now=no.just_now
+        )

@@ -1,0 +1,152 @@
+"""What people choose on their own pages: consent, how often, which hours, zone and language.
+
+What somebody says of themselves here and now comes after everything on record, whatever an import
+once dated in the future. It is kept apart from what others say of them, and comes before that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from sqlalchemy import select
+
+from config.database import Tx, put
+from config.policy import CHANNELS, Channel
+from config.times import Seconds
+from profiles.bulk import lock_profiles
+from profiles.consent.changes import ConsentChange, change_consent
+from profiles.consent.double_opt_in import NO_TOPICS, can_be_confirmed, waiting
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.addresses import addresses_in_use
+from profiles.tables import ADDRESS_KIND, consents, preferences, profiles
+
+Topics = Mapping[tuple[Channel, str], bool]  # channel and topic (or `*`) -> granted
+# The same, as it is to become; None: nothing is to be said of it any more.
+TopicChanges = Mapping[tuple[Channel, str], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is on record about one person, as far as their own page shows it.
+
+    opens, closes: seconds of the local day between which they want messages; both or neither.
+    known_timezone, known_language: what holds while they choose none.
+    addresses: what messages on a channel go to; of several devices the one seen last.
+    unconfirmed: topics on e-mail whose yes waits for its confirmation, each with the address.
+    """
+
+    profile_id: int
+    consent: Topics
+    per_week: int | None
+    opens: Seconds | None
+    closes: Seconds | None
+    timezone: str | None
+    language: str | None
+    known_timezone: str | None
+    known_language: str | None
+    country: str | None
+    phone_country: str | None
+    addresses: Mapping[Channel, str]
+    unconfirmed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What somebody wants otherwise; what is not named stays as it is."""
+
+    consent: TopicChanges = field(default_factory=dict)
+    # per_week, opens, closes, timezone, language; None takes a choice back
+    choices: Mapping[str, int | str | None] = field(default_factory=dict)
+
+
+def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None:
+    """What is on record of a profile; None when there is no such profile.
+
+    With `lock` it stays so until the transaction ends.
+    """
+    if lock:
+        lock_profiles(tx, [profile_id])
+    about = tx.conn.execute(
+        select(
+            profiles.c.timezone.label("known_timezone"),
+            profiles.c.language.label("known_language"),
+            profiles.c.country,
+            preferences.c.per_week,
+            preferences.c.opens,
+            preferences.c.closes,
+            preferences.c.timezone,
+            preferences.c.language,
+        )
+        .join_from(profiles, preferences, preferences.c.profile_id == profiles.c.id, isouter=True)
+        .where(profiles.c.id == profile_id)
+    ).one_or_none()
+    if about is None:
+        return None
+    consent = {
+        (row.channel, row.topic): row.granted
+        for row in tx.conn.execute(
+            select(consents.c.channel, consents.c.topic, consents.c.granted).where(
+                consents.c.profile_id == profile_id
+            )
+        )
+    }
+    known = {row.kind: row for row in addresses_in_use(tx, [profile_id]) if row.state == "active"}
+    addresses: dict[Channel, str] = {
+        channel: known[ADDRESS_KIND[channel]].value
+        for channel in CHANNELS
+        if ADDRESS_KIND[channel] in known
+    }
+    return Chosen(
+        profile_id=profile_id,
+        consent=consent,
+        per_week=about.per_week,
+        opens=about.opens,
+        closes=about.closes,
+        timezone=about.timezone,
+        language=about.language,
+        known_timezone=about.known_timezone,
+        known_language=about.known_language,
+        country=about.country,
+        phone_country=known["phone"].country if "phone" in known else None,
+        addresses=addresses,
+        unconfirmed={
+            row.topic: row.address
+            for row in waiting(tx, [profile_id])
+            if can_be_confirmed(row, tx.now)
+        },
+    )
+
+
+def save(
+    tx: Tx,
+    before: Chosen,
+    changes: Changes,
+    source: str,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
+) -> bool:
+    """Write what really changes, and the event that lets journeys react to it.
+
+    Parameters
+    ----------
+    before: as it was read and locked in this transaction.
+    source: where it was said, for the record of consent.
+    double_opt_in: `Policy.double_opt_in`.
+
+    Returns
+    -------
+    Whether anything did change, or waits for its confirmation now.
+    """
+    whose = before.profile_id
+    said = [
+        ConsentChange(whose, channel, topic, granted, just_now=True)
+        for (channel, topic), granted in changes.consent.items()
+    ]
+    outcome = change_consent(tx, said, source, double_opt_in=double_opt_in)
+    choices = {name: to for name, to in changes.choices.items() if getattr(before, name) != to}
+    if choices:
+        put(tx.conn, preferences, {"profile_id": whose, **choices, "changed_at": tx.now})
+    if not (outcome.applied or choices):
+        return bool(outcome.waiting)
+    event = NewEvent(whose, PROFILE_CHANGED, tx.now, f"{source} {uuid4()}", {})
+    record_events(tx, [event], worked=False)
+    return True

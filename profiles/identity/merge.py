@@ -1,0 +1,547 @@
+"""Two profiles that turn out to be one person: all that the one has becomes the other's.
+
+Where an address joins them only its `Share` becomes usable; the rest is kept, and is of no use.
+What journeys and channels keep of a person is moved by journeys/engine/merge.py, which calls this.
+
+`merge.moved` has what it takes to undo a join by hand: `identifiers`, `events`, `consent_records`
+(the keys of rows that moved), `retired` (addresses that were in use before), `unverified`
+(anonymous ids that spoke for their profile before), `withheld` (addresses and opt-ins that the
+address which joined the two does not make usable), `events_dropped` (events that both had),
+`profile`, `consents` and `preferences` (rows of the one that went) and the same with `_before` (of
+the one that stays, before this join and those at the same time, of which the first has it).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import Table, bindparam, delete, exists, insert, select, tuple_, update
+
+from config.database import Tx
+from config.policy import Channel
+from config.times import Instant
+from profiles.attributes.latest import join_profiles
+from profiles.bulk import among, in_slices
+from profiles.consent.state import Key as ConsentKey
+from profiles.consent.state import Statement, standing, withdrawn
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.person import Key
+from profiles.tables import (
+    ADDRESS_KIND,
+    consent_records,
+    consents,
+    events,
+    identifiers,
+    merges,
+    preferences,
+    profiles,
+)
+
+# What is said of consent: a no, nothing any more, a yes.
+_WEIGHT: Mapping[bool | None, int] = {False: 2, None: 1, True: 0}
+_ADDRESSES = frozenset(ADDRESS_KIND.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a profile becomes usable for the one that an address joins it to.
+
+    addresses: those that were named; the others are retired.
+    yes_on: the channels on which its opt-ins count; an opt-out always does.
+    verified: its anonymous ids speak for the other profile; else they only add events.
+    """
+
+    addresses: frozenset[Key]
+    yes_on: frozenset[Channel]
+    verified: bool
+
+    def within(self, other: "Share") -> "Share":
+        """What is left of it where the other profile is joined to a third one by an address."""
+        return Share(
+            self.addresses & other.addresses,
+            self.yes_on & other.yes_on,
+            self.verified and other.verified,
+        )
+
+    def allows(self, granted: bool | None, channel: str) -> bool:
+        """Whether what was said of consent counts for the other profile."""
+        return granted is not True or channel in self.yes_on
+
+
+@dataclass(frozen=True, slots=True)
+class Merger:
+    """A profile that turned out to be another one's, and how it did.
+
+    share: where an address joins them, what of it becomes usable; None: ids do, and everything is.
+    """
+
+    from_id: int
+    into_id: int
+    why: str
+    share: Share | None = None
+
+
+Notes = Mapping[int, dict[str, Any]]  # by the profile that goes
+
+
+def survivors(tx: Tx, profile_ids: Collection[int]) -> dict[int, int]:
+    """For those of the profiles that became part of another one: which it is now."""
+    m = merges.c
+    path = (
+        select(m.from_id, m.into_id)
+        .where(among(tx, m.from_id, set(profile_ids)))
+        .cte("path", recursive=True)
+    )
+    # UNION, not UNION ALL: a loop made by hand ends
+    path = path.union(select(path.c.from_id, m.into_id).where(m.from_id == path.c.into_id))
+    further = merges.alias("further")
+    last = select(path.c.from_id, path.c.into_id).where(
+        ~exists().where(further.c.from_id == path.c.into_id)
+    )
+    return {row.from_id: row.into_id for row in tx.conn.execute(last)}
+
+
+class Heir(NamedTuple):
+    """What became of a profile that is gone.
+
+    profile_id: the profile that it is part of now.
+    addresses: those that it had when it went.
+    withheld: addresses that a join on the way did not make usable.
+    """
+
+    profile_id: int
+    addresses: frozenset[Key]
+    withheld: frozenset[Key]
+
+
+def heir_of(tx: Tx, profile_id: int) -> Heir | None:
+    """What became of a profile; None: it is part of no other one."""
+    m = merges.c
+    path = select(m.from_id, m.into_id).where(m.from_id == profile_id).cte("path", recursive=True)
+    path = path.union(select(m.from_id, m.into_id).where(m.from_id == path.c.into_id))
+    found = select(m.from_id, m.into_id, m.moved["withheld"].label("withheld")).where(
+        m.from_id.in_(select(path.c.from_id))
+    )
+    steps = {row.from_id: row for row in tx.conn.execute(found)}
+    if profile_id not in steps:
+        return None
+    had = select(m.moved["identifiers"]).where(m.from_id == profile_id)
+    known = tx.conn.execute(had).scalar_one() or ()
+    [last] = {row.into_id for row in steps.values()} - steps.keys()
+    withheld = [row.withheld["addresses"] for row in steps.values() if row.withheld]
+    return Heir(
+        last,
+        frozenset((kind, value) for kind, value in known if kind in _ADDRESSES),
+        frozenset((kind, value) for addresses in withheld for kind, value in addresses),
+    )
+
+
+def lock_events(tx: Tx, profile_ids: Collection[int]) -> None:
+    """Hold what these profiles did: journeys lock events before anything else, so must we."""
+    held = select(events.c.id).where(among(tx, events.c.profile_id, profile_ids))
+    tx.conn.execute(held.order_by(events.c.id).with_for_update())
+
+
+def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[Any]]:
+    """Let the rows of a table be the other profile's; gives their keys, by the profile they left.
+
+    The key of a row is its `id`, or else its primary key.
+    """
+    keys = [table.c.id] if "id" in table.c else list(table.primary_key)
+    moved: dict[int, list[Any]] = {merger.from_id: [] for merger in mergers}
+    rows = select(table.c.profile_id.label("whose"), *keys).where(
+        among(tx, table.c.profile_id, moved)
+    )
+    for whose, *key in tx.conn.execute(rows):
+        moved[whose].append(key[0] if len(key) == 1 else key)
+    having = [merger for merger in mergers if moved[merger.from_id]]
+    if having:
+        tx.conn.execute(
+            update(table)
+            .where(table.c.profile_id == bindparam("from_id"))
+            .values(profile_id=bindparam("into_id")),
+            [{"from_id": merger.from_id, "into_id": merger.into_id} for merger in having],
+        )
+    return moved
+
+
+def merge_profiles(
+    tx: Tx, mergers: Sequence[Merger], moved: Mapping[int, Mapping[str, Any]]
+) -> dict[int, int]:
+    """Merge what profiles keep of a person; the profiles and their events are locked.
+
+    Parameters
+    ----------
+    mergers: no profile both goes and takes in another.
+    moved: what others have moved already, by the profile it left; kept beside our own.
+
+    Returns
+    -------
+    Events that both had, and that were therefore dropped: their ids, each with that of its twin.
+    """
+    notes = {merger.from_id: dict(moved.get(merger.from_id, {})) for merger in mergers}
+    twins = _drop_twins(tx, mergers, notes)
+    for from_id, keys in repoint(tx, events, mergers).items():
+        notes[from_id]["events"] = keys
+    _merge_identifiers(tx, mergers, notes)
+    _merge_consents(tx, mergers, notes)
+    _merge_preferences(tx, mergers, notes)
+    _merge_rows(tx, mergers, notes)
+    tx.conn.execute(
+        insert(merges),
+        [
+            {
+                "from_id": merger.from_id,
+                "into_id": merger.into_id,
+                "merged_at": tx.now,
+                "why": merger.why,
+                "moved": notes[merger.from_id],
+            }
+            for merger in mergers
+        ],
+    )
+    changed = [
+        NewEvent(merger.into_id, PROFILE_CHANGED, tx.now, f"merge of {merger.from_id}", {})
+        for merger in mergers
+    ]
+    record_events(tx, changed, worked=False)
+    return twins
+
+
+def _drop_twins(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, int]:
+    """An event that several have is one event: the row of the one that stays, else the oldest."""
+    c = events.c
+    into = {merger.from_id: merger.into_id for merger in mergers}
+    theirs = select(c.id, c.profile_id, c.dedupe_key).where(among(tx, c.profile_id, into))
+    rows = tx.conn.execute(theirs.order_by(c.id)).all()
+    first: dict[tuple[int, str], int] = {}
+    pairs = sorted({(into[row.profile_id], row.dedupe_key) for row in rows})
+    of_the_other = select(c.profile_id, c.dedupe_key, c.id)
+    for some in in_slices(pairs):
+        pair = tuple_(c.profile_id, c.dedupe_key).in_(some)
+        for profile_id, dedupe_key, event_id in tx.conn.execute(of_the_other.where(pair)):
+            first[profile_id, dedupe_key] = event_id
+    twins: dict[int, int] = {}
+    for row in rows:
+        kept = first.setdefault((into[row.profile_id], row.dedupe_key), row.id)
+        if kept != row.id:
+            twins[row.id] = kept
+    if twins:
+        for event in tx.conn.execute(select(events).where(among(tx, c.id, twins))).mappings():
+            notes[event["profile_id"]].setdefault("events_dropped", []).append(dict(event))
+        tx.conn.execute(delete(events).where(among(tx, c.id, twins)))
+    return twins
+
+
+def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
+    """The one that stays is known by what both were known by.
+
+    Its own e-mail address and phone number stay in use; the others are retired. A call that states
+    one of them puts it into use afterwards.
+    """
+    c = identifiers.c
+    ids = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
+    in_use = select(c.profile_id, c.kind).where(
+        among(tx, c.profile_id, ids),
+        c.kind.in_(ONE_AT_A_TIME),
+        c.retired_at.is_(None),
+    )
+    has = {(row.profile_id, row.kind) for row in tx.conn.execute(in_use)}
+    theirs: dict[int, list[Any]] = {merger.from_id: [] for merger in mergers}
+    found = select(c.profile_id, c.kind, c.value, c.retired_at, c.unverified_from)
+    found = found.where(among(tx, c.profile_id, theirs)).order_by(c.kind, c.value)
+    for row in tx.conn.execute(found):
+        theirs[row.profile_id].append(row)
+    changes: list[dict[str, Any]] = []
+    for merger in mergers:
+        share = merger.share
+        retired: list[Key] = []
+        withheld: list[Key] = []
+        unverified: list[str] = []
+        for row in theirs[merger.from_id]:
+            key: Key = (row.kind, row.value)
+            if share is not None and row.kind in _ADDRESSES and key not in share.addresses:
+                withheld.append(key)
+            retired_at, unverified_from = row.retired_at, row.unverified_from
+            replaced = (merger.into_id, row.kind) in has
+            if retired_at is None and (replaced or key in withheld):
+                retired_at = tx.now
+                retired.append(key)
+            silent = share is not None and not share.verified
+            if unverified_from is None and silent and row.kind == "anonymous_id":
+                unverified_from = merger.from_id
+                unverified.append(row.value)
+            changes.append(
+                {
+                    "of_kind": row.kind,
+                    "of_value": row.value,
+                    "into": merger.into_id,
+                    "retired": retired_at,
+                    "came_from": unverified_from,
+                }
+            )
+        kept = {row.kind for row in theirs[merger.from_id] if row.retired_at is None} - {
+            kind for kind, _ in retired
+        }
+        has |= {(merger.into_id, kind) for kind in kept.intersection(ONE_AT_A_TIME)}
+        notes[merger.from_id] |= {
+            "identifiers": [(row.kind, row.value) for row in theirs[merger.from_id]],
+            "retired": retired,
+            "unverified": unverified,
+            "withheld": {"addresses": withheld},
+        }
+    if changes:
+        tx.conn.execute(
+            update(identifiers)
+            .where(c.kind == bindparam("of_kind"), c.value == bindparam("of_value"))
+            .values(
+                profile_id=bindparam("into"),
+                retired_at=bindparam("retired"),
+                unverified_from=bindparam("came_from"),
+            ),
+            changes,
+        )
+
+
+def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
+    """A no outweighs a yes, whenever it was said: two profiles may be joined in error, and nobody
+    who said no shall hear from us for that. So does the wish that nothing is said any more. Of two
+    that say the same the later one holds.
+
+    The record of an opt-in that does not count for the one that stays remains with the number of
+    the one that goes: a START gives back no opt-in of somebody else.
+    """
+    rows = _rows_of(tx, consents, mergers)
+    said: dict[int, list[Statement]] = {profile_id: [] for profile_id in rows}
+    for one in {**withdrawn(tx, rows), **standing(tx, rows)}.values():
+        said[one.profile_id].append(one)
+    before = {one.key: one for merger in mergers for one in said[merger.into_id]}
+    now = dict(before)
+    for merger in mergers:
+        withheld: list[Statement] = []
+        for one in said[merger.from_id]:
+            if merger.share is None or merger.share.allows(one.granted, one.channel):
+                _weigh(now, one._replace(profile_id=merger.into_id))
+            else:
+                withheld.append(one)
+        notes[merger.from_id]["consents"] = rows[merger.from_id]
+        notes[merger.from_id]["withheld"]["consents"] = [one._asdict() for one in withheld]
+    for merger in _firsts(mergers):
+        notes[merger.from_id]["consents_before"] = rows[merger.into_id]
+    _delete(tx, consents, [row for merger in mergers for row in rows[merger.from_id]])
+    _write_consents(tx, before, now)
+    c = consent_records.c
+    shares = {merger.from_id: merger.share for merger in mergers}
+    into = {merger.from_id: merger.into_id for merger in mergers}
+    moving: list[dict[str, int]] = []
+    theirs = select(c.id, c.profile_id, c.channel, c.granted).where(among(tx, c.profile_id, into))
+    for merger in mergers:
+        notes[merger.from_id]["consent_records"] = []
+    for row in tx.conn.execute(theirs.order_by(c.id)):
+        share = shares[row.profile_id]
+        if share is None or share.allows(row.granted, row.channel):
+            notes[row.profile_id]["consent_records"].append(row.id)
+            moving.append({"record": row.id, "into": into[row.profile_id]})
+    if moving:
+        moved = update(consent_records).where(c.id == bindparam("record"))
+        tx.conn.execute(moved.values(profile_id=bindparam("into")), moving)
+
+
+def _weigh(now: dict[ConsentKey, Statement], one: Statement) -> None:
+    """Take a statement in, if it outweighs what is there."""
+    rival = now.get(one.key)
+    if rival is None or _outweighs(one, rival):
+        now[one.key] = one
+
+
+def _outweighs(one: Statement, other: Statement) -> bool:
+    if one.granted != other.granted:
+        return _WEIGHT[one.granted] > _WEIGHT[other.granted]
+    return one.changed_at > other.changed_at
+
+
+def _write_consents(
+    tx: Tx, before: Mapping[ConsentKey, Statement], now: Mapping[ConsentKey, Statement]
+) -> None:
+    """Write the statements that are different, and a record of those that were turned."""
+    new = [one for key, one in now.items() if one != before.get(key)]
+    _delete(tx, consents, [one._asdict() for one in new])
+    if held := [one._asdict() for one in new if one.granted is not None]:
+        tx.conn.execute(insert(consents), held)
+    turned = [one for one in new if one.key in before and one.granted != before[one.key].granted]
+    if turned:
+        tx.conn.execute(
+            insert(consent_records),
+            [
+                {
+                    "profile_id": one.profile_id,
+                    "channel": one.channel,
+                    "topic": one.topic,
+                    "granted": one.granted,
+                    "occurred_at": one.changed_at,
+                    "recorded_at": tx.now,
+                    "source": "two profiles became one: the no holds",
+                }
+                for one in turned
+            ],
+        )
+
+
+def _merge_preferences(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
+    """What was chosen last holds; where that leaves something open, what was chosen before.
+
+    Where an address joins them the choices of the one that stays hold. Those of the other one fill
+    in what is open, if they were made at this address.
+    """
+    chosen = _rows_of(tx, preferences, mergers)
+    now = {merger.into_id: chosen[merger.into_id] for merger in mergers}
+    moved: set[int] = set()
+    for merger in mergers:
+        theirs, ours = chosen[merger.from_id], now[merger.into_id]
+        notes[merger.from_id]["preferences"] = theirs
+        if not theirs or not (merger.share is None or merger.share.yes_on):
+            continue
+        in_order = [*theirs, *ours]
+        if merger.share is None:
+            # of two moments that are the same ours is the later one
+            in_order.sort(key=lambda row: row["changed_at"])
+        said = (row.items() for row in in_order)
+        held = {name: value for row in said for name, value in row if value is not None}
+        now[merger.into_id] = [{**theirs[0], **held, "profile_id": merger.into_id}]
+        moved.add(merger.into_id)
+    for merger in _firsts(mergers):
+        notes[merger.from_id]["preferences_before"] = chosen[merger.into_id]
+    moving = [row for profile_id in sorted(moved) for row in now[profile_id]]
+    _delete(tx, preferences, [row for merger in mergers for row in chosen[merger.from_id]])
+    _delete(tx, preferences, moving)
+    if moving:
+        tx.conn.execute(insert(preferences), moving)
+
+
+def _merge_rows(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
+    """What the profile that stays knows already counts for more, whenever it was said."""
+    known = _rows_of(tx, profiles, mergers)
+    now: dict[int, dict[str, Any]] = {}
+    for merger in _firsts(mergers):
+        [now[merger.into_id]] = known[merger.into_id]
+        notes[merger.from_id]["profile_before"] = now[merger.into_id]
+    for merger in mergers:
+        [theirs], ours = known[merger.from_id], now[merger.into_id]
+        notes[merger.from_id]["profile"] = theirs
+        now[merger.into_id] = {
+            **join_profiles(ours, _with_shared_times(theirs, merger.share)),
+            "created_at": min(theirs["created_at"], ours["created_at"]),
+        }
+    changed = [
+        {**row, "updated_at": tx.now, "whose": profile_id} for profile_id, row in now.items()
+    ]
+    tx.conn.execute(update(profiles).where(profiles.c.id == bindparam("whose")), changed)
+    _delete(tx, profiles, [row for merger in mergers for row in known[merger.from_id]])
+
+
+def _with_shared_times(row: dict[str, Any], share: Share | None) -> dict[str, Any]:
+    """The profile without the times of addresses that do not become usable."""
+    if share is None:
+        return row
+    shared = {kind for kind, _ in share.addresses}
+    times = (row["attribute_times"] or {}).items()
+    kept = {name: at for name, at in times if name in shared or name not in ONE_AT_A_TIME}
+    return {**row, "attribute_times": kept}
+
+
+def _firsts(mergers: Sequence[Merger]) -> list[Merger]:
+    """Of each profile that stays the first merger."""
+    return list({merger.into_id: merger for merger in reversed(mergers)}.values())
+
+
+# Making usable what was withheld ------------------------------------------------------------------
+
+
+def verify(tx: Tx, anonymous_ids: Collection[str]) -> None:
+    """Let anonymous ids speak for their profile: a call names them with proof of whose they are.
+
+    What came with them, and was withheld for want of that proof, becomes usable: it is as if their
+    ids had joined the profiles.
+    """
+    c = identifiers.c
+    unverified = select(c.value, c.profile_id, c.unverified_from).where(
+        c.kind == "anonymous_id", among(tx, c.value, anonymous_ids), c.unverified_from.is_not(None)
+    )
+    whose = {
+        row.unverified_from: row.profile_id for row in tx.conn.execute(unverified.order_by(c.value))
+    }
+    named = (c.kind == "anonymous_id") & among(tx, c.value, anonymous_ids)
+    tx.conn.execute(update(identifiers).where(named).values(unverified_from=None))
+    records = select(merges.c.from_id, merges.c.merged_at, merges.c.moved["withheld"])
+    found = tx.conn.execute(records.where(among(tx, merges.c.from_id, whose))).all()
+    for from_id, merged_at, withheld in found:
+        _use_addresses(tx, whose[from_id], withheld["addresses"], merged_at)
+    statements = [
+        Statement(**{**one, "profile_id": whose[from_id]})
+        for from_id, _, withheld in found
+        for one in withheld["consents"]
+    ]
+    if statements:
+        people = {one.profile_id for one in statements}
+        before = {**withdrawn(tx, people), **standing(tx, people)}
+        now = dict(before)
+        for one in statements:
+            _weigh(now, one)
+        _write_consents(tx, before, now)
+    r = consent_records.c
+    moved = update(consent_records).where(r.profile_id == bindparam("from_id"))
+    if found:
+        tx.conn.execute(
+            moved.values(profile_id=bindparam("into")),
+            [{"from_id": from_id, "into": whose[from_id]} for from_id, *_ in found],
+        )
+
+
+def _use_addresses(
+    tx: Tx, profile_id: int, addresses: Sequence[Sequence[str]], since: Instant
+) -> None:
+    """Put withheld addresses into use; of a kind that a person has one of, where none is in use."""
+    c = identifiers.c
+    in_use = select(c.kind).where(c.profile_id == profile_id, c.retired_at.is_(None))
+    has = set(tx.conn.execute(in_use).scalars())
+    usable = [
+        {"of_kind": kind, "of_value": value}
+        for kind, value in addresses
+        if kind not in ONE_AT_A_TIME or kind not in has
+    ]
+    if usable:
+        tx.conn.execute(
+            update(identifiers)
+            .where(
+                c.kind == bindparam("of_kind"),
+                c.value == bindparam("of_value"),
+                c.profile_id == profile_id,
+                c.retired_at == since,
+            )
+            .values(retired_at=None),
+            usable,
+        )
+
+
+# Rows ---------------------------------------------------------------------------------------------
+
+
+def _rows_of(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[dict[str, Any]]]:
+    """The rows that the profiles have in a table, by profile."""
+    whose = table.c.id if table is profiles else table.c.profile_id
+    ids = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
+    found: dict[int, list[dict[str, Any]]] = {profile_id: [] for profile_id in ids}
+    for row in tx.conn.execute(select(table).where(among(tx, whose, ids))).mappings():
+        found[row[whose.name]].append(dict(row))
+    return found
+
+
+def _delete(tx: Tx, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Delete the rows that have these rows' primary keys, as far as there are any."""
+    if rows:
+        keys = [column.name for column in table.primary_key]
+        tx.conn.execute(
+            delete(table).where(*(table.c[name] == bindparam(f"of_{name}") for name in keys)),
+            [{f"of_{name}": row[name] for name in keys} for row in rows],
+        )

@@ -1,0 +1,214 @@
+"""What one source says about one person, its identifiers in normal form."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+from email_validator import EmailNotValidError, validate_email
+
+from config.invisible_characters import visible
+from config.policy import Channel
+from config.times import Instant
+from profiles.identity.phones import Phone, normalise_phone
+from profiles.tables import IdentifierKind
+
+Email = NewType("Email", str)  # made by normalise_email only
+Key = tuple[IdentifierKind, str]
+
+# Longer text is refused unread. An address has 254 characters at most (RFC 5321, 4.5.3.1.3); blanks
+# may stand around it.
+_LONGEST_WRITTEN = 400
+_LONGEST_LOCAL = 64  # RFC 5321, 4.5.3.1.1
+# Full-width forms of ASCII, and the dots that IDNA takes for one (RFC 3490, 3.1).
+_FULL_WIDTH: dict[int, int | str] = {
+    **{0xFF01 + place: 0x21 + place for place in range(94)},
+    **dict.fromkeys((0x3002, 0xFF61), "."),
+}
+# An index entry of PostgreSQL holds 2,704 bytes.
+LONGEST_IDENTIFIER = 1000
+# Longer than the longest zone, country and language tag (RFC 5646, 4.4.1: 35 characters).
+LONGEST_NAME = 100
+_SHOWN = 60
+
+# From 2^53 on a float stands for several whole numbers (IEEE 754, binary64).
+_FIRST_INEXACT = 2.0**53
+# What spreadsheets and data frames make of the id 1042, and of a long one.
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+_ROUNDED = re.compile(r"[0-9](\.[0-9]+)?[eE]\+[0-9]+")
+
+
+def excerpt(text: str) -> str:
+    """The text in quotes, cut short, for a message."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+
+
+def check_length(text: str, longest: int) -> None:
+    """Raises ValueError for a text of more than `longest` characters.
+
+    Called before anything whose cost grows with the length.
+    """
+    if len(text) > longest:
+        raise ValueError(f"{text[:20]!r}... is longer than {longest} characters")
+
+
+def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
+    """The address in the one form that is stored, the same for every spelling of a mailbox.
+
+    Lower case, Unicode NFC, full-width characters as plain ones. The domain is in ASCII (IDNA
+    A-labels, RFC 5890), which every mail server takes, without a final dot. The local part stays
+    in Unicode (SMTPUTF8, RFC 6531). `mailto:`, outer blanks and invisible characters are dropped.
+
+    lenient_dots: also take a local part with dots at its ends or in a row. RFC 5321 forbids them;
+    Japanese providers once gave out such addresses.
+
+    Only the form is looked at; nothing is asked of the network. Raises ValueError with the fault.
+    """
+    check_length(text, _LONGEST_WRITTEN)
+    written = visible(text).translate(_FULL_WIDTH)
+    if written[:7].lower() == "mailto:":
+        written = written[7:]
+    local, at, domain = written.rpartition("@")
+    checked = ".".join(filter(None, local.split("."))) if lenient_dots else local
+    try:
+        address = validate_email(
+            f"{checked}{at}{domain.removesuffix('.')}", check_deliverability=False
+        )
+    except EmailNotValidError as error:
+        raise ValueError(f"{text!r} is no e-mail address: {error}") from None
+    if len(local) > _LONGEST_LOCAL:
+        raise ValueError(
+            f"{text!r} is no e-mail address: it has more than {_LONGEST_LOCAL} characters before "
+            "the @-sign"
+        )
+    # To lower a letter can take it apart: capital I with a dot becomes i and a combining dot.
+    lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower())
+    return Email(f"{lower}@{address.ascii_domain.lower()}")
+
+
+def normalise_id(text: str) -> str:
+    """A user id, anonymous id or push token without outer space. Raises ValueError if unusable.
+
+    "1042.0" is 1042, as files and programs print it that keep ids as floating-point numbers.
+    """
+    too_long = ValueError(f"{text[:20]!r}... is longer than {LONGEST_IDENTIFIER} bytes")
+    if len(text) > LONGEST_IDENTIFIER:
+        raise too_long
+    value = text.strip()
+    if not value:
+        raise ValueError("it is empty")
+    if "\0" in value:
+        raise ValueError(f"{value!r} contains a NUL character")
+    if len(value.encode()) > LONGEST_IDENTIFIER:
+        raise too_long
+    whole = _WHOLE.fullmatch(value)
+    if _ROUNDED.fullmatch(value) or (whole and abs(float(value)) >= _FIRST_INEXACT):
+        raise ValueError(f"{value!r} may be a rounded number; write all digits without a point")
+    return whole[1] if whole else value
+
+
+def id_text(value: object) -> str:
+    """An id out of JSON as text: 1042, "1042" and 1042.0 are one. Raises ValueError if unusable.
+
+    Numbers are never rounded: whole numbers of at most 64 bits, and floats below 2^53.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError('write it as text, such as "u-1042"')
+    if isinstance(value, float):
+        if not math.isfinite(value) or abs(value) >= _FIRST_INEXACT:
+            raise ValueError(f"the number {value} is not exact any more; write the id as text")
+        return str(int(value)) if value.is_integer() else repr(value)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError("the number does not fit into 64 bits; write the id as text")
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What one source says about one person. What is None or missing is not said, so not changed.
+
+    Identifiers are in normal form (normalise_id, normalise_email, normalise_phone), the country is
+    what country_code gives. An attribute of None takes the attribute away, as `removed` does with
+    email, phone, country, timezone and language, and `removed_tokens` with push tokens.
+    """
+
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    email: Email | None = None
+    phone: Phone | None = None
+    push_tokens: Mapping[str, str | None] = field(default_factory=dict)  # token -> platform
+    country: str | None = None
+    timezone: str | None = None  # IANA name as given, perhaps invalid
+    language: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    consent: Mapping[tuple[Channel, str], bool] = field(default_factory=dict)  # (channel, topic)
+    removed: Collection[str] = frozenset()
+    removed_tokens: Collection[str] = frozenset()
+    seen_at: Instant | None = None  # when all this was so; None: not known
+    # addresses of which the sender says that the person has proved to have them
+    verified: Collection[IdentifierKind] = frozenset()
+
+    @property
+    def tells_more(self) -> bool:
+        """Whether more is said of them than by which ids they are known."""
+        return bool(
+            self.attributes
+            or self.removed
+            or self.push_tokens
+            or self.removed_tokens
+            or self.email
+            or self.phone
+            or self.country
+            or self.timezone
+            or self.language
+            or self.consent
+        )
+
+    def identifiers(self) -> Iterator[tuple[Key, dict[str, Any]]]:
+        """Each identifier with the columns that describe it."""
+        if self.user_id is not None:
+            yield ("user_id", self.user_id), {}
+        if self.anonymous_id is not None:
+            yield ("anonymous_id", self.anonymous_id), {}
+        if self.email is not None:
+            yield ("email", self.email), {}
+        if self.phone is not None:
+            yield ("phone", self.phone.value), {"country": self.phone.country}
+        for token, platform in self.push_tokens.items():
+            yield ("push_token", token), {"platform": platform} if platform else {}
+
+
+def address_of(kind: IdentifierKind, text: str) -> str:
+    """An address that somebody else names, in normal form.
+
+    Text that is no such address stays as it is, and is nobody's.
+    """
+    try:
+        return _READERS[kind](text)
+    except ValueError:
+        return text
+
+
+def possible_keys(text: str) -> list[Key]:
+    """All identifiers that the text can mean, in normal form, to look somebody up by."""
+    found: list[Key] = []
+    for kind, read in _READERS.items():
+        try:
+            found.append((kind, read(text)))
+        except ValueError:
+            continue
+    return found
+
+
+# Whether an address with odd dots may be stored is for those who store it: here it is only found.
+_READERS: Mapping[IdentifierKind, Callable[[str], str]] = {
+    "user_id": normalise_id,
+    "email": lambda text: normalise_email(text, lenient_dots=True),
+    "phone": lambda text: normalise_phone(text, None).value,
+    "anonymous_id": normalise_id,
+    "push_token": normalise_id,
+}

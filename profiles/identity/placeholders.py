@@ -1,0 +1,54 @@
+"""Values that stand for no value, such as "undefined". They identify nobody. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from profiles.identity.person import Person
+
+# What programs print for a missing value: JavaScript, Python, Ruby, Objective-C, Java, SQL.
+_WORDS = frozenset(
+    {"undefined", "null", "none", "nil", "nan", "[object object]", "(null)", "<null>"}
+)
+# "0", "0000", "0.0", "+0", "00000000-0000-0000-0000-000000000000" (an erased device id)
+_ZEROS = "0-+.:"
+# No listed value is as long as that, so longer texts are not looked at.
+_LONGEST = 1000
+
+
+def _folded(text: str) -> str:
+    """One form for any case and any blanks."""
+    return " ".join(text.split()).casefold()
+
+
+class Meaningless:
+    """The values that mean nothing: those above, and the `meaningless` of the policy."""
+
+    def __init__(self, listed: Iterable[str] = ()) -> None:
+        self._listed = frozenset(_folded(value) for value in listed)
+
+    def __contains__(self, text: str) -> bool:
+        """Whether it is one of them, in any case and with any blanks."""
+        if len(text) > _LONGEST:
+            return False
+        folded = _folded(text)
+        return folded in _WORDS or folded in self._listed or not folded.strip(_ZEROS)
+
+
+# What means nothing everywhere.
+MEANINGLESS = Meaningless()
+
+
+def without_meaningless(person: Person, meaningless: Meaningless) -> Person:
+    """The person without identifiers that mean nothing."""
+
+    def drop(value: str | None) -> bool:
+        return value is not None and value in meaningless
+
+    return replace(
+        person,
+        user_id=None if drop(person.user_id) else person.user_id,
+        anonymous_id=None if drop(person.anonymous_id) else person.anonymous_id,
+        email=None if drop(person.email) else person.email,
+        phone=None if person.phone is not None and drop(person.phone.value) else person.phone,
+        push_tokens={t: platform for t, platform in person.push_tokens.items() if not drop(t)},
+    )

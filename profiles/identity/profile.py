@@ -1,0 +1,284 @@
+"""One profile in memory: as it was read, and what it becomes by what is said of it. Pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from config.policy import Channel
+from config.times import Instant
+from profiles.attributes.latest import (
+    FIELDS,
+    Times,
+    attribute_key,
+    attributes_size,
+    entry_size,
+    holds,
+)
+from profiles.consent.changes import ConsentChange
+from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.person import Key, Person, excerpt
+from profiles.tables import IdentifierKind
+
+# What is dropped of a profile that has too many identifiers, in this order.
+_DROPPED: tuple[IdentifierKind, ...] = ("anonymous_id", "push_token")
+_SPOKEN: Mapping[IdentifierKind, str] = {"email": "e-mail address", "phone": "phone number"}
+
+
+# An identifier of which nothing is known.
+_BLANK: Mapping[str, Any] = {
+    "country": None,
+    "platform": None,
+    "state": "active",
+    "retired_at": None,
+}
+
+
+class Limits(NamedTuple):
+    """How large a profile may get.
+
+    attributes: bytes of all attributes as JSON. identifiers: how many; user ids are never dropped.
+    """
+
+    attributes: int = 256 * 1024
+    identifiers: int = 100
+
+
+LIMITS = Limits()
+
+
+class Taken(NamedTuple):
+    """What came of one person: whether more is known now than before, and what was left out."""
+
+    told: bool
+    left_out: list[str]
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One profile in memory: as it was read, and as it will be.
+
+    in_use: of e-mail addresses and phone numbers the one that messages go to.
+    """
+
+    id: int | None  # None: not there yet
+    before: dict[str, Any]
+    known: dict[Key, dict[str, Any]]
+    in_use: dict[IdentifierKind, Key]
+    after: dict[str, Any] = field(init=False)
+    identifiers: dict[Key, dict[str, Any]] = field(init=False)
+    used_before: dict[IdentifierKind, Key] = field(init=False)
+    user_id: str | None = field(init=False)  # the first of them
+    lasting: int = field(init=False)  # identifiers that are never dropped
+    size: int | None = None  # of the attributes, once it matters
+    consent: dict[tuple[Channel, str], tuple[bool, Instant | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.after = {
+            **self.before,
+            "attributes": dict(self.before["attributes"]),
+            "attribute_times": dict(self.before["attribute_times"] or {}),
+        }
+        self.identifiers = dict(self.known)
+        self.user_id = next((value for kind, value in self.known if kind == "user_id"), None)
+        self.lasting = sum(1 for kind, _ in self.known if kind not in _DROPPED)
+        self.used_before = dict(self.in_use)
+
+    @property
+    def differs(self) -> bool:
+        before = {**self.before, "attribute_times": self.before["attribute_times"] or {}}
+        return before != self.after or self.known != self.identifiers
+
+    @property
+    def times(self) -> Times:
+        times: Times = self.after["attribute_times"]
+        return times
+
+    def uses(self, key: Key) -> bool:
+        """Whether the profile is known by the identifier; of an address, whether it is in use."""
+        if key not in self.identifiers:
+            return False
+        if key[0] in ONE_AT_A_TIME:
+            return self.in_use.get(key[0]) == key
+        return self.identifiers[key]["retired_at"] is None
+
+    def forget(self, key: Key) -> bool:
+        """The identifier is another customer's from now on. Returns whether it has a row."""
+        del self.identifiers[key]
+        self.lasting -= key[0] not in _DROPPED
+        return self.known.pop(key, None) is not None
+
+    def take(
+        self, person: Person, now: Instant, limits: Limits, elsewhere: Collection[Key]
+    ) -> Taken:
+        """Bring the profile up to what is said of the person.
+
+        elsewhere: identifiers of the person that another profile has or had.
+        """
+        # A time in the future is unknown: nobody has said anything tomorrow.
+        at = None if person.seen_at is None or person.seen_at > now else person.seen_at
+        left_out: list[str] = []
+        told = False
+        for name in FIELDS:
+            value = getattr(person, name)
+            if value is not None or name in person.removed:
+                told |= self._set_field(name, value, at)
+        for name, value in person.attributes.items():
+            told |= self._set_attribute(name, value, at, limits.attributes, left_out)
+        for kind in ONE_AT_A_TIME:
+            if kind in person.removed and self._overrules(kind, at):
+                told |= self.in_use.pop(kind, None) is not None
+        for key, about in person.identifiers():
+            if key in self.identifiers or not self._is_full(key, limits.identifiers, left_out):
+                told |= self._name(key, about, at, now, key in elsewhere)
+        for token in person.removed_tokens:
+            told |= self._sign_out(("push_token", token), at, elsewhere, left_out)
+        for topic, granted in person.consent.items():
+            earlier = self.consent.get(topic, (False, None))[1]
+            if earlier is None or person.seen_at is None or earlier <= person.seen_at:
+                self.consent[topic] = (granted, person.seen_at)
+        return Taken(told, left_out)
+
+    def _overrules(self, key: str, at: Instant | None) -> bool:
+        """Whether a statement made then holds; if so its time is noted."""
+        if not holds(self.times, key, at):
+            return False
+        if at is not None:
+            self.times[key] = at
+        return True
+
+    def _set_field(self, name: str, value: str | None, at: Instant | None) -> bool:
+        if not self._overrules(name, at) or self.after[name] == value:
+            return False
+        self.after[name] = value
+        return True
+
+    def _set_attribute(
+        self, name: str, value: Any, at: Instant | None, limit: int, left_out: list[str]
+    ) -> bool:
+        """Set an attribute, or take it away, unless that exceeds `limit` bytes in all."""
+        attributes: dict[str, Any] = self.after["attributes"]
+        key = attribute_key(name)
+        if not holds(self.times, key, at):
+            return False
+        if self.size is None:
+            self.size = attributes_size(attributes, self.times)
+        before = 0
+        if name in attributes or key in self.times:
+            before = entry_size(name, attributes.get(name))
+        after = entry_size(name, value)
+        fits = after <= before or self.size - before + after <= limit
+        if value is not None and not fits:
+            left_out.append(
+                f"the attribute {excerpt(name)} is left out: with it the profile would hold more "
+                f"than {limit} bytes of attributes; take others away first"
+            )
+            return False
+        changed = bool(attributes.get(name) != value)
+        if value is not None:
+            attributes[name] = value
+        else:
+            attributes.pop(name, None)
+        if at is not None and fits:
+            self.times[key] = at
+        kept = name in attributes or key in self.times
+        self.size += (after if kept else 0) - before
+        return changed
+
+    def _is_full(self, key: Key, limit: int, left_out: list[str]) -> bool:
+        """Whether there is no room for another address. Anonymous ids and push tokens make room
+        for others later; nothing is refused for lack of room for a user id."""
+        if key[0] not in ONE_AT_A_TIME:
+            return False
+        if self.lasting < limit:
+            return False
+        left_out.append(
+            f"the {_SPOKEN[key[0]]} is left out: the profile has {limit} identifiers already"
+        )
+        return True
+
+    def _name(
+        self, key: Key, about: Mapping[str, Any], at: Instant | None, now: Instant, elsewhere: bool
+    ) -> bool:
+        """The person is known by an identifier; of addresses perhaps only was."""
+        here = self.identifiers.get(key)
+        seen_at = now if at is None else at
+        if here is not None:
+            seen_at = here["seen_at"] if at is None else max(here["seen_at"], at)
+        row = {**(here or _BLANK), **about, "seen_at": seen_at}
+        told = here is None
+        if key[0] in ONE_AT_A_TIME:
+            if self._overrules(key[0], at):
+                told = self.in_use.get(key[0]) != key
+                self.in_use[key[0]] = key
+            elif elsewhere:
+                return False  # of an older time, and another customer's by now
+            else:
+                told = False
+        elif row["retired_at"] is not None and at is not None and at >= row["retired_at"]:
+            row["retired_at"] = None
+            told = True
+        if here is None and key[0] not in _DROPPED:
+            self.lasting += 1
+        if key[0] == "user_id" and self.user_id is None:
+            self.user_id = key[1]
+        self.identifiers[key] = row
+        return told
+
+    def _sign_out(
+        self, key: Key, at: Instant | None, elsewhere: Collection[Key], left_out: list[str]
+    ) -> bool:
+        """A device is gone. Its token stays, retired, so that what was said earlier and arrives
+        later does not bring it back."""
+        if at is None:
+            return False
+        here = self.identifiers.get(key)
+        if here is None:
+            if key in elsewhere:
+                left_out.append("context.device.token is not removed: another customer has it")
+                return False
+            self.identifiers[key] = {**_BLANK, "seen_at": at, "retired_at": at}
+            return False
+        if here["seen_at"] > at:
+            return False
+        self.identifiers[key] = {**here, "retired_at": max(at, here["retired_at"] or at)}
+        return here["retired_at"] is None
+
+    def settle(self, now: Instant, limits: Limits) -> None:
+        """After the last statement: retire what is not in use, and drop what is too much."""
+        for kind in ONE_AT_A_TIME:
+            used = self.in_use.get(kind)
+            own = [key for key in self.identifiers if key[0] == kind]
+            for key in own:
+                row = self.identifiers[key]
+                retired_at = None if key == used else row["retired_at"] or now
+                if retired_at != row["retired_at"]:
+                    self.identifiers[key] = {**row, "retired_at": retired_at}
+            if used is not None and used != self.used_before.get(kind) and kind not in self.times:
+                # An undated statement keeps the time at which the address was first seen, so that
+                # the same file again changes nothing; unless another was in use in the meantime.
+                latest = max(self.identifiers[key]["seen_at"] for key in own)
+                if self.identifiers[used]["seen_at"] < latest <= now:
+                    self.identifiers[used] = {**self.identifiers[used], "seen_at": now}
+        if len(self.identifiers) > limits.identifiers:
+            for key in self._oldest(len(self.identifiers) - limits.identifiers):
+                del self.identifiers[key]
+
+    def _oldest(self, number: int) -> list[Key]:
+        """What is dropped first: anonymous ids, then dead devices, then devices; the oldest."""
+
+        def order(key: Key) -> tuple[int, bool, Instant, str]:
+            row = self.identifiers[key]
+            live = row["retired_at"] is None and row["state"] == "active"
+            return _DROPPED.index(key[0]), live, row["seen_at"], key[1]
+
+        return sorted((key for key in self.identifiers if key[0] in _DROPPED), key=order)[:number]
+
+    def changes(self) -> Iterator[ConsentChange]:
+        assert self.id is not None
+        for (channel, topic), (granted, seen_at) in self.consent.items():
+            yield ConsentChange(self.id, channel, topic, granted, seen_at)
+
+
+def nobody_yet() -> Account:
+    values = {"country": None, "timezone": None, "language": None}
+    return Account(None, {**values, "attributes": {}, "attribute_times": None}, {}, {})

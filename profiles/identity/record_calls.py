@@ -1,0 +1,404 @@
+"""Segment's calls, written down: people found, made and joined; what they did, each event once."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from sqlalchemy import func, select, tuple_, update
+
+from config.database import Tx
+from config.policy import JoinOn
+from profiles.attributes.latest import FIELDS, attribute_key
+from profiles.bulk import among, in_slices, lock_profiles
+from profiles.consent.double_opt_in import NO_TOPICS
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.merge import Merger, verify
+from profiles.identity.person import Key, Person
+from profiles.identity.profile import LIMITS, Limits
+from profiles.identity.resolve import OnRecord, join, keys_of, proofs_of
+from profiles.identity.segment_calls import Call, CallRefused
+from profiles.identity.upsert import (
+    Holder,
+    held_owners_of,
+    holders_of,
+    lock_identities,
+    new_profile,
+    owners_of,
+    upsert_people,
+)
+from profiles.tables import ADDRESS_KIND, events, identifiers, profiles
+
+SOURCE = "segment"
+# After a stop so many calls are read, and twice as many as were taken.
+_FEWEST = 20
+_UNVERIFIED = (
+    "all but the event is left out: an address that is not verified joined this anonymousId to its "
+    "customer. Send the userId or a verified address with it"
+)
+_ANOTHER_JOINED = (
+    "another address in the call, which is not verified, joined this anonymousId to its customer"
+)
+
+
+class Merge(Protocol):
+    """How two profiles become one, in every journey too: journeys/engine/merge.py has it."""
+
+    def __call__(
+        self,
+        tx: Tx,
+        mergers: Sequence[Merger],
+        *,
+        also_lock: Collection[int] = (),
+        later: Collection[int] = (),
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a call: what was left out of it, or why it was not taken at all."""
+
+    warnings: list[str]
+    refused: CallRefused | None = None
+
+
+def take_calls(
+    tx: Tx,
+    calls: Sequence[Call],
+    merge: Merge,
+    limits: Limits = LIMITS,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
+    join_on: JoinOn = "any",
+) -> list[Outcome]:
+    """Write down what the calls say, in their order; the same call again changes nothing.
+
+    What a call tells of a profile is written before a later call joins that profile to another:
+    so the calls may be taken in several parts. After the first part few are read at a time, so
+    that many parts stay linear.
+
+    Once a transaction, and before anything else is locked in it. `double_opt_in` and `join_on` are
+    those of the policy.
+    """
+
+    def write(some: Sequence[Call]) -> list[Outcome]:
+        who = _settle(tx, some, merge, join_on)
+        return _write(tx, some[: who.stopped_at], who, limits, double_opt_in)
+
+    outcomes = write(calls)
+    taken = len(outcomes)
+    while len(outcomes) < len(calls):
+        some = calls[len(outcomes) : len(outcomes) + _FEWEST + 2 * taken]
+        written = write(some)
+        taken = len(written)
+        outcomes += written
+    return outcomes
+
+
+def _write(
+    tx: Tx,
+    calls: Sequence[Call],
+    who: "_Who",
+    limits: Limits,
+    double_opt_in: Mapping[str, str],
+) -> list[Outcome]:
+    """Write down calls about people who are known by now."""
+    outcomes = [Outcome(list(call.warnings)) for call in calls]
+    profile_ids: dict[int, int] = {}  # by the place of the call
+    changing: dict[int, int] = {}  # place of the call -> place among the people
+    people: list[Person] = []
+    filling = _filling(tx, calls, who)
+    for place, call in enumerate(calls):
+        if place in who.again:
+            continue
+        if place in filling:
+            person, warnings = filling[place]
+        elif place in who.events_only:
+            person = Person(anonymous_id=call.person.anonymous_id)
+            warnings = [_UNVERIFIED] if call.person.tells_more else []
+        else:
+            person, warnings = _without(call.person, who.foreign.get(place, set()))
+        outcomes[place].warnings += warnings
+        owner = who.owner_of(person)
+        if owner is not None and not person.tells_more:
+            profile_ids[place] = owner
+        else:
+            changing[place] = len(people)
+            people.append(replace(person, seen_at=call.occurred_at(tx.now)))
+        previous: Key = ("anonymous_id", call.previous_id or "")
+        if any(previous in group for group in who.same):
+            people.append(Person(anonymous_id=call.previous_id))
+    report = upsert_people(
+        tx,
+        people,
+        SOURCE,
+        same=who.same,
+        owners=who.owners,
+        limits=limits,
+        topics_too=True,
+        double_opt_in=double_opt_in,
+    )
+    _note_unverified(tx, who.unverified)
+    for place, index in changing.items():
+        profile_id = report.profile_ids[index]
+        if profile_id is None:
+            outcomes[place].refused = CallRefused("", report.refused[index])
+        else:
+            profile_ids[place] = profile_id
+            outcomes[place].warnings += report.left_out.get(index, ())
+    new = [
+        NewEvent(
+            profile_ids[place],
+            call.event,
+            call.occurred_at(tx.now),
+            call.dedupe_key(tx.now),
+            dict(call.properties),
+            call.waited,
+        )
+        for place, call in enumerate(calls)
+        if place in profile_ids
+    ]
+    # What happened shows in its context what else is new of the person: journeys look again.
+    changed = [
+        NewEvent(
+            profile_ids[place],
+            PROFILE_CHANGED,
+            tx.now,
+            f"{calls[place].dedupe_key(tx.now)} changed the profile",
+            {},
+        )
+        for place, index in changing.items()
+        if index in report.told_more
+        and not calls[place].tells_of_person
+        and people[index].tells_more
+    ]
+    record_events(tx, [*new, *changed], worked=False)
+    return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class _Who:
+    """Whom the calls are about; the profiles are locked. The rest is as in `Joined`.
+
+    again: places of calls that came before.
+    """
+
+    owners: Mapping[Key, int]
+    again: Collection[int]
+    events_only: Collection[int]
+    foreign: Mapping[int, set[Key]] = field(default_factory=dict)
+    same: Sequence[set[Key]] = ()
+    filling: Collection[int] = ()
+    unverified: Collection[Key] = ()
+    stopped_at: int | None = None
+
+    def owner_of(self, person: Person) -> int | None:
+        """The one profile that has all the person's identifiers already."""
+        found = {self.owners.get(key) for key, _ in person.identifiers()}
+        return found.pop() if len(found) == 1 else None
+
+
+def _settle(tx: Tx, calls: Sequence[Call], merge: Merge, join_on: JoinOn) -> _Who:
+    """Find out whom the calls are about, and join whom they join."""
+    keys = {key for call in calls for key in keys_of(call)}
+    holders = holders_of(tx, keys)
+    events_only = {place for place, call in enumerate(calls) if _only_adds_an_event(call, holders)}
+    if not any(
+        _unsettled(call, holders) for place, call in enumerate(calls) if place not in events_only
+    ):
+        owners = _owners(holders)
+        held = held_owners_of(tx, keys, owners)
+        if held == owners:
+            return _Who(held, _again(tx, _that_tell(calls), held), events_only)
+    lock_identities(tx)
+    holders = holders_of(tx, keys)
+    owners = _owners(holders)
+    profile_ids = set(owners.values())
+    again = _again(tx, enumerate(calls), owners)
+    new = {place: call for place, call in enumerate(calls) if place not in again}
+    joined = join(new, _on_record(tx, holders), join_on, lambda: new_profile(tx))
+    later = () if joined.stopped_at is None else profile_ids
+    if joined.mergers or later:
+        merge(tx, joined.mergers, also_lock=profile_ids, later=later)
+    else:
+        lock_profiles(tx, profile_ids)
+    if joined.confirmed:
+        verify(tx, {value for _, value in joined.confirmed})
+    if joined.released:
+        _release(tx, joined.released)
+    return _Who(
+        owners_of(tx, keys),
+        again,
+        joined.events_only,
+        joined.foreign,
+        joined.people,
+        joined.filling,
+        joined.unverified,
+        joined.stopped_at,
+    )
+
+
+def _owners(holders: Mapping[Key, Holder]) -> dict[Key, int]:
+    """As `owners_of` says: a retired address is nobody's."""
+    return {key: holder.profile_id for key, holder in holders.items() if not holder.retired}
+
+
+def _only_adds_an_event(call: Call, holders: Mapping[Key, Holder]) -> bool:
+    """Whether it is about an unverified anonymous id, without proof of whose that is."""
+    anonymous: Key = ("anonymous_id", call.person.anonymous_id or "")
+    unverified = anonymous in holders and holders[anonymous].unverified
+    return unverified and not proofs_of(call.person)
+
+
+def _unsettled(call: Call, holders: Mapping[Key, Holder]) -> bool:
+    """Whether it may tell us who is who: what it names is not all one profile's already, or is an
+    anonymous id that comes with proof of whose it is.
+    """
+    found = [holders.get(key) for key in keys_of(call)]
+    settled = [one for one in found if one and not one.retired and not one.unverified]
+    return len(settled) < len(found) or len({one.profile_id for one in settled}) > 1
+
+
+def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
+    """What `join` has to know of the profiles that calls name."""
+    c = identifiers.c
+    owners = _owners(holders)
+    theirs = among(tx, c.profile_id, set(owners.values()))
+    users: set[int] = set()
+    sizes: dict[int, int] = defaultdict(int)
+    counted = select(c.profile_id, c.kind, func.count().label("number")).where(theirs)
+    for row in tx.conn.execute(counted.group_by(c.profile_id, c.kind)):
+        sizes[row.profile_id] += row.number
+        if row.kind == "user_id":
+            users.add(row.profile_id)
+    addresses: dict[int, dict[Key, bool]] = {}
+    found = select(c.profile_id, c.kind, c.value, c.retired_at).where(
+        theirs, c.kind.in_(tuple(ADDRESS_KIND.values()))
+    )
+    for row in tx.conn.execute(found):
+        addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.retired_at is None
+    unverified = {key for key, holder in holders.items() if holder.unverified}
+    return OnRecord(owners, unverified, users, addresses, sizes)
+
+
+def _release(tx: Tx, keys: Collection[Key]) -> None:
+    """These are nobody's any more. Whoever is said to have them takes over their rows, so that an
+    address stays suppressed.
+    """
+    key = tuple_(identifiers.c.kind, identifiers.c.value)
+    for some in in_slices(sorted(keys)):
+        free = update(identifiers).where(key.in_(some))
+        tx.conn.execute(free.values(retired_at=tx.now, unverified_from=None))
+
+
+def _note_unverified(tx: Tx, keys: Collection[Key]) -> None:
+    """Anonymous ids, written by now, that came without a profile by an unverified address."""
+    if keys:
+        c = identifiers.c
+        named = (c.kind == "anonymous_id") & among(tx, c.value, [value for _, value in keys])
+        new = update(identifiers).where(named, c.unverified_from.is_(None))
+        tx.conn.execute(new.values(unverified_from=0))
+
+
+def _filling(tx: Tx, calls: Sequence[Call], who: _Who) -> dict[int, tuple[Person, list[str]]]:
+    """What the calls that joined their anonymous id to a customer add to what is known of them,
+    and a warning for each address that is left out.
+    """
+    places: dict[int, int] = {}
+    for place in who.filling:
+        anonymous: Key = ("anonymous_id", calls[place].person.anonymous_id or "")
+        [group] = [group for group in who.same if anonymous in group]
+        places[place] = next(who.owners[key] for key in group if key in who.owners)
+    if not places:
+        return {}
+    p = profiles.c
+    found = select(p.id, p.country, p.timezone, p.language, p.attributes, p.attribute_times)
+    rows = tx.conn.execute(found.where(among(tx, p.id, places.values()))).mappings()
+    known = {row["id"]: row for row in rows}
+    filling: dict[int, tuple[Person, list[str]]] = {}
+    for place, profile_id in places.items():
+        said, row = calls[place].person, known[profile_id]
+        times = row["attribute_times"] or {}
+        left_out = {
+            key
+            for key, _ in said.identifiers()
+            if key[0] != "anonymous_id" and who.owners.get(key) != profile_id
+        }
+        _, warnings = _without(said, left_out, _ANOTHER_JOINED)
+        person = Person(
+            anonymous_id=said.anonymous_id,
+            **{
+                name: getattr(said, name)
+                for name in FIELDS
+                if row[name] is None and name not in times
+            },
+            attributes={
+                name: value
+                for name, value in said.attributes.items()
+                if name not in row["attributes"] and attribute_key(name) not in times
+            },
+            consent={key: granted for key, granted in said.consent.items() if not granted},
+        )
+        filling[place] = person, warnings
+    return filling
+
+
+def _that_tell(calls: Sequence[Call]) -> Iterator[tuple[int, Call]]:
+    """Calls that say something of a person, an event in its context too. What happened needs no
+    look, for the database takes each event once.
+    """
+    return (
+        (place, call)
+        for place, call in enumerate(calls)
+        if call.tells_of_person or call.person.tells_more
+    )
+
+
+def _again(tx: Tx, calls: Iterable[tuple[int, Call]], owners: Mapping[Key, int]) -> set[int]:
+    """Calls that came before: their places.
+
+    What comes again must not undo what was said since, of people or of who is who.
+    """
+    places: dict[tuple[int, str], list[int]] = {}
+    again: set[int] = set()
+    before: set[tuple[Key, str]] = set()
+    for place, call in calls:
+        first, dedupe_key = keys_of(call)[0], call.dedupe_key(tx.now)
+        if (first, dedupe_key) in before:
+            again.add(place)
+        before.add((first, dedupe_key))
+        if first in owners:
+            places.setdefault((owners[first], dedupe_key), []).append(place)
+    found = select(events.c.profile_id, events.c.dedupe_key)
+    for some in in_slices(sorted(places)):
+        pair = tuple_(events.c.profile_id, events.c.dedupe_key)
+        for profile_id, dedupe_key in tx.conn.execute(found.where(pair.in_(some))):
+            again.update(places[profile_id, dedupe_key])
+    return again
+
+
+def _without(
+    person: Person, keys: Collection[Key], why: str = "it belongs to another customer"
+) -> tuple[Person, list[str]]:
+    """The person without some identifiers, and a warning for each kind."""
+    if not keys:
+        return person, []
+    left_out = {kind for kind, _ in keys}
+    changed = replace(
+        person,
+        anonymous_id=None if "anonymous_id" in left_out else person.anonymous_id,
+        email=None if "email" in left_out else person.email,
+        phone=None if "phone" in left_out else person.phone,
+        push_tokens={
+            token: platform
+            for token, platform in person.push_tokens.items()
+            if ("push_token", token) not in keys
+        },
+    )
+    fields = {
+        "anonymous_id": "anonymousId",
+        "email": "traits.email",
+        "phone": "traits.phone",
+        "push_token": "context.device.token",
+    }
+    warnings = [f"{field} is left out: {why}" for kind, field in fields.items() if kind in left_out]
+    return changed, warnings

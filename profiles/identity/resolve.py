@@ -1,0 +1,410 @@
+"""Who is who: which of the profiles that calls name are one person. Pure.
+
+Ids join profiles: a user id and an anonymous id in one call, or the two ids of an alias. Two
+profiles that both have a user id stay two, unless an alias names both.
+
+An address joins less. The profile that goes has no user id and no other address of that kind in
+use, and of what it has only the `Share` becomes usable for the other one. If the call does not say
+that the address is verified, the anonymous ids that come with it are unverified: they add events,
+until a call names them with a user id or a verified address.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from config.policy import CHANNELS, Channel, JoinOn
+from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.merge import Merger, Share
+from profiles.identity.person import Key, Person
+from profiles.identity.segment_calls import Call
+from profiles.tables import ADDRESS_KIND, IdentifierKind
+
+# Of two customers in an alias the one of the userId stays, unless the other one has so many more
+# identifiers: in a long chain of aliases everything would move with each of them.
+_MANY_MORE = 20
+_CHANNEL_OF: Mapping[IdentifierKind, Channel] = {ADDRESS_KIND[one]: one for one in CHANNELS}
+
+
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What the database has of the profiles that calls name.
+
+    owners: whose the identifiers of the calls are; a retired address is nobody's.
+    unverified: those of these anonymous ids that add events only.
+    users: the profiles that have a user id.
+    addresses: the addresses of each profile, and whether each is in use.
+    sizes: how many identifiers each profile has.
+    """
+
+    owners: Mapping[Key, int]
+    unverified: Set[Key] = frozenset()
+    users: Set[int] = frozenset()
+    addresses: Mapping[int, Mapping[Key, bool]] = field(default_factory=dict)
+    sizes: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What calls say about who is who. Calls are named by their places."""
+
+    mergers: Sequence[Merger]
+    # identifiers of one person each, known ones and new ones
+    people: Sequence[set[Key]]
+    # identifiers in a call that are another customer's
+    foreign: Mapping[int, set[Key]]
+    # identifiers that leave the customers who had them
+    released: set[Key]
+    # calls whose anonymous id is unverified: they add events only
+    events_only: set[int]
+    # calls that joined their anonymous id to a customer: they fill in what is not known of them
+    filling: set[int]
+    # anonymous ids that became unverified, or are unverified no more
+    unverified: set[Key]
+    confirmed: set[Key]
+    # the calls from this place on wait until those before it are written; None: all are read
+    stopped_at: int | None
+
+
+def keys_of(call: Call) -> list[Key]:
+    """Whatever a call names somebody by, what it is about first."""
+    keys = [key for key, _ in call.person.identifiers()]
+    if call.previous_id is not None:
+        kinds: tuple[IdentifierKind, ...] = ("anonymous_id", "user_id")
+        keys += [(kind, call.previous_id) for kind in kinds]
+    return keys
+
+
+def proofs_of(person: Person) -> list[Key]:
+    """What shows beyond doubt whom a call is about: the user id, or else verified addresses."""
+    if person.user_id is not None:
+        return [("user_id", person.user_id)]
+    return [key for key, _ in person.identifiers() if key[0] in person.verified]
+
+
+def join(
+    calls: Mapping[int, Call],
+    on_record: OnRecord,
+    join_on: JoinOn,
+    new_profile: Callable[[], int],
+) -> Joined:
+    """Find out who is who, call after call.
+
+    A call that joins a profile of which an earlier call tells something waits: what was told
+    belongs to the profile that goes, and has to be written first. The first call never waits.
+
+    Parameters
+    ----------
+    calls: by their places, in order.
+    new_profile: makes an empty profile and gives its id.
+    """
+    circle = _Circle(on_record, join_on)
+    stopped_at = None
+    for place, call in calls.items():
+        if not circle.read(place, call):
+            stopped_at = place
+            break
+    for place, call in calls.items():
+        if place == stopped_at:
+            break
+        circle.note_foreign(place, call)
+    groups = list(circle.groups())
+    for group in groups:
+        if group.stays is None and group.going:
+            group.stays = new_profile()
+    return Joined(
+        mergers=[merger for group in groups for merger in group.mergers()],
+        people=[group.keys for group in groups if len(group.keys) > 1],
+        foreign=circle.foreign,
+        released=circle.released & on_record.owners.keys(),
+        events_only=circle.events_only,
+        filling=circle.filling,
+        unverified=circle.new_unverified,
+        confirmed=circle.confirmed,
+        stopped_at=stopped_at,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """One person, as far as is known."""
+
+    keys: set[Key]
+    has_user: bool
+    stays: int | None  # the profile that is theirs
+    size: int = 0  # how many identifiers are on record
+    in_use: dict[str, set[Key]] = field(default_factory=dict)  # addresses by kind
+    ever: dict[str, set[Key]] = field(default_factory=dict)  # the retired ones too
+    # profiles that become part of it, why, and what of them becomes usable (None: everything)
+    going: dict[int, tuple[str, Share | None]] = field(default_factory=dict)
+    told: bool = False  # a call tells more of them than who they are
+    joined: bool = False  # it is one group of two since a call of this batch
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is one new identifier and nothing else."""
+        return self.stays is None and not self.going and len(self.keys) == 1 and not self.told
+
+    def has(self, key: Key, *, alone: bool = False) -> bool:
+        """Whether an address of theirs is in use; `alone`: and they never had another one."""
+        return key in self.in_use.get(key[0], ()) and not (alone and len(self.ever[key[0]]) > 1)
+
+    def has_other(self, key: Key) -> bool:
+        """Whether another address of that kind is in use."""
+        return bool(self.in_use.get(key[0], set()) - {key})
+
+    def state(self, key: Key) -> None:
+        """An address of theirs is in use from now on."""
+        self.in_use.setdefault(key[0], set()).add(key)
+        self.ever.setdefault(key[0], set()).add(key)
+
+    def lose(self, key: Key) -> None:
+        """An identifier is theirs no more."""
+        self.keys.discard(key)
+        for addresses in (self.in_use, self.ever):
+            addresses.get(key[0], set()).discard(key)
+
+    def mergers(self) -> Iterator[Merger]:
+        if self.stays is not None:
+            for from_id, (why, share) in sorted(self.going.items()):
+                yield Merger(from_id, self.stays, why, share)
+
+
+class _Circle:
+    """Everybody whom the calls name."""
+
+    def __init__(self, on_record: OnRecord, join_on: JoinOn) -> None:
+        self._join_on = join_on
+        self._retired: set[Key] = set()  # by the joins
+        self._groups: dict[Key, _Group] = {}
+        by_profile: dict[int, _Group] = {}
+        for owner in sorted(set(on_record.owners.values())):
+            size = on_record.sizes.get(owner, 0)
+            group = by_profile[owner] = _Group(set(), owner in on_record.users, owner, size)
+            for key, in_use in on_record.addresses.get(owner, {}).items():
+                group.ever.setdefault(key[0], set()).add(key)
+                if in_use:
+                    group.in_use.setdefault(key[0], set()).add(key)
+        for key, owner in on_record.owners.items():
+            by_profile[owner].keys.add(key)
+            self._groups[key] = by_profile[owner]
+        self._unverified = set(on_record.unverified)
+        self.new_unverified: set[Key] = set()
+        self.confirmed: set[Key] = set()
+        self.foreign: dict[int, set[Key]] = {}
+        self.released: set[Key] = set()
+        self.events_only: set[int] = set()
+        self.filling: set[int] = set()
+
+    def group(self, key: Key) -> _Group:
+        """The one person that is known by it."""
+        if key not in self._groups:
+            self._groups[key] = _Group({key}, key[0] == "user_id", None)
+        return self._groups[key]
+
+    def groups(self) -> Iterator[_Group]:
+        """Everybody, each once, in the order in which they were named."""
+        yield from {id(group): group for group in self._groups.values()}.values()
+
+    def read(self, place: int, call: Call) -> bool:
+        """Take in what a call says of who is who; False: the calls before have to be written."""
+        keys = self._meant(call)
+        proofs = proofs_of(call.person)
+        new = [key for key in keys if key in self.new_unverified]
+        unverified = [key for key in keys if key in self._unverified]
+        if (new or unverified) and not proofs:
+            self.events_only.add(place)
+            return True
+        if new or (unverified and not self._verify(unverified, proofs[0])):
+            return False
+        first, *others = keys
+        self.group(first)  # an alias later on may mean them
+        # Ids come first, then verified addresses: whoever is known by those may say the rest. New
+        # addresses come last: an anonymous id that another address joins to a customer states none.
+        others.sort(
+            key=lambda key: (
+                key[0] in _CHANNEL_OF,
+                key[0] not in call.person.verified,
+                key not in self._groups,
+            )
+        )
+        for key in others:
+            if key[0] not in _CHANNEL_OF:
+                if not self._join_ids(first, key, call.kind):
+                    return False
+            elif not self._join_address(place, first, key, call):
+                return False
+            if place in self.filling:
+                break  # the anonymous id is not verified: it states no address
+        self.group(first).told |= call.person.tells_more
+        return True
+
+    def note_foreign(self, place: int, call: Call) -> None:
+        """Which identifiers in a call are another customer's, now that all calls are read."""
+        if place in self.events_only or place in self.filling:
+            return
+        first, *others = self._meant(call)
+        home = self.group(first)
+        if theirs := {key for key in others if self.group(key) is not home}:
+            self.foreign[place] = theirs
+
+    def _meant(self, call: Call) -> list[Key]:
+        """The identifiers in a call. An alias does not say of what kind the previous id is: the
+        kinds it is known as, else an anonymous id."""
+        keys = keys_of(call)
+        if call.previous_id is None:
+            return keys
+        *certain, anonymous, user = keys
+        known = [key for key in (anonymous, user) if key in self._groups]
+        return [*certain, *(known or [anonymous])]
+
+    def _verify(self, unverified: Sequence[Key], proof: Key) -> bool:
+        """Anonymous ids are named with proof of whose they are: they speak for that profile.
+
+        False: it has to wait.
+        """
+        if proof in self._retired:
+            return False
+        for key in unverified:
+            if self.group(proof) is self.group(key):
+                self.confirmed.add(key)
+            elif not self._move(key, proof):
+                return False
+            self._unverified.discard(key)
+        return True
+
+    def _join_ids(self, first: Key, key: Key, kind: str) -> bool:
+        """Make one profile of two, unless they are two customers; False: it has to wait."""
+        one, other = self.group(first), self.group(key)
+        if one is other or (one.has_user and other.has_user and kind != "alias"):
+            return True
+        larger = other.size - one.size > _MANY_MORE
+        if other.has_user and (not one.has_user or larger):
+            one, other = other, one
+        if other.told and not one.is_bare:
+            return False
+        self._take_in(one, other, kind, None)
+        return True
+
+    def _join_address(self, place: int, first: Key, key: Key, call: Call) -> bool:
+        """Make one profile of two, if the address may; False: it has to wait."""
+        one = self.group(first)
+        other = self.group(key)
+        if other is one:
+            one.state(key)
+            return True
+        if key in self._retired:
+            return False
+        if other.is_bare:
+            one.keys.add(key)
+            self._groups[key] = one
+            one.state(key)
+            return True
+        # Who has a user id stays; else whoever had the address before.
+        staying, going = (one, other) if one.has_user else (other, one)
+        if other.told or going.told:
+            return False  # which addresses they use may be different once that is written
+        if self._may_join(key, call) and not going.has_user and not going.has_other(key):
+            if staying.told:
+                return False
+            share = self._share(going, key, call, speaks=going is other)
+            if not share.verified:
+                self.new_unverified |= {
+                    key
+                    for key in going.keys
+                    if key[0] == "anonymous_id" and key not in self._unverified
+                }
+                if going is one:
+                    self.filling.add(place)
+            stayed = self._take_in(staying, going, call.kind, share)
+            if place not in self.filling:
+                stayed.state(key)
+        elif key[0] == "push_token" and call.person.user_id is not None:
+            # the device goes with whoever signs in on it
+            if not self._move(key, first):
+                return False
+            self.group(first).state(key)
+        return True
+
+    def _may_join(self, key: Key, call: Call) -> bool:
+        return self._join_on == "any" or key[0] in call.person.verified
+
+    def _share(self, going: _Group, key: Key, call: Call, *, speaks: bool) -> Share:
+        """What becomes usable of the one that goes.
+
+        speaks: the call is about the one that stays, so all addresses in it are stated for them.
+        """
+        verified = call.person.verified
+        named = {
+            one
+            for one, _ in call.person.identifiers()
+            if one == key
+            or (going.has(one) and (speaks or one[0] in verified) and self._may_join(one, call))
+        }
+        # An opt-in is for this address only if there was no other that it could be for.
+        meant = {one for one in named if one[0] in verified or going.has(one, alone=True)}
+        return Share(
+            frozenset(named),
+            frozenset(_CHANNEL_OF[one[0]] for one in meant),
+            verified=key[0] in verified,
+        )
+
+    def _take_in(self, one: _Group, other: _Group, why: str, share: Share | None) -> _Group:
+        """The second becomes part of the first; gives the one that both are now."""
+        going = other.going
+        if share is not None:
+            going = {
+                from_id: (before, share if theirs is None else theirs.within(share))
+                for from_id, (before, theirs) in going.items()
+            }
+        if one.stays is None and share is None:
+            one.stays = other.stays
+        elif other.stays is not None:
+            going[other.stays] = why, share
+        if share is None:
+            usable = {
+                k: v
+                for k, v in other.in_use.items()
+                if k not in ONE_AT_A_TIME or not one.in_use.get(k)
+            }
+        else:
+            usable = {kind: keys & share.addresses for kind, keys in other.in_use.items()}
+        for kind, keys in other.in_use.items():
+            if usable.get(kind) is not keys:
+                self._retired |= keys - usable.get(kind, set())
+        other.in_use = usable
+        # The smaller sets go into the larger ones, so that long chains stay linear.
+        big, small = (one, other) if len(one.keys) >= len(other.keys) else (other, one)
+        self._groups.update(dict.fromkeys(small.keys, big))
+        big.keys |= small.keys
+        big.has_user, big.stays = one.has_user or other.has_user, one.stays
+        big.told, big.size = one.told or other.told, one.size + other.size
+        big.joined = True
+        big.going = _union(going, one.going)
+        for ever in {*one.ever, *other.ever}:
+            for mine, theirs in ((big.in_use, small.in_use), (big.ever, small.ever)):
+                mine[ever] = _union(mine.get(ever, set()), theirs.get(ever, set()))
+        return big
+
+    def _move(self, key: Key, to: Key) -> bool:
+        """Take an identifier from one person to another.
+
+        False: it has to wait, for an earlier call may be about a person by this identifier alone.
+        """
+        if self.group(key).joined:
+            return False
+        self.group(key).lose(key)
+        self.group(to).keys.add(key)
+        self._groups[key] = self.group(to)
+        self.released.add(key)
+        return True
+
+
+_Collection = TypeVar("_Collection", dict[int, tuple[str, Share | None]], set[Key])
+
+
+def _union(one: _Collection, other: _Collection) -> _Collection:
+    """Both in the larger of them, which changes."""
+    big, small = (one, other) if len(one) >= len(other) else (other, one)
+    big.update(small)
+    return big

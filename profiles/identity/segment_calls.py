@@ -1,0 +1,364 @@
+"""Segment's calls, read: who each is about, what it says of them, what they did. Pure.
+
+The fields are those of Segment's HTTP tracking API. What is wrong with a call raises CallRefused;
+a trait that is no good is left out, and a warning says so.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from config.policy import ConsentTrait
+from config.times import HOUR, Instant, Seconds, parse_instant
+from profiles.attributes.traits import consent_in, read_person, stated_traits
+from profiles.consent.opt_outs import No
+from profiles.events import PROFILE_CHANGED
+from profiles.identity.person import Person, id_text, normalise_id
+from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
+
+Kind = Literal["identify", "track", "page", "screen", "group", "alias"]
+
+M = TypeVar("M", bound=BaseModel)
+
+_LONGEST_NAME = 255
+
+
+class CallRefused(ValueError):
+    """A call that can't be taken: which field, and what to do about it."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}" if field else why)
+        self.field = field
+        self.why = why
+
+
+class Call(NamedTuple):
+    """What one call says.
+
+    person: those it is about; `seen_at` is not known yet.
+    event, properties: what journeys see of it.
+    previous_id: of an alias, the id that the person had until now, of whatever kind.
+    waited: from its receipt to the transaction that writes it down.
+    """
+
+    kind: Kind
+    person: Person
+    event: str
+    properties: Mapping[str, Any]
+    message_id: str | None
+    digest: str
+    at: Instant | None  # by the sender's clock
+    sent_at: Instant | None  # by the sender's clock
+    warnings: tuple[str, ...] = ()
+    previous_id: str | None = None
+    waited: Seconds = 0
+
+    @property
+    def tells_of_person(self) -> bool:
+        """Whether it changes the profile, so that taking it twice could undo a later one."""
+        return self.kind in ("identify", "group", "alias")
+
+    def occurred_at(self, now: Instant) -> Instant:
+        """When it happened by our clock: Segment's receivedAt - (sentAt - originalTimestamp).
+
+        Nothing has happened in the future, and nothing that concerns us before 1970.
+        """
+        received = now - self.waited
+        if self.at is None:
+            return received
+        at = self.at if self.sent_at is None else received - (self.sent_at - self.at)
+        return max(0, min(at, received))
+
+    def dedupe_key(self, now: Instant) -> str:
+        """The same call has the same key.
+
+        Without a message id it is a digest of the call. If that has no time either, the same words
+        an hour later are another call: a shop may well say "renewed" of a customer every month.
+        """
+        if self.message_id is not None:
+            return self.message_id
+        return (
+            self.digest if self.at is not None else f"{self.digest}@{(now - self.waited) // HOUR}"
+        )
+
+
+# What may stand in a call ---------------------------------------------------------------------
+
+
+def _id(value: object) -> object:
+    return None if value is None or value == "" else normalise_id(id_text(value))
+
+
+def _moment(value: object) -> object:
+    return None if value is None else parse_instant(value)
+
+
+def _object(value: object) -> object:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError('write a JSON object, such as {"plan": "premium"}')
+    return value
+
+
+Id = Annotated[
+    str | None, BeforeValidator(_id, json_schema_input_type=str | int | None), Field(default=None)
+]
+Moment = Annotated[
+    Instant | None,
+    BeforeValidator(_moment, json_schema_input_type=str | None),
+    Field(default=None, examples=["2026-03-02T10:00:00.000Z"]),
+]
+Object = Annotated[
+    dict[str, Any],
+    BeforeValidator(_object, json_schema_input_type=dict[str, Any] | None),
+    Field(default_factory=dict),
+]
+
+
+class _Call(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    user_id: Id
+    anonymous_id: Id
+    message_id: Id
+    timestamp: Moment
+    original_timestamp: Moment
+    sent_at: Moment
+    context: Object
+
+
+class Identify(_Call):
+    """Who somebody is."""
+
+    traits: Object
+
+
+class Track(_Call):
+    """What somebody did."""
+
+    event: str = Field(min_length=1, max_length=_LONGEST_NAME, examples=["cart_abandoned"])
+    properties: Object
+
+
+class Page(_Call):
+    """A page that somebody saw: the event page_viewed."""
+
+    name: str | None = None
+    category: str | None = None
+    properties: Object
+
+
+class Screen(Page):
+    """A screen of an app that somebody saw: the event screen_viewed."""
+
+
+class Group(_Call):
+    """A group that somebody belongs to: the attributes group_id and group_<trait>."""
+
+    group_id: Id
+    traits: Object
+
+
+class Alias(_Call):
+    """Two ids of one person: what belongs to previousId belongs to userId from now on."""
+
+    previous_id: Id
+
+
+MODELS: Mapping[Kind, type[_Call]] = {
+    "identify": Identify,
+    "track": Track,
+    "page": Page,
+    "screen": Screen,
+    "group": Group,
+    "alias": Alias,
+}
+
+
+_IDS = ("userId", "anonymousId", "groupId", "previousId", "messageId")
+
+
+# Reading --------------------------------------------------------------------------------------
+
+
+def read_call(
+    kind: Kind,
+    said: Mapping[str, Any],
+    sent_at: Instant | None = None,
+    *,
+    lenient_dots: bool = False,
+    meaningless: Meaningless = MEANINGLESS,
+    consent_traits: Sequence[ConsentTrait] = (),
+) -> Call:
+    """A call of one kind out of its JSON.
+
+    Parameters
+    ----------
+    said: its fields; no text in it holds a NUL character.
+    sent_at: when the batch was sent, for calls that do not say it themselves.
+    lenient_dots: that of normalise_email.
+    meaningless: ids that identify nobody; the call is taken without them, with a warning.
+    consent_traits: `Policy.consent_traits`.
+
+    Raises CallRefused.
+    """
+    nothing = _meaningless_ids(said, meaningless)
+    try:
+        call = MODELS[kind].model_validate({k: v for k, v in said.items() if k not in nothing})
+    except ValidationError as error:
+        raise refusal(error) from None
+    if call.user_id is None and kind == "alias":
+        raise CallRefused("userId", "an alias needs it: the id that stays")
+    if call.user_id is None and call.anonymous_id is None:
+        why = "".join(f"{value} means nothing; " for value in nothing.values())
+        raise CallRefused("userId", f"{why}give userId or anonymousId: nobody is named")
+    previous_id = None
+    traits: Mapping[str, Any] = {}
+    more: dict[str, Any] = {}
+    event: str = PROFILE_CHANGED
+    properties: Mapping[str, Any] = {}
+    match call:
+        case Identify():
+            traits = call.traits
+        case Track():
+            event, properties = call.event, call.properties
+        case Page():  # a Screen is one too
+            event = f"{kind}_viewed"
+            named = {"name": call.name, "category": call.category}
+            properties = {**call.properties, **{k: v for k, v in named.items() if v is not None}}
+        case Group():
+            more = {f"group_{name}": value for name, value in call.traits.items()}
+            if call.group_id is not None:
+                more["group_id"] = call.group_id
+            elif "groupId" not in nothing:
+                raise CallRefused("groupId", "give the group's id")
+        case Alias():
+            if call.previous_id is None:
+                raise CallRefused("previousId", "give the id that the person had until now")
+            previous_id = call.previous_id
+    about = Person(
+        user_id=call.user_id,
+        anonymous_id=call.anonymous_id,
+        attributes=more,
+        consent=consent_in(stated_traits(traits, call.context), consent_traits),
+    )
+    person, warnings = read_person(
+        about, traits, call.context, lenient_dots=lenient_dots, meaningless=meaningless
+    )
+    left_out = [f"{name} is left out: {value} means nothing" for name, value in nothing.items()]
+    warnings = left_out + warnings
+    return Call(
+        kind,
+        person,
+        event,
+        properties,
+        call.message_id,
+        "" if call.message_id else _digest(kind, said),
+        call.timestamp if call.original_timestamp is None else call.original_timestamp,
+        sent_at if call.sent_at is None else call.sent_at,
+        tuple(warnings),
+        previous_id,
+    )
+
+
+def _meaningless_ids(said: Mapping[str, Any], meaningless: Meaningless) -> dict[str, str]:
+    """The ids in a call that mean nothing, such as "undefined", each as a text in quotes."""
+    found: dict[str, str] = {}
+    for name in _IDS:
+        value = said.get(name)
+        try:
+            if value is not None and id_text(value) in meaningless:
+                found[name] = repr(value)
+        except ValueError:
+            continue  # the model refuses it
+    return found
+
+
+def read_item(
+    item: object,
+    sent_at: Instant | None,
+    *,
+    lenient_dots: bool = False,
+    meaningless: Meaningless = MEANINGLESS,
+    consent_traits: Sequence[ConsentTrait] = (),
+) -> Call:
+    """A call out of a batch: it says its kind itself. Raises CallRefused."""
+    if not isinstance(item, dict):
+        raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
+    kind = next((kind for kind in MODELS if kind == item.get("type")), None)
+    if kind is None:
+        raise CallRefused("type", f"write one of {', '.join(MODELS)}")
+    return read_call(
+        kind,
+        item,
+        sent_at,
+        lenient_dots=lenient_dots,
+        meaningless=meaningless,
+        consent_traits=consent_traits,
+    )
+
+
+def no_in(
+    said: Mapping[str, Any],
+    consent_traits: Sequence[ConsentTrait],
+    meaningless: Meaningless = MEANINGLESS,
+) -> No | None:
+    """The no that an identify call states by its traits, whatever else is wrong with the call.
+
+    None where it states none, or names nobody.
+    """
+    call = without_faults(Identify, said)
+    if call is None:
+        return None
+    stated = consent_in(stated_traits(call.traits, call.context), consent_traits)
+    refuses = [key for key, granted in stated.items() if not granted]
+    about, _ = read_person(Person(), call.traits, call.context, lenient_dots=True)
+    person = Person(
+        user_id=call.user_id, anonymous_id=call.anonymous_id, email=about.email, phone=about.phone
+    )
+    person = without_meaningless(person, meaningless)
+    if not refuses or not list(person.identifiers()):
+        return None
+    at = call.timestamp if call.original_timestamp is None else call.original_timestamp
+    return No(person, refuses, at, just_now=at is None)
+
+
+def without_faults(model: type[M], said: Mapping[str, Any]) -> M | None:
+    """As much as can be read: fields with a fault are left out. None if one of them is required."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        faulty = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+    try:
+        return model.model_validate({k: v for k, v in said.items() if k not in faulty})
+    except ValidationError:
+        return None
+
+
+def parse_sent_at(value: object) -> Instant | None:
+    """When a batch was sent, by the sender's clock. Raises CallRefused."""
+    try:
+        return None if value is None else parse_instant(value)
+    except ValueError as error:
+        raise CallRefused("sentAt", str(error)) from None
+
+
+def refusal(error: ValidationError) -> CallRefused:
+    """The first thing that is wrong, in words."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return CallRefused(field, "it is missing; give it")
+    return CallRefused(field, first["msg"].removeprefix("Value error, "))
+
+
+def _digest(kind: Kind, said: Mapping[str, Any]) -> str:
+    """Of all but what differs when the same call is sent again."""
+    lasting = {name: value for name, value in said.items() if name not in ("sentAt", "writeKey")}
+    packed = orjson.dumps([kind, lasting], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.sha256(packed).hexdigest()

@@ -1,0 +1,411 @@
+"""From what people are known by to their profiles: found, created, brought up to date, in bulk."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+
+from config.database import Tx, insert_ignoring_conflicts
+from config.errors import SegueError
+from config.times import Instant
+from profiles.bulk import among, lock_profiles
+from profiles.consent.changes import change_consent
+from profiles.consent.double_opt_in import NO_TOPICS
+from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.person import Key, Person
+from profiles.identity.profile import LIMITS, Account, Limits, Taken, nobody_yet
+from profiles.tables import IdentifierKind, identifiers, profiles
+
+# Any number of our own: who creates identities on PostgreSQL holds this advisory lock.
+_IDENTITY_LOCK = 7_334_823
+
+
+@dataclass(slots=True)
+class UpsertReport:
+    """What became of the people, by their place in the sequence."""
+
+    profile_ids: list[int | None]  # None: refused
+    refused: dict[int, str]  # why
+    left_out: dict[int, list[str]]  # what was not taken of those who were taken, and why
+    told_more: set[int]  # those of whom more is known now than before; consent does not count
+    created: int
+    updated: int
+    unchanged: int
+    consent_overruled: int  # statements of consent that a later one or a standing no outweighed
+
+
+def upsert_people(
+    tx: Tx,
+    people: Sequence[Person],
+    source: str,
+    *,
+    same: Collection[Collection[Key]] = (),
+    owners: Mapping[Key, int] | None = None,
+    limits: Limits = LIMITS,
+    topics_too: bool = False,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
+) -> UpsertReport:
+    """Find or create each person's profile and bring it up to what is said.
+
+    Of each value the statement with the latest own time holds, in whatever order they arrive
+    (profiles/attributes/latest.py). The same people again change nothing. A person without any
+    identifier, or whose identifiers belong to two customers, is refused. `source` goes into the
+    consent records; `same` names identifiers that are known to be one person's, whichever of the
+    people they stand with; `owners` is what `owners_of` says of all these identifiers, where it
+    was asked in this transaction. `topics_too` and `double_opt_in` are those of `change_consent`.
+
+    A retired address is free: it goes to whoever states it with another identifier. A person who
+    is named by retired addresses alone is the one who had them.
+
+    Once a transaction: on PostgreSQL it locks the profiles, and a second call's locks could
+    meet another process's in the other order.
+    """
+    named = {key for person in people for key, _ in person.identifiers()}
+    tokens: set[Key] = {("push_token", t) for person in people for t in person.removed_tokens}
+    book = _open_book(tx, named.union(*same), tokens, owners)
+    for keys in same:
+        theirs = next((book.users[key] for key in keys if key in book.users), None)
+        book.users.update(dict.fromkeys(keys, theirs or nobody_yet()))
+    placed: list[Account | None] = []
+    refused: dict[int, str] = {}
+    left_out: dict[int, list[str]] = {}
+    told_more: set[int] = set()
+    for index, person in enumerate(people):
+        try:
+            account = book.account_of(person)
+        except ValueError as error:
+            refused[index] = str(error)
+            placed.append(None)
+        else:
+            taken = book.take(account, person, tx.now, limits)
+            if taken.told:
+                told_more.add(index)
+            if taken.left_out:
+                left_out[index] = taken.left_out
+            placed.append(account)
+
+    # in the order of the people, so that the same input gives the same ids
+    touched = list({id(account): account for account in placed if account is not None}.values())
+    for account in touched:
+        account.settle(tx.now, limits)
+    fresh = [account for account in touched if account.id is None]
+    known = [account for account in touched if account.id is not None]
+    _insert_profiles(tx, fresh)
+    _write_identifiers(tx, touched, book.free)
+    consent = change_consent(
+        tx,
+        [change for account in touched for change in account.changes()],
+        source,
+        topics_too=topics_too,
+        double_opt_in=double_opt_in,
+    )
+    consented = {change.profile_id for change in consent.applied}
+    changed = [account for account in known if account.differs or account.id in consented]
+    _update_profiles(tx, changed)
+
+    changed_ids = {account.id for account in changed}
+    updated = sum(1 for account in placed if account is not None and account.id in changed_ids)
+    return UpsertReport(
+        profile_ids=[None if account is None else account.id for account in placed],
+        refused=refused,
+        left_out=left_out,
+        told_more=told_more,
+        created=len(fresh),
+        updated=updated,
+        unchanged=len(people) - len(refused) - len(fresh) - updated,
+        consent_overruled=len(consent.overruled),
+    )
+
+
+@dataclass(slots=True)
+class _Book:
+    """The profiles that the people may be, by their identifiers.
+
+    users: who is known by an identifier, or uses an address.
+    former: who had a retired address; None: a profile that is not loaded.
+    free: identifiers that are nobody's now, and have a row.
+    """
+
+    users: dict[Key, Account]
+    former: dict[Key, Account | None]
+    free: set[Key]
+
+    def account_of(self, person: Person) -> Account:
+        """The account that all identifiers lead to, a new one if none does; they all lead there
+        now. Raises ValueError."""
+        keys = [key for key, _ in person.identifiers()]
+        if not keys:
+            raise ValueError(
+                "it names nobody: no user id, e-mail address, phone number or push token"
+            )
+        found = {self.users[key]: key for key in reversed(keys) if key in self.users}
+        if len(found) > 1:
+            one, other, *_ = reversed(found.values())
+            raise ValueError(f"{_shown(one)} and {_shown(other)} belong to two different customers")
+        for account, key in found.items():
+            theirs = account.user_id
+            new = person.user_id is not None and ("user_id", person.user_id) not in self.users
+            if new and theirs is not None:
+                raise ValueError(f"{_shown(key)} belongs to the customer with user_id {theirs!r}")
+        account = next(iter(found), None) or self._who_had(keys) or nobody_yet()
+        self.users.update(dict.fromkeys(keys, account))
+        return account
+
+    def _who_had(self, keys: Sequence[Key]) -> Account | None:
+        """The one person who had all of these retired addresses."""
+        had = {self.former.get(key) for key in keys}
+        return had.pop() if len(had) == 1 else None
+
+    def take(self, account: Account, person: Person, now: Instant, limits: Limits) -> Taken:
+        """Bring the account up to what is said, and note who uses which address now."""
+        before = set(account.in_use.values())
+        keys: list[Key] = [key for key, _ in person.identifiers()]
+        keys += [("push_token", token) for token in person.removed_tokens]
+        elsewhere = {
+            key
+            for key in keys
+            for whose in (self.former, self.users)
+            if key in whose and whose[key] is not account
+        }
+        taken = account.take(person, now, limits, elsewhere)
+        for key in {*keys, *before}:
+            if account.uses(key):
+                self.users[key] = account
+                had = self.former.pop(key, None)
+                if had is not None and had is not account and had.forget(key):
+                    self.free.add(key)
+            elif key in account.identifiers:
+                self.users.pop(key, None)
+                self.former[key] = account
+            elif self.users.get(key) is account:
+                del self.users[key]
+        return taken
+
+
+def _shown(key: Key) -> str:
+    return f"{key[0]} {key[1]!r}"
+
+
+def _open_book(
+    tx: Tx, keys: Collection[Key], tokens: Collection[Key], owners: Mapping[Key, int] | None
+) -> _Book:
+    """The profiles that these identifiers lead to, locked, with all that they have.
+
+    tokens: those that are to be removed; they lead to nobody.
+    """
+    every = {*keys, *tokens}
+    named = owners_of(tx, keys) if owners is None else owners
+    if any(key not in named for key in keys):
+        # Somebody is new, or takes a free address. One process at a time does that.
+        named = settled_owners_of(tx, keys)
+    if owners is None:
+        # A row of a file may name somebody by retired addresses alone. A call never does.
+        held_owners_of(tx, every, _all_owners_of(tx, every), read=_all_owners_of)
+        holders = holders_of(tx, every)
+        ids = {holder.profile_id for holder in holders.values()}
+    else:
+        mine = {key: named[key] for key in keys if key in named}
+        mine = dict(held_owners_of(tx, keys, mine))
+        holders = {key: Holder(owner, retired=False) for key, owner in mine.items()}
+        ids = set(mine.values())
+        if others := every - holders.keys():
+            holders |= holders_of(tx, others)
+    accounts = _accounts(tx, ids)
+    return _Book(
+        users={
+            key: accounts[holder.profile_id]
+            for key, holder in holders.items()
+            if key in keys and not holder.retired
+        },
+        former={
+            key: accounts.get(holder.profile_id)
+            for key, holder in holders.items()
+            if key not in keys or holder.retired
+        },
+        free={key for key, holder in holders.items() if holder.retired},
+    )
+
+
+def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
+    """The profiles as they are, by id."""
+    p, i = profiles.c, identifiers.c
+    known: dict[int, dict[Key, dict[str, Any]]] = {profile_id: {} for profile_id in ids}
+    in_use: dict[int, dict[IdentifierKind, Key]] = {profile_id: {} for profile_id in ids}
+    rows = select(identifiers).where(among(tx, i.profile_id, ids))
+    # in the order of addresses.is_in_use: the last that is not retired is in use
+    for row in tx.conn.execute(rows.order_by(i.seen_at, i.value)).mappings():
+        key: Key = (row["kind"], row["value"])
+        known[row["profile_id"]][key] = {name: row[name] for name in _DESCRIBING}
+        if row["kind"] in ONE_AT_A_TIME and row["retired_at"] is None:
+            in_use[row["profile_id"]][row["kind"]] = key
+    columns = (p.country, p.timezone, p.language, p.attributes, p.attribute_times)
+    return {
+        row["id"]: Account(
+            row["id"],
+            {column.name: row[column] for column in columns},
+            known[row["id"]],
+            in_use[row["id"]],
+        )
+        for row in tx.conn.execute(select(p.id, *columns).where(among(tx, p.id, ids))).mappings()
+    }
+
+
+def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
+    """`owners_of`, and nobody else changes whose identifiers they are until this transaction ends.
+
+    To be called before profiles are locked.
+    """
+    lock_identities(tx)
+    return owners_of(tx, keys)
+
+
+def lock_identities(tx: Tx) -> None:
+    """Nobody else changes whose identifiers any are until this transaction ends.
+
+    To be called before profiles are locked.
+    """
+    if tx.conn.dialect.name == "postgresql":
+        tx.conn.execute(select(func.pg_advisory_xact_lock(_IDENTITY_LOCK)))
+
+
+def held_owners_of(
+    tx: Tx,
+    keys: Collection[Key],
+    owners: Mapping[Key, int],
+    *,
+    read: Callable[[Tx, Collection[Key]], dict[Key, int]] | None = None,
+) -> Mapping[Key, int]:
+    """`owners_of` as it was read, or as it is now that the profiles are locked.
+
+    `read` reads them again, if it is not `owners_of`. Raises SegueError when a profile is not there
+    at all.
+    """
+    read = read or owners_of
+    while len(lock_profiles(tx, ids := set(owners.values()))) < len(ids):
+        # Meanwhile one of them became part of another profile.
+        before, owners = owners, read(tx, keys)
+        if owners == before:
+            raise SegueError(
+                f"identifiers say that they belong to one of the profiles {sorted(ids)}, which is "
+                "not there; somebody deleted a row of the table profile by hand"
+            )
+    return owners
+
+
+class Holder(NamedTuple):
+    """The profile that has an identifier; of a retired address, the one that had it last.
+
+    unverified: it is an anonymous id that only adds events (profiles/identity/resolve.py).
+    """
+
+    profile_id: int
+    retired: bool
+    unverified: bool = False
+
+
+def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
+    """Who has or had these identifiers, as far as there is anybody."""
+    c = identifiers.c
+    by_kind: dict[IdentifierKind, list[str]] = {}
+    for kind, value in keys:
+        by_kind.setdefault(kind, []).append(value)
+    return {
+        (kind, row.value): Holder(
+            row.profile_id, row.retired_at is not None, row.unverified_from is not None
+        )
+        for kind, values in by_kind.items()
+        for row in tx.conn.execute(
+            select(c.value, c.profile_id, c.retired_at, c.unverified_from).where(
+                c.kind == kind, among(tx, c.value, values)
+            )
+        )
+    }
+
+
+def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
+    """The user ids of each profile that has one."""
+    c = identifiers.c
+    users: dict[int, set[str]] = {}
+    found = select(c.profile_id, c.value).where(
+        c.kind == "user_id", among(tx, c.profile_id, profile_ids)
+    )
+    for profile_id, user_id in tx.conn.execute(found):
+        users.setdefault(profile_id, set()).add(user_id)
+    return users
+
+
+def owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
+    """The profiles that have these identifiers, as far as there are any. A retired one is free."""
+    return {
+        key: holder.profile_id for key, holder in holders_of(tx, keys).items() if not holder.retired
+    }
+
+
+def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
+    """The same, with those who had a retired one last."""
+    return {key: holder.profile_id for key, holder in holders_of(tx, keys).items()}
+
+
+def new_profile(tx: Tx) -> int:
+    """An empty profile, to be known by an identifier that is new. Gives its id."""
+    empty = {**nobody_yet().after, "created_at": tx.now, "updated_at": tx.now}
+    inserted = tx.conn.execute(insert(profiles).values(empty).returning(profiles.c.id))
+    return int(inserted.scalar_one())
+
+
+def _insert_profiles(tx: Tx, fresh: Sequence[Account]) -> None:
+    if not fresh:
+        return
+    ids = tx.conn.execute(
+        insert(profiles).returning(profiles.c.id, sort_by_parameter_order=True),
+        [{**account.after, "created_at": tx.now, "updated_at": tx.now} for account in fresh],
+    ).scalars()
+    for account, profile_id in zip(fresh, ids, strict=True):
+        account.id = profile_id
+
+
+def _update_profiles(tx: Tx, changed: Sequence[Account]) -> None:
+    if changed:
+        tx.conn.execute(
+            update(profiles).where(profiles.c.id == bindparam("profile")),
+            [{**account.after, "updated_at": tx.now, "profile": account.id} for account in changed],
+        )
+
+
+# What describes an identifier; feedback alone writes the state.
+_DESCRIBING = ("country", "platform", "state", "seen_at", "retired_at")
+
+
+def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key]) -> None:
+    """`free`: identifiers that have a row; who takes one takes over its row, so that an address
+    that bounced stays suppressed."""
+    new: list[dict[str, Any]] = []
+    removed: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    dropped: list[Key] = []
+    for account in accounts:
+        for key, about in account.identifiers.items():
+            if about == account.known.get(key):
+                continue
+            row = {name: about[name] for name in _DESCRIBING if name != "state"}
+            named = {"of_kind": key[0], "of_value": key[1], "profile_id": account.id}
+            if key in account.known or key in free:
+                changed.append({**row, **named})
+            else:
+                inserted = {**about, "kind": key[0], "value": key[1], "profile_id": account.id}
+                (new if about["retired_at"] is None else removed).append(inserted)
+        dropped += [key for key in account.known if key not in account.identifiers]
+    c = identifiers.c
+    one = (c.kind == bindparam("of_kind"), c.value == bindparam("of_value"))
+    if dropped:
+        tx.conn.execute(
+            delete(identifiers).where(*one),
+            [{"of_kind": kind, "of_value": value} for kind, value in dropped],
+        )
+    if new:
+        tx.conn.execute(insert(identifiers), new)
+    # Nobody waits for whoever registers the same token just now.
+    insert_ignoring_conflicts(tx.conn, identifiers, removed)
+    if changed:
+        tx.conn.execute(update(identifiers).where(*one), changed)

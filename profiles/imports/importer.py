@@ -1,0 +1,364 @@
+"""Import of customers and of their events from files. Safe to run again, and to be stopped."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config.database import Database, Tx
+from config.errors import SegueError
+from config.zones import zone_name
+from profiles.attributes.countries import country_code
+from profiles.consent.double_opt_in import NO_TOPICS
+from profiles.consent.opt_outs import No, take_noes
+from profiles.events import NewEvent, record_events
+from profiles.identity.person import (
+    LONGEST_NAME,
+    Person,
+    check_length,
+    normalise_email,
+    normalise_id,
+)
+from profiles.identity.phones import normalise_phone
+from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
+from profiles.identity.profile import LIMITS, Limits
+from profiles.identity.upsert import upsert_people
+from profiles.imports.columns import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
+from profiles.imports.rows import FileRow, RefusedRows, open_rows
+
+CHUNK = 500  # rows of one transaction: on SQLite it holds the write lock for about 50 ms
+
+Progress = Callable[[int, int], None]  # rows done, rows in the file
+Cells = Mapping[str, str]  # a row by its columns
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of the rows: read = created + updated + unchanged + refused."""
+
+    read: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    # Taken without a value that can't be read; they stand in the file of refused rows too.
+    taken_in_part: int = 0
+    refused_file: Path | None = None
+    refused_noes: int = 0  # refused rows whose no was taken all the same
+    # Taken all the same, but worth a look:
+    profiles_created: int = 0  # for events of customers that nobody had told of
+    unknown_countries: Counter[str] = field(default_factory=Counter)  # by spelling
+    invalid_zones: Counter[str] = field(default_factory=Counter)  # by spelling
+    consent_overruled: int = 0  # statements that a later one or a standing no outweighs
+    left_out: Counter[str] = field(default_factory=Counter)  # of rows that were taken, by reason
+
+
+def import_file(
+    db: Database,
+    path: Path,
+    *,
+    map_file: Path | None = None,
+    as_event: str | None = None,
+    lenient_dots: bool = False,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
+    meaningless: Meaningless = MEANINGLESS,
+    limits: Limits = LIMITS,
+    progress: Progress = lambda _done, _all: None,
+) -> ImportReport:
+    """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
+
+    Without `map_file` the columns are those of customers.toml or orders.toml in
+    profiles/imports/maps/. Rows that can't be taken go with the reason to `<path>.refused.csv`,
+    the others are imported. Events count as history, which starts no journey. A refused row's no
+    holds all the same.
+    `lenient_dots` is that of normalise_email, `double_opt_in` is `Policy.double_opt_in`.
+    Identifiers that are `meaningless` name nobody; a customer is taken without them where another
+    one is there. `progress` is called after each chunk. Raises SegueError when the file or the map
+    as a whole is no good.
+    """
+    map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
+    report = ImportReport()
+    source = f"import {path.name}"
+    job: _People | _Events
+    if as_event:
+        job = _Events(load_map(map_file, EventMap), report, source, meaningless, as_event)
+    else:
+        mapping = load_map(map_file, PeopleMap)
+        job = _People(mapping, report, source, lenient_dots, double_opt_in, meaningless, limits)
+    file = open_rows(path)
+    for name in job.mapping.names():
+        if name not in file.columns:
+            raise SegueError(
+                f"{path} has no column {name!r}, which the column map {map_file} speaks of; its "
+                f"columns are: {', '.join(file.columns)}. Mend the map or give another with --map"
+            )
+    refusals = RefusedRows(path, file)
+    rows = file.rows()
+    while chunk := list(islice(rows, CHUNK)):
+        things, refused, left_out = _parse(job, chunk, file.columns)
+        zoneless = [fault for fault in refused.values() if isinstance(fault, NoZone)]
+        if zoneless and not things and not report.read:
+            raise SegueError(f"{path}: {zoneless[0]}. The map is {map_file}")
+        if things:
+            with db.transaction() as tx:
+                late = job.write(tx, list(things.values()))
+            places = list(things)
+            refused |= {places[index]: reason for index, reason in late.items()}
+        noes = {
+            place: no
+            for place in refused
+            if len(chunk[place].cells) == len(file.columns)
+            and (no := job.no_in(_cells(job, chunk[place], file.columns)))
+        }
+        if noes:
+            with db.transaction() as tx:
+                noes = take_noes(tx, noes, source)
+            refused |= {place: f"{refused[place]}; {no}" for place, no in noes.items()}
+            report.refused_noes += len(noes)
+        in_part = {
+            place: f"{reason}; the rest of the row was taken"
+            for place, reason in left_out.items()
+            if place not in refused
+        }
+        told = {place: str(reason) for place, reason in refused.items()} | in_part
+        refusals.write([(chunk[place], told[place]) for place in sorted(told)])
+        report.read += len(chunk)
+        report.refused += len(refused)
+        report.taken_in_part += len(in_part)
+        progress(report.read, file.total)
+    report.refused_file = refusals.path if report.refused or report.taken_in_part else None
+    return report
+
+
+def _parse(
+    job: "_People | _Events", chunk: Sequence[FileRow], columns: Sequence[str]
+) -> tuple[dict[int, Any], dict[int, ValueError | str], dict[int, str]]:
+    """By their place in the chunk: the rows as what they stand for, why others are refused, and
+    what is left out of those that are taken.
+    """
+    things: dict[int, Any] = {}
+    refused: dict[int, ValueError | str] = {}
+    left_out: dict[int, str] = {}
+    for place, row in enumerate(chunk):
+        if row.fault:
+            refused[place] = row.fault
+            continue
+        try:
+            things[place], fault = job.parse(_cells(job, row, columns))
+        except ValueError as error:
+            refused[place] = error
+        else:
+            if fault:
+                left_out[place] = fault
+    return things, refused, left_out
+
+
+def _cells(job: "_People | _Events", row: FileRow, columns: Sequence[str]) -> Cells:
+    return {name: job.mapping.cell(text) for name, text in zip(columns, row.cells, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class _People:
+    """Rows that are customers."""
+
+    mapping: PeopleMap
+    report: ImportReport
+    source: str
+    lenient_dots: bool
+    double_opt_in: Mapping[str, str]
+    meaningless: Meaningless
+    limits: Limits
+
+    def parse(self, cells: Cells) -> tuple[Person, str]:
+        """The person in a row, and why a phone number is left out ("": none is).
+
+        Raises ValueError when the row is refused.
+        """
+        columns = self.mapping.columns
+        nothing = self._meaningless_in(cells)
+        cells = {**cells, **dict.fromkeys(nothing, "")}
+        country = _read(cells, columns.country, country_code)
+        zone = _read(cells, columns.timezone, _name)
+        phone, left_out = None, ""
+        try:
+            phone = _read(cells, columns.phone, partial(normalise_phone, country=country))
+        except ValueError as error:
+            left_out = str(error)
+        token = _read(cells, columns.push_token, normalise_id)
+        platform = _read(cells, columns.push_platform, _platform)
+        person = Person(
+            user_id=_read(cells, columns.user_id, normalise_id),
+            anonymous_id=_read(cells, columns.anonymous_id, normalise_id),
+            email=_read(
+                cells,
+                columns.email,
+                partial(normalise_email, lenient_dots=self.lenient_dots),
+            ),
+            phone=phone,
+            push_tokens={token: platform} if token else {},
+            country=country,
+            timezone=zone,
+            language=_read(cells, columns.language, _name),
+            attributes=_typed(cells, self.mapping.attributes, self.mapping),
+            consent={
+                topic: said
+                for topic, column in self.mapping.topics()
+                if (said := _read(cells, column, yes_or_no)) is not None
+            },
+            seen_at=_read(cells, columns.seen_at, self.mapping.instant),
+        )
+        # A row without the id that it should have is a slip, unless it says so in its own words.
+        if columns.user_id and person.user_id is None and columns.user_id not in nothing:
+            raise ValueError(f"{columns.user_id}: it is empty")
+        if not any(person.identifiers()) and (why := left_out or next(iter(nothing.values()), "")):
+            raise ValueError(f"{why}; nothing else names the customer")
+        self.report.left_out.update(nothing.values())
+        if columns.country and cells[columns.country] and country is None:
+            self.report.unknown_countries[cells[columns.country]] += 1
+        if zone and zone_name(zone) is None:
+            self.report.invalid_zones[zone] += 1
+        return person, left_out
+
+    def _meaningless_in(self, cells: Cells) -> dict[str, str]:
+        """The columns that should identify somebody and hold what means nothing; each with why."""
+        columns = self.mapping.columns
+        names = (
+            *(columns.user_id, columns.anonymous_id),
+            *(columns.email, columns.phone, columns.push_token),
+        )
+        return {
+            name: f"{name}: {cells[name]!r} means nothing"
+            for name in names
+            if name and cells[name] and cells[name] in self.meaningless
+        }
+
+    def write(self, tx: Tx, people: Sequence[Person]) -> Mapping[int, str]:
+        outcome = upsert_people(
+            tx, people, self.source, limits=self.limits, double_opt_in=self.double_opt_in
+        )
+        self.report.left_out.update(one for some in outcome.left_out.values() for one in some)
+        self.report.created += outcome.created
+        self.report.updated += outcome.updated
+        self.report.unchanged += outcome.unchanged
+        self.report.consent_overruled += outcome.consent_overruled
+        return outcome.refused
+
+    def no_in(self, cells: Cells) -> No | None:
+        """The no in a row, whatever else is wrong with it; None: it has none, or names nobody."""
+        columns = self.mapping.columns
+        refuses = [
+            topic
+            for topic, column in self.mapping.topics()
+            if _readable(cells, column, yes_or_no) is False
+        ]
+        country = _readable(cells, columns.country, country_code)
+        token = _readable(cells, columns.push_token, normalise_id)
+        person = Person(
+            user_id=_readable(cells, columns.user_id, normalise_id),
+            anonymous_id=_readable(cells, columns.anonymous_id, normalise_id),
+            email=_readable(
+                cells, columns.email, partial(normalise_email, lenient_dots=self.lenient_dots)
+            ),
+            phone=_readable(cells, columns.phone, lambda text: normalise_phone(text, country)),
+            push_tokens={token: None} if token else {},
+        )
+        person = without_meaningless(person, self.meaningless)
+        if not refuses or not list(person.identifiers()):
+            return None
+        return No(person, refuses, _readable(cells, columns.seen_at, self.mapping.instant))
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """Rows that are events, each of a customer named by user id."""
+
+    mapping: EventMap
+    report: ImportReport
+    source: str
+    meaningless: Meaningless
+    name: str
+
+    def parse(self, cells: Cells) -> tuple[tuple[str, NewEvent], str]:
+        columns = self.mapping.columns
+        event = NewEvent(
+            profile_id=0,  # known once the customer is looked up
+            name=self.name,
+            occurred_at=_required(cells, columns.occurred_at, self.mapping.instant),
+            dedupe_key=_required(cells, columns.id, normalise_id),
+            properties=_typed(cells, self.mapping.properties, self.mapping),
+        )
+        user_id = _required(cells, columns.user_id, normalise_id)
+        if user_id in self.meaningless:
+            raise ValueError(f"{columns.user_id}: {user_id!r} means nothing")
+        return (user_id, event), ""
+
+    def write(self, tx: Tx, rows: Sequence[tuple[str, NewEvent]]) -> Mapping[int, str]:
+        users = list(dict.fromkeys(user_id for user_id, _ in rows))
+        outcome = upsert_people(tx, [Person(user_id=user_id) for user_id in users], self.source)
+        ids = dict(zip(users, outcome.profile_ids, strict=True))
+        events = [
+            replace(event, profile_id=profile_id)
+            for user_id, event in rows
+            if (profile_id := ids[user_id]) is not None
+        ]
+        inserted = record_events(tx, events, worked=True)
+        self.report.created += inserted
+        self.report.unchanged += len(rows) - inserted
+        self.report.profiles_created += outcome.created
+        return {}
+
+    def no_in(self, _cells: Cells) -> None:
+        """Events say nothing about consent."""
+
+
+def _readable(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
+    """As `_read`, but None where the cell can't be read."""
+    try:
+        return _read(cells, column, parse)
+    except ValueError:
+        return None
+
+
+def _read(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
+    """The cell as `parse` makes it; None when the map has no such column or the cell is empty."""
+    text = cells[column] if column else ""
+    if not text:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        kind = NoZone if isinstance(error, NoZone) else ValueError
+        raise kind(f"{column}: {error}") from None
+
+
+def _required(cells: Cells, column: str, parse: Callable[[str], T]) -> T:
+    value = _read(cells, column, parse)
+    if value is None:
+        raise ValueError(f"{column}: it is empty")
+    return value
+
+
+def _name(text: str) -> str:
+    """The name of a zone or a language, whether it exists or not."""
+    check_length(text, LONGEST_NAME)
+    return text
+
+
+def _typed(
+    cells: Cells, columns: Mapping[str, Column], mapping: PeopleMap | EventMap
+) -> dict[str, Any]:
+    values = {
+        name: _read(cells, column.column, partial(mapping.value, column))
+        for name, column in columns.items()
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _platform(text: str) -> str:
+    if text.casefold() not in ("ios", "android", "web"):
+        raise ValueError(f"{text!r} is no push platform; write ios, android or web")
+    return text.casefold()

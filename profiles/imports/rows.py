@@ -1,0 +1,269 @@
+"""Files of rows: CSV (UTF-8, commas, a header) and Parquet, read row by row as text.
+
+A row that is broken in itself comes with its fault, so that one bad row costs only itself. A file
+that is broken as a whole raises SegueError before its first row is handed out.
+
+RefusedRows writes the CSV file of rows that could not be taken, which can be read again. A
+spreadsheet runs a cell that begins like a formula, so such a cell gets an apostrophe there, and
+loses it when the file is read.
+"""
+
+import csv
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from config.access.private_files import open_private
+from config.errors import SegueError
+from config.invisible_characters import trimmed
+
+_BATCH = 2_000
+# A whole number above this one, as a float, may stand for another.
+_EXACT = 2**53
+# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"); apostrophes that
+# stand before it already are counted along.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+# How the file of refused rows names its first column, and what stands there.
+_REASON = ("reason", "refused")
+_PLACE = re.compile(r"(line|row) [0-9]+: ")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One row: where it stands (line of a CSV file, number of a Parquet row), its cells as text."""
+
+    line: int
+    cells: list[str]  # one for each column, unless there is a fault
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A file that was looked at: its columns, how many rows it has, and the rows."""
+
+    unit: str  # what FileRow.line counts: "line" or "row"
+    columns: list[str]
+    total: int
+    rows: Callable[[], Iterator[FileRow]]
+
+
+def open_rows(path: Path) -> RowFile:
+    """Look at the file and count its rows. Raises SegueError when it can't be read as a whole."""
+    if not path.is_file():
+        raise SegueError(f"there is no file {path}")
+    try:
+        file = _parquet(path) if path.suffix in (".parquet", ".pq") else _csv(path)
+    except OSError as error:
+        raise SegueError(f"{path} can't be read: {error.strerror}") from error
+    twice = [name for name, times in Counter(file.columns).items() if name and times > 1]
+    if twice:
+        raise SegueError(f"{path} has the column {twice[0]!r} twice; rename one of them")
+    return file
+
+
+def _csv(path: Path) -> RowFile:
+    records = _records(path)
+    try:
+        header = next(records, None)
+        total = sum(1 for _ in records)
+    except UnicodeDecodeError as error:
+        line = _line_that_is_not_utf8(path.read_bytes())
+        raise SegueError(f"{path} is not UTF-8 (line {line}); save it as UTF-8") from error
+    if header is None:
+        raise SegueError(f"{path} is empty; its first line must name the columns")
+    if header.fault:
+        raise SegueError(f"{path} has no header that can be read: {header.fault}")
+
+    names = header.cells
+    refused = names[0] in _REASON
+    if refused:
+        names = [_unprotected(name) for name in names]
+
+    def rows() -> Iterator[FileRow]:
+        records = _records(path)
+        next(records)
+        for row in records:
+            if refused and row.cells and _PLACE.match(row.cells[0]):
+                place, *cells = row.cells
+                row = replace(row, cells=[place, *map(_unprotected, cells)])
+            yield row
+
+    return RowFile("line", [trimmed(name) for name in names], total, rows)
+
+
+def _protected(cell: str) -> str:
+    """The cell as text for a spreadsheet."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _unprotected(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _line_that_is_not_utf8(data: bytes) -> int:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    raise AssertionError("it was UTF-8 after all")  # the file changed while it was read
+
+
+class _Lines:
+    """The lines of a file; those of the record at hand can be given back."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._back: deque[str] = deque()
+        self.record: list[str] = []  # the lines of the record at hand
+        self.before = 0  # how many lines lie before it
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.popleft() if self._back else next(self._file)
+        self.record.append(line)
+        return line
+
+    def next_record(self) -> None:
+        self.before += len(self.record)
+        self.record.clear()
+
+    def keep_only_first(self) -> str:
+        """Give back all but the record's first line, and return that."""
+        self._back.extendleft(reversed(self.record[1:]))
+        del self.record[1:]
+        return self.record[0].rstrip("\r\n")
+
+
+def _records(path: Path) -> Iterator[FileRow]:
+    """The header, then the rows; blank lines are left out.
+
+    A stray quote would swallow all lines up to the next one. So when a record of several lines
+    turns out to be broken, only its first line is taken for bad and reading goes on at the second.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = _Lines(file)
+        reader = csv.reader(lines, strict=True)
+        width = None
+        while True:
+            lines.next_record()
+            fault = None
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fault, cells = f"it can't be read ({error})", []
+            if not cells and not fault:
+                continue
+            width = width or len(cells)
+            if not fault and len(cells) != width:
+                fault = f"number of fields: {len(cells)}, in the header: {width}"
+            if fault and (not cells or len(lines.record) > 1):
+                if len(lines.record) > 1:
+                    fault = "a quote in it is not closed"
+                cells = [lines.keep_only_first()]
+            if not fault and any("\0" in cell for cell in cells):
+                fault = "it contains a NUL character"
+            yield FileRow(lines.before + 1, cells, fault)
+
+
+def _parquet(path: Path) -> RowFile:
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise SegueError(f"{path} is no Parquet file: {error}") from error
+
+    def rows() -> Iterator[FileRow]:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                columns = [_plain(column).to_pylist() for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    number += 1
+                    cells = [_text(value) for value in values]
+                    nul = any("\0" in cell for cell in cells)
+                    yield FileRow(number, cells, "it contains a NUL character" if nul else None)
+        except (pa.ArrowException, OSError) as error:
+            raise SegueError(f"{path} is broken after row {number}: {error}") from error
+
+    return RowFile("row", list(file.schema_arrow.names), file.metadata.num_rows, rows)
+
+
+def _plain(column: Any) -> Any:
+    """Times as Python can hold them: microseconds, and in UTC where they have a zone."""
+    if not pa.types.is_timestamp(column.type):
+        return column
+    return column.cast(pa.timestamp("us", tz="UTC" if column.type.tz else None), safe=False)
+
+
+def _text(value: Any) -> str:
+    """A Parquet value as a CSV file would have it."""
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        # pandas turns whole numbers with gaps into floats: customer 12346.0 is customer 12346
+        # From 2^53 on a float stands for several whole numbers: nobody is to read it as one.
+        return str(int(value)) if abs(value) < 2**53 else f"{value:.17e}"
+    if isinstance(value, date):  # datetimes are dates
+        return value.isoformat()
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return str(value)
+    return orjson.dumps(value, default=str).decode()  # true, false, lists, structures
+
+
+class RefusedRows:
+    """The file beside the input: the refused rows as they were, the reason before them.
+
+    The reason comes first because a row may have more fields than the header. Only the owner may
+    read the file.
+    """
+
+    def __init__(self, source: Path, file: RowFile) -> None:
+        self.path = source.with_name(source.name + ".refused.csv")
+        self._source = file
+        self._started = False
+        with self._writable():
+            self.path.unlink(missing_ok=True)
+
+    def write(self, refused: Sequence[tuple[FileRow, str]]) -> None:
+        if not refused:
+            return
+        with (
+            self._writable(),
+            open(self.path, "a", encoding="utf-8", newline="", opener=open_private) as out,
+        ):
+            writer = csv.writer(out)
+            if not self._started:
+                taken = _REASON[0] in self._source.columns
+                names = map(_protected, self._source.columns)
+                writer.writerow([_REASON[taken], *names])
+                self._started = True
+            for row, reason in refused:
+                place = f"{self._source.unit} {row.line}"
+                writer.writerow([f"{place}: {reason}", *map(_protected, row.cells)])
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SegueError(
+                f"the refused rows can't be written to {self.path}: {error.strerror}; "
+                "put the input where you may write"
+            ) from error

@@ -1,0 +1,35 @@
+"""`python -m sandbox`: the sandbox on its port, until it is stopped."""
+
+import uvicorn
+
+from config.access.login import own_login
+from config.database import Database
+from config.settings import load_settings
+from sandbox.app import create_app
+from sandbox.caller import Callbacks
+from sandbox.store import Store
+from sandbox.timeline import DatabaseTimeline
+
+
+def main() -> None:
+    settings = load_settings()
+    store = Store(settings.data_dir / "sandbox.db", simulated=settings.now)
+    callbacks = Callbacks(settings, store.now, simulated=settings.now is not None)
+    app = create_app(
+        store,
+        DatabaseTimeline(Database(settings.database)),
+        callbacks,
+        login=own_login(settings),
+        host=settings.host,
+    )
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.sandbox_port,
+        access_log=False,
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    main()

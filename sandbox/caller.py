@@ -1,0 +1,283 @@
+"""Calls the receiver back as the providers do, in the background: no answer ever waits for it.
+
+Bounded: so many call-backs may wait, so many connections post, so many tries each has.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from math import ceil
+from typing import Annotated, Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from config.access.sandbox_keys import sendgrid_key, twilio_token
+from config.settings import Settings
+from config.times import Instant
+from profiles.bulk import in_slices
+from sandbox.simulated_customer import Behaviour, happens
+from sandbox.store import Accepted
+from sandbox.webhook_payloads import (
+    Signed,
+    inbound_form,
+    mail_event,
+    signed_events,
+    signed_form,
+    status_form,
+)
+
+# What waits beyond that is dropped, and counted.
+MOST_WAITING = 100_000
+CONNECTIONS = 4
+TIMEOUT = 10.0  # seconds
+_EVENTS_AT_ONCE = 1000
+# Messages whose future is worked out before something else gets its turn.
+_MESSAGES_AT_ONCE = 100
+_TEST_NUMBER = "+15005550006"
+# Twilio's default keywords; it hears no others.
+_STOP_WORDS = frozenset(
+    ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT")
+)
+_START_WORDS = frozenset(("START", "YES", "UNSTOP"))
+
+
+class Reply(BaseModel):
+    """A text message that somebody sends to our number, now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sender: Annotated[str, Field(alias="from", pattern=r"^\+[1-9]\d{6,14}$")]
+    body: Annotated[str, Field(max_length=1600)]
+
+
+class _Form(NamedTuple):
+    """A call-back of Twilio's, to its address."""
+
+    url: str
+    form: Mapping[str, str]
+
+
+class _Post(NamedTuple):
+    """A request; it is signed anew at each try."""
+
+    url: str
+    signed: Callable[[Instant], Signed]
+
+
+class Callbacks:
+    """Off until it is given a behaviour.
+
+    Parameters
+    ----------
+    clock: what is written into the call-backs, and signed.
+    tries_after: pauses between the tries of one call-back, in seconds.
+    simulated: the clock stands until somebody moves it. Nothing goes out by itself then, only by
+        `catch_up`, so that the same comes out however fast the machine is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], Instant],
+        tries_after: Sequence[float] = (1, 2, 4, 8, 16),
+        *,
+        simulated: bool = False,
+    ) -> None:
+        self.behaviour: Behaviour | None = None
+        # the numbers that replied STOP
+        self.opted_out: set[str] = set()
+        self._clock = clock
+        self._tries_after = tries_after
+        self._simulated = simulated
+        self._key = sendgrid_key(settings)
+        self._token = twilio_token(settings)
+        self._events_url = f"{settings.public_url}/hooks/sendgrid"
+        self._inbound_url = f"{settings.public_url}/hooks/twilio/inbound"
+        sender = settings.twilio_from
+        self._number = sender if sender.startswith("+") else _TEST_NUMBER
+        self._accepted: deque[Accepted] = deque()
+        self._waiting: list[tuple[float, int, _Form | dict[str, Any]]] = []
+        self._posts: asyncio.Queue[_Post] = asyncio.Queue(CONNECTIONS)
+        self._numbers = count()
+        self._wake = asyncio.Event()
+        self._under_way = self._posted = self._given_up = self._dropped = 0
+
+    def behave(self, behaviour: Behaviour | None) -> None:
+        """From now on; None: nobody answers, and what waits is forgotten."""
+        self.behaviour = behaviour
+        if behaviour is None:
+            self._accepted.clear()
+            self._waiting.clear()
+
+    def take(self, accepted: Sequence[Accepted]) -> None:
+        """Messages that a provider has just taken on."""
+        if self.behaviour is None or not accepted:
+            return
+        room = max(0, MOST_WAITING - len(self._accepted) - len(self._waiting))
+        self._dropped += len(accepted[room:])
+        if self._simulated:
+            for one in accepted[:room]:
+                self._foresee(one)
+            return
+        self._accepted.extend(accepted[:room])
+        self._wake.set()
+
+    def reply(self, reply: Reply) -> None:
+        """Somebody texts us, behaviour or not."""
+        form = inbound_form(reply.sender, self._number, reply.body, f"SM{uuid4().hex}")
+        self._wait(0.0, _Form(self._inbound_url, form))
+        self._wake.set()
+
+    def state(self) -> dict[str, Any]:
+        """How things stand: `waiting` are those still to be posted, requests under way included."""
+        return {
+            "behaviour": self.behaviour and self.behaviour.model_dump(),
+            "waiting": len(self._accepted) + len(self._waiting) + self._under_way,
+            "posted": self._posted,
+            "given_up": self._given_up,
+            "dropped": self._dropped,
+        }
+
+    @property
+    def next_due(self) -> Instant | None:
+        """When something is to be said next, by a simulated clock."""
+        return ceil(self._waiting[0][0]) if self._simulated and self._waiting else None
+
+    async def catch_up(self) -> None:
+        """Post all that is due by a simulated clock; return when it has got through or is given up.
+
+        In turn, so that events come in the same order every time.
+        """
+        for post in self._due():
+            self._under_way += 1
+            await self._posts.put(post)
+            await self._posts.join()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While this lasts call-backs go out; what then still waits is forgotten."""
+        limits = httpx.Limits(max_connections=CONNECTIONS)
+        async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False) as client:
+            tasks = [asyncio.create_task(self._post_for_ever(client)) for _ in range(CONNECTIONS)]
+            if not self._simulated:
+                tasks.append(asyncio.create_task(self._schedule()))
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    # What comes when ----------------------------------------------------------------------------
+
+    async def _schedule(self) -> None:
+        while True:
+            self._wake.clear()
+            for _ in range(min(_MESSAGES_AT_ONCE, len(self._accepted))):
+                self._foresee(self._accepted.popleft())
+            for post in self._due():
+                self._under_way += 1
+                await self._posts.put(post)
+            if self._accepted:
+                await asyncio.sleep(0)
+                continue
+            pause = self._waiting[0][0] - self._now() if self._waiting else None
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+            except TimeoutError:
+                continue
+
+    def _foresee(self, one: Accepted) -> None:
+        """Put all that will be said of a message where it waits for its time."""
+        behaviour = self.behaviour
+        if behaviour is None:
+            return
+        named = one.message_id or one.provider_id
+        for word, after, told in happens(behaviour, one.channel, one.address, named):
+            said: _Form | dict[str, Any]
+            if one.channel == "email":
+                said = mail_event(word, one, self._clock() + int(after))
+            elif word == "stop":
+                sid = f"SM{one.provider_id[2:][::-1]}"
+                said = _Form(
+                    self._inbound_url, inbound_form(one.address, self._number, "STOP", sid)
+                )
+            elif one.content["callback"]:
+                said = _Form(one.content["callback"], status_form(word, one))
+            else:
+                continue
+            for later in told:
+                self._wait(later, said)
+
+    def _wait(self, later: float, said: _Form | dict[str, Any]) -> None:
+        at = self._now() + later
+        gathered = self.behaviour.gathered if self.behaviour else 0
+        if isinstance(said, dict) and gathered:
+            at = ceil(at / gathered) * gathered
+        if len(self._waiting) < MOST_WAITING:
+            heapq.heappush(self._waiting, (at, next(self._numbers), said))
+        else:
+            self._dropped += 1
+
+    def _due(self) -> Iterator[_Post]:
+        """The requests for all that is due; SendGrid's events go in batches."""
+        events: list[dict[str, Any]] = []
+        now = self._now()
+        while self._waiting and self._waiting[0][0] <= now:
+            _, _, said = heapq.heappop(self._waiting)
+            if isinstance(said, dict):
+                events.append(said)
+            else:
+                self._note(said.form)
+                yield _Post(said.url, partial(self._signed_form, said))
+        for some in in_slices(events, _EVENTS_AT_ONCE):
+            yield _Post(self._events_url, partial(signed_events, self._key, some))
+
+    def _signed_form(self, said: _Form, _now: Instant) -> Signed:
+        return signed_form(self._token, said.url, said.form)
+
+    def _now(self) -> float:
+        """What the call-backs wait by."""
+        if self._simulated:
+            return float(self._clock())
+        return asyncio.get_running_loop().time()
+
+    def _note(self, form: Mapping[str, str]) -> None:
+        """Twilio itself keeps who said STOP, and refuses to text them."""
+        word = form.get("Body", "").strip().upper()
+        if word in _STOP_WORDS:
+            self.opted_out.add(form["From"])
+        elif word in _START_WORDS:
+            self.opted_out.discard(form["From"])
+
+    # Posting ------------------------------------------------------------------------------------
+
+    async def _post_for_ever(self, client: httpx.AsyncClient) -> None:
+        while True:
+            post = await self._posts.get()
+            if await self._get_through(client, post):
+                self._posted += 1
+            else:
+                self._given_up += 1
+            self._under_way -= 1
+            self._posts.task_done()
+
+    async def _get_through(self, client: httpx.AsyncClient, post: _Post) -> bool:
+        """Try, and try again later like the provider; whether anybody took it in the end."""
+        for pause in (*self._tries_after, None):
+            signed = post.signed(self._clock())
+            try:
+                answer = await client.post(post.url, content=signed.body, headers=signed.headers)
+                if answer.is_success:
+                    return True
+            except (httpx.TransportError, httpx.InvalidURL):
+                pass
+            if pause is not None:
+                await asyncio.sleep(pause)
+        return False

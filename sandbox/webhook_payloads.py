@@ -1,0 +1,137 @@
+"""What happens to messages, in the providers' own words: their payloads, signed as they sign.
+
+The ids are made from the message's own, so that what is said twice has the same id twice.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import orjson
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from twilio.request_validator import RequestValidator
+
+from config.times import Instant
+from sandbox.simulated_customer import Word
+from sandbox.store import Accepted
+
+# A link that SendGrid would wrap.
+_LINK = re.compile(r'<a\b(?![^>]*\bclicktracking="off")[^>]*\bhref="(https?://[^"]+)"')
+_EVENTS: Mapping[Word, Mapping[str, Any]] = {
+    "processed": {"event": "processed"},
+    "delivered": {"event": "delivered", "response": "250 OK", "tls": 1},
+    "bounce": {
+        "event": "bounce",
+        "type": "bounce",
+        "status": "5.1.1",
+        "reason": "550 5.1.1 The email account that you tried to reach does not exist",
+        "bounce_classification": "Invalid Address",
+    },
+    "blocked": {
+        "event": "bounce",
+        "type": "blocked",
+        "status": "4.7.1",
+        "reason": "421 4.7.1 Too much mail from here for now",
+        "bounce_classification": "Reputation",
+    },
+    "open": {"event": "open", "sg_machine_open": False, "useragent": "Mozilla/5.0 (a person)"},
+    "machine_open": {"event": "open", "sg_machine_open": True, "useragent": "Mozilla/5.0"},
+    "click": {"event": "click", "useragent": "Mozilla/5.0 (a person)"},
+    "spamreport": {"event": "spamreport"},
+}
+_STATUSES: Mapping[Word, Mapping[str, str]] = {
+    "sent": {"MessageStatus": "sent"},
+    "delivered": {"MessageStatus": "delivered"},
+    "undelivered": {"MessageStatus": "undelivered", "ErrorCode": "30005"},
+}
+
+
+class Signed(NamedTuple):
+    """A request body with its headers."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def mail_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any]:
+    """One of SendGrid's events; the custom argument that we sent comes back at the top level."""
+    event = {
+        "email": mail.address,
+        "timestamp": at,
+        "smtp-id": f"<{mail.provider_id}@sandbox>",
+        "sg_message_id": f"{mail.provider_id}.filter0001",
+        "sg_event_id": b64encode(sha256(f"{mail.provider_id} {word}".encode()).digest()).decode(),
+        **_EVENTS[word],
+    }
+    if mail.message_id is not None:
+        event["message_id"] = mail.message_id
+    if word == "click":
+        links = _LINK.findall(mail.content["html"])
+        event["url"] = links[0].replace("&amp;", "&") if links else "https://shop.example/"
+    return event
+
+
+def signed_events(
+    key: ec.EllipticCurvePrivateKey, events: Sequence[Mapping[str, Any]], now: Instant
+) -> Signed:
+    """A batch as SendGrid posts it, signed anew at each try; the line end is signed too."""
+    body = orjson.dumps(events) + b"\r\n"
+    signature = key.sign(f"{now}".encode() + body, ec.ECDSA(hashes.SHA256()))
+    return Signed(
+        body,
+        {
+            "Content-Type": "application/json",
+            "X-Twilio-Email-Event-Webhook-Signature": b64encode(signature).decode(),
+            "X-Twilio-Email-Event-Webhook-Timestamp": str(now),
+        },
+    )
+
+
+def status_form(word: Word, text: Accepted) -> dict[str, str]:
+    """What Twilio posts to the message's own StatusCallback."""
+    status = _STATUSES[word]
+    return {
+        "AccountSid": text.content["account"],
+        "ApiVersion": "2010-04-01",
+        "From": text.content["from"],
+        "MessageSid": text.provider_id,
+        "SmsSid": text.provider_id,
+        "SmsStatus": status["MessageStatus"],
+        "To": text.address,
+        **status,
+    }
+
+
+def inbound_form(sender: str, to: str, body: str, sid: str) -> dict[str, str]:
+    """What Twilio posts when somebody texts; it knows nothing of the place, and says so."""
+    return {
+        "AccountSid": "AC" + "0" * 32,
+        "ApiVersion": "2010-04-01",
+        "Body": body,
+        "From": sender,
+        "FromCity": "",
+        "FromState": "",
+        "MessageSid": sid,
+        "NumMedia": "0",
+        "NumSegments": "1",
+        "SmsMessageSid": sid,
+        "SmsStatus": "received",
+        "To": to,
+    }
+
+
+def signed_form(token: str, url: str, form: Mapping[str, str]) -> Signed:
+    """A form as Twilio posts it to an address."""
+    signature = RequestValidator(token).compute_signature(url, form)
+    return Signed(
+        urlencode(form).encode(),
+        {
+            "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",
+            "X-Twilio-Signature": signature,
+            "I-Twilio-Idempotency-Token": sha256(signature.encode()).hexdigest()[:36],
+        },
+    )

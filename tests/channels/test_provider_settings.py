@@ -1,0 +1,180 @@
+"""Which providers there are, and what they need to be set."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import SecretStr
+
+from channels.providers.base import providers
+from config.errors import SegueError
+from config.required import unmet_needs
+from config.settings import Settings
+from flows.http.app import create_app
+from tests.support.provider_samples import CHANNELS, LIVE, SANDBOX, outgoing
+from tests.support.shop import House
+
+
+def key_file(folder: Path) -> Path:
+    key = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path = folder / "key.json"
+    path.write_bytes(
+        orjson.dumps(
+            {
+                "type": "service_account",
+                "project_id": "shop-1",
+                "private_key": key.decode(),
+                "client_email": "segue@shop-1.example",
+                "token_uri": "https://oauth2.googleapis.com/token",
+            }
+        )
+    )
+    return path
+
+
+def live(folder: Path, **changes: Any) -> Settings:
+    return Settings(**(LIVE | {"fcm_credentials_file": key_file(folder)} | changes))
+
+
+def test_live_providers_talk_to_the_real_addresses(tmp_path: Path) -> None:
+    found = providers(live(tmp_path))
+    urls = {channel: found[channel].prepare([outgoing(channel)]).url for channel in CHANNELS}
+    assert urls == {
+        "email": "https://api.sendgrid.com/v3/mail/send",
+        "sms": "https://api.twilio.com/2010-04-01/Accounts/AC1/Messages.json",
+        "push": "https://fcm.googleapis.com/v1/projects/shop-1/messages:send",
+    }
+
+
+def test_the_sandbox_needs_no_keys_and_gets_no_real_ones(tmp_path: Path) -> None:
+    found = providers(live(tmp_path, providers="sandbox"))
+    for channel in CHANNELS:
+        request = found[channel].prepare([outgoing(channel)])
+        assert request.url.startswith(SANDBOX.sandbox_url)
+        assert "SG.key" not in str(request.headers)
+        assert "Authorization" in request.headers
+
+
+SETTINGS = [name for name in LIVE if name != "providers"]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_live_names_the_setting_that_is_missing(tmp_path: Path, setting: str) -> None:
+    default = Settings.model_fields[setting].default
+    blank = SecretStr("  ") if isinstance(default, SecretStr) else "  "
+    for value in (default, blank):
+        settings = live(tmp_path).model_copy(update={setting: value})
+        with pytest.raises(SegueError, match=rf"SEGUE_{setting.upper()} is not set: \w+"):
+            providers(settings)
+
+
+def test_live_names_all_that_is_missing_with_what_is_lost(tmp_path: Path) -> None:
+    with pytest.raises(SegueError) as refused:
+        providers(live(tmp_path, sendgrid_webhook_key="", twilio_auth_token="", receiver_port=0))
+    said = str(refused.value)
+    assert "SEGUE_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused, so unsub" in said
+    assert "SEGUE_TWILIO_AUTH_TOKEN is not set" in said
+    assert "every STOP is lost" in said
+    assert "SEGUE_RECEIVER_PORT is 0" in said
+    assert "SEGUE_SECRET_KEY" not in said
+
+
+def test_a_credentials_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SegueError, match="CREDENTIALS_FILE /nowhere"):
+        providers(live(tmp_path, fcm_credentials_file=Path("/nowhere/key.json")))
+
+
+@pytest.mark.parametrize("sender", ["Your Shop", "SHOP", "447700900001", "+0770", "MG123", "+44 7"])
+def test_live_demands_a_sender_that_customers_can_answer_stop(tmp_path: Path, sender: str) -> None:
+    with pytest.raises(SegueError, match=r"SEGUE_TWILIO_FROM is '.*STOP"):
+        providers(live(tmp_path, twilio_from=sender))
+
+
+@pytest.mark.parametrize("sender", ["+447700900001", "60123", "MG" + "0a" * 16])
+def test_live_takes_senders_that_customers_can_answer(tmp_path: Path, sender: str) -> None:
+    assert len(providers(live(tmp_path, twilio_from=sender))) == len(CHANNELS)
+
+
+def test_the_receiver_refuses_to_start_without_what_it_hears_with(house: House) -> None:
+    segue = house.open(**LIVE | {"sendgrid_webhook_key": ""})
+    with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is not set"):
+        create_app(segue, lambda: None)
+
+
+def test_what_another_makers_provider_does_not_need_is_not_asked_for() -> None:
+    settings = Settings(**LIVE | {"sendgrid_api_key": "", "sendgrid_webhook_key": ""})
+    assert unmet_needs(settings, ["twilio", "fcm", "postmark"]) == []
+    assert len(unmet_needs(settings, ["sendgrid"])) == 2
+
+
+def test_the_sandbox_needs_nothing() -> None:
+    assert unmet_needs(Settings(), ["sendgrid", "twilio", "fcm"]) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "http://journeys.your.shop", "https://", "https://localhost", "journeys.your.shop"),
+        *("https://127.0.0.1", "https://[::1]:8443", "https://0.0.0.0/segue", "https://10.0.0.5"),
+        *("https://segue.localhost:8443", "https://your.shop/?x=1", "https://[", "https://inside"),
+        *("https://segue.local", "https://segue.shop.internal/x", "https://journeys.shop.example"),
+        *("https://segue.test.", "https://nas.home.arpa", "https://a b.shop", "https://u:p@a.shop"),
+    ],
+)
+def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .*https:// address"):
+        providers(live(tmp_path, public_url=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://your.shop/", "https://a.b.your.shop:8443/segue", "https://xn--4gq.xn--3pxu8k"),
+        *("https://localhost.shop", "HTTPS://Journeys.Your.Shop", "https://127.0.0.1.nip.io"),
+    ],
+)
+def test_live_takes_any_address_of_ones_own(tmp_path: Path, url: str) -> None:
+    assert len(providers(live(tmp_path, public_url=url))) == len(CHANNELS)
+
+
+GOOD = """
+from channels.providers.sendgrid import SendGrid
+def connect(settings):
+    return SendGrid(settings, "http://127.0.0.1:1", "key")
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"broken": "import nonexistent_module"}, "broken does not start: ModuleNotFoundError"),
+        ({"broken": "x = ("}, "broken does not start: SyntaxError"),
+        ({"broken": ""}, r"broken does not start: AttributeError.*connect\(settings\)"),
+        ({"broken": "def connect(settings): return 1 / 0"}, "broken does not start: ZeroDivision"),
+        ({"broken": "def connect(settings): return object()"}, "broken gives no Provider"),
+        ({"first": GOOD, "second": GOOD}, "sendgrid and .*second both send email"),
+    ],
+)
+def test_a_broken_provider_fails_loudly_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], words: str
+) -> None:
+    name = f"plugins_{abs(hash(words))}"
+    folder = tmp_path / name
+    folder.mkdir()
+    for file, source in files.items():
+        (folder / f"{file}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    package = ModuleType(name)
+    package.__path__ = [str(folder)]
+    monkeypatch.setitem(sys.modules, name, package)
+    with pytest.raises(SegueError, match=words):
+        providers(SANDBOX, package)

@@ -1,0 +1,421 @@
+"""Call-backs are believed only when they are signed as the provider signs, and of now.
+
+The vectors are those that the makers publish with their SDKs (sendgrid-python, twilio-python).
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qsl, urlencode
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from starlette.datastructures import MultiDict
+from twilio.request_validator import RequestValidator
+
+from channels.outbox.replies import words_of
+from channels.providers import sendgrid_webhook, twilio_webhook
+from channels.providers.webhook import Hook, Posted, Refused, Unreadable, hooks
+from config.access.sandbox_keys import sendgrid_key, twilio_token
+from config.errors import SegueError
+from config.policy import Policy
+from config.settings import Settings
+from tests.support.callback_samples import FORM, signed_by_sendgrid, signed_by_twilio
+
+# SendGrid's vector
+KEY = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8kF9mN1flpVKS3GRqe62gw"
+    "+2fNNRaINXvVpiglSI8eNEc6wEA3F+g=="
+)
+OTHER_KEY = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEqTxd43gyp8IOEto2LdIfjRQrIbsd4SXZkLW6jDutdhXSJCWHw8REntl"
+    "o7aNDthvj+y7GjUuFDb/R1NGe1OPzpA=="
+)
+SIGNATURE = (
+    "MEUCIGHQVtGj+Y3LkG9fLcxf3qfI10QysgDWmMOVmxG0u6ZUAiEAyBiXDWzM+uOe5W0JuG+luQAbPIqHh89M15TluLtE"
+    "ZtM="
+)
+OTHER_SIGNATURE = (
+    "MEUCIQCtIHJeH93Y+qpYeWrySphQgpNGNr/U+UyUlBkU6n7RAwIgJTz2C+8a8xonZGi6BpSzoQsbVRamr2nlxFDWYNH3"
+    "j/0="
+)
+SIGNED_AT = 1_600_112_502
+EVENT = {
+    "email": "hello@world.com",
+    "event": "dropped",
+    "reason": "Bounced Address",
+    "sg_event_id": "ZHJvcC0xMDk5NDkxOS1MUnpYbF9OSFN0T0doUTRrb2ZTbV9BLTA",
+    "sg_message_id": ("LRzXl_NHStOGhQ4kofSm_A.filterdrecv-p3mdw1-756b745b58-kmzbl-18-5F5FC76C-9.0"),
+    "smtp-id": "<LRzXl_NHStOGhQ4kofSm_A@ismtpd0039p1iad1.sendgrid.net>",
+    "timestamp": 1_600_112_492,
+}
+# The line end is signed too.
+PAYLOAD = orjson.dumps([EVENT], option=orjson.OPT_SORT_KEYS) + b"\r\n"
+LIVE = Settings(
+    providers="live",
+    sendgrid_webhook_key=KEY,
+    public_url="https://mycompany.com",
+    twilio_auth_token=SecretStr("12345"),
+)
+
+
+def hook(path: str, settings: Settings = LIVE) -> Hook:
+    [found] = [one for one in hooks(settings, Policy()) if one.path == path]
+    return found
+
+
+def mail(
+    body: bytes = PAYLOAD,
+    signature: str | None = SIGNATURE,
+    timestamp: str | None = str(SIGNED_AT),
+    now: int | None = SIGNED_AT,
+) -> Posted:
+    headers = {sendgrid_webhook.SIGNATURE: signature, sendgrid_webhook.TIMESTAMP: timestamp}
+    given = {name: value for name, value in headers.items() if value is not None}
+    return Posted("https://mycompany.com/hooks/sendgrid", given, body, now)
+
+
+# SendGrid ---------------------------------------------------------------------------------------
+
+
+def test_sendgrids_own_vector() -> None:
+    [said] = hook("/hooks/sendgrid").read(mail())
+    assert said.id == f"sendgrid {EVENT['sg_event_id']}"
+    assert (said.kind, said.suppress, said.address) == ("failed", "bounced", "hello@world.com")
+    assert (said.at, said.message_id) == (EVENT["timestamp"], None)
+
+
+@pytest.mark.parametrize(
+    "key", [KEY, f"-----BEGIN PUBLIC KEY-----\n{KEY}\n-----END PUBLIC KEY-----"]
+)
+def test_the_key_may_be_pasted_either_way(key: str) -> None:
+    settings = LIVE.model_copy(update={"sendgrid_webhook_key": key})
+    assert hook("/hooks/sendgrid", settings).read(mail())
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        mail(signature=OTHER_SIGNATURE),
+        mail(body=b"payload"),
+        mail(body=PAYLOAD.rstrip()),
+        mail(body=PAYLOAD.replace(b"hello@", b"hallo@")),
+        mail(body=PAYLOAD[:-20]),
+        mail(body=b""),
+        mail(body=PAYLOAD + b" "),
+        mail(body=b"\xff\xfe"),
+        mail(timestamp=str(SIGNED_AT + 1)),
+        mail(timestamp=f"0{SIGNED_AT}"),
+        mail(timestamp="timestamp"),
+        mail(timestamp=""),
+        mail(timestamp="-1"),
+        mail(timestamp="²"),
+        mail(timestamp="9" * 400),
+        mail(timestamp=None),
+        mail(signature=None),
+        mail(signature=""),
+        mail(signature="not base64!"),
+        mail(signature="ÿ"),
+        mail(signature=SIGNATURE[:-4]),
+        mail(signature=SIGNATURE[4:]),
+        mail(signature=b64encode(b"\0" * 70).decode()),
+    ],
+)
+def test_what_sendgrid_did_not_sign_is_refused(forged: Posted) -> None:
+    with pytest.raises(Refused):
+        hook("/hooks/sendgrid").read(forged)
+
+
+def test_another_key_is_refused() -> None:
+    settings = LIVE.model_copy(update={"sendgrid_webhook_key": OTHER_KEY})
+    with pytest.raises(Refused, match="SEGUE_SENDGRID_WEBHOOK_KEY"):
+        hook("/hooks/sendgrid", settings).read(mail())
+
+
+@pytest.mark.parametrize("seconds", [-300, 0, 300])
+def test_five_minutes_old_is_of_now(seconds: int) -> None:
+    assert hook("/hooks/sendgrid").read(mail(now=SIGNED_AT + seconds))
+
+
+@pytest.mark.parametrize("seconds", [-301, 301, 86_400])
+def test_older_is_refused(seconds: int) -> None:
+    with pytest.raises(Refused, match=f"{seconds} s ago"):
+        hook("/hooks/sendgrid").read(mail(now=SIGNED_AT + seconds))
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{}", b"null", b"7", b'"text"', b'"\\ud800"'])
+def test_what_is_signed_but_no_list_is_unreadable(body: bytes) -> None:
+    settings = Settings()
+    headers = signed_by_sendgrid(sendgrid_key(settings), body, SIGNED_AT)
+    with pytest.raises(Unreadable):
+        hook("/hooks/sendgrid", settings).read(Posted("", headers, body, SIGNED_AT))
+
+
+# Twilio -----------------------------------------------------------------------------------------
+
+TOKEN = "12345"
+URL = "https://mycompany.com/myapp.php?foo=1&bar=2"
+PARAMS = {
+    "CallSid": "CA1234567890ABCDE",
+    "Digits": "1234",
+    "From": "+14158675309",
+    "To": "+18005551212",
+    "Caller": "+14158675309",
+}
+BODY = b'{"property": "value", "boolean": true}'
+BODY_HASH = "0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620"
+EXPECTED = "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+
+
+def posted(
+    signature: str | None,
+    url: str = URL,
+    form: bytes | Mapping[str, str] | Sequence[tuple[str, str]] = PARAMS,
+    headers: Mapping[str, str] = FORM,
+) -> Posted:
+    body = form if isinstance(form, bytes) else urlencode(form).encode()
+    given = {} if signature is None else {twilio_webhook.SIGNATURE: signature}
+    return Posted(url, {**headers, **given}, body, None)
+
+
+@pytest.mark.parametrize(
+    ("signature", "url"),
+    [
+        (EXPECTED, URL),
+        (EXPECTED, URL.replace(".com", ".com:1234")),
+        ("Zmvh+3yNM1Phv2jhDCwEM3q5ebU=", "http://mycompany.com:1234/myapp.php?foo=1&bar=2"),
+        ("kvajT1Ptam85bY51eRf/AJRuM3w=", URL),
+        ("0ZXoZLH/DfblKGATFgpif+LLRf4=", "http://mycompany.com/myapp.php?foo=1&bar=2"),
+    ],
+)
+def test_twilios_own_vectors(signature: str, url: str) -> None:
+    assert dict(twilio_webhook.fields([TOKEN], posted(signature, url))) == PARAMS
+
+
+def test_twilios_vector_of_a_field_given_twice() -> None:
+    form = [("Sid", "CA123"), ("SidAccount", "AC123"), ("Digits", "5678"), ("Digits", "1234")]
+    assert twilio_webhook.fields([TOKEN], posted("IK+Dwps556ElfBT0I3Rgjkr1wJU=", form=form))
+
+
+def test_twilios_vector_of_a_json_body() -> None:
+    url = f"{URL}&bodySHA256={BODY_HASH}"
+    json = {"content-type": "application/json"}
+    good = posted("a9nBmqA0ju/hNViExpshrM61xv4=", url, BODY, json)
+    assert twilio_webhook.fields([TOKEN], good) == {"property": "value", "boolean": "True"}
+    for forged in (
+        posted("a9nBmqA0ju/hNViExpshrM61xv4=", url, BODY + b" ", json),
+        posted("a9nBmqA0ju/hNViExpshrM61xv4=", url, BODY),
+        posted("a9nBmqA0ju/hNViExpshrM61xv4=", URL, BODY, json),
+        posted("a9nBmqA0ju/hNViExpshrM61xv4=", url.replace("0a1", "0a2"), BODY, json),
+        posted("a9nBmqA0ju/hNViExpshrM61xv4=", url, b"\xff", json),
+        posted(None, url, BODY, json),
+        posted(EXPECTED, URL, BODY, json),
+    ):
+        with pytest.raises(Refused):
+            twilio_webhook.fields([TOKEN], forged)
+
+
+def of_json(body: bytes) -> Posted:
+    """A request with a JSON body that Twilio signed."""
+    url = f"{URL}&bodySHA256={hashlib.sha256(body).hexdigest()}"
+    headers = {**signed_by_twilio(TOKEN, url, {}), "content-type": "application/json"}
+    return Posted(url, headers, body, None)
+
+
+def test_a_json_body_that_is_none_is_unreadable() -> None:
+    for body in (b"[]", b"{", b"[" * 2000):
+        with pytest.raises(Unreadable):
+            twilio_webhook.fields([TOKEN], of_json(body))
+
+
+def test_of_half_an_emoji_a_json_body_keeps_the_rest() -> None:
+    assert twilio_webhook.fields([TOKEN], of_json(rb'{"Body": "STOP \ud83d"}')) == {
+        "Body": "STOP \ufffd"
+    }
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        posted(None),
+        posted(""),
+        posted("junk"),
+        posted("ÿ"),
+        posted(EXPECTED[:-2]),
+        posted(EXPECTED.lower()),
+        posted(EXPECTED, URL + "&baz=3"),
+        posted(EXPECTED, URL.replace("https", "http")),
+        posted(EXPECTED, URL.replace("mycompany", "yourcompany")),
+        posted(EXPECTED, form={**PARAMS, "Digits": "4321"}),
+        posted(EXPECTED, form={**PARAMS, "More": ""}),
+        posted(EXPECTED, form={name: PARAMS[name] for name in list(PARAMS)[:-1]}),
+        posted(EXPECTED, form=urlencode(PARAMS).encode()[:-5]),
+        posted(EXPECTED, form=b""),
+        posted(EXPECTED, form=b"\xff%ff=&&&=;"),
+    ],
+)
+def test_what_twilio_did_not_sign_is_refused(forged: Posted) -> None:
+    with pytest.raises(Refused):
+        twilio_webhook.fields([TOKEN], forged)
+
+
+def test_blank_and_unheard_of_fields_are_signed_too() -> None:
+    form = {**PARAMS, "FromCity": "", "OfTomorrow": "é + & ="}
+    good = Posted(URL, signed_by_twilio(TOKEN, URL, form), urlencode(form).encode(), None)
+    assert dict(twilio_webhook.fields([TOKEN], good)) == form
+
+
+@given(
+    pairs=st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=20),
+    url=st.sampled_from([URL, URL.replace(".com", ".com:1234"), "http://mycompany.com/x"]),
+)
+def test_whatever_twilios_own_package_signs_is_believed(
+    pairs: list[tuple[str, str]], url: str
+) -> None:
+    form = MultiDict(parse_qsl(urlencode(pairs), keep_blank_values=True))
+    signature = RequestValidator(TOKEN).compute_signature(url, form)
+    assert twilio_webhook.fields([TOKEN], posted(signature, url, pairs)) == dict(form.multi_items())
+
+
+def test_more_fields_than_twilio_has_are_refused_before_they_are_taken_apart() -> None:
+    form = {f"Field{number}": "" for number in range(twilio_webhook.FIELDS_LIMIT)}
+    signature = signed_by_twilio(TOKEN, URL, form)[twilio_webhook.SIGNATURE]
+    assert twilio_webhook.fields([TOKEN], posted(signature, form=form)) == form
+    for more in ({**form, "One": "more"}, {f"{number}": "" for number in range(16_000)}):
+        signature = signed_by_twilio(TOKEN, URL, more)[twilio_webhook.SIGNATURE]
+        with pytest.raises(Refused, match="more than 200 fields"):
+            twilio_webhook.fields([TOKEN], posted(signature, form=more))
+
+
+# Keys -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "variable"),
+    [
+        ("/hooks/sendgrid", "SEGUE_SENDGRID_WEBHOOK_KEY"),
+        ("/hooks/twilio/status", "SEGUE_TWILIO_AUTH_TOKEN"),
+        ("/hooks/twilio/inbound", "SEGUE_TWILIO_AUTH_TOKEN"),
+    ],
+)
+def test_without_a_key_nothing_is_believed(path: str, variable: str) -> None:
+    with pytest.raises(Refused, match=variable):
+        hook(path, Settings(providers="live")).read(mail())
+
+
+def test_live_the_sandbox_is_a_stranger() -> None:
+    body = b"[]"
+    headers = signed_by_sendgrid(sendgrid_key(LIVE), body, SIGNED_AT)
+    assert hook("/hooks/sendgrid", Settings()).read(Posted("", headers, body, SIGNED_AT)) == []
+    with pytest.raises(Refused):
+        hook("/hooks/sendgrid").read(Posted("", headers, body, SIGNED_AT))
+    url = "https://mycompany.com/hooks/twilio/inbound"
+    signed = Posted(url, signed_by_twilio(twilio_token(LIVE), url, {"From": "1"}), b"From=1", None)
+    assert hook("/hooks/twilio/inbound", Settings()).read(signed)
+    with pytest.raises(Refused):
+        hook("/hooks/twilio/inbound").read(signed)
+
+
+def test_every_installation_has_a_sandbox_key_of_its_own() -> None:
+    one, other = Settings(), Settings(secret_key=SecretStr("x" * 40))
+    assert sendgrid_key(one).private_numbers() == sendgrid_key(one).private_numbers()
+    assert sendgrid_key(one).private_numbers() != sendgrid_key(other).private_numbers()
+    assert twilio_token(one) != twilio_token(other)
+
+
+@pytest.mark.parametrize("key", ["junk", "MFkw", OTHER_KEY[:-8]])
+def test_a_key_that_is_none_is_named_at_the_start(key: str) -> None:
+    with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is no verification key"):
+        hooks(Settings(sendgrid_webhook_key=key), Policy())
+
+
+def test_a_key_of_another_kind_is_named_at_the_start() -> None:
+    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(SegueError, match="another kind"):
+        hooks(Settings(sendgrid_webhook_key=b64encode(der).decode()), Policy())
+
+
+# Anything ---------------------------------------------------------------------------------------
+
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+ANY_VALUE = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+FIELDS = st.sampled_from(
+    [
+        *("email", "timestamp", "event", "sg_event_id", "message_id", "type", "reason", "status"),
+        *("sg_machine_open", "url", "sg_message_id"),
+    ]
+)
+EVENTS = st.sampled_from(["open", "click", "bounce", "dropped", "delivered", "unsubscribe"])
+
+
+@given(
+    event=st.dictionaries(FIELDS, ANY_VALUE, max_size=8),
+    name=EVENTS | ANY_VALUE,
+    rest=st.lists(ANY_VALUE, max_size=2),
+)
+def test_any_event_is_read(event: dict[str, object], name: object, rest: list[object]) -> None:
+    for one in sendgrid_webhook.read(orjson.dumps([{**event, "event": name}, *rest])):
+        assert one.channel == "email"
+        assert one.id
+        assert "\0" not in f"{one.id}{one.address}{one.reason}{one.properties}"
+
+
+@given(
+    form=st.dictionaries(
+        st.sampled_from(
+            [*("MessageSid", "MessageStatus", "ErrorCode", "To", "From", "Body", "OptOutType")]
+        ),
+        st.text(max_size=30)
+        | st.sampled_from(["failed", "delivered", "30005", "9" * 5000, "STOP"]),
+    ),
+    query=st.text(max_size=30),
+)
+def test_any_form_is_read(form: dict[str, str], query: str) -> None:
+    for one in (
+        *twilio_webhook.read_status(form, f"{URL}&{query}"),
+        *twilio_webhook.read_inbound(form, words_of(Policy())),
+    ):
+        assert one.channel == "sms"
+        assert one.id
+        assert "\0" not in f"{one.id}{one.address}{one.reason}{one.properties}"
+
+
+@given(
+    headers=st.dictionaries(
+        st.sampled_from(
+            [
+                sendgrid_webhook.SIGNATURE,
+                sendgrid_webhook.TIMESTAMP,
+                twilio_webhook.SIGNATURE,
+                "content-type",
+            ]
+        ),
+        st.text(max_size=30) | st.sampled_from(["application/json", str(SIGNED_AT), SIGNATURE]),
+    ),
+    body=st.binary(max_size=60),
+    query=st.text(max_size=20),
+    path=st.sampled_from(["/hooks/sendgrid", "/hooks/twilio/status", "/hooks/twilio/inbound"]),
+)
+def test_nothing_unsigned_raises_anything_but_refused(
+    headers: dict[str, str], body: bytes, query: str, path: str
+) -> None:
+    with pytest.raises(Refused):
+        hook(path).read(Posted(f"https://mycompany.com{path}?{query}", headers, body, SIGNED_AT))
+
+
+def test_the_key_of_somebody_else_is_refused() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    signature = b64encode(key.sign(b"1" + PAYLOAD, ec.ECDSA(hashes.SHA256()))).decode()
+    with pytest.raises(Refused):
+        hook("/hooks/sendgrid").read(mail(signature=signature, timestamp="1", now=1))

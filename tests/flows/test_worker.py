@@ -1,0 +1,254 @@
+"""The worker: what fails in one part of it does not stop the others, and it ends when it should."""
+
+import asyncio
+import logging
+import socket
+import threading
+from contextlib import closing
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import pytest
+
+from channels.providers.base import Provider
+from channels.providers.transport import Transport
+from config.errors import SegueError
+from flows.http.serving import Server
+from flows.worker.worker import Worker
+from journeys.definition.journey import Goal, OnEvent, OnSegment, journey
+from journeys.definition.steps import SMS, Call, Email, Send, Update, Wait
+from journeys.engine.engine import Engine
+from journeys.engine.events import Reactor
+from journeys.operations.control import STOPPED, _hold
+from profiles.conditions.language import did
+from tests.support.failures import until, worked
+from tests.support.shop import House
+
+
+@pytest.fixture
+def house(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.02)
+    monkeypatch.setattr("flows.worker.worker._HOUSEKEEPING", 0.02)
+    steps = [Send("s", Email("hello")), Wait("1d")]
+    came = journey("j", entry=OnEvent("came"), topic="news", steps=steps)
+    sqlite_house.open(came, receiver_port=0)
+    return sqlite_house
+
+
+def states(house: House) -> list[str]:
+    return [row.state for row in house.rows()]
+
+
+def test_it_does_its_work_and_ends(house: House) -> None:
+    async def scenario() -> None:
+        house.did(house.customer(), "came")
+        # who stands behind a message moves on in the turn after it has gone
+        await until(lambda: [person.step for person in house.people()] == ["wait 1d"])
+
+    worked(house, scenario)
+    assert states(house) == ["sent"]
+
+
+def test_a_turn_in_which_somebody_only_leaves_or_converts_is_a_line_too(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    bought = did("bought")
+    goal, parts = Goal(did=bought, within="7d"), {"entry": OnEvent("came"), "topic": "news"}
+    for_ever = [Wait("9d")]
+    house.open(
+        journey("leaves", exit_when=bought, steps=for_ever, **parts),
+        journey("converts", goal=goal, steps=for_ever, **parts),
+        receiver_port=0,
+    )
+    ann = house.customer()
+    house.did(ann, "came")
+    house.run()
+
+    def counted(what: str) -> list[object]:
+        return [found for one in caplog.records if (found := getattr(one, what, None))]
+
+    async def scenario() -> None:
+        house.did(ann, "bought")
+        await until(lambda: counted("exited") and counted("converted"))
+
+    # housekeeping counts goals too, and is not to be the first
+    with caplog.at_level(logging.INFO), patch.object(Engine, "count_goals"):
+        worked(house, scenario)
+    assert (counted("exited"), counted("converted")) == ([{"leaves": 1}], [{"converts": 1}])
+
+
+def test_it_ends_those_whom_a_stop_left(house: House) -> None:
+    house.did(house.customer(), "came")
+    house.run()
+
+    async def scenario() -> None:
+        _hold(house.db, "j", STOPPED)
+        await until(lambda: [one.end_reason for one in house.people()] != [None])
+
+    worked(house, scenario)
+
+
+@pytest.mark.parametrize(
+    ("part", "fails"),
+    [(Reactor, "work"), (Engine, "advance_round"), (Engine, "count_goals")],
+    ids=["reacting", "moving", "housekeeping"],
+)
+def test_one_part_that_fails_does_not_stop_the_others(
+    house: House, caplog: pytest.LogCaptureFixture, part: Any, fails: str
+) -> None:
+    ann, bob = house.customer(), house.customer()
+    house.did(ann, "came")
+    with house.db.transaction() as tx:
+        house.segue.catalog.register(tx)
+
+    async def scenario() -> None:
+        with patch.object(part, fails, side_effect=KeyError("ann@example.com")):
+            await until(lambda: "KeyError" in caplog.text)
+        house.did(bob, "came")
+        await until(lambda: states(house) == ["sent", "sent"])
+
+    worked(house, scenario)
+    assert "@" not in caplog.text
+
+
+def test_who_waits_for_a_message_is_served_while_reacting_fails(house: House) -> None:
+    house.did(house.customer(), "came")
+    Reactor(house.db, house.segue.catalog).work()
+
+    async def scenario() -> None:
+        with patch.object(Reactor, "work", side_effect=KeyError):
+            await until(lambda: states(house) == ["sent"])
+
+    worked(house, scenario)
+
+
+def test_people_on_a_version_that_a_dead_process_brought_are_moved(house: House) -> None:
+    old = house.segue
+    newer = journey("j", entry=OnEvent("came"), topic="news", steps=[Update("u", x=1)])
+    house.open(newer, receiver_port=0)
+    ann = house.customer()
+    house.did(ann, "came")
+    Reactor(house.db, house.segue.catalog).work()
+    house.segue = old
+
+    async def scenario() -> None:
+        await until(lambda: house.attributes(ann) == {"x": 1})
+
+    worked(house, scenario)
+
+
+def test_nobody_waits_for_a_slow_provider(house: House) -> None:
+    house.did(house.customer("ann"), "came")
+    house.did(house.customer("bob", email=None), "came")
+    gate = asyncio.Event()
+    post = Transport.post
+
+    async def slow(self: Transport, provider: Provider, *given: Any) -> Any:
+        if provider.channel == "email":
+            await gate.wait()
+        return await post(self, provider, *given)
+
+    async def scenario() -> None:
+        await until(lambda: sent() == {"sms"})
+        # The mail is under way all the time, and what comes is worked and sent.
+        house.did(house.customer("cleo", email=None), "came")
+        await until(lambda: states(house).count("sent") == 2)
+        assert states(house).count("sending") == 1
+        gate.set()
+        await until(lambda: sent() == {"email", "sms"})
+
+    def sent() -> set[str]:
+        return {row.channel for row in house.rows() if row.state == "sent"}
+
+    steps = [Send("s", Email("hello"), SMS("hello"), mode="first")]
+    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    with patch.object(Transport, "post", slow):
+        worked(house, scenario)
+
+
+def test_nobody_waits_for_whom_a_step_calls(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    called, answers = threading.Event(), threading.Event()
+
+    def slow(_: httpx.Request) -> httpx.Response:
+        called.set()
+        assert answers.wait(30)
+        return httpx.Response(200)
+
+    async def scenario() -> None:
+        house.did(ann, "signed_up")
+        await until(called.is_set)
+        house.did(house.customer("bob"), "came")
+        await until(lambda: states(house) == ["sent"])
+        answers.set()
+
+    monkeypatch.setenv("SEGUE_CALL_HOSTS", '["crm.shop.test"]')
+    house.providers.hosts["crm.shop.test"] = slow
+    call = Call("tell", "https://crm.shop.test/came")
+    house.open(
+        journey("calling", entry=OnEvent("signed_up"), topic="news", steps=[call]),
+        journey("j", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("hello"))]),
+        receiver_port=0,
+    )
+    ann = house.customer("ann")
+    worked(house, scenario)
+    # a worker that is told to stop waits for the call
+    assert [person.end_reason for person in house.people(ann)] == ["completed"]
+
+
+def test_it_looks_for_whoever_came_into_a_segment_meanwhile(house: House) -> None:
+    entry = OnSegment("everyone")
+    steps = [Update("u", x=1)]
+    house.open(journey("j", entry=entry, topic="news", steps=steps), receiver_port=0)
+    ann = house.customer()
+
+    async def scenario() -> None:
+        await until(lambda: house.attributes(ann) == {"x": 1})
+
+    worked(house, scenario)
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_claimed(house: House) -> None:
+    house.did(house.customer(), "came")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        settings = house.segue.settings.model_copy(update={"receiver_port": port})
+        object.__setattr__(house.segue, "settings", settings)
+        with pytest.raises(SegueError, match=rf"127\.0\.0\.1:{port}: .*SEGUE_RECEIVER_PORT"):
+            asyncio.run(Worker(house.segue).run(asyncio.Event()))
+    assert house.people() == []
+
+
+def test_a_receiver_that_dies_ends_the_worker_with_its_error(house: House) -> None:
+    async def dies(self: Server, sockets: list[socket.socket]) -> None:
+        sockets[0].close()
+        await asyncio.sleep(0.05)
+        raise RuntimeError("the receiver is gone")
+
+    with (
+        patch.object(Server, "serve", dies),
+        house.providers.listening(),
+        pytest.raises(RuntimeError, match="the receiver is gone"),
+    ):
+        asyncio.run(Worker(house.segue).run(asyncio.Event()))
+
+
+def test_every_now_and_then_it_says_what_is_wrong(
+    house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.worker.worker._LARGE_ROUND", 2)
+    # for two days nobody knows what became of a message
+    house.did(house.customer(), "came")
+    house.providers.answer("email", httpx.ReadError("cut"))
+    house.run()
+    assert house.db.now is not None
+    house.db.now += 2 * 86400
+
+    async def scenario() -> None:
+        await until(lambda: "fate unknown: 1 (email); no call-back came" in caplog.text)
+        assert "closed" not in caplog.text
+        house.db.now = house.now + 2 * 86400
+        await until(lambda: "1 messages are closed as unknown" in caplog.text)
+
+    with caplog.at_level(logging.WARNING):
+        worked(house, scenario)

@@ -1,0 +1,223 @@
+"""Who is who: people joined, and kept apart."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.policy import Channel
+from profiles.identity.merge import Merger, Share
+from profiles.identity.person import Key
+from profiles.identity.resolve import Joined, OnRecord, join, keys_of
+from profiles.identity.segment_calls import Call, Kind, read_call
+
+
+def call(kind: Kind = "track", **said: Any) -> Call:
+    return read_call(kind, {"event": "x", "traits": {}, **said})
+
+
+def token(value: str, **said: Any) -> Call:
+    return call(context={"device": {"token": value, "type": "ios"}}, **said)
+
+
+ANON, ANN, BOB = 1, 2, 3
+OWNERS: dict[Key, int] = {
+    ("anonymous_id", "a1"): ANON,
+    ("user_id", "ann"): ANN,
+    ("email", "ann@example.com"): ANN,
+    ("anonymous_id", "a-of-ann"): ANN,
+    ("push_token", "t-of-ann"): ANN,
+    ("user_id", "bob"): BOB,
+}
+USERS = {ANN, BOB}
+# Numbers of profiles that `join` has made.
+NEW = 100
+
+
+def read(calls: Sequence[Call], owners: Mapping[Key, int], **known: Any) -> Joined:
+    """Join the calls where the profiles have no addresses but those in `owners`, all in use."""
+    addresses: dict[int, dict[Key, bool]] = {}
+    for key, owner in owners.items():
+        if key[0] in ("email", "phone", "push_token"):
+            addresses.setdefault(owner, {})[key] = True
+    join_on = known.pop("join_on", "any")
+    named = {key: owners[key] for one in calls for key in keys_of(one) if key in owners}
+    on_record = OnRecord(named, **{"users": USERS, "addresses": addresses, **known})
+    return join(dict(enumerate(calls)), on_record, join_on, count(NEW).__next__)
+
+
+def joined(*calls: Call, **known: Any) -> Joined:
+    return read(calls, OWNERS, **known)
+
+
+def share(*addresses: Key, yes_on: Sequence[Channel] = (), verified: bool = False) -> Share:
+    return Share(frozenset(addresses), frozenset(yes_on), verified)
+
+
+EMAIL: Key = ("email", "ann@example.com")
+
+
+def test_an_anonymous_person_who_signs_in_is_the_customer() -> None:
+    found = joined(call("identify", userId="ann", anonymousId="a1"))
+    assert found.mergers == [Merger(ANON, ANN, "identify")]
+    assert found.foreign == {}
+
+
+def test_an_anonymous_person_who_gives_a_known_address_is_that_customer() -> None:
+    found = joined(call("identify", anonymousId="a1", traits={"email": "ann@example.com"}))
+    assert found.mergers == [Merger(ANON, ANN, "identify", share(EMAIL))]
+
+
+def test_two_customers_stay_two() -> None:
+    found = joined(call("identify", userId="bob", anonymousId="a-of-ann"))
+    assert found.mergers == []
+    assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
+
+
+def test_a_call_counts_without_the_anonymous_id_of_another_customer() -> None:
+    other: dict[Key, int] = {("email", "c@example.com"): ANON}
+    said = call("identify", userId="bob", anonymousId="a-of-ann", traits={"email": "c@example.com"})
+    found = read([said], OWNERS | other)
+    theirs = share(("email", "c@example.com"), yes_on=["email"])
+    assert found.mergers == [Merger(ANON, BOB, "identify", theirs)]
+    assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
+
+
+def test_the_address_of_another_customer_stays_with_them() -> None:
+    found = joined(call("identify", userId="bob", traits={"email": "ann@example.com"}))
+    assert found.mergers == []
+    assert found.foreign == {0: {("email", "ann@example.com")}}
+
+
+def test_an_alias_joins_two_customers() -> None:
+    found = joined(call("alias", userId="bob", previousId="ann"))
+    assert found.mergers == [Merger(ANN, BOB, "alias")]
+
+
+def test_an_alias_to_a_new_id_keeps_the_profile() -> None:
+    found = joined(call("alias", userId="ann-2", previousId="ann"))
+    assert found.mergers == []
+    assert found.people == [{("user_id", "ann"), ("user_id", "ann-2")}]
+
+
+def test_an_alias_means_the_customer_whom_a_call_before_it_named() -> None:
+    found = joined(call(userId="cyd"), call("alias", userId="dan", previousId="cyd"))
+    assert found.people == [{("user_id", "cyd"), ("user_id", "dan")}]
+
+
+def test_an_alias_of_an_unknown_id_takes_it_for_an_anonymous_one() -> None:
+    found = joined(call("alias", userId="ann", previousId="new"))
+    assert found.people == [{("user_id", "ann"), ("anonymous_id", "new")}]
+
+
+def test_the_first_of_two_to_sign_in_with_an_anonymous_id_keeps_it() -> None:
+    found = joined(call(userId="ann", anonymousId="a1"), call(userId="bob", anonymousId="a1"))
+    assert found.mergers == [Merger(ANON, ANN, "track")]
+    assert found.foreign == {1: {("anonymous_id", "a1")}}
+
+
+def test_new_people_are_one_person_whatever_came_first() -> None:
+    calls = [
+        call(anonymousId="n1"),
+        call(anonymousId="n2"),
+        call("identify", userId="new", anonymousId="n1"),
+        call("identify", userId="new", anonymousId="n2"),
+    ]
+    found = joined(*calls)
+    assert found.mergers == []
+    assert found.people == [{("anonymous_id", "n1"), ("anonymous_id", "n2"), ("user_id", "new")}]
+
+
+def test_a_push_token_goes_with_the_device() -> None:
+    found = joined(token("t-of-ann", userId="bob"))
+    assert found.mergers == []
+    assert found.released == {("push_token", "t-of-ann")}
+    assert found.foreign == {}
+
+
+def test_a_call_waits_until_what_was_told_of_the_other_profile_is_written() -> None:
+    found = joined(token("t-of-ann", userId="ann"), token("t-of-ann", userId="bob"))
+    assert found.stopped_at == 1
+    assert (found.mergers, found.released, found.foreign) == ([], set(), {})
+    found = joined(
+        call("identify", anonymousId="a1", traits={"plan": "a"}),
+        call("identify", userId="ann", anonymousId="a1"),
+    )
+    assert found.stopped_at == 1
+    # events tell nothing of the profile
+    found = joined(call(anonymousId="a1"), call("identify", userId="ann", anonymousId="a1"))
+    assert found.stopped_at is None
+    assert found.mergers == [Merger(ANON, ANN, "identify")]
+
+
+@pytest.mark.parametrize(("size", "stays"), [(21, BOB), (22, ANN)])
+def test_of_two_customers_in_an_alias_a_much_larger_one_stays(size: int, stays: int) -> None:
+    found = joined(call("alias", userId="bob", previousId="ann"), sizes={ANN: size, BOB: 1})
+    [merger] = found.mergers
+    assert merger.into_id == stays
+
+
+def test_an_anonymous_device_is_its_owners() -> None:
+    owners: dict[Key, int] = {("push_token", "t1"): ANON, ("user_id", "ann"): ANN}
+    found = read([token("t1", userId="ann")], owners)
+    theirs = share(("push_token", "t1"), yes_on=["push"])
+    assert found.mergers == [Merger(ANON, ANN, "track", theirs)]
+
+
+IDS = st.sampled_from(["1", "2", "3"])
+CALLS = st.lists(
+    st.one_of(
+        st.builds(lambda u, a: call(userId=u, anonymousId=a), IDS, st.none() | IDS),
+        st.builds(
+            lambda u, a, e: call(
+                "identify", userId=u, anonymousId=a, traits={"email": f"{e}@example.com"}
+            ),
+            st.none() | IDS,
+            IDS,
+            IDS,
+        ),
+        st.builds(lambda u, p: call("alias", userId=u, previousId=p), IDS, IDS),
+        st.builds(lambda u, t: token(t, userId=u), IDS, IDS),
+    ),
+    min_size=1,
+    max_size=8,
+)
+KINDS = st.sampled_from(["user_id", "anonymous_id", "email", "push_token"])
+
+
+@given(CALLS, st.data())
+def test_nobody_is_torn_apart_and_no_two_customers_are_joined(
+    calls: list[Call], data: st.DataObject
+) -> None:
+    keys = sorted({key for one in calls for key in keys_of(one)})
+    owners = {
+        key: owner
+        for key in keys
+        if (owner := data.draw(st.none() | st.integers(1, 4), label=str(key))) is not None
+    }
+    users = {owner for (kind, _), owner in owners.items() if kind == "user_id"}
+    found = read(calls, owners, users=users)
+
+    going = [merger.from_id for merger in found.mergers]
+    assert len(set(going)) == len(going)
+    assert not set(going) & {merger.into_id for merger in found.mergers}
+    now = {merger.from_id: merger.into_id for merger in found.mergers}
+
+    def owner_of(key: Key) -> int | None:
+        if key in found.released or key not in owners:
+            return None
+        return now.get(owners[key], owners[key])
+
+    for group in found.people:
+        assert len({owner_of(key) for key in group} - {None}) <= 1
+    for place, one in enumerate(calls[: found.stopped_at]):
+        if place in found.events_only:
+            continue  # only its anonymous id counts
+        named = set(keys_of(one)) - found.foreign.get(place, set())
+        assert len({owner_of(key) for key in named} - {None}) <= 1 or one.kind == "alias"
+    if not any(one.kind == "alias" for one in calls):
+        for merger in found.mergers:
+            assert merger.from_id not in users

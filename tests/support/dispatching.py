@@ -1,0 +1,32 @@
+"""The messages, the journey and the policy that the tests of dispatch send by."""
+
+from typing import Any
+
+from config.policy import Policy
+from journeys.definition.journey import Journey
+from journeys.definition.steps import SMS, Email, Message, Push, Send
+from tests.support.shop import House, described
+
+# the same on each channel
+ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
+DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
+POLICY = Policy.model_validate(
+    {
+        "channels": {"email": DAYTIME, "sms": DAYTIME, "push": DAYTIME},
+        "caps": [
+            {"channels": ["email"], "limit": 1, "per": "day"},
+            {"channels": ["sms"], "limit": 1, "within": "24h"},
+        ],
+    }
+)
+
+
+def sending(*wanted: Message, then: tuple[Any, ...] = (), **options: Any) -> Journey:
+    """A journey that sends, in an hour unless the messages say otherwise."""
+    parts = {key: options.pop(key) for key in ("exit_when", "goal", "priority") if key in options}
+    step = Send("s", *(wanted or (Email("hello", after="1h"),)), **options)
+    return described(step, *then, **parts)
+
+
+def told(house: House) -> list[tuple[str, str, str | None]]:
+    return [(one.channel, one.state, one.reason) for one in house.outbox()]

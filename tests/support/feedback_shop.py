@@ -1,0 +1,95 @@
+"""A shop with Ann in it, who is sent a message, and the providers that say what becomes of it."""
+
+from typing import Any
+
+from sqlalchemy import select, update
+
+from channels.messages import messages
+from channels.rules.loaders import load_recipients
+from channels.rules.recipient import Kind
+from config.policy import Channel, Policy
+from journeys.definition.journey import Journey, OnLaunch
+from journeys.definition.journey import journey as describe
+from journeys.definition.steps import SMS, Email, Send
+from profiles.tables import consents, events, identifiers
+from tests.support.callback_samples import FromProviders, mail_event
+from tests.support.shop import House
+
+NEWS = describe("news", entry=OnLaunch(), topic="news", steps=[Send("hello", Email("hello"))])
+TEXTS = describe("texts", entry=OnLaunch(), topic="news", steps=[Send("hello", SMS("hello"))])
+
+
+class AnnsShop:
+    """A house with Ann in it, who is launched into a journey, and the providers outside."""
+
+    def __init__(self, house: House, journey: Journey, **ann: Any) -> None:
+        self.house = house
+        house.open(journey)
+        self.ann = house.customer("ann", **ann)
+        [phone] = self.of(identifiers, kind="phone")
+        self.phone: str = phone.value
+        house.launch(journey.name)
+        self.outside = FromProviders(house.segue)
+
+    @property
+    def id(self) -> int:
+        return int(self.house.rows()[0].id)
+
+    @property
+    def state(self) -> str:
+        return str(self.house.rows()[0].state)
+
+    def becomes(self, state: str, **columns: Any) -> None:
+        """Put the message into a state."""
+        with self.house.db.transaction() as tx:
+            tx.conn.execute(update(messages).values(state=state, **columns))
+
+    def address_becomes(self, kind: str, state: str) -> None:
+        with self.house.db.transaction() as tx:
+            changed = update(identifiers).where(identifiers.c.kind == kind)
+            tx.conn.execute(changed.values(state=state))
+
+    def of(self, table: Any, **where: Any) -> list[Any]:
+        """Ann's rows of a table."""
+        found = select(table).where(table.c.profile_id == self.ann)
+        for name, value in where.items():
+            found = found.where(table.c[name] == value)
+        with self.house.db.transaction(write=False) as tx:
+            return list(tx.conn.execute(found.order_by(*table.primary_key)))
+
+    def heard(self) -> list[str]:
+        return [row.name for row in self.of(events)]
+
+    def mail(self, *names: str, **more: Any) -> None:
+        """SendGrid says these things about her mail."""
+        said = [mail_event(name, self.id, "Ann@Example.com", **more) for name in names]
+        assert self.outside.mail(*said).status_code == 200
+
+    def sms(self, status: str, **more: str) -> None:
+        assert self.outside.status(self.id, status, self.phone, **more).status_code == 200
+
+    def says(self, text: str, **more: Any) -> None:
+        """She texts back, a second later."""
+        assert self.house.db.now is not None
+        self.house.db.now += 1
+        answer = self.outside.text(self.phone, text, **more)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/xml")
+        assert answer.content == b'<?xml version="1.0" encoding="UTF-8"?><Response></Response>'
+
+    def consent(self, channel: str, topic: str = "*") -> bool | None:
+        found = self.of(consents, channel=channel, topic=topic)
+        return bool(found[0].granted) if found else None
+
+    def said(self) -> dict[tuple[str, str], bool]:
+        return {(row.channel, row.topic): row.granted for row in self.of(consents)}
+
+    def refused(self, channel: Channel, topic: str, kind: Kind = "marketing") -> bool:
+        """Whether planning lets nothing go, for want of consent."""
+        with self.house.db.transaction(write=False) as tx:
+            ann = load_recipients(tx, Policy(), [self.ann])[self.ann]
+        return ann.refusal(Policy(), channel, kind, topic) == "no_consent"
+
+    def says_no_texts(self) -> bool:
+        """Whether a STOP is in force."""
+        return self.refused("sms", "orders", "transactional")

@@ -1,0 +1,446 @@
+"""One person's life in one journey, told slowly: what semantics say must become of it.
+
+A model to judge the engine and the outbox by. It keeps plain lists and knows one journey, whose
+steps are written out below; of the product it uses nothing. When a message may go is answered by
+tests/support/reference.py, which steps through time. All moments are whole minutes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from config.times import DAY, HOUR, MINUTE, format_duration, format_instant, parse_instant
+from tests.support.reference import reference_answer
+
+POLICY: dict[str, Any] = {
+    "timezone": "UTC",
+    "max_delay": "1d",
+    "channels": {"email": {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}},
+    "caps": [
+        {"channels": ["email"], "limit": 1, "per": "day"},
+        {"channels": ["sms"], "limit": 1, "within": "24h"},
+    ],
+}
+TOPIC = "news"
+# The steps of each version, in order; for waits, how long.
+STEPS: dict[str, dict[str, int]] = {
+    "old": {"first": 0, "rest": HOUR, "back": 2 * HOUR, "only": 6 * HOUR, "last": 0},
+    "new": {"first": 0, "rest": 3 * HOUR, "back": 4 * HOUR, "last": 0},
+}
+FALLBACK_AFTER = HOUR
+# A claim is good for so long, and lost so long after that.
+CLAIM_LASTS, LOST_AFTER = MINUTE, 2 * MINUTE
+# Who stands behind a message that did not go is looked at so long after its time.
+LOOK_AGAIN = MINUTE
+
+EXITED = "exited: exit rule"
+
+Answer = Literal["sent", "failed", "gone", "later", "cut"]
+Death = Literal["before the post", "after the post"]
+OPEN = ("planned", "sending")
+WENT = ("sent", "delivered", "unknown")
+
+
+@dataclass(eq=False)
+class Letter:
+    """A message wanted, whatever became of it."""
+
+    step: str
+    channel: str
+    after: int
+    on_cap: str
+    wanted_at: int
+    max_delay: int
+    send_at: int
+    state: str
+    reason: str | None = None
+    not_after: int | None = None
+
+    @property
+    def deadline(self) -> int:
+        return self.wanted_at + self.max_delay
+
+
+@dataclass(eq=False)
+class Stay:
+    """One way through the journey."""
+
+    version: str
+    since: int
+    step: str
+    arrived: int
+    due: int | None
+    phase: int = 0
+    end: str | None = None
+    letters: list[Letter] = field(default_factory=list)
+
+    def at(self, step: str) -> list[Letter]:
+        return [letter for letter in self.letters if letter.step == step]
+
+
+# The members of the sends: channel, offset, what happens at a full cap, how far it may be pushed.
+FIRST = (("email", 0, "defer", DAY), ("sms", 2 * HOUR, "skip", 3 * HOUR))
+LAST = (("push", 0, "skip", DAY), ("email", 0, "skip", 5 * HOUR))
+
+
+@dataclass
+class Life:
+    """Everything that is true of the person at `now`."""
+
+    now: int
+    version: str = "old"
+    held: str | None = None
+    no_consent: set[str] = field(default_factory=set)
+    suppressed: set[str] = field(default_factory=set)
+    events: list[tuple[str, int, Letter | None]] = field(default_factory=list)
+    unworked: list[str] = field(default_factory=list)
+    stays: list[Stay] = field(default_factory=list)
+    answers: dict[str, list[Answer]] = field(
+        default_factory=lambda: {"email": [], "sms": [], "push": []}
+    )
+    death: Death | None = None
+
+    @property
+    def current(self) -> Stay | None:
+        """The way that has not ended."""
+        return next((stay for stay in self.stays if stay.end is None), None)
+
+    @property
+    def letters(self) -> list[Letter]:
+        return [letter for stay in self.stays for letter in stay.letters]
+
+    def happens(self, name: str, about: Letter | None = None) -> None:
+        """An event comes."""
+        self.events.append((name, self.now, about))
+        self.unworked.append(name)
+
+    def react(self, name: str) -> None:
+        """An event is worked."""
+        stay = self.current
+        if name == "came" and stay is None and self.held != "stopped":
+            self.stays.append(Stay(self.version, self.now, "first", self.now, self.now))
+        elif name == "bought" and stay is not None:
+            self.leave(stay, EXITED)
+        elif stay is not None and stay.due is not None and self.wakes(stay, name):
+            stay.due = min(stay.due, self.now)
+
+    def wakes(self, stay: Stay, name: str) -> bool:
+        wakers = {
+            "first": ("email_clicked", "sms_clicked"),
+            "back": ("looked", "profile_changed"),
+            "last": ("push_opened", "email_opened", "email_bounced"),
+        }
+        return name in wakers.get(stay.step, ())
+
+    def leave(self, stay: Stay, why: str) -> None:
+        """The way ends before its end, and what was planned is not wanted any more."""
+        stay.end, stay.due = why, None
+        for letter in stay.letters:
+            if letter.state == "planned":
+                letter.state, letter.reason = "cancelled", why
+
+    def stop(self) -> None:
+        self.held = "stopped"
+        if self.current is not None:
+            self.leave(self.current, "the journey was stopped")
+
+    def move_to_current_version(self) -> None:
+        stay = self.current
+        if stay is not None and stay.step in STEPS[self.version]:
+            stay.version = self.version
+
+    def told(self, letter: Letter, word: str) -> None:
+        """A provider's call-back. A message only moves up, and a bounce is the last word."""
+        order = ("sending", "unknown", "sent", "delivered", "failed")
+        reaches = "failed" if word == "bounced" else "delivered"
+        if order.index(letter.state) < order.index(reaches):
+            letter.state, letter.not_after = reaches, None
+            letter.reason = "bounced" if word == "bounced" else None
+        if word == "bounced":
+            self.suppressed.add(letter.channel)
+        self.happens(f"{letter.channel}_{word}", letter)
+
+    def next_due(self) -> int | None:
+        """When there is something to do again."""
+        if self.held is not None:
+            return None
+        moments = [letter.send_at for letter in self.letters if letter.state == "planned"]
+        if self.current is not None and self.current.due is not None:
+            moments.append(self.current.due)
+        return min(moments, default=None)
+
+    def work(self) -> bool:
+        """All that can be done now; False: the process died over it."""
+        for letter in self.letters:
+            if letter.not_after is not None and letter.not_after < self.now - LOST_AFTER:
+                letter.state, letter.reason, letter.not_after = "unknown", "died", None
+        while self.unworked:
+            self.react(self.unworked.pop(0))
+        while self.held is None:
+            moved, due = self.move(), self.due_letters()
+            if due and not self.dispatch(due):
+                return False
+            if not moved and not due:
+                break
+        return True
+
+    def next_letter(self) -> int | None:
+        """When the next message is to go."""
+        planned = (one.send_at for one in self.letters if one.state == "planned")
+        return min(planned, default=None)
+
+    def due_letters(self) -> list[Letter]:
+        due = (one for one in self.letters if one.state == "planned" and one.send_at <= self.now)
+        return sorted(due, key=lambda one: one.send_at)
+
+    def move(self) -> bool:
+        moved = False
+        while (stay := self.current) and stay.due is not None and stay.due <= self.now:
+            moved = True
+            over = self.leaves_at(stay)
+            if over is None:
+                continue
+            steps = list(STEPS[stay.version])
+            rest = steps[steps.index(stay.step) + 1 :]
+            if rest:
+                # What follows counts from when the step was over, however late it is worked.
+                stay.arrived = min(max(over, stay.arrived), self.now)
+                stay.step, stay.due, stay.phase = rest[0], self.now, 0
+            else:
+                stay.end, stay.due = "completed", None
+        return moved
+
+    def leaves_at(self, stay: Stay) -> int | None:
+        """When the step was over; None: the person stays, and it is set until when."""
+        lasts = STEPS[stay.version][stay.step]
+        match stay.step:
+            case "first":
+                if stay.phase == 0:
+                    return None if self.plan(stay, FIRST, "any") else stay.arrived
+                return self.behind(stay, "clicked")
+            case "last":
+                if stay.phase == 0:
+                    return None if self.plan(stay, LAST, "first") else stay.arrived
+                return self.behind(stay, "opened")
+            case "back":
+                until = stay.arrived + lasts
+                for name, at, _ in self.events:
+                    if name == "looked" and stay.arrived <= at <= until:
+                        return at
+                if self.now >= until:
+                    return until
+            case _:
+                if stay.phase > 0:
+                    return stay.due
+                until = stay.arrived + lasts
+                if until <= self.now:
+                    return until
+        stay.due, stay.phase = until, 1
+        return None
+
+    def behind(self, stay: Stay, answer: str) -> int | None:
+        """Who stands behind messages waits for their fate, or for an answer to one of them."""
+        letters = stay.at(stay.step)
+        answered = self.answered_at(stay, stay.step)
+        if answered is not None:
+            for letter in letters:
+                if letter.state == "planned":
+                    letter.state, letter.reason = "cancelled", f"stopped: {answer}"
+        waiting = [one.send_at for one in letters if one.state in OPEN]
+        if waiting:
+            stay.due = max(*waiting, self.now) + LOOK_AGAIN
+            return None
+        gone = max((one.send_at for one in letters if one.state in WENT), default=None)
+        left = LAST[stay.phase :] if stay.step == "last" else ()
+        if answered is not None:
+            for channel, after, on_cap, max_delay in left:
+                wanted = ("last", channel, after, on_cap, self.now, max_delay, self.now)
+                stay.letters.append(Letter(*wanted, "skipped", "not_chosen"))
+            return max(gone or 0, answered)
+        if not left:
+            return self.now if gone is None else gone
+        if gone is not None and gone + FALLBACK_AFTER > self.now:
+            stay.due = gone + FALLBACK_AFTER
+            return None
+        return None if self.plan(stay, left, "first") else self.now
+
+    def answered_at(self, stay: Stay, step: str) -> int | None:
+        """When a message of the step was answered, as far as anybody says."""
+        word = {"first": "clicked", "last": "opened"}[step]
+        return min(
+            (
+                at
+                for letter in stay.at(step)
+                for name, at, about in self.events
+                if letter.state in WENT
+                and name == f"{letter.channel}_{word}"
+                and at >= letter.send_at
+                and about in (None, letter)
+            ),
+            default=None,
+        )
+
+    def plan(self, stay: Stay, members: Any, mode: str) -> bool:
+        """Decide a send and write down what is wanted; whether anything goes."""
+        decisions = self.decide(mode, members, self.now, self.letters)
+        going = []
+        for place, (member, (send_at, reason)) in enumerate(zip(members, decisions, strict=True)):
+            channel, after, on_cap, max_delay = member
+            if reason == "not_chosen":
+                continue  # it may still be its turn
+            at = self.now + after if send_at is None else send_at
+            wanted = (stay.step, channel, after, on_cap, self.now, max_delay, at)
+            stay.letters.append(Letter(*wanted, "skipped" if reason else "planned", reason))
+            if send_at is not None:
+                going.append((send_at, place))
+        if going:
+            last, place = max(going)
+            stay.due, stay.phase = last + LOOK_AGAIN, stay.phase + place + 1
+        return bool(going)
+
+    def decide(
+        self, mode: str, members: Any, now: int, counted: list[Letter]
+    ) -> list[tuple[int | None, str | None]]:
+        case = {
+            "id": None,
+            "now": format_instant(now),
+            "policy": POLICY,
+            "profile": {
+                "timezone": "UTC",
+                "addresses": {"email": "a@example.com", "sms": "+447700900001", "push": ["t"]},
+                "suppressed": sorted(self.suppressed),
+                "consent": {
+                    "email": {TOPIC: "email" not in self.no_consent},
+                    "sms": {"*": "sms" not in self.no_consent},
+                },
+            },
+            "history": [
+                {
+                    "channel": one.channel,
+                    "kind": "marketing",
+                    "topic": TOPIC,
+                    "state": one.state,
+                    "send_at": format_instant(one.send_at),
+                }
+                for one in counted
+            ],
+            "send": {
+                "mode": mode,
+                "messages": [
+                    {
+                        "channel": channel,
+                        "kind": "marketing",
+                        "topic": TOPIC,
+                        "after": format_duration(after),
+                        "on_cap": on_cap,
+                        "max_delay": format_duration(max_delay),
+                    }
+                    for channel, after, on_cap, max_delay in members
+                ],
+            },
+        }
+        return [
+            (one["send_at"] and parse_instant(one["send_at"]), one["reason"])
+            for one in reference_answer(case)["decisions"]
+        ]
+
+    def dispatch(self, due: list[Letter]) -> bool:
+        """The last look, the claim, the post and the record; False: it died after the claim."""
+        claimed: list[Letter] = []
+        unfit: list[Letter] = []
+        for letter in due:
+            if why := self.unwanted(letter):
+                letter.state, letter.reason = "cancelled", why
+                self.wake(letter)
+            elif self.now > letter.deadline + letter.after + CLAIM_LASTS:
+                letter.state, letter.reason = "skipped", "expired"
+                self.wake(letter)
+            else:
+                handed_over = [one for one in self.letters if one.state != "planned"]
+                alone = ((letter.channel, 0, "skip", 0),)
+                [(_, reason)] = self.decide("any", alone, self.now, handed_over)
+                if reason:
+                    unfit.append(letter)
+                else:
+                    claimed.append(letter)
+                    letter.state, letter.send_at = "sending", self.now
+                    letter.not_after = self.now + CLAIM_LASTS
+        for stay in self.stays:
+            for step in {letter.step for letter in unfit if letter in stay.letters}:
+                self.decide_again(stay, step)
+        if not claimed:
+            return True
+        if self.death == "before the post":
+            self.death = None
+            return False
+        answers = [(letter, self.answer(letter.channel)) for letter in claimed]
+        if self.death == "after the post":
+            self.death = None
+            return False
+        for letter, answer in answers:
+            self.record(letter, answer)
+        return True
+
+    def unwanted(self, letter: Letter) -> str | None:
+        stay = self.of(letter)
+        if stay.end not in (None, "completed"):
+            return stay.end
+        if stay.end is None and "bought" in self.unworked:
+            return EXITED
+        if self.answered_at(stay, letter.step) is not None:
+            return "stopped: clicked" if letter.step == "first" else "stopped: opened"
+        return None
+
+    def of(self, letter: Letter) -> Stay:
+        [stay] = [stay for stay in self.stays if letter in stay.letters]
+        return stay
+
+    def wake(self, letter: Letter) -> None:
+        """Whoever stands behind messages is due when one of theirs has gone, or will not go."""
+        stay = self.of(letter)
+        if stay.due is not None and stay.phase > 0 and stay.at(stay.step):
+            stay.due = min(stay.due, self.now)
+
+    def decide_again(self, stay: Stay, step: str) -> None:
+        """The group from where it stands now: nothing goes earlier than it was planned."""
+        group = [letter for letter in stay.at(step) if letter.state == "planned"]
+        counted = [letter for letter in self.letters if letter not in group]
+        first = min(letter.after for letter in group)
+        start = max(self.now, min(letter.send_at for letter in group))
+        members = [
+            (
+                letter.channel,
+                letter.after - first,
+                letter.on_cap,
+                max(0, letter.deadline + first - start),
+            )
+            for letter in group
+        ]
+        for letter, (send_at, reason) in zip(
+            group, self.decide("any", members, start, counted), strict=True
+        ):
+            letter.reason = reason
+            if send_at is None:
+                letter.state = "skipped"
+                self.wake(letter)
+            else:
+                letter.send_at = send_at
+
+    def answer(self, channel: str) -> Answer:
+        waiting = self.answers[channel]
+        return waiting.pop(0) if waiting else "sent"
+
+    def record(self, letter: Letter, answer: Answer) -> None:
+        letter.not_after = None
+        match answer:
+            case "sent":
+                letter.state, letter.reason = "sent", None
+            case "cut":
+                letter.state, letter.reason = "unknown", "cut"
+            case "later":
+                letter.state, letter.send_at = "planned", self.now + MINUTE
+            case "failed" | "gone":
+                letter.state, letter.reason = "failed", answer
+        if answer == "gone":
+            self.suppressed.add(letter.channel)
+        if answer != "later":
+            self.wake(letter)

@@ -1,0 +1,375 @@
+"""A small shop to test in: journeys, customers, a clock that stands still, and providers that
+answer real HTTP requests without a network.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+from urllib.parse import parse_qs
+
+import httpx
+import orjson
+import respx
+from sqlalchemy import Row, select, update
+
+from channels.messages import message_devices, messages
+from channels.outbox.dispatch import Dispatcher
+from channels.outbox.outcomes import Tally
+from channels.rules.planner import Planner
+from config.database import Database
+from config.policy import Channel, Policy
+from config.settings import Settings
+from config.times import Instant, format_instant, parse_duration, parse_instant
+from flows.app import Segue
+from flows.orchestration.launch import launch
+from journeys.definition.catalog import Catalog, Segment, load_catalog
+from journeys.definition.journey import Journey, OnLaunch, Version, journey
+from journeys.definition.steps import Step
+from journeys.engine.engine import Engine
+from journeys.engine.events import react
+from journeys.enrollments import enrollments, passages
+from profiles.conditions.language import everyone
+from profiles.consent.changes import ConsentChange, change_consent
+from profiles.events import NewEvent, record_events
+from profiles.identity.person import Person, normalise_email
+from profiles.identity.phones import Phone
+from profiles.identity.upsert import upsert_people
+from profiles.tables import profiles
+
+# A Monday, when every channel of the default policy is open in London.
+MONDAY: Instant = parse_instant("2026-03-02T10:00:00Z")
+# Plain texts for the templates that most tests send.
+TEXTS: Mapping[str, str] = {
+    f"{name}.{file}": text
+    for name in ("hello", "offer", "reminder")
+    for file, text in (
+        ("email.html", f"Subject: {name}\n\n<p>{name}</p>"),
+        ("sms.txt", name),
+        ("push.txt", f"Title: {name}\n\n{name}"),
+    )
+}
+
+
+def described(*steps: Step, name: str = "j", **parts: Any) -> Journey:
+    """A journey of those steps that people are launched into, unless its parts say otherwise."""
+    return journey(name, **{"entry": OnLaunch(), "topic": "news", "steps": steps, **parts})
+
+
+_TLS = httpx.create_ssl_context()
+
+
+class Sent(NamedTuple):
+    """A message that a provider accepted."""
+
+    channel: Channel
+    message_id: int
+    to: str
+    text: str
+
+
+Answer = httpx.Response | Exception
+
+
+class Providers:
+    """SendGrid, Twilio and FCM in one function: accept everything, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.accepted: list[Sent] = []
+        self.requests: list[httpx.Request] = []
+        self._answers: dict[str, deque[Answer]] = defaultdict(deque)
+        # called at every request, before it is answered
+        self.meanwhile: Callable[[], None] = lambda: None
+        # who else answers, by host, at once or as a coroutine: Call steps, Prefect's server
+        self.hosts: dict[str, Callable[[httpx.Request], Any]] = {}
+
+    def answer(self, channel: Channel, *answers: Answer) -> None:
+        """The next requests on this channel are answered so."""
+        self._answers[channel].extend(answers)
+
+    def answer_to(self, address: str, *answers: Answer) -> None:
+        """The next requests whose first message goes to this address are answered so."""
+        self._answers[address].extend(answers)
+
+    def accept_again(self) -> None:
+        """Whatever they were told to answer is forgotten."""
+        self._answers.clear()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Answer whatever is posted to the sandbox's address."""
+        with (
+            respx.mock(assert_all_called=False) as mock,
+            # loaded once: it takes 20 ms, and nobody speaks TLS here
+            patch("httpx.create_ssl_context", return_value=_TLS),
+        ):
+            mock.route(host="127.0.0.1").mock(side_effect=self._respond)
+            for host, respond in self.hosts.items():
+                mock.route(host=host).mock(side_effect=respond)
+            yield
+
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        self.meanwhile()
+        sent = list(read_request(request))
+        waiting = self._answers[sent[0].to] or self._answers[sent[0].channel]
+        answer = waiting.popleft() if waiting else httpx.Response(202, json={})
+        if isinstance(answer, httpx.Response) and answer.is_success:
+            self.accepted += sent
+        if isinstance(answer, httpx.ReadError):
+            # cut after it was accepted
+            self.accepted += sent
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def read_request(request: httpx.Request) -> Iterator[Sent]:
+    """The messages in a request as our providers make them."""
+    path = request.url.path
+    if path == "/v3/mail/send":
+        mail = orjson.loads(request.content)
+        for one in mail["personalizations"]:
+            data = one.get("dynamic_template_data", {"subject": mail.get("subject")})
+            message_id = int(one["custom_args"]["message_id"])
+            yield Sent("email", message_id, one["to"][0]["email"], data["subject"])
+    elif path.endswith("/Messages.json"):
+        form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
+        message_id = int(form["StatusCallback"].partition("message_id=")[2])
+        yield Sent("sms", message_id, form["To"], form["Body"])
+    else:
+        message = orjson.loads(request.content)["message"]
+        text = message["notification"]["body"]
+        yield Sent("push", int(message["data"]["message_id"]), message["token"], text)
+
+
+def bare_message(journey: str, number: int, state: str, send_at: Instant) -> dict[str, Any]:
+    """A row for an e-mail of somebody who is not in the database."""
+    return {
+        **{"profile_id": -number, "enrollment_id": -number, "journey": journey, "version": "1"},
+        **{"step": "s", "member": "email", "channel": "email", "kind": "marketing"},
+        **{"topic": "news", "priority": 50, "mode": "any", "after": 0, "on_cap": "skip"},
+        **{"wanted_at": send_at, "deadline": send_at, "send_at": send_at, "state": state},
+        **{"decision": {}, "attempts": 1},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A message row as tests look at it."""
+
+    step: str
+    channel: str
+    state: str
+    reason: str | None
+    send_at: str
+
+
+class House:
+    """Segue around one database."""
+
+    def __init__(self, db: Database, *, now: Instant = MONDAY) -> None:
+        db.now = now
+        self.db = db
+        self.providers = Providers()
+        self.segue: Segue
+        self._numbers = count(1)
+
+    # Putting it together -------------------------------------------------------------------------
+
+    def open(
+        self,
+        *journeys: Journey,
+        policy: Policy | None = None,
+        texts: Mapping[str, str] = TEXTS,
+        segments: Mapping[str, Segment] | None = None,
+        **settings: Any,
+    ) -> Segue:
+        """Journeys as objects, all with the same templates."""
+        versions = {journey.name: Version(journey, texts) for journey in journeys}
+        known = {"everyone": Segment("everyone", "Every customer", everyone()), **(segments or {})}
+        return self._open(policy or Policy(), Catalog(versions, known), settings)
+
+    def open_library(self, library: Path, policy: Policy, **settings: Any) -> Segue:
+        """Journeys from their folders."""
+        return self._open(policy, load_catalog(policy, library), settings)
+
+    def _open(self, policy: Policy, catalog: Catalog, settings: dict[str, Any]) -> Segue:
+        with self.db.transaction() as tx:
+            catalog.register(tx)
+        self.segue = Segue(
+            Settings(brand="The Shop", **settings),
+            self.db,
+            policy,
+            catalog,
+            Engine(self.db, catalog, Planner(policy)),
+        )
+        return self.segue
+
+    # Customers -----------------------------------------------------------------------------------
+
+    def customer(self, name: str = "", **said: Any) -> int:
+        """Somebody who can be reached on every channel and agreed to all; returns the id."""
+        number = next(self._numbers)
+        name = name or f"c{number}"
+        person: dict[str, Any] = {
+            "user_id": name,
+            "email": normalise_email(f"{name}@example.com"),
+            "phone": Phone(f"+447700{900_000 + number}", "GB"),
+            "push_tokens": {f"token-{name}": "ios"},
+            "timezone": "UTC",
+            "consent": {("sms", "*"): True, ("email", "*"): True},
+        }
+        with self.db.transaction() as tx:
+            report = upsert_people(tx, [Person(**(person | said))], "test")
+        [profile_id] = report.profile_ids
+        assert profile_id is not None, report.refused
+        return profile_id
+
+    def did(
+        self, profile_id: int, event: str, at: Instant | None = None, **properties: Any
+    ) -> None:
+        """An event comes in; journeys react to it in the next run."""
+        with self.db.transaction() as tx:
+            occurred_at = tx.now if at is None else at
+            key = f"test-{next(self._numbers)}"
+            new = NewEvent(profile_id, event, occurred_at, key, properties)
+            record_events(tx, [new], worked=False)
+
+    def say(self, profile_id: int, channel: Channel, topic: str, *, granted: bool) -> None:
+        """What somebody says of a channel (topic `*`) or of one topic on it, now."""
+        with self.db.transaction() as tx:
+            change = ConsentChange(profile_id, channel, topic, granted, tx.now)
+            change_consent(tx, [change], "test")
+
+    # Time and work -------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> Instant:
+        assert self.db.now is not None
+        return self.db.now
+
+    def launch(self, journey: str, audience: str = "everyone", **options: Any) -> dict[str, Any]:
+        """Launch, and send what is due."""
+        with self.providers.listening():
+            return launch(self.segue, journey, audience, **options)
+
+    def run(self) -> Tally:
+        """What the worker does, until nothing is due at this moment."""
+        tally: Tally = Tally()
+
+        async def work(dispatcher: Dispatcher) -> None:
+            while True:
+                with self.db.transaction() as tx:
+                    reaction = react(tx, self.segue.catalog, 500)
+                moved = await asyncio.to_thread(self.segue.engine.advance_due)
+                sent = await dispatcher.run()
+                tally.update(sent)
+                if not (reaction.events or moved or sent):
+                    return
+
+        self.dispatching(work)
+        return tally
+
+    def dispatch(self) -> Tally:
+        """Only the outbox: nobody is moved."""
+        tally: Tally = Tally()
+
+        async def send(dispatcher: Dispatcher) -> None:
+            tally.update(await dispatcher.run())
+
+        self.dispatching(send)
+        return tally
+
+    def dispatching(self, work: Callable[[Dispatcher], Awaitable[None]]) -> None:
+        """Do something with a dispatcher whose connections are open."""
+
+        async def with_dispatcher() -> None:
+            async with self.segue.dispatcher() as dispatcher:
+                await work(dispatcher)
+
+        with self.providers.listening():
+            asyncio.run(with_dispatcher())
+
+    def until(self, moment: str | Instant) -> None:
+        """Let time pass up to a moment; whatever falls due on the way happens when it is due."""
+        target = parse_instant(moment) if isinstance(moment, str) else moment
+        while True:
+            self.run()
+            due = self.segue.engine.next_due()
+            if due is None or due > target:
+                break
+            assert due > self.now, "somebody stays due"
+            self.db.now = due
+        self.db.now = target
+
+    def later(self, duration: str | timedelta) -> None:
+        """Let so much time pass."""
+        self.until(self.now + parse_duration(duration))
+
+    # Looking -------------------------------------------------------------------------------------
+
+    def rows(self, profile_id: int | None = None) -> list[Row[Any]]:
+        """The message rows, in the order in which they were written."""
+        found = select(messages).order_by(messages.c.id)
+        if profile_id is not None:
+            found = found.where(messages.c.profile_id == profile_id)
+        with self.db.transaction(write=False) as tx:
+            return list(tx.conn.execute(found))
+
+    def outbox(self, profile_id: int | None = None) -> list[Outcome]:
+        """The same, as far as tests care."""
+        return [
+            Outcome(row.step, row.channel, row.state, row.reason, format_instant(row.send_at))
+            for row in self.rows(profile_id)
+        ]
+
+    def devices(self, message_id: int) -> dict[str, str]:
+        """What became of a push on each device, by its token."""
+        c = message_devices.c
+        found = select(c.token, c.state).where(c.message_id == message_id)
+        with self.db.transaction(write=False) as tx:
+            return {row.token: row.state for row in tx.conn.execute(found)}
+
+    def people(self, profile_id: int | None = None) -> list[Row[Any]]:
+        """The enrollments."""
+        found = select(enrollments).order_by(enrollments.c.id)
+        if profile_id is not None:
+            found = found.where(enrollments.c.profile_id == profile_id)
+        with self.db.transaction(write=False) as tx:
+            return list(tx.conn.execute(found))
+
+    def passed(self, profile_id: int | None = None) -> list[tuple[str, str]]:
+        """(step, outcome) of every passage, in order."""
+        found = select(passages)
+        if profile_id is not None:
+            found = found.where(passages.c.profile_id == profile_id)
+        with self.db.transaction(write=False) as tx:
+            rows = tx.conn.execute(found).all()
+        place = {
+            (version.journey.name, step): number
+            for version in self.segue.catalog.current.values()
+            for number, step in enumerate(version.journey.graph)
+        }
+        rows = sorted(rows, key=lambda row: (row.at, place.get((row.journey, row.step), 0)))
+        return [(row.step, row.outcome) for row in rows]
+
+    def attributes(self, profile_id: int) -> dict[str, Any]:
+        """What is on record about somebody."""
+        with self.db.transaction(write=False) as tx:
+            found = select(profiles.c.attributes).where(profiles.c.id == profile_id)
+            attributes: dict[str, Any] = tx.conn.execute(found).scalar_one()
+            return attributes
+
+    def change(self, profile_id: int, **attributes: Any) -> None:
+        """Set a customer's attributes."""
+        known = self.attributes(profile_id) | attributes
+        with self.db.transaction() as tx:
+            changed = update(profiles).where(profiles.c.id == profile_id)
+            tx.conn.execute(changed.values(attributes=known))

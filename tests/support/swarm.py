@@ -1,0 +1,187 @@
+"""Several processes that plan and send for the same people at once, under one simulated clock."""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import orjson
+
+from channels.outbox.dispatch import Dispatcher
+from channels.rules.planner import Planner
+from config.database import Database
+from config.policy import Policy
+from config.times import HOUR, Instant
+from journeys.definition.journey import Journey, OnLaunch, journey
+from journeys.definition.steps import SMS, Email, Push, Send, Wait
+from journeys.engine.engine import Engine
+from profiles.identity.person import Person, normalise_email
+from profiles.identity.phones import Phone
+from profiles.identity.upsert import upsert_people
+from tests.support.shop import MONDAY, House, read_request
+
+# The zones of the people; None: nobody knows more than the country.
+ZONES: Sequence[tuple[str | None, str | None]] = (
+    ("Europe/Berlin", "DE"),
+    ("America/New_York", "US"),
+    ("Asia/Kolkata", "IN"),
+    (None, "AU"),
+)
+
+POLICY = Policy.model_validate(
+    {
+        "max_delay": "3d",
+        "channels": {
+            "email": {"windows": [{"days": "mon-sun", "from": "08:00", "to": "21:00"}]},
+            "sms": {"windows": [{"days": "mon-fri", "from": "09:00", "to": "20:00"}]},
+            "push": {"windows": [{"days": "mon-sun", "from": "09:00", "to": "21:00"}]},
+        },
+        "caps": [
+            {"channels": ["email"], "limit": 1, "per": "day"},
+            {"channels": ["sms"], "limit": 1, "per": "week"},
+            {"channels": "all", "limit": 4, "within": "24h"},
+            {"channels": "all", "limit": 4, "within": "3d", "topic": "promotions"},
+        ],
+    }
+)
+
+
+def _journey(name: str, priority: int, *steps: Any) -> Journey:
+    topic = "news" if name == "news" else "promotions"
+    return journey(name, entry=OnLaunch(), topic=topic, priority=priority, steps=steps)
+
+
+JOURNEYS = (
+    _journey("news", 50, Send("s", Email("hello"), SMS("hello", after="5m"))),
+    _journey(
+        "promo",
+        40,
+        Send("s", Email("offer", on_cap="defer"), Push("offer", after="5m"), mode="any"),
+        Wait("1d"),
+        Send("t", Email("reminder")),
+    ),
+    _journey(
+        "cart",
+        60,
+        Send(
+            "s",
+            *(Push("hello"), Email("hello")),
+            mode="first",
+            fallback_after="2h",
+            unless="opened",
+        ),
+    ),
+    _journey("pair", 30, Send("s", Push("reminder"), Email("hello"), mode="all")),
+    _journey("low", 10, Send("s", Email("offer", on_cap="defer"), SMS("offer", after="10m"))),
+)
+
+
+def populate(db: Database, number: int) -> Mapping[int, tuple[str | None, str | None]]:
+    """So many people who can be reached on every channel; returns (zone, country) by profile."""
+    people = []
+    for index in range(number):
+        zone, country = ZONES[index % len(ZONES)]
+        people.append(
+            Person(
+                user_id=f"u{index}",
+                email=normalise_email(f"u{index}@example.com"),
+                phone=Phone(f"+4477009{index:05}", "GB"),
+                push_tokens={f"token-{index}": "ios"},
+                timezone=zone,
+                country=country,
+                consent={("email", "*"): True, ("sms", "*"): True},
+            )
+        )
+    with db.transaction() as tx:
+        ids = upsert_people(tx, people, "test").profile_ids
+    return {one: ZONES[index % len(ZONES)] for index, one in enumerate(ids) if one is not None}
+
+
+def run_swarm(url: str, processes: int, ticks: Sequence[Instant], folder: Path) -> list[int]:
+    """Run the members to their end; returns the ids of all messages that a provider accepted."""
+    # Started from one process that has imported everything, which takes a second.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.swarm"])
+    barrier = context.Barrier(processes)
+    members = [
+        context.Process(target=_member, args=(url, number, barrier, ticks, folder))
+        for number in range(processes)
+    ]
+    for member in members:
+        member.start()
+    for member in members:
+        member.join()
+    assert [member.exitcode for member in members] == [0] * processes
+    return [
+        message_id
+        for file in sorted(folder.glob("accepted-*.json"))
+        for message_id in orjson.loads(file.read_bytes())
+    ]
+
+
+def _member(
+    url: str, number: int, barrier: Barrier, ticks: Sequence[Instant], folder: Path
+) -> None:
+    db = Database(url)
+    house = House(db, now=ticks[0])
+    segue = house.open(*JOURNEYS, policy=POLICY, sendgrid_template_id="d-1")
+    # Some plan by a policy of yesterday that had no caps: then all depends on the hand-over.
+    planner = Planner(POLICY.model_copy(update={"caps": ()})) if number % 3 == 1 else None
+    engine = Engine(db, segue.catalog, planner or segue.engine.planner)
+    # Each begins with another journey, so that they meet everywhere.
+    order = JOURNEYS[number % len(JOURNEYS) :] + JOURNEYS[: number % len(JOURNEYS)]
+
+    def enter() -> None:
+        for one in order:
+            version = engine.start_launch(f"launch {one.name}", one.name, "everyone")
+            for _ in engine.enter(version, "everyone", f"launch {one.name}"):
+                engine.advance_due()
+
+    async def work(dispatcher: Dispatcher) -> None:
+        for tick in ticks:
+            await asyncio.to_thread(barrier.wait, 300)
+            db.now = tick
+            if tick == ticks[0]:
+                await asyncio.to_thread(enter)
+            while True:
+                busy = (await asyncio.to_thread(engine.advance_due)).total()
+                for one in order:
+                    busy += (await dispatcher.run(journey=one.name)).total()
+                if not busy:
+                    break
+
+    async def with_dispatcher() -> None:
+        async with segue.dispatcher() as dispatcher:
+            await work(dispatcher)
+
+    with _listening() as accepted:
+        asyncio.run(with_dispatcher())
+    (folder / f"accepted-{os.getpid()}.json").write_bytes(orjson.dumps(accepted))
+
+    db.close()
+
+
+@contextmanager
+def _listening() -> Any:
+    """All requests are accepted, and the ids of their messages kept."""
+    accepted: list[int] = []
+
+    async def respond(_transport: Any, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        accepted.extend(one.message_id for one in read_request(request))
+        await asyncio.sleep(0)
+        return httpx.Response(202, json={}, request=request)
+
+    with patch.object(httpx.AsyncHTTPTransport, "handle_async_request", respond):
+        yield accepted
+
+
+def working_days(number: int) -> list[Instant]:
+    """Every four hours for so many days."""
+    return [MONDAY - 4 * HOUR + step * 4 * HOUR for step in range(number * 6)]
