@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.xdist_group("mjml"),  # so that the reference renders once
     pytest.mark.skipif(
         not INSTALLED,
-        reason="no MJML reference: install Node, then npm ci --prefix tests/channels/mjml",
+        reason="no MJML: apt-get install nodejs npm; npm ci --prefix tests/channels/mjml",
     ),
 ]
 

@@ -35,7 +35,7 @@ def test_a_line() -> None:
     assert line.pop("time").endswith("Z")
     assert line == {
         "level": "error",
-        "logger": "journeys.engine.engine",
+        "logger": "journeys.engine",
         "message": "message 7 is late",
         "message_id": 7,
         "journey": "j",

@@ -78,7 +78,7 @@ def test_a_step_that_fails_on_some_holds_up_nobody_else(
         house.later("1d")
     assert caplog.text.count("try 1 of 5") == caplog.text.count("try 5 of 5") == len(bad)
     assert "journey j, step 'bad' fails on enrollment 4, try 1 of 5: ValueError at" in caplog.text
-    assert "test_failing.py" in caplog.text
+    assert "test_retry.py" in caplog.text
     assert "@" not in caplog.text
     # in the end they go on without it
     assert {(person.step, person.attempts) for person in house.people()} == {("wait 30d", 0)}
@@ -411,5 +411,5 @@ def test_what_a_log_says_of_an_error() -> None:
     with pytest.raises(ValueError, match="ann") as caught:
         deep()
     said = told(caught.value)
-    assert said.startswith("ValueError at test_failing.py:")
+    assert said.startswith("ValueError at test_retry.py:")
     assert "@" not in said
