@@ -16,20 +16,19 @@ from sqlalchemy import (
     Row,
     and_,
     bindparam,
-    case,
     exists,
     func,
     literal,
     select,
     tuple_,
     union_all,
-    update,
 )
 
-from channels.messages import MessageState, messages
+from channels.messages import device_transitions, messages, transitions
+from channels.messages.device_transitions import DeviceClaim
 from channels.outbox import devices
 from channels.outbox.devices import Devices, Target
-from channels.outbox.plan import decide_again, update_rows
+from channels.outbox.plan import decide_again
 from channels.rules.caps import Counted
 from channels.rules.loaders import load_history, load_recipients
 from channels.rules.planner import Planner, Wanted
@@ -260,7 +259,7 @@ def _claim_rows(
     claimed_by: str,
 ) -> tuple[list[Claim], Counter[tuple[str, Channel, str]]]:
     unwanted = journeys.unwanted(tx, rows)
-    _withdraw(tx, unwanted, "cancelled")
+    transitions.cancel(tx, unwanted)
     # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
     # is planned for its last moment leaves a little after it.)
     expired = {
@@ -268,15 +267,15 @@ def _claim_rows(
         for row in rows
         if tx.now > row.deadline + row.after + CLAIM_LASTS and row.id not in unwanted
     }
-    _withdraw(tx, expired, "skipped")
+    transitions.skip(tx, expired)
     spent = {
         row.id: "every device has refused it"
         for row in rows
         if row.id in known.spent and row.id not in unwanted and row.id not in expired
     }
     if spent:
-        _withdraw(tx, spent, "failed")
-        devices.drop(tx, spent)
+        transitions.fail(tx, spent)
+        device_transitions.drop(tx, spent)
     refused = [(row, "cancelled") for row in rows if row.id in unwanted]
     refused += [(row, "expired") for row in rows if row.id in expired]
     refused += [(row, "failed") for row in rows if row.id in spent]
@@ -293,42 +292,20 @@ def _claim_rows(
 
 
 def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
-    """One statement for all that are alike, which most are."""
-    alike: dict[tuple[Instant, int], list[int]] = defaultdict(list)
+    """One statement for all that end together, which most do."""
+    ending: dict[Instant, list[int]] = defaultdict(list)
     for one in claims:
-        alike[one.not_after, one.attempts].append(one.message_id)
-    for (not_after, attempts), ids in alike.items():
-        tx.conn.execute(
-            update(messages)
-            .where(among(tx, messages.c.id, ids))
-            .values(
-                state="sending",
-                send_at=tx.now,
-                not_after=not_after,
-                claimed_by=claimed_by,
-                attempts=attempts,
-            )
-        )
+        ending[one.not_after].append(one.message_id)
+    for not_after, ids in ending.items():
+        transitions.claim(tx, ids, not_after=not_after, claimed_by=claimed_by)
     pushes = [
-        {
-            "message_id": one.message_id,
-            "token": device.address,
-            "profile_id": one.profile_id,
-            "attempts": one.attempts,
-            "not_after": one.not_after,
-        }
+        DeviceClaim(one.message_id, device.address, one.profile_id, one.attempts, one.not_after)
         for one in claims
         if one.channel == "push"
         for device in one.targets
     ]
     if pushes:
         devices.take(tx, pushes)
-
-
-def _withdraw(tx: Tx, reasons: Mapping[int, str], state: MessageState) -> None:
-    update_rows(
-        tx, [{"row": row, "state": state, "reason": reason} for row, reason in reasons.items()]
-    )
 
 
 def _look_again(
@@ -499,18 +476,7 @@ def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOv
 
 def put_off(tx: Tx, message_id: int, reason: str) -> None:
     """A message whose last look fails is looked at again later, until its time is over."""
-    c = messages.c
-    later = tx.now + LOOK_AGAIN
-    over = c.deadline + c.after < later
-    tx.conn.execute(
-        update(messages)
-        .where(c.id == message_id, c.state == "planned")
-        .values(
-            state=case((over, "skipped"), else_="planned"),
-            send_at=case((over, c.send_at), else_=later),
-            reason=reason,
-        )
-    )
+    transitions.put_off(tx, message_id, tx.now + LOOK_AGAIN, reason)
 
 
 def settle_lost(tx: Tx) -> int:
@@ -521,13 +487,6 @@ def settle_lost(tx: Tx) -> int:
     provider's webhook settles them. A push that one device took stays `sent`; only the devices that
     had not answered become `unknown`.
     """
-    # What somebody holds is just being recorded, so it is not lost.
-    lost = (
-        select(messages.c.id)
-        .where(messages.c.state == "sending", messages.c.not_after < tx.now - LOST_AFTER)
-        .with_for_update(skip_locked=True)
-    )
-    settling = update(messages).where(messages.c.id.in_(lost))
-    done = tx.conn.execute(settling.values(state="unknown", reason=_DIED))
+    lost = transitions.lose(tx, tx.now - LOST_AFTER, _DIED)
     devices.lose(tx, tx.now - LOST_AFTER, _DIED)
-    return done.rowcount
+    return lost

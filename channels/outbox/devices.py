@@ -9,21 +9,24 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Text, Update, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, select
 
-from channels.messages import DeviceState, MessageState, message_devices, messages
-from channels.outbox.plan import update_rows
-from config.database import Tx, insert_into
+from channels.messages import (
+    MessageState,
+    device_transitions,
+    message_devices,
+    messages,
+    transitions,
+)
+from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
+from channels.messages.states import TAKEN_BACK, may_become
+from channels.messages.transitions import Followed
+from config.database import Tx
 from config.times import Instant
 from profiles.bulk import among
 from profiles.identity.addresses import is_in_use
 from profiles.tables import ADDRESS_KIND, identifiers
 
-# A state that a provider reports replaces those before it. A mail server may take a mail and return
-# it later, so a failure ranks above a delivery.
-RANK: tuple[MessageState, ...] = ("sending", "unknown", "sent", "delivered", "failed")
-# A message that we took back after a first try may turn out to have gone all the same.
-TAKEN_BACK: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
 _GONE = "the device is no longer in use"
 
 
@@ -100,103 +103,24 @@ def still_live(tx: Tx, tokens: Collection[str]) -> set[tuple[int, str]]:
     return {(row.profile_id, row.value) for row in tx.conn.execute(found)}
 
 
-def take(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the claim of each device: message_id, token, profile_id, attempts, not_after."""
-    claiming = insert_into(tx.conn, message_devices)
-    new = claiming.excluded
-    tx.conn.execute(
-        claiming.on_conflict_do_update(
-            index_elements=["message_id", "token"],
-            set_={
-                "profile_id": new.profile_id,
-                "state": new.state,
-                "reason": None,
-                "attempts": new.attempts,
-                "not_after": new.not_after,
-                "retry_at": None,
-            },
-        ),
-        [{**row, "state": "sending"} for row in rows],
-    )
+def take(tx: Tx, claims: Sequence[DeviceClaim]) -> None:
+    """Write the claim of each device."""
+    device_transitions.claim(tx, claims)
     # What is left of an earlier try.
-    drop(tx, {row["message_id"] for row in rows}, _GONE)
-
-
-def drop(
-    tx: Tx,
-    message_ids: Collection[int],
-    reason: str | None = None,
-    *,
-    states: Sequence[DeviceState] = ("later",),
-) -> None:
-    """Give up the devices in these states.
-
-    Parameters
-    ----------
-    reason: why; without one it stays what the provider said.
-    """
-    c = message_devices.c
-    waiting = and_(among(tx, c.message_id, message_ids), c.state.in_(states))
-    dropped: dict[str, Any] = {"state": "dropped", "not_after": None, "retry_at": None}
-    if reason is not None:
-        dropped["reason"] = reason
-    tx.conn.execute(update(message_devices).where(waiting).values(dropped))
+    device_transitions.drop(tx, {one.message_id for one in claims}, _GONE)
 
 
 # After the hand-over ------------------------------------------------------------------------------
 
 
-class Fate(NamedTuple):
-    """What became of a push on one device.
-
-    retry_at: not again before; only of those that are `later`.
-    """
-
-    message_id: int
-    token: str
-    state: DeviceState
-    reason: str | None
-    attempts: int
-    retry_at: Instant | None
-    provider_id: str | None
-
-
-def record(tx: Tx, fates: Sequence[Fate]) -> dict[int, MessageState]:
+def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]:
     """Write down what the provider answered, and what the messages are by it.
 
     A call-back that was faster has the last word. Returns as `follow` does.
     """
-    c = message_devices.c
-    ids = {one.message_id for one in fates}
+    ids = {one.message_id for one in outcomes}
     hold(tx, ids)
-    tx.conn.execute(
-        update(message_devices)
-        .where(
-            c.message_id == bindparam("message"),
-            c.token == bindparam("device"),
-            or_(c.state == "sending", c.state == "unknown"),
-        )
-        .values(
-            state=bindparam("to"),
-            reason=bindparam("why"),
-            attempts=bindparam("tries"),
-            retry_at=bindparam("again"),
-            provider_id=bindparam("named"),
-            not_after=None,
-        ),
-        [
-            {
-                "message": one.message_id,
-                "device": one.token,
-                "to": one.state,
-                "why": one.reason,
-                "tries": one.attempts,
-                "again": one.retry_at,
-                "named": one.provider_id,
-            }
-            for one in fates
-        ],
-    )
+    device_transitions.record(tx, outcomes)
     return follow(tx, ids)
 
 
@@ -204,31 +128,6 @@ def hold(tx: Tx, message_ids: Collection[int]) -> None:
     """Lock messages, in the order of their ids, before their devices change."""
     held = select(messages.c.id).where(among(tx, messages.c.id, message_ids))
     tx.conn.execute(held.order_by(messages.c.id).with_for_update())
-
-
-def moving_to(state: MessageState) -> Update:
-    """The statement for what a call-back says of a device: its state only moves up RANK.
-
-    It takes `row` (the message's id), `device`, `why` and `named` (the provider's id).
-    """
-    c = message_devices.c
-    below = [c.state == one for one in RANK[: RANK.index(state)]]
-    taken_back = and_(or_(c.state == "later", c.state == "dropped"), c.attempts > 0)
-    return (
-        update(message_devices)
-        .where(
-            c.message_id == bindparam("row"),
-            c.token == bindparam("device"),
-            or_(*below, taken_back),
-        )
-        .values(
-            state=state,
-            reason=bindparam("why"),
-            provider_id=func.coalesce(c.provider_id, bindparam("named", type_=Text)),
-            not_after=None,
-            retry_at=None,
-        )
-    )
 
 
 def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
@@ -253,8 +152,7 @@ def lose(tx: Tx, before: Instant, reason: str) -> None:
     theirs = select(messages.c.id).where(messages.c.id.in_(select(c.message_id).where(lost)))
     ids = tx.conn.execute(theirs.with_for_update(skip_locked=True)).scalars().all()
     if ids:
-        unknown = update(message_devices).where(among(tx, c.message_id, ids), lost)
-        tx.conn.execute(unknown.values(state="unknown", reason=reason, not_after=None))
+        device_transitions.lose(tx, ids, before, reason)
         follow(tx, ids)
 
 
@@ -278,50 +176,39 @@ def follow(
         .where(among(tx, c.message_id, message_ids))
         .order_by(c.message_id, c.token)
     )
-    changes: list[dict[str, Any]] = []
+    changes: list[Followed] = []
     waiting: list[int] = []
     for message_id, rows in groupby(tx.conn.execute(found), key=lambda row: row.message_id):
         devices = list(rows)
         was = devices[0].was
         state = state_of({one.state for one in devices})
-        if _becomes(was, state):
+        # People have gone on from what is final.
+        if may_become("follow_devices", was, state):
             change = _change(devices, state)
             if was in TAKEN_BACK and at is not None:
-                change["send_at"] = at[message_id]
+                change = change._replace(send_at=at[message_id])
             changes.append(change)
             was = state
         if was not in ("planned", "sending") and any(one.state == "later" for one in devices):
             waiting.append(message_id)
-    update_rows(tx, changes)
+    transitions.follow_devices(tx, changes)
     if waiting:
-        drop(tx, waiting)
-    return {change["row"]: change["state"] for change in changes}
+        device_transitions.drop(tx, waiting)
+    return {change.message_id: change.state for change in changes}
 
 
-def _becomes(was: MessageState, state: MessageState) -> bool:
-    """Whether a message becomes what its devices say. People have gone on from what is final."""
-    if state in ("sending", was):
-        return False
-    if was in ("sending", "unknown"):
-        return True
-    if state == "planned":
-        return False
-    return was in TAKEN_BACK or RANK.index(state) > RANK.index(was)
-
-
-def _change(devices: Sequence[Row[Any]], state: MessageState) -> dict[str, Any]:
+def _change(devices: Sequence[Row[Any]], state: MessageState) -> Followed:
     decisive = [one for one in devices if one.state == ("later" if state == "planned" else state)]
     reasons = {one.reason: None for one in decisive if one.reason is not None}
     send_at = devices[0].send_at
     if state == "planned":
         send_at = max((one.retry_at for one in decisive if one.retry_at), default=send_at)
-    return {
-        "row": devices[0].message_id,
-        "state": state,
-        "reason": "; ".join(reasons) or None,
-        "send_at": send_at,
-        "attempts": max(one.attempts for one in devices),
-        "provider_id": next((one.provider_id for one in devices if one.provider_id), None),
-        "claimed_by": None,
-        "not_after": None,
-    }
+    return Followed(
+        message_id=devices[0].message_id,
+        was=devices[0].was,
+        state=state,
+        reason="; ".join(reasons) or None,
+        send_at=send_at,
+        attempts=max(one.attempts for one in devices),
+        provider_id=next((one.provider_id for one in devices if one.provider_id), None),
+    )

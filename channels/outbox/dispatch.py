@@ -253,7 +253,7 @@ class Dispatcher:
             tally += await self._record(done)
             if log.isEnabledFor(logging.DEBUG):
                 for settled_one in done:
-                    what = filed_under(settled_one.change["state"], settled_one.change["reason"])
+                    what = filed_under(settled_one.change.state, settled_one.change.reason)
                     log.debug("%s", what, extra=_ids(settled_one.claim))
             done = []
         _count(tally)

@@ -9,11 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Text, Update, and_, bindparam, case, func, or_, select, tuple_, update
+from sqlalchemy import Row, bindparam, select, tuple_, update
 
-from channels.messages import MessageState, message_devices, messages
+from channels.messages import device_transitions, message_devices, messages, transitions
+from channels.messages.device_transitions import DeviceReport
+from channels.messages.states import REPORTED, TAKEN_BACK, Reported
+from channels.messages.transitions import Report
 from channels.outbox import devices
-from channels.outbox.devices import RANK, TAKEN_BACK
 from channels.providers.webhook import Feedback, Kind
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.database import Tx
@@ -25,7 +27,7 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.tables import ADDRESS_KIND, events, identifiers
 
 # What each says about the message.
-_STATE: Mapping[Kind, MessageState] = {
+_STATE: Mapping[Kind, Reported] = {
     "sent": "sent",
     "delivered": "delivered",
     "opened": "delivered",
@@ -328,50 +330,26 @@ def _move(tx: Tx, new: Sequence[_Heard]) -> None:
     highest: dict[tuple[int, str | None], tuple[int, _Heard]] = {}
     for one in new:
         if one.message is not None and one.said.kind in _STATE:
-            rank = RANK.index(_STATE[one.said.kind])
+            rank = REPORTED.index(_STATE[one.said.kind])
             key = one.message.id, one.token
-            if rank > highest.get(key, (0, one))[0]:
+            if key not in highest or rank > highest[key][0]:
                 highest[key] = rank, one
     reached = sorted(highest.items(), key=lambda item: (item[0][0], item[0][1] or ""))
     pushes = {message_id: one.at for (message_id, token), (_, one) in reached if token is not None}
     if pushes:
         devices.hold(tx, pushes)
-    for rank, state in enumerate(RANK):
-        whole, of_devices = [], []
+    for rank, state in enumerate(REPORTED):
+        whole: list[Report] = []
+        of_devices: list[DeviceReport] = []
         for (message_id, token), (its_rank, one) in reached:
             if its_rank == rank:
-                change = {
-                    "row": message_id,
-                    "why": one.said.reason if state == "failed" else None,
-                    "named": one.said.provider_id,
-                }
+                why = one.said.reason if state == "failed" else None
                 if token is None:
-                    whole.append({**change, "at": one.at})
+                    whole.append(Report(message_id, why, one.said.provider_id, one.at))
                 else:
-                    of_devices.append({**change, "device": token})
-        if whole:
-            tx.conn.execute(_moving_to(state), whole)
-        if of_devices:
-            tx.conn.execute(devices.moving_to(state), of_devices)
+                    named = one.said.provider_id
+                    of_devices.append(DeviceReport(message_id, token, why, named))
+        transitions.report(tx, state, whole)
+        device_transitions.report(tx, state, of_devices)
     if pushes:
         devices.follow(tx, pushes, pushes)
-
-
-def _moving_to(state: MessageState) -> Update:
-    c = messages.c
-    # written out: many rows at once take no IN
-    taken_back = and_(or_(*(c.state == one for one in TAKEN_BACK)), c.attempts > 0)
-    below = [c.state == one for one in RANK[: RANK.index(state)]]
-    return (
-        update(messages)
-        .where(c.id == bindparam("row"), or_(*below, taken_back))
-        .values(
-            state=state,
-            reason=bindparam("why"),
-            # Faster than our own record of the hand-over, perhaps.
-            provider_id=func.coalesce(c.provider_id, bindparam("named", type_=Text)),
-            send_at=case((taken_back, bindparam("at")), else_=c.send_at),
-            claimed_by=None,
-            not_after=None,
-        )
-    )

@@ -1,15 +1,16 @@
 """What came of a hand-over, written down: the message's state, its address, who waited for it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from sqlalchemy import bindparam, or_, update
+from sqlalchemy import update
 
-from channels.messages import messages
+from channels.messages import device_transitions, transitions
+from channels.messages.device_transitions import DeviceOutcome
+from channels.messages.transitions import Recorded, RecordedState
 from channels.outbox import devices
 from channels.outbox.claim import Claim, Journeys
-from channels.outbox.devices import Fate
 from channels.providers.base import Outcome, Outgoing
 from channels.rules.recipient import WHOLE_CHANNEL
 from channels.templates.content import SMSContent, segments
@@ -31,7 +32,7 @@ Tally = Counter[tuple[str, Channel, str]]
 
 
 class Done(NamedTuple):
-    """What became of a claim at one of its targets: the new values of its row, and of its address.
+    """What became of a claim at one of its targets, and of its address.
 
     address: where it was to go; None: nothing was to be posted. wait: it is tried again so long
     after this is written down, for the answer may have taken longer than the provider asks us to
@@ -39,7 +40,7 @@ class Done(NamedTuple):
     """
 
     claim: Claim
-    change: Mapping[str, Any]
+    change: Recorded
     address: str | None = None
     suppress: str | None = None
     wait: Seconds | None = None
@@ -104,17 +105,17 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> Tally:
     """
     pushed = [one for one in done if one.device is not None]
     whole = [one for one in done if one.device is None]
-    gone = [one for one in whole if one.change["state"] != "planned"]
+    gone = [one for one in whole if one.change.state != "planned"]
     # Enrollments before profiles, as the engine locks them. What becomes of a push is known later.
     journeys.settled(tx, [one.claim.enrollment_id for one in [*gone, *pushed]])
     suppressing = [one for one in done if one.suppress is not None]
     _suppress(tx, suppressing)
-    counts = Counter(_counted(one, one.change["state"], one.change["reason"]) for one in whole)
+    counts = Counter(_counted(one, one.change.state, one.change.reason) for one in whole)
     refused = [one for one in suppressing if one.device is None]
     if whole:
         _record_whole(tx, whole)
     if pushed:
-        became = devices.record(tx, [_fate(tx, one) for one in pushed])
+        became = devices.record(tx, [_of_device(tx, one) for one in pushed])
         last = {one.claim.message_id: one for one in pushed}
         counts.update(_counted(last[message], state, None) for message, state in became.items())
         failed = [message for message, state in became.items() if state == "failed"]
@@ -130,36 +131,29 @@ def _counted(one: Done, state: str, reason: str | None) -> tuple[str, Channel, s
 
 def _record_whole(tx: Tx, done: Sequence[Done]) -> None:
     """Messages that have one address, and pushes of which nothing was posted."""
-    changes = [
-        one.change if one.wait is None else {**one.change, "send_at": tx.now + one.wait}
-        for one in done
-    ]
-    columns: dict[str, Any] = {name: bindparam(name) for name in changes[0] if name != "row"}
-    # A call-back that was faster than this record has the last word.
-    tx.conn.execute(
-        update(messages)
-        .where(
-            messages.c.id == bindparam("row"),
-            or_(messages.c.state == "sending", messages.c.state == "unknown"),
-        )
-        .values(columns),
-        changes,
+    transitions.record(
+        tx,
+        [
+            one.change if one.wait is None else one.change._replace(send_at=tx.now + one.wait)
+            for one in done
+        ],
     )
     if pushes := [one.claim.message_id for one in done if one.claim.channel == "push"]:
-        devices.drop(tx, pushes, states=("sending", "later"))
+        device_transitions.drop(tx, pushes, claimed=True)
 
 
-def _fate(tx: Tx, one: Done) -> Fate:
-    change, state = one.change, one.change["state"]
+def _of_device(tx: Tx, one: Done) -> DeviceOutcome:
+    state = one.change.state
     assert one.device is not None
-    return Fate(
-        one.claim.message_id,
-        one.device,
-        "later" if state == "planned" else state,
-        change["reason"],
-        change["attempts"],
-        None if one.wait is None else tx.now + one.wait,
-        change["provider_id"],
+    assert state != "skipped"  # there was something to post
+    return DeviceOutcome(
+        message_id=one.claim.message_id,
+        token=one.device,
+        state="later" if state == "planned" else state,
+        reason=one.change.reason,
+        attempts=one.change.attempts,
+        retry_at=None if one.wait is None else tx.now + one.wait,
+        provider_id=one.change.provider_id,
     )
 
 
@@ -204,7 +198,7 @@ def _failed(tx: Tx, one: Done) -> NewEvent:
         tx.now,
         f"message {claim.message_id} failed",
         {
-            "reason": one.change["reason"],
+            "reason": one.change.reason,
             "message_id": str(claim.message_id),
             "journey": claim.journey,
             "step": claim.step,
@@ -223,22 +217,19 @@ def _changed(tx: Tx, one: Done) -> NewEvent:
 def _change(
     one: Claim,
     *,
-    state: str,
+    state: RecordedState,
     reason: str | None = None,
     attempts: int | None = None,
     provider_id: str | None = None,
     segments: int | None = None,
-) -> dict[str, Any]:
-    """All columns every time, so that a batch is one bulk statement."""
-    return {
-        "row": one.message_id,
-        "state": state,
+) -> Recorded:
+    return Recorded(
+        message_id=one.message_id,
+        state=state,
         # what providers say may hold a NUL, which PostgreSQL can't store
-        "reason": None if reason is None else reason.replace("\0", ""),
-        "send_at": one.send_at,
-        "attempts": one.attempts if attempts is None else attempts,
-        "provider_id": provider_id,
-        "segments": segments,
-        "claimed_by": None,
-        "not_after": None,
-    }
+        reason=None if reason is None else reason.replace("\0", ""),
+        send_at=one.send_at,
+        attempts=one.attempts if attempts is None else attempts,
+        provider_id=provider_id,
+        segments=segments,
+    )

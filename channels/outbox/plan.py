@@ -5,12 +5,13 @@ caller's transaction, with the profiles concerned locked.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Row, bindparam, insert, or_, select, tuple_, update
+from sqlalchemy import Row, select, tuple_
 
-from channels.messages import messages
+from channels.messages import messages, transitions
+from channels.messages.transitions import Decided, NewMessage, Redecided, is_undecided
 from channels.rules.caps import Counted
 from channels.rules.cases import describe
 from channels.rules.loaders import Past, load_history, load_recipients
@@ -68,7 +69,7 @@ def plan(
     latest = tx.now + max(member.max_delay + member.offset for member in wanted)
     histories = load_history(tx, planner.policy, recipients, latest)
     decided: dict[int, list[Decision]] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[NewMessage] = []
     displaced: list[Past] = []
     for profile_id, enrollment_id in people:
         recipient = recipients[profile_id]
@@ -101,8 +102,7 @@ def plan(
         history += [
             _as_past(counted, send.priority, enrollment_id, send.step) for counted in planned
         ]
-    if rows:
-        tx.conn.execute(insert(messages), rows)
+    transitions.plan(tx, rows)
     if displaced:
         # Decided again, each with its whole group.
         groups = {(past.enrollment_id, past.step) for past in displaced}
@@ -117,17 +117,17 @@ def refuse(tx: Tx, planner: Planner, send: Send, people: Sequence[Person], reaso
     """Record that none of the send's messages goes to these people, and why."""
     recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
     decision = Decision(None, reason)
-    rows = []
+    rows: list[NewMessage] = []
     for person in people:
         for name, member in send.members:
             outcome = _outcome(decision, recipients[person.profile_id], tx.now, {})
             rows.append(_row(tx, send, person, name, member, outcome))
-    tx.conn.execute(insert(messages), rows)
+    transitions.plan(tx, rows)
 
 
 def _row(
-    tx: Tx, send: Send, person: Person, name: str, member: Wanted, outcome: Mapping[str, Any]
-) -> dict[str, Any]:
+    tx: Tx, send: Send, person: Person, name: str, member: Wanted, decided: Decided
+) -> NewMessage:
     return {
         "profile_id": person.profile_id,
         "enrollment_id": person.enrollment_id,
@@ -145,13 +145,13 @@ def _row(
         "wanted_at": tx.now,
         "deadline": tx.now + member.max_delay,
         "attempts": 0,
-        **outcome,
+        **decided,
     }
 
 
 def _outcome(
     decision: Decision, recipient: Recipient, wanted_at: Instant, note: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Decided:
     """The columns of a message row that a decision sets."""
     return {
         "state": "skipped" if decision.reason else "planned",
@@ -174,7 +174,7 @@ def decide_again(
     note: what led to it; kept in the decision, beside what led to earlier ones.
     """
     found = select(messages).where(
-        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), _UNDECIDED
+        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), is_undecided
     )
     rows = tx.conn.execute(found.order_by(messages.c.id).with_for_update()).all()
     profile_ids = {row.profile_id for row in rows}
@@ -184,7 +184,7 @@ def decide_again(
     by_group: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
     for row in rows:
         by_group[row.enrollment_id, row.step].append(row)
-    changes: list[dict[str, Any]] = []
+    changes: list[Redecided] = []
     refused: list[tuple[Row[Any], str]] = []
     # The more important are decided first, against all that is not being decided again.
     undecided = {row.id for row in rows}
@@ -198,21 +198,16 @@ def decide_again(
                 continue  # as it was
             notes = {name: row.decision[name] for name in _NOTES if name in row.decision}
             outcome = _outcome(decision, recipient, row.send_at, {**notes, **note})
-            changes.append({"row": row.id, **outcome})
+            changes.append({"message": row.id, **outcome})
             if decision.reason is not None:
                 refused.append((row, decision.reason))
             elif decision.send_at is not None:
                 message = Counted(decision.send_at, row.channel, row.kind, row.topic)
                 history.append(_as_past(message, row.priority, row.enrollment_id, row.step))
-    update_rows(tx, changes)
+    transitions.replan(tx, changes)
     return refused
 
 
-# What is planned; and of a group of which the first that can be sent goes, those after it.
-_UNDECIDED = or_(
-    messages.c.state == "planned",
-    (messages.c.mode == "first") & (messages.c.reason == "not_chosen"),
-)
 # What a decision keeps when it is made again.
 _NOTES = ("took_place_of", "gave_way_to", "looked_at_again")
 
@@ -264,13 +259,3 @@ def _from_here(
 def _as_past(message: Counted, priority: int, enrollment_id: int, step: str) -> Past:
     """A message just decided, whose row has no id yet."""
     return Past(0, message, priority, planned=True, enrollment_id=enrollment_id, step=step, name="")
-
-
-def update_rows(tx: Tx, changes: Iterable[dict[str, Any]]) -> None:
-    """Set columns of many messages in one bulk statement; `row` is the message's id."""
-    given = list(changes)
-    if given:
-        columns: dict[str, Any] = {name: bindparam(name) for name in given[0] if name != "row"}
-        tx.conn.execute(
-            update(messages).where(messages.c.id == bindparam("row")).values(columns), given
-        )

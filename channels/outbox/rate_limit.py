@@ -6,17 +6,34 @@ Prefect's server is down, and an acquire there costs as much as a hundred messag
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-from sqlalchemy import case, select, update
+from sqlalchemy import BigInteger, case, select, update
+from sqlmodel import Field, SQLModel
 
-from channels.messages import channel_paces
-from config.database import Tx, insert_ignoring_conflicts
+from config.database import Tx, insert_ignoring_conflicts, table_of
 from config.policy import Channel
-from config.times import Seconds
+from config.times import Instant, Seconds
 
 # A transaction that began in the second before may come to its locks after one of the next: what
 # that used counts. One that is further ahead shows that the clock was set back.
 _AHEAD: Seconds = 60
+
+
+class ChannelPace(SQLModel, table=True):
+    """How much all processes together handed over on a channel in its latest second.
+
+    Counted are messages, of a push each device.
+    """
+
+    __tablename__: ClassVar[str] = "channel_pace"
+
+    channel: str = Field(primary_key=True)
+    second: Instant = Field(sa_type=BigInteger)
+    used: int = Field(description="more than the rate: it is taken off the seconds that follow")
+
+
+channel_paces = table_of(ChannelPace)
 
 
 def allowance(

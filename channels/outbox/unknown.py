@@ -7,12 +7,12 @@ and a provider's word that comes after all still settles them.
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 
-from channels.messages import messages
+from channels.messages import messages, transitions
+from channels.messages.states import CLOSED
 from config.database import Tx
 from config.times import DAY, Instant, Seconds, format_duration
-from profiles.bulk import among
 
 Verdict = Literal["sent", "failed"]
 
@@ -20,9 +20,6 @@ Verdict = Literal["sent", "failed"]
 UNSETTLED: Seconds = DAY
 # Nobody is asked about them any more.
 CLOSED_AFTER: Seconds = 3 * DAY
-CLOSED = "closed as unknown"
-is_closed = messages.c.reason.startswith(CLOSED)
-is_open = messages.c.reason.is_(None) | ~is_closed
 
 
 def unknown_messages(tx: Tx, message_id: int | None = None) -> Sequence[tuple[int, str, Instant]]:
@@ -39,20 +36,10 @@ def unknown_messages(tx: Tx, message_id: int | None = None) -> Sequence[tuple[in
 
 def resolve(tx: Tx, message_ids: Sequence[int], verdict: Verdict) -> int:
     """Settle messages of unknown fate; says how many. `failed` gives their place in caps back."""
-    settled = (
-        update(messages)
-        .where(among(tx, messages.c.id, message_ids), messages.c.state == "unknown")
-        .values(state=verdict, reason="settled by an operator")
-    )
-    return tx.conn.execute(settled).rowcount
+    return transitions.resolve(tx, message_ids, verdict)
 
 
 def close_unsettled(tx: Tx) -> int:
     """Close the messages of unknown fate of which nobody has said a word; says how many."""
     why = f"{CLOSED}, for no word came within {format_duration(CLOSED_AFTER)}: "
-    closing = (
-        update(messages)
-        .where(messages.c.state == "unknown", messages.c.send_at < tx.now - CLOSED_AFTER, is_open)
-        .values(reason=why + func.coalesce(messages.c.reason, "the provider did not answer"))
-    )
-    return tx.conn.execute(closing).rowcount
+    return transitions.close(tx, tx.now - CLOSED_AFTER, why)

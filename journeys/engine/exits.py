@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, exists, false, func, literal, null, select, update
 
-from channels.messages import messages
+from channels.messages import messages, transitions
 from config.database import Tx
 from config.times import Seconds
 from journeys.definition.journey import Version
@@ -102,8 +102,4 @@ def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
         .values(ended_at=tx.now, end_reason=reason, due_at=None)
     )
     if reason != "completed":
-        tx.conn.execute(
-            update(messages)
-            .where(messages.c.enrollment_id.in_(enrollment_ids), messages.c.state == "planned")
-            .values(state="cancelled", reason=reason)
-        )
+        transitions.cancel_of(tx, enrollment_ids, reason)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, select, update
 
-from channels.messages import message_devices, messages
+from channels.messages import device_transitions, transitions
 from config.database import Tx, insert_ignoring_conflicts
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments, passages, segment_members
@@ -78,12 +78,12 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
     if launched:
         without = update(enrollments).where(among(tx, enrollments.c.id, launched))
         tx.conn.execute(without.values(launch_id=None))
-    for name, table in (
-        ("enrollments", enrollments),
-        ("messages", messages),
-        ("message_devices", message_devices),
+    for name, theirs in (
+        ("enrollments", repoint(tx, enrollments, mergers)),
+        ("messages", transitions.give_to(tx, mergers)),
+        ("message_devices", device_transitions.give_to(tx, mergers)),
     ):
-        for from_id, ids in repoint(tx, table, mergers).items():
+        for from_id, ids in theirs.items():
             moved[from_id][name] = ids
     repoint(tx, passages, mergers)
     for from_id, journeys in _merge_memberships(tx, mergers).items():

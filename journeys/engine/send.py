@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select, 
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.types import Text
 
-from channels.messages import messages
+from channels.messages import messages, transitions
 from channels.outbox.plan import Person, Send, plan, refuse
 from channels.rules.planner import Wanted
 from config.database import Tx
@@ -170,12 +170,7 @@ def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "Answer"]) -> None:
     """Take back what is planned in a group that was answered."""
     for reason in {answer.reason for answer in answers.values()}:
         ids = [one for one, answer in answers.items() if answer.reason == reason]
-        planned = update(messages).where(
-            among(tx, messages.c.enrollment_id, ids),
-            messages.c.step == step.name,
-            messages.c.state == "planned",
-        )
-        tx.conn.execute(planned.values(state="cancelled", reason=reason))
+        transitions.cancel_of(tx, ids, reason, step=step.name)
 
 
 def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:

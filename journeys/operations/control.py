@@ -4,9 +4,9 @@ A paused journey sends nothing and loses nobody: people still enter, and stand w
 resume everything planned is looked at again before it goes, as at every hand-over.
 """
 
-from sqlalchemy import and_, delete, select, update
+from sqlalchemy import and_, delete, select
 
-from channels.messages import messages
+from channels.messages import messages, transitions
 from config.database import Database, Tx, put
 from config.policy import CHANNELS
 from journeys.engine.chunks import Chunk, Chunks
@@ -95,8 +95,7 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
     if not rows:
         return None
     lock_profiles(tx, {row.profile_id for row in rows})
-    cancelling = update(messages).where(among(tx, m.id, [row.id for row in rows]), planned)
-    tx.conn.execute(cancelling.values(state="cancelled", reason=_STOPPED_REASON))
+    transitions.cancel(tx, {row.id: _STOPPED_REASON for row in rows})
     chunk.people = len(rows)
     return 0
 

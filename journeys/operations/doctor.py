@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Select, func, literal, select
 
 from channels.messages import messages
+from channels.messages.transitions import is_open
 from channels.outbox.claim import LOST_AFTER
-from channels.outbox.unknown import UNSETTLED, is_open
+from channels.outbox.unknown import UNSETTLED
 from config.database import Tx
 from config.times import MINUTE, Seconds
 from journeys.enrollments import enrollments

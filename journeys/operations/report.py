@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, case, func, select
 
 from channels.messages import messages
-from channels.outbox.unknown import CLOSED
+from channels.messages.states import CLOSED
 from config.database import Tx
 from config.times import Instant
 from journeys.enrollments import enrollments

@@ -5,9 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import select, text
 
-from channels.messages import channel_paces
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.rate_limit import allowance, spend
+from channels.outbox.rate_limit import allowance, channel_paces, spend
 from config.database import Database
 from config.policy import Channel
 from config.times import HOUR

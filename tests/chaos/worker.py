@@ -22,6 +22,7 @@ import orjson
 from sqlalchemy import Pool, event, update
 
 from channels.messages import messages
+from channels.messages.device_transitions import DeviceClaim
 from channels.outbox.claim import Claimed
 from channels.outbox.devices import take
 from channels.outbox.dispatch import Dispatcher
@@ -154,13 +155,13 @@ def break_the_claim() -> None:
     def write_all(self: Dispatcher, done: Sequence[Done]) -> Tally:
         ids = [one.claim.message_id for one in done]
         pushes = [
-            {
-                "message_id": one.claim.message_id,
-                "token": one.device,
-                "profile_id": one.claim.profile_id,
-                "attempts": one.claim.attempts,
-                "not_after": one.claim.not_after,
-            }
+            DeviceClaim(
+                message_id=one.claim.message_id,
+                token=one.device,
+                profile_id=one.claim.profile_id,
+                attempts=one.claim.attempts,
+                not_after=one.claim.not_after,
+            )
             for one in done
             if one.device is not None
         ]

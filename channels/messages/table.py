@@ -1,6 +1,9 @@
-"""The outbox: one row for each message wanted, refusals included, with its decision in it."""
+"""The outbox: one row for each message wanted, refusals included, with its decision in it.
 
-from typing import Any, ClassVar, Literal
+Everybody may read these tables; only transitions.py and device_transitions.py write them.
+"""
+
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
@@ -8,29 +11,6 @@ from sqlmodel import Field, SQLModel
 from config.database import table_of
 from config.times import Instant
 from profiles.tables import JSON_COLUMN, id_column
-
-MessageState = Literal[
-    "planned",  # waits for its send_at, and holds its place in the caps
-    "sending",  # claimed by a process that is about to hand it over
-    "sent",  # the provider accepted it; a push: for one device at least
-    "delivered",  # the provider says that it arrived
-    "unknown",  # handed over, perhaps: never sent again on its own
-    "skipped",  # refused before it was ever handed over; `reason` says why
-    "cancelled",  # no longer wanted
-    "failed",  # the provider refused it for good
-]
-# What became of a push on one device.
-DeviceState = Literal[
-    "sending",  # claimed by a process that is about to hand it over
-    "sent",
-    "delivered",
-    "unknown",  # handed over, perhaps: never sent to this device again
-    "later",  # not handed over: tried again with the message
-    "dropped",  # not handed over, and not tried again
-    "failed",
-]
-# What holds a place in the caps.
-COUNTING_STATES: tuple[MessageState, ...] = ("planned", "sending", "sent", "delivered", "unknown")
 
 
 class Message(SQLModel, table=True):
@@ -122,19 +102,5 @@ class MessageDevice(SQLModel, table=True):
     provider_id: str | None = Field(default=None, description="the provider's id of it")
 
 
-class ChannelPace(SQLModel, table=True):
-    """How much all processes together handed over on a channel in its latest second.
-
-    Counted are messages, of a push each device.
-    """
-
-    __tablename__: ClassVar[str] = "channel_pace"
-
-    channel: str = Field(primary_key=True)
-    second: Instant = Field(sa_type=BigInteger)
-    used: int = Field(description="more than the rate: it is taken off the seconds that follow")
-
-
 messages = table_of(Message)
 message_devices = table_of(MessageDevice)
-channel_paces = table_of(ChannelPace)

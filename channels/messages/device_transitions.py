@@ -1,0 +1,194 @@
+"""Every statement that writes what became of a push on one device: one function a transition.
+
+As in transitions.py: each changes only devices in a state that it may begin from
+(`DEVICE_ALLOWED`), and returns how many it changed. The caller holds the messages. What a message
+is by its devices follows in channels/outbox/devices.py.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, Text, and_, bindparam, func, or_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from channels.messages.states import DEVICE_ALLOWED, REPORTED, DeviceState, Reported
+from channels.messages.table import message_devices
+from config.database import Tx
+from config.times import Instant
+from profiles.bulk import among_bound
+from profiles.identity.merge import Merger, repoint
+
+_c = message_devices.c
+
+
+def _before(transition: str, after: DeviceState | None = None) -> ColumnElement[bool]:
+    """Whether a device is in a state that the transition may begin from, or may lead to `after`.
+
+    Written out, for a statement with many rows of parameters takes no IN.
+    """
+    return or_(
+        *(
+            _c.state == state
+            for state, following in DEVICE_ALLOWED[transition].items()
+            if after is None or after in following
+        )
+    )
+
+
+class DeviceClaim(NamedTuple):
+    """The claim of a push on one device. attempts: the message's hand-overs, with this one."""
+
+    message_id: int
+    token: str
+    profile_id: int
+    attempts: int
+    not_after: Instant
+
+
+class DeviceOutcome(NamedTuple):
+    """What came of a hand-over to one device. retry_at: of `later`, not again before."""
+
+    message_id: int
+    token: str
+    state: Literal["sent", "failed", "unknown", "later"]
+    reason: str | None
+    attempts: int
+    retry_at: Instant | None
+    provider_id: str | None
+
+
+class DeviceReport(NamedTuple):
+    """What a provider reports of a push on one device."""
+
+    message_id: int
+    token: str
+    reason: str | None
+    provider_id: str | None
+
+
+def _claiming(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
+    new = insert.excluded
+    return insert.on_conflict_do_update(
+        index_elements=["message_id", "token"],
+        set_={
+            "profile_id": new.profile_id,
+            "state": new.state,
+            "reason": None,
+            "attempts": new.attempts,
+            "not_after": new.not_after,
+            "retry_at": None,
+        },
+        where=_before("claim"),
+    )
+
+
+_CLAIM = {
+    "sqlite": _claiming(sqlite.insert(message_devices)),
+    "postgresql": _claiming(postgresql.insert(message_devices)),
+}
+_DROP = (
+    update(message_devices)
+    .where(among_bound(_c.message_id, "messages"))
+    .values(
+        state="dropped",
+        reason=func.coalesce(bindparam("why", type_=Text), _c.reason),
+        not_after=None,
+        retry_at=None,
+    )
+)
+_DROP_WAITING = _DROP.where(_c.state == "later")
+_DROP_ALL = _DROP.where(_before("drop"))
+_one = and_(_c.message_id == bindparam("message"), _c.token == bindparam("device"))
+_RECORD = (
+    update(message_devices)
+    .where(_one, _before("record"))
+    .values(
+        **{name: bindparam(name) for name in DeviceOutcome._fields[2:]},
+        not_after=None,
+    )
+)
+_LOSE = (
+    update(message_devices)
+    .where(
+        among_bound(_c.message_id, "messages"), _before("lose"), _c.not_after < bindparam("before")
+    )
+    .values(state="unknown", reason=bindparam("why"), not_after=None)
+)
+_taken_back = or_(_c.state == "later", _c.state == "dropped")
+_REPORT = {
+    state: update(message_devices)
+    .where(_one, _before("report", state), or_(~_taken_back, _c.attempts > 0))
+    .values(
+        state=state,
+        reason=bindparam("why"),
+        provider_id=func.coalesce(_c.provider_id, bindparam("named", type_=Text)),
+        not_after=None,
+        retry_at=None,
+    )
+    for state in REPORTED
+}
+
+
+def claim(tx: Tx, devices: Sequence[DeviceClaim]) -> int:
+    """Claim devices, new ones and those that an earlier try left."""
+    rows = [{**one._asdict(), "state": "sending"} for one in devices]
+    if not rows:
+        return 0
+    return tx.conn.execute(
+        _CLAIM[tx.conn.dialect.name], rows, execution_options={"preserve_rowcount": True}
+    ).rowcount
+
+
+def drop(
+    tx: Tx, message_ids: Collection[int], reason: str | None = None, *, claimed: bool = False
+) -> int:
+    """Give up the devices of these messages that wait for another try.
+
+    Parameters
+    ----------
+    reason: why; without one it stays what the provider said. claimed: those that are claimed, too.
+    """
+    given = {"messages": message_ids, "why": reason}
+    return tx.conn.execute(_DROP_ALL if claimed else _DROP_WAITING, given).rowcount
+
+
+def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> int:
+    """Write what came of claimed devices. A report that came before it has the last word."""
+    rows = [
+        {
+            "message": one.message_id,
+            "device": one.token,
+            "state": one.state,
+            "reason": one.reason,
+            "attempts": one.attempts,
+            "retry_at": one.retry_at,
+            "provider_id": one.provider_id,
+        }
+        for one in outcomes
+    ]
+    return tx.conn.execute(_RECORD, rows).rowcount if rows else 0
+
+
+def lose(tx: Tx, message_ids: Collection[int], before: Instant, reason: str) -> int:
+    """Of claims that ended before then nobody knows whether they were handed over."""
+    given = {"messages": message_ids, "before": before, "why": reason}
+    return tx.conn.execute(_LOSE, given).rowcount
+
+
+def report(tx: Tx, state: Reported, reports: Sequence[DeviceReport]) -> int:
+    """Write what providers report of devices; a state only replaces those that rank below it."""
+    rows = [
+        {
+            "message": one.message_id,
+            "device": one.token,
+            "why": one.reason,
+            "named": one.provider_id,
+        }
+        for one in reports
+    ]
+    return tx.conn.execute(_REPORT[state], rows).rowcount if rows else 0
+
+
+def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[list[int | str]]]:
+    """Let devices' rows be another profile's; returns their keys, by the profile that they left."""
+    return repoint(tx, message_devices, mergers)
