@@ -13,11 +13,10 @@ from config.policy import Policy, load_policy
 from config.schema import migrate
 from config.settings import ROOT
 from config.times import DAY, HOUR, Instant, parse_instant
-from journeys.definition.catalog import Catalog, Segment
-from journeys.definition.journey import OnLaunch, Version
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Message, Send
-from profiles.conditions.language import everyone
+from journeys.definition.catalog import Catalog
+from journeys.definition.journey import Version
+from journeys.definition.steps import Message
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Segment, Send, everyone
 from profiles.tables import consents, identifiers, profiles
 
 # A Monday: London's e-mail window opens in half an hour, Berlin's has, New York's is far away.
@@ -50,7 +49,7 @@ def policy() -> Policy:
 
 def catalog_of(message: Message) -> Catalog:
     """One journey, `offer`, that sends one message."""
-    offer = describe("offer", entry=OnLaunch(), topic="promotions", steps=[Send("offer", message)])
+    offer = Journey("offer", entry=OnLaunch(), topic="promotions", steps=[Send("offer", message)])
     version = Version(offer, TEMPLATES)
     return Catalog(
         {"offer": version}, {EVERYBODY: Segment(EVERYBODY, "Every customer", everyone())}

@@ -1,6 +1,7 @@
 """Imports go one way, only flows/ knows Prefect, only channels/ knows a provider."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,3 +70,36 @@ def test_nothing_reads_the_clock() -> None:
                 if isinstance(node, ast.Attribute) and ast.unparse(node) in CLOCKS:
                     wrong.add(f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
     assert wrong == set()
+
+
+LIBRARY_FILES = [
+    *(ROOT / "journeys" / "library").rglob("*.py"),
+    *(ROOT / "journeys" / "confirm_subscription").rglob("*.py"),
+    *(ROOT / "tests" / "chaos" / "library").rglob("*.py"),
+]
+DOCS_WITH_JOURNEYS = [ROOT / "README.md", ROOT / "docs" / "journeys.md"]
+
+
+def imports_outside_the_dsl(source: str) -> set[str]:
+    return {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import)
+        or (isinstance(node, ast.ImportFrom) and node.module != "journeys.dsl")
+    }
+
+
+def test_a_library_imports_from_the_dsl_alone() -> None:
+    assert len(LIBRARY_FILES) >= 8
+    for file in LIBRARY_FILES:
+        assert imports_outside_the_dsl(file.read_text(encoding="utf-8")) == set(), file
+
+
+@pytest.mark.parametrize("file", DOCS_WITH_JOURNEYS, ids=lambda file: str(file.name))
+def test_an_example_in_the_docs_runs(file: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
+    journeys = [example for example in examples if "journeys.dsl" in example]
+    assert journeys
+    for example in journeys:
+        assert imports_outside_the_dsl(example) == set()
+        exec(example, {})

@@ -1,14 +1,11 @@
 """Double opt-in: the mail that asks the owner of an address to confirm a yes."""
 
-from journeys.definition.journey import OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import Email, Send
-from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED
+from journeys.dsl import Email, Journey, OnEvent, Send
 
-journey = describe(
+journey = Journey(
     "confirm-subscription",
     description="Asks whoever said yes to a topic on e-mail to confirm it.",
-    entry=OnEvent(CONFIRMATION_REQUESTED, key="topic", again="always"),
+    entry=OnEvent("email_confirmation_requested", key="topic", again="always"),
     topic="*",
     priority=100,
     steps=[Send("ask", Email("ask"), kind="transactional")],

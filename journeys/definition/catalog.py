@@ -4,21 +4,24 @@ A journey's folder holds `journey.py`, which sets `journey = Journey(...)`, and 
 mistake is reported with the journey, the step and the way to mend it, before anybody is entered.
 """
 
+import difflib
 import importlib.util
+import re
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from sqlalchemy import Select, select, tuple_
 
 from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
+from journeys import dsl
 from journeys.definition.journey import Journey, SegmentEntry, Version
+from journeys.definition.segment import Segment
 from journeys.definition.validation import asks_to_confirm, check
 from journeys.enrollments import journey_versions
 from profiles.conditions.language import Condition, everyone
@@ -26,28 +29,8 @@ from profiles.conditions.language import Condition, everyone
 LIBRARY = Path(__file__).parents[1] / "library"
 # Sends the mails of a double opt-in where no journey of the library does.
 CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
-_CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
+_ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
 TEMPLATE_SUFFIXES = (".email.mjml", ".email.html", ".email.txt", ".sms.txt", ".push.txt")
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A named group of people, chosen by what is known of them now."""
-
-    name: str
-    description: str
-    condition: Condition
-
-    def __post_init__(self) -> None:
-        try:
-            _CONDITION.validate_python(self.condition)
-        except ValidationError as error:
-            raise SegueError(f"segment {self.name!r}: {describe_errors(error)}") from error
-        for key in self.condition.entry_keys():
-            raise SegueError(
-                f"segment {self.name!r}: did(..., same={key!r}) compares with the event that "
-                "brought a person into a journey, and segments have none; leave same= out"
-            )
 
 
 class Catalog:
@@ -202,10 +185,29 @@ def _execute(file: Path) -> ModuleType:
         raise SegueError(f"{_place(file, error)}: {describe_errors(error)}") from error
     except SegueError as error:
         raise SegueError(f"{_place(file, error)}: {error}") from error
+    except ImportError as error:
+        raise SegueError(f"{_place(file, error)}: it can't be loaded: {_import(error)}") from error
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise SegueError(f"{_place(file, error)}: it can't be loaded: {what}") from error
     return module
+
+
+def _import(error: ImportError) -> str:
+    """What an import in a library file asked for in vain, and where to find it."""
+    module = error.name or ""
+    match = re.match(r"cannot import name '(\w+)' from", error.msg)
+    if match is None:
+        advice = _ONE_MODULE if module.startswith("journeys") else ""
+        return f"there is no module {module!r}{advice}" if module else error.msg
+    name = match[1]
+    if module != dsl.__name__:
+        advice = _ONE_MODULE if module.startswith(("journeys", "profiles", "config")) else ""
+        return f"there is no {name!r} in {module}{advice}"
+    alike = difflib.get_close_matches(name, dsl.__all__, n=1)
+    if alike:
+        return f"there is no {name!r} in {module}; did you mean {alike[0]!r}?"
+    return f"there is no {name!r} in {module}; there are: {', '.join(dsl.__all__)}"
 
 
 def _place(file: Path, error: Exception) -> str:

@@ -6,7 +6,6 @@ keeps, so that people run to its end on what they entered.
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from channels.templates.compile import Template, compile_template
 from config.times import DAY, Duration
 from journeys.definition.graph import Node, build_graph
 from journeys.definition.steps import Message, SendStep, SplitStep, Step, WaitUntilStep
-from profiles.conditions.language import Condition, Did, PropertyTest, Test
+from profiles.conditions.language import Condition, Did, PropertyTest
 
 
 class _Part(BaseModel):
@@ -92,7 +91,7 @@ class Goal(_Part):
 
 
 class Journey(_Part):
-    """A journey as a marketer describes it."""
+    """A journey as a marketer describes it: `Journey("welcome", entry=..., steps=[...])`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     description: str = ""
@@ -102,6 +101,9 @@ class Journey(_Part):
     topic: str = Field(min_length=1)
     priority: Annotated[int, Field(ge=0, le=100)] = 50
     steps: tuple[Step, ...] = Field(min_length=1)
+
+    def __init__(self, name: str, **parts: Any) -> None:
+        super().__init__(**{"name": name, **parts})
 
     @cached_property
     def graph(self) -> dict[str, Node]:
@@ -173,45 +175,3 @@ class Version:
     def template(self, message: Message) -> Template:
         """The compiled template of a message. Raises TemplateError naming file, line and mend."""
         return compile_template(message.channel, message.template, self.sources)
-
-
-# How a journey file writes them ---------------------------------------------------------------
-
-
-def journey(name: str, **parts: Any) -> Journey:
-    """Describe a journey; see docs/journeys.md."""
-    return Journey.model_validate({"name": name, **parts})
-
-
-def OnEvent(
-    event: str,
-    *where: Test,
-    key: str | None = None,
-    again: Again | timedelta = "once",
-    max_age: timedelta | str = timedelta(days=1),
-) -> EventEntry:
-    """Enter on an event whose properties pass every test, received within `max_age`."""
-    return EventEntry.model_validate(
-        {"event": event, "where": where, "key": key, "again": _again(again), "max_age": max_age}
-    )
-
-
-def OnSegment(segment: str, *, again: Again | timedelta = "once") -> SegmentEntry:
-    """Enter when one comes into a segment."""
-    return SegmentEntry(segment=segment, again=_again(again))
-
-
-def OnSchedule(
-    cron: str, *, segment: str, timezone: str, again: Again | timedelta = "once"
-) -> ScheduleEntry:
-    """Enter a segment by the clock."""
-    return ScheduleEntry(cron=cron, segment=segment, timezone=timezone, again=_again(again))
-
-
-def OnLaunch(*, again: Again | timedelta = "once") -> LaunchEntry:
-    """Enter only by a launch."""
-    return LaunchEntry(again=_again(again))
-
-
-def _again(again: Again | timedelta) -> Again:
-    return After.model_validate({"after": again}) if isinstance(again, timedelta) else again

@@ -5,7 +5,6 @@ and in explanations. What a step does to the people who stand at it is in `moves
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -21,7 +20,7 @@ from pydantic import (
 from channels.rules.planner import Mode, OnCap
 from channels.rules.recipient import Kind
 from config.policy import Channel, describe_errors, parse_time_of_day, parse_weekdays
-from config.times import Duration, Seconds, format_duration
+from config.times import Duration, Seconds
 from profiles.conditions.language import Condition
 
 NEXT = "next"
@@ -92,25 +91,6 @@ class Message(_Part):
     def member(self) -> str:
         """Its name within the step, unique there."""
         return f"{self.channel}:{self.template}"
-
-
-def _message(channel: Channel, template: str, options: dict[str, Any]) -> Message:
-    return Message.model_validate({"channel": channel, "template": template, **options})
-
-
-def Email(template: str, **options: Any) -> Message:
-    """An e-mail from `<template>.email.*`; options as in Message."""
-    return _message("email", template, options)
-
-
-def SMS(template: str, **options: Any) -> Message:
-    """A text message from `<template>.sms.txt`; options as in Message."""
-    return _message("sms", template, options)
-
-
-def Push(template: str, **options: Any) -> Message:
-    """A push notification from `<template>.push.txt`; options as in Message."""
-    return _message("push", template, options)
 
 
 class SendStep(_Step):
@@ -318,72 +298,3 @@ Step = Annotated[
 ]
 for _model in (WaitStep, WaitUntilStep, Branch, SplitStep, Arm, ExperimentStep):
     _model.model_rebuild()
-
-
-# How a journey file writes them ---------------------------------------------------------------
-
-
-def Send(name: str, *messages: Message, **options: Any) -> SendStep:
-    """Send messages together (mode any or all), or the first that can be sent."""
-    return SendStep.model_validate({"name": name, "messages": messages, **options})
-
-
-def Wait(duration: str | timedelta | None = None, name: str = "", **options: Any) -> WaitStep:
-    """`Wait("2h")`, `Wait(time="09:00", days="mon-fri")`, `Wait(date="birthday", yearly=True)`.
-
-    `missing=[steps]` with a date: what people without a readable date do instead.
-    """
-    if not name:
-        if isinstance(duration, timedelta):
-            duration = format_duration(int(duration.total_seconds()))
-        told = [duration, options.get("days"), options.get("time"), options.get("date")]
-        name = "wait " + " ".join(str(part) for part in told if part)
-    return WaitStep.model_validate({"name": name, "duration": duration, **options})
-
-
-def WaitUntil(
-    name: str, condition: Condition, *, timeout: str | timedelta, **branches: list[Any]
-) -> WaitUntilStep:
-    """Wait until the condition holds; `then` and `on_timeout` are the steps of the two ways on."""
-    given = {"name": name, "condition": condition, "timeout": timeout, **branches}
-    return WaitUntilStep.model_validate(given)
-
-
-def when(condition: Condition, steps: list[Any], name: str = "yes") -> Branch:
-    """A branch of a split."""
-    return Branch(name=name, condition=condition, steps=tuple(steps))
-
-
-def Split(name: str, *ways: Branch, otherwise: list[Any] | None = None) -> SplitStep:
-    """The first branch that fits; otherwise straight on, or through the `otherwise` steps."""
-    return SplitStep(name=name, ways=ways, otherwise=tuple(otherwise or ()))
-
-
-def arm(name: str, weight: int, steps: list[Any]) -> Arm:
-    """A variant of an experiment."""
-    return Arm(name=name, weight=weight, steps=tuple(steps))
-
-
-def Experiment(name: str, *arms: Arm, holdout: int = 0) -> ExperimentStep:
-    """Split people at random, stickily, by the arms' weights."""
-    return ExperimentStep(name=name, arms=arms, holdout=holdout)
-
-
-def Update(name: str, **attributes: Any) -> UpdateStep:
-    """Set attributes on the profile: `Update("mark", welcomed=True)`."""
-    return UpdateStep(name=name, attributes=attributes)
-
-
-def Call(name: str, url: str, **options: Any) -> CallStep:
-    """POST the person to a URL."""
-    return CallStep.model_validate({"name": name, "url": url, **options})
-
-
-def Enter(name: str, journey: str) -> EnterStep:
-    """Enter another journey."""
-    return EnterStep(name=name, journey=journey)
-
-
-def Exit(name: str = "exit", reason: str = "exit step") -> ExitStep:
-    """End here."""
-    return ExitStep(name=name, reason=reason)

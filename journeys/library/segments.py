@@ -1,8 +1,6 @@
 """The shop's segments: named groups that marketers choose as audiences."""
 
-from config.times import days
-from journeys.definition.catalog import Segment
-from profiles.conditions.language import consented, did, has_address, trait
+from journeys.dsl import Segment, attribute, consented, days, did, has_address
 
 segments = [
     Segment(
@@ -23,7 +21,7 @@ segments = [
     Segment(
         "best-customers",
         "Lifetime value over 1,000",
-        trait("lifetime_value") > 1000,
+        attribute("lifetime_value") > 1000,
     ),
     Segment(
         "text-subscribers",

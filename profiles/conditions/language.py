@@ -2,7 +2,7 @@
 
 A condition is data (it has a JSON form) and is written as one reads it:
 
-    did("order_completed", within=days(30)) & (trait("lifetime_value") > 200)
+    did("order_completed", within=days(30)) & (attribute("lifetime_value") > 200)
 
 Every comparison is two-valued: what is missing or of another type does not match. `~` turns that
 round, and so does `!=`: it holds for whoever `==` does not hold for.
@@ -236,7 +236,9 @@ class Test(_Condition):
 
 def _of_event(test: Test) -> Test:
     if test.of != "property":
-        raise ValueError(f"an event is asked for prop({test.name!r}), not for trait({test.name!r})")
+        raise ValueError(
+            f"an event is asked for prop({test.name!r}), not for attribute({test.name!r})"
+        )
     return test
 
 
@@ -244,7 +246,7 @@ def _of_profile(condition: _Condition) -> _Condition:
     if isinstance(condition, Test) and condition.of != "trait":
         raise ValueError(
             f"prop({condition.name!r}) can only be asked of an event, within did(); "
-            f"a profile is asked for trait({condition.name!r})"
+            f"a profile is asked for attribute({condition.name!r})"
         )
     return condition
 
@@ -460,7 +462,7 @@ for _model in (AllOf, AnyOf, Not):
 
 
 class _Named:
-    """`trait("x") > 3`: an operator on a name gives a Test."""
+    """`attribute("x") > 3`: an operator on a name gives a Test."""
 
     def __init__(self, of: Literal["trait", "property"], name: str) -> None:
         self._of: Literal["trait", "property"] = of
@@ -503,8 +505,8 @@ class _Named:
         return self._test("exists", None)
 
 
-def trait(name: str) -> Any:
-    """An attribute of the profile, to be compared: `trait("address.country") == "DE"`."""
+def attribute(name: str) -> Any:
+    """An attribute of the profile, to be compared: `attribute("address.country") == "DE"`."""
     return _Named("trait", name)
 
 

@@ -20,8 +20,8 @@ from channels.providers.transport import Transport
 from config.policy import Policy
 from config.times import DAY, HOUR, MINUTE, format_instant
 from flows.worker.worker import Worker
-from journeys.definition.journey import OnEvent, journey
-from journeys.definition.steps import SMS, Email, Message, Push, Send
+from journeys.definition.steps import Message
+from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send
 from journeys.engine.entry import enter_people
 from tests.support.dispatching import DAYTIME
 from tests.support.failures import at, entered, until
@@ -201,13 +201,13 @@ def test_a_cap_that_filled_during_the_outage(house: House) -> None:
 def test_a_slow_provider_holds_up_nobody_else(house: House) -> None:
     """The text's answer comes only when the mail has gone and somebody else has moved on."""
     house.open(
-        journey(
+        Journey(
             "j",
             entry=OnEvent("came", key="visit", again="always"),
             topic="news",
             steps=[Send("text", SMS("hello")), Send("mail", Email("hello"))],
         ),
-        journey("k", entry=OnEvent("left"), topic="news", steps=[Send("mail", Email("offer"))]),
+        Journey("k", entry=OnEvent("left"), topic="news", steps=[Send("mail", Email("offer"))]),
         receiver_port=0,
     )
     ann, bob = house.customer("ann"), house.customer("bob")

@@ -19,13 +19,11 @@ from channels.providers.fcm import FCM
 from channels.providers.transport import MayLeave, Transport
 from config.settings import Settings
 from config.times import DAY, HOUR, MINUTE
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Push, Send, Wait
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait, did
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.merge import merge
 from journeys.operations import control
-from profiles.conditions.language import did
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.preferences import Changes, read_chosen, save
 from profiles.events import NewEvent, record_events
@@ -100,7 +98,7 @@ def dying() -> None:
 
 
 def test_a_death_at_the_hand_over_leaves_unknown_and_never_a_second_send(house: House) -> None:
-    house.open(sending(Email("hello")), sending_again := journey(
+    house.open(sending(Email("hello")), sending_again := Journey(
         "again", entry=OnLaunch(), topic="news", steps=[Send("s", Email("offer"))]
     ), policy=POLICY)  # fmt: skip
     house.customer()

@@ -11,10 +11,8 @@ from channels.explain import explanation
 from channels.messages import messages
 from config.policy import Channel, Policy
 from config.times import HOUR, MINUTE, format_instant
-from journeys.definition.journey import Goal, Journey, OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Push, Send
+from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, attribute, did
 from journeys.operations import control
-from profiles.conditions.language import did, trait
 from profiles.tables import identifiers, profiles
 from tests.support.dispatching import DAYTIME, POLICY, sending, told
 from tests.support.shop import MONDAY, House, described
@@ -115,7 +113,7 @@ def test_a_cap_that_filled_meanwhile(house: House, on_cap: str, state: str) -> N
 def test_a_late_message_counts_when_it_goes(house: House) -> None:
     """The next, planned for 24 hours after the first was planned, waits for 24 after it went."""
     wanted = Send("s", SMS("offer", on_cap="defer"))
-    other = journey("k", entry=OnLaunch(), topic="news", steps=[wanted])
+    other = Journey("k", entry=OnLaunch(), topic="news", steps=[wanted])
     house.open(sending(SMS("hello", after="1h")), other, policy=POLICY)
     house.customer()
     house.launch("j")
@@ -131,7 +129,7 @@ def test_a_late_message_counts_when_it_goes(house: House) -> None:
 
 
 def test_an_exit_rule_met_and_not_yet_worked(house: House) -> None:
-    house.open(sending(exit_when=did("bought") | (trait("gone") == 1)), policy=POLICY)
+    house.open(sending(exit_when=did("bought") | (attribute("gone") == 1)), policy=POLICY)
     ann, bob, cleo = (house.customer() for _ in range(3))
     house.launch("j")
     house.did(ann, "bought")
@@ -312,7 +310,7 @@ def test_the_next_channel_takes_over_at_the_hand_over(house: House) -> None:
 def test_of_two_for_one_place_the_more_important_goes(house: House) -> None:
     """Both were planned before there was a cap; the new policy leaves room for one."""
     journeys = [
-        journey(
+        Journey(
             name,
             entry=OnLaunch(),
             topic="n",

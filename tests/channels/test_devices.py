@@ -19,8 +19,7 @@ from channels.outbox.outcomes import record, settled
 from channels.providers.base import Outcome, Outgoing, Result
 from channels.providers.webhook import Feedback
 from config.policy import Policy
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Push, Send
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.merge import merge
@@ -77,8 +76,8 @@ def add_device(house: House, person: int, token: str) -> None:
 
 def test_a_push_goes_to_every_live_device_and_is_one_message(house: House) -> None:
     caps = [{"channels": ["push"], "limit": 2, "per": "day"}]
-    again = journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
-    third = journey("l", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
+    again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
+    third = Journey("l", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
     policy = Policy.model_validate({"caps": caps})
     house.open(sending(Push("hello")), again, third, policy=policy)
     house.customer("ann", push_tokens=TOKENS)
@@ -302,7 +301,7 @@ def test_when_no_device_is_registered_the_push_failed_once(house: House, togethe
     with house.db.transaction(write=False) as tx:
         counts = dict(tx.conn.execute(named.group_by(events.c.name)).tuples().all())
     assert counts == {"push_failed": 1, "profile_changed": 2}
-    again = journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
+    again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
     assert told(house)[1] == ("push", "skipped", "suppressed")

@@ -15,8 +15,7 @@ from channels.outbox.breaker import REFUSED_PAUSE
 from channels.outbox.dispatch import Dispatcher
 from channels.templates.content import EmailContent, excess
 from config.policy import Channel, Policy
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Push, Send
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
 from profiles.tables import consents, identifiers
 from tests.support.dispatching import ONE, POLICY, sending, told
@@ -93,7 +92,7 @@ def test_what_surely_was_not_accepted_is_tried_again(
 
 def test_what_may_have_gone_counts(house: House) -> None:
     answered(house, "email", httpx.ReadError("cut"))
-    again = journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
+    again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
     assert told(house)[1] == ("email", "skipped", "capped")
@@ -101,7 +100,7 @@ def test_what_may_have_gone_counts(house: House) -> None:
 
 def test_what_surely_failed_does_not_count(house: House) -> None:
     answered(house, "email", httpx.Response(400, json={}))
-    again = journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
+    again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
     assert told(house) == [
@@ -156,7 +155,7 @@ def test_a_reply_of_stop_that_the_provider_knows_of(house: House) -> None:
     with house.db.transaction() as tx:
         stop = tx.conn.execute(select(consents.c.granted).where(consents.c.channel == "sms"))
         assert list(stop.scalars()) == [False]
-    again = journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", SMS("offer"))])
+    again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", SMS("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
     assert told(house)[1] == ("sms", "skipped", "no_consent")
@@ -170,7 +169,7 @@ def test_an_app_that_is_gone(house: House) -> None:
     with house.db.transaction() as tx:
         state = select(identifiers.c.state).where(identifiers.c.kind == "push_token")
         assert tx.conn.execute(state).scalar_one() == "unregistered"
-    again = journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
+    again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
     assert told(house)[1] == ("push", "skipped", "suppressed")
@@ -188,7 +187,7 @@ def test_what_a_template_lacks_is_named(house: House) -> None:
         (bob, "sent", None),
     ]
     # it did not go, so it does not count
-    again = journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", SMS("offer"))])
+    again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", SMS("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
     assert [row.reason for row in house.rows()[4:]] == ["capped", None]
@@ -291,7 +290,7 @@ def test_many_mails_in_one_request(house: House) -> None:
 
 def test_a_request_holds_the_mails_of_one_journey_and_step(house: House) -> None:
     in_an_hour = [
-        journey(name, entry=OnLaunch(), topic="n", steps=[Send(step, Email("hello", after="1h"))])
+        Journey(name, entry=OnLaunch(), topic="n", steps=[Send(step, Email("hello", after="1h"))])
         for name, step in (("j", "s"), ("k", "t"))
     ]
     house.open(*in_an_hour, policy=Policy(), sendgrid_template_id="d-1")
@@ -327,7 +326,7 @@ def test_one_address_twice_makes_two_requests(house: House) -> None:
     policy = Policy()
     steps = [Send("s", Email("hello"), Email("offer"))]
     house.open(
-        journey("j", entry=OnLaunch(), topic="n", steps=steps),
+        Journey("j", entry=OnLaunch(), topic="n", steps=steps),
         policy=policy,
         sendgrid_template_id="d-1",
     )

@@ -16,7 +16,7 @@ from channels.outbox.feedback import apply
 from channels.providers.webhook import Feedback
 from config.database import Tx
 from config.times import HOUR
-from journeys.definition.journey import Journey
+from journeys.dsl import Journey
 from profiles.bulk import in_slices, lock_profiles
 from profiles.tables import consent_records, consents, events, identifiers
 from tests.support.callback_samples import FromProviders, mail_event

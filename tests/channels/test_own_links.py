@@ -6,8 +6,7 @@ import pytest
 from channels.links import confirm_url, preferences_url, unsubscribe_url
 from channels.templates.content import EmailContent
 from config.settings import Settings
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import Email, Push, Send
+from journeys.dsl import Email, Journey, OnLaunch, Push, Send
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.feedback_shop import NEWS, AnnsShop
 from tests.support.provider_samples import SANDBOX, outgoing, provider
@@ -38,7 +37,7 @@ def test_it_tells_that_the_mail_has_gone(house: House) -> None:
 
 def test_it_stops_no_other_message(house: House) -> None:
     both = Send("both", Email("hello"), Push("hello", after="1h"), stop_on="clicked")
-    house.open(journey("j", entry=OnLaunch(), topic="news", steps=[both]))
+    house.open(Journey("j", entry=OnLaunch(), topic="news", steps=[both]))
     house.customer("ann")
     house.launch("j")
     mail, push = house.rows()

@@ -13,10 +13,8 @@ from channels.rules.planner import Wanted
 from config.database import Database
 from config.policy import Policy
 from config.times import DAY, HOUR, Instant
-from journeys.definition.journey import OnEvent, OnLaunch, journey
-from journeys.definition.steps import Email
-from journeys.definition.steps import Send as SendStep
-from profiles.conditions.language import prop
+from journeys.dsl import Email, Journey, OnEvent, OnLaunch, prop
+from journeys.dsl import Send as SendStep
 from profiles.tables import identifiers, preferences
 from tests.support.planning_desk import OFFICE, ONE_A_DAY, Desk, at, message
 from tests.support.shop import MONDAY, House
@@ -179,7 +177,7 @@ def test_of_several_addresses_the_one_seen_last_is_in_use(db: Database) -> None:
     """As a release before retired addresses left them."""
     house = House(db)
     entry = OnLaunch(again="always")
-    house.open(journey("j", entry=entry, topic="n", steps=[SendStep("s", Email("hello"))]))
+    house.open(Journey("j", entry=entry, topic="n", steps=[SendStep("s", Email("hello"))]))
     ann = house.customer("ann")
     addresses(
         db,
@@ -238,7 +236,7 @@ def test_in_the_engine_too(db: Database) -> None:
     house = House(db)
     entry = OnEvent("cart", prop("total") > 0, key="cart_id", again="always")
     policy = Policy.model_validate({"caps": ONE_A_DAY})
-    described = journey("j", entry=entry, topic="n", steps=[SendStep("s", Email("hello"))])
+    described = Journey("j", entry=entry, topic="n", steps=[SendStep("s", Email("hello"))])
     house.open(described, policy=policy)
     ann = house.customer()
     for cart in ("a", "b", "c"):

@@ -10,7 +10,7 @@ from channels.outbox.rate_limit import allowance, channel_paces, spend
 from config.database import Database
 from config.policy import Channel
 from config.times import HOUR
-from journeys.definition.steps import SMS, Email, Push, Send
+from journeys.dsl import SMS, Email, Push, Send
 from journeys.engine.entry import enter_people
 from tests.support.failures import at, entered
 from tests.support.shop import MONDAY, House, described

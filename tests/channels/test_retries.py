@@ -25,7 +25,7 @@ from channels.providers.fcm import QUOTA_WAIT, SERVER_WAIT
 from channels.providers.transport import Transport
 from channels.providers.twilio import Twilio
 from config.policy import Channel
-from journeys.definition.steps import SMS, Send
+from journeys.dsl import SMS, Send
 from tests.support.dispatching import ONE
 from tests.support.failures import at
 from tests.support.provider_samples import CHANNELS, SANDBOX, may_leave, outgoing

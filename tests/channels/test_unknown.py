@@ -7,8 +7,7 @@ from channels.outbox.unknown import Verdict, resolve, unknown_messages
 from config.database import Database
 from config.policy import Policy
 from config.times import HOUR
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Send
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Send
 from tests.support.shop import MONDAY, House
 
 POLICY = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "per": "day"}]})
@@ -20,8 +19,8 @@ def house(db: Database) -> House:
     house = House(db)
     steps = [Send("s", Email("hello"), SMS("hello", after="1h"))]
     house.open(
-        journey("j", entry=OnLaunch(), topic="news", steps=steps),
-        journey("k", entry=OnLaunch(), topic="news", steps=[Send("s", Email("offer"))]),
+        Journey("j", entry=OnLaunch(), topic="news", steps=steps),
+        Journey("k", entry=OnLaunch(), topic="news", steps=[Send("s", Email("offer"))]),
         policy=POLICY,
     )
     house.customer("ann")

@@ -15,8 +15,7 @@ import channels.outbox.dispatch
 from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
 from config.database import Database, Tx
 from config.failures import of_the_database
-from journeys.definition.journey import OnEvent, journey
-from journeys.definition.steps import Email, Send, Wait
+from journeys.dsl import Email, Journey, OnEvent, Send, Wait
 from journeys.engine.engine import Engine
 from journeys.operations.heartbeat import sign_in
 from tests.support.failures import until, worked
@@ -28,7 +27,7 @@ def busy_house(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """Five people whose event has come and is not worked yet; a worker that soon tries again."""
     monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.05)
     steps = [Send("s", Email("hello")), Wait("1d")]
-    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     for _ in range(5):
         house.did(house.customer(), "came", blob="x" * 3000)
     return house

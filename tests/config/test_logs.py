@@ -15,8 +15,7 @@ from config.errors import DatabaseUnusable
 from config.logs.repeats import CountingHandler
 from config.logs.setup import JsonLines
 from flows.worker.worker import Worker
-from journeys.definition.journey import OnEvent, journey
-from journeys.definition.steps import SMS, Email, Send, Update
+from journeys.dsl import SMS, Email, Journey, OnEvent, Send, Update
 from tests.support.callback_samples import FromProviders
 from tests.support.logged import Log, logging_at
 from tests.support.patience import PATIENCE
@@ -313,7 +312,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
     monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.02)
     house = House(Database(sqlite_url))
     steps = [Send("s", Email("hello"), SMS("hello")), Update("u", x=1)]
-    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     about = {"first_name": "Annabel", "last_name": "Lee"}
     people = iter([house.customer(f"annabel{number}", attributes=about) for number in range(5)])
 

@@ -33,8 +33,7 @@ from config.schema import _config, differences, migrate, take_tables
 from config.times import DAY, format_instant
 from flows.local.stack import free_ports
 from flows.worker.worker import Worker
-from journeys.definition.journey import OnEvent, journey
-from journeys.definition.steps import Email, Send, Wait
+from journeys.dsl import Email, Journey, OnEvent, Send, Wait
 from profiles.tables import consent_records, consents, events, identifiers
 from tests.chaos import provider, worker
 from tests.chaos.provider import remembered
@@ -146,7 +145,7 @@ def test_everything_is_there_and_goes_on(old: Database) -> None:
     house = House(old)
     # The journey has another shape by now; who is in it runs to its end on the one they entered.
     steps = [Send("hello", Email("hello")), Wait("9d")]
-    house.open(journey("letters", entry=OnEvent("signed_up"), topic="news", steps=steps))
+    house.open(Journey("letters", entry=OnEvent("signed_up"), topic="news", steps=steps))
     with old.transaction() as tx:
         settle_lost(tx)
     house.until(MONDAY + 5 * DAY)
@@ -458,7 +457,7 @@ def test_a_worker_goes_on_while_somebody_upgrades(
     monkeypatch.setattr("flows.worker.worker._LARGE_ROUND", 1)
     house = House(db)
     steps = [Send("hello", Email("hello")), Wait("1d")]
-    came = journey("j", entry=OnEvent("came", again="always"), topic="news", steps=steps)
+    came = Journey("j", entry=OnEvent("came", again="always"), topic="news", steps=steps)
     house.open(came, receiver_port=0)
     others = Database(db.url)
 

@@ -3,8 +3,7 @@
 import pytest
 
 from config.times import hours
-from journeys.definition.steps import SMS, Call, Email, Send, Split, Update, Wait, when
-from profiles.conditions.language import trait
+from journeys.dsl import SMS, Call, Email, Send, Split, Update, Wait, attribute, when
 from tests.support.shop import MONDAY, House, described
 
 
@@ -12,7 +11,7 @@ def test_a_rehearsal_tells_and_keeps_nothing(house: House, monkeypatch: pytest.M
     monkeypatch.setattr("journeys.engine.engine.post_all", None)  # nor does it call anybody
     steps = (
         Call("tell", "https://crm.shop.test/came"),
-        Split("f", when(trait("odd") == 1, [Send("s", Email("hello"), SMS("hello"))], "odd")),
+        Split("f", when(attribute("odd") == 1, [Send("s", Email("hello"), SMS("hello"))], "odd")),
         Wait("1d"),
     )
     house.open(described(*steps))

@@ -17,9 +17,7 @@ from config.database import Database
 from config.settings import Settings
 from flows.local.stack import free_ports
 from flows.worker.worker import Worker
-from journeys.definition.journey import OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Send, Update
+from journeys.dsl import SMS, Email, Journey, OnEvent, Send, Update
 from profiles.tables import consent_records, events
 from sandbox.app import create_app
 from sandbox.caller import Callbacks
@@ -33,7 +31,7 @@ TEXTS = {
     "hello.email.html": 'Subject: Hello\n\n<a href="https://shop.example/cart">Your cart</a>',
     "hello.sms.txt": "{{ profile.first_name }}, your cart is waiting. Reply STOP to end.",
 }
-CART = describe(
+CART = Journey(
     "cart",
     entry=OnEvent("cart_abandoned"),
     topic="promotions",

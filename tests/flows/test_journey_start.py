@@ -14,21 +14,19 @@ from config.database import Database
 from config.settings import Settings
 from flows.http import backlog
 from flows.http.hooks.journey_start import BODY_LIMIT, PEOPLE_LIMIT
-from journeys.definition.journey import OnEvent, OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import Email, Send, Wait
+from journeys.dsl import Email, Journey, OnEvent, OnLaunch, Send, Wait
 from journeys.operations.control import pause, resume, stop
 from tests.support.receiving import Receiving, problem, receiving
 from tests.support.shop import MONDAY, TEXTS, House
 
-SHIPPED = describe(
+SHIPPED = Journey(
     "shipped",
     entry=OnEvent("order_shipped", key="order_id", again="always"),
     topic="news",
     steps=[Send("on its way", Email("shipped"))],
 )
-ONCE = describe("once", entry=OnLaunch(), topic="news", steps=[Wait("1d", "a day")])
-LONGER = describe("once", entry=OnLaunch(), topic="news", steps=[Wait("2d", "two days")])
+ONCE = Journey("once", entry=OnLaunch(), topic="news", steps=[Wait("1d", "a day")])
+LONGER = Journey("once", entry=OnLaunch(), topic="news", steps=[Wait("2d", "two days")])
 TEXT = {"shipped.email.html": "Subject: Order {{ event.order_id }}\n\n<p>By {{ event.by }}</p>"}
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from config.policy import Channel
 from config.times import DAY
 from flows.http.app import create_app
-from journeys.definition.steps import SMS, Email, Push, Send
+from journeys.dsl import SMS, Email, Push, Send
 from journeys.engine.merge import merge
 from profiles.identity.phones import Phone
 from profiles.identity.record_calls import take_calls

@@ -20,13 +20,10 @@ from config.policy import Policy
 from config.times import HOUR, MINUTE
 from flows.http.app import create_app
 from flows.worker.worker import Worker
-from journeys.definition.journey import OnEvent, OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Push, Send, Wait, WaitUntil
+from journeys.dsl import SMS, Email, Journey, OnEvent, OnLaunch, Push, Send, Wait, WaitUntil, did
 from journeys.engine.events import react
 from journeys.enrollments import enrollments
 from journeys.operations import control
-from profiles.conditions.language import did
 from profiles.identity.record_calls import take_calls
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.dispatching import sending
@@ -118,7 +115,7 @@ def test_sends_by_channel_and_outcome_and_decisions_by_reason(house: House) -> N
 
 
 def test_what_does_not_go_after_all_counts_too(house: House) -> None:
-    journey = describe("j", entry=OnLaunch(), topic="news", exit_when=did("bought"),
+    journey = Journey("j", entry=OnLaunch(), topic="news", exit_when=did("bought"),
                        steps=[Send("s", Email("hello", after="1h"))])  # fmt: skip
     house.open(journey)
     ann, bob, _ = (house.customer() for _ in range(3))
@@ -193,7 +190,7 @@ def test_nothing_is_counted_that_is_not_committed(
 def test_the_queues(db: Database) -> None:
     house = House(db)
     house.open(
-        describe("j", entry=OnEvent("came"), topic="news",
+        Journey("j", entry=OnEvent("came"), topic="news",
                  steps=[Send("s", Email("hello", after="1h"), SMS("hello")), Wait("1d")])
     )  # fmt: skip
     people = [house.customer() for _ in range(3)]
@@ -320,7 +317,7 @@ def test_from_the_event_to_the_message(sqlite_url: str) -> None:
     """Once for all that events cause at once, when it has gone; not for what causes nothing."""
     house = House(Database(sqlite_url))
     steps = [Send("s", Email("hello")), Wait("1d")]
-    house.open(describe("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     ann = house.customer()
     took = "segue_event_to_message_seconds_count"
 
@@ -352,7 +349,7 @@ def test_an_event_counts_from_when_it_came(
 ) -> None:
     """By our own clock what we received just now; by the database's whole seconds the rest."""
     steps = [Send("s", Email("hello"))]
-    house.open(describe("j", entry=OnEvent("came"), topic="news", steps=steps))
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps))
     house.did(house.customer(), "looked around")
     house.db.now = MONDAY + HOUR
     house.did(house.customer(), "came")
@@ -375,7 +372,7 @@ def test_an_event_counts_from_when_it_came(
 def test_a_reaction_says_for_how_long_what_woke_somebody_had_waited(db: Database) -> None:
     house = House(db)
     waiting = WaitUntil("w", did("looked"), timeout="30d")
-    house.open(describe("j", entry=OnLaunch(), topic="news", steps=[waiting]))
+    house.open(Journey("j", entry=OnLaunch(), topic="news", steps=[waiting]))
     ann = house.customer()
     house.launch("j")
     for name in ("came", "looked", "looked"):

@@ -19,12 +19,11 @@ from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER
 from channels.outbox.unknown import CLOSED_AFTER, close_unsettled
 from config.times import HOUR, MINUTE, format_instant
 from journeys.definition.catalog import Catalog
-from journeys.definition.steps import SMS, Email, Push, Send, Update, Wait, WaitUntil
+from journeys.dsl import SMS, Email, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.entry import enter_people
 from journeys.operations.control import held
 from journeys.operations.doctor import LATE
 from journeys.operations.heartbeat import sign_in
-from profiles.conditions.language import did
 from tests.support.shop import MONDAY, House, described
 
 

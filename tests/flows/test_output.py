@@ -22,7 +22,7 @@ from channels.messages import messages
 from config.times import MINUTE, format_instant
 from flows.cli.output import json_line, shown
 from journeys.definition.catalog import Catalog
-from journeys.definition.steps import SMS, Email, Send, Wait
+from journeys.dsl import SMS, Email, Send, Wait
 from journeys.enrollments import enrollments
 from journeys.operations.doctor import LATE
 from profiles.tables import events

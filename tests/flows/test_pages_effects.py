@@ -9,10 +9,19 @@ import orjson
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
 from journeys.definition.catalog import load_catalog
-from journeys.definition.journey import OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import Email, Exit, Send, Split, Update, WaitUntil, when
-from profiles.conditions.language import consented, trait
+from journeys.dsl import (
+    Email,
+    Exit,
+    Journey,
+    OnEvent,
+    Send,
+    Split,
+    Update,
+    WaitUntil,
+    attribute,
+    consented,
+    when,
+)
 from profiles.imports.importer import import_file
 from profiles.tables import profiles
 from tests.support.page_customers import POLICY, TEXTS, Shop, form_of, one_click
@@ -86,12 +95,14 @@ def test_a_zone_and_a_language_that_were_chosen_outlast_what_others_say(
     [known] = shop.rows(profiles)
     assert (known.timezone, known.language) == ("Asia/Seoul", "ko")
 
-    letters = describe(
+    letters = Journey(
         "letters",
         entry=OnEvent("came", again="always"),
         topic="offers",
         steps=[
-            Split("by language", when(trait("language") == "de", [Update("german", german=True)])),
+            Split(
+                "by language", when(attribute("language") == "de", [Update("german", german=True)])
+            ),
             Send("letter", Email("letter")),
         ],
     )
@@ -129,7 +140,7 @@ def test_a_zone_that_was_chosen_moves_what_is_planned(shop: Shop) -> None:
 
 
 def test_journeys_react_to_what_was_chosen(shop: Shop) -> None:
-    waiting = describe(
+    waiting = Journey(
         "waiting",
         entry=OnEvent("signed_up"),
         topic="offers",
@@ -159,7 +170,7 @@ def test_mails_lead_to_both_pages_and_receipts_to_the_choices(shop: Shop) -> Non
     assert personalization["headers"]["List-Unsubscribe"] == f"<{links[0]}>"
 
     receipt = Send("receipt", Email("receipt"), kind="transactional")
-    bought = describe("bought", entry=OnEvent("bought"), topic="orders", steps=[receipt])
+    bought = Journey("bought", entry=OnEvent("bought"), topic="orders", steps=[receipt])
     shop.house.open(bought, policy=POLICY, texts=TEXTS)
     shop.house.did(shop.ann, "bought")
     shop.house.run()

@@ -4,18 +4,28 @@ from collections import Counter
 
 from flows.orchestration.counts import JourneyCounts
 from flows.orchestration.picture import mermaid
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import Email, Exit, Send, Split, Wait, WaitUntil, when
-from profiles.conditions.language import did, trait
+from journeys.dsl import (
+    Email,
+    Exit,
+    Journey,
+    OnLaunch,
+    Send,
+    Split,
+    Wait,
+    WaitUntil,
+    attribute,
+    did,
+    when,
+)
 
-JOURNEY = journey(
+JOURNEY = Journey(
     "sample",
     entry=OnLaunch(),
     topic="promotions",
     steps=[
         Send("hello", Email("hello")),
         WaitUntil("came", did("came"), timeout="1d", then=[Exit("leave", reason="came")]),
-        Split('a "good" one?', when(trait("spent") > 100, [Wait("1h")], "yes & more")),
+        Split('a "good" one?', when(attribute("spent") > 100, [Wait("1h")], "yes & more")),
     ],
 )
 

@@ -233,11 +233,10 @@ import asyncio
 from prefect import flow
 from prefect.states import Completed
 from flows.orchestration.journey import perform
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import Exit, Update
+from journeys.dsl import Exit, Journey, OnLaunch, Update
 
 class Broken:
-    journey = journey(
+    journey = Journey(
         "broken", entry=OnLaunch(), topic="any", steps=[Update("mark", seen=True), Exit("leave")]
     )
     async def enter(self):

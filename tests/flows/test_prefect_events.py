@@ -21,8 +21,7 @@ from config.settings import Settings
 from config.times import DAY
 from flows.orchestration.prefect_events import EVENT, Teller
 from flows.worker.worker import Worker
-from journeys.definition.journey import OnEvent, journey
-from journeys.definition.steps import Email, Send
+from journeys.dsl import Email, Journey, OnEvent, Send
 from journeys.engine.events import Reaction
 from journeys.enrollments import journey_news
 from journeys.operations.live_counts import News, share, take_due
@@ -307,7 +306,7 @@ def test_the_share_of_bounces_is_a_label(
 ) -> None:
     db.now = MONDAY
     house = House(db)
-    house.open(journey("cart", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("x"))]))
+    house.open(Journey("cart", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("x"))]))
     with db.transaction() as tx:
         states = ["failed"] * bounced + ["sent", "delivered"] * (others // 2) + ["sent"]
         states = states[: bounced + others]
@@ -338,7 +337,7 @@ def test_messages_go_on_while_prefect_is_gone_or_hangs(
     monkeypatch.setattr("flows.orchestration.prefect_events._ANSWER_WITHIN", 0.5)
     house = House(db)
     steps = [Send("s", Email("hello"))]
-    cart = journey("cart", entry=OnEvent("came"), topic="news", steps=steps)
+    cart = Journey("cart", entry=OnEvent("came"), topic="news", steps=steps)
     house.open(cart, receiver_port=0, prefect_api_url=API)
     hung = asyncio.Event()
 

@@ -22,9 +22,7 @@ from config.access.sandbox_keys import sendgrid_key
 from config.database import Database, Tx
 from config.policy import Policy
 from flows.http.app import create_app
-from journeys.definition.journey import OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Send
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Send
 from profiles.tables import consents, events, identifiers
 from tests.support.callback_samples import (
     FORM,
@@ -37,7 +35,7 @@ from tests.support.patience import PATIENCE
 from tests.support.provider_samples import LIVE
 from tests.support.shop import MONDAY, House
 
-OFFER = describe(
+OFFER = Journey(
     "offer", entry=OnLaunch(), topic="news", steps=[Send("hi", Email("hello"), SMS("hello"))]
 )
 HOOKS = ["/hooks/sendgrid", "/hooks/twilio/status", "/hooks/twilio/inbound"]

@@ -26,7 +26,7 @@ from config.access.signatures import SIGNATURE, TIMESTAMP, sign
 from config.database import Database
 from config.schema import migrate
 from config.settings import Settings
-from journeys.definition.steps import Wait
+from journeys.dsl import Wait
 from tests.support.receiving import WRITE_KEY, Receiving, receiving
 from tests.support.shop import MONDAY, House, described
 

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from config.database import Database
 from config.times import HOUR
 from flows.http.ingest.segment import BATCH_LIMIT, EVENT_LIMIT
-from journeys.definition.journey import OnEvent, journey
-from journeys.definition.steps import Push, Send, Wait, WaitUntil
-from profiles.conditions.language import did, has_address, trait
+from journeys.dsl import Journey, OnEvent, Push, Send, Wait, WaitUntil, attribute, did, has_address
 from profiles.identity.segment_calls import MODELS
 from tests.support.receiving import (
     WRITE_KEY,
@@ -242,7 +240,7 @@ def test_who_buys_while_a_push_is_planned_never_gets_it(db: Database, worked: bo
     house = House(db)
     push = Send("remind", Push("hello", after="1h"))
     entry, bought = OnEvent("cart_abandoned"), did("order_completed")
-    house.open(journey("cart", entry=entry, exit_when=bought, topic="news", steps=[push]))
+    house.open(Journey("cart", entry=entry, exit_when=bought, topic="news", steps=[push]))
     house.customer("ann")
     with receiving(house.segue) as receiver:
         receiver.post("/v1/track", json={"userId": "ann", "event": "cart_abandoned"})
@@ -262,8 +260,8 @@ def test_who_buys_while_a_push_is_planned_never_gets_it(db: Database, worked: bo
 def test_what_an_event_says_of_the_person_ends_waits_and_enrollments_at_once(db: Database) -> None:
     house = House(db)
     wait = WaitUntil("has the app", has_address("push"), timeout="7d")
-    entry, moved = OnEvent("signed_up"), trait("timezone") == "Asia/Tokyo"
-    house.open(journey("j", entry=entry, exit_when=moved, topic="news", steps=[wait, Wait("7d")]))
+    entry, moved = OnEvent("signed_up"), attribute("timezone") == "Asia/Tokyo"
+    house.open(Journey("j", entry=entry, exit_when=moved, topic="news", steps=[wait, Wait("7d")]))
     ann = house.customer("ann", push_tokens={})
     house.did(ann, "signed_up")
     house.run()

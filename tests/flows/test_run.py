@@ -10,11 +10,8 @@ from channels.outbox.dispatch import Dispatcher
 from config.times import HOUR
 from flows.orchestration.artifacts import leave_outcomes
 from flows.orchestration.run import Run
-from journeys.definition.catalog import Segment
-from journeys.definition.journey import Journey, OnLaunch, OnSegment, journey
-from journeys.definition.steps import Email, Send, Update, Wait
+from journeys.dsl import Email, Journey, OnLaunch, OnSegment, Segment, Send, Update, Wait, attribute
 from journeys.operations.report import Summary
-from profiles.conditions.language import trait
 from tests.support.shop import House
 
 
@@ -37,7 +34,7 @@ def words(state: State[Any]) -> str:
 
 
 def letters(*steps: Any) -> Journey:
-    return journey("letters", entry=OnLaunch(again="always"), topic="promotions", steps=steps)
+    return Journey("letters", entry=OnLaunch(again="always"), topic="promotions", steps=steps)
 
 
 HELLO = Send("hello", Email("hello"))
@@ -99,8 +96,8 @@ def test_a_run_shows_what_happened_live_since_the_last_one(house: House) -> None
 
 
 def test_whoever_came_into_the_segment_of_the_entry_enters_at_every_run(house: House) -> None:
-    vips = Segment("vips", "Spent a lot", trait("spent") > 100)
-    version = journey(
+    vips = Segment("vips", "Spent a lot", attribute("spent") > 100)
+    version = Journey(
         "vips", entry=OnSegment("vips"), topic="promotions", steps=[Wait("1d", "wait"), MARK]
     )
     house.open(version, segments={"vips": vips})

@@ -16,12 +16,22 @@ from channels.providers.transport import Transport
 from config.errors import SegueError
 from flows.http.serving import Server
 from flows.worker.worker import Worker
-from journeys.definition.journey import Goal, OnEvent, OnSegment, journey
-from journeys.definition.steps import SMS, Call, Email, Send, Update, Wait
+from journeys.dsl import (
+    SMS,
+    Call,
+    Email,
+    Goal,
+    Journey,
+    OnEvent,
+    OnSegment,
+    Send,
+    Update,
+    Wait,
+    did,
+)
 from journeys.engine.engine import Engine
 from journeys.engine.events import Reactor
 from journeys.operations.control import STOPPED, _hold
-from profiles.conditions.language import did
 from tests.support.failures import until, worked
 from tests.support.shop import House
 
@@ -31,7 +41,7 @@ def house(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.02)
     monkeypatch.setattr("flows.worker.worker._HOUSEKEEPING", 0.02)
     steps = [Send("s", Email("hello")), Wait("1d")]
-    came = journey("j", entry=OnEvent("came"), topic="news", steps=steps)
+    came = Journey("j", entry=OnEvent("came"), topic="news", steps=steps)
     sqlite_house.open(came, receiver_port=0)
     return sqlite_house
 
@@ -57,8 +67,8 @@ def test_a_turn_in_which_somebody_only_leaves_or_converts_is_a_line_too(
     goal, parts = Goal(did=bought, within="7d"), {"entry": OnEvent("came"), "topic": "news"}
     for_ever = [Wait("9d")]
     house.open(
-        journey("leaves", exit_when=bought, steps=for_ever, **parts),
-        journey("converts", goal=goal, steps=for_ever, **parts),
+        Journey("leaves", exit_when=bought, steps=for_ever, **parts),
+        Journey("converts", goal=goal, steps=for_ever, **parts),
         receiver_port=0,
     )
     ann = house.customer()
@@ -125,7 +135,7 @@ def test_who_waits_for_a_message_is_served_while_reacting_fails(house: House) ->
 
 def test_people_on_a_version_that_a_dead_process_brought_are_moved(house: House) -> None:
     old = house.segue
-    newer = journey("j", entry=OnEvent("came"), topic="news", steps=[Update("u", x=1)])
+    newer = Journey("j", entry=OnEvent("came"), topic="news", steps=[Update("u", x=1)])
     house.open(newer, receiver_port=0)
     ann = house.customer()
     house.did(ann, "came")
@@ -162,7 +172,7 @@ def test_nobody_waits_for_a_slow_provider(house: House) -> None:
         return {row.channel for row in house.rows() if row.state == "sent"}
 
     steps = [Send("s", Email("hello"), SMS("hello"), mode="first")]
-    house.open(journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     with patch.object(Transport, "post", slow):
         worked(house, scenario)
 
@@ -186,8 +196,8 @@ def test_nobody_waits_for_whom_a_step_calls(house: House, monkeypatch: pytest.Mo
     house.providers.hosts["crm.shop.test"] = slow
     call = Call("tell", "https://crm.shop.test/came")
     house.open(
-        journey("calling", entry=OnEvent("signed_up"), topic="news", steps=[call]),
-        journey("j", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("hello"))]),
+        Journey("calling", entry=OnEvent("signed_up"), topic="news", steps=[call]),
+        Journey("j", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("hello"))]),
         receiver_port=0,
     )
     ann = house.customer("ann")
@@ -199,7 +209,7 @@ def test_nobody_waits_for_whom_a_step_calls(house: House, monkeypatch: pytest.Mo
 def test_it_looks_for_whoever_came_into_a_segment_meanwhile(house: House) -> None:
     entry = OnSegment("everyone")
     steps = [Update("u", x=1)]
-    house.open(journey("j", entry=entry, topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=entry, topic="news", steps=steps), receiver_port=0)
     ann = house.customer()
 
     async def scenario() -> None:

@@ -16,8 +16,7 @@ from channels.outbox.claim import CLAIM_LASTS, Claimed, claim
 from config.database import Database, Tx
 from config.failures import of_the_database
 from config.times import HOUR, MINUTE
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Send, Update, Wait
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
@@ -129,7 +128,7 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(
     """The time is the database's: nobody goes on too early, nothing counts at the wrong time."""
     right = time.time
     monkeypatch.setattr("time.time", lambda: right() + minutes * MINUTE)
-    waiting_first = journey("j", entry=OnLaunch(), topic="news", steps=[Wait("1h"), Wait("1d")])
+    waiting_first = Journey("j", entry=OnLaunch(), topic="news", steps=[Wait("1h"), Wait("1d")])
     house.open(waiting_first, described(Send("s", Email("hello")), name="k"))
     ann = house.customer()
     house.db.now = None
@@ -158,13 +157,13 @@ def test_a_version_that_came_after_the_worker_had_started_is_learnt(
     monkeypatch.setattr("flows.worker.worker._HOUSEKEEPING", 0.05)
     steps = [Wait("1h", name="w"), Update("u", seen=True)]
     older = house.open(
-        journey("j", entry=OnLaunch(), topic="news", steps=steps[:1]), receiver_port=0
+        Journey("j", entry=OnLaunch(), topic="news", steps=steps[:1]), receiver_port=0
     )
     ann = house.customer()
 
     async def scenario() -> None:
         await until(lambda: signed_in(house))
-        house.open(journey("j", entry=OnLaunch(), topic="news", steps=steps), receiver_port=0)
+        house.open(Journey("j", entry=OnLaunch(), topic="news", steps=steps), receiver_port=0)
         with house.db.transaction() as tx:
             enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
         house.db.now = MONDAY + HOUR

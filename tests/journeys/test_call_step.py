@@ -17,13 +17,11 @@ import pytest
 
 from config.access.signatures import SIGNATURE, TIMESTAMP
 from config.times import HOUR
-from journeys.definition.journey import OnEvent
-from journeys.definition.steps import Call, Update, Wait
+from journeys.dsl import Call, OnEvent, Update, Wait, did
 from journeys.engine.call_step import post_all
 from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
 from journeys.operations.migration import migrate_people
-from profiles.conditions.language import did
 from tests.support.shop import MONDAY, House, described
 
 

@@ -11,14 +11,19 @@ from config.errors import SegueError
 from config.policy import Policy, load_policy
 from config.settings import ROOT
 from journeys.definition.catalog import Catalog, load_catalog
-from journeys.definition.journey import Goal, OnEvent, OnLaunch, OnSchedule, Version, journey
-from journeys.definition.steps import (
+from journeys.definition.journey import Version
+from journeys.dsl import (
     SMS,
     Call,
     Email,
     Enter,
     Exit,
     Experiment,
+    Goal,
+    Journey,
+    OnEvent,
+    OnLaunch,
+    OnSchedule,
     Push,
     Send,
     Split,
@@ -26,22 +31,21 @@ from journeys.definition.steps import (
     Wait,
     WaitUntil,
     arm,
+    attribute,
+    consented,
+    did,
+    prop,
     when,
 )
 from journeys.enrollments import journey_versions
-from profiles.conditions.language import consented, did, prop, trait
 from tests.support.shop import TEXTS
 
 POLICY = Policy(topics={"news": "News", "promotions": "Offers"})
 HEAD = """
-from config.times import days
-from journeys.definition.journey import *
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import *
-from profiles.conditions.language import *
+from journeys.dsl import *
 """
 FINE = """
-journey = describe(
+journey = Journey(
     "fine", entry=OnLaunch(), topic="news", steps=[Send("hello", Email("hello"))]
 )
 """
@@ -60,7 +64,7 @@ def write(library: Path, folder: str, text: str, **templates: str) -> None:
 
 def steps(text: str, entry: str = "OnLaunch()", topic: str = "news") -> str:
     """A journey named `broken` with these steps."""
-    return f'journey = describe("broken", entry={entry}, topic="{topic}", steps=[{text}])'
+    return f'journey = Journey("broken", entry={entry}, topic="{topic}", steps=[{text}])'
 
 
 def refused(library: Path) -> str:
@@ -117,8 +121,8 @@ def test_the_real_library_loads() -> None:
         (steps('Send("s")'), ["step 's'", "messages", "at least 1 item"]),
         (steps('Send("s", Email("hello"), mode="some")'), ["step 's'", "mode", "'all'"]),
         (steps('Send("s", Email("hello"), urgent=True)'), ["step 's'", "urgent", "no such"]),
-        (steps('Send("s", Email("hello", on_cap="wait"))'), ["line 7", "on_cap", "'defer'"]),
-        (steps('Send("s", Email("hello", after="soon"))'), ["line 7", "after", "as in 90m"]),
+        (steps('Send("s", Email("hello", on_cap="wait"))'), ["line 3", "on_cap", "'defer'"]),
+        (steps('Send("s", Email("hello", after="soon"))'), ["line 3", "after", "as in 90m"]),
         (
             steps('Send("s", Email("hello"), stop_on="converted")'),
             ["journey broken", "step 's'", "goal=Goal(...)"],
@@ -141,7 +145,7 @@ def test_the_real_library_loads() -> None:
             ["step 'f'", "names of their own"],
         ),
         (steps('Experiment("e", arm("a", 1, []), arm("a", 1, []))'), ["step 'e'", "their own"]),
-        (steps('Experiment("e", arm("a", 0, []))'), ["line 7", "weight", "greater than"]),
+        (steps('Experiment("e", arm("a", 0, []))'), ["line 3", "weight", "greater than"]),
         (steps('Experiment("e", arm("a", 1, []), holdout=100)'), ["step 'e'", "holdout"]),
         (steps('Call("c", "ftp://x")'), ["step 'c'", "url"]),
         (steps('Call("c", "https://x", tries=0)'), ["step 'c'", "tries"]),
@@ -154,12 +158,12 @@ def test_the_real_library_loads() -> None:
         (steps('Wait("1h", "w", after="1d")'), ["step 'w'", "wait until a date"]),
         (steps('Enter("go", "nowhere")'), ["journey broken", "step 'go'", "'nowhere'", "broken"]),
         # in conditions
-        (steps('Split("f", when(prop("x") > 1, []))'), ["prop('x')", "trait('x')"]),
-        (steps('WaitUntil("w", prop("x") > 1, timeout="1d")'), ["step 'w'", "trait('x')"]),
-        (steps('Wait("1h")', 'OnEvent("e", trait("x") > 1)'), ["where", "prop('x')"]),
+        (steps('Split("f", when(prop("x") > 1, []))'), ["prop('x')", "attribute('x')"]),
+        (steps('WaitUntil("w", prop("x") > 1, timeout="1d")'), ["step 'w'", "attribute('x')"]),
+        (steps('Wait("1h")', 'OnEvent("e", attribute("x") > 1)'), ["where", "prop('x')"]),
         (
             steps('Split("f", when(did("a") and did("b"), []))'),
-            ["line 7", "join conditions with &"],
+            ["line 3", "join conditions with &"],
         ),
         # in the journey
         (
@@ -202,21 +206,28 @@ def test_the_real_library_loads() -> None:
             ["journey broken", "step 's'", "no topic 'gossip'"],
         ),
         (
-            'journey = describe("Broken One", entry=OnLaunch(), topic="news", steps=[Exit("x")])',
-            ["line 7", "name", "pattern"],
+            'journey = Journey("Broken One", entry=OnLaunch(), topic="news", steps=[Exit("x")])',
+            ["line 3", "name", "pattern"],
         ),
         (
-            'journey = describe("b", entry=OnLaunch(), topic="", steps=[Exit("x")])',
+            'journey = Journey("b", entry=OnLaunch(), topic="", steps=[Exit("x")])',
             ["topic", "at least 1"],
         ),
         (
-            'journey = describe("b", entry=OnLaunch(), topic="a", priority=101, steps=[Exit("x")])',
+            'journey = Journey("b", entry=OnLaunch(), topic="a", priority=101, steps=[Exit("x")])',
             ["priority", "less than or equal to 100"],
         ),
         ("journey = 5", ["it must set journey = Journey(...)"]),
         ("x = 1", ["it must set journey = Journey(...)"]),
-        ("journey = describe(", ["can't be loaded", "SyntaxError"]),
-        ("import no_such_module", ["line 7", "can't be loaded", "no_such_module"]),
+        ("journey = Journey(", ["can't be loaded", "SyntaxError"]),
+        ("import no_such_module", ["line 3", "can't be loaded", "no_such_module"]),
+        ("from journeys.dsl import Emial", ["line 3", "no 'Emial'", "did you mean 'Email'?"]),
+        ("from journeys.dsl import Carrier", ["line 3", "no 'Carrier'", "Call, Email, Enter"]),
+        (
+            "from journeys.definition.steps import Send",
+            ["line 3", "no 'Send'", "journeys.definition.steps", "from journeys.dsl import"],
+        ),
+        ("import journeys.steps", ["line 3", "'journeys.steps'", "from journeys.dsl import"]),
     ],
 )
 def test_mistakes_in_a_journey(tmp_path: Path, text: str, says: list[str]) -> None:
@@ -261,7 +272,7 @@ def test_what_is_wrong_now_may_have_been_right_once(db: Database) -> None:
     group = Send("s", SMS("hello"), Email("hello"), mode="first", fallback_after="2h",
                  unless="opened")  # fmt: skip
     entry = OnSchedule("@daily", segment="gone", timezone="Mars/X")
-    old = Version(journey("j", entry=entry, topic="gone", steps=[group, Enter("e", "j")]), TEXTS)
+    old = Version(Journey("j", entry=entry, topic="gone", steps=[group, Enter("e", "j")]), TEXTS)
     with db.transaction() as tx:
         Catalog({"j": old}, {}).register(tx)
         later = Catalog({}, {})
@@ -340,7 +351,7 @@ def test_what_an_event_brings_may_be_used(tmp_path: Path) -> None:
 def entering(name: str, *parts: str, entry: str = 'OnLaunch(again="always")') -> str:
     """A journey that does these things and then enters others."""
     told = ", ".join(parts)
-    return f'journey = describe("{name}", entry={entry}, topic="news", steps=[{told}])'
+    return f'journey = Journey("{name}", entry={entry}, topic="news", steps=[{told}])'
 
 
 ENTERS = {name: f'Enter("go to {name}", "{name}")' for name in ("a", "b", "c")}
@@ -359,12 +370,12 @@ ENTERS = {name: f'Enter("go to {name}", "{name}")' for name in ("a", "b", "c")}
         (
             {
                 "a": [
-                    f'Split("f", when(trait("x") == 1, [{ENTERS["b"]}]), otherwise=[Wait("1d")])',
+                    f'Split("f", when(everyone(), [{ENTERS["b"]}]), otherwise=[Wait("1d")])',
                     'Exit("x")',
                 ],
                 "b": [
                     'Send("s", Email("hello"))',
-                    'WaitUntil("w", trait("x") == 1, timeout="1d")',
+                    'WaitUntil("w", attribute("x") == 1, timeout="1d")',
                     'Wait(days="mon")',
                     'Wait("0s", "no time")',
                     ENTERS["a"],
@@ -415,15 +426,16 @@ def test_two_journeys_of_one_name(tmp_path: Path) -> None:
             ["'a' stands twice", "rename one"],
         ),
         ('segments = [Segment("everyone", "A", everyone())]', ["'everyone' stands twice"]),
-        ('segments = [Segment("a", "A", prop("x") > 1)]', ["line 8", "segment 'a'", "trait('x')"]),
-        ('segments = [Segment("a", "A", "b")]', ["line 8", "segment 'a'", "valid dictionary"]),
+        (
+            'segments = [Segment("a", "A", prop("x") > 1)]',
+            ["line 3", "'a'", "attribute('x')"],
+        ),
+        ('segments = [Segment("a", "A", "b")]', ["line 3", "segment 'a'", "valid dictionary"]),
         ("segments = [", ["segments.py", "SyntaxError"]),
     ],
 )
 def test_mistakes_in_segments(tmp_path: Path, text: str, says: list[str]) -> None:
-    (tmp_path / "segments.py").write_text(
-        f"{HEAD}from journeys.definition.catalog import Segment\n{text}"
-    )
+    (tmp_path / "segments.py").write_text(f"{HEAD}{text}")
     told = refused(tmp_path)
     assert [part for part in says if part not in told] == [], told
 
@@ -439,7 +451,7 @@ def test_asking_for_what_is_not_there(tmp_path: Path) -> None:
 
 # Versions ----------------------------------------------------------------------------------------
 
-EVERYTHING = journey(
+EVERYTHING = Journey(
     "everything",
     entry=OnEvent("e", prop("x") >= 2.0, prop("y").one_of(1, "a"), key="id", again="always"),
     exit_when=did("a", at_least=2) & ~consented("sms", "news"),
@@ -459,11 +471,11 @@ EVERYTHING = journey(
             stop_on="converted",
         ),
         WaitUntil(
-            "w", trait("x").exists(), timeout="1d", then=[Update("u", a=None, b=True, c=1.5)]
+            "w", attribute("x").exists(), timeout="1d", then=[Update("u", a=None, b=True, c=1.5)]
         ),
         Split(
             "f",
-            when(trait("x") > 5, [Exit("x", reason="enough")]),
+            when(attribute("x") > 5, [Exit("x", reason="enough")]),
             otherwise=[Send("p", Push("hello"))],
         ),
         Experiment(
@@ -519,7 +531,7 @@ def test_a_journey_that_left_the_library_is_still_known(db: Database) -> None:
 
 def test_a_version_keeps_the_name_it_was_written_under(db: Database) -> None:
     """An older Segue wrote less (a setting was added since): people on it must be found."""
-    version = Version(journey("j", entry=OnLaunch(), topic="news", steps=[Exit("x")]), {})
+    version = Version(Journey("j", entry=OnLaunch(), topic="news", steps=[Exit("x")]), {})
     definition = version.definition
     del definition["journey"]["priority"]
     with db.transaction() as tx:
@@ -532,6 +544,6 @@ def test_a_version_keeps_the_name_it_was_written_under(db: Database) -> None:
 
 def test_a_schedule_is_data_too() -> None:
     entry = OnSchedule("0 8 * * mon", segment="everyone", timezone="Europe/London")
-    described = journey("j", entry=entry, topic="news", steps=[Exit("x")])
+    described = Journey("j", entry=entry, topic="news", steps=[Exit("x")])
     version = Version(described, {})
     assert Version.from_definition(version.definition, "d").journey == described

@@ -13,14 +13,13 @@ from channels.outbox.claim import Claim
 from channels.outbox.dispatch import Dispatcher
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
-from journeys.definition.journey import Journey, OnEvent
-from journeys.definition.steps import Email, Message, Push, Send, Update, Wait, WaitUntil
+from journeys.definition.steps import Message
+from journeys.dsl import Email, Journey, OnEvent, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.chunks import Chunk
 from journeys.engine.entry import enter_people
 from journeys.enrollments import journey_controls
 from journeys.operations import control
 from journeys.operations.control import PAUSED, STOPPED, held
-from profiles.conditions.language import did
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.upsert import upsert_people
 from profiles.tables import profiles

@@ -11,7 +11,8 @@ from channels.rules.windows import resolve
 from config.times import DAY, LONGEST, add_days, format_instant, parse_date, parse_instant
 from config.zones import zone, zone_names
 from flows.orchestration.picture import mermaid
-from journeys.definition.steps import Step, Update, Wait
+from journeys.definition.steps import Step
+from journeys.dsl import Update, Wait
 from tests.support.shop import MONDAY, House, described
 
 UNREADABLE: list[Any] = [

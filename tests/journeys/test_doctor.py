@@ -11,8 +11,7 @@ from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
 from channels.outbox.unknown import CLOSED_AFTER, UNSETTLED, close_unsettled
 from config.database import Database
 from config.times import DAY, HOUR, MINUTE
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Send, Update, Wait
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.entry import enter_people
 from journeys.enrollments import attendances
 from journeys.operations import control
@@ -26,8 +25,8 @@ def house(db: Database) -> House:
     house = House(db)
     steps = [Send("s", Email("hello"), SMS("hello", after="1h")), Wait("30d")]
     house.open(
-        journey("j", entry=OnLaunch(), topic="news", steps=steps),
-        journey("k", entry=OnLaunch(), topic="news", steps=[Update("u", x=1), Wait("30d")]),
+        Journey("j", entry=OnLaunch(), topic="news", steps=steps),
+        Journey("k", entry=OnLaunch(), topic="news", steps=[Update("u", x=1), Wait("30d")]),
     )
     return house
 

@@ -8,13 +8,15 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from config.times import HOUR, Instant
-from journeys.definition.journey import Goal, OnEvent, OnLaunch
-from journeys.definition.steps import (
+from journeys.dsl import (
     SMS,
     Email,
     Enter,
     Exit,
     Experiment,
+    Goal,
+    OnEvent,
+    OnLaunch,
     Push,
     Send,
     Split,
@@ -22,12 +24,14 @@ from journeys.definition.steps import (
     Wait,
     WaitUntil,
     arm,
+    attribute,
+    did,
+    prop,
     when,
 )
 from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
 from journeys.enrollments import enrollments
-from profiles.conditions.language import did, prop, trait
 from profiles.tables import events
 from tests.support.shop import MONDAY, TEXTS, House, described
 
@@ -37,8 +41,8 @@ from tests.support.shop import MONDAY, TEXTS, House, described
 def test_split_takes_the_first_way_that_fits(house: House) -> None:
     fork = Split(
         "fork",
-        when(trait("x") > 5, [Update("big", is_="big")], "big"),
-        when(trait("x") > 1, [Update("small", is_="small")], "small"),
+        when(attribute("x") > 5, [Update("big", is_="big")], "big"),
+        when(attribute("x") > 1, [Update("small", is_="small")], "small"),
         otherwise=[Update("none", is_="none")],
     )
     house.open(described(fork, Update("end", done=True)))
@@ -63,7 +67,7 @@ def test_update_merges_and_takes_away(house: House) -> None:
 
 def test_an_update_wakes_whoever_waits_for_it(house: House) -> None:
     """In every journey, at once; nobody is told where nobody asks or nothing changes."""
-    is_vip = trait("tier") == "vip"
+    is_vip = attribute("tier") == "vip"
     waits = WaitUntil("w", is_vip, timeout="9d", then=[Update("u", seen=True)])
     house.open(
         described(waits, name="waits"),
@@ -83,7 +87,7 @@ def test_an_update_wakes_whoever_waits_for_it(house: House) -> None:
 
 
 def test_exit_ends_with_its_reason(house: House) -> None:
-    house.open(described(Split("f", when(trait("x") == 1, [Exit("x", reason="enough")]))))
+    house.open(described(Split("f", when(attribute("x") == 1, [Exit("x", reason="enough")]))))
     ann, bob = house.customer(attributes={"x": 1}), house.customer()
     house.launch("j")
     [[anns], [bobs]] = house.people(ann), house.people(bob)
@@ -296,7 +300,7 @@ def test_a_crash_in_mid_chunk_changes_nothing(
     steps = (
         Send("s", Email("hello"), Push("hello")),
         Wait("1d"),
-        Split("f", when(trait("odd") == 1, [Update("u", x=1)])),
+        Split("f", when(attribute("odd") == 1, [Update("u", x=1)])),
     )
     house.open(described(*steps, exit_when=did("bought")))
     people = [house.customer(attributes={"odd": number % 2}) for number in range(5)]
@@ -444,7 +448,7 @@ def test_what_brought_them_in_does_not_take_them_out(house: House) -> None:
 
 
 def test_an_exit_rule_on_the_profile(house: House) -> None:
-    house.open(described(Wait("1h"), Send("s", Email("hello")), exit_when=trait("gone") == 1))
+    house.open(described(Wait("1h"), Send("s", Email("hello")), exit_when=attribute("gone") == 1))
     ann, bob = house.customer("ann"), house.customer("bob")
     house.launch("j")
     house.change(ann, gone=1)

@@ -9,13 +9,21 @@ from sqlalchemy import select
 
 from config.errors import SegueError
 from config.times import DAY, HOUR, days
-from journeys.definition.catalog import Segment
-from journeys.definition.journey import OnEvent, OnLaunch
-from journeys.definition.steps import Email, Exit, Send, Update, Wait
+from journeys.dsl import (
+    Email,
+    Exit,
+    OnEvent,
+    OnLaunch,
+    Segment,
+    Send,
+    Update,
+    Wait,
+    attribute,
+    prop,
+)
 from journeys.engine.entry import enter_each, enter_people
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments
-from profiles.conditions.language import prop, trait
 from tests.support.patience import PATIENCE
 from tests.support.shop import MONDAY, House, described
 
@@ -140,7 +148,7 @@ def test_a_limit_skips_those_who_may_not_enter(house: House) -> None:
 
 
 def test_a_launch_id_is_of_one_journey_and_audience(house: House) -> None:
-    vips = {"vips": Segment("vips", "The best", trait("x") == 1)}
+    vips = {"vips": Segment("vips", "The best", attribute("x") == 1)}
     house.open(described(Exit("x")), described(Exit("x"), name="k"), segments=vips)
     house.customer()
     house.launch("j", launch_id="l")
@@ -160,7 +168,7 @@ def test_an_unknown_audience_leaves_no_launch_behind(house: House) -> None:
 
 
 def test_audiences_larger_than_a_chunk(house: House) -> None:
-    odd = {"odd": Segment("odd", "Every other", trait("parity") == "odd")}
+    odd = {"odd": Segment("odd", "Every other", attribute("parity") == "odd")}
     house.open(described(Update("u", x=1)), segments=odd)
     people = [
         house.customer(attributes={"parity": ("even", "odd")[number % 2]}) for number in range(23)

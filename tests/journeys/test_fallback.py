@@ -12,9 +12,8 @@ from channels.messages import messages
 from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
 from config.policy import Channel, Policy
 from config.times import HOUR, MINUTE
-from journeys.definition.journey import Goal, Journey, OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Message, Push, Send, Update, Wait
-from profiles.conditions.language import did
+from journeys.definition.steps import Message
+from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, Update, Wait, did
 from tests.support.dispatching import DAYTIME
 from tests.support.shop import MONDAY, House
 
@@ -27,7 +26,7 @@ MORNING = MONDAY + 22 * HOUR  # 08:00 the day after
 def first(*wanted: Message, name: str = "j", priority: int = 50, **options: Any) -> Journey:
     fallback = {"mode": "first", "fallback_after": "2h", "unless": "opened"} | options
     steps = [Send("s", *wanted, **fallback), Update("done", done=True)]
-    return journey(name, entry=OnLaunch(), topic="news", steps=steps, priority=priority)
+    return Journey(name, entry=OnLaunch(), topic="news", steps=steps, priority=priority)
 
 
 MAIL_THEN_TEXT = first(Email("hello"), SMS("hello"))
@@ -113,7 +112,7 @@ def test_what_is_too_late_hands_over_at_once(house: House) -> None:
 def test_what_gives_way_hands_over_at_once(house: House) -> None:
     caps = [{"channels": ["email"], "limit": 1, "per": "day"}]
     policy = Policy.model_validate({"channels": {"email": DAYTIME}, "caps": caps})
-    more = journey("k", entry=OnLaunch(), topic="news", priority=90,
+    more = Journey("k", entry=OnLaunch(), topic="news", priority=90,
                    steps=[Send("s", Email("offer"))])  # fmt: skip
     at_night(house, MAIL_THEN_TEXT, more, policy=policy)
     house.db.now = EVENING + HOUR
@@ -236,7 +235,7 @@ def test_stop_on_stops_at_once(house: House, evidence: str) -> None:
     wanted = Push("hello"), Email("hello", after="1h"), SMS("hello", after="2h")
     steps = [Send("s", *wanted, stop_on=evidence), Update("done", done=True), Wait("1d")]
     goal = Goal(did=did("bought"), within="5d")
-    house.open(journey("j", entry=OnLaunch(), topic="news", steps=steps, goal=goal))
+    house.open(Journey("j", entry=OnLaunch(), topic="news", steps=steps, goal=goal))
     ann, bob = house.customer(), house.customer()
     house.launch("j")
     house.until(MONDAY + 30 * MINUTE)

@@ -5,10 +5,21 @@ import pytest
 from sqlalchemy import select
 
 from config.times import HOUR
-from journeys.definition.journey import Journey, OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Push, Send, Update, Wait, WaitUntil
-from profiles.conditions.language import consented, did, has_address, prop
+from journeys.dsl import (
+    SMS,
+    Email,
+    Journey,
+    OnLaunch,
+    Push,
+    Send,
+    Update,
+    Wait,
+    WaitUntil,
+    consented,
+    did,
+    has_address,
+    prop,
+)
 from profiles.tables import events
 from tests.support.feedback_shop import AnnsShop
 from tests.support.shop import House, described
@@ -16,7 +27,7 @@ from tests.support.shop import House, described
 
 def test_a_text_planned_before_a_stop_never_leaves(house: House) -> None:
     steps = [Send("offer", Email("offer"), SMS("offer", after="10m"))]
-    shop = AnnsShop(house, describe("offer", entry=OnLaunch(), topic="news", steps=steps))
+    shop = AnnsShop(house, Journey("offer", entry=OnLaunch(), topic="news", steps=steps))
     [_, planned] = house.rows()
     assert (planned.channel, planned.state) == ("sms", "planned")
 
@@ -34,7 +45,7 @@ def test_a_text_planned_before_a_stop_never_leaves(house: House) -> None:
 def test_a_stop_ends_journeys_that_leave_on_it(house: House) -> None:
     shop = AnnsShop(
         house,
-        describe(
+        Journey(
             "long",
             entry=OnLaunch(),
             topic="news",
@@ -52,7 +63,7 @@ def test_a_bounce_ends_journeys_that_leave_without_an_address(house: House) -> N
     steps = [Send("hello", Email("hello")), Wait("30d")]
     leaving = ~has_address("email")
     shop = AnnsShop(
-        house, describe("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps)
+        house, Journey("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps)
     )
     shop.mail("bounce")
     house.run()
@@ -64,7 +75,7 @@ def test_so_does_a_number_that_the_provider_refuses(house: House) -> None:
     steps = [Send("hello", SMS("hello")), Wait("30d")]
     leaving = ~has_address("sms")
     house.providers.answer("sms", httpx.Response(400, json={"code": 21211, "message": "no"}))
-    AnnsShop(house, describe("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps))
+    AnnsShop(house, Journey("j", entry=OnLaunch(), topic="news", exit_when=leaving, steps=steps))
     house.run()
     [person] = house.people()
     assert person.end_reason == "exited: exit rule"
@@ -94,7 +105,7 @@ def test_a_token_that_is_gone_is_an_event_that_journeys_can_use(house: House) ->
 
 
 def _first(unless: str) -> Journey:
-    return describe(
+    return Journey(
         "first",
         entry=OnLaunch(),
         topic="news",
@@ -174,7 +185,7 @@ def test_a_clock_of_the_providers_that_is_wrong_does_no_harm(house: House, hours
 
 def test_a_click_stops_what_has_not_gone_yet(house: House) -> None:
     steps = [Send("offer", Email("offer"), Push("offer", after="1h"), stop_on="clicked")]
-    shop = AnnsShop(house, describe("offer", entry=OnLaunch(), topic="news", steps=steps))
+    shop = AnnsShop(house, Journey("offer", entry=OnLaunch(), topic="news", steps=steps))
     shop.mail("click", url="https://shop.example/x")
     house.later("2h")
     assert [(row.state, row.reason) for row in house.rows()] == [
@@ -187,7 +198,7 @@ def test_journeys_wait_for_what_the_providers_see(house: House) -> None:
     clicked = did("email_clicked", prop("url") == "https://shop.example/a", prop("step") == "hello")
     shop = AnnsShop(
         house,
-        describe(
+        Journey(
             "waiting",
             entry=OnLaunch(),
             topic="news",

@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from journeys.definition.graph import END, build_graph, parents
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import (
+from journeys.definition.steps import ExitStep, Step
+from journeys.dsl import (
     Email,
     Exit,
-    ExitStep,
     Experiment,
+    Journey,
+    OnLaunch,
     Send,
     Split,
-    Step,
     Update,
     Wait,
     WaitUntil,
     arm,
+    everyone,
     when,
 )
-from profiles.conditions.language import everyone
 
 
 def test_branches_rejoin_after_the_step_they_came_from() -> None:
@@ -83,7 +83,7 @@ def test_a_name_that_stands_twice_is_a_mistake() -> None:
     with pytest.raises(ValueError, match=r"'pause' stands twice; give one of them another name="):
         build_graph(steps)
     with pytest.raises(ValidationError, match="'pause' stands twice"):
-        journey("j", entry=OnLaunch(), topic="news", steps=steps)
+        Journey("j", entry=OnLaunch(), topic="news", steps=steps)
 
 
 # Whatever is nested in whatever ------------------------------------------------------------------

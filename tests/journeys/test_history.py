@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 
 from config.times import DAY, HOUR, days
-from journeys.definition.journey import Goal, OnEvent
-from journeys.definition.steps import Update, Wait
+from journeys.dsl import Goal, OnEvent, Update, Wait, did
 from journeys.engine.events import react
-from profiles.conditions.language import did
 from profiles.events import NewEvent, record_events
 from tests.support.shop import MONDAY, House, described
 

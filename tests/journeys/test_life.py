@@ -36,12 +36,10 @@ from channels.providers.webhook import Feedback
 from config.database import Database
 from config.policy import Channel, Policy
 from config.times import DAY, HOUR, MINUTE, Instant
-from journeys.definition.journey import Journey, OnEvent, journey
-from journeys.definition.steps import SMS, Email, Push, Send, Wait, WaitUntil
+from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send, Wait, WaitUntil, did
 from journeys.engine.events import react
 from journeys.operations import control
 from journeys.operations.migration import migrate_people
-from profiles.conditions.language import did
 from profiles.consent.changes import ConsentChange, change_consent
 from tests.support.life import POLICY, STEPS, WENT, Answer, Death, Life
 from tests.support.shop import MONDAY, House, read_request
@@ -70,7 +68,7 @@ def described(version: str) -> Journey:
     ]
     if "only" in waits:
         steps.insert(3, Wait(f"{waits['only']}s", name="only"))
-    return journey(
+    return Journey(
         "j",
         entry=OnEvent("came", again="always"),
         exit_when=did("bought"),

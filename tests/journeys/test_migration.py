@@ -6,10 +6,11 @@ import pytest
 
 from config.errors import SegueError
 from config.times import DAY, HOUR
-from journeys.definition.steps import Email, Push, Send, SendStep, Update, Wait, WaitUntil
+from journeys.definition.steps import SendStep
+from journeys.dsl import Email, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.entry import enter_people
 from journeys.operations.migration import Passenger, migrate_people, plan_migration
-from profiles.conditions.language import Condition, did
+from profiles.conditions.language import Condition
 from tests.support.shop import MONDAY, House, described
 
 

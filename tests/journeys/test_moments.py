@@ -9,21 +9,24 @@ from sqlalchemy import update
 
 from channels.messages import messages
 from config.times import DAY, HOUR, MINUTE
-from journeys.definition.journey import OnEvent
-from journeys.definition.steps import (
+from journeys.definition.steps import Step
+from journeys.dsl import (
     Email,
     Exit,
+    OnEvent,
     Push,
     Send,
     Split,
-    Step,
     Update,
     Wait,
     WaitUntil,
+    attribute,
+    did,
+    everyone,
     when,
 )
 from journeys.engine.entry import enter_people
-from profiles.conditions.language import Condition, did, everyone, trait
+from profiles.conditions.language import Condition
 from tests.support.shop import MONDAY, House, described
 
 
@@ -144,7 +147,7 @@ def test_an_event_after_the_timeout_is_too_late(house: House, at: int, seen: boo
 
 
 def test_what_holds_without_an_event_may_have_held_in_time(house: House) -> None:
-    house.open(described(until(trait("vip") == 1), Wait("12h")))
+    house.open(described(until(attribute("vip") == 1), Wait("12h")))
     ann = house.customer()
     house.launch("j")
     house.db.now = MONDAY + DAY + HOUR
@@ -166,9 +169,9 @@ def test_what_holds_without_an_event_may_have_held_in_time(house: House) -> None
         (did("clicked") & did("opened", at_least=2), 20),
         (did("clicked") | did("opened"), 10),
         (did("never") | did("clicked"), 15),
-        (did("opened") & (trait("vip") == 1), 40),  # since when it holds nobody can tell
+        (did("opened") & (attribute("vip") == 1), 40),  # since when it holds nobody can tell
         (did("opened") & ~did("never"), 40),
-        (trait("vip") == 1, 40),
+        (attribute("vip") == 1, 40),
     ],
 )
 def test_a_wait_is_over_when_its_condition_came_true(
@@ -187,7 +190,7 @@ def test_a_wait_is_over_when_its_condition_came_true(
 
 
 def test_what_holds_on_arrival_is_over_on_arrival(house: House) -> None:
-    house.open(described(Wait("1h"), until((trait("vip") == 1) | did("x")), Wait("12h")))
+    house.open(described(Wait("1h"), until((attribute("vip") == 1) | did("x")), Wait("12h")))
     house.customer(attributes={"vip": 1})
     house.launch("j")
     house.db.now = MONDAY + 2 * HOUR
@@ -241,7 +244,7 @@ def test_the_first_step_begins_with_the_event_that_brought_them(house: House) ->
 
 def test_everybody_has_a_time_of_their_own(house: House) -> None:
     """However many they are, and whether they go, wait or leave."""
-    gone = Split("f", when(trait("x") == 1, [Exit("x")]))
+    gone = Split("f", when(attribute("x") == 1, [Exit("x")]))
     house.open(described(gone, Update("u", y=1), Wait("12h"), entry=OnEvent("cart")))
     people = [house.customer(attributes={"x": number % 3}) for number in range(40)]
     for number, profile_id in enumerate(people):

@@ -15,19 +15,23 @@ from channels.outbox.outcomes import record
 from channels.providers.sendgrid import SendGrid
 from config.policy import Policy
 from config.times import MINUTE
-from journeys.definition.journey import OnEvent, OnLaunch, journey
-from journeys.definition.steps import (
+from journeys.dsl import (
     SMS,
     Call,
     Email,
     Exit,
     Experiment,
+    Journey,
+    OnEvent,
+    OnLaunch,
     Send,
     Split,
     Update,
     Wait,
     WaitUntil,
     arm,
+    attribute,
+    did,
     when,
 )
 from journeys.engine.due import lock_due
@@ -38,7 +42,6 @@ from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.handlers import Cohort
 from journeys.engine.retry import FIRST_RETRY, TRIES
 from journeys.operations.migration import migrate_people
-from profiles.conditions.language import did, trait
 from profiles.tables import events
 from tests.support.shop import MONDAY, House, described
 
@@ -135,9 +138,9 @@ def test_what_mends_itself_is_not_noticed(house: House) -> None:
     [
         (Send("bad", Email("hello")), "next", None),
         (Wait("1h", name="bad"), "next", None),
-        (Split("bad", when(trait("x") == 1, [Exit("e1")])), "next", None),
+        (Split("bad", when(attribute("x") == 1, [Exit("e1")])), "next", None),
         (
-            Split("bad", when(trait("x") == 1, [Exit("e1")]), otherwise=[Wait("9d", name="o")]),
+            Split("bad", when(attribute("x") == 1, [Exit("e1")]), otherwise=[Wait("9d", name="o")]),
             "o",
             None,
         ),
@@ -211,7 +214,7 @@ def test_the_databases_trouble_is_nobodys_fault(house: House) -> None:
 
 
 def test_a_step_that_can_not_even_be_looked_at_comes_after_the_others(house: House) -> None:
-    house.open(described(Update("bad", seen=True)), journey("k", entry=OnLaunch(), topic="n",
+    house.open(described(Update("bad", seen=True)), Journey("k", entry=OnLaunch(), topic="n",
         steps=[Update("good", done=True)]))  # fmt: skip
     ann = house.customer()
 

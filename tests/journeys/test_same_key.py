@@ -7,11 +7,21 @@ import pytest
 from config.errors import SegueError
 from config.policy import Policy
 from config.times import days
-from journeys.definition.catalog import Segment
-from journeys.definition.journey import Goal, Journey, OnEvent, Version
-from journeys.definition.steps import Split, Update, Wait, WaitUntil, when
+from journeys.definition.journey import Version
 from journeys.definition.validation import check
-from profiles.conditions.language import did, everyone
+from journeys.dsl import (
+    Goal,
+    Journey,
+    OnEvent,
+    Segment,
+    Split,
+    Update,
+    Wait,
+    WaitUntil,
+    did,
+    everyone,
+    when,
+)
 from tests.support.shop import House, described
 
 BOUGHT = did("ordered", same="cart_id")

@@ -9,19 +9,17 @@ import pytest
 from sqlalchemy import select
 
 from config.times import days
-from journeys.definition.catalog import Segment
-from journeys.definition.journey import Again, Journey, OnSegment, journey
-from journeys.definition.steps import Update, Wait
+from journeys.definition.journey import Again
+from journeys.dsl import Journey, OnSegment, Segment, Update, Wait, attribute, did
 from journeys.engine.merge import merge
 from journeys.engine.segment_entry import enter_newcomers
 from journeys.enrollments import segment_members
 from journeys.operations import control
-from profiles.conditions.language import did, trait
 from profiles.identity.merge import Merger
 from tests.support.patience import PATIENCE
 from tests.support.shop import House
 
-BUYERS = did("bought") & (trait("blocked") != "yes")
+BUYERS = did("bought") & (attribute("blocked") != "yes")
 LAPSED = did("bought") & ~did("bought", within=days(90))
 SEGMENTS = {
     "buyers": Segment("buyers", "Bought, and not blocked", BUYERS),
@@ -31,7 +29,7 @@ SEGMENTS = {
 
 def entering(segment: str = "buyers", again: Again = "always") -> Journey:
     entry = OnSegment(segment, again=again)
-    return journey("j", entry=entry, topic="news", steps=[Wait("1h")])
+    return Journey("j", entry=entry, topic="news", steps=[Wait("1h")])
 
 
 def opened(house: House, *journeys: Journey) -> House:
@@ -94,7 +92,7 @@ def test_once_is_once(house: House) -> None:
 
 
 def test_an_update_of_another_journey_brings_them_in(house: House) -> None:
-    free = journey("free", entry=OnSegment("everyone"), topic="news",
+    free = Journey("free", entry=OnSegment("everyone"), topic="news",
                    steps=[Update("u", blocked=None)])  # fmt: skip
     opened(house, entering(), free)
     ann = house.customer(attributes={"blocked": "yes"})
@@ -152,7 +150,7 @@ def test_who_becomes_one_with_somebody_in_it_does_not_come_in(house: House) -> N
 
 
 def test_no_other_journey_has_newcomers(house: House) -> None:
-    opened(house, journey("j", entry=OnSegment("everyone"), topic="n", steps=[Wait("1h")]))
+    opened(house, Journey("j", entry=OnSegment("everyone"), topic="n", steps=[Wait("1h")]))
     house.customer()
     assert house.segue.engine.enter_newcomers("k") == 0
     assert look(house) == 1

@@ -6,9 +6,8 @@ import pytest
 
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant, parse_instant
-from journeys.definition.journey import OnEvent
-from journeys.definition.steps import Email, Send, Step, Update, Wait, WaitUntil
-from profiles.conditions.language import did, trait
+from journeys.definition.steps import Step
+from journeys.dsl import Email, OnEvent, Send, Update, Wait, WaitUntil, attribute, did
 from tests.support.shop import MONDAY, House, described
 
 
@@ -187,7 +186,7 @@ def test_two_day_waits_across_the_change_of_clocks(house: House) -> None:
 
 WAITING = WaitUntil(
     "w",
-    did("came") | (trait("vip") == "yes"),
+    did("came") | (attribute("vip") == "yes"),
     timeout="2d",
     then=[Update("yes", came=True)],
     on_timeout=[Update("no", came=False)],

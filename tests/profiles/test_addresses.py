@@ -12,10 +12,9 @@ from sqlalchemy import literal, select, update
 from channels.messages import messages
 from config.database import Database
 from config.times import DAY, Instant, format_instant, parse_instant
-from journeys.definition.journey import OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Push, Send
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, has_address
 from journeys.engine.merge import merge
-from profiles.conditions.language import Scope, has_address
+from profiles.conditions.language import Scope
 from profiles.consent.preferences import read_chosen
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.record_calls import Outcome, take_calls
@@ -80,7 +79,7 @@ def news(house: House) -> House:
     members = {"mail": Email("hello"), "text": SMS("hello"), "push": Push("hello")}
     house.open(
         *(
-            journey(name, entry=AGAIN, topic="news", steps=[Send("s", member)])
+            Journey(name, entry=AGAIN, topic="news", steps=[Send("s", member)])
             for name, member in members.items()
         )
     )
@@ -125,7 +124,7 @@ def test_a_replaced_number_is_never_a_fallback(news: House) -> None:
 
 def test_a_planned_message_goes_to_the_address_in_use_then(house: House) -> None:
     later = Send("s", Email("hello", after="1h"))
-    house.open(journey("mail", entry=OnLaunch(), topic="news", steps=[later]))
+    house.open(Journey("mail", entry=OnLaunch(), topic="news", steps=[later]))
     house.customer("ann")
     house.launch("mail")
     identify(house.db, "ann", email=NEW)

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, insert, literal, select
 
 from config.database import Database
 from config.times import DAY, HOUR, Instant, days, hours
+from journeys.dsl import attribute, consented, did, everyone, has_address, prop
 from profiles.conditions.language import (
     AllOf,
     AnyOf,
@@ -25,12 +26,6 @@ from profiles.conditions.language import (
     Not,
     Scope,
     Test,
-    consented,
-    did,
-    everyone,
-    has_address,
-    prop,
-    trait,
 )
 from profiles.tables import consents, events, identifiers, preferences, profiles
 
@@ -125,32 +120,32 @@ X: Mapping[str, Any] = {
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        (trait("x") == 7, "seven"),
-        (trait("x") == 7.0, "seven"),
-        (trait("x") == "7", "digits"),
-        (trait("x") == True, "yes"),  # noqa: E712 - it makes a condition
-        (trait("x") == False, "no"),  # noqa: E712
-        (trait("x") == 1, ""),
-        (trait("x") == "null", ""),
-        (trait("x") > 1, "seven half huge"),
-        (trait("x") >= 2.5, "seven half huge"),
-        (trait("x") < 0, "minus"),
-        (trait("x") <= 0, "zero minus"),
-        (trait("x") > "B", "abc é"),  # by code point, on every engine
-        (trait("x") >= "B", "abc B é"),
-        (trait("x") < "8", "digits empty"),
-        (trait("x") > False, "yes"),
-        (trait("x").one_of(7, "abc", -1), "seven minus abc"),
-        (trait("x").one_of(), ""),
+        (attribute("x") == 7, "seven"),
+        (attribute("x") == 7.0, "seven"),
+        (attribute("x") == "7", "digits"),
+        (attribute("x") == True, "yes"),  # noqa: E712 - it makes a condition
+        (attribute("x") == False, "no"),  # noqa: E712
+        (attribute("x") == 1, ""),
+        (attribute("x") == "null", ""),
+        (attribute("x") > 1, "seven half huge"),
+        (attribute("x") >= 2.5, "seven half huge"),
+        (attribute("x") < 0, "minus"),
+        (attribute("x") <= 0, "zero minus"),
+        (attribute("x") > "B", "abc é"),  # by code point, on every engine
+        (attribute("x") >= "B", "abc B é"),
+        (attribute("x") < "8", "digits empty"),
+        (attribute("x") > False, "yes"),
+        (attribute("x").one_of(7, "abc", -1), "seven minus abc"),
+        (attribute("x").one_of(), ""),
         (
-            trait("x").exists(),
+            attribute("x").exists(),
             "seven half zero minus huge abc B é digits empty yes no list object",
         ),
-        (~trait("x").exists(), "null missing"),
+        (~attribute("x").exists(), "null missing"),
         # the opposites hold for what is missing or of another kind
-        (~(trait("x") > 1), "zero minus abc B é digits empty yes no null list object missing"),
+        (~(attribute("x") > 1), "zero minus abc B é digits empty yes no null list object missing"),
         (
-            trait("x") != 7,
+            attribute("x") != 7,
             "half zero minus huge abc B é digits empty yes no null list object missing",
         ),
     ],
@@ -165,7 +160,7 @@ def test_comparing(db: Database, condition: Condition, expected: str) -> None:
 def test_a_trait_is_asked_of_each_profile_by_itself(db: Database) -> None:
     # "does anybody have it?" would choose both
     store(db, [Somebody({"x": 5}), Somebody({"x": 1})])
-    assert chosen(db, trait("x") > 3) == {1}
+    assert chosen(db, attribute("x") > 3) == {1}
 
 
 def test_a_name_may_hold_dots_spaces_and_digits(db: Database) -> None:
@@ -175,7 +170,7 @@ def test_a_name_may_hold_dots_spaces_and_digits(db: Database) -> None:
     ]
     store(db, people)
     for name in ("a.b", "a..b", ".a", "0", "last name", "größe"):
-        assert chosen(db, trait(name) == 1) == {1}
+        assert chosen(db, attribute(name) == 1) == {1}
 
 
 def test_paths_into_objects_and_lists(db: Database) -> None:
@@ -188,26 +183,26 @@ def test_paths_into_objects_and_lists(db: Database) -> None:
     ]
     store(db, people)
     for condition, expected in (
-        (trait("address.city") == "Berlin", {1}),
-        (trait("address.city") != "Berlin", {2, 3, 4}),
-        (trait("address.city").exists(), {1}),
-        (trait("address.geo.lat") > 52, {1}),
-        (trait("address[].city") == "Berlin", {4}),
-        (trait("0.1") == "x", {2}),  # members of objects, never places in a list
-        (trait("address.0.city") == "Berlin", set()),
-        (trait("products[].sku") == "A1", {1}),
-        (trait("products[].sku") == "A", set()),
-        (trait("products[].sku") != "A1", {2, 3, 4}),
-        (trait("products[].price") >= 50, {1}),
-        (trait("products[].price").one_of(1, 5), {1}),
-        (trait("products[].sku").exists(), {1, 4}),
-        (trait("products[].sku").contains("A1"), {1, 4}),
-        (trait("products[].sku").contains("A"), set()),
-        (trait("products[].tags[]") == "new", {1}),
-        (trait("products[].tags").contains("new"), {1}),
-        (trait("products[]") == "gift", {1}),
-        (trait("products").contains("gift"), {1}),
-        (trait("products").contains(7), {1}),
+        (attribute("address.city") == "Berlin", {1}),
+        (attribute("address.city") != "Berlin", {2, 3, 4}),
+        (attribute("address.city").exists(), {1}),
+        (attribute("address.geo.lat") > 52, {1}),
+        (attribute("address[].city") == "Berlin", {4}),
+        (attribute("0.1") == "x", {2}),  # members of objects, never places in a list
+        (attribute("address.0.city") == "Berlin", set()),
+        (attribute("products[].sku") == "A1", {1}),
+        (attribute("products[].sku") == "A", set()),
+        (attribute("products[].sku") != "A1", {2, 3, 4}),
+        (attribute("products[].price") >= 50, {1}),
+        (attribute("products[].price").one_of(1, 5), {1}),
+        (attribute("products[].sku").exists(), {1, 4}),
+        (attribute("products[].sku").contains("A1"), {1, 4}),
+        (attribute("products[].sku").contains("A"), set()),
+        (attribute("products[].tags[]") == "new", {1}),
+        (attribute("products[].tags").contains("new"), {1}),
+        (attribute("products[]") == "gift", {1}),
+        (attribute("products").contains("gift"), {1}),
+        (attribute("products").contains(7), {1}),
     ):
         assert chosen(db, condition) == expected, condition
 
@@ -224,41 +219,41 @@ def test_containing(db: Database) -> None:
     ]
     store(db, people)
     for condition, expected in (
-        (trait("x").contains("vip"), {1, 2}),
-        (~trait("x").contains("vip"), {3, 4, 5, 6, 7}),
-        (trait("x").contains("%"), {3}),
-        (trait("x").contains("_"), {3}),
-        (trait("x").contains(7), {1}),
-        (trait("x").contains(1), {1}),
-        (trait("x").contains(value=True), {1}),
-        (trait("x").contains(value=False), set()),
-        (trait("country").contains("D"), {1}),
-        (trait("country").contains("d"), set()),
+        (attribute("x").contains("vip"), {1, 2}),
+        (~attribute("x").contains("vip"), {3, 4, 5, 6, 7}),
+        (attribute("x").contains("%"), {3}),
+        (attribute("x").contains("_"), {3}),
+        (attribute("x").contains(7), {1}),
+        (attribute("x").contains(1), {1}),
+        (attribute("x").contains(value=True), {1}),
+        (attribute("x").contains(value=False), set()),
+        (attribute("country").contains("D"), {1}),
+        (attribute("country").contains("d"), set()),
     ):
         assert chosen(db, condition) == expected, condition
 
 
 def test_a_wait_for_a_member_looks_at_changes_of_its_object() -> None:
-    assert set((trait("address.city") == "x").trait_names()) == {"address.city", "address"}
-    assert set((trait("tags[]") == "x").trait_names()) == {"tags[]", "tags"}
-    assert list((trait("x") == 1).trait_names()) == ["x"]
+    assert set((attribute("address.city") == "x").trait_names()) == {"address.city", "address"}
+    assert set((attribute("tags[]") == "x").trait_names()) == {"tags[]", "tags"}
+    assert list((attribute("x") == 1).trait_names()) == ["x"]
 
 
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        (trait("country") == "DE", {1}),
-        (trait("country") != "DE", {2, 3}),
-        (trait("country").one_of("DE", "GB", 5), {1, 2}),
-        (trait("country").exists(), {1, 2}),
-        (trait("country") > "DE", {2}),
+        (attribute("country") == "DE", {1}),
+        (attribute("country") != "DE", {2, 3}),
+        (attribute("country").one_of("DE", "GB", 5), {1, 2}),
+        (attribute("country").exists(), {1, 2}),
+        (attribute("country") > "DE", {2}),
         # a number is asked of a text column
-        (trait("country") == 5, set()),
-        (trait("country") != 5, {1, 2, 3}),
-        (trait("country") > 5, set()),
-        (trait("country") == True, set()),  # noqa: E712
-        (trait("timezone").exists(), set()),
-        (trait("language").exists(), set()),
+        (attribute("country") == 5, set()),
+        (attribute("country") != 5, {1, 2, 3}),
+        (attribute("country") > 5, set()),
+        (attribute("country") == True, set()),  # noqa: E712
+        (attribute("timezone").exists(), set()),
+        (attribute("language").exists(), set()),
     ],
     ids=str,
 )
@@ -271,12 +266,12 @@ def test_columns_of_the_profile(db: Database, condition: Condition, expected: se
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        (trait("language") == "de", {1, 3}),
-        (trait("language") != "de", {2, 4}),
-        (trait("language") == "en", {2}),
-        (trait("language").exists(), {1, 2, 3}),
-        (trait("language") == 5, set()),
-        (trait("timezone").one_of("Asia/Tokyo"), {3}),
+        (attribute("language") == "de", {1, 3}),
+        (attribute("language") != "de", {2, 4}),
+        (attribute("language") == "en", {2}),
+        (attribute("language").exists(), {1, 2, 3}),
+        (attribute("language") == 5, set()),
+        (attribute("timezone").one_of("Asia/Tokyo"), {3}),
     ],
     ids=str,
 )
@@ -364,9 +359,9 @@ def test_consent_and_addresses(db: Database) -> None:
 
 def test_joining(db: Database) -> None:
     store(db, [Somebody({"x": number}) for number in range(1, 5)])
-    assert chosen(db, (trait("x") > 1) & (trait("x") < 4)) == {2, 3}
-    assert chosen(db, (trait("x") == 1) | (trait("x") == 4)) == {1, 4}
-    assert chosen(db, ~((trait("x") > 1) & (trait("x") < 4))) == {1, 4}
+    assert chosen(db, (attribute("x") > 1) & (attribute("x") < 4)) == {2, 3}
+    assert chosen(db, (attribute("x") == 1) | (attribute("x") == 4)) == {1, 4}
+    assert chosen(db, ~((attribute("x") > 1) & (attribute("x") < 4))) == {1, 4}
     assert chosen(db, AllOf(conditions=())) == {1, 2, 3, 4}
     assert chosen(db, AnyOf(conditions=())) == set()
 
@@ -483,7 +478,7 @@ def any_test(make: Callable[[str], Any], names: Sequence[str]) -> st.SearchStrat
 
 
 leaves: st.SearchStrategy[Condition] = st.one_of(
-    any_test(trait, ["x", "y", "country", "a.b", "y.x", "y[]", "y[].x", "y[].x[]", "y.x[].x"]),
+    any_test(attribute, ["x", "y", "country", "a.b", "y.x", "y[]", "y[].x", "y[].x[]", "y.x[].x"]),
     st.builds(
         lambda event, where, within, least: did(event, *where, within=within, at_least=least),
         st.sampled_from(["ordered", "viewed"]),
@@ -565,19 +560,22 @@ def test_json_and_back(condition: Condition) -> None:
 @pytest.mark.parametrize(
     ("make", "mend"),
     [
-        (lambda: trait("x") == None, r"\.exists\(\)"),  # noqa: E711
-        (lambda: trait("x") > None, r"\.exists\(\)"),
-        (lambda: trait("x") == float("nan"), "finite number"),
-        (lambda: did("e", trait("x") > 1), r"prop\('x'\)"),
-        (lambda: ~(prop("x") > 1), r"trait\('x'\)"),
-        (lambda: (prop("x") > 1) & everyone(), r"trait\('x'\)"),
+        (lambda: attribute("x") == None, r"\.exists\(\)"),  # noqa: E711
+        (lambda: attribute("x") > None, r"\.exists\(\)"),
+        (lambda: attribute("x") == float("nan"), "finite number"),
+        (lambda: did("e", attribute("x") > 1), r"prop\('x'\)"),
+        (lambda: ~(prop("x") > 1), r"attribute\('x'\)"),
+        (lambda: (prop("x") > 1) & everyone(), r"attribute\('x'\)"),
         (lambda: did("e", within="soon"), "not a duration"),
         (lambda: did("e", at_least=0), "greater than or equal to 1"),
-        (lambda: trait('a"b') == 1, "pattern"),
-        (lambda: trait("x").contains(""), "name what it should contain"),
-        (lambda: trait("x").contains(None), r"\.exists\(\)"),
-        (lambda: trait("products[]sku") == 1, r"write the elements of a list as products\[\]\.sku"),
-        (lambda: trait("[]") == 1, "is not a path"),
+        (lambda: attribute('a"b') == 1, "pattern"),
+        (lambda: attribute("x").contains(""), "name what it should contain"),
+        (lambda: attribute("x").contains(None), r"\.exists\(\)"),
+        (
+            lambda: attribute("products[]sku") == 1,
+            r"write the elements of a list as products\[\]\.sku",
+        ),
+        (lambda: attribute("[]") == 1, "is not a path"),
     ],
     ids=range(13),
 )
@@ -592,5 +590,5 @@ def test_joining_with_words_is_a_mistake() -> None:
 
 
 def test_the_events_that_matter() -> None:
-    condition = (did("a") & ~did("b")) | (trait("x") > 1) | did("c", prop("x") > 1)
+    condition = (did("a") & ~did("b")) | (attribute("x") > 1) | did("c", prop("x") > 1)
     assert sorted(condition.event_names()) == ["a", "b", "c"]

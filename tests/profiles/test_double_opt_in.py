@@ -368,9 +368,8 @@ def test_a_library_with_a_journey_of_its_own_for_the_mail_keeps_it(tmp_path: Pat
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "journey.py").write_text(
-        "from journeys.definition.journey import OnEvent, journey as describe\n"
-        "from journeys.definition.steps import Email, Send\n"
-        "journey = describe('mine', entry=OnEvent('email_confirmation_requested', key='topic',\n"
+        "from journeys.dsl import Email, Journey, OnEvent, Send\n"
+        "journey = Journey('mine', entry=OnEvent('email_confirmation_requested', key='topic',\n"
         "    again='always'), topic='*', steps=[\n"
         "    Send('ask', Email('ask'), kind='transactional')])\n"
     )

@@ -11,8 +11,7 @@ from sqlalchemy import select, update
 
 from config.database import Database
 from config.times import DAY, Instant, format_instant, parse_instant
-from journeys.definition.journey import OnLaunch
-from journeys.definition.steps import Update
+from journeys.dsl import OnLaunch, Update
 from journeys.engine.merge import merge
 from profiles.attributes.latest import Times, attribute_key, join_profiles
 from profiles.identity.person import Person, normalise_email

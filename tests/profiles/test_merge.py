@@ -11,14 +11,22 @@ from channels.messages import messages
 from config.database import Database, Tx
 from config.policy import Policy
 from config.times import DAY, HOUR, days
-from journeys.definition.journey import OnEvent, OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Send, Wait, WaitUntil
+from journeys.dsl import (
+    SMS,
+    Email,
+    Journey,
+    OnEvent,
+    OnLaunch,
+    Send,
+    Wait,
+    WaitUntil,
+    attribute,
+    did,
+)
 from journeys.engine.engine import Engine
 from journeys.engine.events import react
 from journeys.engine.merge import merge
 from journeys.enrollments import enrollments, passages
-from profiles.conditions.language import did, trait
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.merge import Merger, survivors
@@ -36,20 +44,20 @@ from profiles.tables import (
 from tests.support.shop import MONDAY, House
 
 ONE_A_DAY = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "per": "day"}]})
-HELLO = describe(
+HELLO = Journey(
     "hello",
     entry=OnEvent("signed_up", again="always"),
     topic="news",
     steps=[Send("hello", Email("hello"))],
 )
-CART = describe(
+CART = Journey(
     "cart",
     entry=OnEvent("cart_abandoned", key="cart_id", again=days(7)),
     exit_when=did("order_completed"),
     topic="news",
     steps=[Wait("1d", "a day"), Send("offer", SMS("offer"))],
 )
-LAUNCHED = describe(
+LAUNCHED = Journey(
     "launched", entry=OnLaunch(again="always"), topic="news", steps=[Wait("1d", "a day")]
 )
 
@@ -127,7 +135,7 @@ def test_what_the_later_one_planned_is_cancelled(house: House) -> None:
     policy = Policy.model_validate(
         {"channels": {"email": {"windows": [{"days": "tue", "from": "09:00", "to": "12:00"}]}}}
     )
-    waiting = describe(
+    waiting = Journey(
         "hello",
         entry=OnEvent("signed_up", again="always"),
         topic="news",
@@ -395,13 +403,13 @@ def undo(tx: Tx, from_id: int) -> None:
 
 def test_people_sign_in_while_their_journeys_run(db: Database) -> None:
     """Reactions, moves and mergers at once: no deadlock, and nothing is left with nobody."""
-    journey = describe(
+    journey = Journey(
         "busy",
         entry=OnEvent("came", again="always"),
         exit_when=did("left"),
         topic="news",
         steps=[
-            WaitUntil("a plan", trait("plan") == "a", timeout=days(1)),
+            WaitUntil("a plan", attribute("plan") == "a", timeout=days(1)),
             Send("hello", Email("hello")),
             Wait("1d", "a day"),
         ],

@@ -3,8 +3,8 @@
 from typing import Any
 
 from config.policy import Policy
-from journeys.definition.journey import Journey
-from journeys.definition.steps import SMS, Email, Message, Push, Send
+from journeys.definition.steps import Message
+from journeys.dsl import SMS, Email, Journey, Push, Send
 from tests.support.shop import House, described
 
 # the same on each channel

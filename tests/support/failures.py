@@ -6,7 +6,8 @@ from typing import Any
 
 from config.policy import Channel
 from flows.worker.worker import Worker
-from journeys.definition.steps import Message, Send
+from journeys.definition.steps import Message
+from journeys.dsl import Send
 from journeys.engine.entry import enter_people
 from tests.support.patience import PATIENCE
 from tests.support.shop import House, described

@@ -8,15 +8,13 @@ from channels.messages import messages
 from channels.rules.loaders import load_recipients
 from channels.rules.recipient import Kind
 from config.policy import Channel, Policy
-from journeys.definition.journey import Journey, OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Send
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Send
 from profiles.tables import consents, events, identifiers
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.shop import House
 
-NEWS = describe("news", entry=OnLaunch(), topic="news", steps=[Send("hello", Email("hello"))])
-TEXTS = describe("texts", entry=OnLaunch(), topic="news", steps=[Send("hello", SMS("hello"))])
+NEWS = Journey("news", entry=OnLaunch(), topic="news", steps=[Send("hello", Email("hello"))])
+TEXTS = Journey("texts", entry=OnLaunch(), topic="news", steps=[Send("hello", SMS("hello"))])
 
 
 class AnnsShop:

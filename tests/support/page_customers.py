@@ -15,9 +15,7 @@ from config.database import Database
 from config.policy import Channel, Policy
 from config.settings import Settings
 from flows.http.app import create_app
-from journeys.definition.journey import OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Push, Send, Wait
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait
 from profiles.tables import consent_records, consents, events, preferences, profiles
 from tests.support.shop import House
 
@@ -40,7 +38,7 @@ TEXTS = {
     "receipt.email.html": 'Subject: Thanks\n\n<a href="{{ links.preferences }}">choose</a>',
 }
 # One of each, one after the other, the first at noon.
-JOURNEY = describe(
+JOURNEY = Journey(
     "offers",
     entry=OnLaunch(),
     topic="offers",

@@ -29,13 +29,13 @@ from config.settings import Settings
 from config.times import Instant, format_instant, parse_duration, parse_instant
 from flows.app import Segue
 from flows.orchestration.launch import launch
-from journeys.definition.catalog import Catalog, Segment, load_catalog
-from journeys.definition.journey import Journey, OnLaunch, Version, journey
+from journeys.definition.catalog import Catalog, load_catalog
+from journeys.definition.journey import Version
 from journeys.definition.steps import Step
+from journeys.dsl import Journey, OnLaunch, Segment, everyone
 from journeys.engine.engine import Engine
 from journeys.engine.events import react
 from journeys.enrollments import enrollments, passages
-from profiles.conditions.language import everyone
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email
@@ -59,7 +59,7 @@ TEXTS: Mapping[str, str] = {
 
 def described(*steps: Step, name: str = "j", **parts: Any) -> Journey:
     """A journey of those steps that people are launched into, unless its parts say otherwise."""
-    return journey(name, **{"entry": OnLaunch(), "topic": "news", "steps": steps, **parts})
+    return Journey(name, **{"entry": OnLaunch(), "topic": "news", "steps": steps, **parts})
 
 
 _TLS = httpx.create_ssl_context()

@@ -18,8 +18,7 @@ from channels.rules.planner import Planner
 from config.database import Database
 from config.policy import Policy
 from config.times import HOUR, Instant
-from journeys.definition.journey import Journey, OnLaunch, journey
-from journeys.definition.steps import SMS, Email, Push, Send, Wait
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait
 from journeys.engine.engine import Engine
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
@@ -54,7 +53,7 @@ POLICY = Policy.model_validate(
 
 def _journey(name: str, priority: int, *steps: Any) -> Journey:
     topic = "news" if name == "news" else "promotions"
-    return journey(name, entry=OnLaunch(), topic=topic, priority=priority, steps=steps)
+    return Journey(name, entry=OnLaunch(), topic=topic, priority=priority, steps=steps)
 
 
 JOURNEYS = (

@@ -12,11 +12,9 @@ from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.definition.journey import OnLaunch
-    from journeys.definition.journey import journey as describe
-    from journeys.definition.steps import Email, Send
+    from journeys.dsl import Email, Journey, OnLaunch, Send
 
-    journey = describe(
+    journey = Journey(
         "spring-news",
         entry=OnLaunch(),
         topic="news",

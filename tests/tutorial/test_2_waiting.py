@@ -10,11 +10,9 @@ from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.definition.journey import OnLaunch
-    from journeys.definition.journey import journey as describe
-    from journeys.definition.steps import SMS, Send, Wait
+    from journeys.dsl import Journey, OnLaunch, SMS, Send, Wait
 
-    journey = describe(
+    journey = Journey(
         "two-texts",
         entry=OnLaunch(),
         topic="promotions",
@@ -63,12 +61,9 @@ def test_two_day_waits_and_office_hours(shop: House, library: Library, policy: P
 
 
 UNTIL = """
-    from journeys.definition.journey import OnEvent
-    from journeys.definition.journey import journey as describe
-    from journeys.definition.steps import Email, Send, WaitUntil
-    from profiles.conditions.language import did
+    from journeys.dsl import Email, Journey, OnEvent, Send, WaitUntil, did
 
-    journey = describe(
+    journey = Journey(
         "after-signup",
         entry=OnEvent("signed_up"),
         topic="news",

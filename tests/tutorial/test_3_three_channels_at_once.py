@@ -10,11 +10,9 @@ from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.definition.journey import OnLaunch
-    from journeys.definition.journey import journey as describe
-    from journeys.definition.steps import SMS, Email, Push, Send
+    from journeys.dsl import Email, Journey, OnLaunch, Push, SMS, Send
 
-    journey = describe(
+    journey = Journey(
         "sale",
         entry=OnLaunch(),
         topic="promotions",

@@ -8,11 +8,9 @@ from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.definition.journey import OnLaunch
-    from journeys.definition.journey import journey as describe
-    from journeys.definition.steps import Email, Push, Send
+    from journeys.dsl import Email, Journey, OnLaunch, Push, Send
 
-    journey = describe(
+    journey = Journey(
         "your-cart",
         entry=OnLaunch(),
         topic="promotions",

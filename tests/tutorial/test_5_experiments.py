@@ -7,11 +7,9 @@ from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from journeys.definition.journey import OnLaunch
-    from journeys.definition.journey import journey as describe
-    from journeys.definition.steps import Email, Experiment, Send, Update, arm
+    from journeys.dsl import Email, Experiment, Journey, OnLaunch, Send, Update, arm
 
-    journey = describe(
+    journey = Journey(
         "which-subject",
         entry=OnLaunch(again="always"),
         topic="news",

@@ -6,13 +6,9 @@ from tests.support.shop import House
 from tests.tutorial.conftest import Library
 
 JOURNEY = """
-    from config.times import days
-    from journeys.definition.journey import Goal, OnEvent
-    from journeys.definition.journey import journey as describe
-    from journeys.definition.steps import SMS, Email, Send, Wait
-    from profiles.conditions.language import did
+    from journeys.dsl import Email, Goal, Journey, OnEvent, SMS, Send, Wait, days, did
 
-    journey = describe(
+    journey = Journey(
         "come-back",
         entry=OnEvent("cart_abandoned", key="cart_id", again="always"),
         exit_when=did("order_completed"),

@@ -3,13 +3,23 @@
 The shop says `cart_abandoned` when it takes a cart to be left for good, so nothing waits here.
 """
 
-from config.times import days
-from journeys.definition.journey import Goal, OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Push, Send, Split, WaitUntil, when
-from profiles.conditions.language import did, trait
+from journeys.dsl import (
+    SMS,
+    Email,
+    Goal,
+    Journey,
+    OnEvent,
+    Push,
+    Send,
+    Split,
+    WaitUntil,
+    attribute,
+    days,
+    did,
+    when,
+)
 
-journey = describe(
+journey = Journey(
     "cart-recovery",
     description="Reminds people of the cart they left, until they come back or buy.",
     entry=OnEvent("cart_abandoned", key="cart_id", again=days(7)),
@@ -30,7 +40,7 @@ journey = describe(
         Split(
             "worth a text?",
             when(
-                trait("lifetime_value") > 200,
+                attribute("lifetime_value") > 200,
                 [
                     Send(
                         "offer",

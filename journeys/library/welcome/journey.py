@@ -1,11 +1,11 @@
 """Welcome: one useful hello, a nudge to those who have not ordered, no noise for those who have."""
 
-from config.times import days
-from journeys.definition.journey import Goal, OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import (
+from journeys.dsl import (
     Email,
     Experiment,
+    Goal,
+    Journey,
+    OnEvent,
     Push,
     Send,
     Split,
@@ -13,11 +13,13 @@ from journeys.definition.steps import (
     Wait,
     WaitUntil,
     arm,
+    days,
+    did,
+    has_address,
     when,
 )
-from profiles.conditions.language import did, has_address
 
-journey = describe(
+journey = Journey(
     "welcome",
     description="Greets new customers and helps them to a first order.",
     entry=OnEvent("signed_up", again="once"),

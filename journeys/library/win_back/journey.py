@@ -1,12 +1,21 @@
 """Win-back: one step on all three channels for those who have not ordered for a while."""
 
-from config.times import days
-from journeys.definition.journey import Goal, OnSchedule
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Exit, Push, Send, Update, WaitUntil
-from profiles.conditions.language import did
+from journeys.dsl import (
+    SMS,
+    Email,
+    Exit,
+    Goal,
+    Journey,
+    OnSchedule,
+    Push,
+    Send,
+    Update,
+    WaitUntil,
+    days,
+    did,
+)
 
-journey = describe(
+journey = Journey(
     "win-back",
     description="Writes to customers who have not ordered for 90 days, then lets them be.",
     entry=OnSchedule("0 8 * * mon", timezone="Europe/London", segment="lapsed", again=days(180)),

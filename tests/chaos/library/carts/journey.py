@@ -1,11 +1,23 @@
 """Waits, messages in step with each other, a split: most of what journeys do, within seconds."""
 
-from journeys.definition.journey import Goal, OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Push, Send, Split, Update, Wait, WaitUntil, when
-from profiles.conditions.language import did, trait
+from journeys.dsl import (
+    SMS,
+    Email,
+    Goal,
+    Journey,
+    OnEvent,
+    Push,
+    Send,
+    Split,
+    Update,
+    Wait,
+    WaitUntil,
+    attribute,
+    did,
+    when,
+)
 
-journey = describe(
+journey = Journey(
     "carts",
     entry=OnEvent("cart_left", key="cart_id", again="always"),
     exit_when=did("bought"),
@@ -16,7 +28,7 @@ journey = describe(
         Wait("1s"),
         Send("nudge", Email("nudge", on_cap="defer"), Push("nudge", after="1s"), mode="any"),
         WaitUntil("back", did("looked"), timeout="2s"),
-        Split("who", when(trait("tier") == "gold", [Send("offer", SMS("offer"))])),
+        Split("who", when(attribute("tier") == "gold", [Send("offer", SMS("offer"))])),
         Update("mark", reminded=True),
     ],
 )

@@ -1,10 +1,8 @@
 """One channel after the other, until the app says that the letter was opened."""
 
-from journeys.definition.journey import OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import SMS, Email, Push, Send
+from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send
 
-journey = describe(
+journey = Journey(
     "letters",
     entry=OnEvent("asked", key="letter_id", again="always"),
     topic="letters",

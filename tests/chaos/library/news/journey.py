@@ -1,10 +1,8 @@
 """Launched once for everybody, by a process that is killed on its way."""
 
-from journeys.definition.journey import OnLaunch
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import Email, Push, Send, Update, Wait
+from journeys.dsl import Email, Journey, OnLaunch, Push, Send, Update, Wait
 
-journey = describe(
+journey = Journey(
     "news",
     entry=OnLaunch(again="always"),
     topic="letters",

@@ -1,10 +1,8 @@
 """One mail for each order, whatever else happens and however long it takes."""
 
-from journeys.definition.journey import OnEvent
-from journeys.definition.journey import journey as describe
-from journeys.definition.steps import Email, Send
+from journeys.dsl import Email, Journey, OnEvent, Send
 
-journey = describe(
+journey = Journey(
     "receipts",
     entry=OnEvent("ordered", key="order_id", again="always"),
     topic="orders",

@@ -1,0 +1,208 @@
+"""Everything that a journey file and `segments.py` import: `from journeys.dsl import ...`.
+
+`Journey` describes a journey, `OnEvent`, `OnSegment`, `OnSchedule` and `OnLaunch` say who enters,
+the steps say what happens, and conditions compare what is known of a profile. They build the
+validated values of `journeys.definition`; docs/journeys.md is the reference. An invalid value
+raises pydantic's ValidationError, which the catalog reports with the file and the line.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from config.policy import Channel
+from config.times import days, format_duration, hours, minutes
+from journeys.definition.journey import (
+    After,
+    Again,
+    EventEntry,
+    Goal,
+    Journey,
+    LaunchEntry,
+    ScheduleEntry,
+    SegmentEntry,
+)
+from journeys.definition.segment import Segment
+from journeys.definition.steps import (
+    Arm,
+    Branch,
+    CallStep,
+    EnterStep,
+    ExitStep,
+    ExperimentStep,
+    Message,
+    SendStep,
+    SplitStep,
+    UpdateStep,
+    WaitStep,
+    WaitUntilStep,
+)
+from profiles.conditions.language import (
+    Condition,
+    Test,
+    attribute,
+    consented,
+    did,
+    everyone,
+    has_address,
+    prop,
+)
+
+__all__ = [
+    "SMS",
+    "Call",
+    "Email",
+    "Enter",
+    "Exit",
+    "Experiment",
+    "Goal",
+    "Journey",
+    "OnEvent",
+    "OnLaunch",
+    "OnSchedule",
+    "OnSegment",
+    "Push",
+    "Segment",
+    "Send",
+    "Split",
+    "Update",
+    "Wait",
+    "WaitUntil",
+    "arm",
+    "attribute",
+    "consented",
+    "days",
+    "did",
+    "everyone",
+    "has_address",
+    "hours",
+    "minutes",
+    "prop",
+    "when",
+]
+
+# Who enters --------------------------------------------------------------------------------------
+
+
+def OnEvent(
+    event: str,
+    *where: Test,
+    key: str | None = None,
+    again: Again | timedelta = "once",
+    max_age: timedelta | str = timedelta(days=1),
+) -> EventEntry:
+    """Enter on an event whose properties pass every test, received within `max_age`."""
+    return EventEntry.model_validate(
+        {"event": event, "where": where, "key": key, "again": _again(again), "max_age": max_age}
+    )
+
+
+def OnSegment(segment: str, *, again: Again | timedelta = "once") -> SegmentEntry:
+    """Enter when one comes into a segment."""
+    return SegmentEntry(segment=segment, again=_again(again))
+
+
+def OnSchedule(
+    cron: str, *, segment: str, timezone: str, again: Again | timedelta = "once"
+) -> ScheduleEntry:
+    """Enter a segment by the clock."""
+    return ScheduleEntry(cron=cron, segment=segment, timezone=timezone, again=_again(again))
+
+
+def OnLaunch(*, again: Again | timedelta = "once") -> LaunchEntry:
+    """Enter only by a launch."""
+    return LaunchEntry(again=_again(again))
+
+
+def _again(again: Again | timedelta) -> Again:
+    return After.model_validate({"after": again}) if isinstance(again, timedelta) else again
+
+
+# Messages ----------------------------------------------------------------------------------------
+
+
+def _message(channel: Channel, template: str, options: dict[str, Any]) -> Message:
+    return Message.model_validate({"channel": channel, "template": template, **options})
+
+
+def Email(template: str, **options: Any) -> Message:
+    """An e-mail from `<template>.email.*`; options as in Message."""
+    return _message("email", template, options)
+
+
+def SMS(template: str, **options: Any) -> Message:
+    """A text message from `<template>.sms.txt`; options as in Message."""
+    return _message("sms", template, options)
+
+
+def Push(template: str, **options: Any) -> Message:
+    """A push notification from `<template>.push.txt`; options as in Message."""
+    return _message("push", template, options)
+
+
+# Steps -------------------------------------------------------------------------------------------
+
+
+def Send(name: str, *messages: Message, **options: Any) -> SendStep:
+    """Send messages together (mode any or all), or the first that can be sent."""
+    return SendStep.model_validate({"name": name, "messages": messages, **options})
+
+
+def Wait(duration: str | timedelta | None = None, name: str = "", **options: Any) -> WaitStep:
+    """`Wait("2h")`, `Wait(time="09:00", days="mon-fri")`, `Wait(date="birthday", yearly=True)`.
+
+    `missing=[steps]` with a date: what people without a readable date do instead.
+    """
+    if not name:
+        if isinstance(duration, timedelta):
+            duration = format_duration(int(duration.total_seconds()))
+        told = [duration, options.get("days"), options.get("time"), options.get("date")]
+        name = "wait " + " ".join(str(part) for part in told if part)
+    return WaitStep.model_validate({"name": name, "duration": duration, **options})
+
+
+def WaitUntil(
+    name: str, condition: Condition, *, timeout: str | timedelta, **branches: list[Any]
+) -> WaitUntilStep:
+    """Wait until the condition holds; `then` and `on_timeout` are the steps of the two ways on."""
+    given = {"name": name, "condition": condition, "timeout": timeout, **branches}
+    return WaitUntilStep.model_validate(given)
+
+
+def when(condition: Condition, steps: list[Any], name: str = "yes") -> Branch:
+    """A branch of a split."""
+    return Branch(name=name, condition=condition, steps=tuple(steps))
+
+
+def Split(name: str, *ways: Branch, otherwise: list[Any] | None = None) -> SplitStep:
+    """The first branch that fits; otherwise straight on, or through the `otherwise` steps."""
+    return SplitStep(name=name, ways=ways, otherwise=tuple(otherwise or ()))
+
+
+def arm(name: str, weight: int, steps: list[Any]) -> Arm:
+    """A variant of an experiment."""
+    return Arm(name=name, weight=weight, steps=tuple(steps))
+
+
+def Experiment(name: str, *arms: Arm, holdout: int = 0) -> ExperimentStep:
+    """Split people at random, stickily, by the arms' weights."""
+    return ExperimentStep(name=name, arms=arms, holdout=holdout)
+
+
+def Update(name: str, **attributes: Any) -> UpdateStep:
+    """Set attributes on the profile: `Update("mark", welcomed=True)`."""
+    return UpdateStep(name=name, attributes=attributes)
+
+
+def Call(name: str, url: str, **options: Any) -> CallStep:
+    """POST the person to a URL."""
+    return CallStep.model_validate({"name": name, "url": url, **options})
+
+
+def Enter(name: str, journey: str) -> EnterStep:
+    """Enter another journey."""
+    return EnterStep(name=name, journey=journey)
+
+
+def Exit(name: str = "exit", reason: str = "exit step") -> ExitStep:
+    """End here."""
+    return ExitStep(name=name, reason=reason)
