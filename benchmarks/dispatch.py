@@ -16,7 +16,9 @@ from benchmarks.material import AFTERNOON, TEXT, catalog_of, fill, policy
 from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
 from benchmarks.stub import accepted, running_stub
 from channels.outbox.dispatch import Dispatcher
-from channels.providers.base import Outgoing, Provider, Request, providers
+from channels.providers.base import ConnectedProvider
+from channels.providers.registry import ConnectedProviders, Route, connect_providers
+from channels.providers.sending import Outgoing, ProviderRequest, Sender
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
 from config.database import Database
@@ -28,16 +30,15 @@ _LAYOUTS = ((1, 100), (10, 10), (20, 1), (100, 1))
 
 
 class _Kept:
-    """A provider that keeps the requests it prepared, for the bare loop."""
+    """A sender that keeps the requests it prepared, for the bare loop."""
 
-    def __init__(self, provider: Provider) -> None:
-        self.channel, self.batch_size = provider.channel, provider.batch_size
-        self.auth, self.read = provider.auth, provider.read
-        self._prepare = provider.prepare
-        self.requests: list[Request] = []
+    def __init__(self, sender: Sender) -> None:
+        self.batch_size, self.auth, self.read = sender.batch_size, sender.auth, sender.read
+        self._prepare = sender.prepare
+        self.requests: list[ProviderRequest] = []
 
-    def prepare(self, batch: Sequence[Outgoing]) -> Request:
-        """As the provider does."""
+    def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
+        """As the sender does."""
         self.requests.append(self._prepare(batch))
         return self.requests[-1]
 
@@ -51,7 +52,7 @@ def _run(quick: bool) -> Figures:
 
     with running_stub() as port, on_sqlite(write, AFTERNOON) as fresh:
         settings = Settings(providers="sandbox", sandbox_port=port)
-        sms = _Kept(providers(settings)["sms"])
+        sms = _Kept(connect_providers(settings).by_name["twilio"].sender)
         costs = []
         layout = None
         for _ in range(rounds):
@@ -70,15 +71,17 @@ def _run(quick: bool) -> Figures:
     }
 
 
-def _dispatch(fresh: Fresh, settings: Settings, sms: Provider, texts: int) -> Cost:
+def _dispatch(fresh: Fresh, settings: Settings, sms: Sender, texts: int) -> Cost:
     db = fresh()
 
     async def dispatch() -> None:
         async with Transport(settings) as transport:
             journeys = CatalogJourneys(catalog_of(TEXT))
             planner = Planner(policy())
+            twilio = ConnectedProvider("twilio", "sms", sms)
+            connected = ConnectedProviders({"twilio": twilio}, {"sms": Route("twilio")})
             dispatcher = Dispatcher(
-                db, planner, journeys, {"sms": sms}, transport, settings, name="benchmark"
+                db, planner, journeys, connected, transport, settings, name="benchmark"
             )
             tally = await dispatcher.run(journey="offer")
             assert tally["offer", "sms", "sent"] == texts, tally
@@ -88,15 +91,15 @@ def _dispatch(fresh: Fresh, settings: Settings, sms: Provider, texts: int) -> Co
     return cost
 
 
-def _best_layout(requests: Sequence[Request]) -> tuple[int, int]:
+def _best_layout(requests: Sequence[ProviderRequest]) -> tuple[int, int]:
     return min(_LAYOUTS, key=lambda layout: _post_all(requests, *layout).cpu)
 
 
-def _post_all(requests: Sequence[Request], clients: int, connections: int) -> Cost:
+def _post_all(requests: Sequence[ProviderRequest], clients: int, connections: int) -> Cost:
     tls = httpx.create_ssl_context()  # shared: 20 ms each
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
 
-    async def post_some(client: httpx.AsyncClient, left: Iterator[Request]) -> None:
+    async def post_some(client: httpx.AsyncClient, left: Iterator[ProviderRequest]) -> None:
         for request in left:
             answer = await client.post(
                 request.url, headers=request.headers, content=request.content

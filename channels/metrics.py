@@ -17,7 +17,7 @@ DECISIONS = Counter(
 PROVIDER_SECONDS = Histogram(
     "segue_provider_request_seconds",
     "How long a provider took to answer one request.",
-    ["channel"],
+    ["channel", "provider"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 FEEDBACK = Counter(

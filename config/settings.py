@@ -3,7 +3,7 @@
 import re
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +17,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from config.errors import SegueError
 from config.logs.setup import Level
-from config.policy import Channel
 from config.times import DAY, Duration, Instant, parse_instant
 
 _HOST = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z0-9]")
@@ -47,6 +46,7 @@ def _long(key: SecretStr) -> SecretStr:
 Url = Annotated[str, AfterValidator(_no_slash)]
 LinkHost = Annotated[str, AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_long)]
+Model = TypeVar("Model", bound=BaseSettings)
 
 
 class Settings(BaseSettings):
@@ -184,35 +184,14 @@ class Settings(BaseSettings):
     receiver_port: int = Field(default=8080, ge=0, le=65535)
 
     providers: Literal["sandbox", "live"] = Field(
-        default="sandbox", description="`live` hands messages to SendGrid, Twilio and FCM."
+        default="sandbox", description="`live` hands messages to real providers."
     )
-    rates: dict[Channel, Annotated[int, Field(gt=0)]] = Field(
+    rates: dict[str, Annotated[int, Field(gt=0)]] = Field(
         default={},
-        description='Messages a second by channel, as JSON: {"sms": 10}. '
-        "A push counts once for each device.",
+        description='Messages a second by channel or provider, as JSON: {"sms": 10, "postmark": '
+        "50}. A channel's rate holds for each of its providers. A push counts once for each "
+        "device.",
     )
-    sendgrid_url: Url = "https://api.sendgrid.com"
-    sendgrid_api_key: SecretStr = SecretStr("")
-    sendgrid_from: str = Field(
-        default="hello@shop.example",
-        description="Whom mail is from. Real providers demand a sender of your own.",
-    )
-    sendgrid_reply_to: str = Field(
-        default="", description="Where answers to mail go. Empty: to the sender."
-    )
-    sendgrid_template_id: str = Field(
-        default="", description="A pass-through dynamic template; allows 1000 mails a request."
-    )
-    sendgrid_webhook_key: str = Field(
-        default="", description="The verification key of SendGrid's signed event webhook."
-    )
-    twilio_url: Url = "https://api.twilio.com"
-    twilio_account_sid: str = ""
-    twilio_auth_token: SecretStr = SecretStr("")
-    twilio_from: str = Field(default="", description="A number in E.164 or a MG... service SID.")
-    fcm_url: Url = "https://fcm.googleapis.com"
-    fcm_credentials_file: Path | None = None
-    fcm_project: str = Field(default="", description="Empty: the project of the credentials.")
 
     @model_validator(mode="after")
     def _reached_here(self) -> Self:
@@ -235,14 +214,32 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the environment. Raises SegueError naming the variable that is wrong."""
+    return read_environment(Settings)
+
+
+def read_environment(model: type[Model], prefix: str | None = None) -> Model:
+    """Read a settings model from the environment, with its own prefix or another one.
+
+    Raises SegueError naming the variable that is wrong.
+    """
+    prefix = prefix or str(model.model_config.get("env_prefix", ""))
     try:
-        return Settings()
+        return model(_env_prefix=prefix)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "SEGUE_" + "_".join(str(part) for part in first["loc"]).upper()
-        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET"))
+        field, *inside = (str(part) for part in first["loc"])
+        name = "_".join((variable(model, field, prefix), *inside)).upper()
+        secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
         shown = "" if secret else f"; it is set to {first['input']!r}"
         what = first["msg"].removeprefix("Value error, ")
         raise SegueError(f"{name}: {what}{shown}") from None
     except SettingsError as error:
-        raise SegueError(f"SEGUE_*: {error}; write it as JSON") from None
+        raise SegueError(f"{prefix}*: {error}; write it as JSON") from None
+
+
+def variable(model: type[BaseSettings], field: str, prefix: str | None = None) -> str:
+    """The environment variable of a settings model's field."""
+    known = model.model_fields.get(field)
+    if known is None or known.validation_alias is not None:
+        return str(known.validation_alias) if known else field
+    return f"{prefix or model.model_config.get('env_prefix', '')}{field}".upper()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 
 from channels.outbox.dispatch import Dispatcher
-from channels.providers.base import providers
+from channels.providers.registry import connect_providers
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
 from config.access.private_files import tighten_folder
@@ -54,7 +54,7 @@ class Segue:
     @asynccontextmanager
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:
         """A dispatcher with its connections open."""
-        connected = providers(self.settings)
+        connected = connect_providers(self.settings)
         async with Transport(self.settings) as transport:
             yield Dispatcher(
                 self.db,

@@ -17,7 +17,9 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
-from config.access.sandbox_keys import sendgrid_key, twilio_token
+from channels.providers import sendgrid, twilio
+from channels.providers.registry import sandbox_settings
+from config.access.sandbox_keys import sandbox_secret
 from config.settings import Settings
 from config.times import Instant
 from profiles.bulk import in_slices
@@ -39,7 +41,6 @@ TIMEOUT = 10.0  # seconds
 _EVENTS_AT_ONCE = 1000
 # Messages whose future is worked out before something else gets its turn.
 _MESSAGES_AT_ONCE = 100
-_TEST_NUMBER = "+15005550006"
 # Twilio's default keywords; it hears no others.
 _STOP_WORDS = frozenset(
     ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT")
@@ -95,12 +96,12 @@ class Callbacks:
         self._clock = clock
         self._tries_after = tries_after
         self._simulated = simulated
-        self._key = sendgrid_key(settings)
-        self._token = twilio_token(settings)
+        own = sandbox_settings(twilio.PROVIDER, settings)
+        self._key = sendgrid.sandbox_key(sandbox_secret(settings, "sendgrid"))
+        self._token = own.auth_token.get_secret_value()
         self._events_url = f"{settings.public_url}/hooks/sendgrid"
         self._inbound_url = f"{settings.public_url}/hooks/twilio/inbound"
-        sender = settings.twilio_from
-        self._number = sender if sender.startswith("+") else _TEST_NUMBER
+        self._number = own.sender if own.sender.startswith("+") else twilio.TEST_NUMBER
         self._accepted: deque[Accepted] = deque()
         self._waiting: list[tuple[float, int, _Form | dict[str, Any]]] = []
         self._posts: asyncio.Queue[_Post] = asyncio.Queue(CONNECTIONS)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
+from unittest.mock import patch
 
 import psycopg
 import pytest
@@ -42,6 +43,13 @@ with warnings.catch_warnings():
 # An example that takes long says nothing of what it shows.
 settings.register_profile("segue", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("segue")
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """What a test sets in the environment ends with it."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,13 +1,13 @@
-"""A breaker for each channel: when its provider is in trouble, stop for a while, then try again.
+"""A breaker for each provider: while it is in trouble nothing is sent by it.
 
-The other channels go on; the messages of the stopped one stay planned, and are looked at again
-against windows and caps before they go.
+Other providers go on. The messages of the stopped one stay planned; windows and caps are checked
+again before they go.
 """
 
 import logging
 
-from channels.providers.base import Outcome
-from config.policy import Channel
+from channels.providers.base import ConnectedProvider
+from channels.providers.sending import SendOutcome
 from config.times import MINUTE, Instant, Seconds
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ class Breaker:
     is answered well: then it is closed.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, provider: ConnectedProvider) -> None:
+        self._provider = provider
         # Since a request was last answered well.
         self._failures = 0
         self._unknown = 0
@@ -37,7 +37,7 @@ class Breaker:
         self._open_until: Instant = 0
 
     def is_open(self, now: Instant) -> bool:
-        """Whether the channel is stopped at this moment."""
+        """Whether the provider is stopped at this moment."""
         return now < self._open_until
 
     @property
@@ -45,12 +45,12 @@ class Breaker:
         """Whether nothing was answered well since the last pause."""
         return self._pauses > 0
 
-    def note(self, outcomes: list[Outcome], claimed: Instant, answered: Instant) -> None:
+    def note(self, outcomes: list[SendOutcome], claimed: Instant, answered: Instant) -> None:
         """Learn from one request's outcomes.
 
-        What was claimed before the channel was stopped teaches nothing new: of a hundred requests
-        under way that fail together, the first ones stop it, once. A pause counts from the answer,
-        which may have taken longer than the pause.
+        Outcomes of claims from before the stop are ignored: if a hundred requests under way fail
+        together, the first ones stop the provider, once. A pause counts from the answer, which may
+        have taken longer than the pause.
         """
         if self.is_open(claimed):
             return
@@ -72,10 +72,10 @@ class Breaker:
     def _stop(self, now: Instant, pause: Seconds, why: str) -> None:
         log.error(
             "%s is stopped for %d s, its messages stay planned: %s",
-            self._channel,
+            self._provider.name,
             pause,
             why,
-            extra={"channel": self._channel},
+            extra={"provider": self._provider.name, "channel": self._provider.channel},
         )
         self._pauses += 1
         self._open_until = now + pause

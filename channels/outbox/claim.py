@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal,
@@ -29,6 +30,7 @@ from channels.messages.device_transitions import DeviceClaim
 from channels.outbox import devices
 from channels.outbox.devices import Devices, Target
 from channels.outbox.plan import decide_again
+from channels.providers.registry import Route
 from channels.rules.caps import Counted
 from channels.rules.loaders import load_history, load_recipients
 from channels.rules.planner import Planner, Wanted
@@ -175,16 +177,19 @@ def claim(
     journeys: Journeys,
     *,
     claimed_by: str,
-    limits: Mapping[Channel, int],
+    routes: Mapping[Channel, Route],
+    limits: Mapping[str, int],
     journey: str | None = None,
     only: Sequence[int] | None = None,
 ) -> Claimed:
-    """Claim due messages, the earliest first, on each channel at most its limit.
+    """Claim due messages, the earliest first, for each provider at most its limit.
 
     Parameters
     ----------
-    limits: how many posts; a push takes one for each device. A push for more devices than the limit
-        is claimed alone. journey: of this journey alone. only: of these messages alone.
+    routes: the channels to claim on, and which provider sends what. limits: how many posts by
+        provider; one that is not in it claims nothing. A push takes a post for each device; a push
+        to more devices than the limit is claimed alone. journey: of this journey alone. only: of
+        these messages alone.
 
     Raises ClaimFailed.
     """
@@ -198,13 +203,19 @@ def claim(
         asked = and_(asked, among(tx, messages.c.id, only))
     mine: list[int] = []
     more = False
-    for channel, limit in limits.items():
+    lanes = [
+        (_sent_by(name, channel, route), limits[name])
+        for channel, route in routes.items()
+        for name in route.providers
+        if name in limits
+    ]
+    for sent_by, limit in lanes:
         # Whom somebody else holds is passed over, however many they are: a process that hangs must
         # not hold up those behind. Nobody is waited for, so the order of the locks is free.
         candidates = (
             select(messages.c.id)
             .join(profiles, profiles.c.id == messages.c.profile_id)
-            .where(due, asked, messages.c.channel == channel)
+            .where(due, asked, sent_by)
             .order_by(messages.c.send_at)
             .limit(limit)
             .with_for_update(of=profiles, key_share=True, skip_locked=True)
@@ -224,7 +235,7 @@ def claim(
     pushes = [row for row in rows if row.channel == "push"]
     known = devices.look_up(tx, pushes) if pushes else devices.NONE
     if pushes:
-        later = _too_many(pushes, known, limits["push"])
+        later = _too_many(pushes, known, routes["push"], limits)
         more |= bool(later)
         rows = [row for row in rows if row.id not in later]
     try:
@@ -237,16 +248,32 @@ def claim(
     return Claimed(claims, more or len(claims) < len(rows), refused)
 
 
-def _too_many(pushes: Sequence[Row[Any]], known: Devices, limit: int) -> set[int]:
-    """Those, by id, whose posts would be more than the limit; the first is never among them."""
-    posts = 0
+def _sent_by(provider: str, channel: Channel, route: Route) -> ColumnElement[bool]:
+    """The messages of a channel that this provider sends."""
+    c = messages.c
+    if route.providers == [provider]:
+        return c.channel == channel
+    by_kind = case(route.by_kind, value=c.kind, else_=route.default) if route.by_kind else None
+    rest = literal(route.default) if by_kind is None else by_kind
+    name = case(route.by_topic, value=c.topic, else_=rest) if route.by_topic else rest
+    return and_(c.channel == channel, name == provider)
+
+
+def _too_many(
+    pushes: Sequence[Row[Any]], known: Devices, route: Route, limits: Mapping[str, int]
+) -> set[int]:
+    """The pushes, by id, whose posts would exceed their provider's limit. The first push of each
+    provider is never among them.
+    """
+    posts: Counter[str] = Counter()
     later: set[int] = set()
     for row in pushes:
+        provider = route.provider(row.kind, row.topic)
         number = len(known.open.get(row.id, ()))
-        if posts and posts + number > limit:
+        if posts[provider] and posts[provider] + number > limits[provider]:
             later.add(row.id)
         else:
-            posts += number
+            posts[provider] += number
     return later
 
 

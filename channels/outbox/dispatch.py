@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,7 +29,8 @@ from channels.outbox.claim import (
 )
 from channels.outbox.outcomes import Done, Tally, filed_under, record, settled, skipped
 from channels.outbox.rate_limit import allowance, spend
-from channels.providers.base import Outcome, Outgoing, Provider
+from channels.providers.registry import ConnectedProviders
+from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
 from channels.templates.compile import BadLink, MissingData, RenderError
@@ -43,7 +44,7 @@ from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
 
-# Claims taken in one transaction and posts under way at once, on each channel.
+# Claims taken in one transaction, and posts under way at once, for each provider.
 CLAIM_BATCH = 500
 IN_FLIGHT = 100
 # Claims that have waited so long for their turn are looked at again before they go, and outcomes
@@ -94,7 +95,7 @@ class _Look:
 class Dispatcher:
     """Hands due messages to the providers.
 
-    One for each process: it keeps the connections, and knows which channels are stopped.
+    One for each process: it keeps the connections, and knows which providers are stopped.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Dispatcher:
         db: Database,
         planner: Planner,
         journeys: Journeys,
-        providers: Mapping[Channel, Provider],
+        providers: ConnectedProviders,
         transport: Transport,
         settings: Settings,
         *,
@@ -111,15 +112,18 @@ class Dispatcher:
         self._db = db
         self._planner = planner
         self._journeys = journeys
-        self._providers = providers
+        self._providers = providers.by_name
+        self._routes = providers.routes
         self._transport = transport
         self._settings = settings
         self._name = name
-        self._breakers = {channel: Breaker(channel) for channel in providers}
-        self._rates = settings.rates
+        self._breakers = {name: Breaker(one) for name, one in self._providers.items()}
+        self._rates = {
+            name: one.rate for name, one in self._providers.items() if one.rate is not None
+        }
         self._link_rules = link_rules(settings)
-        # A slow provider must not take the others' places.
-        self._slots = {channel: asyncio.Semaphore(IN_FLIGHT) for channel in providers}
+        # A slow provider does not use up the others' slots.
+        self._slots = {name: asyncio.Semaphore(IN_FLIGHT) for name in self._providers}
         self._stopping = False
 
     async def run(self, *, journey: str | None = None, channel: Channel | None = None) -> Tally:
@@ -134,7 +138,7 @@ class Dispatcher:
 
     async def take(self, *, journey: str | None = None, channel: Channel | None = None) -> Taken:
         """Claim a batch of what is due, which is to be given to `send` at once."""
-        channels = tuple(self._providers) if channel is None else (channel,)
+        channels = tuple(self._routes) if channel is None else (channel,)
         at = time.monotonic()
         claimed = Claimed([], more=False, refused=Counter())
         if not self._stopping:
@@ -160,7 +164,7 @@ class Dispatcher:
 
     def _due(self) -> list[Channel]:
         with self._db.transaction(write=False) as tx:
-            return due_channels(tx, self._journeys, tuple(self._providers))
+            return due_channels(tx, self._journeys, tuple(self._routes))
 
     def stop(self) -> None:
         """Claim no more: `run` returns when what is claimed has been recorded."""
@@ -195,38 +199,45 @@ class Dispatcher:
         self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None
     ) -> Claimed:
         with self._db.transaction() as tx:
-            closed = [one for one in channels if not self._breakers[one].is_open(tx.now)]
+            routes = {one: self._routes[one] for one in channels}
+            names = [name for route in routes.values() for name in route.providers]
+            running = [name for name in names if not self._breakers[name].is_open(tx.now)]
             # A simulated clock stands still, and so would a rate.
             rates = {} if self._db.now is not None else self._rates
-            limits = allowance(tx, rates, closed, CLAIM_BATCH)
+            limits = allowance(tx, rates, running, CLAIM_BATCH)
             limits |= {one: 1 for one in limits if self._breakers[one].on_trial}
             claimed = claim(
                 tx,
                 self._planner,
                 self._journeys,
                 claimed_by=self._name,
+                routes=routes,
                 limits=limits,
                 journey=journey,
                 only=only,
             )
-            posts = Counter(one.channel for one in claimed.claims for _ in one.targets)
+            posts = Counter(self._provider_of(one) for one in claimed.claims for _ in one.targets)
             spend(tx, rates, posts)
             return claimed
+
+    def _provider_of(self, claim: Claim) -> str:
+        return self._routes[claim.channel].provider(claim.kind, claim.topic)
 
     async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
         """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
         done: list[Done] = []
         # A batch is of one step, as SendGrid's categories demand, and has each message once: the
         # first devices of all pushes go, then the second ones.
-        ready: dict[tuple[Channel, str, str, int], list[_Ready]] = defaultdict(list)
+        ready: dict[tuple[str, str, str, int], list[_Ready]] = defaultdict(list)
         for one in claims:
             try:
                 rendered = self._render(one)
                 if too_long := excess(rendered[0].content, self._settings.sms_segments):
                     done.append(skipped(one, f"too_long: {too_long}"))
                     continue
+                provider = self._provider_of(one)
                 for place, outgoing in enumerate(rendered):
-                    ready[one.channel, one.journey, one.step, place].append(_Ready(one, outgoing))
+                    ready[provider, one.journey, one.step, place].append(_Ready(one, outgoing))
             except BadLink as error:
                 done.append(skipped(one, f"link_refused: {error.to}"))
             except MissingData as error:
@@ -239,9 +250,9 @@ class Dispatcher:
                 done.append(skipped(one, f"render_error: {type(error).__name__}"))
         look = _Look(claims, taken)
         posts = {
-            asyncio.create_task(self._post(channel, batch, look))
-            for (channel, *_), some in ready.items()
-            for batch in in_slices(some, self._providers[channel].batch_size)
+            asyncio.create_task(self._post(provider, batch, look))
+            for (provider, *_), some in ready.items()
+            for batch in in_slices(some, self._providers[provider].sender.batch_size)
         }
         tally: Tally = Counter()
         while posts or done:
@@ -297,13 +308,14 @@ class Dispatcher:
         ]
 
     async def _post(
-        self, channel: Channel, batch: Sequence[_Ready], look: _Look
-    ) -> list[tuple[_Ready, Outcome | None]]:
+        self, name: str, batch: Sequence[_Ready], look: _Look
+    ) -> list[tuple[_Ready, SendOutcome | None]]:
         """Post one request's worth; no outcome for what could not be posted within its claim."""
-        async with self._slots[channel]:
+        provider = self._providers[name]
+        async with self._slots[name]:
             await self._look_again(look)
             now = batch[0].claim.send_at
-            if self._breakers[channel].is_open(now):
+            if self._breakers[name].is_open(now):
                 return [(one, None) for one in batch]
             going = [one for one in batch if look.lets_go(one)]
 
@@ -312,16 +324,14 @@ class Dispatcher:
                 await self._look_again(look)
                 return all(look.lets_go(one) for one in going)
 
-            outcomes: dict[int, Outcome] = {}
+            outcomes: dict[int, SendOutcome] = {}
             if going:
                 outgoing = [one.outgoing for one in going]
-                with PROVIDER_SECONDS.labels(channel).time():
-                    answer = await self._transport.post(
-                        self._providers[channel], outgoing, may_leave
-                    )
+                with PROVIDER_SECONDS.labels(provider.channel, name).time():
+                    answer = await self._transport.post(provider, outgoing, may_leave)
                 if answer:
                     answered = now + int(time.monotonic() - look.taken)
-                    self._breakers[channel].note(answer, now, answered)
+                    self._breakers[name].note(answer, now, answered)
                 outcomes = {outcome.message_id: outcome for outcome in answer}
         return [(one, outcomes.get(one.claim.message_id)) for one in batch]
 

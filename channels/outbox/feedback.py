@@ -16,7 +16,7 @@ from channels.messages.device_transitions import DeviceReport
 from channels.messages.states import REPORTED, TAKEN_BACK, Reported
 from channels.messages.transitions import Report
 from channels.outbox import devices
-from channels.providers.webhook import Feedback, Kind
+from channels.providers.webhook import Feedback, FeedbackKind
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.database import Tx
 from config.times import Instant
@@ -27,7 +27,7 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.tables import ADDRESS_KIND, events, identifiers
 
 # What each says about the message.
-_STATE: Mapping[Kind, Reported] = {
+_STATE: Mapping[FeedbackKind, Reported] = {
     "sent": "sent",
     "delivered": "delivered",
     "opened": "delivered",
@@ -38,11 +38,11 @@ _STATE: Mapping[Kind, Reported] = {
     "bounced": "failed",
 }
 # What a person answers by text names no message: it is taken for the last that they got.
-_BY_TEXT: Collection[Kind] = {"stopped", "started", "replied"}
-_GIVES_CONSENT: Collection[Kind] = {"started", "resubscribed"}
-_OF_CONSENT: Collection[Kind] = {"stopped", "started", "unsubscribed", "resubscribed"}
+_BY_TEXT: Collection[FeedbackKind] = {"stopped", "started", "replied"}
+_GIVES_CONSENT: Collection[FeedbackKind] = {"started", "resubscribed"}
+_OF_CONSENT: Collection[FeedbackKind] = {"stopped", "started", "unsubscribed", "resubscribed"}
 # True of the address or the person, whichever message it is about.
-_OF_THE_ADDRESS: Collection[Kind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
+_OF_THE_ADDRESS: Collection[FeedbackKind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
 
 
 class _Heard(NamedTuple):

@@ -11,7 +11,7 @@ from channels.messages.device_transitions import DeviceOutcome
 from channels.messages.transitions import Recorded, RecordedState
 from channels.outbox import devices
 from channels.outbox.claim import Claim, Journeys
-from channels.providers.base import Outcome, Outgoing
+from channels.providers.sending import Outgoing, SendOutcome
 from channels.rules.recipient import WHOLE_CHANNEL
 from channels.templates.content import SMSContent, segments
 from config.database import Tx
@@ -51,7 +51,7 @@ class Done(NamedTuple):
         return self.address if self.claim.channel == "push" else None
 
 
-def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done:
+def settled(claimed: Claim, outgoing: Outgoing, outcome: SendOutcome | None) -> Done:
     """By the provider's word; without one nothing was posted, and the claim is given back."""
     if outcome is None or outcome.result == "stopped":
         change = _change(claimed, state="planned", attempts=claimed.attempts - 1)
@@ -70,7 +70,7 @@ def settled(claimed: Claim, outgoing: Outgoing, outcome: Outcome | None) -> Done
     return Done(claimed, change, outgoing.to, outcome.suppress)
 
 
-def _wait(claimed: Claim, outcome: Outcome) -> Seconds:
+def _wait(claimed: Claim, outcome: SendOutcome) -> Seconds:
     """Never shorter than the provider asks for, and up to half as much again, so that what was
     refused together does not come back together.
     """

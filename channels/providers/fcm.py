@@ -7,7 +7,8 @@ JSON is written here, for firebase-admin keeps its encoder to itself; a test com
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -15,22 +16,24 @@ from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request as FetchToken
 from google.oauth2 import service_account
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from channels.providers.base import (
-    ChannelDown,
-    Outcome,
+from channels.providers.base import Provider, ProviderSettings
+from channels.providers.sending import (
+    ErrorMeaning,
     Outgoing,
-    Request,
-    Result,
-    Suppress,
+    ProviderRequest,
+    SendOutcome,
+    SignInFailed,
     json_object,
     result_of,
     retry_after,
 )
 from channels.templates.content import PushContent
 from config.errors import SegueError
-from config.policy import Channel
-from config.settings import Settings
+from config.required import Need
+from config.settings import Settings, Url
 from config.times import DAY, MINUTE, Seconds
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
@@ -44,41 +47,49 @@ SERVER_WAIT: Seconds = 10
 _TOKEN_WITHIN: Seconds = 10
 
 
-class _Verdict(NamedTuple):
-    result: Result
-    suppress: Suppress | None = None
-
-
-# FcmError.errorCode: it says it better than the HTTP status.
-_ERRORS: Mapping[object, _Verdict] = {
-    "UNREGISTERED": _Verdict("failed", "unregistered"),
+# By FcmError.errorCode, where it says more than the HTTP status.
+_ERRORS: Mapping[object, ErrorMeaning] = {
+    "UNREGISTERED": ErrorMeaning("failed", suppress="unregistered"),
     # A 403, but of this token alone: it belongs to another project, so to an app that is not ours.
-    "SENDER_ID_MISMATCH": _Verdict("failed", "unregistered"),
-    "INVALID_ARGUMENT": _Verdict("failed"),
-    "QUOTA_EXCEEDED": _Verdict("retry"),
-    "UNAVAILABLE": _Verdict("retry"),
-    "INTERNAL": _Verdict("unknown"),
-    "THIRD_PARTY_AUTH_ERROR": _Verdict("stopped"),  # our APNs or web push key
+    "SENDER_ID_MISMATCH": ErrorMeaning("failed", suppress="unregistered"),
+    "INVALID_ARGUMENT": ErrorMeaning("failed"),
+    "QUOTA_EXCEEDED": ErrorMeaning("retry"),
+    "UNAVAILABLE": ErrorMeaning("retry"),
+    "INTERNAL": ErrorMeaning("unknown"),
+    "THIRD_PARTY_AUTH_ERROR": ErrorMeaning("stopped"),  # our APNs or web push key
 }
 
 
-def connect(settings: Settings) -> "FCM":
-    """FCM, or the sandbox in its place."""
-    if settings.providers == "sandbox":
-        url, project = settings.sandbox_url, settings.fcm_project or "segue-sandbox"
-        return FCM(url, project, headers={"Authorization": "Bearer sandbox"})
-    path = settings.fcm_credentials_file
+class FCMSettings(ProviderSettings):
+    """SEGUE_FCM_*."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGUE_FCM_")
+
+    url: Url = "https://fcm.googleapis.com"
+    credentials_file: Path | None = Field(
+        default=None, description="The JSON key of a service account of the Firebase project."
+    )
+    project: str = Field(default="", description="Empty: the project of the credentials.")
+
+    def sandbox_account(self, _secret: bytes) -> Mapping[str, Any]:
+        """The sandbox accepts any token, so no credentials are read."""
+        return {"credentials_file": None, "project": self.project or "segue-sandbox"}
+
+
+def connect(own: FCMSettings, _settings: Settings) -> "FCM":
+    """Signed in by the credentials file. Without one, as in the sandbox, nobody is signed in."""
+    if own.credentials_file is None:
+        return FCM(own.url, own.project, headers={"Authorization": "Bearer sandbox"})
     try:
         credentials = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
-            str(path), scopes=[SCOPE]
+            str(own.credentials_file), scopes=[SCOPE]
         )
     except (OSError, ValueError) as error:
         raise SegueError(
-            f"SEGUE_FCM_CREDENTIALS_FILE {path}: {error}. It is the JSON key of a service account, "
-            "from the Firebase console, Project settings, Service accounts"
+            f"SEGUE_FCM_CREDENTIALS_FILE {own.credentials_file}: {error}. It is the JSON key of a "
+            "service account, from the Firebase console, Project settings, Service accounts"
         ) from error
-    project = settings.fcm_project or credentials.project_id
-    return FCM(settings.fcm_url, project, auth=GoogleToken(credentials))
+    return FCM(own.url, own.project or credentials.project_id, auth=GoogleToken(credentials))
 
 
 class GoogleToken(httpx.Auth):
@@ -94,7 +105,7 @@ class GoogleToken(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Raises ChannelDown when Google refuses us, ConnectError when it can't be reached."""
+        """Raises SignInFailed when Google refuses us, ConnectError when it can't be reached."""
         # google-auth calls a token invalid some minutes before it is.
         if not self._credentials.valid:
             async with self._fetching:
@@ -111,13 +122,12 @@ class GoogleToken(httpx.Auth):
             # It does not call its own time-outs retryable.
             if error.retryable or isinstance(error, TransportError):
                 raise httpx.ConnectError(f"no token from Google: {error}") from error
-            raise ChannelDown(f"Google gives no token: {error}") from error
+            raise SignInFailed(f"Google gives no token: {error}") from error
 
 
 class FCM:
     """One notification a request."""
 
-    channel: Channel = "push"
     batch_size = 1
 
     def __init__(
@@ -132,7 +142,7 @@ class FCM:
         self._url = f"{url}/v1/projects/{project}/messages:send"
         self._headers = {"Content-Type": "application/json", **(headers or {})}
 
-    def prepare(self, batch: Sequence[Outgoing]) -> Request:
+    def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
         """The parts for other platforms than the device's are left out, where we know it."""
         [one] = batch
         if not isinstance(one.content, PushContent):
@@ -150,32 +160,34 @@ class FCM:
             message["apns"] = _apns(one, content)
         if one.platform in (None, "web"):
             message["webpush"] = _webpush(one, content)
-        return Request("POST", self._url, self._headers, orjson.dumps({"message": message}))
+        return ProviderRequest("POST", self._url, self._headers, orjson.dumps({"message": message}))
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
-    ) -> list[Outcome]:
+    ) -> list[SendOutcome]:
         """FCM's own error code first, then the HTTP status."""
         [one] = batch
         answer = json_object(body)
         if result_of(status) == "sent":
             name = answer.get("name")
             return [
-                Outcome(one.message_id, "sent", provider_id=name if isinstance(name, str) else None)
+                SendOutcome(
+                    one.message_id, "sent", provider_id=name if isinstance(name, str) else None
+                )
             ]
         error = answer.get("error")
         error = error if isinstance(error, dict) else {}
         code = _error_code(error)
         words = str(error.get("message", "")).replace(one.to, "…")
-        result, suppress = _ERRORS.get(code) or _Verdict(result_of(status))
+        result, _, suppress = _ERRORS.get(code) or ErrorMeaning(result_of(status))
         if code == "INVALID_ARGUMENT" and "registration token" in words:
             suppress = "unregistered"
         reason = f"fcm {code or status}: {words}"[:300].rstrip(": ")
         if result == "retry":
             first = QUOTA_WAIT if status == 429 else SERVER_WAIT
             wait = retry_after(headers)
-            return [Outcome(one.message_id, result, reason, retry_after=wait, first_wait=first)]
-        return [Outcome(one.message_id, result, reason, suppress=suppress)]
+            return [SendOutcome(one.message_id, result, reason, retry_after=wait, first_wait=first)]
+        return [SendOutcome(one.message_id, result, reason, suppress=suppress)]
 
 
 # On every platform the message's id is what makes a repeat replace the first and not stand beside
@@ -229,3 +241,13 @@ def _error_code(error: Mapping[str, Any]) -> str | None:
         if isinstance(detail, dict) and isinstance(code := detail.get("errorCode"), str):
             return code
     return None
+
+
+PROVIDER = Provider(
+    name="fcm",
+    channel="push",
+    default=True,
+    settings=FCMSettings,
+    connect=connect,
+    needs=(Need("credentials_file", "no push can be sent"),),
+)

@@ -1,26 +1,41 @@
-"""E-mail by SendGrid, `POST /v3/mail/send`.
+"""E-mail by SendGrid: `POST /v3/mail/send`, and its signed event webhook.
 
 A request carries one content for all its recipients. So each mail is a request of its own, unless
-`sendgrid_template_id` names a pass-through dynamic template (`{{{subject}}}`, `{{{html}}}`,
+SEGUE_SENDGRID_TEMPLATE_ID names a pass-through dynamic template (`{{{subject}}}`, `{{{html}}}`,
 `{{{text}}}`): then up to 1000 mails go in one.
 
-Facts from SendGrid's mail-send reference: "Mail Send", "Errors", "Limitations".
+Facts from SendGrid's pages "Mail Send", "Errors", "Limitations", "Event Webhook Reference", "Event
+Webhook Security Features" and "Troubleshooting", and from the checks in its SDK.
 """
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence, Set
 from html import escape
 from typing import Any
 
 import httpx
 import orjson
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from channels.links import our_pages
-from channels.providers.base import (
+from channels.providers.base import Provider, ProviderSettings
+from channels.providers.sending import (
     DoesNotFit,
-    Outcome,
     Outgoing,
-    Request,
+    ProviderRequest,
+    SendOutcome,
+    Suppress,
     bounded,
     json_object,
     outcomes,
@@ -28,49 +43,116 @@ from channels.providers.base import (
     retry_after,
     server_time,
 )
+from channels.providers.webhook import (
+    Feedback,
+    FeedbackKind,
+    Refused,
+    Unreadable,
+    Webhook,
+    WebhookRequest,
+    our_id,
+)
 from channels.templates.content import EmailContent
-from config.policy import Channel
-from config.settings import Settings
-from config.times import Seconds
+from config.errors import SegueError
+from config.json_input import NoJSON, read_json
+from config.policy import Policy
+from config.required import Need
+from config.settings import Settings, Url
+from config.times import MINUTE, Seconds
+from profiles.identity.person import address_of
 
 MAX_BATCH = 1000
-# A request must stay under 30 MB.
+# Bytes: a request must stay under 30 MB.
 MAX_BYTES = 29_000_000
 # `clicktracking="off"` on an anchor has no effect on the text part, in which SendGrid can wrap all
 # links or none. Naming one of the two needs naming the other.
 _TRACKING = {"click_tracking": {"enable": True, "enable_text": False}}
-# Fields that hold what an operator set, not what a message brought along.
+# Fields that hold a setting, not a part of a message.
 _OURS = ("from", "reply_to", "template_id")
 
+SIGNATURE = "x-twilio-email-event-webhook-signature"
+TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
+# The largest difference between the time of the signature and now. SendGrid names no limit, and
+# repeats a request for 24 hours.
+TOLERANCE: Seconds = 5 * MINUTE
+# Bytes: SendGrid posts at most 768 KB at a time.
+BODY_LIMIT = 1_000 * 1024
+# An ECDSA signature in base64: of P-256 it has 96 characters at most, of the largest curve 188.
+_LONGEST_SIGNATURE = 200
 
-def connect(settings: Settings) -> "SendGrid":
-    """SendGrid, or the sandbox in its place."""
-    if settings.providers == "live":
-        return SendGrid(
-            settings, settings.sendgrid_url, settings.sendgrid_api_key.get_secret_value()
-        )
-    return SendGrid(settings, settings.sandbox_url, "SG.sandbox")
+_KINDS: Mapping[str, FeedbackKind] = {
+    "processed": "sent",
+    "deferred": "sent",
+    "delivered": "delivered",
+    "open": "opened",
+    "click": "clicked",
+    "bounce": "bounced",
+    "dropped": "failed",
+    "spamreport": "complained",
+    "unsubscribe": "unsubscribed",
+    "group_unsubscribe": "unsubscribed",
+    "group_resubscribe": "resubscribed",
+}
+# Reasons of `dropped`: what SendGrid knows of the address.
+_DROPPED: Mapping[str, Suppress] = {
+    "bounced address": "bounced",
+    "invalid": "bounced",
+    "spam reporting address": "complained",
+    "unsubscribed address": "opted_out",
+}
+
+
+class SendGridSettings(ProviderSettings):
+    """SEGUE_SENDGRID_*."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGUE_SENDGRID_")
+
+    url: Url = "https://api.sendgrid.com"
+    api_key: SecretStr = SecretStr("")
+    sender: str = Field(
+        default="hello@shop.example",
+        validation_alias="SEGUE_SENDGRID_FROM",
+        description="Whom mail is from. Real messages need a sender of your own.",
+    )
+    reply_to: str = Field(default="", description="Where answers to mail go. Empty: to the sender.")
+    template_id: str = Field(
+        default="", description="A pass-through dynamic template; allows 1000 mails a request."
+    )
+    webhook_key: str = Field(
+        default="", description="The verification key of SendGrid's signed event webhook."
+    )
+
+    def sandbox_account(self, secret: bytes) -> Mapping[str, Any]:
+        """The sandbox signs its events with `sandbox_key`."""
+        public = sandbox_key(secret).public_key()
+        der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return {"api_key": SecretStr("SG.sandbox"), "webhook_key": b64encode(der).decode()}
+
+
+def sandbox_key(secret: bytes) -> ec.EllipticCurvePrivateKey:
+    """The private half of the key whose public half SendGrid would show."""
+    # Below the order of the curve's group, which is a little less than 2 ** 256.
+    return ec.derive_private_key(int.from_bytes(secret[:31]) + 1, ec.SECP256R1())
 
 
 class SendGrid:
     """One mail a request, or many through a pass-through template."""
 
-    channel: Channel = "email"
     auth: httpx.Auth | None = None
 
-    def __init__(self, settings: Settings, url: str, api_key: str) -> None:
-        self.batch_size = MAX_BATCH if settings.sendgrid_template_id else 1
-        self._url = f"{url}/v3/mail/send"
+    def __init__(self, own: SendGridSettings, settings: Settings) -> None:
+        self.batch_size = MAX_BATCH if own.template_id else 1
+        self._url = f"{own.url}/v3/mail/send"
         self._headers = {
-            "Authorization": f"Bearer {api_key}",
+            "Authorization": f"Bearer {own.api_key.get_secret_value()}",
             "Content-Type": "application/json",
         }
-        self._template_id = settings.sendgrid_template_id
-        self._from = {"email": settings.sendgrid_from, "name": settings.brand}
-        self._reply_to = settings.sendgrid_reply_to
+        self._template_id = own.template_id
+        self._from = {"email": own.sender, "name": settings.brand}
+        self._reply_to = own.reply_to
         self._our_anchors = _anchors(our_pages(settings))
 
-    def prepare(self, batch: Sequence[Outgoing]) -> Request:
+    def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
         """Raises DoesNotFit when the batch is too large, names an address twice, or is of several
         journeys or steps.
         """
@@ -99,7 +181,7 @@ class SendGrid:
             content = _content(one)
             mail["subject"] = content.subject
             mail["personalizations"] = [_personalization(one)]
-            # It takes no empty part, and wants the plain text first.
+            # SendGrid refuses an empty part, and wants the plain text first.
             mail["content"] = [
                 {"type": kind, "value": value}
                 for kind, value in (
@@ -111,28 +193,28 @@ class SendGrid:
         body = orjson.dumps(mail)
         if len(body) > MAX_BYTES and len(batch) > 1:
             raise DoesNotFit
-        return Request("POST", self._url, self._headers, body)
+        return ProviderRequest("POST", self._url, self._headers, body)
 
     def _template_data(self, one: Outgoing) -> dict[str, str]:
         content = _content(one)
         return {"subject": content.subject, "html": self._html(content), "text": content.text}
 
     def _html(self, content: EmailContent) -> str:
-        """The HTML part. SendGrid wraps no link to our own pages: a click on one is no click."""
+        """The HTML part. Links to our own pages are not tracked: a click on one is no evidence."""
         return self._our_anchors.sub(r'<a clicktracking="off"', content.html)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
-    ) -> list[Outcome]:
-        """A request is accepted as a whole or not at all."""
+    ) -> list[SendOutcome]:
+        """SendGrid accepts a request as a whole or not at all."""
         result = result_of(status)
         if result == "sent":
-            # One id for all the mails of a request: what tells them apart is our custom argument.
+            # One id for all mails of a request; our custom argument distinguishes them.
             sent_as = headers.get("x-message-id")
-            return [Outcome(one.message_id, "sent", provider_id=sent_as) for one in batch]
+            return [SendOutcome(one.message_id, "sent", provider_id=sent_as) for one in batch]
         errors = _errors(body)
-        told = "; ".join(_told(error) for error in errors)
-        reason = f"sendgrid {status}: {told}"[:300].rstrip(": ")
+        words = "; ".join(_words(error) for error in errors)
+        reason = f"sendgrid {status}: {words}"[:300].rstrip(": ")
         if result != "failed":
             return outcomes(batch, result, reason, _wait(status, headers))
         if any(_field(error)[0] in _OURS for error in errors):
@@ -155,7 +237,7 @@ def _personalization(one: Outgoing) -> dict[str, Any]:
 
 
 def _anchors(urls: Sequence[str]) -> re.Pattern[str]:
-    """The beginning of each `<a>` whose `href` begins with one of the URLs."""
+    """Matches the beginning of each `<a>` whose `href` begins with one of the URLs."""
     begin = "|".join(re.escape(escape(url)) for url in urls)
     attributes = r"""(?:[^<>"']|"[^"]*"|'[^']*')*?"""
     return re.compile(rf"""<a\b(?={attributes}\shref\s*=\s*["']?\s*(?:{begin}))""", re.IGNORECASE)
@@ -169,7 +251,7 @@ def _content(one: Outgoing) -> EmailContent:
 
 def _refused(
     status: int, errors: Sequence[Mapping[str, Any]], batch: Sequence[Outgoing]
-) -> list[Outcome]:
+) -> list[SendOutcome]:
     """The outcomes when errors name mails (`personalizations.3.to.0.email`); empty when none do."""
     named: dict[int, Mapping[str, Any]] = {}
     for error in errors:
@@ -179,18 +261,18 @@ def _refused(
     if not any(number < len(batch) for number in named):
         return []
     return [
-        # SendGrid took nothing of the request, so the others may go again, and at once.
-        Outcome(
+        # SendGrid accepted nothing of the request, so the others are sent again at once.
+        SendOutcome(
             one.message_id,
             "retry",
             f"sendgrid {status}: another mail in the same request was refused",
             retry_after=1,
         )
         if number not in named
-        else Outcome(
+        else SendOutcome(
             one.message_id,
             "failed",
-            f"sendgrid {status}: {_told(named[number])}"[:300],
+            f"sendgrid {status}: {_words(named[number])}"[:300],
             suppress="bounced" if _field(named[number])[-1] == "email" else None,
         )
         for number, one in enumerate(batch)
@@ -208,7 +290,7 @@ def _field(error: Mapping[str, Any]) -> list[str]:
     return str(error.get("field") or "").split(".")
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _words(error: Mapping[str, Any]) -> str:
     field = error.get("field")
     return f"{error.get('message')} ({field})" if field else str(error.get("message"))
 
@@ -219,3 +301,188 @@ def _wait(status: int, headers: Mapping[str, str]) -> Seconds | None:
     if status == 429 and "retry-after" not in headers and reset.isdecimal() and now is not None:
         return bounded(int(reset) - now)
     return retry_after(headers)
+
+
+def webhooks(own: SendGridSettings, settings: Settings, _policy: Policy) -> list[Webhook]:
+    """One address for all events."""
+    key = _public_key(own.webhook_key) if own.webhook_key else None
+    pages = our_pages(settings)
+
+    def admit(headers: Mapping[str, str]) -> None:
+        signed_headers(key, headers)
+
+    def checked(request: WebhookRequest) -> list[Feedback]:
+        verify(key, request)
+        return read_events(request.body, pages)
+
+    about = "Events of e-mails, from SendGrid"
+    return [Webhook("/hooks/sendgrid", about, admit, checked, BODY_LIMIT)]
+
+
+def _public_key(text: str) -> ec.EllipticCurvePublicKey:
+    """The key as SendGrid shows it, with or without the lines around it."""
+    try:
+        key = load_der_public_key(b64decode(re.sub(r"-----[A-Z ]+-----|\s", "", text)))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        key, why = None, str(error)
+    else:
+        why = "it is a key of another kind"
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise SegueError(
+            f"SEGUE_SENDGRID_WEBHOOK_KEY is no verification key ({why}). Copy it from SendGrid: "
+            "Settings, Mail Settings, Event Webhook, Signature Verification"
+        )
+    return key
+
+
+def signed_headers(
+    key: ec.EllipticCurvePublicKey | None, headers: Mapping[str, str]
+) -> tuple[str, str]:
+    """The signature and its time, still to be checked. Raises Refused."""
+    if key is None:
+        raise Refused(
+            "there is no key to check it with; set SEGUE_SENDGRID_WEBHOOK_KEY to the verification "
+            "key of SendGrid's signed event webhook"
+        )
+    signature, timestamp = headers.get(SIGNATURE), headers.get(TIMESTAMP)
+    if signature is None or timestamp is None:
+        raise Refused("it is not signed; switch on the signature of SendGrid's event webhook")
+    if len(signature) > _LONGEST_SIGNATURE:
+        raise Refused("its signature is too long to be one")
+    if not (len(timestamp) < 15 and timestamp.isascii() and timestamp.isdecimal()):
+        raise Refused("the time of its signature is no number")
+    return signature, timestamp
+
+
+def verify(key: ec.EllipticCurvePublicKey | None, request: WebhookRequest) -> None:
+    """Raises Refused unless SendGrid signed the request, at most TOLERANCE ago."""
+    signature, timestamp = signed_headers(key, request.headers)
+    if key is None or not _signed_by(key, signature, timestamp.encode() + request.body):
+        raise Refused("its signature is wrong; is SEGUE_SENDGRID_WEBHOOK_KEY the key of this hook?")
+    if request.now is not None and abs(request.now - int(timestamp)) > TOLERANCE:
+        raise Refused(
+            f"it was signed {request.now - int(timestamp)} s ago; {TOLERANCE} are allowed"
+        )
+
+
+def _signed_by(key: ec.EllipticCurvePublicKey, signature: str, signed: bytes) -> bool:
+    try:
+        key.verify(b64decode(signature, validate=True), signed, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def read_events(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:
+    """What the events say, without kinds that we do not use. Raises Unreadable.
+
+    An event with an invalid surrogate does not affect the others.
+
+    Parameters
+    ----------
+    pages: what the links to customers' own pages begin with. A click on one of them says only that
+        SendGrid accepted the mail.
+    """
+    try:
+        events = read_json(body)
+    except NoJSON as error:
+        raise Unreadable(str(error)) from error
+    if not isinstance(events, list):
+        raise Unreadable("it is no JSON array of events")
+    found = (_feedback(event, pages) for event in events if isinstance(event, dict))
+    return [one for one in found if one is not None]
+
+
+def _feedback(event: Mapping[str, Any], pages: tuple[str, ...]) -> Feedback | None:
+    name = event.get("event")
+    kind = _KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        return None
+    if kind == "clicked" and _text(event, "url").strip().startswith(pages):
+        kind = "sent"
+    machine = event.get("sg_machine_open") is True
+    if kind == "opened" and machine:
+        kind = "machine_opened"
+    written = _text(event, "email").strip()
+    address = address_of("email", written)
+    return Feedback(
+        id=f"sendgrid {_text(event, 'sg_event_id')[:100] or _digest(event)}",
+        source=f"sendgrid {name}",
+        channel="email",
+        kind=kind,
+        at=_timestamp(event),
+        message_id=our_id(event.get("message_id")),
+        address=address or None,
+        provider_id=_text(event, "sg_message_id") or None,
+        reason=_reason(event, kind, {written, address} - {""}),
+        suppress=_suppress(event, kind),
+        whole_channel=name == "unsubscribe",
+        properties=_properties(event, kind),
+    )
+
+
+def _suppress(event: Mapping[str, Any], kind: FeedbackKind) -> Suppress | None:
+    if kind == "complained":
+        return "complained"
+    if kind == "bounced":
+        # `blocked` concerns this mail (content, reputation, a full mailbox), not the address.
+        return None if event.get("type") == "blocked" else "bounced"
+    if kind == "failed":
+        return _DROPPED.get(_text(event, "reason").strip().lower())
+    return None
+
+
+def _reason(event: Mapping[str, Any], kind: FeedbackKind, spellings: Set[str]) -> str | None:
+    """The mail server's words, without the address: reasons hold no personal data."""
+    if kind not in ("bounced", "failed"):
+        return None
+    words = " ".join(filter(None, (_text(event, "status"), _text(event, "reason"))))
+    for address in spellings:
+        words = re.sub(re.escape(address), "…", words, flags=re.IGNORECASE)
+    what = _text(event, "type") or _text(event, "event")
+    return f"sendgrid {what}: {words}"[:300].rstrip(": ")
+
+
+def _properties(event: Mapping[str, Any], kind: FeedbackKind) -> dict[str, Any]:
+    if kind == "clicked":
+        return {"url": _text(event, "url")}
+    if kind == "machine_opened":
+        return {"machine": True}
+    if kind == "bounced":
+        return {"blocked": event.get("type") == "blocked"}
+    return {}
+
+
+def _text(event: Mapping[str, Any], name: str) -> str:
+    value = event.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _timestamp(event: Mapping[str, Any]) -> int | None:
+    value = event.get("timestamp")
+    return value if type(value) is int and value > 0 else None
+
+
+def _digest(event: Mapping[str, Any]) -> str:
+    """Instead of a missing id: equal events have equal digests."""
+    packed = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(packed).hexdigest()[:32]
+
+
+PROVIDER = Provider(
+    name="sendgrid",
+    channel="email",
+    default=True,
+    settings=SendGridSettings,
+    connect=SendGrid,
+    webhooks=webhooks,
+    needs=(
+        Need("api_key", "no mail can be sent"),
+        Need("sender", "no mail can be sent"),
+        Need(
+            "webhook_key",
+            "SendGrid's events are refused, so unsubscribes, spam reports and bounces are lost "
+            "(copy it from Settings, Mail Settings, Event Webhook, Signature Verification)",
+        ),
+    ),
+)

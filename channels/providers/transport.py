@@ -12,9 +12,15 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from channels.providers.base import ChannelDown, Outcome, Outgoing, Provider, Request, outcomes
+from channels.providers.base import ConnectedProvider
+from channels.providers.sending import (
+    Outgoing,
+    ProviderRequest,
+    SendOutcome,
+    SignInFailed,
+    outcomes,
+)
 from config.failures import told
-from config.policy import Channel
 from config.settings import Settings
 from config.times import Seconds
 
@@ -60,7 +66,7 @@ class Transport:
         self._trust_env = settings.providers == "live"
         # Shared, for it takes 20 ms to load the certificates.
         self._tls = httpx.create_ssl_context(trust_env=self._trust_env)
-        self._idle: dict[Channel, list[httpx.AsyncHTTPTransport]] = defaultdict(list)
+        self._idle: dict[str, list[httpx.AsyncHTTPTransport]] = defaultdict(list)
         self._senders: list[httpx.AsyncHTTPTransport] = []
 
     async def __aenter__(self) -> Self:
@@ -76,16 +82,16 @@ class Transport:
             await sender.aclose()
 
     async def post(
-        self, provider: Provider, batch: Sequence[Outgoing], may_leave: MayLeave
-    ) -> list[Outcome]:
-        """Hand a batch of at most `provider.batch_size` messages over; one outcome for each that
+        self, provider: ConnectedProvider, batch: Sequence[Outgoing], may_leave: MayLeave
+    ) -> list[SendOutcome]:
+        """Hand a batch of at most `batch_size` messages over; one outcome for each that
         was not held back.
 
         Raises nothing: whatever goes wrong is an outcome. `may_leave` is asked when all is ready,
         with a token and a connection, right before the first byte leaves.
         """
         try:
-            request = provider.prepare(batch)
+            request = provider.sender.prepare(batch)
         except Exception as error:
             # They do not fit into one request, or it can't be made for one of them.
             if len(batch) > 1:
@@ -97,14 +103,14 @@ class Transport:
                 "no request for message %d: %s",
                 message_id,
                 told(error),
-                extra={"message_id": message_id, "channel": provider.channel},
+                extra={"message_id": message_id, **_named(provider)},
             )
             return outcomes(batch, "failed", f"no request: {type(error).__name__}")
         try:
             response = await self._send(provider, request, may_leave)
         except _HeldBack:
             return []
-        except (ChannelDown, *_NO_ADDRESS) as error:
+        except (SignInFailed, *_NO_ADDRESS) as error:
             return outcomes(batch, "stopped", _told(error))
         except _NOT_SENT as error:
             return outcomes(batch, "retry", _told(error))
@@ -112,27 +118,27 @@ class Transport:
             # No answer, or a broken one, and the request may have arrived.
             return outcomes(batch, "unknown", _told(error))
         except Exception as error:
-            channel = provider.channel
-            log.error("posting to %s fails: %s", channel, told(error), extra={"channel": channel})
+            log.error("posting to %s fails: %s", provider.name, told(error), extra=_named(provider))
             return outcomes(batch, "unknown", type(error).__name__)
         try:
-            found = provider.read(response.status_code, response.headers, response.content, batch)
+            found = provider.sender.read(
+                response.status_code, response.headers, response.content, batch
+            )
         except Exception as error:
-            channel = provider.channel
             log.error(
-                "an answer about %s can't be read: %s",
-                channel,
+                "an answer of %s cannot be read: %s",
+                provider.name,
                 told(error),
-                extra={"channel": channel},
+                extra=_named(provider),
             )
             return outcomes(batch, "unknown", f"unreadable answer: {type(error).__name__}")
-        # Never taken for not posted: what the provider's module leaves out of its answer.
+        # A message that the sender leaves out of its answer must not count as not posted.
         told_of = {outcome.message_id for outcome in found}
         left_out = [one for one in batch if one.message_id not in told_of]
         return [*found, *outcomes(left_out, "unknown", "no answer about it")]
 
     async def _send(
-        self, provider: Provider, request: Request, may_leave: MayLeave
+        self, provider: ConnectedProvider, request: ProviderRequest, may_leave: MayLeave
     ) -> httpx.Response:
         """Post by httpx's transport itself: a fifth is saved, for its client keeps cookies, follows
         redirects and calls hooks, none of which a provider needs.
@@ -159,23 +165,23 @@ class Transport:
         )
         try:
             async with asyncio.timeout(_IN_ALL):
-                if provider.auth is not None:
-                    async with aclosing(provider.auth.async_auth_flow(asked)) as flow:
+                if provider.sender.auth is not None:
+                    async with aclosing(provider.sender.auth.async_auth_flow(asked)) as flow:
                         asked = await anext(flow)
-                if self._idle[provider.channel]:
+                if self._idle[provider.name]:
                     # Connected: it leaves now. To be told of each thing takes a tenth of the post.
                     await leave()
-                if not self._idle[provider.channel]:
+                if not self._idle[provider.name]:
                     # None is connected, or another post took it while this one was looked at.
                     asked.extensions["trace"] = about_to
-                return await self._exchange(provider.channel, asked)
+                return await self._exchange(provider.name, asked)
         except TimeoutError as error:
             late = httpx.ReadTimeout if left else httpx.ConnectTimeout
             raise late(f"not done within {_IN_ALL} s") from error
 
-    async def _exchange(self, channel: Channel, asked: httpx.Request) -> httpx.Response:
+    async def _exchange(self, provider: str, asked: httpx.Request) -> httpx.Response:
         # The one used last has the freshest connection.
-        idle = self._idle[channel]
+        idle = self._idle[provider]
         sender = idle.pop() if idle else self._sender(asked.url)
         try:
             response = await sender.handle_async_request(asked)
@@ -192,6 +198,10 @@ class Transport:
         sender = httpx.AsyncHTTPTransport(verify=self._tls, limits=LIMITS, proxy=proxy)
         self._senders.append(sender)
         return sender
+
+
+def _named(provider: ConnectedProvider) -> dict[str, str]:
+    return {"provider": provider.name, "channel": provider.channel}
 
 
 def _proxy_for(url: httpx.URL) -> str | None:

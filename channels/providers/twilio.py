@@ -1,98 +1,152 @@
-"""SMS by Twilio, `POST /2010-04-01/Accounts/{sid}/Messages.json`: one message a request.
+"""SMS by Twilio: `POST /2010-04-01/Accounts/{sid}/Messages.json`, and its webhooks.
 
-Facts from Twilio's Messages resource and its error dictionary.
+Webhooks are signed with HMAC-SHA1 over the address and the form's fields, or over the address alone
+where that holds the hash of a JSON body.
+
+Facts from Twilio's Messages resource and error dictionary, its pages "Webhooks security", "Twilio's
+request to your webhook", "Track outbound message status" and "Opt-out keywords", and from its SDK.
 """
 
+import hashlib
+import hmac
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-from urllib.parse import urlencode
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlparse
 
 import httpx
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+from twilio.request_validator import add_port, remove_port
 
-from channels.providers.base import (
-    Outcome,
+from channels.outbox.replies import Reply, Words, read_reply, words_of
+from channels.providers.base import Provider, ProviderSettings
+from channels.providers.sending import (
+    ErrorMeaning,
     Outgoing,
-    Request,
-    Result,
-    Suppress,
+    ProviderRequest,
+    SendOutcome,
     json_object,
     result_of,
     retry_after,
 )
+from channels.providers.webhook import (
+    Feedback,
+    FeedbackKind,
+    Refused,
+    Unreadable,
+    Webhook,
+    WebhookRequest,
+    our_id,
+)
 from channels.templates.content import SMSContent
-from config.policy import Channel
-from config.settings import Settings
+from config.json_input import NoJSON, read_json
+from config.policy import Policy
+from config.required import Need
+from config.settings import Settings, Url
+from profiles.identity.person import address_of
 
-# What Twilio takes as ValidityPeriod, in seconds.
+# Seconds: what Twilio accepts as ValidityPeriod.
 _SHORTEST, _LONGEST = 1, 36_000
+# What customers can reply STOP to: a number, a short code or a messaging service.
+_SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|MG[0-9a-fA-F]{32}")
+# The sender that Twilio keeps for tests.
+TEST_NUMBER = "+15005550006"
 
-
-class Verdict(NamedTuple):
-    """What an error code means for the message, and for the number."""
-
-    result: Result
-    words: str
-    suppress: Suppress | None = None
-
-
-# Codes that the HTTP status alone would misread, or that say something about the number. Those
-# from 30000 on come later, in status callbacks.
-ERRORS: Mapping[int, Verdict] = {
-    20003: Verdict("stopped", "the credentials are not accepted"),
-    20429: Verdict("retry", "too many requests"),
-    21211: Verdict("failed", "no valid phone number", "bounced"),
-    21212: Verdict("stopped", "SEGUE_TWILIO_FROM is no valid sender"),
-    21408: Verdict("failed", "texts to this country are not enabled"),
-    21603: Verdict("stopped", "SEGUE_TWILIO_FROM is missing"),
-    21610: Verdict("failed", "the recipient replied STOP", "opted_out"),
-    21614: Verdict("failed", "no mobile number", "bounced"),
-    21701: Verdict("stopped", "the messaging service of SEGUE_TWILIO_FROM does not exist"),
-    21703: Verdict("stopped", "the messaging service of SEGUE_TWILIO_FROM has no sender"),
-    30003: Verdict("failed", "the handset can't be reached"),  # switched off, perhaps: no bounce
-    30005: Verdict("failed", "the number is unknown", "unregistered"),
-    30006: Verdict("failed", "a landline, or a network without SMS", "bounced"),
-    30007: Verdict("failed", "filtered as spam"),
+# Error codes that the HTTP status alone would misread, or that say something about the number.
+# Those from 30000 on come later, in status webhooks.
+ERRORS: Mapping[int, ErrorMeaning] = {
+    20003: ErrorMeaning("stopped", "the credentials are not accepted"),
+    20429: ErrorMeaning("retry", "too many requests"),
+    21211: ErrorMeaning("failed", "no valid phone number", "bounced"),
+    21212: ErrorMeaning("stopped", "SEGUE_TWILIO_FROM is no valid sender"),
+    21408: ErrorMeaning("failed", "texts to this country are not enabled"),
+    21603: ErrorMeaning("stopped", "SEGUE_TWILIO_FROM is missing"),
+    21610: ErrorMeaning("failed", "the recipient replied STOP", "opted_out"),
+    21614: ErrorMeaning("failed", "no mobile number", "bounced"),
+    21701: ErrorMeaning("stopped", "the messaging service of SEGUE_TWILIO_FROM does not exist"),
+    21703: ErrorMeaning("stopped", "the messaging service of SEGUE_TWILIO_FROM has no sender"),
+    30003: ErrorMeaning(
+        "failed", "the handset can't be reached"
+    ),  # switched off, perhaps: no bounce
+    30005: ErrorMeaning("failed", "the number is unknown", "unregistered"),
+    30006: ErrorMeaning("failed", "a landline, or a network without SMS", "bounced"),
+    30007: ErrorMeaning("failed", "filtered as spam"),
 }
 
 
-def connect(settings: Settings) -> "Twilio":
-    """Twilio, or the sandbox in its place."""
-    if settings.providers == "live":
-        return Twilio(
-            settings,
-            settings.twilio_url,
-            settings.twilio_account_sid,
-            settings.twilio_auth_token.get_secret_value(),
-            settings.twilio_from,
-        )
-    # The number is the one that Twilio keeps for tests.
-    sender = settings.twilio_from or "+15005550006"
-    return Twilio(settings, settings.sandbox_url, "AC" + "0" * 32, "sandbox", sender)
+SIGNATURE = "x-twilio-signature"
+# Bytes, and fields. Twilio names no limit of its own. A text has at most 1,600 characters (20 KB of
+# emoji, urlencoded) and ten media files with two fields each, beside some thirty fields.
+BODY_LIMIT = 64 * 1024
+FIELDS_LIMIT = 200
+# A SHA-1 in base64.
+_SIGNATURE_LENGTH = 28
+# An empty answer: Twilio itself confirms a STOP, once, and we say nothing on top of it.
+SILENCE = b'<?xml version="1.0" encoding="UTF-8"?><Response></Response>'
+
+_STATUSES: Mapping[str, FeedbackKind] = {
+    "accepted": "sent",
+    "scheduled": "sent",
+    "queued": "sent",
+    "sending": "sent",
+    "sent": "sent",
+    "delivered": "delivered",
+    "read": "opened",  # RCS and WhatsApp only
+    "undelivered": "failed",
+    "failed": "failed",
+    "canceled": "failed",
+}
+_OPT_OUT_TYPES: Mapping[str, Reply] = {
+    "STOP": Reply("stopped", "STOP"),
+    "START": Reply("started", "START"),
+}
+
+
+class TwilioSettings(ProviderSettings):
+    """SEGUE_TWILIO_*."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGUE_TWILIO_")
+
+    url: Url = "https://api.twilio.com"
+    account_sid: str = ""
+    auth_token: SecretStr = SecretStr("")
+    sender: str = Field(
+        default="",
+        validation_alias="SEGUE_TWILIO_FROM",
+        description="A number in E.164 or a MG... service SID.",
+    )
+
+    def sandbox_account(self, secret: bytes) -> Mapping[str, Any]:
+        """The sandbox signs its webhooks with this auth token."""
+        return {
+            "account_sid": "AC" + "0" * 32,
+            "auth_token": SecretStr(secret.hex()),
+            "sender": self.sender or TEST_NUMBER,
+        }
 
 
 class Twilio:
     """One text message a request."""
 
-    channel: Channel = "sms"
     batch_size = 1
     auth: httpx.Auth | None = None
 
-    def __init__(
-        self, settings: Settings, url: str, account_sid: str, auth_token: str, sender: str
-    ) -> None:
-        self._url = f"{url}/2010-04-01/Accounts/{account_sid}/Messages.json"
-        basic = b64encode(f"{account_sid}:{auth_token}".encode()).decode()
+    def __init__(self, own: TwilioSettings, settings: Settings) -> None:
+        self._url = f"{own.url}/2010-04-01/Accounts/{own.account_sid}/Messages.json"
+        login = f"{own.account_sid}:{own.auth_token.get_secret_value()}"
         self._headers = {
-            "Authorization": f"Basic {basic}",
+            "Authorization": f"Basic {b64encode(login.encode()).decode()}",
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        by = "MessagingServiceSid" if sender.startswith("MG") else "From"
-        self._sender = {by: sender}
+        by = "MessagingServiceSid" if own.sender.startswith("MG") else "From"
+        self._sender = {by: own.sender}
         self._callback = f"{settings.public_url}/hooks/twilio/status?message_id="
 
-    def prepare(self, batch: Sequence[Outgoing]) -> Request:
-        """Our id goes out in the StatusCallback, the only place that comes back."""
+    def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
+        """Our message id is in the StatusCallback, the only part that comes back."""
         [one] = batch
         if not isinstance(one.content, SMSContent):
             raise TypeError(f"message {one.message_id} is no text message")
@@ -104,30 +158,224 @@ class Twilio:
         }
         if one.ttl is not None:
             form["ValidityPeriod"] = str(max(_SHORTEST, min(one.ttl, _LONGEST)))
-        return Request("POST", self._url, self._headers, urlencode(form).encode())
+        return ProviderRequest("POST", self._url, self._headers, urlencode(form).encode())
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
-    ) -> list[Outcome]:
-        """The error code says it better than the HTTP status, where we know it."""
+    ) -> list[SendOutcome]:
+        """By the error code where we know it, otherwise by the HTTP status."""
         [one] = batch
         answer = json_object(body)
         if result_of(status) == "sent":
             sid = answer.get("sid")
             return [
-                Outcome(one.message_id, "sent", provider_id=sid if isinstance(sid, str) else None)
+                SendOutcome(
+                    one.message_id, "sent", provider_id=sid if isinstance(sid, str) else None
+                )
             ]
         code = answer.get("code")
         known = ERRORS.get(code) if isinstance(code, int) else None
-        # Twilio's words hold the number, which has no place in a reason.
+        # Twilio's words contain the number; reasons hold no personal data.
         words = known.words if known else str(answer.get("message", "")).replace(one.to, "…")
-        verdict = known or Verdict(result_of(status), words)
+        meaning = known or ErrorMeaning(result_of(status), words)
         return [
-            Outcome(
+            SendOutcome(
                 one.message_id,
-                verdict.result,
+                meaning.result,
                 f"twilio {code if isinstance(code, int) else status}: {words}"[:300].rstrip(": "),
-                retry_after=retry_after(headers) if verdict.result == "retry" else None,
-                suppress=verdict.suppress,
+                retry_after=retry_after(headers) if meaning.result == "retry" else None,
+                suppress=meaning.suppress,
             )
         ]
+
+
+def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
+    """One address for what became of our texts, one for the texts that customers send."""
+    token, words = own.auth_token.get_secret_value(), words_of(policy)
+    admit = partial(signature_of, token)
+
+    def status(request: WebhookRequest) -> list[Feedback]:
+        return read_status(fields(token, request), request.url)
+
+    def inbound(request: WebhookRequest) -> list[Feedback]:
+        return read_inbound(fields(token, request), words)
+
+    return [
+        Webhook(
+            "/hooks/twilio/status",
+            "What became of a text message, from Twilio",
+            admit,
+            status,
+            BODY_LIMIT,
+        ),
+        Webhook(
+            "/hooks/twilio/inbound",
+            "What somebody texted to our number, from Twilio",
+            admit,
+            inbound,
+            BODY_LIMIT,
+            SILENCE,
+            "text/xml",
+        ),
+    ]
+
+
+def signature_of(token: str, headers: Mapping[str, str]) -> str:
+    """The signature, still to be checked. Raises Refused."""
+    if not token:
+        raise Refused("there is no key to check it with; set SEGUE_TWILIO_AUTH_TOKEN")
+    signature = headers.get(SIGNATURE)
+    if signature is None:
+        raise Refused("it is not signed")
+    if len(signature) != _SIGNATURE_LENGTH:
+        raise Refused("its signature is not as long as Twilio's")
+    return signature
+
+
+def fields(token: str, request: WebhookRequest) -> Mapping[str, str]:
+    """The fields of a request that Twilio signed. Raises Refused or Unreadable."""
+    signature = signature_of(token, request.headers)
+    is_json = request.headers.get("content-type", "").startswith("application/json")
+    pairs = [] if is_json else _pairs(request.body)
+    if not _signed_with(token, signature, request.url, pairs):
+        raise Refused(
+            "its signature is wrong; is SEGUE_TWILIO_AUTH_TOKEN that of the account, and "
+            "SEGUE_PUBLIC_URL the address that Twilio knows?"
+        )
+    if not is_json:
+        return dict(pairs)
+    if not _hash_matches(request):
+        raise Refused("its body is not the one whose hash its address holds")
+    return _json_fields(request.body)
+
+
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    """The fields of a form. Blank ones are signed too, and so are those of tomorrow."""
+    try:
+        return parse_qsl(
+            body.decode(errors="replace"), keep_blank_values=True, max_num_fields=FIELDS_LIMIT
+        )
+    except ValueError:
+        raise Refused(f"it has more than {FIELDS_LIMIT} fields") from None
+
+
+def _hash_matches(request: WebhookRequest) -> bool:
+    [named, *_] = parse_qs(urlparse(request.url).query).get("bodySHA256", [""])
+    actual = hashlib.sha256(request.body).hexdigest()
+    return hmac.compare_digest(named.encode(), actual.encode())
+
+
+def _signed_with(token: str, signature: str, url: str, pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether it is the HMAC-SHA1 of the address and the fields in their order, each once.
+
+    Twilio's own package computes the same, in time that is the square of the number of fields.
+    """
+    signed = "".join(name + value for name, value in sorted(set(pairs)))
+    address = urlparse(url)
+    # Twilio signs the address now with its port, now without.
+    return any(
+        hmac.compare_digest(
+            b64encode(hmac.digest(token.encode(), f"{one}{signed}".encode(), "sha1")),
+            signature.encode(),
+        )
+        for one in (remove_port(address), add_port(address))
+    )
+
+
+def _json_fields(body: bytes) -> Mapping[str, str]:
+    try:
+        found = read_json(body)
+    except NoJSON as error:
+        raise Unreadable(str(error)) from error
+    if not isinstance(found, dict):
+        raise Unreadable("it is no JSON object")
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def read_status(form: Mapping[str, str], url: str) -> list[Feedback]:
+    """What became of the message whose id of ours stands in the address; nothing of other kinds."""
+    status, sid = form.get("MessageStatus", "").lower(), _sid(form)
+    kind = _STATUSES.get(status)
+    if kind is None:
+        return []
+    [ours, *_] = parse_qs(urlparse(url).query).get("message_id", [""])
+    code = _clean(form, "ErrorCode")[:20] if kind == "failed" else ""
+    known = ERRORS.get(our_id(code) or 0)
+    return [
+        Feedback(
+            id=f"twilio {sid} {status}",
+            source=f"twilio {code if known else status}",
+            channel="sms",
+            kind=kind,
+            message_id=our_id(ours),
+            address=_address(form, "To"),
+            provider_id=sid or None,
+            reason=_reason(status, code, known.words if known else "")
+            if kind == "failed"
+            else None,
+            suppress=known.suppress if known else None,
+            properties={"error_code": code} if code else {},
+        )
+    ]
+
+
+def _reason(status: str, code: str, words: str) -> str:
+    return f"twilio {' '.join(filter(None, (status, code)))}: {words}"[:300].rstrip(": ")
+
+
+def read_inbound(form: Mapping[str, str], words: Words) -> list[Feedback]:
+    """What somebody texted. With Advanced Opt-Out Twilio says itself what it took it for."""
+    text = _clean(form, "Body")
+    whatsapp = form.get("From", "").startswith("whatsapp:")
+    reply = _OPT_OUT_TYPES.get(form.get("OptOutType", "").upper()) or read_reply(text, words)
+    if whatsapp and reply.meaning == "started":
+        # A yes on WhatsApp is none to text messages.
+        reply = Reply("replied")
+    return [
+        Feedback(
+            id=f"twilio {_sid(form)}",
+            source=f"twilio {reply.word or 'reply'}",
+            channel="sms",
+            kind=reply.meaning,
+            address=_address(form, "From"),
+            properties={"text": text},
+        )
+    ]
+
+
+def _sid(form: Mapping[str, str]) -> str:
+    """Twilio's id of the message; where there is none, the same words are the same message."""
+    named = _clean(form, "MessageSid") or _clean(form, "SmsSid")
+    return named[:100] or hashlib.sha256(repr(sorted(form.items())).encode()).hexdigest()[:32]
+
+
+def _address(form: Mapping[str, str], name: str) -> str | None:
+    return address_of("phone", _clean(form, name)) or None
+
+
+def _clean(form: Mapping[str, str], name: str) -> str:
+    # PostgreSQL keeps no NUL.
+    return form.get(name, "").replace("\0", "")
+
+
+PROVIDER = Provider(
+    name="twilio",
+    channel="sms",
+    default=True,
+    settings=TwilioSettings,
+    connect=Twilio,
+    webhooks=webhooks,
+    needs=(
+        Need("account_sid", "no text can be sent"),
+        Need(
+            "auth_token",
+            "no text can be sent, and Twilio's call-backs are refused, so every STOP is lost",
+        ),
+        Need(
+            "sender",
+            "customers reply STOP to it, so it is a number in E.164, a short code or a messaging "
+            "service (MG...), not a name",
+            _SENDER.fullmatch,
+        ),
+    ),
+)

@@ -1,54 +1,52 @@
-"""The seam between what providers post back and our rows: one file in channels/providers/ for each.
+"""What providers post back: the request, and what it says as `Feedback`.
 
-A module there checks a request and reads it as a list of Feedback, without any I/O;
+A provider's file checks a request and reads it as a list of Feedback, without any I/O;
 `channels/outbox/feedback.py` writes what it says.
 """
 
-import pkgutil
-import sys
+import hmac
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Literal
 
-import channels.providers
-from channels.providers.base import Suppress
-from config.policy import Channel, Policy
-from config.settings import Settings
+from channels.providers.sending import Suppress
+from config.policy import Channel
 from config.times import Instant
 
-# What journeys see as an event, `email_opened` ...; `sent` alone is none.
-Kind = Literal[
-    "sent",  # the provider has it
+# Journeys see each but `sent` as an event: `email_opened`, ...
+FeedbackKind = Literal[
+    "sent",  # the provider accepted it
     "delivered",
     "opened",
-    "machine_opened",  # fetched by a program, with nobody looking
+    "machine_opened",  # fetched by a program, without a person
     "clicked",
     "failed",  # it did not arrive
-    "bounced",  # it did not arrive, says the recipient's mail server
-    "complained",  # called spam
+    "bounced",  # the recipient's mail server refused it
+    "complained",  # reported as spam
     "unsubscribed",  # no more of the message's topic, or of the whole channel
     "resubscribed",
     "stopped",  # a STOP by text message
-    "started",  # a START: takes a STOP back
-    "replied",  # a text message that says something else
+    "started",  # a START: revokes a STOP
+    "replied",  # any other text message
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """One thing that a provider says.
+    """One event that a provider reports.
 
-    id: the provider's own of it, with the provider's name: the same id is the same event.
-    source: whose word for what, as it stands in the record of consent: "twilio STOP".
-    at: by the provider's clock; None: now. address: whose message it was, in normal form.
-    suppress: what the address becomes by it; `opted_out` is a no to the whole channel.
+    id: the provider's event id, after the provider's name. The same id is the same event.
+    source: who said what, as the consent record names it: "twilio STOP".
+    at: by the provider's clock; None: now.
+    address: where the message went, in normal form.
+    suppress: the state that the address gets; `opted_out` withdraws consent to the whole channel.
     """
 
     id: str
     source: str
     channel: Channel
-    kind: Kind
+    kind: FeedbackKind
     at: Instant | None = None
     message_id: int | None = None
     address: str | None = None
@@ -60,19 +58,20 @@ class Feedback:
 
 
 class Refused(Exception):
-    """It is not the provider's, or too old, or we can't tell. The text says which, for the log."""
+    """The request is not proven to be the provider's, or it is too old. The text is for the log."""
 
 
 class Unreadable(Exception):
-    """It is the provider's, but makes no sense. The text says why."""
+    """The request is the provider's, but is malformed. The text says how."""
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """A request as it came.
+class WebhookRequest:
+    """A request as it arrived.
 
-    url: the address that the provider posted to, with its query. headers: looked up by their names
-    in lower case. now: None where the clock is simulated, for then nothing can be told to be stale.
+    url: the address that the provider posted to, with its query.
+    headers: by lower-case name.
+    now: None under a simulated clock, when no request can be too old.
     """
 
     url: str
@@ -82,35 +81,38 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
-class Hook:
+class Webhook:
     """One address that a provider posts to.
 
-    admit: looks at the headers before the body is read. Raises Refused when the signature is
-    missing or can't be one. read: what the request says, checked first. Raises Refused, Unreadable
-    and nothing else. limit: the largest body, in bytes.
+    path: begins with /hooks/ and the provider's name.
+    admit: checks the headers before the body is read. Raises Refused if the signature or secret is
+        missing or cannot be right.
+    read: checks the request and reads it. Raises Refused, Unreadable and nothing else.
+    limit: the largest body, in bytes.
     """
 
     path: str
     about: str
     admit: Callable[[Mapping[str, str]], object]
-    read: Callable[[Posted], list[Feedback]]
+    read: Callable[[WebhookRequest], list[Feedback]]
     limit: int
     answer: bytes = b""
     answer_type: str | None = None
 
 
-def hooks(settings: Settings, policy: Policy) -> list[Hook]:
-    """The hooks of every module in channels/providers/. Raises SegueError for an unusable key."""
-    found: list[Hook] = []
-    for module in pkgutil.iter_modules(channels.providers.__path__, "channels.providers."):
-        made = import_module(module.name)
-        if made is not sys.modules[__name__] and hasattr(made, "hooks"):
-            found += made.hooks(settings, policy)
-    return found
+def check_basic_auth(login: str, headers: Mapping[str, str]) -> None:
+    """Raises Refused unless the request has the login (`user:password`) by HTTP basic auth (RFC
+    7617). Compared in constant time.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        raise Refused("it has no login (HTTP basic auth)")
+    if not hmac.compare_digest(given.strip().encode(), b64encode(login.encode())):
+        raise Refused("its login is wrong")
 
 
 def our_id(text: object) -> int | None:
-    """A message id of ours as it comes back; None for anything else."""
+    """Our message id as a provider returns it; None for anything else."""
     if isinstance(text, str) and len(text) < 19 and text.isascii() and text.isdecimal():
         return int(text)
     return None

@@ -8,9 +8,8 @@ import typer
 
 from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import Verdict, close_unsettled, resolve, unknown_messages
-from channels.providers.base import provider_names
+from channels.providers.registry import unmet_needs
 from config.errors import SegueError
-from config.required import unmet_needs
 from config.times import format_duration, format_instant
 from flows.cli.output import AsJson, opened, print_json, say, show_table
 from flows.orchestration.journey_controls import hold
@@ -78,7 +77,7 @@ def doctor(
 ) -> None:
     """Say what is wrong: settings that are missing, people past due, messages left behind."""
     segue = opened(context)
-    unmet = unmet_needs(segue.settings, provider_names())
+    unmet = unmet_needs(segue.settings)
     with segue.db.transaction(write=mend) as tx:
         if mend:
             settle_lost(tx)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
-from channels.providers.base import provider_names
-from config.required import refuse_unmet_needs
+from channels.providers.registry import refuse_unmet_needs
 from flows.app import Segue
 from flows.http import errors, health, metrics, reference
 from flows.http.context import Receiver
@@ -25,7 +24,7 @@ def create_app(
     segue: Segue, arrived: Callable[[], object], guesses: Guesses | None = None
 ) -> FastAPI:
     """The application with all its routes. Raises SegueError for settings that would be unsafe."""
-    refuse_unmet_needs(segue.settings, provider_names())
+    refuse_unmet_needs(segue.settings)
     app = FastAPI(
         title="Segue",
         description="Events in, answers back.",

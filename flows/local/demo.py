@@ -21,7 +21,7 @@ from typing import Any, get_args
 
 from sqlalchemy import func, select
 
-from channels.providers.webhook import Kind
+from channels.providers.webhook import FeedbackKind
 from config.database import Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
@@ -198,7 +198,7 @@ def _messages(summaries: Sequence[Summary]) -> dict[str, Any]:
 
 def _answers(tx: Tx) -> dict[str, int]:
     """What customers and their mail servers did with what they got, as the providers told it."""
-    names = [f"{channel}_{kind}" for channel in CHANNELS for kind in get_args(Kind)]
+    names = [f"{channel}_{kind}" for channel in CHANNELS for kind in get_args(FeedbackKind)]
     number = func.count().label("number")
     told = select(events.c.name, number).where(events.c.name.in_(names)).group_by(events.c.name)
     return {row.name: row.number for row in tx.conn.execute(told.order_by(events.c.name))}

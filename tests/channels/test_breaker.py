@@ -15,7 +15,8 @@ import respx
 
 from channels.outbox.breaker import FIRST_PAUSE, TRIPS_AT, UNKNOWN_TRIPS_AT
 from channels.outbox.dispatch import Dispatcher
-from channels.providers.base import Outgoing, Provider, outcomes
+from channels.providers.base import ConnectedProvider
+from channels.providers.sending import Outgoing, outcomes
 from channels.providers.transport import Transport
 from config.policy import Policy
 from config.times import DAY, HOUR, MINUTE, format_instant
@@ -62,8 +63,8 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
     assert during == first
     assert during[0] < after[0]
     assert longer == after
-    assert "email is stopped for 15 s, its messages stay planned: 20 requests" in caplog.text
-    assert "email is stopped for 30 s" in caplog.text
+    assert "sendgrid is stopped for 15 s, its messages stay planned: 20 requests" in caplog.text
+    assert "sendgrid is stopped for 30 s" in caplog.text
     assert well[0] > longer[0]
     assert {row.state for row in house.rows()} == {"sent"}
     assert "@" not in caplog.text
@@ -77,7 +78,9 @@ def test_requests_that_fail_together_are_one_reason_to_pause(
     entered(house, SMS("hello"), people=under_way)
     all_there = asyncio.Barrier(under_way)
 
-    async def refuse(_: Transport, provider: Provider, batch: Sequence[Outgoing], *__: Any) -> Any:
+    async def refuse(
+        _: Transport, provider: ConnectedProvider, batch: Sequence[Outgoing], *__: Any
+    ) -> Any:
         await all_there.wait()
         return outcomes(batch, "retry", "twilio 503")
 
@@ -90,7 +93,7 @@ def test_requests_that_fail_together_are_one_reason_to_pause(
     with caplog.at_level(logging.ERROR):
         house.dispatching(twice)
     assert caplog.text.count("is stopped") == 1
-    assert f"sms is stopped for {FIRST_PAUSE} s" in caplog.text
+    assert f"twilio is stopped for {FIRST_PAUSE} s" in caplog.text
     assert {row.state for row in house.rows()} == {"sent"}
 
 
@@ -101,7 +104,9 @@ def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.Monkey
     monkeypatch.setattr("channels.outbox.dispatch.IN_FLIGHT", TRIPS_AT)
     monkeypatch.setattr("channels.outbox.dispatch.time.monotonic", lambda: clock[0])
 
-    async def refuse(_: Transport, provider: Provider, batch: Sequence[Outgoing], *__: Any) -> Any:
+    async def refuse(
+        _: Transport, provider: ConnectedProvider, batch: Sequence[Outgoing], *__: Any
+    ) -> Any:
         clock[0] = 1000.0 + slowness
         return outcomes(batch, "retry", "twilio 503")
 

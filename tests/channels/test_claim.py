@@ -4,6 +4,7 @@ once, whoever dies or hears of it first.
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,8 +15,10 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from channels.messages import messages
 from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
 from channels.outbox.dispatch import Dispatcher
-from channels.providers.base import Outcome, Outgoing, Provider
-from channels.providers.fcm import FCM
+from channels.providers import fcm
+from channels.providers.base import ConnectedProvider
+from channels.providers.fcm import FCM, FCMSettings
+from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import MayLeave, Transport
 from config.settings import Settings
 from config.times import DAY, HOUR, MINUTE
@@ -67,8 +70,8 @@ def test_what_is_claimed_leaves_before_its_window_closes(
     answers = []
 
     async def connect_slowly(
-        _transport: Transport, _provider: Provider, _batch: object, may_leave: MayLeave
-    ) -> list[Outcome]:
+        _transport: Transport, _provider: ConnectedProvider, _batch: object, may_leave: MayLeave
+    ) -> list[SendOutcome]:
         for _ in range(2):
             answers.append(await may_leave())
             clock[0] += 20
@@ -227,10 +230,10 @@ def test_what_comes_in_while_a_token_is_fetched(
                 await asyncio.to_thread(house.did, bob, "bought")
             yield request
 
-    def fetching(settings: Settings) -> FCM:
-        return FCM(settings.sandbox_url, "p", auth=Fetching())
+    def fetching(own: FCMSettings, _: Settings) -> FCM:
+        return FCM(own.url, "p", auth=Fetching())
 
-    monkeypatch.setattr("channels.providers.fcm.connect", fetching)
+    monkeypatch.setattr(fcm, "PROVIDER", replace(fcm.PROVIDER, connect=fetching))
     house.launch("j")
     assert [row.state for row in house.rows()] == ["sent", "cancelled"]
     assert len(house.providers.accepted) == 1
@@ -246,8 +249,8 @@ def test_the_fate_of_some_is_known_while_one_is_slow(
     post = Transport.post
 
     async def post_slowly(
-        self: Transport, provider: Provider, batch: Sequence[Outgoing], may_leave: MayLeave
-    ) -> list[Outcome]:
+        self: Transport, provider: ConnectedProvider, batch: Sequence[Outgoing], may_leave: MayLeave
+    ) -> list[SendOutcome]:
         if batch[0].message_id == house.rows(slow)[0].id:
             await answered.wait()
         return await post(self, provider, batch, may_leave)

@@ -16,7 +16,7 @@ from channels.outbox.devices import state_of
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.feedback import apply
 from channels.outbox.outcomes import record, settled
-from channels.providers.base import Outcome, Outgoing, Result
+from channels.providers.sending import Outgoing, SendOutcome, SendResult
 from channels.providers.webhook import Feedback
 from config.policy import Policy
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
@@ -385,7 +385,7 @@ def test_a_death_when_one_device_has_answered(
 
     def answer(dispatcher: Dispatcher, claim: Claim, token: str, result: Any) -> Any:
         [outgoing] = [one for one in dispatcher._render(claim) if one.to == token]
-        return settled(claim, outgoing, Outcome(claim.message_id, result, "so"))
+        return settled(claim, outgoing, SendOutcome(claim.message_id, result, "so"))
 
     house.db.now = MONDAY
     planned(house)
@@ -421,9 +421,9 @@ def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
     house.dispatching(claimed)
     assert lost(house) == 1
     [(claim, outgoing)] = held
-    results: tuple[Result, ...] = ("sent", "retry")
+    results: tuple[SendResult, ...] = ("sent", "retry")
     done = [
-        settled(claim, one, Outcome(claim.message_id, result, "so"))
+        settled(claim, one, SendOutcome(claim.message_id, result, "so"))
         for one, result in zip(outgoing, results, strict=True)
     ]
     with house.db.transaction() as tx:

@@ -17,7 +17,7 @@ from channels.links import (
     read_unsubscribe,
     unsubscribe_url,
 )
-from channels.providers.base import providers
+from channels.providers.registry import connect_providers
 from config.errors import SegueError
 from config.settings import Settings, load_settings
 from config.times import Instant
@@ -150,4 +150,4 @@ def test_a_key_that_will_not_do_is_named_and_not_shown(
 def test_the_key_that_everybody_knows_is_refused_among_the_retired_ones() -> None:
     known = Settings.model_fields["secret_key"].default.get_secret_value()
     with pytest.raises(SegueError, match="SEGUE_SECRET_KEYS_RETIRED"):
-        providers(settings(NEW, known, providers="live"))
+        connect_providers(settings(NEW, known, providers="live"))

@@ -5,11 +5,10 @@ import pytest
 
 from channels.links import confirm_url, preferences_url, unsubscribe_url
 from channels.templates.content import EmailContent
-from config.settings import Settings
 from journeys.dsl import Email, Journey, OnLaunch, Push, Send
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.feedback_shop import NEWS, AnnsShop
-from tests.support.provider_samples import SANDBOX, outgoing, provider
+from tests.support.provider_samples import SANDBOX, connected, outgoing
 from tests.support.shop import MONDAY, House
 
 OURS = [
@@ -57,8 +56,8 @@ def test_our_links_in_html_are_marked_for_sendgrid_and_the_text_is_not_tracked(
         f'<a class=x HREF={OURS[2]}>confirm</a> <a href="https://shop.example/">shop</a></p>'
     )
     content = EmailContent("Hello", html, f"stop: {OURS[0]}")
-    settings = Settings(sendgrid_template_id=template)
-    request = provider("email", settings).prepare([outgoing("email", content=content)])
+    sender = connected("sendgrid", template_id=template).sender
+    request = sender.prepare([outgoing("email", content=content)])
     mail = orjson.loads(request.content)
     if template:
         sent = mail["personalizations"][0]["dynamic_template_data"]["html"]

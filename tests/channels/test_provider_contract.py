@@ -10,27 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels.providers.base import (
+from channels.providers.base import ConnectedProvider
+from channels.providers.registry import connect_providers
+from channels.providers.sending import (
     LONGEST_WAIT,
     DoesNotFit,
-    Outcome,
     Outgoing,
-    Provider,
-    Result,
+    SendOutcome,
+    SendResult,
     Suppress,
-    providers,
 )
 from config.policy import Channel
-from config.settings import Settings
-from tests.support.provider_samples import CONTENT, SANDBOX, TO, outgoing
+from tests.support.provider_samples import CONTENT, PROVIDERS, SANDBOX, TO, connected, outgoing
 
-# Each as it comes, and as it is with a pass-through template.
-ALL = [
-    provider
-    for settings in (SANDBOX, Settings(sendgrid_template_id="d-1"))
-    for provider in providers(settings).values()
-]
-every_provider = pytest.mark.parametrize("provider", ALL, ids=lambda one: type(one).__module__)
+# Each as it is by default, and SendGrid with a pass-through template.
+ALL = [*map(connected, PROVIDERS), connected("sendgrid", template_id="d-1")]
+every_provider = pytest.mark.parametrize(
+    "provider", ALL, ids=lambda one: f"{one.name}-{one.sender.batch_size}"
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(0, 99_999) | st.text(max_size=9),
@@ -58,7 +55,7 @@ JSON = st.recursive(
 )
 
 
-def batch_for(provider: Provider, number: int) -> list[Outgoing]:
+def batch_for(provider: ConnectedProvider, number: int) -> list[Outgoing]:
     channel = provider.channel
     to = TO[channel]
     return [
@@ -67,10 +64,10 @@ def batch_for(provider: Provider, number: int) -> list[Outgoing]:
     ]
 
 
-def check(outcomes: Sequence[Outcome], batch: Sequence[Outgoing]) -> None:
+def check(outcomes: Sequence[SendOutcome], batch: Sequence[Outgoing]) -> None:
     assert [one.message_id for one in outcomes] == [one.message_id for one in batch]
     for one in outcomes:
-        assert one.result in get_args(Result)
+        assert one.result in get_args(SendResult)
         assert one.suppress is None or (one.suppress in get_args(Suppress))
         assert one.suppress is None or one.result == "failed"
         assert one.retry_after is None or 0 < one.retry_after <= LONGEST_WAIT
@@ -80,14 +77,14 @@ def check(outcomes: Sequence[Outcome], batch: Sequence[Outgoing]) -> None:
 
 
 def test_each_channel_has_a_provider() -> None:
-    assert set(providers(SANDBOX)) == set(get_args(Channel))
+    assert set(connect_providers(SANDBOX).routes) == set(get_args(Channel))
 
 
 @every_provider
-def test_a_full_batch_is_one_request_that_names_every_message(provider: Provider) -> None:
-    batch = batch_for(provider, provider.batch_size)
-    request = provider.prepare(batch)
-    assert request == provider.prepare(batch)
+def test_a_full_batch_is_one_request_that_names_every_message(provider: ConnectedProvider) -> None:
+    batch = batch_for(provider, provider.sender.batch_size)
+    request = provider.sender.prepare(batch)
+    assert request == provider.sender.prepare(batch)
     assert httpx.URL(request.url).host == "127.0.0.1"
     assert all(str(one.message_id).encode() in request.content for one in batch)
     kind = request.headers["Content-Type"]
@@ -95,25 +92,25 @@ def test_a_full_batch_is_one_request_that_names_every_message(provider: Provider
 
 
 @every_provider
-def test_a_single_message_always_fits(provider: Provider) -> None:
+def test_a_single_message_always_fits(provider: ConnectedProvider) -> None:
     content = CONTENT[provider.channel]
     large = {field: "x" * 40_000_000 for field in ("html", "body") if hasattr(content, field)}
     values = {name: getattr(content, name) for name in content.__slots__}
     one = outgoing(provider.channel, content=type(content)(**(values | large)))
     try:
-        assert provider.prepare([one]).content
+        assert provider.sender.prepare([one]).content
     except DoesNotFit:
         pytest.fail("a message that never fits would be halved for ever")
 
 
 @every_provider
-def test_words_of_any_kind_arrive_as_they_are(provider: Provider) -> None:
+def test_words_of_any_kind_arrive_as_they_are(provider: ConnectedProvider) -> None:
     words = "Zoë & “co” <b>+1%\n{{ x }} 😀 \\ \" '"
     content = CONTENT[provider.channel]
     values = {name: getattr(content, name) for name in content.__slots__}
     field = "html" if "html" in values else "body"
     one = outgoing(provider.channel, content=type(content)(**(values | {field: words})))
-    body = provider.prepare([one]).content.decode()
+    body = provider.sender.prepare([one]).content.decode()
     found = [value for _, value in parse_qsl(body)] if not body.startswith("{") else body
     assert words in found or orjson.dumps(words).decode()[1:-1] in found
 
@@ -128,10 +125,10 @@ def test_words_of_any_kind_arrive_as_they_are(provider: Provider) -> None:
     body=st.binary(max_size=40) | JSON.map(orjson.dumps),
 )
 def test_any_answer_is_read(
-    provider: Provider, status: int, headers: dict[str, str], body: bytes
+    provider: ConnectedProvider, status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    batch = batch_for(provider, min(provider.batch_size, 3))
-    outcomes = provider.read(status, headers, body, batch)
+    batch = batch_for(provider, min(provider.sender.batch_size, 3))
+    outcomes = provider.sender.read(status, headers, body, batch)
     check(outcomes, batch)
     for one in outcomes:
         assert (one.result == "sent") == (status < 300)
@@ -149,9 +146,11 @@ def test_any_answer_is_read(
         (504, {"unknown"}),
     ],
 )
-def test_the_promises_of_delivery(provider: Provider, status: int, results: set[str]) -> None:
-    batch = batch_for(provider, provider.batch_size)
-    outcomes = provider.read(status, {"retry-after": "7"}, b"", batch)
+def test_the_promises_of_delivery(
+    provider: ConnectedProvider, status: int, results: set[str]
+) -> None:
+    batch = batch_for(provider, provider.sender.batch_size)
+    outcomes = provider.sender.read(status, {"retry-after": "7"}, b"", batch)
     check(outcomes, batch)
     assert {one.result for one in outcomes} == results
     if results == {"retry"}:
@@ -159,6 +158,6 @@ def test_the_promises_of_delivery(provider: Provider, status: int, results: set[
 
 
 @every_provider
-def test_keys_stay_out_of_the_body(provider: Provider) -> None:
-    request = provider.prepare(batch_for(provider, 1))
+def test_keys_stay_out_of_the_body(provider: ConnectedProvider) -> None:
+    request = provider.sender.prepare(batch_for(provider, 1))
     assert request.headers["Authorization"].split()[1].encode() not in request.content

@@ -9,16 +9,24 @@ from urllib.parse import parse_qsl
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
-from channels.providers.base import DoesNotFit, Outgoing, Provider
+from channels.providers.base import ConnectedProvider
+from channels.providers.sending import DoesNotFit, Outgoing
 from channels.templates.content import Content, EmailContent, PushContent
-from config.policy import Channel
-from config.settings import Settings
-from tests.support.provider_samples import CHANNELS, CONTENT, SANDBOX, mails, outgoing, provider
+from tests.support.provider_samples import (
+    CHANNEL_OF,
+    CONTENT,
+    PROVIDERS,
+    SANDBOX,
+    connected,
+    mails,
+    outgoing,
+)
 
 
-def body_of(provider: Provider, *batch: Outgoing) -> dict[str, Any]:
-    body: dict[str, Any] = orjson.loads(provider.prepare(batch).content)
+def body_of(provider: ConnectedProvider, *batch: Outgoing) -> dict[str, Any]:
+    body: dict[str, Any] = orjson.loads(provider.sender.prepare(batch).content)
     return body
 
 
@@ -57,14 +65,14 @@ def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | Non
         one_click = Header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
         mail.personalizations[0].add_header(one_click)
     ours = outgoing("email", unsubscribe_url=unsubscribe_url)
-    assert body_of(provider("email"), ours) == mail.get()
+    assert body_of(connected("sendgrid"), ours) == mail.get()
 
 
 def test_many_mails_go_through_a_template_as_sendgrids_own_classes_build_them() -> None:
     from sendgrid.helpers.mail import Category, CustomArg, From, Mail, Personalization, ReplyTo
     from sendgrid.helpers.mail import To as Recipient
 
-    settings = Settings(sendgrid_template_id="d-1", sendgrid_reply_to="help@shop.example")
+    sendgrid = connected("sendgrid", template_id="d-1", reply_to="help@shop.example")
     mail = Mail(from_email=From("hello@shop.example", SANDBOX.brand))
     mail.template_id = "d-1"
     mail.reply_to = ReplyTo("help@shop.example")
@@ -76,24 +84,24 @@ def test_many_mails_go_through_a_template_as_sendgrids_own_classes_build_them() 
         to.add_custom_arg(CustomArg("message_id", str(one.message_id)))
         to.dynamic_template_data = {"subject": "Hello", "html": "<p>Hello</p>", "text": "Hello"}
         mail.add_personalization(to)
-    assert body_of(provider("email", settings), *mails(3)) == mail.get()
-    assert provider("email", settings).batch_size == 1000
-    assert provider("email").batch_size == 1
+    assert body_of(sendgrid, *mails(3)) == mail.get()
+    assert sendgrid.sender.batch_size == 1000
+    assert connected("sendgrid").sender.batch_size == 1
 
 
 def test_a_mail_without_plain_text_has_no_empty_part() -> None:
     content = EmailContent("Hello", "<img src='x'>", "")
-    body = body_of(provider("email"), outgoing("email", content=content))
+    body = body_of(connected("sendgrid"), outgoing("email", content=content))
     assert [part["type"] for part in body["content"]] == ["text/html"]
 
 
 def test_a_request_holds_one_journey_and_step() -> None:
-    settings = Settings(sendgrid_template_id="d-1")
+    sendgrid = connected("sendgrid", template_id="d-1")
     one, other = mails(2)
     for changed in (replace(other, step="offer"), replace(other, journey="news")):
         with pytest.raises(DoesNotFit):
-            provider("email", settings).prepare([one, changed])
-    alike = body_of(provider("email"), outgoing("email", journey="news", step="news"))
+            sendgrid.sender.prepare([one, changed])
+    alike = body_of(connected("sendgrid"), outgoing("email", journey="news", step="news"))
     assert alike["categories"] == ["news"]  # SendGrid takes each only once
     assert "reply_to" not in alike
 
@@ -112,7 +120,7 @@ def test_a_text_message_is_what_twilios_own_client_posts(sender: str, ttl: int |
             posted.update(kwargs, method=method, url=url)
             return Response(201, "{}")
 
-    client = Client("AC" + "0" * 32, "sandbox", http_client=Capture())
+    client = Client("AC" + "0" * 32, "token", http_client=Capture())
     by: dict[str, Any] = {"messaging_service_sid" if sender.startswith("MG") else "from_": sender}
     if ttl:
         by["validity_period"] = min(ttl, 36_000)
@@ -122,7 +130,9 @@ def test_a_text_message_is_what_twilios_own_client_posts(sender: str, ttl: int |
         status_callback="http://127.0.0.1:8080/hooks/twilio/status?message_id=7",
         **by,
     )
-    ours = provider("sms", Settings(twilio_from=sender)).prepare([outgoing("sms", ttl=ttl)])
+    ours = connected("twilio", sender=sender, auth_token=SecretStr("token")).sender.prepare(
+        [outgoing("sms", ttl=ttl)]
+    )
     assert dict(parse_qsl(ours.content.decode())) == {k: str(v) for k, v in posted["data"].items()}
     assert ours.method == posted["method"]
     assert ours.url == posted["url"].replace("https://api.twilio.com", SANDBOX.sandbox_url)
@@ -174,17 +184,17 @@ def test_a_notification_is_what_firebases_own_classes_build(
         )
     expected = json.loads(json.dumps(MessageEncoder().default(message)))
     ours = outgoing("push", platform=platform, ttl=ttl)
-    assert body_of(provider("push"), ours) == {"message": expected}
+    assert body_of(connected("fcm"), ours) == {"message": expected}
 
 
 def test_a_notification_of_words_only() -> None:
     content = PushContent("Hello", "World", "app://cart")
-    message = body_of(provider("push"), outgoing("push", content=content))["message"]
+    message = body_of(connected("fcm"), outgoing("push", content=content))["message"]
     assert message["notification"] == {"title": "Hello", "body": "World"}
     headers = {"apns-collapse-id": "7"}
     assert message["apns"] == {"headers": headers, "payload": {"aps": {"sound": "default"}}}
     silent = outgoing("push", content=replace(content, silent=True))
-    assert body_of(provider("push"), silent)["message"]["apns"] == {"headers": headers}
+    assert body_of(connected("fcm"), silent)["message"]["apns"] == {"headers": headers}
     assert message["data"]["link"] == "app://cart"
     assert "fcm_options" not in message["webpush"]  # FCM takes https links only
 
@@ -194,8 +204,9 @@ def test_a_ttl_needs_the_moment_that_it_counts_from() -> None:
         outgoing("push", ttl=60, now=None)
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_a_message_of_another_channel_is_a_mistake_of_ours(channel: Channel) -> None:
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_message_of_another_channel_is_a_mistake_of_ours(name: str) -> None:
+    channel = CHANNEL_OF[name]
     other: Content = CONTENT["sms" if channel != "sms" else "email"]
     with pytest.raises(TypeError, match="message 7 is no"):
-        provider(channel).prepare([outgoing(channel, content=other)])
+        connected(name).sender.prepare([outgoing(channel, content=other)])

@@ -4,32 +4,31 @@ import httpx
 import pytest
 import respx
 
-from channels.providers.base import LONGEST_WAIT, Outcome, result_of, retry_after
+from channels.providers.sending import LONGEST_WAIT, SendOutcome, result_of, retry_after
 from channels.providers.twilio import ERRORS
-from config.policy import Channel
-from config.settings import Settings
 from tests.support.provider_samples import (
-    CHANNELS,
+    CHANNEL_OF,
+    PROVIDERS,
     TO,
     answered,
+    connected,
     mails,
     outgoing,
     post,
-    provider,
     refused,
 )
 
 
 def test_accepted() -> None:
-    mail = answered("email", httpx.Response(202, headers={"X-Message-Id": "abc"}))
-    assert mail == Outcome(7, "sent", provider_id="abc")
-    text = answered("sms", httpx.Response(201, json={"sid": "SM1", "status": "queued"}))
-    assert text == Outcome(7, "sent", provider_id="SM1")
-    push = answered("push", httpx.Response(200, json={"name": "projects/p/messages/1"}))
-    assert push == Outcome(7, "sent", provider_id="projects/p/messages/1")
+    mail = answered("sendgrid", httpx.Response(202, headers={"X-Message-Id": "abc"}))
+    assert mail == SendOutcome(7, "sent", provider_id="abc")
+    text = answered("twilio", httpx.Response(201, json={"sid": "SM1", "status": "queued"}))
+    assert text == SendOutcome(7, "sent", provider_id="SM1")
+    push = answered("fcm", httpx.Response(200, json={"name": "projects/p/messages/1"}))
+    assert push == SendOutcome(7, "sent", provider_id="projects/p/messages/1")
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize(
     ("status", "result"),
     [
@@ -41,9 +40,9 @@ def test_accepted() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', b'{"errors": 1, "error": []}'])
 def test_every_status_without_words_that_help(
-    channel: Channel, status: int, result: str, body: bytes
+    name: str, status: int, result: str, body: bytes
 ) -> None:
-    [outcome] = provider(channel).read(status, {}, body, [outgoing(channel)])
+    [outcome] = connected(name).sender.read(status, {}, body, [outgoing(CHANNEL_OF[name])])
     assert outcome.result == result == result_of(status)
     assert outcome.suppress is None
 
@@ -66,7 +65,7 @@ def test_every_status_without_words_that_help(
 )
 def test_twilios_error_codes(code: int, status: int, result: str, suppress: str | None) -> None:
     error = {"code": code, "message": f"about {TO['sms']}", "status": status}
-    outcome = answered("sms", httpx.Response(status, json=error))
+    outcome = answered("twilio", httpx.Response(status, json=error))
     assert (outcome.result, outcome.suppress) == (result, suppress)
     assert outcome.reason is not None
     assert outcome.reason.startswith(f"twilio {code}: ")
@@ -98,9 +97,7 @@ def test_fcms_error_codes(
 ) -> None:
     error = {"code": status, "status": "X", "message": "some words"}
     details = [{"@type": "type.googleapis.com/google.rpc.BadRequest"}, {"errorCode": code}]
-    outcome = answered(
-        "push", httpx.Response(status, json={"error": {**error, "details": details}})
-    )
+    outcome = answered("fcm", httpx.Response(status, json={"error": {**error, "details": details}}))
     assert (outcome.result, outcome.suppress, outcome.first_wait) == (result, suppress, wait)
     assert outcome.retry_after is None
     assert outcome.reason == f"fcm {code or status}: some words"
@@ -109,7 +106,7 @@ def test_fcms_error_codes(
 def test_a_broken_token_is_unregistered() -> None:
     words = "The registration token is not a valid FCM registration token"
     error = {"message": words, "details": [{"errorCode": "INVALID_ARGUMENT"}]}
-    outcome = answered("push", httpx.Response(400, json={"error": error}))
+    outcome = answered("fcm", httpx.Response(400, json={"error": error}))
     assert (outcome.result, outcome.suppress) == ("failed", "unregistered")
 
 
@@ -130,13 +127,13 @@ def test_a_broken_token_is_unregistered() -> None:
 def test_sendgrids_errors(
     status: int, field: str | None, result: str, suppress: str | None
 ) -> None:
-    outcome = answered("email", refused(status, field))
+    outcome = answered("sendgrid", refused(status, field))
     assert (outcome.result, outcome.suppress) == (result, suppress)
     assert outcome.reason == f"sendgrid {status}: words" + (f" ({field})" if field else "")
 
 
 def test_of_a_half_refused_batch_the_others_may_go_again() -> None:
-    sendgrid = provider("email", Settings(sendgrid_template_id="d-1"))
+    sendgrid = connected("sendgrid", template_id="d-1")
     response = refused(400, "personalizations.3.to.0.email", "personalizations.0.custom_args")
     with respx.mock() as mock:
         mock.post(host="127.0.0.1").mock(return_value=response)
@@ -148,10 +145,10 @@ def test_of_a_half_refused_batch_the_others_may_go_again() -> None:
 
 
 def test_a_batch_refused_for_what_all_share_fails_as_a_whole() -> None:
-    sendgrid = provider("email", Settings(sendgrid_template_id="d-1"))
+    sendgrid = connected("sendgrid", template_id="d-1")
     for field in ("content", "personalizations", "personalizations.99.to"):
         body = refused(400, field).content
-        found = sendgrid.read(400, {}, body, mails(3))
+        found = sendgrid.sender.read(400, {}, body, mails(3))
         assert [one.result for one in found] == ["failed"] * 3
 
 
@@ -182,16 +179,16 @@ def test_retry_after(headers: dict[str, str], wait: int | None) -> None:
     assert retry_after(headers) == wait
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize("status", [429, 503])
-def test_every_provider_is_given_the_time_that_it_asks_for(channel: Channel, status: int) -> None:
-    outcome = answered(channel, httpx.Response(status, headers={"Retry-After": "42"}))
+def test_every_provider_is_given_the_time_that_it_asks_for(name: str, status: int) -> None:
+    outcome = answered(name, httpx.Response(status, headers={"Retry-After": "42"}))
     assert (outcome.result, outcome.retry_after) == ("retry", 42)
 
 
 def test_sendgrids_rate_limit_begins_anew_at_its_reset() -> None:
     headers = {"x-ratelimit-reset": "1772425890", "date": DATE}
-    [outcome] = provider("email").read(429, headers, b"", mails(1))
+    [outcome] = connected("sendgrid").sender.read(429, headers, b"", mails(1))
     assert outcome.retry_after == 90
-    [outcome] = provider("email").read(503, headers, b"", mails(1))
+    [outcome] = connected("sendgrid").sender.read(503, headers, b"", mails(1))
     assert outcome.retry_after is None

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import orjson
@@ -11,12 +10,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import SecretStr
 
-from channels.providers.base import providers
+import channels.providers
+from channels.providers.base import ConnectedProvider
+from channels.providers.registry import connect_providers, known_providers, unmet_needs
+from channels.providers.sending import ProviderRequest
 from config.errors import SegueError
-from config.required import unmet_needs
 from config.settings import Settings
 from flows.http.app import create_app
-from tests.support.provider_samples import CHANNELS, LIVE, SANDBOX, outgoing
+from tests.support.configured import configured
+from tests.support.provider_samples import LIVE, SANDBOX, outgoing
 from tests.support.shop import House
 
 
@@ -42,44 +44,63 @@ def key_file(folder: Path) -> Path:
 
 
 def live(folder: Path, **changes: Any) -> Settings:
-    return Settings(**(LIVE | {"fcm_credentials_file": key_file(folder)} | changes))
+    return configured(**(LIVE | {"fcm_credentials_file": key_file(folder)} | changes))
+
+
+def sample_request(provider: ConnectedProvider) -> ProviderRequest:
+    return provider.sender.prepare([outgoing(provider.channel)])
 
 
 def test_live_providers_talk_to_the_real_addresses(tmp_path: Path) -> None:
-    found = providers(live(tmp_path))
-    urls = {channel: found[channel].prepare([outgoing(channel)]).url for channel in CHANNELS}
-    assert urls == {
-        "email": "https://api.sendgrid.com/v3/mail/send",
-        "sms": "https://api.twilio.com/2010-04-01/Accounts/AC1/Messages.json",
-        "push": "https://fcm.googleapis.com/v1/projects/shop-1/messages:send",
+    found = connect_providers(live(tmp_path)).by_name
+    assert {name: sample_request(one).url for name, one in found.items()} == {
+        "sendgrid": "https://api.sendgrid.com/v3/mail/send",
+        "twilio": "https://api.twilio.com/2010-04-01/Accounts/AC1/Messages.json",
+        "fcm": "https://fcm.googleapis.com/v1/projects/shop-1/messages:send",
     }
 
 
 def test_the_sandbox_needs_no_keys_and_gets_no_real_ones(tmp_path: Path) -> None:
-    found = providers(live(tmp_path, providers="sandbox"))
-    for channel in CHANNELS:
-        request = found[channel].prepare([outgoing(channel)])
+    for one in connect_providers(live(tmp_path, providers="sandbox")).by_name.values():
+        request = sample_request(one)
         assert request.url.startswith(SANDBOX.sandbox_url)
         assert "SG.key" not in str(request.headers)
         assert "Authorization" in request.headers
 
 
-SETTINGS = [name for name in LIVE if name != "providers"]
+GENERAL = [name for name in LIVE if name in Settings.model_fields and name != "providers"]
+OWN = [name for name in LIVE if name not in Settings.model_fields]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", GENERAL)
 def test_live_names_the_setting_that_is_missing(tmp_path: Path, setting: str) -> None:
     default = Settings.model_fields[setting].default
     blank = SecretStr("  ") if isinstance(default, SecretStr) else "  "
     for value in (default, blank):
         settings = live(tmp_path).model_copy(update={setting: value})
         with pytest.raises(SegueError, match=rf"SEGUE_{setting.upper()} is not set: \w+"):
-            providers(settings)
+            connect_providers(settings)
+
+
+@pytest.mark.parametrize("value", ["", "  ", None])
+@pytest.mark.parametrize("setting", OWN)
+def test_live_names_the_setting_of_a_provider_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, value: str | None
+) -> None:
+    settings, variable = live(tmp_path), f"SEGUE_{setting.upper()}"
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SegueError, match=rf"{variable} is not set: \w+"):
+        connect_providers(settings)
 
 
 def test_live_names_all_that_is_missing_with_what_is_lost(tmp_path: Path) -> None:
     with pytest.raises(SegueError) as refused:
-        providers(live(tmp_path, sendgrid_webhook_key="", twilio_auth_token="", receiver_port=0))
+        connect_providers(
+            live(tmp_path, sendgrid_webhook_key="", twilio_auth_token="", receiver_port=0)
+        )
     said = str(refused.value)
     assert "SEGUE_SENDGRID_WEBHOOK_KEY is not set: SendGrid's events are refused, so unsub" in said
     assert "SEGUE_TWILIO_AUTH_TOKEN is not set" in said
@@ -90,18 +111,18 @@ def test_live_names_all_that_is_missing_with_what_is_lost(tmp_path: Path) -> Non
 
 def test_a_credentials_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SegueError, match="CREDENTIALS_FILE /nowhere"):
-        providers(live(tmp_path, fcm_credentials_file=Path("/nowhere/key.json")))
+        connect_providers(live(tmp_path, fcm_credentials_file="/nowhere/key.json"))
 
 
 @pytest.mark.parametrize("sender", ["Your Shop", "SHOP", "447700900001", "+0770", "MG123", "+44 7"])
 def test_live_demands_a_sender_that_customers_can_answer_stop(tmp_path: Path, sender: str) -> None:
     with pytest.raises(SegueError, match=r"SEGUE_TWILIO_FROM is '.*STOP"):
-        providers(live(tmp_path, twilio_from=sender))
+        connect_providers(live(tmp_path, twilio_from=sender))
 
 
 @pytest.mark.parametrize("sender", ["+447700900001", "60123", "MG" + "0a" * 16])
 def test_live_takes_senders_that_customers_can_answer(tmp_path: Path, sender: str) -> None:
-    assert len(providers(live(tmp_path, twilio_from=sender))) == len(CHANNELS)
+    assert unmet_needs(live(tmp_path, twilio_from=sender)) == []
 
 
 def test_the_receiver_refuses_to_start_without_what_it_hears_with(house: House) -> None:
@@ -110,14 +131,8 @@ def test_the_receiver_refuses_to_start_without_what_it_hears_with(house: House) 
         create_app(segue, lambda: None)
 
 
-def test_what_another_makers_provider_does_not_need_is_not_asked_for() -> None:
-    settings = Settings(**LIVE | {"sendgrid_api_key": "", "sendgrid_webhook_key": ""})
-    assert unmet_needs(settings, ["twilio", "fcm", "postmark"]) == []
-    assert len(unmet_needs(settings, ["sendgrid"])) == 2
-
-
 def test_the_sandbox_needs_nothing() -> None:
-    assert unmet_needs(Settings(), ["sendgrid", "twilio", "fcm"]) == []
+    assert unmet_needs(Settings()) == []
 
 
 @pytest.mark.parametrize(
@@ -132,7 +147,7 @@ def test_the_sandbox_needs_nothing() -> None:
 )
 def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> None:
     with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .*https:// address"):
-        providers(live(tmp_path, public_url=url))
+        connect_providers(live(tmp_path, public_url=url))
 
 
 @pytest.mark.parametrize(
@@ -143,13 +158,12 @@ def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> 
     ],
 )
 def test_live_takes_any_address_of_ones_own(tmp_path: Path, url: str) -> None:
-    assert len(providers(live(tmp_path, public_url=url))) == len(CHANNELS)
+    assert unmet_needs(live(tmp_path, public_url=url)) == []
 
 
 GOOD = """
-from channels.providers.sendgrid import SendGrid
-def connect(settings):
-    return SendGrid(settings, "http://127.0.0.1:1", "key")
+from channels.providers.base import Provider, ProviderSettings
+PROVIDER = Provider(name="{name}", channel="{channel}", settings=ProviderSettings, connect=object)
 """
 
 
@@ -158,23 +172,18 @@ def connect(settings):
     [
         ({"broken": "import nonexistent_module"}, "broken does not start: ModuleNotFoundError"),
         ({"broken": "x = ("}, "broken does not start: SyntaxError"),
-        ({"broken": ""}, r"broken does not start: AttributeError.*connect\(settings\)"),
-        ({"broken": "def connect(settings): return 1 / 0"}, "broken does not start: ZeroDivision"),
-        ({"broken": "def connect(settings): return object()"}, "broken gives no Provider"),
-        ({"first": GOOD, "second": GOOD}, "sendgrid and .*second both send email"),
+        ({"broken": "PROVIDER = object()"}, "broken is not a .*Provider named 'broken'"),
+        ({"broken": GOOD.format(name="other", channel="email")}, "Provider named 'broken'"),
+        ({"broken": GOOD.format(name="broken", channel="fax")}, "sends 'fax'; the channels are"),
     ],
 )
 def test_a_broken_provider_fails_loudly_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], words: str
 ) -> None:
-    name = f"plugins_{abs(hash(words))}"
-    folder = tmp_path / name
-    folder.mkdir()
     for file, source in files.items():
-        (folder / f"{file}.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    package = ModuleType(name)
-    package.__path__ = [str(folder)]
-    monkeypatch.setitem(sys.modules, name, package)
+        (tmp_path / f"{file}.py").write_text(source)
+        monkeypatch.delitem(sys.modules, f"channels.providers.{file}", raising=False)
+    path = [*channels.providers.__path__, str(tmp_path)]
+    monkeypatch.setattr(channels.providers, "__path__", path)
     with pytest.raises(SegueError, match=words):
-        providers(SANDBOX, package)
+        known_providers()

@@ -8,7 +8,6 @@ from sqlalchemy import select, text
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.rate_limit import allowance, channel_paces, spend
 from config.database import Database
-from config.policy import Channel
 from config.times import HOUR
 from journeys.dsl import SMS, Email, Push, Send
 from journeys.engine.entry import enter_people
@@ -17,16 +16,16 @@ from tests.support.shop import MONDAY, House, described
 
 
 def test_a_rate_is_shared_by_all_processes(db: Database) -> None:
-    rates: dict[Channel, int] = {"sms": 5}
-    channels: list[Channel] = ["email", "sms"]
+    rates: dict[str, int] = {"twilio": 5}
+    providers = ["sendgrid", "twilio"]
 
     def take(wanted: int) -> int:
         """What one process gets in a transaction of its own."""
         with db.transaction() as tx:
-            allowed = allowance(tx, rates, channels, 500)
-            assert allowed["email"] == 500
-            got = min(wanted, allowed.get("sms", 0))
-            spend(tx, rates, {"sms": got, "email": 7})
+            allowed = allowance(tx, rates, providers, 500)
+            assert allowed["sendgrid"] == 500
+            got = min(wanted, allowed.get("twilio", 0))
+            spend(tx, rates, {"twilio": got, "sendgrid": 7})
             return got
 
     db.now = MONDAY
@@ -35,7 +34,7 @@ def test_a_rate_is_shared_by_all_processes(db: Database) -> None:
     assert [take(3), take(3), take(3)] == [3, 2, 0]
     with db.transaction(write=False) as tx:
         [row] = tx.conn.execute(select(channel_paces))
-    assert (row.channel, row.second, row.used) == ("sms", MONDAY + 1, 5)
+    assert (row.channel, row.second, row.used) == ("twilio", MONDAY + 1, 5)
     # whose transaction began a second ago, and who waited for the row
     db.now = MONDAY
     assert take(1) == 0
@@ -69,7 +68,7 @@ def test_two_dispatchers_keep_a_rate_together(
 def test_what_one_push_takes_beyond_the_rate_is_taken_off_the_seconds_that_follow(
     db: Database,
 ) -> None:
-    rates: dict[Channel, int] = {"push": 2}
+    rates: dict[str, int] = {"push": 2}
 
     def allowed(now: int) -> int | None:
         db.now = now

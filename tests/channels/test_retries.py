@@ -20,15 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from channels.outbox.outcomes import FIRST_RETRY
-from channels.providers.base import Outcome
 from channels.providers.fcm import QUOTA_WAIT, SERVER_WAIT
+from channels.providers.sending import SendOutcome
 from channels.providers.transport import Transport
-from channels.providers.twilio import Twilio
 from config.policy import Channel
 from journeys.dsl import SMS, Send
 from tests.support.dispatching import ONE
 from tests.support.failures import at
-from tests.support.provider_samples import CHANNELS, SANDBOX, may_leave, outgoing
+from tests.support.provider_samples import CHANNELS, SANDBOX, connected, may_leave, outgoing
 from tests.support.shop import MONDAY, House, described
 
 
@@ -176,11 +175,11 @@ def test_a_name_that_does_not_resolve() -> None:
     assert str(outcome.reason).startswith("ConnectError")
 
 
-def posted_to(url: str) -> list[Outcome]:
+def posted_to(url: str) -> list[SendOutcome]:
     """A real connection, or the lack of one."""
 
-    async def post() -> list[Outcome]:
-        twilio = Twilio(SANDBOX, url, "AC1", "secret", "+15005550006")
+    async def post() -> list[SendOutcome]:
+        twilio = connected("twilio", url=url)
         async with Transport(SANDBOX) as transport:
             return await transport.post(twilio, [outgoing("sms", 1)], may_leave)
 

@@ -13,25 +13,23 @@ import pytest
 import respx
 from google.auth.credentials import Credentials
 
-from channels.providers.base import Outcome
+from channels.providers.base import ConnectedProvider
 from channels.providers.fcm import FCM, GoogleToken
+from channels.providers.sending import SendOutcome
 from channels.providers.transport import Transport
-from channels.providers.twilio import Twilio
 from channels.templates.content import EmailContent
-from config.policy import Channel
-from config.settings import Settings
 from tests.support.provider_samples import (
-    CHANNELS,
+    PROVIDERS,
     SANDBOX,
     answered,
+    connected,
     may_leave,
     outgoing,
     post,
-    provider,
 )
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize(
     ("error", "result"),
     [
@@ -51,9 +49,9 @@ from tests.support.provider_samples import (
     ],
 )
 def test_errors_before_and_after_the_request_left(
-    channel: Channel, error: type[Exception], result: str
+    name: str, error: type[Exception], result: str
 ) -> None:
-    outcome = answered(channel, error)
+    outcome = answered(name, error)
     assert outcome.result == result
     assert outcome.reason is not None
     assert outcome.reason.startswith(error.__name__)
@@ -74,8 +72,8 @@ async def server(
         yield running.sockets[0].getsockname()[1]
 
 
-async def hand_over(url: str, number: int = 1) -> list[Outcome]:
-    twilio = Twilio(SANDBOX, url, "AC1", "secret", "+15005550006")
+async def hand_over(url: str, number: int = 1) -> list[SendOutcome]:
+    twilio = connected("twilio", url=url)
     async with Transport(SANDBOX) as transport:
         found = []
         for i in range(number):
@@ -192,12 +190,12 @@ def test_the_proxy_of_the_environment_is_for_real_providers(
         writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
         await writer.drain()
 
-    async def run() -> Outcome:
+    async def run() -> SendOutcome:
         async with server(proxy) as port:
             monkeypatch.setenv("http_proxy", f"127.0.0.1:{port}")
             monkeypatch.setenv("no_proxy", exempt)
             async with Transport(SANDBOX.model_copy(update={"providers": providers})) as transport:
-                twilio = Twilio(SANDBOX, "http://shop.invalid", "AC1", "secret", "+15005550006")
+                twilio = connected("twilio", url="http://shop.invalid")
                 [outcome] = await transport.post(twilio, [outgoing("sms", 1)], may_leave)
                 return outcome
 
@@ -207,7 +205,7 @@ def test_the_proxy_of_the_environment_is_for_real_providers(
 
 
 def test_a_batch_that_does_not_fit_goes_in_parts() -> None:
-    sendgrid = provider("email", Settings(sendgrid_template_id="d-1"))
+    sendgrid = connected("sendgrid", template_id="d-1")
     large = EmailContent("s", "x" * 12_000_000, "t")
     batch = [outgoing("email", i, to=f"p{i}@example.com", content=large) for i in range(5)]
     twice = [outgoing("email", i, to=to) for i, to in enumerate(["a@x.example", "A@x.example"])]
@@ -236,10 +234,10 @@ class Token(Credentials):
         self.token = f"token-{self.fetched}"
 
 
-def push_with(token: Token, number: int = 1) -> tuple[list[Outcome], list[str]]:
-    fcm = FCM("https://fcm.example", "p", auth=GoogleToken(token))
+def push_with(token: Token, number: int = 1) -> tuple[list[SendOutcome], list[str]]:
+    fcm = ConnectedProvider("fcm", "push", FCM("https://fcm.example", "p", auth=GoogleToken(token)))
 
-    async def run() -> list[Outcome]:
+    async def run() -> list[SendOutcome]:
         async with Transport(SANDBOX) as transport:
             batches = [[outgoing("push", i)] for i in range(number)]
             posts = (transport.post(fcm, batch, may_leave) for batch in batches)
@@ -295,9 +293,10 @@ def test_a_token_that_comes_too_late(monkeypatch: pytest.MonkeyPatch, in_all: fl
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         said.append(await reader.read(100))
 
-    async def run() -> list[Outcome]:
+    async def run() -> list[SendOutcome]:
         async with server(listen) as port, Transport(SANDBOX) as transport:
-            fcm = FCM(f"http://127.0.0.1:{port}", "p", auth=Slow())
+            sender = FCM(f"http://127.0.0.1:{port}", "p", auth=Slow())
+            fcm = ConnectedProvider("fcm", "push", sender)
             return await transport.post(fcm, [outgoing("push")], not_any_more)
 
     assert [outcome.result for outcome in asyncio.run(run())] == ["retry"] * (in_all < 1)
@@ -323,7 +322,7 @@ def test_who_finds_its_connection_taken_asks_again_when_there_is_another() -> No
 
     async def run() -> list[str]:
         async with server(serve) as port, Transport(SANDBOX) as transport:
-            twilio = Twilio(SANDBOX, f"http://127.0.0.1:{port}", "AC1", "secret", "+15005550006")
+            twilio = connected("twilio", url=f"http://127.0.0.1:{port}")
             found = await transport.post(twilio, [outgoing("sms", 0)], may_leave)
             posts = [transport.post(twilio, [outgoing("sms", i)], slowly) for i in (1, 2)]
             for some in await asyncio.gather(*posts):

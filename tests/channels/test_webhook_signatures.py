@@ -6,6 +6,7 @@ The vectors are those that the makers publish with their SDKs (sendgrid-python, 
 import hashlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
@@ -20,13 +21,22 @@ from starlette.datastructures import MultiDict
 from twilio.request_validator import RequestValidator
 
 from channels.outbox.replies import words_of
-from channels.providers import sendgrid_webhook, twilio_webhook
-from channels.providers.webhook import Hook, Posted, Refused, Unreadable, hooks
-from config.access.sandbox_keys import sendgrid_key, twilio_token
+from channels.providers import sendgrid, twilio
+from channels.providers.base import ProviderSettings
+from channels.providers.registry import known_providers, webhooks
+from channels.providers.sendgrid import SendGridSettings
+from channels.providers.twilio import TwilioSettings
+from channels.providers.webhook import Refused, Unreadable, Webhook, WebhookRequest
 from config.errors import SegueError
 from config.policy import Policy
 from config.settings import Settings
-from tests.support.callback_samples import FORM, signed_by_sendgrid, signed_by_twilio
+from tests.support.callback_samples import (
+    FORM,
+    sendgrid_key,
+    signed_by_sendgrid,
+    signed_by_twilio,
+    twilio_token,
+)
 
 # SendGrid's vector
 KEY = (
@@ -57,16 +67,25 @@ EVENT = {
 }
 # The line end is signed too.
 PAYLOAD = orjson.dumps([EVENT], option=orjson.OPT_SORT_KEYS) + b"\r\n"
-LIVE = Settings(
-    providers="live",
-    sendgrid_webhook_key=KEY,
-    public_url="https://mycompany.com",
-    twilio_auth_token=SecretStr("12345"),
-)
+LIVE = Settings(providers="live", public_url="https://mycompany.com")
+ACCOUNTS: dict[str, ProviderSettings] = {
+    "sendgrid": SendGridSettings(webhook_key=KEY),
+    "twilio": TwilioSettings(auth_token=SecretStr("12345")),
+}
 
 
-def hook(path: str, settings: Settings = LIVE) -> Hook:
-    [found] = [one for one in hooks(settings, Policy()) if one.path == path]
+def hook(path: str, **account: Any) -> Webhook:
+    """A webhook of a real account, with some of its settings changed."""
+    name = path.split("/")[2]
+    own = ACCOUNTS[name].model_copy(update=account)
+    [found] = [
+        one for one in known_providers()[name].webhooks(own, LIVE, Policy()) if one.path == path
+    ]
+    return found
+
+
+def sandbox_hook(path: str) -> Webhook:
+    [found] = [one for one in webhooks(Settings(), Policy()) if one.path == path]
     return found
 
 
@@ -75,10 +94,10 @@ def mail(
     signature: str | None = SIGNATURE,
     timestamp: str | None = str(SIGNED_AT),
     now: int | None = SIGNED_AT,
-) -> Posted:
-    headers = {sendgrid_webhook.SIGNATURE: signature, sendgrid_webhook.TIMESTAMP: timestamp}
+) -> WebhookRequest:
+    headers = {sendgrid.SIGNATURE: signature, sendgrid.TIMESTAMP: timestamp}
     given = {name: value for name, value in headers.items() if value is not None}
-    return Posted("https://mycompany.com/hooks/sendgrid", given, body, now)
+    return WebhookRequest("https://mycompany.com/hooks/sendgrid", given, body, now)
 
 
 # SendGrid ---------------------------------------------------------------------------------------
@@ -95,8 +114,7 @@ def test_sendgrids_own_vector() -> None:
     "key", [KEY, f"-----BEGIN PUBLIC KEY-----\n{KEY}\n-----END PUBLIC KEY-----"]
 )
 def test_the_key_may_be_pasted_either_way(key: str) -> None:
-    settings = LIVE.model_copy(update={"sendgrid_webhook_key": key})
-    assert hook("/hooks/sendgrid", settings).read(mail())
+    assert hook("/hooks/sendgrid", webhook_key=key).read(mail())
 
 
 @pytest.mark.parametrize(
@@ -127,15 +145,14 @@ def test_the_key_may_be_pasted_either_way(key: str) -> None:
         mail(signature=b64encode(b"\0" * 70).decode()),
     ],
 )
-def test_what_sendgrid_did_not_sign_is_refused(forged: Posted) -> None:
+def test_what_sendgrid_did_not_sign_is_refused(forged: WebhookRequest) -> None:
     with pytest.raises(Refused):
         hook("/hooks/sendgrid").read(forged)
 
 
 def test_another_key_is_refused() -> None:
-    settings = LIVE.model_copy(update={"sendgrid_webhook_key": OTHER_KEY})
     with pytest.raises(Refused, match="SEGUE_SENDGRID_WEBHOOK_KEY"):
-        hook("/hooks/sendgrid", settings).read(mail())
+        hook("/hooks/sendgrid", webhook_key=OTHER_KEY).read(mail())
 
 
 @pytest.mark.parametrize("seconds", [-300, 0, 300])
@@ -154,7 +171,7 @@ def test_what_is_signed_but_no_list_is_unreadable(body: bytes) -> None:
     settings = Settings()
     headers = signed_by_sendgrid(sendgrid_key(settings), body, SIGNED_AT)
     with pytest.raises(Unreadable):
-        hook("/hooks/sendgrid", settings).read(Posted("", headers, body, SIGNED_AT))
+        sandbox_hook("/hooks/sendgrid").read(WebhookRequest("", headers, body, SIGNED_AT))
 
 
 # Twilio -----------------------------------------------------------------------------------------
@@ -178,10 +195,10 @@ def posted(
     url: str = URL,
     form: bytes | Mapping[str, str] | Sequence[tuple[str, str]] = PARAMS,
     headers: Mapping[str, str] = FORM,
-) -> Posted:
+) -> WebhookRequest:
     body = form if isinstance(form, bytes) else urlencode(form).encode()
-    given = {} if signature is None else {twilio_webhook.SIGNATURE: signature}
-    return Posted(url, {**headers, **given}, body, None)
+    given = {} if signature is None else {twilio.SIGNATURE: signature}
+    return WebhookRequest(url, {**headers, **given}, body, None)
 
 
 @pytest.mark.parametrize(
@@ -195,19 +212,19 @@ def posted(
     ],
 )
 def test_twilios_own_vectors(signature: str, url: str) -> None:
-    assert dict(twilio_webhook.fields([TOKEN], posted(signature, url))) == PARAMS
+    assert dict(twilio.fields(TOKEN, posted(signature, url))) == PARAMS
 
 
 def test_twilios_vector_of_a_field_given_twice() -> None:
     form = [("Sid", "CA123"), ("SidAccount", "AC123"), ("Digits", "5678"), ("Digits", "1234")]
-    assert twilio_webhook.fields([TOKEN], posted("IK+Dwps556ElfBT0I3Rgjkr1wJU=", form=form))
+    assert twilio.fields(TOKEN, posted("IK+Dwps556ElfBT0I3Rgjkr1wJU=", form=form))
 
 
 def test_twilios_vector_of_a_json_body() -> None:
     url = f"{URL}&bodySHA256={BODY_HASH}"
     json = {"content-type": "application/json"}
     good = posted("a9nBmqA0ju/hNViExpshrM61xv4=", url, BODY, json)
-    assert twilio_webhook.fields([TOKEN], good) == {"property": "value", "boolean": "True"}
+    assert twilio.fields(TOKEN, good) == {"property": "value", "boolean": "True"}
     for forged in (
         posted("a9nBmqA0ju/hNViExpshrM61xv4=", url, BODY + b" ", json),
         posted("a9nBmqA0ju/hNViExpshrM61xv4=", url, BODY),
@@ -218,26 +235,24 @@ def test_twilios_vector_of_a_json_body() -> None:
         posted(EXPECTED, URL, BODY, json),
     ):
         with pytest.raises(Refused):
-            twilio_webhook.fields([TOKEN], forged)
+            twilio.fields(TOKEN, forged)
 
 
-def of_json(body: bytes) -> Posted:
+def of_json(body: bytes) -> WebhookRequest:
     """A request with a JSON body that Twilio signed."""
     url = f"{URL}&bodySHA256={hashlib.sha256(body).hexdigest()}"
     headers = {**signed_by_twilio(TOKEN, url, {}), "content-type": "application/json"}
-    return Posted(url, headers, body, None)
+    return WebhookRequest(url, headers, body, None)
 
 
 def test_a_json_body_that_is_none_is_unreadable() -> None:
     for body in (b"[]", b"{", b"[" * 2000):
         with pytest.raises(Unreadable):
-            twilio_webhook.fields([TOKEN], of_json(body))
+            twilio.fields(TOKEN, of_json(body))
 
 
 def test_of_half_an_emoji_a_json_body_keeps_the_rest() -> None:
-    assert twilio_webhook.fields([TOKEN], of_json(rb'{"Body": "STOP \ud83d"}')) == {
-        "Body": "STOP \ufffd"
-    }
+    assert twilio.fields(TOKEN, of_json(rb'{"Body": "STOP \ud83d"}')) == {"Body": "STOP \ufffd"}
 
 
 @pytest.mark.parametrize(
@@ -260,15 +275,15 @@ def test_of_half_an_emoji_a_json_body_keeps_the_rest() -> None:
         posted(EXPECTED, form=b"\xff%ff=&&&=;"),
     ],
 )
-def test_what_twilio_did_not_sign_is_refused(forged: Posted) -> None:
+def test_what_twilio_did_not_sign_is_refused(forged: WebhookRequest) -> None:
     with pytest.raises(Refused):
-        twilio_webhook.fields([TOKEN], forged)
+        twilio.fields(TOKEN, forged)
 
 
 def test_blank_and_unheard_of_fields_are_signed_too() -> None:
     form = {**PARAMS, "FromCity": "", "OfTomorrow": "é + & ="}
-    good = Posted(URL, signed_by_twilio(TOKEN, URL, form), urlencode(form).encode(), None)
-    assert dict(twilio_webhook.fields([TOKEN], good)) == form
+    good = WebhookRequest(URL, signed_by_twilio(TOKEN, URL, form), urlencode(form).encode(), None)
+    assert dict(twilio.fields(TOKEN, good)) == form
 
 
 @given(
@@ -280,17 +295,17 @@ def test_whatever_twilios_own_package_signs_is_believed(
 ) -> None:
     form = MultiDict(parse_qsl(urlencode(pairs), keep_blank_values=True))
     signature = RequestValidator(TOKEN).compute_signature(url, form)
-    assert twilio_webhook.fields([TOKEN], posted(signature, url, pairs)) == dict(form.multi_items())
+    assert twilio.fields(TOKEN, posted(signature, url, pairs)) == dict(form.multi_items())
 
 
 def test_more_fields_than_twilio_has_are_refused_before_they_are_taken_apart() -> None:
-    form = {f"Field{number}": "" for number in range(twilio_webhook.FIELDS_LIMIT)}
-    signature = signed_by_twilio(TOKEN, URL, form)[twilio_webhook.SIGNATURE]
-    assert twilio_webhook.fields([TOKEN], posted(signature, form=form)) == form
+    form = {f"Field{number}": "" for number in range(twilio.FIELDS_LIMIT)}
+    signature = signed_by_twilio(TOKEN, URL, form)[twilio.SIGNATURE]
+    assert twilio.fields(TOKEN, posted(signature, form=form)) == form
     for more in ({**form, "One": "more"}, {f"{number}": "" for number in range(16_000)}):
-        signature = signed_by_twilio(TOKEN, URL, more)[twilio_webhook.SIGNATURE]
+        signature = signed_by_twilio(TOKEN, URL, more)[twilio.SIGNATURE]
         with pytest.raises(Refused, match="more than 200 fields"):
-            twilio_webhook.fields([TOKEN], posted(signature, form=more))
+            twilio.fields(TOKEN, posted(signature, form=more))
 
 
 # Keys -------------------------------------------------------------------------------------------
@@ -306,18 +321,20 @@ def test_more_fields_than_twilio_has_are_refused_before_they_are_taken_apart() -
 )
 def test_without_a_key_nothing_is_believed(path: str, variable: str) -> None:
     with pytest.raises(Refused, match=variable):
-        hook(path, Settings(providers="live")).read(mail())
+        hook(path, webhook_key="", auth_token=SecretStr("")).read(mail())
 
 
 def test_live_the_sandbox_is_a_stranger() -> None:
     body = b"[]"
     headers = signed_by_sendgrid(sendgrid_key(LIVE), body, SIGNED_AT)
-    assert hook("/hooks/sendgrid", Settings()).read(Posted("", headers, body, SIGNED_AT)) == []
+    assert sandbox_hook("/hooks/sendgrid").read(WebhookRequest("", headers, body, SIGNED_AT)) == []
     with pytest.raises(Refused):
-        hook("/hooks/sendgrid").read(Posted("", headers, body, SIGNED_AT))
+        hook("/hooks/sendgrid").read(WebhookRequest("", headers, body, SIGNED_AT))
     url = "https://mycompany.com/hooks/twilio/inbound"
-    signed = Posted(url, signed_by_twilio(twilio_token(LIVE), url, {"From": "1"}), b"From=1", None)
-    assert hook("/hooks/twilio/inbound", Settings()).read(signed)
+    signed = WebhookRequest(
+        url, signed_by_twilio(twilio_token(LIVE), url, {"From": "1"}), b"From=1", None
+    )
+    assert sandbox_hook("/hooks/twilio/inbound").read(signed)
     with pytest.raises(Refused):
         hook("/hooks/twilio/inbound").read(signed)
 
@@ -332,14 +349,14 @@ def test_every_installation_has_a_sandbox_key_of_its_own() -> None:
 @pytest.mark.parametrize("key", ["junk", "MFkw", OTHER_KEY[:-8]])
 def test_a_key_that_is_none_is_named_at_the_start(key: str) -> None:
     with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is no verification key"):
-        hooks(Settings(sendgrid_webhook_key=key), Policy())
+        hook("/hooks/sendgrid", webhook_key=key)
 
 
 def test_a_key_of_another_kind_is_named_at_the_start() -> None:
     public = ed25519.Ed25519PrivateKey.generate().public_key()
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(SegueError, match="another kind"):
-        hooks(Settings(sendgrid_webhook_key=b64encode(der).decode()), Policy())
+        hook("/hooks/sendgrid", webhook_key=b64encode(der).decode())
 
 
 # Anything ---------------------------------------------------------------------------------------
@@ -365,7 +382,7 @@ EVENTS = st.sampled_from(["open", "click", "bounce", "dropped", "delivered", "un
     rest=st.lists(ANY_VALUE, max_size=2),
 )
 def test_any_event_is_read(event: dict[str, object], name: object, rest: list[object]) -> None:
-    for one in sendgrid_webhook.read(orjson.dumps([{**event, "event": name}, *rest])):
+    for one in sendgrid.read_events(orjson.dumps([{**event, "event": name}, *rest])):
         assert one.channel == "email"
         assert one.id
         assert "\0" not in f"{one.id}{one.address}{one.reason}{one.properties}"
@@ -383,8 +400,8 @@ def test_any_event_is_read(event: dict[str, object], name: object, rest: list[ob
 )
 def test_any_form_is_read(form: dict[str, str], query: str) -> None:
     for one in (
-        *twilio_webhook.read_status(form, f"{URL}&{query}"),
-        *twilio_webhook.read_inbound(form, words_of(Policy())),
+        *twilio.read_status(form, f"{URL}&{query}"),
+        *twilio.read_inbound(form, words_of(Policy())),
     ):
         assert one.channel == "sms"
         assert one.id
@@ -395,9 +412,9 @@ def test_any_form_is_read(form: dict[str, str], query: str) -> None:
     headers=st.dictionaries(
         st.sampled_from(
             [
-                sendgrid_webhook.SIGNATURE,
-                sendgrid_webhook.TIMESTAMP,
-                twilio_webhook.SIGNATURE,
+                sendgrid.SIGNATURE,
+                sendgrid.TIMESTAMP,
+                twilio.SIGNATURE,
                 "content-type",
             ]
         ),
@@ -411,7 +428,9 @@ def test_nothing_unsigned_raises_anything_but_refused(
     headers: dict[str, str], body: bytes, query: str, path: str
 ) -> None:
     with pytest.raises(Refused):
-        hook(path).read(Posted(f"https://mycompany.com{path}?{query}", headers, body, SIGNED_AT))
+        hook(path).read(
+            WebhookRequest(f"https://mycompany.com{path}?{query}", headers, body, SIGNED_AT)
+        )
 
 
 def test_the_key_of_somebody_else_is_refused() -> None:

@@ -27,7 +27,8 @@ from channels.outbox.claim import Claimed
 from channels.outbox.devices import take
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import Done, Tally
-from channels.providers.base import Outcome, Outgoing, Provider
+from channels.providers.base import ConnectedProvider
+from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import MayLeave, Transport
 from config.database import Database
 from config.times import Seconds
@@ -114,8 +115,8 @@ def _write_down_posts(file: Path) -> None:
     memory = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def noted(
-        self: Transport, provider: Provider, batch: Sequence[Outgoing], may_leave: MayLeave
-    ) -> list[Outcome]:
+        self: Transport, provider: ConnectedProvider, batch: Sequence[Outgoing], may_leave: MayLeave
+    ) -> list[SendOutcome]:
         lines = [orjson.dumps([one.message_id, one.now, clock()]) + b"\n" for one in batch]
         os.write(memory, b"".join(lines))
         return await post(self, provider, batch, may_leave)

@@ -338,7 +338,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
         await comes(log, '"message":"sent"')
         refusal = {"errors": [{"message": "annabel@example.com must not send", "field": None}]}
         house.providers.answer("email", httpx.Response(401, json=refusal))
-        await comes(log, "email is stopped for")
+        await comes(log, "sendgrid is stopped for")
         refused = (await asyncio.to_thread(forge)).status_code
         assert refused == 403
         failed = {"message": "it failed", "exception": ValueError("Annabel Lee")}

@@ -12,13 +12,12 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pydantic import SecretStr
 from sqlalchemy import select
 
 from channels.messages import messages
 from channels.outbox.feedback import apply
-from channels.providers.webhook import Feedback, hooks
-from config.access.sandbox_keys import sendgrid_key
+from channels.providers.registry import webhooks
+from channels.providers.webhook import Feedback
 from config.database import Database, Tx
 from config.policy import Policy
 from flows.http.app import create_app
@@ -28,6 +27,7 @@ from tests.support.callback_samples import (
     FORM,
     FromProviders,
     mail_event,
+    sendgrid_key,
     signed_by_sendgrid,
     signed_by_twilio,
 )
@@ -151,11 +151,11 @@ def seems_signed(url: str) -> dict[str, str]:
 
 def test_a_body_longer_than_any_providers_is_refused(sqlite_house: House) -> None:
     outside = FromProviders(sqlite_house.open())
-    for hook in hooks(outside.settings, Policy()):
+    for hook in webhooks(outside.settings, Policy()):
         headers = seems_signed(hook.path)
         assert outside.post(hook.path, b" " * (hook.limit + 1), headers).status_code == 413
         assert outside.post(hook.path, b" " * hook.limit, headers).status_code == 403
-    assert {hook.path: hook.limit // 1024 for hook in hooks(outside.settings, Policy())} == {
+    assert {hook.path: hook.limit // 1024 for hook in webhooks(outside.settings, Policy())} == {
         "/hooks/sendgrid": 1000,
         "/hooks/twilio/status": 64,
         "/hooks/twilio/inbound": 64,
@@ -191,7 +191,7 @@ def test_what_can_not_be_signed_is_refused_before_its_body_is_read(
 
 def test_a_body_that_says_that_it_is_too_long_is_not_read(sqlite_house: House) -> None:
     outside = FromProviders(sqlite_house.open())
-    for hook in hooks(outside.settings, Policy()):
+    for hook in webhooks(outside.settings, Policy()):
         for length in (str(hook.limit + 1), "9" * 18, "9" * 5000):
             headers = {**seems_signed(hook.path), "content-length": length}
             assert outside.unread(hook.path, headers) == (413, 0)
@@ -249,7 +249,7 @@ def test_live_with_keys_it_is_they_who_are_believed(house: House) -> None:
         | {
             "public_url": "https://hooks.your.shop/segue",
             "sendgrid_webhook_key": b64encode(der).decode(),
-            "twilio_auth_token": SecretStr("the token"),
+            "twilio_auth_token": "the token",
         },
     )
     outside = FromProviders(house.segue)

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import httpx
 import pytest
 
-from channels.providers.base import Provider
+from channels.providers.base import ConnectedProvider
 from channels.providers.transport import Transport
 from config.errors import SegueError
 from flows.http.serving import Server
@@ -154,7 +154,7 @@ def test_nobody_waits_for_a_slow_provider(house: House) -> None:
     gate = asyncio.Event()
     post = Transport.post
 
-    async def slow(self: Transport, provider: Provider, *given: Any) -> Any:
+    async def slow(self: Transport, provider: ConnectedProvider, *given: Any) -> Any:
         if provider.channel == "email":
             await gate.wait()
         return await post(self, provider, *given)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from channels.messages import messages
 from channels.outbox.claim import CLAIM_LASTS, Claimed, claim
+from channels.providers.registry import Route
 from config.database import Database, Tx
 from config.failures import of_the_database
 from config.times import HOUR, MINUTE
@@ -52,7 +53,14 @@ def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
     outbox = CatalogJourneys(house.segue.catalog)
 
     def claimed(tx: Tx) -> Claimed:
-        return claim(tx, house.segue.engine.planner, outbox, claimed_by="w", limits={"sms": 10})
+        return claim(
+            tx,
+            house.segue.engine.planner,
+            outbox,
+            claimed_by="w",
+            routes={"sms": Route("twilio")},
+            limits={"twilio": 10},
+        )
 
     with house.db.transaction(keep=False) as hanging:
         first = {one.message_id for one in claimed(hanging).claims}
@@ -76,7 +84,12 @@ def test_a_claim_waits_for_nobody_who_is_about_to_cancel(house: House) -> None:
             tx.conn.execute(text("SET LOCAL lock_timeout = '60s'"))
             outbox = CatalogJourneys(house.segue.catalog)
             claimed = claim(
-                tx, house.segue.engine.planner, outbox, claimed_by="w", limits={"sms": 10}
+                tx,
+                house.segue.engine.planner,
+                outbox,
+                claimed_by="w",
+                routes={"sms": Route("twilio")},
+                limits={"twilio": 10},
             )
     assert {one.profile_id for one in claimed.claims} == set(people[1:])
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from channels.explain import history_of
 from channels.outbox.replies import words_of
-from channels.providers.twilio_webhook import read_inbound
+from channels.providers.twilio import read_inbound
 from channels.rules.recipient import zones_for
 from config.database import Database
 from config.errors import SegueError

@@ -12,7 +12,8 @@ import orjson
 import pytest
 import respx
 
-from channels.providers.webhook import Feedback, Posted, hooks
+from channels.providers.registry import webhooks
+from channels.providers.webhook import Feedback, WebhookRequest
 from config.policy import Policy
 from config.settings import Settings
 from config.times import format_instant, parse_instant
@@ -127,7 +128,7 @@ class Listener:
         self.requests: list[httpx.Request] = []
         self.heard: list[Feedback] = []
         self.down = 0
-        self._hooks = {hook.path: hook for hook in hooks(SETTINGS, Policy())}
+        self._hooks = {hook.path: hook for hook in webhooks(SETTINGS, Policy())}
 
     def respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -140,7 +141,7 @@ class Listener:
         query = request.url.query.decode()
         url = f"{PUBLIC}{request.url.path}{'?' if query else ''}{query}"
         now = int(request.headers.get("X-Twilio-Email-Event-Webhook-Timestamp", "0"))
-        self.heard += hook.read(Posted(url, request.headers, request.content, now))
+        self.heard += hook.read(WebhookRequest(url, request.headers, request.content, now))
         return httpx.Response(200)
 
     def said(self) -> list[tuple[int | None, str]]:

@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import Message, Scope
 
-from config.access.sandbox_keys import sendgrid_key, twilio_token
+from channels.providers import sendgrid, twilio
+from channels.providers.registry import sandbox_settings
+from config.access.sandbox_keys import sandbox_secret
 from config.settings import Settings
 from config.times import Instant
 from flows.app import Segue
@@ -26,6 +28,16 @@ from flows.http.app import create_app
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 _numbers = count(1)
+
+
+def sendgrid_key(settings: Settings) -> ec.EllipticCurvePrivateKey:
+    """What the sandbox of this installation signs with as SendGrid."""
+    return sendgrid.sandbox_key(sandbox_secret(settings, "sendgrid"))
+
+
+def twilio_token(settings: Settings) -> str:
+    """What the sandbox of this installation signs with as Twilio."""
+    return sandbox_settings(twilio.PROVIDER, settings).auth_token.get_secret_value()
 
 
 def signed_by_sendgrid(

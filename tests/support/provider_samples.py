@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
 import respx
-from pydantic import SecretStr
 
-from channels.providers.base import Outcome, Outgoing, Provider, providers
+from channels.providers.base import ConnectedProvider
+from channels.providers.registry import known_providers, sandbox_settings
+from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
 from channels.templates.content import Content, EmailContent, PushContent, SMSContent
 from config.policy import Channel
@@ -20,19 +20,19 @@ SANDBOX = Settings(providers="sandbox", sandbox_port=8025)
 LIVE: dict[str, Any] = {
     "providers": "live",
     "public_url": "https://journeys.your.shop",
-    "secret_key": SecretStr("a secret key of our own, which is long"),
-    "write_key": SecretStr("a write key of our own, which is long"),
-    "hook_secret": SecretStr("a hook secret of our own, which is long"),
-    "call_secret": SecretStr("a call secret of our own, which is long"),
-    "sendgrid_api_key": SecretStr("SG.key"),
+    "secret_key": "a secret key of our own, which is long",
+    "write_key": "a write key of our own, which is long",
+    "hook_secret": "a hook secret of our own, which is long",
+    "call_secret": "a call secret of our own, which is long",
+    "sendgrid_api_key": "SG.key",
     "sendgrid_from": "hello@your.shop",
     # from the tests of SendGrid's own SDK
     "sendgrid_webhook_key": "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8"
     "kF9mN1flpVKS3GRqe62gw+2fNNRaINXvVpiglSI8eNEc6wEA3F+g==",
     "twilio_account_sid": "AC1",
-    "twilio_auth_token": SecretStr("secret"),
+    "twilio_auth_token": "secret",
     "twilio_from": "+15005550006",
-    "fcm_credentials_file": Path("firebase.json"),
+    "fcm_credentials_file": "firebase.json",
 }
 CONTENT: dict[Channel, Content] = {
     "email": EmailContent("Hello", "<p>Hello</p>", "Hello"),
@@ -41,6 +41,8 @@ CONTENT: dict[Channel, Content] = {
 }
 TO: dict[Channel, str] = {"email": "ann@example.com", "sms": "+4915112345678", "push": "token-1"}
 CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
+PROVIDERS = tuple(known_providers())
+CHANNEL_OF = {name: one.channel for name, one in known_providers().items()}
 
 
 def outgoing(channel: Channel, message_id: int = 7, **changes: Any) -> Outgoing:
@@ -64,8 +66,11 @@ def mails(number: int) -> list[Outgoing]:
     return [outgoing("email", i, to=f"p{i}@example.com") for i in range(number)]
 
 
-def provider(channel: Channel, settings: Settings = SANDBOX) -> Provider:
-    return providers(settings)[channel]
+def connected(name: str, settings: Settings = SANDBOX, **own: Any) -> ConnectedProvider:
+    """A provider that sends to the sandbox, with some of its own settings changed."""
+    provider = known_providers()[name]
+    account = sandbox_settings(provider, settings).model_copy(update=own)
+    return ConnectedProvider(name, provider.channel, provider.connect(account, settings))
 
 
 async def may_leave() -> bool:
@@ -74,20 +79,20 @@ async def may_leave() -> bool:
 
 
 def post(
-    provider: Provider, batch: Sequence[Outgoing], settings: Settings = SANDBOX
-) -> list[Outcome]:
-    async def run() -> list[Outcome]:
+    provider: ConnectedProvider, batch: Sequence[Outgoing], settings: Settings = SANDBOX
+) -> list[SendOutcome]:
+    async def run() -> list[SendOutcome]:
         async with Transport(settings) as transport:
             return await transport.post(provider, batch, may_leave)
 
     return asyncio.run(run())
 
 
-def answered(channel: Channel, response: httpx.Response | type[Exception]) -> Outcome:
-    """What one message of that channel becomes when the provider answers so."""
+def answered(name: str, response: httpx.Response | type[Exception]) -> SendOutcome:
+    """What one message becomes when the provider answers so."""
     with respx.mock() as mock:
         mock.post(host="127.0.0.1").mock(side_effect=[response])
-        [outcome] = post(provider(channel), [outgoing(channel)])
+        [outcome] = post(connected(name), [outgoing(CHANNEL_OF[name])])
     assert outcome.message_id == 7
     return outcome
 

@@ -25,7 +25,6 @@ from channels.outbox.outcomes import Tally
 from channels.rules.planner import Planner
 from config.database import Database
 from config.policy import Channel, Policy
-from config.settings import Settings
 from config.times import Instant, format_instant, parse_duration, parse_instant
 from flows.app import Segue
 from flows.orchestration.launch import launch
@@ -42,6 +41,7 @@ from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people
 from profiles.tables import profiles
+from tests.support.configured import configured
 
 # A Monday, when every channel of the default policy is open in London.
 MONDAY: Instant = parse_instant("2026-03-02T10:00:00Z")
@@ -204,7 +204,7 @@ class House:
         with self.db.transaction() as tx:
             catalog.register(tx)
         self.segue = Segue(
-            Settings(brand="The Shop", **settings),
+            configured(brand="The Shop", **settings),
             self.db,
             policy,
             catalog,

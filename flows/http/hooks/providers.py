@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request, Response
 
 from channels.metrics import count_feedback
 from channels.outbox.feedback import apply
-from channels.providers.webhook import Hook, Posted, Refused, Unreadable, hooks
+from channels.providers.registry import webhooks
+from channels.providers.webhook import Refused, Unreadable, Webhook, WebhookRequest
 from flows.http.body import read_posted
 from flows.http.context import Receiver
 from flows.http.errors import Refusal, problems
@@ -33,7 +34,7 @@ _ANSWERS = problems(
 def router(receiver: Receiver) -> APIRouter:
     """One POST route for each hook of the providers. Raises SegueError for an unusable key."""
     routes = APIRouter(tags=["providers"])
-    for hook in hooks(receiver.segue.settings, receiver.segue.policy):
+    for hook in webhooks(receiver.segue.settings, receiver.segue.policy):
         routes.add_api_route(
             hook.path,
             _endpoint(receiver, hook),
@@ -46,13 +47,14 @@ def router(receiver: Receiver) -> APIRouter:
     return routes
 
 
-def _endpoint(receiver: Receiver, hook: Hook) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(receiver: Receiver, hook: Webhook) -> Callable[[Request], Awaitable[Response]]:
     settings, db = receiver.segue.settings, receiver.segue.db
 
     def take(url: str, request: Request, body: bytes) -> None:
         with db.transaction(write=False) as tx:
             now = tx.now if db.now is None else None
-        for some in in_slices(hook.read(Posted(url, request.headers, body, now)), _AT_ONCE):
+        said_now = hook.read(WebhookRequest(url, request.headers, body, now))
+        for some in in_slices(said_now, _AT_ONCE):
             with db.transaction() as tx:
                 said = apply(tx, some, receiver.segue.policy.double_opt_in)
             count_feedback(said)

@@ -1,0 +1,201 @@
+"""Which providers there are, which of them sends what, and their settings.
+
+A provider is a module in channels/providers/ with a PROVIDER; nothing else lists them.
+"""
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import channels.providers
+from channels.providers.base import ConnectedProvider, Own, Provider
+from channels.providers.webhook import Webhook
+from channels.rules.recipient import Kind
+from config.access.sandbox_keys import sandbox_secret
+from config.errors import SegueError
+from config.policy import CHANNELS, Channel, Policy
+from config.required import unmet, unmet_general
+from config.settings import Settings, read_environment
+
+
+class _ChannelSettings(BaseSettings):
+    """Read with the prefix SEGUE_<CHANNEL>_."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    provider: str = ""
+    provider_by_kind: dict[Kind, str] = {}
+    provider_by_topic: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which provider sends which of a channel's messages. A topic counts before a kind."""
+
+    default: str
+    by_kind: Mapping[Kind, str] = field(default_factory=dict)
+    by_topic: Mapping[str, str] = field(default_factory=dict)
+
+    def provider(self, kind: Kind, topic: str) -> str:
+        """The name of the provider that sends messages of this kind and topic."""
+        return self.by_topic.get(topic) or self.by_kind.get(kind) or self.default
+
+    @property
+    def providers(self) -> list[str]:
+        """The names of all providers that send something, the default first."""
+        return list(dict.fromkeys((self.default, *self.by_kind.values(), *self.by_topic.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedProviders:
+    """The providers in use, by name, and what each of them sends."""
+
+    by_name: Mapping[str, ConnectedProvider]
+    routes: Mapping[Channel, Route]
+
+
+def known_providers() -> dict[str, Provider[Any]]:
+    """Every provider that there is a file of, by name. Raises SegueError for a broken file."""
+    found = {}
+    for module in pkgutil.iter_modules(channels.providers.__path__):
+        path = f"{channels.providers.__name__}.{module.name}"
+        try:
+            provider = getattr(import_module(path), "PROVIDER", None)
+        except Exception as error:
+            raise SegueError(
+                f"the provider {path} does not start: {type(error).__name__}: {error}"
+            ) from error
+        if provider is None:
+            continue
+        if not isinstance(provider, Provider) or provider.name != module.name:
+            raise SegueError(
+                f"PROVIDER in {path} is not a channels.providers.base.Provider named "
+                f"{module.name!r} (docs/channels.md)"
+            )
+        if provider.channel not in CHANNELS:
+            raise SegueError(
+                f"the provider {path} sends {provider.channel!r}; the channels are "
+                f"{', '.join(CHANNELS)}"
+            )
+        found[provider.name] = provider
+    return found
+
+
+def routes(known: Mapping[str, Provider[Any]]) -> dict[Channel, Route]:
+    """Which provider sends what, by the environment; channels without a provider are left out.
+
+    Raises SegueError for a name that no provider of the channel has.
+    """
+    found = {}
+    for channel in CHANNELS:
+        there = [one for one in known.values() if one.channel == channel]
+        if there:
+            found[channel] = _route(channel, there)
+    return found
+
+
+def _route(channel: Channel, there: list[Provider[Any]]) -> Route:
+    prefix = f"SEGUE_{channel.upper()}_"
+    chosen = read_environment(_ChannelSettings, prefix)
+    names = sorted(one.name for one in there)
+    default = chosen.provider
+    if not default:
+        candidates = names if len(names) == 1 else [one.name for one in there if one.default]
+        if len(candidates) != 1:
+            raise SegueError(f"set {prefix}PROVIDER to one of {', '.join(names)}")
+        [default] = candidates
+    route = Route(default, chosen.provider_by_kind, chosen.provider_by_topic)
+    for variable, named in (
+        ("PROVIDER", [chosen.provider] if chosen.provider else []),
+        ("PROVIDER_BY_KIND", chosen.provider_by_kind.values()),
+        ("PROVIDER_BY_TOPIC", chosen.provider_by_topic.values()),
+    ):
+        for name in named:
+            if name not in names:
+                raise SegueError(
+                    f"{prefix}{variable} names {name!r}, which is no provider of {channel}; "
+                    f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+                )
+    return route
+
+
+def own_settings(provider: Provider[Own], settings: Settings) -> Own:
+    """The provider's settings from the environment; in sandbox mode, those for the sandbox.
+
+    Raises SegueError for a value that is wrong.
+    """
+    if settings.providers == "sandbox":
+        return sandbox_settings(provider, settings)
+    return read_environment(provider.settings)
+
+
+def sandbox_settings(provider: Provider[Own], settings: Settings) -> Own:
+    """The provider's settings with the sandbox's address and credentials.
+
+    Nothing else gives a provider the sandbox. Raises SegueError for a value that is wrong.
+    """
+    own = read_environment(provider.settings)
+    account = own.sandbox_account(sandbox_secret(settings, provider.name))
+    return own.model_copy(update={**account, "url": settings.sandbox_url})
+
+
+def connect_providers(settings: Settings) -> ConnectedProviders:
+    """The providers that send something. Raises SegueError, with everything that is missing."""
+    refuse_unmet_needs(settings)
+    known = known_providers()
+    found = routes(known)
+    connected = {}
+    for name in _in_use(found):
+        provider = known[name]
+        sender = provider.connect(own_settings(provider, settings), settings)
+        rate = settings.rates.get(name, settings.rates.get(provider.channel))
+        connected[name] = ConnectedProvider(name, provider.channel, sender, rate)
+    for name in settings.rates:
+        if name not in (*CHANNELS, *connected):
+            raise SegueError(
+                f"SEGUE_RATES names {name!r}, which is no channel and no provider in use; there "
+                f"are {', '.join((*CHANNELS, *connected))}"
+            )
+    return ConnectedProviders(connected, found)
+
+
+def webhooks(settings: Settings, policy: Policy) -> list[Webhook]:
+    """The webhooks of all providers. Raises SegueError for an unusable key.
+
+    A provider that sends nothing (any more) may still report on what it sent; without its key each
+    request is refused.
+    """
+    return [
+        hook
+        for provider in known_providers().values()
+        for hook in provider.webhooks(own_settings(provider, settings), settings, policy)
+    ]
+
+
+def unmet_needs(settings: Settings) -> list[str]:
+    """What is missing for real messages by the providers in use; empty in sandbox mode."""
+    if settings.providers != "live":
+        return []
+    known = known_providers()
+    found = list(unmet_general(settings))
+    for name in _in_use(routes(known)):
+        found += unmet(known[name].needs, own_settings(known[name], settings))
+    return found
+
+
+def refuse_unmet_needs(settings: Settings) -> None:
+    """Raises SegueError that names all settings that are missing, each with what is lost."""
+    if missing := unmet_needs(settings):
+        raise SegueError(
+            f"SEGUE_PROVIDERS is live, but {'; '.join(missing)}. "
+            "Set what is missing, or SEGUE_PROVIDERS=sandbox"
+        )
+
+
+def _in_use(found: Mapping[Channel, Route]) -> Iterator[str]:
+    for route in found.values():
+        yield from route.providers

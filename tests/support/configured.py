@@ -1,0 +1,17 @@
+"""Settings for a test, those of providers included."""
+
+import os
+from typing import Any
+
+from config.settings import Settings
+
+
+def configured(**values: Any) -> Settings:
+    """General settings as an object; the others, which providers read, go to the environment.
+
+    `tests/conftest.py` restores the environment after each test.
+    """
+    ours = {name: value for name, value in values.items() if name in Settings.model_fields}
+    for name in values.keys() - ours.keys():
+        os.environ[f"SEGUE_{name.upper()}"] = str(values[name])
+    return Settings(**ours)
