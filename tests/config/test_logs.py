@@ -359,7 +359,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
         ("fails on enrollment", {"journey", "step", "enrollment_id"}),
         ("can't be rendered", {"message_id", "enrollment_id", "profile_id", "journey", "channel"}),
         ("sent", {"message_id", "enrollment_id", "profile_id", "journey", "step", "channel"}),
-        ("email is stopped", {"channel"}),
+        ("sendgrid is stopped", {"channel"}),
         ("a request was refused", set()),
         ("it failed", {"error"}),
         (" moves; ", {"entered", "moved", "messages"}),

@@ -387,7 +387,7 @@ def test_a_reaction_says_for_how_long_what_woke_somebody_had_waited(db: Database
 def test_the_providers_time(house: House) -> None:
     house.open(sending(Email("hello")))
     house.customer()
-    name = "segue_provider_request_seconds_count", {"channel": "email"}
+    name = "segue_provider_request_seconds_count", {"channel": "email", "provider": "sendgrid"}
     with Counting(name) as counting:
         house.launch("j")
     assert counting.grown == [1]
