@@ -1,4 +1,4 @@
-"""What CI does beside the tests: the audit of the lock file, and the versions in .venv."""
+"""What CI does beside the tests: the audit, the public workflow, the versions in .venv."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openapi_spec_validator.readers import read_from_filename
 
 from config.settings import ROOT
 
@@ -135,3 +137,27 @@ def test_each_reason_for_a_skip_says_what_is_to_be_done() -> None:
     assert len(reasons) >= 3
     for name, reason in reasons:
         assert "apt-get install" in reason or reason.startswith("put "), (name, reason)
+
+
+def test_the_public_workflow_runs_the_same_script_on_every_python() -> None:
+    workflow, _ = read_from_filename(str(ROOT / ".github" / "workflows" / "ci.yml"))
+    job = workflow["jobs"]["test"]
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+
+
+def test_the_actions_of_the_workflow_are_pinned() -> None:
+    workflow, _ = read_from_filename(str(ROOT / ".github" / "workflows" / "ci.yml"))
+    used = [step["uses"] for step in workflow["jobs"]["test"]["steps"] if "uses" in step]
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+(\.\d+)*", action), action
+
+
+def test_the_license_is_the_one_that_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["license"] == "Apache-2.0"
+    assert "Apache License\n" in (ROOT / "LICENSE").read_text(encoding="utf-8")
