@@ -23,7 +23,7 @@ from journeys import dsl
 from journeys.definition.journey import Journey, SegmentEntry, Version
 from journeys.definition.segment import Segment
 from journeys.definition.validation import asks_to_confirm, check
-from journeys.enrollments import journey_versions
+from journeys.tables import journey_versions
 from profiles.conditions.language import Condition, everyone
 
 LIBRARY = Path(__file__).parents[1] / "library"

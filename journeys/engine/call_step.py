@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import orjson
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from config.access.signatures import SIGNATURE, TIMESTAMP, sign
 from config.database import Tx
@@ -22,7 +22,7 @@ from journeys.definition.journey import Version
 from journeys.definition.steps import FAILED, NEXT, CallStep
 from journeys.engine.due import Standing
 from journeys.engine.handlers import Move, Moves
-from journeys.enrollments import enrollments
+from journeys.enrollments import enrollments, transitions
 from profiles.tables import identifiers
 
 CALLS_AT_ONCE = 20
@@ -37,12 +37,7 @@ _PARTS = 4
 
 def lease(tx: Tx, people: Sequence[Standing]) -> None:
     """Keep others away from these people while the calls are under way."""
-    ids = [person.enrollment_id for person in people]
-    tx.conn.execute(
-        update(enrollments)
-        .where(enrollments.c.id.in_(ids))
-        .values(due_at=tx.now + _LEASE, attempts=enrollments.c.attempts + 1)
-    )
+    transitions.lease(tx, [person.enrollment_id for person in people], tx.now + _LEASE)
 
 
 def still_leased(

@@ -6,12 +6,12 @@ processes can work the same journey.
 """
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, insert, select, true, update
+from sqlalchemy import insert, select, true
 
 from channels.metrics import DECISIONS
 from channels.rules.planner import Planner
@@ -51,13 +51,13 @@ from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.engine.retry import StepFailed, blaming, try_later
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.engine.send import send
-from journeys.enrollments import enrollments, launches, passages
-from profiles.bulk import among, lock_profiles
+from journeys.enrollments import enrollments, transitions
+from journeys.enrollments.transitions import Arrival, Stay
+from journeys.tables import launches, passages
+from profiles.bulk import lock_profiles
 
 # So many rounds in one turn, at most: events and messages want their turn too.
 _ROUNDS = 100
-# Places that people go to from one chunk, each with a statement of its own.
-_STATEMENTS = 10
 
 
 @dataclass(slots=True)
@@ -315,36 +315,41 @@ class Engine:
         report: StepReport,
     ) -> None:
         """Write where everybody goes, and which way they took."""
-        going: dict[_Place, list[int]] = {}
+        staying: dict[Stay, list[int]] = defaultdict(list)
+        arriving: dict[Arrival, list[int]] = defaultdict(list)
+        ending: dict[str, list[int]] = defaultdict(list)
         passing: list[dict[str, Any]] = []
         for person in people:
             move = where[person.enrollment_id]
             if move.outcome is None:
-                place = _Place(node.step.name, None, move.due_at, move.phase, None)
+                assert move.due_at is not None  # nobody stays for good
+                staying[Stay(move.due_at, move.phase)].append(person.enrollment_id)
                 report.waiting += person.phase == 0
+                continue
+            # What is none of the step's outcomes is the reason of an exit.
+            target = node.leads(move.outcome)
+            if target is None or target == END:
+                reason = move.outcome if target is None else "completed"
+                ending[reason].append(person.enrollment_id)
             else:
-                # What is none of the step's outcomes is the reason of an exit.
-                target = node.leads(move.outcome)
-                reason = move.outcome if target is None else "completed" if target == END else None
-                place = (
-                    _Place(target or node.step.name, None, tx.now, 0, _over(tx, person, move))
-                    if reason is None
-                    else _Place(node.step.name, reason, None, 0, None)
-                )
-                report.outcomes[move.outcome] += 1
-                passing.append(
-                    {
-                        "profile_id": person.profile_id,
-                        "enrollment_id": person.enrollment_id,
-                        "journey": version.journey.name,
-                        "version": version.digest,
-                        "step": node.step.name,
-                        "outcome": move.outcome,
-                        "at": tx.now,
-                    }
-                )
-            going.setdefault(place, []).append(person.enrollment_id)
-        _write_places(tx, going)
+                arrival = Arrival(target, arrived_at=_over(tx, person, move), due_at=tx.now)
+                arriving[arrival].append(person.enrollment_id)
+            report.outcomes[move.outcome] += 1
+            passing.append(
+                {
+                    "profile_id": person.profile_id,
+                    "enrollment_id": person.enrollment_id,
+                    "journey": version.journey.name,
+                    "version": version.digest,
+                    "step": node.step.name,
+                    "outcome": move.outcome,
+                    "at": tx.now,
+                }
+            )
+        transitions.stay(tx, staying)
+        transitions.arrive(tx, arriving)
+        for reason, ids in ending.items():
+            end(tx, ids, reason)
         if passing:
             tx.conn.execute(insert(passages), passing)
 
@@ -421,39 +426,6 @@ class Engine:
                 with self.db.transaction() as tx:
                     found += goal_reached(tx, version, true())
         return found
-
-
-class _Place(NamedTuple):
-    """Where people go: a step, or the end for a reason. arrived_at: None where they stay."""
-
-    step: str
-    reason: str | None
-    due_at: Instant | None
-    phase: int
-    arrived_at: Instant | None
-
-
-def _write_places(tx: Tx, going: Mapping[_Place, Sequence[int]]) -> None:
-    """One statement for each place, whoever goes there; or for all, where each goes by a time of
-    their own.
-    """
-    apart: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    for place, ids in going.items():
-        if place.reason is not None:
-            end(tx, ids, place.reason)
-            continue
-        values: dict[str, Any] = {"due_at": place.due_at, "phase": place.phase}
-        if place.arrived_at is not None:
-            values |= {"step": place.step, "arrived_at": place.arrived_at, "attempts": 0}
-        if len(going) > _STATEMENTS:
-            apart[place.arrived_at is None] += [{"row": one, **values} for one in ids]
-        else:
-            going_there = among(tx, enrollments.c.id, ids)
-            tx.conn.execute(update(enrollments).where(going_there).values(values))
-    for rows in filter(None, apart.values()):
-        columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "row"}
-        one = update(enrollments).where(enrollments.c.id == bindparam("row"))
-        tx.conn.execute(one.values(columns), rows)
 
 
 def _over(tx: Tx, person: Standing, move: Move) -> Instant:

@@ -10,13 +10,11 @@ import orjson
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
-    Integer,
     Select,
     and_,
     case,
     cast,
     func,
-    insert,
     literal,
     or_,
     select,
@@ -28,7 +26,7 @@ from sqlalchemy.types import BigInteger, Text
 from config.database import Tx
 from config.times import Seconds
 from journeys.definition.journey import After, EventEntry, Version
-from journeys.enrollments import enrollments
+from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held
 from profiles.bulk import among, in_slices, lock_profiles
 from profiles.conditions.language import Condition, Scope
@@ -38,22 +36,6 @@ from profiles.tables import JSON_COLUMN, events, profiles
 _KEY = 255
 # SQLite joins 500 selects at most.
 _SELECTS = 200
-_COLUMNS = (
-    "profile_id",
-    "entry_key",
-    "context",
-    "entry_event_id",
-    "since",
-    "journey",
-    "version",
-    "launch_id",
-    "entered_at",
-    "step",
-    "arrived_at",
-    "phase",
-    "due_at",
-    "attempts",
-)
 
 
 def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequence[int]:
@@ -198,26 +180,18 @@ def _enter(
         who.c.context,
         who.c.entry_event_id,
         who.c.since,
-        literal(journey.name),
-        literal(version.digest),
-        literal(launch_id, Text),
-        literal(tx.now, BigInteger),
-        literal(journey.first_step),
+        literal(journey.name).label("journey"),
+        literal(version.digest).label("version"),
+        literal(launch_id, Text).label("launch_id"),
+        literal(tx.now, BigInteger).label("entered_at"),
+        literal(journey.first_step).label("step"),
         # Waits count from the event that brought the person in, not from when we come to work it.
-        case((who.c.since < tx.now, who.c.since), else_=literal(tx.now, BigInteger)),
-        literal(0, Integer),
-        due_at,
-        literal(0, Integer),
+        case((who.c.since < tx.now, who.c.since), else_=literal(tx.now, BigInteger)).label(
+            "arrived_at"
+        ),
+        due_at.label("due_at"),
     ).where(~entered_before)
     if launch_id is None:
         # Of two events that come at once the one that happened first brings the person in.
         rows = rows.order_by(who.c.since, who.c.entry_event_id)
-    # SQLAlchemy would put its own ON CONFLICT together anew each time, which takes ten times as
-    # long as the database does.
-    rows = rows.suffix_with("ON CONFLICT DO NOTHING")
-    entered = tx.conn.execute(
-        insert(enrollments).from_select(list(_COLUMNS), rows),
-        # else SQLAlchemy forgets it after an INSERT on PostgreSQL
-        execution_options={"preserve_rowcount": True},
-    )
-    return entered.rowcount
+    return transitions.enter(tx, rows)

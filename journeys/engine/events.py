@@ -22,7 +22,7 @@ from journeys.definition.steps import SendStep, Step, WaitUntilStep
 from journeys.engine.entry import enter_by_events
 from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
 from journeys.engine.segment_entry import enter_newcomers
-from journeys.enrollments import enrollments
+from journeys.enrollments import enrollments, transitions
 from profiles.bulk import among
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
@@ -246,11 +246,6 @@ def _stir(
 ) -> None:
     """Exit rule, waits and goal of one version for the people of the batch."""
     journey = version.journey
-    theirs = [
-        enrollments.c.journey == journey.name,
-        enrollments.c.version == version.digest,
-    ]
-    now_in = [*theirs, enrollments.c.ended_at.is_(None)]
 
     def of(names: Collection[str]) -> list[int]:
         return sorted({person for name in names for _, person in by_name.get(name, ())})
@@ -263,7 +258,11 @@ def _stir(
     rule = journey.exit_when
     if rule is not None and (people := of([*rule.event_names(), PROFILE_CHANGED])):
         leaving = select(enrollments.c.id).where(
-            *now_in, enrollments.c.profile_id.in_(people), exit_rule(tx, version)
+            enrollments.c.journey == journey.name,
+            enrollments.c.version == version.digest,
+            enrollments.c.ended_at.is_(None),
+            enrollments.c.profile_id.in_(people),
+            exit_rule(tx, version),
         )
         ids = list(tx.conn.execute(leaving).scalars())
         if ids:
@@ -271,20 +270,12 @@ def _stir(
             reaction.exited[journey.name] += len(ids)
     for name, node in journey.graph.items():
         causes = set(_wakes(journey, node.step))
-        if people := of(causes):
-            waking = (
-                update(enrollments)
-                .where(
-                    *now_in,
-                    enrollments.c.profile_id.in_(people),
-                    enrollments.c.step == name,
-                    enrollments.c.due_at > tx.now,
-                )
-                .values(due_at=tx.now)
-            )
-            if woken := tx.conn.execute(waking).rowcount:
-                reaction.woken[journey.name] += woken
-                reaction.causes |= causes
+        people = of(causes)
+        if people and (
+            woken := transitions.wake_at(tx, journey.name, version.digest, name, people)
+        ):
+            reaction.woken[journey.name] += woken
+            reaction.causes |= causes
 
 
 def _wakes(journey: Journey, step: Step) -> Iterator[str]:

@@ -3,15 +3,15 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, func, literal, null, select, update
+from sqlalchemy import ColumnElement, exists, false, func, literal, null, select
 
-from channels.messages import messages, transitions
+from channels.messages import messages
+from channels.messages.transitions import cancel_of
 from config.database import Tx
 from config.times import Seconds
 from journeys.definition.journey import Version
-from journeys.enrollments import enrollments
+from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT
-from profiles.bulk import among
 from profiles.conditions.language import Scope
 
 EXITED = "exited: exit rule"
@@ -66,8 +66,7 @@ def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
         )
         .with_for_update(skip_locked=True)
     )
-    marking = update(enrollments).where(enrollments.c.id.in_(reached))
-    return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
+    return transitions.convert(tx, reached)
 
 
 def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
@@ -96,10 +95,6 @@ def _since_message(tx: Tx, within: Seconds) -> Scope:
 
 def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
     """End enrollments; what was planned for them and not yet handed over is cancelled."""
-    tx.conn.execute(
-        update(enrollments)
-        .where(among(tx, enrollments.c.id, enrollment_ids))
-        .values(ended_at=tx.now, end_reason=reason, due_at=None)
-    )
+    transitions.end(tx, enrollment_ids, reason)
     if reason != "completed":
-        transitions.cancel_of(tx, enrollment_ids, reason)
+        cancel_of(tx, enrollment_ids, reason)

@@ -44,8 +44,9 @@ from journeys.definition.steps import (
 )
 from journeys.engine.due import Standing
 from journeys.engine.entry import enter_people
-from journeys.enrollments import enrollments, passages
+from journeys.enrollments import enrollments
 from journeys.operations.report import SENT
+from journeys.tables import passages
 from profiles.attributes.latest import set_attributes
 from profiles.bucketing import draw
 from profiles.bulk import among, lock_profiles

@@ -7,12 +7,14 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, select, update
+from sqlalchemy import Row, delete, select
 
-from channels.messages import device_transitions, transitions
+from channels.messages import device_transitions
+from channels.messages import transitions as message_transitions
 from config.database import Tx, insert_ignoring_conflicts
 from journeys.engine.exits import end
-from journeys.enrollments import enrollments, passages, segment_members
+from journeys.enrollments import enrollments, transitions
+from journeys.tables import passages, segment_members
 from profiles.bulk import among, lock_profiles
 from profiles.identity.merge import Merger, lock_events, merge_profiles, repoint
 
@@ -46,13 +48,7 @@ def merge(
         return
     moved = _merge_enrollments(tx, mergers)
     twins = merge_profiles(tx, mergers, moved)
-    if twins:
-        tx.conn.execute(
-            update(enrollments)
-            .where(enrollments.c.entry_event_id == bindparam("dropped"))
-            .values(entry_event_id=bindparam("twin")),
-            [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()],
-        )
+    transitions.replace_entry_events(tx, twins)
 
 
 def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str, Any]]:
@@ -76,11 +72,10 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
     if ending:
         end(tx, ending, MERGED)
     if launched:
-        without = update(enrollments).where(among(tx, enrollments.c.id, launched))
-        tx.conn.execute(without.values(launch_id=None))
+        transitions.leave_launches(tx, launched)
     for name, theirs in (
-        ("enrollments", repoint(tx, enrollments, mergers)),
-        ("messages", transitions.give_to(tx, mergers)),
+        ("enrollments", transitions.give_to(tx, mergers)),
+        ("messages", message_transitions.give_to(tx, mergers)),
         ("message_devices", device_transitions.give_to(tx, mergers)),
     ):
         for from_id, ids in theirs.items():

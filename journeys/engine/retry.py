@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from config.database import Tx
 from config.failures import of_the_database, told
@@ -17,7 +17,7 @@ from journeys.definition.journey import Version
 from journeys.definition.steps import FAILED, CallStep, Step
 from journeys.engine.due import Standing
 from journeys.engine.handlers import Move
-from journeys.enrollments import enrollments
+from journeys.enrollments import enrollments, transitions
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,6 @@ def try_later(tx: Tx, version: Version, failure: StepFailed) -> dict[int, Move]:
     if tried >= TRIES:
         exits = isinstance(step, CallStep) and step.on_error == "exit"
         return {person.enrollment_id: Move("exit: the step failed" if exits else FAILED)}
-    tx.conn.execute(
-        update(enrollments)
-        .where(enrollments.c.id == person.enrollment_id)
-        .values(attempts=tried, due_at=tx.now + FIRST_RETRY * 2**before)
-    )
+    due_at = tx.now + FIRST_RETRY * 2**before
+    transitions.retry(tx, person.enrollment_id, attempts=tried, due_at=due_at)
     return {}

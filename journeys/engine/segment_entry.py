@@ -10,8 +10,8 @@ from sqlalchemy import BigInteger, delete, literal, not_, select
 from config.database import Tx, insert_into
 from journeys.definition.journey import Version
 from journeys.engine.entry import enter_people, of_profiles
-from journeys.enrollments import segment_members
 from journeys.operations.control import STOPPED, held
+from journeys.tables import segment_members
 from profiles.bulk import among, lock_profiles
 from profiles.conditions.language import Condition
 from profiles.tables import profiles

@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.types import Text
 
-from channels.messages import messages, transitions
+from channels.messages import messages
+from channels.messages.transitions import cancel_of
 from channels.outbox.plan import Person, Send, plan, refuse
 from channels.rules.planner import Wanted
 from config.database import Tx
@@ -19,7 +20,7 @@ from journeys.definition.steps import NEXT, Evidence, SendStep
 from journeys.engine.due import Standing
 from journeys.engine.exits import goal_reached_at
 from journeys.engine.handlers import Cohort, Move, Moves
-from journeys.enrollments import enrollments
+from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT
 from profiles.bulk import among
 from profiles.tables import events
@@ -170,7 +171,7 @@ def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "Answer"]) -> None:
     """Take back what is planned in a group that was answered."""
     for reason in {answer.reason for answer in answers.values()}:
         ids = [one for one, answer in answers.items() if answer.reason == reason]
-        transitions.cancel_of(tx, ids, reason, step=step.name)
+        cancel_of(tx, ids, reason, step=step.name)
 
 
 def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:
@@ -193,17 +194,14 @@ def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) ->
         return
     c = enrollments.c
     behind = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
-    theirs = select(c.id).where(among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind)
-    held = theirs.order_by(c.id).with_for_update(skip_locked=skip_locked)
-    tx.conn.execute(
-        update(enrollments)
-        .where(
-            among(tx, c.id, tx.conn.execute(held).scalars().all()),
-            c.phase > 0,
-            c.due_at > tx.now,
-        )
-        .values(due_at=tx.now)
+    theirs = select(c.id, c.phase).where(
+        among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind
     )
+    held = theirs.order_by(c.id).with_for_update(skip_locked=skip_locked)
+    # The phase as it is once they are held.
+    midway = [row.id for row in tx.conn.execute(held) if row.phase > 0]
+    if midway:
+        transitions.wake(tx, midway)
 
 
 # Answers ------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from config.database import Tx, insert_ignoring_conflicts, insert_into
 from config.times import Seconds
 from journeys.definition.catalog import Catalog
 from journeys.engine.entry import enter_each
-from journeys.enrollments import enrollments, launches, signed_calls
+from journeys.enrollments import enrollments
 from journeys.operations.control import STOPPED, held
+from journeys.tables import launches, signed_calls
 from profiles.bulk import among
 from profiles.identity.person import Key
 from profiles.identity.upsert import held_owners_of, owners_of

@@ -11,7 +11,8 @@ from config.database import Database, Tx, put
 from config.policy import CHANNELS
 from journeys.engine.chunks import Chunk, Chunks
 from journeys.engine.exits import end
-from journeys.enrollments import enrollments, journey_controls
+from journeys.enrollments import enrollments
+from journeys.tables import journey_controls
 from profiles.bulk import among, lock_profiles
 
 PAUSED = "paused"

@@ -4,7 +4,7 @@ from sqlalchemy import delete, func, select
 
 from config.database import Tx, put
 from config.times import DAY, Instant
-from journeys.enrollments import attendances
+from journeys.tables import attendances
 
 
 def sign_in(tx: Tx, worker: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select, update
 
 from config.database import Tx, insert_ignoring_conflicts
 from config.times import Seconds
-from journeys.enrollments import journey_news
+from journeys.tables import journey_news
 
 # Counts by their place in what is told: ("messages", "email", "sent").
 News = Counter[tuple[str, ...]]

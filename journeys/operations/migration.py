@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import case, func, select
 
 from config.database import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.definition.steps import SendStep
-from journeys.enrollments import enrollments
+from journeys.enrollments import enrollments, transitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
             if _falls_back_otherwise(old, current, passenger.step):
                 there = there.where(c.phase == 0)
             # locked in id order, as everywhere
-            moving = update(enrollments).where(c.id.in_(there.order_by(c.id).with_for_update()))
-            tx.conn.execute(moving.values(version=current.digest))
+            there = there.order_by(c.id).with_for_update()
+            transitions.migrate(tx, there, current.digest)
     return plan
 
 

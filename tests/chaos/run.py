@@ -18,7 +18,8 @@ from config.database import Database
 from config.policy import load_policy
 from config.schema import migrate
 from flows.local.stack import free_ports
-from journeys.enrollments import enrollments, passages
+from journeys.enrollments import enrollments
+from journeys.tables import passages
 from profiles.tables import events
 from tests.chaos import engines, provider, worker
 from tests.chaos.crew import LAUNCHER, WORKERS, Crew, processes

@@ -16,7 +16,8 @@ from channels.messages import message_devices, messages
 from config.database import Database, Tx
 from config.policy import Cap, Policy
 from config.times import Instant
-from journeys.enrollments import enrollments, passages
+from journeys.enrollments import enrollments
+from journeys.tables import passages
 from profiles.tables import events, profiles
 from tests.chaos.provider import Heard
 from tests.chaos.shop import ENTRIES, Event

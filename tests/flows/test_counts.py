@@ -16,8 +16,9 @@ from flows.orchestration.counts import StepCounts, count_journey, count_step, un
 from flows.orchestration.labels import rehearsed_words, run_words, step_words
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.engine import Engine
-from journeys.enrollments import enrollments, launches, passages
+from journeys.enrollments import enrollments
 from journeys.operations.report import Summary, summarise
+from journeys.tables import launches, passages
 from profiles.sample.shop import load_sample_shop
 
 MONDAY = parse_instant("2026-03-02T09:00:00Z")

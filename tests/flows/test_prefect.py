@@ -34,9 +34,10 @@ from flows.orchestration.prefect_events import EVENT, Teller
 from flows.worker.worker import Worker
 from journeys.definition.graph import parents
 from journeys.engine.events import Reaction
-from journeys.enrollments import enrollments, launches
+from journeys.enrollments import enrollments
 from journeys.operations.control import held, pause, resume
 from journeys.operations.report import Summary, summarise
+from journeys.tables import launches
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.upsert import upsert_people

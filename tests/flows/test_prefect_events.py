@@ -23,8 +23,8 @@ from flows.orchestration.prefect_events import EVENT, Teller
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send
 from journeys.engine.events import Reaction
-from journeys.enrollments import journey_news
 from journeys.operations.live_counts import News, share, take_due
+from journeys.tables import journey_news
 from tests.support.failures import until
 from tests.support.shop import MONDAY, House, bare_message
 

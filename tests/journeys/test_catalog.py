@@ -37,7 +37,7 @@ from journeys.dsl import (
     prop,
     when,
 )
-from journeys.enrollments import journey_versions
+from journeys.tables import journey_versions
 from tests.support.shop import TEXTS
 
 POLICY = Policy(topics={"news": "News", "promotions": "Offers"})

@@ -17,9 +17,9 @@ from journeys.definition.steps import Message
 from journeys.dsl import Email, Journey, OnEvent, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.chunks import Chunk
 from journeys.engine.entry import enter_people
-from journeys.enrollments import journey_controls
 from journeys.operations import control
 from journeys.operations.control import PAUSED, STOPPED, held
+from journeys.tables import journey_controls
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.upsert import upsert_people
 from profiles.tables import profiles

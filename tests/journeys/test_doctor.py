@@ -13,10 +13,10 @@ from config.database import Database
 from config.times import DAY, HOUR, MINUTE
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.entry import enter_people
-from journeys.enrollments import attendances
 from journeys.operations import control
 from journeys.operations.doctor import LATE, Complaint, examine
 from journeys.operations.heartbeat import sign_in
+from journeys.tables import attendances
 from tests.support.shop import MONDAY, House
 
 

@@ -13,8 +13,8 @@ from journeys.definition.journey import Again
 from journeys.dsl import Journey, OnSegment, Segment, Update, Wait, attribute, did
 from journeys.engine.merge import merge
 from journeys.engine.segment_entry import enter_newcomers
-from journeys.enrollments import segment_members
 from journeys.operations import control
+from journeys.tables import segment_members
 from profiles.identity.merge import Merger
 from tests.support.patience import PATIENCE
 from tests.support.shop import House

@@ -26,7 +26,8 @@ from journeys.dsl import (
 from journeys.engine.engine import Engine
 from journeys.engine.events import react
 from journeys.engine.merge import merge
-from journeys.enrollments import enrollments, passages
+from journeys.enrollments import enrollments
+from journeys.tables import passages
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.merge import Merger, survivors

@@ -34,7 +34,8 @@ from journeys.definition.steps import Step
 from journeys.dsl import Journey, OnLaunch, Segment, everyone
 from journeys.engine.engine import Engine
 from journeys.engine.events import react
-from journeys.enrollments import enrollments, passages
+from journeys.enrollments import enrollments
+from journeys.tables import passages
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email

@@ -1,13 +1,13 @@
-"""The rows that say which journeys there are and where each person stands in them."""
+"""The tables of journeys, apart from enrollments: versions, controls, launches, logs."""
 
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, text
+from sqlalchemy import BigInteger, Column, Index
 from sqlmodel import Field, SQLModel
 
 from config.database import table_of
 from config.times import Instant
-from profiles.tables import JSON_COLUMN, id_column
+from profiles.tables import JSON_COLUMN
 
 
 class JourneyVersion(SQLModel, table=True):
@@ -60,74 +60,6 @@ class Attendance(SQLModel, table=True):
 
     worker: str = Field(primary_key=True, description="host and process id")
     seen_at: Instant = Field(sa_type=BigInteger)
-
-
-class Enrollment(SQLModel, table=True):
-    """One profile's way through one journey version.
-
-    Nobody is ever stuck: it has a due time or it has ended, and the table checks that.
-    """
-
-    __tablename__: ClassVar[str] = "enrollment"
-    __table_args__ = (
-        CheckConstraint(
-            "(due_at IS NULL) <> (ended_at IS NULL)", name="ck_enrollment_due_or_ended"
-        ),
-        # at most once at a time for each entry key
-        Index(
-            "uq_enrollment_current",
-            "profile_id",
-            "journey",
-            "entry_key",
-            unique=True,
-            sqlite_where=text("ended_at IS NULL"),
-            postgresql_where=text("ended_at IS NULL"),
-        ),
-        Index("ix_enrollment_profile", "profile_id", "journey"),
-        # once a launch
-        Index(
-            "uq_enrollment_launch",
-            "profile_id",
-            "journey",
-            "launch_id",
-            unique=True,
-            sqlite_where=text("launch_id IS NOT NULL"),
-            postgresql_where=text("launch_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_enrollment_due",
-            "journey",
-            "version",
-            "step",
-            "due_at",
-            sqlite_where=text("ended_at IS NULL"),
-            postgresql_where=text("ended_at IS NULL"),
-        ),
-    )
-
-    id: int = Field(sa_column=id_column())
-    profile_id: int = Field(sa_type=BigInteger)
-    journey: str
-    version: str
-    entry_key: str = Field(default="", description="what the entry rule's key named: a cart's id")
-    launch_id: str | None = None
-    context: dict[str, Any] = Field(
-        sa_column=Column(JSON_COLUMN, nullable=False), description="the entry event's properties"
-    )
-    entry_event_id: int | None = Field(default=None, sa_type=BigInteger)
-    entered_at: Instant = Field(sa_type=BigInteger)
-    since: Instant = Field(
-        sa_type=BigInteger,
-        description="when the entry event happened, else entered_at: did() looks back to it",
-    )
-    step: str = Field(description="the step the person stands at")
-    arrived_at: Instant = Field(sa_type=BigInteger, description="when the step before was over")
-    phase: int = Field(default=0, description="how far into this step; each step gives it meaning")
-    due_at: Instant | None = Field(default=None, sa_type=BigInteger)
-    attempts: int = Field(default=0, description="failed tries of this step so far")
-    ended_at: Instant | None = Field(default=None, sa_type=BigInteger)
-    end_reason: str | None = Field(default=None, description="completed, exited: ..., failed: ...")
-    converted_at: Instant | None = Field(default=None, sa_type=BigInteger)
 
 
 class SegmentMember(SQLModel, table=True):
@@ -183,7 +115,6 @@ journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
 signed_calls = table_of(SignedCall)
 attendances = table_of(Attendance)
-enrollments = table_of(Enrollment)
 segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
 steps_shown = table_of(StepShown)
