@@ -36,6 +36,7 @@ from channels.rules.planner import Planner
 from channels.templates.compile import BadLink, MissingData, RenderError
 from channels.templates.content import excess
 from channels.templates.link_check import LinkRules
+from config.batches import Halving
 from config.database import Database
 from config.failures import of_the_database, told
 from config.policy import Channel
@@ -170,30 +171,41 @@ class Dispatcher:
         """Claim no more: `run` returns when what is claimed has been recorded."""
         self._stopping = True
 
-    def _claim(
-        self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None = None
-    ) -> Claimed:
-        """Claim a batch; a message whose last look fails is found by halving, and put off."""
+    def _claim(self, channels: Sequence[Channel], journey: str | None) -> Claimed:
+        """Claim a batch; a message whose last evaluation fails is put off."""
         try:
-            return self._claim_among(channels, journey, only)
+            return self._claim_among(channels, journey, None)
         except ClaimFailed as failure:
-            ids = failure.message_ids
-            if len(ids) == 1:
-                why = told(failure.__cause__ or failure)
-                log.error(
-                    "message %d can't be claimed, to be tried again later: %s",
-                    ids[0],
-                    why,
-                    extra={"message_id": ids[0]},
-                )
-                with self._db.transaction() as tx:
-                    put_off(tx, ids[0], f"error: {type(failure.__cause__).__name__}")
-                return Claimed([], more=True, refused=Counter())
-            one = self._claim(channels, journey, ids[: len(ids) // 2])
-            other = self._claim(channels, journey, ids[len(ids) // 2 :])
-            return Claimed(
-                one.claims + other.claims, more=True, refused=one.refused + other.refused
-            )
+            left = failure.message_ids
+        halving = Halving(len(left))
+        claims: list[Claim] = []
+        refused: Tally = Counter()
+        while left:
+            some = left[: halving.size]
+            try:
+                claimed = self._claim_among(channels, journey, some)
+            except ClaimFailed as failure:
+                if not halving.failed(len(failure.message_ids)):
+                    continue
+                self._put_off(failure)
+            else:
+                claims += claimed.claims
+                refused += claimed.refused
+                halving.worked()
+            left = left[len(some) :]
+        return Claimed(claims, more=True, refused=refused)
+
+    def _put_off(self, failure: ClaimFailed) -> None:
+        [message_id] = failure.message_ids
+        error = failure.__cause__ or failure
+        log.error(
+            "message %d can't be claimed, to be tried again later: %s",
+            message_id,
+            told(error),
+            extra={"message_id": message_id},
+        )
+        with self._db.transaction() as tx:
+            put_off(tx, message_id, f"error: {type(error).__name__}")
 
     def _claim_among(
         self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None
@@ -358,36 +370,37 @@ class Dispatcher:
             return overtaken(tx, self._journeys, claims)
 
     async def _record(self, done: Sequence[Done]) -> Tally:
-        """Write down what the providers said. Nobody else knows it: so it is tried until it is
-        written, unless we are to stop while the database is in trouble.
+        """Record what the providers answered. No other process knows it, so it is tried until it
+        is recorded, unless the process is to stop while the database is unavailable.
         """
-        wait = _FIRST_WAIT
-        while done:
+        tally: Tally = Counter()
+        left, halving, wait = done, Halving(len(done)), _FIRST_WAIT
+        while left:
+            some = left[: halving.size]
             try:
-                return await asyncio.to_thread(self._write, done)
+                tally += await asyncio.to_thread(self._write, some)
             except Exception as error:
-                if not of_the_database(error):
-                    return await self._record_apart(done, error)
-                if self._stopping:
-                    raise
-                log.error("%d outcomes can't be recorded yet: %s", len(done), told(error))
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _LAST_WAIT)
-        return Tally()
-
-    async def _record_apart(self, done: Sequence[Done], error: Exception) -> Tally:
-        """One of them can't be written: the others can."""
-        half = len(done) // 2
-        if half:
-            return await self._record(done[:half]) + await self._record(done[half:])
-        claim = done[0].claim
-        log.error(
-            "the outcome of message %d can't be recorded: %s",
-            claim.message_id,
-            told(error),
-            extra=_ids(claim),
-        )
-        return Tally()
+                if of_the_database(error):
+                    if self._stopping:
+                        raise
+                    log.error("%d outcomes can't be recorded yet: %s", len(left), told(error))
+                    await asyncio.sleep(wait)
+                    wait = min(2 * wait, _LAST_WAIT)
+                    continue
+                if not halving.failed(len(some)):
+                    continue
+                claim = some[0].claim
+                log.error(
+                    "the outcome of message %d can't be recorded: %s",
+                    claim.message_id,
+                    told(error),
+                    extra=_ids(claim),
+                )
+            else:
+                halving.worked()
+                wait = _FIRST_WAIT
+            left = left[len(some) :]
+        return tally
 
     def _write(self, done: Sequence[Done]) -> Tally:
         with self._db.transaction() as tx:

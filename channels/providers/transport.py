@@ -20,6 +20,7 @@ from channels.providers.sending import (
     SignInFailed,
     outcomes,
 )
+from config.batches import Halving
 from config.failures import told
 from config.settings import Settings
 from config.times import Seconds
@@ -90,22 +91,38 @@ class Transport:
         Raises nothing: whatever goes wrong is an outcome. `may_leave` is asked when all is ready,
         with a token and a connection, right before the first byte leaves.
         """
-        try:
-            request = provider.sender.prepare(batch)
-        except Exception as error:
-            # They do not fit into one request, or it can't be made for one of them.
-            if len(batch) > 1:
-                half = len(batch) // 2
-                first = await self.post(provider, batch[:half], may_leave)
-                return first + await self.post(provider, batch[half:], may_leave)
-            message_id = batch[0].message_id
-            log.error(
-                "no request for message %d: %s",
-                message_id,
-                told(error),
-                extra={"message_id": message_id, **_named(provider)},
-            )
-            return outcomes(batch, "failed", f"no request: {type(error).__name__}")
+        found: list[SendOutcome] = []
+        left, halving = batch, Halving(len(batch))
+        while left:
+            some = left[: halving.size]
+            try:
+                request = provider.sender.prepare(some)
+            except Exception as error:
+                # They do not fit into one request, or it can't be made for one of them.
+                if not halving.failed(len(some)):
+                    continue
+                message_id = some[0].message_id
+                log.error(
+                    "no request for message %d: %s",
+                    message_id,
+                    told(error),
+                    extra={"message_id": message_id, **_named(provider)},
+                )
+                found += outcomes(some, "failed", f"no request: {type(error).__name__}")
+            else:
+                halving.worked()
+                found += await self._post(provider, request, some, may_leave)
+            left = left[len(some) :]
+        return found
+
+    async def _post(
+        self,
+        provider: ConnectedProvider,
+        request: ProviderRequest,
+        batch: Sequence[Outgoing],
+        may_leave: MayLeave,
+    ) -> list[SendOutcome]:
+        """Send one request and read the answer; no outcome where it was held back."""
         try:
             response = await self._send(provider, request, may_leave)
         except _HeldBack:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from config.batches import TimedSize
 from config.database import Database, Tx
 
 # How long a transaction should take, in seconds.
@@ -32,8 +33,10 @@ class Chunks:
     def __init__(self, db: Database) -> None:
         self._db = db
         self.largest = LARGEST
-        self._aim = _ON_SQLITE if db.is_sqlite else _ON_POSTGRESQL
-        self._sizes: dict[str, int] = defaultdict(lambda: _FIRST)
+        aim = _ON_SQLITE if db.is_sqlite else _ON_POSTGRESQL
+        self._sizes: dict[str, TimedSize] = defaultdict(
+            lambda: TimedSize(aim, first=_FIRST, smallest=_SMALLEST, largest=LARGEST)
+        )
 
     @contextmanager
     def transaction(self, kind: str, most: int = LARGEST, *, keep: bool = True) -> Iterator[Chunk]:
@@ -41,12 +44,6 @@ class Chunks:
         with self._db.transaction(keep=keep) as tx:
             # Counted from here: the wait for others to end theirs says nothing about ours.
             started = time.perf_counter()
-            chunk = Chunk(tx, min(self._sizes[kind], most, self.largest))
+            chunk = Chunk(tx, min(self._sizes[kind].size, most, self.largest))
             yield chunk
-        took = max(time.perf_counter() - started, 0.001)
-        # A few people say little about many, except when even they are too many.
-        if chunk.people == self._sizes[kind] or (chunk.people and took > self._aim):
-            fitting = int(chunk.people * self._aim / took)
-            # In steps, for one chunk may have been held up by something else.
-            smaller, larger = self._sizes[kind] // 2, self._sizes[kind] * 3 // 2
-            self._sizes[kind] = max(_SMALLEST, smaller, min(fitting, larger, LARGEST))
+        self._sizes[kind].note(chunk.people, time.perf_counter() - started)

@@ -15,8 +15,8 @@ from sqlalchemy import insert, select, true
 
 from channels.metrics import DECISIONS
 from channels.rules.planner import Planner
-from config.database import Database, Tx, insert_ignoring_conflicts
-from config.errors import SegueError
+from config.batches import Halving
+from config.database import Database, Tx
 from config.failures import of_the_database
 from config.times import Instant
 from journeys.definition.catalog import Catalog
@@ -48,12 +48,13 @@ from journeys.engine.due import Standing, earliest_due, entered_in, lock_due, ne
 from journeys.engine.entry import audience_after, audience_size, enter_people
 from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
 from journeys.engine.handlers import Cohort, Move, Moves
+from journeys.engine.launches import record_launch
 from journeys.engine.retry import StepFailed, blaming, try_later
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.engine.send import send
 from journeys.enrollments import enrollments, transitions
 from journeys.enrollments.transitions import Arrival, Stay
-from journeys.tables import launches, passages
+from journeys.tables import passages
 from profiles.bulk import lock_profiles
 
 # So many rounds in one turn, at most: events and messages want their turn too.
@@ -104,31 +105,21 @@ class Engine:
     def start_launch(
         self, launch_id: str, journey: str, audience: str, people: int | None = None
     ) -> Version:
-        """Write down a launch, once; a launch that is there already goes on with its version.
+        """Record a launch; one that is recorded already continues with its version.
 
         Raises SegueError for a journey or an audience that does not exist, and for an id that is
         another launch's.
         """
-        version = self.catalog.journey(journey)
-        self.catalog.segment(audience)  # there is one
+        self.catalog.segment(audience)  # raises for a segment that does not exist
         with self.db.transaction() as tx:
-            row = {
-                "id": launch_id,
-                "journey": journey,
-                "version": version.digest,
-                "audience": audience,
-                "people": people,
-                "started_at": tx.now,
-            }
-            insert_ignoring_conflicts(tx.conn, launches, [row])
-            found = tx.conn.execute(select(launches).where(launches.c.id == launch_id)).one()
-            if (found.journey, found.audience) != (journey, audience):
-                raise SegueError(
-                    f"{launch_id!r} is a launch of the journey {found.journey} for "
-                    f"{found.audience}; give this one another id"
-                )
-            self.catalog.learn(tx, [(journey, found.version)])
-        return self.catalog.version(journey, found.version)
+            return record_launch(
+                tx,
+                self.catalog,
+                launch_id=launch_id,
+                journey=journey,
+                audience=audience,
+                people=people,
+            )
 
     def enter(
         self, version: Version, audience: str, launch_id: str | None, people: int | None = None
@@ -237,18 +228,17 @@ class Engine:
     def _chunks(self, version: Version, step: str) -> Iterator[StepReport]:
         """Move those who are due at a step, chunk by chunk, until nobody is."""
         node = version.journey.graph[step]
-        most = LARGEST
+        halving = Halving(LARGEST)
         while True:
             try:
-                chunk = self._advance_some(version, node, most)
+                chunk = self._advance_some(version, node, halving.size)
             except StepFailed as failure:
-                if len(failure.people) > 1:
-                    most = len(failure.people) // 2
+                if not halving.failed(len(failure.people)):
                     continue
                 chunk = self._try_later(version, node, failure)
             if chunk is None:
                 return
-            most = min(2 * most, LARGEST)
+            halving.worked()
             for (channel, decision), number in chunk.messages.items():
                 DECISIONS.labels(channel, decision).inc(number)
             yield chunk

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, not_, select, update
 
+from config.batches import Halving
 from config.database import Database, Tx
 from config.failures import of_the_database, told
 from config.policy import CHANNELS
@@ -80,7 +81,7 @@ class Reactor:
         self._db = db
         self._catalog = catalog
         self._aside: set[int] = set()
-        self._most = BATCH
+        self._halving = Halving(BATCH)
 
     def work(self, *, sure: bool = False) -> Reaction:
         """Work a batch; no events in it: nothing is left to work.
@@ -94,14 +95,12 @@ class Reactor:
                         return Reaction()
             try:
                 with self._db.transaction() as tx:
-                    reaction = react(tx, self._catalog, self._most, self._aside)
+                    reaction = react(tx, self._catalog, self._halving.size, self._aside)
             except EventsFailed as failure:
-                # Halved until the one that fails is found.
-                self._most = max(1, len(failure.event_ids) // 2)
-                if len(failure.event_ids) == 1:
+                if self._halving.failed(len(failure.event_ids)):
                     self._set_aside(failure)
                 continue
-            self._most = min(2 * self._most, BATCH)
+            self._halving.worked()
             return reaction
 
     def try_again(self) -> None:

@@ -1,7 +1,7 @@
 """A step that fails: whom it fails on is found, tried again later, and in the end goes on without.
 
 A chunk is one transaction, so one person whom a step can't bear would hold up all the others. The
-engine halves a chunk that failed until that person is alone.
+engine halves a chunk that failed until that person is alone (config/batches.py).
 """
 
 import logging

@@ -6,13 +6,14 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from config.database import Tx, insert_ignoring_conflicts, insert_into
+from config.database import Tx, insert_into
 from config.times import Seconds
 from journeys.definition.catalog import Catalog
 from journeys.engine.entry import enter_each
+from journeys.engine.launches import record_launch
 from journeys.enrollments import enrollments
 from journeys.operations.control import STOPPED, held
-from journeys.tables import launches, signed_calls
+from journeys.tables import signed_calls
 from profiles.bulk import among
 from profiles.identity.person import Key
 from profiles.identity.upsert import held_owners_of, owners_of
@@ -47,27 +48,11 @@ def start(
     """Enter people into the current version of a journey, or into that which the launch has.
 
     The same launch again enters nobody twice. Raises SegueError for a journey that does not exist,
-    Unstartable for one that is stopped, and for a launch of another journey.
+    LaunchConflict for the id of another launch, Unstartable for a journey that is stopped.
     """
-    version = catalog.journey(journey)
     if held(tx).get(journey) == STOPPED:
         raise Unstartable(f"the journey {journey!r} is stopped; resume it first")
-    row = {
-        "id": launch_id,
-        "journey": journey,
-        "version": version.digest,
-        "audience": _AUDIENCE,
-        "people": None,
-        "started_at": tx.now,
-    }
-    insert_ignoring_conflicts(tx.conn, launches, [row])
-    found = select(launches.c.journey, launches.c.version).where(launches.c.id == launch_id)
-    launch = tx.conn.execute(found).one()
-    if launch.journey != journey:
-        raise Unstartable(f"the id {launch_id!r} is a launch of {launch.journey!r}; give another")
-    # another worker may have begun the launch, on a version of its own
-    catalog.learn(tx, [(journey, launch.version)])
-    version = catalog.version(journey, launch.version)
+    version = record_launch(tx, catalog, launch_id=launch_id, journey=journey, audience=_AUDIENCE)
     keys: dict[str, Key] = {one.user_id: ("user_id", one.user_id) for one in people}
     owners = held_owners_of(tx, keys.values(), owners_of(tx, keys.values()))
     known = [(owners[keys[one.user_id]], one) for one in people if keys[one.user_id] in owners]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from config.database import Database
-from journeys.engine.chunks import LARGEST, Chunks
+from journeys.engine.chunks import Chunks
 
 Work = Callable[[float, int | None], int]
 # Seconds a person.
@@ -30,28 +30,11 @@ def work(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Work:
     return one
 
 
-def test_quick_chunks_grow_and_slow_ones_shrink_by_steps(work: Work) -> None:
+def test_the_size_of_a_chunk_follows_from_how_long_the_last_ones_took(work: Work) -> None:
     first = work(QUICK, None)
-    assert work(QUICK, None) == first * 3 // 2
-    assert [work(QUICK, None) for _ in range(20)][-1] == LARGEST
-    work(SLOW, None)
-    assert work(SLOW, None) == LARGEST // 2
-    assert [work(SLOW, None) for _ in range(20)][-1] == 50
-
-
-def test_the_size_settles_where_a_chunk_takes_a_twenty_fifth_of_a_second(work: Work) -> None:
-    assert [work(1 / 10_000, None) for _ in range(20)][-1] == pytest.approx(400, abs=1)
-
-
-def test_a_few_people_quickly_done_change_nothing(work: Work) -> None:
-    first = work(QUICK, 1)
-    assert work(QUICK, 0) == first
-    assert work(QUICK, 1) == first
-
-
-def test_what_is_slow_for_a_few_is_too_slow_for_many(work: Work) -> None:
-    first = work(SLOW, 3)
-    assert work(SLOW, 3) == first // 2
+    assert work(QUICK, None) == 2 * first
+    assert work(SLOW, 3) == 4 * first
+    assert work(SLOW, 3) == 2 * first
 
 
 def test_kinds_of_work_are_apart(sqlite_url: str) -> None:

@@ -15,6 +15,7 @@ from flows.http.context import Receiver
 from flows.http.errors import Refusal, answer, problems
 from flows.http.ingest.keys import TOLERANCE, Signed, check_age, check_signature, signed_headers
 from journeys.engine.due import due_people
+from journeys.engine.launches import LaunchConflict
 from journeys.operations.api_start import Starter, Unstartable, remember, start
 from journeys.operations.queues import waiting_events
 from profiles.identity.person import id_text, normalise_id
@@ -172,7 +173,7 @@ def _start(receiver: Receiver, name: str, wanted: Start, signed: Signed) -> Star
             if not remember(tx, signed.signature, lasts=3 * TOLERANCE):
                 raise Refusal(409, "replayed", "this very call was taken before; sign it anew")
             done = start(tx, segue.catalog, name, launch_id, people)
-    except Unstartable as error:
+    except (Unstartable, LaunchConflict) as error:
         raise Refusal(409, "not_started", str(error)) from None
     return Started(
         success=True,

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from config.batches import Halving, TimedSize
 from config.failures import of_the_database
 from profiles.identity.record_calls import Outcome
 from profiles.identity.segment_calls import Call
@@ -48,8 +49,7 @@ class Intake:
 
     def __init__(self, write: Write, aim: float) -> None:
         self._write = write
-        self._aim = aim
-        self._most = _FEWEST
+        self._size = TimedSize(aim, first=_FEWEST, smallest=_FEWEST, largest=_MOST)
         self._queue: deque[_Request] = deque()
         self._writing: asyncio.Task[None] | None = None
         self.waiting = 0  # calls that are not committed yet
@@ -73,11 +73,9 @@ class Intake:
         try:
             while portion := self._portion():
                 started = time.monotonic()
-                try:
-                    await self._write_portion(portion)
-                except Exception:
-                    await self._write_apart(portion)
-                self._resize(time.monotonic() - started)
+                await self._write_halving(portion)
+                number = sum(len(calls) for _, calls in portion)
+                self._size.note(number, time.monotonic() - started)
         finally:
             self._writing = None
 
@@ -87,8 +85,8 @@ class Intake:
         What small requests leave of their shares is for the larger ones. Who gets nothing now
         is first in the next transaction.
         """
-        turn = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
-        room = self._most
+        turn = [self._queue.popleft() for _ in range(min(self._size.size, len(self._queue)))]
+        room = self._size.size
         shares: dict[_Request, int] = {}
         for served, request in enumerate(sorted(turn, key=lambda one: one.left)):
             shares[request] = min(request.left, room // (len(turn) - served))
@@ -109,29 +107,33 @@ class Intake:
             if len(request.outcomes) == len(request.calls) and not request.done.done():
                 request.done.set_result(request.outcomes)
 
-    async def _write_apart(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
-        """Each request by itself, for nobody shall suffer for another's: one bad call, a deadlock.
+    async def _write_halving(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
+        """Write a portion; a request that can't be written does not affect the others in it.
 
-        When it is the database that is in trouble the others need not wait for it in turn.
+        An error of the database may be a deadlock, which passes: the portion is tried a second
+        time. A second such error is every request's.
         """
-        trouble: Exception | None = None
-        for request, calls in portion:
-            error = trouble
-            if error is None:
-                try:
-                    await self._write_portion([(request, calls)])
+        halving, tries = Halving(len(portion)), 2
+        while portion:
+            some = portion[: halving.size]
+            try:
+                await self._write_portion(some)
+            except Exception as error:
+                if of_the_database(error):
+                    tries -= 1
+                    if tries:
+                        continue
+                    some = portion
+                elif not halving.failed(len(some)):
                     continue
-                except Exception as found:
-                    error = found
-                    trouble = found if of_the_database(found) else None
-            if request in self._queue:
-                self._queue.remove(request)
-            if not request.done.done():
-                request.done.set_exception(error)
+                for request, _ in some:
+                    self._fail(request, error)
+            else:
+                halving.worked()
+            portion = portion[len(some) :]
 
-    def _resize(self, took: float) -> None:
-        """Size transactions by time."""
-        if took > self._aim:
-            self._most = max(_FEWEST, self._most // 2)
-        elif took < self._aim / 2:
-            self._most = min(_MOST, self._most * 2)
+    def _fail(self, request: _Request, error: Exception) -> None:
+        if request in self._queue:
+            self._queue.remove(request)
+        if not request.done.done():
+            request.done.set_exception(error)

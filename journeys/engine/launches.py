@@ -1,0 +1,51 @@
+"""Launches: a journey started for an audience, under an id by which it can be continued."""
+
+from sqlalchemy import select
+
+from config.database import Tx, insert_ignoring_conflicts
+from config.errors import SegueError
+from journeys.definition.catalog import Catalog
+from journeys.definition.journey import Version
+from journeys.tables import launches
+
+
+class LaunchConflict(SegueError):
+    """The id is that of a launch of another journey, or for another audience."""
+
+
+def record_launch(
+    tx: Tx,
+    catalog: Catalog,
+    *,
+    launch_id: str,
+    journey: str,
+    audience: str,
+    people: int | None = None,
+) -> Version:
+    """Record a launch unless it is recorded already; returns the version that it started with.
+
+    Raises SegueError for a journey that does not exist, and LaunchConflict.
+
+    Parameters
+    ----------
+    people: how many may enter at most; None means no limit.
+    """
+    row = {
+        "id": launch_id,
+        "journey": journey,
+        "version": catalog.journey(journey).digest,
+        "audience": audience,
+        "people": people,
+        "started_at": tx.now,
+    }
+    insert_ignoring_conflicts(tx.conn, launches, [row])
+    c = launches.c
+    found = tx.conn.execute(select(c.journey, c.audience, c.version).where(c.id == launch_id)).one()
+    if (found.journey, found.audience) != (journey, audience):
+        raise LaunchConflict(
+            f"{launch_id!r} is a launch of the journey {found.journey} for {found.audience}; "
+            "give this one another id"
+        )
+    # Another process may have started the launch, with a version of its own.
+    catalog.learn(tx, [(journey, found.version)])
+    return catalog.version(journey, found.version)
