@@ -18,8 +18,8 @@ import httpx
 from benchmarks.material import TEMPLATES
 from benchmarks.runner import Benchmark, Figures
 from benchmarks.stub import accepted, running_stub
+from channels.kinds.sms import SMSContent
 from channels.templates.compile import compile_template
-from channels.templates.content import SMSContent
 from channels.templates.link_check import LinkRules
 from config.settings import Settings
 from flows.local.stack import Stack, environment, on_free_ports

@@ -4,20 +4,20 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, and_, select
 
 from channels.messages import message_devices, messages
+from config.channels import channel_of
 from config.database import Tx
 from config.errors import SegueError
 from config.times import DAY, HOUR, MINUTE, format_instant, parse_instant
 from profiles.bulk import among
+from profiles.identity.addresses import DEVICE_KINDS
 from profiles.identity.person import possible_keys
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
 from profiles.identity.upsert import holders_of
-from profiles.tables import ADDRESS_KIND, identifiers
+from profiles.tables import identifiers
 
-_ADDRESS = {"email": "e-mail address", "sms": "phone number", "push": "device"}
-_CHANNEL = {"email": "e-mail", "sms": "text messages", "push": "push notifications"}
 _REASON = {
     "no_address": "The customer has no {address} on record.",
     "suppressed": "The {address} bounced, complained or is no longer registered.",
@@ -83,7 +83,7 @@ def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> l
         .where(messages.c.profile_id == profile_id)
         .order_by(messages.c.send_at, messages.c.id)
     ).all()
-    devices = _devices(tx, [row.id for row in rows if row.channel == "push"])
+    devices = _devices(tx, [row.id for row in rows if channel_of(row.channel).per_device])
     return [
         {
             "message": row.id,
@@ -104,7 +104,7 @@ def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> l
 def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
     """What became of pushes on each device, by message; the tokens cut short."""
     c = message_devices.c
-    known = (identifiers.c.kind == ADDRESS_KIND["push"]) & (identifiers.c.value == c.token)
+    known = and_(identifiers.c.kind.in_(DEVICE_KINDS), identifiers.c.value == c.token)
     found = (
         select(message_devices, identifiers.c.platform)
         .join_from(message_devices, identifiers, known, isouter=True)
@@ -151,9 +151,10 @@ def explanation(row: Row[Any]) -> str:
 def _what(row: Row[Any], moved: str) -> str:
     code, _, detail = (row.reason or "").partition(": ")
     if code in _REASON:
+        channel = channel_of(row.channel)
         return _REASON[code].format(
-            address=_ADDRESS[row.channel],
-            channel=_CHANNEL[row.channel],
+            address=channel.address,
+            channel=channel.plural,
             topic=row.topic,
             detail=detail,
         )

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from itsdangerous import BadData, URLSafeSerializer
 
-from config.policy import Channel
+from config.channels import ChannelName
 from config.settings import Settings
 from config.times import Instant
+from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND
 
@@ -35,7 +36,7 @@ class Subscription(NamedTuple):
     """
 
     profile_id: int
-    channel: Channel
+    channel: ChannelName
     topic: str
     digest: str = ""
 
@@ -53,7 +54,7 @@ class Access(NamedTuple):
 
 
 def unsubscribe_url(
-    settings: Settings, profile_id: int, channel: Channel, topic: str, address: str
+    settings: Settings, profile_id: int, channel: ChannelName, topic: str, address: str
 ) -> str:
     """The one-click unsubscribe link (RFC 8058) for one person, channel, topic and address."""
     digest = _digest_now(settings, (ADDRESS_KIND[channel], address))
@@ -62,7 +63,7 @@ def unsubscribe_url(
 
 
 def preferences_url(
-    settings: Settings, profile_id: int, channel: Channel, address: str, now: Instant
+    settings: Settings, profile_id: int, channel: ChannelName, address: str, now: Instant
 ) -> str:
     """The link to the page on which a person chooses what reaches them, and when."""
     digest = _digest_now(settings, (ADDRESS_KIND[channel], address))
@@ -118,7 +119,7 @@ class Confirmation(NamedTuple):
 
 def confirm_url(settings: Settings, profile_id: int, address: str, topic: str) -> str:
     """The link to the page on which the owner of an address confirms a yes on e-mail."""
-    named = [profile_id, _digest_now(settings, ("email", address)), topic]
+    named = [profile_id, _digest_now(settings, (ADDRESS_KIND[CONFIRMED_ON], address)), topic]
     return f"{settings.public_url}/confirm/{_token(settings, _CONFIRM, named)}"
 
 

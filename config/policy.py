@@ -21,13 +21,13 @@ from pydantic import (
     model_validator,
 )
 
+from config.channels import ChannelName, channel_of, channels
 from config.errors import SegueError
 from config.stop_words import StopWords
 from config.times import DAY, Duration, Seconds, format_duration
 from config.zones import zone_names
 
-Channel = Literal["email", "sms", "push"]
-CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
+CHANNELS: tuple[ChannelName, ...] = tuple(channels())
 JoinOn = Literal["any", "verified"]
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LONG_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -118,7 +118,9 @@ def _cap_channels(value: Any) -> Any:
 class Cap(_Model):
     """At most `limit` messages in a period, over the channels together."""
 
-    channels: Annotated[tuple[Channel, ...], BeforeValidator(_cap_channels), Field(min_length=1)]
+    channels: Annotated[
+        tuple[ChannelName, ...], BeforeValidator(_cap_channels), Field(min_length=1)
+    ]
     limit: Annotated[int, Field(strict=True, ge=0)]
     per: Literal["day", "week", "month"] | None = None
     within: Duration | None = None
@@ -166,7 +168,7 @@ class ConsentTrait(_Model):
 
     trait: Annotated[str, Field(min_length=1)]
     value: StrictBool | StrictInt | StrictStr
-    channel: Channel
+    channel: ChannelName
     topic: str = "*"
     granted: Annotated[bool, Field(strict=True)]
 
@@ -183,7 +185,7 @@ class Policy(_Model):
     join_on: JoinOn = "any"
     holdout_percent: Annotated[float, Field(ge=0, le=100)] = 0
     topics: dict[str, Topic] = Field(default_factory=dict)
-    channels: dict[Channel, ChannelPolicy] = Field(default_factory=dict)
+    channels: dict[ChannelName, ChannelPolicy] = Field(default_factory=dict)
     caps: tuple[Cap, ...] = ()
     stop_words: dict[str, StopWords] = Field(default_factory=dict)
     consent_traits: tuple[ConsentTrait, ...] = ()
@@ -208,21 +210,22 @@ class Policy(_Model):
         """The day on which calendar weeks start, Monday 0."""
         return _LONG_WEEKDAYS.index(self.week_starts)
 
-    def opt_in(self, channel: Channel) -> bool:
+    def opt_in(self, channel: ChannelName) -> bool:
         """Whether silence means no on this channel."""
-        named = self.channels.get(channel)
-        return channel == "sms" or (named is not None and named.consent == "opt-in")
+        kind, named = channel_of(channel), self.channels.get(channel)
+        chosen = None if kind.consent_fixed or named is None else named.consent
+        return (chosen or kind.consent) == "opt-in"
 
     @cached_property
     def double_opt_in(self) -> dict[str, str]:
         """The topics whose yes on e-mail has to be confirmed, each with its name."""
         return {topic: one.name for topic, one in self.topics.items() if one.double_opt_in}
 
-    def own_yes_only(self, channel: Channel, topic: str) -> bool:
+    def own_yes_only(self, channel: ChannelName, topic: str) -> bool:
         """Whether the topic wants a yes of its own: no silence, no yes to the channel will do."""
-        return channel == "email" and topic in self.double_opt_in
+        return channel_of(channel).double_opt_in and topic in self.double_opt_in
 
-    def windows(self, channel: Channel) -> tuple[Window, ...] | None:
+    def windows(self, channel: ChannelName) -> tuple[Window, ...] | None:
         """The channel's opening hours; None: open at all hours."""
         named = self.channels.get(channel)
         return named.windows if named else None
@@ -234,9 +237,13 @@ class Policy(_Model):
             for number, cap in enumerate(self.caps)
             if cap.limit == 0
         ]
-        sms = self.channels.get("sms")
-        if sms is not None and sms.consent == "opt-out":
-            found.append("channels.sms.consent: text messages are opt-in, whatever stands here")
+        for name, named in self.channels.items():
+            kind = channel_of(name)
+            if kind.consent_fixed and named.consent not in (None, kind.consent):
+                found.append(
+                    f"channels.{name}.consent: {kind.plural} are {kind.consent}, whatever stands "
+                    "here"
+                )
         return found
 
 

@@ -6,10 +6,11 @@ validated values of `journeys.definition`; docs/journeys.md is the reference. An
 raises pydantic's ValidationError, which the catalog reports with the file and the line.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from config.policy import Channel
+from config.channels import Channel, channels
 from config.times import days, format_duration, hours, minutes
 from journeys.definition.journey import (
     After,
@@ -48,9 +49,7 @@ from profiles.conditions.language import (
 )
 
 __all__ = [
-    "SMS",
     "Call",
-    "Email",
     "Enter",
     "Exit",
     "Experiment",
@@ -60,7 +59,6 @@ __all__ = [
     "OnLaunch",
     "OnSchedule",
     "OnSegment",
-    "Push",
     "Segment",
     "Send",
     "Split",
@@ -78,6 +76,7 @@ __all__ = [
     "minutes",
     "prop",
     "when",
+    *(channel.step for channel in channels().values()),
 ]
 
 # Who enters --------------------------------------------------------------------------------------
@@ -120,23 +119,23 @@ def _again(again: Again | timedelta) -> Again:
 # Messages ----------------------------------------------------------------------------------------
 
 
-def _message(channel: Channel, template: str, options: dict[str, Any]) -> Message:
-    return Message.model_validate({"channel": channel, "template": template, **options})
+def _writer(channel: Channel) -> Callable[..., Message]:
+    def write(template: str, **options: Any) -> Message:
+        given = {"channel": channel.name, "template": template, **options}
+        return Message.model_validate(given)
+
+    write.__name__ = write.__qualname__ = channel.step
+    write.__doc__ = f"A message from `<template>.{channel.name}.*`; options as in Message."
+    return write
 
 
-def Email(template: str, **options: Any) -> Message:
-    """An e-mail from `<template>.email.*`; options as in Message."""
-    return _message("email", template, options)
+# A function for each channel: Email, SMS, Push ...
+globals().update({channel.step: _writer(channel) for channel in channels().values()})
 
+if TYPE_CHECKING:
 
-def SMS(template: str, **options: Any) -> Message:
-    """A text message from `<template>.sms.txt`; options as in Message."""
-    return _message("sms", template, options)
-
-
-def Push(template: str, **options: Any) -> Message:
-    """A push notification from `<template>.push.txt`; options as in Message."""
-    return _message("push", template, options)
+    def __getattr__(name: str) -> Callable[..., Message]:
+        """What a type checker is told of them: it can't know which channels there are."""
 
 
 # Steps -------------------------------------------------------------------------------------------

@@ -4,22 +4,21 @@ Every row carries its profile's id and every unique key of a hot table contains 
 tables can be spread by profile over several databases later.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from sqlalchemy import JSON, BigInteger, Column, Identity, Index, Integer, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from config.channels import AddressKind, ChannelName, channels
 from config.database import table_of
-from config.policy import Channel
 from config.times import Instant
 
 # What a message on a channel is addressed to.
 IdentifierKind = Literal["user_id", "anonymous_id", "email", "phone", "push_token"]
-ADDRESS_KIND: dict[Channel, IdentifierKind] = {
-    "email": "email",
-    "sms": "phone",
-    "push": "push_token",
+ADDRESS_KIND: Mapping[ChannelName, AddressKind] = {
+    name: one.address_kind for name, one in channels().items()
 }
 
 # SQLite numbers rows only in an INTEGER column; elsewhere 64 bits.

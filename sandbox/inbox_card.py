@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from config.channels import channel_of
 from config.times import Instant
 from config.zones import zone
 from sandbox.store import Received
 from sandbox.timeline import PlannedMessage
 
-CHANNEL = {"email": "E-mail", "sms": "SMS", "push": "Push"}
 _STATE = {
     "planned": "Planned",
     "sending": "On its way",
@@ -49,7 +49,9 @@ def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, 
         "source": "",
         "note": "",
         "times": max(Counter(one.address for one in accepted).values(), default=0),
-        "devices": len({one.address for one in accepted}) if last and last.channel == "push" else 0,
+        "devices": len({one.address for one in accepted})
+        if last and channel_of(last.channel).per_device
+        else 0,
         "content": last.content | {"link": _link(last)} if last else None,
         "answers": [],
     }
@@ -68,7 +70,16 @@ def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, 
         }
     elif last:
         shown |= {"channel": last.channel, **moment(last.accepted_at, "UTC")}
-    return shown | {"channel_name": CHANNEL[shown["channel"]]}
+    return shown | shown_channel(shown["channel"])
+
+
+def shown_channel(name: str) -> dict[str, str]:
+    """A channel's name as a heading, and its icon."""
+    channel = channel_of(name)
+    return {
+        "channel_name": channel.short[:1].upper() + channel.short[1:],
+        "icon": channel.icon,
+    }
 
 
 def _state_name(planned: PlannedMessage, accepted: list[Received]) -> str:

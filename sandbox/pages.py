@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from config.errors import SegueError
-from sandbox.inbox_card import CHANNEL, card, moment
+from sandbox.inbox_card import card, moment, shown_channel
 from sandbox.store import Received, Store
 from sandbox.timeline import Customer, Timeline
 
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
         if self.latest:
             shown |= {
                 "channel": self.latest.channel,
-                "channel_name": CHANNEL[self.latest.channel],
+                **shown_channel(self.latest.channel),
                 "title": self.latest.title,
                 **moment(self.latest.accepted_at, "UTC"),
             }
@@ -107,7 +107,7 @@ class Pages:
                 "search": text,
                 "entries": [entry.shown() for entry in _cut(entries, page)],
                 "counts": [
-                    {"channel": CHANNEL[channel], "number": f"{number:,}"}
+                    {"channel": shown_channel(channel)["channel_name"], "number": f"{number:,}"}
                     for channel, number in counts
                 ],
                 **_neighbours("/inbox", page, len(entries), q=text),

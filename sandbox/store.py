@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from config.access.private_files import tighten_database
+from config.policy import CHANNELS
 from config.times import Instant
 
 _SCHEMA = """
@@ -159,7 +160,7 @@ class Store:
         [(without_id,)] = self._rows("SELECT count(*) FROM accepted WHERE message_id IS NULL")
         return {
             "requests": tally["requests"],
-            "accepted": {"email": 0, "sms": 0, "push": 0} | distinct,
+            "accepted": dict.fromkeys(CHANNELS, 0) | distinct,
             "duplicates": duplicates,
             "refused": tally["refused"],
             "without_id": without_id,

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 from uuid import uuid4
 
-from channels.templates.content import segments
+from channels.kinds.sms import segments
 from sandbox.provider_api import Answer, Call, json_answer
 from sandbox.store import Accepted
 

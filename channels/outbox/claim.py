@@ -8,7 +8,7 @@ crash leaves `unknown`, never a second send. What became forbidden is moved or r
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import (
     ColumnElement,
@@ -36,14 +36,13 @@ from channels.rules.loaders import load_history, load_recipients
 from channels.rules.planner import Planner, Wanted
 from channels.rules.recipient import Kind, Recipient
 from channels.templates.compile import Template
+from config.channels import ChannelName, channel_of
 from config.database import Tx
 from config.failures import of_the_database
-from config.policy import Channel
 from config.times import MINUTE, Instant, Seconds
 from profiles.bulk import among
-from profiles.identity.addresses import addresses_in_use
+from profiles.identity.addresses import channel_addresses
 from profiles.tables import (
-    ADDRESS_KIND,
     consent_records,
     events,
     preferences,
@@ -118,7 +117,7 @@ class Claim(NamedTuple):
     version: str
     step: str
     member: str
-    channel: Channel
+    channel: ChannelName
     kind: Kind
     topic: str
     attempts: int
@@ -143,10 +142,10 @@ class Claimed(NamedTuple):
 
     claims: list[Claim]
     more: bool
-    refused: Counter[tuple[str, Channel, str]]
+    refused: Counter[tuple[str, ChannelName, str]]
 
 
-def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[Channel]) -> list[Channel]:
+def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[ChannelName]) -> list[ChannelName]:
     """Those on which something could be claimed: a look that takes no lock."""
     look = _look_at(tuple(channels))
     given = {"now": tx.now, "holding": list(journeys.held(tx))}
@@ -154,7 +153,7 @@ def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[Channel]) -> lis
 
 
 @lru_cache
-def _look_at(channels: tuple[Channel, ...]) -> CompoundSelect[Any]:
+def _look_at(channels: tuple[ChannelName, ...]) -> CompoundSelect[Any]:
     """Kept, for it is asked again and again, and takes longer to put together than to run."""
     return union_all(
         *(
@@ -177,7 +176,7 @@ def claim(
     journeys: Journeys,
     *,
     claimed_by: str,
-    routes: Mapping[Channel, Route],
+    routes: Mapping[ChannelName, Route],
     limits: Mapping[str, int],
     journey: str | None = None,
     only: Sequence[int] | None = None,
@@ -232,10 +231,10 @@ def claim(
     ).all()
     if not rows:
         return Claimed([], more=False, refused=Counter())
-    pushes = [row for row in rows if row.channel == "push"]
+    pushes = [row for row in rows if channel_of(row.channel).per_device]
     known = devices.look_up(tx, pushes) if pushes else devices.NONE
     if pushes:
-        later = _too_many(pushes, known, routes["push"], limits)
+        later = _too_many(pushes, known, routes, limits)
         more |= bool(later)
         rows = [row for row in rows if row.id not in later]
     try:
@@ -248,7 +247,7 @@ def claim(
     return Claimed(claims, more or len(claims) < len(rows), refused)
 
 
-def _sent_by(provider: str, channel: Channel, route: Route) -> ColumnElement[bool]:
+def _sent_by(provider: str, channel: ChannelName, route: Route) -> ColumnElement[bool]:
     """The messages of a channel that this provider sends."""
     c = messages.c
     if route.providers == [provider]:
@@ -260,7 +259,10 @@ def _sent_by(provider: str, channel: Channel, route: Route) -> ColumnElement[boo
 
 
 def _too_many(
-    pushes: Sequence[Row[Any]], known: Devices, route: Route, limits: Mapping[str, int]
+    pushes: Sequence[Row[Any]],
+    known: Devices,
+    routes: Mapping[ChannelName, Route],
+    limits: Mapping[str, int],
 ) -> set[int]:
     """The pushes, by id, whose posts would exceed their provider's limit. The first push of each
     provider is never among them.
@@ -268,7 +270,7 @@ def _too_many(
     posts: Counter[str] = Counter()
     later: set[int] = set()
     for row in pushes:
-        provider = route.provider(row.kind, row.topic)
+        provider = routes[row.channel].provider(row.kind, row.topic)
         number = len(known.open.get(row.id, ()))
         if posts[provider] and posts[provider] + number > limits[provider]:
             later.add(row.id)
@@ -284,7 +286,7 @@ def _claim_rows(
     rows: Sequence[Row[Any]],
     known: Devices,
     claimed_by: str,
-) -> tuple[list[Claim], Counter[tuple[str, Channel, str]]]:
+) -> tuple[list[Claim], Counter[tuple[str, ChannelName, str]]]:
     unwanted = journeys.unwanted(tx, rows)
     transitions.cancel(tx, unwanted)
     # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
@@ -328,7 +330,7 @@ def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
     pushes = [
         DeviceClaim(one.message_id, device.address, one.profile_id, one.attempts, one.not_after)
         for one in claims
-        if one.channel == "push"
+        if channel_of(one.channel).per_device
         for device in one.targets
     ]
     if pushes:
@@ -399,7 +401,7 @@ def _with_content(
     rows = [row for row, _ in fit]
     contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
     people = {row.profile_id for row in rows}
-    addresses = _addresses(tx, [row for row in rows if row.channel != "push"])
+    addresses = _addresses(tx, [row for row in rows if not channel_of(row.channel).per_device])
     about = {
         found.id: {
             **{name: value for name, value in found.attributes.items() if value is not None},
@@ -438,7 +440,7 @@ def _with_content(
             tx.now + CLAIM_LASTS if closes is None else min(tx.now + CLAIM_LASTS, closes),
             closes,
             known.open[row.id]
-            if row.channel == "push"
+            if channel_of(row.channel).per_device
             else [addresses[row.profile_id, row.channel]],
             {"profile": about[row.profile_id], **contexts[row.enrollment_id]},
             marks,
@@ -451,12 +453,11 @@ def _addresses(tx: Tx, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], Target
     """The address in use of each person on each channel."""
     if not rows:
         return {}
-    channel_of = {ADDRESS_KIND[cast(Channel, row.channel)]: row.channel for row in rows}
     people = {row.profile_id for row in rows}
     return {
-        (address.profile_id, channel_of[address.kind]): Target(address.value, None)
-        for address in addresses_in_use(tx, people, channel_of)
-        if address.state == "active"
+        (address.profile_id, address.channel): Target(address.value, None)
+        for address in channel_addresses(tx, people, {row.channel for row in rows})
+        if not address.suppressed
     }
 
 
@@ -488,8 +489,16 @@ def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOv
             table.c.id > mark, among(tx, table.c.profile_id, people)
         )
         heard_of.update(tx.conn.execute(newer).scalars())
-    tokens = {device.address for one in claims if one.channel == "push" for device in one.targets}
-    live = devices.still_live(tx, tokens) if tokens else set()
+    pushes = [one for one in claims if channel_of(one.channel).per_device]
+    live = {
+        (channel, *device)
+        for channel in {one.channel for one in pushes}
+        for device in devices.still_live(
+            tx,
+            channel,
+            {to.address for one in pushes if one.channel == channel for to in one.targets},
+        )
+    }
     return {
         (one.message_id, target.address)
         for one in claims
@@ -497,7 +506,10 @@ def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOv
         if one.journey in held
         or now_of[one.message_id] != one.profile_id
         or one.profile_id in heard_of
-        or (one.channel == "push" and (one.profile_id, target.address) not in live)
+        or (
+            channel_of(one.channel).per_device
+            and (one.channel, one.profile_id, target.address) not in live
+        )
     }
 
 

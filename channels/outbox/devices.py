@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, and_, select
+from sqlalchemy import Row, and_, select
 
 from channels.messages import (
     MessageState,
@@ -21,11 +21,12 @@ from channels.messages import (
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
 from channels.messages.states import TAKEN_BACK, may_become
 from channels.messages.transitions import Followed
+from config.channels import ChannelName
 from config.database import Tx
 from config.times import Instant
 from profiles.bulk import among
-from profiles.identity.addresses import is_in_use
-from profiles.tables import ADDRESS_KIND, identifiers
+from profiles.identity.addresses import DEVICE_KINDS, is_usable
+from profiles.tables import identifiers
 
 _GONE = "the device is no longer in use"
 
@@ -64,27 +65,27 @@ NONE = Devices({}, ())
 
 def look_up(tx: Tx, pushes: Sequence[Row[Any]]) -> Devices:
     """Where rows of the message table go: to all live devices that have had no answer to it yet."""
-    live: dict[int, list[Target]] = defaultdict(list)
+    live: dict[tuple[int, ChannelName], list[Target]] = defaultdict(list)
     c = identifiers.c
-    found = select(c.profile_id, c.value, c.platform).where(
-        _is_live(), among(tx, c.profile_id, {row.profile_id for row in pushes})
-    )
-    # The one seen last comes first.
-    for profile_id, *target in tx.conn.execute(found.order_by(c.seen_at.desc(), c.value)):
-        live[profile_id].append(Target(*target))
+    for channel in {row.channel for row in pushes}:
+        people = {row.profile_id for row in pushes if row.channel == channel}
+        found = select(c.profile_id, c.value, c.platform).where(
+            is_usable(channel), among(tx, c.profile_id, people)
+        )
+        # The one seen last comes first.
+        for profile_id, *target in tx.conn.execute(found.order_by(c.seen_at.desc(), c.value)):
+            live[profile_id, channel].append(Target(*target))
     answered = _answered(tx, [row.id for row in pushes])
     open_devices: dict[int, list[Target]] = {}
+    spent: list[int] = []
     for row in pushes:
-        targets = [one for one in live[row.profile_id] if (row.id, one.address) not in answered]
+        theirs = live[row.profile_id, row.channel]
+        targets = [one for one in theirs if (row.id, one.address) not in answered]
         if targets:
             open_devices[row.id] = targets
-    spent = [row.id for row in pushes if row.id not in open_devices and live[row.profile_id]]
+        elif theirs:
+            spent.append(row.id)
     return Devices(open_devices, spent)
-
-
-def _is_live() -> ColumnElement[bool]:
-    c = identifiers.c
-    return and_(c.kind == ADDRESS_KIND["push"], c.state == "active", is_in_use())
 
 
 def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:
@@ -96,10 +97,10 @@ def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:
     return {(row.message_id, row.token) for row in tx.conn.execute(found)}
 
 
-def still_live(tx: Tx, tokens: Collection[str]) -> set[tuple[int, str]]:
+def still_live(tx: Tx, channel: ChannelName, tokens: Collection[str]) -> set[tuple[int, str]]:
     """Those of the devices that may be sent to, each with the profile whose it is."""
     c = identifiers.c
-    found = select(c.profile_id, c.value).where(_is_live(), among(tx, c.value, tokens))
+    found = select(c.profile_id, c.value).where(is_usable(channel), among(tx, c.value, tokens))
     return {(row.profile_id, row.value) for row in tx.conn.execute(found)}
 
 
@@ -138,7 +139,7 @@ def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
         .join_from(message_devices, identifiers, known.value == c.token)
         .where(
             among(tx, c.message_id, message_ids),
-            known.kind == ADDRESS_KIND["push"],
+            known.kind.in_(DEVICE_KINDS),
             known.state != "active",
         )
     )

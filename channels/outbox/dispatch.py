@@ -34,12 +34,11 @@ from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
 from channels.templates.compile import BadLink, MissingData, RenderError
-from channels.templates.content import excess
 from channels.templates.link_check import LinkRules
 from config.batches import Halving
+from config.channels import ChannelName, channel_of
 from config.database import Database
 from config.failures import of_the_database, told
-from config.policy import Channel
 from config.settings import Settings
 from profiles.bulk import in_slices
 
@@ -65,7 +64,7 @@ class Taken(NamedTuple):
     claimed: Claimed
     at: float
     journey: str | None
-    channel: Channel | None
+    channel: ChannelName | None
 
 
 class _Ready(NamedTuple):
@@ -127,7 +126,7 @@ class Dispatcher:
         self._slots = {name: asyncio.Semaphore(IN_FLIGHT) for name in self._providers}
         self._stopping = False
 
-    async def run(self, *, journey: str | None = None, channel: Channel | None = None) -> Tally:
+    async def run(self, *, journey: str | None = None, channel: ChannelName | None = None) -> Tally:
         """Send everything that is due now. Returns what became of it, counted.
 
         Parameters
@@ -137,7 +136,9 @@ class Dispatcher:
         """
         return await self.send(await self.take(journey=journey, channel=channel))
 
-    async def take(self, *, journey: str | None = None, channel: Channel | None = None) -> Taken:
+    async def take(
+        self, *, journey: str | None = None, channel: ChannelName | None = None
+    ) -> Taken:
         """Claim a batch of what is due, which is to be given to `send` at once."""
         channels = tuple(self._routes) if channel is None else (channel,)
         at = time.monotonic()
@@ -159,11 +160,11 @@ class Dispatcher:
                 return tally
             taken = await self.take(journey=taken.journey, channel=taken.channel)
 
-    async def due(self) -> list[Channel]:
+    async def due(self) -> list[ChannelName]:
         """The channels on which there is something to send."""
         return await asyncio.to_thread(self._due)
 
-    def _due(self) -> list[Channel]:
+    def _due(self) -> list[ChannelName]:
         with self._db.transaction(write=False) as tx:
             return due_channels(tx, self._journeys, tuple(self._routes))
 
@@ -171,7 +172,7 @@ class Dispatcher:
         """Claim no more: `run` returns when what is claimed has been recorded."""
         self._stopping = True
 
-    def _claim(self, channels: Sequence[Channel], journey: str | None) -> Claimed:
+    def _claim(self, channels: Sequence[ChannelName], journey: str | None) -> Claimed:
         """Claim a batch; a message whose last evaluation fails is put off."""
         try:
             return self._claim_among(channels, journey, None)
@@ -208,7 +209,7 @@ class Dispatcher:
             put_off(tx, message_id, f"error: {type(error).__name__}")
 
     def _claim_among(
-        self, channels: Sequence[Channel], journey: str | None, only: Sequence[int] | None
+        self, channels: Sequence[ChannelName], journey: str | None, only: Sequence[int] | None
     ) -> Claimed:
         with self._db.transaction() as tx:
             routes = {one: self._routes[one] for one in channels}
@@ -244,7 +245,7 @@ class Dispatcher:
         for one in claims:
             try:
                 rendered = self._render(one)
-                if too_long := excess(rendered[0].content, self._settings.sms_segments):
+                if too_long := rendered[0].content.excess(self._settings):
                     done.append(skipped(one, f"too_long: {too_long}"))
                     continue
                 provider = self._provider_of(one)
@@ -289,7 +290,7 @@ class Dispatcher:
         address = one.targets[0].address  # of several devices one stands for all
         url = None
         in_text = "links.unsubscribe" in template.variables
-        if one.kind == "marketing" and (in_text or one.channel == "email"):
+        if one.kind == "marketing" and (in_text or channel_of(one.channel).unsubscribe_link):
             url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic, address)
         links = {"unsubscribe": url} if url else {}
         if "links.preferences" in template.variables:

@@ -18,6 +18,7 @@ from channels.messages.transitions import Report
 from channels.outbox import devices
 from channels.providers.webhook import Feedback, FeedbackKind
 from channels.rules.recipient import WHOLE_CHANNEL
+from config.channels import ChannelName, channel_of
 from config.database import Tx
 from config.times import Instant
 from profiles.bulk import among, in_slices, lock_profiles
@@ -106,10 +107,16 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
     message is ours when it went to the person whose address the provider names.
     """
     rows = _messages(tx, {one.message_id for one in feedback if one.message_id is not None})
-    to = _devices(tx, [row.id for row in rows.values() if row.channel == "push"])
+    to = _devices(tx, [row.id for row in rows.values() if channel_of(row.channel).per_device])
     owners = _owners(tx, feedback)
-    texted = {owners[_address(one)] for one in feedback if one.kind in _BY_TEXT} - {None}
-    last = _last_texts(tx, texted)
+    last = _last_sent(
+        tx,
+        {
+            (owner, one.channel)
+            for one in feedback
+            if one.kind in _BY_TEXT and (owner := owners[_address(one)]) is not None
+        },
+    )
     heard = []
     for one in feedback:
         owner = owners[_address(one)]
@@ -122,7 +129,7 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
             heard.append(_Heard(one, row.profile_id, row, _moment(tx, one, row), token))
         elif owner is not None and one.kind in _OF_THE_ADDRESS:
             at = min(one.at or tx.now, tx.now)
-            row = last.get(owner) if one.kind in _BY_TEXT else None
+            row = last.get((owner, one.channel)) if one.kind in _BY_TEXT else None
             heard.append(_Heard(one, owner, row, at))
     return heard
 
@@ -197,18 +204,21 @@ def _retired(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | None]
     return retired
 
 
-def _last_texts(tx: Tx, profile_ids: Collection[int | None]) -> dict[int, Row[Any]]:
-    """The last text message that each of these people was sent."""
+def _last_sent(
+    tx: Tx, answered: Collection[tuple[int, ChannelName]]
+) -> dict[tuple[int, ChannelName], Row[Any]]:
+    """The last message that each of these profiles was sent on the channel."""
+    if not answered:
+        return {}
     sent = (
         select(*_COLUMNS)
         .where(
-            messages.c.profile_id.in_(profile_ids),
-            messages.c.channel == "sms",
+            tuple_(messages.c.profile_id, messages.c.channel).in_(sorted(answered)),
             messages.c.state.in_(("sending", "unknown", "sent", "delivered")),
         )
         .order_by(messages.c.send_at, messages.c.id)
     )
-    return {row.profile_id: row for row in tx.conn.execute(sent)} if profile_ids else {}
+    return {(row.profile_id, row.channel): row for row in tx.conn.execute(sent)}
 
 
 def _new(tx: Tx, heard: Sequence[_Heard]) -> list[_Heard]:
@@ -286,7 +296,9 @@ def _change_consent(tx: Tx, new: Sequence[_Heard], double_opt_in: Mapping[str, s
     changed: set[int] = set()
     for source, together in groupby(speaking, key=lambda one: one.said.source):
         heard = list(together)
-        starting = {one.profile_id for one in heard if one.said.kind == "started"}
+        starting = {
+            (one.profile_id, one.said.channel) for one in heard if one.said.kind == "started"
+        }
         back = given_back(tx, starting) if starting else {}
         changes = {change.key: change for one in heard if (change := _consent(one, back))}
         applied = change_consent(
@@ -307,7 +319,9 @@ def _is_of_consent(said: Feedback) -> bool:
     return said.suppress == "opted_out" or said.kind in _OF_CONSENT
 
 
-def _consent(one: _Heard, back: Mapping[int, bool | None]) -> ConsentChange | None:
+def _consent(
+    one: _Heard, back: Mapping[tuple[int, ChannelName], bool | None]
+) -> ConsentChange | None:
     """What a word says about consent, if anything; `back`: what a START gives back, and to whom."""
     said, person = one.said, one.profile_id
     # A text message carries no time: what comes later was said later.
@@ -315,9 +329,10 @@ def _consent(one: _Heard, back: Mapping[int, bool | None]) -> ConsentChange | No
         return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted=False, just_now=True)
     if said.kind == "started":
         # It is no first consent: YES may answer anything.
-        if person not in back:
+        if (person, said.channel) not in back:
             return None
-        return ConsentChange(person, said.channel, WHOLE_CHANNEL, back[person], just_now=True)
+        before = back[person, said.channel]
+        return ConsentChange(person, said.channel, WHOLE_CHANNEL, before, just_now=True)
     granted = said.kind == "resubscribed"
     whole = said.suppress == "opted_out" or said.whole_channel
     topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic

@@ -13,9 +13,8 @@ from channels.outbox import devices
 from channels.outbox.claim import Claim, Journeys
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.rules.recipient import WHOLE_CHANNEL
-from channels.templates.content import SMSContent, segments
+from config.channels import ChannelName, channel_of
 from config.database import Tx
-from config.policy import Channel
 from config.times import HOUR, Seconds
 from profiles.bucketing import draw
 from profiles.bulk import lock_profiles
@@ -28,7 +27,7 @@ from profiles.tables import ADDRESS_KIND, identifiers
 FIRST_RETRY: Seconds = 30
 LAST_RETRY: Seconds = HOUR
 # Messages by journey, channel and state or reason.
-Tally = Counter[tuple[str, Channel, str]]
+Tally = Counter[tuple[str, ChannelName, str]]
 
 
 class Done(NamedTuple):
@@ -48,7 +47,7 @@ class Done(NamedTuple):
     @property
     def device(self) -> str | None:
         """The token of a push, whose message follows from all its devices."""
-        return self.address if self.claim.channel == "push" else None
+        return self.address if channel_of(self.claim.channel).per_device else None
 
 
 def settled(claimed: Claim, outgoing: Outgoing, outcome: SendOutcome | None) -> Done:
@@ -59,13 +58,12 @@ def settled(claimed: Claim, outgoing: Outgoing, outcome: SendOutcome | None) -> 
     if outcome.result == "retry":
         change = _change(claimed, state="planned", reason=outcome.reason)
         return Done(claimed, change, outgoing.to, wait=_wait(claimed, outcome))
-    content = outgoing.content
     change = _change(
         claimed,
         state=outcome.result,
         reason=outcome.reason,
         provider_id=outcome.provider_id,
-        segments=segments(content.body) if isinstance(content, SMSContent) else None,
+        segments=outgoing.content.billed_segments,
     )
     return Done(claimed, change, outgoing.to, outcome.suppress)
 
@@ -125,7 +123,7 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> Tally:
     return counts
 
 
-def _counted(one: Done, state: str, reason: str | None) -> tuple[str, Channel, str]:
+def _counted(one: Done, state: str, reason: str | None) -> tuple[str, ChannelName, str]:
     return one.claim.journey, one.claim.channel, filed_under(state, reason)
 
 
@@ -138,7 +136,7 @@ def _record_whole(tx: Tx, done: Sequence[Done]) -> None:
             for one in done
         ],
     )
-    if pushes := [one.claim.message_id for one in done if one.claim.channel == "push"]:
+    if pushes := [one.claim.message_id for one in done if channel_of(one.claim.channel).per_device]:
         device_transitions.drop(tx, pushes, claimed=True)
 
 

@@ -18,8 +18,8 @@ from channels.rules.loaders import Past, load_history, load_recipients
 from channels.rules.planner import Decision, Mode, OnCap, Planner, Reason, Wanted
 from channels.rules.preemption import giving_way
 from channels.rules.recipient import Kind, Recipient
+from config.channels import ChannelName
 from config.database import Tx
-from config.policy import Channel
 from config.times import Instant
 from profiles.bulk import lock_profiles
 
@@ -244,7 +244,7 @@ def _from_here(
     start = max(now, min(row.send_at for row in group))
     wanted = [
         Wanted(
-            cast(Channel, row.channel),
+            cast(ChannelName, row.channel),
             cast(Kind, row.kind),
             row.topic,
             row.after - first,

@@ -8,7 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from channels.providers.sending import Sender
 from channels.providers.webhook import Webhook
-from config.policy import Channel, Policy
+from config.channels import ChannelName
+from config.policy import Policy
 from config.required import Need
 from config.settings import Settings, Url
 
@@ -56,7 +57,7 @@ class Provider(Generic[Own]):
     """
 
     name: str
-    channel: Channel
+    channel: ChannelName
     settings: type[Own]
     connect: Callable[[Own, Settings], Sender]
     webhooks: Callable[[Own, Settings, Policy], list[Webhook]] = _none
@@ -72,6 +73,6 @@ class ConnectedProvider:
     """
 
     name: str
-    channel: Channel
+    channel: ChannelName
     sender: Sender
     rate: int | None = None

@@ -19,6 +19,7 @@ from google.oauth2 import service_account
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from channels.kinds.push import PushContent
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
     ErrorMeaning,
@@ -30,7 +31,6 @@ from channels.providers.sending import (
     result_of,
     retry_after,
 )
-from channels.templates.content import PushContent
 from config.errors import SegueError
 from config.required import Need
 from config.settings import Settings, Url

@@ -16,8 +16,9 @@ from channels.providers.base import ConnectedProvider, Own, Provider
 from channels.providers.webhook import Webhook
 from channels.rules.recipient import Kind
 from config.access.sandbox_keys import sandbox_secret
+from config.channels import ChannelName
 from config.errors import SegueError
-from config.policy import CHANNELS, Channel, Policy
+from config.policy import CHANNELS, Policy
 from config.required import unmet, unmet_general
 from config.settings import Settings, read_environment
 
@@ -55,7 +56,7 @@ class ConnectedProviders:
     """The providers in use, by name, and what each of them sends."""
 
     by_name: Mapping[str, ConnectedProvider]
-    routes: Mapping[Channel, Route]
+    routes: Mapping[ChannelName, Route]
 
 
 def known_providers() -> dict[str, Provider[Any]]:
@@ -85,7 +86,7 @@ def known_providers() -> dict[str, Provider[Any]]:
     return found
 
 
-def routes(known: Mapping[str, Provider[Any]]) -> dict[Channel, Route]:
+def routes(known: Mapping[str, Provider[Any]]) -> dict[ChannelName, Route]:
     """Which provider sends what, by the environment; channels without a provider are left out.
 
     Raises SegueError for a name that no provider of the channel has.
@@ -98,7 +99,7 @@ def routes(known: Mapping[str, Provider[Any]]) -> dict[Channel, Route]:
     return found
 
 
-def _route(channel: Channel, there: list[Provider[Any]]) -> Route:
+def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:
     prefix = f"SEGUE_{channel.upper()}_"
     chosen = read_environment(_ChannelSettings, prefix)
     names = sorted(one.name for one in there)
@@ -196,6 +197,6 @@ def refuse_unmet_needs(settings: Settings) -> None:
         )
 
 
-def _in_use(found: Mapping[Channel, Route]) -> Iterator[str]:
+def _in_use(found: Mapping[ChannelName, Route]) -> Iterator[str]:
     for route in found.values():
         yield from route.providers

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from channels.kinds.email import EmailContent
 from channels.links import our_pages
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
@@ -52,7 +53,6 @@ from channels.providers.webhook import (
     WebhookRequest,
     our_id,
 )
-from channels.templates.content import EmailContent
 from config.errors import SegueError
 from config.json_input import NoJSON, read_json
 from config.policy import Policy

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import httpx
 import orjson
 
-from channels.templates.content import Content
+from config.channels import Content
 from config.times import HOUR, Instant, Seconds
 
 SendResult = Literal[

@@ -21,6 +21,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 from twilio.request_validator import add_port, remove_port
 
+from channels.kinds.sms import SMSContent
 from channels.outbox.replies import Reply, Words, read_reply, words_of
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
@@ -41,7 +42,6 @@ from channels.providers.webhook import (
     WebhookRequest,
     our_id,
 )
-from channels.templates.content import SMSContent
 from config.json_input import NoJSON, read_json
 from config.policy import Policy
 from config.required import Need

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from channels.providers.sending import Suppress
-from config.policy import Channel
+from config.channels import ChannelName
 from config.times import Instant
 
 # Journeys see each but `sent` as an event: `email_opened`, ...
@@ -45,7 +45,7 @@ class Feedback:
 
     id: str
     source: str
-    channel: Channel
+    channel: ChannelName
     kind: FeedbackKind
     at: Instant | None = None
     message_id: int | None = None

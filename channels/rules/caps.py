@@ -10,7 +10,8 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from channels.rules.windows import start_of_day
-from config.policy import Cap, Channel
+from config.channels import ChannelName
+from config.policy import Cap
 from config.times import DAY, Instant, Seconds, format_instant
 from config.zones import zone
 
@@ -22,7 +23,7 @@ class Counted(NamedTuple):
     """A message that takes a place in the caps."""
 
     send_at: Instant
-    channel: Channel
+    channel: ChannelName
     kind: str
     topic: str
 

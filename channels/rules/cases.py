@@ -3,7 +3,7 @@
 The form of a case and of its answer is described in docs/decide.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -14,7 +14,8 @@ from channels.messages import COUNTING_STATES, MessageState
 from channels.rules.caps import Counted
 from channels.rules.planner import Decision, Mode, OnCap, Planner, Wanted
 from channels.rules.recipient import Kind, Recipient, zones_for
-from config.policy import Channel, Policy, describe_errors
+from config.channels import AddressKind, ChannelName, channel_of
+from config.policy import Policy, describe_errors
 from config.times import Duration, Instant, format_instant, parse_instant
 from profiles.attributes.countries import country_code
 from profiles.identity.phones import Phone, normalise_phone
@@ -26,23 +27,17 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Addresses(_Model):
-    email: str | None = None
-    sms: str | None = None
-    push: list[str] | None = None
-
-
 class _Profile(_Model):
     timezone: str | None = None
     country: str | None = None
-    addresses: _Addresses = _Addresses()
-    consent: dict[Channel, dict[str, StrictBool]] = {}
-    suppressed: set[Channel] = set()
+    addresses: dict[ChannelName, str | list[str] | None] = {}
+    consent: dict[ChannelName, dict[str, StrictBool]] = {}
+    suppressed: set[ChannelName] = set()
     held_out: StrictBool = False
 
 
 class _Past(_Model):
-    channel: Channel
+    channel: ChannelName
     send_at: Moment
     kind: Kind = "marketing"
     topic: str | None = None
@@ -50,7 +45,7 @@ class _Past(_Model):
 
 
 class _Message(_Model):
-    channel: Channel
+    channel: ChannelName
     after: Duration = 0
     kind: Kind = "marketing"
     topic: str | None = None
@@ -139,22 +134,38 @@ def _phone(text: str) -> Phone | None:
         return None  # no address
 
 
+def _is_usable(kind: AddressKind, given: Sequence[str]) -> bool:
+    if kind == "email":
+        return any("@" in address.strip("@ ") for address in given)
+    if kind == "phone":
+        return any(_phone(address) is not None for address in given)
+    return any(address.strip() for address in given)
+
+
 def _recipient(profile: _Profile, policy: Policy) -> Recipient:
-    addresses = profile.addresses
-    phone = _phone(addresses.sms or "")
-    usable: dict[Channel, bool] = {
-        "email": "@" in (addresses.email or "").strip("@ "),
-        "sms": phone is not None,
-        "push": any(token.strip() for token in addresses.push or ()),
+    addresses = {
+        name: [given] if isinstance(given, str) else given or []
+        for name, given in profile.addresses.items()
     }
+    phones = (
+        phone
+        for name, given in addresses.items()
+        if channel_of(name).address_kind == "phone"
+        for address in given
+        if (phone := _phone(address)) is not None
+    )
     return Recipient(
         zones_for(
             profile.timezone,
             country_code(profile.country),
-            phone.country if phone else None,
+            next((phone.country for phone in phones), None),
             policy.timezone,
         ),
-        {channel for channel, is_usable in usable.items() if is_usable},
+        {
+            name
+            for name, given in addresses.items()
+            if _is_usable(channel_of(name).address_kind, given)
+        },
         profile.suppressed,
         {
             (channel, topic): granted

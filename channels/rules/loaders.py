@@ -16,14 +16,12 @@ from channels.rules.recipient import (
     zones_for,
 )
 from config.database import Tx
-from config.policy import CHANNELS, Policy
+from config.policy import Policy
 from config.times import Instant
 from profiles.bucketing import draw
 from profiles.bulk import among
-from profiles.identity.addresses import addresses_in_use
-from profiles.tables import ADDRESS_KIND, consents, preferences, profiles
-
-_CHANNEL_OF_KIND = {ADDRESS_KIND[channel]: channel for channel in CHANNELS}
+from profiles.identity.addresses import channel_addresses
+from profiles.tables import consents, preferences, profiles
 
 
 class Past(NamedTuple):
@@ -44,12 +42,11 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     addresses: dict[int, set[str]] = defaultdict(set)
     usable: dict[int, set[str]] = defaultdict(set)
     phone_country: dict[int, str | None] = {}
-    for address in addresses_in_use(tx, ids):
-        channel = _CHANNEL_OF_KIND[address.kind]
-        addresses[address.profile_id].add(channel)
-        if address.state == "active":
-            usable[address.profile_id].add(channel)
-        if address.kind == "phone":
+    for address in channel_addresses(tx, ids):
+        addresses[address.profile_id].add(address.channel)
+        if not address.suppressed:
+            usable[address.profile_id].add(address.channel)
+        if address.country is not None:
             phone_country[address.profile_id] = address.country
     said: dict[int, dict[tuple[str, str], bool]] = defaultdict(dict)
     for profile_id, channel, topic, granted in tx.conn.execute(

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 from channels.rules.caps import NEVER, Count, Counted, counts
 from channels.rules.recipient import Kind, Recipient
 from channels.rules.windows import OpeningHours
-from config.policy import Cap, Channel, Policy, Window
+from config.channels import ChannelName
+from config.policy import Cap, Policy, Window
 from config.times import Instant, Seconds, format_duration
 
 Mode = Literal["all", "any", "first"]
@@ -36,7 +37,7 @@ class Wanted:
     offset: seconds after the send's anchor. max_delay: how far it may be pushed, in seconds.
     """
 
-    channel: Channel
+    channel: ChannelName
     kind: Kind
     topic: str
     offset: Seconds
@@ -63,10 +64,10 @@ class Planner:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._hours: dict[tuple[Channel, tuple[str, ...], Window | None], OpeningHours] = {}
-        self._caps: dict[tuple[Channel, str], tuple[Cap, ...]] = {}
+        self._hours: dict[tuple[ChannelName, tuple[str, ...], Window | None], OpeningHours] = {}
+        self._caps: dict[tuple[ChannelName, str], tuple[Cap, ...]] = {}
 
-    def hours(self, channel: Channel, recipient: Recipient) -> OpeningHours:
+    def hours(self, channel: ChannelName, recipient: Recipient) -> OpeningHours:
         """The channel's opening hours for a recipient."""
         key = (channel, recipient.zones.names, recipient.own.hours)
         hours = self._hours.get(key)
@@ -75,12 +76,12 @@ class Planner:
             self._hours[key] = hours
         return hours
 
-    def caps(self, channel: Channel, topic: str, recipient: Recipient) -> tuple[Cap, ...]:
+    def caps(self, channel: ChannelName, topic: str, recipient: Recipient) -> tuple[Cap, ...]:
         """The caps that bind a marketing message of this channel and topic, their own included."""
         own = recipient.own.per_week
         return self._policy_caps(channel, topic) + (() if own is None else (own,))
 
-    def _policy_caps(self, channel: Channel, topic: str) -> tuple[Cap, ...]:
+    def _policy_caps(self, channel: ChannelName, topic: str) -> tuple[Cap, ...]:
         caps = self._caps.get((channel, topic))
         if caps is None:
             probe = Counted(0, channel, "marketing", topic)
@@ -187,7 +188,7 @@ class _Search:
         self.recipient = recipient
         self.history = history
         self.now = now
-        self._counts: dict[tuple[Channel, str], list[Count]] = {}
+        self._counts: dict[tuple[ChannelName, str], list[Count]] = {}
 
     def anchor(self, group: Sequence[_Member], *, caps: bool = True) -> Instant | None:
         """The earliest T that suits the windows of all and the caps of those that may wait."""

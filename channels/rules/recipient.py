@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from config.policy import CHANNELS, Cap, Channel, Policy, Window, format_time
+from config.channels import ChannelName, channel_of
+from config.policy import CHANNELS, Cap, Policy, Window, format_time
 from config.times import Seconds
 from config.zones import zone_name, zones_of_country
 
@@ -91,14 +92,14 @@ class Recipient:
     held_out: bool = False
     own: Preferences = NO_PREFERENCES
 
-    def refusal(self, policy: Policy, channel: Channel, kind: Kind, topic: str) -> str | None:
+    def refusal(self, policy: Policy, channel: ChannelName, kind: Kind, topic: str) -> str | None:
         """Why nothing of this kind may reach them on the channel at any hour; None when it may."""
         if channel not in self.addresses:
             return "no_address"
         if channel in self.suppressed:
             return "suppressed"
         whole = self.consent.get((channel, WHOLE_CHANNEL))
-        if channel == "sms" and whole is False:
+        if whole is False and channel_of(channel).has_stop:
             return "no_consent"  # a STOP binds every topic and every kind
         if kind == "transactional":
             return None

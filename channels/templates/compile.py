@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from channels.templates.content import Content, EmailContent, PushContent, SMSContent
 from channels.templates.dialect import Rendering
 from channels.templates.email_html import checked, complete
 from channels.templates.link_check import LinkRules, allowed_to_authors, shown, written_start
@@ -26,41 +25,40 @@ from channels.templates.liquid import (
 from channels.templates.localized import FALLBACK
 from channels.templates.mjml import to_html
 from channels.templates.plain_text import to_text
-from config.policy import Channel
+from config.channels import (
+    LANGUAGE,
+    Channel,
+    ChannelName,
+    Content,
+    Header,
+    channel_of,
+    channels,
+)
 
 __all__ = ["BadLink", "MissingData", "RenderError", "Template", "TemplateError", "compile_template"]
 
-# The header lines that a file begins with; each gives the part of the content of its name.
-_HEADERS = {
-    "email": ("subject", "preheader", "language"),
-    "push": ("title", "link", "image", "language", "sound"),
-}
-_REQUIRED = {"email": "Subject", "push": "Title"}
-_BODIES: dict[Channel, tuple[str, ...]] = {
-    "email": (".email.mjml", ".email.html"),
-    "sms": (".sms.txt",),
-    "push": (".push.txt",),
-}
-_CONTENT: dict[Channel, type[Content]] = {
-    "email": EmailContent,
-    "sms": SMSContent,
-    "push": PushContent,
-}
-_PLAIN = ".email.txt"
-
-# What may come out empty: the rest would be refused by the provider, or not worth sending.
-_OPTIONAL = frozenset({"link", "image", "text"})
-_ONE_LINE = frozenset({"subject", "title", "link", "image"})
-
-_LINKS = frozenset({"link", "image"})
 # In the sandbox, links may lead to this machine; elsewhere they are refused when they are rendered.
 _SANDBOX = LinkRules(loopback=True)
 
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
-_SOUND = re.compile(r"default|none")
 _HTTP = re.compile(r"\bhttp://[^\s\"'<>)]+", re.IGNORECASE)
-_HEADER = re.compile(r"([A-Za-z][A-Za-z-]*):[ \t]*(.*)")
+_HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]*):[ \t]*(.*)")
 _BLANK_LINES = re.compile(r"\n\s*\n")
+
+
+class Part(NamedTuple):
+    """A part of the content: how it is rendered, and what may come out."""
+
+    script: Script
+    one_line: bool = False
+    may_be_empty: bool = False
+
+
+class _Line(NamedTuple):
+    """A header line of a file."""
+
+    header: Header
+    value: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +66,30 @@ class Template:
     """One compiled template.
 
     variables: the dotted paths that it uses, printed or tested. language: in which it is written,
-    as a BCP 47 tag; None: in each customer's. silent: whether a push makes no sound.
+    as a BCP 47 tag; None: in each customer's. options: the headers that are not rendered.
     """
 
-    channel: Channel
+    channel: ChannelName
     name: str
     variables: frozenset[str]
-    parts: Mapping[str, Script]
+    parts: Mapping[str, "Part"]
+    options: Mapping[str, str]
     language: str | None = None
-    silent: bool = False
 
     def render(self, context: Mapping[str, Any], rules: LinkRules) -> Content:
         """The message for one person. Raises MissingData, BadLink or RenderError."""
         rendering = Rendering(self.language or _language_of(context), rules)
-        said: dict[str, Any] = {"silent": True} if self.silent else {}
-        for part, script in self.parts.items():
-            text = script.render(context, rendering)
+        rendered: dict[str, str] = {}
+        for name, part in self.parts.items():
+            text = part.script.render(context, rendering)
             # A line end would begin another header in a mail, so none is left in these.
-            text = " ".join(text.split()) if part in _ONE_LINE else text.strip()
-            if part == "text":
-                text = _BLANK_LINES.sub("\n\n", text)
-            if not text and part not in _OPTIONAL:
-                raise RenderError(f"{script.file}: the {part} comes out empty")
-            said[part] = text or (None if part in ("link", "image") else "")
-        return _CONTENT[self.channel](**said)
+            text = " ".join(text.split()) if part.one_line else text.strip()
+            if not text and not part.may_be_empty:
+                raise RenderError(f"{part.script.file}: the {name} comes out empty")
+            rendered[name] = text
+        if "text" in rendered:
+            rendered["text"] = _BLANK_LINES.sub("\n\n", rendered["text"])
+        return channel_of(self.channel).content.of(rendered, self.options)
 
 
 def _language_of(context: Mapping[str, Any]) -> str:
@@ -99,25 +97,42 @@ def _language_of(context: Mapping[str, Any]) -> str:
     profile = context.get("profile")
     language = profile.get("language") if isinstance(profile, Mapping) else None
     tag = str(language).replace("_", "-") if language else ""
-    return tag if _LANGUAGE.fullmatch(tag) else FALLBACK
+    assert LANGUAGE.fixed is not None
+    return tag if LANGUAGE.fixed.fullmatch(tag) else FALLBACK
 
 
-def compile_template(channel: Channel, name: str, sources: Mapping[str, str]) -> Template:
+def compile_template(channel: ChannelName, name: str, sources: Mapping[str, str]) -> Template:
     """Compile `name` for `channel` out of `sources`, file name -> text.
 
     Files of other templates may be among the sources. Raises TemplateError.
     """
-    suffixes = (*_BODIES[channel], *([_PLAIN] if channel == "email" else []))
+    suffixes = _suffixes(channel_of(channel))
     files = tuple(
         (name + suffix, sources[name + suffix]) for suffix in suffixes if name + suffix in sources
     )
     return _compile(channel, name, files)
 
 
+def template_suffixes() -> tuple[str, ...]:
+    """What the names of template files end with, on all channels."""
+    return tuple(suffix for channel in channels().values() for suffix in _suffixes(channel))
+
+
+def _suffixes(channel: Channel) -> list[str]:
+    """Those of bodies, and of the plain text beside one in HTML."""
+    found = _bodies(channel)
+    return found if "txt" in channel.formats else [*found, f".{channel.name}.txt"]
+
+
+def _bodies(channel: Channel) -> list[str]:
+    return [f".{channel.name}.{form}" for form in channel.formats]
+
+
 @lru_cache(maxsize=4096)
-def _compile(channel: Channel, name: str, files: tuple[tuple[str, str], ...]) -> Template:
+def _compile(channel: ChannelName, name: str, files: tuple[tuple[str, str], ...]) -> Template:
+    kind = channel_of(channel)
     texts = {file: text.removeprefix("\ufeff").replace("\r\n", "\n") for file, text in files}
-    wanted = [name + suffix for suffix in _BODIES[channel]]
+    wanted = [name + suffix for suffix in _bodies(kind)]
     bodies = [file for file in wanted if file in texts]
     if len(bodies) != 1:
         raise TemplateError(
@@ -128,50 +143,46 @@ def _compile(channel: Channel, name: str, files: tuple[tuple[str, str], ...]) ->
             else f"there is no such template; write {' or '.join(wanted)} beside the journey",
         )
     file = bodies[0]
-    headers: dict[str, tuple[str, int]] = {}
-    body, first_line = texts[file], 1
-    if channel in _HEADERS:
-        headers, body, first_line = _split(channel, file, texts[file])
-    language = _taken(headers, "language", file, _LANGUAGE, "a BCP 47 tag, such as en or de-AT")
-    sound = _taken(headers, "sound", file, _SOUND, "default or none")
-    if channel == "email":
-        parts = _email(file, texts, headers, body, first_line)
+    headers, body, first_line = _split(kind, file, texts[file])
+    options = _options(file, headers)
+    if file.endswith(".txt"):
+        parts = {part: _header(file, line) for part, line in headers.items()}
+        if not any(line.header.replaces_body for line in headers.values()):
+            parts["body"] = Part(_text(body, file, first_line))
     else:
-        parts = {part: _header(file, part, value, line) for part, (value, line) in headers.items()}
-        parts["body"] = _text(body, file, first_line)
-    variables = frozenset[str]().union(*(script.variables for script in parts.values()))
-    return Template(
-        channel,
-        name,
-        variables,
-        parts,
-        language,
-        silent=sound == "none",
-    )
+        parts = _html(file, texts, headers, body, first_line)
+    variables = frozenset[str]().union(*(part.script.variables for part in parts.values()))
+    language = options.pop(LANGUAGE.name.lower(), None)
+    return Template(channel, name, variables, parts, options, language)
 
 
-def _taken(
-    headers: dict[str, tuple[str, int]], name: str, file: str, form: re.Pattern[str], words: str
-) -> str | None:
-    """Take a header that is not rendered."""
-    if name not in headers:
-        return None
-    value, line = headers.pop(name)
-    if not form.fullmatch(value):
-        raise TemplateError(file, line, f"{name.title()}: {value[:40]!r} is not {words}")
-    return value
+def _options(file: str, headers: dict[str, _Line]) -> dict[str, str]:
+    """Take the headers that are not rendered."""
+    options: dict[str, str] = {}
+    for part, (header, value, line) in list(headers.items()):
+        if header.fixed is not None:
+            if not header.fixed.fullmatch(value):
+                raise TemplateError(
+                    file, line, f"{header.name}: {value[:40]!r} is not {header.expects}"
+                )
+            options[part] = value
+            del headers[part]
+    return options
 
 
-def _header(file: str, part: str, value: str, line: int) -> Script:
+def _header(file: str, line: _Line) -> Part:
     """A header line; a link in it is checked."""
-    if part not in _LINKS:
-        return _text(value, file, line)
-    app = part == "link"
-    hidden = Hidden(value)
-    written = written_start(hidden.text) if hidden.tags else value
-    if written and not hidden.found(written):
-        _check_written(written, file, line, own_schemes=app)
-    return parse(checked("app_link" if app else "link", value), file, line)
+    header, value, number = line
+    if header.link is None:
+        script = _text(value, file, number)
+    else:
+        app = header.link == "app"
+        hidden = Hidden(value)
+        written = written_start(hidden.text) if hidden.tags else value
+        if written and not hidden.found(written):
+            _check_written(written, file, number, own_schemes=app)
+        script = parse(checked("app_link" if app else "link", value), file, number)
+    return Part(script, header.one_line, header.may_be_empty)
 
 
 def _text(source: str, file: str, first_line: int = 1) -> Script:
@@ -192,13 +203,13 @@ def _check_written(link: str, file: str, line: int, *, own_schemes: bool = False
         raise TemplateError(file, line, f"it links to {shown(link)}; a link needs https")
 
 
-def _email(
+def _html(
     file: str,
     texts: Mapping[str, str],
-    headers: Mapping[str, tuple[str, int]],
+    headers: Mapping[str, _Line],
     html: str,
     first_line: int,
-) -> dict[str, Script]:
+) -> dict[str, Part]:
     parse(html, file, first_line)  # as it was written, so that a mistake is found with its line
     if file.endswith(".mjml"):
         html = to_html(html, file, first_line)
@@ -214,44 +225,46 @@ def _email(
             ) from error
     preheader = None
     if "preheader" in headers:
-        preheader, line = headers["preheader"]
+        _, preheader, line = headers["preheader"]
         parse(preheader, file, line)
-    subject, line = headers["subject"]
+    _, subject, line = headers["subject"]
+    content = complete(html, subject, preheader, file, texts[file])
     return {
-        "subject": parse(subject, file, line),
-        "html": parse(
-            complete(html, subject, preheader, file, texts[file]), file, first_line, html=True
-        ),
-        "text": text,
+        "subject": Part(parse(subject, file, line), one_line=True),
+        "html": Part(parse(content, file, first_line, html=True)),
+        "text": Part(text, may_be_empty=True),
     }
 
 
-def _split(channel: Channel, file: str, source: str) -> tuple[dict[str, tuple[str, int]], str, int]:
-    """The header lines (part -> value and line), the body, and the line that it begins at."""
-    headers: dict[str, tuple[str, int]] = {}
-    allowed = _HEADERS[channel]
-    shown = ", ".join(f"{name.title()}:" for name in allowed)
+def _split(channel: Channel, file: str, source: str) -> tuple[dict[str, _Line], str, int]:
+    """The header lines by the part that they give, the body, and the line that it begins at."""
+    if not channel.headers:
+        return {}, source, 1
+    headers: dict[str, _Line] = {}
+    shown = ", ".join(f"{one.name}{'-1' if one.numbered else ''}:" for one in channel.headers)
     lines = source.split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             break
-        header = _HEADER.fullmatch(line)
-        if header is None:
+        found = _HEADER.fullmatch(line)
+        if found is None:
             raise TemplateError(
                 file,
                 number,
                 f"{line.strip()[:40]!r} is no header; begin with header lines ({shown}), then an "
                 "empty line, then the body",
             )
-        part = header[1].lower()
-        if part not in allowed:
+        part = found[1].lower()
+        header = next((one for one in channel.headers if one.is_called(part)), None)
+        if header is None:
             raise TemplateError(
-                file, number, f"there is no header {header[1]}: here; allowed are {shown}"
+                file, number, f"there is no header {found[1]}: here; allowed are {shown}"
             )
         if part in headers:
-            raise TemplateError(file, number, f"{header[1]}: is there twice; keep one")
-        headers[part] = header[2].strip(), number
-    required = _REQUIRED[channel]
-    if not headers.get(required.lower(), ("",))[0]:
-        raise TemplateError(file, 1, f"it needs a line {required}: with something in it")
+            raise TemplateError(file, number, f"{found[1]}: is there twice; keep one")
+        headers[part] = _Line(header, found[2].strip(), number)
+    for required in channel.headers:
+        given = headers.get(required.name.lower())
+        if required.required and (given is None or not given.value):
+            raise TemplateError(file, 1, f"it needs a line {required.name}: with something in it")
     return headers, "\n".join(lines[number:]), number + 1

@@ -22,6 +22,7 @@ from typing import Any, get_args
 from sqlalchemy import func, select
 
 from channels.providers.webhook import FeedbackKind
+from config.channels import channel_of
 from config.database import Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
@@ -34,7 +35,7 @@ from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, on_free_ports
 from flows.local.storefront import leave_cart_and_buy, what_became_of_it
 from flows.local.up import only_one, stop_on_signals
-from flows.orchestration.labels import CHANNEL_NAMES, listed
+from flows.orchestration.labels import listed
 from journeys.engine.events import Reactor
 from journeys.operations.report import Summary, summarise
 from profiles.sample.shop import load_sample_shop
@@ -172,7 +173,7 @@ async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
             sent = await dispatcher.run()
             if sent:
                 counts = [
-                    f"{number:,} {CHANNEL_NAMES[channel]} {what}"
+                    f"{number:,} {channel_of(channel).short} {what}"
                     for (_, channel, what), number in sorted(sent.items())
                 ]
                 _say(f"  {_clock(now)}: {', '.join(counts)}")

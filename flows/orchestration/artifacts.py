@@ -4,8 +4,9 @@ from collections import Counter
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
+from config.channels import channel_of
 from flows.orchestration.counts import JourneyCounts
-from flows.orchestration.labels import CHANNEL_NAMES, STATE_NAMES, plain
+from flows.orchestration.labels import STATE_NAMES, plain
 from flows.orchestration.picture import mermaid
 from journeys.definition.journey import Journey
 from journeys.operations.report import Summary
@@ -43,7 +44,7 @@ async def leave_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool 
         counted[channel, state, reason.split(":")[0]] += number
     rows = [
         {
-            "channel": CHANNEL_NAMES[channel],
+            "channel": channel_of(channel).short,
             "outcome": STATE_NAMES.get(state, state),
             "reason": plain(reason),
             "messages": number,

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from config.channels import channel_of
 from flows.orchestration.counts import StepCounts
 from journeys.operations.report import Summary
 
-CHANNEL_NAMES = {"email": "e-mail", "sms": "SMS", "push": "push"}
 STATE_NAMES = {"sending": "under way", "skipped": "not sent", "returned": "sent, came back"}
 
 
@@ -90,7 +90,7 @@ def _by_channel(counts: Counter[str], what: str) -> str:
     if not counts:
         return ""
     channels = ", ".join(
-        f"{number:,} {CHANNEL_NAMES[channel]}" for channel, number in counts.most_common()
+        f"{number:,} {channel_of(channel).short}" for channel, number in counts.most_common()
     )
     return f"{counts.total():,} {what} ({channels})"
 

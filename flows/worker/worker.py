@@ -18,8 +18,9 @@ from channels.outbox.claim import settle_lost
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import Tally
 from channels.outbox.unknown import close_unsettled
+from config.channels import ChannelName
 from config.failures import of_the_database, told
-from config.policy import CHANNELS, Channel
+from config.policy import CHANNELS
 from config.schema import newer_revision
 from flows.app import Segue
 from flows.http.serving import serving
@@ -61,8 +62,8 @@ class Worker:
         self.segue = segue
         self._reactor = Reactor(segue.db, segue.catalog)
         self._teller = Teller(segue.db, segue.settings)
-        self._sending: dict[Channel, _Sending] = {}
-        self._since: dict[Channel, float] = {}
+        self._sending: dict[ChannelName, _Sending] = {}
+        self._since: dict[ChannelName, float] = {}
         self._to_call: Sequence[tuple[Version, str]] = ()
         self._calling: asyncio.Task[Counter[str]] | None = None
         self._woken = asyncio.Event()
@@ -159,7 +160,9 @@ class Worker:
         calling, self._calling = self._calling, None
         return await self._try(calling, Counter[str]())
 
-    async def _send(self, dispatcher: Dispatcher, channel: Channel, since: float | None) -> None:
+    async def _send(
+        self, dispatcher: Dispatcher, channel: ChannelName, since: float | None
+    ) -> None:
         """Returns with the first claims taken: another round beside them would only delay them."""
         taken = await dispatcher.take(channel=channel)
 

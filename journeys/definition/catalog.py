@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Select, select, tuple_
 
+from channels.templates.compile import template_suffixes
 from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
@@ -30,7 +31,6 @@ LIBRARY = Path(__file__).parents[1] / "library"
 # Sends the mails of a double opt-in where no journey of the library does.
 CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
-TEMPLATE_SUFFIXES = (".email.mjml", ".email.html", ".email.txt", ".sms.txt", ".push.txt")
 
 
 class Catalog:
@@ -156,7 +156,7 @@ def _load_version(file: Path) -> Version:
     sources = {
         path.name: path.read_text(encoding="utf-8")
         for path in sorted(folder.iterdir())
-        if path.name.endswith(TEMPLATE_SUFFIXES)
+        if path.name.endswith(template_suffixes())
     }
     return Version(found, sources)
 

@@ -19,7 +19,8 @@ from pydantic import (
 
 from channels.rules.planner import Mode, OnCap
 from channels.rules.recipient import Kind
-from config.policy import Channel, describe_errors, parse_time_of_day, parse_weekdays
+from config.channels import ChannelName
+from config.policy import describe_errors, parse_time_of_day, parse_weekdays
 from config.times import Duration, Seconds
 from profiles.conditions.language import Condition
 
@@ -81,7 +82,7 @@ class Message(_Part):
     max_delay: how far it may be pushed; the policy's when left out.
     """
 
-    channel: Channel
+    channel: ChannelName
     template: str
     after: Duration = 0
     on_cap: OnCap = "skip"
@@ -113,12 +114,6 @@ class SendStep(_Step):
             raise ValueError("fallback_after and unless go together: give both or neither")
         if self.fallback_after is not None and self.mode != "first":
             raise ValueError('a fallback is for mode="first"; the other modes send all at once')
-        pushes = any(message.channel == "push" for message in self.messages[:-1])
-        if self.unless == "delivered" and pushes:
-            raise ValueError(
-                "no provider reports the delivery of a push; "
-                'use unless="opened", which the app reports as push_opened'
-            )
 
 
 class WaitStep(_Step):

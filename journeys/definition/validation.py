@@ -12,6 +12,7 @@ from cronsim import CronSim, CronSimError
 
 from channels.rules.recipient import WHOLE_CHANNEL
 from channels.templates.compile import TemplateError
+from config.channels import Channel, channel_of
 from config.errors import SegueError
 from config.policy import Policy
 from config.zones import zone_names
@@ -25,7 +26,7 @@ from journeys.definition.journey import (
 )
 from journeys.definition.steps import EnterStep, SendStep, UpdateStep, WaitStep
 from profiles.conditions.language import PROFILE_COLUMNS
-from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED
+from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED, CONFIRMED_ON
 
 _CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon'"
 
@@ -140,13 +141,18 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
             'stop_on="converted" waits for the goal, and the journey has none; give it '
             "goal=Goal(...)",
         )
-    for option in _never_answered(step):
+    for channel, option, evidence in _never_reported(step):
+        reported = [
+            f'{option}="{known}" (reported by {who})'
+            for known, who in channel.evidence.items()
+            if known != "replied"
+        ]
+        instead = f"use {' or '.join(reported)}, or " if reported else ""
         raise Wrong(
             journey,
             where,
-            f'nobody can tell that somebody opened a text, so {option}="opened" would wait for '
-            f'ever; use {option}="clicked" (your own links report sms_clicked), or let the text be '
-            "the last",
+            f"nothing reports that {channel.plural} were {evidence}, so "
+            f'{option}="{evidence}" would wait for ever; {instead}make it the last message',
         )
     topic = step.topic or journey.topic
     about_none = topic == WHOLE_CHANNEL and step.kind == "transactional"
@@ -158,18 +164,19 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
         )
 
 
-def _never_answered(step: SendStep) -> Iterator[str]:
-    """The options under which others depend on word that a text was opened."""
-    texts = [
-        (number, message)
-        for number, message in enumerate(step.messages)
-        if message.channel == "sms"
-    ]
-    if step.unless == "opened" and any(number + 1 < len(step.messages) for number, _ in texts):
-        yield "unless"
+def _never_reported(step: SendStep) -> Iterator[tuple[Channel, str, str]]:
+    """The messages on whose evidence later ones depend, and whose channel does not report it.
+
+    Each with its channel, the option and the evidence that it asks for.
+    """
     latest = max(message.after for message in step.messages)
-    if step.stop_on == "opened" and any(message.after < latest for _, message in texts):
-        yield "stop_on"
+    for number, message in enumerate(step.messages):
+        channel = channel_of(message.channel)
+        if step.unless and number + 1 < len(step.messages) and step.unless not in channel.evidence:
+            yield channel, "unless", step.unless
+        waits = step.stop_on in ("opened", "clicked") and message.after < latest
+        if step.stop_on and waits and step.stop_on not in channel.evidence:
+            yield channel, "stop_on", step.stop_on
 
 
 # Templates ----------------------------------------------------------------------------------------
@@ -204,7 +211,7 @@ def _provided(journey: Journey, step: SendStep) -> _Provided:
     if isinstance(journey.entry, EventEntry):
         roots.add("event")
     links = {"preferences"}
-    if asks_to_confirm(journey) and all(one.channel == "email" for one in step.messages):
+    if asks_to_confirm(journey) and all(one.channel == CONFIRMED_ON for one in step.messages):
         links.add("confirm")
     if step.kind == "marketing":
         links.add("unsubscribe")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, literal, select
 
 from channels.messages import messages
+from config.channels import ChannelName
 from config.database import Tx
-from config.policy import CHANNELS, Channel
+from config.policy import CHANNELS
 from config.times import Seconds
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
@@ -19,7 +20,7 @@ class Queues:
 
     waiting_events: int
     due_people: int
-    due_messages: dict[Channel, int]
+    due_messages: dict[ChannelName, int]
     oldest_due: Seconds
     oldest_event: Seconds
 

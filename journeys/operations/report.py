@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, case, func, select
 
 from channels.messages import messages
 from channels.messages.states import CLOSED
+from config.channels import channels
 from config.database import Tx
 from config.times import Instant
 from journeys.enrollments import enrollments
@@ -20,11 +21,15 @@ AHEAD = ("planned", "sending")
 
 
 def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:
-    """Of the e-mails that a journey handed over from `since` on: how many failed, and all."""
+    """Of the messages that a journey handed over from `since` on: how many failed, and all.
+
+    On the channels whose bounces are watched.
+    """
     c = messages.c
+    watched = [name for name, one in channels().items() if one.watch_bounces]
     handed_over = (
         select(func.count(case((c.state == "failed", 1))), func.count())
-        .where(c.journey == journey, c.channel == "email", c.send_at >= since)
+        .where(c.journey == journey, c.channel.in_(watched), c.send_at >= since)
         .where(c.state.in_((*SENT, "failed")))
     )
     failed, number = tx.conn.execute(handed_over).one()

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
+from config.channels import ChannelName
 from config.invisible_characters import trimmed
-from config.policy import Channel, ConsentTrait
+from config.policy import ConsentTrait
 from config.zones import zone_name
 from profiles.attributes.countries import country_code
 from profiles.identity.person import (
@@ -113,9 +114,9 @@ def stated_traits(traits: Mapping[str, Any], context: Mapping[str, Any]) -> dict
 
 def consent_in(
     traits: Mapping[str, Any], rules: Sequence[ConsentTrait]
-) -> dict[tuple[Channel, str], bool]:
+) -> dict[tuple[ChannelName, str], bool]:
     """What traits say about consent, by the policy's rules. Where two disagree the no holds."""
-    said: dict[tuple[Channel, str], bool] = {}
+    said: dict[tuple[ChannelName, str], bool] = {}
     for rule in rules:
         if rule.trait in traits and _is(traits[rule.trait], rule.value):
             key = rule.channel, rule.topic

@@ -33,12 +33,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import Text
 
-from config.policy import Channel
+from config.channels import ChannelName
 from config.times import Duration, Instant
 from profiles.conditions.json_path import Place, anywhere, parse_path
-from profiles.identity.addresses import is_in_use
+from profiles.identity.addresses import is_usable
 from profiles.tables import (
-    ADDRESS_KIND,
     consents,
     events,
     identifiers,
@@ -328,7 +327,7 @@ class Consented(_Condition):
     """The profile said yes to a channel (topic `*`) or to a topic on it."""
 
     type: Literal["consented"] = "consented"
-    channel: Channel
+    channel: ChannelName
     topic: str = "*"
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
@@ -349,7 +348,7 @@ class HasAddress(_Condition):
     """The profile has an address in good standing on a channel."""
 
     type: Literal["has_address"] = "has_address"
-    channel: Channel
+    channel: ChannelName
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         return (
@@ -357,9 +356,7 @@ class HasAddress(_Condition):
             .select_from(identifiers)
             .where(
                 identifiers.c.profile_id == scope.profile_id,
-                identifiers.c.kind == ADDRESS_KIND[self.channel],
-                identifiers.c.state == "active",
-                is_in_use(),
+                is_usable(self.channel),
             )
             .exists()
         )
@@ -531,12 +528,12 @@ def did(
     )
 
 
-def consented(channel: Channel, topic: str = "*") -> Consented:
+def consented(channel: ChannelName, topic: str = "*") -> Consented:
     """The profile said yes to this."""
     return Consented(channel=channel, topic=topic)
 
 
-def has_address(channel: Channel) -> HasAddress:
+def has_address(channel: ChannelName) -> HasAddress:
     """The profile can be reached on this channel."""
     return HasAddress(channel=channel)
 

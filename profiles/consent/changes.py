@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, or_, select
+from sqlalchemy import bindparam, delete, insert, or_, select, tuple_
 
+from config.channels import ChannelName, channel_of
 from config.database import Tx, insert_into
-from config.policy import Channel
 from config.times import Instant
-from profiles.bulk import among, in_slices, lock_profiles
-from profiles.consent.double_opt_in import NO_TOPICS, Yes, ask, proof, settle, waiting
+from profiles.bulk import in_slices, lock_profiles
+from profiles.consent.double_opt_in import CONFIRMED_ON, NO_TOPICS, Yes, ask, proof, settle, waiting
 from profiles.consent.state import Key, Statement, standing, withdrawn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.merge import survivors
@@ -24,7 +24,7 @@ from profiles.tables import consent_records, consents
 class ConsentChange:
     """What one profile says about a channel (topic `*`) or about one topic on it.
 
-    `granted` None: nothing is to be said of it any more. It is no yes, and on texts no STOP either.
+    `granted` None: nothing is to be said of it any more. It is no yes, and no STOP either.
 
     `occurred_at` None: nobody knows when it was said (an export without a date). It then counts
     as said now, but a yes of unknown age never takes back a no that came from elsewhere: the
@@ -40,7 +40,7 @@ class ConsentChange:
     """
 
     profile_id: int
-    channel: Channel
+    channel: ChannelName
     topic: str
     granted: bool | None
     occurred_at: Instant | None = None
@@ -54,8 +54,8 @@ class ConsentChange:
 
     @property
     def unticked_box(self) -> bool:
-        """An undated no to all texts: it can take back a yes, and says nothing new without one."""
-        whole = self.channel == "sms" and self.topic == "*"
+        """An undated no to a channel with a STOP: without a yes before it, it says nothing new."""
+        whole = channel_of(self.channel).has_stop and self.topic == "*"
         undated = self.occurred_at is None and not self.just_now
         return whole and self.granted is False and undated
 
@@ -152,7 +152,7 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
     row = rows[-1]
     yes = ConsentChange(
         profile_id,
-        "email",
+        CONFIRMED_ON,
         topic,
         granted=True,
         just_now=True,
@@ -161,29 +161,34 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
     )
     change_consent(tx, [yes], f"{row.source}, confirmed")
     settle(tx, rows)
-    key = f"{topic} on email confirmed {tx.now}"
+    key = f"{topic} on {CONFIRMED_ON} confirmed {tx.now}"
     record_events(tx, [NewEvent(profile_id, PROFILE_CHANGED, tx.now, key, {})], worked=False)
     return True
 
 
-def given_back(tx: Tx, profile_ids: Iterable[int]) -> dict[int, bool | None]:
-    """What a START gives back to those of the profiles that are stopped: what a STOP took.
+def given_back(
+    tx: Tx, starting: Iterable[tuple[int, ChannelName]]
+) -> dict[tuple[int, ChannelName], bool | None]:
+    """What a START gives back to those of the profiles that have stopped the channel.
 
-    That is what they had said of texts last before they said no; None: they had said nothing.
+    That is what they had said of the channel last before the STOP; None: they had said nothing.
     """
-    ids = sorted(profile_ids)
+    named = sorted(starting)
     c, r = consents.c, consent_records.c
-    stopped = select(c.profile_id).where(
-        among(tx, c.profile_id, ids), c.channel == "sms", c.topic == "*", c.granted.is_(False)
+    stopped = select(c.profile_id, c.channel).where(
+        tuple_(c.profile_id, c.channel).in_(named), c.topic == "*", c.granted.is_(False)
     )
     before = (
-        select(r.profile_id, r.granted)
-        .where(among(tx, r.profile_id, ids), r.channel == "sms", r.topic == "*")
+        select(r.profile_id, r.channel, r.granted)
+        .where(tuple_(r.profile_id, r.channel).in_(named), r.topic == "*")
         .where(or_(r.granted.is_(True), r.granted.is_(None)))
         .order_by(r.id)
     )
-    held = {row.profile_id: row.granted for row in tx.conn.execute(before)}
-    return {one: held.get(one) for one in tx.conn.execute(stopped).scalars()}
+    held = {(row.profile_id, row.channel): row.granted for row in tx.conn.execute(before)}
+    return {
+        (row.profile_id, row.channel): held.get((row.profile_id, row.channel))
+        for row in tx.conn.execute(stopped)
+    }
 
 
 def _differs(change: ConsentChange, before: Statement | None) -> bool:
@@ -200,7 +205,9 @@ def _proves_again(change: ConsentChange, before: Statement | None) -> bool:
 
 
 def _to_confirm(change: ConsentChange, double_opt_in: Mapping[str, str]) -> bool:
-    return change.channel == "email" and change.topic in double_opt_in and change.granted is True
+    return (
+        change.channel == CONFIRMED_ON and change.topic in double_opt_in and change.granted is True
+    )
 
 
 def _yes(change: ConsentChange, source: str, now: Instant) -> Yes:
@@ -218,7 +225,7 @@ def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChan
     noes = {
         (change.profile_id, change.topic): change
         for change in changes
-        if change.channel == "email" and change.granted is False
+        if change.channel == CONFIRMED_ON and change.granted is False
     }
     named = {change.key for change in changes}
     ended, more = [], []
@@ -255,12 +262,14 @@ def _of_topics(
 ) -> Iterator[ConsentChange]:
     """A no to each topic whose own yes would outweigh the no to its channel.
 
-    On texts nothing outweighs a STOP, and a START has to find what there was.
+    Nothing outweighs a STOP, and a START has to find what there was.
     """
     refused: dict[tuple[int, str], ConsentChange] = {
         (change.profile_id, change.channel): change
         for change in changes
-        if change.topic == "*" and change.granted is False and change.channel != "sms"
+        if change.topic == "*"
+        and change.granted is False
+        and not channel_of(change.channel).has_stop
     }
     named = {change.key for change in changes}
     for key, one in said.items():

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, tuple_, update
+from sqlalchemy import Row, bindparam, not_, select, tuple_, update
 
+from config.channels import channels
 from config.database import Tx, insert_into
 from config.times import DAY, Instant, Seconds, format_instant
 from profiles.bulk import among, in_slices
 from profiles.events import NewEvent, record_events
+from profiles.identity.addresses import is_suppressed
 from profiles.identity.merge import survivors
 from profiles.tables import email_confirmations, identifiers
 
+# The channel whose opt-ins are confirmed.
+[CONFIRMED_ON] = [name for name, one in channels().items() if one.double_opt_in]
 # The event that asks for the mail. Properties: topic, topic_name.
 CONFIRMATION_REQUESTED = "email_confirmation_requested"
 # An address is asked at most so often about a topic, and a yes waits so long for its confirmation.
@@ -110,7 +114,7 @@ def waiting(tx: Tx, profile_ids: Collection[int]) -> list[Row[Any]]:
         select(email_confirmations, i.profile_id.label("owner"))
         .join(identifiers, (i.kind == "email") & (i.value == e.address))
         .where(among(tx, i.profile_id, profile_ids), e.said_at.is_not(None))
-        .where(i.state == "active", i.retired_at.is_(None))
+        .where(not_(is_suppressed(CONFIRMED_ON)), i.retired_at.is_(None))
         .order_by(e.asked_at, e.address)
     ).all()
     became = survivors(tx, {row.profile_id for row in found})
@@ -153,7 +157,7 @@ def _addresses(tx: Tx, profile_ids: Collection[int]) -> dict[int, str]:
     found = (
         select(i.profile_id, i.value)
         .where(among(tx, i.profile_id, profile_ids), i.kind == "email")
-        .where(i.state == "active", i.retired_at.is_(None))
+        .where(not_(is_suppressed(CONFIRMED_ON)), i.retired_at.is_(None))
         .order_by(i.seen_at, i.value)
     )
     return {row.profile_id: row.value for row in tx.conn.execute(found)}

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from config.channels import ChannelName
 from config.database import Tx
-from config.policy import Channel
 from config.times import Instant
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
@@ -21,7 +21,7 @@ class No:
     """
 
     person: Person
-    refuses: Collection[tuple[Channel, str]]
+    refuses: Collection[tuple[ChannelName, str]]
     said_at: Instant | None
     just_now: bool = False
 

@@ -10,19 +10,19 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
+from config.channels import ChannelName
 from config.database import Tx, put
-from config.policy import CHANNELS, Channel
 from config.times import Seconds
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.double_opt_in import NO_TOPICS, can_be_confirmed, waiting
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.identity.addresses import addresses_in_use
-from profiles.tables import ADDRESS_KIND, consents, preferences, profiles
+from profiles.identity.addresses import channel_addresses
+from profiles.tables import consents, preferences, profiles
 
-Topics = Mapping[tuple[Channel, str], bool]  # channel and topic (or `*`) -> granted
+Topics = Mapping[tuple[ChannelName, str], bool]  # channel and topic (or `*`) -> granted
 # The same, as it is to become; None: nothing is to be said of it any more.
-TopicChanges = Mapping[tuple[Channel, str], bool | None]
+TopicChanges = Mapping[tuple[ChannelName, str], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Chosen:
     known_language: str | None
     country: str | None
     phone_country: str | None
-    addresses: Mapping[Channel, str]
+    addresses: Mapping[ChannelName, str]
     unconfirmed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,12 +90,8 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
             )
         )
     }
-    known = {row.kind: row for row in addresses_in_use(tx, [profile_id]) if row.state == "active"}
-    addresses: dict[Channel, str] = {
-        channel: known[ADDRESS_KIND[channel]].value
-        for channel in CHANNELS
-        if ADDRESS_KIND[channel] in known
-    }
+    usable = [one for one in channel_addresses(tx, [profile_id]) if not one.suppressed]
+    countries = [one.country for one in usable if one.country is not None]
     return Chosen(
         profile_id=profile_id,
         consent=consent,
@@ -107,8 +103,8 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
         known_timezone=about.known_timezone,
         known_language=about.known_language,
         country=about.country,
-        phone_country=known["phone"].country if "phone" in known else None,
-        addresses=addresses,
+        phone_country=countries[-1] if countries else None,
+        addresses={one.channel: one.value for one in usable},
         unconfirmed={
             row.topic: row.address
             for row in waiting(tx, [profile_id])

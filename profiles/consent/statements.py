@@ -10,8 +10,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from sqlalchemy import select, tuple_
 
+from config.channels import ChannelName
 from config.database import Tx
-from config.policy import Channel, Policy
+from config.policy import Policy
 from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.opt_outs import No
@@ -79,7 +80,7 @@ class ConsentStatement(BaseModel):
         BeforeValidator(_phone, json_schema_input_type=str | None),
         Field(default=None, description="E.164: + and country code"),
     ]
-    channel: Annotated[Channel, BeforeValidator(_lower, json_schema_input_type=Channel)]
+    channel: Annotated[ChannelName, BeforeValidator(_lower, json_schema_input_type=ChannelName)]
     topic: str = Field(default="*", min_length=1, description="`*`: the whole channel")
     granted: bool = Field(strict=True)
     timestamp: Moment

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Table, bindparam, delete, exists, insert, select, tuple_, update
 
+from config.channels import ChannelName
 from config.database import Tx
-from config.policy import Channel
 from config.times import Instant
 from profiles.attributes.latest import join_profiles
 from profiles.bulk import among, in_slices
@@ -53,7 +53,7 @@ class Share:
     """
 
     addresses: frozenset[Key]
-    yes_on: frozenset[Channel]
+    yes_on: frozenset[ChannelName]
     verified: bool
 
     def within(self, other: "Share") -> "Share":

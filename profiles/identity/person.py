@@ -9,8 +9,8 @@ from typing import Any, NewType
 
 from email_validator import EmailNotValidError, validate_email
 
+from config.channels import ChannelName
 from config.invisible_characters import visible
-from config.policy import Channel
 from config.times import Instant
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.tables import IdentifierKind
@@ -145,7 +145,9 @@ class Person:
     timezone: str | None = None  # IANA name as given, perhaps invalid
     language: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    consent: Mapping[tuple[Channel, str], bool] = field(default_factory=dict)  # (channel, topic)
+    consent: Mapping[tuple[ChannelName, str], bool] = field(
+        default_factory=dict
+    )  # (channel, topic)
     removed: Collection[str] = frozenset()
     removed_tokens: Collection[str] = frozenset()
     seen_at: Instant | None = None  # when all this was so; None: not known

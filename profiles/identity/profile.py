@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from config.policy import Channel
+from config.channels import ChannelName
 from config.times import Instant
 from profiles.attributes.latest import (
     FIELDS,
@@ -70,7 +70,9 @@ class Account:
     user_id: str | None = field(init=False)  # the first of them
     lasting: int = field(init=False)  # identifiers that are never dropped
     size: int | None = None  # of the attributes, once it matters
-    consent: dict[tuple[Channel, str], tuple[bool, Instant | None]] = field(default_factory=dict)
+    consent: dict[tuple[ChannelName, str], tuple[bool, Instant | None]] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         self.after = {

@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from config.policy import CHANNELS, Channel, JoinOn
-from profiles.identity.addresses import ONE_AT_A_TIME
+from config.policy import JoinOn
+from profiles.identity.addresses import CHANNELS_TO, ONE_AT_A_TIME
 from profiles.identity.merge import Merger, Share
 from profiles.identity.person import Key, Person
 from profiles.identity.segment_calls import Call
-from profiles.tables import ADDRESS_KIND, IdentifierKind
+from profiles.tables import IdentifierKind
 
 # Of two customers in an alias the one of the userId stays, unless the other one has so many more
 # identifiers: in a long chain of aliases everything would move with each of them.
 _MANY_MORE = 20
-_CHANNEL_OF: Mapping[IdentifierKind, Channel] = {ADDRESS_KIND[one]: one for one in CHANNELS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +222,13 @@ class _Circle:
         # addresses come last: an anonymous id that another address joins to a customer states none.
         others.sort(
             key=lambda key: (
-                key[0] in _CHANNEL_OF,
+                key[0] in CHANNELS_TO,
                 key[0] not in call.person.verified,
                 key not in self._groups,
             )
         )
         for key in others:
-            if key[0] not in _CHANNEL_OF:
+            if key[0] not in CHANNELS_TO:
                 if not self._join_ids(first, key, call.kind):
                     return False
             elif not self._join_address(place, first, key, call):
@@ -345,7 +344,7 @@ class _Circle:
         meant = {one for one in named if one[0] in verified or going.has(one, alone=True)}
         return Share(
             frozenset(named),
-            frozenset(_CHANNEL_OF[one[0]] for one in meant),
+            frozenset(channel for one in meant for channel in CHANNELS_TO[one[0]]),
             verified=key[0] in verified,
         )
 

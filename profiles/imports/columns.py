@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,9 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from config.channels import ChannelName
 from config.errors import SegueError
 from config.invisible_characters import trimmed
-from config.policy import CHANNELS, Channel
+from config.policy import CHANNELS
 from config.times import Instant, format_instant, parse_instant
 from config.zones import zone, zone_name
 
@@ -130,11 +131,11 @@ class PeopleMap(_Map):
     attributes: dict[str, Column] = Field(default_factory=dict)
     consent: dict[Annotated[str, AfterValidator(_consent_key)], str] = Field(default_factory=dict)
 
-    def topics(self) -> Iterator[tuple[tuple[Channel, str], str]]:
+    def topics(self) -> Iterator[tuple[tuple[ChannelName, str], str]]:
         """Channel and topic, and the column that says yes or no to them."""
         for key, column in self.consent.items():
             channel, _, topic = key.partition(".")
-            yield (cast(Channel, channel), topic), column
+            yield (channel, topic), column
 
     def names(self) -> Iterator[str]:
         """Every column of the file that the map speaks of."""

@@ -14,8 +14,8 @@ from itertools import accumulate, islice
 from random import Random
 from typing import Any
 
+from config.channels import ChannelName
 from config.database import Database
-from config.policy import Channel
 from config.times import DAY, HOUR, MINUTE, Instant
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email
@@ -117,8 +117,8 @@ class _Shop:
         (platform,) = self.random.choices(("ios", "android", "web"), weights=(45, 45, 10))
         return {f"sample-{platform}-{index:05}": platform}
 
-    def _consent(self, has_phone: bool) -> dict[tuple[Channel, str], bool]:
-        consent: dict[tuple[Channel, str], bool] = {}
+    def _consent(self, has_phone: bool) -> dict[tuple[ChannelName, str], bool]:
+        consent: dict[tuple[ChannelName, str], bool] = {}
         if self._happens(0.8):
             consent["email", "*"] = self._happens(0.9)
         if self._happens(0.05):

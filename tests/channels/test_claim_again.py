@@ -9,7 +9,8 @@ from sqlalchemy import insert, update
 
 from channels.explain import explanation
 from channels.messages import messages
-from config.policy import Channel, Policy
+from config.channels import ChannelName
+from config.policy import Policy
 from config.times import HOUR, MINUTE, format_instant
 from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, attribute, did
 from journeys.operations import control
@@ -22,7 +23,9 @@ from tests.support.shop import MONDAY, House, described
     ("channel", "topic", "reason"),
     [("sms", "*", "no_consent"), ("email", "news", "no_consent"), ("email", "other", None)],
 )
-def test_consent_taken_back(house: House, channel: Channel, topic: str, reason: str | None) -> None:
+def test_consent_taken_back(
+    house: House, channel: ChannelName, topic: str, reason: str | None
+) -> None:
     message = {"sms": SMS, "email": Email}[channel]("hello", after="1h")
     house.open(sending(message), policy=POLICY)
     ann = house.customer()

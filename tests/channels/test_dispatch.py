@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import select
 
 from channels.explain import history_of
+from channels.kinds.email import EmailContent
 from channels.outbox.breaker import REFUSED_PAUSE
 from channels.outbox.dispatch import Dispatcher
-from channels.templates.content import EmailContent, excess
-from config.policy import Channel, Policy
+from config.channels import ChannelName
+from config.policy import Policy
+from config.settings import Settings
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
 from profiles.tables import consents, identifiers
@@ -22,7 +24,7 @@ from tests.support.dispatching import ONE, POLICY, sending, told
 from tests.support.shop import MONDAY, TEXTS, House
 
 
-def answered(house: House, channel: Channel, *answers: httpx.Response | Exception) -> list[Any]:
+def answered(house: House, channel: ChannelName, *answers: httpx.Response | Exception) -> list[Any]:
     """What becomes of one message when the provider answers so, as far as this moment."""
     house.open(sending(ONE[channel]), policy=POLICY)
     house.customer("ann")
@@ -257,8 +259,8 @@ def test_what_is_longer_than_the_channel_takes_is_not_sent(house: House) -> None
 
 
 def test_a_mail_may_be_long_but_not_endless() -> None:
-    assert excess(EmailContent("s", "ü" * 9_999_999, "t"), 10) is None
-    assert excess(EmailContent("s", "ü" * 10_000_000, "t"), 10) == (
+    assert EmailContent("s", "ü" * 9_999_999, "t").excess(Settings()) is None
+    assert EmailContent("s", "ü" * 10_000_000, "t").excess(Settings()) == (
         "20000002 bytes, and 20000000 fit"
     )
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels.kinds.email import EmailContent
 from channels.outbox.dispatch import link_rules
 from channels.templates.compile import BadLink, Template, TemplateError, compile_template
-from channels.templates.content import EmailContent
 from channels.templates.link_check import LinkRules
 from config.settings import Settings
 

@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
+from channels.kinds.email import EmailContent
 from channels.links import confirm_url, preferences_url, unsubscribe_url
-from channels.templates.content import EmailContent
 from journeys.dsl import Email, Journey, OnLaunch, Push, Send
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.feedback_shop import NEWS, AnnsShop

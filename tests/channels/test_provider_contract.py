@@ -1,6 +1,7 @@
 """What every provider in channels/providers/ must hold to; a new file there is tested at once."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import get_args
 from urllib.parse import parse_qsl
 
@@ -20,7 +21,7 @@ from channels.providers.sending import (
     SendResult,
     Suppress,
 )
-from config.policy import Channel
+from config.channels import ChannelName
 from tests.support.provider_samples import CONTENT, PROVIDERS, SANDBOX, TO, connected, outgoing
 
 # Each as it is by default, and SendGrid with a pass-through template.
@@ -77,7 +78,7 @@ def check(outcomes: Sequence[SendOutcome], batch: Sequence[Outgoing]) -> None:
 
 
 def test_each_channel_has_a_provider() -> None:
-    assert set(connect_providers(SANDBOX).routes) == set(get_args(Channel))
+    assert set(connect_providers(SANDBOX).routes) == set(get_args(ChannelName))
 
 
 @every_provider
@@ -95,7 +96,7 @@ def test_a_full_batch_is_one_request_that_names_every_message(provider: Connecte
 def test_a_single_message_always_fits(provider: ConnectedProvider) -> None:
     content = CONTENT[provider.channel]
     large = {field: "x" * 40_000_000 for field in ("html", "body") if hasattr(content, field)}
-    values = {name: getattr(content, name) for name in content.__slots__}
+    values = asdict(content)
     one = outgoing(provider.channel, content=type(content)(**(values | large)))
     try:
         assert provider.sender.prepare([one]).content
@@ -107,7 +108,7 @@ def test_a_single_message_always_fits(provider: ConnectedProvider) -> None:
 def test_words_of_any_kind_arrive_as_they_are(provider: ConnectedProvider) -> None:
     words = "Zoë & “co” <b>+1%\n{{ x }} 😀 \\ \" '"
     content = CONTENT[provider.channel]
-    values = {name: getattr(content, name) for name in content.__slots__}
+    values = asdict(content)
     field = "html" if "html" in values else "body"
     one = outgoing(provider.channel, content=type(content)(**(values | {field: words})))
     body = provider.sender.prepare([one]).content.decode()

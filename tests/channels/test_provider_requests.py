@@ -11,9 +11,11 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
+from channels.kinds.email import EmailContent
+from channels.kinds.push import PushContent
 from channels.providers.base import ConnectedProvider
 from channels.providers.sending import DoesNotFit, Outgoing
-from channels.templates.content import Content, EmailContent, PushContent
+from config.channels import Content
 from tests.support.provider_samples import (
     CHANNEL_OF,
     CONTENT,

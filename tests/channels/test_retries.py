@@ -23,7 +23,7 @@ from channels.outbox.outcomes import FIRST_RETRY
 from channels.providers.fcm import QUOTA_WAIT, SERVER_WAIT
 from channels.providers.sending import SendOutcome
 from channels.providers.transport import Transport
-from config.policy import Channel
+from config.channels import ChannelName
 from journeys.dsl import SMS, Send
 from tests.support.dispatching import ONE
 from tests.support.failures import at
@@ -43,7 +43,7 @@ from tests.support.shop import MONDAY, House, described
     ],
     ids=["seconds", "date"],
 )
-def test_the_provider_says_when(house: House, channel: Channel, named: dict[str, str]) -> None:
+def test_the_provider_says_when(house: House, channel: ChannelName, named: dict[str, str]) -> None:
     house.open(described(Send("s", ONE[channel])))
     house.customer()
     house.providers.answer(channel, httpx.Response(429, headers=named), httpx.Response(503))
@@ -69,7 +69,7 @@ def test_the_provider_says_when(house: House, channel: Channel, named: dict[str,
     ],
 )
 def test_what_was_refused_together_does_not_come_back_together(
-    house: House, channel: Channel, answer: httpx.Response, first: int, then: int
+    house: House, channel: ChannelName, answer: httpx.Response, first: int, then: int
 ) -> None:
     """Each waits as long as is due and up to half as much again, and longer each time unless the
     provider names the wait.

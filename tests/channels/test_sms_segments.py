@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels.templates.content import segments
+from channels.kinds.sms import segments
 
 GSM7 = st.text("abcXYZ 0123@£$¥èéùìòÇØøÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉäöñüà§¿¡\n\r", max_size=700)
 

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels.kinds.email import EmailContent
+from channels.kinds.push import PushContent
+from channels.kinds.sms import SMSContent
 from channels.templates.compile import (
     MissingData,
     RenderError,
@@ -14,7 +17,6 @@ from channels.templates.compile import (
     TemplateError,
     compile_template,
 )
-from channels.templates.content import EmailContent, PushContent, SMSContent
 from channels.templates.link_check import LinkRules
 
 NO_LINKS = LinkRules()

@@ -13,11 +13,11 @@ import pytest
 import respx
 from google.auth.credentials import Credentials
 
+from channels.kinds.email import EmailContent
 from channels.providers.base import ConnectedProvider
 from channels.providers.fcm import FCM, GoogleToken
 from channels.providers.sending import SendOutcome
 from channels.providers.transport import Transport
-from channels.templates.content import EmailContent
 from tests.support.provider_samples import (
     PROVIDERS,
     SANDBOX,

@@ -9,9 +9,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from channels.rules.recipient import Recipient, Zones
-from config.policy import CHANNELS, Channel, Policy
+from config.channels import ChannelName
+from config.policy import CHANNELS, Policy
 from config.times import DAY, HOUR
-from flows.http.pages.choices import boxes, consent_of, nothing_at_all, texts_stopped
+from flows.http.pages.choices import boxes, consent_of, nothing_at_all, stopped
 from flows.http.pages.form import (
     SHOWN,
     Understood,
@@ -47,7 +48,7 @@ ticked = st.dictionaries(st.tuples(channels, st.sampled_from([*TOPICS])), st.boo
 policies = st.sampled_from([OPT_OUT, OPT_IN])
 a_stop = st.sampled_from([None, True, False])
 
-Said = dict[tuple[Channel, str], bool]
+Said = dict[tuple[ChannelName, str], bool]
 
 
 def after(said: Said, changes: TopicChanges) -> Said:
@@ -57,7 +58,13 @@ def after(said: Said, changes: TopicChanges) -> Said:
 
 def saved(policy: Policy, said: Said, ticked: Said | None = None, stop: bool | None = None) -> Said:
     """What is on record once the form is saved with these boxes changed."""
-    return after(said, consent_of(policy, said, ticked or {}, stop_texts=stop))
+    return after(
+        said, consent_of(policy, said, ticked or {}, {} if stop is None else {"sms": stop})
+    )
+
+
+def texts_stopped(said: Said) -> bool:
+    return stopped(said, "sms")
 
 
 def recipient(said: Said) -> Recipient:
@@ -71,11 +78,11 @@ def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
     policy: Policy, said: Said, ticked: Said, stop: bool | None
 ) -> None:
     now_said = saved(policy, said, ticked, stop)
-    stopped = texts_stopped(said) if stop is None else stop
-    assert texts_stopped(now_said) == stopped
+    is_stopped = texts_stopped(said) if stop is None else stop
+    assert texts_stopped(now_said) == is_stopped
     for box, wanted in {**boxes(policy, said), **ticked}.items():
         # What lies beneath a STOP and was not touched may be read anew once it is lifted.
-        if box[0] != "sms" or not stopped or box in ticked:
+        if box[0] != "sms" or not is_stopped or box in ticked:
             assert boxes(policy, now_said)[box] == wanted, box
 
 
@@ -107,12 +114,11 @@ EVER = (*TOPICS, "a topic of last year", "one of next year")
 @however_slow
 @given(policies, said, channels)
 def test_the_last_box_that_is_unticked_on_a_channel_is_a_no_to_whatever_comes_next_year(
-    policy: Policy, said: Said, channel: Channel
+    policy: Policy, said: Said, channel: ChannelName
 ) -> None:
     before = {box: yes for box, yes in boxes(policy, said).items() if box[0] == channel}
     now_said = saved(policy, said, dict.fromkeys(before, False))
-    stopped = channel == "sms" and texts_stopped(said)
-    if any(before.values()) or stopped:
+    if any(before.values()) or stopped(said, channel):
         for topic in EVER:
             why = recipient(now_said).refusal(policy, channel, "marketing", topic)
             assert why == "no_consent", topic
@@ -122,7 +128,7 @@ def test_the_last_box_that_is_unticked_on_a_channel_is_a_no_to_whatever_comes_ne
 @however_slow
 @given(policies, said)
 def test_to_stop_everything_is_a_no_to_whatever_comes_next_year(policy: Policy, said: Said) -> None:
-    now_said = after(said, nothing_at_all(said))
+    now_said = after(said, nothing_at_all(policy, said))
     for channel in CHANNELS:
         for topic in EVER:
             why = recipient(now_said).refusal(policy, channel, "marketing", topic)
@@ -179,7 +185,7 @@ def test_a_stop_that_is_lifted_is_no_yes_to_anything(
 def test_what_is_said(
     before: Said, change: Said, stop: bool | None, expected: TopicChanges
 ) -> None:
-    assert consent_of(OPT_OUT, before, change, stop_texts=stop) == expected
+    assert consent_of(OPT_OUT, before, change, {} if stop is None else {"sms": stop}) == expected
 
 
 without_topics = said.map(
@@ -317,7 +323,7 @@ def test_what_is_offered_lies_below_our_own_limits_and_within_our_hours() -> Non
 
 
 def test_a_channel_that_can_not_come_at_the_hours_chosen_is_named() -> None:
-    everywhere: dict[Channel, str] = {"email": "a@example.com", "sms": "+44770", "push": "t"}
+    everywhere: dict[ChannelName, str] = {"email": "a@example.com", "sms": "+44770", "push": "t"}
     morning = replace(NOBODY, opens=9 * HOUR, closes=12 * HOUR, addresses=everywhere)
     [note] = notes(SHOP, morning)
     assert "No notifications in the app can come" in note

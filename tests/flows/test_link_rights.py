@@ -7,7 +7,7 @@ import pytest
 from itsdangerous import URLSafeSerializer
 from sqlalchemy import update
 
-from config.policy import Channel
+from config.channels import ChannelName
 from config.times import DAY
 from flows.http.app import create_app
 from journeys.dsl import SMS, Email, Push, Send
@@ -178,7 +178,7 @@ def test_the_preferences_link_of_the_one_who_went_takes_back_consent_and_nothing
     own_form = form_of(shop.get(shop.p(stays)))
     for wanted in (
         {**own_form, "per_week": "1", "language": "de", "opens": "10:00", "sms.news": ""},
-        {**own_form, "push.offers": "on", "no_texts": "on"},
+        {**own_form, "push.offers": "on", "no_sms": "on"},
         {"opens": "nonsense"},
         {"action": "undo"},
     ):
@@ -210,10 +210,10 @@ def test_a_page_that_lay_open_over_the_join_still_says_no(shop: Shop) -> None:
 @pytest.mark.parametrize("action", ["stop", "undo", ""])
 @pytest.mark.parametrize("channel", ["email", "sms", "push"])
 def test_the_links_of_an_attacker_do_nothing_for_the_customer_whom_they_named(
-    shop: Shop, channel: Channel, action: str
+    shop: Shop, channel: ChannelName, action: str
 ) -> None:
     """m has an address, a link to it, and joins a customer by an address of another kind."""
-    own: dict[Channel, dict[str, Any]] = {
+    own: dict[ChannelName, dict[str, Any]] = {
         "email": {"email": "m@evil.example"},
         "sms": {"phone": "+447700900666"},
         "push": {"context": {"device": {"token": "t-evil"}}},

@@ -127,7 +127,7 @@ def test_what_was_off_before_is_not_called_an_undo(small_shop: Shop) -> None:
 
 
 def test_an_undo_lifts_no_stop(shop: Shop) -> None:
-    shop.choose(no_texts="on")
+    shop.choose(no_sms="on")
     page = shown(shop.get(shop.u("sms")))
     assert "You have stopped all text messages" in page
     answer = shop.client.post(shop.u("sms"), data={"action": "undo"})
@@ -214,7 +214,7 @@ def test_the_same_form_again_changes_nothing(shop: Shop) -> None:
 def test_a_page_that_lay_open_takes_back_nothing_that_was_said_since(shop: Shop) -> None:
     page = shop.get(shop.p())
     shop.client.post(shop.u(), data=one_click())
-    shop.choose(per_week="1", no_texts="on")
+    shop.choose(per_week="1", no_sms="on")
     answer = shop.fill_in(page, {"opens": "10:00", "push.news": ""})
     assert answer.status_code == 200
     said = shop.said()
@@ -248,11 +248,11 @@ def test_two_pages_saved_at_once_both_hold(shop: Shop) -> None:
 
 def test_a_stop_and_a_start(shop: Shop) -> None:
     """On texts a no to the whole channel is a STOP: it outweighs every topic, orders too."""
-    shop.choose(no_texts="on")
+    shop.choose(no_sms="on")
     assert shop.said() == {("email", "*"): True, ("sms", "*"): False}
     fields = form_of(shop.get(shop.p()))
-    assert fields["no_texts"] == "on"
-    shop.choose(no_texts="", sms_on_news="on")
+    assert fields["no_sms"] == "on"
+    shop.choose(no_sms="", sms_on_news="on")
     assert shop.said() == {("email", "*"): True, ("sms", "news"): True}
     records = [row for row in shop.rows(consent_records) if row.channel == "sms"]
     assert [(row.topic, row.granted) for row in records[-3:]] == [
@@ -264,8 +264,8 @@ def test_a_stop_and_a_start(shop: Shop) -> None:
 
 def test_what_was_taken_back_does_not_come_back_by_an_import(shop: Shop) -> None:
     """On texts an empty page leaves no row, but the shop's old list of numbers is no news."""
-    shop.choose(no_texts="on")
-    shop.choose(no_texts="")
+    shop.choose(no_sms="on")
+    shop.choose(no_sms="")
     shop.house.db.now = MONDAY + DAY
     for granted, occurred_at in ((True, None), (True, MONDAY - DAY), (False, MONDAY - DAY)):
         with shop.house.db.transaction() as tx:
@@ -285,7 +285,7 @@ def test_without_topics_an_unticked_box_of_texts_is_no_stop(shop: Shop) -> None:
     assert shop.said() == {("email", "*"): True}
     assert shop.last_record() == ("sms", "*", None, MONDAY, "preference page")
     again = form_of(client.get(shop.p()).text)
-    assert "no_texts" not in again
+    assert "no_sms" not in again
     assert "sms.*" not in again
 
 
@@ -295,7 +295,7 @@ def test_everything_stops_at_once(shop: Shop) -> None:
     said = shop.said()
     assert (said["email", "*"], said["sms", "*"], said["push", "*"]) == (False,) * 3
     ticked = {name for name in form_of(answer.text) if not name.startswith(SHOWN)}
-    assert ticked == {"no_texts", "per_week", "opens", "closes", "timezone", "language"}
+    assert ticked == {"no_sms", "per_week", "opens", "closes", "timezone", "language"}
     once = shop.everything()
     shop.client.post(shop.p(), data={"action": "stop"})
     assert shop.everything() == once
@@ -326,7 +326,7 @@ def test_a_mistake_is_named_beside_its_field_and_nothing_is_lost(small_shop: Sho
         "timezone": "Mars/<Olympus>",
         "per_week": "2",
         "push.news": "",
-        "no_texts": "on",
+        "no_sms": "on",
     }
     page = shop.get(shop.p())
     answer = shop.fill_in(page, changes)

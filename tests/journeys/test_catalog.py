@@ -99,18 +99,30 @@ def test_the_real_library_loads() -> None:
                 'Send("s", Push("hello"), Email("hello"), mode="first", fallback_after="2h",'
                 ' unless="delivered")'
             ),
-            ["step 's'", "delivery of a push", 'unless="opened"'],
+            ["step 's'", "notifications in the app were delivered", 'unless="opened"'],
         ),
         (
             steps(
                 'Send("s", SMS("hello"), Email("hello"), mode="first", fallback_after="2h",'
                 ' unless="opened")'
             ),
-            ["journey broken", "step 's'", "opened a text", 'unless="clicked"', "the last"],
+            [
+                "journey broken",
+                "step 's'",
+                "text messages were opened",
+                'unless="clicked"',
+                "the last",
+            ],
         ),
         (
             steps('Send("s", SMS("hello"), Email("hello", after="1h"), stop_on="opened")'),
-            ["journey broken", "step 's'", "opened a text", 'stop_on="clicked"', "the last"],
+            [
+                "journey broken",
+                "step 's'",
+                "text messages were opened",
+                'stop_on="clicked"',
+                "the last",
+            ],
         ),
         (steps('Send("s", Email("hello"), Email("hello"))'), ["step 's'", "stands twice"]),
         (steps('Send("s", Email("hello"), fallback_after="2h")'), ["step 's'", "both or neither"]),

@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 
 from channels.messages import messages
 from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
-from config.policy import Channel, Policy
+from config.channels import ChannelName
+from config.policy import Policy
 from config.times import HOUR, MINUTE
 from journeys.definition.steps import Message
 from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, Update, Wait, did
@@ -32,7 +33,7 @@ def first(*wanted: Message, name: str = "j", priority: int = 50, **options: Any)
 MAIL_THEN_TEXT = first(Email("hello"), SMS("hello"))
 
 
-def went(house: House) -> list[tuple[Channel, int]]:
+def went(house: House) -> list[tuple[ChannelName, int]]:
     """What was handed over, in minutes after the launch."""
     with house.db.transaction(write=False) as tx:
         found = select(messages.c.channel, messages.c.send_at).where(

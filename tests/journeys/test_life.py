@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
 
 import httpx
@@ -33,8 +33,9 @@ from channels.outbox.dispatch import Dispatcher
 from channels.outbox.feedback import apply
 from channels.outbox.outcomes import Done, Tally
 from channels.providers.webhook import Feedback
+from config.channels import ChannelName
 from config.database import Database
-from config.policy import Channel, Policy
+from config.policy import Policy
 from config.times import DAY, HOUR, MINUTE, Instant
 from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send, Wait, WaitUntil, did
 from journeys.engine.events import react
@@ -272,7 +273,7 @@ class Lives(RuleBasedStateMachine):
         self._work()
 
     @rule(channel=st.sampled_from(["email", "sms"]), granted=st.booleans(), then=THEN)
-    def consent(self, channel: Channel, granted: bool, then: int) -> None:
+    def consent(self, channel: ChannelName, granted: bool, then: int) -> None:
         """Unsubscribing and agreeing again; for texts a STOP and a START."""
         self._until(self.life.now + MINUTE)
         refuses = self.life.no_consent
@@ -298,12 +299,12 @@ class Lives(RuleBasedStateMachine):
         letter = self.life.letters[place]
         if letter.channel != "email":
             word = "delivered"
-        self._hear(cast(Channel, letter.channel), word, message_id)
+        self._hear(letter.channel, word, message_id)
         self.life.told(letter, word)
         self._work()
         self.life_goes_on(then)
 
-    def _hear(self, channel: Channel, word: Any, message_id: int | None = None) -> None:
+    def _hear(self, channel: ChannelName, word: Any, message_id: int | None = None) -> None:
         address = {"sms": "+447700900001", "email": "ann@example.com", "push": None}[channel]
         bounced = word == "bounced"
         said = Feedback(
@@ -324,7 +325,7 @@ class Lives(RuleBasedStateMachine):
         answer=st.sampled_from(["failed", "gone", "later", "later", "cut"]),
         then=THEN,
     )
-    def the_provider_will_answer(self, channel: Channel, answer: Answer, then: int) -> None:
+    def the_provider_will_answer(self, channel: ChannelName, answer: Answer, then: int) -> None:
         if answer == "gone" and channel != "push":
             answer = "failed"
         self.house.providers.answer(channel, ANSWERS[answer]())

@@ -13,8 +13,9 @@ from sqlalchemy import event, select
 
 from channels.outbox.feedback import apply
 from channels.providers.webhook import Feedback
+from config.channels import ChannelName
 from config.database import Database
-from config.policy import Channel, JoinOn, Policy
+from config.policy import JoinOn, Policy
 from config.times import Instant
 from journeys.engine.merge import merge
 from profiles.consent.changes import ConsentChange, change_consent
@@ -94,7 +95,7 @@ def happened(db: Database, profile_id: int) -> list[str]:
         return list(tx.conn.execute(found.order_by(events.c.id)).scalars())
 
 
-def consent(db: Database, profile_id: int, *channels: Channel, yes: bool = True) -> None:
+def consent(db: Database, profile_id: int, *channels: ChannelName, yes: bool = True) -> None:
     with db.transaction() as tx:
         change_consent(
             tx,
@@ -251,7 +252,7 @@ def test_every_address_that_the_call_names_brings_its_opt_in(db: Database) -> No
 
 
 @pytest.mark.parametrize("channel", ["email", "sms", "push"])
-def test_every_no_counts(db: Database, victim: int, channel: Channel) -> None:
+def test_every_no_counts(db: Database, victim: int, channel: ChannelName) -> None:
     take(db, track(anon="m"))
     consent(db, owner(db, "anonymous_id", "m"), channel, yes=False)
     consent(db, victim, "email", "sms", "push")

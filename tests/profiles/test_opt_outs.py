@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
 
+from config.channels import ChannelName
 from config.database import Database
-from config.policy import Channel, Policy
+from config.policy import Policy
 from profiles.attributes.traits import consent_in
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.identity.person import Key, Person, normalise_email
@@ -54,7 +55,7 @@ TRAITS = Policy.model_validate(
 def known(db: Database) -> tuple[int, int]:
     """Ann and Bob, who said yes to everything a week ago."""
     db.now = MONDAY
-    yes: dict[tuple[Channel, str], bool] = {
+    yes: dict[tuple[ChannelName, str], bool] = {
         ("email", "*"): True,
         ("sms", "*"): True,
         ("email", "news"): True,

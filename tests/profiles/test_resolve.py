@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.policy import Channel
+from config.channels import ChannelName
 from profiles.identity.merge import Merger, Share
 from profiles.identity.person import Key
 from profiles.identity.resolve import Joined, OnRecord, join, keys_of
@@ -53,7 +53,7 @@ def joined(*calls: Call, **known: Any) -> Joined:
     return read(calls, OWNERS, **known)
 
 
-def share(*addresses: Key, yes_on: Sequence[Channel] = (), verified: bool = False) -> Share:
+def share(*addresses: Key, yes_on: Sequence[ChannelName] = (), verified: bool = False) -> Share:
     return Share(frozenset(addresses), frozenset(yes_on), verified)
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from config.policy import Channel
+from config.channels import ChannelName
 from flows.worker.worker import Worker
 from journeys.definition.steps import Message
 from journeys.dsl import Send
@@ -23,7 +23,7 @@ def entered(house: House, *wanted: Message, people: int, **settings: Any) -> lis
     return customers
 
 
-def at(house: House, channel: Channel) -> int:
+def at(house: House, channel: ChannelName) -> int:
     """How many requests there were on a channel."""
     path = {"email": "mail", "sms": "Messages", "push": "messages:send"}[channel]
     return sum(path in request.url.path for request in house.providers.requests)

@@ -7,7 +7,8 @@ from sqlalchemy import select, update
 from channels.messages import messages
 from channels.rules.loaders import load_recipients
 from channels.rules.recipient import Kind
-from config.policy import Channel, Policy
+from config.channels import ChannelName
+from config.policy import Policy
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Send
 from profiles.tables import consents, events, identifiers
 from tests.support.callback_samples import FromProviders, mail_event
@@ -82,7 +83,7 @@ class AnnsShop:
     def said(self) -> dict[tuple[str, str], bool]:
         return {(row.channel, row.topic): row.granted for row in self.of(consents)}
 
-    def refused(self, channel: Channel, topic: str, kind: Kind = "marketing") -> bool:
+    def refused(self, channel: ChannelName, topic: str, kind: Kind = "marketing") -> bool:
         """Whether planning lets nothing go, for want of consent."""
         with self.house.db.transaction(write=False) as tx:
             ann = load_recipients(tx, Policy(), [self.ann])[self.ann]

@@ -11,8 +11,9 @@ from sqlalchemy import select
 from starlette.types import ASGIApp
 
 from channels.links import preferences_url, unsubscribe_url
+from config.channels import ChannelName
 from config.database import Database
-from config.policy import Channel, Policy
+from config.policy import Policy
 from config.settings import Settings
 from flows.http.app import create_app
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait
@@ -93,7 +94,7 @@ class Shop:
 
     def u(
         self,
-        channel: Channel = "email",
+        channel: ChannelName = "email",
         topic: str = "offers",
         who: int | None = None,
         address: str = "ann@example.com",
@@ -102,7 +103,10 @@ class Shop:
         return url.removeprefix(self.settings.public_url)
 
     def p(
-        self, who: int | None = None, channel: Channel = "email", address: str = "ann@example.com"
+        self,
+        who: int | None = None,
+        channel: ChannelName = "email",
+        address: str = "ann@example.com",
     ) -> str:
         now = self.house.now
         url = preferences_url(self.settings, who or self.ann, channel, address, now)

@@ -7,8 +7,9 @@ from sqlalchemy import Row
 
 from channels.outbox.plan import Person, Send, plan
 from channels.rules.planner import Decision, Planner, Wanted
+from config.channels import ChannelName
 from config.database import Database
-from config.policy import Channel, Policy
+from config.policy import Policy
 from config.times import DAY, Instant, Seconds, format_instant, parse_instant
 from tests.support.shop import House
 
@@ -53,7 +54,7 @@ class Desk:
 
 
 def message(
-    channel: Channel = "email",
+    channel: ChannelName = "email",
     after: Seconds = 0,
     *,
     kind: Any = "marketing",

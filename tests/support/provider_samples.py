@@ -7,12 +7,14 @@ from typing import Any
 import httpx
 import respx
 
+from channels.kinds.email import EmailContent
+from channels.kinds.push import PushContent
+from channels.kinds.sms import SMSContent
 from channels.providers.base import ConnectedProvider
 from channels.providers.registry import known_providers, sandbox_settings
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
-from channels.templates.content import Content, EmailContent, PushContent, SMSContent
-from config.policy import Channel
+from config.channels import ChannelName, Content
 from config.settings import Settings
 
 SANDBOX = Settings(providers="sandbox", sandbox_port=8025)
@@ -34,18 +36,22 @@ LIVE: dict[str, Any] = {
     "twilio_from": "+15005550006",
     "fcm_credentials_file": "firebase.json",
 }
-CONTENT: dict[Channel, Content] = {
+CONTENT: dict[ChannelName, Content] = {
     "email": EmailContent("Hello", "<p>Hello</p>", "Hello"),
     "sms": SMSContent("Hello – reply STOP to end"),
     "push": PushContent("Hello", "World", "https://shop.example/cart", "https://i.example/a.png"),
 }
-TO: dict[Channel, str] = {"email": "ann@example.com", "sms": "+4915112345678", "push": "token-1"}
-CHANNELS: tuple[Channel, ...] = ("email", "sms", "push")
+TO: dict[ChannelName, str] = {
+    "email": "ann@example.com",
+    "sms": "+4915112345678",
+    "push": "token-1",
+}
+CHANNELS: tuple[ChannelName, ...] = ("email", "sms", "push")
 PROVIDERS = tuple(known_providers())
 CHANNEL_OF = {name: one.channel for name, one in known_providers().items()}
 
 
-def outgoing(channel: Channel, message_id: int = 7, **changes: Any) -> Outgoing:
+def outgoing(channel: ChannelName, message_id: int = 7, **changes: Any) -> Outgoing:
     values: dict[str, Any] = {
         "message_id": message_id,
         "to": TO[channel],

@@ -23,8 +23,9 @@ from channels.messages import message_devices, messages
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import Tally
 from channels.rules.planner import Planner
+from config.channels import ChannelName
 from config.database import Database
-from config.policy import Channel, Policy
+from config.policy import Policy
 from config.times import Instant, format_instant, parse_duration, parse_instant
 from flows.app import Segue
 from flows.orchestration.launch import launch
@@ -69,7 +70,7 @@ _TLS = httpx.create_ssl_context()
 class Sent(NamedTuple):
     """A message that a provider accepted."""
 
-    channel: Channel
+    channel: ChannelName
     message_id: int
     to: str
     text: str
@@ -90,7 +91,7 @@ class Providers:
         # who else answers, by host, at once or as a coroutine: Call steps, Prefect's server
         self.hosts: dict[str, Callable[[httpx.Request], Any]] = {}
 
-    def answer(self, channel: Channel, *answers: Answer) -> None:
+    def answer(self, channel: ChannelName, *answers: Answer) -> None:
         """The next requests on this channel are answered so."""
         self._answers[channel].extend(answers)
 
@@ -243,7 +244,7 @@ class House:
             new = NewEvent(profile_id, event, occurred_at, key, properties)
             record_events(tx, [new], worked=False)
 
-    def say(self, profile_id: int, channel: Channel, topic: str, *, granted: bool) -> None:
+    def say(self, profile_id: int, channel: ChannelName, topic: str, *, granted: bool) -> None:
         """What somebody says of a channel (topic `*`) or of one topic on it, now."""
         with self.db.transaction() as tx:
             change = ConsentChange(profile_id, channel, topic, granted, tx.now)

@@ -9,7 +9,9 @@ from flows.http.pages.form import Fields
 from flows.http.pages.link_rights import chosen_now
 from flows.http.pages.rendering import Pages
 from profiles.consent.changes import confirm
+from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.identity.person import Key
+from profiles.tables import ADDRESS_KIND
 
 _CONFIRM = "confirm"
 
@@ -36,7 +38,7 @@ def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -
             return pages.gone()
         chosen, _ = found
         address = chosen.unconfirmed.get(link.topic)
-        named: list[Key] = [] if address is None else [("email", address)]
+        named: list[Key] = [] if address is None else [(ADDRESS_KIND[CONFIRMED_ON], address)]
         waits = address_of(segue.settings, link.digest, named) is not None
         confirmed = confirming and waits and confirm(tx, chosen.profile_id, link.topic)
     if confirmed:
@@ -45,7 +47,7 @@ def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -
     if waits:
         says = f"Press the button, and you get e-mail about “{topic}” at this address."
         return _page(pages, f"E-mail about “{topic}”?", says, button="Yes, subscribe me")
-    if allowed(segue.policy, chosen.consent, "email", link.topic):
+    if allowed(segue.policy, chosen.consent, CONFIRMED_ON, link.topic):
         return _page(pages, "You are subscribed", f"You get e-mail about “{topic}”.")
     return _page(
         pages,

@@ -7,15 +7,15 @@ So a page that lay open for a week takes back no STOP that was sent in between.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from config.policy import CHANNELS, Channel, Policy, Window, format_time, parse_time_of_day
+from config.channels import ChannelName, channel_of
+from config.policy import CHANNELS, Policy, Window, format_time, parse_time_of_day
 from config.times import DAY, HOUR, Seconds
 from config.zones import zone_names
-from flows.http.pages.choices import boxes, consent_of, texts_stopped
+from flows.http.pages.choices import boxes, consent_of, offered, stopped
 from profiles.consent.preferences import Changes, Chosen
 
 Fields = Mapping[str, str]
 TICKED = "on"
-NO_TEXTS = "no_texts"
 # Marks the hidden fields that say what was shown.
 SHOWN = "shown."
 # The fields that are no boxes.
@@ -40,9 +40,19 @@ class Understood(NamedTuple):
     errors: dict[str, str]
 
 
-def box_name(channel: str, topic: str) -> str:
+def box_name(channel: ChannelName, topic: str) -> str:
     """The field of a channel and a topic."""
     return f"{channel}.{topic}"
+
+
+def stop_name(channel: ChannelName) -> str:
+    """The field of a channel's STOP."""
+    return f"no_{channel}"
+
+
+def with_stop(policy: Policy, chosen: Chosen) -> list[ChannelName]:
+    """The channels on the page that have the field of a STOP."""
+    return [one for one in offered(policy, chosen.consent) if channel_of(one).has_stop]
 
 
 def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
@@ -51,7 +61,10 @@ def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
     known_zone = chosen.timezone if chosen.timezone in zone_names() else None
     return {
         **{box_name(*box): TICKED if yes else "" for box, yes in ticked.items()},
-        NO_TEXTS: TICKED if texts_stopped(chosen.consent) else "",
+        **{
+            stop_name(channel): TICKED if stopped(chosen.consent, channel) else ""
+            for channel in with_stop(policy, chosen)
+        },
         "per_week": "" if chosen.per_week is None else str(chosen.per_week),
         "opens": "" if chosen.opens is None else format_time(chosen.opens),
         "closes": "" if chosen.closes is None else format_time(chosen.closes),
@@ -112,8 +125,12 @@ def understand(
         for box in boxes(policy, chosen.consent)
         if answer.changed(box_name(*box))
     }
-    stop_texts = values[NO_TEXTS] == TICKED if answer.changed(NO_TEXTS) else None
-    consent = consent_of(policy, chosen.consent, ticked, stop_texts=stop_texts)
+    stops = {
+        channel: values[stop_name(channel)] == TICKED
+        for channel in with_stop(policy, chosen)
+        if answer.changed(stop_name(channel))
+    }
+    consent = consent_of(policy, chosen.consent, ticked, stops)
     return Understood(Changes() if errors else Changes(consent, choices), errors)
 
 
@@ -134,14 +151,14 @@ def _hours(
         return None, None
     if opens in (closes, DAY):
         raise ValueError(f"Choose an end that is later than {format_time(opens)}.")
-    if not any(meets(policy, channel, opens, closes) for channel in CHANNELS):
+    if not any(meets(policy, channel, opens, closes) for channel in offered(policy)):
         hours = hours_offered(policy)
         first, last = format_time(hours[0]), format_time(hours[-1] + HOUR)
         raise ValueError(f"We never write at these hours. Choose some between {first} and {last}.")
     return opens, closes
 
 
-def meets(policy: Policy, channel: Channel, opens: Seconds, closes: Seconds) -> bool:
+def meets(policy: Policy, channel: ChannelName, opens: Seconds, closes: Seconds) -> bool:
     """Whether hours of the day share a moment with a channel's windows on some day."""
     windows = policy.windows(channel)
     return windows is None or any(
@@ -161,7 +178,7 @@ def _stretches(opens: Seconds, closes: Seconds) -> Iterator[tuple[Seconds, Secon
         yield 0, closes
 
 
-def windows_in_words(policy: Policy, channel: Channel) -> str:
+def windows_in_words(policy: Policy, channel: ChannelName) -> str:
     """The hours of a channel: "09:00 to 20:00 or 10:00 to 18:00"."""
     windows: tuple[Window, ...] = policy.windows(channel) or ()
     hours = {f"{format_time(one.opens)} to {format_time(one.closes)}": None for one in windows}
@@ -185,21 +202,20 @@ def hours_offered(policy: Policy) -> list[Seconds]:
     return [
         start
         for start in range(0, DAY, HOUR)
-        if any(meets(policy, channel, start, start + HOUR) for channel in CHANNELS)
+        if any(meets(policy, channel, start, start + HOUR) for channel in offered(policy))
     ]
 
 
-def out_of_reach(policy: Policy, chosen: Chosen) -> list[Channel]:
+def out_of_reach(policy: Policy, chosen: Chosen) -> list[ChannelName]:
     """Channels on which something is wanted that can't come at the hours chosen."""
     if chosen.opens is None or chosen.closes is None:
         return []
     wanted = {channel for (channel, _), yes in boxes(policy, chosen.consent).items() if yes}
-    if texts_stopped(chosen.consent):
-        wanted.discard("sms")
     return [
         channel
-        for channel in CHANNELS
+        for channel in offered(policy, chosen.consent)
         if channel in wanted
+        and not stopped(chosen.consent, channel)
         and channel in chosen.addresses
         and not meets(policy, channel, chosen.opens, chosen.closes)
     ]

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from channels.links import address_of
+from config.channels import ChannelName
 from config.database import Tx
-from config.policy import CHANNELS, Channel
 from config.settings import Settings
 from profiles.consent.preferences import Chosen, read_chosen
+from profiles.identity.addresses import CHANNELS_TO
 from profiles.identity.merge import Heir, heir_of
 from profiles.identity.person import Key
-from profiles.tables import ADDRESS_KIND, identifiers
-
-_CHANNEL_OF = {ADDRESS_KIND[channel]: channel for channel in CHANNELS}
+from profiles.tables import identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Rights:
 
     chosen: Chosen
     own: bool
-    withdraws: Mapping[Channel, str | None]
+    withdraws: Mapping[ChannelName, str | None]
 
 
 def rights_of(
@@ -43,7 +42,7 @@ def rights_of(
     settings: Settings,
     profile_id: int,
     digest: str,
-    channel: Channel | None = None,
+    channel: ChannelName | None = None,
     *,
     lock: bool = False,
 ) -> Rights | None:
@@ -79,11 +78,11 @@ def chosen_now(tx: Tx, profile_id: int, *, lock: bool = False) -> tuple[Chosen, 
 
 
 def _withdraws(
-    tx: Tx, settings: Settings, heir: Heir, digest: str, channel: Channel | None
-) -> Mapping[Channel, str | None]:
+    tx: Tx, settings: Settings, heir: Heir, digest: str, channel: ChannelName | None
+) -> Mapping[ChannelName, str | None]:
     c = identifiers.c
     found = select(c.kind, c.value, c.retired_at).where(
-        c.profile_id == heir.profile_id, c.kind.in_(tuple(_CHANNEL_OF))
+        c.profile_id == heir.profile_id, c.kind.in_(tuple(CHANNELS_TO))
     )
     known: dict[Key, bool] = {
         (row.kind, row.value): row.retired_at is None for row in tx.conn.execute(found)
@@ -93,11 +92,12 @@ def _withdraws(
         address = address_of(settings, digest, {*heir.addresses, *heir.withheld, *known})
         made_for = frozenset() if address is None else frozenset([address])
     if channel is not None:
-        made_for = frozenset(key for key in made_for if _CHANNEL_OF[key[0]] == channel)
+        made_for = frozenset(key for key in made_for if channel in CHANNELS_TO[key[0]])
         if not made_for:  # nobody knows the address any more: a no is a no
             return {channel: None}
     return {
-        _CHANNEL_OF[key[0]]: key[1]
+        name: key[1]
         for key in sorted(made_for)
         if key not in heir.withheld or known.get(key)
+        for name in (CHANNELS_TO[key[0]] if channel is None else [channel])
     }

@@ -7,6 +7,7 @@ from fastapi import Response
 from sqlalchemy import select
 
 from channels.links import Access, read_preferences
+from config.channels import channel_of
 from config.database import Tx
 from config.policy import Policy
 from config.times import DAY, Seconds
@@ -14,7 +15,7 @@ from flows.http.context import Receiver
 from flows.http.pages.choices import allowed, nothing_at_all, nothing_on, topics_of
 from flows.http.pages.form import Answer, Fields, fields_of, read_answer, understand
 from flows.http.pages.link_rights import Rights, rights_of
-from flows.http.pages.preferences_view import CHANNEL_WORDS, masked, notes, preferences_view
+from flows.http.pages.preferences_view import masked, notes, preferences_view
 from flows.http.pages.rendering import Pages
 from profiles.consent import preferences
 from profiles.consent.preferences import Changes, Chosen, TopicChanges, read_chosen
@@ -63,7 +64,7 @@ def save(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response
             return pages.gone()
         before = rights.chosen
         if form.get("action") == "stop":
-            changes, status = Changes(nothing_at_all(before.consent)), _STOPPED
+            changes, status = Changes(nothing_at_all(page.policy, before.consent)), _STOPPED
             if not rights.own:
                 changes = Changes(_nothing_on(page.policy, rights))
         else:
@@ -132,7 +133,7 @@ def _to_withdraw(receiver: Receiver, pages: Pages, rights: Rights) -> Response:
     if not rights.withdraws:
         return pages.nothing_sent()
     to = " and ".join(
-        f"{CHANNEL_WORDS[channel]} {masked(channel, address)}".strip()
+        f"{channel_of(channel).plural} {masked(channel, address)}".strip()
         for channel, address in rights.withdraws.items()
     )
     policy, said = receiver.segue.policy, rights.chosen.consent

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from channels.rules.recipient import zones_for
-from config.policy import CHANNELS, Channel, Policy, format_time
+from config.channels import ChannelName, channel_of
+from config.policy import Policy, format_time
 from config.times import HOUR
-from flows.http.pages.choices import topics_of
+from flows.http.pages.choices import offered, topics_of
 from flows.http.pages.form import (
-    NO_TEXTS,
     SHOWN,
     TICKED,
     Answer,
@@ -17,27 +17,14 @@ from flows.http.pages.form import (
     hours_offered,
     numbers_offered,
     out_of_reach,
+    stop_name,
     windows_in_words,
+    with_stop,
 )
 from flows.http.pages.zone_list import zones_by_region
+from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.consent.preferences import Chosen
 
-# As a heading, and in a sentence: "You get no more ... about offers."
-CHANNEL_NAMES: Mapping[Channel, str] = {
-    "email": "E-mail",
-    "sms": "Text messages",
-    "push": "App notifications",
-}
-CHANNEL_WORDS: Mapping[Channel, str] = {
-    "email": "e-mail",
-    "sms": "text messages",
-    "push": "notifications in the app",
-}
-_NO_ADDRESS: Mapping[Channel, str] = {
-    "email": "We have no working e-mail address of yours.",
-    "sms": "We have no phone number of yours.",
-    "push": "Not switched on in our app.",
-}
 _FIELD_LABELS = {
     "per_week": "Most messages in a week",
     "opens": "From",
@@ -49,24 +36,17 @@ _FIELD_LABELS = {
 _Options = list[tuple[str, str]]  # value and label
 
 
-def masked(channel: Channel, address: str | None) -> str:
+def masked(channel: ChannelName, address: str | None) -> str:
     """Where messages on a channel go, told so that only the person themselves recognises it.
 
     Empty without an address.
     """
-    if address is None:
-        return ""
-    if channel == "email":
-        name, _, host = address.rpartition("@")
-        return f"to {name[:1]}…\N{WORD JOINER}@{host}"
-    if channel == "sms":
-        return f"to the number ending in {address[-3:]}"
-    return "to your devices with our app"
+    return "" if address is None else channel_of(channel).masked(address)
 
 
 def to_confirm(chosen: Chosen, about: str) -> str:
     """What is left to do where a yes on e-mail waits for its confirmation."""
-    to = masked("email", chosen.addresses.get("email"))
+    to = masked(CONFIRMED_ON, chosen.addresses.get(CONFIRMED_ON))
     return (
         f"{about[:1].upper()}{about[1:]} waits for your confirmation. We send an e-mail {to} with "
         "a button, at most one a day. Nothing comes before you press it."
@@ -92,13 +72,16 @@ def preferences_view(
         "channels": [
             {
                 "id": channel,
-                "name": CHANNEL_NAMES[channel],
+                "name": channel_of(channel).title,
                 "to": masked(channel, chosen.addresses.get(channel)).capitalize()
-                or _NO_ADDRESS[channel],
+                or channel_of(channel).no_address,
                 "boxes": _boxes(policy, channel, values, chosen),
             }
-            for channel in CHANNELS
+            for channel in offered(policy, chosen.consent)
         ],
+        "stops": " and ".join(
+            f"no {channel_of(channel).plural}" for channel in with_stop(policy, chosen)
+        ),
         "per_week": select("per_week", "No limit of my own", {"": numbers}),
         "opens": select("opens", "Any time", {"": _times(hours)}),
         "closes": select("closes", "Any time", {"": _times(hour + HOUR for hour in hours)}),
@@ -125,31 +108,32 @@ def notes(policy: Policy, chosen: Chosen) -> list[str]:
         if topic in topics
     ]
     return waiting + [
-        f"No {CHANNEL_WORDS[channel]} can come at the hours that you chose: we send them "
+        f"No {channel_of(channel).plural} can come at the hours that you chose: we send them "
         f"only from {windows_in_words(policy, channel)}."
         for channel in out_of_reach(policy, chosen)
     ]
 
 
 def _boxes(
-    policy: Policy, channel: Channel, values: Fields, chosen: Chosen
+    policy: Policy, channel: ChannelName, values: Fields, chosen: Chosen
 ) -> list[dict[str, Any]]:
-    waiting = chosen.unconfirmed if channel == "email" else {}
+    waiting = chosen.unconfirmed if channel == CONFIRMED_ON else {}
     labels = {
         box_name(channel, topic): f"{label} (waiting for your confirmation)"
         if topic in waiting
         else label
         for topic, label in topics_of(policy).items()
     }
-    if channel == "sms":
-        labels[NO_TEXTS] = "No texts at all, not even about an order"
+    stop = stop_name(channel)
+    if channel_of(channel).has_stop:
+        labels[stop] = channel_of(channel).stop_label
     return [
         {
             "id": f"{channel}-{number}",
             "name": name,
             "label": label,
             "ticked": values[name] == TICKED,
-            "alone": name == NO_TEXTS,
+            "alone": name == stop,
         }
         for number, (name, label) in enumerate(labels.items())
     ]

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from fastapi import Response
 
 from channels.links import Subscription, read_unsubscribe
+from config.channels import channel_of
 from flows.http.context import Receiver
-from flows.http.pages.choices import allowed, texts_stopped, topics_of
+from flows.http.pages.choices import allowed, stopped, topics_of
 from flows.http.pages.form import Fields
 from flows.http.pages.link_rights import Rights, rights_of
-from flows.http.pages.preferences_view import CHANNEL_WORDS, masked, to_confirm
+from flows.http.pages.preferences_view import masked, to_confirm
 from flows.http.pages.rendering import Pages
+from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.consent.preferences import Changes, Chosen, read_chosen, save
 
 _STOP, _UNDO = "stop", "undo"
@@ -19,7 +21,7 @@ _STAYS = (
     "still come."
 )
 _ALL_STOPPED = (
-    "You have stopped all text messages. To start them again, open the link to your choices in a "
+    "You have stopped all {channel}. To start them again, open the link to your choices in a "
     "message from us."
 )
 _MORE = (
@@ -76,7 +78,7 @@ def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
     if page.comes(after):
         says = [f"You get {page.about} as before."]
         return page.answer("You are subscribed again", says, _STOP, "Unsubscribe", quiet=True)
-    if undo and link.channel == "email" and link.topic in after.unconfirmed:
+    if undo and link.channel == CONFIRMED_ON and link.topic in after.unconfirmed:
         return page.answer("One step is left", [to_confirm(after, page.about)])
     if undo:
         return page.stopped("This stays stopped", after, "")
@@ -95,7 +97,7 @@ class _Page:
         self._rights = rights
         self._policy = receiver.segue.policy
         topic = topics_of(self._policy).get(link.topic, link.topic)
-        self.about = f"{CHANNEL_WORDS[link.channel]} about “{topic}”"
+        self.about = f"{channel_of(link.channel).plural} about “{topic}”"
 
     @property
     def may_stop(self) -> bool:
@@ -116,8 +118,9 @@ class _Page:
 
     def stopped(self, title: str, chosen: Chosen, back: str) -> Response:
         """The page that says that nothing more comes; `back`: the button that takes it back."""
-        if self._link.channel == "sms" and texts_stopped(chosen.consent):
-            return self.answer(title, [_ALL_STOPPED])
+        channel = self._link.channel
+        if stopped(chosen.consent, channel):
+            return self.answer(title, [_ALL_STOPPED.format(channel=channel_of(channel).plural)])
         says = [f"We send no more {self.about} from now on, and none that was planned.", _STAYS]
         return self.answer(title, says, _UNDO, back if self._rights.own else "", quiet=True)
 

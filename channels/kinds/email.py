@@ -1,0 +1,57 @@
+"""E-mail."""
+
+from dataclasses import dataclass
+
+from config.channels import LANGUAGE, Channel, Content, Header
+from config.settings import Settings
+
+# A request to SendGrid stays under 30 MB, where what is not ASCII may take several bytes more.
+MOST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class EmailContent(Content):
+    """A mail."""
+
+    subject: str
+    html: str
+    text: str
+
+    def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
+        size = sum(len(part.encode()) for part in (self.subject, self.html, self.text))
+        return f"{size} bytes, and {MOST_BYTES} fit" if size > MOST_BYTES else None
+
+
+def _masked(address: str) -> str:
+    name, _, host = address.rpartition("@")
+    return f"to {name[:1]}…\N{WORD JOINER}@{host}"
+
+
+CHANNEL = Channel(
+    name="email",
+    step="Email",
+    order=1,
+    title="E-mail",
+    plural="e-mail",
+    short="e-mail",
+    icon="M3 6.5h18v11H3z M3.5 7l8.5 6.5L20.500 7",
+    address_kind="email",
+    address="e-mail address",
+    no_address="We have no working e-mail address of yours.",
+    masked=_masked,
+    double_opt_in=True,
+    unsubscribe_link=True,
+    watch_bounces=True,
+    content=EmailContent,
+    formats=("mjml", "html"),
+    headers=(
+        Header("Subject", required=True, one_line=True),
+        Header("Preheader"),
+        LANGUAGE,
+    ),
+    evidence={
+        "delivered": "the provider",
+        "opened": "the provider",
+        "clicked": "the provider",
+    },
+)

@@ -1,0 +1,72 @@
+"""Push notifications to a customer's devices with the shop's app."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import orjson
+
+from config.channels import LANGUAGE, Channel, Content, Header
+from config.settings import Settings
+
+# FCM takes 4096 bytes for the notification and its data (Firebase, "About FCM messages"), and APNs
+# as much. Some are left for the names of the fields and the message's id.
+MOST_BYTES = 3800
+
+
+@dataclass(frozen=True, slots=True)
+class PushContent(Content):
+    """A notification. silent: it makes no sound."""
+
+    title: str
+    body: str
+    link: str | None = None
+    image: str | None = None
+    silent: bool = False
+
+    @classmethod
+    def of(cls, parts: Mapping[str, str], options: Mapping[str, str]) -> Self:
+        return cls(
+            parts["title"],
+            parts["body"],
+            parts.get("link") or None,
+            parts.get("image") or None,
+            silent=options.get("sound") == "none",
+        )
+
+    def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
+        parts = [self.title, self.body, self.link or "", self.image or ""]
+        size = len(orjson.dumps(parts))
+        return f"{size} bytes, and {MOST_BYTES} fit" if size > MOST_BYTES else None
+
+
+def _masked(token: str) -> str:  # noqa: ARG001  nobody knows a token by sight
+    return "to your devices with our app"
+
+
+CHANNEL = Channel(
+    name="push",
+    step="Push",
+    order=3,
+    title="App notifications",
+    plural="notifications in the app",
+    short="push",
+    icon="M6 16.500c1.200-1.200 1.500-2.500 1.500-6a4.500 4.500 0 0 1 9 0c0 3.500.3 4.800 1.500 6z "
+    "M10.500 19a1.600 1.600 0 0 0 3 0 M12 4v1.500",
+    address_kind="push_token",
+    address="device",
+    no_address="Not switched on in our app.",
+    masked=_masked,
+    content=PushContent,
+    formats=("txt",),
+    headers=(
+        Header("Title", required=True, one_line=True),
+        Header("Link", one_line=True, may_be_empty=True, link="app"),
+        Header("Image", one_line=True, may_be_empty=True, link="web"),
+        LANGUAGE,
+        Header("Sound", fixed=re.compile("default|none"), expects="default or none"),
+    ),
+    # FCM reports neither delivery nor opening.
+    evidence={"opened": "the app, as `push_opened`", "clicked": "the app, as `push_clicked`"},
+)

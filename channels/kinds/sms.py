@@ -1,0 +1,87 @@
+"""Text messages, and how many segments they are billed as."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from config.channels import Channel, Content
+from config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SMSContent(Content):
+    """A text message."""
+
+    body: str
+
+    def excess(self, settings: Settings) -> str | None:
+        size, most = segments(self.body), settings.sms_segments
+        return f"{size} segments, and {most} fit" if size > most else None
+
+    @property
+    def billed_segments(self) -> int | None:
+        return segments(self.body)
+
+
+# The GSM 03.38 alphabet (3GPP TS 23.038, 6.2.1), and those of its extension table, which take an
+# escape and so two septets.
+_EXTENDED = frozenset("\f^{}\\[~]|€")
+_GSM7 = _EXTENDED | frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+
+
+def segments(body: str) -> int:
+    """How many SMS segments Twilio bills for `body`.
+
+    One character outside GSM-7 turns the whole message into UCS-2. A single segment holds 160
+    septets or 70 UTF-16 units, each of several 153 or 67. A character of two units is never torn
+    apart between two segments, so a segment may stay one short.
+    """
+    if _GSM7.issuperset(body):
+        units, alone, joined = [2 if char in _EXTENDED else 1 for char in body], 160, 153
+    else:
+        units, alone, joined = [2 if char > "\uffff" else 1 for char in body], 70, 67
+    return 1 if sum(units) <= alone else sum(1 for _ in _filled(units, joined))
+
+
+def _filled(units: list[int], size: int) -> Iterator[int]:
+    """Pack units greedily into segments of `size`; yields how full each is."""
+    used = 0
+    for unit in units:
+        if used + unit > size:
+            yield used
+            used = 0
+        used += unit
+    yield used
+
+
+def _masked(number: str) -> str:
+    return f"to the number ending in {number[-3:]}"
+
+
+CHANNEL = Channel(
+    name="sms",
+    step="SMS",
+    order=2,
+    title="Text messages",
+    plural="text messages",
+    short="SMS",
+    icon="M4 5.500h16v10.500h-9l-4.500 3.500v-3.500H4z M8 9.500h8 M8 12.500h5",
+    address_kind="phone",
+    address="phone number",
+    no_address="We have no phone number of yours.",
+    masked=_masked,
+    consent="opt-in",
+    consent_fixed=True,
+    has_stop=True,
+    stop_label="No texts at all, not even about an order",
+    content=SMSContent,
+    formats=("txt",),
+    # Nothing tells whether somebody read a text.
+    evidence={
+        "delivered": "the provider",
+        "clicked": "your own links, as `sms_clicked`",
+        "replied": "the provider",
+    },
+)
