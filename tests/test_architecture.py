@@ -103,3 +103,21 @@ def test_an_example_in_the_docs_runs(file: Path) -> None:
     for example in journeys:
         assert imports_outside_the_dsl(example) == set()
         exec(example, {})
+
+
+def test_channels_are_described_with_config_alone() -> None:
+    """config/channels.py loads these files, so whatever they import would be below config."""
+    wrong = {
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in (ROOT / "channels" / "kinds").glob("*.py")
+        for name in imported(file)
+        if name in set(LAYERS) - {"config"}
+    }
+    assert wrong == set()
+    loads = [
+        str(file.relative_to(ROOT))
+        for layer in ("config", "profiles")
+        for file in files(layer)
+        if "import_module" in file.read_text(encoding="utf-8")
+    ]
+    assert loads == ["config/channels.py"]

@@ -207,7 +207,7 @@ def _import(error: ImportError) -> str:
     alike = difflib.get_close_matches(name, dsl.__all__, n=1)
     if alike:
         return f"there is no {name!r} in {module}; did you mean {alike[0]!r}?"
-    return f"there is no {name!r} in {module}; there are: {', '.join(dsl.__all__)}"
+    return f"there is no {name!r} in {module}; there are: {', '.join(sorted(dsl.__all__))}"
 
 
 def _place(file: Path, error: Exception) -> str:
