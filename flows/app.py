@@ -22,7 +22,7 @@ from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.engine import Engine
 from journeys.engine.hand_over import CatalogJourneys
 from profiles.identity.placeholders import Meaningless
-from profiles.identity.profile import Limits
+from profiles.rules import InputRules, ProfileLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,12 @@ class Segue:
     policy: Policy
     catalog: Catalog
     engine: Engine
+    rules: InputRules
 
     @property
     def process(self) -> str:
         """What this process signs with."""
         return f"{socket.gethostname()}:{os.getpid()}"
-
-    @property
-    def limits(self) -> Limits:
-        """How large a profile may get."""
-        settings = self.settings
-        return Limits(settings.profile_attributes_limit, settings.profile_identifiers_limit)
-
-    @property
-    def meaningless(self) -> Meaningless:
-        """The values that identify nobody, the policy's included."""
-        return Meaningless(self.policy.meaningless)
 
     @asynccontextmanager
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:
@@ -65,6 +55,19 @@ class Segue:
                 self.settings,
                 name=self.process,
             )
+
+
+def input_rules(settings: Settings, policy: Policy) -> InputRules:
+    """How this process reads calls, files and forms."""
+    limits = ProfileLimits(settings.profile_attributes_limit, settings.profile_identifiers_limit)
+    return InputRules(
+        lenient_dots=settings.lenient_email_dots,
+        meaningless=Meaningless(policy.meaningless),
+        consent_traits=policy.consent_traits,
+        limits=limits,
+        double_opt_in=policy.double_opt_in,
+        join_on=policy.join_on,
+    )
 
 
 def open_segue(settings: Settings | None = None) -> Segue:
@@ -90,4 +93,5 @@ def open_segue(settings: Settings | None = None) -> Segue:
             catalog.register(tx)
     except DBAPIError as error:
         raise unusable(db.url, error) from error
-    return Segue(settings, db, policy, catalog, Engine(db, catalog, Planner(policy)))
+    engine = Engine(db, catalog, Planner(policy))
+    return Segue(settings, db, policy, catalog, engine, input_rules(settings, policy))

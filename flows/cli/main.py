@@ -159,10 +159,7 @@ def import_command(
             file,
             map_file=map_file,
             as_event=as_events,
-            lenient_dots=segue.settings.lenient_email_dots,
-            double_opt_in=segue.policy.double_opt_in,
-            meaningless=segue.meaningless,
-            limits=segue.limits,
+            rules=segue.rules,
             progress=lambda done, rows: bar.update(task, completed=done, total=rows),
         )
     if as_json:
@@ -286,7 +283,7 @@ def explain(
     """Say of every message to one person, sent or not, why."""
     segue = opened(context)
     with segue.db.transaction(write=False) as tx:
-        history = history_of(tx, person, segue.meaningless)
+        history = history_of(tx, person, segue.rules.meaningless)
     if as_json:
         print_json(history)
         return

@@ -23,8 +23,9 @@ from profiles.identity.person import (
     normalise_id,
 )
 from profiles.identity.phones import normalise_phone
-from profiles.identity.placeholders import MEANINGLESS, Meaningless
+from profiles.identity.placeholders import Meaningless
 from profiles.imports.columns import yes_or_no
+from profiles.rules import DEFAULT_RULES, InputRules
 from profiles.tables import IdentifierKind
 
 T = TypeVar("T")
@@ -46,17 +47,14 @@ def read_person(
     about: Person,
     traits: Mapping[str, Any],
     context: Mapping[str, Any],
-    *,
-    lenient_dots: bool = False,
-    meaningless: Meaningless = MEANINGLESS,
+    rules: InputRules = DEFAULT_RULES,
 ) -> tuple[Person, list[str]]:
     """The person with all that is said of them, and what had to be left out.
 
     `context.traits` is read where `traits` is silent. What is said as a trait counts for more than
-    what the context happens to show. A trait of None takes the value away. `lenient_dots` is that
-    of normalise_email.
+    what the context happens to show. A trait of None takes the value away.
     """
-    take = _Taking([], meaningless)
+    take = _Taking([], rules.meaningless)
     shown = context.get("traits") or {}
     if not isinstance(shown, dict):
         take.warnings.append("context.traits is left out: it is no object")
@@ -89,7 +87,7 @@ def read_person(
         email=take.field(
             fields,
             "email",
-            take.identifier(lambda text: normalise_email(text, lenient_dots=lenient_dots)),
+            take.identifier(lambda text: normalise_email(text, lenient_dots=rules.lenient_dots)),
         ),
         phone=take.field(
             fields, "phone", take.identifier(lambda text: normalise_phone(text, country))

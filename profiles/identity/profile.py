@@ -17,6 +17,7 @@ from profiles.attributes.latest import (
 from profiles.consent.changes import ConsentChange
 from profiles.identity.addresses import ONE_AT_A_TIME
 from profiles.identity.person import Key, Person, excerpt
+from profiles.rules import ProfileLimits
 from profiles.tables import IdentifierKind
 
 # What is dropped of a profile that has too many identifiers, in this order.
@@ -31,19 +32,6 @@ _BLANK: Mapping[str, Any] = {
     "state": "active",
     "retired_at": None,
 }
-
-
-class Limits(NamedTuple):
-    """How large a profile may get.
-
-    attributes: bytes of all attributes as JSON. identifiers: how many; user ids are never dropped.
-    """
-
-    attributes: int = 256 * 1024
-    identifiers: int = 100
-
-
-LIMITS = Limits()
 
 
 class Taken(NamedTuple):
@@ -110,7 +98,7 @@ class Account:
         return self.known.pop(key, None) is not None
 
     def take(
-        self, person: Person, now: Instant, limits: Limits, elsewhere: Collection[Key]
+        self, person: Person, now: Instant, limits: ProfileLimits, elsewhere: Collection[Key]
     ) -> Taken:
         """Bring the profile up to what is said of the person.
 
@@ -245,7 +233,7 @@ class Account:
         self.identifiers[key] = {**here, "retired_at": max(at, here["retired_at"] or at)}
         return here["retired_at"] is None
 
-    def settle(self, now: Instant, limits: Limits) -> None:
+    def settle(self, now: Instant, limits: ProfileLimits) -> None:
         """After the last statement: retire what is not in use, and drop what is too much."""
         for kind in ONE_AT_A_TIME:
             used = self.in_use.get(kind)

@@ -11,11 +11,9 @@ from config.database import Tx
 from config.policy import JoinOn
 from profiles.attributes.latest import FIELDS, attribute_key
 from profiles.bulk import among, in_slices, lock_profiles
-from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.merge import Merger, verify
 from profiles.identity.person import Key, Person
-from profiles.identity.profile import LIMITS, Limits
 from profiles.identity.resolve import OnRecord, join, keys_of, proofs_of
 from profiles.identity.segment_calls import Call, CallRefused
 from profiles.identity.upsert import (
@@ -27,6 +25,7 @@ from profiles.identity.upsert import (
     owners_of,
     upsert_people,
 )
+from profiles.rules import DEFAULT_RULES, InputRules
 from profiles.tables import ADDRESS_KIND, events, identifiers, profiles
 
 SOURCE = "segment"
@@ -66,9 +65,7 @@ def take_calls(
     tx: Tx,
     calls: Sequence[Call],
     merge: Merge,
-    limits: Limits = LIMITS,
-    double_opt_in: Mapping[str, str] = NO_TOPICS,
-    join_on: JoinOn = "any",
+    rules: InputRules = DEFAULT_RULES,
 ) -> list[Outcome]:
     """Write down what the calls say, in their order; the same call again changes nothing.
 
@@ -76,13 +73,12 @@ def take_calls(
     so the calls may be taken in several parts. After the first part few are read at a time, so
     that many parts stay linear.
 
-    Once a transaction, and before anything else is locked in it. `double_opt_in` and `join_on` are
-    those of the policy.
+    Once a transaction, and before anything else is locked in it.
     """
 
     def write(some: Sequence[Call]) -> list[Outcome]:
-        who = _settle(tx, some, merge, join_on)
-        return _write(tx, some[: who.stopped_at], who, limits, double_opt_in)
+        who = _settle(tx, some, merge, rules.join_on)
+        return _write(tx, some[: who.stopped_at], who, rules)
 
     outcomes = write(calls)
     taken = len(outcomes)
@@ -98,8 +94,7 @@ def _write(
     tx: Tx,
     calls: Sequence[Call],
     who: "_Who",
-    limits: Limits,
-    double_opt_in: Mapping[str, str],
+    rules: InputRules,
 ) -> list[Outcome]:
     """Write down calls about people who are known by now."""
     outcomes = [Outcome(list(call.warnings)) for call in calls]
@@ -133,9 +128,8 @@ def _write(
         SOURCE,
         same=who.same,
         owners=who.owners,
-        limits=limits,
         topics_too=True,
-        double_opt_in=double_opt_in,
+        rules=rules,
     )
     _note_unverified(tx, who.unverified)
     for place, index in changing.items():

@@ -5,20 +5,20 @@ a trait that is no good is left out, and a warning says so.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from config.policy import ConsentTrait
 from config.times import HOUR, Instant, Seconds, parse_instant
 from profiles.attributes.traits import consent_in, read_person, stated_traits
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.person import Person, id_text, normalise_id
-from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
+from profiles.identity.placeholders import Meaningless, without_meaningless
+from profiles.rules import DEFAULT_RULES, InputRules
 
 Kind = Literal["identify", "track", "page", "screen", "group", "alias"]
 
@@ -190,10 +190,7 @@ def read_call(
     kind: Kind,
     said: Mapping[str, Any],
     sent_at: Instant | None = None,
-    *,
-    lenient_dots: bool = False,
-    meaningless: Meaningless = MEANINGLESS,
-    consent_traits: Sequence[ConsentTrait] = (),
+    rules: InputRules = DEFAULT_RULES,
 ) -> Call:
     """A call of one kind out of its JSON.
 
@@ -201,13 +198,11 @@ def read_call(
     ----------
     said: its fields; no text in it holds a NUL character.
     sent_at: when the batch was sent, for calls that do not say it themselves.
-    lenient_dots: that of normalise_email.
-    meaningless: ids that identify nobody; the call is taken without them, with a warning.
-    consent_traits: `Policy.consent_traits`.
+    rules: ids that are meaningless to them are left out of the call, with a warning.
 
     Raises CallRefused.
     """
-    nothing = _meaningless_ids(said, meaningless)
+    nothing = _meaningless_ids(said, rules.meaningless)
     try:
         call = MODELS[kind].model_validate({k: v for k, v in said.items() if k not in nothing})
     except ValidationError as error:
@@ -245,11 +240,9 @@ def read_call(
         user_id=call.user_id,
         anonymous_id=call.anonymous_id,
         attributes=more,
-        consent=consent_in(stated_traits(traits, call.context), consent_traits),
+        consent=consent_in(stated_traits(traits, call.context), rules.consent_traits),
     )
-    person, warnings = read_person(
-        about, traits, call.context, lenient_dots=lenient_dots, meaningless=meaningless
-    )
+    person, warnings = read_person(about, traits, call.context, rules)
     left_out = [f"{name} is left out: {value} means nothing" for name, value in nothing.items()]
     warnings = left_out + warnings
     return Call(
@@ -279,35 +272,17 @@ def _meaningless_ids(said: Mapping[str, Any], meaningless: Meaningless) -> dict[
     return found
 
 
-def read_item(
-    item: object,
-    sent_at: Instant | None,
-    *,
-    lenient_dots: bool = False,
-    meaningless: Meaningless = MEANINGLESS,
-    consent_traits: Sequence[ConsentTrait] = (),
-) -> Call:
+def read_item(item: object, sent_at: Instant | None, rules: InputRules = DEFAULT_RULES) -> Call:
     """A call out of a batch: it says its kind itself. Raises CallRefused."""
     if not isinstance(item, dict):
         raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
     kind = next((kind for kind in MODELS if kind == item.get("type")), None)
     if kind is None:
         raise CallRefused("type", f"write one of {', '.join(MODELS)}")
-    return read_call(
-        kind,
-        item,
-        sent_at,
-        lenient_dots=lenient_dots,
-        meaningless=meaningless,
-        consent_traits=consent_traits,
-    )
+    return read_call(kind, item, sent_at, rules)
 
 
-def no_in(
-    said: Mapping[str, Any],
-    consent_traits: Sequence[ConsentTrait],
-    meaningless: Meaningless = MEANINGLESS,
-) -> No | None:
+def no_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No | None:
     """The no that an identify call states by its traits, whatever else is wrong with the call.
 
     None where it states none, or names nobody.
@@ -315,13 +290,13 @@ def no_in(
     call = without_faults(Identify, said)
     if call is None:
         return None
-    stated = consent_in(stated_traits(call.traits, call.context), consent_traits)
+    stated = consent_in(stated_traits(call.traits, call.context), rules.consent_traits)
     refuses = [key for key, granted in stated.items() if not granted]
-    about, _ = read_person(Person(), call.traits, call.context, lenient_dots=True)
+    about, _ = read_person(Person(), call.traits, call.context, InputRules(lenient_dots=True))
     person = Person(
         user_id=call.user_id, anonymous_id=call.anonymous_id, email=about.email, phone=about.phone
     )
-    person = without_meaningless(person, meaningless)
+    person = without_meaningless(person, rules.meaningless)
     if not refuses or not list(person.identifiers()):
         return None
     at = call.timestamp if call.original_timestamp is None else call.original_timestamp

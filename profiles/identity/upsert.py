@@ -11,10 +11,10 @@ from config.errors import SegueError
 from config.times import Instant
 from profiles.bulk import among, lock_profiles
 from profiles.consent.changes import change_consent
-from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.identity.addresses import ONE_AT_A_TIME
 from profiles.identity.person import Key, Person
-from profiles.identity.profile import LIMITS, Account, Limits, Taken, nobody_yet
+from profiles.identity.profile import Account, Taken, nobody_yet
+from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
 from profiles.tables import IdentifierKind, identifiers, profiles
 
 # Any number of our own: who creates identities on PostgreSQL holds this advisory lock.
@@ -42,9 +42,8 @@ def upsert_people(
     *,
     same: Collection[Collection[Key]] = (),
     owners: Mapping[Key, int] | None = None,
-    limits: Limits = LIMITS,
     topics_too: bool = False,
-    double_opt_in: Mapping[str, str] = NO_TOPICS,
+    rules: InputRules = DEFAULT_RULES,
 ) -> UpsertReport:
     """Find or create each person's profile and bring it up to what is said.
 
@@ -53,7 +52,7 @@ def upsert_people(
     identifier, or whose identifiers belong to two customers, is refused. `source` goes into the
     consent records; `same` names identifiers that are known to be one person's, whichever of the
     people they stand with; `owners` is what `owners_of` says of all these identifiers, where it
-    was asked in this transaction. `topics_too` and `double_opt_in` are those of `change_consent`.
+    was asked in this transaction. `topics_too` is that of `change_consent`.
 
     A retired address is free: it goes to whoever states it with another identifier. A person who
     is named by retired addresses alone is the one who had them.
@@ -78,7 +77,7 @@ def upsert_people(
             refused[index] = str(error)
             placed.append(None)
         else:
-            taken = book.take(account, person, tx.now, limits)
+            taken = book.take(account, person, tx.now, rules.limits)
             if taken.told:
                 told_more.add(index)
             if taken.left_out:
@@ -88,7 +87,7 @@ def upsert_people(
     # in the order of the people, so that the same input gives the same ids
     touched = list({id(account): account for account in placed if account is not None}.values())
     for account in touched:
-        account.settle(tx.now, limits)
+        account.settle(tx.now, rules.limits)
     fresh = [account for account in touched if account.id is None]
     known = [account for account in touched if account.id is not None]
     _insert_profiles(tx, fresh)
@@ -98,7 +97,7 @@ def upsert_people(
         [change for account in touched for change in account.changes()],
         source,
         topics_too=topics_too,
-        double_opt_in=double_opt_in,
+        double_opt_in=rules.double_opt_in,
     )
     consented = {change.profile_id for change in consent.applied}
     changed = [account for account in known if account.differs or account.id in consented]
@@ -157,7 +156,7 @@ class _Book:
         had = {self.former.get(key) for key in keys}
         return had.pop() if len(had) == 1 else None
 
-    def take(self, account: Account, person: Person, now: Instant, limits: Limits) -> Taken:
+    def take(self, account: Account, person: Person, now: Instant, limits: ProfileLimits) -> Taken:
         """Bring the account up to what is said, and note who uses which address now."""
         before = set(account.in_use.values())
         keys: list[Key] = [key for key, _ in person.identifiers()]

@@ -12,7 +12,6 @@ from config.database import Database, Tx
 from config.errors import SegueError
 from config.zones import zone_name
 from profiles.attributes.countries import country_code
-from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.consent.opt_outs import No, take_noes
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import (
@@ -23,11 +22,11 @@ from profiles.identity.person import (
     normalise_id,
 )
 from profiles.identity.phones import normalise_phone
-from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
-from profiles.identity.profile import LIMITS, Limits
+from profiles.identity.placeholders import without_meaningless
 from profiles.identity.upsert import upsert_people
 from profiles.imports.columns import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
 from profiles.imports.rows import FileRow, RefusedRows, open_rows
+from profiles.rules import DEFAULT_RULES, InputRules
 
 CHUNK = 500  # rows of one transaction: on SQLite it holds the write lock for about 50 ms
 
@@ -63,10 +62,7 @@ def import_file(
     *,
     map_file: Path | None = None,
     as_event: str | None = None,
-    lenient_dots: bool = False,
-    double_opt_in: Mapping[str, str] = NO_TOPICS,
-    meaningless: Meaningless = MEANINGLESS,
-    limits: Limits = LIMITS,
+    rules: InputRules = DEFAULT_RULES,
     progress: Progress = lambda _done, _all: None,
 ) -> ImportReport:
     """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
@@ -75,20 +71,19 @@ def import_file(
     profiles/imports/maps/. Rows that can't be taken go with the reason to `<path>.refused.csv`,
     the others are imported. Events count as history, which starts no journey. A refused row's no
     holds all the same.
-    `lenient_dots` is that of normalise_email, `double_opt_in` is `Policy.double_opt_in`.
-    Identifiers that are `meaningless` name nobody; a customer is taken without them where another
-    one is there. `progress` is called after each chunk. Raises SegueError when the file or the map
-    as a whole is no good.
+    Identifiers that are meaningless to the rules name nobody; a customer is taken without them
+    where another one is there. `progress` is called after each chunk. Raises SegueError when the
+    file or the map as a whole is no good.
     """
     map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
     report = ImportReport()
     source = f"import {path.name}"
     job: _People | _Events
     if as_event:
-        job = _Events(load_map(map_file, EventMap), report, source, meaningless, as_event)
+        job = _Events(load_map(map_file, EventMap), report, source, rules, as_event)
     else:
         mapping = load_map(map_file, PeopleMap)
-        job = _People(mapping, report, source, lenient_dots, double_opt_in, meaningless, limits)
+        job = _People(mapping, report, source, rules)
     file = open_rows(path)
     for name in job.mapping.names():
         if name not in file.columns:
@@ -168,10 +163,7 @@ class _People:
     mapping: PeopleMap
     report: ImportReport
     source: str
-    lenient_dots: bool
-    double_opt_in: Mapping[str, str]
-    meaningless: Meaningless
-    limits: Limits
+    rules: InputRules
 
     def parse(self, cells: Cells) -> tuple[Person, str]:
         """The person in a row, and why a phone number is left out ("": none is).
@@ -196,7 +188,7 @@ class _People:
             email=_read(
                 cells,
                 columns.email,
-                partial(normalise_email, lenient_dots=self.lenient_dots),
+                partial(normalise_email, lenient_dots=self.rules.lenient_dots),
             ),
             phone=phone,
             push_tokens={token: platform} if token else {},
@@ -233,13 +225,11 @@ class _People:
         return {
             name: f"{name}: {cells[name]!r} means nothing"
             for name in names
-            if name and cells[name] and cells[name] in self.meaningless
+            if name and cells[name] and cells[name] in self.rules.meaningless
         }
 
     def write(self, tx: Tx, people: Sequence[Person]) -> Mapping[int, str]:
-        outcome = upsert_people(
-            tx, people, self.source, limits=self.limits, double_opt_in=self.double_opt_in
-        )
+        outcome = upsert_people(tx, people, self.source, rules=self.rules)
         self.report.left_out.update(one for some in outcome.left_out.values() for one in some)
         self.report.created += outcome.created
         self.report.updated += outcome.updated
@@ -261,12 +251,12 @@ class _People:
             user_id=_readable(cells, columns.user_id, normalise_id),
             anonymous_id=_readable(cells, columns.anonymous_id, normalise_id),
             email=_readable(
-                cells, columns.email, partial(normalise_email, lenient_dots=self.lenient_dots)
+                cells, columns.email, partial(normalise_email, lenient_dots=self.rules.lenient_dots)
             ),
             phone=_readable(cells, columns.phone, lambda text: normalise_phone(text, country)),
             push_tokens={token: None} if token else {},
         )
-        person = without_meaningless(person, self.meaningless)
+        person = without_meaningless(person, self.rules.meaningless)
         if not refuses or not list(person.identifiers()):
             return None
         return No(person, refuses, _readable(cells, columns.seen_at, self.mapping.instant))
@@ -279,7 +269,7 @@ class _Events:
     mapping: EventMap
     report: ImportReport
     source: str
-    meaningless: Meaningless
+    rules: InputRules
     name: str
 
     def parse(self, cells: Cells) -> tuple[tuple[str, NewEvent], str]:
@@ -292,7 +282,7 @@ class _Events:
             properties=_typed(cells, self.mapping.properties, self.mapping),
         )
         user_id = _required(cells, columns.user_id, normalise_id)
-        if user_id in self.meaningless:
+        if user_id in self.rules.meaningless:
             raise ValueError(f"{columns.user_id}: {user_id!r} means nothing")
         return (user_id, event), ""
 

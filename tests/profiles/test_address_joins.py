@@ -24,6 +24,7 @@ from profiles.consent.statements import read_statement, take_statements
 from profiles.identity.person import Person
 from profiles.identity.record_calls import Outcome, take_calls
 from profiles.identity.segment_calls import Kind, read_call
+from profiles.rules import InputRules
 from profiles.tables import (
     ADDRESS_KIND,
     consent_records,
@@ -44,7 +45,8 @@ THEIR_PHONE, EVIL_PHONE = "+447700900111", "+447700900666"
 def take(db: Database, *said: Said, at: Instant = MONDAY, join_on: JoinOn = "any") -> list[Outcome]:
     db.now = at
     with db.transaction() as tx:
-        return take_calls(tx, [read_call(kind, one) for kind, one in said], merge, join_on=join_on)
+        calls = [read_call(kind, one) for kind, one in said]
+        return take_calls(tx, calls, merge, InputRules(join_on=join_on))
 
 
 def identify(

@@ -19,6 +19,7 @@ from journeys.definition.catalog import load_catalog
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.identity.merge import Merger, merge_profiles
 from profiles.imports.importer import import_file
+from profiles.rules import InputRules
 from profiles.tables import consent_records, consents, email_confirmations, events
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.page_customers import Client, form_of, one_click, shown
@@ -298,7 +299,7 @@ def test_an_imported_yes_waits_and_the_same_file_asks_nobody_again(
             desk.house.db,
             file,
             map_file=tmp_path / "map.toml",
-            double_opt_in=POLICY.double_opt_in,
+            rules=InputRules(double_opt_in=POLICY.double_opt_in),
         )
         desk.house.run()
     assert desk.said() == {}

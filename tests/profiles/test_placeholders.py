@@ -21,6 +21,7 @@ from profiles.identity.phones import normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
 from profiles.identity.segment_calls import Call, CallRefused, Kind, read_call, read_item
 from profiles.imports.importer import import_file
+from profiles.rules import InputRules
 from profiles.tables import identifiers
 from tests.support.receiving import receiving
 from tests.support.shop import House
@@ -34,7 +35,7 @@ LISTED = Meaningless(["Guest", "test@test.com", "+44 7700 900000", "1042"])
 
 
 def read(kind: Kind, meaningless: Meaningless = MEANINGLESS, **said: Any) -> Call:
-    return read_call(kind, {"event": "x", **said}, meaningless=meaningless)
+    return read_call(kind, {"event": "x", **said}, rules=InputRules(meaningless=meaningless))
 
 
 def keys(call: Call) -> list[tuple[str, str]]:
@@ -125,7 +126,7 @@ def test_the_policy_lists_more(house: House) -> None:
         assert tx.conn.execute(select(identifiers.c.value)).scalars().all() == ["a1"]
         for nothing in ("guest", "undefined"):
             with pytest.raises(SegueError, match="means nothing"):
-                history_of(tx, nothing, house.segue.meaningless)
+                history_of(tx, nothing, house.segue.rules.meaningless)
 
 
 Write = Callable[[str], Path]
@@ -158,7 +159,7 @@ def test_cells_that_mean_nothing_name_nobody(db: Database, write: Write) -> None
         "7,GB,guest@example.com,,,,\n"
     )
     path = write(CUSTOMERS + rows)
-    report = import_file(db, path, meaningless=Meaningless(["guest@example.com"]))
+    report = import_file(db, path, rules=InputRules(meaningless=Meaningless(["guest@example.com"])))
     assert (report.created, report.refused) == (3, 1)
     assert known(db) == [
         ("user_id", "7"),

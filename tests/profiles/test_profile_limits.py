@@ -13,10 +13,10 @@ from config.times import Instant, format_instant, parse_instant
 from journeys.engine.merge import merge
 from profiles.identity import profile as profiles_account
 from profiles.identity.person import Person, normalise_email
-from profiles.identity.profile import LIMITS, Limits
 from profiles.identity.record_calls import Outcome, take_calls
 from profiles.identity.segment_calls import Kind, read_call
 from profiles.identity.upsert import UpsertReport, upsert_people
+from profiles.rules import DEFAULT_LIMITS, InputRules, ProfileLimits
 from profiles.tables import events, identifiers, profiles
 from tests.support.receiving import receiving
 from tests.support.shop import House
@@ -25,10 +25,10 @@ NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
 KB = 1024
 
 
-def upsert(db: Database, *people: Person, limits: Limits = LIMITS) -> UpsertReport:
+def upsert(db: Database, *people: Person, limits: ProfileLimits = DEFAULT_LIMITS) -> UpsertReport:
     db.now = NOW if db.now is None else db.now
     with db.transaction() as tx:
-        return upsert_people(tx, people, "test", limits=limits)
+        return upsert_people(tx, people, "test", rules=InputRules(limits=limits))
 
 
 def take(db: Database, *said: tuple[Kind, dict[str, Any]]) -> list[Outcome]:
@@ -73,12 +73,12 @@ def test_an_attribute_that_is_too_much_is_left_out_and_the_rest_taken(db: Databa
     [outcome] = take(db, ("identify", {"userId": "ann", "traits": {"a0": None, **more}}))
     assert outcome.warnings == []
     assert attributes(db).keys() == {*full, "small", "large"} - {"a0"}
-    assert size(db) <= LIMITS.attributes
+    assert size(db) <= DEFAULT_LIMITS.attributes
 
 
 def test_the_limit_is_exact(db: Database) -> None:
     exact = len(orjson.dumps({"a": "", "b": 1}))
-    limits = Limits(attributes=exact + 10)
+    limits = ProfileLimits(attributes=exact + 10)
     report = upsert(db, Person(user_id="1", attributes={"b": 1, "a": "x" * 10}), limits=limits)
     assert report.left_out == {}
     report = upsert(db, Person(user_id="1", attributes={"a": "x" * 12}), limits=limits)
@@ -95,7 +95,7 @@ def test_attributes_that_are_taken_away_do_not_fill_a_profile(db: Database) -> N
     with db.transaction(write=False) as tx:
         times = tx.conn.execute(select(profiles.c.attribute_times)).scalar_one()
     assert times is not None
-    assert len(orjson.dumps(times)) < 2 * LIMITS.attributes
+    assert len(orjson.dumps(times)) < 2 * DEFAULT_LIMITS.attributes
     assert attributes(db) == {"plan": "a"}
 
 
@@ -126,7 +126,7 @@ def test_twenty_megabytes_of_attributes_are_linear_work(
     assert len(report.left_out) == 32
     assert looked["whole"] <= transactions
     assert looked["one"] <= 3 * stated
-    assert size(db) <= LIMITS.attributes
+    assert size(db) <= DEFAULT_LIMITS.attributes
 
 
 def test_imports_keep_to_the_limit_and_say_so(db: Database) -> None:
@@ -172,7 +172,7 @@ def test_a_batch_of_anonymous_ids_writes_no_more_than_the_limit(db: Database) ->
 
 
 def test_devices_go_after_anonymous_ids_and_dead_ones_first(db: Database) -> None:
-    limits = Limits(identifiers=10)
+    limits = ProfileLimits(identifiers=10)
     db.now = NOW
     for number in range(6):
         db.now += 1
@@ -188,7 +188,7 @@ def test_devices_go_after_anonymous_ids_and_dead_ones_first(db: Database) -> Non
 
 
 def test_an_address_for_which_there_is_no_room_is_left_out(db: Database) -> None:
-    limits = Limits(identifiers=10)
+    limits = ProfileLimits(identifiers=10)
     for number in range(12):
         address = normalise_email(f"a{number}@example.com")
         report = upsert(db, Person(user_id="ann", email=address), limits=limits)

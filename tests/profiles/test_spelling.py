@@ -24,6 +24,7 @@ from profiles.identity.person import normalise_email, possible_keys
 from profiles.identity.phones import Phone
 from profiles.identity.segment_calls import read_call
 from profiles.imports.importer import import_file
+from profiles.rules import InputRules
 from profiles.tables import identifiers, profiles
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.feedback_shop import NEWS, TEXTS, AnnsShop
@@ -254,7 +255,7 @@ def test_a_setting_lets_odd_dots_in_by_calls_and_files(
     file, columns = tmp_path / "people.csv", tmp_path / "map.toml"
     columns.write_text('[columns]\nuser_id = "id"\nemail = "email"\n')
     file.write_text(f"id,email\nu1,{odd}\n")
-    report = import_file(house.db, file, map_file=columns, lenient_dots=lenient)
+    report = import_file(house.db, file, map_file=columns, rules=InputRules(lenient_dots=lenient))
     assert report.refused == (0 if lenient else 1)
     assert addresses(house.db, "email") == ([odd] if lenient else [])
 

@@ -27,7 +27,7 @@ from config.channels import ChannelName
 from config.database import Database
 from config.policy import Policy
 from config.times import Instant, format_instant, parse_duration, parse_instant
-from flows.app import Segue
+from flows.app import Segue, input_rules
 from flows.orchestration.launch import launch
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.definition.journey import Version
@@ -205,13 +205,10 @@ class House:
     def _open(self, policy: Policy, catalog: Catalog, settings: dict[str, Any]) -> Segue:
         with self.db.transaction() as tx:
             catalog.register(tx)
-        self.segue = Segue(
-            configured(brand="The Shop", **settings),
-            self.db,
-            policy,
-            catalog,
-            Engine(self.db, catalog, Planner(policy)),
-        )
+        loaded = configured(brand="The Shop", **settings)
+        engine = Engine(self.db, catalog, Planner(policy))
+        rules = input_rules(loaded, policy)
+        self.segue = Segue(loaded, self.db, policy, catalog, engine, rules)
         return self.segue
 
     # Customers -----------------------------------------------------------------------------------

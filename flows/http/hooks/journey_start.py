@@ -164,7 +164,7 @@ def _read(body: bytes) -> Start:
 def _start(receiver: Receiver, name: str, wanted: Start, signed: Signed) -> Started:
     segue = receiver.segue
     launch_id = wanted.id or f"signed-{signed.signature[:16]}"
-    nobody = [one.user_id for one in wanted.people if one.user_id in segue.meaningless]
+    nobody = [one.user_id for one in wanted.people if one.user_id in segue.rules.meaningless]
     people = [Starter(o.user_id, o.context) for o in wanted.people if o.user_id not in nobody]
     try:
         with segue.db.transaction() as tx:

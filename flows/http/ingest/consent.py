@@ -80,7 +80,7 @@ def router(receiver: Receiver) -> APIRouter:
         noes = {
             place: no
             for place in faults
-            if (no := no_stated(items[place], segue.meaningless)) is not None
+            if (no := no_stated(items[place], segue.rules.meaningless)) is not None
         }
         if noes:
             with segue.db.transaction() as tx:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from config.policy import ConsentTrait
 from flows.http.backlog import Backlog
 from flows.http.body import KB, json_size, parse_object, read_body, read_object, too_large
 from flows.http.context import Receiver
@@ -18,7 +17,6 @@ from flows.http.ingest.keys import Credentials, check_write_key
 from journeys.engine.merge import merge
 from journeys.operations.queues import waiting_events
 from profiles.consent.opt_outs import No, take_noes
-from profiles.identity.placeholders import Meaningless
 from profiles.identity.record_calls import SOURCE, Outcome, take_calls
 from profiles.identity.segment_calls import (
     MODELS,
@@ -30,6 +28,7 @@ from profiles.identity.segment_calls import (
     read_call,
     read_item,
 )
+from profiles.rules import InputRules
 
 EVENT_LIMIT = 32 * KB
 BATCH_LIMIT = 500 * KB
@@ -93,25 +92,20 @@ class Accepted(BaseModel):
 
 def router(receiver: Receiver) -> APIRouter:
     """`/v1/identify` and its like, and `/v1/batch` under all its names."""
-    db, policy = receiver.segue.db, receiver.segue.policy
+    db, rules = receiver.segue.db, receiver.segue.rules
 
     def write(calls: Sequence[Call], came: Sequence[float]) -> list[Outcome]:
         with db.transaction() as tx:
             begun = time.monotonic()
             waited = [int(begun - at) for at in came]
             received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
-            outcomes = take_calls(
-                tx, received, merge, receiver.segue.limits, policy.double_opt_in, policy.join_on
-            )
+            outcomes = take_calls(tx, received, merge, rules)
         receiver.arrived()
         return outcomes
 
     def hear(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
         """Take the noes in calls that are refused; by the places of the calls."""
-        meaningless = receiver.segue.meaningless
-        found = {
-            at: no_in(said, policy.consent_traits, meaningless) for at, said in refused.items()
-        }
+        found = {at: no_in(said, rules) for at, said in refused.items()}
         noes = {at: no for at, no in found.items() if no is not None}
         if noes:
             with db.transaction() as tx:
@@ -160,16 +154,6 @@ class _Desk(NamedTuple):
     intake: Intake
     hear: Callable[[Mapping[int, Mapping[str, Any]]], dict[int, No]]
 
-    @property
-    def lenient_dots(self) -> bool:
-        """That of normalise_email."""
-        return self.receiver.segue.settings.lenient_email_dots
-
-    @property
-    def consent_traits(self) -> Sequence[ConsentTrait]:
-        """Those of the policy."""
-        return self.receiver.segue.policy.consent_traits
-
 
 _Take = Callable[[Request, _Desk], Awaitable[Response]]
 
@@ -184,13 +168,7 @@ def _taking_one(kind: Kind) -> _Take:
         said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
         try:
             with desk.receiver.in_hand.one():
-                call = read_call(
-                    kind,
-                    said,
-                    lenient_dots=desk.lenient_dots,
-                    meaningless=desk.receiver.segue.meaningless,
-                    consent_traits=desk.consent_traits,
-                )
+                call = read_call(kind, said, rules=desk.receiver.segue.rules)
                 [outcome] = await desk.intake.take([call])
             if outcome.refused is not None:
                 raise outcome.refused
@@ -209,9 +187,7 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
     body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
     segue, run = desk.receiver.segue, desk.receiver.threads.run
     with desk.receiver.in_hand.one():
-        items, calls, faults = await run(
-            _read_batch, body, desk.lenient_dots, segue.meaningless, desk.consent_traits
-        )
+        items, calls, faults = await run(_read_batch, body, segue.rules)
         outcomes = await desk.intake.take(list(calls.values()))
     warnings: list[str] = []
     for place, outcome in zip(calls, outcomes, strict=True):
@@ -244,10 +220,7 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
 
 
 def _read_batch(
-    body: bytes,
-    lenient_dots: bool,
-    meaningless: Meaningless,
-    consent_traits: Sequence[ConsentTrait],
+    body: bytes, rules: InputRules
 ) -> tuple[list[Any], dict[int, Call], dict[int, Refusal]]:
     """What the batch holds, by place the calls in it, and why others can't be taken.
 
@@ -270,13 +243,7 @@ def _read_batch(
         try:
             if json_size(item, f"batch.{place}") > EVENT_LIMIT:
                 raise too_large(f"batch.{place}", EVENT_LIMIT)
-            calls[place] = read_item(
-                item,
-                sent_at,
-                lenient_dots=lenient_dots,
-                meaningless=meaningless,
-                consent_traits=consent_traits,
-            )
+            calls[place] = read_item(item, sent_at, rules)
         except Refusal as refusal:
             faults[place] = refusal
         except CallRefused as error:
