@@ -36,7 +36,7 @@ from flows.local.stack import Stack, on_free_ports
 from flows.local.storefront import leave_cart_and_buy, what_became_of_it
 from flows.local.up import only_one, stop_on_signals
 from flows.orchestration.labels import listed
-from journeys.engine.events import Reactor
+from journeys.engine.turn import Turn
 from journeys.operations.report import Summary, summarise
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import events
@@ -158,8 +158,8 @@ async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
     moved with ours: the call-backs of the time between have arrived before anything else is done.
     """
     now, looked = BEGINS, 0
-    reactor = Reactor(segue.db, segue.catalog)
     async with serving(segue, lambda: None), segue.dispatcher() as dispatcher:
+        turn = Turn(segue.engine, dispatcher)
         while (due := await asyncio.to_thread(_next_due, segue, sandbox)) is not None:
             # Those whose message has just gone are due again at once.
             looked = 0 if due > now else looked + 1
@@ -167,11 +167,7 @@ async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
                 raise SegueError(f"somebody has been due since {_clock(due)} and can't be moved")
             segue.db.now = now = max(now, due)
             await asyncio.to_thread(sandbox.move_clock, now)
-            while (await asyncio.to_thread(reactor.work)).events:
-                pass
-            await asyncio.to_thread(segue.engine.advance_due)
-            sent = await dispatcher.run()
-            if sent:
+            if sent := await turn.until_idle():
                 counts = [
                     f"{number:,} {channel_of(channel).short} {what}"
                     for (_, channel, what), number in sorted(sent.items())

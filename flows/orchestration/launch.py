@@ -7,8 +7,8 @@ from typing import Any
 
 from config.policy import CHANNELS
 from flows.app import Segue
-from journeys.definition.journey import Version
 from journeys.engine.engine import StepReport
+from journeys.engine.turn import Turn
 from journeys.operations.report import summarise
 
 # The highest limit that a launch may name; more are entered without one.
@@ -48,24 +48,14 @@ async def _enter_and_work_off(
 ) -> None:
     # Opened first: without what it takes to send nobody enters.
     async with segue.dispatcher() as dispatcher:
-        version = await asyncio.to_thread(_enter, segue, journey, audience, people, launch_id)
-        # Until nobody in the journey is due any more.
-        while True:
-            moved = StepReport()
-            for step in version.journey.graph:
-                moved.add(await asyncio.to_thread(segue.engine.advance, version, step))
-            sent = await dispatcher.run(journey=version.journey.name)
-            if not sent and not (moved.outcomes or moved.waiting or moved.exited):
-                return
+        await asyncio.to_thread(_enter, segue, journey, audience, people, launch_id)
+        await Turn(segue.engine, dispatcher, journey=journey).until_idle()
 
 
-def _enter(
-    segue: Segue, journey: str, audience: str, people: int | None, launch_id: str
-) -> Version:
+def _enter(segue: Segue, journey: str, audience: str, people: int | None, launch_id: str) -> None:
     version = segue.engine.start_launch(launch_id, journey, audience, people)
     for _ in segue.engine.enter(version, audience, launch_id, people):
         pass
-    return version
 
 
 def rehearse(

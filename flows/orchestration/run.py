@@ -24,6 +24,7 @@ from flows.orchestration.counts import (
 from flows.orchestration.labels import run_words, step_words
 from journeys.definition.journey import Journey
 from journeys.definition.steps import SendStep
+from journeys.engine.turn import Turn
 from journeys.operations.control import held
 from journeys.operations.report import Summary, summarise
 
@@ -102,21 +103,12 @@ class Run:
 
     async def step(self, name: str) -> State[Any]:
         """Move those who are due at a step, in every version that has it; send what is due."""
-        sends = isinstance(self.journey.graph[name].step, SendStep)
-        while True:
-            await asyncio.to_thread(self._advance, name)
-            # Whose message has gone moves on at once.
-            if not (sends and await self._dispatcher.run(journey=self.journey.name)):
-                break
-        if sends:
+        turn = Turn(self._engine, self._dispatcher, journey=self.journey.name, step=name)
+        await turn.until_idle()
+        if isinstance(self.journey.graph[name].step, SendStep):
             await self._wait_for_others()
         state, message = step_words(await asyncio.to_thread(self._show, name))
         return Completed(name=state, message=message)
-
-    def _advance(self, name: str) -> None:
-        for version in self._segue.catalog.versions(self.journey.name):
-            if name in version.journey.graph:
-                self._engine.advance(version, name)
 
     async def _wait_for_others(self) -> None:
         """The worker may be posting messages of the journey at this moment: let them count."""

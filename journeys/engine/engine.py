@@ -5,7 +5,6 @@ writes where each goes, and commits. It can be stopped anywhere and run again, a
 processes can work the same journey.
 """
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,9 +55,6 @@ from journeys.enrollments import enrollments, transitions
 from journeys.enrollments.transitions import Arrival, Stay
 from journeys.tables import passages
 from profiles.bulk import lock_profiles
-
-# So many rounds in one turn, at most: events and messages want their turn too.
-_ROUNDS = 100
 
 
 @dataclass(slots=True)
@@ -172,20 +168,6 @@ class Engine:
             report.add(chunk)
         return report
 
-    def advance_due(self) -> Counter[str]:
-        """Move everybody who is due anywhere, until nobody is; counts the moves by journey.
-
-        Those whom other processes hold at this moment are left to them. Where ever more come, the
-        rest is for the next turn: events and messages want theirs.
-        """
-        moved: Counter[str] = Counter()
-        for _ in range(_ROUNDS):
-            some = self.advance_round(itertools.chain(*self.due_steps()))
-            if not some:
-                break
-            moved.update(some)
-        return +moved
-
     def advance_round(self, steps: Iterable[tuple[Version, str]]) -> Counter[str]:
         """Move a chunk of those who are due at each of these steps; counts the moves by journey.
 
@@ -210,14 +192,18 @@ class Engine:
             raise failed
         return moved
 
-    def due_steps(self) -> DueSteps:
-        """Where somebody is due now."""
+    def due_steps(self, journey: str | None = None, step: str | None = None) -> DueSteps:
+        """Where somebody is due now: anywhere, in one journey, or at one step of it."""
         found = DueSteps([], [])
         with self.db.transaction(write=False) as tx:
-            for version, step, due_at in earliest_due(tx, self.catalog):
-                if due_at <= tx.now:
-                    calls = isinstance(version.journey.graph[step].step, CallStep)
-                    (found.calls if calls else found.steps).append((version, step))
+            for version, place, due_at in earliest_due(tx, self.catalog):
+                if (
+                    due_at <= tx.now
+                    and journey in (None, version.journey.name)
+                    and step in (None, place)
+                ):
+                    calls = isinstance(version.journey.graph[place].step, CallStep)
+                    (found.calls if calls else found.steps).append((version, place))
         return found
 
     def next_due(self) -> Instant | None:

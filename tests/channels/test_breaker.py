@@ -45,7 +45,7 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
 
         with house.db.transaction() as tx:
             enter_people(tx, house.segue.catalog.journey("j"), people, None)
-        await asyncio.to_thread(house.segue.engine.advance_due)
+        await asyncio.to_thread(house.advance)
         house.providers.answer("email", *[httpx.Response(503)] * (TRIPS_AT + 6))
         await pass_time(0)
         await pass_time(FIRST_PAUSE - 1)

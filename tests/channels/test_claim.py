@@ -81,7 +81,7 @@ def test_what_is_claimed_leaves_before_its_window_closes(
     house.db.now = MONDAY + 10 * HOUR - 20
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
-    house.segue.engine.advance_due()
+    house.advance()
 
     async def once(dispatcher: Dispatcher) -> None:
         claims = dispatcher._claim(["email"], None).claims
@@ -153,7 +153,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
     with house.db.transaction() as tx:
         version = house.segue.catalog.journey("j")
         enter_people(tx, version, people, None)
-    house.segue.engine.advance_due()
+    house.advance()
     house.dispatching(once)
     assert counts == [{("j", "email", "sent"): 1, ("j", "email", "to be tried again"): 2}]
     assert [(row.state, row.attempts) for row in house.rows()] == [
@@ -266,7 +266,7 @@ def test_the_fate_of_some_is_known_while_one_is_slow(
     monkeypatch.setattr(Transport, "post", post_slowly)
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [slow, *others], None)
-    house.segue.engine.advance_due()
+    house.advance()
     house.dispatching(scenario)
 
 

@@ -405,7 +405,7 @@ def planned(house: House) -> None:
     """Everybody is in the journey, and their messages are due."""
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [1], None)
-    house.segue.engine.advance_due()
+    house.advance()
 
 
 def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:

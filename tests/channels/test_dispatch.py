@@ -123,11 +123,11 @@ def test_credentials_refused_stop_a_channel_and_the_others_go_on(
     async def work(dispatcher: Dispatcher) -> None:
         async def everything() -> None:
             while await dispatcher.run():
-                await asyncio.to_thread(house.segue.engine.advance_due)
+                await asyncio.to_thread(house.advance)
 
         with house.db.transaction() as tx:
             enter_people(tx, house.segue.catalog.journey("j"), [1, 2, 3], None)
-        await asyncio.to_thread(house.segue.engine.advance_due)
+        await asyncio.to_thread(house.advance)
         await everything()
         refused = [one for one in house.providers.requests if "mail" in one.url.path]
         asked.append(len(refused))

@@ -94,7 +94,7 @@ def test_a_rate_counts_the_devices_of_a_push(house: House, monkeypatch: pytest.M
     ]
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), people, None)
-    house.segue.engine.advance_due()
+    house.advance()
 
     async def once(one: Dispatcher) -> None:
         await one.run()

@@ -22,6 +22,7 @@ from flows.http.app import create_app
 from flows.worker.worker import Worker
 from journeys.dsl import SMS, Email, Journey, OnEvent, OnLaunch, Push, Send, Wait, WaitUntil, did
 from journeys.engine.events import react
+from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
 from journeys.operations import control
 from profiles.identity.record_calls import take_calls
@@ -354,15 +355,15 @@ def test_an_event_counts_from_when_it_came(
     house.db.now = MONDAY + HOUR
     house.did(house.customer(), "came")
     house.db.now += waits
-    worker = Worker(house.segue)
     name = "segue_event_to_message_seconds_sum"
     before, began = counted(name), time.monotonic()
 
     async def work(dispatcher: Dispatcher) -> None:
-        if heard:
-            worker._wake()
+        turn = Turn(house.segue.engine, dispatcher)
+        arrived_at = time.monotonic() if heard else None
         while counted(name) == before:
-            await worker._once(dispatcher)
+            await turn.work(arrived_at)
+            arrived_at = None
 
     house.dispatching(work)
     took = counted(name) - before

@@ -77,7 +77,7 @@ def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
     ann, bob = house.customer(), house.customer()
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
-    house.segue.engine.advance_due()
+    house.advance()
     with (
         patch("channels.outbox.dispatch.Dispatcher._hand_over", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),

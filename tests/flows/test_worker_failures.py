@@ -24,7 +24,7 @@ from journeys.engine.hand_over import CatalogJourneys
 from journeys.operations.heartbeat import last_seen
 from tests.support.failures import entered, until, worked
 from tests.support.patience import PATIENCE
-from tests.support.shop import MONDAY, House, described
+from tests.support.shop import MONDAY, House, advance, described
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
@@ -113,7 +113,7 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
 
     def work() -> None:
         with pytest.raises(DBAPIError, match=r"closed the connection|idle-in-transaction"):
-            hanging.advance_due()
+            advance(hanging)
 
     other = Database(house.db.url, now=MONDAY)
     engine = house.segue.engine
@@ -125,7 +125,7 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
         moved = 0
         deadline = time.monotonic() + PATIENCE
         while not moved and time.monotonic() < deadline:
-            moved = engine.advance_due().total()
+            moved = advance(engine).total()
         taken_over.set()
         thread.join()
     other.close()
@@ -149,7 +149,7 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(
     with house.db.transaction() as tx:
         for name in "jk":
             enter_people(tx, house.segue.catalog.journey(name), [ann], None)
-    while house.segue.engine.advance_due():
+    while house.advance():
         pass
     seen: list[Any] = []
     house.providers.meanwhile = lambda: seen.extend(house.rows())

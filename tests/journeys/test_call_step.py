@@ -22,7 +22,7 @@ from journeys.engine.call_step import post_all
 from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
 from journeys.operations.migration import migrate_people
-from tests.support.shop import MONDAY, House, described
+from tests.support.shop import MONDAY, House, advance, described
 
 
 class Endpoint:
@@ -190,7 +190,7 @@ def test_a_name_that_leads_home_once_it_was_looked_at_is_not_called(
         engine, journey = house.segue.engine, house.segue.catalog.journey("j")
         with house.db.transaction() as tx:
             enter_people(tx, journey, [ann], None)
-        engine.advance_due()
+        advance(engine)
         assert asked == ["shop.example", "shop.example"]
         reached, _ = ours.accept()
         assert reached.recv(100) == b""  # the connection was given up before a word was said
@@ -304,7 +304,7 @@ def test_who_has_left_is_not_called(house: House, crm: Endpoint) -> None:
     # it came, and nobody has worked it yet
     house.did(ann, "bought")
     with house.providers.listening():
-        house.segue.engine.advance_due()
+        house.advance()
     assert [orjson.loads(request.content)["user_id"] for request in crm.got] == ["bob"]
     [anns] = house.people(ann)
     assert anns.end_reason == "exited: exit rule"
@@ -347,7 +347,7 @@ def test_a_call_that_took_longer_than_its_lease_moves_nobody(
         monkeypatch.undo()
         monkeypatch.setenv("SEGUE_CALL_HOSTS", '["crm.shop.test"]')
         house.db.now = house.now + HOUR
-        Engine(house.db, house.segue.catalog, house.segue.engine.planner).advance_due()
+        advance(Engine(house.db, house.segue.catalog, house.segue.engine.planner))
         return {}
 
     monkeypatch.setattr("journeys.engine.engine.post_all", post_slowly)

@@ -350,7 +350,7 @@ def stop_beside_claims(house: House, name: str) -> int:
         upsert_people(tx, people, "test")
         who = tx.conn.execute(select(profiles.c.id).order_by(profiles.c.id.desc()).limit(PEOPLE))
         enter_people(tx, house.segue.catalog.journey(name), who.scalars().all(), None)
-    house.segue.engine.advance_due()
+    house.advance()
     # due at different moments, as with windows in many zones
     mixed = update(messages).values(send_at=messages.c.send_at + messages.c.id * 7919 % HOUR)
     with house.db.transaction() as tx:

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
+from channels.outbox.dispatch import Dispatcher
 from config.times import HOUR, Instant
 from journeys.dsl import (
     SMS,
@@ -31,9 +32,10 @@ from journeys.dsl import (
 )
 from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
+from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
 from profiles.tables import events
-from tests.support.shop import MONDAY, TEXTS, House, described
+from tests.support.shop import MONDAY, TEXTS, House, advance, described
 
 # One step after the other -------------------------------------------------------------------------
 
@@ -166,8 +168,12 @@ def test_a_turn_comes_to_its_end(house: House, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Engine, "advance_round", meanwhile)
     with house.db.transaction() as tx:
         enter_people(tx, version, [ann], None)
-    moved = house.segue.engine.advance_due()
-    assert 1 < moved["j"] < 1000
+
+    async def one_turn(dispatcher: Dispatcher) -> None:
+        report = await Turn(house.segue.engine, dispatcher).work()
+        assert report.moved == {"j": 1}
+
+    house.dispatching(one_turn)
     assert len([person for person in house.people() if person.ended_at is None]) == 1
 
 
@@ -212,7 +218,7 @@ def test_a_round_moves_a_chunk_and_gives_the_others_their_turn(house: House) -> 
     rounds = [engine.advance_round(engine.due_steps().steps) for _ in range(4)]
     assert rounds == [{"j": 2}, {"j": 2}, {"j": 1}, {}]
     house.db.now = house.now + HOUR
-    assert engine.advance_due() == {"j": 10}
+    assert advance(engine) == {"j": 10}
 
 
 # Versions -----------------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ def test_what_another_process_brought_is_learnt(house: House) -> None:
     ann = house.customer()
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
-    house.segue.engine.advance_due()
+    house.advance()
     house.segue = mine
     house.did(ann, "something")
     assert house.run() == {("j", "email", "sent"): 1}
@@ -271,10 +277,10 @@ def test_versions_that_another_process_brought_and_left_behind(house: House) -> 
     ann = house.customer()
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
-    assert mine.engine.advance_due().total() == 0
+    assert advance(mine.engine).total() == 0
     with house.db.transaction(write=False) as tx:
         mine.catalog.catch_up(tx)
-    assert mine.engine.advance_due().total() > 0
+    assert advance(mine.engine).total() > 0
     assert house.attributes(ann) == {"x": 1}
 
 

@@ -200,7 +200,7 @@ class Lives(RuleBasedStateMachine):
             while True:
                 with self.house.db.transaction() as tx:
                     reaction = react(tx, self.house.segue.catalog, 500)
-                moved = self.house.segue.engine.advance_due()
+                moved = self.house.advance()
                 if not (reaction.events or self._dispatch() or moved):
                     break
         except Died:

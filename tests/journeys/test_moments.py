@@ -122,7 +122,7 @@ def test_what_follows_a_message_counts_from_its_hand_over(house: House) -> None:
     ann, bob = house.customer(), house.customer()
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann, bob], None)
-    house.segue.engine.advance_due()
+    house.advance()
     house.db.now = MONDAY + 10
     house.dispatch()
     house.db.now = MONDAY + MINUTE

@@ -113,7 +113,7 @@ def test_who_is_moved_to_another_version_just_after_the_last_try_goes_on_in_that
         assert (person.step, person.attempts) == ("bad", TRIES - 1)
         house.db.now = person.due_at
         with patch.object(Engine, "_try_later", moved_first):
-            house.segue.engine.advance_due()
+            house.advance()
     [person] = house.people()
     assert (person.step, person.attempts, house.passed()) == ("bad", TRIES - 1, [])
     house.run()
@@ -228,7 +228,7 @@ def test_a_step_that_can_not_even_be_looked_at_comes_after_the_others(house: Hou
             version = house.segue.catalog.journey(name)
             enter_people(tx, version, [ann], None)
     with patch("journeys.engine.engine.lock_due", odd), pytest.raises(ValueError, match="bad"):
-        house.segue.engine.advance_due()
+        house.advance()
     assert house.attributes(ann) == {"done": True}
 
 

@@ -42,7 +42,7 @@ from profiles.tables import (
     preferences,
     profiles,
 )
-from tests.support.shop import MONDAY, House
+from tests.support.shop import MONDAY, House, advance
 
 ONE_A_DAY = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "per": "day"}]})
 HELLO = Journey(
@@ -426,7 +426,7 @@ def test_people_sign_in_while_their_journeys_run(db: Database) -> None:
             try:
                 with db.transaction() as tx:
                     react(tx, segue.catalog, 20)
-                engine.advance_due()
+                advance(engine)
             except Exception as error:
                 trouble.append(error)
 

@@ -19,7 +19,7 @@ def entered(house: House, *wanted: Message, people: int, **settings: Any) -> lis
     customers = [house.customer() for _ in range(people)]
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), customers, None)
-    house.segue.engine.advance_due()
+    house.advance()
     return customers
 
 

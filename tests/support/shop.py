@@ -3,12 +3,12 @@ answer real HTTP requests without a network.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -34,7 +34,7 @@ from journeys.definition.journey import Version
 from journeys.definition.steps import Step
 from journeys.dsl import Journey, OnLaunch, Segment, everyone
 from journeys.engine.engine import Engine
-from journeys.engine.events import react
+from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
 from journeys.tables import passages
 from profiles.consent.changes import ConsentChange, change_consent
@@ -173,6 +173,14 @@ class Outcome:
     send_at: str
 
 
+def advance(engine: Engine) -> Counter[str]:
+    """Move whoever is due until nobody is; counts the moves by journey."""
+    moved: Counter[str] = Counter()
+    while some := engine.advance_round(chain(*engine.due_steps())):
+        moved.update(some)
+    return +moved
+
+
 class House:
     """Segue around one database."""
 
@@ -264,17 +272,14 @@ class House:
         tally: Tally = Tally()
 
         async def work(dispatcher: Dispatcher) -> None:
-            while True:
-                with self.db.transaction() as tx:
-                    reaction = react(tx, self.segue.catalog, 500)
-                moved = await asyncio.to_thread(self.segue.engine.advance_due)
-                sent = await dispatcher.run()
-                tally.update(sent)
-                if not (reaction.events or moved or sent):
-                    return
+            tally.update(await Turn(self.segue.engine, dispatcher).until_idle())
 
         self.dispatching(work)
         return tally
+
+    def advance(self) -> Counter[str]:
+        """Move whoever is due until nobody is, and send nothing; counts the moves by journey."""
+        return advance(self.segue.engine)
 
     def dispatch(self) -> Tally:
         """Only the outbox: nobody is moved."""

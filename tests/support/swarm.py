@@ -23,7 +23,7 @@ from journeys.engine.engine import Engine
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people
-from tests.support.shop import MONDAY, House, read_request
+from tests.support.shop import MONDAY, House, advance, read_request
 
 # The zones of the people; None: nobody knows more than the country.
 ZONES: Sequence[tuple[str | None, str | None]] = (
@@ -140,7 +140,7 @@ def _member(
         for one in order:
             version = engine.start_launch(f"launch {one.name}", one.name, "everyone")
             for _ in engine.enter(version, "everyone", f"launch {one.name}"):
-                engine.advance_due()
+                advance(engine)
 
     async def work(dispatcher: Dispatcher) -> None:
         for tick in ticks:
@@ -149,7 +149,7 @@ def _member(
             if tick == ticks[0]:
                 await asyncio.to_thread(enter)
             while True:
-                busy = (await asyncio.to_thread(engine.advance_due)).total()
+                busy = (await asyncio.to_thread(advance, engine)).total()
                 for one in order:
                     busy += (await dispatcher.run(journey=one.name)).total()
                 if not busy:

@@ -1,0 +1,89 @@
+"""Housekeeping: what a worker does every now and then, whether or not anything is due."""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from channels.outbox.claim import settle_lost
+from channels.outbox.unknown import close_unsettled
+from config.schema import newer_revision
+from journeys.engine.engine import Engine
+from journeys.operations.control import finish_stops
+from journeys.operations.doctor import examine
+from journeys.operations.heartbeat import sign_in
+
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """Gives the tasks, each with transactions of its own, so that one that fails stops no other.
+
+    Parameters
+    ----------
+    process: the name of this worker.
+    """
+
+    def __init__(self, engine: Engine, process: str) -> None:
+        self._engine = engine
+        self._db = engine.db
+        self._process = process
+
+    def often(self) -> Iterator[Callable[[], object]]:
+        """What cannot wait for minutes."""
+        yield self._sign_in
+        yield self._catch_up
+        yield self._settle_lost
+        yield partial(finish_stops, self._db)
+        for journey in self._engine.catalog.journeys():
+            yield partial(self._engine.count_goals, journey)
+
+    def newcomers(self) -> Iterator[Callable[[], object]]:
+        """Enter those who came into the segment of a journey's entry without an event."""
+        for journey in list(self._engine.catalog.current):
+            yield partial(self._engine.enter_newcomers, journey)
+
+    def seldom(self) -> Iterator[Callable[[], object]]:
+        """What may wait for some minutes."""
+        yield self._close_unsettled
+        yield self._examine
+
+    def _sign_in(self) -> None:
+        with self._db.transaction() as tx:
+            sign_in(tx, self._process)
+
+    def _catch_up(self) -> None:
+        """People may have entered versions that other processes have registered since."""
+        with self._db.transaction(write=False) as tx:
+            self._engine.catalog.catch_up(tx)
+
+    def _settle_lost(self) -> None:
+        with self._db.transaction() as tx:
+            lost = settle_lost(tx)
+        if lost:
+            log.warning("%d messages are of unknown fate: a process died at the hand-over", lost)
+
+    def _close_unsettled(self) -> None:
+        with self._db.transaction() as tx:
+            closed = close_unsettled(tx)
+        if closed:
+            log.warning("%d messages are closed as unknown: no word of them came", closed)
+
+    def _examine(self) -> None:
+        with self._db.transaction(write=False) as tx:
+            complaints = examine(tx)
+            newer = newer_revision(tx.conn)
+        if newer:
+            log.warning(
+                "a newer Segue has upgraded the database (schema %s); this worker goes on, but "
+                "does not heed what only that one knows: restart it with the new version",
+                newer,
+            )
+        for one in complaints:
+            log.warning(
+                "%s: %d (%s); %s",
+                one.what,
+                one.number,
+                one.where,
+                one.mend,
+                extra={"what": one.what, "where": one.where, "number": one.number},
+            )
