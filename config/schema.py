@@ -5,6 +5,7 @@ docs/decisions/0007-expand-then-contract.md says what a migration may do.
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from alembic import command
@@ -16,8 +17,9 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
-from config.database import Database, unusable
+from config.database import Database, Tx, unusable
 from config.errors import DatabaseUnusable, SegueError
+from config.times import Seconds
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 7_334_801
 # Seconds between tries for the tables.
 _LETTING_BY, _TRIES = 1.0, 120
+# A worker says every 30 s that it is on. One that has not for so long has stopped.
+_STOPPED_AFTER: Seconds = 90
 # Its time was over; it was the one that a deadlock was ended with.
 _HELD_UP = ("57014", "40P01")
 # PostgreSQL's setting, in milliseconds: who has waited so long for a lock looks for a deadlock.
@@ -46,30 +50,65 @@ _OLDEST = text("""
 def migrate(db: Database) -> None:
     """Apply the migrations that the database does not have yet.
 
-    Safe to call from several processes at once, and while others work on the database. Raises
-    SegueError when the database can't be reached, is damaged, is not Segue's, is newer than this
-    program, or when others leave it no moment for the upgrade.
+    Safe to call from several processes at once, and while others work on the database. A migration
+    that workers of the release before can't bear waits until they have stopped.
+
+    Raises SegueError when the database can't be reached, is damaged, is not Segue's, is newer than
+    this program, or when others leave it no moment for the upgrade.
     """
     try:
-        with db.transaction() as tx:
-            if tx.conn.dialect.name == "postgresql":
-                tx.conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            if newer := newer_revision(tx.conn):
-                raise SegueError(
-                    f"the database {db.shown} was written by a newer Segue (schema {newer}); "
-                    "run that version, or restore a backup from before the upgrade"
+        for left in reversed(range(_TRIES)):
+            with db.transaction() as tx:
+                workers = _upgrade(tx, db.shown)
+            if not workers:
+                return
+            named = ", ".join(workers)
+            if left == _TRIES - 1:
+                log.warning(
+                    "the upgrade of the database waits for these workers to stop: %s", named
                 )
-            current = MigrationContext.configure(tx.conn).get_current_revision()
-            if current != _scripts(tx.conn).get_current_head():
-                if current is None and _tables(tx.conn):
-                    raise SegueError(
-                        f"the database {db.shown} holds tables that Segue did not make; "
-                        "set SEGUE_DATABASE_URL to an empty one"
-                    )
-                take_tables(tx.conn, db.shown)
-                command.upgrade(_config(tx.conn), "head")
+            time.sleep(_LETTING_BY)
     except DBAPIError as error:
         raise unusable(db.url, error) from error
+    raise DatabaseUnusable(
+        f"the database {db.shown} has to be upgraded, and workers of an earlier release use it: "
+        f"{named}. Stop them all and start again; nothing was changed"
+    )
+
+
+def _upgrade(tx: Tx, shown: str) -> Sequence[str]:
+    """Upgrade, unless workers have to stop first: these are returned."""
+    if tx.conn.dialect.name == "postgresql":
+        tx.conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    if newer := newer_revision(tx.conn):
+        raise SegueError(
+            f"the database {shown} was written by a newer Segue (schema {newer}); "
+            "run that version, or restore a backup from before the upgrade"
+        )
+    current = MigrationContext.configure(tx.conn).get_current_revision()
+    if current == _scripts(tx.conn).get_current_head():
+        return ()
+    if current is None and _tables(tx.conn):
+        raise SegueError(
+            f"the database {shown} holds tables that Segue did not make; "
+            "set SEGUE_DATABASE_URL to an empty one"
+        )
+    if workers := _at_work(tx, current):
+        return workers
+    take_tables(tx.conn, shown)
+    command.upgrade(_config(tx.conn), "head")
+    return ()
+
+
+def _at_work(tx: Tx, current: str | None) -> Sequence[str]:
+    """The workers that have to stop before the upgrade."""
+    pending = _scripts(tx.conn).iterate_revisions("head", current or "base")
+    stop = any(getattr(script.module, "WORKERS_STOP", False) for script in pending)
+    # releases before the schema 0004 do not say that they are on
+    if not stop or "attendance" not in _tables(tx.conn):
+        return ()
+    seen = text("SELECT worker FROM attendance WHERE seen_at > :since ORDER BY worker")
+    return tx.conn.execute(seen, {"since": tx.now - _STOPPED_AFTER}).scalars().all()
 
 
 def newer_revision(conn: Connection) -> str | None:

@@ -7,7 +7,7 @@ from sqlmodel import Field, SQLModel
 
 from config.database import table_of
 from config.times import Instant
-from profiles.tables import JSON_COLUMN
+from profiles.tables import JSON_COLUMN, bucket_column
 
 
 class JourneyVersion(SQLModel, table=True):
@@ -69,6 +69,7 @@ class SegmentMember(SQLModel, table=True):
 
     journey: str = Field(primary_key=True)
     profile_id: int = Field(sa_type=BigInteger, primary_key=True)
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
     since: Instant = Field(sa_type=BigInteger)
 
 
@@ -81,6 +82,7 @@ class Passage(SQLModel, table=True):
     profile_id: int = Field(sa_type=BigInteger, primary_key=True)
     enrollment_id: int = Field(sa_type=BigInteger, primary_key=True)
     step: str = Field(primary_key=True)
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
     journey: str
     version: str
     outcome: str = Field(description="the edge taken: next, a branch's or arm's name, timeout ...")

@@ -1,6 +1,25 @@
-"""Draws that come out the same for the same person every time, on every machine."""
+"""Hashes of people that are the same on every machine: where their rows stand, and fair draws."""
 
 import hashlib
+
+BUCKETS = 256
+# An odd number near 2^32 divided by the golden ratio (Knuth, The Art of Computer Programming,
+# volume 3, 6.4), so that ids in a row spread evenly.
+_FACTOR = 2_654_435_761
+
+
+def bucket_of(profile_id: int) -> int:
+    """The bucket of a profile and of all its rows, 0 to 255.
+
+    Migration 0014 has the same in SQL. The remainder by 2^31 keeps the product below 2^63, the
+    largest integer of both databases.
+    """
+    return profile_id % 2**31 * _FACTOR % 2**32 // 2**24
+
+
+def identifier_bucket(kind: str, value: str) -> int:
+    """The bucket of an identifier, 0 to 255. It is looked up before its profile is known."""
+    return hashlib.sha256(f"{kind}:{value}".encode()).digest()[0]
 
 
 def draw(profile_id: int, salt: str) -> float:

@@ -1,6 +1,6 @@
 """What every statement over many rows needs: many values in one, and locks in a fixed order."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -15,6 +15,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
@@ -83,6 +84,60 @@ def _among_on_postgresql(among: _Among, compiler: SQLCompiler, **kw: Any) -> str
 def among_bound(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
     """`among` for a statement that is built once: `name` is the parameter that takes the ids."""
     return _Among(column, bindparam(name, type_=_Many()))
+
+
+class _Texts(TypeDecorator[Mapping[int, str | None]]):
+    """Texts by id in one parameter, as JSON."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(
+        self,
+        value: Mapping[int, str | None] | None,
+        dialect: Dialect,  # noqa: ARG002  the interface's
+    ) -> str:
+        return orjson.dumps(dict(value or {}), option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class _TextOf(FunctionElement[str]):
+    inherit_cache = True
+    type = Text()
+
+
+@compiles(_TextOf, "sqlite")
+def _text_on_sqlite(text_of: _TextOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, texts = (compiler.process(clause, **kw) for clause in text_of.clauses)
+    return f"""json_extract({texts}, '$."' || {column} || '"')"""
+
+
+@compiles(_TextOf, "postgresql")
+def _text_on_postgresql(text_of: _TextOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, texts = (compiler.process(clause, **kw) for clause in text_of.clauses)
+    return f"(CAST({texts} AS jsonb) ->> CAST({column} AS text))"
+
+
+def text_bound(column: ColumnElement[int], name: str) -> ColumnElement[str]:
+    """The text of the id in `column`; the parameter `name` takes the texts by id."""
+    return _TextOf(column, bindparam(name, type_=_Texts()))
+
+
+def new_profile_ids(tx: Tx, number: int) -> Sequence[int]:
+    """The ids of so many profiles that are about to be inserted; none was ever given before.
+
+    They are needed beforehand because a profile's bucket is computed from its id.
+    """
+    if tx.conn.dialect.name == "sqlite":
+        # We are the one writer; the INSERT counts the ids up.
+        last = tx.conn.execute(_LAST_ID).scalar() or 0
+        return range(last + 1, last + 1 + number)
+    return tx.conn.execute(_NEXT_IDS, {"number": number}).scalars().all()
+
+
+_LAST_ID = text("SELECT seq FROM sqlite_sequence WHERE name = 'profile'")
+_NEXT_IDS = text(
+    "SELECT nextval(pg_get_serial_sequence('profile', 'id')) FROM generate_series(1, :number)"
+)
 
 
 def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from config.database import Tx, insert_into
 from config.times import Instant, Seconds
+from profiles.identity.person import Key
 from profiles.tables import events as event_table
 
 # The event that says that something about the profile itself is different: attributes, consent.
@@ -17,6 +18,7 @@ class NewEvent:
     """An event as it arrives. The same `dedupe_key` on the same profile is the same event.
 
     waited: from its receipt to the transaction that writes it down.
+    said_of: the identifier that names whose it is; None: not known.
     """
 
     profile_id: int
@@ -25,6 +27,13 @@ class NewEvent:
     dedupe_key: str
     properties: dict[str, Any]
     waited: Seconds = 0
+    said_of: Key | None = None
+
+
+def said_of_columns(key: Key | None) -> dict[str, str | None]:
+    """The columns of a row of events or consent records that name what it was said of."""
+    kind, value = key or (None, None)
+    return {"identifier_kind": kind, "identifier_value": value}
 
 
 def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
@@ -45,6 +54,7 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
                 "properties": event.properties,
                 "dedupe_key": event.dedupe_key,
                 "worked_at": tx.now if worked else None,
+                **said_of_columns(event.said_of),
             }
             for event in events
         ],

@@ -1,19 +1,32 @@
 """The rows that say who somebody is and what they did.
 
-Every row carries its profile's id and every unique key of a hot table contains it, so that the
-tables can be spread by profile over several databases later.
+Each table that grows with the number of customers has the column `bucket`, and each of its unique
+keys contains it, so that PostgreSQL can partition and Citus distribute the tables by it
+(docs/decisions/0024-buckets.md). Where the primary key is a row number, PostgreSQL's also contains
+the bucket, which the models do not show: SQLite numbers rows only in a key of one column.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from sqlalchemy import JSON, BigInteger, Column, Identity, Index, Integer, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from config.channels import AddressKind, ChannelName, channels
 from config.database import table_of
 from config.times import Instant
+from profiles.bucketing import bucket_of, identifier_bucket
 
 # What a message on a channel is addressed to.
 IdentifierKind = Literal["user_id", "anonymous_id", "email", "phone", "push_token"]
@@ -29,6 +42,25 @@ JSON_COLUMN = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "po
 def id_column() -> Column[int]:
     """A row number that the database gives."""
     return Column(BIG, Identity(), primary_key=True)
+
+
+def _from(compute: Callable[..., int], *columns: str) -> Callable[[Any], int]:
+    """Compute the bucket of a row that is inserted from these of its columns."""
+
+    def default(context: Any) -> int:  # SQLAlchemy's ExecutionContext
+        row = context.get_current_parameters()
+        return compute(*(row[name] for name in columns))
+
+    return default
+
+
+def bucket_column(whose: str = "profile_id", *, primary_key: bool = False) -> Column[int]:
+    """The bucket of the profile whose id is in the column `whose`; INSERT computes it.
+
+    An INSERT from a SELECT and an UPDATE of that column have to set it.
+    """
+    default = _from(bucket_of, whose)
+    return Column(SmallInteger, default=default, primary_key=primary_key, nullable=False)
 
 
 class Profile(SQLModel, table=True):
@@ -50,6 +82,12 @@ class Profile(SQLModel, table=True):
         sa_column=Column(JSON_COLUMN),
         description="when each value was said; profiles/attributes/latest.py has the keys",
     )
+    attribute_identifiers: list[Any] | None = Field(
+        default=None,
+        sa_column=Column(JSON_COLUMN),
+        description="what each value was said of: [kind, value, [the same keys]] of identifiers",
+    )
+    bucket: int = Field(sa_column=bucket_column("id"))
 
 
 class Identifier(SQLModel, table=True):
@@ -61,6 +99,15 @@ class Identifier(SQLModel, table=True):
     kind: str = Field(primary_key=True, description="IdentifierKind")
     value: str = Field(primary_key=True, description="normalised: lower-case e-mail, E.164 phone")
     profile_id: int = Field(sa_type=BigInteger)
+    bucket: int = Field(
+        sa_column=Column(
+            SmallInteger,
+            default=_from(identifier_bucket, "kind", "value"),
+            primary_key=True,
+            nullable=False,
+        ),
+        description="of kind and value: it is looked up before its profile is known",
+    )
     # Addresses only:
     state: str = Field(default="active", description="active, bounced, complained, unregistered")
     country: str | None = Field(default=None, description="of a phone number, ISO alpha-2")
@@ -88,6 +135,7 @@ class Consent(SQLModel, table=True):
     profile_id: int = Field(sa_type=BigInteger, primary_key=True)
     channel: str = Field(primary_key=True)
     topic: str = Field(primary_key=True)
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
     granted: bool
     changed_at: Instant = Field(sa_type=BigInteger)
 
@@ -111,6 +159,11 @@ class ConsentRecord(SQLModel, table=True):
         sa_column=Column(JSON_COLUMN),
         description="proof as the sender gave it: form, IP address ...",
     )
+    identifier_kind: str | None = Field(
+        default=None, description="of the identifier that it was said of; empty: not known"
+    )
+    identifier_value: str | None = None
+    bucket: int = Field(sa_column=bucket_column())
 
 
 class EmailConfirmation(SQLModel, table=True):
@@ -141,6 +194,7 @@ class Preference(SQLModel, table=True):
     __tablename__: ClassVar[str] = "preference"
 
     profile_id: int = Field(sa_type=BigInteger, primary_key=True)
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
     per_week: int | None = Field(default=None, description="at most so many messages a week")
     opens: int | None = Field(default=None, description="not before this local time, seconds")
     closes: int | None = Field(default=None, description="not from this local time on, seconds")
@@ -154,7 +208,7 @@ class Event(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "event"
     __table_args__ = (
-        UniqueConstraint("profile_id", "dedupe_key", name="uq_event_dedupe_key"),
+        UniqueConstraint("profile_id", "dedupe_key", "bucket", name="uq_event_dedupe_key"),
         Index("ix_event_did", "profile_id", "name", "occurred_at"),
         Index(
             "ix_event_to_work",
@@ -174,6 +228,11 @@ class Event(SQLModel, table=True):
     worked_at: Instant | None = Field(
         default=None, sa_type=BigInteger, description="empty: journeys have not reacted to it yet"
     )
+    identifier_kind: str | None = Field(
+        default=None, description="of the identifier that it was said of; empty: not known"
+    )
+    identifier_value: str | None = None
+    bucket: int = Field(sa_column=bucket_column())
 
 
 class Merge(SQLModel, table=True):

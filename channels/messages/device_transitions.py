@@ -69,7 +69,7 @@ class DeviceReport(NamedTuple):
 def _claiming(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
     new = insert.excluded
     return insert.on_conflict_do_update(
-        index_elements=["message_id", "token"],
+        index_elements=list(message_devices.primary_key),
         set_={
             "profile_id": new.profile_id,
             "state": new.state,

@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 
 from config.database import table_of
 from config.times import Instant
-from profiles.tables import JSON_COLUMN, id_column
+from profiles.tables import JSON_COLUMN, bucket_column, id_column
 
 
 class Message(SQLModel, table=True):
@@ -19,7 +19,7 @@ class Message(SQLModel, table=True):
     __tablename__: ClassVar[str] = "message"
     __table_args__ = (
         UniqueConstraint(
-            "enrollment_id", "step", "member", "profile_id", name="uq_message_wanted_once"
+            "enrollment_id", "step", "member", "profile_id", "bucket", name="uq_message_wanted_once"
         ),
         Index("ix_message_history", "profile_id", "send_at"),
         Index(
@@ -68,6 +68,12 @@ class Message(SQLModel, table=True):
     claimed_by: str | None = None
     provider_id: str | None = Field(default=None, description="the provider's id of it")
     segments: int | None = Field(default=None, description="of a text message")
+    address: str | None = Field(
+        default=None,
+        description="what it was handed over to, written in the claim; a push: `message_device` "
+        "has the tokens. Empty: never claimed, or before the schema 0014",
+    )
+    bucket: int = Field(sa_column=bucket_column())
 
 
 class MessageDevice(SQLModel, table=True):
@@ -89,6 +95,7 @@ class MessageDevice(SQLModel, table=True):
 
     message_id: int = Field(sa_type=BigInteger, primary_key=True)
     token: str = Field(primary_key=True, description="the device's, as it was in the claim")
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
     profile_id: int = Field(sa_type=BigInteger)
     state: str = Field(description="DeviceState")
     reason: str | None = None

@@ -34,7 +34,7 @@ from channels.messages.states import (
 from channels.messages.table import messages
 from config.database import Tx
 from config.times import Instant
-from profiles.bulk import among_bound
+from profiles.bulk import among_bound, text_bound
 from profiles.identity.merge import Merger, repoint
 
 _c = messages.c
@@ -139,6 +139,7 @@ _CLAIM = (
         send_at=bindparam("now"),
         not_after=bindparam("until"),
         claimed_by=bindparam("by"),
+        address=text_bound(_c.id, "addresses"),
         attempts=_c.attempts + 1,
     )
 )
@@ -200,9 +201,20 @@ def cancel_of(
     return tx.conn.execute(_CANCEL_OF_STEP, {**given, "of_step": step}).rowcount
 
 
-def claim(tx: Tx, message_ids: Collection[int], *, not_after: Instant, claimed_by: str) -> int:
-    """Claim messages for this process, which may hand them over until `not_after`."""
-    given = {"messages": message_ids, "now": tx.now, "until": not_after, "by": claimed_by}
+def claim(
+    tx: Tx, addresses: Mapping[int, str | None], *, not_after: Instant, claimed_by: str
+) -> int:
+    """Claim messages for this process, which may hand them over until `not_after`.
+
+    addresses: where each message goes, by its id; None of a push, whose devices have rows.
+    """
+    given = {
+        "messages": list(addresses),
+        "addresses": addresses,
+        "now": tx.now,
+        "until": not_after,
+        "by": claimed_by,
+    }
     return tx.conn.execute(_CLAIM, given).rowcount
 
 

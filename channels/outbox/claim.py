@@ -322,11 +322,12 @@ def _claim_rows(
 
 def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
     """One statement for all that end together, which most do."""
-    ending: dict[Instant, list[int]] = defaultdict(list)
+    ending: dict[Instant, dict[int, str | None]] = defaultdict(dict)
     for one in claims:
-        ending[one.not_after].append(one.message_id)
-    for not_after, ids in ending.items():
-        transitions.claim(tx, ids, not_after=not_after, claimed_by=claimed_by)
+        to = None if channel_of(one.channel).per_device else one.targets[0].address
+        ending[one.not_after][one.message_id] = to
+    for not_after, addresses in ending.items():
+        transitions.claim(tx, addresses, not_after=not_after, claimed_by=claimed_by)
     pushes = [
         DeviceClaim(one.message_id, device.address, one.profile_id, one.attempts, one.not_after)
         for one in claims

@@ -21,13 +21,14 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy import null as sql_null
-from sqlalchemy.types import BigInteger, Text
+from sqlalchemy.types import BigInteger, SmallInteger, Text
 
 from config.database import Tx
 from config.times import Seconds
 from journeys.definition.journey import After, EventEntry, Version
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held
+from profiles.bucketing import bucket_of
 from profiles.bulk import among, in_slices, lock_profiles
 from profiles.conditions.language import Condition, Scope
 from profiles.tables import JSON_COLUMN, events, profiles
@@ -76,6 +77,7 @@ def enter_people(
     lock_profiles(tx, profile_ids)
     source = select(
         profiles.c.id.label("profile_id"),
+        profiles.c.bucket,
         literal("").label("entry_key"),
         literal({}, JSON_COLUMN).label("context"),
         cast(sql_null(), BigInteger).label("entry_event_id"),
@@ -98,6 +100,7 @@ def enter_each(
         each = [
             select(
                 literal(profile_id, BigInteger).label("profile_id"),
+                literal(bucket_of(profile_id), SmallInteger).label("bucket"),
                 literal("" if key is None else _text(context.get(key))[:_KEY]).label("entry_key"),
                 literal(context, JSON_COLUMN).label("context"),
                 cast(sql_null(), BigInteger).label("entry_event_id"),
@@ -131,6 +134,7 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int
         key = func.substr(func.coalesce(value, ""), 1, _KEY)
     source = select(
         events.c.profile_id.label("profile_id"),
+        events.c.bucket,
         key.label("entry_key"),
         events.c.properties.label("context"),
         events.c.id.label("entry_event_id"),
@@ -176,6 +180,7 @@ def _enter(
         due_at = case((latest > tx.now - pause, latest + pause), else_=due_at)
     rows = select(
         who.c.profile_id,
+        who.c.bucket,
         who.c.entry_key,
         who.c.context,
         who.c.entry_event_id,

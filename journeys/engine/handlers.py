@@ -334,27 +334,23 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
     tx = cohort.tx
     ids = {person.profile_id for person in cohort.people}
     lock_profiles(tx, ids)
-    columns = (profiles.c.id, profiles.c.attributes, profiles.c.attribute_times)
-    rows = tx.conn.execute(select(*columns).where(among(tx, profiles.c.id, ids))).all()
-    merged = {
-        profile_id: set_attributes(attributes, times, step.attributes, tx.now)
-        for profile_id, attributes, times in rows
-    }
+    p = profiles.c
+    columns = (p.attributes, p.attribute_times, p.attribute_identifiers)
+    found = select(p.id, *columns).where(among(tx, p.id, ids))
+    rows = [dict(row) for row in tx.conn.execute(found).mappings()]
+    after = {row["id"]: set_attributes(row, step.attributes, tx.now) for row in rows}
     tx.conn.execute(
         update(profiles)
-        .where(profiles.c.id == bindparam("row"))
-        .values(
-            attributes=bindparam("merged", type_=profiles.c.attributes.type),
-            attribute_times=bindparam("times", type_=profiles.c.attribute_times.type),
-            updated_at=tx.now,
-        ),
+        .where(p.id == bindparam("row"))
+        .values({column: bindparam(f"new_{column.name}", type_=column.type) for column in columns})
+        .values(updated_at=tx.now),
         [
-            {"row": profile_id, "merged": attributes, "times": times}
-            for profile_id, (attributes, times) in merged.items()
+            {"row": profile_id, **{f"new_{name}": value for name, value in new.items()}}
+            for profile_id, new in after.items()
         ],
     )
     if cohort.catalog.awaited_traits() & set(step.attributes):
-        changed = {row.id for row in rows if merged[row.id][0] != row.attributes}
+        changed = {row["id"] for row in rows if after[row["id"]]["attributes"] != row["attributes"]}
         _tell_of_change(cohort, changed)
     return _all_next(cohort)
 

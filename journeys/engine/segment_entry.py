@@ -40,8 +40,10 @@ def enter_newcomers(
     coming = (
         insert_into(tx.conn, segment_members)
         .from_select(
-            ["journey", "profile_id", "since"],
-            in_it.with_only_columns(literal(journey), profiles.c.id, literal(tx.now, BigInteger)),
+            ["journey", "profile_id", "bucket", "since"],
+            in_it.with_only_columns(
+                literal(journey), profiles.c.id, profiles.c.bucket, literal(tx.now, BigInteger)
+            ),
         )
         .on_conflict_do_nothing()
         .returning(c.profile_id)

@@ -10,7 +10,7 @@ from sqlmodel import Field, SQLModel
 
 from config.database import table_of
 from config.times import Instant
-from profiles.tables import JSON_COLUMN, id_column
+from profiles.tables import JSON_COLUMN, bucket_column, id_column
 
 
 class Enrollment(SQLModel, table=True):
@@ -30,6 +30,7 @@ class Enrollment(SQLModel, table=True):
             "profile_id",
             "journey",
             "entry_key",
+            "bucket",
             unique=True,
             sqlite_where=text("ended_at IS NULL"),
             postgresql_where=text("ended_at IS NULL"),
@@ -41,6 +42,7 @@ class Enrollment(SQLModel, table=True):
             "profile_id",
             "journey",
             "launch_id",
+            "bucket",
             unique=True,
             sqlite_where=text("launch_id IS NOT NULL"),
             postgresql_where=text("launch_id IS NOT NULL"),
@@ -79,6 +81,7 @@ class Enrollment(SQLModel, table=True):
     ended_at: Instant | None = Field(default=None, sa_type=BigInteger)
     end_reason: str | None = Field(default=None, description="completed, exited: ..., failed: ...")
     converted_at: Instant | None = Field(default=None, sa_type=BigInteger)
+    bucket: int = Field(sa_column=bucket_column())
 
 
 enrollments = table_of(Enrollment)

@@ -5,21 +5,27 @@
 a time there comes from a statement of unknown time (an import row without a date, or a release
 before 0010): any statement with a time is later, and of two without the one that arrives later
 holds. A time without a value says that the value was taken away.
+
+`Profile.attribute_identifiers` keeps, by the same keys, the identifier that the statement named.
+There is none for values from a release before 0014, or that a journey has set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from config.times import Instant
 from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.person import Key
 
 # The values beside the attributes; they have columns of their own.
 FIELDS = ("country", "timezone", "language")
 _ATTRIBUTE = "attributes."
 
 Times = dict[str, Instant]
+# The identifier that each value was said of.
+SaidOf = dict[str, Key]
 
 
 def attribute_key(name: str) -> str:
@@ -49,16 +55,37 @@ def attributes_size(attributes: Mapping[str, Any], times: Mapping[str, Instant])
     return len(orjson.dumps(attributes)) - (not attributes) + nulls
 
 
-def set_attributes(
-    attributes: Mapping[str, Any],
-    times: Mapping[str, Instant] | None,
-    said: Mapping[str, Any],
-    now: Instant,
-) -> tuple[dict[str, Any], Times]:
-    """Attributes and their times after a statement made now; None takes an attribute away."""
-    merged = {**attributes, **said}
-    after = {name: value for name, value in merged.items() if value is not None}
-    return after, {**(times or {}), **{attribute_key(name): now for name in said}}
+def read_said_of(stored: Sequence[Any] | None) -> SaidOf:
+    """`Profile.attribute_identifiers` by key."""
+    return {key: (kind, value) for kind, value, keys in stored or () for key in keys}
+
+
+def stored_said_of(said_of: Mapping[str, Key]) -> list[Any] | None:
+    """`Profile.attribute_identifiers` as it is stored: each identifier once, for brevity."""
+    keys: dict[Key, list[str]] = {}
+    for key in sorted(said_of):
+        keys.setdefault(said_of[key], []).append(key)
+    return [[kind, value, keys[kind, value]] for kind, value in sorted(keys)] or None
+
+
+def set_attributes(row: Mapping[str, Any], said: Mapping[str, Any], now: Instant) -> dict[str, Any]:
+    """The columns `attributes`, `attribute_times` and `attribute_identifiers` after a statement of
+    nobody, made now; None takes an attribute away.
+
+    Parameters
+    ----------
+    row: the same columns before.
+    """
+    merged = {**row["attributes"], **said}
+    keys = {attribute_key(name): now for name in said}
+    said_of = read_said_of(row["attribute_identifiers"])
+    return {
+        "attributes": {name: value for name, value in merged.items() if value is not None},
+        "attribute_times": {**(row["attribute_times"] or {}), **keys},
+        "attribute_identifiers": stored_said_of(
+            {key: whose for key, whose in said_of.items() if key not in keys}
+        ),
+    }
 
 
 def join_profiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,12 +100,16 @@ def join_profiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[st
     """
     our_times, their_times = ours["attribute_times"] or {}, theirs["attribute_times"] or {}
     times = dict(our_times)
+    said_of = read_said_of(ours["attribute_identifiers"])
+    their_said_of = read_said_of(theirs["attribute_identifiers"])
     joined: dict[str, Any] = {name: ours[name] for name in FIELDS}
     for name in FIELDS:
         if ours[name] is None and name not in our_times:
             joined[name] = theirs[name]
             if name in their_times:
                 times[name] = their_times[name]
+            if name in their_said_of:
+                said_of[name] = their_said_of[name]
     for kind in ONE_AT_A_TIME:
         if kind in their_times:
             times.setdefault(kind, their_times[kind])
@@ -89,4 +120,11 @@ def join_profiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[st
             attributes[name] = value
             if key in their_times:
                 times[key] = their_times[key]
-    return {**joined, "attributes": attributes, "attribute_times": times}
+            if key in their_said_of:
+                said_of[key] = their_said_of[key]
+    return {
+        **joined,
+        "attributes": attributes,
+        "attribute_times": times,
+        "attribute_identifiers": stored_said_of(said_of),
+    }

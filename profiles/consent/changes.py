@@ -15,8 +15,9 @@ from config.times import Instant
 from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.double_opt_in import CONFIRMED_ON, NO_TOPICS, Yes, ask, proof, settle, waiting
 from profiles.consent.state import Key, Statement, standing, withdrawn
-from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events, said_of_columns
 from profiles.identity.merge import survivors
+from profiles.identity.person import Key as Identifier
 from profiles.tables import consent_records, consents
 
 
@@ -37,6 +38,7 @@ class ConsentChange:
     from the same second too.
 
     wording: the words that were shown. evidence: proof as JSON, such as form and IP address.
+    said_of: the identifier that names whose it is; None: not known.
     """
 
     profile_id: int
@@ -47,6 +49,7 @@ class ConsentChange:
     just_now: bool = False
     wording: str | None = None
     evidence: Any = None
+    said_of: Identifier | None = None
 
     @property
     def key(self) -> Key:
@@ -158,6 +161,7 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
         just_now=True,
         wording=row.wording,
         evidence=proof(row),
+        said_of=("email", row.address),
     )
     change_consent(tx, [yes], f"{row.source}, confirmed")
     settle(tx, rows)
@@ -313,6 +317,7 @@ def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
                 "source": source,
                 "wording": change.wording,
                 "evidence": change.evidence,
+                **said_of_columns(change.said_of),
             }
             for change in changes
         ],

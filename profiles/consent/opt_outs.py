@@ -139,5 +139,11 @@ def _apart(people: Iterable[Person]) -> list[Person]:
 def _changes(no: No, profile_id: int) -> Iterator[ConsentChange]:
     for channel, topic in no.refuses:
         yield ConsentChange(
-            profile_id, channel, topic, granted=False, occurred_at=no.said_at, just_now=no.just_now
+            profile_id,
+            channel,
+            topic,
+            granted=False,
+            occurred_at=no.said_at,
+            just_now=no.just_now,
+            said_of=no.person.named_by,
         )

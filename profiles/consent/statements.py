@@ -17,7 +17,7 @@ from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.identity.person import Email, Person, normalise_email
+from profiles.identity.person import Email, Key, Person, normalise_email
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
 from profiles.identity.segment_calls import CallRefused, Id, Moment, refusal, without_faults
@@ -166,6 +166,13 @@ class Stated(NamedTuple):
     refused: Mapping[int, CallRefused]
 
 
+class _Named(NamedTuple):
+    """Whom a statement is about, and the identifier that names them."""
+
+    profile_id: int
+    by: Key
+
+
 def take_statements(
     tx: Tx, statements: Mapping[int, ConsentStatement], double_opt_in: Mapping[str, str]
 ) -> Stated:
@@ -192,8 +199,8 @@ def take_statements(
 
 def _people(
     tx: Tx, statements: Mapping[int, ConsentStatement]
-) -> tuple[dict[int, int], dict[int, CallRefused]]:
-    """The profiles that the statements name, locked; and why others name nobody for certain."""
+) -> tuple[dict[int, _Named], dict[int, CallRefused]]:
+    """Whom the statements name, their profiles locked; and why others name nobody for certain."""
     people = {place: one.person() for place, one in statements.items()}
     keys = {place: [key for key, _ in person.identifiers()] for place, person in people.items()}
     named = {key for some in keys.values() for key in some}
@@ -204,7 +211,7 @@ def _people(
     unverified = {key for key, holder in found_by.items() if holder.unverified}
     lock_profiles(tx, set(holders.values()))
     users = users_of(tx, set(owners.values()))
-    whose: dict[int, int] = {}
+    whose: dict[int, _Named] = {}
     refused: dict[int, CallRefused] = {}
     others: dict[int, Person] = {}
     for place, person in people.items():
@@ -221,7 +228,7 @@ def _people(
         if len(found) > 1 or (stranger and any(users.get(one) for one in found)):
             refused[place] = CallRefused("", "its identifiers belong to different customers")
         elif found:
-            whose[place] = found.pop()
+            whose[place] = _Named(found.pop(), keys[place][0])
         else:
             others[place] = replace(person, seen_at=tx.now)
     report = upsert_people(tx, list(others.values()), "consent", owners=owners)
@@ -230,15 +237,17 @@ def _people(
         if profile_id is None:
             refused[place] = CallRefused("", report.refused[index])
         else:
-            whose[place] = profile_id
+            whose[place] = _Named(profile_id, keys[place][0])
     return whose, refused
 
 
 def _new(
-    tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, int]
+    tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, _Named]
 ) -> tuple[list[int], dict[int, Result]]:
     """The places of statements that had not come before, noted; and the results of the others."""
-    named = {place: (whose[place], statements[place].dedupe_key()) for place in whose}
+    named = {
+        place: (one.profile_id, statements[place].dedupe_key()) for place, one in whose.items()
+    }
     key = tuple_(events.c.profile_id, events.c.dedupe_key)
     known: set[tuple[int, str]] = set()
     for some in in_slices(sorted(set(named.values())), 500):
@@ -253,24 +262,28 @@ def _new(
             continue
         known.add((profile_id, dedupe_key))
         new.append(place)
-        noted.append(NewEvent(profile_id, PROFILE_CHANGED, tx.now, dedupe_key, {}))
+        event = NewEvent(
+            profile_id, PROFILE_CHANGED, tx.now, dedupe_key, {}, said_of=whose[place].by
+        )
+        noted.append(event)
     record_events(tx, noted, worked=False)
     return new, results
 
 
 def _rounds(
-    tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, int]
+    tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, _Named]
 ) -> Iterator[tuple[str, dict[int, ConsentChange]]]:
     """The changes in their order, in groups of one source that name nothing twice."""
     changes = {
         place: ConsentChange(
-            whose[place],
+            whose[place].profile_id,
             one.channel,
             one.topic,
             one.granted,
             tx.now if one.timestamp is None else one.timestamp,
             wording=one.wording,
             evidence=one.evidence,
+            said_of=whose[place].by,
         )
         for place, one in statements.items()
     }

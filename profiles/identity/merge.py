@@ -15,12 +15,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, bindparam, delete, exists, insert, select, tuple_, update
+from sqlalchemy import Column, Table, bindparam, delete, exists, insert, select, tuple_, update
 
 from config.channels import ChannelName
 from config.database import Tx
 from config.times import Instant
 from profiles.attributes.latest import join_profiles
+from profiles.bucketing import bucket_of
 from profiles.bulk import among, in_slices
 from profiles.consent.state import Key as ConsentKey
 from profiles.consent.state import Statement, standing, withdrawn
@@ -146,9 +147,9 @@ def lock_events(tx: Tx, profile_ids: Collection[int]) -> None:
 def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[Any]]:
     """Let the rows of a table be the other profile's; gives their keys, by the profile they left.
 
-    The key of a row is its `id`, or else its primary key.
+    The key of a row is its `id`, or else its primary key without the bucket.
     """
-    keys = [table.c.id] if "id" in table.c else list(table.primary_key)
+    keys = [table.c.id] if "id" in table.c else _key_of(table)
     moved: dict[int, list[Any]] = {merger.from_id: [] for merger in mergers}
     rows = select(table.c.profile_id.label("whose"), *keys).where(
         among(tx, table.c.profile_id, moved)
@@ -160,8 +161,15 @@ def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[A
         tx.conn.execute(
             update(table)
             .where(table.c.profile_id == bindparam("from_id"))
-            .values(profile_id=bindparam("into_id")),
-            [{"from_id": merger.from_id, "into_id": merger.into_id} for merger in having],
+            .values(profile_id=bindparam("into_id"), bucket=bindparam("into_bucket")),
+            [
+                {
+                    "from_id": merger.from_id,
+                    "into_id": merger.into_id,
+                    "into_bucket": bucket_of(merger.into_id),
+                }
+                for merger in having
+            ],
         )
     return moved
 
@@ -342,10 +350,13 @@ def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
         share = shares[row.profile_id]
         if share is None or share.allows(row.granted, row.channel):
             notes[row.profile_id]["consent_records"].append(row.id)
-            moving.append({"record": row.id, "into": into[row.profile_id]})
+            stays = into[row.profile_id]
+            moving.append({"record": row.id, "into": stays, "into_bucket": bucket_of(stays)})
     if moving:
         moved = update(consent_records).where(c.id == bindparam("record"))
-        tx.conn.execute(moved.values(profile_id=bindparam("into")), moving)
+        tx.conn.execute(
+            moved.values(profile_id=bindparam("into"), bucket=bindparam("into_bucket")), moving
+        )
 
 
 def _weigh(now: dict[ConsentKey, Statement], one: Statement) -> None:
@@ -408,7 +419,14 @@ def _merge_preferences(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
             in_order.sort(key=lambda row: row["changed_at"])
         said = (row.items() for row in in_order)
         held = {name: value for row in said for name, value in row if value is not None}
-        now[merger.into_id] = [{**theirs[0], **held, "profile_id": merger.into_id}]
+        now[merger.into_id] = [
+            {
+                **theirs[0],
+                **held,
+                "profile_id": merger.into_id,
+                "bucket": bucket_of(merger.into_id),
+            }
+        ]
         moved.add(merger.into_id)
     for merger in _firsts(mergers):
         notes[merger.from_id]["preferences_before"] = chosen[merger.into_id]
@@ -493,8 +511,15 @@ def verify(tx: Tx, anonymous_ids: Collection[str]) -> None:
     moved = update(consent_records).where(r.profile_id == bindparam("from_id"))
     if found:
         tx.conn.execute(
-            moved.values(profile_id=bindparam("into")),
-            [{"from_id": from_id, "into": whose[from_id]} for from_id, *_ in found],
+            moved.values(profile_id=bindparam("into"), bucket=bindparam("into_bucket")),
+            [
+                {
+                    "from_id": from_id,
+                    "into": whose[from_id],
+                    "into_bucket": bucket_of(whose[from_id]),
+                }
+                for from_id, *_ in found
+            ],
         )
 
 
@@ -537,10 +562,15 @@ def _rows_of(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[
     return found
 
 
+def _key_of(table: Table) -> list[Column[Any]]:
+    """The primary key without the bucket, which follows from it."""
+    return [column for column in table.primary_key if column.name != "bucket"]
+
+
 def _delete(tx: Tx, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Delete the rows that have these rows' primary keys, as far as there are any."""
     if rows:
-        keys = [column.name for column in table.primary_key]
+        keys = [column.name for column in _key_of(table)]
         tx.conn.execute(
             delete(table).where(*(table.c[name] == bindparam(f"of_{name}") for name in keys)),
             [{f"of_{name}": row[name] for name in keys} for row in rows],

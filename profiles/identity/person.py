@@ -170,6 +170,11 @@ class Person:
             or self.consent
         )
 
+    @property
+    def named_by(self) -> Key | None:
+        """The identifier that it is said of: the first of them, which weighs most."""
+        return next((key for key, _ in self.identifiers()), None)
+
     def identifiers(self) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Each identifier with the columns that describe it."""
         if self.user_id is not None:

@@ -8,11 +8,14 @@ from config.channels import ChannelName
 from config.times import Instant
 from profiles.attributes.latest import (
     FIELDS,
+    SaidOf,
     Times,
     attribute_key,
     attributes_size,
     entry_size,
     holds,
+    read_said_of,
+    stored_said_of,
 )
 from profiles.consent.changes import ConsentChange
 from profiles.identity.addresses import ONE_AT_A_TIME
@@ -55,10 +58,12 @@ class Account:
     after: dict[str, Any] = field(init=False)
     identifiers: dict[Key, dict[str, Any]] = field(init=False)
     used_before: dict[IdentifierKind, Key] = field(init=False)
+    said_of: SaidOf = field(init=False)
     user_id: str | None = field(init=False)  # the first of them
     lasting: int = field(init=False)  # identifiers that are never dropped
     size: int | None = None  # of the attributes, once it matters
-    consent: dict[tuple[ChannelName, str], tuple[bool, Instant | None]] = field(
+    # granted, when, and the identifier that it was said of
+    consent: dict[tuple[ChannelName, str], tuple[bool, Instant | None, Key | None]] = field(
         default_factory=dict
     )
 
@@ -72,11 +77,17 @@ class Account:
         self.user_id = next((value for kind, value in self.known if kind == "user_id"), None)
         self.lasting = sum(1 for kind, _ in self.known if kind not in _DROPPED)
         self.used_before = dict(self.in_use)
+        self.said_of = read_said_of(self.before["attribute_identifiers"])
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The columns of its row."""
+        return {**self.after, "attribute_identifiers": stored_said_of(self.said_of)}
 
     @property
     def differs(self) -> bool:
         before = {**self.before, "attribute_times": self.before["attribute_times"] or {}}
-        return before != self.after or self.known != self.identifiers
+        return before != self.row or self.known != self.identifiers
 
     @property
     def times(self) -> Times:
@@ -108,12 +119,13 @@ class Account:
         at = None if person.seen_at is None or person.seen_at > now else person.seen_at
         left_out: list[str] = []
         told = False
+        said_of = person.named_by
         for name in FIELDS:
             value = getattr(person, name)
             if value is not None or name in person.removed:
-                told |= self._set_field(name, value, at)
+                told |= self._set_field(name, value, at, said_of)
         for name, value in person.attributes.items():
-            told |= self._set_attribute(name, value, at, limits.attributes, left_out)
+            told |= self._set_attribute(name, value, at, said_of, limits.attributes, left_out)
         for kind in ONE_AT_A_TIME:
             if kind in person.removed and self._overrules(kind, at):
                 told |= self.in_use.pop(kind, None) is not None
@@ -123,9 +135,9 @@ class Account:
         for token in person.removed_tokens:
             told |= self._sign_out(("push_token", token), at, elsewhere, left_out)
         for topic, granted in person.consent.items():
-            earlier = self.consent.get(topic, (False, None))[1]
+            earlier = self.consent.get(topic, (False, None, None))[1]
             if earlier is None or person.seen_at is None or earlier <= person.seen_at:
-                self.consent[topic] = (granted, person.seen_at)
+                self.consent[topic] = (granted, person.seen_at, person.named_by)
         return Taken(told, left_out)
 
     def _overrules(self, key: str, at: Instant | None) -> bool:
@@ -136,14 +148,32 @@ class Account:
             self.times[key] = at
         return True
 
-    def _set_field(self, name: str, value: str | None, at: Instant | None) -> bool:
-        if not self._overrules(name, at) or self.after[name] == value:
+    def _note(self, key: str, said_of: Key | None) -> None:
+        """Keep the identifier that a value was said of."""
+        if said_of is None:
+            self.said_of.pop(key, None)
+        else:
+            self.said_of[key] = said_of
+
+    def _set_field(
+        self, name: str, value: str | None, at: Instant | None, said_of: Key | None
+    ) -> bool:
+        if not self._overrules(name, at):
             return False
+        changed = bool(self.after[name] != value)
+        if changed or at is not None:
+            self._note(name, said_of)
         self.after[name] = value
-        return True
+        return changed
 
     def _set_attribute(
-        self, name: str, value: Any, at: Instant | None, limit: int, left_out: list[str]
+        self,
+        name: str,
+        value: Any,
+        at: Instant | None,
+        said_of: Key | None,
+        limit: int,
+        left_out: list[str],
     ) -> bool:
         """Set an attribute, or take it away, unless that exceeds `limit` bytes in all."""
         attributes: dict[str, Any] = self.after["attributes"]
@@ -171,6 +201,10 @@ class Account:
         if at is not None and fits:
             self.times[key] = at
         kept = name in attributes or key in self.times
+        if not kept:
+            self._note(key, None)
+        elif changed or (at is not None and fits):
+            self._note(key, said_of)
         self.size += (after if kept else 0) - before
         return changed
 
@@ -265,10 +299,10 @@ class Account:
 
     def changes(self) -> Iterator[ConsentChange]:
         assert self.id is not None
-        for (channel, topic), (granted, seen_at) in self.consent.items():
-            yield ConsentChange(self.id, channel, topic, granted, seen_at)
+        for (channel, topic), (granted, seen_at, said_of) in self.consent.items():
+            yield ConsentChange(self.id, channel, topic, granted, seen_at, said_of=said_of)
 
 
 def nobody_yet() -> Account:
-    values = {"country": None, "timezone": None, "language": None}
-    return Account(None, {**values, "attributes": {}, "attribute_times": None}, {}, {})
+    unknown = ("country", "timezone", "language", "attribute_times", "attribute_identifiers")
+    return Account(None, {**dict.fromkeys(unknown), "attributes": {}}, {}, {})

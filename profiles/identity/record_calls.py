@@ -147,6 +147,7 @@ def _write(
             call.dedupe_key(tx.now),
             dict(call.properties),
             call.waited,
+            keys_of(call)[0],
         )
         for place, call in enumerate(calls)
         if place in profile_ids
@@ -159,6 +160,7 @@ def _write(
             tx.now,
             f"{calls[place].dedupe_key(tx.now)} changed the profile",
             {},
+            said_of=keys_of(calls[place])[0],
         )
         for place, index in changing.items()
         if index in report.told_more

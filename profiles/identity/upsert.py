@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from config.database import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.times import Instant
-from profiles.bulk import among, lock_profiles
+from profiles.bulk import among, lock_profiles, new_profile_ids
 from profiles.consent.changes import change_consent
 from profiles.identity.addresses import ONE_AT_A_TIME
 from profiles.identity.person import Key, Person
@@ -238,7 +238,10 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
         known[row["profile_id"]][key] = {name: row[name] for name in _DESCRIBING}
         if row["kind"] in ONE_AT_A_TIME and row["retired_at"] is None:
             in_use[row["profile_id"]][row["kind"]] = key
-    columns = (p.country, p.timezone, p.language, p.attributes, p.attribute_times)
+    columns = (
+        *(p.country, p.timezone, p.language),
+        *(p.attributes, p.attribute_times, p.attribute_identifiers),
+    )
     return {
         row["id"]: Account(
             row["id"],
@@ -348,27 +351,31 @@ def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
 
 def new_profile(tx: Tx) -> int:
     """An empty profile, to be known by an identifier that is new. Gives its id."""
-    empty = {**nobody_yet().after, "created_at": tx.now, "updated_at": tx.now}
-    inserted = tx.conn.execute(insert(profiles).values(empty).returning(profiles.c.id))
-    return int(inserted.scalar_one())
+    account = nobody_yet()
+    _insert_profiles(tx, [account])
+    assert account.id is not None
+    return account.id
 
 
 def _insert_profiles(tx: Tx, fresh: Sequence[Account]) -> None:
     if not fresh:
         return
-    ids = tx.conn.execute(
-        insert(profiles).returning(profiles.c.id, sort_by_parameter_order=True),
-        [{**account.after, "created_at": tx.now, "updated_at": tx.now} for account in fresh],
-    ).scalars()
-    for account, profile_id in zip(fresh, ids, strict=True):
+    for account, profile_id in zip(fresh, new_profile_ids(tx, len(fresh)), strict=True):
         account.id = profile_id
+    tx.conn.execute(
+        insert(profiles),
+        [
+            {"id": account.id, **account.row, "created_at": tx.now, "updated_at": tx.now}
+            for account in fresh
+        ],
+    )
 
 
 def _update_profiles(tx: Tx, changed: Sequence[Account]) -> None:
     if changed:
         tx.conn.execute(
             update(profiles).where(profiles.c.id == bindparam("profile")),
-            [{**account.after, "updated_at": tx.now, "profile": account.id} for account in changed],
+            [{**account.row, "updated_at": tx.now, "profile": account.id} for account in changed],
         )
 
 

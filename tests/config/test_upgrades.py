@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ import orjson
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, delete, event, insert, inspect, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, delete, event, inspect, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
 from channels.outbox.claim import settle_lost
@@ -46,6 +47,8 @@ VERSIONS = HERE.parents[1] / "config" / "migrations" / "versions"
 RELEASED = {"0001_the_first_schema.py": "8cc3e2695bb221c8"}
 REVISIONS = [one.revision for one in ScriptDirectory(str(VERSIONS.parent)).walk_revisions()][::-1]
 EARLIER = REVISIONS[:-1]
+# The last migration for which workers have to stop: what releases before it write is refused.
+LAST_STOP = "0014"
 _processes = get_context("forkserver")
 
 
@@ -59,13 +62,19 @@ def revision(db: Database) -> str:
         return str(tx.conn.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
 
+def statements(revision: str) -> list[str]:
+    """What a release with that schema writes that those before could not."""
+    lines = (HERE / "upgrades" / f"{revision}.sql").read_text()
+    return [one for one in lines.split(";\n") if one.strip()]
+
+
 def fill(db: Database, revision: str) -> None:
-    """With what the releases up to that schema had written."""
-    with db.transaction() as tx:
-        for one in REVISIONS[: REVISIONS.index(revision) + 1]:
-            for statement in (HERE / "upgrades" / f"{one}.sql").read_text().split(";\n"):
-                if statement.strip():
-                    tx.conn.exec_driver_sql(statement)
+    """Bring an empty database to that schema, with what the releases up to it had written."""
+    for one in REVISIONS[: REVISIONS.index(revision) + 1]:
+        to_revision(db, one)
+        with db.transaction() as tx:
+            for statement in statements(one):
+                tx.conn.exec_driver_sql(statement)
 
 
 Contents = dict[str, list[tuple[Any, ...]]]
@@ -110,7 +119,6 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture(params=EARLIER)
 def old(request: pytest.FixtureRequest, empty: Database) -> Database:
     """A database of an earlier release, with all that it had written."""
-    to_revision(empty, request.param)
     fill(empty, request.param)
     return empty
 
@@ -183,7 +191,6 @@ def test_a_sqlite_that_guards_its_own_schema_is_upgraded_as_well(tmp_path: Path)
 
     db = Database(f"sqlite:///{tmp_path / 'old.db'}")
     event.listen(db.engine, "connect", lambda connection, _: connection.set_authorizer(guard))
-    to_revision(db, "0006")
     fill(db, "0006")
     with db.transaction(write=False) as tx:
         columns = columns_of(tx.conn)
@@ -201,7 +208,6 @@ def test_addresses_get_the_one_form_in_which_they_are_looked_up(
     """0011: an address that two customers have in two spellings stays with one of them, and what
     either of them refused holds for both.
     """
-    to_revision(empty, REVISIONS[REVISIONS.index("0011") - 1])
     fill(empty, REVISIONS[REVISIONS.index("0011") - 1])
     ann, bob, cyd, dan, eve, fay = range(1, 7)
     written = [
@@ -234,7 +240,10 @@ def test_addresses_get_the_one_form_in_which_they_are_looked_up(
         tx.conn.execute(delete(consents).where(consents.c.channel == "sms"))
         said = {(bob, "*"): True, (bob, "news"): False, (eve, "*"): False, (fay, "*"): True}
         tx.conn.execute(
-            insert(consents),
+            text(
+                "INSERT INTO consent (profile_id, channel, topic, granted, changed_at) "
+                "VALUES (:profile_id, :channel, :topic, :granted, :changed_at)"
+            ),
             [
                 {"profile_id": who, "channel": "sms", "topic": topic, "granted": yes,
                  "changed_at": 1}
@@ -285,14 +294,25 @@ def test_those_that_start_at_once_migrate_one_after_the_other(old: Database) -> 
         assert differences(tx.conn) == []
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("revision", REVISIONS[REVISIONS.index(LAST_STOP) :])
 def test_what_an_earlier_release_writes_is_still_taken(db: Database, revision: str) -> None:
     """A worker of before may be at work yet."""
-    fill(db, revision)
+    with db.transaction() as tx:
+        for statement in statements(revision):
+            taken = tx.conn.exec_driver_sql(statement).rowcount
+            assert taken or "INSERT INTO" not in statement
+
+
+@pytest.mark.parametrize("revision", REVISIONS[: REVISIONS.index(LAST_STOP)])
+def test_what_a_release_before_a_stop_writes_is_refused(db: Database, revision: str) -> None:
+    """It can't say in which bucket its rows are."""
     with db.transaction(write=False) as tx:
-        written = contents(tx.conn, columns_of(tx.conn))
-    assert all(written.values()) or revision != REVISIONS[-1]
-    assert written["message"]
+        names = [table for table, columns in columns_of(tx.conn).items() if "bucket" in columns]
+    for statement in statements(revision):
+        into = re.search(r"^INSERT INTO (\w+)", statement, re.MULTILINE)
+        if into and into[1] in names:
+            with pytest.raises(IntegrityError), db.transaction() as tx:
+                tx.conn.exec_driver_sql(statement)
 
 
 # At work ------------------------------------------------------------------------------------------
@@ -346,12 +366,22 @@ class Others:
     def _write(self) -> None:
         try:
             while not self._stop.wait(0.005):
-                with self._db.transaction() as tx:
-                    for statement in _OTHERS_WRITE:
-                        tx.conn.execute(text(statement), {"number": self.written})
-                self.written += 1
+                self.write()
         except BaseException as error:
             self.error = error
+
+    def write(self) -> None:
+        with self._db.transaction() as tx:
+            for statement in _OTHERS_WRITE:
+                tx.conn.execute(text(statement), {"number": self.written})
+        self.written += 1
+
+    def stop_writing(self) -> None:
+        """As a worker stops; after a while it counts as gone."""
+        self._stop.set()
+        self._thread.join()
+        with self._db.transaction() as tx:
+            tx.conn.execute(text("DELETE FROM attendance WHERE worker = 'other:1'"))
 
     def end(self) -> None:
         self._stop.set()
@@ -360,6 +390,8 @@ class Others:
 
 
 _OTHERS_WRITE = (
+    "INSERT INTO attendance (worker, seen_at) VALUES ('other:1', 1772445600)"
+    " ON CONFLICT (worker) DO UPDATE SET seen_at = excluded.seen_at",
     "UPDATE preference SET per_week = per_week WHERE profile_id = 4",
     "INSERT INTO event (profile_id, name, occurred_at, received_at, properties, dedupe_key)"
     " VALUES (4, 'looked', 1772445500, 1772445500, '{}', 'others ' || :number)",
@@ -369,8 +401,8 @@ _OTHERS_WRITE = (
 def test_workers_start_together_on_an_old_database_that_others_use(
     empty: Database, tmp_path: Path
 ) -> None:
-    to_revision(empty, "0001")
-    fill(empty, "0001")
+    before = REVISIONS[REVISIONS.index(LAST_STOP) - 1]
+    fill(empty, before)
     *ports, provider_port = free_ports(WORKERS + 1)
     memory = tmp_path / "provider.jsonl"
     _processes.set_forkserver_preload(["tests.config.test_upgrades"])
@@ -396,22 +428,25 @@ def test_workers_start_together_on_an_old_database_that_others_use(
     try:
         for process in (answering, *workers):
             process.start()
-        if not empty.is_sqlite:
-            # There a table that somebody reads can't be changed; and those who write are let by.
-            until(lambda: "the upgrade of the database waits: process" in said(), said)
-            written = others.written
-            until(lambda: others.written > written + 20, said)
-            assert revision(empty) == "0001"
-            assert others.read() == 1
-            others.end_reading()
-        until(lambda: revision(empty) != "0001", said)
-        if empty.is_sqlite:
-            assert others.read() == 1
-        # Fay's text, Ann's mail; and all that the others told is worked, too
-        until(lambda: {one.message_id for one in remembered(memory)} == {6, 9}, said)
+        # A worker of the release before is let by until it stops.
+        until(lambda: "waits for these workers to stop: other:1" in said(), said)
         written = others.written
         until(lambda: others.written > written + 20, said)
-        others.end()
+        assert revision(empty) == before
+        others.stop_writing()
+        if not empty.is_sqlite:
+            # There a table that somebody reads can't be changed.
+            until(lambda: "the upgrade of the database waits: process" in said(), said)
+            assert revision(empty) == before
+            assert others.read() == 1
+            others.end_reading()
+        until(lambda: revision(empty) != before, said)
+        if empty.is_sqlite:
+            assert others.read() == 1
+        with pytest.raises(IntegrityError):
+            others.write()
+        # Fay's text, Ann's mail; and all that the others told is worked, too
+        until(lambda: {one.message_id for one in remembered(memory)} == {6, 10}, said)
         until(lambda: _unworked(empty) == 0, said)
         assert others.error is None
         assert [process.exitcode for process in workers] == [None] * WORKERS

@@ -245,16 +245,28 @@ def test_what_a_journey_sets_is_said_then(house: House) -> None:
 
 
 def test_across_a_join_ours_stay_whatever_their_times() -> None:
-    def row(country: str | None, said: dict[str, Any], times: Times) -> dict[str, Any]:
-        fields = {"country": country, "timezone": None, "language": None}
-        return {**fields, "attributes": said, "attribute_times": times or None}
+    def row(
+        country: str | None, said: dict[str, Any], times: Times, *said_of: list[Any]
+    ) -> dict[str, Any]:
+        return {
+            **{"country": country, "timezone": None, "language": None},
+            **{"attributes": said, "attribute_times": times or None},
+            "attribute_identifiers": list(said_of) or None,
+        }
 
     plan, size, old = (attribute_key(name) for name in ("plan", "size", "old"))
-    ours = row("GB", {"plan": "a"}, {plan: 1, old: 5, "email": 2})
+    ours = row("GB", {"plan": "a"}, {plan: 1, old: 5, "email": 2}, ["user_id", "ann", [plan]])
     their_times = {plan: 9, size: 8, "country": 9, "email": 9, "phone": 9}
-    theirs = row("FR", {"plan": "b", "size": 2, "old": 3}, their_times)
+    their_said_of = ["anonymous_id", "web", [plan, size, "country"]]
+    theirs = row("FR", {"plan": "b", "size": 2, "old": 3}, their_times, their_said_of)
     joined = join_profiles(ours, theirs)
     assert joined["country"] == "GB"
     assert joined["attributes"] == {"plan": "a", "size": 2}
     assert joined["attribute_times"] == {plan: 1, size: 8, old: 5, "email": 2, "phone": 9}
-    assert join_profiles(row(None, {}, {}), theirs)["attribute_times"] == their_times
+    assert joined["attribute_identifiers"] == [
+        ["anonymous_id", "web", [size]],
+        ["user_id", "ann", [plan]],
+    ]
+    nobody = join_profiles(row(None, {}, {}), theirs)
+    assert nobody["attribute_times"] == their_times
+    assert nobody["attribute_identifiers"] == [their_said_of]

@@ -28,6 +28,7 @@ from journeys.engine.events import react
 from journeys.engine.merge import merge
 from journeys.enrollments import enrollments
 from journeys.tables import passages
+from profiles.bucketing import bucket_of
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.merge import Merger, survivors
@@ -301,7 +302,9 @@ def test_a_choice_that_the_later_one_leaves_open_still_holds(house: House) -> No
                 tx.conn.execute(insert(preferences).values(profile_id=whose, **row))
         merged(house, (anon, ann))
         both = {"timezone": "Asia/Tokyo", "language": "de", "opens": 1, "closes": 2}
-        expected = {"profile_id": ann, "per_week": None, **both, "changed_at": 2}
+        expected = {"profile_id": ann, "per_week": None, **both, "changed_at": 2} | {
+            "bucket": bucket_of(ann)
+        }
         assert rows(house.db, preferences) == [expected]
         anon = nobody(house, "again")
 
@@ -369,7 +372,10 @@ def undo(tx: Tx, from_id: int) -> None:
     moved = record.moved
 
     def back(table: Table, column: Any, keys: Sequence[Any]) -> None:
-        tx.conn.execute(update(table).where(column.in_(keys)).values(profile_id=from_id))
+        whose = {"profile_id": from_id}
+        if table is not identifiers:
+            whose["bucket"] = bucket_of(from_id)
+        tx.conn.execute(update(table).where(column.in_(keys)).values(whose))
 
     tx.conn.execute(delete(events).where(events.c.dedupe_key == f"merge of {from_id}"))
     added = consent_records.c.source.startswith("two profiles became one")

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from config.database import Database, table_of
 from config.times import DAY, Instant
+from profiles.bucketing import bucket_of
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email, normalise_id
@@ -101,6 +102,10 @@ def test_a_new_person_becomes_a_profile_with_identifiers_and_consent(db: Databas
         "created_at": MONDAY,
         "updated_at": MONDAY,
         "attribute_times": {},
+        "attribute_identifiers": [
+            ["user_id", "7", ["attributes.first_name", "country", "language", "timezone"]]
+        ],
+        "bucket": bucket_of(1),
     }
     with db.transaction(write=False) as tx:
         rows = tx.conn.execute(select(identifiers).order_by(identifiers.c.kind)).all()
