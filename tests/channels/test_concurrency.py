@@ -15,15 +15,20 @@ from config.policy import Cap
 from config.times import Instant
 from config.zones import zone, zones_of_country
 from journeys.enrollments import enrollments
+from tests.support.proof import cases
 from tests.support.swarm import JOURNEYS, POLICY, populate, run_swarm, working_days
 
 Zones = Mapping[int, tuple[str | None, str | None]]
 HANDED_OVER = ("sending", "sent", "delivered", "unknown")
 
 
+PEOPLE = cases(test=300, prove=2000)
+
+
 @pytest.mark.long
+@pytest.mark.proof
 @pytest.mark.parametrize(
-    ("engine", "processes", "people"), [("postgresql", 8, 2000), ("sqlite", 3, 2000)]
+    ("engine", "processes", "people"), [("postgresql", 8, PEOPLE), ("sqlite", 3, PEOPLE)]
 )
 def test_no_cap_is_ever_broken(
     request: pytest.FixtureRequest, tmp_path: Path, engine: str, processes: int, people: int

@@ -27,6 +27,7 @@ from config.database import Database
 from config.schema import migrate
 from config.settings import Settings
 from journeys.dsl import Wait
+from tests.support.proof import cases
 from tests.support.receiving import WRITE_KEY, Receiving, receiving
 from tests.support.shop import MONDAY, House, described
 
@@ -80,6 +81,7 @@ def signed_in(request: Prepared) -> Prepared:
     return request
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_whatever_is_sent_is_answered_as_described(description: Any, mode: GenerationMode) -> None:
     answers: dict[str, set[int]] = defaultdict(set)
@@ -88,7 +90,7 @@ def test_whatever_is_sent_is_answered_as_described(description: Any, mode: Gener
         if mode is GenerationMode.NEGATIVE and not operation.body:
             continue  # there is nothing in it to get wrong
 
-        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=cases(test=8, prove=200), suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy(generation_mode=mode))
         def answered(case: Any) -> None:
             case.validate_response(case.call(), checks=CHECKS)

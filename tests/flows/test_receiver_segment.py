@@ -15,6 +15,7 @@ from config.times import HOUR
 from flows.http.ingest.segment import BATCH_LIMIT, EVENT_LIMIT
 from journeys.dsl import Journey, OnEvent, Push, Send, Wait, WaitUntil, attribute, did, has_address
 from profiles.identity.segment_calls import MODELS
+from tests.support.proof import cases
 from tests.support.receiving import (
     WRITE_KEY,
     Receiving,
@@ -218,7 +219,7 @@ ANY_CALL = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=cases(test=25, prove=1000), suppress_health_check=list(HealthCheck))
 @given(st.lists(ANY_CALL, max_size=6))
 def test_whatever_a_batch_holds_it_is_taken_or_refused(
     house: House, receiver: Receiving, batch: list[Any]

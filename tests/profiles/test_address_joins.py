@@ -35,6 +35,7 @@ from profiles.tables import (
     preferences,
     profiles,
 )
+from tests.support.proof import cases
 from tests.support.shop import MONDAY, House
 
 Said = tuple[Kind, dict[str, Any]]
@@ -622,8 +623,7 @@ def _looks(db: Database, mark: str) -> Any:
 
 
 @settings(
-    max_examples=60,
-    deadline=None,
+    max_examples=cases(test=30, prove=2000),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(_CALLS, st.sampled_from(["any", "verified"]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import ColumnElement, insert, literal, select
@@ -28,6 +28,7 @@ from profiles.conditions.language import (
     Test,
 )
 from profiles.tables import consents, events, identifiers, preferences, profiles
+from tests.support.proof import cases
 
 NOW: Instant = 1_772_445_600  # 2026-03-02T10:00:00Z
 
@@ -535,11 +536,12 @@ def population() -> Iterator[Somebody]:
         )
 
 
+@pytest.mark.proof
 def test_sql_says_what_python_says(db: Database) -> None:
     people = list(population())
     store(db, people)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=cases(test=60, prove=3000))
     @given(conditions)
     def same(condition: Condition) -> None:
         expected = {number for number, one in enumerate(people, 1) if holds(condition, one)}

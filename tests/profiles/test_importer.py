@@ -26,6 +26,7 @@ from profiles.consent.changes import ConsentChange, change_consent
 from profiles.imports.importer import ImportReport, import_file
 from profiles.imports.rows import FileRow, RefusedRows, RowFile, open_rows
 from profiles.tables import consents, events, identifiers, profiles
+from tests.support.proof import cases
 
 NOW: Instant = 1_772_409_600  # 2026-03-02T00:00:00Z
 CUSTOMERS = "customer_id,country,email,phone,push_token,email_opt_in,sms_opt_in\n"
@@ -389,7 +390,10 @@ def test_a_spreadsheet_finds_no_formula_in_the_refused_rows(db: Database, write:
     assert [row.cells[1:] for row in after.rows()] == [row.cells for row in before.rows()]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    max_examples=cases(test=30, prove=1000),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.lists(
         st.lists(

@@ -21,6 +21,7 @@ from profiles.identity.segment_calls import read_call
 from profiles.identity.upsert import upsert_people
 from profiles.imports.importer import import_file
 from profiles.tables import identifiers, profiles
+from tests.support.proof import cases
 from tests.support.shop import House, described
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
@@ -106,7 +107,8 @@ _TIMES = st.one_of(st.none(), st.integers(NOW - 50, NOW - 1))
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=cases(test=25, prove=2000),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.data())
 def test_any_statements_in_any_order(sqlite_url: str, data: st.DataObject) -> None:

@@ -31,6 +31,7 @@ from profiles.tables import (
     identifiers,
     profiles,
 )
+from tests.support.proof import cases
 
 MONDAY: Instant = 1_772_409_600  # 2026-03-02T00:00:00Z
 ANN = normalise_email("ann@example.com")
@@ -349,8 +350,7 @@ _runs = count()
 
 
 @settings(
-    max_examples=25,
-    deadline=None,
+    max_examples=cases(test=15, prove=1000),
     # each example has people of its own in the one database
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.times import HOUR
@@ -22,6 +22,7 @@ from sandbox import fcm, sendgrid, twilio
 from sandbox.app import create_app
 from sandbox.provider_api import Call
 from sandbox.store import Accepted, Store
+from tests.support.proof import cases
 from tests.support.sandbox_requests import (
     AUTH,
     BEARER,
@@ -329,7 +330,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize(("provider", "base"), [(sendgrid, mail("1")), (fcm, push())])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(test=60, prove=5000))
 @given(data=st.data())
 def test_no_body_breaks_them(provider: Any, base: dict[str, Any], data: st.DataObject) -> None:
     """Whatever stands in place of any part of a good body is judged, never an exception."""
