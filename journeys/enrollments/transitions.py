@@ -79,7 +79,8 @@ _REPLACE_ENTRY_EVENTS = (
 def enter(tx: Tx, people: Select[Any]) -> int:
     """Write new enrollments; says how many. Who is in the journey with the same key is left out.
 
-    people: columns named as the table's, `phase` and `attempts` left out.
+    people: columns named as the table's, without `phase` and `attempts`; with a WHERE, since SQLite
+    would take `ON CONFLICT` for a join's `ON`.
     """
     rows = people.add_columns(literal(0).label("phase"), literal(0).label("attempts"))
     # SQLAlchemy would put its own ON CONFLICT together anew each time, which takes ten times as

@@ -1,0 +1,316 @@
+"""Every transition of messages and of their devices, from every state, does what ALLOWED says."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+from sqlalchemy import Row, select, update
+
+from channels.messages import (
+    DeviceState,
+    MessageState,
+    device_transitions,
+    message_devices,
+    messages,
+    transitions,
+)
+from channels.messages.device_transitions import DeviceClaim, DeviceOutcome, DeviceReport
+from channels.messages.states import ALLOWED, CLOSED, DEVICE_ALLOWED, REPORTED, TAKEN_BACK
+from channels.messages.transitions import (
+    Followed,
+    NewMessage,
+    Recorded,
+    RecordedState,
+    Redecided,
+    Report,
+)
+from config.database import Database, Tx
+from config.times import HOUR, Instant
+from tests.support.lifecycles import Lifecycle, edges
+from tests.support.shop import MONDAY
+
+STATES: tuple[MessageState, ...] = get_args(MessageState)
+DEVICE_STATES: tuple[DeviceState, ...] = get_args(DeviceState)
+LATER: Instant = MONDAY + HOUR
+
+
+def new(number: int, state: Any = "planned") -> NewMessage:
+    return NewMessage(
+        profile_id=1,
+        enrollment_id=number,
+        journey="j",
+        version="v",
+        step="s",
+        member="email",
+        channel="email",
+        kind="marketing",
+        topic="news",
+        priority=0,
+        mode="any",
+        after=0,
+        on_cap="skip",
+        wanted_at=MONDAY,
+        deadline=LATER,
+        attempts=0,
+        state=state,
+        reason=None,
+        send_at=MONDAY,
+        decision={},
+    )
+
+
+def rows_of(tx: Tx, table: Any = messages) -> dict[Any, Row[Any]]:
+    key = [*table.primary_key]
+    return {
+        tuple(row._mapping[column] for column in key): row for row in tx.conn.execute(select(table))
+    }
+
+
+Rows = Mapping[int, MessageState]
+Act = Callable[[Tx, Rows], int]
+
+
+def replan(state: Any) -> Act:
+    return lambda tx, rows: transitions.replan(
+        tx,
+        [
+            Redecided(message=one, state=state, reason="capped", send_at=LATER, decision={"n": 1})
+            for one in rows
+        ],
+    )
+
+
+def put_off(until: Instant) -> Act:
+    return lambda tx, rows: sum(transitions.put_off(tx, one, until, "why") for one in rows)
+
+
+def record(state: RecordedState) -> Act:
+    return lambda tx, rows: transitions.record(
+        tx, [Recorded(one, state, "why", LATER, 7, "theirs", 2) for one in rows]
+    )
+
+
+def report(state: Any) -> Act:
+    return lambda tx, rows: transitions.report(
+        tx, state, [Report(one, "why", "theirs", LATER) for one in rows]
+    )
+
+
+def follow(state: MessageState) -> Act:
+    return lambda tx, rows: transitions.follow_devices(
+        tx, [Followed(one, was, state, "why", LATER, 7, "theirs") for one, was in rows.items()]
+    )
+
+
+def resolve(state: Any) -> Act:
+    return lambda tx, rows: transitions.resolve(tx, list(rows), state)
+
+
+ACTS: dict[str, list[Act]] = {
+    "replan": [replan("planned"), replan("skipped")],
+    "put_off": [put_off(MONDAY + 1), put_off(LATER + 1)],
+    "skip": [lambda tx, rows: transitions.skip(tx, dict.fromkeys(rows, "why"))],
+    "cancel": [lambda tx, rows: transitions.cancel(tx, {one: f"why {one % 2}" for one in rows})],
+    "cancel_of": [
+        lambda tx, rows: transitions.cancel_of(tx, range(100), "why"),
+        lambda tx, rows: transitions.cancel_of(tx, range(100), "why", step="s"),
+    ],
+    "fail": [lambda tx, rows: transitions.fail(tx, dict.fromkeys(rows, "why"))],
+    "claim": [lambda tx, rows: transitions.claim(tx, rows, not_after=LATER, claimed_by="me")],
+    "record": [record(state) for state in get_args(RecordedState)],
+    "lose": [lambda tx, rows: transitions.lose(tx, MONDAY, "why")],
+    "report": [report(state) for state in REPORTED],
+    "follow_devices": [follow(state) for state in STATES],
+    "resolve": [resolve("sent"), resolve("failed")],
+    "close": [lambda tx, rows: transitions.close(tx, LATER, f"{CLOSED}: ")],
+}
+
+
+def in_every_state(tx: Tx) -> dict[int, MessageState]:
+    """Messages in every state, tried or not, by their ids; of each, one that was not chosen."""
+    cases = list(product(STATES, (0, 1), (None, "not_chosen")))
+    transitions.plan(tx, [new(number) for number in range(len(cases))])
+    for number, (state, attempts, reason) in enumerate(cases):
+        values = {
+            "state": state,
+            "attempts": attempts,
+            "reason": reason,
+            "mode": "first" if reason else "any",
+            "not_after": MONDAY - 1,
+        }
+        changing = update(messages).where(messages.c.enrollment_id == number)
+        tx.conn.execute(changing.values(**values))
+    return {row.id: row.state for row in rows_of(tx).values()}
+
+
+def changes(db: Database, act: Act) -> Iterator[tuple[Row[Any], Row[Any]]]:
+    """The messages that it changes, before and after; as many as it says."""
+    with db.transaction(keep=False) as tx:
+        rows = in_every_state(tx)
+        before = rows_of(tx)
+        changed = act(tx, rows)
+        after = rows_of(tx)
+    different = [(row, after[key]) for key, row in before.items() if row != after[key]]
+    assert len(different) == changed
+    yield from different
+
+
+def allowed(lifecycle: Lifecycle, transition: str) -> set[tuple[str | None, str]]:
+    return {(before, after) for name, before, after in edges(lifecycle) if name == transition}
+
+
+def functions(module: Any) -> set[str]:
+    return {
+        name
+        for name, one in vars(module).items()
+        if callable(one) and getattr(one, "__module__", "") == module.__name__
+        if not name.startswith("_") and not isinstance(one, type)
+    }
+
+
+def test_every_transition_is_a_function_and_every_function_a_transition() -> None:
+    assert functions(transitions) == {*ALLOWED, "give_to"}
+    assert functions(device_transitions) == {*DEVICE_ALLOWED, "give_to"}
+    assert {*ACTS, "plan"} == set(ALLOWED)
+    assert set(DEVICE_ACTS) == set(DEVICE_ALLOWED)
+
+
+@pytest.mark.parametrize("transition", ACTS)
+def test_a_message_goes_where_it_may(db: Database, transition: str) -> None:
+    found = {
+        (before.state, after.state)
+        for act in ACTS[transition]
+        for before, after in changes(db, act)
+    }
+    assert found == allowed(ALLOWED, transition)
+
+
+def test_a_new_message_is_planned_or_refused(db: Database) -> None:
+    with db.transaction() as tx:
+        assert transitions.plan(tx, []) == 0
+        assert transitions.plan(tx, [new(1), new(2, "skipped")]) == 2
+        states = {(None, row.state) for row in rows_of(tx).values()}
+    assert states == allowed(ALLOWED, "plan")
+
+
+@pytest.mark.parametrize("transition", ["report", "follow_devices"])
+def test_what_was_taken_back_moves_by_what_is_said_of_its_hand_over(
+    db: Database, transition: str
+) -> None:
+    """A message that was never tried has no call-back of ours. Of a push the devices know it."""
+    tries = {
+        before.attempts
+        for act in ACTS[transition]
+        for before, _ in changes(db, act)
+        if before.state in TAKEN_BACK
+    }
+    assert tries == ({1} if transition == "report" else {0, 1})
+
+
+def test_a_skipped_message_is_decided_again_only_if_another_was_chosen(db: Database) -> None:
+    reasons = {
+        before.reason for before, _ in changes(db, replan("planned")) if before.state == "skipped"
+    }
+    assert reasons == {"not_chosen"}
+
+
+def test_a_push_that_moved_meanwhile_stays(db: Database) -> None:
+    """Its state was derived from another one."""
+
+    def stale(tx: Tx, rows: Rows) -> int:
+        others = {one: next(state for state in STATES if state != was) for one, was in rows.items()}
+        return follow("failed")(tx, others)
+
+    assert list(changes(db, stale)) == []
+
+
+def test_what_a_claim_and_its_record_write(db: Database) -> None:
+    with db.transaction() as tx:
+        transitions.plan(tx, [new(1)])
+        [row] = rows_of(tx).values()
+        transitions.claim(tx, {row.id: "ann@example.com"}, not_after=LATER, claimed_by="me")
+        [row] = rows_of(tx).values()
+        assert (row.send_at, row.not_after, row.claimed_by) == (tx.now, LATER, "me")
+        assert (row.attempts, row.address) == (1, "ann@example.com")
+        transitions.record(tx, [Recorded(row.id, "sent", None, MONDAY, 1, "theirs", 2)])
+        [row] = rows_of(tx).values()
+    assert (row.send_at, row.not_after, row.claimed_by) == (MONDAY, None, None)
+    assert (row.provider_id, row.segments) == ("theirs", 2)
+
+
+def test_closing_twice_adds_nothing(db: Database) -> None:
+    with db.transaction() as tx:
+        in_every_state(tx)
+        assert transitions.close(tx, LATER, f"{CLOSED}: ") == 4
+        assert transitions.close(tx, LATER, f"{CLOSED}: ") == 0
+        reasons = {row.reason for row in rows_of(tx).values() if row.state == "unknown"}
+    assert reasons == {f"{CLOSED}: the provider did not answer", f"{CLOSED}: not_chosen"}
+
+
+# Devices ------------------------------------------------------------------------------------------
+
+DeviceAct = Callable[[Tx, list[tuple[int, str]]], int]
+
+
+def record_devices(state: Any) -> DeviceAct:
+    return lambda tx, keys: device_transitions.record(
+        tx, [DeviceOutcome(*key, state, "why", 7, LATER, "theirs") for key in keys]
+    )
+
+
+def report_devices(state: Any) -> DeviceAct:
+    return lambda tx, keys: device_transitions.report(
+        tx, state, [DeviceReport(*key, "why", "theirs") for key in keys]
+    )
+
+
+def claim_devices(tx: Tx, keys: list[tuple[int, str]]) -> int:
+    return device_transitions.claim(tx, [DeviceClaim(*key, 1, 2, LATER) for key in keys])
+
+
+DEVICE_ACTS: dict[str, list[DeviceAct]] = {
+    "claim": [claim_devices],
+    "drop": [
+        lambda tx, keys: device_transitions.drop(tx, range(100), "why"),
+        lambda tx, keys: device_transitions.drop(tx, range(100), claimed=True),
+    ],
+    "record": [record_devices(state) for state in ("sent", "failed", "unknown", "later")],
+    "lose": [lambda tx, keys: device_transitions.lose(tx, range(100), LATER + 1, "why")],
+    "report": [report_devices(state) for state in REPORTED],
+}
+
+
+@pytest.mark.parametrize("transition", DEVICE_ACTS)
+def test_a_device_goes_where_it_may(db: Database, transition: str) -> None:
+    found: set[tuple[str | None, str]] = set()
+    for act in DEVICE_ACTS[transition]:
+        with db.transaction(keep=False) as tx:
+            keys = [(number, "token") for number in range(2 * len(DEVICE_STATES))]
+            assert claim_devices(tx, keys) == len(keys)
+            for (number, _), (state, attempts) in zip(
+                keys, product(DEVICE_STATES, (0, 1)), strict=True
+            ):
+                changing = update(message_devices).where(message_devices.c.message_id == number)
+                tx.conn.execute(changing.values(state=state, attempts=attempts))
+            before = rows_of(tx, message_devices)
+            added = [(99, "token")] if transition == "claim" else []
+            changed = act(tx, keys + added)
+            after = rows_of(tx, message_devices)
+        different = [key for key, row in after.items() if row != before.get(key)]
+        assert len(different) == changed
+        for key in different:
+            was = before[key].state if key in before else None
+            found.add((was, after[key].state))
+            if was in ("later", "dropped") and transition == "report":
+                assert before[key].attempts > 0
+    assert found == allowed(DEVICE_ALLOWED, transition)
+
+
+def test_a_device_that_is_dropped_keeps_the_reason_of_the_provider(db: Database) -> None:
+    with db.transaction() as tx:
+        device_transitions.claim(tx, [DeviceClaim(1, "a", 1, 1, LATER)])
+        record_devices("later")(tx, [(1, "a")])
+        assert device_transitions.drop(tx, [1]) == 1
+        [row] = rows_of(tx, message_devices).values()
+        assert (row.state, row.reason, row.retry_at) == ("dropped", "why", None)

@@ -1,0 +1,68 @@
+"""The state diagrams of docs/lifecycles.md, made from the tables of transitions.
+
+`python -m tests.support.lifecycles` writes them anew.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from channels.messages.states import (
+    AFTER_CLAIM,
+    BEFORE_HAND_OVER,
+    DEVICE_ALLOWED,
+    TAKEN_BACK,
+    MessageState,
+)
+from journeys.enrollments.states import ALLOWED as ENROLLMENT
+
+DOCS = Path(__file__).parents[2] / "docs" / "lifecycles.md"
+
+_BLOCK = re.compile(r"```mermaid\n.*?```", re.DOTALL)
+_HANDED_OVER: Collection[MessageState] = ("sending", "unknown", "sent", "delivered")
+
+# By transition: the states that may follow each state; None: there is no row yet.
+Lifecycle = Mapping[str, Mapping[Any, Collection[str]]]
+
+
+def edges(lifecycle: Lifecycle) -> Iterator[tuple[str, str | None, str]]:
+    """Each transition with a state that it begins from and one that it leads to."""
+    for transition, following in lifecycle.items():
+        for before, states in following.items():
+            for after in states:
+                yield transition, before, after
+
+
+def diagram(lifecycle: Lifecycle, begins: Collection[str] | None = None) -> str:
+    """A Mermaid state diagram; with `begins`, of what begins from these states alone."""
+    labels: dict[tuple[str | None, str], list[str]] = {}
+    for transition, before, after in edges(lifecycle):
+        if begins is None or before in begins:
+            labels.setdefault((before, after), []).append(transition)
+    arrows = (
+        f"    {before or '[*]'} --> {after}: {', '.join(transitions)}"
+        for (before, after), transitions in labels.items()
+    )
+    return "\n".join(("stateDiagram-v2", *arrows))
+
+
+def diagrams() -> list[str]:
+    """Those of the page, in its order."""
+    return [
+        diagram(BEFORE_HAND_OVER),
+        diagram(AFTER_CLAIM, _HANDED_OVER),
+        diagram(AFTER_CLAIM, TAKEN_BACK),
+        diagram(DEVICE_ALLOWED),
+        diagram(ENROLLMENT),
+    ]
+
+
+def with_diagrams(page: str) -> str:
+    """The page with its diagrams made anew."""
+    new = iter(diagrams())
+    return _BLOCK.sub(lambda _: f"```mermaid\n{next(new)}\n```", page)
+
+
+if __name__ == "__main__":
+    DOCS.write_text(with_diagrams(DOCS.read_text(encoding="utf-8")), encoding="utf-8")
