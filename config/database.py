@@ -29,13 +29,13 @@ _NOW = {
     "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
     "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint"),
 }
-# How long a writer waits for its turn on SQLite.
+# Milliseconds for which a writer waits for SQLite's write lock.
 _BUSY_MS = 15_000
 
 
 @dataclass(frozen=True, slots=True)
 class Tx:
-    """One open transaction: its connection and its moment, the same for all that it does."""
+    """One open transaction: its connection, and its `now`, which does not change within it."""
 
     conn: Connection
     now: Instant
@@ -47,7 +47,7 @@ class Database:
     Parameters
     ----------
     url: SQLAlchemy URL, `sqlite:///file` or `postgresql+psycopg://...`.
-    now: a fixed moment for simulations and tests; None takes the database's own clock.
+    now: a fixed time for simulations and tests; None reads the database's clock.
     """
 
     def __init__(self, url: str, *, now: Instant | None = None) -> None:
@@ -55,7 +55,7 @@ class Database:
         self.now = now
         self.engine = _engine(url)
         self._writing = threading.Lock()
-        # Whoever lets go of the database without closing it leaves no connection open.
+        # A Database that is collected without close() leaves no connection open.
         weakref.finalize(self, self.engine.dispose)
 
     @property
@@ -85,8 +85,10 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """SQLite's one writer among our threads. SQLite itself lets those who wait sleep, longer
-        and longer; here the next one goes on at once. Other processes it holds off as ever.
+        """Let one thread of this process write at a time.
+
+        SQLite makes waiting writers sleep for growing times; with this lock the next thread
+        continues at once. Other processes wait for SQLite's own lock.
         """
         ours = self._writing.acquire(timeout=_BUSY_MS / 1000)
         try:
@@ -105,18 +107,18 @@ class Database:
             yield conn.execution_options(segue_write=write)
 
     def close(self) -> None:
-        """Give every pooled connection back."""
+        """Close every pooled connection."""
         self.engine.dispose()
 
 
 def shown_url(url: str) -> str:
-    """With its password masked, wherever that stands, even where nobody can make sense of it."""
+    """The URL with its password masked, also if the URL is invalid."""
     masked = re.sub(r":(?!//).*@", ":***@", url)
     return re.sub(r"(?i)(password=)[^&]*", r"\1***", masked)
 
 
 def unusable(url: str, error: DBAPIError) -> DatabaseUnusable:
-    """The error for a database that is damaged or does not answer; the password is masked."""
+    """The error for a database that is damaged or does not respond; the password is masked."""
     shown = shown_url(url)
     reason = first_line(error.orig or error)
     if not isinstance(error, OperationalError):
@@ -136,7 +138,7 @@ def table_of(model: type[SQLModel]) -> Table:
 
 
 def insert_into(conn: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """The engine's own INSERT, which knows ON CONFLICT."""
+    """The INSERT of the database's dialect, which supports ON CONFLICT."""
     if conn.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
@@ -145,20 +147,20 @@ def insert_into(conn: Connection, table: Table) -> sqlite.Insert | postgresql.In
 def insert_ignoring_conflicts(
     conn: Connection, table: Table, rows: Sequence[dict[str, Any]]
 ) -> None:
-    """Bulk insert; rows that break a unique constraint are left out, the others go in."""
+    """Bulk insert; rows that violate a unique constraint are skipped."""
     if rows:
         conn.execute(insert_into(conn, table).on_conflict_do_nothing(), list(rows))
 
 
 def put(conn: Connection, table: Table, row: dict[str, Any]) -> None:
-    """Insert a row, or write it over the one of the same primary key."""
+    """Insert a row, or update the row with the same primary key."""
     key = [column.name for column in table.primary_key]
     values = {name: value for name, value in row.items() if name not in key}
     writing = insert_into(conn, table).values(row)
     conn.execute(writing.on_conflict_do_update(index_elements=key, set_=values))
 
 
-# Of a server that is gone without a word we want to know within a minute or so, not in two hours.
+# Detect a server that is gone within about a minute; the kernel's default is two hours.
 _ALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -167,14 +169,14 @@ _ALIVE: dict[str, Any] = {
     "tcp_user_timeout": 60_000,
 }
 
-# A transaction in which nothing has been asked for so long belongs to a process that hangs.
+# A transaction that has been idle for this long belongs to a process that hangs.
 _HANGS_AFTER = "60s"
 
 
 def _free_what_hangs(connection: Any, _record: Any) -> None:
-    """Rows locked by a process that hangs, or by a machine that is gone, come free by themselves.
+    """Make PostgreSQL end the transactions of processes that hang, which frees their row locks.
 
-    Set here and not in the server's start options, which poolers refuse.
+    Set by a statement, because poolers refuse it in the connection's start options.
     """
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_HANGS_AFTER}'")
@@ -188,13 +190,13 @@ def _engine(url: str) -> Engine:
         raise SegueError(
             f"SEGUE_DATABASE_URL {shown_url(url)!r} is no database URL; write sqlite:///file.db "
             "or postgresql+psycopg://user@host/name"
-        ) from None  # the error itself may say the password
+        ) from None  # the original error may contain the password
     if "@" in (parsed.host or ""):
         raise SegueError(
             f"SEGUE_DATABASE_URL {shown_url(url)!r} has an @ in its password; write that as %40"
         )
     options: dict[str, Any] = {
-        "hide_parameters": True,  # errors and logs show no customer's data
+        "hide_parameters": True,  # errors and logs contain no customer data
         "json_serializer": lambda value: orjson.dumps(value).decode(),
         "json_deserializer": orjson.loads,
     }
@@ -220,7 +222,7 @@ def _engine(url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
-        # The driver must not begin transactions by itself: `_begin` below does.
+        # `_begin` below starts transactions; the driver must not.
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")

@@ -1,9 +1,9 @@
-"""The one base error: its message names what is wrong and how to mend it."""
+"""The base error: its message names what is wrong and how to fix it."""
 
 
 class SegueError(Exception):
-    """Bad input or a bad environment. `str(error)` is fit to show to the person who caused it."""
+    """Invalid input or environment. `str(error)` can be shown to the person who caused it."""
 
 
 class DatabaseUnusable(SegueError):
-    """The database does not answer, or is damaged."""
+    """The database does not respond, or is damaged."""

@@ -1,7 +1,7 @@
-"""Errors looked at from afar: is it the database that is in trouble, and what may a log say of it.
+"""Classify errors: does the database fail or the statement, and what may a log contain.
 
-Who works a batch of rows has to know: when the database is in trouble all wait; when the error
-lies in what was asked, one row of the batch is to blame and the others go on.
+Code that processes a batch of rows needs the difference. If the database fails, the whole batch
+waits. If the statement or its values are wrong, one row is the cause and the others continue.
 """
 
 import traceback
@@ -17,16 +17,16 @@ from sqlalchemy.exc import (
 
 from config.errors import DatabaseUnusable
 
-# What a database says of a statement or its values, in good health.
+# Errors of a statement or its values, while the database works.
 _OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
-# PostgreSQL's class for what is larger than it can take, a value in an index say; the driver files
-# it under trouble.
+# PostgreSQL's class 54, program_limit_exceeded: for example a value too large for an index. psycopg
+# maps it to OperationalError.
 _TOO_LARGE = "54"
 _FRAMES = 4
 
 
 def of_the_database(error: BaseException) -> bool:
-    """Whether it is over when the database is well again: lost, locked, full, a deadlock."""
+    """Whether the database fails (lost, locked, disk full, deadlock), not the statement."""
     if isinstance(error, DBAPIError):
         ours = isinstance(error, _OURS) or _sqlstate(error).startswith(_TOO_LARGE)
         return error.connection_invalidated or not ours
@@ -38,10 +38,10 @@ def _sqlstate(error: DBAPIError) -> str:
 
 
 def told(error: BaseException) -> str:
-    """An error for the log: what kind it is and where it came up.
+    """An error as text for the log: its type and the place where it was raised.
 
-    Not its own words, for they may hold a customer's data, unless they are the database's about
-    itself.
+    The error's message is left out, because it may contain customer data, unless it is the
+    database's about itself.
     """
     kind = type(error).__name__
     if isinstance(error, DBAPIError) and error.orig is not None:
@@ -53,11 +53,11 @@ def told(error: BaseException) -> str:
     places = [
         f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename  # whose place tells nothing
+        if "site-packages" not in frame.filename  # a place in a library does not help
     ]
     return f"{kind} at {' > '.join(places[-_FRAMES:])}" if places else kind
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Blanks and invisible characters that come along when text is copied, and mean nothing."""
+"""Blanks and invisible characters that copied text contains and that carry no meaning."""
 
 # Soft hyphen, zero-width space, word joiner, byte order mark, and the marks that set the direction
 # of text. Not the zero-width joiners, which belong to the spelling of several languages.
@@ -6,7 +6,7 @@ _INVISIBLE = (
     "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
     "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\ufeff"
 )
-# What str.isspace is true of, line ends included.
+# The characters for which str.isspace is true, line ends included.
 _SPACES = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"

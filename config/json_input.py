@@ -1,4 +1,4 @@
-"""Reading the JSON that others write, which is not always JSON in the strict sense."""
+"""Parse JSON from clients and providers, which is not always strict JSON."""
 
 import json
 import math
@@ -8,15 +8,15 @@ import orjson
 
 
 class NoJSON(ValueError):
-    """It can't be read; the text says why."""
+    """The body is not JSON; the message gives the reason."""
 
 
 class TooDeep(NoJSON):
-    """It lies deeper within itself than can be read."""
+    """The body is nested more deeply than can be parsed."""
 
 
 def read_json(body: bytes) -> Any:
-    """What a body of JSON says. Raises NoJSON, or TooDeep.
+    """Parse a JSON body. Raises NoJSON, or TooDeep.
 
     NUL characters, which PostgreSQL can't store, are taken out. Clients also send half of an emoji
     that they cut apart, or NaN: the half becomes U+FFFD, and a number that is none becomes null, so
@@ -56,7 +56,7 @@ def _clean(value: Any) -> Any:
             return {_clean(name): _clean(one) for name, one in value.items()}
         case float() if not math.isfinite(value):
             return None
-        # as orjson reads it: a larger one is a float
+        # as orjson parses it: a larger integer is a float
         case int() if not -(2**63) <= value < 2**64:
             return float(value) if abs(value) < 2**1000 else None
         case _:

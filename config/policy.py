@@ -1,4 +1,4 @@
-"""The policy: when each channel may send, how many messages people bear, what needs opt-in.
+"""The policy: the windows of each channel, the caps, the consent rules.
 
 Read from `policy.toml` (or the same as JSON); every mistake is reported with its place and the
 way to mend it.
@@ -96,7 +96,7 @@ class Window(_Model):
 
 
 class ChannelPolicy(_Model):
-    """One channel's consent rule and opening hours; no windows named: open at all hours."""
+    """One channel's consent rule and windows; without windows the channel is always open."""
 
     consent: Literal["opt-in", "opt-out"] | None = None
     windows: tuple[Window, ...] | None = None
@@ -145,7 +145,7 @@ class Cap(_Model):
 
 
 class Topic(_Model):
-    """What people subscribe to. In the file: `"name"`, or `{ name = "...", double_opt_in = true }`.
+    """What customers subscribe to. In the file `"name"` or `{ name = "...", double_opt_in = … }`.
 
     double_opt_in: a yes to the topic on e-mail counts once it is confirmed by a link in a mail.
     """
@@ -164,7 +164,7 @@ class Topic(_Model):
 
 
 class ConsentTrait(_Model):
-    """What a trait of an identify call says about consent when it has this value."""
+    """The consent that a trait of an identify call states if it has this value."""
 
     trait: Annotated[str, Field(min_length=1)]
     value: StrictBool | StrictInt | StrictStr
@@ -174,14 +174,14 @@ class ConsentTrait(_Model):
 
 
 class Policy(_Model):
-    """The whole policy. Defaults are those of a policy file that says nothing."""
+    """The whole policy. The defaults are those of an empty policy file."""
 
     timezone: str = "UTC"
     week_starts: Literal[
         "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
     ] = "monday"
     max_delay: Duration = 7 * DAY
-    # which addresses in calls join two profiles: any, or those that the call says are verified
+    # which addresses in calls join two profiles: all, or those that the call marks as verified
     join_on: JoinOn = "any"
     holdout_percent: Annotated[float, Field(ge=0, le=100)] = 0
     topics: dict[str, Topic] = Field(default_factory=dict)
@@ -211,18 +211,18 @@ class Policy(_Model):
         return _LONG_WEEKDAYS.index(self.week_starts)
 
     def opt_in(self, channel: ChannelName) -> bool:
-        """Whether silence means no on this channel."""
+        """Whether unset consent counts as no on this channel."""
         kind, named = channel_of(channel), self.channels.get(channel)
         chosen = None if kind.consent_fixed or named is None else named.consent
         return (chosen or kind.consent) == "opt-in"
 
     @cached_property
     def double_opt_in(self) -> dict[str, str]:
-        """The topics whose yes on e-mail has to be confirmed, each with its name."""
+        """The topics with double opt-in, each with its name."""
         return {topic: one.name for topic, one in self.topics.items() if one.double_opt_in}
 
     def own_yes_only(self, channel: ChannelName, topic: str) -> bool:
-        """Whether the topic wants a yes of its own: no silence, no yes to the channel will do."""
+        """Whether the topic needs its own yes, whatever the consent for the channel."""
         return channel_of(channel).double_opt_in and topic in self.double_opt_in
 
     def windows(self, channel: ChannelName) -> tuple[Window, ...] | None:
@@ -231,7 +231,7 @@ class Policy(_Model):
         return named.windows if named else None
 
     def warnings(self) -> list[str]:
-        """What is legal but perhaps not meant."""
+        """Warnings about a valid policy that is probably not intended."""
         found = [
             f"caps[{number}]: a limit of 0 stops all marketing on {', '.join(cap.channels)}"
             for number, cap in enumerate(self.caps)
@@ -248,7 +248,7 @@ class Policy(_Model):
 
 
 def describe_errors(error: ValidationError) -> str:
-    """Each mistake as `place: what is wrong`, the places as one would write them in the file."""
+    """Each error as `place: what is wrong`, with places written as in the file."""
     lines = []
     for mistake in error.errors():
         place = ""
@@ -262,7 +262,7 @@ def describe_errors(error: ValidationError) -> str:
 
 
 def load_policy(path: Path) -> Policy:
-    """Read a policy file. Raises SegueError with the file, the place and the mend."""
+    """Read a policy file. Raises SegueError with the file, the place and the fix."""
     try:
         return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

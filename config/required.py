@@ -1,6 +1,6 @@
-"""What must be set before real messages go out, and what is lost without it.
+"""The settings that real messages require, and what is lost without each.
 
-This file has the needs of every installation; a provider's own stand in its file.
+This file has the needs of every installation; a provider's file has its own.
 """
 
 import re
@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings
 
 from config.settings import Settings, variable
 
-# An https:// address under a public name: no bare address, no machine's own name, no name that is
+# An https:// URL with a public name: no IP address, no single-label name, no name that is
 # reserved for private or example use (RFC 2606, 6761, 6762, 8375, 9476).
 _PUBLIC_URL = re.compile(
     r"https://[^\s/?#@]+\.(?!(?:localhost|local|internal|lan|arpa|test|example|invalid|onion|alt)\b)"
@@ -61,7 +61,7 @@ def unmet(needs: Sequence[Need], settings: BaseSettings) -> Iterator[str]:
 
 
 def unmet_general(settings: Settings) -> Iterator[str]:
-    """What every installation with real messages lacks."""
+    """One sentence for each general need that is not met."""
     yield from unmet(GENERAL, settings)
     if Settings.model_fields["secret_key"].default in settings.secret_keys_retired:
         yield "SEGUE_SECRET_KEYS_RETIRED has the default of SEGUE_SECRET_KEY: everybody knows it"

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema this program knows, forward only, while others work on it.
+"""Upgrade a database to the schema of this program, forward only, while other processes use it.
 
 docs/decisions/0007-expand-then-contract.md says what a migration may do.
 """
@@ -24,15 +24,15 @@ from config.times import Seconds
 log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-# Any number that is ours: processes that start together migrate one after the other.
+# The key of our advisory lock: processes that start together migrate one after the other.
 _LOCK = 7_334_801
-# Seconds between tries for the tables.
+# Seconds between two tries to lock the tables, and the number of tries.
 _LETTING_BY, _TRIES = 1.0, 120
-# A worker says every 30 s that it is on. One that has not for so long has stopped.
+# A worker reports its heartbeat every 30 s. Without one for 90 s it counts as stopped.
 _STOPPED_AFTER: Seconds = 90
-# Its time was over; it was the one that a deadlock was ended with.
+# 57014 query_canceled (the statement timeout), 40P01 deadlock_detected.
 _HELD_UP = ("57014", "40P01")
-# PostgreSQL's setting, in milliseconds: who has waited so long for a lock looks for a deadlock.
+# deadlock_timeout, in milliseconds: after this wait for a lock, a process checks for a deadlock.
 _PATIENCE = text("""
     SELECT set_config('statement_timeout', greatest(setting::int / 2, 1)::text, true)
     FROM pg_settings WHERE name = 'deadlock_timeout'
@@ -42,7 +42,7 @@ _OLDEST = text("""
            extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds
     FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
-      AND wait_event IS DISTINCT FROM 'advisory'  -- waits for us
+      AND wait_event IS DISTINCT FROM 'advisory'  -- waits for our lock
     ORDER BY xact_start LIMIT 1
 """)
 
@@ -50,11 +50,11 @@ _OLDEST = text("""
 def migrate(db: Database) -> None:
     """Apply the migrations that the database does not have yet.
 
-    Safe to call from several processes at once, and while others work on the database. A migration
-    that workers of the release before can't bear waits until they have stopped.
+    Safe to call from several processes at once, and while others use the database. A migration
+    that workers of the previous release are incompatible with waits until they have stopped.
 
     Raises SegueError when the database can't be reached, is damaged, is not Segue's, is newer than
-    this program, or when others leave it no moment for the upgrade.
+    this program, or when others never leave the tables free for the upgrade.
     """
     try:
         for left in reversed(range(_TRIES)):
@@ -77,7 +77,7 @@ def migrate(db: Database) -> None:
 
 
 def _upgrade(tx: Tx, shown: str) -> Sequence[str]:
-    """Upgrade, unless workers have to stop first: these are returned."""
+    """Upgrade, or return the workers that must stop first."""
     if tx.conn.dialect.name == "postgresql":
         tx.conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     if newer := newer_revision(tx.conn):
@@ -101,10 +101,10 @@ def _upgrade(tx: Tx, shown: str) -> Sequence[str]:
 
 
 def _at_work(tx: Tx, current: str | None) -> Sequence[str]:
-    """The workers that have to stop before the upgrade."""
+    """The workers that must stop before the upgrade."""
     pending = _scripts(tx.conn).iterate_revisions("head", current or "base")
     stop = any(getattr(script.module, "WORKERS_STOP", False) for script in pending)
-    # releases before the schema 0004 do not say that they are on
+    # releases before schema 0004 report no heartbeat
     if not stop or "attendance" not in _tables(tx.conn):
         return ()
     seen = text("SELECT worker FROM attendance WHERE seen_at > :since ORDER BY worker")
@@ -112,20 +112,20 @@ def _at_work(tx: Tx, current: str | None) -> Sequence[str]:
 
 
 def newer_revision(conn: Connection) -> str | None:
-    """The schema's revision when a newer Segue has written it; None for one that we know."""
+    """The schema's revision if a newer Segue wrote it; None for a revision that we know."""
     current = MigrationContext.configure(conn).get_current_revision()
     known = {script.revision for script in _scripts(conn).walk_revisions()}
     return current if current is not None and current not in known else None
 
 
 def take_tables(conn: Connection, shown: str) -> None:
-    """Hold all our tables until the transaction ends, without being anybody's deadlock.
+    """Lock all our tables until the transaction ends, without causing a deadlock.
 
-    On PostgreSQL a change of a table waits for whoever reads it, and everybody who comes later
-    waits behind the change. So all tables are taken before the first is changed, in one statement
-    that gives up before anybody who waits for it looks for a deadlock; the others are let by, and
-    it is tried again. Raises DatabaseUnusable when the tables are never free. SQLite's one write
-    lock holds them already.
+    On PostgreSQL a change of a table waits for its readers, and later readers wait behind the
+    change. So all tables are locked before the first is changed, in one statement that times out
+    before a process that waits for it checks for a deadlock; other processes then run, and it is
+    tried again. Raises DatabaseUnusable when the tables are never free. On SQLite the write lock
+    covers them already.
     """
     there = set(_tables(conn))
     quote = conn.dialect.identifier_preparer.format_table
@@ -155,7 +155,7 @@ def take_tables(conn: Connection, shown: str) -> None:
 
 
 def _who_holds(conn: Connection) -> str:
-    """The oldest transaction that is open beside ours, in words."""
+    """A description of the oldest other open transaction."""
     conn.execute(text("SELECT pg_stat_clear_snapshot()"))
     oldest = conn.execute(_OLDEST).one_or_none()
     if oldest is None:
@@ -165,7 +165,7 @@ def _who_holds(conn: Connection) -> str:
 
 
 def differences(conn: Connection) -> list[object]:
-    """What the models say that the migrated database does not have; empty when they agree."""
+    """The differences between the models and the migrated database; empty if there are none."""
     context = MigrationContext.configure(conn, opts={"compare_type": True})
     return list(compare_metadata(context, SQLModel.metadata))
 

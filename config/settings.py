@@ -60,17 +60,17 @@ class Settings(BaseSettings):
     database_url: str = Field(default="", description="Empty: SQLite in the data directory.")
     policy_file: Path = Field(default=ROOT / "config" / "policy.toml")
     now: Annotated[Instant | None, BeforeValidator(lambda v: v and parse_instant(v))] = Field(
-        default=None, description="A simulated moment; works with the sandbox only."
+        default=None, description="A simulated time; only with the sandbox."
     )
 
     public_url: Url = Field(
         default="",
-        description="Where the receiver is reached from outside: customers' links, call-backs. "
-        "Empty: on this machine, at receiver_port. Real providers demand an https:// address.",
+        description="Where the receiver is reached from outside: customers' links, webhooks. "
+        "Empty: on this machine, at receiver_port. Real providers require an https:// address.",
     )
     secret_key: SigningKey = Field(
         default=SecretStr("not-a-secret-for-the-sandbox-only"),
-        description="Signs the links in messages. Real providers demand one of your own.",
+        description="Signs the links in messages. Real providers require your own.",
     )
     secret_keys_retired: tuple[SigningKey, ...] = Field(
         default=(),
@@ -106,15 +106,15 @@ class Settings(BaseSettings):
 
     write_key: SigningKey = Field(
         default=SecretStr("write-key-for-the-sandbox-only"),
-        description="What Segment's clients sign in with. Real providers demand one of your own.",
+        description="The write key of Segment's clients. Real providers require your own.",
     )
     hook_secret: SigningKey = Field(
         default=SecretStr("hook-secret-for-the-sandbox-only"),
-        description="Signs calls that start journeys. Real providers demand one of your own.",
+        description="Signs calls that start journeys. Real providers require your own.",
     )
     call_secret: SigningKey = Field(
         default=SecretStr("call-secret-for-the-sandbox-only"),
-        description="Signs what Call steps post. Real providers demand one of your own.",
+        description="Signs the requests of Call steps. Real providers require your own.",
     )
     lenient_email_dots: bool = Field(
         default=False,
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     prefect_api_url: Url = Field(
         default="",
         validation_alias="PREFECT_API_URL",
-        description="Prefect's server, which the worker tells what happens. Empty: nobody is told.",
+        description="The URL of Prefect's API, to which workers report. Empty: no reports.",
     )
     prefect_api_key: SecretStr = Field(
         default=SecretStr(""), validation_alias="PREFECT_API_KEY", description="Of Prefect Cloud."
@@ -178,7 +178,7 @@ class Settings(BaseSettings):
     prefect_api_auth_string: SecretStr = Field(
         default=SecretStr(""),
         validation_alias="PREFECT_API_AUTH_STRING",
-        description="user:password, where a server of your own asks for it.",
+        description="user:password, if your own server requires it.",
     )
     sandbox_port: int = Field(default=8025, ge=0, le=65535)
     receiver_port: int = Field(default=8080, ge=0, le=65535)

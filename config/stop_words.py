@@ -1,4 +1,4 @@
-"""Words that stop text messages, by language, and the one form in which texts are compared.
+"""Words that stop text messages, by language, and the form in which texts are compared.
 
 The shipped words are below; the policy adds to them. All languages apply to everybody: the
 language of a text is not known.
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 def bare(text: str) -> str:
-    """The letters and digits of a text, compatible forms unified (NFKC), without case and accents.
+    """The letters and digits of a text, normalised (NFKC), without case and accents.
 
     Punctuation, spaces, control characters, zero-width characters and marks (accents, emoji
     variation selectors) are removed: `“STÓP”` and `ＳＴＯＰ` become `stop`.
@@ -45,7 +45,7 @@ class StopWords(BaseModel):
     first: tuple[Word, ...] = ()
 
 
-# Twilio's own, as `bare` gives them.
+# Twilio's own START keywords, as `bare` returns them.
 START_WORDS = frozenset(("start", "yes", "unstop"))
 
 # English has Twilio's default keywords. A word that is an everyday word of another language is

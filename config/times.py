@@ -20,12 +20,12 @@ DAY: Seconds = 86400
 
 _UNITS: dict[str, Seconds] = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
-# More of a second than a datetime can hold, as some languages print it.
+# Fractions of a second beyond microseconds, as some languages print them.
 _BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _LONGEST_MOMENT = 100
 _EDGE = 2
-# Times outside lie further off than any message: they are slips, and refused as such.
+# Times outside this range are errors of the input, and are refused.
 EARLIEST: Instant = 0
 LATEST: Instant = int(datetime(3000, 1, 1, tzinfo=UTC).timestamp())
 LONGEST: Seconds = 3660 * DAY
@@ -105,14 +105,14 @@ def parse_duration(value: Any) -> Seconds:
 
 
 def format_duration(seconds: Seconds) -> str:
-    """The shortest `<integer><s|m|h|d>` that says the same: 7200 -> "2h"."""
+    """The shortest `<integer><s|m|h|d>` for a duration: 7200 -> "2h"."""
     for unit in ("d", "h", "m"):
         if seconds and seconds % _UNITS[unit] == 0:
             return f"{seconds // _UNITS[unit]}{unit}"
     return f"{seconds}s"
 
 
-# A duration as people write it ("2h", or a timedelta), seconds in the program.
+# A duration as written in a journey ("2h", or a timedelta); seconds in the program.
 Duration = Annotated[
     Seconds, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)
 ]

@@ -15,13 +15,13 @@ _DATABASE = files("tzdata").joinpath("zoneinfo")
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Every zone name the database knows, links such as `US/Eastern` included."""
+    """Every zone name in tzdata, links such as `US/Eastern` included."""
     text = files("tzdata").joinpath("zones").read_text(encoding="ascii")
     return frozenset(text.split())
 
 
 def zone_name(text: str | None) -> str | None:
-    """The zone name that a text holds, without blanks around it; None if there is no such zone."""
+    """The zone name in a text, without blanks around it; None if there is no such zone."""
     name = trimmed(text) if text else None
     return name if name in zone_names() else None
 

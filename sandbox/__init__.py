@@ -1,1 +1,1 @@
-"""The sandbox: one local server that answers like SendGrid, Twilio and FCM, and shows the post."""
+"""The sandbox: one local server that imitates the providers and shows the messages it gets."""

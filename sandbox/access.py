@@ -1,4 +1,4 @@
-"""Lets in whoever has the login of this installation, by HTTP basic auth (RFC 7617)."""
+"""Require the login of this installation, by HTTP basic auth (RFC 7617)."""
 
 import hmac
 from base64 import b64encode

@@ -1,10 +1,10 @@
-"""The sandbox server: the providers' own paths, the inbox pages, the counts, faults, behaviour.
+"""The sandbox server: the providers' paths, the inbox, the counts, faults and behaviour.
 
-Segue talks to it through the same code as to the real hosts; only the base URL differs.
+Segue uses the same code for it as for the real hosts; only the base URL differs.
 
-Three kinds of paths: the providers' own want an API key, as the real ones do; those that control
-the sandbox or count want the login of this installation; the inbox is for a browser on this
-machine, and wants the login too where the server is reached from elsewhere.
+There are three kinds of paths. The providers' paths require an API key, as the real ones do. Paths
+that control or count require the login of this installation. The inbox is for a browser on this
+machine, and requires the login too if the server is reachable from other machines.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ def create_app(
 ) -> Starlette:
     """The server over one store, on the address `host`; `login` is `user:password`.
 
-    Without a timeline the inbox knows addresses, not customers. Without callbacks the providers
-    never say what became of a message.
+    Without a timeline the inbox shows addresses, not customers. Without callbacks the sandbox sends
+    no webhooks.
     """
     faults = Faults(callbacks.opted_out if callbacks else set())
     pages = Pages(store, timeline)
@@ -99,7 +99,7 @@ def create_app(
 
 
 def _behaviour_routes(callbacks: Callbacks) -> list[Route]:
-    """How customers behave, from now on, and a text message that one of them sends now."""
+    """Routes that set the behaviour of customers, and that send a text message from one of them."""
 
     def state(_request: Request) -> Response:
         return JSONResponse(callbacks.state())
@@ -137,7 +137,7 @@ class _Clock(BaseModel):
 
 
 def _clock_routes(store: Store, callbacks: Callbacks) -> list[Route]:
-    """A simulated clock is moved on; what is to be said by then has been said when it answers."""
+    """Move the simulated clock. The response is sent when all webhooks due by then were sent."""
 
     def clock(_request: Request) -> Response:
         due = callbacks.next_due
@@ -203,7 +203,7 @@ def _endpoint(
 
 
 async def _body(request: Request) -> bytes:
-    """The body, or as much of it as it takes to see that it is too long for any provider."""
+    """The body, or one byte more of it than any provider accepts."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk[: sendgrid.MAX_BODY + 1 - len(body)]
@@ -211,9 +211,9 @@ async def _body(request: Request) -> bytes:
 
 
 async def _hang_up(request: Request) -> None:
-    """Close the connection without a byte of an answer.
+    """Close the connection without a response.
 
-    ASGI has no message for that. uvicorn's `receive` is a method of the object that holds the
+    ASGI has no message for that. uvicorn's `receive` is a method of the object that has the
     connection's transport.
     """
     server = getattr(request.receive, "__self__", None)
@@ -221,4 +221,4 @@ async def _hang_up(request: Request) -> None:
     if transport is None:
         raise RuntimeError("the drop fault needs uvicorn: there is no connection to close here")
     transport.close()
-    await asyncio.sleep(0)  # lets the server see that the connection is gone
+    await asyncio.sleep(0)  # lets the server notice that the connection is closed

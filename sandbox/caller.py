@@ -1,6 +1,6 @@
-"""Calls the receiver back as the providers do, in the background: no answer ever waits for it.
+"""Post webhooks to the receiver as the providers do, in the background.
 
-Bounded: so many call-backs may wait, so many connections post, so many tries each has.
+Limited in the number of waiting webhooks, of connections and of tries for each.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from sandbox.webhook_payloads import (
     status_form,
 )
 
-# What waits beyond that is dropped, and counted.
+# Further webhooks are dropped and counted.
 MOST_WAITING = 100_000
 CONNECTIONS = 4
 TIMEOUT = 10.0  # seconds
 _EVENTS_AT_ONCE = 1000
-# Messages whose future is worked out before something else gets its turn.
+# Messages whose reports are computed before other tasks run.
 _MESSAGES_AT_ONCE = 100
-# Twilio's default keywords; it hears no others.
+# Twilio's default keywords.
 _STOP_WORDS = frozenset(
     ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT")
 )
@@ -49,7 +49,7 @@ _START_WORDS = frozenset(("START", "YES", "UNSTOP"))
 
 
 class Reply(BaseModel):
-    """A text message that somebody sends to our number, now."""
+    """A text message that a customer sends to our number now."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,28 +58,28 @@ class Reply(BaseModel):
 
 
 class _Form(NamedTuple):
-    """A call-back of Twilio's, to its address."""
+    """A webhook of Twilio, with its URL."""
 
     url: str
     form: Mapping[str, str]
 
 
 class _Post(NamedTuple):
-    """A request; it is signed anew at each try."""
+    """The request; each try has a new signature."""
 
     url: str
     signed: Callable[[Instant], Signed]
 
 
 class Callbacks:
-    """Off until it is given a behaviour.
+    """Post webhooks by a behaviour; without one, post none.
 
     Parameters
     ----------
-    clock: what is written into the call-backs, and signed.
-    tries_after: pauses between the tries of one call-back, in seconds.
-    simulated: the clock stands until somebody moves it. Nothing goes out by itself then, only by
-        `catch_up`, so that the same comes out however fast the machine is.
+    clock: the time in the webhooks and their signatures.
+    tries_after: pauses between the tries of one webhook, in seconds.
+    simulated: the clock stands until it is moved. Webhooks are then sent only by `catch_up`, so
+        that the result does not depend on the speed of the machine.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Callbacks:
         simulated: bool = False,
     ) -> None:
         self.behaviour: Behaviour | None = None
-        # the numbers that replied STOP
+        # numbers that replied STOP
         self.opted_out: set[str] = set()
         self._clock = clock
         self._tries_after = tries_after
@@ -110,14 +110,14 @@ class Callbacks:
         self._under_way = self._posted = self._given_up = self._dropped = 0
 
     def behave(self, behaviour: Behaviour | None) -> None:
-        """From now on; None: nobody answers, and what waits is forgotten."""
+        """Set the behaviour; None stops all reactions and drops waiting webhooks."""
         self.behaviour = behaviour
         if behaviour is None:
             self._accepted.clear()
             self._waiting.clear()
 
     def take(self, accepted: Sequence[Accepted]) -> None:
-        """Messages that a provider has just taken on."""
+        """Plan the reports about messages that a provider has just accepted."""
         if self.behaviour is None or not accepted:
             return
         room = max(0, MOST_WAITING - len(self._accepted) - len(self._waiting))
@@ -130,13 +130,13 @@ class Callbacks:
         self._wake.set()
 
     def reply(self, reply: Reply) -> None:
-        """Somebody texts us, behaviour or not."""
+        """Plan a text message from a customer, whatever the behaviour."""
         form = inbound_form(reply.sender, self._number, reply.body, f"SM{uuid4().hex}")
         self._wait(0.0, _Form(self._inbound_url, form))
         self._wake.set()
 
     def state(self) -> dict[str, Any]:
-        """How things stand: `waiting` are those still to be posted, requests under way included."""
+        """Counts; `waiting` are webhooks still to be posted, active requests included."""
         return {
             "behaviour": self.behaviour and self.behaviour.model_dump(),
             "waiting": len(self._accepted) + len(self._waiting) + self._under_way,
@@ -147,13 +147,13 @@ class Callbacks:
 
     @property
     def next_due(self) -> Instant | None:
-        """When something is to be said next, by a simulated clock."""
+        """The time of the next webhook, by the simulated clock."""
         return ceil(self._waiting[0][0]) if self._simulated and self._waiting else None
 
     async def catch_up(self) -> None:
-        """Post all that is due by a simulated clock; return when it has got through or is given up.
+        """Post all webhooks due by the simulated clock; return when all are accepted or given up.
 
-        In turn, so that events come in the same order every time.
+        One after another, so that events arrive in the same order every time.
         """
         for post in self._due():
             self._under_way += 1
@@ -162,7 +162,7 @@ class Callbacks:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While this lasts call-backs go out; what then still waits is forgotten."""
+        """Send webhooks inside the context; those that still wait at its end are dropped."""
         limits = httpx.Limits(max_connections=CONNECTIONS)
         async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False) as client:
             tasks = [asyncio.create_task(self._post_for_ever(client)) for _ in range(CONNECTIONS)]
@@ -175,7 +175,7 @@ class Callbacks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    # What comes when ----------------------------------------------------------------------------
+    # Planning ----------------------------------------------------------------------------
 
     async def _schedule(self) -> None:
         while True:
@@ -195,7 +195,7 @@ class Callbacks:
                 continue
 
     def _foresee(self, one: Accepted) -> None:
-        """Put all that will be said of a message where it waits for its time."""
+        """Queue all reports about a message."""
         behaviour = self.behaviour
         if behaviour is None:
             return
@@ -227,7 +227,7 @@ class Callbacks:
             self._dropped += 1
 
     def _due(self) -> Iterator[_Post]:
-        """The requests for all that is due; SendGrid's events go in batches."""
+        """The requests for all due reports; SendGrid's events are posted in batches."""
         events: list[dict[str, Any]] = []
         now = self._now()
         while self._waiting and self._waiting[0][0] <= now:
@@ -244,13 +244,13 @@ class Callbacks:
         return signed_form(self._token, said.url, said.form)
 
     def _now(self) -> float:
-        """What the call-backs wait by."""
+        """The clock that webhooks wait for."""
         if self._simulated:
             return float(self._clock())
         return asyncio.get_running_loop().time()
 
     def _note(self, form: Mapping[str, str]) -> None:
-        """Twilio itself keeps who said STOP, and refuses to text them."""
+        """Twilio stores the numbers that sent STOP, and refuses to text them."""
         word = form.get("Body", "").strip().upper()
         if word in _STOP_WORDS:
             self.opted_out.add(form["From"])
@@ -270,7 +270,7 @@ class Callbacks:
             self._posts.task_done()
 
     async def _get_through(self, client: httpx.AsyncClient, post: _Post) -> bool:
-        """Try, and try again later like the provider; whether anybody took it in the end."""
+        """Post with retries, like the provider. Returns whether the receiver accepted it."""
         for pause in (*self._tries_after, None):
             signed = post.signed(self._clock())
             try:

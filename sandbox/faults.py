@@ -1,4 +1,4 @@
-"""Bad days on demand: a provider that is told to refuse, to crawl or to hang up."""
+"""Faults on demand: a provider refuses requests, responds slowly or closes the connection."""
 
 from random import Random
 from typing import Annotated, Literal, Self
@@ -9,11 +9,11 @@ ProviderName = Literal["sendgrid", "twilio", "fcm"]
 
 
 class Fault(BaseModel):
-    """How one provider misbehaves, for its next `count` requests or for a `share` of all of them.
+    """A fault of one provider, for its next `count` requests or for a `share` of all requests.
 
-    A number answers with that status and takes nothing on (429 with `retry_after` seconds);
-    `slow` waits `seconds` and then goes on as usual; `drop` takes the message on and hangs up
-    without a word.
+    A number responds with that status and accepts nothing (429 with `retry_after` seconds); `slow`
+    waits `seconds` and then continues as usual; `drop` accepts the message and closes the
+    connection without a response.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,7 +34,7 @@ class Fault(BaseModel):
 
 
 class OptedOut(BaseModel):
-    """Phone numbers (E.164) whose owners replied STOP: Twilio refuses them with 21610."""
+    """Phone numbers (E.164) that replied STOP: Twilio refuses them with 21610."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,14 +64,14 @@ class _InForce:
 
 
 class Faults:
-    """The faults in force, and the numbers that opted out."""
+    """The active faults, and the numbers that opted out."""
 
     def __init__(self, opted_out: set[str]) -> None:
         self.opted_out = opted_out
         self._in_force: list[_InForce] = []
 
     def add(self, body: bytes) -> None:
-        """Put one more in force. Raises pydantic's ValidationError on a body that is none."""
+        """Add a fault. Raises pydantic's ValidationError for an invalid body."""
         match _READER.validate_json(body):
             case OptedOut(numbers=numbers):
                 self.opted_out.update(numbers)
@@ -79,10 +79,10 @@ class Faults:
                 self._in_force.append(_InForce(fault))
 
     def clear(self) -> None:
-        """Back to good days."""
+        """Remove all faults."""
         self._in_force.clear()
         self.opted_out.clear()
 
     def next_for(self, provider: ProviderName) -> Fault | None:
-        """What this request meets: the first in force that strikes, if any."""
+        """The first fault that applies to this request, if any."""
         return next((one.fault for one in self._in_force if one.strikes(provider)), None)

@@ -1,4 +1,4 @@
-"""FCM's `POST /v1/projects/{project}/messages:send`: its answers and its refusals.
+"""FCM's `POST /v1/projects/{project}/messages:send`: its responses and errors.
 
 Facts from the provider's REST reference (Message, AndroidConfig, ApnsConfig, WebpushConfig,
 ErrorCode). As in every Google API, a field may be written in snake_case or in camelCase.
@@ -124,7 +124,7 @@ class _Request(_Part):
 
 
 def answer(call: Call) -> Answer:
-    """Judge one request; 200 with the message's name."""
+    """Validate one request; 200 with the message's name."""
     if not bearer(call):
         return failure(401, call)
     try:
@@ -141,7 +141,7 @@ def answer(call: Call) -> Answer:
         return _invalid("Exactly one of token, fid, topic and condition is the recipient.")
     token = message.token if message.token is not None else message.fid
     if token is not None:
-        # A sandbox has no register of installed apps: the token itself says its fate.
+        # The sandbox has no register of installed apps: the token's text decides the outcome.
         if token.startswith("gone"):
             return _error(404, "NOT_FOUND", "Requested entity was not found.", "UNREGISTERED")
         if not _TOKEN.fullmatch(token) or token.startswith("bad"):
@@ -159,7 +159,7 @@ def answer(call: Call) -> Answer:
 
 
 def failure(status: int, _call: Call, retry_after: int = 0) -> Answer:
-    """The error body for a refusal that has nothing to do with the message."""
+    """The error body for a refusal that is unrelated to the message."""
     canonical, words, code = {
         401: ("UNAUTHENTICATED", "Request is missing a valid OAuth 2 access token.", None),
         403: ("PERMISSION_DENIED", "The caller does not have permission.", None),
@@ -187,7 +187,7 @@ def _invalid(message: str) -> Answer:
 
 
 def _violations(violations: list[dict[str, str]]) -> Answer:
-    """A body of the wrong shape never reaches FCM proper: no FcmError among the details."""
+    """The error for a body of the wrong shape, which has no FcmError among its details."""
     message = "\n".join(violation["description"] for violation in violations)
     details = [{"@type": _BAD_REQUEST, "fieldViolations": violations}]
     return json_answer(400, _status(400, "INVALID_ARGUMENT", message, details))
@@ -212,7 +212,7 @@ def _violation(error: ErrorDetails) -> dict[str, str]:
 
 
 def _accept(message: _Message, target: str, name: str) -> Accepted:
-    """One notification: the common words, or else those of the one platform that has some."""
+    """One notification: the common fields, or those of the one platform that has some."""
     common = message.notification or _Notification()
     android = (message.android and message.android.notification) or _AndroidNotification()
     alert = _aps_alert(message.apns)

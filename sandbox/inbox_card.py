@@ -1,4 +1,4 @@
-"""One message as the inbox shows it: what its template needs, worked out beforehand."""
+"""One message as the inbox shows it: the values for its template."""
 
 from collections import Counter
 from datetime import datetime
@@ -39,8 +39,8 @@ def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, 
 
     Parameters
     ----------
-    accepted: each time that it was; the last is the one shown. A push to several devices was
-        accepted once for each.
+    accepted: each time it was accepted; the last is shown. A push to several devices is accepted
+        once for each.
     """
     last = accepted[-1] if accepted else None
     shown: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _state_name(planned: PlannedMessage, accepted: list[Received]) -> str:
 
 
 def moment(instant: Instant, zone_name: str) -> dict[str, str]:
-    """A moment on somebody's own clock, for people and (`iso`) for machines."""
+    """A time in the recipient's zone, as text for people and (`iso`) for programs."""
     try:
         local = datetime.fromtimestamp(instant, zone(zone_name))
     except KeyError:
@@ -105,6 +105,6 @@ def moment(instant: Instant, zone_name: str) -> dict[str, str]:
 
 
 def _link(received: Received) -> str:
-    """Where a tap on a notification leads; only the web counts as a link here."""
+    """The target of a tap on a notification; only web addresses are links here."""
     link = received.content.get("data", {}).get("link", "")
     return link if link.startswith(("http://", "https://")) else ""

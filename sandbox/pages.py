@@ -1,7 +1,7 @@
-"""The inbox: who got something lately, and everything one customer got, on one time line.
+"""The inbox: the latest recipients, and all messages of one customer on one timeline.
 
-Rendered on the server, without JavaScript. Whatever came from outside is escaped, and mails are
-shown in a sandboxed frame in which nothing runs.
+Rendered on the server, without JavaScript. All data is escaped, and mails are shown in a sandboxed
+frame in which no script runs.
 """
 
 from collections import defaultdict
@@ -21,14 +21,14 @@ from sandbox.store import Received, Store
 from sandbox.timeline import Customer, Timeline
 
 PAGE = 25
-_WALK = 500  # addresses read at once while looking for a page's customers
+_WALK = 500  # addresses read at once to find a page's customers
 _TEMPLATES = Path(__file__).parent / "templates"
-# Styles and pictures are what mails are made of, and a mail's frame inherits the page's policy.
+# Mails need styles and images, and a mail's frame inherits the page's policy.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; "
     "img-src http: https: data:; font-src https: data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
-    # No other site's page may hold, load or measure them.
+    # Pages of other sites may not open, embed or measure these pages.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -40,7 +40,7 @@ _Item = TypeVar("_Item")
 
 
 class Entry(NamedTuple):
-    """One line of the list: a customer, or an address that nobody knows, and what came last."""
+    """One line of the list: a customer, or an unknown address, with the last message."""
 
     customer: Customer | None
     address: str
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
 
 class Pages:
-    """The pages over one store and, where there is one, a timeline that knows the customers."""
+    """The pages over one store and, if given, a timeline that knows the customers."""
 
     def __init__(self, store: Store, timeline: Timeline | None) -> None:
         self._store = store
@@ -89,7 +89,7 @@ class Pages:
         ]
 
     def inbox(self, request: Request) -> Response:
-        """The list of customers, newest message first, or those that a search finds."""
+        """The list of customers, newest message first, or the result of a search."""
         text, page = request.query_params.get("q", "").strip()[:100], _page(request)
         try:
             entries = (
@@ -115,7 +115,7 @@ class Pages:
         )
 
     def customer(self, request: Request) -> Response:
-        """Everything one customer got or was meant to get, newest first."""
+        """All sent and planned messages of one customer, newest first."""
         key, page = request.path_params["customer"], _page(request)
         try:
             customer = self._timeline.customer(key) if self._timeline else None
@@ -138,7 +138,7 @@ class Pages:
         )
 
     def _latest(self, text: str, page: int) -> list[Entry]:
-        """At least the entries of the pages so far and one more; each customer stands once."""
+        """At least the entries of the pages so far and one more; each customer appears once."""
         entries: dict[str, Entry] = {}
         for start in range(0, 2**31, _WALK):
             walked = self._store.latest(text, offset=start, limit=_WALK)
@@ -152,7 +152,7 @@ class Pages:
         return list(entries.values())
 
     def _found(self, text: str, timeline: Timeline) -> list[Entry]:
-        """The customers that a search finds, whether or not anything reached them."""
+        """The customers that a search finds, with or without messages."""
         found = timeline.search(text)
         latest = self._store.latest_to([one for who in found for one in _addresses(who)])
         entries = []
@@ -191,7 +191,7 @@ def _cut(items: list[_Item], page: int) -> list[_Item]:
 
 
 def _neighbours(path: str, page: int, number: int, **query: str) -> dict[str, str]:
-    """The links to the pages beside this one; empty where there is none."""
+    """The links to the previous and next page; empty if there is none."""
 
     given = {name: text for name, text in query.items() if text}
 

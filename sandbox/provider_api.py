@@ -1,4 +1,4 @@
-"""What passes between the server and a provider look-alike: one call in, one answer out."""
+"""The types between the server and a provider look-alike: one call in, one response out."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from sandbox.store import Accepted
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as it came."""
+    """One request as received."""
 
     headers: Mapping[str, str]
     path: Mapping[str, str]  # the account, the project
     body: bytes
     now: Instant
-    opted_out: Set[str]  # the phone numbers that replied STOP
+    opted_out: Set[str]  # phone numbers that replied STOP
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back, and the messages that were taken on."""
+    """The response, and the messages that were accepted."""
 
     status: int
     body: bytes
@@ -32,13 +32,13 @@ class Answer:
 
 
 class Provider(Protocol):
-    """A look-alike of one provider's sending endpoint; a module with these two is one."""
+    """A look-alike of one provider's sending endpoint: a module with these two functions."""
 
     def answer(self, call: Call, /) -> Answer:
-        """Judge a request as the provider would."""
+        """Validate a request as the provider does."""
 
     def failure(self, status: int, call: Call, /, retry_after: int) -> Answer:
-        """The provider's own words for 401, 403, 429, 500 or 503."""
+        """The provider's error body for 401, 403, 429, 500 or 503."""
 
 
 def json_answer(
@@ -47,7 +47,7 @@ def json_answer(
     headers: dict[str, str] | None = None,
     accepted: Sequence[Accepted] = (),
 ) -> Answer:
-    """An answer with a JSON body."""
+    """A response with a JSON body."""
     return Answer(
         status,
         orjson.dumps(body),
@@ -57,13 +57,13 @@ def json_answer(
 
 
 def bearer(call: Call) -> str:
-    """The token of an `Authorization: Bearer` header; empty when there is none."""
+    """The token of an `Authorization: Bearer` header; empty if there is none."""
     scheme, _, token = call.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def json_type(value: Any) -> str:
-    """What JSON calls the type of a value."""
+    """The JSON name of a value's type."""
     for kind, name in (
         (bool, "boolean"),
         (int, "integer"),

@@ -1,4 +1,4 @@
-"""SendGrid's `POST /v3/mail/send`: what it accepts, what it refuses and in which words.
+"""SendGrid's `POST /v3/mail/send`: what it accepts and refuses, with its error texts.
 
 Facts from the provider's mail-send reference: the pages "Mail Send", "Errors", "Limitations".
 """
@@ -88,7 +88,7 @@ Complaint = tuple[str, str]  # field, message
 
 
 def answer(call: Call) -> Answer:
-    """Judge one request; 202 with one X-Message-Id for all its mails, as the provider does."""
+    """Validate one request; 202 with one X-Message-Id for all its mails, as the provider does."""
     if not bearer(call):
         return failure(401, call)
     if not call.headers.get("content-type", "").startswith("application/json"):
@@ -113,7 +113,7 @@ def answer(call: Call) -> Answer:
 
 
 def failure(status: int, call: Call, retry_after: int = 0) -> Answer:
-    """The error body for a refusal that has nothing to do with the mail."""
+    """The error body for a refusal that is unrelated to the mail."""
     words = {
         401: "The provided authorization grant is invalid, expired, or revoked",
         403: "access forbidden",
@@ -151,7 +151,7 @@ def _refusal(
 
 
 def _complaint(error: ErrorDetails) -> Complaint:
-    """A wrong shape, in the provider's words."""
+    """The provider's error text for a wrong shape."""
     field = ".".join(str(part) for part in error["loc"])
     kind = error["type"]
     if kind == "json_invalid" or not field:
@@ -177,7 +177,7 @@ def _complaint(error: ErrorDetails) -> Complaint:
 
 
 def _complaints(mail: _Mail, call: Call) -> Iterator[Complaint]:
-    """Everything else that the provider refuses in a mail of the right shape."""
+    """The other errors that the provider finds in a mail of the right shape."""
     yield from _about_addresses(mail)
     yield from _about_content(mail)
     yield from _about_extras("", mail, mail.custom_args, call)
@@ -225,7 +225,7 @@ def _about_content(mail: _Mail) -> Iterator[Complaint]:
 def _about_extras(
     prefix: str, part: _Mail | _Personalization, common: Strings, call: Call
 ) -> Iterator[Complaint]:
-    """Headers, custom arguments and send_at, which stand in the mail and in a personalization."""
+    """Check headers, custom arguments and send_at, of the mail and of a personalization."""
     for name in part.headers:
         if name.lower() in RESERVED_HEADERS:
             yield f"{prefix}headers", f"The header {name} is reserved and cannot be set."
@@ -236,13 +236,13 @@ def _about_extras(
 
 
 def _accept(mail: _Mail, to: _Personalization, provider_id: str) -> Accepted:
-    """One mail as its recipient sees it."""
+    """One mail as its recipient gets it."""
     if mail.template_id is None:
         subject = to.subject or mail.subject or ""
         html = _first(mail, "text/html")
         text = _first(mail, "text/plain")
     else:
-        # The pass-through template: {{{subject}}}, {{{html}}}, {{{text}}}, each left as it is.
+        # The pass-through template: {{{subject}}}, {{{html}}}, {{{text}}}, each unchanged.
         data = to.dynamic_template_data
         subject, html, text = (
             value if isinstance(value := data.get(name), str) else ""

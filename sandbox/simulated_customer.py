@@ -1,7 +1,7 @@
-"""How the sandbox's customers take what they get: who opens, who clicks, whose mail comes back.
+"""How the sandbox's customers react to messages: who opens, who clicks, whose mail bounces.
 
-A pure model. Every person has tendencies of their own that stay the same from message to message,
-and the same seed gives the same answers to the same messages, in whatever order they come.
+A pure model. Every customer has fixed tendencies from message to message, and the same seed gives
+the same reactions to the same messages, in whatever order they arrive.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ Word = Literal[
     "undelivered",
     "stop",
 ]
-# How strongly people differ: the smaller, the more they do.
+# How much customers differ: the smaller, the more they differ.
 _ALIKE = 2.0
 
 
 class Behaviour(BaseModel):
-    """Shares from 0 to 1, times in seconds. The defaults are those of a middling shop.
+    """Shares from 0 to 1, times in seconds. The defaults are those of an average shop.
 
     Real customers take hours to open a mail; in the sandbox they take `answered_within` at most.
     """
@@ -39,24 +39,24 @@ class Behaviour(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
-    dead: Share = Field(default=0.02, description="addresses and numbers that nobody has")
-    blocked: Share = Field(default=0.01, description="mails that are refused just this once")
-    opens: Share = Field(default=0.4, description="delivered mails that a person opens")
-    machine_opens: Share = Field(default=0.3, description="people whose mail program opens all")
+    dead: Share = Field(default=0.02, description="addresses and numbers that do not exist")
+    blocked: Share = Field(default=0.01, description="mails that are refused temporarily")
+    opens: Share = Field(default=0.4, description="delivered mails that a customer opens")
+    machine_opens: Share = Field(default=0.3, description="customers whose program opens all")
     clicks: Share = Field(default=0.25, description="opened mails in which a link is clicked")
-    complaints: Share = Field(default=0.002, description="opened mails that are called spam")
+    complaints: Share = Field(default=0.002, description="opened mails reported as spam")
     stops: Share = Field(default=0.01, description="delivered texts that are answered with STOP")
     delivered_within: Time = 2
     answered_within: Time = 60
-    gathered: Time = Field(default=1, description="how long SendGrid gathers events; really 30 s")
-    twice: Share = Field(default=0, description="call-backs that come a second time")
-    out_of_order: Share = Field(default=0, description="messages whose call-backs come backwards")
+    gathered: Time = Field(default=1, description="how long events are batched; SendGrid: 30 s")
+    twice: Share = Field(default=0, description="webhooks that are sent twice")
+    out_of_order: Share = Field(default=0, description="messages whose webhooks come in reverse")
 
 
 class Happening(NamedTuple):
-    """Something that happens to a message, so many seconds after it was accepted.
+    """Something that happens to a message, `after` seconds after it was accepted.
 
-    told: when the provider says so; twice where it says it twice.
+    told: when the provider reports it; two times if it reports it twice.
     """
 
     word: Word
@@ -65,7 +65,7 @@ class Happening(NamedTuple):
 
 
 def happens(behaviour: Behaviour, channel: str, address: str, message_id: str) -> list[Happening]:
-    """All that will happen to one message. Nothing is ever heard of a push."""
+    """All that will happen to one message. Pushes have no reports."""
     dice = Random(f"{behaviour.seed}/{address}/{message_id}")  # noqa: S311  repeatable is the point
     person = Random(f"{behaviour.seed}/{address}")  # noqa: S311
     happenings = {"email": _mail, "sms": _text}.get(channel)
@@ -124,7 +124,7 @@ def _text(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[
 
 
 def _tendency(person: Random, share: float) -> float:
-    """How likely this person is to do what a share of all people does."""
+    """This customer's probability for something that a share of all customers does."""
     if share in (0, 1):
         return share
     return person.betavariate(share * _ALIKE, (1 - share) * _ALIKE)

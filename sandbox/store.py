@@ -1,8 +1,7 @@
-"""What the sandbox accepted: a SQLite file of its own, apart from Segue's database.
+"""The messages that the sandbox accepted, in its own SQLite file.
 
-Whoever checks Segue against the sandbox must not read Segue's own books, so nothing is shared.
-It is a record for people and tests, hence `synchronous = OFF`: fast, and lost only if the machine
-itself goes down.
+The sandbox shares nothing with Segue's database, so that Segue can be checked against it. It is a
+record for people and tests, hence `synchronous = OFF`: fast, and lost only if the machine crashes.
 """
 
 import re
@@ -54,19 +53,19 @@ _AT_ONCE = 900
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One message that a provider look-alike took on."""
+    """One message that a provider look-alike accepted."""
 
     channel: str
-    message_id: str | None  # ours, if the sender put it where the provider hands it back
+    message_id: str | None  # our id, if the sender put it where the provider returns it
     provider_id: str
     address: str
     title: str  # one line for lists
-    content: dict[str, Any]  # what the inbox shows
+    content: dict[str, Any]  # for the inbox
 
 
 @dataclass(frozen=True, slots=True)
 class Received(Accepted):
-    """An accepted message as it is kept."""
+    """An accepted message as stored."""
 
     seq: int  # a later message has a higher one
     accepted_at: Instant
@@ -76,10 +75,10 @@ class Received(Accepted):
 class Store:
     """The accepted messages and the counts.
 
-    Written from the server's one event loop; reads have a connection of their own, behind a lock,
-    and may come from any thread.
+    Writes come from the server's event loop; reads use their own connection, behind a lock, and may
+    come from any thread.
 
-    simulated: a moment at which the clock stands until somebody moves it; None: it is now.
+    simulated: a time at which the clock stands until it is moved; None: the real time.
     """
 
     def __init__(self, path: Path | str, *, simulated: Instant | None = None) -> None:
@@ -97,14 +96,14 @@ class Store:
         self._write.close()
 
     def now(self) -> Instant:
-        """The clock that stamps what is accepted."""
+        """The clock that stamps accepted messages."""
         if self.simulated is not None:
             return self.simulated
         row = self._write.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)").fetchone()
         return int(row[0])
 
     def _add_arrived(self) -> None:
-        """Files of earlier versions do not have it."""
+        """Add the column that files of earlier versions lack."""
         columns = {row[1] for row in self._write.execute("PRAGMA table_info(accepted)")}
         if "arrived" not in columns:
             self._write.execute("ALTER TABLE accepted ADD COLUMN arrived REAL")
@@ -112,7 +111,7 @@ class Store:
     def record(
         self, accepted: Sequence[Accepted], *, refused: bool, arrived: float | None = None
     ) -> None:
-        """Keep the outcome of one request, in one transaction."""
+        """Store the result of one request, in one transaction."""
         names = [("requests",), ("refused",)] if refused else [("requests",)]
         self._write.execute("BEGIN IMMEDIATE")
         with self._write:
@@ -147,7 +146,7 @@ class Store:
     def stats(self) -> dict[str, Any]:
         """Requests, distinct message ids by channel, ids accepted more than once, refusals.
 
-        One push goes to several devices: it is a duplicate where one device got it twice.
+        A push goes to several devices; it is a duplicate only if one device got it twice.
         """
         tally = dict(self._rows("SELECT name, number FROM tally"))
         distinct = dict(
@@ -176,19 +175,19 @@ class Store:
         )
 
     def to_address(self, address: str, *, offset: int, limit: int) -> list[Received]:
-        """What one address got, newest first."""
+        """The messages of one address, newest first."""
         return self._received(
             "SELECT * FROM accepted WHERE address = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
             [address, limit, offset],
         )
 
     def latest_to(self, addresses: Sequence[str]) -> dict[str, Received]:
-        """The newest message of each of these addresses that got one."""
+        """The newest message of each of these addresses, if it has one."""
         found = self._among(_LATEST + " WHERE recipient.address IN ", addresses)
         return {one.address: one for one in found}
 
     def with_ids(self, message_ids: Sequence[str]) -> list[Received]:
-        """Everything accepted under these ids of ours."""
+        """All messages accepted under these ids of ours."""
         return self._among("SELECT * FROM accepted WHERE message_id IN ", message_ids)
 
     def _among(self, sql: str, values: Sequence[str]) -> list[Received]:
@@ -230,7 +229,7 @@ class Store:
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
-    # Transactions are begun by hand, and the server's threads take turns.
+    # Our code starts transactions, and the server's threads take turns.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA journal_mode = WAL")

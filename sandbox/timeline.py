@@ -1,4 +1,4 @@
-"""Whose a message is and what became of it: the inbox's window on Segue's own tables."""
+"""The customer and the state of each message, read from Segue's own tables for the inbox."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ from profiles.tables import events, identifiers, profiles
 _AT_ONCE = 500  # parameters of one statement
 _FOUND_AT_MOST = 50
 _SHOWN_AT_MOST = 500  # messages of one customer
-# What a customer did with a message, by the second half of the event's name.
+# Reactions of a customer to a message, by the second half of the event's name.
 ANSWERS = (
     *("opened", "machine_opened", "clicked", "replied"),
     *("complained", "unsubscribed", "resubscribed", "stopped", "started"),
@@ -31,7 +31,7 @@ ANSWERS = (
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Somebody who gets messages."""
+    """A customer who gets messages."""
 
     id: str
     name: str
@@ -41,7 +41,7 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Something that a customer did with a message: one of ANSWERS, and when."""
+    """A reaction of a customer to a message: one of ANSWERS, and its time."""
 
     kind: str
     at: Instant
@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class PlannedMessage:
-    """One message that was wanted, whether it went or not."""
+    """One planned message, sent or not."""
 
     id: str
     channel: str
@@ -57,30 +57,30 @@ class PlannedMessage:
     step: str
     state: str
     reason: str | None
-    explanation: str  # a sentence, empty when there is nothing to explain
+    explanation: str  # a sentence, or empty
     send_at: Instant
     zone: str  # IANA name of the recipient's zone
     answers: Sequence[Answer] = ()
 
 
 class Timeline(Protocol):
-    """What the inbox asks of whoever planned the messages."""
+    """What the inbox needs from the system that planned the messages."""
 
     def customers(self, message_ids: Sequence[str]) -> dict[str, Customer]:
-        """Whose each of these messages is; ids that nobody knows are left out."""
+        """The customer of each of these messages; unknown ids are left out."""
 
     def customer(self, customer_id: str) -> Customer | None:
         """One customer."""
 
     def for_customer(self, customer_id: str) -> list[PlannedMessage]:
-        """What was wanted for one customer, newest first."""
+        """The planned messages of one customer, newest first."""
 
     def search(self, text: str) -> list[Customer]:
         """The customers whose name, e-mail, phone number or id contains the text."""
 
 
 class DatabaseTimeline:
-    """The timeline over Segue's tables. Raises SegueError when they can't be read."""
+    """The timeline over Segue's tables. Raises SegueError if they can't be read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -149,7 +149,7 @@ class DatabaseTimeline:
 
 
 def _is_number(text: str) -> bool:
-    """Whether the text can be a row's number: 64 bits, and written as Segue writes it."""
+    """Whether the text can be a row's number: at most 18 digits."""
     return text.isascii() and text.isdecimal() and len(text) < 19
 
 
@@ -159,7 +159,7 @@ def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _names() -> list[ColumnElement[str]]:
-    """A profile's name, as imports and Segment clients spell its keys."""
+    """A profile's name, from the attributes that imports and Segment clients set."""
     return [
         profiles.c.attributes["name"].as_string(),
         *(
@@ -202,7 +202,7 @@ def _name(attributes: dict[str, Any]) -> str:
 
 
 def _answers(tx: Tx, profile_id: int) -> defaultdict[str, list[Answer]]:
-    """What a customer did with each message, by its id, in the order in which it happened."""
+    """A customer's reactions to each message, by its id, in order of time."""
     names = [f"{channel}_{kind}" for channel in CHANNELS for kind in ANSWERS]
     done = (
         select(events.c.name, events.c.occurred_at, events.c.properties)
@@ -227,7 +227,7 @@ def _planned(row: Row[Any], answers: Sequence[Answer]) -> PlannedMessage:
         reason=row.reason,
         explanation=explanation(row),
         send_at=row.send_at,
-        # A country with several zones gives them all; the first stands for them.
+        # A country with several zones has a list of them; the first is shown.
         zone=zone if isinstance(zone, str) else zone[0],
         answers=answers,
     )

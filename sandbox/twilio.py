@@ -1,4 +1,4 @@
-"""Twilio's `POST /2010-04-01/Accounts/{sid}/Messages.json`: its answers and its refusals.
+"""Twilio's `POST /2010-04-01/Accounts/{sid}/Messages.json`: its responses and errors.
 
 Facts from the provider's Messages resource, error dictionary and test-credential pages.
 """
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"\+[1-9]\d{6,14}")
 # A number, a short code, or a name of at most eleven characters with a letter in it.
 _SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
-# The provider's own magic numbers: each is refused in its way.
+# The provider's magic numbers: each gives its own error.
 _MAGIC = {"+15005550001": 21211, "+15005550004": 21610, "+15005550009": 21614}
 
 _WORDS = {
@@ -43,7 +43,7 @@ _WORDS = {
 
 
 def answer(call: Call) -> Answer:
-    """Judge one request; 201 with the message's SID."""
+    """Validate one request; 201 with the message's SID."""
     account = call.path["sid"]
     if not _signed_in(call, account):
         return _refusal(20003)
@@ -73,13 +73,13 @@ def answer(call: Call) -> Answer:
 
 
 def failure(status: int, _call: Call, retry_after: int) -> Answer:
-    """The error body for a refusal that has nothing to do with the message."""
+    """The error body for a refusal that is unrelated to the message."""
     headers = {"Retry-After": str(retry_after)} if status == 429 else {}
     return _refusal(20003 if status == 401 else 20000 + status, headers=headers)
 
 
 def _refused(form: dict[str, str], call: Call) -> int | None:
-    """The code of the first thing that is wrong."""
+    """The code of the first error, if there is one."""
     to, body, callback = (form.get(name, "") for name in ("To", "Body", "StatusCallback"))
     sender, service = form.get("From", ""), form.get("MessagingServiceSid", "")
     code: int | None = None
@@ -123,7 +123,7 @@ def _is_url(text: str) -> bool:
 
 
 def _message_id(callback: str) -> str | None:
-    """Our id travels in the StatusCallback URL, the only place that comes back."""
+    """Our id, which is in the StatusCallback URL: the only field that Twilio returns."""
     return next(iter(parse_qs(urlsplit(callback).query).get("message_id", [])), None)
 
 
@@ -150,7 +150,7 @@ def _message(account: str, form: dict[str, str], call: Call) -> dict[str, Any]:
         "price": None,
         "price_unit": "USD",
         "sid": sid,
-        # A messaging service picks the sender later: until then it is only accepted.
+        # A messaging service chooses the sender later: until then the status is accepted.
         "status": "accepted" if service else "queued",
         "subresource_uris": {"media": f"{uri}/Media.json"},
         "to": form["To"],

@@ -1,6 +1,6 @@
-"""What happens to messages, in the providers' own words: their payloads, signed as they sign.
+"""The providers' webhook payloads, signed as the providers sign.
 
-The ids are made from the message's own, so that what is said twice has the same id twice.
+Event ids are derived from the message's id, so that a repeated report has the same id.
 """
 
 import re
@@ -19,7 +19,7 @@ from config.times import Instant
 from sandbox.simulated_customer import Word
 from sandbox.store import Accepted
 
-# A link that SendGrid would wrap.
+# A link that SendGrid wraps for click tracking.
 _LINK = re.compile(r'<a\b(?![^>]*\bclicktracking="off")[^>]*\bhref="(https?://[^"]+)"')
 _EVENTS: Mapping[Word, Mapping[str, Any]] = {
     "processed": {"event": "processed"},
@@ -58,7 +58,7 @@ class Signed(NamedTuple):
 
 
 def mail_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any]:
-    """One of SendGrid's events; the custom argument that we sent comes back at the top level."""
+    """One of SendGrid's events; our custom argument is returned at the top level."""
     event = {
         "email": mail.address,
         "timestamp": at,
@@ -78,7 +78,7 @@ def mail_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any]:
 def signed_events(
     key: ec.EllipticCurvePrivateKey, events: Sequence[Mapping[str, Any]], now: Instant
 ) -> Signed:
-    """A batch as SendGrid posts it, signed anew at each try; the line end is signed too."""
+    """A batch as SendGrid posts it, with a new signature at each try; it covers the line end."""
     body = orjson.dumps(events) + b"\r\n"
     signature = key.sign(f"{now}".encode() + body, ec.ECDSA(hashes.SHA256()))
     return Signed(
@@ -92,7 +92,7 @@ def signed_events(
 
 
 def status_form(word: Word, text: Accepted) -> dict[str, str]:
-    """What Twilio posts to the message's own StatusCallback."""
+    """The body that Twilio posts to the message's StatusCallback."""
     status = _STATUSES[word]
     return {
         "AccountSid": text.content["account"],
@@ -107,7 +107,7 @@ def status_form(word: Word, text: Accepted) -> dict[str, str]:
 
 
 def inbound_form(sender: str, to: str, body: str, sid: str) -> dict[str, str]:
-    """What Twilio posts when somebody texts; it knows nothing of the place, and says so."""
+    """The body that Twilio posts for an incoming text; its place fields are empty."""
     return {
         "AccountSid": "AC" + "0" * 32,
         "ApiVersion": "2010-04-01",

@@ -1,6 +1,6 @@
 """The login of this installation's own servers: Prefect, as `segue up` starts it, and the sandbox.
 
-It is made once, and kept in the data folder with mode 0600. Whoever can read that file is let in.
+It is created once and stored in the data folder with mode 0600. Reading that file gives access.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _USER = "segue"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on this address is reached from this machine only."""
+    """Whether a server on this address is reachable only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -26,20 +26,20 @@ def is_loopback(host: str) -> bool:
 
 
 def prefect_login(settings: Settings) -> str | None:
-    """The login that `segue up` gives Prefect's server; None where it needs none."""
+    """The login that `segue up` gives Prefect's server; None if it needs none."""
     wanted = settings.prefect_login or not is_loopback(settings.host)
     return own_login(settings) if wanted else None
 
 
 def own_login(settings: Settings) -> str:
-    """`user:password`, made at the first call. Safe to call from several processes at once.
+    """`user:password`, created by the first call. Safe to call from several processes at once.
 
     Raises SegueError when its file holds something else.
     """
     file = settings.data_dir / "login"
     make_private_folder(settings.data_dir)
     if not file.exists():
-        # Linked when it is complete: of two processes that start together, the first one's counts.
+        # Linked when complete: if two processes start together, the first link holds.
         draft = file.with_name(f"login.{secrets.token_hex(8)}")
         with open(draft, "w", encoding="ascii", opener=open_private) as written:
             written.write(f"{_USER}:{secrets.token_urlsafe(24)}\n")
@@ -54,6 +54,6 @@ def own_login(settings: Settings) -> str:
 
 
 def basic(login: str) -> tuple[str, str]:
-    """A login as HTTP clients take it for basic auth."""
+    """A login as the pair (user, password) for basic auth of HTTP clients."""
     user, _, password = login.partition(":")
     return user, password

@@ -15,7 +15,7 @@ from config.errors import SegueError
 log = logging.getLogger(__name__)
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# For processes that write files which are not opened by our own code, such as Prefect's.
+# For processes whose files our code does not open, such as Prefect's.
 UMASK = _OTHERS
 # What SQLite writes beside a database.
 _BESIDE = ("", "-wal", "-shm", "-journal")
@@ -43,7 +43,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def tighten_folder(folder: Path) -> None:
-    """The same for a folder that is there, and for all that it holds; links are not followed."""
+    """Make an existing folder and its whole content private; links are not followed."""
     make_private_folder(folder)
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -51,11 +51,11 @@ def tighten_folder(folder: Path) -> None:
 
 
 def tighten_database(file: Path) -> None:
-    """Make an SQLite database, or the one that is there, private with the files beside it.
+    """Create a private SQLite database, or make an existing one private, with the files beside it.
 
-    A database that is there is not opened: whoever closes a file of SQLite's gives up all locks
-    that its process holds on it (POSIX), and the database can be damaged. Where the file can't be
-    made, SQLite itself says so when it opens it.
+    An existing database is not opened: closing a file releases all locks that the process holds on
+    it (POSIX), which can damage an SQLite database. If the file cannot be created, SQLite reports
+    it on opening.
     """
     with contextlib.suppress(OSError):
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -64,7 +64,7 @@ def tighten_database(file: Path) -> None:
 
 
 def _close_to_others(path: Path) -> None:
-    """Take the rights of group and others away; what is gone by now, or a link, is left alone."""
+    """Remove the rights of group and others. Missing files and links are ignored."""
     try:
         mode = path.lstat().st_mode
         if mode & _OTHERS and not stat.S_ISLNK(mode) and not stat.S_ISSOCK(mode):

@@ -1,8 +1,8 @@
-"""Servers on this machine answer pages of their own, not those of other sites.
+"""Servers on this machine respond to their own pages, not to those of other sites.
 
-A page of any site can make the browser of whoever reads it ask a server on the same machine.
-CORS keeps it from reading the answer, but not from asking, and not at all when the site's name
-resolves to 127.0.0.1 (DNS rebinding) or when it opens a WebSocket.
+A page of any site can make its reader's browser send requests to a server on the same machine.
+CORS prevents it from reading the response, but not from sending the request. CORS does not help at
+all if the site's name resolves to 127.0.0.1 (DNS rebinding) or if the page opens a WebSocket.
 """
 
 from urllib.parse import urlsplit
@@ -21,11 +21,11 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 class OwnPagesOnly:
     """ASGI middleware, for HTTP and WebSockets.
 
-    400: the Host is another name than this server's. On loopback those are this machine's own
-    names; elsewhere they can't be known, and a login has to guard what others must not see.
-    403: a page of another origin asks.
-    415, with `json_only`: a body that is not declared as JSON. A browser sends such a body to
-    other origins without asking the server first.
+    400: the Host is not a name of this server. On loopback only this machine's own names are
+    accepted; elsewhere the names are unknown, so every Host is, and a login must protect it.
+    403: the request comes from a page of another origin.
+    415, with `json_only`: the body is not declared as JSON. A browser sends such a body to other
+    origins without a preflight request.
     """
 
     def __init__(self, app: ASGIApp, host: str, *, json_only: bool = False) -> None:
@@ -57,7 +57,7 @@ class OwnPagesOnly:
 
 
 def _host_of(origin: str) -> str | None:
-    """Host and port of an origin; None for "null" and for what is no origin."""
+    """Host and port of an origin; None for "null" and for an invalid origin."""
     try:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:

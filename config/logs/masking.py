@@ -1,6 +1,6 @@
-"""Personal data in the log: what looks like an e-mail address or a phone number becomes ***.
+"""Mask personal data in the log: text that looks like an e-mail address or a phone number.
 
-Ids stay readable: digits alone are an id unless they begin with 0, as no id of ours does.
+Ids stay readable: digits alone count as an id unless they begin with 0; our ids never do.
 Each pattern takes time in proportion to the length of the text.
 """
 
@@ -13,7 +13,7 @@ from config.json_input import well_formed
 _MASK = "***"
 _DEEPEST = 6
 
-# Addresses. Whatever is no delimiter belongs to the local part: RFC 5321 and 6531 allow most of it.
+# Addresses. Every character but delimiters belongs to the local part (RFC 5321, RFC 6531).
 _AT = r"(?:@|%40|\uff20)"
 _DOTS = r".\u3002\uff0e\uff61"  # IDNA takes the other three for a dot
 _LABEL = rf"""[^\s@<>()\[\]{{}},;:"'`\\/?#&=|!{_DOTS}]{{1,63}}"""
@@ -26,8 +26,8 @@ def _address(delimiters: str) -> str:
     return rf"(?<!{part}){part}+{_AT}{_DOMAIN}"
 
 
-# Phone numbers: digits with up to three separators between two of them. Numbers that only blanks
-# part can't be told from one number, so they are masked as one.
+# Phone numbers: digits with up to three separators between two of them. Several numbers with only
+# blanks between them look like one number, so they are masked together.
 _GAP = r"[ \u00a0\u2000-\u200a\u202f.\-\u2010-\u2013/()]"
 _MORE = rf"(?:{_GAP}{{0,3}}\d)"
 _NOT_WITHIN_ID = r"(?<!\w)(?<!\w[-.])(?<!\d:)"
@@ -53,11 +53,11 @@ _ANYWHERE = re.compile(
 _IN_URL = re.compile(rf"{_address('/?&=')}|{_PHONES}")
 # The user and host of a URL are no address.
 _USER = re.compile(r"(?P<user>\w[^/@]*://[^/?#@,;=]*)(?P<host>@[^/?#]*)?(?P<rest>.*)", re.DOTALL)
-# What may stand before an address without a blank, and stays.
+# Prefixes that may directly precede an address; they are not masked.
 _LABELLED = re.compile(
     r"['`{|*]*(?:(?:to|from|cc|bcc|e?mail|address|recipient|sender|user)=)?", re.IGNORECASE
 )
-# A number under such a name is no id.
+# A number in a field with such a name is not an id.
 _PERSONAL = frozenset(
     ("address", "email", "from", "mobile", "phone", "phone_number", "recipient", "sender", "to")
 )
@@ -69,9 +69,9 @@ def mask(text: str) -> str:
 
 
 def plain(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    """Fields of a log line as JSON has them, with all texts in them masked, nested ones too.
+    """Convert the fields of a log line to JSON values, with all texts masked, nested ones too.
 
-    What can't be shown becomes the name of its type.
+    A value that JSON cannot represent becomes the name of its type.
     """
     return {mask(str(name)): _field(name, value) for name, value in fields.items()}
 

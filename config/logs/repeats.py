@@ -1,4 +1,4 @@
-"""Warnings and errors that repeat are counted, so that no stranger fills the disk with them."""
+"""Count repeated warnings and errors, so that no client can fill the disk with them."""
 
 import logging
 from copy import copy
@@ -7,16 +7,16 @@ from typing import TextIO
 
 from config.failures import told
 
-# For so long after a line the same one is only counted, in seconds.
+# For this many seconds after a line, the same line is only counted.
 _INTERVAL = 60
-# So many different lines are remembered.
+# The number of different lines that are remembered.
 _REMEMBERED = 1000
 
 
 @dataclass(slots=True)
 class _Line:
-    """A line as it came last, when it was written (seconds since 1970), and how often it came since
-    then."""
+    """The last occurrence of a line, when it was written (seconds since 1970), and the number of
+    repetitions since then."""
 
     record: logging.LogRecord
     written: float
@@ -24,16 +24,16 @@ class _Line:
 
 
 class CountingHandler(logging.StreamHandler[TextIO]):
-    """Writes the same warning or error once a minute at most.
+    """Write the same warning or error at most once a minute.
 
-    Two are the same if they differ in nothing but their time. What came within the minute is
-    written in one line, with its number as `repeated`, together with the next line of any kind, or
-    at the end of the process.
+    Two lines are the same if only their times differ. Repetitions within the minute are written as
+    one line, with their number as `repeated`, together with the next line of any kind, or at the
+    end of the process.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        # By their text; the one that was written first is the first.
+        # By their text, in the order in which they were written.
         self._lines: dict[str, _Line] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -57,7 +57,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
     def close(self) -> None:
-        """Write what was only counted so far."""
+        """Write the lines that were only counted so far."""
         self.acquire()
         try:
             for key in list(self._lines):
@@ -80,7 +80,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
                 self._lines[key] = _Line(line.record, now)
 
     def _write_repeated(self, key: str) -> bool:
-        """Forget a line; whether it came again, and so was written again."""
+        """Forget a line. Returns whether it was repeated, and so was written again."""
         line = self._lines.pop(key)
         if not line.repeated:
             return False
@@ -91,8 +91,8 @@ class CountingHandler(logging.StreamHandler[TextIO]):
 
 
 def _without_frames(record: logging.LogRecord) -> logging.LogRecord:
-    """To be kept: with the text of its error, without the error, which keeps everything alive that
-    the functions on its way had in their hands."""
+    """A copy to keep, with the text of its error instead of the error, whose traceback would keep
+    the local variables of all its frames alive."""
     kept = copy(record)
     if kept.exc_info and kept.exc_info[1] is not None:
         kept.error = told(kept.exc_info[1])

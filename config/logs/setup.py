@@ -1,8 +1,8 @@
-"""What a worker logs: one JSON object a line, with ids and without personal data.
+"""The worker's log: one JSON object a line, with ids and without personal data.
 
-Our own log calls give ids as `extra=` and name no customer. Other people's words are cut to their
-first line and errors to their kind and place (config/failures.py); what looks like an e-mail
-address or a phone number is masked wherever it comes from (config/logs/masking.py).
+Our own log calls pass ids as `extra=` and name no customer. Library messages are cut to their first
+line, errors to their type and place (config/failures.py), and text that looks like an e-mail
+address or a phone number is masked (config/logs/masking.py).
 """
 
 import logging
@@ -25,7 +25,7 @@ class JsonLines(logging.Formatter):
     """A record as one line of JSON: time, level, logger, message, its ids, the error if any."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line, without a line end."""
         ours = record.name.partition(".")[0] in OURS
         message = _message(record)
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -47,7 +47,7 @@ class JsonLines(logging.Formatter):
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Its words, even where they and their values do not fit."""
+    """The message of a record, also if its arguments do not match its format."""
     try:
         return record.getMessage()
     except Exception:
@@ -55,9 +55,9 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def log_to(stream: TextIO, level: Level) -> None:
-    """Log to a stream from now on: our own words from this level on, those of others if they warn.
+    """Log to a stream: our own lines from this level on, lines of libraries from WARNING on.
 
-    Below that libraries tell of requests with all that is in them.
+    Below WARNING, libraries log requests with their content.
     """
     handler = CountingHandler(stream)
     handler.setFormatter(JsonLines())

@@ -1,4 +1,4 @@
-"""A database in trouble: the worker says so, nothing is half done, and it goes on afterwards."""
+"""A failing database: the worker logs it, rolls back, and continues when it works again."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from tests.support.shop import MONDAY, House
 
 @pytest.fixture
 def busy_house(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    """Five people whose event has come and is not worked yet; a worker that soon tries again."""
+    """Five profiles with an event that is not processed yet; a worker with a short retry."""
     monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.05)
     steps = [Send("s", Email("hello")), Wait("1d")]
     house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
@@ -39,7 +39,7 @@ def recovers(
     trouble: AbstractContextManager[object],
     says: str,
 ) -> None:
-    """The worker says what is wrong, nothing has happened, and when it is over it goes on."""
+    """Assert that the worker logs the error, changes nothing, and continues afterwards."""
 
     async def scenario() -> None:
         # not only housekeeping, which may be the first to meet it
@@ -80,7 +80,7 @@ def test_a_connection_lost_in_mid_chunk(
 def test_a_connection_lost_at_the_hand_over(
     busy_house: House, caplog: pytest.LogCaptureFixture, where: str, state: str
 ) -> None:
-    """Before the post the messages are as they were; after it what came of it is kept in mind."""
+    """Before the request the messages stay unchanged; after it the outcomes are kept in memory."""
     function = {"claiming": "claim", "recording": "record"}[where]
     real = getattr(channels.outbox.dispatch, function)
 
@@ -173,7 +173,7 @@ def test_told_to_stop_in_trouble_a_worker_ends_and_nothing_goes_twice(
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 def test_a_value_that_is_too_large_is_no_trouble_of_the_database(db: Database) -> None:
-    """It is the one row's fault: the others need not wait until the database is well."""
+    """One row is the cause: the others do not wait as for a failing database."""
     large = Random(1).randbytes(5000).hex()
 
     def write() -> None:

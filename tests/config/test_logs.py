@@ -1,4 +1,4 @@
-"""What a worker logs: one JSON object a line, with ids, and nobody's data."""
+"""The worker's log: one JSON object a line, with ids and without personal data."""
 
 import asyncio
 import io
@@ -50,7 +50,7 @@ def test_an_error_is_its_kind_and_place() -> None:
 
 
 def test_others_say_their_first_line_and_nothing_else() -> None:
-    """asyncio shows the exception's own words from its second line on."""
+    """asyncio shows the exception's message from its second line on."""
     said = "Task exception was never retrieved\nfuture: <Task exception=KeyError('Ann Lee')>"
     line = one("asyncio", said, extra={"color_message": "Ann Lee"})
     assert line["message"] == "Task exception was never retrieved"
@@ -153,7 +153,7 @@ class Unwritable:
 
 
 def test_no_value_breaks_a_line() -> None:
-    """Lone surrogates, and what JSON or orjson can't write."""
+    """Lone surrogates, and values that JSON or orjson cannot represent."""
     loop: dict[str, Any] = {}
     loop["itself"] = loop
     line = one(
@@ -214,7 +214,7 @@ def test_levels() -> None:
 
 
 def lines_of(*records: tuple[float, str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """What is written of warnings, each with its time, text and ids."""
+    """The lines written for warnings, each with its time, text and ids."""
     stream = io.StringIO()
     handler = CountingHandler(stream)
     handler.setFormatter(JsonLines())

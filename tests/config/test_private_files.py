@@ -1,4 +1,4 @@
-"""Files with personal data and secrets: nobody but their owner reads them."""
+"""Files with personal data and secrets are readable only by their owner."""
 
 import os
 import sqlite3
@@ -27,7 +27,7 @@ from tests.support.shop import House
 
 @pytest.fixture(autouse=True)
 def _loose() -> Iterator[None]:
-    """What a careless shell has: files for everybody."""
+    """A umask under which new files are readable by all users."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -122,7 +122,7 @@ def test_rights_of_the_owner_stay(tmp_path: Path) -> None:
 
 
 def test_a_folder_for_everybody_is_refused(tmp_path: Path) -> None:
-    """To close /tmp would lock out everybody else."""
+    """Closing /tmp would lock out all other users."""
     tmp_path.chmod(0o1777)
     with pytest.raises(SegueError, match=f"{tmp_path} is a folder for everybody.* SEGUE_DATA_DIR"):
         make_private_folder(tmp_path)
@@ -136,7 +136,7 @@ def test_the_lock_is_private(tmp_path: Path) -> None:
 
 
 def test_commands_make_private_files(tmp_path: Path) -> None:
-    """Whatever they write, ours or a library's."""
+    """All files that the processes write, by our code or by a library."""
     code = "from flows.cli import main as m; m.app = lambda **_: open('made', 'w'); m.main()"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=_with_path())
     assert mode(tmp_path / "made") == 0o600

@@ -31,7 +31,7 @@ ON_LOOPBACK = OwnPagesOnly(APP, "127.0.0.1", json_only=True)
 
 
 def status(method: str = "GET", content: Any = None, **headers: str) -> int:
-    """What an HTTP request is answered; content in a list goes in chunks."""
+    """The response to an HTTP request; content in a list is sent in chunks."""
     given = {"host": OWN} | {name.replace("_", "-"): value for name, value in headers.items()}
     return status_of(method, content, list(given.items()))
 
@@ -149,7 +149,7 @@ def test_a_body_that_is_not_declared_as_json_is_refused(method: str, kind: str) 
 
 
 def test_a_body_without_a_type_is_refused() -> None:
-    """A browser sends a Blob of no type so, and without asking first."""
+    """A browser sends a Blob without a type like this, without a preflight request."""
     assert status("POST", b"{}") == 415
     assert status("POST", [b"{}"]) == 415
 

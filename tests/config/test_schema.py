@@ -1,4 +1,4 @@
-"""The migrations give the schema that the models speak of."""
+"""The migrations create the schema that the models describe."""
 
 from pathlib import Path
 

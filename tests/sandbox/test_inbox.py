@@ -1,4 +1,4 @@
-"""The inbox shows what each customer got and did not get, and shows it as text."""
+"""The inbox shows sent and refused messages of each customer, with all data as text."""
 
 import re
 from collections.abc import AsyncIterator, Iterator

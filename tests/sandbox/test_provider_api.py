@@ -1,4 +1,4 @@
-"""The sandbox answers as the providers do, refuses what they refuse, and counts what it took."""
+"""The sandbox responds and refuses as the providers do, and counts accepted messages."""
 
 import json
 import sqlite3
@@ -333,7 +333,7 @@ JSON = st.recursive(
 @settings(max_examples=cases(test=60, prove=5000))
 @given(data=st.data())
 def test_no_body_breaks_them(provider: Any, base: dict[str, Any], data: st.DataObject) -> None:
-    """Whatever stands in place of any part of a good body is judged, never an exception."""
+    """Any value in place of any part of a valid body gets a response, never an exception."""
     body = deepcopy(base)
     part: Any = body
     while True:
@@ -395,7 +395,7 @@ def test_the_store_keeps_what_it_took(tmp_path: Path) -> None:
 
 
 def test_a_file_without_arrivals_gets_them(tmp_path: Path) -> None:
-    """As it was before the sandbox noted when a request arrived."""
+    """A file from before the sandbox stored the arrival time of a request."""
     with closing(sqlite3.connect(tmp_path / "sandbox.db")) as file, file:
         file.execute(
             "CREATE TABLE accepted (seq INTEGER PRIMARY KEY, channel, message_id, provider_id,"
@@ -477,7 +477,7 @@ async def test_a_fault_that_is_none_is_refused(
 
 @pytest.fixture
 def server(store: Store) -> Iterator[str]:
-    """The address of a real server on a port of its own."""
+    """The URL of a real server on its own port."""
     config = uvicorn.Config(
         create_app(store, login=LOGIN), port=0, access_log=False, log_level="warning"
     )

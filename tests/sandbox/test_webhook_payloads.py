@@ -1,4 +1,4 @@
-"""The sandbox's customers answer, and its providers say so as the real ones do."""
+"""The sandbox's customers react, and its providers report it as the real ones do."""
 
 import asyncio
 from collections import Counter
@@ -122,7 +122,7 @@ def test_nothing_is_ever_heard_of_a_push() -> None:
 
 
 class Listener:
-    """Where the call-backs arrive: checked and read by the product's own hooks."""
+    """The receiver of the webhooks: the product's own code verifies and parses them."""
 
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
