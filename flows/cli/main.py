@@ -51,20 +51,20 @@ app = typer.Typer(
 app.add_typer(commands)
 Now = Annotated[
     str | None,
-    typer.Option("--now", help="Act as if it were this moment (ISO 8601); sandbox only."),
+    typer.Option("--now", help="Use this time as now (ISO 8601); sandbox only."),
 ]
 
 
 def main() -> None:
     """Run the command line; a SegueError becomes one line of text and exit status 1.
 
-    So does a database in trouble: what was not committed is gone, and may be done again. Files
-    are made for their owner only.
+    A failing database does the same: uncommitted work is lost and can be repeated. Files are
+    created for their owner only.
     """
     os.umask(UMASK)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # What a terminal's encoding lacks is shown escaped; it ends no command.
+            # Characters that the terminal's encoding lacks are escaped; they raise no error.
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="segue")
@@ -98,7 +98,7 @@ def demo() -> None:
 def work_command(
     context: typer.Context,
 ) -> None:
-    """Move whoever is due and send what is due, until it is stopped."""
+    """Receive events, move due enrollments and send due messages, until stopped."""
     log_to(sys.stderr, load_settings().log_level)
 
     async def run(segue: Segue) -> None:
@@ -113,7 +113,7 @@ def work_command(
     except SegueError:
         raise
     except Exception as error:
-        # Its own words may hold a customer's data.
+        # The error's message may contain customer data.
         log.critical("the worker ends: %s", told(error))
         raise typer.Exit(1) from None
 
@@ -122,7 +122,7 @@ def work_command(
 def deploy(
     work_pool: Annotated[str, typer.Option(help="The Prefect work pool that runs journeys.")],
 ) -> None:
-    """Make a Prefect deployment of every journey, for the workers of a work pool."""
+    """Create a Prefect deployment of every journey, for the workers of a work pool."""
     from flows.orchestration.deployments import deploy as run
 
     for name in run(work_pool):
@@ -134,14 +134,14 @@ def import_command(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
     map_file: Annotated[
-        Path | None, typer.Option("--map", help="Which column is what (TOML); docs/import.md.")
+        Path | None, typer.Option("--map", help="The column map (TOML); see docs/import.md.")
     ] = None,
     as_events: Annotated[
         str | None, typer.Option(help="The rows are events of this name, not customers.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import customers, or with --as-events what they did."""
+    """Import customers, or events with --as-events."""
     segue = opened(context)
     console = Console(stderr=True)
     bar = Progress(
@@ -170,17 +170,17 @@ def import_command(
         f"{report.unchanged} unchanged, {report.refused} refused"
     )
     if report.taken_in_part:
-        say(f"{report.taken_in_part} rows were taken without a phone number that can't be read")
+        say(f"{report.taken_in_part} rows were accepted without their unreadable phone number")
     if report.refused_file:
-        say(f"The rows with mistakes, and the reasons: {report.refused_file}")
+        say(f"Refused rows, with the reasons: {report.refused_file}")
     if report.refused_noes:
-        say(f"{report.refused_noes} refused rows said no; that is taken all the same")
+        say(f"{report.refused_noes} refused rows stated a no, which counts")
     if report.consent_overruled:
-        say(f"{report.consent_overruled} statements of consent were outweighed by others")
+        say(f"{report.consent_overruled} statements of consent were overruled by others")
     for reason, number in report.left_out.most_common():
         say(f"Left out: {reason} ({number} rows)")
     for spelling, number in report.unknown_countries.most_common():
-        say(f"Not a country: {spelling!r} ({number} rows); their phone or the brand decides")
+        say(f"Not a country: {spelling!r} ({number} rows); phone or brand decide the zone")
     for spelling, number in report.invalid_zones.most_common():
         say(f"Not a time zone: {spelling!r} ({number} rows)")
 
@@ -208,12 +208,12 @@ def launch_command(
     journey: str,
     audience: Annotated[str, typer.Option(help="A segment's name.")],
     limit: Annotated[
-        int | None, typer.Option(min=1, max=MOST_PEOPLE, help="Enter at most so many.")
+        int | None, typer.Option(min=1, max=MOST_PEOPLE, help="Enter at most this many profiles.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Say what would happen; keep nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would happen; change nothing.")] = False,
     now: Now = None,
     launch_id: Annotated[
-        str | None, typer.Option("--id", help="The same id again enters nobody twice.")
+        str | None, typer.Option("--id", help="A repeated id enters nobody twice.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -236,7 +236,7 @@ def launch_command(
 def decide(
     cases: Annotated[str, typer.Argument(help="A file of cases, one JSON object a line, or -.")],
 ) -> None:
-    """Ask the planner: cases in, decisions out, one JSON object a line. See docs/decide.md."""
+    """Decide test cases, one JSON object a line. See docs/decide.md."""
     planner = Planner(load_policy(load_settings().policy_file))
     failed = False
     with _lines(cases) as lines:
@@ -249,7 +249,7 @@ def decide(
                 if not isinstance(case, dict):
                     raise ValueError("a case is a JSON object")
                 answer = json_line(answer_case(case, planner))
-            # What is nested too deeply to be said again is a TypeError.
+            # orjson raises TypeError for a value that is nested too deeply to be printed.
             except (ValueError, TypeError) as error:
                 failed = True
                 named = case.get("id") if isinstance(case, dict) else None
@@ -280,7 +280,7 @@ def explain(
     person: Annotated[str, typer.Argument(help="A user id, e-mail, phone number or message id.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say of every message to one person, sent or not, why."""
+    """Show every message to one profile, sent or not, with the reason."""
     segue = opened(context)
     with segue.db.transaction(write=False) as tx:
         history = history_of(tx, person, segue.rules.meaningless)
@@ -296,7 +296,7 @@ def explain(
 
 @app.command()
 def report(context: typer.Context, journey: str, as_json: AsJson = False) -> None:
-    """Count what became of a journey's people and messages."""
+    """Count a journey's enrollments and messages by result."""
     segue = opened(context)
     segue.catalog.journey(journey)
     segue.engine.count_goals(journey)

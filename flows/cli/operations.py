@@ -1,4 +1,4 @@
-"""The operator's commands: hold a journey, move people between versions, see what is wrong."""
+"""The operator's commands: pause a journey, move enrollments between versions, find problems."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,24 +18,24 @@ from journeys.operations.migration import Passenger, migrate_people, plan_migrat
 
 commands = typer.Typer()
 
-Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, only show it.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Apply the change; without it, only show it.")]
 
 
 @commands.command(name="pause")
 def pause_command(context: typer.Context, journey: str) -> None:
-    """Hold a journey: nothing of it is moved or sent until it is resumed."""
+    """Pause a journey: nothing moves and nothing is sent until it is resumed."""
     say(hold(opened(context), journey, "pause"))
 
 
 @commands.command(name="resume")
 def resume_command(context: typer.Context, journey: str) -> None:
-    """Let a paused or stopped journey run again; what is planned is looked at again first."""
+    """Resume a paused or stopped journey; planned messages are decided again first."""
     say(hold(opened(context), journey, "resume"))
 
 
 @commands.command(name="stop")
 def stop_command(context: typer.Context, journey: str) -> None:
-    """End everybody's way through a journey, cancel what is planned, let nobody in."""
+    """Stop a journey: end its enrollments, cancel planned messages, let nobody enter."""
     say(hold(opened(context), journey, "stop"))
 
 
@@ -44,12 +44,12 @@ def migrate(
     context: typer.Context,
     journey: str,
     plan_only: Annotated[
-        bool, typer.Option("--plan", help="Only show it, which is also what happens without.")
+        bool, typer.Option("--plan", help="Only show the plan (the default).")
     ] = False,
     apply: Apply = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show, step by step, who would move to the journey's current version; --apply moves them."""
+    """Show which enrollments would move to the journey's current version; --apply moves them."""
     if plan_only and apply:
         raise SegueError("--plan only shows and --apply does it: give one of them")
     segue = opened(context)
@@ -72,10 +72,10 @@ def migrate(
 @commands.command()
 def doctor(
     context: typer.Context,
-    mend: Annotated[bool, typer.Option("--mend", help="Mend what can be mended.")] = False,
+    mend: Annotated[bool, typer.Option("--mend", help="Fix what can be fixed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong: settings that are missing, people past due, messages left behind."""
+    """Report problems: missing settings, enrollments past due, messages left behind."""
     segue = opened(context)
     unmet = unmet_needs(segue.settings)
     with segue.db.transaction(write=mend) as tx:
@@ -103,13 +103,13 @@ def doctor(
 @commands.command(name="resolve")
 def resolve_command(
     context: typer.Context,
-    verdict: Annotated[Verdict, typer.Argument(help="What became of them.")],
+    verdict: Annotated[Verdict, typer.Argument(help="Their outcome.")],
     message: Annotated[
-        int | None, typer.Option(help="One message; all of them if left out.")
+        int | None, typer.Option(help="One message; default: all unknown ones.")
     ] = None,
     apply: Apply = False,
 ) -> None:
-    """Settle messages of unknown fate that no provider's call-back settled."""
+    """Resolve unknown messages that no webhook has resolved."""
     segue = opened(context)
     with segue.db.transaction(write=apply) as tx:
         found = unknown_messages(tx, message)

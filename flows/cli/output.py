@@ -1,7 +1,7 @@
-"""What every command shares: opening Segue, the --json option, and all that is printed.
+"""Shared by all commands: opening Segue, the --json option, and printing.
 
-What others wrote (customers, providers, files) stands in what is printed. It is never taken for
-markup, and characters that would steer a terminal are shown escaped.
+Output contains text of customers, providers and files. It is never interpreted as markup, and
+characters that control a terminal are escaped.
 """
 
 import re
@@ -29,14 +29,14 @@ _STEERING = re.compile(
 
 
 def opened(context: typer.Context, settings: Settings | None = None) -> Segue:
-    """Segue for the command that runs now; its database is closed when the command ends."""
+    """Segue for the current command; its database is closed when the command ends."""
     segue = open_segue(settings)
     context.call_on_close(segue.db.close)
     return segue
 
 
 def shown(text: str) -> str:
-    r"""The text with every character that would steer a terminal escaped: \x1b, \n, \u202e."""
+    r"""The text with every character that controls a terminal escaped: \x1b, \n, \u202e."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -54,7 +54,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def json_line(value: Any) -> bytes:
-    r"""A line of JSON. It holds what would steer a terminal as \u escapes, so it says the same."""
+    r"""A line of JSON. Characters that control a terminal are \u escapes, which parse the same."""
     text = orjson.dumps(value).decode()
     return (_STEERING.sub(lambda found: _escaped(found[0]), text) + "\n").encode()
 

@@ -1,7 +1,7 @@
 """`python -m flows.local.child MODULE ...`: run a module, end when the parent process has ended.
 
-The parent holds the other end of our standard input: however the parent ends, kill -9 included,
-we read its end here, and nothing is left behind.
+The parent holds the other end of our standard input. However the parent ends, kill -9 included, we
+read end-of-file here, so no process is left behind.
 """
 
 import os
@@ -23,7 +23,7 @@ def main() -> None:
 def _end_with_parent() -> None:
     while os.read(0, 1):
         pass
-    # Our own group: what we started ends too.
+    # Our process group, so that our own children end too.
     os.killpg(0, signal.SIGTERM)
     time.sleep(_SECONDS_TO_STOP)
     os.killpg(0, signal.SIGKILL)

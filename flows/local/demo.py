@@ -43,7 +43,7 @@ from profiles.tables import events
 
 JOURNEY, AUDIENCE = "win-back", "lapsed"
 BEGINS = parse_instant("2026-03-02T09:00:00Z")
-# People take hours to open a mail; the clock stops for their answers once an hour.
+# Customers take hours to open a mail; the clock stops for their reactions once an hour.
 BEHAVIOUR = {
     "seed": 1,
     "stops": 0.05,
@@ -52,14 +52,14 @@ BEHAVIOUR = {
     "gathered": 0,
 }
 _ANSWERS_EVERY = HOUR
-# How often the same moment is worked before it is an error.
+# How many turns at the same time are an error.
 _LOOKS = 10
 
 _say = partial(say, error=True)
 
 
 def demo() -> int:
-    """Run the demo; gives the exit status. Its last line on standard output is the summary.
+    """Run the demo; returns the exit status. Its last line on standard output is the summary.
 
     Raises SegueError, with nothing left running, when the numbers of the database and of the
     sandbox differ, or when something can't start or dies.
@@ -80,7 +80,7 @@ def demo() -> int:
 
 
 def _wipe(data_dir: Path) -> None:
-    """Begin with nothing; the lock stays, for we hold it."""
+    """Remove earlier data; the lock stays, because we hold it."""
     for entry in data_dir.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -89,7 +89,7 @@ def _wipe(data_dir: Path) -> None:
 
 
 def _run(data_dir: Path) -> dict[str, Any]:
-    """All of it; gives the summary."""
+    """Run the whole demo; returns the summary."""
     ours = {"data_dir": data_dir, "database_url": "", "providers": "sandbox", "now": BEGINS}
     settings = on_free_ports(load_settings().model_copy(update=ours))
     segue = open_segue(settings)
@@ -110,7 +110,7 @@ def _run(data_dir: Path) -> dict[str, Any]:
         _say(f"Launching {JOURNEY} for the segment {AUDIENCE}, through Prefect ...")
         run_id = _run_journey(stack, {"audience": AUDIENCE})
         asyncio.run(_live_through(segue, sandbox))
-        _say("Nobody is on the way any more. A last run, so that Prefect shows the end ...")
+        _say("No enrollment is open any more. A last run, so that Prefect shows the end ...")
         _run_journey(stack, {})
         with segue.db.transaction(write=False) as tx:
             entered = summarise(tx, JOURNEY, run_id).entered
@@ -123,14 +123,14 @@ def _run(data_dir: Path) -> dict[str, Any]:
                 "event_to_message_ms": round(milliseconds, 1),
                 "live": what_became_of_it(tx),
             }
-        _say(f"What customers answered: {listed(Counter(told['answers']))}.")
+        _say(f"Reactions of customers: {listed(Counter(told['answers']))}.")
         _compare(told["sent"], sandbox)
         _say("The sandbox accepted what the database says was sent. Stopping ...")
     return told
 
 
 def _live(stack: Stack, segue: Segue, sandbox: SandboxAPI) -> float:
-    """One event becomes a message, in real time, by a worker of its own process."""
+    """One event becomes a message, in real time, in a worker process."""
     _say("A worker starts. Ada leaves a cart, and the shop posts cart_abandoned ...")
     stack.start_worker()
     milliseconds = leave_cart_and_buy(stack, segue.db, sandbox)
@@ -140,7 +140,7 @@ def _live(stack: Stack, segue: Segue, sandbox: SandboxAPI) -> float:
 
 
 def _run_journey(stack: Stack, parameters: dict[str, Any]) -> str:
-    """Start the journey in Prefect and wait for its end; gives the run's id."""
+    """Start the journey in Prefect and wait for its end; returns the run's id."""
     run_id = stack.prefect.start(JOURNEY, parameters)
     stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, f"the run of {JOURNEY}")
     state = stack.prefect.ended(run_id)
@@ -152,19 +152,19 @@ def _run_journey(stack: Stack, parameters: dict[str, Any]) -> str:
 
 
 async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
-    """Jump from one due moment to the next until nothing lies ahead.
+    """Jump from one due time to the next until nothing is due any more.
 
-    What is due is a person, a message, or an answer of the sandbox's customers, whose clock is
-    moved with ours: the call-backs of the time between have arrived before anything else is done.
+    An enrollment, a message or a reaction of the sandbox's customers can be due. The sandbox's
+    clock moves with ours, and its webhooks arrive before other work is done.
     """
     now, looked = BEGINS, 0
     async with serving(segue, lambda: None), segue.dispatcher() as dispatcher:
         turn = Turn(segue.engine, dispatcher)
         while (due := await asyncio.to_thread(_next_due, segue, sandbox)) is not None:
-            # Those whose message has just gone are due again at once.
+            # Enrollments whose message was just sent are due again at once.
             looked = 0 if due > now else looked + 1
             if looked > _LOOKS:
-                raise SegueError(f"somebody has been due since {_clock(due)} and can't be moved")
+                raise SegueError(f"an enrollment is due since {_clock(due)} and does not move")
             segue.db.now = now = max(now, due)
             await asyncio.to_thread(sandbox.move_clock, now)
             if sent := await turn.until_idle():
@@ -176,7 +176,7 @@ async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
 
 
 def _next_due(segue: Segue, sandbox: SandboxAPI) -> Instant | None:
-    """The next moment at which there is something to do."""
+    """The next time at which something is due."""
     moments = [segue.engine.next_due()]
     answer = sandbox.next_answer()
     if answer is not None:
@@ -185,7 +185,7 @@ def _next_due(segue: Segue, sandbox: SandboxAPI) -> Instant | None:
 
 
 def _messages(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """What was sent and what was not, in all journeys."""
+    """Sent and refused messages of all journeys."""
     not_sent = sum((summary.not_sent for summary in summaries), Counter[str]())
     return {
         "sent": {channel: sum(one.sent[channel] for one in summaries) for channel in CHANNELS},
@@ -194,7 +194,7 @@ def _messages(summaries: Sequence[Summary]) -> dict[str, Any]:
 
 
 def _answers(tx: Tx) -> dict[str, int]:
-    """What customers and their mail servers did with what they got, as the providers told it."""
+    """The reactions of customers and mail servers, as the providers reported them."""
     names = [f"{channel}_{kind}" for channel in CHANNELS for kind in get_args(FeedbackKind)]
     number = func.count().label("number")
     told = select(events.c.name, number).where(events.c.name.in_(names)).group_by(events.c.name)
@@ -202,14 +202,14 @@ def _answers(tx: Tx) -> dict[str, int]:
 
 
 def _compare(sent: dict[str, int], sandbox: SandboxAPI) -> None:
-    """Raise SegueError unless the sandbox accepted exactly what was sent, each message once, and
-    could tell us all that became of it.
+    """Raise SegueError unless the sandbox accepted exactly the sent messages, each once, and
+    delivered all its webhooks.
     """
     stats, told = sandbox.stats(), sandbox.callbacks()
     if stats["accepted"] != sent or stats["duplicates"] or stats["without_id"]:
         raise SegueError(f"the database says that {sent} were sent, but the sandbox: {stats}")
     if told["waiting"] or told["given_up"] or told["dropped"]:
-        raise SegueError(f"the sandbox could not call back: {told}")
+        raise SegueError(f"the sandbox could not deliver its webhooks: {told}")
 
 
 def _clock(instant: Instant) -> str:

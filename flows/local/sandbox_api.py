@@ -1,4 +1,4 @@
-"""Telling the sandbox how its customers behave and what time it is, and asking what it has got."""
+"""A client for the sandbox's control paths: behaviour, clock, accepted messages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,11 @@ from config.times import Instant, format_instant, parse_instant
 class SandboxAPI:
     """The sandbox on this machine.
 
-    Raises httpx.TransportError while it is not there, and SegueError when it refuses.
+    Raises httpx.TransportError if it does not run, and SegueError if it refuses.
     """
 
     def __init__(self, settings: Settings) -> None:
-        # Moving its clock takes as long as it takes to post the call-backs that are due by then.
+        # Moving its clock takes until all webhooks due by then are posted.
         self._http = httpx.Client(
             base_url=settings.sandbox_url,
             timeout=60,
@@ -34,19 +34,19 @@ class SandboxAPI:
         return self._ask("GET", "/stats")
 
     def behave(self, behaviour: Mapping[str, Any]) -> None:
-        """From now on its customers answer what they get; {} is as in a middling shop."""
+        """Set the customers' behaviour; {} is that of an average shop."""
         self._ask("POST", "/behaviour", behaviour)
 
     def callbacks(self) -> dict[str, Any]:
-        """How the call-backs stand: waiting, posted, given up."""
+        """Counts of webhooks: waiting, posted, given up."""
         return self._ask("GET", "/behaviour")
 
     def move_clock(self, to: Instant) -> None:
-        """Move its simulated clock on; returns when all that is to be said by then has been."""
+        """Move its simulated clock; returns when all webhooks due by then were sent."""
         self._ask("POST", "/clock", {"now": format_instant(to)})
 
     def next_answer(self) -> Instant | None:
-        """By its simulated clock: when it has something to say next; None: nothing lies ahead."""
+        """The time of the next webhook by its simulated clock; None if there is none."""
         due = self._ask("GET", "/clock")["next"]
         return None if due is None else parse_instant(due)
 

@@ -29,13 +29,13 @@ from config.times import format_instant
 from flows.orchestration.names import HOLDING
 from flows.orchestration.prefect_api import PrefectAPI
 
-# From the word "stop" on, in seconds: what talks to the server has this long, and everything this.
+# Seconds from the stop until Prefect's clients are killed, and until all processes are.
 _CLIENTS_STOP = 2.0
 _ALL_STOP = 3.8
-# A worker that is stopped alone may take its time.
+# Seconds for a worker that is stopped alone.
 _WORKER_STOPS = 30.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NOTHING = 0  # the signal that only asks whether somebody is there
+_NOTHING = 0  # signal 0 only checks whether the process exists
 _TAIL = 15  # lines of a log that are shown
 
 
@@ -46,7 +46,7 @@ class _Child:
     log: Path
 
     def signal(self, wanted: int) -> bool:
-        """To it and to all that it started; whether anybody was there."""
+        """Signal the process group. Returns whether it still exists."""
         self.process.poll()
         try:
             os.killpg(self.process.pid, wanted)
@@ -55,7 +55,7 @@ class _Child:
         return True
 
     def stop(self, deadline: float) -> None:
-        """Wait for all of them to end, and kill those that have not by then."""
+        """Wait for the process group to end, and kill it at the deadline."""
         while self.signal(_NOTHING) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.signal(signal.SIGKILL)
@@ -84,7 +84,7 @@ class Stack:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Impatient Ctrl-C must not leave half of them behind.
+        # A second Ctrl-C must not leave processes behind.
         before = {one: signal.signal(one, signal.SIG_IGN) for one in _STOP_SIGNALS}
         started = time.monotonic()
         _stop(self._clients, started + _CLIENTS_STOP)
@@ -96,7 +96,7 @@ class Stack:
     # Starting -----------------------------------------------------------------------------------
 
     def start_servers(self) -> None:
-        """Prefect's server with its UI, and the sandbox providers with their inbox."""
+        """Start Prefect's server with its UI, and the sandbox with its inbox."""
         prefect = self._start(
             "the Prefect server",
             "uvicorn",
@@ -110,32 +110,32 @@ class Stack:
         self._servers = [prefect, self._start("the sandbox", "sandbox")]
 
     def wait_for_sandbox(self) -> None:
-        """Return when it answers."""
+        """Return when it responds."""
         inbox = f"{self.settings.sandbox_url}/inbox.css"
         self.wait_until(lambda: _get(inbox) is not None, "starting the sandbox")
 
     def wait_for_servers(self) -> None:
-        """Return when both answer."""
+        """Return when both respond."""
         self.wait_for_sandbox()
         self.wait_until(self.prefect.is_well, "starting Prefect")
-        # Whoever ran them is gone, for we hold the data.
+        # The processes of these runs are gone, because we hold the data directory.
         self.prefect.end_lost_runs()
 
     def start_worker(self) -> None:
-        """The worker that receives, moves people and sends; returns when it receives."""
+        """Start the worker; returns when its receiver responds."""
         self._clients.append(self._start("the worker", "flows.cli.main", "work"))
-        # It may well be red, with something overdue since it was stopped.
+        # It may respond 503, if something became overdue while no worker ran.
         health = f"http://{self.settings.host}:{self.settings.receiver_port}/healthz"
         self.wait_until(lambda: _get(health) is not None, "starting the worker")
 
     def stop_worker(self) -> None:
-        """Stop the worker alone; what it has in hand it brings to its end."""
+        """Stop only the worker; it finishes its current work."""
         workers = [client for client in self._clients if client.name == "the worker"]
         self._clients = [client for client in self._clients if client not in workers]
         _stop(workers, time.monotonic() + _WORKER_STOPS)
 
     def start_runner(self, journeys: Iterable[str]) -> None:
-        """What runs what is started in Prefect; returns when all is deployed."""
+        """Start the runner of Prefect's flow runs; returns when all flows are deployed."""
         self._clients.append(self._start("the runner", "flows.orchestration.deployments"))
         for name in (*journeys, HOLDING):
             self.wait_until(partial(self.prefect.is_served, name), f"deploying {name}")
@@ -157,7 +157,7 @@ class Stack:
     # Watching -----------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise SegueError when one of them has died, with the end of its log."""
+        """Raise SegueError if a process has ended, with the end of its log."""
         for child in self._clients + self._servers:
             status = child.process.poll()
             if status is not None:
@@ -165,9 +165,9 @@ class Stack:
                 raise SegueError(f"{child.name} has stopped ({how}).\n{_tail(child.log)}")
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 600) -> None:
-        """Wait for something, while nothing dies. Raises SegueError when it takes too long.
+        """Wait for a condition while all processes run. Raises SegueError after `seconds`.
 
-        A busy machine needs minutes for what a quiet one does in seconds.
+        A busy machine may need minutes for what takes seconds otherwise.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -181,7 +181,7 @@ class Stack:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What the processes find in their environment: our settings, and a Prefect of our own."""
+    """The environment of the processes: our settings, and our own Prefect."""
     host, data_dir = settings.host, settings.data_dir.resolve()
     login = prefect_login(settings)
     given = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -202,16 +202,16 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"sqlite+aiosqlite:///{data_dir / 'prefect' / 'prefect.db'}"
         ),
-        # The UI asks the server that it came from, under whichever name; no other page may.
+        # The UI calls the server that it came from, under any of its names; no other page may.
         "PREFECT_UI_API_URL": "/api",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.prefect_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-        # Runs that nobody looks at any more make room after 90 days.
+        # Delete old events and runs; Prefect's default is after 90 days.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "DO_NOT_TRACK": "1",
-        # Everything is on this machine, whatever proxy the environment names.
+        # Everything is on this machine, so no proxy is used.
         "NO_PROXY": ",".join(filter(None, [host, given.get("NO_PROXY")])),
         "no_proxy": ",".join(filter(None, [host, given.get("no_proxy")])),
         "PYTHONUNBUFFERED": "1",
@@ -224,7 +224,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def check_ports(settings: Settings) -> None:
-    """Raise SegueError for the first port that somebody else has."""
+    """Raise SegueError for the first port that is in use."""
     _check_port(settings, "prefect_port", "Prefect")
     _check_port(settings, "sandbox_port", "the sandbox")
     _check_port(settings, "receiver_port", "the receiver")
@@ -246,7 +246,7 @@ def _check_port(settings: Settings, field: str, what: str) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """So many ports that nobody has at this moment."""
+    """This many ports that are free now."""
     with contextlib.ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(number)]
         for probe in probes:
@@ -255,7 +255,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def on_free_ports(settings: Settings) -> Settings:
-    """The same settings on ports that nobody has at this moment, reached on this machine."""
+    """The same settings on free ports, with a URL on this machine."""
     prefect, sandbox, receiver = free_ports(3)
     theirs = {"prefect_port": prefect, "sandbox_port": sandbox, "receiver_port": receiver}
     url = f"http://{settings.host}:{receiver}"

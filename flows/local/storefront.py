@@ -1,7 +1,7 @@
-"""The shop's side of the demo: a customer leaves a cart, is reminded of it, and buys.
+"""The shop's side of the demo: a customer abandons a cart, is reminded of it, and buys.
 
-The shop speaks through Segment's own client library, with only its host changed. The library posts
-each call at once (`sync_mode`); by default it would gather calls for half a second.
+The shop uses Segment's own client library, with only its host changed. The library posts each call
+at once (`sync_mode`); by default it collects calls for half a second.
 """
 
 import time
@@ -30,11 +30,11 @@ _CART = {
 
 
 def leave_cart_and_buy(stack: Stack, db: Database, sandbox: SandboxAPI) -> float:
-    """What Ada does; gives the milliseconds from her cart to the reminder of it.
+    """Play Ada; returns the milliseconds from her cart to its reminder.
 
-    Counted in real time from just before the client is given the event until the request with the
-    message arrives at the provider. Both ends are read from the monotonic clock, which is one for
-    all processes of a machine.
+    The real time from just before the client gets the event until the request with the message
+    arrives at the provider. Both ends use the monotonic clock, which all processes of a machine
+    share.
     """
     client = _client(stack.settings)
     client.identify(
@@ -52,7 +52,7 @@ def leave_cart_and_buy(stack: Stack, db: Database, sandbox: SandboxAPI) -> float
 
 
 def what_became_of_it(tx: Tx) -> dict[str, object]:
-    """The journey that the cart began: what it sent until today, and what stopped the rest."""
+    """The journey that the cart started: what it sent so far, and what stopped the rest."""
     [reason] = tx.conn.execute(_ADAS).scalars()
     return {
         "journey": JOURNEY,
@@ -67,7 +67,7 @@ def _client(settings: Settings) -> Client:
         settings.write_key.get_secret_value(),
         host=f"http://{settings.host}:{settings.receiver_port}",
         sync_mode=True,
-        # on this machine, whatever proxy the environment names
+        # on this machine, so without a proxy
         proxies={"no_proxy": settings.host},
     )
 

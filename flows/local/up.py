@@ -23,14 +23,14 @@ from flows.local.stack import Stack, check_ports
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import profiles
 
-# What is launched at the very first start, so that there is something to see.
+# Launched at the first start, so that there is something to see.
 FIRST_JOURNEY, FIRST_AUDIENCE = "win-back", "lapsed"
 
 
 def up(settings: Settings) -> int:
-    """Start everything, and stop it again on Ctrl-C or SIGTERM; gives the exit status.
+    """Start everything, and stop it on Ctrl-C or SIGTERM; returns the exit status.
 
-    Raises SegueError, with nothing left running, when something can't start or dies.
+    Raises SegueError, with nothing left running, if a process can't start or ends.
     """
     if settings.now is not None:
         raise SegueError("`segue up` lives in real time: unset SEGUE_NOW, or see `segue demo`")
@@ -50,9 +50,9 @@ def up(settings: Settings) -> int:
 
 
 def stop_on_signals() -> None:
-    """Ctrl-C and SIGTERM alike raise KeyboardInterrupt.
+    """Make SIGINT and SIGTERM raise KeyboardInterrupt.
 
-    Ctrl-C too is set here: a shell starts what it runs in the background deaf to it.
+    SIGINT needs it too: a shell starts background processes with SIGINT ignored.
     """
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.default_int_handler)
@@ -62,7 +62,7 @@ def stop_on_signals() -> None:
 def only_one(data_dir: Path) -> Iterator[None]:
     """Hold the data directory. Raises SegueError when another process holds it.
 
-    The lock is the kernel's and ends with the process that holds it, kill -9 included.
+    It is a kernel lock, which ends with the process that holds it, kill -9 included.
     """
     make_private_folder(data_dir)
     with open(data_dir / "lock", "a+", opener=open_private) as file:
@@ -81,10 +81,10 @@ def only_one(data_dir: Path) -> Iterator[None]:
 
 
 class FirstStart:
-    """What is done once: a file marks it as begun, with its moment, and goes when it is done.
+    """Work that is done once: a file with its time marks it as begun, and is deleted at its end.
 
-    So a first start that was killed half-way is done over, as of the same moment, and the second
-    time adds only what is missing.
+    So a first start that was killed is repeated for the same time, and the repetition adds only
+    what is missing.
     """
 
     def __init__(self, data_dir: Path, db: Database) -> None:
@@ -101,7 +101,7 @@ class FirstStart:
         return self._mark.exists()
 
     def load_shop(self) -> bool:
-        """Load the sample shop if this is the first start; says whether it is."""
+        """Load the sample shop if this is the first start. Returns whether it is."""
         if self.is_now:
             load_sample_shop(self._db, self._moment())
         return self.is_now
@@ -115,7 +115,7 @@ class FirstStart:
 
 def _run(settings: Settings) -> None:
     say("Segue is starting; the first time takes half a minute.")
-    # A damaged database is found here, before anything runs.
+    # Detects a damaged database before any process starts.
     segue = open_segue(settings)
     with closing(segue.db), Stack(settings) as stack:
         try:

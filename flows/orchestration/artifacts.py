@@ -1,4 +1,4 @@
-"""What a run leaves in the Prefect UI: the journey as a picture with counts, and a table."""
+"""A run's artifacts in the Prefect UI: the journey as a picture with counts, and a table."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ _REHEARSED = "Dry run: this would happen now. "
 
 
 def artifact_key(journey: Journey, what: str) -> str:
-    """The same at every run, so that the UI shows an artifact's history."""
+    """The artifact's key, the same at every run, so that the UI shows its history."""
     return f"{journey.name}-{what}"
 
 
@@ -34,10 +34,10 @@ async def leave_picture(
 
 
 async def leave_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool = False) -> None:
-    """What became of the messages, by channel and reason.
+    """The messages by channel, state and reason.
 
-    Of a reason its kind alone: what stands behind the colon are often the provider's words, which
-    may hold an address, and Prefect knows nobody.
+    Only the part of a reason before its colon: the rest may be a provider's text with an address,
+    and Prefect must hold no personal data.
     """
     counted: Counter[tuple[str, str, str]] = Counter()
     for (channel, state, reason), number in summary.outcomes.items():

@@ -1,4 +1,4 @@
-"""What happened at each step of a journey, counted from the rows, whoever moved the people."""
+"""What happened at each step of a journey, counted from the rows, whichever process did it."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from journeys.tables import passages, steps_shown
 
 @dataclass(slots=True)
 class StepCounts:
-    """One step: who stands there, who left by which edge, and messages by channel and fate.
+    """One step: enrollments at it, enrollments that left by edge, messages by channel and fate.
 
-    A fate is "sent", "planned" (or under way), or the reason why a message was not sent.
+    A fate is "sent", "planned" (or sending), or the reason why a message was not sent.
     """
 
     here: int = 0
@@ -28,7 +28,7 @@ class StepCounts:
 
     @classmethod
     def of_report(cls, report: StepReport) -> Self:
-        """The same from what the engine says of a rehearsal."""
+        """The counts of a dry run, from the engine's report."""
         left = report.outcomes + Counter({"exit rule": report.exited})
         return cls(report.waiting, left, report.messages)
 
@@ -46,7 +46,7 @@ class StepCounts:
 
 
 def last_shown(tx: Tx, journey: str, step: str | None = None) -> Instant | None:
-    """Until when runs have shown what happened at a step, or at the one shown last."""
+    """Until when runs have shown a step, or the step that was shown last."""
     c = steps_shown.c
     last = select(func.max(c.until)).where(c.journey == journey)
     until: Instant | None = tx.conn.scalar(last if step is None else last.where(c.step == step))
@@ -54,9 +54,9 @@ def last_shown(tx: Tx, journey: str, step: str | None = None) -> Instant | None:
 
 
 def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
-    """Count a step for a run that began then: with what happened live since the last run.
+    """Count a step for a run that began at `begun`, with what happened live since the last run.
 
-    A run that goes on at the same time shows what it did itself all the same.
+    A concurrent run shows its own work too.
     """
     shown = last_shown(tx, journey, step)
     counts = count_step(tx, journey, step, 0 if shown is None else min(shown, begun))
@@ -65,7 +65,7 @@ def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
 
 
 def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
-    """Who stands at a step now, and what happened there from `since` on, in all versions."""
+    """Enrollments at a step now, and what happened there from `since` on, in all versions."""
     here = select(func.count()).where(
         enrollments.c.journey == journey,
         enrollments.c.step == step,
@@ -82,7 +82,7 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
         .where(
             messages.c.journey == journey,
             messages.c.step == step,
-            # what was wanted in this time, and what was wanted before and went in it
+            # wanted in this time, or wanted before and sent in it
             or_(
                 messages.c.wanted_at >= since,
                 (messages.c.send_at >= since) & fate.in_(WENT),
@@ -106,7 +106,7 @@ def _fate(state: str, reason: str | None) -> str:
 
 
 def under_way(tx: Tx, journey: str) -> int:
-    """Messages that some process is handing over at this moment."""
+    """The number of messages that a process is handing over now."""
     posting = select(func.count()).where(
         messages.c.state == "sending", messages.c.journey == journey, messages.c.not_after > tx.now
     )
@@ -115,7 +115,7 @@ def under_way(tx: Tx, journey: str) -> int:
 
 @dataclass(slots=True)
 class JourneyCounts:
-    """A whole journey: where people stand, and which edges they took."""
+    """A whole journey: enrollments by step, and by the edges they took."""
 
     entered: int = 0
     here: Counter[str] = field(default_factory=Counter)
@@ -123,7 +123,7 @@ class JourneyCounts:
 
 
 def count_journey(tx: Tx, journey: str) -> JourneyCounts:
-    """Everybody who ever entered a journey, in all its versions."""
+    """All enrollments of a journey so far, in all its versions."""
     of_journey = enrollments.c.journey == journey
     standing = (
         select(enrollments.c.step, func.count())

@@ -19,15 +19,15 @@ from flows.orchestration.names import HOLDING, entrypoint
 from flows.orchestration.picture import mermaid
 from journeys.definition.journey import Journey, ScheduleEntry
 
-# Names the schedule that a journey itself has, among those that people add in the UI.
+# The name of the journey's own schedule, among those added in the UI.
 _SCHEDULE = "from-the-journey"
-# How often new runs are looked for, in seconds, and how many may run at once.
+# Seconds between two polls for new runs, and the most runs at once.
 _POLL = 2.0
 _AT_ONCE = 4
 
 
 def deployments() -> list[RunnerDeployment]:
-    """One for each journey, with its schedule if its entry is one; one that holds journeys."""
+    """One for each journey, with its schedule if its entry is one; one for pause, resume, stop."""
     return [
         *(_of_journey(version.journey) for version in CATALOG.current.values()),
         _deployment(HOLDING, FLOWS[HOLDING].description or "", [], []),
@@ -74,11 +74,11 @@ def _description(journey: Journey) -> str:
 
 
 async def serve_all() -> None:
-    """Run the journeys that people start in the UI, and those that are due, until stopped.
+    """Run the journeys that are started in the UI or scheduled, until stopped.
 
-    Each run is a process of its own, so that it can be cancelled in the UI.
+    Each run is its own process, so that it can be cancelled in the UI.
     """
-    # Schedules stay as they are when this stops: with `segue up`, nothing else would run them.
+    # Schedules stay active when this stops; under `segue up` nothing else would resume them.
     runner = Runner("segue", query_seconds=_POLL, limit=_AT_ONCE, pause_on_shutdown=False)
     async with get_client() as client:
         for deployment in deployments():
@@ -88,9 +88,9 @@ async def serve_all() -> None:
 
 
 def deploy(work_pool: str) -> list[str]:
-    """Make or change the deployments, for the workers of a work pool; gives their names.
+    """Create or update the deployments, for the workers of a work pool; returns their names.
 
-    Raises SegueError when the pool or Prefect's server is not there.
+    Raises SegueError if the pool or Prefect's server does not exist.
     """
     server = PREFECT_API_URL.value()
     if server is None:
@@ -122,9 +122,9 @@ async def _deploy(work_pool: str, server: str) -> None:
 
 
 async def _keep_schedules(client: PrefectClient, deployment: RunnerDeployment) -> None:
-    """Schedules that people added or paused in the UI outlive a restart.
+    """Keep the schedules that were added or paused in the UI.
 
-    An update replaces all schedules of a deployment, so those have to be part of it.
+    An update replaces all schedules of a deployment, so it must contain them.
     """
     try:
         known = await client.read_deployment_by_name(deployment.full_name)

@@ -1,4 +1,4 @@
-"""What the tasks of a dry run do: tell what a launch would do now, keeping nothing."""
+"""The tasks of a dry run: report what a launch would do now, without storing anything."""
 
 import asyncio
 from collections import Counter
@@ -29,7 +29,7 @@ class Rehearsal:
         self._steps: dict[str, StepCounts] = {}
 
     async def enter(self) -> State[Any]:
-        """Rehearse the whole launch."""
+        """Run the whole launch in a transaction that is rolled back."""
         engine = self._segue.engine
         version = self._segue.catalog.journey(self.journey.name)
         reports = await asyncio.to_thread(
@@ -43,12 +43,12 @@ class Rehearsal:
         )
 
     async def step(self, name: str) -> State[Any]:
-        """Tell what the rehearsal showed at one step."""
+        """Report the result of the dry run at one step."""
         state, message = rehearsed_words(self._steps[name])
         return Completed(name=state, message=message)
 
     async def finish(self) -> State[Any]:
-        """Leave the picture and the table."""
+        """Create the picture and the table."""
         here = Counter({step: counts.here for step, counts in self._steps.items()})
         passed = Counter(
             {
@@ -73,6 +73,6 @@ class Rehearsal:
         )
 
     def _entered(self) -> int:
-        """Everybody who entered was due at the first step, and did one of three things there."""
+        """The number of entries: all were due at the first step, and stayed there or left it."""
         first = self._steps[self.journey.first_step]
         return first.here + first.left.total()

@@ -33,25 +33,26 @@ _DRY_RUN_OF_NOBODY = "A dry run tries the journey on an audience: choose one ins
 
 
 class Act(Protocol):
-    """What the tasks of a run do: the real thing, or a rehearsal of it."""
+    """The work of a run's tasks: a real run or a dry run."""
 
     journey: Journey
 
     async def enter(self) -> State[Any]:
-        """Let the audience in."""
+        """Enter the audience."""
 
     async def step(self, name: str) -> State[Any]:
-        """Move those who are due at a step, and send what is due."""
+        """Move the enrollments due at a step, and send due messages."""
 
     async def finish(self) -> State[Any]:
-        """Leave the artifacts; gives the state of the run.
+        """Create the artifacts; returns the state of the run.
 
-        Its name is Prefect's own: the deployment's page in the UI lists runs by those names only.
+        The state has one of Prefect's own names, because the deployment's page in the UI lists only
+        these.
         """
 
 
 def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
-    """The flow of a journey, of the same name. Its parameters are what a marketer means."""
+    """The flow of a journey, with the journey's name. Its parameters are the fields of the form."""
     journey = version.journey
 
     async def run(
@@ -86,7 +87,7 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
         finally:
             segue.db.close()
 
-    # The choices and their help are known only now.
+    # The choices and their help depend on the catalog.
     choices = (NOBODY_NEW, *catalog.segments)
     run.__annotations__["audience"] = Literal[choices]
     run.__doc__ = _help(catalog)
@@ -94,7 +95,7 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
 
 
 def _help(catalog: Catalog) -> str:
-    """What the run form shows beside each field."""
+    """The help text of each field in the run form."""
     segments = " ".join(
         f"{segment.name}: {segment.description.rstrip('.')}."
         for segment in catalog.segments.values()
@@ -123,7 +124,7 @@ async def perform(act: Act) -> State[Any]:
 async def _run_task(
     name: str, act: Callable[[], Awaitable[State[Any]]], upstream: list[State[Any]]
 ) -> State[Any]:
-    """Run one task to its end; every chunk of it can be run again, so it is tried three times."""
+    """Run one task to its end; every chunk can be repeated, so it is tried three times."""
 
     @task(
         name=name,
@@ -135,7 +136,7 @@ async def _run_task(
     async def run() -> State[Any]:
         return await act()
 
-    # Prefect's types do not know that this awaits to a state.
+    # Prefect's types do not declare that awaiting this gives a state.
     running: Any = run(return_state=True, wait_for=upstream)
     state: State[Any] = await running
     return state

@@ -1,4 +1,4 @@
-"""Holding a journey, from Prefect's UI or the command line: pause, resume, stop."""
+"""Pause, resume or stop a journey, from Prefect's UI or the command line."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ Action = Literal["pause", "resume", "stop"]
 
 
 def hold(segue: Segue, journey: str, action: Action) -> str:
-    """Do it; says what that means for those in the journey.
+    """Apply the action; returns a sentence about the journey's enrollments.
 
     Raises SegueError for an unknown journey.
     """

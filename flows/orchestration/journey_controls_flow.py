@@ -1,4 +1,4 @@
-"""Holding a journey as a Prefect flow: a form in the UI, and what an automation can run."""
+"""Pause, resume or stop a journey as a Prefect flow, for the UI and for automations."""
 
 import asyncio
 from typing import Any, Literal
@@ -16,7 +16,7 @@ def holding_flow(catalog: Catalog) -> Flow[Any, Any]:
     """The flow; its form offers the journeys of the catalog."""
 
     async def run(journey: str, action: Action) -> State[Any]:
-        """Hold a journey, or let it go on.
+        """Pause, resume or stop a journey.
 
         Args:
             journey: Which one.
@@ -31,7 +31,7 @@ def holding_flow(catalog: Catalog) -> Flow[Any, Any]:
         finally:
             segue.db.close()
 
-    # The choices are known only now.
+    # The choices depend on the catalog.
     run.__annotations__["journey"] = Literal[tuple(catalog.current)]
     about = "Pauses, resumes or stops a journey."
     return flow(name=HOLDING, description=about)(run)

@@ -1,4 +1,4 @@
-"""Counts in words: short names for the badges of the Prefect UI, one sentence behind each."""
+"""Counts as text: a short name for each badge of the Prefect UI, and its sentence."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ def rehearsed_words(counts: StepCounts) -> tuple[str, str]:
 
 
 def run_words(summary: Summary) -> str:
-    """What became of a launch, or of a whole journey."""
+    """The result of a launch, or of a whole journey."""
     return sentence(
         [
             f"{summary.entered:,} entered",
@@ -55,7 +55,7 @@ def run_words(summary: Summary) -> str:
 
 
 def _first(*counts: tuple[int, str]) -> str | None:
-    """The first count that is not 0, in words."""
+    """The first count that is not 0, as text."""
     return next((f"{number:,} {what}" for number, what in counts if number), None)
 
 
@@ -72,17 +72,17 @@ def _details(counts: StepCounts) -> str:
 
 
 def listed(counts: Counter[str]) -> str:
-    """The counts with what they count, the largest first."""
+    """The counts with their names, the largest first."""
     return ", ".join(f"{number:,} {plain(what)}" for what, number in counts.most_common())
 
 
 def plain(code: str) -> str:
-    """A reason or an outcome as one reads it: no_consent -> no consent."""
+    """A reason or an outcome as text: no_consent -> no consent."""
     return code.replace("_", " ")
 
 
 def sentence(parts: Iterable[str]) -> str:
-    """The parts that say something, as one line."""
+    """The parts that are not empty, as one line."""
     return "; ".join(part for part in parts if part)
 
 

@@ -11,7 +11,7 @@ from journeys.engine.engine import StepReport
 from journeys.engine.turn import Turn
 from journeys.operations.report import summarise
 
-# The highest limit that a launch may name; more are entered without one.
+# The highest limit of a launch; without a limit, more can enter.
 MOST_PEOPLE = 10_000_000
 
 
@@ -23,10 +23,10 @@ def launch(
     people: int | None = None,
     launch_id: str | None = None,
 ) -> dict[str, Any]:
-    """Enter an audience, move everybody who is due, send what is due; says what came of it.
+    """Enter an audience, move due enrollments, send due messages; returns the counts.
 
-    The same `launch_id` again goes on where the first one stopped, and enters nobody twice.
-    Raises SegueError for an unknown journey or segment, and where credentials are missing.
+    A repeated `launch_id` continues where the first one stopped, and enters nobody twice.
+    Raises SegueError for an unknown journey or segment, and for missing credentials.
     """
     launch_id = launch_id or str(uuid.uuid4())
     asyncio.run(_enter_and_work_off(segue, journey, audience, people, launch_id))
@@ -46,7 +46,7 @@ def launch(
 async def _enter_and_work_off(
     segue: Segue, journey: str, audience: str, people: int | None, launch_id: str
 ) -> None:
-    # Opened first: without what it takes to send nobody enters.
+    # Opened first, so that nobody enters if credentials are missing.
     async with segue.dispatcher() as dispatcher:
         await asyncio.to_thread(_enter, segue, journey, audience, people, launch_id)
         await Turn(segue.engine, dispatcher, journey=journey).until_idle()
@@ -61,7 +61,7 @@ def _enter(segue: Segue, journey: str, audience: str, people: int | None, launch
 def rehearse(
     segue: Segue, journey: str, audience: str, *, people: int | None = None
 ) -> dict[str, Any]:
-    """What a launch would do now, keeping nothing: the dry run."""
+    """A dry run: what a launch would do now, without storing anything."""
     version = segue.catalog.journey(journey)
     reports = segue.engine.rehearse(version, audience, people, str(uuid.uuid4()))
     total = StepReport()

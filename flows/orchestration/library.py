@@ -1,4 +1,4 @@
-"""Every flow that Prefect runs: each journey of the library, and the one that holds journeys.
+"""Every flow that Prefect runs: each journey of the library, and the one that controls them.
 
 `flows.orchestration.library.cart_recovery` is an entrypoint.
 
@@ -17,7 +17,7 @@ from flows.orchestration.journey_controls_flow import holding_flow
 from flows.orchestration.names import HOLDING, attribute
 from journeys.definition.catalog import load_catalog
 
-# Upper case, so that no journey's name can be the same.
+# Upper case, so that no journey's attribute can have the same name.
 CATALOG = load_catalog(load_policy(load_settings().policy_file))
 if HOLDING in CATALOG.current:
     raise SegueError(f"a journey can't be called {HOLDING!r}, as a deployment of ours is")

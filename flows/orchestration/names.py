@@ -1,6 +1,6 @@
-"""What Prefect calls a journey's parts; known without loading Prefect, which takes seconds."""
+"""Names of a journey in Prefect, apart from Prefect, whose import takes seconds."""
 
-# The deployment beside those of the journeys, which holds them.
+# The deployment that pauses, resumes and stops journeys.
 HOLDING = "pause-resume-stop"
 
 
@@ -10,12 +10,12 @@ def deployment_name(journey: str) -> str:
 
 
 def deployment_page(api_url: str, deployment_id: str) -> str:
-    """Where Prefect's UI shows a deployment."""
+    """The URL of a deployment in Prefect's UI."""
     return f"{api_url.removesuffix('/api')}/v2/deployments/deployment/{deployment_id}"
 
 
 def entrypoint(journey: str) -> str:
-    """Where Python finds a journey's flow: flows.orchestration.library.cart_recovery."""
+    """The entrypoint of a journey's flow: flows.orchestration.library.cart_recovery."""
     return f"flows.orchestration.library.{attribute(journey)}"
 
 

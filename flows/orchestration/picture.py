@@ -1,4 +1,4 @@
-"""A journey as a Mermaid flowchart, with how many people stand at each step and took each way."""
+"""A journey as a Mermaid flowchart, with the enrollments at each step and on each edge."""
 
 from collections.abc import Iterator
 
@@ -52,7 +52,7 @@ def _lines(journey: Journey, counts: JourneyCounts | None) -> Iterator[str]:
 
 
 def _ways(node: Node) -> Iterator[tuple[str, list[str]]]:
-    """Where a step leads, each with the outcomes that lead there."""
+    """The targets of a step, each with the outcomes that lead to it."""
     if isinstance(node.step, ExitStep):
         yield END, [f"exit: {node.step.reason}"]
         return
@@ -86,7 +86,7 @@ def _entry(journey: Journey) -> str:
 
 
 def _label(*lines: str) -> str:
-    """Quoted, so that no character of a name means anything to Mermaid."""
+    """A quoted label, in which Mermaid interprets no character."""
     text = "<br/>".join(line.translate(_ENTITIES) for line in lines if line)
     return f'"{text}"'
 

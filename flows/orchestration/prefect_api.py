@@ -1,4 +1,4 @@
-"""Starting and watching runs through Prefect's own API, as its UI does."""
+"""Start and watch runs through Prefect's API, as its UI does."""
 
 import time
 import uuid
@@ -11,7 +11,7 @@ from config.errors import SegueError
 from config.settings import Settings
 from flows.orchestration.names import deployment_name
 
-# On SQLite, Prefect's server answers 503 to a write that meets another: it wants to be asked again.
+# On SQLite, Prefect's server responds 503 to a write that conflicts with another: try again.
 _BUSY = 503
 _TRIES = 20
 _PAUSE = 0.3  # seconds
@@ -24,8 +24,8 @@ _LOST = "Segue was stopped while this ran. Who had entered goes on; for the othe
 class PrefectAPI:
     """The API of the Prefect server on this machine.
 
-    Raises httpx.TransportError while the server is not there, and SegueError, in Prefect's words,
-    when it refuses.
+    Raises httpx.TransportError if the server does not run, and SegueError with Prefect's text if
+    it refuses.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,12 +46,12 @@ class PrefectAPI:
         return self._http.get("/health").is_success
 
     def is_served(self, journey: str) -> bool:
-        """Whether somebody waits for runs of a journey's deployment."""
+        """Whether a runner serves a journey's deployment."""
         answer = self._http.get(f"/deployments/name/{deployment_name(journey)}")
         return answer.is_success and answer.json()["status"] == "READY"
 
     def start(self, journey: str, parameters: dict[str, Any], *, key: str | None = None) -> str:
-        """Start a run now; gives its id. The same `key` again is the same run."""
+        """Start a run now; returns its id. A repeated `key` is the same run."""
         deployment = self._ask("GET", f"/deployments/name/{deployment_name(journey)}")
         run = self._ask(
             "POST",
@@ -61,19 +61,19 @@ class PrefectAPI:
         return str(run["id"])
 
     def ended(self, run_id: str) -> dict[str, Any] | None:
-        """The state in which a run ended; None while it has not."""
+        """The state in which a run ended; None while it runs."""
         state: dict[str, Any] = self._ask("GET", f"/flow_runs/{run_id}")["state"]
         return state if state["type"] in _OVER else None
 
     def end_lost_runs(self) -> None:
-        """Tell Prefect of the runs whose process was killed, which it takes to be running."""
+        """Set runs to Crashed whose process was killed, and which Prefect shows as running."""
         under_way = {"flow_runs": {"state": {"type": {"any_": _UNDER_WAY}}}}
         for run in self._ask("POST", "/flow_runs/filter", under_way):
             crashed = {"state": {"type": "CRASHED", "message": _LOST}, "force": True}
             self._ask("POST", f"/flow_runs/{run['id']}/set_state", crashed)
 
     def page(self, run_id: str) -> str:
-        """Where the UI shows a run."""
+        """The URL of a run in the UI."""
         return f"{self._ui}/v2/runs/flow-run/{run_id}"
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Telling Prefect what happens live, afterwards: at most one event a journey a second.
+"""Report live counts to Prefect afterwards: at most one event a journey a second.
 
 Nothing waits for Prefect. While its server does not answer, the counts add up, and it learns them
 in one event when it is back. All workers count together, and one of them tells
@@ -29,10 +29,10 @@ from journeys.operations.report import bounces
 log = logging.getLogger(__name__)
 
 EVENT = "segue.journey.live"
-# An automation can ask for the value of a label, but not whether a number is greater than another:
-# so the label names the highest of these that the share of bounces is over, in per cent.
+# An automation can match the value of a label, but cannot compare numbers. So the label names the
+# highest of these percentages that the share of bounces exceeds.
 BOUNCED_OVER = (1, 2, 5, 10, 20, 50)
-_ENOUGH = 50  # e-mails, before their share of bounces says anything
+_ENOUGH = 50  # the fewest e-mails for which a share of bounces is reported
 
 # In seconds.
 _EVERY = 1.0
@@ -43,7 +43,7 @@ _LOOK_AGAIN = 60.0
 
 
 class Teller:
-    """Collects what a worker does, and tells it; without PREFECT_API_URL it does nothing."""
+    """Collect and report what a worker does; without PREFECT_API_URL it does nothing."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
@@ -56,7 +56,7 @@ class Teller:
         self._unheard = False
 
     def note(self, reaction: Reaction, moved: Mapping[str, int], sent: Tally) -> None:
-        """What one turn of the worker did."""
+        """Add the counts of one turn of the worker."""
         if not self._settings.prefect_api_url:
             return
         for what, counts in (
@@ -75,13 +75,13 @@ class Teller:
             self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Tell until `stop` is set, and then what is left, if Prefect answers at once."""
+        """Report until `stop` is set, and then the rest, if Prefect responds at once."""
         if not self._settings.prefect_api_url:
             return
         async with self._client() as http:
             wait = _EVERY
             while not stop.is_set():
-                # What a worker that ended has left is seen without news of our own.
+                # Counts that an ended worker left are found even without counts of our own.
                 await first_of(stop, self._arrived, within=_LOOK_AGAIN)
                 self._arrived.clear()
                 heard = await self._tell(http, _ANSWER_WITHIN)
@@ -90,7 +90,7 @@ class Teller:
             await self._tell(http, _LAST_WORD_WITHIN)
 
     async def keep(self) -> None:
-        """What was not told any more, another worker tells, or the next one."""
+        """Store unreported counts, so that another worker reports them."""
         news, self._news = self._news, defaultdict(Counter)
         if news:
             await self._give_back(news)
@@ -98,7 +98,7 @@ class Teller:
             log.warning("what Prefect was not told is lost, for the database can't be reached")
 
     async def _give_back(self, news: Mapping[str, News]) -> None:
-        """To the row that all share; while the database is away it stays with us."""
+        """Add counts to the shared row; keep them in memory if the database fails."""
         try:
             await asyncio.to_thread(self._share, news)
         except Exception:
@@ -118,7 +118,7 @@ class Teller:
         )
 
     async def _tell(self, http: httpx.AsyncClient, within: float) -> bool:
-        """Post what is to be told now; whether Prefect took it. If not, it is told next time."""
+        """Post the due counts. Returns whether Prefect accepted them; if not, they are kept."""
         ours: Mapping[str, News] = self._news
         self._news = defaultdict(Counter)
         try:
@@ -145,7 +145,7 @@ class Teller:
     async def _event(
         self, http: httpx.AsyncClient, journey: str, news: News, now: Instant
     ) -> dict[str, Any] | None:
-        """The event as Prefect's API takes it; None where the journey has no deployment."""
+        """The event for Prefect's API; None if the journey has no deployment."""
         deployment = await self._deployment(http, journey)
         if deployment is None:
             return None
@@ -183,7 +183,7 @@ class Teller:
         return found
 
     async def _bounced(self, journey: str) -> float | None:
-        """How many per cent of the journey's e-mails of the last day bounced, once a minute."""
+        """The percentage of the journey's e-mails of the last day that bounced, once a minute."""
         now = time.monotonic()
         if now - self._counted_at.get(journey, -_LOOK_AGAIN) < _LOOK_AGAIN:
             return None
@@ -192,7 +192,7 @@ class Teller:
         return round(100 * bounced / handed_over, 1) if handed_over >= _ENOUGH else None
 
     def _due(self, ours: Mapping[str, News]) -> tuple[Instant, Mapping[str, News], bool]:
-        """Count with the others; when it is, what is to be told now, and whether more waits."""
+        """Add our counts to the shared row. Returns now, the due counts, and whether more wait."""
         with self._db.transaction() as tx:
             share(tx, ours)
             return tx.now, *take_due(tx)
@@ -207,7 +207,7 @@ class Teller:
 
 
 def _nested(news: News) -> dict[str, Any]:
-    """The counts as the payload shows them; what an automation may name is always there."""
+    """The counts for the payload; keys that an automation may use are always present."""
     payload: dict[str, Any] = {
         **dict.fromkeys(("entered", "moved", "left", "converted"), 0),
         "messages": {},
