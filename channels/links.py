@@ -7,10 +7,12 @@ What revokes both is the key (docs/customer-pages.md says when and how).
 """
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
+from html import escape
 from typing import Any, NamedTuple
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -132,6 +134,25 @@ def read_confirmation(settings: Settings, token: str) -> Confirmation | None:
 def our_pages(settings: Settings) -> tuple[str, ...]:
     """What the links to customers' pages begin with."""
     return tuple(settings.public_url + path for path in _PATHS)
+
+
+def own_anchors(settings: Settings) -> re.Pattern[str]:
+    """Matches the beginning of each `<a>` whose `href` is one of customers' own pages.
+
+    Providers have an attribute for links that are not to be tracked: a click on one of these is no
+    evidence, and an unsubscribe must not depend on a redirect.
+    """
+    begin = "|".join(re.escape(escape(url)) for url in our_pages(settings))
+    attributes = r"""(?:[^<>"']|"[^"]*"|'[^']*')*?"""
+    return re.compile(rf"""<a\b(?={attributes}\shref\s*=\s*["']?\s*(?:{begin}))""", re.IGNORECASE)
+
+
+def one_click_headers(unsubscribe_url: str) -> dict[str, str]:
+    """The headers of a mail for one-click unsubscribe (RFC 8058)."""
+    return {
+        "List-Unsubscribe": f"<{unsubscribe_url}>",
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+    }
 
 
 def _token(settings: Settings, purpose: str, named: Any) -> str:

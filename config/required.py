@@ -57,7 +57,8 @@ def unmet(needs: Sequence[Need], settings: BaseSettings) -> Iterator[str]:
         if not text.strip() or value == model.model_fields[need.setting].default:
             yield f"{name} is not set: {need.lost}"
         elif not need.fits(text):
-            yield f"{name} is {text!r}: {need.lost}"
+            shown = "not usable" if isinstance(value, SecretStr) else repr(text)
+            yield f"{name} is {shown}: {need.lost}"
 
 
 def unmet_general(settings: Settings) -> Iterator[str]:

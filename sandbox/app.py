@@ -23,12 +23,12 @@ from starlette.routing import Route
 from config.access.login import is_loopback
 from config.access.same_origin import OwnPagesOnly
 from config.times import Instant, format_instant, parse_instant
-from sandbox import fcm, sendgrid, twilio
+from sandbox import fcm, postmark, sendgrid, twilio
 from sandbox.access import LoginRequired
 from sandbox.caller import Callbacks, Reply
 from sandbox.faults import Faults, ProviderName
 from sandbox.pages import Pages
-from sandbox.provider_api import Call, Provider
+from sandbox.provider_api import ApiCall, LookAlike
 from sandbox.simulated_customer import Behaviour
 from sandbox.store import Store
 from sandbox.timeline import Timeline
@@ -50,7 +50,7 @@ def create_app(
     faults = Faults(callbacks.opted_out if callbacks else set())
     pages = Pages(store, timeline)
 
-    def sending(path: str, name: ProviderName, provider: Provider) -> Route:
+    def sending(path: str, name: ProviderName, provider: LookAlike) -> Route:
         return Route(path, _endpoint(name, provider, store, faults, callbacks), methods=["POST"])
 
     async def set_fault(request: Request) -> Response:
@@ -76,6 +76,7 @@ def create_app(
 
     providers = [
         sending("/v3/mail/send", "sendgrid", sendgrid),
+        sending("/email/batch", "postmark", postmark),
         sending("/2010-04-01/Accounts/{sid}/Messages.json", "twilio", twilio),
         sending("/v1/projects/{project}/messages:send", "fcm", fcm),
     ]
@@ -171,14 +172,14 @@ def _refusal(error: ValidationError) -> Response:
 
 def _endpoint(
     name: ProviderName,
-    provider: Provider,
+    provider: LookAlike,
     store: Store,
     faults: Faults,
     callbacks: Callbacks | None,
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         arrived = time.monotonic()
-        call = Call(
+        call = ApiCall(
             headers=request.headers,
             path=request.path_params,
             body=await _body(request),
@@ -194,7 +195,7 @@ def _endpoint(
             answer = provider.answer(call)
         store.record(answer.accepted, refused=answer.status >= 400, arrived=arrived)
         if callbacks is not None:
-            callbacks.take(answer.accepted)
+            callbacks.take(name, answer.accepted)
         if fault and fault.answer == "drop" and answer.status < 400:
             await _hang_up(request)
         return Response(answer.body, answer.status, answer.headers)
@@ -206,7 +207,7 @@ async def _body(request: Request) -> bytes:
     """The body, or one byte more of it than any provider accepts."""
     body = bytearray()
     async for chunk in request.stream():
-        body += chunk[: sendgrid.MAX_BODY + 1 - len(body)]
+        body += chunk[: postmark.MAX_BODY + 1 - len(body)]
     return bytes(body)
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
-from channels.providers import sendgrid, twilio
+from channels.providers import postmark, sendgrid, twilio
 from channels.providers.registry import sandbox_settings
 from config.access.sandbox_keys import sandbox_secret
 from config.settings import Settings
@@ -27,8 +27,10 @@ from sandbox.simulated_customer import Behaviour, happens
 from sandbox.store import Accepted
 from sandbox.webhook_payloads import (
     Signed,
+    event_with_login,
     inbound_form,
     mail_event,
+    postmark_event,
     signed_events,
     signed_form,
     status_form,
@@ -64,6 +66,12 @@ class _Form(NamedTuple):
     form: Mapping[str, str]
 
 
+class _Event(NamedTuple):
+    """One event of Postmark's, a request of its own."""
+
+    event: Mapping[str, Any]
+
+
 class _Post(NamedTuple):
     """The request; each try has a new signature."""
 
@@ -91,19 +99,23 @@ class Callbacks:
         simulated: bool = False,
     ) -> None:
         self.behaviour: Behaviour | None = None
-        # numbers that replied STOP
+        # numbers that replied STOP, and addresses that are inactive at Postmark
         self.opted_out: set[str] = set()
         self._clock = clock
         self._tries_after = tries_after
         self._simulated = simulated
         own = sandbox_settings(twilio.PROVIDER, settings)
+        password = sandbox_settings(postmark.PROVIDER, settings).webhook_password
+        self._login = f"{postmark.WEBHOOK_USER}:{password.get_secret_value()}"
+        self._postmark_url = f"{settings.public_url}/hooks/postmark"
         self._key = sendgrid.sandbox_key(sandbox_secret(settings, "sendgrid"))
         self._token = own.auth_token.get_secret_value()
         self._events_url = f"{settings.public_url}/hooks/sendgrid"
         self._inbound_url = f"{settings.public_url}/hooks/twilio/inbound"
         self._number = own.sender if own.sender.startswith("+") else twilio.TEST_NUMBER
-        self._accepted: deque[Accepted] = deque()
-        self._waiting: list[tuple[float, int, _Form | dict[str, Any]]] = []
+        # Each with the name of the provider that accepted it.
+        self._accepted: deque[tuple[str, Accepted]] = deque()
+        self._waiting: list[tuple[float, int, _Form | _Event | dict[str, Any]]] = []
         self._posts: asyncio.Queue[_Post] = asyncio.Queue(CONNECTIONS)
         self._numbers = count()
         self._wake = asyncio.Event()
@@ -116,7 +128,7 @@ class Callbacks:
             self._accepted.clear()
             self._waiting.clear()
 
-    def take(self, accepted: Sequence[Accepted]) -> None:
+    def take(self, provider: str, accepted: Sequence[Accepted]) -> None:
         """Plan the reports about messages that a provider has just accepted."""
         if self.behaviour is None or not accepted:
             return
@@ -124,9 +136,9 @@ class Callbacks:
         self._dropped += len(accepted[room:])
         if self._simulated:
             for one in accepted[:room]:
-                self._foresee(one)
+                self._foresee(provider, one)
             return
-        self._accepted.extend(accepted[:room])
+        self._accepted.extend((provider, one) for one in accepted[:room])
         self._wake.set()
 
     def reply(self, reply: Reply) -> None:
@@ -181,7 +193,7 @@ class Callbacks:
         while True:
             self._wake.clear()
             for _ in range(min(_MESSAGES_AT_ONCE, len(self._accepted))):
-                self._foresee(self._accepted.popleft())
+                self._foresee(*self._accepted.popleft())
             for post in self._due():
                 self._under_way += 1
                 await self._posts.put(post)
@@ -194,15 +206,20 @@ class Callbacks:
             except TimeoutError:
                 continue
 
-    def _foresee(self, one: Accepted) -> None:
+    def _foresee(self, provider: str, one: Accepted) -> None:
         """Queue all reports about a message."""
         behaviour = self.behaviour
         if behaviour is None:
             return
         named = one.message_id or one.provider_id
         for word, after, told in happens(behaviour, one.channel, one.address, named):
-            said: _Form | dict[str, Any]
-            if one.channel == "email":
+            said: _Form | _Event | dict[str, Any]
+            if provider == "postmark":
+                event = postmark_event(word, one, self._clock() + int(after))
+                if event is None:
+                    continue
+                said = _Event(event)
+            elif one.channel == "email":
                 said = mail_event(word, one, self._clock() + int(after))
             elif word == "stop":
                 sid = f"SM{one.provider_id[2:][::-1]}"
@@ -216,7 +233,7 @@ class Callbacks:
             for later in told:
                 self._wait(later, said)
 
-    def _wait(self, later: float, said: _Form | dict[str, Any]) -> None:
+    def _wait(self, later: float, said: _Form | _Event | dict[str, Any]) -> None:
         at = self._now() + later
         gathered = self.behaviour.gathered if self.behaviour else 0
         if isinstance(said, dict) and gathered:
@@ -234,6 +251,9 @@ class Callbacks:
             _, _, said = heapq.heappop(self._waiting)
             if isinstance(said, dict):
                 events.append(said)
+            elif isinstance(said, _Event):
+                self._note_inactive(said.event)
+                yield _Post(self._postmark_url, partial(self._logged_in, said))
             else:
                 self._note(said.form)
                 yield _Post(said.url, partial(self._signed_form, said))
@@ -242,6 +262,14 @@ class Callbacks:
 
     def _signed_form(self, said: _Form, _now: Instant) -> Signed:
         return signed_form(self._token, said.url, said.form)
+
+    def _logged_in(self, said: _Event, _now: Instant) -> Signed:
+        return event_with_login(self._login, said.event)
+
+    def _note_inactive(self, event: Mapping[str, Any]) -> None:
+        """Postmark refuses addresses that returned a mail for good or complained about one."""
+        if event.get("Inactive"):
+            self.opted_out.add(event["Email"])
 
     def _now(self) -> float:
         """The clock that webhooks wait for."""

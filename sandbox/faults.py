@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-ProviderName = Literal["sendgrid", "twilio", "fcm"]
+ProviderName = Literal["sendgrid", "postmark", "twilio", "fcm"]
 
 
 class Fault(BaseModel):
@@ -34,11 +34,13 @@ class Fault(BaseModel):
 
 
 class OptedOut(BaseModel):
-    """Phone numbers (E.164) that replied STOP: Twilio refuses them with 21610."""
+    """Phone numbers (E.164) that replied STOP, which Twilio refuses with 21610; mail addresses that
+    are inactive, which Postmark refuses with 406.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    provider: Literal["twilio"]
+    provider: Literal["twilio", "postmark"]
     answer: Literal["opted_out"]
     numbers: list[str]
 
@@ -64,7 +66,7 @@ class _InForce:
 
 
 class Faults:
-    """The active faults, and the numbers that opted out."""
+    """The active faults, and the numbers and addresses that providers refuse."""
 
     def __init__(self, opted_out: set[str]) -> None:
         self.opted_out = opted_out

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from sandbox.provider_api import Answer, Call, bearer, json_answer
+from sandbox.provider_api import ApiCall, ApiResponse, bearer, json_answer
 from sandbox.store import Accepted
 
 MAX_PAYLOAD = 4096  # bytes of data and notification
@@ -123,7 +123,7 @@ class _Request(_Part):
     validate_only: Bool = False
 
 
-def answer(call: Call) -> Answer:
+def answer(call: ApiCall) -> ApiResponse:
     """Validate one request; 200 with the message's name."""
     if not bearer(call):
         return failure(401, call)
@@ -158,7 +158,7 @@ def answer(call: Call) -> Answer:
     return json_answer(200, {"name": name}, accepted=accepted)
 
 
-def failure(status: int, _call: Call, retry_after: int = 0) -> Answer:
+def failure(status: int, _call: ApiCall, retry_after: int = 0) -> ApiResponse:
     """The error body for a refusal that is unrelated to the message."""
     canonical, words, code = {
         401: ("UNAUTHENTICATED", "Request is missing a valid OAuth 2 access token.", None),
@@ -177,16 +177,16 @@ def _error(
     message: str,
     code: str | None,
     headers: dict[str, str] | None = None,
-) -> Answer:
+) -> ApiResponse:
     details = [{"@type": _FCM_ERROR, "errorCode": code}] if code else []
     return json_answer(status, _status(status, canonical, message, details), headers)
 
 
-def _invalid(message: str) -> Answer:
+def _invalid(message: str) -> ApiResponse:
     return _error(400, "INVALID_ARGUMENT", message, "INVALID_ARGUMENT")
 
 
-def _violations(violations: list[dict[str, str]]) -> Answer:
+def _violations(violations: list[dict[str, str]]) -> ApiResponse:
     """The error for a body of the wrong shape, which has no FcmError among its details."""
     message = "\n".join(violation["description"] for violation in violations)
     details = [{"@type": _BAD_REQUEST, "fieldViolations": violations}]

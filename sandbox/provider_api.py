@@ -11,18 +11,19 @@ from sandbox.store import Accepted
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiCall:
     """One request as received."""
 
     headers: Mapping[str, str]
     path: Mapping[str, str]  # the account, the project
     body: bytes
     now: Instant
-    opted_out: Set[str]  # phone numbers that replied STOP
+    # phone numbers that replied STOP, and mail addresses that are inactive at Postmark
+    opted_out: Set[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """The response, and the messages that were accepted."""
 
     status: int
@@ -31,13 +32,13 @@ class Answer:
     accepted: Sequence[Accepted] = ()
 
 
-class Provider(Protocol):
+class LookAlike(Protocol):
     """A look-alike of one provider's sending endpoint: a module with these two functions."""
 
-    def answer(self, call: Call, /) -> Answer:
+    def answer(self, call: ApiCall, /) -> ApiResponse:
         """Validate a request as the provider does."""
 
-    def failure(self, status: int, call: Call, /, retry_after: int) -> Answer:
+    def failure(self, status: int, call: ApiCall, /, retry_after: int) -> ApiResponse:
         """The provider's error body for 401, 403, 429, 500 or 503."""
 
 
@@ -46,9 +47,9 @@ def json_answer(
     body: Any,
     headers: dict[str, str] | None = None,
     accepted: Sequence[Accepted] = (),
-) -> Answer:
+) -> ApiResponse:
     """A response with a JSON body."""
-    return Answer(
+    return ApiResponse(
         status,
         orjson.dumps(body),
         {"Content-Type": "application/json", **(headers or {})},
@@ -56,7 +57,7 @@ def json_answer(
     )
 
 
-def bearer(call: Call) -> str:
+def bearer(call: ApiCall) -> str:
     """The token of an `Authorization: Bearer` header; empty if there is none."""
     scheme, _, token = call.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from config.times import HOUR
-from sandbox.provider_api import Answer, Call, bearer, json_answer, json_type
+from sandbox.provider_api import ApiCall, ApiResponse, bearer, json_answer, json_type
 from sandbox.store import Accepted
 
 MAX_RECIPIENTS = 1000
@@ -87,7 +87,7 @@ class _Mail(BaseModel):
 Complaint = tuple[str, str]  # field, message
 
 
-def answer(call: Call) -> Answer:
+def answer(call: ApiCall) -> ApiResponse:
     """Validate one request; 202 with one X-Message-Id for all its mails, as the provider does."""
     if not bearer(call):
         return failure(401, call)
@@ -104,15 +104,15 @@ def answer(call: Call) -> Answer:
         return _refusal(400, complaints)
     headers = _rate_headers(call, left=_RATE_LIMIT - 1, reset=60)
     if mail.mail_settings.sandbox_mode.enable:
-        return Answer(200, b"", headers)
+        return ApiResponse(200, b"", headers)
     request_id = uuid4().hex[:22]
     accepted = [
         _accept(mail, to, f"{request_id}.{i}") for i, to in enumerate(mail.personalizations)
     ]
-    return Answer(202, b"", headers | {"X-Message-Id": request_id}, accepted)
+    return ApiResponse(202, b"", headers | {"X-Message-Id": request_id}, accepted)
 
 
-def failure(status: int, call: Call, retry_after: int = 0) -> Answer:
+def failure(status: int, call: ApiCall, retry_after: int = 0) -> ApiResponse:
     """The error body for a refusal that is unrelated to the mail."""
     words = {
         401: "The provided authorization grant is invalid, expired, or revoked",
@@ -128,7 +128,7 @@ def failure(status: int, call: Call, retry_after: int = 0) -> Answer:
     return _refusal(status, [("", words[status])], headers)
 
 
-def _rate_headers(call: Call, *, left: int, reset: int) -> dict[str, str]:
+def _rate_headers(call: ApiCall, *, left: int, reset: int) -> dict[str, str]:
     return {
         "X-RateLimit-Limit": str(_RATE_LIMIT),
         "X-RateLimit-Remaining": str(left),
@@ -138,7 +138,7 @@ def _rate_headers(call: Call, *, left: int, reset: int) -> dict[str, str]:
 
 def _refusal(
     status: int, complaints: list[Complaint], headers: dict[str, str] | None = None
-) -> Answer:
+) -> ApiResponse:
     errors = [
         {
             "message": message,
@@ -176,7 +176,7 @@ def _complaint(error: ErrorDetails) -> Complaint:
     return field, error["msg"]
 
 
-def _complaints(mail: _Mail, call: Call) -> Iterator[Complaint]:
+def _complaints(mail: _Mail, call: ApiCall) -> Iterator[Complaint]:
     """The other errors that the provider finds in a mail of the right shape."""
     yield from _about_addresses(mail)
     yield from _about_content(mail)
@@ -223,7 +223,7 @@ def _about_content(mail: _Mail) -> Iterator[Complaint]:
 
 
 def _about_extras(
-    prefix: str, part: _Mail | _Personalization, common: Strings, call: Call
+    prefix: str, part: _Mail | _Personalization, common: Strings, call: ApiCall
 ) -> Iterator[Complaint]:
     """Check headers, custom arguments and send_at, of the mail and of a personalization."""
     for name in part.headers:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 from uuid import uuid4
 
 from channels.kinds.sms import segments
-from sandbox.provider_api import Answer, Call, json_answer
+from sandbox.provider_api import ApiCall, ApiResponse, json_answer
 from sandbox.store import Accepted
 
 MAX_BODY = 1600  # characters
@@ -42,7 +42,7 @@ _WORDS = {
 }
 
 
-def answer(call: Call) -> Answer:
+def answer(call: ApiCall) -> ApiResponse:
     """Validate one request; 201 with the message's SID."""
     account = call.path["sid"]
     if not _signed_in(call, account):
@@ -72,13 +72,13 @@ def answer(call: Call) -> Answer:
     return json_answer(201, message, accepted=[accepted])
 
 
-def failure(status: int, _call: Call, retry_after: int) -> Answer:
+def failure(status: int, _call: ApiCall, retry_after: int) -> ApiResponse:
     """The error body for a refusal that is unrelated to the message."""
     headers = {"Retry-After": str(retry_after)} if status == 429 else {}
     return _refusal(20003 if status == 401 else 20000 + status, headers=headers)
 
 
-def _refused(form: dict[str, str], call: Call) -> int | None:
+def _refused(form: dict[str, str], call: ApiCall) -> int | None:
     """The code of the first error, if there is one."""
     to, body, callback = (form.get(name, "") for name in ("To", "Body", "StatusCallback"))
     sender, service = form.get("From", ""), form.get("MessagingServiceSid", "")
@@ -104,7 +104,7 @@ def _refused(form: dict[str, str], call: Call) -> int | None:
     return code
 
 
-def _signed_in(call: Call, account: str) -> bool:
+def _signed_in(call: ApiCall, account: str) -> bool:
     """Basic auth with the account's SID, or an API key's (SK...), and some secret."""
     scheme, _, encoded = call.headers.get("authorization", "").partition(" ")
     try:
@@ -127,7 +127,7 @@ def _message_id(callback: str) -> str | None:
     return next(iter(parse_qs(urlsplit(callback).query).get("message_id", [])), None)
 
 
-def _message(account: str, form: dict[str, str], call: Call) -> dict[str, Any]:
+def _message(account: str, form: dict[str, str], call: ApiCall) -> dict[str, Any]:
     """The message as the provider describes it: numbers as text, dates as in e-mail."""
     sid = "SM" + uuid4().hex
     created = format_datetime(datetime.fromtimestamp(call.now, UTC))
@@ -160,7 +160,7 @@ def _message(account: str, form: dict[str, str], call: Call) -> dict[str, Any]:
 
 def _refusal(
     code: int, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
-) -> Answer:
+) -> ApiResponse:
     status, words = _WORDS[code]
     form = form or {}
     message = words.format(

@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from twilio.request_validator import RequestValidator
 
-from config.times import Instant
+from config.times import Instant, format_instant
 from sandbox.simulated_customer import Word
 from sandbox.store import Accepted
 
 # A link that SendGrid wraps for click tracking.
 _LINK = re.compile(r'<a\b(?![^>]*\bclicktracking="off")[^>]*\bhref="(https?://[^"]+)"')
+_TRACKED_BY_POSTMARK = re.compile(r'<a\b(?![^>]*\bdata-pm-no-track)[^>]*\bhref="(https?://[^"]+)"')
 _EVENTS: Mapping[Word, Mapping[str, Any]] = {
     "processed": {"event": "processed"},
     "delivered": {"event": "delivered", "response": "250 OK", "tls": 1},
@@ -42,6 +43,37 @@ _EVENTS: Mapping[Word, Mapping[str, Any]] = {
     "machine_open": {"event": "open", "sg_machine_open": True, "useragent": "Mozilla/5.0"},
     "click": {"event": "click", "useragent": "Mozilla/5.0 (a person)"},
     "spamreport": {"event": "spamreport"},
+}
+# By RecordType, with the fields that the kind alone decides.
+_POSTMARK: Mapping[Word, tuple[str, Mapping[str, Any]]] = {
+    "delivered": ("Delivery", {"Details": "250 OK"}),
+    "bounce": (
+        "Bounce",
+        {
+            "Type": "HardBounce",
+            "TypeCode": 1,
+            "Description": "The server was unable to deliver your message",
+            "Details": "smtp;550 5.1.1 The email account that you tried to reach does not exist",
+            "Inactive": True,
+        },
+    ),
+    "blocked": (
+        "Bounce",
+        {
+            "Type": "SoftBounce",
+            "TypeCode": 4096,
+            "Description": "Unable to temporarily deliver message",
+            "Details": "smtp;421 4.7.1 Too much mail from here for now",
+            "Inactive": False,
+        },
+    ),
+    "open": ("Open", {"FirstOpen": True, "UserAgent": "Mozilla/5.0 (a person)"}),
+    "machine_open": ("Open", {"FirstOpen": True, "UserAgent": "Mozilla/5.0"}),
+    "click": ("Click", {"UserAgent": "Mozilla/5.0 (a person)"}),
+    "spamreport": (
+        "SpamComplaint",
+        {"Type": "SpamComplaint", "TypeCode": 100001, "Inactive": True},
+    ),
 }
 _STATUSES: Mapping[Word, Mapping[str, str]] = {
     "sent": {"MessageStatus": "sent"},
@@ -89,6 +121,43 @@ def signed_events(
             "X-Twilio-Email-Event-Webhook-Timestamp": str(now),
         },
     )
+
+
+def postmark_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any] | None:
+    """One of Postmark's events; None for what it does not report.
+
+    Opens by programs look like any other.
+    """
+    record, details = _POSTMARK.get(word, ("", {}))
+    if not record:
+        return None
+    when = format_instant(at)
+    event: dict[str, Any] = {
+        "RecordType": record,
+        "MessageID": mail.provider_id,
+        "MessageStream": mail.content["stream"],
+        "ServerID": 23,
+        "Tag": mail.content["categories"][0],
+        "Metadata": {} if mail.message_id is None else {"message_id": mail.message_id},
+        **details,
+    }
+    if record in ("Bounce", "SpamComplaint"):
+        number = int.from_bytes(sha256(f"{mail.provider_id} {word}".encode()).digest()[:6])
+        return event | {"ID": number, "Email": mail.address, "BouncedAt": when}
+    if record == "Delivery":
+        return event | {"Recipient": mail.address, "DeliveredAt": when}
+    if record == "Click":
+        links = _TRACKED_BY_POSTMARK.findall(mail.content["html"])
+        url = links[0].replace("&amp;", "&") if links else "https://shop.example/"
+        event |= {"ClickLocation": "HTML", "OriginalLink": url}
+    return event | {"Recipient": mail.address, "ReceivedAt": when}
+
+
+def event_with_login(login: str, event: Mapping[str, Any]) -> Signed:
+    """An event as Postmark posts it to an address with a login in it (HTTP basic auth)."""
+    basic = b64encode(login.encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {basic}"}
+    return Signed(orjson.dumps(event), headers)
 
 
 def status_form(word: Word, text: Accepted) -> dict[str, str]:

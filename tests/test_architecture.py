@@ -45,6 +45,31 @@ def test_a_layer_imports_only_those_below_it(layer: str) -> None:
     assert files(layer)
 
 
+def test_no_product_file_imports_the_sandbox() -> None:
+    """flows/local starts it as a process."""
+    wrong = {
+        str(file.relative_to(ROOT))
+        for layer in LAYERS
+        if layer != "sandbox"
+        for file in files(layer)
+        if "sandbox" in imported(file)
+    }
+    assert wrong == set()
+
+
+def test_a_provider_does_not_ask_for_the_mode() -> None:
+    """Where the sandbox takes the messages, it gets other settings."""
+    helpers = {"base.py", "registry.py", "sending.py", "transport.py", "webhook.py", "__init__.py"}
+    for file in (ROOT / "channels" / "providers").glob("*.py"):
+        if file.name not in helpers:
+            asked = {
+                ast.unparse(node)
+                for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Attribute)
+            }
+            assert not asked & {"settings.providers", "settings.sandbox_url"}, file.name
+
+
 def test_only_flows_knows_prefect_and_only_channels_knows_a_provider() -> None:
     wrong = {
         f"{file.relative_to(ROOT)} imports {name}"

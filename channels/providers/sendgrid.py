@@ -8,17 +8,14 @@ Facts from SendGrid's pages "Mail Send", "Errors", "Limitations", "Event Webhook
 Webhook Security Features" and "Troubleshooting", and from the checks in its SDK.
 """
 
-import hashlib
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence, Set
-from html import escape
 from typing import Any
 
 import httpx
 import orjson
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -27,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
+from sendgrid.helpers.eventwebhook import EventWebhook
 
 from channels.kinds.email import EmailContent
-from channels.links import our_pages
+from channels.links import one_click_headers, our_pages, own_anchors
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
     DoesNotFit,
@@ -51,7 +49,10 @@ from channels.providers.webhook import (
     Unreadable,
     Webhook,
     WebhookRequest,
+    digest,
     our_id,
+    text_of,
+    without_address,
 )
 from config.errors import SegueError
 from config.json_input import NoJSON, read_json
@@ -150,7 +151,7 @@ class SendGrid:
         self._template_id = own.template_id
         self._from = {"email": own.sender, "name": settings.brand}
         self._reply_to = own.reply_to
-        self._our_anchors = _anchors(our_pages(settings))
+        self._own_anchors = own_anchors(settings)
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
         """Raises DoesNotFit when the batch is too large, names an address twice, or is of several
@@ -201,7 +202,7 @@ class SendGrid:
 
     def _html(self, content: EmailContent) -> str:
         """The HTML part. Links to our own pages are not tracked: a click on one is no evidence."""
-        return self._our_anchors.sub(r'<a clicktracking="off"', content.html)
+        return self._own_anchors.sub(r'<a clicktracking="off"', content.html)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
@@ -228,19 +229,8 @@ def _personalization(one: Outgoing) -> dict[str, Any]:
         "custom_args": {"message_id": str(one.message_id)},
     }
     if one.unsubscribe_url:
-        # One-click unsubscribe, RFC 8058.
-        to["headers"] = {
-            "List-Unsubscribe": f"<{one.unsubscribe_url}>",
-            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
-        }
+        to["headers"] = one_click_headers(one.unsubscribe_url)
     return to
-
-
-def _anchors(urls: Sequence[str]) -> re.Pattern[str]:
-    """Matches the beginning of each `<a>` whose `href` begins with one of the URLs."""
-    begin = "|".join(re.escape(escape(url)) for url in urls)
-    attributes = r"""(?:[^<>"']|"[^"]*"|'[^']*')*?"""
-    return re.compile(rf"""<a\b(?={attributes}\shref\s*=\s*["']?\s*(?:{begin}))""", re.IGNORECASE)
 
 
 def _content(one: Outgoing) -> EmailContent:
@@ -357,7 +347,7 @@ def signed_headers(
 def verify(key: ec.EllipticCurvePublicKey | None, request: WebhookRequest) -> None:
     """Raises Refused unless SendGrid signed the request, at most TOLERANCE ago."""
     signature, timestamp = signed_headers(key, request.headers)
-    if key is None or not _signed_by(key, signature, timestamp.encode() + request.body):
+    if key is None or not _signed_by(key, signature, timestamp, request.body):
         raise Refused("its signature is wrong; is SEGUE_SENDGRID_WEBHOOK_KEY the key of this hook?")
     if request.now is not None and abs(request.now - int(timestamp)) > TOLERANCE:
         raise Refused(
@@ -365,12 +355,11 @@ def verify(key: ec.EllipticCurvePublicKey | None, request: WebhookRequest) -> No
         )
 
 
-def _signed_by(key: ec.EllipticCurvePublicKey, signature: str, signed: bytes) -> bool:
+def _signed_by(key: ec.EllipticCurvePublicKey, signature: str, timestamp: str, body: bytes) -> bool:
     try:
-        key.verify(b64decode(signature, validate=True), signed, ec.ECDSA(hashes.SHA256()))
-    except (InvalidSignature, ValueError):
+        return bool(EventWebhook().verify_signature(body.decode(), signature, timestamp, key))
+    except ValueError:  # no UTF-8, no base64
         return False
-    return True
 
 
 def read_events(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:
@@ -398,23 +387,23 @@ def _feedback(event: Mapping[str, Any], pages: tuple[str, ...]) -> Feedback | No
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         return None
-    if kind == "clicked" and _text(event, "url").strip().startswith(pages):
+    if kind == "clicked" and text_of(event, "url").strip().startswith(pages):
         kind = "sent"
     machine = event.get("sg_machine_open") is True
     if kind == "opened" and machine:
         kind = "machine_opened"
-    written = _text(event, "email").strip()
+    written = text_of(event, "email").strip()
     address = address_of("email", written)
     return Feedback(
-        id=f"sendgrid {_text(event, 'sg_event_id')[:100] or _digest(event)}",
+        id=f"sendgrid {text_of(event, 'sg_event_id')[:100] or digest(event)}",
         source=f"sendgrid {name}",
         channel="email",
         kind=kind,
         at=_timestamp(event),
         message_id=our_id(event.get("message_id")),
         address=address or None,
-        provider_id=_text(event, "sg_message_id") or None,
-        reason=_reason(event, kind, {written, address} - {""}),
+        provider_id=text_of(event, "sg_message_id") or None,
+        reason=_reason(event, kind, {written, address}),
         suppress=_suppress(event, kind),
         whole_channel=name == "unsubscribe",
         properties=_properties(event, kind),
@@ -428,7 +417,7 @@ def _suppress(event: Mapping[str, Any], kind: FeedbackKind) -> Suppress | None:
         # `blocked` concerns this mail (content, reputation, a full mailbox), not the address.
         return None if event.get("type") == "blocked" else "bounced"
     if kind == "failed":
-        return _DROPPED.get(_text(event, "reason").strip().lower())
+        return _DROPPED.get(text_of(event, "reason").strip().lower())
     return None
 
 
@@ -436,16 +425,15 @@ def _reason(event: Mapping[str, Any], kind: FeedbackKind, spellings: Set[str]) -
     """The mail server's words, without the address: reasons hold no personal data."""
     if kind not in ("bounced", "failed"):
         return None
-    words = " ".join(filter(None, (_text(event, "status"), _text(event, "reason"))))
-    for address in spellings:
-        words = re.sub(re.escape(address), "…", words, flags=re.IGNORECASE)
-    what = _text(event, "type") or _text(event, "event")
+    words = " ".join(filter(None, (text_of(event, "status"), text_of(event, "reason"))))
+    words = without_address(words, *spellings)
+    what = text_of(event, "type") or text_of(event, "event")
     return f"sendgrid {what}: {words}"[:300].rstrip(": ")
 
 
 def _properties(event: Mapping[str, Any], kind: FeedbackKind) -> dict[str, Any]:
     if kind == "clicked":
-        return {"url": _text(event, "url")}
+        return {"url": text_of(event, "url")}
     if kind == "machine_opened":
         return {"machine": True}
     if kind == "bounced":
@@ -453,20 +441,9 @@ def _properties(event: Mapping[str, Any], kind: FeedbackKind) -> dict[str, Any]:
     return {}
 
 
-def _text(event: Mapping[str, Any], name: str) -> str:
-    value = event.get(name)
-    return value if isinstance(value, str) else ""
-
-
 def _timestamp(event: Mapping[str, Any]) -> int | None:
     value = event.get("timestamp")
     return value if type(value) is int and value > 0 else None
-
-
-def _digest(event: Mapping[str, Any]) -> str:
-    """Instead of a missing id: equal events have equal digests."""
-    packed = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(packed).hexdigest()[:32]
 
 
 PROVIDER = Provider(

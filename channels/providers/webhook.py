@@ -4,11 +4,15 @@ A provider's file checks a request and reads it as a list of Feedback, without a
 `channels/outbox/feedback.py` writes what it says.
 """
 
+import hashlib
 import hmac
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import orjson
 
 from channels.providers.sending import Suppress
 from config.channels import ChannelName
@@ -109,6 +113,25 @@ def check_basic_auth(login: str, headers: Mapping[str, str]) -> None:
         raise Refused("it has no login (HTTP basic auth)")
     if not hmac.compare_digest(given.strip().encode(), b64encode(login.encode())):
         raise Refused("its login is wrong")
+
+
+def text_of(event: Mapping[str, Any], name: str) -> str:
+    """A field of an event; empty if it is missing or not text."""
+    value = event.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def without_address(words: str, *spellings: str) -> str:
+    """A mail server's words without the address: reasons hold no personal data."""
+    for address in filter(None, spellings):
+        words = re.sub(re.escape(address), "…", words, flags=re.IGNORECASE)
+    return words
+
+
+def digest(event: Mapping[str, Any]) -> str:
+    """Instead of an id that an event does not have: equal events have equal digests."""
+    packed = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(packed).hexdigest()[:32]
 
 
 def our_id(text: object) -> int | None:

@@ -268,3 +268,22 @@ def test_a_bounce_of_the_address_counts_whatever_the_mail(house: House) -> None:
     shop.outside.mail(mail_event("bounce", None, "ann@example.com", type="bounce"))
     [address] = shop.of(identifiers, kind="email")
     assert (shop.state, address.state) == ("sent", "bounced")
+
+
+def test_postmarks_events_change_states_and_consent(house: House) -> None:
+    shop = AnnsShop(house, NEWS)
+    ann = {"Recipient": "Ann@Example.com"}
+    for record, state in (("Open", "delivered"), ("Delivery", "delivered")):
+        assert shop.outside.event(record, shop.id, **ann).status_code == 200
+        assert shop.state == state
+    left = {"SuppressSending": True, "SuppressionReason": "ManualSuppression"}
+    answer = shop.outside.event("SubscriptionChange", None, Origin="Recipient", **left, **ann)
+    assert answer.status_code == 200
+    assert shop.consent("email") is False
+    bounce = {"Type": "HardBounce", "ID": 7, "Email": "ann@example.com"}
+    for _ in range(2):
+        assert shop.outside.event("Bounce", shop.id, **bounce).status_code == 200
+    assert shop.state == "failed"
+    assert shop.heard().count("email_bounced") == 1
+    [address] = shop.of(identifiers, kind="email")
+    assert address.state == "bounced"

@@ -67,3 +67,12 @@ def test_our_links_in_html_are_marked_for_sendgrid_and_the_text_is_not_tracked(
         "<a\nhref", '<a clicktracking="off"\nhref'
     ).replace("<a class", '<a clicktracking="off" class')
     assert mail["tracking_settings"] == {"click_tracking": {"enable": True, "enable_text": False}}
+
+
+def test_our_links_are_marked_for_postmark_and_the_text_is_not_tracked() -> None:
+    html = f'<a href="{OURS[0]}">stop</a> <a href="https://shop.example/">shop</a>'
+    content = EmailContent("Hello", html, f"stop: {OURS[0]}")
+    request = connected("postmark").sender.prepare([outgoing("email", content=content)])
+    [mail] = orjson.loads(request.content)
+    assert mail["HtmlBody"] == html.replace("<a ", "<a data-pm-no-track ", 1)
+    assert mail["TrackLinks"] == "HtmlOnly"

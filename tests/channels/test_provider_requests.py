@@ -1,9 +1,10 @@
-"""What goes out to SendGrid, Twilio and FCM: the same as their own SDKs build."""
+"""What goes out to the providers; to SendGrid, Twilio and FCM the same as their own SDKs build."""
 
 import json
 import warnings
 from base64 import b64encode
 from dataclasses import replace
+from email.utils import parseaddr
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -106,6 +107,57 @@ def test_a_request_holds_one_journey_and_step() -> None:
     alike = body_of(connected("sendgrid"), outgoing("email", journey="news", step="news"))
     assert alike["categories"] == ["news"]  # SendGrid takes each only once
     assert "reply_to" not in alike
+
+
+@pytest.mark.parametrize(
+    ("kind", "stream"), [("marketing", "broadcast"), ("transactional", "outbound")]
+)
+def test_a_mail_by_postmark_goes_through_the_stream_of_its_kind(kind: str, stream: str) -> None:
+    url = "https://shop.example/u/abc" if kind == "marketing" else None
+    postmark = connected("postmark", reply_to="help@shop.example")
+    one = outgoing("email", kind=kind, unsubscribe_url=url)
+    request = postmark.sender.prepare([one])
+    assert request.url == f"{SANDBOX.sandbox_url}/email/batch"
+    assert request.headers["X-Postmark-Server-Token"] == "sandbox"
+    [mail] = orjson.loads(request.content)
+    headers = [
+        {"Name": "List-Unsubscribe", "Value": "<https://shop.example/u/abc>"},
+        {"Name": "List-Unsubscribe-Post", "Value": "List-Unsubscribe=One-Click"},
+    ]
+    assert mail == {
+        "From": '"Segue Sample Shop" <hello@shop.example>',
+        "To": "ann@example.com",
+        "ReplyTo": "help@shop.example",
+        "Subject": "Hello",
+        "HtmlBody": "<p>Hello</p>",
+        "TextBody": "Hello",
+        "Tag": "carts/reminder",
+        "Metadata": {"message_id": "7"},
+        "TrackOpens": True,
+        "TrackLinks": "HtmlOnly",
+        "MessageStream": stream,
+        **({"Headers": headers} if url else {}),
+    }
+
+
+def test_five_hundred_different_mails_are_one_request_to_postmark() -> None:
+    postmark = connected("postmark")
+    assert postmark.sender.batch_size == 500
+    batch = [replace(one, step=f"s{i}") for i, one in enumerate(mails(500))]
+    sent = orjson.loads(postmark.sender.prepare(batch).content)
+    assert [one["To"] for one in sent] == [one.to for one in batch]
+    large = EmailContent("Hello", "x" * 20_000_000, "")
+    with pytest.raises(DoesNotFit):
+        postmark.sender.prepare([replace(one, content=large) for one in mails(3)])
+    one = orjson.loads(postmark.sender.prepare([outgoing("email", content=large)]).content)
+    assert "TextBody" not in one[0]
+
+
+def test_a_name_in_quotes_stays_one_name() -> None:
+    settings = SANDBOX.model_copy(update={"brand": 'Zoë, "the" <shop>'})
+    request = connected("postmark", settings).sender.prepare(mails(1))
+    [mail] = orjson.loads(request.content)
+    assert parseaddr(mail["From"]) == ('Zoë, "the" <shop>', "hello@shop.example")
 
 
 @pytest.mark.parametrize(

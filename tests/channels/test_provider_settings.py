@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -12,8 +12,15 @@ from pydantic import SecretStr
 
 import channels.providers
 from channels.providers.base import ConnectedProvider
-from channels.providers.registry import connect_providers, known_providers, unmet_needs
+from channels.providers.registry import (
+    Route,
+    connect_providers,
+    known_providers,
+    routes,
+    unmet_needs,
+)
 from channels.providers.sending import ProviderRequest
+from channels.rules.recipient import Kind
 from config.errors import SegueError
 from config.settings import Settings
 from flows.http.app import create_app
@@ -129,6 +136,87 @@ def test_the_receiver_refuses_to_start_without_what_it_hears_with(house: House) 
     segue = house.open(**LIVE | {"sendgrid_webhook_key": ""})
     with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is not set"):
         create_app(segue, lambda: None)
+
+
+def test_what_a_provider_needs_that_sends_nothing_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = live(tmp_path, sendgrid_api_key="", sendgrid_webhook_key="")
+    assert len(unmet_needs(settings)) == 2
+    monkeypatch.setenv("SEGUE_EMAIL_PROVIDER", "postmark")
+    assert [one.split()[0] for one in unmet_needs(settings)] == [
+        *("SEGUE_POSTMARK_SERVER_TOKEN", "SEGUE_POSTMARK_FROM", "SEGUE_POSTMARK_WEBHOOK_PASSWORD"),
+    ]
+    monkeypatch.setenv("SEGUE_POSTMARK_WEBHOOK_PASSWORD", "short but secret")
+    [*_, said] = unmet_needs(settings)
+    assert said.startswith("SEGUE_POSTMARK_WEBHOOK_PASSWORD is not usable: Postmark's events are")
+    assert "short" not in said
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Route:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SEGUE_EMAIL_{name}", value)
+    return routes(known_providers())["email"]
+
+
+def test_sendgrid_sends_mail_unless_a_setting_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = routes(known_providers())
+    assert {channel: route.providers for channel, route in found.items()} == {
+        "email": ["sendgrid"], "sms": ["twilio"], "push": ["fcm"],
+    }  # fmt: skip
+    assert chosen(monkeypatch, PROVIDER="postmark").providers == ["postmark"]
+    assert list(connect_providers(Settings()).by_name) == ["postmark", "twilio", "fcm"]
+
+
+def test_a_topic_counts_before_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    route = chosen(
+        monkeypatch,
+        PROVIDER_BY_KIND='{"transactional": "postmark"}',
+        PROVIDER_BY_TOPIC='{"receipts": "sendgrid", "news": "postmark"}',
+    )
+    sent = {
+        (kind, topic): route.provider(kind, topic)
+        for kind in get_args(Kind)
+        for topic in ("receipts", "news", "other")
+    }
+    assert {key for key, name in sent.items() if name == "postmark"} == {
+        ("marketing", "news"),
+        ("transactional", "news"),
+        ("transactional", "other"),
+    }
+    assert list(connect_providers(Settings()).by_name) == ["sendgrid", "postmark", "twilio", "fcm"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        (
+            "PROVIDER",
+            "mailgun",
+            "'mailgun', which is no provider of email; there are postm",
+        ),
+        ("PROVIDER", "twilio", "'twilio', which is no provider of email"),
+        ("PROVIDER_BY_KIND", '{"marketing": "mailgun"}', "SEGUE_EMAIL_PROVIDER_BY_KIND names"),
+        ("PROVIDER_BY_KIND", '{"sales": "postmark"}', "SEGUE_EMAIL_PROVIDER_BY_KIND"),
+        ("PROVIDER_BY_TOPIC", '{"news": "mailgun"}', "SEGUE_EMAIL_PROVIDER_BY_TOPIC names"),
+        ("PROVIDER_BY_TOPIC", "news", r"SEGUE_EMAIL_\*: .*write it as JSON"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    with pytest.raises(SegueError, match=words):
+        chosen(monkeypatch, **{variable: value})
+
+
+def test_a_rate_is_for_a_channel_or_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGUE_EMAIL_PROVIDER_BY_KIND", '{"transactional": "postmark"}')
+    connected = connect_providers(Settings(rates={"email": 9, "postmark": 5}))
+    assert {name: one.rate for name, one in connected.by_name.items()} == {
+        "sendgrid": 9, "postmark": 5, "twilio": None, "fcm": None,
+    }  # fmt: skip
+    with pytest.raises(SegueError, match="SEGUE_RATES names 'mailgun', which is no channel and no"):
+        connect_providers(Settings(rates={"mailgun": 1}))
 
 
 def test_the_sandbox_needs_nothing() -> None:

@@ -21,15 +21,17 @@ from starlette.datastructures import MultiDict
 from twilio.request_validator import RequestValidator
 
 from channels.outbox.replies import words_of
-from channels.providers import sendgrid, twilio
+from channels.providers import postmark, sendgrid, twilio
 from channels.providers.base import ProviderSettings
+from channels.providers.postmark import PostmarkSettings
 from channels.providers.registry import known_providers, webhooks
 from channels.providers.sendgrid import SendGridSettings
 from channels.providers.twilio import TwilioSettings
-from channels.providers.webhook import Refused, Unreadable, Webhook, WebhookRequest
+from channels.providers.webhook import Feedback, Refused, Unreadable, Webhook, WebhookRequest
 from config.errors import SegueError
 from config.policy import Policy
 from config.settings import Settings
+from config.times import parse_instant
 from tests.support.callback_samples import (
     FORM,
     sendgrid_key,
@@ -71,6 +73,7 @@ LIVE = Settings(providers="live", public_url="https://mycompany.com")
 ACCOUNTS: dict[str, ProviderSettings] = {
     "sendgrid": SendGridSettings(webhook_key=KEY),
     "twilio": TwilioSettings(auth_token=SecretStr("12345")),
+    "postmark": PostmarkSettings(webhook_password=SecretStr("a1B2" * 8)),
 }
 
 
@@ -308,6 +311,171 @@ def test_more_fields_than_twilio_has_are_refused_before_they_are_taken_apart() -
             twilio.fields(TOKEN, posted(signature, form=more))
 
 
+# Postmark ---------------------------------------------------------------------------------------
+
+PASSWORD = "a1B2" * 8
+EVENTS_OF_POSTMARK: list[dict[str, Any]] = [
+    # From Postmark's pages of its webhooks, with our metadata.
+    {
+        "RecordType": "Delivery",
+        "MessageID": "883953f4-6105-42a2-a16a-77a8eac79483",
+        "Recipient": "John@example.com",
+        "DeliveredAt": "2026-03-02T13:28:10.2735393-04:00",
+        "Details": "Test delivery webhook details",
+        "Tag": "welcome/hello",
+        "ServerID": 23,
+        "Metadata": {"message_id": "7"},
+        "MessageStream": "outbound",
+    },
+    {
+        "RecordType": "Bounce",
+        "ID": 42,
+        "Type": "HardBounce",
+        "TypeCode": 1,
+        "Name": "Hard bounce",
+        "MessageID": "883953f4-6105-42a2-a16a-77a8eac79483",
+        "Description": "The server was unable to deliver your message (ex: unknown user).",
+        "Details": "550 no mailbox JOHN@example.com here",
+        "Email": "john@example.com",
+        "BouncedAt": "2026-03-02T13:28:10.2735393-04:00",
+        "Inactive": True,
+        "Metadata": {"message_id": "7"},
+    },
+    {
+        "RecordType": "SubscriptionChange",
+        "MessageID": "883953f4-6105-42a2-a16a-77a8eac79483",
+        "ServerID": 123456,
+        "MessageStream": "broadcast",
+        "ChangedAt": "2026-03-02T10:53:34.416071Z",
+        "Recipient": "john@example.com",
+        "Origin": "Recipient",
+        "SuppressSending": True,
+        "SuppressionReason": "ManualSuppression",
+        "Metadata": {"message_id": "7"},
+    },
+]
+
+
+def of_postmark(event: object, login: str | None = f"segue:{PASSWORD}") -> WebhookRequest:
+    body = event if isinstance(event, bytes) else orjson.dumps(event)
+    headers = {"content-type": "application/json"}
+    if login is not None:
+        headers["authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+    return WebhookRequest("https://mycompany.com/hooks/postmark", headers, body, None)
+
+
+def said_by_postmark(**fields: Any) -> list[Feedback]:
+    return hook("/hooks/postmark").read(of_postmark({"Email": "a@x.example", **fields}))
+
+
+def test_postmarks_own_examples() -> None:
+    delivered, bounced, left = (
+        feedback
+        for event in EVENTS_OF_POSTMARK
+        for feedback in hook("/hooks/postmark").read(of_postmark(event))
+    )
+    assert (delivered.kind, delivered.message_id, delivered.address) == (
+        *("delivered", 7, "john@example.com"),
+    )
+    assert delivered.at == parse_instant("2026-03-02T17:28:11Z")
+    assert (bounced.kind, bounced.suppress, bounced.id) == (
+        *("bounced", "bounced", "postmark Bounce 42"),
+    )
+    assert bounced.reason == "postmark HardBounce: 550 no mailbox … here"
+    assert bounced.properties == {"blocked": False}
+    assert (left.kind, left.whole_channel, left.source) == (
+        *("unsubscribed", True, "postmark SubscriptionChange"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounce", "kind", "suppress"),
+    [
+        ("HardBounce", "bounced", "bounced"),
+        ("BadEmailAddress", "bounced", "bounced"),
+        ("SoftBounce", "bounced", None),
+        ("Blocked", "bounced", None),
+        ("SpamNotification", "bounced", None),
+        ("SpamComplaint", "complained", "complained"),
+        ("Transient", "sent", None),
+        ("ManuallyDeactivated", "failed", None),
+        ("Unsubscribe", "unsubscribed", None),
+        ("AutoResponder", None, None),
+        ("Subscribe", None, None),
+        ("of tomorrow", None, None),
+    ],
+)
+def test_postmarks_types_of_bounces(bounce: str, kind: str | None, suppress: str | None) -> None:
+    found = said_by_postmark(RecordType="Bounce", Type=bounce, ID=1)
+    assert [(one.kind, one.suppress) for one in found] == ([(kind, suppress)] if kind else [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"SuppressSending": False, "SuppressionReason": None},
+        {"Origin": "Customer"},
+        {"Origin": "Admin"},
+        {"SuppressionReason": "HardBounce"},
+        {"SuppressionReason": "SpamComplaint"},
+    ],
+)
+def test_a_change_that_no_customer_made_is_no_unsubscribe(change: dict[str, Any]) -> None:
+    assert said_by_postmark(**EVENTS_OF_POSTMARK[2] | change) == []
+
+
+def test_a_click_on_an_own_page_is_no_click_for_postmark_either() -> None:
+    for url, kind in (
+        ("https://mycompany.com/u/abc", "sent"),
+        ("https://mycompany.com/shop", "clicked"),
+    ):
+        [said] = said_by_postmark(RecordType="Click", OriginalLink=url)
+        assert said.kind == kind
+    assert said_by_postmark(RecordType="Inbound") == []
+
+
+def test_the_same_event_of_postmark_has_the_same_id() -> None:
+    first, again, other = (
+        said_by_postmark(RecordType="Open", ReceivedAt=f"2026-03-02T10:00:0{second}Z")[0].id
+        for second in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        None,
+        "",
+        "segue:",
+        f"segue:{PASSWORD[:-1]}",
+        f"segue:{PASSWORD}x",
+        f"segue:{PASSWORD.lower()}",
+        f"somebody:{PASSWORD}",
+        PASSWORD,
+        "ÿ",
+    ],
+)
+def test_a_login_that_is_not_postmarks_is_refused(login: str | None) -> None:
+    request = of_postmark(EVENTS_OF_POSTMARK[0], login)
+    with pytest.raises(Refused):
+        hook("/hooks/postmark").read(request)
+    with pytest.raises(Refused):
+        hook("/hooks/postmark").admit(request.headers)
+
+
+@pytest.mark.parametrize("given", ["", "Basic", "Basic not base64!", "Bearer abc", "Basic ÿ"])
+def test_a_header_that_is_no_login_is_refused(given: str) -> None:
+    with pytest.raises(Refused):
+        hook("/hooks/postmark").admit({"authorization": given})
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"7", b'"text"'])
+def test_what_postmark_posts_that_is_no_event_is_unreadable(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        hook("/hooks/postmark").read(of_postmark(body))
+
+
 # Keys -------------------------------------------------------------------------------------------
 
 
@@ -315,13 +483,15 @@ def test_more_fields_than_twilio_has_are_refused_before_they_are_taken_apart() -
     ("path", "variable"),
     [
         ("/hooks/sendgrid", "SEGUE_SENDGRID_WEBHOOK_KEY"),
+        ("/hooks/postmark", "SEGUE_POSTMARK_WEBHOOK_PASSWORD"),
         ("/hooks/twilio/status", "SEGUE_TWILIO_AUTH_TOKEN"),
         ("/hooks/twilio/inbound", "SEGUE_TWILIO_AUTH_TOKEN"),
     ],
 )
 def test_without_a_key_nothing_is_believed(path: str, variable: str) -> None:
+    none = dict.fromkeys(("auth_token", "webhook_password"), SecretStr(""))
     with pytest.raises(Refused, match=variable):
-        hook(path, webhook_key="", auth_token=SecretStr("")).read(mail())
+        hook(path, webhook_key="", **none).read(mail())
 
 
 def test_live_the_sandbox_is_a_stranger() -> None:
@@ -389,6 +559,25 @@ def test_any_event_is_read(event: dict[str, object], name: object, rest: list[ob
 
 
 @given(
+    event=st.dictionaries(
+        st.sampled_from(
+            [
+                *("Email", "Recipient", "Type", "ID", "Metadata", "OriginalLink", "Details"),
+                *("MessageID", "BouncedAt", "ReceivedAt", "Origin", "SuppressionReason"),
+            ]
+        ),
+        ANY_VALUE | st.just({"message_id": "9" * 5000}),
+    ),
+    record=st.sampled_from(["Bounce", "Click", "Open", "SpamComplaint", "Delivery"]) | ANY_VALUE,
+)
+def test_any_event_of_postmark_is_read(event: dict[str, object], record: object) -> None:
+    for one in postmark.read_event(orjson.dumps({**event, "RecordType": record})):
+        assert one.channel == "email"
+        assert one.id
+        assert "\0" not in f"{one.id}{one.address}{one.reason}{one.properties}"
+
+
+@given(
     form=st.dictionaries(
         st.sampled_from(
             [*("MessageSid", "MessageStatus", "ErrorCode", "To", "From", "Body", "OptOutType")]
@@ -415,6 +604,7 @@ def test_any_form_is_read(form: dict[str, str], query: str) -> None:
                 sendgrid.SIGNATURE,
                 sendgrid.TIMESTAMP,
                 twilio.SIGNATURE,
+                "authorization",
                 "content-type",
             ]
         ),
@@ -422,7 +612,9 @@ def test_any_form_is_read(form: dict[str, str], query: str) -> None:
     ),
     body=st.binary(max_size=60),
     query=st.text(max_size=20),
-    path=st.sampled_from(["/hooks/sendgrid", "/hooks/twilio/status", "/hooks/twilio/inbound"]),
+    path=st.sampled_from(
+        ["/hooks/sendgrid", "/hooks/postmark", "/hooks/twilio/status", "/hooks/twilio/inbound"]
+    ),
 )
 def test_nothing_unsigned_raises_anything_but_refused(
     headers: dict[str, str], body: bytes, query: str, path: str

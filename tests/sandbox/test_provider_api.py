@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.times import HOUR
-from sandbox import fcm, sendgrid, twilio
+from sandbox import fcm, postmark, sendgrid, twilio
 from sandbox.app import create_app
-from sandbox.provider_api import Call
+from sandbox.provider_api import ApiCall
 from sandbox.store import Accepted, Store
 from tests.support.proof import cases
 from tests.support.sandbox_requests import (
@@ -32,9 +32,11 @@ from tests.support.sandbox_requests import (
     SMS,
     client_of,
     mail,
+    post_batch,
     post_mail,
     post_push,
     post_sms,
+    postmark_mail,
     push,
     sms,
     to,
@@ -107,6 +109,63 @@ async def test_sendgrids_own_sandbox_mode_answers_200_and_keeps_nothing(
     quiet = mail("1", mail_settings={"sandbox_mode": {"enable": True}})
     assert (await post_mail(client, quiet)).status_code == 200
     assert (await client.get("/stats")).json()["accepted"]["email"] == 0
+
+
+async def test_postmark_answers_for_each_mail(client: httpx.AsyncClient) -> None:
+    mails = [postmark_mail(str(number)) for number in range(500)]
+    mails[7] = postmark_mail("7", To="nobody")
+    answer = await post_batch(client, *mails)
+    assert answer.status_code == 200
+    codes = [one["ErrorCode"] for one in answer.json()]
+    assert codes == [300 if number == 7 else 0 for number in range(500)]
+    assert len({one.get("MessageID") for one in answer.json()}) == 500
+    stats = (await client.get("/stats")).json()
+    assert stats["accepted"] == {"email": 499, "sms": 0, "push": 0}
+    kept = (await client.get("/message/17")).json()["accepted"][0]
+    assert kept["address"] == "customer17@example.com"
+    assert kept["provider_id"] == answer.json()[17]["MessageID"]
+    assert (kept["content"]["from_name"], kept["content"]["from"]) == (
+        *("The Shop", "hello@shop.example"),
+    )
+    assert kept["content"]["categories"] == ["carts/reminder", "broadcast"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"From": "nobody"}, 300),
+        ({"To": "a@example.com, b@example.com"}, 300),
+        ({"HtmlBody": "", "TextBody": ""}, 300),
+        ({"Metadata": {"k" * 21: "v"}}, 300),
+        ({"Metadata": {"message_id": 5}}, 403),
+        ({"Tag": "x" * 1001}, 403),
+        ({"TrackLinks": "All"}, 300),
+        ({"MessageStream": "No Such Stream"}, 1235),
+        ({"MessageStream": "inbound"}, 1236),
+    ],
+)
+async def test_postmark_refuses_a_mail(
+    client: httpx.AsyncClient, changes: dict[str, Any], code: int
+) -> None:
+    answer = await post_batch(client, postmark_mail(**changes), postmark_mail("6"))
+    assert [one["ErrorCode"] for one in answer.json()] == [code, 0]
+
+
+async def test_postmark_refuses_a_request(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/email/batch", json=[])).json()["ErrorCode"] == 10
+    assert (await client.post("/email/batch", json=[])).status_code == 401
+    token = {"X-Postmark-Server-Token": "token"}
+    answer = await client.post("/email/batch", content=b"{", headers=token)
+    assert (answer.status_code, answer.json()["ErrorCode"]) == (422, 402)
+    answer = await post_batch(client, *[postmark_mail()] * 501)
+    assert (answer.status_code, answer.json()["ErrorCode"]) == (422, 410)
+
+
+async def test_postmark_refuses_inactive_recipients(client: httpx.AsyncClient) -> None:
+    inactive = {"provider": "postmark", "answer": "opted_out", "numbers": ["customer5@example.com"]}
+    assert (await client.post("/faults", json=inactive)).status_code == 204
+    [answer] = (await post_batch(client, postmark_mail())).json()
+    assert answer["ErrorCode"] == 406
 
 
 async def test_twilio_answers_with_the_message(client: httpx.AsyncClient) -> None:
@@ -329,7 +388,9 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize(("provider", "base"), [(sendgrid, mail("1")), (fcm, push())])
+@pytest.mark.parametrize(
+    ("provider", "base"), [(sendgrid, mail("1")), (postmark, [postmark_mail()]), (fcm, push())]
+)
 @settings(max_examples=cases(test=60, prove=5000))
 @given(data=st.data())
 def test_no_body_breaks_them(provider: Any, base: dict[str, Any], data: st.DataObject) -> None:
@@ -342,17 +403,20 @@ def test_no_body_breaks_them(provider: Any, base: dict[str, Any], data: st.DataO
             break
         part = part[key]
     part[key] = data.draw(JSON)
-    headers = {"authorization": "Bearer x", "content-type": "application/json"}
+    headers = {
+        **{"authorization": "Bearer x", "content-type": "application/json"},
+        "x-postmark-server-token": "x",
+    }
     encoded = json.dumps(body).encode()  # huge numbers, NaN and lone surrogates included
-    answer = provider.answer(Call(headers, {"project": "p"}, encoded, NOW, set()))
-    assert answer.status in (200, 202, 400, 404)
+    answer = provider.answer(ApiCall(headers, {"project": "p"}, encoded, NOW, set()))
+    assert answer.status in (200, 202, 400, 404, 422)
 
 
 @given(body=st.binary(max_size=40))
 def test_no_form_breaks_twilio(body: bytes) -> None:
     headers = {"authorization": "Basic " + b64encode(b"AC1:x").decode()}
     answer = twilio.answer(
-        Call(headers, {"sid": "AC1"}, b"To=%2B447700900001&From=1&Body=" + body, NOW, set())
+        ApiCall(headers, {"sid": "AC1"}, b"To=%2B447700900001&From=1&Body=" + body, NOW, set())
     )
     assert answer.status in (201, 400)
 
@@ -423,7 +487,7 @@ async def test_a_provider_says_try_later_so_many_times(client: httpx.AsyncClient
 
 
 async def test_each_provider_fails_in_its_own_words(client: httpx.AsyncClient) -> None:
-    for provider in ("sendgrid", "twilio", "fcm"):
+    for provider in ("sendgrid", "postmark", "twilio", "fcm"):
         for status in (401, 403, 429, 500, 503):
             fault = {"provider": provider, "answer": status, "count": 1}
             await client.post("/faults", json=fault)
@@ -431,6 +495,9 @@ async def test_each_provider_fails_in_its_own_words(client: httpx.AsyncClient) -
         by_mail = await post_mail(client, mail("1"))
         assert by_mail.status_code == status
         assert by_mail.json()["errors"][0]["message"]
+        by_postmark = await post_batch(client, postmark_mail())
+        assert by_postmark.status_code == status
+        assert by_postmark.json()["ErrorCode"] == {401: 10, 503: 100}.get(status, status)
         by_sms = await post_sms(client, sms())
         assert by_sms.status_code == by_sms.json()["status"] == status
         assert by_sms.json()["code"] == (20003 if status == 401 else 20000 + status)

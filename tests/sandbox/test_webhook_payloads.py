@@ -27,9 +27,11 @@ from tests.support.sandbox_requests import (
     LOGIN,
     client_of,
     mail,
+    post_batch,
     post_mail,
     post_push,
     post_sms,
+    postmark_mail,
     push,
     sms,
 )
@@ -209,6 +211,36 @@ async def test_mails_are_opened_and_clicked(sandbox: Sandbox, listener: Listener
     assert {one.address for one in listener.heard} == {"customer1@example.com"}
     [click] = [one for one in listener.heard if one.kind == "clicked"]
     assert click.properties == {"url": "https://shop.example/?a=1&b=2"}
+
+
+async def test_mails_by_postmark_are_opened_and_clicked(
+    sandbox: Sandbox, listener: Listener
+) -> None:
+    await sandbox.behave(opens=1, clicks=1, machine_opens=1, complaints=1)
+    html = f'<a data-pm-no-track href="{PUBLIC}/u/x">no</a> <a href="https://shop.example/">x</a>'
+    await post_batch(sandbox.client, postmark_mail("1", HtmlBody=html))
+    await sandbox.settled()
+    assert sorted(listener.said()) == [
+        *((1, "clicked"), (1, "complained"), (1, "delivered"), (1, "opened"), (1, "opened"))
+    ]
+    assert {one.address for one in listener.heard} == {"customer1@example.com"}
+    [click] = [one for one in listener.heard if one.kind == "clicked"]
+    assert click.properties == {"url": "https://shop.example/"}
+    # Whoever complained is inactive at Postmark.
+    [answer] = (await post_batch(sandbox.client, postmark_mail("1"))).json()
+    assert answer["ErrorCode"] == 406
+
+
+async def test_bounces_by_postmark(sandbox: Sandbox, listener: Listener) -> None:
+    await sandbox.behave(dead=1)
+    await post_batch(sandbox.client, postmark_mail("1"))
+    await sandbox.settled()
+    await sandbox.behave(blocked=1)
+    await post_batch(sandbox.client, postmark_mail("2"))
+    await sandbox.settled()
+    assert [(one.message_id, one.kind, one.suppress) for one in listener.heard] == [
+        *((1, "bounced", "bounced"), (2, "bounced", None))
+    ]
 
 
 async def test_events_come_in_batches(sandbox: Sandbox, listener: Listener) -> None:

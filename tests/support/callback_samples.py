@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import Message, Scope
 
-from channels.providers import sendgrid, twilio
+from channels.providers import postmark, sendgrid, twilio
 from channels.providers.registry import sandbox_settings
 from config.access.sandbox_keys import sandbox_secret
 from config.settings import Settings
@@ -38,6 +38,13 @@ def sendgrid_key(settings: Settings) -> ec.EllipticCurvePrivateKey:
 def twilio_token(settings: Settings) -> str:
     """What the sandbox of this installation signs with as Twilio."""
     return sandbox_settings(twilio.PROVIDER, settings).auth_token.get_secret_value()
+
+
+def logged_in_as_postmark(settings: Settings) -> dict[str, str]:
+    """The headers of the events that this installation's sandbox posts as Postmark."""
+    password = sandbox_settings(postmark.PROVIDER, settings).webhook_password.get_secret_value()
+    login = b64encode(f"segue:{password}".encode()).decode()
+    return {"content-type": "application/json", "authorization": f"Basic {login}"}
 
 
 def signed_by_sendgrid(
@@ -130,6 +137,13 @@ class FromProviders:
         body = orjson.dumps(events) + b"\r\n"
         headers = signed_by_sendgrid(sendgrid_key(self.settings), body, signed_at)
         return self.post("/hooks/sendgrid", body, headers)
+
+    def event(self, record: str, message_id: int | None, **fields: Any) -> httpx.Response:
+        """Postmark posts an event."""
+        metadata = {} if message_id is None else {"message_id": str(message_id)}
+        event = {"RecordType": record, "Metadata": metadata, "OfTomorrow": [None], **fields}
+        headers = logged_in_as_postmark(self.settings)
+        return self.post("/hooks/postmark", orjson.dumps(event), headers)
 
     def status(self, message_id: int, status: str, to: str, **more: str) -> httpx.Response:
         """Twilio posts what became of a text message."""

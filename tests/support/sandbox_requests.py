@@ -45,6 +45,20 @@ def mail(*message_ids: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def postmark_mail(message_id: str = "5", **changes: Any) -> dict[str, Any]:
+    """One mail of a batch."""
+    return {
+        "From": '"The Shop" <hello@shop.example>',
+        "To": f"Customer{message_id}@example.com",
+        "Subject": f"Subject {message_id}",
+        "HtmlBody": "<p>Hello</p>",
+        "TextBody": "Hello",
+        "Tag": "carts/reminder",
+        "Metadata": {"message_id": message_id},
+        "MessageStream": "broadcast",
+    } | changes
+
+
 def to(**changes: Any) -> dict[str, Any]:
     """The changes that give a mail one personalization of this kind."""
     return {"personalizations": [{"to": [{"email": "a@example.com"}]} | changes]}
@@ -70,6 +84,11 @@ def push(message_id: str = "9", **changes: Any) -> dict[str, Any]:
 
 async def post_mail(client: httpx.AsyncClient, body: Any) -> httpx.Response:
     return await client.post(MAIL, json=body, headers=BEARER)
+
+
+async def post_batch(client: httpx.AsyncClient, *mails: Any) -> httpx.Response:
+    token = {"X-Postmark-Server-Token": "token"}
+    return await client.post("/email/batch", json=mails, headers=token)
 
 
 async def post_sms(client: httpx.AsyncClient, form: dict[str, str]) -> httpx.Response:

@@ -80,7 +80,7 @@ Answer = httpx.Response | Exception
 
 
 class Providers:
-    """SendGrid, Twilio and FCM in one function: accept everything, unless told otherwise."""
+    """All providers in one function: accept everything, unless told otherwise."""
 
     def __init__(self) -> None:
         self.accepted: list[Sent] = []
@@ -92,7 +92,7 @@ class Providers:
         self.hosts: dict[str, Callable[[httpx.Request], Any]] = {}
 
     def answer(self, channel: ChannelName, *answers: Answer) -> None:
-        """The next requests on this channel are answered so."""
+        """The next requests on this channel, or to `postmark`, are answered so."""
         self._answers[channel].extend(answers)
 
     def answer_to(self, address: str, *answers: Answer) -> None:
@@ -120,8 +120,11 @@ class Providers:
         self.requests.append(request)
         self.meanwhile()
         sent = list(read_request(request))
-        waiting = self._answers[sent[0].to] or self._answers[sent[0].channel]
-        answer = waiting.popleft() if waiting else httpx.Response(202, json={})
+        provider = "postmark" if request.url.path == "/email/batch" else ""
+        waiting = (
+            self._answers[sent[0].to] or self._answers[provider] or self._answers[sent[0].channel]
+        )
+        answer = waiting.popleft() if waiting else _accept(request, len(sent))
         if isinstance(answer, httpx.Response) and answer.is_success:
             self.accepted += sent
         if isinstance(answer, httpx.ReadError):
@@ -130,6 +133,12 @@ class Providers:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def _accept(request: httpx.Request, messages: int) -> httpx.Response:
+    if request.url.path == "/email/batch":
+        return httpx.Response(200, json=[{"ErrorCode": 0, "Message": "OK"}] * messages)
+    return httpx.Response(202, json={})
 
 
 def read_request(request: httpx.Request) -> Iterator[Sent]:
@@ -141,6 +150,10 @@ def read_request(request: httpx.Request) -> Iterator[Sent]:
             data = one.get("dynamic_template_data", {"subject": mail.get("subject")})
             message_id = int(one["custom_args"]["message_id"])
             yield Sent("email", message_id, one["to"][0]["email"], data["subject"])
+    elif path == "/email/batch":
+        for mail in orjson.loads(request.content):
+            message_id = int(mail["Metadata"]["message_id"])
+            yield Sent("email", message_id, mail["To"], mail["Subject"])
     elif path.endswith("/Messages.json"):
         form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
         message_id = int(form["StatusCallback"].partition("message_id=")[2])

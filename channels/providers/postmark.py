@@ -1,0 +1,372 @@
+"""E-mail by Postmark: `POST /email/batch`, and its webhooks.
+
+A message stream carries one kind of mail: Postmark pauses accounts that send marketing through a
+transactional stream. So marketing goes to the broadcast stream, everything else to the other one.
+
+Postmark signs no webhook: a login in its address (HTTP basic auth) shows that a request is
+Postmark's.
+
+Facts from Postmark's pages "Send batch emails", "API error codes", "Bounce types", "Webhooks
+overview", those of each webhook, "Tracking links" and "How to include a List-Unsubscribe header".
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import orjson
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from channels.kinds.email import EmailContent
+from channels.links import one_click_headers, our_pages, own_anchors
+from channels.providers.base import Provider, ProviderSettings
+from channels.providers.sending import (
+    DoesNotFit,
+    ErrorMeaning,
+    Outgoing,
+    ProviderRequest,
+    SendOutcome,
+    Suppress,
+    json_object,
+    outcomes,
+    result_of,
+    retry_after,
+)
+from channels.providers.webhook import (
+    Feedback,
+    FeedbackKind,
+    Refused,
+    Unreadable,
+    Webhook,
+    WebhookRequest,
+    check_basic_auth,
+    digest,
+    our_id,
+    text_of,
+    without_address,
+)
+from config.json_input import NoJSON, read_json
+from config.policy import Policy
+from config.required import Need
+from config.settings import Settings, Url
+from config.times import Instant, parse_instant
+from profiles.identity.person import address_of
+
+MAX_BATCH = 500
+# Bytes: a request may have 50 MB.
+MAX_BYTES = 49_000_000
+# Characters of a Tag.
+_LONGEST_TAG = 1000
+# Bytes of a webhook's body. Each has one event; a bounce may contain the returned mail.
+BODY_LIMIT = 1_000 * 1024
+# The user name in the address of the webhook.
+WEBHOOK_USER = "segue"
+
+# By ErrorCode, of the whole request or of one message in it.
+ERRORS: Mapping[int, ErrorMeaning] = {
+    10: ErrorMeaning("stopped", "the server token is not accepted"),
+    100: ErrorMeaning("retry", "Postmark is in maintenance"),
+    300: ErrorMeaning("failed"),
+    400: ErrorMeaning("stopped", "SEGUE_POSTMARK_FROM has no sender signature"),
+    401: ErrorMeaning("stopped", "the sender signature of SEGUE_POSTMARK_FROM is not confirmed"),
+    405: ErrorMeaning("stopped", "the account may send no more mails"),
+    406: ErrorMeaning("failed", "the recipient is inactive on this stream", "bounced"),
+    409: ErrorMeaning("stopped", "Postmark does not accept the request as JSON"),
+    410: ErrorMeaning("stopped", f"Postmark does not accept {MAX_BATCH} mails in a request"),
+    412: ErrorMeaning("stopped", "the account is pending approval: only mail to its own domain"),
+    413: ErrorMeaning("stopped", "the account may not send"),
+    429: ErrorMeaning("retry", "too many requests"),
+    1226: ErrorMeaning("stopped", "the message stream does not exist"),
+    1235: ErrorMeaning("stopped", "the message stream does not exist"),
+    1236: ErrorMeaning("stopped", "the message stream does not send"),
+}
+# On a broadcast stream whoever unsubscribed is inactive too, and the answer does not say which it
+# is. It counts as an unsubscribe, so transactional mail still goes.
+_BROADCAST_INACTIVE = ErrorMeaning("failed", ERRORS[406].words, "opted_out")
+_BAD_ADDRESS = ErrorMeaning("failed", "no valid address", "bounced")
+_BAD_SENDER = ErrorMeaning("stopped", "SEGUE_POSTMARK_FROM or SEGUE_POSTMARK_REPLY_TO is not valid")
+
+# By RecordType.
+_KINDS: Mapping[str, FeedbackKind] = {
+    "Delivery": "delivered",
+    "Open": "opened",
+    "Click": "clicked",
+}
+# By Type of a bounce; a type that is not here says nothing about the mail (an absence notice).
+_BOUNCES: Mapping[str, tuple[FeedbackKind, Suppress | None]] = {
+    "HardBounce": ("bounced", "bounced"),
+    "BadEmailAddress": ("bounced", "bounced"),
+    "SoftBounce": ("bounced", None),
+    "Blocked": ("bounced", None),
+    "SpamNotification": ("bounced", None),
+    "VirusNotification": ("bounced", None),
+    "DMARCPolicy": ("bounced", None),
+    "Unknown": ("bounced", None),
+    "SpamComplaint": ("complained", "complained"),
+    "Unsubscribe": ("unsubscribed", None),
+    "ManuallyDeactivated": ("failed", None),
+    "Unconfirmed": ("failed", None),
+    "SMTPApiError": ("failed", None),
+    # Delivery is tried again.
+    "Transient": ("sent", None),
+    "DnsError": ("sent", None),
+}
+
+
+class PostmarkSettings(ProviderSettings):
+    """SEGUE_POSTMARK_*."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGUE_POSTMARK_")
+
+    url: Url = "https://api.postmarkapp.com"
+    server_token: SecretStr = SecretStr("")
+    sender: str = Field(
+        default="hello@shop.example",
+        validation_alias="SEGUE_POSTMARK_FROM",
+        description="Whom mail is from. Real messages need a sender signature of your own.",
+    )
+    reply_to: str = Field(default="", description="Where answers to mail go. Empty: to the sender.")
+    broadcast_stream: str = Field(
+        default="broadcast", description="The ID of the stream of marketing mail."
+    )
+    transactional_stream: str = Field(
+        default="outbound", description="The ID of the stream of transactional mail."
+    )
+    webhook_password: SecretStr = Field(
+        default=SecretStr(""),
+        description="What stands in the webhook's address in Postmark, after the user `segue`. "
+        "Letters and digits, at least 16.",
+    )
+
+    def sandbox_account(self, secret: bytes) -> Mapping[str, Any]:
+        """The sandbox posts its events with this password."""
+        return {
+            "server_token": SecretStr("sandbox"),
+            "webhook_password": SecretStr(secret.hex()),
+        }
+
+
+class Postmark:
+    """Up to 500 mails a request, each with its own content."""
+
+    batch_size = MAX_BATCH
+    auth: httpx.Auth | None = None
+
+    def __init__(self, own: PostmarkSettings, settings: Settings) -> None:
+        self._url = f"{own.url}/email/batch"
+        self._headers = {
+            "X-Postmark-Server-Token": own.server_token.get_secret_value(),
+            "Content-Type": "application/json",
+        }
+        name = settings.brand.replace("\\", "\\\\").replace('"', '\\"')
+        self._from = f'"{name}" <{own.sender}>'
+        self._reply_to = own.reply_to
+        self._streams = (own.transactional_stream, own.broadcast_stream)
+        self._own_anchors = own_anchors(settings)
+
+    def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
+        """Raises DoesNotFit when the batch is too large."""
+        body = orjson.dumps([self._mail(one) for one in batch])
+        if len(body) > MAX_BYTES and len(batch) > 1:
+            raise DoesNotFit
+        return ProviderRequest("POST", self._url, self._headers, body)
+
+    def _mail(self, one: Outgoing) -> dict[str, Any]:
+        content = one.content
+        if not isinstance(content, EmailContent):
+            raise TypeError(f"message {one.message_id} is no e-mail")
+        mail: dict[str, Any] = {
+            "From": self._from,
+            "To": one.to,
+            "Subject": content.subject,
+            "HtmlBody": self._own_anchors.sub("<a data-pm-no-track", content.html),
+            "TextBody": content.text,
+            "Tag": f"{one.journey}/{one.step}"[:_LONGEST_TAG],
+            "Metadata": {"message_id": str(one.message_id)},
+            "TrackOpens": True,
+            # The text part has no mark for links that are not to be tracked.
+            "TrackLinks": "HtmlOnly",
+            "MessageStream": self._streams[one.kind == "marketing"],
+        }
+        if self._reply_to:
+            mail["ReplyTo"] = self._reply_to
+        if one.unsubscribe_url:
+            # On a stream whose unsubscribes Postmark manages, it puts its own headers instead.
+            headers = one_click_headers(one.unsubscribe_url)
+            mail["Headers"] = [{"Name": name, "Value": value} for name, value in headers.items()]
+        return {name: value for name, value in mail.items() if value != ""}
+
+    def read(
+        self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
+    ) -> list[SendOutcome]:
+        """An accepted request has an answer for each mail, in their order."""
+        if result_of(status) != "sent":
+            answer = json_object(body)
+            found = [_outcome(one, answer, status, headers) for one in batch]
+            # Of several mails the answer does not say which address it is about.
+            return found if len(batch) == 1 else [replace(one, suppress=None) for one in found]
+        try:
+            answers = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            answers = None
+        if not isinstance(answers, list) or len(answers) != len(batch):
+            return outcomes(batch, "unknown", "postmark: no answer for each mail")
+        return [
+            _outcome(one, answer, status, headers)
+            if isinstance(answer, dict)
+            else SendOutcome(one.message_id, "unknown", "postmark: no answer about it")
+            for one, answer in zip(batch, answers, strict=True)
+        ]
+
+
+def _outcome(
+    one: Outgoing, answer: Mapping[str, Any], status: int, headers: Mapping[str, str]
+) -> SendOutcome:
+    code, words = answer.get("ErrorCode"), text_of(answer, "Message")
+    if result_of(status) == "sent" and code == 0:
+        return SendOutcome(one.message_id, "sent", provider_id=text_of(answer, "MessageID") or None)
+    known = _meaning(one, code, words)
+    meaning = known or ErrorMeaning(result_of(status) if status >= 300 else "failed")
+    told = meaning.words or without_address(words, one.to)
+    return SendOutcome(
+        one.message_id,
+        meaning.result,
+        f"postmark {code if known else status}: {told}"[:300].rstrip(": "),
+        retry_after=retry_after(headers) if meaning.result == "retry" else None,
+        suppress=meaning.suppress,
+    )
+
+
+def _meaning(one: Outgoing, code: object, words: str) -> ErrorMeaning | None:
+    if code == 300 and "'To'" in words:
+        return _BAD_ADDRESS
+    if code == 300 and ("'From'" in words or "'Reply-To'" in words):
+        return _BAD_SENDER
+    if code == 406 and one.kind == "marketing":
+        return _BROADCAST_INACTIVE
+    return ERRORS.get(code) if type(code) is int else None
+
+
+def webhooks(own: PostmarkSettings, settings: Settings, _policy: Policy) -> list[Webhook]:
+    """One address for all events."""
+    password, pages = own.webhook_password.get_secret_value(), our_pages(settings)
+
+    def admit(headers: Mapping[str, str]) -> None:
+        if not password:
+            raise Refused("there is no login to compare; set SEGUE_POSTMARK_WEBHOOK_PASSWORD")
+        check_basic_auth(f"{WEBHOOK_USER}:{password}", headers)
+
+    def checked(request: WebhookRequest) -> list[Feedback]:
+        admit(request.headers)
+        return read_event(request.body, pages)
+
+    about = "An event of an e-mail, from Postmark"
+    return [Webhook("/hooks/postmark", about, admit, checked, BODY_LIMIT)]
+
+
+def read_event(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:
+    """What the event says; empty for kinds that we do not use. Raises Unreadable.
+
+    Parameters
+    ----------
+    pages: what the links to customers' own pages begin with. A click on one of them says only that
+        Postmark accepted the mail.
+    """
+    try:
+        event = read_json(body)
+    except NoJSON as error:
+        raise Unreadable(str(error)) from error
+    if not isinstance(event, dict):
+        raise Unreadable("it is no JSON object")
+    record, bounce = text_of(event, "RecordType"), text_of(event, "Type")
+    kind, suppress = _kind(event, record, bounce)
+    if kind is None:
+        return []
+    url = text_of(event, "OriginalLink").strip()
+    if kind == "clicked" and url.startswith(pages):
+        kind = "sent"
+    written = (text_of(event, "Email") or text_of(event, "Recipient")).strip()
+    address = address_of("email", written)
+    metadata = event.get("Metadata")
+    number = event.get("ID")
+    return [
+        Feedback(
+            # Bounces and complaints have an id. Of the others, a repeated request is equal.
+            id=f"postmark {record} {number if type(number) is int and number else digest(event)}",
+            source=f"postmark {bounce if record == 'Bounce' else record}",
+            channel="email",
+            kind=kind,
+            at=_at(event),
+            message_id=our_id(metadata.get("message_id")) if isinstance(metadata, dict) else None,
+            address=address or None,
+            provider_id=text_of(event, "MessageID") or None,
+            reason=_reason(event, bounce, written, address)
+            if kind in ("bounced", "failed")
+            else None,
+            suppress=suppress,
+            whole_channel=kind == "unsubscribed",
+            properties=_properties(kind, url, suppress),
+        )
+    ]
+
+
+def _kind(
+    event: Mapping[str, Any], record: str, bounce: str
+) -> tuple[FeedbackKind | None, Suppress | None]:
+    if record == "Bounce":
+        return _BOUNCES.get(bounce, (None, None))
+    if record == "SpamComplaint":
+        return "complained", "complained"
+    if record == "SubscriptionChange":
+        # Bounces and complaints change the list too, and have webhooks of their own. What the
+        # operator changes there is no statement of the customer. A reactivation gives no consent:
+        # it does not say to what.
+        unsubscribed = (
+            event.get("SuppressSending") is True
+            and event.get("SuppressionReason") == "ManualSuppression"
+            and event.get("Origin") == "Recipient"
+        )
+        return "unsubscribed" if unsubscribed else None, None
+    return _KINDS.get(record), None
+
+
+def _at(event: Mapping[str, Any]) -> Instant | None:
+    for name in ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt"):
+        try:
+            return parse_instant(event.get(name))
+        except ValueError:
+            continue
+    return None
+
+
+def _reason(event: Mapping[str, Any], bounce: str, *spellings: str) -> str:
+    words = text_of(event, "Details") or text_of(event, "Description")
+    return f"postmark {bounce}: {without_address(words, *spellings)}"[:300].rstrip(": ")
+
+
+def _properties(kind: FeedbackKind, url: str, suppress: Suppress | None) -> dict[str, Any]:
+    if kind == "clicked":
+        return {"url": url}
+    return {"blocked": suppress is None} if kind == "bounced" else {}
+
+
+PROVIDER = Provider(
+    name="postmark",
+    channel="email",
+    settings=PostmarkSettings,
+    connect=Postmark,
+    webhooks=webhooks,
+    needs=(
+        Need("server_token", "no mail can be sent"),
+        Need("sender", "no mail can be sent"),
+        Need(
+            "webhook_password",
+            "Postmark's events are refused, so unsubscribes, spam reports and bounces are lost "
+            "(letters and digits, at least 16; it stands in the webhook's address in Postmark)",
+            re.compile(r"[A-Za-z0-9]{16,}").fullmatch,
+        ),
+    ),
+)
