@@ -26,7 +26,7 @@ _REFUSED = "it is not the provider's, or too old; nothing was changed"
 _ANSWERS = problems(
     s400="It is signed, but makes no sense",
     s403="It is not the provider's, or too old; nothing was changed",
-    s413="Larger than 1000 KB from SendGrid, 64 KB from Twilio",
+    s413="Larger than 1000 KB from SendGrid or Postmark, 64 KB from Twilio",
     s503="The database is in trouble; send it again, what was taken of it counts once",
 )
 
