@@ -6,12 +6,13 @@ is by its devices follows in channels/outbox/devices.py.
 """
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, func, or_, update
+from sqlalchemy import Text, and_, bindparam, func, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from channels.messages.states import DEVICE_ALLOWED, REPORTED, DeviceState, Reported
+from channels.messages.states import DEVICE_ALLOWED, REPORTED, Reported, may_begin
 from channels.messages.table import message_devices
 from config.database import Tx
 from config.times import Instant
@@ -21,18 +22,7 @@ from profiles.identity.merge import Merger, repoint
 _c = message_devices.c
 
 
-def _before(transition: str, after: DeviceState | None = None) -> ColumnElement[bool]:
-    """Whether a device is in a state that the transition may begin from, or may lead to `after`.
-
-    Written out, for a statement with many rows of parameters takes no IN.
-    """
-    return or_(
-        *(
-            _c.state == state
-            for state, following in DEVICE_ALLOWED[transition].items()
-            if after is None or after in following
-        )
-    )
+_before = partial(may_begin, _c.state, DEVICE_ALLOWED)
 
 
 class DeviceClaim(NamedTuple):
@@ -142,7 +132,7 @@ def claim(tx: Tx, devices: Sequence[DeviceClaim]) -> int:
 def drop(
     tx: Tx, message_ids: Collection[int], reason: str | None = None, *, claimed: bool = False
 ) -> int:
-    """Give up the devices of these messages that wait for another try.
+    """Drop the devices of these messages that wait for another try.
 
     Parameters
     ----------
@@ -170,7 +160,7 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> int:
 
 
 def lose(tx: Tx, message_ids: Collection[int], before: Instant, reason: str) -> int:
-    """Of claims that ended before then nobody knows whether they were handed over."""
+    """Mark claims that ended before then `unknown`: they may have been handed over."""
     given = {"messages": message_ids, "before": before, "why": reason}
     return tx.conn.execute(_LOSE, given).rowcount
 
@@ -190,5 +180,5 @@ def report(tx: Tx, state: Reported, reports: Sequence[DeviceReport]) -> int:
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[list[int | str]]]:
-    """Let devices' rows be another profile's; returns their keys, by the profile that they left."""
+    """Move rows of devices to the profiles that stay. Returns their keys, by the one that goes."""
     return repoint(tx, message_devices, mergers)

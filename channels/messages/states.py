@@ -3,8 +3,10 @@
 docs/lifecycles.md has the pictures, made from these tables.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, or_
 
 MessageState = Literal[
     "planned",  # waits for its send_at, and holds its place in the caps
@@ -34,7 +36,7 @@ Reported = Literal["sent", "delivered", "failed"]
 REPORTED: tuple[Reported, ...] = ("sent", "delivered", "failed")
 # Not handed over, as far as we know. After a first try a report may say that it was, all the same.
 TAKEN_BACK: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
-# How the reason of an `unknown` message begins that nobody is asked about any more.
+# Begins the reason of an `unknown` message for which no report is expected any more.
 CLOSED = "closed as unknown"
 
 # The states that may follow each state; None: there is no row yet.
@@ -42,7 +44,7 @@ Follow = Mapping[MessageState | None, tuple[MessageState, ...]]
 DeviceFollow = Mapping[DeviceState | None, tuple[DeviceState, ...]]
 
 # By transition: a function of channels/messages/transitions.py.
-BEFORE_HAND_OVER: Mapping[str, Follow] = {
+UP_TO_CLAIM: Mapping[str, Follow] = {
     "plan": {None: ("planned", "skipped")},
     # Of a group of which the first that can be sent goes, those after it are `skipped`.
     "replan": {"planned": ("planned", "skipped"), "skipped": ("planned", "skipped")},
@@ -79,13 +81,7 @@ AFTER_CLAIM: Mapping[str, Follow] = {
     "resolve": {"unknown": ("sent", "failed")},
     "close": {"unknown": ("unknown",)},
 }
-ALLOWED: Mapping[str, Follow] = {**BEFORE_HAND_OVER, **AFTER_CLAIM}
-
-
-def may_become(transition: str, was: MessageState, state: MessageState) -> bool:
-    """Whether the transition may lead from one state to the other."""
-    return state in ALLOWED[transition].get(was, ())
-
+ALLOWED: Mapping[str, Follow] = {**UP_TO_CLAIM, **AFTER_CLAIM}
 
 # By transition: a function of channels/messages/device_transitions.py.
 DEVICE_ALLOWED: Mapping[str, DeviceFollow] = {
@@ -106,3 +102,30 @@ DEVICE_ALLOWED: Mapping[str, DeviceFollow] = {
         "dropped": REPORTED,
     },
 }
+
+
+def may_become(transition: str, was: MessageState, state: MessageState) -> bool:
+    """Whether the transition may lead from one state to the other."""
+    return state in ALLOWED[transition].get(was, ())
+
+
+def may_begin(
+    column: ColumnElement[str],
+    lifecycle: Mapping[str, Mapping[Any, Collection[str]]],
+    transition: str,
+    after: str | None = None,
+) -> ColumnElement[bool]:
+    """The SQL condition that a transition may begin from the state in `column`.
+
+    Parameters
+    ----------
+    after: of the states that the transition may begin from, only those that may become this one.
+    """
+    # OR and not IN: a statement that is executed with many rows of parameters takes no IN.
+    return or_(
+        *(
+            column == state
+            for state, following in lifecycle[transition].items()
+            if state is not None and (after is None or after in following)
+        )
+    )

@@ -7,10 +7,10 @@ whoever calls them holds the profiles, and the messages where it has read them.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 from sqlalchemy import (
-    ColumnElement,
     Text,
     and_,
     bindparam,
@@ -30,6 +30,7 @@ from channels.messages.states import (
     MessageState,
     Reported,
     may_become,
+    may_begin,
 )
 from channels.messages.table import messages
 from config.database import Tx
@@ -43,21 +44,9 @@ is_open = or_(_c.reason.is_(None), ~_c.reason.startswith(CLOSED))
 _unclaimed: dict[str, Any] = {"claimed_by": None, "not_after": None}
 
 
-def _before(transition: str, after: MessageState | None = None) -> ColumnElement[bool]:
-    """Whether a message is in a state that the transition may begin from, or may lead to `after`.
+_before = partial(may_begin, _c.state, ALLOWED)
 
-    Written out, for a statement with many rows of parameters takes no IN.
-    """
-    return or_(
-        *(
-            _c.state == state
-            for state, following in ALLOWED[transition].items()
-            if after is None or after in following
-        )
-    )
-
-
-# Before the hand-over ----------------------------------------------------------------------------
+# Up to the claim ---------------------------------------------------------------------------------
 
 
 class Decided(TypedDict):
@@ -176,7 +165,7 @@ def cancel(tx: Tx, reasons: Mapping[int, str]) -> int:
 
 
 def fail(tx: Tx, reasons: Mapping[int, str]) -> int:
-    """Give up planned messages that no address is left for, by id."""
+    """Fail planned messages for which no device is left, by id."""
     return _withdraw(tx, "failed", reasons)
 
 
@@ -324,7 +313,7 @@ def record(tx: Tx, outcomes: Sequence[Recorded]) -> int:
 
 
 def lose(tx: Tx, before: Instant, reason: str) -> int:
-    """Of claims that ended before then nobody knows whether they were handed over."""
+    """Mark claims that ended before then `unknown`: they may have been handed over."""
     return tx.conn.execute(_LOSE, {"before": before, "why": reason}).rowcount
 
 
@@ -338,13 +327,13 @@ def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:
 
 
 def follow_devices(tx: Tx, changes: Sequence[Followed]) -> int:
-    """Let pushes, which the caller holds, be what their devices say."""
+    """Write the state of pushes, derived from their devices. The caller holds the messages."""
     rows = [one._asdict() for one in changes if may_become("follow_devices", one.was, one.state)]
     return tx.conn.execute(_FOLLOW, rows).rowcount if rows else 0
 
 
 def resolve(tx: Tx, message_ids: Collection[int], state: Literal["sent", "failed"]) -> int:
-    """Settle messages of unknown fate by what an operator says."""
+    """Write an operator's verdict on `unknown` messages."""
     given = {"messages": message_ids, "to": state, "why": "settled by an operator"}
     return tx.conn.execute(_RESOLVE, given).rowcount
 
@@ -357,9 +346,9 @@ def close(tx: Tx, before: Instant, why: str) -> int:
     return tx.conn.execute(_CLOSE, {"before": before, "why": why}).rowcount
 
 
-# Whoever they are about --------------------------------------------------------------------------
+# Merges of profiles -------------------------------------------------------------------------------
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
-    """Let messages be another profile's; returns their ids, by the profile that they left."""
+    """Move messages to the profiles that stay. Returns their ids, by the profile that goes."""
     return repoint(tx, messages, mergers)

@@ -15,7 +15,7 @@ from journeys.enrollments.table import enrollments
 from profiles.bulk import among_bound
 from profiles.identity.merge import Merger, repoint
 
-# Places that people go to at once, each with a statement of its own.
+# At most so many places get a statement of their own.
 _STATEMENTS = 10
 
 _c = enrollments.c
@@ -77,7 +77,7 @@ _REPLACE_ENTRY_EVENTS = (
 
 
 def enter(tx: Tx, people: Select[Any]) -> int:
-    """Write new enrollments; says how many. Who is in the journey with the same key is left out.
+    """Write new enrollments, except for profiles that are in the journey with the same entry key.
 
     people: columns named as the table's, without `phase` and `attempts`; with a WHERE, since SQLite
     would take `ON CONFLICT` for a join's `ON`.
@@ -95,18 +95,18 @@ def enter(tx: Tx, people: Select[Any]) -> int:
 
 
 def stay(tx: Tx, places: Mapping[Stay, Sequence[int]]) -> int:
-    """Let people wait where they are, by enrollment id."""
+    """Let enrollments wait at the step where they are."""
     return _place(tx, _STAY, places)
 
 
 def arrive(tx: Tx, places: Mapping[Arrival, Sequence[int]]) -> int:
-    """Let people go on to other steps, by enrollment id."""
+    """Move enrollments to other steps."""
     return _place(tx, _ARRIVE, places)
 
 
 def _place(tx: Tx, placing: _Placing, places: Mapping[Any, Sequence[int]]) -> int:
-    """One statement for each place, whoever goes there; or for all, where each goes by a time of
-    their own.
+    """One statement for each place. Many places, as with a due time for each person: one statement
+    with a row of parameters for each enrollment.
     """
     if len(places) <= _STATEMENTS:
         return sum(
@@ -118,23 +118,23 @@ def _place(tx: Tx, placing: _Placing, places: Mapping[Any, Sequence[int]]) -> in
 
 
 def retry(tx: Tx, enrollment_id: int, *, attempts: int, due_at: Instant) -> int:
-    """Try a step again later that failed so often."""
+    """Try a step that failed again at `due_at`. attempts: the failed ones so far."""
     given = {"enrollment": enrollment_id, "until": due_at, "tried": attempts}
     return tx.conn.execute(_RETRY, given).rowcount
 
 
 def lease(tx: Tx, enrollment_ids: Collection[int], until: Instant) -> int:
-    """Keep others away from these people until then; counts as a try."""
+    """Keep other processes away from these enrollments until then. It counts as an attempt."""
     return tx.conn.execute(_LEASE, {"enrollments": enrollment_ids, "until": until}).rowcount
 
 
 def wake(tx: Tx, enrollment_ids: Collection[int]) -> int:
-    """Make people due now who are due later."""
+    """Make enrollments due now that are due later."""
     return tx.conn.execute(_WAKE, {"enrollments": enrollment_ids, "now": tx.now}).rowcount
 
 
 def wake_at(tx: Tx, journey: str, version: str, step: str, profile_ids: Collection[int]) -> int:
-    """Make those of the profiles due now who stand at a step and are due later."""
+    """Make the enrollments of these profiles at a step due now, if they are due later."""
     given = {
         "of_journey": journey,
         "of_version": version,
@@ -146,7 +146,7 @@ def wake_at(tx: Tx, journey: str, version: str, step: str, profile_ids: Collecti
 
 
 def migrate(tx: Tx, people: Select[tuple[int]], version: str) -> int:
-    """Let people, by enrollment id, go on in another version of their journey."""
+    """Let these enrollments (a SELECT of ids) continue on another version of their journey."""
     return tx.conn.execute(_waiting.where(_c.id.in_(people)).values(version=version)).rowcount
 
 
@@ -160,22 +160,22 @@ def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
 
 
 def convert(tx: Tx, reached: Select[tuple[int]]) -> int:
-    """Mark enrollments that reached their goal, whether they have ended or not."""
+    """Mark these enrollments (a SELECT of ids) as converted, once; they may have ended."""
     marking = update(enrollments).where(_c.id.in_(reached), _c.converted_at.is_(None))
     return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
-    """Let enrollments be another profile's; returns their ids, by the profile that they left."""
+    """Move enrollments to the profiles that stay. Returns their ids, by the profile that goes."""
     return repoint(tx, enrollments, mergers)
 
 
 def leave_launches(tx: Tx, enrollment_ids: Collection[int]) -> int:
-    """Forget by which launch people entered, where the profile that they join was in it too."""
+    """Clear the launch of enrollments whose surviving profile entered by the same launch."""
     return tx.conn.execute(_LEAVE_LAUNCHES, {"enrollments": enrollment_ids}).rowcount
 
 
 def replace_entry_events(tx: Tx, twins: Mapping[int, int]) -> int:
-    """Name, instead of entry events that are gone, the same events of another profile."""
+    """Point enrollments from entry events that a merge dropped to their twins, which stay."""
     rows = [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()]
     return tx.conn.execute(_REPLACE_ENTRY_EVENTS, rows).rowcount if rows else 0

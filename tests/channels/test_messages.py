@@ -27,7 +27,7 @@ from channels.messages.transitions import (
 )
 from config.database import Database, Tx
 from config.times import HOUR, Instant
-from tests.support.lifecycles import Lifecycle, edges
+from tests.support.lifecycles import allowed, functions
 from tests.support.shop import MONDAY
 
 STATES: tuple[MessageState, ...] = get_args(MessageState)
@@ -154,19 +154,6 @@ def changes(db: Database, act: Act) -> Iterator[tuple[Row[Any], Row[Any]]]:
     different = [(row, after[key]) for key, row in before.items() if row != after[key]]
     assert len(different) == changed
     yield from different
-
-
-def allowed(lifecycle: Lifecycle, transition: str) -> set[tuple[str | None, str]]:
-    return {(before, after) for name, before, after in edges(lifecycle) if name == transition}
-
-
-def functions(module: Any) -> set[str]:
-    return {
-        name
-        for name, one in vars(module).items()
-        if callable(one) and getattr(one, "__module__", "") == module.__name__
-        if not name.startswith("_") and not isinstance(one, type)
-    }
 
 
 def test_every_transition_is_a_function_and_every_function_a_transition() -> None:

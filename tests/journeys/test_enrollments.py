@@ -15,7 +15,7 @@ from journeys.enrollments.transitions import Arrival, Stay
 from profiles.bucketing import bucket_of
 from profiles.identity.merge import Merger
 from profiles.tables import JSON_COLUMN
-from tests.channels.test_messages import allowed, functions
+from tests.support.lifecycles import allowed, functions
 from tests.support.shop import MONDAY
 
 LATER: Instant = MONDAY + HOUR

@@ -6,13 +6,14 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 from channels.messages.states import (
     AFTER_CLAIM,
-    BEFORE_HAND_OVER,
     DEVICE_ALLOWED,
     TAKEN_BACK,
+    UP_TO_CLAIM,
     MessageState,
 )
 from journeys.enrollments.states import ALLOWED as ENROLLMENT
@@ -34,6 +35,21 @@ def edges(lifecycle: Lifecycle) -> Iterator[tuple[str, str | None, str]]:
                 yield transition, before, after
 
 
+def allowed(lifecycle: Lifecycle, transition: str) -> set[tuple[str | None, str]]:
+    """The states before and after a transition, as pairs."""
+    return {(before, after) for name, before, after in edges(lifecycle) if name == transition}
+
+
+def functions(module: ModuleType) -> set[str]:
+    """The names of the public functions that a module defines."""
+    return {
+        name
+        for name, one in vars(module).items()
+        if isinstance(one, FunctionType) and one.__module__ == module.__name__
+        if not name.startswith("_")
+    }
+
+
 def diagram(lifecycle: Lifecycle, begins: Collection[str] | None = None) -> str:
     """A Mermaid state diagram; with `begins`, of what begins from these states alone."""
     labels: dict[tuple[str | None, str], list[str]] = {}
@@ -50,7 +66,7 @@ def diagram(lifecycle: Lifecycle, begins: Collection[str] | None = None) -> str:
 def diagrams() -> list[str]:
     """Those of the page, in its order."""
     return [
-        diagram(BEFORE_HAND_OVER),
+        diagram(UP_TO_CLAIM),
         diagram(AFTER_CLAIM, _HANDED_OVER),
         diagram(AFTER_CLAIM, TAKEN_BACK),
         diagram(DEVICE_ALLOWED),
