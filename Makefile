@@ -11,11 +11,11 @@ demo: .venv/ready
 	$(BIN)/segue demo
 
 test: check
-	$(BIN)/python -m pytest -n 4 --dist loadgroup -rs
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -rs
 
 # The tests of generated cases alone, each with many more of them: tests/support/proof.py
 prove: .venv/ready
-	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "hypothesis or proof" --hypothesis-profile=prove
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "hypothesis or proof" --hypothesis-profile=prove
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -32,19 +32,25 @@ from tests.chaos.shop import ENTRIES, Event, day
 from tests.chaos.verdict import Fate, Verdict, judge
 from tests.chaos.worker import BREAK, CLAIM_LASTS, LIBRARY, POLICY, Posted
 from tests.support.patience import PATIENCE
+from tests.support.proof import cases
 from tests.support.shop import MONDAY, House
 
 ROOT = Path(__file__).parent.parent
+
+
+SECONDS = cases(test=4, prove=60)
+SEEDS = range(7, 7 + cases(test=1, prove=3))
 
 
 @pytest.fixture(scope="module")
 def runs() -> Iterator[dict[str, "subprocess.Popen[str]"]]:
     """All at once, for most of the time they wait; the last with a claim that is broken."""
     wanted = {
-        "sqlite": ("6", "7", "sqlite"),
-        "postgresql": ("6", "7", "postgresql"),
-        "broken": ("3", "7", "sqlite"),
+        f"{engine} {number}": (str(SECONDS), str(number), engine)
+        for engine in ("sqlite", "postgresql")
+        for number in SEEDS
     }
+    wanted["broken"] = ("3", "7", "sqlite")
     running = {
         name: subprocess.Popen(
             [sys.executable, "-m", "tests.chaos", *arguments],
@@ -75,18 +81,20 @@ def told(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
 
 @pytest.mark.long
 @pytest.mark.xdist_group("chaos")
+@pytest.mark.proof
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("number", SEEDS)
 def test_killing_anything_loses_nothing_and_sends_nothing_twice(
-    runs: dict[str, "subprocess.Popen[str]"], engine: str
+    runs: dict[str, "subprocess.Popen[str]"], engine: str, number: int
 ) -> None:
-    status, line, wrong = told(runs[engine])
+    status, line, wrong = told(runs[f"{engine} {number}"])
     if status or wrong:
         pytest.fail(wrong)  # all of it, which an assertion would shorten
     assert line["kills"] > 0
-    assert line["database_troubles"] == 2
+    assert line["database_troubles"] >= 2
     assert line["provider_faults"] > 0
-    assert line["events_accepted"] == 72
-    assert line["messages_accepted"] > 30
+    assert line["events_accepted"] == 12 * SECONDS
+    assert line["messages_accepted"] > 5 * SECONDS
     assert line["unknown"] == sum(line["unknown_because"].values())
     counted = "duplicates", "lost", "stuck", "cap_violations", "unknown_unexplained", "untrue"
     assert [line[one] for one in counted] == [0] * 6

@@ -135,7 +135,7 @@ class Prefect:
 def segue(tmp_path: Path, postgresql_url: str) -> Iterator[Segue]:
     ours = {"data_dir": tmp_path, "database_url": postgresql_url, "now": MONDAY}
     found = open_segue(on_free_ports(Settings().model_copy(update=ours)))
-    load_sample_shop(found.db, MONDAY, customers=10_000)
+    load_sample_shop(found.db, MONDAY, customers=5000)
     with closing(found.db):
         yield found
 
