@@ -1,10 +1,10 @@
-"""Hashes of people that are the same on every machine: where their rows stand, and fair draws."""
+"""Hashes of profiles that are the same on every machine: buckets of rows, and fair draws."""
 
 import hashlib
 
 BUCKETS = 256
 # An odd number near 2^32 divided by the golden ratio (Knuth, The Art of Computer Programming,
-# volume 3, 6.4), so that ids in a row spread evenly.
+# volume 3, 6.4), so that consecutive ids spread evenly.
 _FACTOR = 2_654_435_761
 
 
@@ -23,6 +23,6 @@ def identifier_bucket(kind: str, value: str) -> int:
 
 
 def draw(profile_id: int, salt: str) -> float:
-    """A number in [0, 1), uniform over people, independent between salts."""
+    """A number in [0, 1), uniform over profiles, independent between salts."""
     digest = hashlib.blake2b(f"{salt}:{profile_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

@@ -1,4 +1,4 @@
-"""What every statement over many rows needs: many values in one, and locks in a fixed order."""
+"""For statements over many rows: many values in one parameter, and locks in a fixed order."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ _SLICE = 10_000
 
 
 def in_slices(values: Sequence[T], size: int = _SLICE) -> Iterator[Sequence[T]]:
-    """The values in pieces; of the size that fits into one IN (...) unless told otherwise."""
+    """The values in pieces; by default of the size that fits into one IN (...)."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
 
@@ -128,7 +128,7 @@ def new_profile_ids(tx: Tx, number: int) -> Sequence[int]:
     They are needed beforehand because a profile's bucket is computed from its id.
     """
     if tx.conn.dialect.name == "sqlite":
-        # We are the one writer; the INSERT counts the ids up.
+        # SQLite has one writer; the INSERT continues the ids.
         last = tx.conn.execute(_LAST_ID).scalar() or 0
         return range(last + 1, last + 1 + number)
     return tx.conn.execute(_NEXT_IDS, {"number": number}).scalars().all()
@@ -141,7 +141,7 @@ _NEXT_IDS = text(
 
 
 def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) -> list[int]:
-    """Hold these profiles until the transaction ends, in id order, so that nobody deadlocks.
+    """Hold these profiles until the transaction ends, in id order, which prevents deadlocks.
 
     FOR NO KEY UPDATE leaves events free to come in. SQLite has its one writer and ignores it.
     Returns the ids that are held: all, or with `skip_locked` those that nobody else holds.

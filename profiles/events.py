@@ -1,4 +1,4 @@
-"""Writing down what profiles did, each event once."""
+"""Record the events of profiles, each once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from config.times import Instant, Seconds
 from profiles.identity.person import Key
 from profiles.tables import events as event_table
 
-# The event that says that something about the profile itself is different: attributes, consent.
+# The event for a change of the profile itself: attributes, consent.
 PROFILE_CHANGED = "profile_changed"
 
 
@@ -37,7 +37,7 @@ def said_of_columns(key: Key | None) -> dict[str, str | None]:
 
 
 def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
-    """Insert those not yet there and say how many they were.
+    """Insert the events that are not recorded yet; returns their number.
 
     `worked=True` is for history: journeys do not react to it, though their conditions see it.
     """

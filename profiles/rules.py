@@ -1,4 +1,4 @@
-"""How calls, files and forms are read: what the policy and the settings say about input."""
+"""Rules for input from calls, files and forms, from the policy and the settings."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,7 +22,7 @@ DEFAULT_LIMITS = ProfileLimits()
 
 
 class InputRules(NamedTuple):
-    """What is taken of input, made once a process; the defaults are those of an empty policy.
+    """The rules of input, created once a process; the defaults are those of an empty policy.
 
     lenient_dots: `SEGUE_LENIENT_EMAIL_DOTS`, as in normalise_email.
     meaningless: values that identify nobody; identifiers with one of them are left out.

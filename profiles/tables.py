@@ -1,4 +1,4 @@
-"""The rows that say who somebody is and what they did.
+"""The tables of profiles, their identifiers, consent and events.
 
 Each table that grows with the number of customers has the column `bucket`, and each of its unique
 keys contains it, so that PostgreSQL can partition and Citus distribute the tables by it
@@ -40,7 +40,7 @@ JSON_COLUMN = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "po
 
 
 def id_column() -> Column[int]:
-    """A row number that the database gives."""
+    """A row number that the database generates."""
     return Column(BIG, Identity(), primary_key=True)
 
 
@@ -67,7 +67,7 @@ class Profile(SQLModel, table=True):
     """One customer."""
 
     __tablename__: ClassVar[str] = "profile"
-    # The number of a profile that is gone stands in links and in `merge`: nobody else may get it.
+    # Links and `merge` refer to numbers of merged profiles, so a number is never used again.
     __table_args__: ClassVar[dict[str, Any]] = {"sqlite_autoincrement": True}
 
     id: int = Field(sa_column=id_column())
@@ -128,7 +128,7 @@ class Identifier(SQLModel, table=True):
 
 
 class Consent(SQLModel, table=True):
-    """What a profile says now about a channel (topic `*`) or a topic on it."""
+    """The current consent of a profile for a channel (topic `*`) or a topic on it."""
 
     __tablename__: ClassVar[str] = "consent"
 
@@ -141,7 +141,7 @@ class Consent(SQLModel, table=True):
 
 
 class ConsentRecord(SQLModel, table=True):
-    """Append-only proof of every consent given or taken back: what, when, where from."""
+    """Append-only record of every statement of consent: what, when, from which source."""
 
     __tablename__: ClassVar[str] = "consent_record"
 
@@ -189,7 +189,7 @@ class EmailConfirmation(SQLModel, table=True):
 
 
 class Preference(SQLModel, table=True):
-    """What a customer chose on their own page, beside consent; it binds every journey."""
+    """A customer's choices in the preference center, beside consent, for every journey."""
 
     __tablename__: ClassVar[str] = "preference"
 
@@ -204,7 +204,7 @@ class Preference(SQLModel, table=True):
 
 
 class Event(SQLModel, table=True):
-    """Something a profile did: when it happened, when it came."""
+    """An event of a profile, with its own time and the time of its receipt."""
 
     __tablename__: ClassVar[str] = "event"
     __table_args__ = (
@@ -236,7 +236,7 @@ class Event(SQLModel, table=True):
 
 
 class Merge(SQLModel, table=True):
-    """A profile that became part of another one, with all that it takes to undo it."""
+    """A profile that was merged into another one, with all that undoing it needs."""
 
     __tablename__: ClassVar[str] = "merge"
 
@@ -251,7 +251,7 @@ class Merge(SQLModel, table=True):
 
 
 class Upgrade(SQLModel, table=True):
-    """When this database came to a schema from which on something counts differently."""
+    """When this database got a schema from which on a rule changed."""
 
     __tablename__: ClassVar[str] = "upgrade"
 

@@ -48,12 +48,12 @@ _USUAL = {
 }
 
 
-# Longer than any name; such text is neither looked at nor kept in the cache.
+# Longer than any name; longer text is neither parsed nor cached.
 _LONGEST = 200
 
 
 def country_code(text: str | None) -> str | None:
-    """The ISO alpha-2 code of a country's name or code in any case; None when it is no country.
+    """The ISO alpha-2 code of a country's name or code in any case; None if it is not a country.
 
     "European Community", "Unspecified" and the like are no country: what needs one falls through
     to its next source.
@@ -67,7 +67,7 @@ def _code(text: str) -> str | None:
 
 
 def _folded(text: str) -> str:
-    """One form for all ways of writing it: no case, accents, dots, leading "the", extra space."""
+    """A normal form without case, accents, dots, a leading "the" and extra space."""
     letters = unicodedata.normalize("NFKD", text.replace(".", "")).casefold()
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return " ".join(plain.replace("’", "'").replace("&", " and ").split()).removeprefix("the ")

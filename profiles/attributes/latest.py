@@ -1,4 +1,4 @@
-"""Of each value of a profile the statement with the latest own time holds. Pure.
+"""For each value of a profile, the statement with the latest time of its own holds. Pure.
 
 `Profile.attribute_times` keeps the time of the statement that holds: under `country`, `timezone`,
 `language`, `email` and `phone`, and under `attributes.<name>` for each attribute. A value without
@@ -19,7 +19,7 @@ from config.times import Instant
 from profiles.identity.addresses import ONE_AT_A_TIME
 from profiles.identity.person import Key
 
-# The values beside the attributes; they have columns of their own.
+# The values beside the attributes; they have their own columns.
 FIELDS = ("country", "timezone", "language")
 _ATTRIBUTE = "attributes."
 
@@ -48,7 +48,7 @@ def entry_size(name: str, value: Any) -> int:
 
 
 def attributes_size(attributes: Mapping[str, Any], times: Mapping[str, Instant]) -> int:
-    """The bytes of all attributes as JSON; one that was taken away counts as null."""
+    """The bytes of all attributes as JSON; a removed one counts as null."""
     gone = (key.removeprefix(_ATTRIBUTE) for key in times if key.startswith(_ATTRIBUTE))
     nulls = sum(entry_size(name, None) for name in gone if name not in attributes)
     # "{}" has no comma to save: an object of n entries has n - 1 commas and two braces

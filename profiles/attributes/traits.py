@@ -1,4 +1,4 @@
-"""What Segment's traits and context say of a person: addresses, country, zone, attributes. Pure.
+"""Parse Segment's traits and context: addresses, country, zone, attributes. Pure.
 
 The names are those of Segment's Spec. What is no good is left out with a warning, so that
 a mistyped phone number costs nobody the event it came with.
@@ -31,9 +31,9 @@ from profiles.tables import IdentifierKind
 T = TypeVar("T")
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
-# Spec'd traits that go by other names here; every other trait keeps its name.
+# Traits of Segment's specification with other names here; every other trait keeps its name.
 _NAMES = {"firstName": "first_name", "lastName": "last_name", "createdAt": "created_at"}
-# Traits that are no attributes.
+# Traits that are not attributes.
 _FIELDS = ("email", "phone", "country", "timezone", "language")
 _PLATFORMS = ("ios", "android", "web")
 # The claims of OpenID Connect (Core 1.0, section 5.1); Amazon Cognito writes them as text.
@@ -71,7 +71,7 @@ def read_person(
         zone = zone or shown_zone
     if "language" not in removed:
         language = language or shown_language
-    # A claim is about the address that stands beside it.
+    # A claim is about the address in the same object.
     verified = {
         kind
         for kind, claim in _CLAIMS.items()
@@ -105,7 +105,7 @@ def read_person(
 
 
 def stated_traits(traits: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
-    """The traits of a call by the client's names; `context.traits` where `traits` is silent."""
+    """The traits of a call by the client's names; `context.traits` where `traits` has no value."""
     shown = context.get("traits")
     return {**(shown if isinstance(shown, dict) else {}), **traits}
 
@@ -113,7 +113,7 @@ def stated_traits(traits: Mapping[str, Any], context: Mapping[str, Any]) -> dict
 def consent_in(
     traits: Mapping[str, Any], rules: Sequence[ConsentTrait]
 ) -> dict[tuple[ChannelName, str], bool]:
-    """What traits say about consent, by the policy's rules. Where two disagree the no holds."""
+    """The consent that traits state, by the policy's rules. If two disagree, the no holds."""
     said: dict[tuple[ChannelName, str], bool] = {}
     for rule in rules:
         if rule.trait in traits and _is(traits[rule.trait], rule.value):
@@ -152,7 +152,7 @@ def _said(place: str, traits: Mapping[str, Any]) -> dict[str, _Trait]:
 
 
 class _Taking(NamedTuple):
-    """Takes what is good, and notes what is not."""
+    """Collects valid values, and warnings about invalid ones."""
 
     warnings: list[str]
     meaningless: Meaningless
@@ -171,11 +171,11 @@ class _Taking(NamedTuple):
             return None
 
     def field(self, fields: Mapping[str, _Trait], name: str, parse: Callable[[str], T]) -> T | None:
-        """What a trait says, if it is there."""
+        """The value of a trait, if present."""
         return self(*fields[name], parse) if name in fields else None
 
     def identifier(self, parse: Callable[[str], T]) -> Callable[[str], T]:
-        """`parse` for what identifies somebody, which nothing that means nothing does."""
+        """`parse` for an identifier, which a placeholder is not."""
 
         def checked(text: str) -> T:
             if text in self.meaningless:
@@ -186,7 +186,7 @@ class _Taking(NamedTuple):
 
 
 def _token(device: object, take: _Taking) -> tuple[str | None, bool]:
-    """The push token of a device, and whether it is gone: `{"token": ..., "removed": true}`."""
+    """The push token of a device, and whether it is removed: `{"token": ..., "removed": true}`."""
     gone = _within(device, "removed")
     if not isinstance(gone, bool | None):
         take.warnings.append("context.device is left out: write true or false as `removed`")

@@ -1,4 +1,4 @@
-"""Places in a JSON column, by path, as SQL on SQLite and PostgreSQL.
+"""Values in a JSON column, by path, as SQL on SQLite and PostgreSQL.
 
 A path is written as one reads it: `address.city` is the member `city` of the object `address`,
 `products[].sku` is the member `sku` of every element of the list `products`.
@@ -51,7 +51,7 @@ class Place:
 
     @property
     def kind(self) -> ColumnElement[str]:
-        """What is there, by the database's own name for it; "missing" where nothing is."""
+        """The database's name of the value's type; "missing" if there is no value."""
         if not self.sqlite:
             return func.coalesce(func.jsonb_typeof(self._json), "missing")
         if self.element is not None and not self.members:
@@ -59,7 +59,7 @@ class Place:
         return func.coalesce(func.json_type(self._object, self._sqlite_path), "missing")
 
     def value(self, like: Any) -> ColumnElement[Any]:
-        """What is there when it is of the same kind as `like`, else NULL; a bool is 1 or 0."""
+        """The value if it has the same type as `like`, else NULL; a bool is 1 or 0."""
         value: ColumnElement[Any]
         if not self.sqlite:
             value = self._json.op("#>>", return_type=Text())(literal_column("'{}'"))

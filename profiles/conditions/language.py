@@ -54,15 +54,15 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
 }
 Scalar = bool | int | float | str
-# Columns of the profile itself; every other name is one of its attributes.
+# Columns of the profile; every other name is an attribute.
 PROFILE_COLUMNS = ("country", "timezone", "language")
-# What people may choose on their own page: their choice comes before what others say of them.
+# Values with a choice in the preference center, which overrides the profile's value.
 _CHOSEN_COLUMNS = ("timezone", "language")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a condition is asked of, in SQL.
+    """The rows that a condition is evaluated on, in SQL.
 
     profile_id: the profile's id in the enclosing statement.
     since, until: where `did` looks when it does not say; None is over all time, up to now.
@@ -75,7 +75,7 @@ class Scope:
     profile_id: ColumnElement[int]
     since: ColumnElement[int] | None = None
     until: ColumnElement[int] | None = None
-    # the event that brought the person in is no answer to "did they ... since?"
+    # the entry event does not count for "did ... since the entry"
     except_event: ColumnElement[int] | None = None
     once: frozenset[str] = frozenset()
     context: ColumnElement[Any] | None = None
@@ -128,7 +128,7 @@ class Test(_Condition):
     when it holds for at least one of their elements; `!=` is the opposite of `==` there too.
     """
 
-    __test__ = False  # not a test case, whatever pytest thinks of its name
+    __test__ = False  # not a test case; pytest collects classes by this name
 
     type: Literal["test"] = "test"
     of: Literal["trait", "property"]
@@ -280,7 +280,7 @@ class Did(_Condition):
         scope: Scope,
         untold: ColumnElement[int],  # noqa: ARG002  the interface's
     ) -> ColumnElement[Any]:
-        """When the last of those that it takes happened."""
+        """The time of the last event that it needs."""
         happened = select(events.c.occurred_at).where(*self._matching(scope))
         last = happened.order_by(events.c.occurred_at).offset(self.at_least - 1).limit(1)
         return last.scalar_subquery()
@@ -372,7 +372,7 @@ class Everyone(_Condition):
 
 
 class AllOf(_Condition):
-    """Every one of them."""
+    """All of the conditions."""
 
     type: Literal["all_of"] = "all_of"
     conditions: tuple["Condition", ...]
@@ -381,7 +381,7 @@ class AllOf(_Condition):
         return and_(true(), *(condition.sql(scope) for condition in self.conditions))
 
     def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
-        """With the last of them."""
+        """At the time of the last one."""
         moments = [condition.began(scope, untold) for condition in self.conditions]
         last = _extreme(("max", "greatest"), moments, scope) if moments else untold
         return case((self.sql(scope), last))
@@ -400,7 +400,7 @@ class AllOf(_Condition):
 
 
 class AnyOf(_Condition):
-    """At least one of them."""
+    """At least one of the conditions."""
 
     type: Literal["any_of"] = "any_of"
     conditions: tuple["Condition", ...]
@@ -409,7 +409,7 @@ class AnyOf(_Condition):
         return or_(false(), *(condition.sql(scope) for condition in self.conditions))
 
     def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
-        """With the first of those that hold."""
+        """At the time of the first one that holds."""
         moments = [
             func.coalesce(condition.began(scope, untold), scope.now)
             for condition in self.conditions
@@ -431,7 +431,7 @@ class AnyOf(_Condition):
 
 
 class Not(_Condition):
-    """The opposite."""
+    """The opposite of a condition."""
 
     type: Literal["not"] = "not"
     condition: "Condition"
@@ -558,7 +558,7 @@ def _compare(
 def _extreme(
     functions: tuple[str, str], moments: Sequence[ColumnElement[Any]], scope: Scope
 ) -> ColumnElement[Any]:
-    """The first or the last of some moments."""
+    """The earliest or the latest of some times."""
     if len(moments) == 1:
         return moments[0]  # with one argument SQLite's functions are aggregates
     sqlite, postgresql = functions

@@ -1,4 +1,4 @@
-"""Consent given and taken back: what holds now, and the append-only proof of how it came to that.
+"""Changes of consent: the current state, and the append-only record of statements.
 
 Every change of consent goes through here, whatever brought it: an import, a preference page, STOP.
 """
@@ -23,7 +23,7 @@ from profiles.tables import consent_records, consents
 
 @dataclass(frozen=True, slots=True)
 class ConsentChange:
-    """What one profile says about a channel (topic `*`) or about one topic on it.
+    """A statement of one profile about a channel (topic `*`) or about one topic on it.
 
     `granted` None: nothing is to be said of it any more. It is no yes, and no STOP either.
 
@@ -57,23 +57,23 @@ class ConsentChange:
 
     @property
     def unticked_box(self) -> bool:
-        """An undated no to a channel with a STOP: without a yes before it, it says nothing new."""
+        """An undated no to a channel with a STOP: without a yes before it, it changes nothing."""
         whole = channel_of(self.channel).has_stop and self.topic == "*"
         undated = self.occurred_at is None and not self.just_now
         return whole and self.granted is False and undated
 
     def at(self, now: Instant) -> Instant:
-        """When it was said, as far as is known."""
+        """The time of the statement, if known."""
         return now if self.occurred_at is None else min(self.occurred_at, now)
 
     def of_unknown_age(self, now: Instant) -> bool:
-        """Whether it may be older than anything on record."""
+        """Whether it may be older than every recorded statement."""
         return not self.just_now and (self.occurred_at is None or self.occurred_at > now)
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentOutcome:
-    """What became of the changes that say anything new.
+    """The results of the changes that are new.
 
     applied: they hold. overruled: a later statement or a no outweighs them. waiting: they count
     once the person confirms them by e-mail. no_address: so would these, but there is no address.
@@ -93,7 +93,7 @@ def change_consent(
     topics_too: bool = False,
     double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> ConsentOutcome:
-    """Write what really changes, each change with its record. Locks the profiles.
+    """Write the effective changes, each with its record. Locks the profiles.
 
     A yes with wording or evidence is recorded also where the same yes holds already.
 
@@ -145,7 +145,7 @@ def change_consent(
 
 
 def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
-    """The yes of this profile that waits counts from now on; False: none waits.
+    """Confirm the pending yes of this profile; returns False if there is none.
 
     Journeys are told that the profile has changed. The profile is locked.
     """
@@ -173,7 +173,7 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
 def given_back(
     tx: Tx, starting: Iterable[tuple[int, ChannelName]]
 ) -> dict[tuple[int, ChannelName], bool | None]:
-    """What a START gives back to those of the profiles that have stopped the channel.
+    """The consent that a START restores for those of the profiles that stopped the channel.
 
     That is what they had said of the channel last before the STOP; None: they had said nothing.
     """
@@ -196,14 +196,14 @@ def given_back(
 
 
 def _differs(change: ConsentChange, before: Statement | None) -> bool:
-    """Whether it says anything new."""
+    """Whether it changes the consent on record."""
     if before is None or before.granted is None:
         return change.granted is not None and not change.unticked_box
     return before.granted != change.granted
 
 
 def _proves_again(change: ConsentChange, before: Statement | None) -> bool:
-    """Whether it brings proof of a statement that holds already."""
+    """Whether it adds proof to a statement that already holds."""
     proven = change.wording is not None or change.evidence is not None
     return proven and before is not None and before.granted == change.granted
 
@@ -221,7 +221,7 @@ def _yes(change: ConsentChange, source: str, now: Instant) -> Yes:
 
 
 def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChange]:
-    """The nos to topics whose yes waits for its confirmation: it waits no more.
+    """The noes to topics with a pending yes, which they end.
 
     A no to e-mail as a whole is a no to each of these topics, so that an old list can't bring the
     yes back.
@@ -246,7 +246,7 @@ def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChan
 
 
 def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentChange]:
-    """The changes as those of the profiles that there are now, which are locked."""
+    """The changes with current profile ids, after merges; the profiles are locked."""
     whose = {change.profile_id for change in changes}
     lock_profiles(tx, whose)
     became = survivors(tx, whose)
@@ -264,7 +264,7 @@ def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentC
 def _of_topics(
     changes: Sequence[ConsentChange], said: Mapping[Key, Statement]
 ) -> Iterator[ConsentChange]:
-    """A no to each topic whose own yes would outweigh the no to its channel.
+    """A no to each topic whose own yes would override the no to its channel.
 
     Nothing outweighs a STOP, and a START has to find what there was.
     """
@@ -283,7 +283,7 @@ def _of_topics(
 
 
 def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[Key, str]:
-    """Where the newest record of each consent of these profiles came from."""
+    """The source of the newest record of each consent of these profiles."""
     c = consent_records.c
     return {
         (row.profile_id, row.channel, row.topic): row.source

@@ -1,4 +1,4 @@
-"""Double opt-in on e-mail: a yes waits until the owner of the address confirms it.
+"""Double opt-in on e-mail: a yes is pending until the owner of the address confirms it.
 
 A pending yes is in `email_confirmation` and does not count; docs/decisions/0016-pending-opt-ins.md
 says why.
@@ -22,18 +22,18 @@ from profiles.tables import email_confirmations, identifiers
 
 # The channel whose opt-ins are confirmed.
 [CONFIRMED_ON] = [name for name, one in channels().items() if one.double_opt_in]
-# The event that asks for the mail. Properties: topic, topic_name.
+# The event that requests the mail. Properties: topic, topic_name.
 CONFIRMATION_REQUESTED = "email_confirmation_requested"
-# An address is asked at most so often about a topic, and a yes waits so long for its confirmation.
+# The shortest time between two mails to an address about a topic; how long a yes stays pending.
 ASK_AGAIN_AFTER: Seconds = DAY
 LASTS: Seconds = 7 * DAY
-# Where no topic asks for a confirmation.
+# No topic has double opt-in.
 NO_TOPICS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Yes:
-    """A yes to a topic on e-mail. said_at: None where its time is not known."""
+    """A yes to a topic on e-mail. said_at: None if its time is unknown."""
 
     profile_id: int
     topic: str
@@ -44,7 +44,7 @@ class Yes:
 
 
 def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int, str]]:
-    """Let the yeses wait, and ask for the mails; at most one a day for each address and topic.
+    """Store the pending yeses, and request the mails; at most one a day for each address and topic.
 
     The profiles are locked. A yes without a date that waits already changes nothing: the same
     import, run again, asks nobody again.
@@ -102,7 +102,7 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
 
 
 def waiting(tx: Tx, profile_ids: Collection[int]) -> list[Row[Any]]:
-    """The yeses of these profiles that wait, expired ones included, the latest last.
+    """The pending yeses of these profiles, expired ones included, the latest last.
 
     Each row has the profile as `owner`: it said the yes, or the profile that did became part of it,
     and it has the address.
@@ -122,19 +122,19 @@ def waiting(tx: Tx, profile_ids: Collection[int]) -> list[Row[Any]]:
 
 
 def _is_newer(one: Yes, row: Row[Any]) -> bool:
-    """Whether a yes says more than the one that the row holds."""
+    """Whether a yes has more proof than the one in the row."""
     if row.said_at is None:
         return True
     return one.said_at is not None and one.said_at > row.said_at
 
 
 def can_be_confirmed(row: Row[Any], now: Instant) -> bool:
-    """Whether a yes that waits has not expired."""
+    """Whether a pending yes has not expired."""
     return bool(now < row.asked_at + LASTS)
 
 
 def settle(tx: Tx, rows: Iterable[Row[Any]]) -> None:
-    """These wait no more: they are confirmed, or a no came. The row keeps when it was asked."""
+    """End pending yeses, by a confirmation or a no. The row keeps the time of the last request."""
     c = email_confirmations.c
     keys = [{"of_address": row.address, "of_topic": row.topic} for row in rows]
     if keys:
@@ -147,7 +147,7 @@ def settle(tx: Tx, rows: Iterable[Row[Any]]) -> None:
 
 
 def proof(row: Row[Any]) -> dict[str, Any]:
-    """The evidence of a confirmed yes: when it was said, and what was given with it then."""
+    """The evidence of a confirmed yes: its time, and its original evidence."""
     return {"requested_at": format_instant(row.said_at), "request": row.evidence}
 
 

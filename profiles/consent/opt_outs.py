@@ -1,4 +1,4 @@
-"""The no in a row or call that is refused for another mistake: it holds all the same."""
+"""The no in a row or call that is refused for another error: it still counts."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from profiles.identity.upsert import holders_of, lock_identities, upsert_people,
 
 @dataclass(frozen=True, slots=True)
 class No:
-    """Whom it names, by identifiers alone, and what it refuses: channel and topic (or `*`).
+    """The profile it names, by identifiers alone, and the channel and topic (or `*`) it refuses.
 
     said_at: None where it is not known. just_now: it is said at this moment.
     """
@@ -62,7 +62,7 @@ def take_noes(
     strangers: dict[int, Person] = {}
     for place, no in taken.items():
         whose[place] = _meant(no.person, owners, users)
-        # An unticked box says nothing about somebody who never said yes.
+        # An unticked box changes nothing for a profile without a yes.
         if not whose[place] and not all(one.unticked_box for one in _changes(no, 0)):
             strangers[place] = _without(no.person, owners.keys())
     created = upsert_people(tx, _apart(strangers.values()), source).profile_ids
@@ -94,11 +94,11 @@ def _keys(person: Person) -> list[Key]:
 def _meant(
     person: Person, owners: Mapping[Key, int], users: Mapping[int, Collection[str]]
 ) -> set[int]:
-    """The profiles that a no is about; empty: nobody that is known."""
+    """The profiles that a no is about; empty if it names no known profile."""
     user: Key = ("user_id", person.user_id or "")
     if user in owners:
         return {owners[user]}
-    # Who has another user id is another customer.
+    # A profile with another user id is another customer.
     known = {
         key: owners[key]
         for key in _keys(person)
@@ -126,7 +126,7 @@ def _without(person: Person, others: Collection[Key]) -> Person:
 
 
 def _apart(people: Iterable[Person]) -> list[Person]:
-    """Of two user ids that name the same new address, the first has it."""
+    """If two user ids name the same new address, the first gets it."""
     first: dict[Key, str | None] = {}
     apart = []
     for person in people:

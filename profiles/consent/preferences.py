@@ -1,4 +1,4 @@
-"""What people choose on their own pages: consent, how often, which hours, zone and language.
+"""Choices in the preference center: consent, frequency, hours, zone and language.
 
 What somebody says of themselves here and now comes after everything on record, whatever an import
 once dated in the future. It is kept apart from what others say of them, and comes before that.
@@ -21,13 +21,13 @@ from profiles.identity.addresses import channel_addresses
 from profiles.tables import consents, preferences, profiles
 
 Topics = Mapping[tuple[ChannelName, str], bool]  # channel and topic (or `*`) -> granted
-# The same, as it is to become; None: nothing is to be said of it any more.
+# The wanted state; None returns consent to unset.
 TopicChanges = Mapping[tuple[ChannelName, str], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What is on record about one person, as far as their own page shows it.
+    """The values of one profile that the preference center shows.
 
     opens, closes: seconds of the local day between which they want messages; both or neither.
     known_timezone, known_language: what holds while they choose none.
@@ -52,15 +52,15 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What somebody wants otherwise; what is not named stays as it is."""
+    """The changes that a customer makes; values not named stay as they are."""
 
     consent: TopicChanges = field(default_factory=dict)
-    # per_week, opens, closes, timezone, language; None takes a choice back
+    # per_week, opens, closes, timezone, language; None removes a choice
     choices: Mapping[str, int | str | None] = field(default_factory=dict)
 
 
 def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None:
-    """What is on record of a profile; None when there is no such profile.
+    """The values of a profile; None if there is no such profile.
 
     With `lock` it stays so until the transaction ends.
     """
@@ -120,7 +120,7 @@ def save(
     source: str,
     double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> bool:
-    """Write what really changes, and the event that lets journeys react to it.
+    """Write the effective changes, and the event that lets journeys react to them.
 
     Parameters
     ----------

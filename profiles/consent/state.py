@@ -1,4 +1,4 @@
-"""What people say of consent as it stands: a yes, a no, or nothing any more."""
+"""The current state of consent: yes, no, or withdrawn to unset."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -14,7 +14,7 @@ Key = tuple[int, str, str]  # profile, channel, topic
 
 
 class Statement(NamedTuple):
-    """The last that one profile said of a channel (topic `*`) or of one topic on it.
+    """The last statement of one profile about a channel (topic `*`) or about one topic on it.
 
     granted None: it was taken back that anything is said. There is no row for it in `consent`, only
     the record; but what others said before does not come back.
@@ -32,7 +32,7 @@ class Statement(NamedTuple):
 
 
 def standing(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
-    """What holds now of all that these profiles said.
+    """The current statements of these profiles.
 
     A row from the future (imports could write some) is as old as its record: nobody has spoken
     tomorrow.
@@ -52,7 +52,7 @@ def standing(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
 
 
 def withdrawn(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
-    """Of what these profiles want nothing to be said any more, and since when.
+    """The consent that these profiles returned to unset, with its time.
 
     It holds unless there is a row in `consent`, which came later.
     """

@@ -1,4 +1,4 @@
-"""Consent as a shop's server states it, one statement each: read, then written with its proof."""
+"""Statements of consent by a shop's server: parsed, then written with their proof."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ from profiles.identity.upsert import holders_of, settled_owners_of, upsert_peopl
 from profiles.imports.columns import yes_or_no
 from profiles.tables import events
 
-# Of a statement: what was shown, in characters, and the evidence as JSON, in bytes.
+# Limits of a statement: the wording in characters, the evidence as JSON in bytes.
 LONGEST_WORDING = 4000
 LARGEST_EVIDENCE = 4096
 
@@ -34,9 +34,8 @@ _UNVERIFIED = (
     "userId or an address"
 )
 
-# recorded: it holds. waiting: it counts once confirmed by e-mail. no_address: so would this one,
-# but there is no e-mail address. overruled: a later statement or a no outweighs it. again: the same
-# statement came before.
+# recorded: it holds. waiting: it counts once confirmed by e-mail. no_address: it needs that too,
+# but there is no e-mail address. overruled: a later statement or a no holds. again: a repetition.
 Result = Literal["recorded", "waiting", "no_address", "overruled", "again"]
 
 
@@ -63,7 +62,7 @@ def _bounded(value: Any) -> Any:
 
 
 class ConsentStatement(BaseModel):
-    """A yes or a no of one person to a channel (topic `*`) or to a topic on it."""
+    """A yes or a no of one profile to a channel (topic `*`) or to a topic on it."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", arbitrary_types_allowed=True
@@ -93,7 +92,7 @@ class ConsentStatement(BaseModel):
     )
 
     def person(self) -> Person:
-        """Whom it names, by identifiers alone."""
+        """The profile it names, by identifiers alone."""
         return Person(
             user_id=self.user_id,
             anonymous_id=self.anonymous_id,
@@ -102,7 +101,7 @@ class ConsentStatement(BaseModel):
         )
 
     def without(self, meaningless: Meaningless) -> "ConsentStatement":
-        """The statement without ids and addresses that mean nothing."""
+        """The statement without placeholders."""
         named = without_meaningless(self.person(), meaningless)
         ids = {name: getattr(named, name) for name in ("user_id", "anonymous_id", "email", "phone")}
         if self.message_id is not None and self.message_id in meaningless:
@@ -116,7 +115,7 @@ class ConsentStatement(BaseModel):
 
 
 def read_statement(said: object, policy: Policy) -> ConsentStatement:
-    """A statement out of its JSON. Raises CallRefused naming the field and the fix."""
+    """Parse a statement. Raises CallRefused naming the field and the fix."""
     if not isinstance(said, dict):
         raise CallRefused("", 'write an object, such as {"userId": ..., "channel": "email", ...}')
     try:
@@ -137,7 +136,7 @@ def read_statement(said: object, policy: Policy) -> ConsentStatement:
 
 
 def no_stated(said: object, meaningless: Meaningless = MEANINGLESS) -> No | None:
-    """The no in a statement that is refused; None where it is none, or names nobody.
+    """The no in a refused statement; None if it is a yes, or names nobody.
 
     Without a topic that can be read it is a no to the whole channel.
     """
@@ -160,14 +159,14 @@ def _is_no(value: object) -> bool:
 
 
 class Stated(NamedTuple):
-    """What became of the statements, by their places."""
+    """The results of the statements, by their positions."""
 
     results: Mapping[int, Result]
     refused: Mapping[int, CallRefused]
 
 
 class _Named(NamedTuple):
-    """Whom a statement is about, and the identifier that names them."""
+    """The profile that a statement is about, and the identifier that names it."""
 
     profile_id: int
     by: Key
@@ -176,7 +175,7 @@ class _Named(NamedTuple):
 def take_statements(
     tx: Tx, statements: Mapping[int, ConsentStatement], double_opt_in: Mapping[str, str]
 ) -> Stated:
-    """Record the statements of the people whom they name; whom nobody knows gets a profile.
+    """Record statements for the profiles they name; an unknown customer gets a profile.
 
     No address of somebody who is known changes. Of two statements about the same the later one
     holds. Once a transaction, before any other lock.
@@ -200,13 +199,13 @@ def take_statements(
 def _people(
     tx: Tx, statements: Mapping[int, ConsentStatement]
 ) -> tuple[dict[int, _Named], dict[int, CallRefused]]:
-    """Whom the statements name, their profiles locked; and why others name nobody for certain."""
+    """The profiles that statements name, locked; and why other statements name none."""
     people = {place: one.person() for place, one in statements.items()}
     keys = {place: [key for key, _ in person.identifiers()] for place, person in people.items()}
     named = {key for some in keys.values() for key in some}
     owners = settled_owners_of(tx, named)
     found_by = holders_of(tx, named)
-    # Who gave an address up is not who says yes with it, but their no is heard.
+    # A yes does not count for the former owner of an address, but a no does.
     holders = {key: holder.profile_id for key, holder in found_by.items()}
     unverified = {key for key, holder in found_by.items() if holder.unverified}
     lock_profiles(tx, set(holders.values()))
@@ -273,7 +272,7 @@ def _new(
 def _rounds(
     tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, _Named]
 ) -> Iterator[tuple[str, dict[int, ConsentChange]]]:
-    """The changes in their order, in groups of one source that name nothing twice."""
+    """The changes in order, in groups of one source without repeated keys."""
     changes = {
         place: ConsentChange(
             whose[place].profile_id,

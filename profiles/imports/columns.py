@@ -1,4 +1,4 @@
-"""Column maps: which column of a file means what. Small TOML files; see docs/import.md."""
+"""Column maps: the meaning of a file's columns, in small TOML files; see docs/import.md."""
 
 import math
 import tomllib
@@ -71,7 +71,7 @@ def _consent_key(key: str) -> str:
 
 class _Map(_Part):
     timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
-    # Cells that say nothing, as an empty one: "NULL", "n/a". In any case.
+    # Cells that count as empty: "NULL", "n/a". In any case.
     empty: frozenset[Annotated[str, AfterValidator(_folded)]] = frozenset()
 
     def cell(self, text: str) -> str:
@@ -166,7 +166,7 @@ M = TypeVar("M", PeopleMap, EventMap)
 
 
 def load_map(path: Path, kind: type[M]) -> M:
-    """Read a map. Raises SegueError naming the file, the key and the mend."""
+    """Read a map. Raises SegueError naming the file, the key and the fix."""
     try:
         return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -178,7 +178,7 @@ def load_map(path: Path, kind: type[M]) -> M:
 
 
 def _first(error: ValidationError, kind: type[PeopleMap] | type[EventMap]) -> str:
-    """One fault in words: where in the map, and what may stand there.
+    """One error as text: its place in the map, and the allowed values.
 
     A misspelt key makes another one missing; it is the misspelling that people can mend.
     """
@@ -194,7 +194,7 @@ def _first(error: ValidationError, kind: type[PeopleMap] | type[EventMap]) -> st
 
 
 def yes_or_no(text: str) -> bool:
-    """What people and programs write for yes and no. Raises ValueError on anything else."""
+    """Parse the usual spellings of yes and no. Raises ValueError on anything else."""
     word = text.casefold()
     if word in ("true", "yes", "y", "t", "1", "on"):
         return True

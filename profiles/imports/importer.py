@@ -1,4 +1,4 @@
-"""Import of customers and of their events from files. Safe to run again, and to be stopped."""
+"""Import customers and events from files. An import can be stopped and repeated."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,23 +37,23 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class ImportReport:
-    """What became of the rows: read = created + updated + unchanged + refused."""
+    """The results of the rows: read = created + updated + unchanged + refused."""
 
     read: int = 0
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     refused: int = 0
-    # Taken without a value that can't be read; they stand in the file of refused rows too.
+    # Accepted without an unreadable value; they are in the file of refused rows too.
     taken_in_part: int = 0
     refused_file: Path | None = None
-    refused_noes: int = 0  # refused rows whose no was taken all the same
-    # Taken all the same, but worth a look:
-    profiles_created: int = 0  # for events of customers that nobody had told of
+    refused_noes: int = 0  # refused rows whose no counts
+    # Accepted, but worth checking:
+    profiles_created: int = 0  # for events of unknown customers
     unknown_countries: Counter[str] = field(default_factory=Counter)  # by spelling
     invalid_zones: Counter[str] = field(default_factory=Counter)  # by spelling
-    consent_overruled: int = 0  # statements that a later one or a standing no outweighs
-    left_out: Counter[str] = field(default_factory=Counter)  # of rows that were taken, by reason
+    consent_overruled: int = 0  # statements that a later one or a no overrules
+    left_out: Counter[str] = field(default_factory=Counter)  # of accepted rows, by reason
 
 
 def import_file(
@@ -158,7 +158,7 @@ def _cells(job: "_People | _Events", row: FileRow, columns: Sequence[str]) -> Ce
 
 @dataclass(frozen=True, slots=True)
 class _People:
-    """Rows that are customers."""
+    """Rows that describe customers."""
 
     mapping: PeopleMap
     report: ImportReport
@@ -203,7 +203,7 @@ class _People:
             },
             seen_at=_read(cells, columns.seen_at, self.mapping.instant),
         )
-        # A row without the id that it should have is a slip, unless it says so in its own words.
+        # A row without its user id is an error, unless the cell has a placeholder.
         if columns.user_id and person.user_id is None and columns.user_id not in nothing:
             raise ValueError(f"{columns.user_id}: it is empty")
         if not any(person.identifiers()) and (why := left_out or next(iter(nothing.values()), "")):
@@ -264,7 +264,7 @@ class _People:
 
 @dataclass(frozen=True, slots=True)
 class _Events:
-    """Rows that are events, each of a customer named by user id."""
+    """Rows that describe events, each of a customer named by user id."""
 
     mapping: EventMap
     report: ImportReport
@@ -302,7 +302,7 @@ class _Events:
         return {}
 
     def no_in(self, _cells: Cells) -> None:
-        """Events say nothing about consent."""
+        """Events state no consent."""
 
 
 def _readable(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
@@ -333,7 +333,7 @@ def _required(cells: Cells, column: str, parse: Callable[[str], T]) -> T:
 
 
 def _name(text: str) -> str:
-    """The name of a zone or a language, whether it exists or not."""
+    """The name of a zone or a language, which may not exist."""
     check_length(text, LONGEST_NAME)
     return text
 

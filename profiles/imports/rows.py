@@ -30,20 +30,20 @@ from config.invisible_characters import trimmed
 _BATCH = 2_000
 # A whole number above this one, as a float, may stand for another.
 _EXACT = 2**53
-# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"); apostrophes that
-# stand before it already are counted along.
+# Characters that start a formula in spreadsheets (OWASP, "CSV Injection"), with any apostrophes
+# before them.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-# How the file of refused rows names its first column, and what stands there.
+# The name of the first column in the file of refused rows.
 _REASON = ("reason", "refused")
 _PLACE = re.compile(r"(line|row) [0-9]+: ")
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One row: where it stands (line of a CSV file, number of a Parquet row), its cells as text."""
+    """One row: its place (line of a CSV file, number of a Parquet row) and its cells as text."""
 
     line: int
-    cells: list[str]  # one for each column, unless there is a fault
+    cells: list[str]  # one for each column, unless there is an error
     fault: str | None = None
 
 
@@ -209,7 +209,7 @@ def _plain(column: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A Parquet value as a CSV file would have it."""
+    """A Parquet value as the text of a CSV cell."""
     if value is None or value != value:  # NaN
         return ""
     if isinstance(value, str):
@@ -218,7 +218,7 @@ def _text(value: Any) -> str:
         return value.decode(errors="replace")
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         # pandas turns whole numbers with gaps into floats: customer 12346.0 is customer 12346
-        # From 2^53 on a float stands for several whole numbers: nobody is to read it as one.
+        # From 2^53 on a float represents several whole numbers, so it is not read as one.
         return str(int(value)) if abs(value) < 2**53 else f"{value:.17e}"
     if isinstance(value, date):  # datetimes are dates
         return value.isoformat()

@@ -1,4 +1,4 @@
-"""What the sample shop is made of: invented goods, common names, places, and numbers of nobody."""
+"""The data of the sample shop: invented goods, common names, places, unassigned numbers."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -125,7 +125,7 @@ PLACES = (
     Place("IN", 1.5, "en", ("Asia/Kolkata",), _ENGLISH),
 )
 
-# Numbers that regulators keep free for fiction: prefix, first, one past the last, digits.
+# Numbers that regulators reserve for fiction: prefix, first, one past the last, digits.
 _FICTION: dict[str, tuple[tuple[str, int, int, int], ...]] = {
     # Ofcom: no area, London, Leeds, Birmingham. Not the one mobile block, +447700900: everybody
     # makes test data of it, and such a file must not meet its own numbers here.
@@ -147,7 +147,7 @@ _FICTION: dict[str, tuple[tuple[str, int, int, int], ...]] = {
 
 
 def fiction_numbers(country: str) -> Iterator[str]:
-    """Numbers that reach nobody, each once; none for countries that keep none free."""
+    """Unassigned numbers, each once; none for countries that reserve none."""
     for prefix, first, end, digits in _FICTION.get(country, ()):
         for number in range(first, end):
             yield f"{prefix}{number:0{digits}}"

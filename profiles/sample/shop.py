@@ -30,7 +30,7 @@ _YEAR = 365
 def load_sample_shop(
     db: Database, now: Instant, customers: int = 3000, seed: int = 1
 ) -> Mapping[str, int]:
-    """Fill the database with the shop as it stands at `now`; a second time changes nothing.
+    """Fill the database with the shop as of `now`; a repetition changes nothing.
 
     All events are history that journeys do not react to. Returns how many customers and events of
     each name the shop has.
@@ -54,7 +54,7 @@ def load_sample_shop(
 
 
 class _Shop:
-    """The generator: one random source, asked in a fixed order."""
+    """The generator: one random source, used in a fixed order."""
 
     def __init__(self, now: Instant, seed: int) -> None:
         self.now = now
