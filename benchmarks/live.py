@@ -62,7 +62,7 @@ def fill_known(db: Database, people: int) -> None:
         for number in range(1, people + 1)
     ]
     with db.transaction() as tx:
-        tx.conn.execute(insert(identifiers), [row | {"state": "active"} for row in rows])
+        tx.conn.execute(insert(identifiers), rows)
 
 
 def _measure(

@@ -101,7 +101,6 @@ def _known(number: int, now: Instant) -> Iterator[dict[str, Any]]:
             "kind": kind,
             "value": value,
             "profile_id": number,
-            "state": "active",
             "country": country,
             "seen_at": now - DAY,
         }

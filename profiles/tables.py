@@ -34,6 +34,9 @@ ADDRESS_KIND: Mapping[ChannelName, AddressKind] = {
     name: one.address_kind for name, one in channels().items()
 }
 
+# Why nothing is sent to an address.
+SuppressionState = Literal["bounced", "unregistered", "complained"]
+
 # SQLite numbers rows only in an INTEGER column; elsewhere 64 bits.
 BIG = BigInteger().with_variant(Integer, "sqlite")
 JSON_COLUMN = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -109,7 +112,6 @@ class Identifier(SQLModel, table=True):
         description="of kind and value: it is looked up before its profile is known",
     )
     # Addresses only:
-    state: str = Field(default="active", description="active, bounced, complained, unregistered")
     country: str | None = Field(default=None, description="of a phone number, ISO alpha-2")
     platform: str | None = Field(default=None, description="of a push token: ios, android, web")
     seen_at: Instant = Field(sa_type=BigInteger)
@@ -124,6 +126,23 @@ class Identifier(SQLModel, table=True):
         sa_type=BigInteger,
         description="it came by an unverified address and adds events only; the profile that it "
         "came from, 0: none. Empty: it speaks for its profile",
+    )
+
+
+class Suppression(SQLModel, table=True):
+    """An address to which nothing is sent on a channel, whoever has it."""
+
+    __tablename__: ClassVar[str] = "suppression"
+
+    address: str = Field(primary_key=True, description="as in `identifier.value`")
+    channel: str = Field(primary_key=True)
+    bucket: int = Field(
+        sa_column=Column(SmallInteger, primary_key=True, nullable=False),
+        description="that of the identifier",
+    )
+    state: str = Field(description="SuppressionState")
+    since: Instant | None = Field(
+        default=None, sa_type=BigInteger, description="empty: before the schema 0014"
     )
 
 
@@ -261,6 +280,7 @@ class Upgrade(SQLModel, table=True):
 
 profiles = table_of(Profile)
 identifiers = table_of(Identifier)
+suppressions = table_of(Suppression)
 consents = table_of(Consent)
 consent_records = table_of(ConsentRecord)
 email_confirmations = table_of(EmailConfirmation)

@@ -15,9 +15,9 @@ from config.database import Database, Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
 from config.times import Instant
-from profiles.identity.addresses import addresses_in_use
+from profiles.identity.addresses import channel_addresses
 from profiles.identity.person import possible_keys
-from profiles.tables import events, identifiers, profiles
+from profiles.tables import ADDRESS_KIND, events, identifiers, profiles
 
 _AT_ONCE = 500  # parameters of one statement
 _FOUND_AT_MOST = 50
@@ -179,8 +179,8 @@ def _people(tx: Tx, ids: Iterable[int]) -> dict[int, Customer]:
     for part in _parts(numbers):
         profile_rows = select(profiles.c.id, profiles.c.attributes).where(profiles.c.id.in_(part))
         attributes.update({row.id: row.attributes for row in tx.conn.execute(profile_rows)})
-        for row in addresses_in_use(tx, part, ["email", "phone"]):
-            addresses[row.profile_id, row.kind] = row.value
+        for address in channel_addresses(tx, part):
+            addresses[address.profile_id, ADDRESS_KIND[address.channel]] = address.value
     return {
         number: Customer(
             id=str(number),

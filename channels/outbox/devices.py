@@ -25,8 +25,8 @@ from config.channels import ChannelName
 from config.database import Tx
 from config.times import Instant
 from profiles.bulk import among
-from profiles.identity.addresses import DEVICE_KINDS, is_usable
-from profiles.tables import identifiers
+from profiles.identity.addresses import is_usable
+from profiles.tables import identifiers, suppressions
 
 _GONE = "the device is no longer in use"
 
@@ -133,15 +133,12 @@ def hold(tx: Tx, message_ids: Collection[int]) -> None:
 
 def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
     """Those of the messages that went to a device which is not registered any more."""
-    c, known = message_devices.c, identifiers.c
+    c = message_devices.c
     found = (
         select(c.message_id)
-        .join_from(message_devices, identifiers, known.value == c.token)
-        .where(
-            among(tx, c.message_id, message_ids),
-            known.kind.in_(DEVICE_KINDS),
-            known.state != "active",
-        )
+        .join_from(message_devices, suppressions, suppressions.c.address == c.token)
+        .join(messages, messages.c.id == c.message_id)
+        .where(among(tx, c.message_id, message_ids), suppressions.c.channel == messages.c.channel)
     )
     return set(tx.conn.execute(found).scalars())
 

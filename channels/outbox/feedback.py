@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, bindparam, select, tuple_, update
+from sqlalchemy import Row, select, tuple_
 
 from channels.messages import device_transitions, message_devices, messages, transitions
 from channels.messages.device_transitions import DeviceReport
@@ -25,6 +25,8 @@ from profiles.bulk import among, in_slices, lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent, given_back
 from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.addresses import Suppressed, suppress
+from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND, events, identifiers
 
 # What each says about the message.
@@ -58,6 +60,13 @@ class _Heard(NamedTuple):
     @property
     def key(self) -> tuple[int, str]:
         return self.profile_id, self.said.id
+
+    @property
+    def address(self) -> Key | None:
+        """The address that it is about; None: not known."""
+        sent_to = None if self.message is None else self.message.address
+        address = self.said.address or self.token or sent_to
+        return None if address is None else (ADDRESS_KIND[self.said.channel], address)
 
 
 def apply(
@@ -167,7 +176,7 @@ _COLUMNS = [
     messages.c[name]
     for name in (
         *("id", "profile_id", "channel", "topic", "journey", "step"),
-        *("state", "send_at", "wanted_at"),
+        *("state", "send_at", "wanted_at", "address"),
     )
 ]
 
@@ -254,30 +263,25 @@ def _event(one: _Heard) -> NewEvent:
         properties["reason"] = said.reason
     if row is not None:
         properties |= {"message_id": str(row.id), "journey": row.journey, "step": row.step}
-    return NewEvent(one.profile_id, _name(said), one.at, said.id, properties)
+    return NewEvent(one.profile_id, _name(said), one.at, said.id, properties, said_of=one.address)
 
 
 def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
-    """Never again to this address. A complaint is the last word.
+    """Never again to this address, on the channel that the report is about.
 
     Journeys that ask for an address in good standing look again.
     """
-    dead = [
-        one
-        for one in new
-        if one.said.suppress not in (None, "opted_out") and one.said.address is not None
-    ]
-    found = [
-        {"of": ADDRESS_KIND[one.said.channel], "address": one.said.address, "to": one.said.suppress}
-        for one in dead
-    ]
-    c = identifiers.c
-    suppressing = update(identifiers).where(
-        c.kind == bindparam("of"), c.value == bindparam("address"), c.state != "complained"
-    )
-    if found:
-        tx.conn.execute(suppressing.values(state=bindparam("to")), found)
-        _tell(tx, {one.profile_id: f"{one.said.id} changed the address" for one in dead})
+    dead: dict[int, str] = {}
+    found: list[Suppressed] = []
+    for one in new:
+        said = one.said
+        if said.address is None or said.suppress is None or said.suppress == "opted_out":
+            continue
+        found.append(Suppressed(said.channel, said.address, said.suppress))
+        dead[one.profile_id] = f"{said.id} changed the address"
+    suppress(tx, found)
+    if dead:
+        _tell(tx, dead)
 
 
 def _change_consent(tx: Tx, new: Sequence[_Heard], double_opt_in: Mapping[str, str]) -> None:
@@ -326,17 +330,26 @@ def _consent(
     said, person = one.said, one.profile_id
     # A text message carries no time: what comes later was said later.
     if said.kind == "stopped":
-        return ConsentChange(person, said.channel, WHOLE_CHANNEL, granted=False, just_now=True)
+        return ConsentChange(
+            person,
+            said.channel,
+            WHOLE_CHANNEL,
+            granted=False,
+            just_now=True,
+            said_of=one.address,
+        )
     if said.kind == "started":
         # It is no first consent: YES may answer anything.
         if (person, said.channel) not in back:
             return None
         before = back[person, said.channel]
-        return ConsentChange(person, said.channel, WHOLE_CHANNEL, before, just_now=True)
+        return ConsentChange(
+            person, said.channel, WHOLE_CHANNEL, before, just_now=True, said_of=one.address
+        )
     granted = said.kind == "resubscribed"
     whole = said.suppress == "opted_out" or said.whole_channel
     topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic
-    return ConsentChange(person, said.channel, topic, granted, one.at)
+    return ConsentChange(person, said.channel, topic, granted, one.at, said_of=one.address)
 
 
 def _move(tx: Tx, new: Sequence[_Heard]) -> None:

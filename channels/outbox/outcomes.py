@@ -4,14 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import update
-
 from channels.messages import device_transitions, transitions
 from channels.messages.device_transitions import DeviceOutcome
 from channels.messages.transitions import Recorded, RecordedState
 from channels.outbox import devices
 from channels.outbox.claim import Claim, Journeys
-from channels.providers.sending import Outgoing, SendOutcome
+from channels.providers.sending import Outgoing, SendOutcome, Suppress
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of
 from config.database import Tx
@@ -20,7 +18,9 @@ from profiles.bucketing import draw
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.tables import ADDRESS_KIND, identifiers
+from profiles.identity.addresses import Suppressed, suppress
+from profiles.identity.person import Key
+from profiles.tables import ADDRESS_KIND
 
 # "Try later" without a Retry-After: 30 s, unless the provider asks for something else, doubled each
 # time, an hour at most.
@@ -41,8 +41,15 @@ class Done(NamedTuple):
     claim: Claim
     change: Recorded
     address: str | None = None
-    suppress: str | None = None
+    suppress: Suppress | None = None
     wait: Seconds | None = None
+
+    @property
+    def said_of(self) -> Key | None:
+        """The address as an identifier."""
+        if self.address is None:
+            return None
+        return ADDRESS_KIND[self.claim.channel], self.address
 
     @property
     def device(self) -> str | None:
@@ -161,28 +168,24 @@ def _suppress(tx: Tx, found: Sequence[Done]) -> None:
     Under the profiles' locks, so that nobody else is about to claim for the same address.
     """
     lock_profiles(tx, {one.claim.profile_id for one in found})
-    stopped = []
+    stopped: list[ConsentChange] = []
+    dead: list[Suppressed] = []
     for one in found:
         claim = one.claim
+        assert one.address is not None
         if one.suppress == "opted_out":
-            stopped.append(
-                ConsentChange(
-                    claim.profile_id,
-                    claim.channel,
-                    WHOLE_CHANNEL,
-                    granted=False,
-                    occurred_at=tx.now,
-                )
+            stop = ConsentChange(
+                claim.profile_id,
+                claim.channel,
+                WHOLE_CHANNEL,
+                granted=False,
+                occurred_at=tx.now,
+                said_of=one.said_of,
             )
-        else:
-            tx.conn.execute(
-                update(identifiers)
-                .where(
-                    identifiers.c.kind == ADDRESS_KIND[claim.channel],
-                    identifiers.c.value == one.address,
-                )
-                .values(state=one.suppress)
-            )
+            stopped.append(stop)
+        elif one.suppress is not None:
+            dead.append(Suppressed(claim.channel, one.address, one.suppress))
+    suppress(tx, dead)
     if stopped:
         change_consent(tx, stopped, source="the provider reports a STOP", topics_too=True)
 
@@ -201,6 +204,7 @@ def _failed(tx: Tx, one: Done) -> NewEvent:
             "journey": claim.journey,
             "step": claim.step,
         },
+        said_of=one.said_of,
     )
 
 
@@ -209,7 +213,7 @@ def _changed(tx: Tx, one: Done) -> NewEvent:
     claim = one.claim
     place = [target.address for target in claim.targets].index(str(one.address))
     key = f"message {claim.message_id} {one.suppress} {claim.attempts}.{place}"
-    return NewEvent(claim.profile_id, PROFILE_CHANGED, tx.now, key, {})
+    return NewEvent(claim.profile_id, PROFILE_CHANGED, tx.now, key, {}, said_of=one.said_of)
 
 
 def _change(

@@ -6,14 +6,21 @@ retired is in use. An address in use may still be suppressed on a channel; no ot
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Row, and_, exists, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, exists, literal, not_, or_, select, tuple_
 
 from config.channels import ChannelName, channels
-from config.database import Tx
+from config.database import Tx, insert_into
+from profiles.bucketing import identifier_bucket
 from profiles.bulk import among
-from profiles.tables import ADDRESS_KIND, IdentifierKind, identifiers
+from profiles.tables import (
+    ADDRESS_KIND,
+    IdentifierKind,
+    SuppressionState,
+    identifiers,
+    suppressions,
+)
 
 # Those of which a profile uses one at a time; a new one replaces the one before.
 ONE_AT_A_TIME: tuple[IdentifierKind, ...] = ("email", "phone")
@@ -42,26 +49,6 @@ def is_in_use() -> ColumnElement[bool]:
     return and_(one.retired_at.is_(None), or_(one.kind.notin_(ONE_AT_A_TIME), ~replaced))
 
 
-def addresses_in_use(
-    tx: Tx, profile_ids: Collection[int], kinds: Collection[IdentifierKind] | None = None
-) -> Sequence[Row[Any]]:
-    """The rows (profile_id, kind, value, state, country, platform) of the addresses in use.
-
-    They are in use whatever their state. Of several push tokens of a profile the one seen last
-    comes last.
-
-    Parameters
-    ----------
-    kinds: None means all kinds of addresses.
-    """
-    c = identifiers.c
-    wanted = tuple(ADDRESS_KIND.values() if kinds is None else kinds)
-    found = select(c.profile_id, c.kind, c.value, c.state, c.country, c.platform).where(
-        among(tx, c.profile_id, profile_ids), c.kind.in_(wanted), is_in_use()
-    )
-    return tx.conn.execute(found.order_by(c.seen_at, c.value)).all()
-
-
 class Address(NamedTuple):
     """Where messages to a profile on a channel go; suppressed: nothing may go there."""
 
@@ -84,9 +71,28 @@ def channel_addresses(
     """
     wanted = set(channels() if names is None else names)
     kinds = {ADDRESS_KIND[name] for name in wanted}
+    c = identifiers.c
+    found = (
+        select(
+            c.profile_id, c.kind, c.value, c.country, c.platform, suppressions.c.channel.label("on")
+        )
+        .join_from(identifiers, suppressions, _of_address, isouter=True)
+        .where(among(tx, c.profile_id, profile_ids), c.kind.in_(kinds), is_in_use())
+        .order_by(c.seen_at, c.value)
+    )
+    # An address has a row for each channel on which it is suppressed, and one if there is none.
+    rows = tx.conn.execute(found).all()
+    suppressed = {(row.kind, row.value, row.on) for row in rows}
     return [
-        Address(row.profile_id, name, row.value, row.state != "active", row.country, row.platform)
-        for row in addresses_in_use(tx, profile_ids, kinds)
+        Address(
+            row.profile_id,
+            name,
+            row.value,
+            (row.kind, row.value, name) in suppressed,
+            row.country,
+            row.platform,
+        )
+        for row in {(row.kind, row.value): row for row in rows}.values()
         for name in CHANNELS_TO[row.kind]
         if name in wanted
     ]
@@ -99,6 +105,57 @@ def is_usable(channel: ChannelName) -> ColumnElement[bool]:
     )
 
 
-def is_suppressed(channel: ChannelName) -> ColumnElement[bool]:  # noqa: ARG001
+def is_suppressed(channel: ChannelName) -> ColumnElement[bool]:
     """The condition on a row of `identifiers`: nothing on the channel may go there any more."""
-    return identifiers.c.state != "active"
+    return _suppression().where(suppressions.c.channel == channel).exists()
+
+
+def is_suppressed_anywhere() -> ColumnElement[bool]:
+    """The condition on a row of `identifiers`: nothing on some channel may go there any more."""
+    return _suppression().exists()
+
+
+def _suppression() -> Select[tuple[int]]:
+    return select(literal(1)).where(_of_address).correlate(identifiers)
+
+
+_of_address = and_(
+    suppressions.c.address == identifiers.c.value, suppressions.c.bucket == identifiers.c.bucket
+)
+
+
+class Suppressed(NamedTuple):
+    """An address to which nothing on a channel may be sent any more."""
+
+    channel: ChannelName
+    address: str
+    state: SuppressionState
+
+
+def suppress(tx: Tx, found: Collection[Suppressed]) -> None:
+    """Send nothing to these addresses any more, whoever has or gets them.
+
+    A complaint is the last word. The caller holds the profiles that have them, so that nobody
+    claims a message to one of them meanwhile.
+    """
+    if not found:
+        return
+    c = suppressions.c
+    adding = insert_into(tx.conn, suppressions)
+    tx.conn.execute(
+        adding.on_conflict_do_update(
+            index_elements=list(suppressions.primary_key),
+            set_={"state": adding.excluded.state},
+            where=c.state != "complained",
+        ),
+        [
+            {
+                "address": one.address,
+                "channel": one.channel,
+                "bucket": identifier_bucket(ADDRESS_KIND[one.channel], one.address),
+                "state": one.state,
+                "since": tx.now,
+            }
+            for one in sorted(found)
+        ],
+    )

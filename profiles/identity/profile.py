@@ -32,7 +32,6 @@ _SPOKEN: Mapping[IdentifierKind, str] = {"email": "e-mail address", "phone": "ph
 _BLANK: Mapping[str, Any] = {
     "country": None,
     "platform": None,
-    "state": "active",
     "retired_at": None,
 }
 
@@ -49,12 +48,14 @@ class Account:
     """One profile in memory: as it was read, and as it will be.
 
     in_use: of e-mail addresses and phone numbers the one that messages go to.
+    dead: identifiers that are suppressed addresses.
     """
 
     id: int | None  # None: not there yet
     before: dict[str, Any]
     known: dict[Key, dict[str, Any]]
     in_use: dict[IdentifierKind, Key]
+    dead: Collection[Key] = ()
     after: dict[str, Any] = field(init=False)
     identifiers: dict[Key, dict[str, Any]] = field(init=False)
     used_before: dict[IdentifierKind, Key] = field(init=False)
@@ -292,7 +293,7 @@ class Account:
 
         def order(key: Key) -> tuple[int, bool, Instant, str]:
             row = self.identifiers[key]
-            live = row["retired_at"] is None and row["state"] == "active"
+            live = row["retired_at"] is None and key not in self.dead
             return _DROPPED.index(key[0]), live, row["seen_at"], key[1]
 
         return sorted((key for key in self.identifiers if key[0] in _DROPPED), key=order)[:number]

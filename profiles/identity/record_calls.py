@@ -277,9 +277,7 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
 
 
 def _release(tx: Tx, keys: Collection[Key]) -> None:
-    """These are nobody's any more. Whoever is said to have them takes over their rows, so that an
-    address stays suppressed.
-    """
+    """These are nobody's any more. Whoever is said to have them takes over their rows."""
     key = tuple_(identifiers.c.kind, identifiers.c.value)
     for some in in_slices(sorted(keys)):
         free = update(identifiers).where(key.in_(some))

@@ -11,7 +11,7 @@ from config.errors import SegueError
 from config.times import Instant
 from profiles.bulk import among, lock_profiles, new_profile_ids
 from profiles.consent.changes import change_consent
-from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.addresses import ONE_AT_A_TIME, is_suppressed_anywhere
 from profiles.identity.person import Key, Person
 from profiles.identity.profile import Account, Taken, nobody_yet
 from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
@@ -231,13 +231,18 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
     p, i = profiles.c, identifiers.c
     known: dict[int, dict[Key, dict[str, Any]]] = {profile_id: {} for profile_id in ids}
     in_use: dict[int, dict[IdentifierKind, Key]] = {profile_id: {} for profile_id in ids}
-    rows = select(identifiers).where(among(tx, i.profile_id, ids))
+    dead: dict[int, set[Key]] = {profile_id: set() for profile_id in ids}
+    rows = select(identifiers, is_suppressed_anywhere().label("dead")).where(
+        among(tx, i.profile_id, ids)
+    )
     # in the order of addresses.is_in_use: the last that is not retired is in use
     for row in tx.conn.execute(rows.order_by(i.seen_at, i.value)).mappings():
         key: Key = (row["kind"], row["value"])
         known[row["profile_id"]][key] = {name: row[name] for name in _DESCRIBING}
         if row["kind"] in ONE_AT_A_TIME and row["retired_at"] is None:
             in_use[row["profile_id"]][row["kind"]] = key
+        if row["dead"]:
+            dead[row["profile_id"]].add(key)
     columns = (
         *(p.country, p.timezone, p.language),
         *(p.attributes, p.attribute_times, p.attribute_identifiers),
@@ -248,6 +253,7 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
             {column.name: row[column] for column in columns},
             known[row["id"]],
             in_use[row["id"]],
+            dead[row["id"]],
         )
         for row in tx.conn.execute(select(p.id, *columns).where(among(tx, p.id, ids))).mappings()
     }
@@ -379,13 +385,12 @@ def _update_profiles(tx: Tx, changed: Sequence[Account]) -> None:
         )
 
 
-# What describes an identifier; feedback alone writes the state.
-_DESCRIBING = ("country", "platform", "state", "seen_at", "retired_at")
+# What describes an identifier.
+_DESCRIBING = ("country", "platform", "seen_at", "retired_at")
 
 
 def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key]) -> None:
-    """`free`: identifiers that have a row; who takes one takes over its row, so that an address
-    that bounced stays suppressed."""
+    """`free`: identifiers that have a row; who takes one takes over its row."""
     new: list[dict[str, Any]] = []
     removed: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
@@ -394,7 +399,7 @@ def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key
         for key, about in account.identifiers.items():
             if about == account.known.get(key):
                 continue
-            row = {name: about[name] for name in _DESCRIBING if name != "state"}
+            row = {name: about[name] for name in _DESCRIBING}
             named = {"of_kind": key[0], "of_value": key[1], "profile_id": account.id}
             if key in account.known or key in free:
                 changed.append({**row, **named})

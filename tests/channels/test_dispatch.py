@@ -19,9 +19,10 @@ from config.policy import Policy
 from config.settings import Settings
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
-from profiles.tables import consents, identifiers
+from profiles.tables import consents
 from tests.support.dispatching import ONE, POLICY, sending, told
 from tests.support.shop import MONDAY, TEXTS, House
+from tests.support.suppressing import suppressed
 
 
 def answered(house: House, channel: ChannelName, *answers: httpx.Response | Exception) -> list[Any]:
@@ -168,9 +169,7 @@ def test_an_app_that_is_gone(house: House) -> None:
     body = {"error": {"code": 404, "details": [detail | {"errorCode": "UNREGISTERED"}]}}
     [row] = answered(house, "push", httpx.Response(404, json=body))
     assert row.state == "failed"
-    with house.db.transaction() as tx:
-        state = select(identifiers.c.state).where(identifiers.c.kind == "push_token")
-        assert tx.conn.execute(state).scalar_one() == "unregistered"
+    assert list(suppressed(house.db).values()) == ["unregistered"]
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
@@ -318,9 +317,7 @@ def test_a_request_refused_for_one_of_its_mails(house: House) -> None:
     ]  # fmt: skip
     house.later("1m")
     assert [row.state for row in house.rows()] == ["sent", "failed", "sent"]
-    with house.db.transaction() as tx:
-        bounced = select(identifiers.c.value).where(identifiers.c.state == "bounced")
-        assert list(tx.conn.execute(bounced).scalars()) == ["c2@example.com"]
+    assert suppressed(house.db) == {("email", "c2@example.com"): "bounced"}
 
 
 def test_one_address_twice_makes_two_requests(house: House) -> None:

@@ -10,10 +10,11 @@ from sqlalchemy import update
 
 from config.times import DAY, HOUR, MINUTE
 from profiles.consent.changes import ConsentChange, change_consent
-from profiles.tables import consent_records, consents, events, identifiers
+from profiles.tables import consent_records, consents, events
 from tests.support.callback_samples import mail_event
 from tests.support.feedback_shop import NEWS, TEXTS, AnnsShop
 from tests.support.shop import House
+from tests.support.suppressing import becomes
 
 # Addresses --------------------------------------------------------------------------------------
 
@@ -21,28 +22,26 @@ from tests.support.shop import House
 def test_what_becomes_of_an_address(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     for event, more, state in (
-        ("deferred", {}, "active"),
-        ("bounce", {"type": "blocked", "status": "4.7.0"}, "active"),
-        ("dropped", {"reason": "Spam Content"}, "active"),
+        ("deferred", {}, None),
+        ("bounce", {"type": "blocked", "status": "4.7.0"}, None),
+        ("dropped", {"reason": "Spam Content"}, None),
         ("bounce", {"type": "bounce", "status": "5.1.1"}, "bounced"),
         ("dropped", {"reason": "Bounced Address"}, "bounced"),
         ("dropped", {"reason": "Invalid"}, "bounced"),
         ("dropped", {"reason": "Spam Reporting Address"}, "complained"),
         ("spamreport", {}, "complained"),
     ):
-        shop.address_becomes("email", "active")
+        becomes(house.db, "email", "ann@example.com", None)
         shop.mail(event, **more)
-        [address] = shop.of(identifiers, kind="email")
-        assert address.state == state, (event, more)
+        assert shop.suppressed("email") == state, (event, more)
 
 
 def test_what_becomes_of_a_number(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
-    for code, state in (("30003", "active"), ("30005", "unregistered"), ("30006", "bounced")):
-        shop.address_becomes("phone", "active")
+    for code, state in (("30003", None), ("30005", "unregistered"), ("30006", "bounced")):
+        becomes(house.db, "sms", "+447700900001", None)
         shop.sms("failed", ErrorCode=code, MessageSid=f"SM{code}")
-        [address] = shop.of(identifiers, kind="phone")
-        assert address.state == state, code
+        assert shop.suppressed("sms") == state, code
 
 
 def test_a_stop_that_twilio_knew_of_is_consent_taken_back(house: House) -> None:
@@ -56,8 +55,7 @@ def test_a_complaint_is_the_last_word_on_an_address(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     shop.mail("spamreport")
     shop.mail("bounce", type="bounce")
-    [address] = shop.of(identifiers, kind="email")
-    assert address.state == "complained"
+    assert shop.suppressed("email") == "complained"
     assert shop.state == "failed"
 
 

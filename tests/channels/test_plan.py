@@ -15,7 +15,8 @@ from config.policy import Policy
 from config.times import DAY, HOUR, Instant
 from journeys.dsl import Email, Journey, OnEvent, OnLaunch, prop
 from journeys.dsl import Send as SendStep
-from profiles.tables import identifiers, preferences
+from profiles.identity.addresses import Suppressed, suppress
+from profiles.tables import SuppressionState, identifiers, preferences
 from tests.support.planning_desk import OFFICE, ONE_A_DAY, Desk, at, message
 from tests.support.shop import MONDAY, House
 
@@ -165,12 +166,16 @@ def test_refusing_leaves_rows_too(db: Database) -> None:
 # Addresses ----------------------------------------------------------------------------------------
 
 
-def addresses(db: Database, profile: int, *found: tuple[str, str, Instant]) -> None:
-    """More e-mail addresses: value, state, seen at."""
+def addresses(
+    db: Database, profile: int, *found: tuple[str, SuppressionState | None, Instant]
+) -> None:
+    """More e-mail addresses: value, why it is suppressed, seen at."""
     with db.transaction() as tx:
         for value, state, seen_at in found:
             row = {"kind": "email", "value": value, "profile_id": profile}
-            tx.conn.execute(insert(identifiers).values(**row, state=state, seen_at=seen_at))
+            tx.conn.execute(insert(identifiers).values(**row, seen_at=seen_at))
+            if state is not None:
+                suppress(tx, [Suppressed("email", value, state)])
 
 
 def test_of_several_addresses_the_one_seen_last_is_in_use(db: Database) -> None:
@@ -182,8 +187,8 @@ def test_of_several_addresses_the_one_seen_last_is_in_use(db: Database) -> None:
     addresses(
         db,
         ann,
-        ("new@example.com", "active", MONDAY + 60),
-        ("old@example.com", "active", MONDAY - 60),
+        ("new@example.com", None, MONDAY + 60),
+        ("old@example.com", None, MONDAY - 60),
     )
     house.launch("j")
     assert [mail.to for mail in house.providers.accepted] == ["new@example.com"]
@@ -204,12 +209,12 @@ def test_the_zone_is_that_of_the_number_that_is_texted(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer("ann", timezone=None)
     with db.transaction() as tx:
-        for value, country, state, seen_at in (
-            ("+81312345678", "JP", "active", MONDAY + 60),
-            ("+4915112345678", "DE", "active", MONDAY - 60),
+        for value, country, seen_at in (
+            ("+81312345678", "JP", MONDAY + 60),
+            ("+4915112345678", "DE", MONDAY - 60),
         ):
             row = {"kind": "phone", "value": value, "country": country, "profile_id": ann}
-            tx.conn.execute(insert(identifiers).values(**row, state=state, seen_at=seen_at))
+            tx.conn.execute(insert(identifiers).values(**row, seen_at=seen_at))
         retired = {"kind": "phone", "value": "+33612345678", "country": "FR", "profile_id": ann}
         tx.conn.execute(
             insert(identifiers).values(**retired, seen_at=MONDAY + 120, retired_at=MONDAY + 120)

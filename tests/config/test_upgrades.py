@@ -35,7 +35,14 @@ from config.times import DAY, format_instant
 from flows.local.stack import free_ports
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send, Wait
-from profiles.tables import consent_records, consents, events, identifiers
+from profiles.tables import (
+    ADDRESS_KIND,
+    consent_records,
+    consents,
+    events,
+    identifiers,
+    suppressions,
+)
 from tests.chaos import provider, worker
 from tests.chaos.provider import remembered
 from tests.support.patience import PATIENCE
@@ -93,10 +100,18 @@ def _all(table: str, columns: list[str]) -> Any:
     return text(f"SELECT {shown} FROM {table}")
 
 
+# Columns that a later migration takes away.
+GONE = {("identifier", "state")}
+
+
 def columns_of(conn: Connection) -> dict[str, list[str]]:
     found = inspect(conn)
     return {
-        table: [column["name"] for column in found.get_columns(table)]
+        table: [
+            column["name"]
+            for column in found.get_columns(table)
+            if (table, column["name"]) not in GONE
+        ]
         for table in found.get_table_names()
         if table != "alembic_version"
     }
@@ -149,6 +164,8 @@ def test_everything_is_there_and_goes_on(old: Database) -> None:
     with old.transaction(write=False) as tx:
         assert contents(tx.conn, columns) == before
         assert differences(tx.conn) == []
+        found = select(suppressions.c.channel, suppressions.c.address, suppressions.c.state)
+        assert ("email", "eve@example.com", "bounced") in tx.conn.execute(found).tuples().all()
 
     house = House(old)
     # The journey has another shape by now; who is in it runs to its end on the one they entered.
@@ -256,9 +273,12 @@ def test_addresses_get_the_one_form_in_which_they_are_looked_up(
             row.value: row
             for row in tx.conn.execute(select(identifiers).where(identifiers.c.profile_id < 7))
         }
+        rows = tx.conn.execute(select(suppressions)).all()
+        suppressed = {(ADDRESS_KIND[row.channel], row.address): row.state for row in rows}
         for (_, _, owner, *_), (value, state, retired) in written:
             row = found[value]
-            assert (row.profile_id, row.state) == (owner, state), value
+            dead = suppressed.get((row.kind, value), "active")
+            assert (row.profile_id, dead) == (owner, state), value
             assert (row.retired_at is None) is (retired is None), value
         assert found["+5491122223333"].seen_at == 9
         assert "+541122223333" not in found
@@ -305,13 +325,13 @@ def test_what_an_earlier_release_writes_is_still_taken(db: Database, revision: s
 
 @pytest.mark.parametrize("revision", REVISIONS[: REVISIONS.index(LAST_STOP)])
 def test_what_a_release_before_a_stop_writes_is_refused(db: Database, revision: str) -> None:
-    """It can't say in which bucket its rows are."""
+    """It can't say in which bucket its rows are, and names columns that are gone."""
     with db.transaction(write=False) as tx:
         names = [table for table, columns in columns_of(tx.conn).items() if "bucket" in columns]
     for statement in statements(revision):
         into = re.search(r"^INSERT INTO (\w+)", statement, re.MULTILINE)
         if into and into[1] in names:
-            with pytest.raises(IntegrityError), db.transaction() as tx:
+            with pytest.raises(DBAPIError), db.transaction() as tx:
                 tx.conn.exec_driver_sql(statement)
 
 

@@ -37,6 +37,7 @@ from profiles.tables import (
 )
 from tests.support.proof import cases
 from tests.support.shop import MONDAY, House
+from tests.support.suppressing import becomes, suppressed
 
 Said = tuple[Kind, dict[str, Any]]
 VICTIM, EVIL = "victim@example.com", "m@evil.example"
@@ -272,7 +273,7 @@ def test_an_address_does_not_join_a_profile_that_has_another_one(db: Database) -
     assert owner(db, "phone", "+447700900001") == owner(db, "user_id", "bob")
     take(db, identify(anon="c", email="cyd@example.com", phone="+447700900003"))
     with db.transaction() as tx:
-        row = {"kind": "phone", "value": "+447700900004", "seen_at": MONDAY, "state": "active"}
+        row = {"kind": "phone", "value": "+447700900004", "seen_at": MONDAY}
         c = owner(db, "anonymous_id", "c")
         tx.conn.execute(identifiers.insert().values(profile_id=c, **row))
     outcomes = take(db, identify("dan", phone="+447700900003"))
@@ -283,15 +284,11 @@ def test_a_retired_address_is_free_for_another_customer(db: Database, victim: in
     take(db, identify(anon="m", phone=EVIL_PHONE))
     take(db, identify(anon="m", email=VICTIM))
     assert owner(db, "phone", EVIL_PHONE) == victim
-    with db.transaction() as tx:
-        of = identifiers.c.value == EVIL_PHONE
-        tx.conn.execute(identifiers.update().where(of).values(state="complained"))
+    becomes(db, "sms", EVIL_PHONE, "complained")
     outcomes = take(db, identify("eve", phone=EVIL_PHONE))
     assert warned(outcomes) == []
     assert in_use(db, owner(db, "user_id", "eve")) == {EVIL_PHONE}
-    with db.transaction(write=False) as tx:
-        state = select(identifiers.c.state).where(identifiers.c.value == EVIL_PHONE)
-        assert tx.conn.execute(state).scalar_one() == "complained"
+    assert suppressed(db) == {("sms", EVIL_PHONE): "complained"}
 
 
 def test_a_device_that_signs_in_goes_along_and_one_that_is_only_named_does_not(

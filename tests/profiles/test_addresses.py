@@ -7,27 +7,30 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import literal, select, update
+from sqlalchemy import literal, select
 
 from channels.messages import messages
 from config.database import Database
 from config.times import DAY, Instant, format_instant, parse_instant
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, has_address
 from journeys.engine.merge import merge
+from profiles.bucketing import identifier_bucket
 from profiles.conditions.language import Scope
 from profiles.consent.preferences import read_chosen
+from profiles.identity.addresses import Suppressed, suppress
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.record_calls import Outcome, take_calls
 from profiles.identity.segment_calls import read_call
 from profiles.identity.upsert import upsert_people
-from profiles.tables import consents, identifiers, profiles
+from profiles.tables import SuppressionState, consents, identifiers, profiles, suppressions
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.feedback_shop import TEXTS, AnnsShop
 from tests.support.shop import House
+from tests.support.suppressing import becomes, suppressed
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
 OLD, NEW = "old@example.com", "new@example.com"
-STATES = ("bounced", "complained")
+STATES: tuple[SuppressionState, ...] = ("bounced", "complained")
 AGAIN = OnLaunch(again="always")
 
 
@@ -68,11 +71,6 @@ def owner(db: Database, kind: str, value: str) -> int | None:
         return tx.conn.execute(found).scalar_one_or_none()
 
 
-def becomes(db: Database, value: str, state: str) -> None:
-    with db.transaction() as tx:
-        tx.conn.execute(update(identifiers).where(identifiers.c.value == value).values(state=state))
-
-
 @pytest.fixture
 def news(house: House) -> House:
     """A house that sends a mail, a text or a push at each launch."""
@@ -102,7 +100,7 @@ def test_a_replaced_address_is_never_a_fallback(news: House) -> None:
     identify(news.db, "ann", email=NEW)
     assert sent_to(news, "mail") == [NEW]
     for state in STATES:
-        becomes(news.db, NEW, state)
+        becomes(news.db, "email", NEW, state)
         assert news.launch("mail")["not_sent"] == {"suppressed": 1}
     assert [mail.to for mail in news.providers.accepted] == [NEW]
 
@@ -111,7 +109,7 @@ def test_a_replaced_number_is_never_a_fallback(news: House) -> None:
     ann = news.customer("ann")
     identify(news.db, "ann", phone="+447700900777")
     assert sent_to(news, "text") == ["+447700900777"]
-    becomes(news.db, "+447700900777", "unregistered")
+    becomes(news.db, "sms", "+447700900777", "unregistered")
     assert news.launch("text")["not_sent"] == {"suppressed": 1}
     with news.db.transaction(write=False) as tx:
         chosen = read_chosen(tx, ann)
@@ -174,7 +172,7 @@ def test_a_retired_address_is_free_for_another_customer(news: House) -> None:
 
 def test_a_suppressed_address_stays_so_when_another_customer_takes_it(news: House) -> None:
     identify(news.db, "ann", email=OLD)
-    becomes(news.db, OLD, "bounced")
+    becomes(news.db, "email", OLD, "bounced")
     identify(news.db, "ann", email=NEW)
     identify(news.db, "bob", email=OLD)
     assert sent_to(news, "mail") == [NEW]
@@ -192,16 +190,14 @@ def test_rows_of_one_file_free_an_address_as_calls_do(db: Database, known_before
     ]
     if known_before:
         identify(db, "ann", NOW - DAY, email=OLD)
-        becomes(db, OLD, "bounced")
+        becomes(db, "email", OLD, "bounced")
         people = [replace(person, seen_at=NOW) for person in people]
     with db.transaction() as tx:
         report = upsert_people(tx, people, "import")
     assert list(report.refused) == [3]
     ann, _, bob, _ = report.profile_ids
     assert in_use(db, "email") == {NEW: ann, OLD: bob}
-    with db.transaction(write=False) as tx:
-        found = select(identifiers.c.state).where(identifiers.c.value == OLD)
-        assert tx.conn.execute(found).scalar_one() == ("bounced" if known_before else "active")
+    assert suppressed(db) == ({("email", OLD): "bounced"} if known_before else {})
 
 
 def test_whoever_is_named_by_a_retired_address_alone_is_the_one_who_had_it(db: Database) -> None:
@@ -264,9 +260,8 @@ def test_a_no_from_a_retired_mail_address_is_heard(news: House, name: str) -> No
             consents.c.profile_id == ann, consents.c.channel == "email", consents.c.topic == "*"
         )
         granted = tx.conn.execute(found).scalar_one()
-        state = select(identifiers.c.state).where(identifiers.c.value == OLD)
-        suppressed = tx.conn.execute(state).scalar_one()
-    assert (granted, suppressed) in {(False, "active"), (True, "complained")}
+    state = suppressed(news.db).get(("email", OLD))
+    assert (granted, state) in {(False, None), (True, "complained")}
     assert (name == "unsubscribe") == (granted is False)
 
 
@@ -408,3 +403,29 @@ def test_of_two_who_take_a_free_address_at_once_one_has_it(db: Database) -> None
     lucky = people[warnings.index([])]
     assert owner(db, "email", OLD) == owner(db, "user_id", lucky)
     assert set(in_use(db, "email")) == {OLD, NEW}
+
+
+# Suppressed ---------------------------------------------------------------------------------------
+
+
+def test_an_address_is_suppressed_whoever_gets_it(news: House) -> None:
+    """Also where nobody had it any more when it came back."""
+    becomes(news.db, "email", NEW, "bounced")
+    identify(news.db, "ann", email=NEW)
+    assert news.launch("mail")["not_sent"] == {"suppressed": 1}
+
+
+def test_what_became_of_another_channel_says_nothing_of_this_one(news: House) -> None:
+    identify(news.db, "ann", email=NEW)
+    row = {"address": NEW, "channel": "letters", "bucket": identifier_bucket("email", NEW)}
+    with news.db.transaction() as tx:
+        tx.conn.execute(suppressions.insert().values(**row, state="bounced"))
+    assert sent_to(news, "mail") == [NEW]
+
+
+def test_a_complaint_stays_when_the_address_bounces_later(db: Database) -> None:
+    states: tuple[SuppressionState, ...] = ("bounced", "complained", "bounced")
+    for state in states:
+        with db.transaction() as tx:
+            suppress(tx, [Suppressed("email", NEW, state)])
+    assert suppressed(db) == {("email", NEW): "complained"}

@@ -27,7 +27,17 @@ from profiles.conditions.language import (
     Scope,
     Test,
 )
-from profiles.tables import consents, events, identifiers, preferences, profiles
+from profiles.identity.addresses import CHANNELS_TO, Suppressed, suppress
+from profiles.tables import (
+    ADDRESS_KIND,
+    IdentifierKind,
+    SuppressionState,
+    consents,
+    events,
+    identifiers,
+    preferences,
+    profiles,
+)
 from tests.support.proof import cases
 
 NOW: Instant = 1_772_445_600  # 2026-03-02T10:00:00Z
@@ -43,7 +53,8 @@ class Somebody:
     chose: Mapping[str, str] = field(default_factory=dict)  # on their own page
     did: Sequence[tuple[str, Instant, Mapping[str, Any]]] = ()
     said: Mapping[tuple[str, str], bool] = field(default_factory=dict)
-    addresses: Mapping[str, str] = field(default_factory=dict)  # kind -> state
+    # by kind; None: not suppressed
+    addresses: Mapping[IdentifierKind, SuppressionState | None] = field(default_factory=dict)
 
 
 def store(db: Database, people: Sequence[Somebody]) -> None:
@@ -79,7 +90,10 @@ def store(db: Database, people: Sequence[Somebody]) -> None:
                 tx.conn.execute(insert(consents).values(**row, granted=granted, changed_at=NOW))
             for kind, state in person.addresses.items():
                 row = {"profile_id": number, "kind": kind, "value": f"{kind}-{number}"}
-                tx.conn.execute(insert(identifiers).values(**row, state=state, seen_at=NOW))
+                tx.conn.execute(insert(identifiers).values(**row, seen_at=NOW))
+                if state is not None:
+                    on = CHANNELS_TO[kind]
+                    suppress(tx, [Suppressed(one, f"{kind}-{number}", state) for one in on])
 
 
 def chosen(
@@ -342,10 +356,10 @@ def test_consent_and_addresses(db: Database) -> None:
     store(
         db,
         [
-            Somebody(said={("sms", "*"): True}, addresses={"phone": "active"}),
+            Somebody(said={("sms", "*"): True}, addresses={"phone": None}),
             Somebody(said={("sms", "*"): False}, addresses={"phone": "bounced"}),
-            Somebody(said={("email", "news"): True}, addresses={"email": "active"}),
-            Somebody(addresses={"push_token": "active", "user_id": "active"}),
+            Somebody(said={("email", "news"): True}, addresses={"email": None}),
+            Somebody(addresses={"push_token": None, "user_id": None}),
         ],
     )
     assert chosen(db, consented("sms")) == {1}
@@ -448,8 +462,8 @@ def holds(condition: Condition, person: Somebody) -> bool:
         case Consented():
             return person.said.get((condition.channel, condition.topic), False)
         case HasAddress():
-            kind_of = {"email": "email", "sms": "phone", "push": "push_token"}
-            return person.addresses.get(kind_of[condition.channel]) == "active"
+            kind = ADDRESS_KIND[condition.channel]
+            return kind in person.addresses and person.addresses[kind] is None
         case Everyone():
             return True
         case AllOf():
@@ -530,9 +544,7 @@ def population() -> Iterator[Somebody]:
                 ("email", "*"): number % 2 == 0,
                 **({("sms", "news"): True} if number % 3 == 0 else {}),
             },
-            addresses={"email": "active", "phone": "bounced"}
-            if number % 2
-            else {"phone": "active"},
+            addresses={"email": None, "phone": "bounced"} if number % 2 else {"phone": None},
         )
 
 

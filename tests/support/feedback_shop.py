@@ -13,6 +13,7 @@ from journeys.dsl import SMS, Email, Journey, OnLaunch, Send
 from profiles.tables import consents, events, identifiers
 from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.shop import House
+from tests.support.suppressing import suppressed
 
 NEWS = Journey("news", entry=OnLaunch(), topic="news", steps=[Send("hello", Email("hello"))])
 TEXTS = Journey("texts", entry=OnLaunch(), topic="news", steps=[Send("hello", SMS("hello"))])
@@ -43,10 +44,10 @@ class AnnsShop:
         with self.house.db.transaction() as tx:
             tx.conn.execute(update(messages).values(state=state, **columns))
 
-    def address_becomes(self, kind: str, state: str) -> None:
-        with self.house.db.transaction() as tx:
-            changed = update(identifiers).where(identifiers.c.kind == kind)
-            tx.conn.execute(changed.values(state=state))
+    def suppressed(self, channel: str) -> str | None:
+        """Why nothing is sent to her address on a channel; None: it is."""
+        states = [why for (on, _), why in suppressed(self.house.db).items() if on == channel]
+        return states[0] if states else None
 
     def of(self, table: Any, **where: Any) -> list[Any]:
         """Ann's rows of a table."""

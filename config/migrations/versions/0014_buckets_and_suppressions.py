@@ -62,7 +62,7 @@ class Table(NamedTuple):
 
 _TABLES = (
     Table("profile", ["id"], whose="id"),
-    Table("identifier", ["kind", "value"]),
+    Table("identifier", ["kind", "value"], dropped=["state"]),
     Table("consent", ["profile_id", "channel", "topic"]),
     Table("consent_record", ["id"]),
     Table("preference", ["profile_id"]),
@@ -105,6 +105,7 @@ def upgrade() -> None:
         driver.create_function("identifier_bucket", 2, identifier_bucket, deterministic=True)
         # A view of somebody's own on one of the tables does not hinder the copy.
         op.execute("PRAGMA legacy_alter_table = ON")
+    _suppressions(engine)
     for name in _UNIQUE_INDEXES:
         op.drop_index(name, "enrollment")
     for table_name, column, kind in _NEW:
@@ -132,12 +133,12 @@ def _suppressions(engine: str) -> None:
     """`identifier.state` becomes rows of the one channel that each kind of address had."""
     op.create_table(
         "suppression",
-        sa.Column("channel", sa.String(), nullable=False),
         sa.Column("address", sa.String(), nullable=False),
+        sa.Column("channel", sa.String(), nullable=False),
         sa.Column("bucket", sa.SmallInteger(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("since", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("channel", "address", "bucket"),
+        sa.PrimaryKeyConstraint("address", "channel", "bucket"),
     )
     op.execute(
         "INSERT INTO suppression (channel, address, bucket, state) "  # noqa: S608

@@ -1,4 +1,5 @@
--- Of what Ann said and did it is known by which identifier; of a mail to her, to which address.
+-- Of what Ann said and did it is known by which identifier; of a mail to her, to which address. Dan's
+-- texts are not delivered.
 
 UPDATE profile SET attribute_identifiers = '[["user_id", "ann", ["attributes.plan"]]]' WHERE id = 1;
 
@@ -10,3 +11,6 @@ INSERT INTO consent_record (profile_id, channel, topic, granted, occurred_at, re
 
 INSERT INTO message (profile_id, enrollment_id, journey, version, step, member, channel, kind, topic, priority, mode, after, on_cap, wanted_at, deadline, send_at, state, decision, attempts, address, bucket) VALUES
 (1, 901, 'old-news', '8f75360173f9', 'news', 'email', 'email', 'marketing', 'news', 50, 'any', 0, 'skip', 1769767200, 1769767200, 1769767200, 'sent', '{"outcome":"send","send_at":"2026-01-30T10:00:00Z","reason":null,"rule":null,"timezone":"UTC","timezone_source":"profile"}', 1, 'ann@example.com', 158);
+
+INSERT INTO suppression (address, channel, bucket, state, since) VALUES
+('+447700900004', 'sms', 28, 'bounced', 1772445000);
