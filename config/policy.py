@@ -1,7 +1,7 @@
 """The policy: the windows of each channel, the caps, the consent rules.
 
-Read from `policy.toml` (or the same as JSON); every mistake is reported with its place and the
-way to mend it.
+Read from `policy.toml` (or the same as JSON); every error is reported with its place and the
+fix.
 """
 
 import tomllib

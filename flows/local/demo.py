@@ -1,12 +1,12 @@
 """`segue demo`: the whole loop on one machine, on a clock that jumps, in about a minute.
 
-First a customer leaves a cart: the shop says so with Segment's client, a worker sends the reminder,
-and what follows is stopped when she buys. Then one journey runs from its launch to its end, while
-the sandbox's customers open, click and answer STOP, and their providers call back.
+First a customer abandons a cart: the shop sends the event with Segment's client, a worker sends the
+reminder, and her purchase cancels the rest. Then one journey runs from its launch to its end, while
+the sandbox's customers open, click and reply STOP, and its providers send webhooks.
 
-It is a Monday morning, and whenever nothing is left to do, the clock jumps to the next moment at
-which somebody is due. So the same comes out at any hour; only what is measured in real time (how
-long the reminder took, how long all of it took) depends on the machine.
+The demo starts on a Monday morning, and when nothing is left to do, the clock jumps to the next due
+time. So the result is the same at any hour; only the two durations that are measured in real time
+(of the reminder and of the demo) depend on the machine.
 """
 
 import asyncio

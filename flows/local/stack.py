@@ -1,7 +1,7 @@
 """The processes of Segue on one machine: started, watched and stopped together.
 
-Each has a process group of its own, so that Ctrl-C in the terminal reaches only us and we stop them
-in order: first what talks to Prefect's server, then the server, for without it a runner that stops
+Each has its own process group, so that Ctrl-C in the terminal reaches only us and we stop them in
+order: first the clients of Prefect's server, then the server. Without the server, a stopping runner
 hangs for a minute.
 """
 

@@ -1,8 +1,8 @@
 """A journey as a Prefect flow: its steps are the tasks, joined by its edges.
 
-A run enters an audience if it was given one, moves everybody who is due, step by step, and sends
-what is due. All state is in our own rows, so that a task can be run again, and so that it does not
-matter whether the run or the worker moved somebody: the tasks tell what the rows say.
+A run enters an audience if it has one, moves due enrollments step by step, and sends due messages.
+All state is in our own rows, so a task can be repeated, and the tasks report the rows, whether the
+run or a worker moved the enrollments.
 """
 
 import asyncio
@@ -103,9 +103,9 @@ def _help(catalog: Catalog) -> str:
     return f"""Run the journey.
 
     Args:
-        audience: Who enters now. {NOBODY_NEW}: nobody, only move those who are due. {segments}
-        limit: Enter at most so many people; 0 is everybody in the audience.
-        dry_run: Only say what would happen now: nobody enters, nothing is sent.
+        audience: Who enters now. {NOBODY_NEW}: nobody, only due enrollments move. {segments}
+        limit: Enter at most this many people; 0 means the whole audience.
+        dry_run: Only report what would happen now: nobody enters, nothing is sent.
     """
 
 

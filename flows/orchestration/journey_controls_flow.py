@@ -19,11 +19,11 @@ def holding_flow(catalog: Catalog) -> Flow[Any, Any]:
         """Pause, resume or stop a journey.
 
         Args:
-            journey: Which one.
-            action: pause: nobody moves and nothing goes, people still enter and nobody is lost.
-                resume: go on; what is planned is looked at again first, and dropped where it is no
-                longer welcome. stop: everybody leaves, what is planned is cancelled, and nobody
-                enters until it is resumed.
+            journey: The journey.
+            action: pause: nothing moves or is sent; people still enter, and nobody is lost.
+                resume: continue; planned messages are decided again first, and skipped if they are
+                no longer allowed. stop: all enrollments end, planned messages are cancelled, and
+                nobody enters until it is resumed.
         """
         segue = await asyncio.to_thread(open_segue)
         try:

@@ -1,7 +1,7 @@
 """Report live counts to Prefect afterwards: at most one event a journey a second.
 
-Nothing waits for Prefect. While its server does not answer, the counts add up, and it learns them
-in one event when it is back. All workers count together, and one of them tells
+Nothing waits for Prefect. While its server does not respond, the counts add up, and are reported in
+one event when it is back. All workers add to the same counts, and one of them reports
 (journeys/operations/live_counts.py).
 """
 

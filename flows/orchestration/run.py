@@ -1,4 +1,4 @@
-"""What the tasks of a journey's run do: enter people, move who is due, send what is due."""
+"""The tasks of a journey's run: enter profiles, move due enrollments, send due messages."""
 
 import asyncio
 import time
@@ -28,14 +28,14 @@ from journeys.engine.turn import Turn
 from journeys.operations.control import held
 from journeys.operations.report import Summary, summarise
 
-# The progress bar is moved on at most so often, in seconds.
+# Seconds between two updates of the progress bar.
 _PROGRESS_EVERY = 0.5
-# How long a step waits for messages that the worker has in hand, in seconds.
+# Seconds for which a step waits for messages that a worker is sending.
 _WAIT_FOR_OTHERS = 10.0
 
 
 class Run:
-    """One run of a journey, for real."""
+    """One real run of a journey."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Run:
         self._begun: Instant = 0
 
     async def enter(self) -> State[Any]:
-        """Enter the audience, as one launch: begun again, it enters nobody twice."""
+        """Enter the audience, as one launch: a restart enters nobody twice."""
         shown = await asyncio.to_thread(self._begin)
         await asyncio.to_thread(self._catch_up)
         if self._audience is None:
@@ -72,8 +72,8 @@ class Run:
         return Completed(name=f"{entered:,} entered", message=f"{message}; {shown}")
 
     def _catch_up(self) -> None:
-        """What no other task stands for: whoever came into the segment of the journey's own entry
-        enters, and whoever stands at a step that only an older version has moves on.
+        """Work that belongs to no other task: enter profiles that came into the segment of the
+        journey's entry, and move enrollments at steps that only an older version has.
         """
         self._engine.enter_newcomers(self.journey.name)
         for version in self._segue.catalog.versions(self.journey.name):
@@ -82,7 +82,7 @@ class Run:
                     self._engine.advance(version, step)
 
     async def _launch(self, audience: str) -> tuple[int, int]:
-        """How many have entered in this launch, and how many the segment has."""
+        """The number of profiles entered by this launch, and the size of the segment."""
         version = await asyncio.to_thread(
             self._engine.start_launch, self._launch_id, self.journey.name, audience, self._people
         )
@@ -102,7 +102,7 @@ class Run:
         return (await asyncio.to_thread(self._summary)).entered, size
 
     async def step(self, name: str) -> State[Any]:
-        """Move those who are due at a step, in every version that has it; send what is due."""
+        """Move enrollments due at a step, in every version that has it; send due messages."""
         turn = Turn(self._engine, self._dispatcher, journey=self.journey.name, step=name)
         await turn.until_idle()
         if isinstance(self.journey.graph[name].step, SendStep):
@@ -111,13 +111,13 @@ class Run:
         return Completed(name=state, message=message)
 
     async def _wait_for_others(self) -> None:
-        """The worker may be posting messages of the journey at this moment: let them count."""
+        """Wait for messages of the journey that a worker is sending, so that they are counted."""
         deadline = time.monotonic() + _WAIT_FOR_OTHERS
         while time.monotonic() < deadline and await asyncio.to_thread(self._under_way):
             await asyncio.sleep(0.3)
 
     async def finish(self) -> State[Any]:
-        """Count goals, leave the picture and the table."""
+        """Count goals, create the picture and the table."""
         await asyncio.to_thread(self._engine.count_goals, self.journey.name)
         counts, summary = await asyncio.to_thread(self._everything)
         await leave_picture(self.journey, counts)
@@ -132,7 +132,7 @@ class Run:
     # The rows -----------------------------------------------------------------------------------
 
     def _begin(self) -> str:
-        """Take the time; says what the steps will show."""
+        """Store the start time; returns which period the steps will show."""
         with self._segue.db.transaction(write=False) as tx:
             self._begun = tx.now
             shown = last_shown(tx, self.journey.name)
@@ -148,12 +148,12 @@ class Run:
             return under_way(tx, self.journey.name) > 0
 
     def _holding(self) -> str | None:
-        """Whether somebody paused or stopped the journey."""
+        """Whether the journey is paused or stopped."""
         with self._segue.db.transaction(write=False) as tx:
             return held(tx).get(self.journey.name)
 
     def _summary(self) -> Summary:
-        """Of the launch, or of the whole journey where nobody was launched."""
+        """The summary of the launch, or of the whole journey without an audience."""
         launch_id = self._launch_id if self._audience else None
         with self._segue.db.transaction(write=False) as tx:
             return summarise(tx, self.journey.name, launch_id)

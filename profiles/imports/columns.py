@@ -180,7 +180,7 @@ def load_map(path: Path, kind: type[M]) -> M:
 def _first(error: ValidationError, kind: type[PeopleMap] | type[EventMap]) -> str:
     """One error as text: its place in the map, and the allowed values.
 
-    A misspelt key makes another one missing; it is the misspelling that people can mend.
+    A misspelt key makes another one missing; the error names the misspelt one.
     """
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     place = [str(part) for part in fault["loc"] if part != "[key]"]
