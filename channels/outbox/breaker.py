@@ -12,25 +12,25 @@ from config.times import MINUTE, Instant, Seconds
 
 log = logging.getLogger(__name__)
 
-# So many requests in a row that went wrong; and so many after which nobody knows what became of the
-# messages: each may have held a whole batch, none of which is ever sent again.
+# Failed requests in a row that stop a provider; and of these, requests with unknown outcome. Each
+# of the latter may hold a whole batch that is never sent again.
 TRIPS_AT = 20
 UNKNOWN_TRIPS_AT = 3
 # The first pause; each further one is twice as long, up to the last.
 FIRST_PAUSE: Seconds = 15
 LAST_PAUSE: Seconds = 5 * MINUTE
-# Refused credentials do not mend themselves quickly.
+# Refused credentials are not fixed quickly.
 REFUSED_PAUSE: Seconds = 5 * MINUTE
 
 
 class Breaker:
-    """Open: nothing is handed over. When its pause is over one message at a time may go, until one
-    is answered well: then it is closed.
+    """Open: nothing is handed over. After the pause, one message at a time may go, until a request
+    succeeds: then it is closed.
     """
 
     def __init__(self, provider: ConnectedProvider) -> None:
         self._provider = provider
-        # Since a request was last answered well.
+        # Since the last successful request.
         self._failures = 0
         self._unknown = 0
         self._pauses = 0
@@ -42,7 +42,7 @@ class Breaker:
 
     @property
     def on_trial(self) -> bool:
-        """Whether nothing was answered well since the last pause."""
+        """Whether no request has succeeded since the last pause."""
         return self._pauses > 0
 
     def note(self, outcomes: list[SendOutcome], claimed: Instant, answered: Instant) -> None:
@@ -56,7 +56,7 @@ class Breaker:
             return
         results = {outcome.result for outcome in outcomes}
         if "stopped" in results:
-            why = f"it refuses our credentials ({outcomes[0].reason})"
+            why = f"it refuses our account ({outcomes[0].reason})"
             self._stop(answered, REFUSED_PAUSE, why)
         elif results & {"sent", "failed"}:
             self._failures = self._unknown = self._pauses = 0

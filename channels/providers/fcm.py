@@ -42,8 +42,8 @@ LONGEST_TTL: Seconds = 28 * DAY
 # first 503, and then longer.
 QUOTA_WAIT: Seconds = MINUTE
 SERVER_WAIT: Seconds = 10
-# google-auth would wait two minutes for a token: longer than any claim lasts, and in a thread that
-# the database is then short of.
+# google-auth would wait two minutes for a token: longer than a claim lasts, and in a thread that
+# database work needs.
 _TOKEN_WITHIN: Seconds = 10
 
 
@@ -105,8 +105,8 @@ class GoogleToken(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Raises SignInFailed when Google refuses us, ConnectError when it can't be reached."""
-        # google-auth calls a token invalid some minutes before it is.
+        """Raises SignInFailed if Google refuses our account, ConnectError if it is not reached."""
+        # google-auth reports a token as invalid some minutes before it expires.
         if not self._credentials.valid:
             async with self._fetching:
                 if not self._credentials.valid:
@@ -119,7 +119,7 @@ class GoogleToken(httpx.Auth):
             fetch = partial(FetchToken(), timeout=_TOKEN_WITHIN)
             await asyncio.to_thread(self._credentials.refresh, fetch)
         except GoogleAuthError as error:
-            # It does not call its own time-outs retryable.
+            # google-auth does not mark its own time-outs as retryable.
             if error.retryable or isinstance(error, TransportError):
                 raise httpx.ConnectError(f"no token from Google: {error}") from error
             raise SignInFailed(f"Google gives no token: {error}") from error
@@ -143,7 +143,7 @@ class FCM:
         self._headers = {"Content-Type": "application/json", **(headers or {})}
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
-        """The parts for other platforms than the device's are left out, where we know it."""
+        """Without the parts for other platforms, if the device's platform is known."""
         [one] = batch
         if not isinstance(one.content, PushContent):
             raise TypeError(f"message {one.message_id} is no push notification")
@@ -151,7 +151,7 @@ class FCM:
         message: dict[str, Any] = {
             "token": one.to,
             "notification": _given(title=content.title, body=content.body, image=content.image),
-            # What the app reads: it reports `push_opened` with the id, and follows the link.
+            # For the app: it reports `push_opened` with the id, and opens the link.
             "data": _given(message_id=str(one.message_id), link=content.link),
         }
         if one.platform in (None, "android"):
@@ -165,7 +165,7 @@ class FCM:
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
-        """FCM's own error code first, then the HTTP status."""
+        """By FCM's error code where we know it, otherwise by the HTTP status."""
         [one] = batch
         answer = json_object(body)
         if result_of(status) == "sent":
@@ -190,8 +190,8 @@ class FCM:
         return [SendOutcome(one.message_id, result, reason, suppress=suppress)]
 
 
-# On every platform the message's id is what makes a repeat replace the first and not stand beside
-# it. (FCM keeps four such keys for a device that is off; of more, it drops some.)
+# On every platform the message's id is the key by which a repeat replaces the first notification.
+# (FCM keeps four such keys for a device that is off, and drops some beyond that.)
 
 
 def _android(one: Outgoing) -> dict[str, Any]:
@@ -203,8 +203,8 @@ def _apns(one: Outgoing, content: PushContent) -> dict[str, Any]:
     headers = {"apns-collapse-id": str(one.message_id)}
     if one.ttl is not None and one.now is not None:
         headers["apns-expiration"] = str(one.now + min(one.ttl, LONGEST_TTL))
-    # Without a sound, iOS shows a notification silently. Only a mutable one reaches the part of an
-    # app that fetches pictures.
+    # iOS makes no sound unless one is named. Only a mutable notification reaches the app extension
+    # that fetches pictures.
     aps = _given(
         sound=None if content.silent else "default",
         **{"mutable-content": 1 if content.image else None},
@@ -218,7 +218,7 @@ def _apns(one: Outgoing, content: PushContent) -> dict[str, Any]:
 
 def _webpush(one: Outgoing, content: PushContent) -> dict[str, Any]:
     key = str(one.message_id)
-    # FCM takes https links only.
+    # FCM accepts https links only.
     link = content.link if content.link and content.link.startswith("https://") else None
     return _given(
         headers=_given(Topic=key, TTL=_ttl(one)),

@@ -161,7 +161,7 @@ class SendGrid:
         categories = list(dict.fromkeys((batch[0].journey, batch[0].step)))
         if len({(one.journey, one.step) for one in batch}) > 1:
             raise DoesNotFit
-        # SendGrid refuses a whole request for an address that it names twice.
+        # SendGrid refuses a whole request that names an address twice.
         if len({one.to.lower() for one in batch}) < len(batch):
             raise DoesNotFit
         mail: dict[str, Any] = {
@@ -242,7 +242,7 @@ def _content(one: Outgoing) -> EmailContent:
 def _refused(
     status: int, errors: Sequence[Mapping[str, Any]], batch: Sequence[Outgoing]
 ) -> list[SendOutcome]:
-    """The outcomes when errors name mails (`personalizations.3.to.0.email`); empty when none do."""
+    """The outcomes if errors name mails (`personalizations.3.to.0.email`); empty if none do."""
     named: dict[int, Mapping[str, Any]] = {}
     for error in errors:
         first, *rest = _field(error)
@@ -286,7 +286,7 @@ def _words(error: Mapping[str, Any]) -> str:
 
 
 def _wait(status: int, headers: Mapping[str, str]) -> Seconds | None:
-    """Retry-After, or when the rate limit begins anew (an instant by the provider's clock)."""
+    """Retry-After, or the time until the rate limit is reset (an instant by SendGrid's clock)."""
     reset, now = headers.get("x-ratelimit-reset", ""), server_time(headers)
     if status == 429 and "retry-after" not in headers and reset.isdecimal() and now is not None:
         return bounded(int(reset) - now)
@@ -328,7 +328,7 @@ def _public_key(text: str) -> ec.EllipticCurvePublicKey:
 def signed_headers(
     key: ec.EllipticCurvePublicKey | None, headers: Mapping[str, str]
 ) -> tuple[str, str]:
-    """The signature and its time, still to be checked. Raises Refused."""
+    """The signature and its time, not verified yet. Raises Refused if they cannot be right."""
     if key is None:
         raise Refused(
             "there is no key to check it with; set SEGUE_SENDGRID_WEBHOOK_KEY to the verification "
@@ -338,9 +338,9 @@ def signed_headers(
     if signature is None or timestamp is None:
         raise Refused("it is not signed; switch on the signature of SendGrid's event webhook")
     if len(signature) > _LONGEST_SIGNATURE:
-        raise Refused("its signature is too long to be one")
+        raise Refused("its signature is too long")
     if not (len(timestamp) < 15 and timestamp.isascii() and timestamp.isdecimal()):
-        raise Refused("the time of its signature is no number")
+        raise Refused("the time of its signature is not a number")
     return signature, timestamp
 
 
@@ -358,7 +358,7 @@ def verify(key: ec.EllipticCurvePublicKey | None, request: WebhookRequest) -> No
 def _signed_by(key: ec.EllipticCurvePublicKey, signature: str, timestamp: str, body: bytes) -> bool:
     try:
         return bool(EventWebhook().verify_signature(body.decode(), signature, timestamp, key))
-    except ValueError:  # no UTF-8, no base64
+    except ValueError:  # a body that is not UTF-8, a signature that is not base64
         return False
 
 

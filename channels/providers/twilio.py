@@ -83,7 +83,7 @@ BODY_LIMIT = 64 * 1024
 FIELDS_LIMIT = 200
 # A SHA-1 in base64.
 _SIGNATURE_LENGTH = 28
-# An empty answer: Twilio itself confirms a STOP, once, and we say nothing on top of it.
+# An empty answer: Twilio confirms a STOP by itself, so Segue sends no reply.
 SILENCE = b'<?xml version="1.0" encoding="UTF-8"?><Response></Response>'
 
 _STATUSES: Mapping[str, FeedbackKind] = {
@@ -189,7 +189,7 @@ class Twilio:
 
 
 def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
-    """One address for what became of our texts, one for the texts that customers send."""
+    """One address for delivery reports, one for the texts that customers send."""
     token, words = own.auth_token.get_secret_value(), words_of(policy)
     admit = partial(signature_of, token)
 
@@ -202,14 +202,14 @@ def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[W
     return [
         Webhook(
             "/hooks/twilio/status",
-            "What became of a text message, from Twilio",
+            "Delivery reports about text messages, from Twilio",
             admit,
             status,
             BODY_LIMIT,
         ),
         Webhook(
             "/hooks/twilio/inbound",
-            "What somebody texted to our number, from Twilio",
+            "Text messages to our number, from Twilio",
             admit,
             inbound,
             BODY_LIMIT,
@@ -220,7 +220,7 @@ def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[W
 
 
 def signature_of(token: str, headers: Mapping[str, str]) -> str:
-    """The signature, still to be checked. Raises Refused."""
+    """The signature, not verified yet. Raises Refused if it is missing or has another length."""
     if not token:
         raise Refused("there is no key to check it with; set SEGUE_TWILIO_AUTH_TOKEN")
     signature = headers.get(SIGNATURE)
@@ -278,7 +278,7 @@ def _json_fields(body: bytes) -> Mapping[str, str]:
 
 
 def read_status(form: Mapping[str, str], url: str) -> list[Feedback]:
-    """What became of the message whose id of ours stands in the address; nothing of other kinds."""
+    """A delivery report about the message whose id is in the address; empty for other statuses."""
     status, sid = form.get("MessageStatus", "").lower(), _sid(form)
     kind = _STATUSES.get(status)
     if kind is None:
@@ -309,12 +309,12 @@ def _reason(status: str, code: str, words: str) -> str:
 
 
 def read_inbound(form: Mapping[str, str], words: Words) -> list[Feedback]:
-    """What somebody texted. With Advanced Opt-Out Twilio says itself what it took it for."""
+    """A text that a customer sent. With Advanced Opt-Out, Twilio says what it counted it as."""
     text = _clean(form, "Body")
     whatsapp = form.get("From", "").startswith("whatsapp:")
     reply = _OPT_OUT_TYPES.get(form.get("OptOutType", "").upper()) or read_reply(text, words)
     if whatsapp and reply.meaning == "started":
-        # A yes on WhatsApp is none to text messages.
+        # A yes on WhatsApp is not a yes to text messages.
         reply = Reply("replied")
     return [
         Feedback(
@@ -329,7 +329,7 @@ def read_inbound(form: Mapping[str, str], words: Words) -> list[Feedback]:
 
 
 def _sid(form: Mapping[str, str]) -> str:
-    """Twilio's id of the message; where there is none, the same words are the same message."""
+    """Twilio's id of the message; without one, a digest: equal forms are the same message."""
     named = _clean(form, "MessageSid") or _clean(form, "SmsSid")
     return named[:100] or hashlib.sha256(repr(sorted(form.items())).encode()).hexdigest()[:32]
 
@@ -339,7 +339,7 @@ def _address(form: Mapping[str, str], name: str) -> str | None:
 
 
 def _clean(form: Mapping[str, str], name: str) -> str:
-    # PostgreSQL keeps no NUL.
+    # PostgreSQL cannot store NUL.
     return form.get(name, "").replace("\0", "")
 
 

@@ -148,7 +148,7 @@ def test_credentials_refused_stop_a_channel_and_the_others_go_on(
     house.dispatching(work)
     assert 1 <= asked[0] == asked[1] <= 3
     assert {row.state for row in house.rows()} == {"sent"}
-    assert any("refuses our credentials" in record.message for record in caplog.records)
+    assert any("refuses our account" in record.message for record in caplog.records)
 
 
 def test_a_reply_of_stop_that_the_provider_knows_of(house: House) -> None:
