@@ -7,12 +7,13 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from channels.outbox.breaker import REFUSED_PAUSE
 from channels.outbox.dispatch import Dispatcher
 from journeys.dsl import Email, Journey, OnLaunch, Send
 from journeys.engine.entry import enter_people
+from profiles.tables import consents, identifiers
 from tests.support.shop import House
 
 BY_KIND: dict[str, Any] = {"email_provider_by_kind": '{"transactional": "postmark"}'}
@@ -107,3 +108,27 @@ def test_a_rate_holds_for_its_provider_alone(house: House, monkeypatch: pytest.M
         house.dispatching(run)
         gone = [row.journey for row in house.rows() if row.state == "sent"]
         assert (gone.count("news"), gone.count("receipt")) == (6, 2 * (seconds + 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "consent"),
+    [("marketing", "active", False), ("transactional", "bounced", True)],
+)
+def test_an_inactive_recipient_is_a_no_to_marketing_or_a_dead_address(
+    house: House, kind: str, state: str, consent: bool
+) -> None:
+    """On Postmark's broadcast stream they may have unsubscribed: other mail still goes to them."""
+    planned(house, people=1, kind=kind, email_provider="postmark")
+    inactive = [{"ErrorCode": 406, "Message": "Found inactive addresses: c1@example.com."}]
+    house.providers.answer("postmark", httpx.Response(200, json=inactive))
+
+    async def receipts(dispatcher: Dispatcher) -> None:
+        await dispatcher.run(journey="receipt")
+
+    house.dispatching(receipts)
+    assert [row.state for row in house.rows() if row.journey == "receipt"] == ["failed"]
+    with house.db.transaction(write=False) as tx:
+        [address] = tx.conn.execute(select(identifiers).where(identifiers.c.kind == "email"))
+        said = tx.conn.execute(select(consents).where(consents.c.channel == "email")).all()
+    assert address.state == state
+    assert [row.granted for row in said if row.topic == "*"] == [consent]
