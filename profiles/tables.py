@@ -4,6 +4,9 @@ Each table that grows with the number of customers has the column `bucket`, and 
 keys contains it, so that PostgreSQL can partition and Citus distribute the tables by it
 (docs/decisions/0024-buckets.md). Where the primary key is a row number, PostgreSQL's also contains
 the bucket, which the models do not show: SQLite numbers rows only in a key of one column.
+
+The SQLModel classes only declare tables, types and indexes. Nothing loads or saves their
+instances: every statement is SQLAlchemy Core's, on the tables named at the end of this module.
 """
 
 from collections.abc import Callable, Mapping

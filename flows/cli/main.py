@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import DBAPIError
@@ -109,7 +110,7 @@ def work_command(
 
     segue = opened(context)
     try:
-        asyncio.run(run(segue))
+        uvloop.run(run(segue))
     except SegueError:
         raise
     except Exception as error:
