@@ -15,7 +15,7 @@ from config.settings import ROOT
 from config.times import DAY, HOUR, Instant, parse_instant
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
-from journeys.definition.steps import Message
+from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Segment, Send, everyone
 from profiles.tables import consents, identifiers, profiles
 
@@ -47,7 +47,7 @@ def policy() -> Policy:
     return load_policy(ROOT / "config" / "policy.toml")
 
 
-def catalog_of(message: Message) -> Catalog:
+def catalog_of(message: MessageSpec) -> Catalog:
     """One journey, `offer`, that sends one message."""
     offer = Journey("offer", entry=OnLaunch(), topic="promotions", steps=[Send("offer", message)])
     version = Version(offer, TEMPLATES)

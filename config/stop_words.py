@@ -29,7 +29,7 @@ def _with_letters(word: str) -> str:
     return word
 
 
-Word = Annotated[str, AfterValidator(_with_letters)]
+StopWord = Annotated[str, AfterValidator(_with_letters)]
 
 
 class StopWords(BaseModel):
@@ -41,8 +41,8 @@ class StopWords(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    alone: tuple[Word, ...] = ()
-    first: tuple[Word, ...] = ()
+    alone: tuple[StopWord, ...] = ()
+    first: tuple[StopWord, ...] = ()
 
 
 # Twilio's own START keywords, as `bare` returns them.

@@ -30,7 +30,7 @@ from journeys.definition.steps import (
     EnterStep,
     ExitStep,
     ExperimentStep,
-    Message,
+    MessageSpec,
     SendStep,
     SplitStep,
     UpdateStep,
@@ -119,13 +119,13 @@ def _again(again: Again | timedelta) -> Again:
 # Messages ----------------------------------------------------------------------------------------
 
 
-def _writer(channel: Channel) -> Callable[..., Message]:
-    def write(template: str, **options: Any) -> Message:
+def _writer(channel: Channel) -> Callable[..., MessageSpec]:
+    def write(template: str, **options: Any) -> MessageSpec:
         given = {"channel": channel.name, "template": template, **options}
-        return Message.model_validate(given)
+        return MessageSpec.model_validate(given)
 
     write.__name__ = write.__qualname__ = channel.step
-    write.__doc__ = f"A message from `<template>.{channel.name}.*`; options as in Message."
+    write.__doc__ = f"A message from `<template>.{channel.name}.*`; options as in MessageSpec."
     return write
 
 
@@ -134,14 +134,14 @@ globals().update({channel.step: _writer(channel) for channel in channels().value
 
 if TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Callable[..., Message]:
+    def __getattr__(name: str) -> Callable[..., MessageSpec]:
         """What a type checker is told of them: it can't know which channels there are."""
 
 
 # Steps -------------------------------------------------------------------------------------------
 
 
-def Send(name: str, *messages: Message, **options: Any) -> SendStep:
+def Send(name: str, *messages: MessageSpec, **options: Any) -> SendStep:
     """Send messages together (mode any or all), or the first that can be sent."""
     return SendStep.model_validate({"name": name, "messages": messages, **options})
 

@@ -146,3 +146,30 @@ def test_channels_are_described_with_config_alone() -> None:
         if "import_module" in file.read_text(encoding="utf-8")
     ]
     assert loads == ["config/channels.py"]
+
+
+# The sandbox plays the providers, and names things as they do; each name is also defined elsewhere.
+DEFINED_TWICE = {"Answer", "Call", "Entry", "Provider", "Reply", "Strings", "Text"}
+
+
+def type_names(file: Path) -> Iterator[str]:
+    """The public classes, type aliases and constructors of a file: names like CamelCase."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        else:
+            names = []
+        yield from (name for name in names if re.fullmatch(r"[A-Z]+[a-z]\w*", name))
+
+
+def test_a_type_name_has_one_meaning() -> None:
+    places: dict[str, list[str]] = {}
+    for layer in LAYERS:
+        for file in files(layer):
+            for name in type_names(file):
+                places.setdefault(name, []).append(str(file.relative_to(ROOT)))
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert twice.keys() <= DEFINED_TWICE, twice
+    assert all(any(place.startswith("sandbox/") for place in where) for where in twice.values())

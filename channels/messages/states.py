@@ -40,11 +40,11 @@ TAKEN_BACK: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
 CLOSED = "closed as unknown"
 
 # The states that may follow each state; None: there is no row yet.
-Follow = Mapping[MessageState | None, tuple[MessageState, ...]]
+MessageFollow = Mapping[MessageState | None, tuple[MessageState, ...]]
 DeviceFollow = Mapping[DeviceState | None, tuple[DeviceState, ...]]
 
 # By transition: a function of channels/messages/transitions.py.
-UP_TO_CLAIM: Mapping[str, Follow] = {
+UP_TO_CLAIM: Mapping[str, MessageFollow] = {
     "plan": {None: ("planned", "skipped")},
     # Of a group of which the first that can be sent goes, those after it are `skipped`.
     "replan": {"planned": ("planned", "skipped"), "skipped": ("planned", "skipped")},
@@ -55,7 +55,7 @@ UP_TO_CLAIM: Mapping[str, Follow] = {
     "fail": {"planned": ("failed",)},
     "claim": {"planned": ("sending",)},
 }
-AFTER_CLAIM: Mapping[str, Follow] = {
+AFTER_CLAIM: Mapping[str, MessageFollow] = {
     # A claim that was taken for lost may still get its record.
     "record": {
         "sending": ("planned", "sent", "failed", "unknown", "skipped"),
@@ -81,7 +81,7 @@ AFTER_CLAIM: Mapping[str, Follow] = {
     "resolve": {"unknown": ("sent", "failed")},
     "close": {"unknown": ("unknown",)},
 }
-ALLOWED: Mapping[str, Follow] = {**UP_TO_CLAIM, **AFTER_CLAIM}
+ALLOWED: Mapping[str, MessageFollow] = {**UP_TO_CLAIM, **AFTER_CLAIM}
 
 # By transition: a function of channels/messages/device_transitions.py.
 DEVICE_ALLOWED: Mapping[str, DeviceFollow] = {

@@ -55,7 +55,7 @@ _RECORD_EVERY = 0.5
 _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
 
 
-class Taken(NamedTuple):
+class ClaimedBatch(NamedTuple):
     """A batch of claims, and what it was taken from.
 
     at: by the monotonic clock.
@@ -138,16 +138,16 @@ class Dispatcher:
 
     async def take(
         self, *, journey: str | None = None, channel: ChannelName | None = None
-    ) -> Taken:
+    ) -> ClaimedBatch:
         """Claim a batch of what is due, which is to be given to `send` at once."""
         channels = tuple(self._routes) if channel is None else (channel,)
         at = time.monotonic()
         claimed = Claimed([], more=False, refused=Counter())
         if not self._stopping:
             claimed = await asyncio.to_thread(self._claim, channels, journey)
-        return Taken(claimed, at, journey, channel)
+        return ClaimedBatch(claimed, at, journey, channel)
 
-    async def send(self, taken: Taken) -> Tally:
+    async def send(self, taken: ClaimedBatch) -> Tally:
         """Send what was taken, and then everything else that is due. Returns as `run` does."""
         tally: Tally = Counter()
         while True:

@@ -24,7 +24,7 @@ from config.times import Instant
 from profiles.bulk import lock_profiles
 
 
-class Send(NamedTuple):
+class PlannedSend(NamedTuple):
     """What one step wants sent: the group's members by name, and where it comes from."""
 
     journey: str
@@ -37,7 +37,7 @@ class Send(NamedTuple):
     may_fall_back: bool = False
 
 
-class Person(NamedTuple):
+class Addressee(NamedTuple):
     """Somebody for whom a send is wanted."""
 
     profile_id: int
@@ -47,8 +47,8 @@ class Person(NamedTuple):
 def plan(
     tx: Tx,
     planner: Planner,
-    send: Send,
-    people: Sequence[Person],
+    send: PlannedSend,
+    people: Sequence[Addressee],
     *,
     settled: Callable[[Tx, Sequence[int]], None] = lambda *_: None,
 ) -> dict[int, list[Decision]]:
@@ -96,7 +96,7 @@ def plan(
                 continue
             took = {} if decision.reason else note
             outcome = _outcome(decision, recipient, tx.now + member.offset, took)
-            rows.append(_row(tx, send, Person(profile_id, enrollment_id), name, member, outcome))
+            rows.append(_row(tx, send, Addressee(profile_id, enrollment_id), name, member, outcome))
         # The same person may stand here twice, with two carts.
         history[:] = [past for past in history if past not in victims]
         history += [
@@ -113,7 +113,9 @@ def plan(
     return decided
 
 
-def refuse(tx: Tx, planner: Planner, send: Send, people: Sequence[Person], reason: Reason) -> None:
+def refuse(
+    tx: Tx, planner: Planner, send: PlannedSend, people: Sequence[Addressee], reason: Reason
+) -> None:
     """Record that none of the send's messages goes to these people, and why."""
     recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
     decision = Decision(None, reason)
@@ -126,7 +128,7 @@ def refuse(tx: Tx, planner: Planner, send: Send, people: Sequence[Person], reaso
 
 
 def _row(
-    tx: Tx, send: Send, person: Person, name: str, member: Wanted, decided: Decided
+    tx: Tx, send: PlannedSend, person: Addressee, name: str, member: Wanted, decided: Decided
 ) -> NewMessage:
     return {
         "profile_id": person.profile_id,

@@ -16,7 +16,7 @@ _MOST_WORDS = 4
 _INSIDE = frozenset("-'\u2010\u2011\u2019\u02bc")
 
 
-class Words(NamedTuple):
+class StopWordForms(NamedTuple):
     """The stop words of all languages, each as `bare` gives it.
 
     alone: the whole text is the word; `first` is part of it. first: a short text begins with it.
@@ -33,18 +33,18 @@ class Reply(NamedTuple):
     word: str = ""
 
 
-def words_of(policy: Policy) -> Words:
+def words_of(policy: Policy) -> StopWordForms:
     """The stop words that are shipped, and those that the policy adds."""
     return _words((*SHIPPED.values(), *policy.stop_words.values()))
 
 
 @lru_cache(maxsize=16)
-def _words(languages: tuple[StopWords, ...]) -> Words:
+def _words(languages: tuple[StopWords, ...]) -> StopWordForms:
     first = frozenset(bare(word) for one in languages for word in one.first)
-    return Words(first.union(bare(word) for one in languages for word in one.alone), first)
+    return StopWordForms(first.union(bare(word) for one in languages for word in one.alone), first)
 
 
-def read_reply(text: str, words: Words) -> Reply:
+def read_reply(text: str, words: StopWordForms) -> Reply:
     """Read an inbound text message.
 
     It is a STOP if it equals a stop word in the form that `bare` gives, or if it has at most four

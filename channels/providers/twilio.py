@@ -21,7 +21,7 @@ from pydantic_settings import SettingsConfigDict
 from twilio.request_validator import RequestValidator
 
 from channels.kinds.sms import SMSContent
-from channels.outbox.replies import Reply, Words, read_reply, words_of
+from channels.outbox.replies import Reply, StopWordForms, read_reply, words_of
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
     ErrorMeaning,
@@ -308,7 +308,7 @@ def _reason(status: str, code: str, words: str) -> str:
     return f"twilio {' '.join(filter(None, (status, code)))}: {words}"[:300].rstrip(": ")
 
 
-def read_inbound(form: Mapping[str, str], words: Words) -> list[Feedback]:
+def read_inbound(form: Mapping[str, str], words: StopWordForms) -> list[Feedback]:
     """A text that a customer sent. With Advanced Opt-Out, Twilio says what it counted it as."""
     text = _clean(form, "Body")
     whatsapp = form.get("From", "").startswith("whatsapp:")

@@ -20,7 +20,7 @@ from config.times import Duration, Instant, format_instant, parse_instant
 from profiles.attributes.countries import country_code
 from profiles.identity.phones import Phone, normalise_phone
 
-Moment = Annotated[Instant, BeforeValidator(parse_instant)]
+CaseTime = Annotated[Instant, BeforeValidator(parse_instant)]
 
 
 class _Model(BaseModel):
@@ -38,7 +38,7 @@ class _Profile(_Model):
 
 class _Past(_Model):
     channel: ChannelName
-    send_at: Moment
+    send_at: CaseTime
     kind: Kind = "marketing"
     topic: str | None = None
     state: MessageState = "sent"
@@ -60,7 +60,7 @@ class _Send(_Model):
 
 class _Case(_Model):
     id: Any = None
-    now: Moment
+    now: CaseTime
     policy: dict[str, Any] | None = None
     profile: _Profile
     history: list[_Past] = []

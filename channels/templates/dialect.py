@@ -180,7 +180,7 @@ def _is_blank(value: object) -> bool:
     return value is None or value is False or is_undefined(value) or value in ([], {})
 
 
-class Template(BoundTemplate):
+class StrictTemplate(BoundTemplate):
     """Rendered with a Context."""
 
     context_class = Context
@@ -465,7 +465,7 @@ def _spaced(text: str, context: Context) -> str:
 
 
 class _Environment(Environment):
-    template_class = Template
+    template_class = StrictTemplate
     # What no template needs and a slip can reach: loops in loops, texts that double.
     loop_iteration_limit = 10_000
     local_namespace_limit = 1_000_000

@@ -110,7 +110,7 @@ def parse(source: str, file: str, first_line: int = 1, *, html: bool = False) ->
 _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
-class Words:
+class HiddenTexts:
     """Texts hidden behind plain words, which HTML and MJML tools leave alone.
 
     source: where the words go; none of them is in it before.
@@ -137,7 +137,7 @@ class Words:
         return self._word.sub(lambda word: self.tags[int(word[1])], text)
 
 
-class Hidden(Words):
+class Hidden(HiddenTexts):
     """A source whose Liquid tags are hidden behind words."""
 
     def __init__(self, source: str) -> None:

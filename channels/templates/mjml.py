@@ -14,7 +14,7 @@ from itertools import pairwise
 import css_inline
 import mrml
 
-from channels.templates.liquid import Hidden, TemplateError, Words
+from channels.templates.liquid import Hidden, HiddenTexts, TemplateError
 from channels.templates.mjml_source import COMMENT, Mistake, Tag, read
 
 # Without the fonts that MJML would fetch from elsewhere: opening a mail should tell nobody.
@@ -42,7 +42,7 @@ class _Correction:
 def to_html(source: str, file: str, first_line: int = 1) -> str:
     """The HTML of MJML `source`, which begins at `first_line` of `file`. Raises TemplateError."""
     hidden = Hidden(source)
-    kept, marks = Words(hidden.text, "mjmlkept"), Words(hidden.text, "mjmlmark")
+    kept, marks = HiddenTexts(hidden.text, "mjmlkept"), HiddenTexts(hidden.text, "mjmlmark")
     try:
         tree = read(hidden.text)
         _resolve_attributes(tree)
@@ -113,7 +113,7 @@ def _resolve_attributes(tree: Tag) -> None:
             apply(part, "")
 
 
-def _hide(tree: Tag, kept: Words) -> str:
+def _hide(tree: Tag, kept: HiddenTexts) -> str:
     """Hide what mrml would change: the content of ending tags, and special characters.
 
     Returns the style sheet of `mj-style inline="inline"`.
@@ -133,7 +133,7 @@ def _hide(tree: Tag, kept: Words) -> str:
     return "\n".join(inline_css)
 
 
-def _corrections(tree: Tag, marks: Words) -> list[_Correction]:
+def _corrections(tree: Tag, marks: HiddenTexts) -> list[_Correction]:
     """The corrections for tags that mrml renders differently; marks the tags. Raises Mistake."""
     found: list[_Correction] = []
 

@@ -32,7 +32,7 @@ _WORDS = {
 }
 
 
-class Fault(BaseModel):
+class FieldFault(BaseModel):
     """One thing that is wrong, and where."""
 
     field: str
@@ -46,7 +46,7 @@ class Problem(BaseModel):
     code: str
     message: str
     field: str | None = None
-    errors: list[Fault] | None = None
+    errors: list[FieldFault] | None = None
     more_errors: int | None = None
     accepted: int | None = None
     warnings: list[str] | None = None

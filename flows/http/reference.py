@@ -12,12 +12,12 @@ import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from flows.http.context import Receiver
-from flows.http.pages.rendering import Pages
+from flows.http.pages.rendering import CustomerPages
 
 
 def router(receiver: Receiver) -> APIRouter:
     """The two paths."""
-    pages = Pages(receiver.segue.settings.brand)
+    pages = CustomerPages(receiver.segue.settings.brand)
     routes = APIRouter()
 
     @cache

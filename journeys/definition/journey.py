@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from channels.templates.compile import Template, compile_template
 from config.times import DAY, Duration
 from journeys.definition.graph import Node, build_graph
-from journeys.definition.steps import Message, SendStep, SplitStep, Step, WaitUntilStep
+from journeys.definition.steps import MessageSpec, SendStep, SplitStep, Step, WaitUntilStep
 from profiles.conditions.language import Condition, Did, PropertyTest
 
 
@@ -172,6 +172,6 @@ class Version:
         packed = orjson.dumps(self.definition, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(packed).hexdigest()[:12]
 
-    def template(self, message: Message) -> Template:
+    def template(self, message: MessageSpec) -> Template:
         """The compiled template of a message. Raises TemplateError naming file, line and mend."""
         return compile_template(message.channel, message.template, self.sources)

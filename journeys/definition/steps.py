@@ -33,7 +33,7 @@ MISSING = "missing"
 # Why people leave at a wait for a date that they do not have.
 NO_DATE = "no_date"
 
-Evidence = Literal["delivered", "opened", "clicked"]
+AwaitedEvidence = Literal["delivered", "opened", "clicked"]
 TimeOfDay = Annotated[
     Seconds, BeforeValidator(lambda v: v if isinstance(v, int) else parse_time_of_day(v))
 ]
@@ -75,7 +75,7 @@ class _Step(_Part):
         return [NEXT]
 
 
-class Message(_Part):
+class MessageSpec(_Part):
     """One message of a Send: its template, and how it may be moved.
 
     after: offset from the moment the send goes. on_cap: what happens at a full cap.
@@ -98,12 +98,12 @@ class SendStep(_Step):
     """One or several messages in step with each other."""
 
     type: Literal["send"] = "send"
-    messages: tuple[Message, ...] = Field(min_length=1)
+    messages: tuple[MessageSpec, ...] = Field(min_length=1)
     mode: Mode = "any"
     kind: Kind = "marketing"
     topic: str | None = Field(default=None, description="the journey's when left out")
     fallback_after: Duration | None = None
-    unless: Evidence | None = None
+    unless: AwaitedEvidence | None = None
     stop_on: Literal["opened", "clicked", "converted"] | None = None
 
     def check(self) -> None:

@@ -11,12 +11,12 @@ from sqlalchemy.types import Text
 
 from channels.messages import messages
 from channels.messages.transitions import cancel_of
-from channels.outbox.plan import Person, Send, plan, refuse
+from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
 from channels.rules.planner import Wanted
 from config.database import Tx
 from config.times import MINUTE, Instant
 from journeys.definition.journey import Version
-from journeys.definition.steps import NEXT, Evidence, SendStep
+from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
 from journeys.engine.due import Standing
 from journeys.engine.exits import goal_reached_at
 from journeys.engine.handlers import Cohort, Move, Moves
@@ -84,11 +84,11 @@ def _plan_from(
     return moves
 
 
-def _wanted(cohort: Cohort, step: SendStep, first: int) -> Send:
+def _wanted(cohort: Cohort, step: SendStep, first: int) -> PlannedSend:
     """What the step wants sent, from its member number `first` on."""
     journey = cohort.version.journey
     default = cohort.planner.policy.max_delay
-    return Send(
+    return PlannedSend(
         journey.name,
         cohort.version.digest,
         step.name,
@@ -112,8 +112,8 @@ def _wanted(cohort: Cohort, step: SendStep, first: int) -> Send:
     )
 
 
-def _persons(people: Sequence[Standing]) -> list[Person]:
-    return [Person(person.profile_id, person.enrollment_id) for person in people]
+def _persons(people: Sequence[Standing]) -> list[Addressee]:
+    return [Addressee(person.profile_id, person.enrollment_id) for person in people]
 
 
 def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> Moves:
@@ -167,7 +167,7 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
     return moves
 
 
-def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "Answer"]) -> None:
+def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "GroupAnswer"]) -> None:
     """Take back what is planned in a group that was answered."""
     for reason in {answer.reason for answer in answers.values()}:
         ids = [one for one, answer in answers.items() if answer.reason == reason]
@@ -207,7 +207,7 @@ def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) ->
 # Answers ------------------------------------------------------------------------------------------
 
 
-class Answer(NamedTuple):
+class GroupAnswer(NamedTuple):
     """What the rest of a group is not needed for any more, and when that happened."""
 
     reason: str
@@ -216,21 +216,21 @@ class Answer(NamedTuple):
 
 def answers_to(
     tx: Tx, version: Version, step: SendStep, enrollment_ids: Collection[int]
-) -> dict[int, Answer]:
+) -> dict[int, GroupAnswer]:
     """The enrollments in which what the step's `unless` or `stop_on` waits for has happened."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, GroupAnswer] = {}
     for kind in {step.unless, step.stop_on} - {None}:
         if kind == "converted":
             moments = _converted_in(tx, version, enrollment_ids)
         else:
-            moments = _answered_in(tx, step, cast(Evidence, kind), enrollment_ids)
+            moments = _answered_in(tx, step, cast(AwaitedEvidence, kind), enrollment_ids)
         for enrollment_id, at in moments.items():
-            answer = Answer(f"stopped: {kind}", at)
+            answer = GroupAnswer(f"stopped: {kind}", at)
             answers[enrollment_id] = min(answer, answers.get(enrollment_id, answer), key=_moment)
     return answers
 
 
-def _moment(answer: Answer) -> Instant:
+def _moment(answer: GroupAnswer) -> Instant:
     return answer.at
 
 
@@ -243,7 +243,7 @@ def _converted_in(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> 
 
 
 def _answered_in(
-    tx: Tx, step: SendStep, kind: Evidence, enrollment_ids: Collection[int]
+    tx: Tx, step: SendStep, kind: AwaitedEvidence, enrollment_ids: Collection[int]
 ) -> dict[int, Instant]:
     """The enrollments one of whose messages of the step was delivered, opened or clicked: when."""
     moment = _answered_at(kind, tx.now)
@@ -260,7 +260,7 @@ def _answered_in(
     return {row.enrollment_id: row.at for row in tx.conn.execute(found)}
 
 
-def _answered_at(kind: Evidence, now: Instant) -> ColumnElement[Any]:
+def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
     """When a message (the row of the enclosing statement) was delivered, opened or clicked.
 
     NULL: it was not. Delivered is also what somebody has answered, whose delivery nobody reported.

@@ -12,10 +12,10 @@ EnrollmentState = Literal[
 ]
 
 # The states that may follow each state; None: there is no row yet.
-Follow = Mapping[EnrollmentState | None, tuple[EnrollmentState, ...]]
+EnrollmentFollow = Mapping[EnrollmentState | None, tuple[EnrollmentState, ...]]
 
 # By transition: a function of journeys/enrollments/transitions.py.
-ALLOWED: Mapping[str, Follow] = {
+ALLOWED: Mapping[str, EnrollmentFollow] = {
     "enter": {None: ("waiting",)},
     "stay": {"waiting": ("waiting",)},
     "arrive": {"waiting": ("waiting",)},

@@ -22,7 +22,7 @@ LATE: Seconds = 2 * MINUTE
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class Finding:
     """One thing that is wrong: how many rows, since when (seconds), and what to do."""
 
     what: str
@@ -32,10 +32,10 @@ class Complaint:
     mend: str
 
 
-def examine(tx: Tx) -> list[Complaint]:
+def examine(tx: Tx) -> list[Finding]:
     """Everything that is wrong now, the oldest first; empty when all is well."""
     found = [
-        Complaint(what, where, number, tx.now - since, mend)
+        Finding(what, where, number, tx.now - since, mend)
         for what, mend, grouped in _questions(tx)
         for where, number, since in tx.conn.execute(grouped)
     ]

@@ -14,7 +14,7 @@ from config.database import Tx, insert_into
 from config.times import Instant
 from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.double_opt_in import CONFIRMED_ON, NO_TOPICS, Yes, ask, proof, settle, waiting
-from profiles.consent.state import Key, Statement, standing, withdrawn
+from profiles.consent.state import ConsentKey, Statement, standing, withdrawn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events, said_of_columns
 from profiles.identity.merge import survivors
 from profiles.identity.person import Key as Identifier
@@ -52,7 +52,7 @@ class ConsentChange:
     said_of: Identifier | None = None
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ConsentKey:
         return self.profile_id, self.channel, self.topic
 
     @property
@@ -253,7 +253,7 @@ def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentC
     if not became:
         return changes
     lock_profiles(tx, set(became.values()))
-    now_theirs: dict[Key, ConsentChange] = {}
+    now_theirs: dict[ConsentKey, ConsentChange] = {}
     for one in changes:
         change = replace(one, profile_id=became.get(one.profile_id, one.profile_id))
         if change.key not in now_theirs or change.granted is False:
@@ -262,7 +262,7 @@ def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentC
 
 
 def _of_topics(
-    changes: Sequence[ConsentChange], said: Mapping[Key, Statement]
+    changes: Sequence[ConsentChange], said: Mapping[ConsentKey, Statement]
 ) -> Iterator[ConsentChange]:
     """A no to each topic whose own yes would override the no to its channel.
 
@@ -282,7 +282,7 @@ def _of_topics(
             yield replace(no, topic=one.topic)
 
 
-def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[Key, str]:
+def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[ConsentKey, str]:
     """The source of the newest record of each consent of these profiles."""
     c = consent_records.c
     return {

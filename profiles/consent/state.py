@@ -10,7 +10,7 @@ from config.times import Instant
 from profiles.bulk import among
 from profiles.tables import consent_records, consents
 
-Key = tuple[int, str, str]  # profile, channel, topic
+ConsentKey = tuple[int, str, str]  # profile, channel, topic
 
 
 class Statement(NamedTuple):
@@ -27,11 +27,11 @@ class Statement(NamedTuple):
     changed_at: Instant
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ConsentKey:
         return self.profile_id, self.channel, self.topic
 
 
-def standing(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
+def standing(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, Statement]:
     """The current statements of these profiles.
 
     A row from the future (imports could write some) is as old as its record: nobody has spoken
@@ -51,7 +51,7 @@ def standing(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
     return said
 
 
-def withdrawn(tx: Tx, profile_ids: Collection[int]) -> dict[Key, Statement]:
+def withdrawn(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, Statement]:
     """The consent that these profiles returned to unset, with its time.
 
     It holds unless there is a row in `consent`, which came later.

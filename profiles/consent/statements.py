@@ -20,7 +20,7 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.person import Email, Key, Person, normalise_email
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
-from profiles.identity.segment_calls import CallRefused, Id, Moment, refusal, without_faults
+from profiles.identity.segment_calls import CallRefused, CallTime, Id, refusal, without_faults
 from profiles.identity.upsert import holders_of, settled_owners_of, upsert_people, users_of
 from profiles.imports.columns import yes_or_no
 from profiles.tables import events
@@ -82,7 +82,7 @@ class ConsentStatement(BaseModel):
     channel: Annotated[ChannelName, BeforeValidator(_lower, json_schema_input_type=ChannelName)]
     topic: str = Field(default="*", min_length=1, description="`*`: the whole channel")
     granted: bool = Field(strict=True)
-    timestamp: Moment
+    timestamp: CallTime
     source: str = Field(min_length=1, max_length=200, description="where it was said")
     wording: str | None = Field(
         default=None, max_length=LONGEST_WORDING, description="the words that were shown"

@@ -23,8 +23,7 @@ from config.times import Instant
 from profiles.attributes.latest import join_profiles
 from profiles.bucketing import bucket_of
 from profiles.bulk import among, in_slices
-from profiles.consent.state import Key as ConsentKey
-from profiles.consent.state import Statement, standing, withdrawn
+from profiles.consent.state import ConsentKey, Statement, standing, withdrawn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import ONE_AT_A_TIME
 from profiles.identity.person import Key
@@ -45,7 +44,7 @@ _ADDRESSES = frozenset(ADDRESS_KIND.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class UsableParts:
     """What of a profile becomes usable for the one that an address joins it to.
 
     addresses: those that were named; the others are retired.
@@ -57,9 +56,9 @@ class Share:
     yes_on: frozenset[ChannelName]
     verified: bool
 
-    def within(self, other: "Share") -> "Share":
+    def within(self, other: "UsableParts") -> "UsableParts":
         """What is left of it where the other profile is joined to a third one by an address."""
-        return Share(
+        return UsableParts(
             self.addresses & other.addresses,
             self.yes_on & other.yes_on,
             self.verified and other.verified,
@@ -80,7 +79,7 @@ class Merger:
     from_id: int
     into_id: int
     why: str
-    share: Share | None = None
+    share: UsableParts | None = None
 
 
 Notes = Mapping[int, dict[str, Any]]  # by the profile that goes
@@ -458,7 +457,7 @@ def _merge_rows(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
     _delete(tx, profiles, [row for merger in mergers for row in known[merger.from_id]])
 
 
-def _with_shared_times(row: dict[str, Any], share: Share | None) -> dict[str, Any]:
+def _with_shared_times(row: dict[str, Any], share: UsableParts | None) -> dict[str, Any]:
     """The profile without the times of addresses that do not become usable."""
     if share is None:
         return row

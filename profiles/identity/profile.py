@@ -36,7 +36,7 @@ _BLANK: Mapping[str, Any] = {
 }
 
 
-class Taken(NamedTuple):
+class Applied(NamedTuple):
     """What came of one person: whether more is known now than before, and what was left out."""
 
     told: bool
@@ -111,7 +111,7 @@ class Account:
 
     def take(
         self, person: Person, now: Instant, limits: ProfileLimits, elsewhere: Collection[Key]
-    ) -> Taken:
+    ) -> Applied:
         """Bring the profile up to what is said of the person.
 
         elsewhere: identifiers of the person that another profile has or had.
@@ -139,7 +139,7 @@ class Account:
             earlier = self.consent.get(topic, (False, None, None))[1]
             if earlier is None or person.seen_at is None or earlier <= person.seen_at:
                 self.consent[topic] = (granted, person.seen_at, person.named_by)
-        return Taken(told, left_out)
+        return Applied(told, left_out)
 
     def _overrules(self, key: str, at: Instant | None) -> bool:
         """Whether a statement made then holds; if so its time is noted."""

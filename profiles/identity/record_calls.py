@@ -15,7 +15,7 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.merge import Merger, verify
 from profiles.identity.person import Key, Person
 from profiles.identity.resolve import OnRecord, join, keys_of, proofs_of
-from profiles.identity.segment_calls import Call, CallRefused
+from profiles.identity.segment_calls import CallRefused, SegmentCall
 from profiles.identity.upsert import (
     Holder,
     held_owners_of,
@@ -40,7 +40,7 @@ _ANOTHER_JOINED = (
 )
 
 
-class Merge(Protocol):
+class MergeProfiles(Protocol):
     """How two profiles become one, in every journey too: journeys/engine/merge.py has it."""
 
     def __call__(
@@ -63,8 +63,8 @@ class Outcome:
 
 def take_calls(
     tx: Tx,
-    calls: Sequence[Call],
-    merge: Merge,
+    calls: Sequence[SegmentCall],
+    merge: MergeProfiles,
     rules: InputRules = DEFAULT_RULES,
 ) -> list[Outcome]:
     """Write down what the calls say, in their order; the same call again changes nothing.
@@ -76,7 +76,7 @@ def take_calls(
     Once a transaction, and before anything else is locked in it.
     """
 
-    def write(some: Sequence[Call]) -> list[Outcome]:
+    def write(some: Sequence[SegmentCall]) -> list[Outcome]:
         who = _settle(tx, some, merge, rules.join_on)
         return _write(tx, some[: who.stopped_at], who, rules)
 
@@ -92,7 +92,7 @@ def take_calls(
 
 def _write(
     tx: Tx,
-    calls: Sequence[Call],
+    calls: Sequence[SegmentCall],
     who: "_Who",
     rules: InputRules,
 ) -> list[Outcome]:
@@ -193,7 +193,7 @@ class _Who:
         return found.pop() if len(found) == 1 else None
 
 
-def _settle(tx: Tx, calls: Sequence[Call], merge: Merge, join_on: JoinOn) -> _Who:
+def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on: JoinOn) -> _Who:
     """Find out whom the calls are about, and join whom they join."""
     keys = {key for call in calls for key in keys_of(call)}
     holders = holders_of(tx, keys)
@@ -238,14 +238,14 @@ def _owners(holders: Mapping[Key, Holder]) -> dict[Key, int]:
     return {key: holder.profile_id for key, holder in holders.items() if not holder.retired}
 
 
-def _only_adds_an_event(call: Call, holders: Mapping[Key, Holder]) -> bool:
+def _only_adds_an_event(call: SegmentCall, holders: Mapping[Key, Holder]) -> bool:
     """Whether it is about an unverified anonymous id, without proof of whose that is."""
     anonymous: Key = ("anonymous_id", call.person.anonymous_id or "")
     unverified = anonymous in holders and holders[anonymous].unverified
     return unverified and not proofs_of(call.person)
 
 
-def _unsettled(call: Call, holders: Mapping[Key, Holder]) -> bool:
+def _unsettled(call: SegmentCall, holders: Mapping[Key, Holder]) -> bool:
     """Whether it may tell us who is who: what it names is not all one profile's already, or is an
     anonymous id that comes with proof of whose it is.
     """
@@ -293,7 +293,9 @@ def _note_unverified(tx: Tx, keys: Collection[Key]) -> None:
         tx.conn.execute(new.values(unverified_from=0))
 
 
-def _filling(tx: Tx, calls: Sequence[Call], who: _Who) -> dict[int, tuple[Person, list[str]]]:
+def _filling(
+    tx: Tx, calls: Sequence[SegmentCall], who: _Who
+) -> dict[int, tuple[Person, list[str]]]:
     """What the calls that joined their anonymous id to a customer add to what is known of them,
     and a warning for each address that is left out.
     """
@@ -336,7 +338,7 @@ def _filling(tx: Tx, calls: Sequence[Call], who: _Who) -> dict[int, tuple[Person
     return filling
 
 
-def _that_tell(calls: Sequence[Call]) -> Iterator[tuple[int, Call]]:
+def _that_tell(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall]]:
     """Calls that say something of a person, an event in its context too. What happened needs no
     look, for the database takes each event once.
     """
@@ -347,7 +349,7 @@ def _that_tell(calls: Sequence[Call]) -> Iterator[tuple[int, Call]]:
     )
 
 
-def _again(tx: Tx, calls: Iterable[tuple[int, Call]], owners: Mapping[Key, int]) -> set[int]:
+def _again(tx: Tx, calls: Iterable[tuple[int, SegmentCall]], owners: Mapping[Key, int]) -> set[int]:
     """Calls that came before: their places.
 
     What comes again must not undo what was said since, of people or of who is who.

@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from config.policy import JoinOn
 from profiles.identity.addresses import CHANNELS_TO, ONE_AT_A_TIME
-from profiles.identity.merge import Merger, Share
+from profiles.identity.merge import Merger, UsableParts
 from profiles.identity.person import Key, Person
-from profiles.identity.segment_calls import Call
+from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import IdentifierKind
 
 # Of two customers in an alias the one of the userId stays, unless the other one has so many more
@@ -65,7 +65,7 @@ class Joined:
     stopped_at: int | None
 
 
-def keys_of(call: Call) -> list[Key]:
+def keys_of(call: SegmentCall) -> list[Key]:
     """Whatever a call names somebody by, what it is about first."""
     keys = [key for key, _ in call.person.identifiers()]
     if call.previous_id is not None:
@@ -82,7 +82,7 @@ def proofs_of(person: Person) -> list[Key]:
 
 
 def join(
-    calls: Mapping[int, Call],
+    calls: Mapping[int, SegmentCall],
     on_record: OnRecord,
     join_on: JoinOn,
     new_profile: Callable[[], int],
@@ -135,7 +135,7 @@ class _Group:
     in_use: dict[str, set[Key]] = field(default_factory=dict)  # addresses by kind
     ever: dict[str, set[Key]] = field(default_factory=dict)  # the retired ones too
     # profiles that become part of it, why, and what of them becomes usable (None: everything)
-    going: dict[int, tuple[str, Share | None]] = field(default_factory=dict)
+    going: dict[int, tuple[str, UsableParts | None]] = field(default_factory=dict)
     told: bool = False  # a call tells more of them than who they are
     joined: bool = False  # it is one group of two since a call of this batch
 
@@ -205,7 +205,7 @@ class _Circle:
         """Everybody, each once, in the order in which they were named."""
         yield from {id(group): group for group in self._groups.values()}.values()
 
-    def read(self, place: int, call: Call) -> bool:
+    def read(self, place: int, call: SegmentCall) -> bool:
         """Take in what a call says of who is who; False: the calls before have to be written."""
         keys = self._meant(call)
         proofs = proofs_of(call.person)
@@ -238,7 +238,7 @@ class _Circle:
         self.group(first).told |= call.person.tells_more
         return True
 
-    def note_foreign(self, place: int, call: Call) -> None:
+    def note_foreign(self, place: int, call: SegmentCall) -> None:
         """Which identifiers in a call are another customer's, now that all calls are read."""
         if place in self.events_only or place in self.filling:
             return
@@ -247,7 +247,7 @@ class _Circle:
         if theirs := {key for key in others if self.group(key) is not home}:
             self.foreign[place] = theirs
 
-    def _meant(self, call: Call) -> list[Key]:
+    def _meant(self, call: SegmentCall) -> list[Key]:
         """The identifiers in a call. An alias does not say of what kind the previous id is: the
         kinds it is known as, else an anonymous id."""
         keys = keys_of(call)
@@ -285,7 +285,7 @@ class _Circle:
         self._take_in(one, other, kind, None)
         return True
 
-    def _join_address(self, place: int, first: Key, key: Key, call: Call) -> bool:
+    def _join_address(self, place: int, first: Key, key: Key, call: SegmentCall) -> bool:
         """Make one profile of two, if the address may; False: it has to wait."""
         one = self.group(first)
         other = self.group(key)
@@ -325,10 +325,10 @@ class _Circle:
             self.group(first).state(key)
         return True
 
-    def _may_join(self, key: Key, call: Call) -> bool:
+    def _may_join(self, key: Key, call: SegmentCall) -> bool:
         return self._join_on == "any" or key[0] in call.person.verified
 
-    def _share(self, going: _Group, key: Key, call: Call, *, speaks: bool) -> Share:
+    def _share(self, going: _Group, key: Key, call: SegmentCall, *, speaks: bool) -> UsableParts:
         """What becomes usable of the one that goes.
 
         speaks: the call is about the one that stays, so all addresses in it are stated for them.
@@ -342,13 +342,13 @@ class _Circle:
         }
         # An opt-in is for this address only if there was no other that it could be for.
         meant = {one for one in named if one[0] in verified or going.has(one, alone=True)}
-        return Share(
+        return UsableParts(
             frozenset(named),
             frozenset(channel for one in meant for channel in CHANNELS_TO[one[0]]),
             verified=key[0] in verified,
         )
 
-    def _take_in(self, one: _Group, other: _Group, why: str, share: Share | None) -> _Group:
+    def _take_in(self, one: _Group, other: _Group, why: str, share: UsableParts | None) -> _Group:
         """The second becomes part of the first; gives the one that both are now."""
         going = other.going
         if share is not None:
@@ -399,7 +399,7 @@ class _Circle:
         return True
 
 
-_Collection = TypeVar("_Collection", dict[int, tuple[str, Share | None]], set[Key])
+_Collection = TypeVar("_Collection", dict[int, tuple[str, UsableParts | None]], set[Key])
 
 
 def _union(one: _Collection, other: _Collection) -> _Collection:

@@ -20,7 +20,7 @@ from profiles.identity.person import Person, id_text, normalise_id
 from profiles.identity.placeholders import Meaningless, without_meaningless
 from profiles.rules import DEFAULT_RULES, InputRules
 
-Kind = Literal["identify", "track", "page", "screen", "group", "alias"]
+CallKind = Literal["identify", "track", "page", "screen", "group", "alias"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,7 +36,7 @@ class CallRefused(ValueError):
         self.why = why
 
 
-class Call(NamedTuple):
+class SegmentCall(NamedTuple):
     """What one call says.
 
     person: those it is about; `seen_at` is not known yet.
@@ -45,7 +45,7 @@ class Call(NamedTuple):
     waited: from its receipt to the transaction that writes it down.
     """
 
-    kind: Kind
+    kind: CallKind
     person: Person
     event: str
     properties: Mapping[str, Any]
@@ -108,7 +108,7 @@ def _object(value: object) -> object:
 Id = Annotated[
     str | None, BeforeValidator(_id, json_schema_input_type=str | int | None), Field(default=None)
 ]
-Moment = Annotated[
+CallTime = Annotated[
     Instant | None,
     BeforeValidator(_moment, json_schema_input_type=str | None),
     Field(default=None, examples=["2026-03-02T10:00:00.000Z"]),
@@ -126,9 +126,9 @@ class _Call(BaseModel):
     user_id: Id
     anonymous_id: Id
     message_id: Id
-    timestamp: Moment
-    original_timestamp: Moment
-    sent_at: Moment
+    timestamp: CallTime
+    original_timestamp: CallTime
+    sent_at: CallTime
     context: Object
 
 
@@ -170,7 +170,7 @@ class Alias(_Call):
     previous_id: Id
 
 
-MODELS: Mapping[Kind, type[_Call]] = {
+MODELS: Mapping[CallKind, type[_Call]] = {
     "identify": Identify,
     "track": Track,
     "page": Page,
@@ -187,11 +187,11 @@ _IDS = ("userId", "anonymousId", "groupId", "previousId", "messageId")
 
 
 def read_call(
-    kind: Kind,
+    kind: CallKind,
     said: Mapping[str, Any],
     sent_at: Instant | None = None,
     rules: InputRules = DEFAULT_RULES,
-) -> Call:
+) -> SegmentCall:
     """A call of one kind out of its JSON.
 
     Parameters
@@ -245,7 +245,7 @@ def read_call(
     person, warnings = read_person(about, traits, call.context, rules)
     left_out = [f"{name} is left out: {value} means nothing" for name, value in nothing.items()]
     warnings = left_out + warnings
-    return Call(
+    return SegmentCall(
         kind,
         person,
         event,
@@ -272,7 +272,9 @@ def _meaningless_ids(said: Mapping[str, Any], meaningless: Meaningless) -> dict[
     return found
 
 
-def read_item(item: object, sent_at: Instant | None, rules: InputRules = DEFAULT_RULES) -> Call:
+def read_item(
+    item: object, sent_at: Instant | None, rules: InputRules = DEFAULT_RULES
+) -> SegmentCall:
     """A call out of a batch: it says its kind itself. Raises CallRefused."""
     if not isinstance(item, dict):
         raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
@@ -332,7 +334,7 @@ def refusal(error: ValidationError) -> CallRefused:
     return CallRefused(field, first["msg"].removeprefix("Value error, "))
 
 
-def _digest(kind: Kind, said: Mapping[str, Any]) -> str:
+def _digest(kind: CallKind, said: Mapping[str, Any]) -> str:
     """Of all but what differs when the same call is sent again."""
     lasting = {name: value for name, value in said.items() if name not in ("sentAt", "writeKey")}
     packed = orjson.dumps([kind, lasting], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)

@@ -13,7 +13,7 @@ from profiles.bulk import among, lock_profiles, new_profile_ids
 from profiles.consent.changes import change_consent
 from profiles.identity.addresses import ONE_AT_A_TIME, is_suppressed_anywhere
 from profiles.identity.person import Key, Person
-from profiles.identity.profile import Account, Taken, nobody_yet
+from profiles.identity.profile import Account, Applied, nobody_yet
 from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
 from profiles.tables import IdentifierKind, identifiers, profiles
 
@@ -156,7 +156,9 @@ class _Book:
         had = {self.former.get(key) for key in keys}
         return had.pop() if len(had) == 1 else None
 
-    def take(self, account: Account, person: Person, now: Instant, limits: ProfileLimits) -> Taken:
+    def take(
+        self, account: Account, person: Person, now: Instant, limits: ProfileLimits
+    ) -> Applied:
         """Bring the account up to what is said, and note who uses which address now."""
         before = set(account.in_use.values())
         keys: list[Key] = [key for key, _ in person.identifiers()]

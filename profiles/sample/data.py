@@ -91,7 +91,7 @@ _PORTUGUESE = (
 )
 
 
-class Place(NamedTuple):
+class Region(NamedTuple):
     """Where customers live, how many of a hundred, what they speak and are called."""
 
     country: str
@@ -102,27 +102,27 @@ class Place(NamedTuple):
 
 
 PLACES = (
-    Place("GB", 34, "en", ("Europe/London",), _ENGLISH),
-    Place("DE", 12, "de", ("Europe/Berlin",), _GERMAN),
-    Place("FR", 9, "fr", ("Europe/Paris",), _FRENCH),
-    Place("ES", 6, "es", ("Europe/Madrid", "Europe/Madrid", "Atlantic/Canary"), _SPANISH),
-    Place("IT", 6, "it", ("Europe/Rome",), _ITALIAN),
-    Place("IE", 5, "en", ("Europe/Dublin",), _ENGLISH),
-    Place("NL", 5, "nl", ("Europe/Amsterdam",), _DUTCH),
-    Place("PL", 4, "pl", ("Europe/Warsaw",), _POLISH),
-    Place("SE", 3, "sv", ("Europe/Stockholm",), _SWEDISH),
-    Place(
+    Region("GB", 34, "en", ("Europe/London",), _ENGLISH),
+    Region("DE", 12, "de", ("Europe/Berlin",), _GERMAN),
+    Region("FR", 9, "fr", ("Europe/Paris",), _FRENCH),
+    Region("ES", 6, "es", ("Europe/Madrid", "Europe/Madrid", "Atlantic/Canary"), _SPANISH),
+    Region("IT", 6, "it", ("Europe/Rome",), _ITALIAN),
+    Region("IE", 5, "en", ("Europe/Dublin",), _ENGLISH),
+    Region("NL", 5, "nl", ("Europe/Amsterdam",), _DUTCH),
+    Region("PL", 4, "pl", ("Europe/Warsaw",), _POLISH),
+    Region("SE", 3, "sv", ("Europe/Stockholm",), _SWEDISH),
+    Region(
         "US",
         7,
         "en",
         ("America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"),
         _ENGLISH,
     ),
-    Place("CA", 2, "en", ("America/Toronto", "America/Vancouver"), _ENGLISH),
-    Place("AU", 2, "en", ("Australia/Sydney", "Australia/Brisbane", "Australia/Perth"), _ENGLISH),
-    Place("JP", 2, "ja", ("Asia/Tokyo",), _JAPANESE),
-    Place("BR", 1.5, "pt", ("America/Sao_Paulo",), _PORTUGUESE),
-    Place("IN", 1.5, "en", ("Asia/Kolkata",), _ENGLISH),
+    Region("CA", 2, "en", ("America/Toronto", "America/Vancouver"), _ENGLISH),
+    Region("AU", 2, "en", ("Australia/Sydney", "Australia/Brisbane", "Australia/Perth"), _ENGLISH),
+    Region("JP", 2, "ja", ("Asia/Tokyo",), _JAPANESE),
+    Region("BR", 1.5, "pt", ("America/Sao_Paulo",), _PORTUGUESE),
+    Region("IN", 1.5, "en", ("Asia/Kolkata",), _ENGLISH),
 )
 
 # Numbers that regulators reserve for fiction: prefix, first, one past the last, digits.

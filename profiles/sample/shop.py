@@ -21,7 +21,7 @@ from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.identity.upsert import upsert_people
-from profiles.sample.data import GOODS, PLACES, SEASON, Place, fiction_numbers
+from profiles.sample.data import GOODS, PLACES, SEASON, Region, fiction_numbers
 
 _CHUNK = 250  # customers of one transaction
 _YEAR = 365
@@ -85,7 +85,7 @@ class _Shop:
             history = [signed_up, *orders, *self._cart(index, favourite)]
             yield replace(person, attributes=traits), history
 
-    def _person(self, index: int, place: Place, came: Instant) -> Person:
+    def _person(self, index: int, place: Region, came: Instant) -> Person:
         first, last = (self.random.choice(names.split()) for names in place.names)
         age = timedelta(days=self.random.randint(18 * 365, 75 * 365))
         phone = self._phone(place.country)

@@ -21,7 +21,7 @@ from channels.providers.transport import Transport
 from config.policy import Policy
 from config.times import DAY, HOUR, MINUTE, format_instant
 from flows.worker.worker import Worker
-from journeys.definition.steps import Message
+from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send
 from journeys.engine.entry import enter_people
 from tests.support.dispatching import DAYTIME
@@ -164,7 +164,7 @@ def test_a_silent_provider_is_given_few_messages(
     ids=["moved", "too late"],
 )
 def test_after_an_outage_windows_and_limits_hold_as_before(
-    house: House, wanted: Message, state: str, reason: str | None, when: str | None
+    house: House, wanted: MessageSpec, state: str, reason: str | None, when: str | None
 ) -> None:
     policy = Policy.model_validate(
         {

@@ -7,14 +7,13 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from channels.explain import explanation
-from channels.outbox.plan import Person, Send, plan, refuse
+from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
 from channels.rules.loaders import load_recipients
 from channels.rules.planner import Wanted
 from config.database import Database
 from config.policy import Policy
 from config.times import DAY, HOUR, Instant
-from journeys.dsl import Email, Journey, OnEvent, OnLaunch, prop
-from journeys.dsl import Send as SendStep
+from journeys.dsl import Email, Journey, OnEvent, OnLaunch, Send, prop
 from profiles.identity.addresses import Suppressed, suppress
 from profiles.tables import SuppressionState, identifiers, preferences
 from tests.support.planning_desk import OFFICE, ONE_A_DAY, Desk, at, message
@@ -143,20 +142,20 @@ def test_the_holdout_gets_no_marketing(db: Database) -> None:
 def test_a_wanted_message_is_wanted_once(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer()
-    send = Send("j", "v", "s", 50, "any", (("m", message()),))
+    send = PlannedSend("j", "v", "s", 50, "any", (("m", message()),))
     with desk.house.db.transaction() as tx:
-        plan(tx, desk.planner, send, [Person(ann, 1)])
+        plan(tx, desk.planner, send, [Addressee(ann, 1)])
     with pytest.raises(IntegrityError), desk.house.db.transaction() as tx:
-        plan(tx, desk.planner, send, [Person(ann, 1)])
+        plan(tx, desk.planner, send, [Addressee(ann, 1)])
     assert len(desk.rows()) == 1
 
 
 def test_refusing_leaves_rows_too(db: Database) -> None:
     desk = Desk(db)
     ann, bob = desk.house.customer(), desk.house.customer()
-    send = Send("j", "v", "s", 50, "first", (("m", message()), ("n", message("sms"))))
+    send = PlannedSend("j", "v", "s", 50, "first", (("m", message()), ("n", message("sms"))))
     with desk.house.db.transaction() as tx:
-        refuse(tx, desk.planner, send, [Person(ann, 1), Person(bob, 2)], "not_chosen")
+        refuse(tx, desk.planner, send, [Addressee(ann, 1), Addressee(bob, 2)], "not_chosen")
     assert [(row.profile_id, row.member, row.reason) for row in desk.rows()] == [
         (ann, "m", "not_chosen"), (ann, "n", "not_chosen"),
         (bob, "m", "not_chosen"), (bob, "n", "not_chosen"),
@@ -182,7 +181,7 @@ def test_of_several_addresses_the_one_seen_last_is_in_use(db: Database) -> None:
     """As a release before retired addresses left them."""
     house = House(db)
     entry = OnLaunch(again="always")
-    house.open(Journey("j", entry=entry, topic="n", steps=[SendStep("s", Email("hello"))]))
+    house.open(Journey("j", entry=entry, topic="n", steps=[Send("s", Email("hello"))]))
     ann = house.customer("ann")
     addresses(
         db,
@@ -241,7 +240,7 @@ def test_in_the_engine_too(db: Database) -> None:
     house = House(db)
     entry = OnEvent("cart", prop("total") > 0, key="cart_id", again="always")
     policy = Policy.model_validate({"caps": ONE_A_DAY})
-    described = Journey("j", entry=entry, topic="n", steps=[SendStep("s", Email("hello"))])
+    described = Journey("j", entry=entry, topic="n", steps=[Send("s", Email("hello"))])
     house.open(described, policy=policy)
     ann = house.customer()
     for cart in ("a", "b", "c"):

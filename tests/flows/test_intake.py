@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows.http.ingest.intake import Intake
 from profiles.identity.record_calls import Outcome
-from profiles.identity.segment_calls import Call, read_call
+from profiles.identity.segment_calls import SegmentCall, read_call
 
 DOWN = OperationalError("SELECT 1", {}, Exception("gone"))
 
@@ -24,7 +24,7 @@ class Ledger:
         self.gate.set()
         self.down = False
 
-    def write(self, calls: Sequence[Call], came: Sequence[float]) -> list[Outcome]:
+    def write(self, calls: Sequence[SegmentCall], came: Sequence[float]) -> list[Outcome]:
         assert len(came) == len(calls)
         assert self.gate.wait(10)
         self.tried += 1
@@ -37,7 +37,7 @@ class Ledger:
         return [Outcome([name]) for name in names]
 
 
-def calls(*names: str) -> list[Call]:
+def calls(*names: str) -> list[SegmentCall]:
     return [read_call("track", {"userId": "u1", "event": name}) for name in names]
 
 
@@ -46,7 +46,7 @@ def answered(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 async def at_once(
-    intake: Intake, ledger: Ledger, *requests: list[Call]
+    intake: Intake, ledger: Ledger, *requests: list[SegmentCall]
 ) -> list[list[Outcome] | BaseException]:
     """All of them arrive while a first transaction is under way."""
     ledger.gate.clear()

@@ -14,7 +14,7 @@ from journeys.dsl import SMS, Email, Push, Send
 from journeys.engine.merge import merge
 from profiles.identity.phones import Phone
 from profiles.identity.record_calls import take_calls
-from profiles.identity.segment_calls import Kind, read_call
+from profiles.identity.segment_calls import CallKind, read_call
 from profiles.tables import consents, identifiers, merges, preferences, upgrades
 from tests.support.page_customers import POLICY, TEXTS, Client, Shop, form_of, one_click, shown
 from tests.support.shop import MONDAY, described
@@ -23,7 +23,7 @@ EMAIL, PHONE = "sue@example.com", "+447700900555"
 LIFETIME = 60 * DAY
 
 
-def take(shop: Shop, kind: Kind, **said: Any) -> None:
+def take(shop: Shop, kind: CallKind, **said: Any) -> None:
     with shop.house.db.transaction() as tx:
         [outcome] = take_calls(tx, [read_call(kind, said)], merge)
     assert outcome.refused is None

@@ -169,7 +169,7 @@ def test_the_description_and_its_page_are_made_once(
     shared_receiver: Receiving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = [shared_receiver.client.get(path) for path in ("/docs", "/openapi.json")]
-    monkeypatch.setattr("flows.http.pages.rendering.Pages.page", None)
+    monkeypatch.setattr("flows.http.pages.rendering.CustomerPages.page", None)
     monkeypatch.setattr("fastapi.FastAPI.openapi", None)
     again = [shared_receiver.client.get(path) for path in ("/docs", "/openapi.json")]
     assert [one.content for one in once] == [one.content for one in again]

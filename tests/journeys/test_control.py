@@ -13,7 +13,7 @@ from channels.outbox.claim import Claim
 from channels.outbox.dispatch import Dispatcher
 from config.policy import Policy
 from config.times import DAY, HOUR, format_instant
-from journeys.definition.steps import Message
+from journeys.definition.steps import MessageSpec
 from journeys.dsl import Email, Journey, OnEvent, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.chunks import Chunk
 from journeys.engine.entry import enter_people
@@ -34,7 +34,7 @@ POLICY = Policy.model_validate(
 )
 
 
-def sending(name: str, *wanted: Message, **parts: Any) -> Journey:
+def sending(name: str, *wanted: MessageSpec, **parts: Any) -> Journey:
     step = Send("s", *(wanted or (Email("hello", after="1h"),)))
     return described(step, name=name, **parts)
 
@@ -138,7 +138,7 @@ def nothing(house: House) -> None:
 def test_what_came_due_meanwhile_is_looked_at_again_on_resume(
     house: House,
     meanwhile: Callable[[House], None],
-    message: Message,
+    message: MessageSpec,
     resumed: int,
     fate: tuple[str, str | None],
     went: str,

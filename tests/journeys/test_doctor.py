@@ -14,7 +14,7 @@ from config.times import DAY, HOUR, MINUTE
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.entry import enter_people
 from journeys.operations import control
-from journeys.operations.doctor import LATE, Complaint, examine
+from journeys.operations.doctor import LATE, Finding, examine
 from journeys.operations.heartbeat import sign_in
 from journeys.tables import attendances
 from tests.support.shop import MONDAY, House
@@ -31,7 +31,7 @@ def house(db: Database) -> House:
     return house
 
 
-def complaints(house: House) -> list[Complaint]:
+def complaints(house: House) -> list[Finding]:
     """While a worker is on."""
     with house.db.transaction() as tx:
         sign_in(tx, "w")

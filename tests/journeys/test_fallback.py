@@ -13,7 +13,7 @@ from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
 from config.channels import ChannelName
 from config.policy import Policy
 from config.times import HOUR, MINUTE
-from journeys.definition.steps import Message
+from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, Update, Wait, did
 from tests.support.dispatching import DAYTIME
 from tests.support.shop import MONDAY, House
@@ -24,7 +24,7 @@ EVENING = MONDAY + 11 * HOUR  # 21:00
 MORNING = MONDAY + 22 * HOUR  # 08:00 the day after
 
 
-def first(*wanted: Message, name: str = "j", priority: int = 50, **options: Any) -> Journey:
+def first(*wanted: MessageSpec, name: str = "j", priority: int = 50, **options: Any) -> Journey:
     fallback = {"mode": "first", "fallback_after": "2h", "unless": "opened"} | options
     steps = [Send("s", *wanted, **fallback), Update("done", done=True)]
     return Journey(name, entry=OnLaunch(), topic="news", steps=steps, priority=priority)

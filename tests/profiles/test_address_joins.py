@@ -23,7 +23,7 @@ from profiles.consent.opt_outs import No, take_noes
 from profiles.consent.statements import read_statement, take_statements
 from profiles.identity.person import Person
 from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import Kind, read_call
+from profiles.identity.segment_calls import CallKind, read_call
 from profiles.rules import InputRules
 from profiles.tables import (
     ADDRESS_KIND,
@@ -39,7 +39,7 @@ from tests.support.proof import cases
 from tests.support.shop import MONDAY, House
 from tests.support.suppressing import becomes, suppressed
 
-Said = tuple[Kind, dict[str, Any]]
+Said = tuple[CallKind, dict[str, Any]]
 VICTIM, EVIL = "victim@example.com", "m@evil.example"
 THEIR_PHONE, EVIL_PHONE = "+447700900111", "+447700900666"
 
@@ -387,7 +387,9 @@ _SAYS: Sequence[dict[str, Any]] = [
 
 @pytest.mark.parametrize("said", _SAYS, ids=lambda said: "+".join(said))
 @pytest.mark.parametrize("kind", ["identify", "track", "group"])
-def test_it_adds_events_only(db: Database, victim: int, said: dict[str, Any], kind: Kind) -> None:
+def test_it_adds_events_only(
+    db: Database, victim: int, said: dict[str, Any], kind: CallKind
+) -> None:
     take(db, identify(anon="m", email=VICTIM))
     before = in_use(db, victim), says(db, victim), attributes(db, victim)
     fields = identify(anon="m", **said)[1]
@@ -478,7 +480,7 @@ def test_proof_gives_it_its_word_and_brings_what_was_withheld(
 
 @pytest.mark.parametrize("kind", ["identify", "track", "alias"])
 def test_another_customer_who_signs_in_takes_their_anonymous_id_with_them(
-    db: Database, victim: int, kind: Kind
+    db: Database, victim: int, kind: CallKind
 ) -> None:
     """Whoever named the wrong address is not that customer; nor do they become part of them."""
     take(db, identify(anon="m", email=VICTIM))

@@ -19,7 +19,7 @@ from profiles.attributes.countries import country_code
 from profiles.identity.person import normalise_email, normalise_id
 from profiles.identity.phones import normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
-from profiles.identity.segment_calls import Call, CallRefused, Kind, read_call, read_item
+from profiles.identity.segment_calls import CallKind, CallRefused, SegmentCall, read_call, read_item
 from profiles.imports.importer import import_file
 from profiles.rules import InputRules
 from profiles.tables import identifiers
@@ -34,11 +34,11 @@ SOMETHING = ["0a", "1000", "nullable", "u-0", "annull", "o", "undefined-7"]
 LISTED = Meaningless(["Guest", "test@test.com", "+44 7700 900000", "1042"])
 
 
-def read(kind: Kind, meaningless: Meaningless = MEANINGLESS, **said: Any) -> Call:
+def read(kind: CallKind, meaningless: Meaningless = MEANINGLESS, **said: Any) -> SegmentCall:
     return read_call(kind, {"event": "x", **said}, rules=InputRules(meaningless=meaningless))
 
 
-def keys(call: Call) -> list[tuple[str, str]]:
+def keys(call: SegmentCall) -> list[tuple[str, str]]:
     return [key for key, _ in call.person.identifiers()]
 
 
@@ -265,7 +265,7 @@ def test_rounded_ids_of_a_parquet_file_are_refused(db: Database, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["identify", "track", "page", "screen", "group", "alias"])
-def test_the_traits_of_the_context_are_read(kind: Kind) -> None:
+def test_the_traits_of_the_context_are_read(kind: CallKind) -> None:
     shown = {"email": "ann@example.com", "firstName": "Ann", "address": {"country": "UK"}}
     ids = {"groupId": "g1", "previousId": "a1"}
     call = read_call(kind, {"userId": "u1", "event": "x", **ids, "context": {"traits": shown}})

@@ -14,7 +14,7 @@ from journeys.engine.merge import merge
 from profiles.identity import profile as profiles_account
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import Kind, read_call
+from profiles.identity.segment_calls import CallKind, read_call
 from profiles.identity.upsert import UpsertReport, upsert_people
 from profiles.rules import DEFAULT_LIMITS, InputRules, ProfileLimits
 from profiles.tables import events, identifiers, profiles
@@ -31,7 +31,7 @@ def upsert(db: Database, *people: Person, limits: ProfileLimits = DEFAULT_LIMITS
         return upsert_people(tx, people, "test", rules=InputRules(limits=limits))
 
 
-def take(db: Database, *said: tuple[Kind, dict[str, Any]]) -> list[Outcome]:
+def take(db: Database, *said: tuple[CallKind, dict[str, Any]]) -> list[Outcome]:
     db.now = NOW if db.now is None else db.now
     with db.transaction() as tx:
         return take_calls(tx, [read_call(*one) for one in said], merge)

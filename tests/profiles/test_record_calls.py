@@ -14,11 +14,11 @@ from journeys.engine.merge import merge
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import Kind, read_call
+from profiles.identity.segment_calls import CallKind, read_call
 from profiles.tables import consents, events, identifiers, merges, profiles
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
-Said = tuple[Kind, dict[str, Any]]
+Said = tuple[CallKind, dict[str, Any]]
 
 
 def take(db: Database, *said: Said, at: Instant = NOW) -> list[Outcome]:
@@ -147,7 +147,7 @@ def test_identify_lets_journeys_look_again(db: Database) -> None:
     ids=lambda context: next(iter(context)),
 )
 def test_what_an_event_says_of_the_person_lets_journeys_look_again(
-    db: Database, kind: Kind, context: dict[str, Any]
+    db: Database, kind: CallKind, context: dict[str, Any]
 ) -> None:
     said = {"userId": "u1", "event": "x", "context": context}
     take(db, identify("u1", messageId="m0"))

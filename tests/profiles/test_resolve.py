@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.channels import ChannelName
-from profiles.identity.merge import Merger, Share
+from profiles.identity.merge import Merger, UsableParts
 from profiles.identity.person import Key
 from profiles.identity.resolve import Joined, OnRecord, join, keys_of
-from profiles.identity.segment_calls import Call, Kind, read_call
+from profiles.identity.segment_calls import CallKind, SegmentCall, read_call
 
 
-def call(kind: Kind = "track", **said: Any) -> Call:
+def call(kind: CallKind = "track", **said: Any) -> SegmentCall:
     return read_call(kind, {"event": "x", "traits": {}, **said})
 
 
-def token(value: str, **said: Any) -> Call:
+def token(value: str, **said: Any) -> SegmentCall:
     return call(context={"device": {"token": value, "type": "ios"}}, **said)
 
 
@@ -37,7 +37,7 @@ USERS = {ANN, BOB}
 NEW = 100
 
 
-def read(calls: Sequence[Call], owners: Mapping[Key, int], **known: Any) -> Joined:
+def read(calls: Sequence[SegmentCall], owners: Mapping[Key, int], **known: Any) -> Joined:
     """Join the calls where the profiles have no addresses but those in `owners`, all in use."""
     addresses: dict[int, dict[Key, bool]] = {}
     for key, owner in owners.items():
@@ -49,12 +49,14 @@ def read(calls: Sequence[Call], owners: Mapping[Key, int], **known: Any) -> Join
     return join(dict(enumerate(calls)), on_record, join_on, count(NEW).__next__)
 
 
-def joined(*calls: Call, **known: Any) -> Joined:
+def joined(*calls: SegmentCall, **known: Any) -> Joined:
     return read(calls, OWNERS, **known)
 
 
-def share(*addresses: Key, yes_on: Sequence[ChannelName] = (), verified: bool = False) -> Share:
-    return Share(frozenset(addresses), frozenset(yes_on), verified)
+def share(
+    *addresses: Key, yes_on: Sequence[ChannelName] = (), verified: bool = False
+) -> UsableParts:
+    return UsableParts(frozenset(addresses), frozenset(yes_on), verified)
 
 
 EMAIL: Key = ("email", "ann@example.com")
@@ -190,7 +192,7 @@ KINDS = st.sampled_from(["user_id", "anonymous_id", "email", "push_token"])
 
 @given(CALLS, st.data())
 def test_nobody_is_torn_apart_and_no_two_customers_are_joined(
-    calls: list[Call], data: st.DataObject
+    calls: list[SegmentCall], data: st.DataObject
 ) -> None:
     keys = sorted({key for one in calls for key in keys_of(one)})
     owners = {

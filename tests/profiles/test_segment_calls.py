@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from config.times import HOUR, Instant, format_instant, parse_instant
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.phones import Phone
-from profiles.identity.segment_calls import MODELS, Call, CallRefused, Kind, read_call, read_item
+from profiles.identity.segment_calls import (
+    MODELS,
+    CallKind,
+    CallRefused,
+    SegmentCall,
+    read_call,
+    read_item,
+)
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
 
 
-def read(kind: Kind, **said: Any) -> Call:
+def read(kind: CallKind, **said: Any) -> SegmentCall:
     return read_call(kind, {"userId": "u1", **said})
 
 
@@ -106,7 +113,7 @@ def test_track_is_an_event() -> None:
 
 
 @pytest.mark.parametrize(("kind", "event"), [("page", "page_viewed"), ("screen", "screen_viewed")])
-def test_what_was_seen_is_an_event(kind: Kind, event: str) -> None:
+def test_what_was_seen_is_an_event(kind: CallKind, event: str) -> None:
     call = read(kind, name="Cart", category="Shop", properties={"url": "https://shop.example"})
     assert call.event == event
     assert call.properties == {"url": "https://shop.example", "name": "Cart", "category": "Shop"}
@@ -161,7 +168,7 @@ def test_numbers_serve_as_ids() -> None:
     ],
 )
 def test_a_call_that_is_wrong_is_refused_by_its_field(
-    kind: Kind, said: dict[str, Any], field: str
+    kind: CallKind, said: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(CallRefused) as refused:
         read(kind, **said)
@@ -231,7 +238,7 @@ def test_the_message_id_is_the_key() -> None:
 
 
 def test_without_a_message_id_the_same_words_are_the_same_call() -> None:
-    def key(when: Instant = NOW, kind: Kind = "track", **said: Any) -> str:
+    def key(when: Instant = NOW, kind: CallKind = "track", **said: Any) -> str:
         return read(kind, **{"event": "x", "timestamp": at(-5)} | said).dedupe_key(when)
 
     assert key() == key(when=NOW + 30 * HOUR)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from config.policy import Policy
-from journeys.definition.steps import Message
+from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Journey, Push, Send
 from tests.support.shop import House, described
 
@@ -21,7 +21,7 @@ POLICY = Policy.model_validate(
 )
 
 
-def sending(*wanted: Message, then: tuple[Any, ...] = (), **options: Any) -> Journey:
+def sending(*wanted: MessageSpec, then: tuple[Any, ...] = (), **options: Any) -> Journey:
     """A journey that sends, in an hour unless the messages say otherwise."""
     parts = {key: options.pop(key) for key in ("exit_when", "goal", "priority") if key in options}
     step = Send("s", *(wanted or (Email("hello", after="1h"),)), **options)

@@ -6,14 +6,14 @@ from typing import Any
 
 from config.channels import ChannelName
 from flows.worker.worker import Worker
-from journeys.definition.steps import Message
+from journeys.definition.steps import MessageSpec
 from journeys.dsl import Send
 from journeys.engine.entry import enter_people
 from tests.support.patience import PATIENCE
 from tests.support.shop import House, described
 
 
-def entered(house: House, *wanted: Message, people: int, **settings: Any) -> list[int]:
+def entered(house: House, *wanted: MessageSpec, people: int, **settings: Any) -> list[int]:
     """So many people whose messages are due, and nobody has sent any yet; their ids."""
     house.open(described(Send("s", *wanted)), **settings)
     customers = [house.customer() for _ in range(people)]

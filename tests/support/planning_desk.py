@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from channels.outbox.plan import Person, Send, plan
+from channels.outbox.plan import Addressee, PlannedSend, plan
 from channels.rules.planner import Decision, Planner, Wanted
 from config.channels import ChannelName
 from config.database import Database
@@ -36,9 +36,9 @@ class Desk:
         """Plan for them at this moment; each gets an enrollment of their own."""
         number = next(self._numbers)
         members = tuple((f"m{place}", one) for place, one in enumerate(wanted))
-        send = Send(journey, "v", f"step {number}", priority, mode, members)
+        send = PlannedSend(journey, "v", f"step {number}", priority, mode, members)
         people = [
-            Person(profile, number * 1000 + place)
+            Addressee(profile, number * 1000 + place)
             for place, profile in enumerate([who] if isinstance(who, int) else who)
         ]
         with self.house.db.transaction() as tx:

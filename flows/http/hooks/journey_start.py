@@ -13,7 +13,13 @@ from flows.http.backlog import Backlog
 from flows.http.body import KB, parse_object, read_posted
 from flows.http.context import Receiver
 from flows.http.errors import Refusal, answer, problems
-from flows.http.ingest.keys import TOLERANCE, Signed, check_age, check_signature, signed_headers
+from flows.http.ingest.keys import (
+    TOLERANCE,
+    SignedHeaders,
+    check_age,
+    check_signature,
+    signed_headers,
+)
 from journeys.engine.due import due_people
 from journeys.engine.launches import LaunchConflict
 from journeys.operations.api_start import Starter, Unstartable, remember, start
@@ -85,7 +91,7 @@ class Start(BaseModel):
     id: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^\S+$")
 
 
-class Started(BaseModel):
+class StartResult(BaseModel):
     """What became of it. `unknown` are user ids of nobody; whoever is in `not_entered` was kept out
     by the journey's re-entry rule, or is in it already."""
 
@@ -110,7 +116,7 @@ def router(receiver: Receiver) -> APIRouter:
         "/hooks/journeys/{name}",
         summary="Start a journey",
         description=_DESCRIPTION,
-        response_model=Started,
+        response_model=StartResult,
         responses=_ANSWERS,
         openapi_extra={
             "parameters": [
@@ -161,7 +167,7 @@ def _read(body: bytes) -> Start:
         raise Refusal(400, "invalid", fault.why, field=fault.field) from None
 
 
-def _start(receiver: Receiver, name: str, wanted: Start, signed: Signed) -> Started:
+def _start(receiver: Receiver, name: str, wanted: Start, signed: SignedHeaders) -> StartResult:
     segue = receiver.segue
     launch_id = wanted.id or f"signed-{signed.signature[:16]}"
     nobody = [one.user_id for one in wanted.people if one.user_id in segue.rules.meaningless]
@@ -175,7 +181,7 @@ def _start(receiver: Receiver, name: str, wanted: Start, signed: Signed) -> Star
             done = start(tx, segue.catalog, name, launch_id, people)
     except (Unstartable, LaunchConflict) as error:
         raise Refusal(409, "not_started", str(error)) from None
-    return Started(
+    return StartResult(
         success=True,
         journey=name,
         launch=launch_id,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from flows.http.body import KB, parse_object, read_body
 from flows.http.context import Receiver
-from flows.http.errors import Fault, Problem, Refusal, answer, problems
+from flows.http.errors import FieldFault, Problem, Refusal, answer, problems
 from flows.http.ingest.keys import Credentials, check_write_key
 from profiles.consent.opt_outs import No, take_noes
 from profiles.consent.statements import (
@@ -54,7 +54,7 @@ _ANSWERS = problems(
 )
 
 
-class Taken(BaseModel):
+class StatementsAccepted(BaseModel):
     """Everything is committed. `results`: what became of each statement, in their order."""
 
     success: Literal[True] = True
@@ -92,7 +92,7 @@ def router(receiver: Receiver) -> APIRouter:
         "/v1/consent",
         summary="Say what people said about consent",
         description=_DESCRIPTION,
-        response_model=Taken,
+        response_model=StatementsAccepted,
         responses=_ANSWERS,
         openapi_extra={
             "requestBody": {
@@ -128,7 +128,7 @@ def _problem(done: Stated, noes: Mapping[int, No], *, several: bool) -> Problem:
         within = [f"consents.{place}"] if several else []
         field = ".".join([*within, *([error.field] if error.field else [])])
         why = f"{error.why}; {noes[place]}" if place in noes else error.why
-        faults.append(Fault(field=field, message=f"{field}: {why}" if field else why))
+        faults.append(FieldFault(field=field, message=f"{field}: {why}" if field else why))
     first = faults[0]
     return Problem(
         code="invalid",

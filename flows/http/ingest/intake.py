@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from config.batches import Halving, TimedSize
 from config.failures import of_the_database
 from profiles.identity.record_calls import Outcome
-from profiles.identity.segment_calls import Call
+from profiles.identity.segment_calls import SegmentCall
 
 # Calls, and when each of them came, by the monotonic clock in seconds.
-Write = Callable[[Sequence[Call], Sequence[float]], Sequence[Outcome]]
+Write = Callable[[Sequence[SegmentCall], Sequence[float]], Sequence[Outcome]]
 
 _FEWEST = 25
 _MOST = 2000
@@ -26,7 +26,7 @@ _MOST = 2000
 class _Request:
     """The calls of one HTTP request, and what became of those already written."""
 
-    calls: Sequence[Call]
+    calls: Sequence[SegmentCall]
     done: asyncio.Future[list[Outcome]]
     came: float
     outcomes: list[Outcome] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Intake:
         self._writing: asyncio.Task[None] | None = None
         self.waiting = 0  # calls that are not committed yet
 
-    async def take(self, calls: Sequence[Call]) -> list[Outcome]:
+    async def take(self, calls: Sequence[SegmentCall]) -> list[Outcome]:
         """Return once all of them are committed. Raises what the database raises."""
         if not calls:
             return []
@@ -79,7 +79,7 @@ class Intake:
         finally:
             self._writing = None
 
-    def _portion(self) -> list[tuple[_Request, Sequence[Call]]]:
+    def _portion(self) -> list[tuple[_Request, Sequence[SegmentCall]]]:
         """What goes into the next transaction: the same share of each request that waits.
 
         What small requests leave of their shares is for the larger ones. Who gets nothing now
@@ -91,14 +91,16 @@ class Intake:
         for served, request in enumerate(sorted(turn, key=lambda one: one.left)):
             shares[request] = min(request.left, room // (len(turn) - served))
             room -= shares[request]
-        portion: list[tuple[_Request, Sequence[Call]]] = []
+        portion: list[tuple[_Request, Sequence[SegmentCall]]] = []
         for request in turn:
             start, request.under_way = request.under_way, request.under_way + shares[request]
             portion.append((request, request.calls[start : request.under_way]))
         self._queue.extend(request for request in turn if request.left)
         return portion
 
-    async def _write_portion(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
+    async def _write_portion(
+        self, portion: Sequence[tuple[_Request, Sequence[SegmentCall]]]
+    ) -> None:
         together = [call for _, calls in portion for call in calls]
         came = [request.came for request, calls in portion for _ in calls]
         outcomes = iter(await asyncio.to_thread(self._write, together, came))
@@ -107,7 +109,9 @@ class Intake:
             if len(request.outcomes) == len(request.calls) and not request.done.done():
                 request.done.set_result(request.outcomes)
 
-    async def _write_halving(self, portion: Sequence[tuple[_Request, Sequence[Call]]]) -> None:
+    async def _write_halving(
+        self, portion: Sequence[tuple[_Request, Sequence[SegmentCall]]]
+    ) -> None:
         """Write a portion; a request that can't be written does not affect the others in it.
 
         An error of the database may be a deadlock, which passes: the portion is tried a second

@@ -42,7 +42,7 @@ async def check_write_key(
     )
 
 
-class Signed(NamedTuple):
+class SignedHeaders(NamedTuple):
     """What the headers of a call say, still to be checked."""
 
     signature: str
@@ -53,7 +53,7 @@ class Signed(NamedTuple):
         return int(self.timestamp)
 
 
-def signed_headers(headers: Mapping[str, str]) -> Signed:
+def signed_headers(headers: Mapping[str, str]) -> SignedHeaders:
     """What can be told before the body is read. Raises Refusal (401)."""
     timestamp = headers.get(TIMESTAMP, "")
     signature = headers.get(SIGNATURE, "").strip().lower()
@@ -61,10 +61,10 @@ def signed_headers(headers: Mapping[str, str]) -> Signed:
         raise _not_signed()
     if not (len(timestamp) <= 12 and timestamp.isascii() and timestamp.isdecimal()):
         raise Refusal(401, "not_signed", f"{TIMESTAMP} is no time; write seconds since 1970")
-    return Signed(signature, timestamp)
+    return SignedHeaders(signature, timestamp)
 
 
-def check_signature(settings: Settings, signed: Signed, path: str, body: bytes) -> None:
+def check_signature(settings: Settings, signed: SignedHeaders, path: str, body: bytes) -> None:
     """Raises Refusal (401). Whether the call is from now is `check_age`."""
     right = sign(settings.hook_secret, signed.timestamp, path, body)
     if not hmac.compare_digest(signed.signature.encode(), right.encode()):

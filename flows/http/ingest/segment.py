@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from flows.http.backlog import Backlog
 from flows.http.body import KB, json_size, parse_object, read_body, read_object, too_large
 from flows.http.context import Receiver
-from flows.http.errors import Fault, Refusal, answer, problems
+from flows.http.errors import FieldFault, Refusal, answer, problems
 from flows.http.ingest.intake import Intake
 from flows.http.ingest.keys import Credentials, check_write_key
 from journeys.engine.merge import merge
@@ -20,9 +20,9 @@ from profiles.consent.opt_outs import No, take_noes
 from profiles.identity.record_calls import SOURCE, Outcome, take_calls
 from profiles.identity.segment_calls import (
     MODELS,
-    Call,
+    CallKind,
     CallRefused,
-    Kind,
+    SegmentCall,
     no_in,
     parse_sent_at,
     read_call,
@@ -48,7 +48,7 @@ _ANSWERS = problems(
     s429="Too much waits already, or too many wrong keys came; Retry-After says when to come again",
     s503="The database is in trouble; send it again, what was taken of it counts once",
 )
-_SUMMARIES: Mapping[Kind, str] = {
+_SUMMARIES: Mapping[CallKind, str] = {
     "identify": "Say who somebody is",
     "track": "Say what somebody did",
     "page": "Say which page somebody saw",
@@ -56,7 +56,7 @@ _SUMMARIES: Mapping[Kind, str] = {
     "group": "Say which group somebody belongs to",
     "alias": "Make two ids one person",
 }
-_EXAMPLES: Mapping[Kind, dict[str, Any]] = {
+_EXAMPLES: Mapping[CallKind, dict[str, Any]] = {
     "identify": {
         "userId": "u-1042",
         "anonymousId": "a-77",
@@ -82,7 +82,7 @@ _EXAMPLES: Mapping[Kind, dict[str, Any]] = {
 _BATCH = ("/v1/batch", "/v1/import", "/v1/import/", "/v1/b")
 
 
-class Accepted(BaseModel):
+class CallsAccepted(BaseModel):
     """Everything is committed. `warnings` say what was left out of it, the first hundred times."""
 
     success: Literal[True] = True
@@ -94,7 +94,7 @@ def router(receiver: Receiver) -> APIRouter:
     """`/v1/identify` and its like, and `/v1/batch` under all its names."""
     db, rules = receiver.segue.db, receiver.segue.rules
 
-    def write(calls: Sequence[Call], came: Sequence[float]) -> list[Outcome]:
+    def write(calls: Sequence[SegmentCall], came: Sequence[float]) -> list[Outcome]:
         with db.transaction() as tx:
             begun = time.monotonic()
             waited = [int(begun - at) for at in came]
@@ -132,7 +132,7 @@ def router(receiver: Receiver) -> APIRouter:
             name=path,
             summary=summary,
             description=_DESCRIPTION,
-            response_model=Accepted,
+            response_model=CallsAccepted,
             responses=_ANSWERS,
             openapi_extra={
                 "requestBody": {"required": True, "content": {"application/json": body}}
@@ -163,7 +163,7 @@ _DESCRIPTION = (
 )
 
 
-def _taking_one(kind: Kind) -> _Take:
+def _taking_one(kind: CallKind) -> _Take:
     async def take(request: Request, desk: _Desk) -> Response:
         said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
         try:
@@ -208,7 +208,7 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
     problem = first.problem.model_copy(
         update={
             "errors": [
-                Fault(field=one.problem.field or "", message=one.problem.message)
+                FieldFault(field=one.problem.field or "", message=one.problem.message)
                 for one in refusals
             ],
             "more_errors": len(faults) - len(refusals) or None,
@@ -221,7 +221,7 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
 
 def _read_batch(
     body: bytes, rules: InputRules
-) -> tuple[list[Any], dict[int, Call], dict[int, Refusal]]:
+) -> tuple[list[Any], dict[int, SegmentCall], dict[int, Refusal]]:
     """What the batch holds, by place the calls in it, and why others can't be taken.
 
     Raises Refusal for the whole.
@@ -237,7 +237,7 @@ def _read_batch(
         sent_at = parse_sent_at(batch.get("sentAt"))
     except CallRefused as error:
         raise Refusal(400, "invalid", error.why, field=error.field) from None
-    calls: dict[int, Call] = {}
+    calls: dict[int, SegmentCall] = {}
     faults: dict[int, Refusal] = {}
     for place, item in enumerate(items):
         try:
@@ -282,12 +282,12 @@ def _told(warnings: list[str]) -> dict[str, Any]:
 
 
 @cache
-def _schema(kind: Kind) -> Mapping[str, Any]:
+def _schema(kind: CallKind) -> Mapping[str, Any]:
     schema = MODELS[kind].model_json_schema()
     return {**schema, "examples": [_EXAMPLES[kind]]}
 
 
-def _described(kind: Kind) -> dict[str, Any]:
+def _described(kind: CallKind) -> dict[str, Any]:
     return {"schema": _schema(kind), "example": _EXAMPLES[kind]}
 
 

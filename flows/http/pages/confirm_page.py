@@ -7,7 +7,7 @@ from flows.http.context import Receiver
 from flows.http.pages.choices import allowed, topics_of
 from flows.http.pages.form import Fields
 from flows.http.pages.link_rights import chosen_now
-from flows.http.pages.rendering import Pages
+from flows.http.pages.rendering import CustomerPages
 from profiles.consent.changes import confirm
 from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.identity.person import Key
@@ -16,17 +16,17 @@ from profiles.tables import ADDRESS_KIND
 _CONFIRM = "confirm"
 
 
-def show(receiver: Receiver, pages: Pages, token: str) -> Response:
+def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
     """What the link confirms, and a button."""
     return _answer(receiver, pages, token, confirming=False)
 
 
-def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
+def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
     """Let the yes count, if the button was pressed."""
     return _answer(receiver, pages, token, confirming=form.get("action") == _CONFIRM)
 
 
-def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -> Response:
+def _answer(receiver: Receiver, pages: CustomerPages, token: str, *, confirming: bool) -> Response:
     segue = receiver.segue
     link = read_confirmation(segue.settings, token)
     if link is None:
@@ -57,5 +57,5 @@ def _answer(receiver: Receiver, pages: Pages, token: str, *, confirming: bool) -
     )
 
 
-def _page(pages: Pages, title: str, says: str, *, button: str = "") -> Response:
+def _page(pages: CustomerPages, title: str, says: str, *, button: str = "") -> Response:
     return pages.act(title, [says], _CONFIRM, button)

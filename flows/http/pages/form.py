@@ -22,7 +22,7 @@ SHOWN = "shown."
 _CHOICES = ("per_week", "opens", "closes", "timezone", "language")
 
 
-class Answer(NamedTuple):
+class FilledForm(NamedTuple):
     """A filled-in form: what every field says now, and what it said when the page was shown."""
 
     values: Fields
@@ -73,17 +73,17 @@ def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
     }
 
 
-def read_answer(posted: Fields, names: Iterable[str]) -> Answer:
+def read_answer(posted: Fields, names: Iterable[str]) -> FilledForm:
     """Browsers leave out boxes that are not ticked; a field that knows nothing stays as shown."""
     values, shown = {}, {}
     for name in names:
         shown[name] = posted.get(SHOWN + name, "")
         values[name] = posted.get(name, shown[name] if name in _CHOICES else "")
-    return Answer(values, shown)
+    return FilledForm(values, shown)
 
 
 def understand(
-    policy: Policy, languages: Mapping[str, str], chosen: Chosen, answer: Answer
+    policy: Policy, languages: Mapping[str, str], chosen: Chosen, answer: FilledForm
 ) -> Understood:
     """What changes by the answer; nothing where there is an error.
 

@@ -20,7 +20,7 @@ from flows.http.context import Receiver
 from flows.http.errors import Refusal
 from flows.http.pages import confirm_page, preferences_page, unsubscribe_page
 from flows.http.pages.form import Fields
-from flows.http.pages.rendering import Pages
+from flows.http.pages.rendering import CustomerPages
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _TROUBLE = "This did not work just now"
 
 def router(receiver: Receiver) -> APIRouter:
     """`/u/{token}`, `/preferences/{token}` and `/confirm/{token}`."""
-    pages = Pages(receiver.segue.settings.brand)
+    pages = CustomerPages(receiver.segue.settings.brand)
     routes = APIRouter(
         tags=["customers"],
         default_response_class=HTMLResponse,

@@ -13,10 +13,10 @@ from config.policy import Policy
 from config.times import DAY, Seconds
 from flows.http.context import Receiver
 from flows.http.pages.choices import allowed, nothing_at_all, nothing_on, topics_of
-from flows.http.pages.form import Answer, Fields, fields_of, read_answer, understand
+from flows.http.pages.form import Fields, FilledForm, fields_of, read_answer, understand
 from flows.http.pages.link_rights import Rights, rights_of
 from flows.http.pages.preferences_view import masked, notes, preferences_view
-from flows.http.pages.rendering import Pages
+from flows.http.pages.rendering import CustomerPages
 from profiles.consent import preferences
 from profiles.consent.preferences import Changes, Chosen, TopicChanges, read_chosen
 from profiles.tables import upgrades
@@ -34,7 +34,7 @@ _LINKS_HAVE_TIMES = "0009"
 _HOLDS = "It holds from now on, also for what was planned already."
 
 
-def show(receiver: Receiver, pages: Pages, token: str) -> Response:
+def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
     """The form as things are on record."""
     access = read_preferences(receiver.segue.settings, token)
     if access is None:
@@ -50,7 +50,7 @@ def show(receiver: Receiver, pages: Pages, token: str) -> Response:
     return _Page(receiver, pages).on_record(rights.chosen, "")
 
 
-def save(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
+def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
     """Save what was changed, if nothing is wrong with it, and show how things are now."""
     access = read_preferences(receiver.segue.settings, token)
     if access is None:
@@ -94,7 +94,7 @@ def _is_expired(receiver: Receiver, tx: Tx, access: Access) -> bool:
     return tx.now > made_at + receiver.segue.settings.preferences_link_lifetime
 
 
-def _expired(receiver: Receiver, pages: Pages) -> Response:
+def _expired(receiver: Receiver, pages: CustomerPages) -> Response:
     lifetime = receiver.segue.settings.preferences_link_lifetime
     return pages.notice(
         410,
@@ -128,7 +128,7 @@ def _noes(rights: Rights, changes: Changes) -> TopicChanges:
     }
 
 
-def _to_withdraw(receiver: Receiver, pages: Pages, rights: Rights) -> Response:
+def _to_withdraw(receiver: Receiver, pages: CustomerPages, rights: Rights) -> Response:
     """The page of a link that can only take back consent: one button."""
     if not rights.withdraws:
         return pages.nothing_sent()
@@ -152,7 +152,7 @@ def _to_withdraw(receiver: Receiver, pages: Pages, rights: Rights) -> Response:
 class _Page:
     """The page with the form."""
 
-    def __init__(self, receiver: Receiver, pages: Pages) -> None:
+    def __init__(self, receiver: Receiver, pages: CustomerPages) -> None:
         self.policy = receiver.segue.policy
         self.languages = receiver.segue.settings.languages
         self._pages = pages
@@ -160,14 +160,14 @@ class _Page:
     def on_record(self, chosen: Chosen, status: str) -> Response:
         """The form as things are now; `status` says what was just done."""
         fields = fields_of(self.policy, chosen)
-        return self._answer(chosen, Answer(fields, fields), status, {})
+        return self._answer(chosen, FilledForm(fields, fields), status, {})
 
-    def refused(self, chosen: Chosen, answer: Answer, errors: Mapping[str, str]) -> Response:
+    def refused(self, chosen: Chosen, answer: FilledForm, errors: Mapping[str, str]) -> Response:
         """The form as it was filled in, with what is wrong beside it."""
         return self._answer(chosen, answer, "", errors)
 
     def _answer(
-        self, chosen: Chosen, answer: Answer, status: str, errors: Mapping[str, str]
+        self, chosen: Chosen, answer: FilledForm, status: str, errors: Mapping[str, str]
     ) -> Response:
         view = preferences_view(self.policy, self.languages, chosen, answer, errors)
         heading = "What you get, and when"

@@ -11,8 +11,8 @@ from flows.http.pages.choices import offered, topics_of
 from flows.http.pages.form import (
     SHOWN,
     TICKED,
-    Answer,
     Fields,
+    FilledForm,
     box_name,
     hours_offered,
     numbers_offered,
@@ -57,7 +57,7 @@ def preferences_view(
     policy: Policy,
     languages: Mapping[str, str],
     chosen: Chosen,
-    answer: Answer,
+    answer: FilledForm,
     errors: Mapping[str, str],
 ) -> dict[str, Any]:
     """The form, filled in as `answer` says."""

@@ -27,7 +27,7 @@ _HEADERS = {
 }
 
 
-class Pages:
+class CustomerPages:
     """The pages of one brand. Whatever is put into a template is escaped."""
 
     def __init__(self, brand: str) -> None:

@@ -11,7 +11,7 @@ from flows.http.pages.choices import allowed, stopped, topics_of
 from flows.http.pages.form import Fields
 from flows.http.pages.link_rights import Rights, rights_of
 from flows.http.pages.preferences_view import masked, to_confirm
-from flows.http.pages.rendering import Pages
+from flows.http.pages.rendering import CustomerPages
 from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.consent.preferences import Changes, Chosen, read_chosen, save
 
@@ -30,7 +30,7 @@ _MORE = (
 )
 
 
-def show(receiver: Receiver, pages: Pages, token: str) -> Response:
+def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
     """What the link stops, and a button; or that it is stopped already."""
     link = read_unsubscribe(receiver.segue.settings, token)
     if link is None:
@@ -49,7 +49,7 @@ def show(receiver: Receiver, pages: Pages, token: str) -> Response:
     return page.stopped(f"You get no {page.about}", rights.chosen, "Send it to me again")
 
 
-def act(receiver: Receiver, pages: Pages, token: str, form: Fields) -> Response:
+def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
     """Unsubscribe, or take that back; in force for everything not yet handed over."""
     link = read_unsubscribe(receiver.segue.settings, token)
     if link is None:
@@ -90,7 +90,7 @@ class _Page:
     """The page of one link."""
 
     def __init__(
-        self, receiver: Receiver, pages: Pages, link: Subscription, rights: Rights
+        self, receiver: Receiver, pages: CustomerPages, link: Subscription, rights: Rights
     ) -> None:
         self._pages = pages
         self._link = link
