@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from sqlmodel import SQLModel
 from config.access.private_files import tighten_database
 from config.errors import DatabaseUnusable, SegueError
 from config.failures import first_line
-from config.times import Instant
+from config.times import Instant, Seconds
+from config.timing import TIMING, Timing
 
-_NOW = {
+NOW = {
     "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
     "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint"),
 }
@@ -35,10 +37,13 @@ _BUSY_MS = 15_000
 
 @dataclass(frozen=True, slots=True)
 class Tx:
-    """One open transaction: its connection, and its `now`, which does not change within it."""
+    """One open transaction: its connection, its `now`, which does not change within it, and how
+    long things may take.
+    """
 
     conn: Connection
     now: Instant
+    timing: Timing
 
 
 class Database:
@@ -48,12 +53,14 @@ class Database:
     ----------
     url: SQLAlchemy URL, `sqlite:///file` or `postgresql+psycopg://...`.
     now: a fixed time for simulations and tests; None reads the database's clock.
+    timing: how long things may take.
     """
 
-    def __init__(self, url: str, *, now: Instant | None = None) -> None:
+    def __init__(self, url: str, *, now: Instant | None = None, timing: Timing = TIMING) -> None:
         self.url = url
         self.now = now
-        self.engine = _engine(url)
+        self.timing = timing
+        self.engine = _engine(url, timing)
         self._writing = threading.Lock()
         # A Database that is collected without close() leaves no connection open.
         weakref.finalize(self, self.engine.dispose)
@@ -78,8 +85,8 @@ class Database:
         with turn, self._connect(write=write) as conn, conn.begin() as transaction:
             now = self.now
             if now is None:
-                now = int(conn.execute(_NOW[conn.dialect.name]).scalar_one())
-            yield Tx(conn, now)
+                now = int(conn.execute(NOW[conn.dialect.name]).scalar_one())
+            yield Tx(conn, now, self.timing)
             if not keep:
                 transaction.rollback()
 
@@ -169,21 +176,18 @@ _ALIVE: dict[str, Any] = {
     "tcp_user_timeout": 60_000,
 }
 
-# A transaction that has been idle for this long belongs to a process that hangs.
-_HANGS_AFTER = "60s"
 
-
-def _free_what_hangs(connection: Any, _record: Any) -> None:
+def _end_idle_transactions(connection: Any, _record: Any, *, after: Seconds) -> None:
     """Make PostgreSQL end the transactions of processes that hang, which frees their row locks.
 
     Set by a statement, because poolers refuse it in the connection's start options.
     """
     with connection.cursor() as cursor:
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_HANGS_AFTER}'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{after}s'")
     connection.commit()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, timing: Timing) -> Engine:
     try:
         parsed = make_url(url)
     except Exception:
@@ -207,7 +211,8 @@ def _engine(url: str) -> Engine:
             connect_args=_ALIVE,
             **options,
         )
-        event.listen(engine, "connect", _free_what_hangs)
+        end = partial(_end_idle_transactions, after=timing.transaction_idle)
+        event.listen(engine, "connect", end)
         return engine
     if parsed.get_backend_name() != "sqlite":
         raise SegueError(

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # The key of our advisory lock: processes that start together migrate one after the other.
 _LOCK = 7_334_801
-# Seconds between two tries to lock the tables, and the number of tries.
-_LETTING_BY, _TRIES = 1.0, 120
 # A worker reports its heartbeat every 30 s. Without one for 90 s it counts as stopped.
 _STOPPED_AFTER: Seconds = 90
 # 57014 query_canceled (the statement timeout), 40P01 deadlock_detected.
@@ -57,17 +55,17 @@ def migrate(db: Database) -> None:
     this program, or when others never leave the tables free for the upgrade.
     """
     try:
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(db.timing.upgrade_tries)):
             with db.transaction() as tx:
                 workers = _upgrade(tx, db.shown)
             if not workers:
                 return
             named = ", ".join(workers)
-            if left == _TRIES - 1:
+            if left == db.timing.upgrade_tries - 1:
                 log.warning(
                     "the upgrade of the database waits for these workers to stop: %s", named
                 )
-            time.sleep(_LETTING_BY)
+            time.sleep(db.timing.upgrade_pause)
     except DBAPIError as error:
         raise unusable(db.url, error) from error
     raise DatabaseUnusable(
@@ -95,7 +93,7 @@ def _upgrade(tx: Tx, shown: str) -> Sequence[str]:
         )
     if workers := _at_work(tx, current):
         return workers
-    take_tables(tx.conn, shown)
+    take_tables(tx, shown)
     command.upgrade(_config(tx.conn), "head")
     return ()
 
@@ -118,7 +116,7 @@ def newer_revision(conn: Connection) -> str | None:
     return current if current is not None and current not in known else None
 
 
-def take_tables(conn: Connection, shown: str) -> None:
+def take_tables(tx: Tx, shown: str) -> None:
     """Lock all our tables until the transaction ends, without causing a deadlock.
 
     On PostgreSQL a change of a table waits for its readers, and later readers wait behind the
@@ -127,13 +125,14 @@ def take_tables(conn: Connection, shown: str) -> None:
     tried again. Raises DatabaseUnusable when the tables are never free. On SQLite the write lock
     covers them already.
     """
+    conn, timing = tx.conn, tx.timing
     there = set(_tables(conn))
     quote = conn.dialect.identifier_preparer.format_table
     ours = [quote(table) for table in SQLModel.metadata.sorted_tables if table.name in there]
     if conn.dialect.name != "postgresql" or not ours:
         return
     take = text(f"LOCK TABLE {', '.join(ours)} IN ACCESS EXCLUSIVE MODE")
-    for left in reversed(range(_TRIES)):
+    for left in reversed(range(timing.upgrade_tries)):
         try:
             with conn.begin_nested():
                 conn.execute(_PATIENCE)
@@ -149,9 +148,9 @@ def take_tables(conn: Connection, shown: str) -> None:
                     f"the database {shown} has to be upgraded, and its tables are never free: "
                     f"{holds}. Let that end, or end it, and start again; nothing was changed"
                 ) from error
-            if left == _TRIES - 1:
+            if left == timing.upgrade_tries - 1:
                 log.warning("the upgrade of the database waits: %s", holds)
-            time.sleep(_LETTING_BY)
+            time.sleep(timing.upgrade_pause)
 
 
 def _who_holds(conn: Connection) -> str:

@@ -45,7 +45,7 @@ class Segue:
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:
         """A dispatcher with its connections open."""
         connected = connect_providers(self.settings)
-        async with Transport(self.settings) as transport:
+        async with Transport(self.settings, self.db.timing) as transport:
             yield Dispatcher(
                 self.db,
                 self.engine.planner,

@@ -82,6 +82,10 @@ def test_only_flows_knows_prefect_and_only_channels_knows_a_provider() -> None:
     assert wrong == set()
 
 
+# patch("..."), patch.object(...), monkeypatch.setattr(...)
+PATCHES = {"patch", "object", "setattr"}
+
+
 CLOCKS = {"time.time", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 # The sandbox plays somebody else's servers, which have a clock of their own.
 ON_OUR_CLOCK = [layer for layer in LAYERS if layer != "sandbox"]
@@ -173,3 +177,18 @@ def test_a_type_name_has_one_meaning() -> None:
     twice = {name: where for name, where in places.items() if len(where) > 1}
     assert twice.keys() == DEFINED_TWICE, twice
     assert all(any(place.startswith("sandbox/") for place in where) for where in twice.values())
+
+
+def test_no_test_replaces_a_private_constant() -> None:
+    """A wait that a test shortens is a field of config.timing.Timing, which is passed in."""
+    wrong = {
+        f"{file.relative_to(ROOT)}:{node.lineno} {node.value}"
+        for file in files("tests")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in PATCHES
+        for node in call.args[:2]
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.search(r"(^|\.)_[A-Z][A-Z_]*$", node.value)
+    }
+    assert wrong == set()

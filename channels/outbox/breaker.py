@@ -8,7 +8,8 @@ import logging
 
 from channels.providers.base import ConnectedProvider
 from channels.providers.sending import SendOutcome
-from config.times import MINUTE, Instant, Seconds
+from config.times import Instant, Seconds
+from config.timing import Timing
 
 log = logging.getLogger(__name__)
 
@@ -16,11 +17,6 @@ log = logging.getLogger(__name__)
 # of the latter may hold a whole batch that is never sent again.
 TRIPS_AT = 20
 UNKNOWN_TRIPS_AT = 3
-# The first pause; each further one is twice as long, up to the last.
-FIRST_PAUSE: Seconds = 15
-LAST_PAUSE: Seconds = 5 * MINUTE
-# Refused credentials are not fixed quickly.
-REFUSED_PAUSE: Seconds = 5 * MINUTE
 
 
 class Breaker:
@@ -28,8 +24,9 @@ class Breaker:
     succeeds: then it is closed.
     """
 
-    def __init__(self, provider: ConnectedProvider) -> None:
+    def __init__(self, provider: ConnectedProvider, timing: Timing) -> None:
         self._provider = provider
+        self._timing = timing
         # Since the last successful request.
         self._failures = 0
         self._unknown = 0
@@ -57,7 +54,7 @@ class Breaker:
         results = {outcome.result for outcome in outcomes}
         if "stopped" in results:
             why = f"it refuses our account ({outcomes[0].reason})"
-            self._stop(answered, REFUSED_PAUSE, why)
+            self._stop(answered, self._timing.refused_pause, why)
         elif results & {"sent", "failed"}:
             self._failures = self._unknown = self._pauses = 0
         else:
@@ -65,7 +62,7 @@ class Breaker:
             self._unknown += "unknown" in results
             too_many = self._failures >= TRIPS_AT or self._unknown >= UNKNOWN_TRIPS_AT
             if too_many or self.on_trial:
-                pause = min(FIRST_PAUSE * 2**self._pauses, LAST_PAUSE)
+                pause = min(self._timing.first_pause * 2**self._pauses, self._timing.last_pause)
                 why = f"{self._failures} requests in a row went wrong ({outcomes[0].reason})"
                 self._stop(answered, pause, why)
 

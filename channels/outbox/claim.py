@@ -49,10 +49,6 @@ from profiles.tables import (
     profiles,
 )
 
-# A claim not used by then is void and is given back, not sent late.
-CLAIM_LASTS: Seconds = MINUTE
-# A claim so long past its end belongs to a process that died, perhaps after the hand-over.
-LOST_AFTER: Seconds = 2 * MINUTE
 # A message that can't be claimed, for whatever reason of ours, is looked at again after so long.
 LOOK_AGAIN: Seconds = 5 * MINUTE
 _DIED = "the process died around the hand-over"
@@ -294,7 +290,7 @@ def _claim_rows(
     expired = {
         row.id: "expired: it could not leave within its max_delay"
         for row in rows
-        if tx.now > row.deadline + row.after + CLAIM_LASTS and row.id not in unwanted
+        if tx.now > row.deadline + row.after + tx.timing.claim_lasts and row.id not in unwanted
     }
     transitions.skip(tx, expired)
     spent = {
@@ -438,7 +434,9 @@ def _with_content(
             row.topic,
             row.attempts + 1,
             tx.now,
-            tx.now + CLAIM_LASTS if closes is None else min(tx.now + CLAIM_LASTS, closes),
+            tx.now + tx.timing.claim_lasts
+            if closes is None
+            else min(tx.now + tx.timing.claim_lasts, closes),
             closes,
             known.open[row.id]
             if channel_of(row.channel).per_device
@@ -527,6 +525,7 @@ def settle_lost(tx: Tx) -> int:
     provider's webhook settles them. A push that one device took stays `sent`; only the devices that
     had not answered become `unknown`.
     """
-    lost = transitions.lose(tx, tx.now - LOST_AFTER, _DIED)
-    devices.lose(tx, tx.now - LOST_AFTER, _DIED)
+    before = tx.now - tx.timing.lost_after
+    lost = transitions.lose(tx, before, _DIED)
+    devices.lose(tx, before, _DIED)
     return lost

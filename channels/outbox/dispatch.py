@@ -47,10 +47,6 @@ log = logging.getLogger(__name__)
 # Claims taken in one transaction, and posts under way at once, for each provider.
 CLAIM_BATCH = 500
 IN_FLIGHT = 100
-# Claims that have waited so long for their turn are looked at again before they go, and outcomes
-# are recorded so often while others are awaited. In seconds.
-_LOOK_GOOD_FOR = 0.1
-_RECORD_EVERY = 0.5
 # Between tries to record what came of a hand-over while the database is in trouble, in seconds.
 _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
 
@@ -110,6 +106,7 @@ class Dispatcher:
         name: str,
     ) -> None:
         self._db = db
+        self._timing = db.timing
         self._planner = planner
         self._journeys = journeys
         self._providers = providers.by_name
@@ -117,7 +114,7 @@ class Dispatcher:
         self._transport = transport
         self._settings = settings
         self._name = name
-        self._breakers = {name: Breaker(one) for name, one in self._providers.items()}
+        self._breakers = {name: Breaker(one, db.timing) for name, one in self._providers.items()}
         self._rates = {
             name: one.rate for name, one in self._providers.items() if one.rate is not None
         }
@@ -271,9 +268,12 @@ class Dispatcher:
         while posts or done:
             # One that is slow does not keep the others' fate from being known.
             if posts:
-                posted, posts = await asyncio.wait(posts, timeout=_RECORD_EVERY)
+                posted, posts = await asyncio.wait(posts, timeout=self._timing.record_every)
                 for task in posted:
-                    done += [settled(one.claim, one.outgoing, what) for one, what in task.result()]
+                    done += [
+                        settled(one.claim, one.outgoing, what, self._timing)
+                        for one, what in task.result()
+                    ]
             tally += await self._record(done)
             if log.isEnabledFor(logging.DEBUG):
                 for settled_one in done:
@@ -350,11 +350,11 @@ class Dispatcher:
 
     async def _look_again(self, look: _Look) -> None:
         """What came in while claims waited for their turn counts: a STOP, a purchase, a pause."""
-        if time.monotonic() - look.at <= _LOOK_GOOD_FOR:
+        if time.monotonic() - look.at <= self._timing.claim_is_fresh:
             return
         async with look.turn:
             begun = time.monotonic()
-            if begun - look.at > _LOOK_GOOD_FOR:
+            if begun - look.at > self._timing.claim_is_fresh:
                 try:
                     look.overtaken |= await asyncio.to_thread(self._overtaken, look.claims)
                 except Exception as error:

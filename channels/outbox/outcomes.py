@@ -13,7 +13,8 @@ from channels.providers.sending import Outgoing, SendOutcome, Suppress
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of
 from config.database import Tx
-from config.times import HOUR, Seconds
+from config.times import Seconds
+from config.timing import Timing
 from profiles.bucketing import draw
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
@@ -22,10 +23,6 @@ from profiles.identity.addresses import Suppressed, suppress
 from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND
 
-# "Try later" without a Retry-After: 30 s, unless the provider asks for something else, doubled each
-# time, an hour at most.
-FIRST_RETRY: Seconds = 30
-LAST_RETRY: Seconds = HOUR
 # Messages by journey, channel and state or reason.
 Tally = Counter[tuple[str, ChannelName, str]]
 
@@ -57,14 +54,16 @@ class Done(NamedTuple):
         return self.address if channel_of(self.claim.channel).per_device else None
 
 
-def settled(claimed: Claim, outgoing: Outgoing, outcome: SendOutcome | None) -> Done:
+def settled(
+    claimed: Claim, outgoing: Outgoing, outcome: SendOutcome | None, timing: Timing
+) -> Done:
     """By the provider's word; without one nothing was posted, and the claim is given back."""
     if outcome is None or outcome.result == "stopped":
         change = _change(claimed, state="planned", attempts=claimed.attempts - 1)
         return Done(claimed, change, outgoing.to)
     if outcome.result == "retry":
         change = _change(claimed, state="planned", reason=outcome.reason)
-        return Done(claimed, change, outgoing.to, wait=_wait(claimed, outcome))
+        return Done(claimed, change, outgoing.to, wait=_wait(claimed, outcome, timing))
     change = _change(
         claimed,
         state=outcome.result,
@@ -75,14 +74,14 @@ def settled(claimed: Claim, outgoing: Outgoing, outcome: SendOutcome | None) -> 
     return Done(claimed, change, outgoing.to, outcome.suppress)
 
 
-def _wait(claimed: Claim, outcome: SendOutcome) -> Seconds:
+def _wait(claimed: Claim, outcome: SendOutcome, timing: Timing) -> Seconds:
     """Never shorter than the provider asks for, and up to half as much again, so that what was
     refused together does not come back together.
     """
     wait = outcome.retry_after
     if wait is None:
-        first = outcome.first_wait or FIRST_RETRY
-        wait = min(first * 2 ** (claimed.attempts - 1), LAST_RETRY)
+        first = outcome.first_wait or timing.first_retry
+        wait = min(first * 2 ** (claimed.attempts - 1), timing.last_retry)
     return wait + int(wait / 2 * draw(claimed.message_id, f"try {claimed.attempts}"))
 
 

@@ -44,7 +44,7 @@ QUOTA_WAIT: Seconds = MINUTE
 SERVER_WAIT: Seconds = 10
 # google-auth would wait two minutes for a token: longer than a claim lasts, and in a thread that
 # database work needs.
-_TOKEN_WITHIN: Seconds = 10
+TOKEN_WITHIN = 10.0
 
 
 # By FcmError.errorCode, where it says more than the HTTP status.
@@ -98,8 +98,9 @@ class GoogleToken(httpx.Auth):
     For one event loop, as the clients that use it are.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, within: float = TOKEN_WITHIN) -> None:
         self._credentials = credentials
+        self._within = within
         self._fetching = asyncio.Lock()
 
     async def async_auth_flow(
@@ -116,7 +117,7 @@ class GoogleToken(httpx.Auth):
 
     async def _fetch(self) -> None:
         try:
-            fetch = partial(FetchToken(), timeout=_TOKEN_WITHIN)
+            fetch = partial(FetchToken(), timeout=self._within)
             await asyncio.to_thread(self._credentials.refresh, fetch)
         except GoogleAuthError as error:
             # google-auth does not mark its own time-outs as retryable.

@@ -23,15 +23,10 @@ from channels.providers.sending import (
 from config.batches import Halving
 from config.failures import told
 from config.settings import Settings
-from config.times import Seconds
+from config.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
 
-# Between two signs of life from the provider; and from first to last, getting a token included, for
-# an answer that trickles gives such a sign again and again. Well within the minutes after which a
-# claim counts as lost.
-_TIMEOUT = httpx.Timeout(connect=5, write=10, read=30, pool=5).as_dict()
-_IN_ALL: Seconds = 50
 # One connection each: httpx looks through all connections of a pool at every event, so that a
 # hundred of them in one pool are several times slower than a hundred pools of one.
 # An idle connection is dropped before servers drop it (the earliest after 5 s), for a request that
@@ -62,7 +57,15 @@ class Transport:
     As many connections are opened as posts are under way at once, which is for the caller to bound.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timing: Timing = TIMING) -> None:
+        self._within = timing.post_within
+        self._timeout = httpx.Timeout(
+            connect=timing.connect_within,
+            write=timing.write_within,
+            read=timing.read_within,
+            pool=timing.connect_within,
+        ).as_dict()
+
         # The sandbox is on this machine, whatever proxy the environment names.
         self._trust_env = settings.providers == "live"
         # Shared, for it takes 20 ms to load the certificates.
@@ -178,10 +181,10 @@ class Transport:
             _url(request.url),
             headers={**_HEADERS, **request.headers},
             content=request.content,
-            extensions={"timeout": _TIMEOUT},
+            extensions={"timeout": self._timeout},
         )
         try:
-            async with asyncio.timeout(_IN_ALL):
+            async with asyncio.timeout(self._within):
                 if provider.sender.auth is not None:
                     async with aclosing(provider.sender.auth.async_auth_flow(asked)) as flow:
                         asked = await anext(flow)
@@ -194,7 +197,7 @@ class Transport:
                 return await self._exchange(provider.name, asked)
         except TimeoutError as error:
             late = httpx.ReadTimeout if left else httpx.ConnectTimeout
-            raise late(f"not done within {_IN_ALL} s") from error
+            raise late(f"not done within {self._within} s") from error
 
     async def _exchange(self, provider: str, asked: httpx.Request) -> httpx.Response:
         # The one used last has the freshest connection.

@@ -5,11 +5,7 @@ import time
 from collections.abc import Callable
 
 from config.database import Database, Tx
-from config.times import Seconds
 from flows.http.errors import Refusal
-
-_LOOK_AGAIN: Seconds = 1
-_RETRY_AFTER: Seconds = 5
 
 
 class Backlog:
@@ -32,12 +28,12 @@ class Backlog:
         self._count = waiting
         self._arriving = arriving
         self._waiting = 0
-        self._looked_at = -float(_LOOK_AGAIN)
+        self._looked_at = -db.timing.backlog_every
 
     async def check(self) -> None:
         """Raises Refusal (429) when too much waits."""
         now = time.monotonic()
-        if now - self._looked_at >= _LOOK_AGAIN:
+        if now - self._looked_at >= self._db.timing.backlog_every:
             self._looked_at = now
             self._waiting = await asyncio.to_thread(self._look)
         if self._waiting + self._arriving() > self._limit:
@@ -45,7 +41,7 @@ class Backlog:
                 429,
                 "too_many",
                 "too much waits to be worked; send this again later",
-                headers={"Retry-After": str(_RETRY_AFTER)},
+                headers={"Retry-After": str(self._db.timing.backlog_retry)},
             )
 
     def _look(self) -> int:

@@ -35,11 +35,8 @@ BOUNCED_OVER = (1, 2, 5, 10, 20, 50)
 _ENOUGH = 50  # the fewest e-mails for which a share of bounces is reported
 
 # In seconds.
-_EVERY = 1.0
 _LAST_WAIT = 15.0
-_ANSWER_WITHIN = 5.0
 _LAST_WORD_WITHIN = 1.0
-_LOOK_AGAIN = 60.0
 
 
 class Teller:
@@ -78,14 +75,15 @@ class Teller:
         """Report until `stop` is set, and then the rest, if Prefect responds at once."""
         if not self._settings.prefect_api_url:
             return
+        timing = self._db.timing
         async with self._client() as http:
-            wait = _EVERY
+            wait = timing.report_every
             while not stop.is_set():
                 # Counts that an ended worker left are found even without counts of our own.
-                await first_of(stop, self._arrived, within=_LOOK_AGAIN)
+                await first_of(stop, self._arrived, within=timing.report_again)
                 self._arrived.clear()
-                heard = await self._tell(http, _ANSWER_WITHIN)
-                wait = _EVERY if heard else min(2 * wait, _LAST_WAIT)
+                heard = await self._tell(http, timing.report_within)
+                wait = timing.report_every if heard else min(2 * wait, _LAST_WAIT)
                 await first_of(stop, within=wait)
             await self._tell(http, _LAST_WORD_WITHIN)
 
@@ -114,7 +112,7 @@ class Teller:
             base_url=settings.prefect_api_url,
             headers=headers,
             auth=(user, password) if user else None,
-            timeout=_ANSWER_WITHIN,
+            timeout=self._db.timing.report_within,
         )
 
     async def _tell(self, http: httpx.AsyncClient, within: float) -> bool:
@@ -172,8 +170,9 @@ class Teller:
         }
 
     async def _deployment(self, http: httpx.AsyncClient, journey: str) -> str | None:
-        known, looked_up = self._deployments.get(journey, (None, -_LOOK_AGAIN))
-        if time.monotonic() - looked_up < _LOOK_AGAIN:
+        again = self._db.timing.report_again
+        known, looked_up = self._deployments.get(journey, (None, -again))
+        if time.monotonic() - looked_up < again:
             return known
         answer = await http.get(f"/deployments/name/{deployment_name(journey)}")
         found = None
@@ -185,7 +184,8 @@ class Teller:
     async def _bounced(self, journey: str) -> float | None:
         """The percentage of the journey's e-mails of the last day that bounced, once a minute."""
         now = time.monotonic()
-        if now - self._counted_at.get(journey, -_LOOK_AGAIN) < _LOOK_AGAIN:
+        again = self._db.timing.report_again
+        if now - self._counted_at.get(journey, -again) < again:
             return None
         self._counted_at[journey] = now
         bounced, handed_over = await asyncio.to_thread(self._count_bounces, journey)

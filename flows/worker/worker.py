@@ -23,14 +23,6 @@ from journeys.operations.housekeeping import Housekeeping
 
 log = logging.getLogger(__name__)
 
-# How long to sleep when nothing is due: what another process plans is seen then at the latest.
-_IDLE = 0.5
-_AFTER_TROUBLE = 5.0
-# Goals, lost claims, stops and what other processes brought are looked at this often, in seconds;
-# everything else that may be wrong, and the events that could not be worked, every so many times.
-_HOUSEKEEPING = 30.0
-_LARGE_ROUND = 20
-
 
 class Worker:
     """One worker process."""
@@ -46,6 +38,7 @@ class Worker:
 
         Raises SegueError when there can be no receiver.
         """
+        wait = self.segue.db.timing.after_trouble
         async with self._receiving(stop), self.segue.dispatcher() as dispatcher:
             turn = Turn(self.segue.engine, dispatcher, woken=self._woken.set)
             housekeeping = asyncio.create_task(self._keep_house(turn.reactor, stop))
@@ -57,10 +50,10 @@ class Worker:
                 report = await turn.work(arrived_at)
                 self._note(report)
                 if report.errors:
-                    log.error("trying again in %d s: %s", _AFTER_TROUBLE, _troubles(report.errors))
-                    await first_of(stop, within=_AFTER_TROUBLE)
+                    log.error("trying again in %d s: %s", wait, _troubles(report.errors))
+                    await first_of(stop, within=wait)
                 elif not report.busy:
-                    await first_of(stop, self._woken, within=_IDLE)
+                    await first_of(stop, self._woken, within=self.segue.db.timing.idle)
             await asyncio.gather(housekeeping, stopping, telling)
             rest = await turn.finish()
             self._teller.note(rest.reaction, rest.moved, rest.sent)
@@ -106,16 +99,17 @@ class Worker:
 
     async def _keep_house(self, reactor: Reactor, stop: asyncio.Event) -> None:
         housekeeping = Housekeeping(self.segue.engine, self.segue.process)
+        timing = self.segue.db.timing
         for number in count(1):
             if stop.is_set():
                 return
             await self._tidy(housekeeping.often())
-            if number % _LARGE_ROUND == 1:
+            if number % timing.large_round == 1 % timing.large_round:
                 await self._tidy(housekeeping.newcomers())
-            if number % _LARGE_ROUND == 0:
+            if number % timing.large_round == 0:
                 reactor.try_again()
                 await self._tidy(housekeeping.seldom())
-            await first_of(stop, within=_HOUSEKEEPING)
+            await first_of(stop, within=timing.housekeeping)
 
     async def _tidy(self, tasks: Iterable[Callable[[], object]]) -> None:
         for task in tasks:

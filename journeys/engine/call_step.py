@@ -26,8 +26,6 @@ from journeys.enrollments import enrollments, transitions
 from profiles.tables import identifiers
 
 CALLS_AT_ONCE = 20
-# Seconds from the first to the last of a call.
-_TIMEOUT = 10.0
 # Long enough for a chunk of calls that all time out.
 _LEASE = 2 * MINUTE
 _FIRST_RETRY = MINUTE
@@ -98,15 +96,20 @@ def payloads_of(
     }
 
 
-def post_all(step: CallStep, payloads: dict[int, dict[str, Any]], now: Instant) -> dict[int, str]:
-    """Post each payload, all at once, signed; returns what went wrong, by enrollment."""
+def post_all(
+    step: CallStep, payloads: dict[int, dict[str, Any]], now: Instant, within: float
+) -> dict[int, str]:
+    """Post each payload, all at once, signed; returns what went wrong, by enrollment.
+
+    within: seconds from the first to the last byte of a call.
+    """
     if refused := _refusal(step.url):
         return dict.fromkeys(payloads, refused)
-    return asyncio.run(_post_all(step, payloads, now))
+    return asyncio.run(_post_all(step, payloads, now, within))
 
 
 async def _post_all(
-    step: CallStep, payloads: dict[int, dict[str, Any]], now: Instant
+    step: CallStep, payloads: dict[int, dict[str, Any]], now: Instant, within: float
 ) -> dict[int, str]:
     secret = load_settings().call_secret
     path = httpx.URL(step.url).raw_path.decode()
@@ -122,7 +125,7 @@ async def _post_all(
         }
         try:
             async with (
-                asyncio.timeout(_TIMEOUT),
+                asyncio.timeout(within),
                 client.stream(
                     "POST",
                     step.url,
@@ -145,7 +148,7 @@ async def _post_all(
     # certificates that it names.
     tls = httpx.create_ssl_context()
     async with httpx.AsyncClient(
-        timeout=_TIMEOUT, follow_redirects=False, trust_env=False, verify=tls
+        timeout=within, follow_redirects=False, trust_env=False, verify=tls
     ) as client:
         wrong = await asyncio.gather(*map(post, payloads))
     return {one: why for one, why in zip(payloads, wrong, strict=True) if why is not None}

@@ -15,7 +15,7 @@ from config.database import Database, Tx
 # How long a transaction should take, in seconds.
 _ON_SQLITE = 0.04
 _ON_POSTGRESQL = 0.25
-_FIRST, _SMALLEST, LARGEST = 250, 50, 5000
+FIRST, _SMALLEST, LARGEST = 250, 50, 5000
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Chunks:
         self.largest = LARGEST
         aim = _ON_SQLITE if db.is_sqlite else _ON_POSTGRESQL
         self._sizes: dict[str, TimedSize] = defaultdict(
-            lambda: TimedSize(aim, first=_FIRST, smallest=_SMALLEST, largest=LARGEST)
+            lambda: TimedSize(aim, first=FIRST, smallest=_SMALLEST, largest=LARGEST)
         )
 
     @contextmanager

@@ -342,7 +342,7 @@ class Engine:
                 lease(tx, people)
                 payloads = payloads_of(tx, version.journey.name, node.step.name, people)
             signed_at = tx.now
-        failed = post_all(node.step, payloads, signed_at)
+        failed = post_all(node.step, payloads, signed_at, self.db.timing.call_within)
         with self.db.transaction() as tx:
             people = still_leased(tx, version, node.step, people)
             where = call_moves(tx, node.step, people, failed)

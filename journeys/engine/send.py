@@ -14,7 +14,7 @@ from channels.messages.transitions import cancel_of
 from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
 from channels.rules.planner import Wanted
 from config.database import Tx
-from config.times import MINUTE, Instant
+from config.times import Instant
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
 from journeys.engine.due import Standing
@@ -24,9 +24,6 @@ from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT
 from profiles.bulk import among
 from profiles.tables import events
-
-# A message past its time that nobody has sent yet is looked for again after so long.
-_LOOK_AGAIN = MINUTE
 
 
 def send(cohort: Cohort, step: SendStep) -> Moves:
@@ -80,7 +77,7 @@ def _plan_from(
             continue
         last, number = max(going)
         # They are woken when it has gone.
-        moves[enrollment_id] = Move(None, last + _LOOK_AGAIN, first + number + 1)
+        moves[enrollment_id] = Move(None, last + cohort.tx.timing.send_again, first + number + 1)
     return moves
 
 
@@ -141,7 +138,7 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
         under_way = ["sending"] if person.enrollment_id in answers else ["planned", "sending"]
         waiting = [row.send_at for row in rows[person.enrollment_id] if row.state in under_way]
         if waiting:
-            again = max(*waiting, tx.now) + _LOOK_AGAIN
+            again = max(*waiting, tx.now) + tx.timing.send_again
             moves[person.enrollment_id] = Move(None, again, person.phase)
         else:
             settled.append(person)

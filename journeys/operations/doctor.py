@@ -8,7 +8,6 @@ from sqlalchemy import BigInteger, ColumnElement, Select, func, literal, select
 
 from channels.messages import messages
 from channels.messages.transitions import is_open
-from channels.outbox.claim import LOST_AFTER
 from channels.outbox.unknown import UNSETTLED
 from config.database import Tx
 from config.times import MINUTE, Seconds
@@ -96,7 +95,9 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
     yield (
         "claims without an owner",
         "segue doctor --mend marks them as unknown, as a worker would",
-        of_messages(rows.not_after, rows.state == "sending", rows.not_after < tx.now - LOST_AFTER),
+        of_messages(
+            rows.not_after, rows.state == "sending", rows.not_after < tx.now - tx.timing.lost_after
+        ),
     )
     yield (
         "fate unknown",

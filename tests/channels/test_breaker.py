@@ -13,13 +13,14 @@ import httpx
 import pytest
 import respx
 
-from channels.outbox.breaker import FIRST_PAUSE, TRIPS_AT, UNKNOWN_TRIPS_AT
+from channels.outbox.breaker import TRIPS_AT, UNKNOWN_TRIPS_AT
 from channels.outbox.dispatch import Dispatcher
 from channels.providers.base import ConnectedProvider
 from channels.providers.sending import Outgoing, outcomes
 from channels.providers.transport import Transport
 from config.policy import Policy
 from config.times import DAY, HOUR, MINUTE, format_instant
+from config.timing import TIMING
 from flows.worker.worker import Worker
 from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send
@@ -48,10 +49,10 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
         await asyncio.to_thread(house.advance)
         house.providers.answer("email", *[httpx.Response(503)] * (TRIPS_AT + 6))
         await pass_time(0)
-        await pass_time(FIRST_PAUSE - 1)
+        await pass_time(TIMING.first_pause - 1)
         # long after all of them were to be tried again: one more failure is enough
         await pass_time(HOUR)
-        await pass_time(2 * FIRST_PAUSE - 1)
+        await pass_time(2 * TIMING.first_pause - 1)
         house.providers.accept_again()
         await pass_time(HOUR)
 
@@ -87,13 +88,13 @@ def test_requests_that_fail_together_are_one_reason_to_pause(
     async def twice(dispatcher: Dispatcher) -> None:
         with patch.object(Transport, "post", refuse):
             await dispatcher.run()
-        house.db.now = house.now + FIRST_PAUSE + MINUTE
+        house.db.now = house.now + TIMING.first_pause + MINUTE
         await dispatcher.run()
 
     with caplog.at_level(logging.ERROR):
         house.dispatching(twice)
     assert caplog.text.count("is stopped") == 1
-    assert f"twilio is stopped for {FIRST_PAUSE} s" in caplog.text
+    assert f"twilio is stopped for {TIMING.first_pause} s" in caplog.text
     assert {row.state for row in house.rows()} == {"sent"}
 
 
@@ -113,7 +114,7 @@ def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.Monkey
     async def later(dispatcher: Dispatcher) -> None:
         with patch.object(Transport, "post", refuse):
             await dispatcher.run()
-        for seconds in (slowness, slowness + FIRST_PAUSE - 1, slowness + FIRST_PAUSE):
+        for seconds in (slowness, slowness + TIMING.first_pause - 1, slowness + TIMING.first_pause):
             house.db.now = MONDAY + seconds
             await dispatcher.run()
             went.append(at(house, "sms"))
@@ -137,7 +138,7 @@ def test_a_silent_provider_is_given_few_messages(
     house.providers.answer("email", *[httpx.ReadTimeout("silent")] * (UNKNOWN_TRIPS_AT + 2))
 
     async def hours(dispatcher: Dispatcher) -> None:
-        pause = FIRST_PAUSE
+        pause = TIMING.first_pause
         for _ in range(4):
             await dispatcher.run()
             states.append(Counter(row.state for row in house.rows()))

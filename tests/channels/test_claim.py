@@ -13,7 +13,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 
 from channels.messages import messages
-from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
+from channels.outbox.claim import settle_lost
 from channels.outbox.dispatch import Dispatcher
 from channels.providers import fcm
 from channels.providers.base import ConnectedProvider
@@ -22,6 +22,7 @@ from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import MayLeave, Transport
 from config.settings import Settings
 from config.times import DAY, HOUR, MINUTE
+from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait, did
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
@@ -43,7 +44,7 @@ def test_the_claim_is_committed_before_the_post(house: House) -> None:
     house.launch("j")
     [row] = seen
     assert (row.state, row.attempts, row.send_at) == ("sending", 1, MONDAY)
-    assert row.not_after == MONDAY + CLAIM_LASTS
+    assert row.not_after == MONDAY + TIMING.claim_lasts
     assert row.claimed_by
     [row] = house.rows()
     assert (row.state, row.claimed_by, row.not_after) == ("sent", None, None)
@@ -115,7 +116,7 @@ def test_a_death_at_the_hand_over_leaves_unknown_and_never_a_second_send(house: 
     house.later("1m")
     house.launch(sending_again.name)
     assert told(house)[1] == ("email", "skipped", "capped")
-    house.db.now = MONDAY + CLAIM_LASTS + LOST_AFTER
+    house.db.now = MONDAY + TIMING.claim_lasts + TIMING.lost_after
     with house.db.transaction() as tx:
         assert settle_lost(tx) == 0
     house.db.now += 1
@@ -124,7 +125,7 @@ def test_a_death_at_the_hand_over_leaves_unknown_and_never_a_second_send(house: 
         assert settle_lost(tx) == 0
     [row, _] = house.rows()
     assert (row.state, row.reason) == ("unknown", "the process died around the hand-over")
-    assert (row.not_after, bool(row.claimed_by)) == (MONDAY + CLAIM_LASTS, True)
+    assert (row.not_after, bool(row.claimed_by)) == (MONDAY + TIMING.claim_lasts, True)
     house.later("3d")
     assert [len(house.providers.requests), len(house.providers.accepted)] == [1, 0]
     assert {person.end_reason for person in house.people()} == {"completed"}
@@ -141,7 +142,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
     people = [house.customer() for _ in range(3)]
 
     def slow() -> None:
-        clock[0] += CLAIM_LASTS if len(house.providers.requests) == 1 else 0
+        clock[0] += TIMING.claim_lasts if len(house.providers.requests) == 1 else 0
 
     house.providers.meanwhile = slow
 
@@ -172,7 +173,7 @@ def test_what_comes_in_while_claims_wait_for_their_turn(
 ) -> None:
     """A provider takes one at a time; while it has the first something is heard of the second."""
     monkeypatch.setattr("channels.outbox.dispatch.IN_FLIGHT", 1)
-    monkeypatch.setattr("channels.outbox.dispatch._LOOK_GOOD_FOR", -1)  # always past
+    house.shorten(claim_is_fresh=-1)  # always past
     house.open(sending(Email("hello"), exit_when=did("bought")), policy=POLICY)
     _, bob, cleo = (house.customer() for _ in range(3))
 
@@ -218,7 +219,7 @@ def test_what_comes_in_while_a_token_is_fetched(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("channels.outbox.dispatch.IN_FLIGHT", 1)
-    monkeypatch.setattr("channels.outbox.dispatch._LOOK_GOOD_FOR", -1)  # always past
+    house.shorten(claim_is_fresh=-1)  # always past
     house.open(sending(Push("hello"), exit_when=did("bought")), policy=POLICY)
     _, bob = house.customer(), house.customer()
 
@@ -242,7 +243,7 @@ def test_what_comes_in_while_a_token_is_fetched(
 def test_the_fate_of_some_is_known_while_one_is_slow(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("channels.outbox.dispatch._RECORD_EVERY", 0.01)
+    house.shorten(record_every=0.01)
     house.open(sending(SMS("hello")), policy=POLICY)
     slow, *others = (house.customer() for _ in range(3))
     answered = asyncio.Event()

@@ -11,7 +11,7 @@ from sqlalchemy import event, func, insert, select, update
 
 from channels.explain import history_of
 from channels.messages import message_devices, messages
-from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, Claim, settle_lost
+from channels.outbox.claim import Claim, settle_lost
 from channels.outbox.devices import state_of
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.feedback import apply
@@ -19,6 +19,7 @@ from channels.outbox.outcomes import record, settled
 from channels.providers.sending import Outgoing, SendOutcome, SendResult
 from channels.providers.webhook import Feedback
 from config.policy import Policy
+from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
@@ -139,7 +140,7 @@ def test_the_last_look_covers_each_device(
 ) -> None:
     """While the first device's request is under way the second one changes."""
     monkeypatch.setattr("channels.outbox.dispatch.IN_FLIGHT", 1)
-    monkeypatch.setattr("channels.outbox.dispatch._LOOK_GOOD_FOR", -1)  # always past
+    house.shorten(claim_is_fresh=-1)  # always past
     pushing(house)
     house.customer("bob", push_tokens={}, consent={("push", "*"): False})
 
@@ -330,7 +331,7 @@ class Killed(BaseException):
 
 def lost(house: House) -> int:
     """Time passes until claims are lost, and housekeeping looks."""
-    house.db.now = house.now + CLAIM_LASTS + LOST_AFTER + 1
+    house.db.now = house.now + TIMING.claim_lasts + TIMING.lost_after + 1
     with house.db.transaction() as tx:
         return settle_lost(tx)
 
@@ -384,7 +385,7 @@ def test_a_death_when_one_device_has_answered(
 
     def answer(dispatcher: Dispatcher, claim: Claim, token: str, result: Any) -> Any:
         [outgoing] = [one for one in dispatcher._render(claim) if one.to == token]
-        return settled(claim, outgoing, SendOutcome(claim.message_id, result, "so"))
+        return settled(claim, outgoing, SendOutcome(claim.message_id, result, "so"), TIMING)
 
     house.db.now = MONDAY
     planned(house)
@@ -422,7 +423,7 @@ def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
     [(claim, outgoing)] = held
     results: tuple[SendResult, ...] = ("sent", "retry")
     done = [
-        settled(claim, one, SendOutcome(claim.message_id, result, "so"))
+        settled(claim, one, SendOutcome(claim.message_id, result, "so"), TIMING)
         for one, result in zip(outgoing, results, strict=True)
     ]
     with house.db.transaction() as tx:
@@ -438,7 +439,7 @@ def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
 def test_the_fate_of_one_device_is_known_while_another_is_slow(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("channels.outbox.dispatch._RECORD_EVERY", 0.01)
+    house.shorten(record_every=0.01)
     pushing(house)
     planned(house)
     answered = asyncio.Event()

@@ -12,11 +12,11 @@ from sqlalchemy import select
 
 from channels.explain import history_of
 from channels.kinds.email import EmailContent
-from channels.outbox.breaker import REFUSED_PAUSE
 from channels.outbox.dispatch import Dispatcher
 from config.channels import ChannelName
 from config.policy import Policy
 from config.settings import Settings
+from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
 from profiles.tables import consents
@@ -136,12 +136,12 @@ def test_credentials_refused_stop_a_channel_and_the_others_go_on(
         mails = [row for row in house.rows() if row.channel == "email"]
         assert [(row.state, row.attempts) for row in mails] == [("planned", 0)] * 3
         # while it is stopped nothing is even tried
-        house.db.now = MONDAY + REFUSED_PAUSE - 1
+        house.db.now = MONDAY + TIMING.refused_pause - 1
         await everything()
         asked.append(len([one for one in house.providers.requests if "mail" in one.url.path]))
         house.providers.accept_again()
         # from the answer on, which takes its time on a loaded machine
-        house.db.now = MONDAY + 2 * REFUSED_PAUSE
+        house.db.now = MONDAY + 2 * TIMING.refused_pause
         await everything()
 
     asked: list[int] = []

@@ -58,7 +58,7 @@ def test_two_dispatchers_keep_a_rate_together(
     house.db.now = None
     for seconds in range(3):
         second = text(f"SELECT {MONDAY + seconds}")
-        monkeypatch.setattr("config.database._NOW", dict.fromkeys(("sqlite", "postgresql"), second))
+        monkeypatch.setattr("config.database.NOW", dict.fromkeys(("sqlite", "postgresql"), second))
         house.dispatching(both)
         assert at(house, "sms") == min(10, 4 * (seconds + 1))
     assert at(house, "email") == 10
@@ -103,7 +103,7 @@ def test_a_rate_counts_the_devices_of_a_push(house: House, monkeypatch: pytest.M
     posts = []
     for seconds in range(5):
         second = text(f"SELECT {MONDAY + seconds}")
-        monkeypatch.setattr("config.database._NOW", dict.fromkeys(("sqlite", "postgresql"), second))
+        monkeypatch.setattr("config.database.NOW", dict.fromkeys(("sqlite", "postgresql"), second))
         house.dispatching(once)
         posts.append(at(house, "push"))
     assert posts == [4, 9, 11, 11, 11]

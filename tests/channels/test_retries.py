@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from channels.outbox.outcomes import FIRST_RETRY
 from channels.providers.fcm import QUOTA_WAIT, SERVER_WAIT
 from channels.providers.sending import SendOutcome
 from channels.providers.transport import Transport
 from config.channels import ChannelName
+from config.timing import TIMING
 from journeys.dsl import SMS, Send
 from tests.support.dispatching import ONE
 from tests.support.failures import at
@@ -61,8 +61,8 @@ def test_the_provider_says_when(house: House, channel: ChannelName, named: dict[
 @pytest.mark.parametrize(
     ("channel", "answer", "first", "then"),
     [
-        ("email", httpx.Response(503), FIRST_RETRY, 2 * FIRST_RETRY),
-        ("sms", httpx.Response(503), FIRST_RETRY, 2 * FIRST_RETRY),
+        ("email", httpx.Response(503), TIMING.first_retry, 2 * TIMING.first_retry),
+        ("sms", httpx.Response(503), TIMING.first_retry, 2 * TIMING.first_retry),
         ("push", httpx.Response(503), SERVER_WAIT, 2 * SERVER_WAIT),
         ("push", httpx.Response(429), QUOTA_WAIT, 2 * QUOTA_WAIT),
         *((one, httpx.Response(429, headers={"retry-after": "90"}), 90, 90) for one in CHANNELS),

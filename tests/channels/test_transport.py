@@ -15,9 +15,10 @@ from google.auth.credentials import Credentials
 
 from channels.kinds.email import EmailContent
 from channels.providers.base import ConnectedProvider
-from channels.providers.fcm import FCM, GoogleToken
+from channels.providers.fcm import FCM, TOKEN_WITHIN, GoogleToken
 from channels.providers.sending import SendOutcome
 from channels.providers.transport import Transport
+from config.timing import TIMING, Timing
 from tests.support.provider_samples import (
     PROVIDERS,
     SANDBOX,
@@ -72,9 +73,9 @@ async def server(
         yield running.sockets[0].getsockname()[1]
 
 
-async def hand_over(url: str, number: int = 1) -> list[SendOutcome]:
+async def hand_over(url: str, number: int = 1, timing: Timing = TIMING) -> list[SendOutcome]:
     twilio = connected("twilio", url=url)
-    async with Transport(SANDBOX) as transport:
+    async with Transport(SANDBOX, timing) as transport:
         found = []
         for i in range(number):
             found += await transport.post(twilio, [outgoing("sms", i)], may_leave)
@@ -125,9 +126,8 @@ def test_a_connection_dropped_after_the_request_leaves_its_fate_unknown() -> Non
     asyncio.run(run())
 
 
-def test_an_answer_that_trickles_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_trickles_is_none() -> None:
     """Each byte comes in time, and the whole never does."""
-    monkeypatch.setattr("channels.providers.transport._IN_ALL", 2.0)
     hung_up = asyncio.Event()
 
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -142,7 +142,8 @@ def test_an_answer_that_trickles_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def run() -> None:
         async with server(trickle) as port:
-            [outcome] = await hand_over(f"http://127.0.0.1:{port}")
+            url = f"http://127.0.0.1:{port}"
+            [outcome] = await hand_over(url, timing=Timing(post_within=2.0))
             await hung_up.wait()
         assert outcome.result == "unknown"
         assert outcome.reason == "ReadTimeout: not done within 2.0 s"
@@ -234,8 +235,12 @@ class Token(Credentials):
         self.token = f"token-{self.fetched}"
 
 
-def push_with(token: Token, number: int = 1) -> tuple[list[SendOutcome], list[str]]:
-    fcm = ConnectedProvider("fcm", "push", FCM("https://fcm.example", "p", auth=GoogleToken(token)))
+def push_with(
+    token: Token, number: int = 1, within: float = TOKEN_WITHIN
+) -> tuple[list[SendOutcome], list[str]]:
+    fcm = ConnectedProvider(
+        "fcm", "push", FCM("https://fcm.example", "p", auth=GoogleToken(token, within))
+    )
 
     async def run() -> list[SendOutcome]:
         async with Transport(SANDBOX) as transport:
@@ -272,9 +277,8 @@ def test_without_a_token_nothing_leaves(error: Exception, result: str) -> None:
 
 
 @pytest.mark.parametrize("in_all", [50, 0.1], ids=["it may not go any more", "it takes too long"])
-def test_a_token_that_comes_too_late(monkeypatch: pytest.MonkeyPatch, in_all: float) -> None:
+def test_a_token_that_comes_too_late(in_all: float) -> None:
     """Whether something may leave is asked when all is ready."""
-    monkeypatch.setattr("channels.providers.transport._IN_ALL", in_all)
     there = False
     said: list[bytes] = []
 
@@ -294,7 +298,8 @@ def test_a_token_that_comes_too_late(monkeypatch: pytest.MonkeyPatch, in_all: fl
         said.append(await reader.read(100))
 
     async def run() -> list[SendOutcome]:
-        async with server(listen) as port, Transport(SANDBOX) as transport:
+        timing = Timing(post_within=in_all)
+        async with server(listen) as port, Transport(SANDBOX, timing) as transport:
             sender = FCM(f"http://127.0.0.1:{port}", "p", auth=Slow())
             fcm = ConnectedProvider("fcm", "push", sender)
             return await transport.post(fcm, [outgoing("push")], not_any_more)
@@ -335,7 +340,6 @@ def test_who_finds_its_connection_taken_asks_again_when_there_is_another() -> No
 
 def test_google_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread waits for a token, and threads are few."""
-    monkeypatch.setattr("channels.providers.fcm._TOKEN_WITHIN", 0.2)
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}/token"
@@ -344,6 +348,6 @@ def test_google_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monke
             def refresh(self, request: Any) -> None:
                 request(uri, method="POST")
 
-        [outcome], used = push_with(Account())
+        [outcome], used = push_with(Account(), within=0.2)
     assert (outcome.result, used) == ("retry", [])
     assert str(outcome.reason).startswith("ConnectError: no token from Google")

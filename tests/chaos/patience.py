@@ -9,11 +9,16 @@ _TURN = 0.25
 _TURNS = 360
 
 
-def patiently(done: Callable[[], bool], progress: Callable[[], object]) -> bool:
-    """Wait until it is done; False: it is not, and nothing has changed for long."""
+def patiently(
+    done: Callable[[], bool], progress: Callable[[], object], turn: float = _TURN
+) -> bool:
+    """Wait until it is done; False: it is not, and nothing has changed for long.
+
+    turn: seconds between two looks.
+    """
     before, turns = progress(), 0
     while not done():
-        time.sleep(_TURN)
+        time.sleep(turn)
         turns += 1
         if (now := progress()) != before:
             before, turns = now, 0

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
-import httpx
 import orjson
 from sqlalchemy import Pool, event, update
 
@@ -32,6 +31,7 @@ from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import MayLeave, Transport
 from config.database import Database
 from config.times import Seconds
+from config.timing import Timing
 from flows.cli.main import app
 from journeys.definition.catalog import load_catalog
 
@@ -45,18 +45,23 @@ LOST_AFTER: Seconds = 3
 BREAK = "CHAOS_BREAK"
 # While this file is there the disk is full, as far as SQLite knows.
 FULL = "full"
-_SHORTER = {
-    "channels.outbox.claim.CLAIM_LASTS": CLAIM_LASTS,
-    "channels.outbox.claim.LOST_AFTER": LOST_AFTER,
-    "channels.providers.transport._TIMEOUT": httpx.Timeout(ANSWER_WITHIN, connect=1).as_dict(),
-    "channels.providers.transport._IN_ALL": ANSWER_WITHIN + 1,
-    "channels.outbox.outcomes.FIRST_RETRY": 1,
-    "channels.outbox.breaker.FIRST_PAUSE": 2,
-    "channels.outbox.breaker.LAST_PAUSE": 4,
-    "config.database._HANGS_AFTER": "4s",
-    "journeys.engine.send._LOOK_AGAIN": 2,
-    "flows.worker.worker._HOUSEKEEPING": 1.0,
-    "flows.worker.worker._AFTER_TROUBLE": 0.5,
+SHORT = Timing(
+    claim_lasts=CLAIM_LASTS,
+    lost_after=LOST_AFTER,
+    connect_within=1,
+    write_within=ANSWER_WITHIN,
+    read_within=ANSWER_WITHIN,
+    post_within=ANSWER_WITHIN + 1,
+    first_retry=1,
+    first_pause=2,
+    last_pause=4,
+    transaction_idle=4,
+    send_again=2,
+    housekeeping=1.0,
+    after_trouble=0.5,
+)
+_OURS = {
+    "flows.app.Database": partial(Database, timing=SHORT),
     "flows.app.load_catalog": partial(load_catalog, library=LIBRARY),
 }
 
@@ -94,7 +99,7 @@ def _prepare(name: str, directory: Path, *, suffers: bool) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     threading.Thread(target=_end_with_the_harness, daemon=True).start()
-    for place, value in _SHORTER.items():
+    for place, value in _OURS.items():
         patch(place, value).start()
     _write_down_posts(directory / f"{name}.posts")
     if suffers:

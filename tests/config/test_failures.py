@@ -12,9 +12,10 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import channels.outbox.dispatch
-from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
+from channels.outbox.claim import settle_lost
 from config.database import Database, Tx
 from config.failures import of_the_database
+from config.timing import TIMING
 from journeys.dsl import Email, Journey, OnEvent, Send, Wait
 from journeys.engine.engine import Engine
 from journeys.operations.heartbeat import sign_in
@@ -23,9 +24,9 @@ from tests.support.shop import MONDAY, House
 
 
 @pytest.fixture
-def busy_house(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+def busy_house(house: House) -> House:
     """Five profiles with an event that is not processed yet; a worker with a short retry."""
-    monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.05)
+    house.shorten(after_trouble=0.05)
     steps = [Send("s", Email("hello")), Wait("1d")]
     house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     for _ in range(5):
@@ -163,7 +164,7 @@ def test_told_to_stop_in_trouble_a_worker_ends_and_nothing_goes_twice(
     with patch("channels.outbox.dispatch.record", side_effect=TROUBLE):
         worked(busy_house, scenario)
     assert {row.state for row in busy_house.rows()} == {"sending"}
-    busy_house.db.now = MONDAY + CLAIM_LASTS + LOST_AFTER + 1
+    busy_house.db.now = MONDAY + TIMING.claim_lasts + TIMING.lost_after + 1
     with busy_house.db.transaction() as tx:
         assert settle_lost(tx) == 5
     busy_house.later("2d")

@@ -309,8 +309,8 @@ SECRETS = ("Annabel", "annabel", "Lee", "example.com", "7700900", "token-")
 
 
 def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.02)
     house = House(Database(sqlite_url))
+    house.shorten(after_trouble=0.02)
     steps = [Send("s", Email("hello"), SMS("hello")), Update("u", x=1)]
     house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
     about = {"first_name": "Annabel", "last_name": "Lee"}

@@ -32,6 +32,7 @@ from config.database import Database
 from config.errors import SegueError
 from config.schema import _config, differences, migrate, take_tables
 from config.times import DAY, format_instant
+from config.timing import Timing
 from flows.local.stack import free_ports
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send, Wait
@@ -499,7 +500,7 @@ def _unworked(db: Database) -> int:
 def next_upgrade(db: Database) -> None:
     """As the next release might do it: every table has one more column."""
     with db.transaction() as tx:
-        take_tables(tx.conn, db.shown)
+        take_tables(tx, db.shown)
         for table in columns_of(tx.conn):
             tx.conn.execute(text(f"ALTER TABLE {table} ADD COLUMN of_next_year TEXT"))
         tx.conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -508,9 +509,8 @@ def next_upgrade(db: Database) -> None:
 def test_a_worker_goes_on_while_somebody_upgrades(
     db: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.worker.worker._HOUSEKEEPING", 0.02)
-    monkeypatch.setattr("flows.worker.worker._LARGE_ROUND", 1)
     house = House(db)
+    house.shorten(housekeeping=0.02, large_round=1)
     steps = [Send("hello", Email("hello")), Wait("1d")]
     came = Journey("j", entry=OnEvent("came", again="always"), topic="news", steps=steps)
     house.open(came, receiver_port=0)
@@ -570,9 +570,7 @@ def test_statements_that_were_prepared_outlive_a_new_column(db: Database) -> Non
 def test_an_upgrade_that_never_gets_its_turn_says_who_is_in_its_way(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("config.schema._LETTING_BY", 0.0)
-    monkeypatch.setattr("config.schema._TRIES", 3)
-    db = Database(postgresql_url)
+    db = Database(postgresql_url, timing=Timing(upgrade_pause=0, upgrade_tries=3))
     with db.transaction() as tx:
         tx.conn.execute(text("DROP SCHEMA public CASCADE"))
         tx.conn.execute(text("CREATE SCHEMA public"))

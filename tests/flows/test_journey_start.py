@@ -12,7 +12,6 @@ import pytest
 from config.access.signatures import SIGNATURE, TIMESTAMP, sign
 from config.database import Database
 from config.settings import Settings
-from flows.http import backlog
 from flows.http.hooks.journey_start import BODY_LIMIT, PEOPLE_LIMIT
 from journeys.dsl import Email, Journey, OnEvent, OnLaunch, Send, Wait
 from journeys.operations.control import pause, resume, stop
@@ -315,12 +314,6 @@ def test_a_call_that_is_too_large_is_not_read(hooks: Receiving) -> None:
     problem(answer, 413, "too_large")
 
 
-@pytest.fixture
-def looking_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backlog is counted at every call, and not once a second."""
-    monkeypatch.setattr(backlog, "_LOOK_AGAIN", 0)
-
-
 def slowed(answer: httpx.Response) -> None:
     problem(answer, 429, "too_many")
     assert int(answer.headers["Retry-After"]) > 0
@@ -337,9 +330,9 @@ def test_a_flood_of_events_slows_starts(db: Database) -> None:
     assert house.people() == []
 
 
-@pytest.mark.usefixtures("looking_each_time")
 def test_a_flood_of_starts_is_slowed_and_nobody_is_lost(db: Database) -> None:
     house = House(db)
+    house.shorten(backlog_every=0)  # counted at every call
     house.open(SHIPPED, ONCE, texts={**TEXTS, **TEXT}, backlog_limit=3)
     for name in "abcde":
         house.customer(name)
@@ -365,9 +358,9 @@ def test_a_flood_of_starts_is_slowed_and_nobody_is_lost(db: Database) -> None:
     assert len(house.rows()) == 4
 
 
-@pytest.mark.usefixtures("looking_each_time")
 def test_who_is_not_due_or_held_is_no_backlog(db: Database) -> None:
     house = House(db)
+    house.shorten(backlog_every=0)
     house.open(SHIPPED, ONCE, texts={**TEXTS, **TEXT}, backlog_limit=1)
     names = "abcd"
     for name in names:

@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 import flows.app
 import flows.cli.main
 import flows.cli.operations
-from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER
 from channels.outbox.unknown import CLOSED_AFTER, close_unsettled
 from config.times import HOUR, MINUTE, format_instant
+from config.timing import TIMING
 from journeys.definition.catalog import Catalog
 from journeys.dsl import SMS, Email, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.entry import enter_people
@@ -105,7 +105,7 @@ def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
         if one["what"] == "claims without an owner"
     ]
     assert (claims["where"], claims["number"]) == ("email", 1)
-    assert claims["for_seconds"] == late - CLAIM_LASTS > LOST_AFTER
+    assert claims["for_seconds"] == late - TIMING.claim_lasts > TIMING.lost_after
     # it has only looked
     assert [row.state for row in house.rows()] == ["sending", "planned"]
 

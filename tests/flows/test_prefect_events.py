@@ -19,6 +19,7 @@ from channels.outbox.outcomes import Tally
 from config.database import Database
 from config.settings import Settings
 from config.times import DAY
+from config.timing import Timing
 from flows.orchestration.prefect_events import EVENT, Teller
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send
@@ -33,9 +34,8 @@ NOTHING = Reaction()
 
 
 @pytest.fixture
-def prefect(monkeypatch: pytest.MonkeyPatch) -> Iterator[respx.Router]:
+def prefect() -> Iterator[respx.Router]:
     """A Prefect server on which every journey is deployed."""
-    monkeypatch.setattr("flows.orchestration.prefect_events._EVERY", 0.01)
     with respx.mock(base_url=API, assert_all_called=False) as router:
         router.get(path__regex=r".*/deployments/name/(?P<name>[^/]+)/.*", name="deployment").mock(
             side_effect=lambda request, name: httpx.Response(200, json={"id": f"id-of-{name}"})
@@ -51,6 +51,7 @@ def teller(db: Database) -> Teller:
 
 def new_teller(db: Database) -> Teller:
     db.now = MONDAY
+    db.timing = Timing(report_every=0.01, report_again=0.05)
     return Teller(db, Settings(prefect_api_url=API))
 
 
@@ -159,7 +160,6 @@ def test_all_workers_together_tell_once_a_second(db: Database, prefect: respx.Ro
 def test_what_a_worker_did_not_tell_any_more_another_tells(
     db: Database, prefect: respx.Router, teller: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.orchestration.prefect_events._LOOK_AGAIN", 0.05)
     prefect["events"].side_effect = httpx.ConnectError("refused")
 
     async def scenario() -> None:
@@ -334,8 +334,8 @@ def test_the_share_of_bounces_is_a_label(
 def test_messages_go_on_while_prefect_is_gone_or_hangs(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.orchestration.prefect_events._ANSWER_WITHIN", 0.5)
     house = House(db)
+    house.shorten(report_within=0.5)
     steps = [Send("s", Email("hello"))]
     cart = Journey("cart", entry=OnEvent("came"), topic="news", steps=steps)
     house.open(cart, receiver_port=0, prefect_api_url=API)

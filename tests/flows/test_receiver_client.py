@@ -8,7 +8,6 @@ from segment.analytics.client import Client
 from sqlalchemy import select, update
 
 from config.times import DAY
-from flows.http import backlog
 from flows.http.backlog import Backlog
 from flows.http.errors import Refusal
 from profiles.events import PROFILE_CHANGED
@@ -79,7 +78,7 @@ def test_a_client_that_is_slowed_loses_nothing(
             raise
 
     monkeypatch.setattr(Backlog, "check", check)
-    monkeypatch.setattr(backlog, "_RETRY_AFTER", 1)
+    house.shorten(backlog_retry=1)
     trouble: list[object] = []
     with receiving(house.segue) as receiver:
         client = Client(

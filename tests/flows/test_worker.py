@@ -37,9 +37,8 @@ from tests.support.shop import House
 
 
 @pytest.fixture
-def house(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    monkeypatch.setattr("flows.worker.worker._AFTER_TROUBLE", 0.02)
-    monkeypatch.setattr("flows.worker.worker._HOUSEKEEPING", 0.02)
+def house(sqlite_house: House) -> House:
+    sqlite_house.shorten(after_trouble=0.02, housekeeping=0.02)
     steps = [Send("s", Email("hello")), Wait("1d")]
     came = Journey("j", entry=OnEvent("came"), topic="news", steps=steps)
     sqlite_house.open(came, receiver_port=0)
@@ -244,9 +243,9 @@ def test_a_receiver_that_dies_ends_the_worker_with_its_error(house: House) -> No
 
 
 def test_every_now_and_then_it_says_what_is_wrong(
-    house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flows.worker.worker._LARGE_ROUND", 2)
+    house.shorten(large_round=2)
     # for two days nobody knows what became of a message
     house.did(house.customer(), "came")
     house.providers.answer("email", httpx.ReadError("cut"))

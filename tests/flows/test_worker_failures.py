@@ -12,11 +12,12 @@ from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from channels.messages import messages
-from channels.outbox.claim import CLAIM_LASTS, Claimed, claim
+from channels.outbox.claim import Claimed, claim
 from channels.providers.registry import Route
 from config.database import Database, Tx
 from config.failures import of_the_database
 from config.times import HOUR, MINUTE
+from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
@@ -160,14 +161,14 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(
     assert done.end_reason == "completed"
     [claimed] = seen
     assert before <= claimed.send_at <= int(right())
-    assert claimed.not_after == claimed.send_at + CLAIM_LASTS
+    assert claimed.not_after == claimed.send_at + TIMING.claim_lasts
 
 
 def test_a_version_that_came_after_the_worker_had_started_is_learnt(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process enters somebody on it, and nothing else ever happens to that person."""
-    monkeypatch.setattr("flows.worker.worker._HOUSEKEEPING", 0.05)
+    house.shorten(housekeeping=0.05)
     steps = [Wait("1h", name="w"), Update("u", seen=True)]
     older = house.open(
         Journey("j", entry=OnLaunch(), topic="news", steps=steps[:1]), receiver_port=0

@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import select, update
 
 from channels.messages import messages
-from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
+from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import CLOSED_AFTER, UNSETTLED, close_unsettled
 from config.database import Database
 from config.times import DAY, HOUR, MINUTE
+from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.entry import enter_people
 from journeys.operations import control
@@ -128,11 +129,11 @@ def test_claims_of_the_dead_are_named_and_mended(house: House) -> None:
         pytest.raises(KeyboardInterrupt),
     ):
         house.launch("j")
-    lost = MONDAY + CLAIM_LASTS + LOST_AFTER
+    lost = MONDAY + TIMING.claim_lasts + TIMING.lost_after
     house.db.now = lost
     assert complaints(house) == []
     house.db.now = lost + 1
-    assert told(house) == [("claims without an owner", "email", 1, LOST_AFTER + 1)]
+    assert told(house) == [("claims without an owner", "email", 1, TIMING.lost_after + 1)]
     with house.db.transaction() as tx:
         assert settle_lost(tx) == 1
     assert complaints(house) == []

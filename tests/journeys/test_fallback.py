@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import select, update
 
 from channels.messages import messages
-from channels.outbox.claim import CLAIM_LASTS, LOST_AFTER, settle_lost
+from channels.outbox.claim import settle_lost
 from config.channels import ChannelName
 from config.policy import Policy
 from config.times import HOUR, MINUTE
+from config.timing import TIMING
 from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, Update, Wait, did
 from tests.support.dispatching import DAYTIME
@@ -149,8 +150,10 @@ def test_nothing_goes_beside_what_may_be_under_way(house: House) -> None:
     house.customer()
     house.launch("j")
     with house.db.transaction() as tx:
-        tx.conn.execute(update(messages).values(state="sending", not_after=tx.now + CLAIM_LASTS))
-    while house.now < MONDAY + CLAIM_LASTS + LOST_AFTER:
+        tx.conn.execute(
+            update(messages).values(state="sending", not_after=tx.now + TIMING.claim_lasts)
+        )
+    while house.now < MONDAY + TIMING.claim_lasts + TIMING.lost_after:
         house.later("1m")
     house.run()
     assert [row.state for row in house.rows()] == ["sending"]
@@ -224,7 +227,7 @@ def test_an_answer_while_the_next_is_handed_over_waits_for_it(house: House) -> N
     house.later("3h")
     with house.db.transaction() as tx:
         mail = update(messages).where(messages.c.channel == "email")
-        tx.conn.execute(mail.values(state="sending", not_after=tx.now + CLAIM_LASTS))
+        tx.conn.execute(mail.values(state="sending", not_after=tx.now + TIMING.claim_lasts))
     house.did(ann, "push_opened")
     house.run()
     assert house.attributes(ann) == {}

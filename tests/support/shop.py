@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import chain, count
 from pathlib import Path
@@ -203,6 +203,10 @@ class House:
         self.providers = Providers()
         self.segue: Segue
         self._numbers = count(1)
+
+    def shorten(self, **timing: Any) -> None:
+        """Make waits shorter than they are in production; what is open already may not heed it."""
+        self.db.timing = replace(self.db.timing, **timing)
 
     # Putting it together -------------------------------------------------------------------------
 
