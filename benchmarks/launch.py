@@ -16,7 +16,7 @@ from channels.messages import messages
 from channels.rules.planner import Planner
 from config.database import Database
 from journeys.definition.catalog import Catalog
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
 
 Rows = dict[Table, list[tuple[Any, ...]]]

@@ -19,7 +19,7 @@ from config.policy import Policy, load_policy
 from config.schema import migrate
 from config.settings import Settings, load_settings
 from journeys.definition.catalog import Catalog, load_catalog
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.engine.hand_over import CatalogJourneys
 from profiles.identity.placeholders import Meaningless
 from profiles.rules import InputRules, ProfileLimits

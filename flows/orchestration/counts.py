@@ -9,7 +9,7 @@ from sqlalchemy import Select, func, or_, select
 from channels.messages import messages
 from config.database import Tx, put
 from config.times import Instant
-from journeys.engine.engine import StepReport
+from journeys.engine.advance import StepReport
 from journeys.enrollments import enrollments
 from journeys.operations.report import AHEAD, WENT, fate_of_messages
 from journeys.tables import passages, steps_shown

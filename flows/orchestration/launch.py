@@ -7,7 +7,7 @@ from typing import Any
 
 from config.policy import CHANNELS
 from flows.app import Segue
-from journeys.engine.engine import StepReport
+from journeys.engine.advance import StepReport
 from journeys.engine.turn import Turn
 from journeys.operations.report import summarise
 

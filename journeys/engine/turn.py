@@ -17,7 +17,7 @@ from channels.outbox.outcomes import Tally
 from config.channels import ChannelName
 from config.policy import CHANNELS
 from journeys.definition.journey import Version
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.engine.events import Reaction, Reactor
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from functools import partial
 from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import close_unsettled
 from config.schema import newer_revision
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import examine
 from journeys.operations.heartbeat import sign_in

@@ -17,7 +17,7 @@ from config.database import Database, Tx
 from config.failures import of_the_database
 from config.timing import TIMING
 from journeys.dsl import Email, Journey, OnEvent, Send, Wait
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.operations.heartbeat import sign_in
 from tests.support.failures import until, worked
 from tests.support.shop import MONDAY, House

@@ -200,12 +200,12 @@ def test_a_long_line_takes_no_longer_than_its_length(piece: str) -> None:
 
 def test_levels() -> None:
     with logging_at("info") as log:
-        for name in ("journeys.engine.engine", "httpx"):
+        for name in ("journeys.engine.advance", "httpx"):
             for level in (logging.DEBUG, logging.INFO, logging.WARNING):
                 logging.getLogger(name).log(level, "%s", logging.getLevelName(level))
     assert [(line["logger"], line["message"]) for line in log.lines] == [
-        ("journeys.engine.engine", "INFO"),
-        ("journeys.engine.engine", "WARNING"),
+        ("journeys.engine.advance", "INFO"),
+        ("journeys.engine.advance", "WARNING"),
         ("httpx", "WARNING"),
     ]
 
@@ -333,7 +333,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(house.segue).run(stop))
         await comes(log, "can't be worked", "journeys.engine.events._lock")
-        await comes(log, "fails on enrollment", "journeys.engine.engine._handle")
+        await comes(log, "fails on enrollment", "journeys.engine.advance._handle")
         await comes(log, "can't be rendered", "channels.outbox.dispatch.Dispatcher._render")
         await comes(log, '"message":"sent"')
         refusal = {"errors": [{"message": "annabel@example.com must not send", "field": None}]}

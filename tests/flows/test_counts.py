@@ -15,7 +15,7 @@ from config.times import DAY, MINUTE, parse_instant
 from flows.orchestration.counts import StepCounts, count_journey, count_step, under_way
 from flows.orchestration.labels import rehearsed_words, run_words, step_words
 from journeys.definition.catalog import Catalog, load_catalog
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
 from journeys.operations.report import Summary, summarise
 from journeys.tables import launches, passages

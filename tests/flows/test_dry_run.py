@@ -8,7 +8,7 @@ from tests.support.shop import MONDAY, House, described
 
 
 def test_a_rehearsal_tells_and_keeps_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("journeys.engine.engine.post_all", None)  # nor does it call anybody
+    monkeypatch.setattr("journeys.engine.advance.post_all", None)  # nor does it call anybody
     steps = (
         Call("tell", "https://crm.shop.test/came"),
         Split("f", when(attribute("odd") == 1, [Send("s", Email("hello"), SMS("hello"))], "odd")),

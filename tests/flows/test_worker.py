@@ -29,7 +29,7 @@ from journeys.dsl import (
     Wait,
     did,
 )
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.engine.events import Reactor
 from journeys.operations.control import STOPPED, _hold
 from tests.support.failures import until, worked

@@ -19,7 +19,7 @@ from config.failures import of_the_database
 from config.times import HOUR, MINUTE
 from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.operations.heartbeat import last_seen

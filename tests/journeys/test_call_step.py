@@ -18,8 +18,8 @@ import pytest
 from config.access.signatures import SIGNATURE, TIMESTAMP
 from config.times import HOUR
 from journeys.dsl import Call, OnEvent, Update, Wait, did
+from journeys.engine.advance import Engine
 from journeys.engine.call_step import post_all
-from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
 from journeys.operations.migration import migrate_people
 from tests.support.shop import MONDAY, House, advance, described
@@ -349,7 +349,7 @@ def test_a_call_that_took_longer_than_its_lease_moves_nobody(
         advance(Engine(house.db, house.segue.catalog, house.segue.engine.planner))
         return {}
 
-    monkeypatch.setattr("journeys.engine.engine.post_all", post_slowly)
+    monkeypatch.setattr("journeys.engine.advance.post_all", post_slowly)
     house.launch("j")
     [person] = house.people(ann)
     assert person.step == step

@@ -30,7 +30,7 @@ from journeys.dsl import (
     prop,
     when,
 )
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.engine.entry import enter_people
 from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments

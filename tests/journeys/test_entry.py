@@ -182,7 +182,7 @@ def test_audiences_larger_than_a_chunk(house: House) -> None:
 def test_a_crash_while_entering_enters_nobody_twice(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import journeys.engine.engine
+    import journeys.engine.advance
 
     house.open(described(Send("s", Email("hello")), entry=OnLaunch(again="always")))
     people = [house.customer() for _ in range(6)]
@@ -196,7 +196,7 @@ def test_a_crash_while_entering_enters_nobody_twice(
             raise KeyboardInterrupt
         return entered
 
-    monkeypatch.setattr(journeys.engine.engine, "enter_people", dying)
+    monkeypatch.setattr(journeys.engine.advance, "enter_people", dying)
     for _ in range(2):
         house.segue.engine.chunks.largest = 2
         with pytest.raises(KeyboardInterrupt):

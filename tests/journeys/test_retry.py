@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 
-import journeys.engine.engine
+import journeys.engine.advance
 from channels.outbox.claim import LOOK_AGAIN
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import record
@@ -34,8 +34,8 @@ from journeys.dsl import (
     did,
     when,
 )
+from journeys.engine.advance import Engine
 from journeys.engine.due import lock_due
-from journeys.engine.engine import Engine
 from journeys.engine.entry import enter_people
 from journeys.engine.events import Reactor
 from journeys.engine.hand_over import CatalogJourneys
@@ -48,7 +48,7 @@ from tests.support.shop import MONDAY, House, described
 
 def failing_on(*people: int, step: str = "bad") -> Any:
     """A step that no chunk gets through in which one of these people is."""
-    handle: Callable[[Cohort], Any] = journeys.engine.engine._handle
+    handle: Callable[[Cohort], Any] = journeys.engine.advance._handle
 
     def fails(cohort: Cohort) -> Any:
         moves = handle(cohort)
@@ -56,7 +56,7 @@ def failing_on(*people: int, step: str = "bad") -> Any:
             raise ValueError("ann@example.com can't be read")
         return moves
 
-    return patch("journeys.engine.engine._handle", fails)
+    return patch("journeys.engine.advance._handle", fails)
 
 
 # Steps --------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_a_call_that_can_not_even_be_made_takes_its_on_error(house: House, on_er
     call = Call("bad", "https://shop.example/x", on_error=on_error)
     house.open(described(call, Wait("9d", name="next")))
     house.customer()
-    with patch("journeys.engine.engine.payloads_of", side_effect=KeyError("ann@example.com")):
+    with patch("journeys.engine.advance.payloads_of", side_effect=KeyError("ann@example.com")):
         house.launch("j")
         house.later("1d")
     [person] = house.people()
@@ -205,7 +205,7 @@ def test_the_databases_trouble_is_nobodys_fault(house: House) -> None:
     house.customer()
     trouble = OperationalError("", {}, Exception("disk I/O error"))
     with (
-        patch("journeys.engine.engine._handle", side_effect=trouble),
+        patch("journeys.engine.advance._handle", side_effect=trouble),
         pytest.raises(OperationalError),
     ):
         house.launch("j")
@@ -227,7 +227,7 @@ def test_a_step_that_can_not_even_be_looked_at_comes_after_the_others(house: Hou
         for name in "jk":
             version = house.segue.catalog.journey(name)
             enter_people(tx, version, [ann], None)
-    with patch("journeys.engine.engine.lock_due", odd), pytest.raises(ValueError, match="bad"):
+    with patch("journeys.engine.advance.lock_due", odd), pytest.raises(ValueError, match="bad"):
         house.advance()
     assert house.attributes(ann) == {"done": True}
 

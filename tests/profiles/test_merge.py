@@ -23,7 +23,7 @@ from journeys.dsl import (
     attribute,
     did,
 )
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.engine.events import react
 from journeys.engine.merge import merge
 from journeys.enrollments import enrollments

@@ -33,7 +33,7 @@ from journeys.definition.catalog import Catalog, load_catalog
 from journeys.definition.journey import Version
 from journeys.definition.steps import Step
 from journeys.dsl import Journey, OnLaunch, Segment, everyone
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
 from journeys.tables import passages

@@ -19,7 +19,7 @@ from config.database import Database
 from config.policy import Policy
 from config.times import HOUR, Instant
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait
-from journeys.engine.engine import Engine
+from journeys.engine.advance import Engine
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people

@@ -1,4 +1,4 @@
-"""The engine: moves everybody who is due, step by step, chunk by chunk.
+"""Advancing: moves everybody who is due, step by step, chunk by chunk.
 
 State is rows: a chunk is one transaction that locks the due enrollments of one step, decides,
 writes where each goes, and commits. It can be stopped anywhere and run again, and several
