@@ -9,8 +9,8 @@ import orjson
 import pytest
 from sqlalchemy import select, text
 
-from channels.outbox.breaker import REFUSED_PAUSE
 from channels.outbox.dispatch import Dispatcher
+from config.timing import TIMING
 from journeys.dsl import Email, Journey, OnLaunch, Send
 from journeys.engine.entry import enter_people
 from profiles.tables import consents, identifiers
@@ -80,7 +80,7 @@ def test_a_stopped_provider_stops_only_what_it_sends(
         await dispatcher.run()
         assert (states("news"), states("receipt")) == (["sent"] * 3, ["planned"] * 3)
         enter(house, "news", house.customer())
-        house.db.now = house.now + REFUSED_PAUSE - 1
+        house.db.now = house.now + TIMING.refused_pause - 1
         await dispatcher.run()
         assert (states("news"), states("receipt")) == (["sent"] * 4, ["planned"] * 3)
         house.db.now = house.now + 1
@@ -88,7 +88,7 @@ def test_a_stopped_provider_stops_only_what_it_sends(
             pass
 
     house.dispatching(run)
-    assert f"postmark is stopped for {REFUSED_PAUSE} s" in caplog.text
+    assert f"postmark is stopped for {TIMING.refused_pause} s" in caplog.text
     assert caplog.text.count("is stopped for") == 1
     assert {row.state for row in house.rows()} == {"sent"}
 
@@ -104,7 +104,7 @@ def test_a_rate_holds_for_its_provider_alone(house: House, monkeypatch: pytest.M
     house.db.now = None
     for seconds in range(3):
         second = text(f"SELECT {now + seconds}")
-        monkeypatch.setattr("config.database._NOW", dict.fromkeys(("sqlite", "postgresql"), second))
+        monkeypatch.setattr("config.database.NOW", dict.fromkeys(("sqlite", "postgresql"), second))
         house.dispatching(run)
         gone = [row.journey for row in house.rows() if row.state == "sent"]
         assert (gone.count("news"), gone.count("receipt")) == (6, 2 * (seconds + 1))
