@@ -139,7 +139,7 @@ def message_row(profile_id: int, enrollment_id: int, at: Instant, state: str) ->
         "after": 0,
         "on_cap": "skip",
         "wanted_at": at,
-        "deadline": at + 7 * DAY,
+        "latest_anchor": at + 7 * DAY,
         "send_at": at,
         "state": state,
         "decision": {"outcome": "send"},

@@ -54,7 +54,9 @@ class Message(SQLModel, table=True):
     after: int = Field(description="offset from the group's anchor, seconds")
     on_cap: str
     wanted_at: Instant = Field(sa_type=BigInteger)
-    deadline: Instant = Field(sa_type=BigInteger, description="the latest anchor: + max_delay")
+    latest_anchor: Instant = Field(
+        sa_type=BigInteger, description="of its group: wanted_at + max_delay"
+    )
     send_at: Instant = Field(
         sa_type=BigInteger, description="planned for; from the hand-over on, when it went"
     )

@@ -59,7 +59,7 @@ class Decided(TypedDict):
 
 
 class NewMessage(Decided):
-    """A row of the outbox. after: seconds; deadline: the latest anchor of its group."""
+    """A row of the outbox. after: seconds after the anchor of its group."""
 
     profile_id: int
     enrollment_id: int
@@ -75,7 +75,7 @@ class NewMessage(Decided):
     after: int
     on_cap: str
     wanted_at: Instant
-    deadline: Instant
+    latest_anchor: Instant
     attempts: int
 
 
@@ -98,7 +98,7 @@ _REPLAN = (
     .values({name: bindparam(name) for name in Decided.__annotations__})
 )
 _PUT_OFF_UNTIL = bindparam("until", type_=_c.send_at.type)
-_expires = _c.deadline + _c.after < _PUT_OFF_UNTIL
+_expires = _c.latest_anchor + _c.after < _PUT_OFF_UNTIL
 _PUT_OFF = (
     update(messages)
     .where(_c.id == bindparam("message"), _before("put_off"))

@@ -290,7 +290,7 @@ def _claim_rows(
     expired = {
         row.id: "expired: it could not leave within its max_delay"
         for row in rows
-        if tx.now > row.deadline + row.after + tx.timing.claim_lasts and row.id not in unwanted
+        if tx.now > row.latest_anchor + row.after + tx.timing.claim_lasts and row.id not in unwanted
     }
     transitions.skip(tx, expired)
     spent = {

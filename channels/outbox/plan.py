@@ -145,7 +145,7 @@ def _row(
         "after": member.offset,
         "on_cap": member.on_cap,
         "wanted_at": tx.now,
-        "deadline": tx.now + member.max_delay,
+        "latest_anchor": tx.now + member.max_delay,
         "attempts": 0,
         **decided,
     }
@@ -181,7 +181,7 @@ def decide_again(
     rows = tx.conn.execute(found.order_by(messages.c.id).with_for_update()).all()
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
-    latest = max((row.deadline + row.after for row in rows), default=tx.now)
+    latest = max((row.latest_anchor + row.after for row in rows), default=tx.now)
     histories = load_history(tx, planner.policy, recipients, max(latest, tx.now))
     by_group: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
     for row in rows:
@@ -251,7 +251,7 @@ def _from_here(
             row.topic,
             row.after - first,
             cast(OnCap, row.on_cap),
-            max(0, row.deadline + first - start),
+            max(0, row.latest_anchor + first - start),
         )
         for row in group
     ]

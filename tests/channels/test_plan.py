@@ -33,7 +33,7 @@ def test_every_message_has_its_row_and_its_decision(db: Database) -> None:
     assert (row.step, row.member, row.channel, row.kind) == ("step 1", "m0", "email", "marketing")
     assert (row.topic, row.priority, row.mode, row.after) == ("news", 50, "any", 0)
     assert (row.state, row.reason, row.attempts) == ("planned", None, 0)
-    assert (row.wanted_at, row.deadline) == (desk.house.now, desk.house.now + 7 * DAY)
+    assert (row.wanted_at, row.latest_anchor) == (desk.house.now, desk.house.now + 7 * DAY)
     assert row.decision == {
         "outcome": "send",
         "send_at": "2026-03-03T08:00:00Z",

@@ -101,8 +101,8 @@ def _all(table: str, columns: list[str]) -> Any:
     return text(f"SELECT {shown} FROM {table}")
 
 
-# Columns that a later migration takes away.
-GONE = {("identifier", "state")}
+# Columns that a later migration takes away or renames.
+GONE = {("identifier", "state"), ("message", "deadline")}
 
 
 def columns_of(conn: Connection) -> dict[str, list[str]]:

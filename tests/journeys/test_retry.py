@@ -313,7 +313,7 @@ def test_a_last_look_that_fails(house: House, caplog: pytest.LogCaptureFixture) 
         assert late.send_at == MONDAY + LOOK_AGAIN
         assert f"message {late.id} can't be claimed, to be tried again later" in caplog.text
         assert "@" not in caplog.text
-        house.until(late.deadline - 10 * MINUTE)
+        house.until(late.latest_anchor - 10 * MINUTE)
         assert fates(house)[bad, "sms"] == ("planned", "error: KeyError")
         house.later("1h")
     # its time is over

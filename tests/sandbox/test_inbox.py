@@ -117,7 +117,7 @@ def _message(number: int, profile_id: int, channel: str, **changes: Any) -> dict
         "after": 0,
         "on_cap": "skip",
         "wanted_at": NOW,
-        "deadline": NOW,
+        "latest_anchor": NOW,
         "send_at": at,
         "state": "sent",
         "reason": None,

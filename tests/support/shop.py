@@ -170,7 +170,7 @@ def bare_message(journey: str, number: int, state: str, send_at: Instant) -> dic
         **{"profile_id": -number, "enrollment_id": -number, "journey": journey, "version": "1"},
         **{"step": "s", "member": "email", "channel": "email", "kind": "marketing"},
         **{"topic": "news", "priority": 50, "mode": "any", "after": 0, "on_cap": "skip"},
-        **{"wanted_at": send_at, "deadline": send_at, "send_at": send_at, "state": state},
+        **{"wanted_at": send_at, "latest_anchor": send_at, "send_at": send_at, "state": state},
         **{"decision": {}, "attempts": 1},
     }
 

@@ -110,6 +110,7 @@ def upgrade() -> None:
         op.drop_index(name, "enrollment")
     for table_name, column, kind in _NEW:
         op.add_column(table_name, sa.Column(column, kind, nullable=True))
+    op.alter_column("message", "deadline", new_column_name="latest_anchor")
     for table in _TABLES:
         if engine == "sqlite":
             _copy(conn, table)
