@@ -14,9 +14,10 @@ from config.policy import Policy
 from config.times import HOUR, MINUTE, format_instant
 from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, attribute, did
 from journeys.operations import control
-from profiles.tables import identifiers, profiles
+from profiles.tables import profiles
 from tests.support.dispatching import DAYTIME, POLICY, sending, told
 from tests.support.shop import MONDAY, House, described
+from tests.support.suppressing import becomes
 
 
 @pytest.mark.parametrize(
@@ -55,9 +56,7 @@ def test_an_address_that_bounced_meanwhile(house: House) -> None:
     house.open(sending(), policy=POLICY)
     house.customer("ann")
     house.launch("j")
-    with house.db.transaction() as tx:
-        hers = identifiers.c.value == "ann@example.com"
-        tx.conn.execute(update(identifiers).where(hers).values(state="bounced"))
+    becomes(house.db, "email", "ann@example.com", "bounced")
     house.later("2h")
     assert told(house) == [("email", "skipped", "suppressed")]
     assert house.providers.requests == []
