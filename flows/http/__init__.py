@@ -1,1 +1,1 @@
-"""What the outside world says to Segue over HTTP: events, provider call-backs, customers."""
+"""The HTTP interface: events, consent, provider webhooks and the customers' pages."""

@@ -1,6 +1,6 @@
-"""The receiver: one HTTP application, part of every worker.
+"""The receiver: the HTTP application that every worker serves.
 
-Each module beside this one gives a `router(receiver)`; nothing but their paths is answered.
+Each module of this package defines `router(receiver)`. Only the paths of these routers exist.
 """
 
 import logging
@@ -23,19 +23,19 @@ _MODULES = (health, metrics, reference, segment, consent, journey_start, provide
 def create_app(
     segue: Segue, arrived: Callable[[], object], guesses: Guesses | None = None
 ) -> FastAPI:
-    """The application with all its routes. Raises SegueError for settings that would be unsafe."""
+    """Build the application with all its routes. Raises SegueError for unsafe settings."""
     refuse_unmet_needs(segue.settings)
     app = FastAPI(
         title="Segue",
         description="Events in, answers back.",
         version="1",
-        redirect_slashes=False,  # to wherever the Host header says
-        openapi_url=None,  # reference.py makes the description and a page of it, both once
+        redirect_slashes=False,  # a redirect would go to the host that the Host header names
+        openapi_url=None,  # reference.py serves the description and its page
         docs_url=None,
         redoc_url=None,
     )
-    # The server would write down each address, and in some stands a customer's token. That it was
-    # told not to is forgotten when somebody configures logging later; a filter stays.
+    # uvicorn's access log holds full paths, and some contain a customer's token. `access_log=False`
+    # is lost when logging is configured later; a filter stays.
     logging.getLogger("uvicorn.access").addFilter(_never)
     errors.install(app)
     receiver = Receiver(segue, arrived, guesses or Guesses())

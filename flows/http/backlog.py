@@ -1,4 +1,4 @@
-"""How much waits to be worked, so that a flood is slowed before it does harm."""
+"""Refuse requests while too much work waits."""
 
 import asyncio
 import time
@@ -9,11 +9,11 @@ from flows.http.errors import Refusal
 
 
 class Backlog:
-    """Counted at most once a second.
+    """A limit on waiting work. The database is counted at most once a second.
 
-    limit: while more than that waits nothing more is taken.
-    waiting: how much waits in the database, counted no further than to the number it is given.
-    arriving: how much is in this process's hands and not in the database yet.
+    limit: above this number, `check` refuses.
+    waiting: counts what waits in the database, up to the number that it gets.
+    arriving: counts what this process has received and not yet committed.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Backlog:
         self._looked_at = -db.timing.backlog_every
 
     async def check(self) -> None:
-        """Raises Refusal (429) when too much waits."""
+        """Raises Refusal (429, with Retry-After) when more than the limit waits."""
         now = time.monotonic()
         if now - self._looked_at >= self._db.timing.backlog_every:
             self._looked_at = now

@@ -1,4 +1,4 @@
-"""Reading what is posted, within limits: nothing is kept in memory that is larger than allowed."""
+"""Read request bodies within limits. Memory use stays near the limit, whatever the client sends."""
 
 import zlib
 from typing import Any
@@ -13,7 +13,7 @@ KB = 1024
 
 
 async def read_posted(request: Request, limit: int) -> bytes:
-    """The body as it was sent, of at most `limit` bytes. Raises Refusal."""
+    """Read the body as sent, at most `limit` bytes. Raises Refusal (413)."""
     named = request.headers.get("content-length", "")
     if len(named) > 18 or (named.isdecimal() and int(named) > limit):
         raise too_large("body", limit)
@@ -26,7 +26,11 @@ async def read_posted(request: Request, limit: int) -> bytes:
 
 
 async def read_body(request: Request, limit: int, unfolded: int) -> bytes:
-    """The body: of at most `limit` bytes as sent, `unfolded` after gunzip. Raises Refusal."""
+    """Read the body and undo gzip.
+
+    limit: the most bytes as sent. unfolded: the most bytes after gunzip. Raises Refusal: 413 above
+    a limit, 400 for another encoding or broken gzip.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
         raise Refusal(400, "invalid", "only gzip is understood", field="Content-Encoding")
@@ -48,22 +52,22 @@ def _unfold(body: bytes, limit: int) -> bytes:
 
 
 def too_large(what: str, limit: int) -> Refusal:
-    """The refusal of something larger than `limit` bytes."""
+    """The refusal (413) of a part of the request that is larger than `limit` bytes."""
     message = f"it is larger than {limit} bytes; send less at once"
     return Refusal(413, "too_large", message, field=what)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is, fit to be written back as JSON. Raises Refusal."""
+    """Parse a body as a JSON object that can also be written as JSON. Raises Refusal (400)."""
     value = read_object(body)
     json_size(value)
     return value
 
 
 def json_size(value: object, field: str | None = None) -> int:
-    """The bytes of a value as JSON. Raises Refusal for one of more than 250 levels.
+    """The size of a value as JSON, in bytes. Raises Refusal (400) for more than 250 levels.
 
-    254 can be written: we put some around it, in a digest, in the record of a merge.
+    orjson writes at most 254 levels. A digest and the record of a merge add some around the value.
     """
     try:
         return len(orjson.dumps([[[[value]]]])) - len("[[[[]]]]")
@@ -72,7 +76,7 @@ def json_size(value: object, field: str | None = None) -> int:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is, of whatever depth, read leniently. Raises Refusal."""
+    """Parse a body as a JSON object of any depth. Raises Refusal (400)."""
     try:
         value = read_json(body)
     except TooDeep:

@@ -1,4 +1,4 @@
-"""What every route of the receiver needs."""
+"""What every route of the receiver uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,17 +7,19 @@ from flows.app import Segue
 from flows.http.limits.guessing import Guesses
 from flows.http.limits.work import InHand, Threads
 
-# Together they leave some of the 15 connections of SQLAlchemy's pool to those who move and send.
+# Threads that use the database. Their sum stays below the 15 connections of SQLAlchemy's pool, so
+# the engine and the dispatcher also get some.
 _THREADS = 4
 _HOOK_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """The parts put together, and whom to tell.
+    """The parts that routes share.
 
-    arrived: to be called, from any thread, once something is committed that journeys react to.
-    threads: for everything that waits for the database or takes long, but the providers' hooks.
+    arrived: call it, from any thread, after a commit that journeys react to.
+    threads: run everything that uses the database or takes long, except provider webhooks.
+    hook_threads: run the provider webhooks.
     """
 
     segue: Segue

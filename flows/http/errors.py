@@ -1,7 +1,7 @@
-"""What is answered when something is wrong: JSON with a code, what is wrong, and the mend.
+"""Error answers: JSON with a code, what is wrong and how to fix it.
 
-Nothing of ours shows in it: no stack trace, no message of a library. What we did not foresee is
-logged under an id, without a word of what was sent: error texts hold customers' data.
+Answers contain no stack trace and no message of a library. Unexpected errors are logged with an id
+and without the request's data, because messages of exceptions can contain customers' data.
 """
 
 import logging
@@ -24,7 +24,8 @@ from config.times import Seconds
 log = logging.getLogger(__name__)
 
 _TRY_AGAIN: Seconds = 5
-# What Starlette itself finds wrong: its words are for programmers.
+# Status -> code and message, for errors that Starlette raises. Its own messages do not say what to
+# do.
 _WORDS = {
     401: ("not_signed_in", "sign in with the write key as the user name, with HTTP basic auth"),
     404: ("not_found", "there is nothing at this path; /openapi.json says what there is"),
@@ -33,14 +34,14 @@ _WORDS = {
 
 
 class FieldFault(BaseModel):
-    """One thing that is wrong, and where."""
+    """One fault in a request, and the field that has it."""
 
     field: str
     message: str
 
 
 class Problem(BaseModel):
-    """An answer that is no success. Of a batch with many faults it lists the first hundred."""
+    """The body of an error answer. It lists at most the first hundred faults of a batch."""
 
     success: bool = False
     code: str
@@ -54,7 +55,7 @@ class Problem(BaseModel):
 
 
 class Refusal(Exception):
-    """Ends a request: with what status and code, what is wrong, and what to do about it."""
+    """Ends a request with a status, a code, and a message with the fault and its fix."""
 
     def __init__(
         self,
@@ -74,13 +75,13 @@ class Refusal(Exception):
 
 
 def answer(status: int, said: Mapping[str, Any] | Problem, **headers: str) -> Response:
-    """An answer in JSON."""
+    """A JSON response."""
     content = said.model_dump(exclude_none=True) if isinstance(said, Problem) else said
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
 def problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
-    """Statuses that are no success, for the description: `s400="why"`."""
+    """The error statuses of a route for OpenAPI, such as `s400="why"`."""
     return {
         int(name.removeprefix("s")): {"model": Problem, "description": why}
         for name, why in statuses.items()
@@ -88,7 +89,7 @@ def problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Let everything that goes wrong be answered so."""
+    """Install the error handlers and the middleware in the application."""
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_starlette)
     app.add_middleware(_Unforeseen)
@@ -110,7 +111,7 @@ async def _refused_by_starlette(request: Request, error: Exception) -> Response:
 
 
 def _methods_of(request: Request) -> set[str]:
-    """The methods of a path: Starlette names those of the first route alone."""
+    """All methods of a path. Starlette's own Allow header names only those of the first route."""
     found: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         match, _ = route.matches(request.scope)
@@ -120,7 +121,7 @@ def _methods_of(request: Request) -> set[str]:
 
 
 class _Head:
-    """HEAD is answered as GET is, without the body (RFC 9110, 9.3.2)."""
+    """Answer HEAD as GET without the body (RFC 9110, 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -139,8 +140,10 @@ class _Head:
 
 
 class _Unforeseen:
-    """Around everything: Starlette would pass unforeseen errors on to the server, which logs them
-    with all that they say."""
+    """Catch unexpected errors outside all routes.
+
+    Starlette would pass them to the server, which logs their messages.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -167,7 +170,7 @@ def _unforeseen(error: Exception) -> Response:
     name = uuid4().hex[:12]
     log.error("error %s: %s", name, told(error), extra={"error_id": name})
     if of_the_database(error):
-        # Some of it may be committed: much is written in pieces.
+        # Part of the request can be committed: batches are written in several transactions.
         message = (
             "the database is in trouble; send it again, what was taken of it counts once "
             f"(error {name})"

@@ -1,4 +1,4 @@
-"""Is this worker well?"""
+"""The health check of a worker."""
 
 from fastapi import APIRouter, Response
 from sqlalchemy.exc import DBAPIError
@@ -11,7 +11,7 @@ from journeys.operations.queues import oldest_event
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """`/healthz`: 200 while what is due gets done, 503 when it does not."""
+    """`/healthz`: 200 while due work gets done, else 503."""
     routes = APIRouter()
 
     def oldest_due() -> Seconds:
@@ -24,8 +24,11 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.get("/healthz")
     async def healthz(response: Response) -> dict[str, str | int]:
-        """Red when the database does not answer, or a person or message has been due, an event been
-        waiting, or a request been received and not answered, for over a minute."""
+        """Report whether this worker keeps up.
+
+        503 when the database does not answer, or when an enrollment or message has been due, an
+        event has been waiting, or a request has been unanswered for more than a minute.
+        """
         in_hand = receiver.in_hand.oldest()
         if in_hand > MINUTE:
             return _red(response, "what comes in is not written", late=in_hand)

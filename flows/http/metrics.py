@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: what this process counted, and how full the queues are now."""
+"""`/metrics` for Prometheus: the counters of this process and the current lengths of the queues."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -11,7 +11,7 @@ from journeys.operations.queues import Queues, queues
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """The one path; it belongs behind the proxy, not on the internet."""
+    """`/metrics`. It needs no key, so the proxy must not publish it."""
     routes = APIRouter()
 
     def depths() -> Queues:
@@ -22,7 +22,7 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
-        """In the text format of Prometheus."""
+        """The metrics in the text format of Prometheus."""
         registry = CollectorRegistry()
         registry.register(_Gauges(await shared.get()))
         body = generate_latest(REGISTRY) + generate_latest(registry)
@@ -32,13 +32,13 @@ def router(receiver: Receiver) -> APIRouter:
 
 
 class _Gauges:
-    """The depths of the queues as Prometheus wants them."""
+    """A Prometheus collector of the queue lengths."""
 
     def __init__(self, now: Queues) -> None:
         self._now = now
 
     def collect(self) -> list[GaugeMetricFamily]:
-        """Asked once a scrape."""
+        """The gauges. Prometheus calls it once per scrape."""
         planned = GaugeMetricFamily(
             "segue_messages_due", "Messages whose time has come.", labels=["channel"]
         )

@@ -1,7 +1,7 @@
-"""`/openapi.json`: the description of the receiver; `/docs`: the same as a page to read.
+"""`/openapi.json`: the description of the receiver's API; `/docs`: the same as a page.
 
-Both are made once, however often they are asked for. The page loads nothing from anywhere, so it is
-there without the internet, and no stranger's script runs beside customers' pages.
+Both are built once. The page loads nothing from other sites, so it works without the internet, and
+no foreign script runs on the origin of the customers' pages.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from flows.http.pages.rendering import CustomerPages
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """The two paths."""
+    """`/openapi.json` and `/docs`."""
     pages = CustomerPages(receiver.segue.settings.brand)
     routes = APIRouter()
 
@@ -35,12 +35,12 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> Response:
-        """Every path, for programs."""
+        """The OpenAPI description of every path."""
         return Response(described(request.app), media_type="application/json")
 
     @routes.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
-        """Every path, with an example and its answers."""
+        """A page with every path, an example and its answers."""
         return page(request.app)
 
     return routes

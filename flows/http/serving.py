@@ -1,4 +1,4 @@
-"""The receiver served on the caller's event loop: in a worker, and in the demo."""
+"""Serve the receiver on the caller's event loop, in a worker or in the demo."""
 
 import asyncio
 import resource
@@ -15,16 +15,16 @@ from flows.app import Segue
 from flows.http.app import create_app
 from flows.http.limits.connections import Config, Limits
 
-# How long open requests may take to end at a stop, in seconds.
+# Seconds that open requests have to end after a stop.
 _GRACE = 10
 
 
 @asynccontextmanager
 async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[asyncio.Task[None]]:
-    """The receiver on its port, as a task that ends only if the receiver does so by itself.
+    """Serve the receiver; yields its task, which ends early only if the server fails.
 
-    `arrived` is called on this loop when something is committed that journeys react to. Raises
-    SegueError when the port can't be had, and in the end whatever the receiver died of.
+    `arrived` is called on this loop after a commit that journeys react to. Raises SegueError when
+    the port is not available, and at the end the exception that the server failed with, if any.
     """
     loop = asyncio.get_running_loop()
     app = create_app(segue, lambda: loop.call_soon_threadsafe(arrived))
@@ -40,7 +40,10 @@ async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[
 
 
 def limits_here() -> Limits:
-    """Half of the files that the process may open stay free for the database and providers."""
+    """The limits for this process: connections use at most half of its file descriptors.
+
+    The database and the providers' requests need the others.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = Limits()
     if files == resource.RLIM_INFINITY:
@@ -49,7 +52,10 @@ def limits_here() -> Limits:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Taken before anything is claimed: who can't receive must not begin to send."""
+    """Open the port. Raises SegueError when it is not available.
+
+    A worker does this before it claims messages, so a worker without a port sends none.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.receiver_port), family=family)
@@ -61,18 +67,18 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn within our loop: signals are not its business; slow clients are."""
+    """uvicorn's server on the caller's loop. It closes slow connections."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._connections = config.connections
 
     async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second."""
+        """Close slow connections. uvicorn calls this ten times a second."""
         self._connections.tick(time.monotonic())
         return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them."""
+        """Install no signal handlers: the worker has its own."""
         yield

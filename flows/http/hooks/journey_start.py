@@ -1,4 +1,4 @@
-"""`POST /hooks/journeys/{name}`: another system starts a journey for people whom it names."""
+"""`POST /hooks/journeys/{name}`: another system enters customers into a journey."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -74,7 +74,7 @@ def _user_id(value: object) -> object:
 
 
 class Named(BaseModel):
-    """One person."""
+    """One customer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -83,7 +83,7 @@ class Named(BaseModel):
 
 
 class Start(BaseModel):
-    """For whom, and under which launch id."""
+    """The customers to enter, and the id of the launch."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -92,8 +92,11 @@ class Start(BaseModel):
 
 
 class StartResult(BaseModel):
-    """What became of it. `unknown` are user ids of nobody; whoever is in `not_entered` was kept out
-    by the journey's re-entry rule, or is in it already."""
+    """The result of a start.
+
+    `unknown`: user ids without a profile. `not_entered`: user ids that the re-entry rule refused or
+    that already are in the journey.
+    """
 
     success: bool
     journey: str
@@ -104,7 +107,7 @@ class StartResult(BaseModel):
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """The one route."""
+    """`POST /hooks/journeys/{name}`."""
     segue = receiver.segue
     backlogs = {
         name: Backlog(segue.db, segue.settings.backlog_limit, _waiting_in(segue, name))
@@ -148,9 +151,10 @@ def router(receiver: Receiver) -> APIRouter:
 
 
 def _waiting_in(segue: Segue, journey: str) -> Callable[[Tx, int], int]:
-    """What stands before those who start a journey now: events, and who is due in it.
+    """Count the work that delays a start: waiting events, and due enrollments of this journey.
 
-    Not who is due in others: a launch for everybody must not hold up the word of a parcel.
+    Due enrollments of other journeys do not count: a large launch elsewhere must not block, for
+    example, a parcel notification.
     """
 
     def waiting(tx: Tx, most: int) -> int:
@@ -175,7 +179,8 @@ def _start(receiver: Receiver, name: str, wanted: Start, signed: SignedHeaders) 
     try:
         with segue.db.transaction() as tx:
             check_age(signed.at, tx.now)
-            # A call may be signed ahead of its time by as much as it may be late.
+            # A signature is valid from TOLERANCE before its timestamp to TOLERANCE after it, so it
+            # must be remembered for longer than 2 * TOLERANCE.
             if not remember(tx, signed.signature, lasts=3 * TOLERANCE):
                 raise Refusal(409, "replayed", "this very call was taken before; sign it anew")
             done = start(tx, segue.catalog, name, launch_id, people)
@@ -192,7 +197,7 @@ def _start(receiver: Receiver, name: str, wanted: Start, signed: SignedHeaders) 
 
 
 def _inline_schema() -> dict[str, Any]:
-    """The schema in one piece, for it stands within the description of a path."""
+    """The schema without references, as needed inside the description of a path."""
     schema = Start.model_json_schema()
     parts = schema.pop("$defs")
     schema["properties"]["people"]["items"] = parts["Named"]

@@ -1,7 +1,7 @@
-"""What providers say back, `/hooks/sendgrid` and its like: checked, written down, then answered.
+"""Provider webhooks such as `/hooks/sendgrid`: verify, commit, then answer.
 
-An answer other than 2xx makes the provider try again later, so nothing is lost when we are in
-trouble; what comes twice changes nothing.
+Providers retry after an answer other than 2xx, so failures lose no report. A repeated report
+changes nothing.
 """
 
 import logging
@@ -20,7 +20,7 @@ from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
 
-# Words written in one transaction: SQLite has one writer, and others wait for it.
+# Reports per transaction. SQLite has one writer, so a long transaction delays the others.
 _AT_ONCE = 200
 _REFUSED = "it is not the provider's, or too old; nothing was changed"
 _ANSWERS = problems(
@@ -32,7 +32,7 @@ _ANSWERS = problems(
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """One POST route for each hook of the providers. Raises SegueError for an unusable key."""
+    """One POST route for each webhook of the providers. Raises SegueError for an unusable key."""
     routes = APIRouter(tags=["providers"])
     for hook in webhooks(receiver.segue.settings, receiver.segue.policy):
         routes.add_api_route(
@@ -62,7 +62,7 @@ def _endpoint(receiver: Receiver, hook: Webhook) -> Callable[[Request], Awaitabl
 
     async def endpoint(request: Request) -> Response:
         query = request.scope["query_string"].decode("latin-1")
-        # What the provider signed is the address that it knows, whatever proxies made of it.
+        # Providers sign the public URL, not the one that proxies forward to.
         url = f"{settings.public_url}{hook.path}{'?' if query else ''}{query}"
         try:
             hook.admit(request.headers)

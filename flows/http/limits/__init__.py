@@ -1,1 +1,1 @@
-"""What strangers may use of the receiver: connections, bytes, time, guesses at keys."""
+"""Limits on what an unauthenticated client can use: connections, bytes, time, key guesses."""

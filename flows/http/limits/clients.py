@@ -1,10 +1,14 @@
-"""Whom to count as one client."""
+"""Which addresses count as one client."""
 
 from ipaddress import IPv6Address, ip_address, ip_network
 
 
 def client_of(host: str) -> str:
-    """The IPv4 address; of IPv6 the /64, for that is the least that a provider gives to one."""
+    """The client that an address belongs to: the IPv4 address, or the /64 network of IPv6.
+
+    A provider gives each customer at least a /64, so a limit per IPv6 address is easy
+    to evade.
+    """
     try:
         address = ip_address(host)
     except ValueError:

@@ -1,8 +1,7 @@
-"""Limits on connections: how many there may be, how large a head is, how slow a client.
+"""Limits on connections: their number, the size of a head, and the time of each part.
 
-With httptools uvicorn limits none of these. When all connections are in use, the one that has
-waited longest for its client makes room: who holds connections open without a request locks nobody
-out.
+uvicorn with httptools limits none of these. When all connections are in use, the one that has
+waited longest for its client is closed, so idle connections do not block other clients.
 """
 
 import logging
@@ -24,23 +23,23 @@ log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
 
-# Bytes given to the parser at once: so much more than allowed it may hold.
+# Bytes that the parser gets at once. It can hold this much above the limit of a head.
 _PIECE = 16 * 1024
-# Connections that the kernel keeps until they are taken. They are taken all at once, before any is
-# closed to make room, and each needs a file descriptor.
+# Length of the kernel's accept queue. asyncio accepts the whole queue before it closes any
+# connection to make room, and each accepted connection needs a file descriptor.
 _BACKLOG = 128
 _RETRY_AFTER = "5"
 
 
 class Limits(NamedTuple):
-    """Of a server.
+    """The limits of a server.
 
-    connections: open at once. share: of them, from one client; proxies have no share.
-    url, head: bytes; the head is the URL and the header fields. fields: header fields.
-    ahead: requests that a client may send before it has the answer to an earlier one.
-    head_within: seconds from the connection, or the answer before, to the end of a head.
-    body_within: seconds from there to the end of the body.
-    taken_within: seconds in which a client takes what waits to be sent to it.
+    connections: open at once. share: of these, from one client; proxies have no share.
+    url, head: bytes; the head is the URL and the header fields. fields: number of header fields.
+    ahead: pipelined requests that a client can send before the answer to an earlier one.
+    head_within: seconds from the connection, or from the previous answer, to the end of a head.
+    body_within: seconds from the end of the head to the end of the body.
+    taken_within: seconds in which a client must read what the server has sent.
     """
 
     connections: int = 512
@@ -59,7 +58,7 @@ class Connections:
 
     Parameters
     ----------
-    proxies: from whom connections are not counted by client.
+    proxies: networks whose connections are not counted by client.
     """
 
     def __init__(self, limits: Limits, proxies: Sequence[Network]) -> None:
@@ -69,21 +68,21 @@ class Connections:
         self._last: float | None = None
         self._all: set[Connection] = set()
         self._of_client: Counter[str] = Counter()
-        # Those that wait for their client, the longest first. A dict, for a set has no order.
+        # Connections that wait for their client, the longest wait first. A dict keeps this order.
         self._waiting: dict[Connection, None] = {}
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of open connections."""
         return len(self._all)
 
     @property
     def working(self) -> int:
-        """Of how many the clients wait for us."""
+        """The number of connections whose clients wait for the server."""
         return len(self._all) - len(self._waiting)
 
     def enter(self, one: "Connection") -> Refusal | None:
-        """Count one in; or why it can't be."""
+        """Count a connection. Returns the refusal (429 or 503) when there is no room for it."""
         of_client = self._of_client[one.counted_as] if one.counted_as else 0
         if of_client >= self.limits.share:
             if not self._make_room(one.counted_as):
@@ -96,7 +95,7 @@ class Connections:
         return None
 
     def leave(self, one: "Connection") -> None:
-        """Count it no more."""
+        """Stop counting a connection."""
         self._waiting.pop(one, None)
         if one in self._all:
             self._all.remove(one)
@@ -106,17 +105,17 @@ class Connections:
                     del self._of_client[one.counted_as]
 
     def waits(self, one: "Connection") -> None:
-        """From now on it waits for its client."""
+        """Note that the connection waits for its client."""
         self._waiting.pop(one, None)
         if one in self._all:
             self._waiting[one] = None
 
     def works(self, one: "Connection") -> None:
-        """From now on its client waits for us."""
+        """Note that the client of the connection waits for the server."""
         self._waiting.pop(one, None)
 
     def counts_as(self, host: str) -> str:
-        """The client to whose share a connection from this host counts; empty: to nobody's."""
+        """The client whose share a connection from this host uses; empty for proxies."""
         try:
             address = ip_address(host)
         except ValueError:
@@ -124,7 +123,10 @@ class Connections:
         return "" if any(address in network for network in self._proxies) else client_of(host)
 
     def _make_room(self, counted_as: str) -> bool:
-        """Close the one that has waited longest for its client; whether there was any."""
+        """Close the connection that has waited longest for its client.
+
+        counted_as: only connections of this client; empty for all. Returns False when none waits.
+        """
         for one in self._waiting:
             if counted_as in ("", one.counted_as):
                 break
@@ -136,9 +138,10 @@ class Connections:
         return True
 
     def tick(self, now: float) -> None:
-        """Close those that are too slow. To be called often, with a monotonic time in seconds.
+        """Close connections that are too slow. `now`: monotonic seconds; call it often.
 
-        A loop that stalls has not read what came meanwhile, so a stall counts as a second at most.
+        After the event loop stalls, received data is still unread. So a call counts at most one
+        second.
         """
         passed = 0.0 if self._last is None else min(now - self._last, 1.0)
         self._last = now
@@ -157,7 +160,7 @@ def _too_large(status: int, what: str, most: str) -> Refusal:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol, within limits."""
+    """uvicorn's HTTP protocol, with limits."""
 
     def __init__(
         self,
@@ -171,18 +174,18 @@ class Connection(HttpToolsProtocol):
         self._group = config.connections
         self._limits = self._group.limits
         self.counted_as = ""
-        # By the group's clock: by when the client must have sent, and taken, what is due.
+        # Deadlines on the group's clock: for what the client must send, and for what it must read.
         self._sent_by: float | None = None
         self._taken_by: float | None = None
         self._in_head = False
-        self._received = True  # the whole of the last request
-        self._held = 0  # bytes given to the parser of which it has not told yet
+        self._received = True  # whether the last request is complete
+        self._held = 0  # bytes that the parser got since its last callback
         self._head = 0
         self._fields = 0
         self._why: Refusal | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Refuse it, or wait for a request."""
+        """Accept the connection and wait for a request, or refuse it."""
         super().connection_made(transport)
         self.counted_as = self._group.counts_as(self.client[0] if self.client else "")
         refusal = self._group.enter(self)
@@ -192,14 +195,14 @@ class Connection(HttpToolsProtocol):
             self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it no more."""
+        """Stop counting the connection."""
         self._group.leave(self)
         super().connection_lost(exc)
 
-    # From the transport
+    # Callbacks of the transport
 
     def data_received(self, data: bytes) -> None:
-        """Parse in small pieces, so that little is held when they turn out to be too much."""
+        """Parse in small pieces, so that a head above the limit is noticed early."""
         for start in range(0, len(data), _PIECE):
             if self.transport.is_closing():
                 return
@@ -210,19 +213,19 @@ class Connection(HttpToolsProtocol):
                 self._refuse(self._too_large_head())
 
     def pause_writing(self) -> None:
-        """Answers pile up."""
+        """The client does not read the answers: set a deadline."""
         super().pause_writing()
         self._taken_by = self._group.clock + self._limits.taken_within
         self._group.waits(self)
 
     def resume_writing(self) -> None:
-        """They are taken."""
+        """The client has read the answers: clear the deadline."""
         super().resume_writing()
         self._taken_by = None
         if self._received:
             self._group.works(self)
 
-    # From the parser
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -242,7 +245,7 @@ class Connection(HttpToolsProtocol):
             self._stop(_too_large(414, "URL", f"{self._limits.url} bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field, or one of the trailer behind a body."""
+        """A header field, or a trailer field after a body."""
         self._held = 0
         self._head += len(name) + len(value) + len(b": \r\n")
         self._fields += 1
@@ -270,7 +273,7 @@ class Connection(HttpToolsProtocol):
         self._held = 0
         self._received = True
         self._sent_by = None
-        if self.cycle.response_complete:  # it was refused before its body came
+        if self.cycle.response_complete:  # answered before its body arrived
             self._wait(self._limits.head_within)
         else:
             self._group.works(self)
@@ -281,18 +284,18 @@ class Connection(HttpToolsProtocol):
         if self._received and self.cycle.response_complete:
             self._wait(self._limits.head_within)
 
-    # What goes wrong
+    # Violations of the limits
 
     def check(self, passed: float) -> None:
-        """Close it if its client is too slow. `passed`: seconds since the last time."""
+        """Close the connection if its client is too slow. `passed`: seconds since the last call."""
         now = self._group.clock
         if self.transport.is_closing():
-            # It closes once all is sent; some clients take nothing.
+            # It closes once its buffer is sent, but the client may read nothing.
             if self._taken_by is None:
                 self._taken_by = now + self._limits.taken_within
                 self._group.waits(self)
         elif self._sent_by is not None:
-            if self.flow.read_paused:  # the client waits for us
+            if self.flow.read_paused:  # the server itself stopped reading
                 self._sent_by += passed
             elif now > self._sent_by:
                 self._too_slow()
@@ -300,7 +303,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Called for whatever the parser could not or should not go on with."""
+        """Answer the error that stopped the parser. uvicorn calls this for every parser error."""
         self._refuse(self._why or Refusal(400, "invalid", msg))
 
     def _wait(self, within: float) -> None:
@@ -308,7 +311,7 @@ class Connection(HttpToolsProtocol):
         self._group.waits(self)
 
     def _stop(self, why: Refusal) -> None:
-        """Have the parser stop, and call `send_400_response`."""
+        """Stop the parser; uvicorn then calls `send_400_response`."""
         self._why = why
         raise why
 
@@ -316,7 +319,7 @@ class Connection(HttpToolsProtocol):
         return _too_large(431, "headers", f"{self._limits.head} bytes")
 
     def _too_slow(self) -> None:
-        if self._received:  # nothing of a request has come
+        if self._received:  # no byte of a next request has arrived
             self.transport.close()
             return
         what, within = ("body", self._limits.body_within)
@@ -326,7 +329,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(Refusal(408, "too_slow", message, field=what))
 
     def _refuse(self, why: Refusal) -> None:
-        """Answer and close. Where an earlier answer is due or begun, only close."""
+        """Answer and close. Only close if an earlier answer is still due or has begun."""
         earlier = self.cycle is not None and not self.cycle.response_complete
         if not (earlier and (self._in_head or self.pipeline or self.cycle.response_started)):
             response = answer(why.status, why.problem, **(why.headers or {}), connection="close")
@@ -337,7 +340,7 @@ class Connection(HttpToolsProtocol):
 
 
 class Config(uvicorn.Config):
-    """uvicorn's, for a server with limits."""
+    """uvicorn's configuration for a server with limits."""
 
     def __init__(
         self, app: ASGIApp, limits: Limits, proxies: Sequence[Network], **options: Any
@@ -346,9 +349,9 @@ class Config(uvicorn.Config):
         super().__init__(
             app,
             http=Connection,
-            ws="none",  # a second protocol, which has no limits
+            ws="none",  # WebSocket is a second protocol, without these limits
             access_log=False,
-            log_config=None,  # as everything else that is logged
+            log_config=None,  # keep the logging of the process
             log_level="warning",
             lifespan="off",
             forwarded_allow_ips=[str(network) for network in proxies],

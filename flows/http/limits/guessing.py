@@ -1,6 +1,6 @@
-"""Wrong keys are answered late, so that nobody tries many of them.
+"""Delay the answers to wrong keys, which limits how many a client can try.
 
-Right keys never wait, also beside wrong ones from the same address.
+Correct keys are never delayed, even from an address that also sends wrong ones.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from flows.http.limits.clients import client_of
 
 
 class Guesses:
-    """Who waits for the answer to a wrong key.
+    """The requests that wait for the answer to a wrong key.
 
     Parameters
     ----------
-    wait: how long each waits, in seconds.
-    at_once: how many may wait at the same time; more are refused at once, with 429.
-    share: how many of them may come from one client.
+    wait: delay of each answer, in seconds.
+    at_once: how many requests can wait at the same time; further ones get 429 immediately.
+    share: how many of these can come from one client.
     """
 
     def __init__(self, wait: float = 1.0, at_once: int = 100, share: int = 5) -> None:
@@ -28,11 +28,11 @@ class Guesses:
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
+        """The number of requests that wait now."""
         return self._waiting.total()
 
     async def wrong(self, host: str) -> None:
-        """Wait, for a wrong key that came from this host. Raises Refusal (429)."""
+        """Delay the answer to a wrong key from this host. Raises Refusal (429) if too many wait."""
         client = client_of(host)
         if self._waiting[client] >= self._share or self.waiting >= self._at_once:
             raise Refusal(
