@@ -1,4 +1,4 @@
-"""`POST /v1/consent`: a shop's server states what people said about consent, with its proof."""
+"""`POST /v1/consent`: a shop's server states customers' consent, with its evidence."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from profiles.identity.segment_calls import CallRefused
 BODY_LIMIT = 500 * KB
 UNFOLDED_LIMIT = 2048 * KB
 STATEMENTS_LIMIT = 1000
-# So many faults are told in an answer.
+# The most faults that an answer lists.
 _TOLD = 100
 _REFUSED_SOURCE = "a refused statement"
 
@@ -55,14 +55,17 @@ _ANSWERS = problems(
 
 
 class StatementsAccepted(BaseModel):
-    """Everything is committed. `results`: what became of each statement, in their order."""
+    """The answer when all statements are committed.
+
+    `results` has one entry per statement, in their order.
+    """
 
     success: Literal[True] = True
     results: list[Result]
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """The one route."""
+    """`POST /v1/consent`."""
     segue = receiver.segue
     routes = APIRouter(tags=["consent"])
 
@@ -141,7 +144,7 @@ def _problem(done: Stated, noes: Mapping[int, No], *, several: bool) -> Problem:
 
 
 def _schema() -> dict[str, Any]:
-    """One statement, or several."""
+    """The schema of the body: one statement, or several in `consents`."""
     one = ConsentStatement.model_json_schema()
     several = {
         "type": "object",

@@ -1,7 +1,7 @@
 """Group commit: calls that arrive together are written in one transaction.
 
-A commit costs far more than a row. Whoever comes while one transaction is under way has a share of
-the next one, so that nobody waits for company, nor for the rest of another client's large batch.
+A commit costs far more than a row. Requests that arrive during a transaction share the next one. No
+request waits for others to arrive, or for the rest of another client's large batch.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from config.failures import of_the_database
 from profiles.identity.record_calls import Outcome
 from profiles.identity.segment_calls import SegmentCall
 
-# Calls, and when each of them came, by the monotonic clock in seconds.
+# Gets the calls, and for each the time at which it arrived (monotonic clock, seconds).
 Write = Callable[[Sequence[SegmentCall], Sequence[float]], Sequence[Outcome]]
 
 _FEWEST = 25
@@ -24,27 +24,27 @@ _MOST = 2000
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """The calls of one HTTP request, and what became of those already written."""
+    """The calls of one HTTP request, and the outcomes of those already written."""
 
     calls: Sequence[SegmentCall]
     done: asyncio.Future[list[Outcome]]
     came: float
     outcomes: list[Outcome] = field(default_factory=list)
-    under_way: int = 0  # how many of the calls were given to a transaction
+    under_way: int = 0  # calls that were given to a transaction
 
     @property
     def left(self) -> int:
-        """How many of the calls still wait for a transaction."""
+        """The number of calls that still wait for a transaction."""
         return len(self.calls) - self.under_way
 
 
 class Intake:
-    """Writes the calls of each request in their order; the requests take turns.
+    """Writes the calls of each request in order; the requests share the transactions.
 
     Parameters
     ----------
-    write: writes calls in one transaction, in a thread.
-    aim: how long a transaction should take, in seconds; on SQLite others wait for it meanwhile.
+    write: writes calls in one transaction. It runs in a thread.
+    aim: target duration of a transaction, in seconds. On SQLite other writers wait for it.
     """
 
     def __init__(self, write: Write, aim: float) -> None:
@@ -55,7 +55,10 @@ class Intake:
         self.waiting = 0  # calls that are not committed yet
 
     async def take(self, calls: Sequence[SegmentCall]) -> list[Outcome]:
-        """Return once all of them are committed. Raises what the database raises."""
+        """Write the calls. Returns their outcomes once all are committed.
+
+        Raises what `write` raises, such as errors of the database.
+        """
         if not calls:
             return []
         done = asyncio.get_running_loop().create_future()
@@ -80,10 +83,10 @@ class Intake:
             self._writing = None
 
     def _portion(self) -> list[tuple[_Request, Sequence[SegmentCall]]]:
-        """What goes into the next transaction: the same share of each request that waits.
+        """The calls of the next transaction: an equal share for each waiting request.
 
-        What small requests leave of their shares is for the larger ones. Who gets nothing now
-        is first in the next transaction.
+        Larger requests use what smaller ones leave of their shares. Requests that get no share now
+        are first in the next transaction.
         """
         turn = [self._queue.popleft() for _ in range(min(self._size.size, len(self._queue)))]
         room = self._size.size
@@ -112,10 +115,10 @@ class Intake:
     async def _write_halving(
         self, portion: Sequence[tuple[_Request, Sequence[SegmentCall]]]
     ) -> None:
-        """Write a portion; a request that can't be written does not affect the others in it.
+        """Write a portion; a request that cannot be written does not affect the others.
 
-        An error of the database may be a deadlock, which passes: the portion is tried a second
-        time. A second such error is every request's.
+        A database error may be a deadlock, so the portion is tried a second time. If it fails again
+        with a database error, all its requests fail.
         """
         halving, tries = Halving(len(portion)), 2
         while portion:

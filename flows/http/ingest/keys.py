@@ -1,4 +1,4 @@
-"""Who may speak: the write key of Segment's clients, and signed calls."""
+"""Authentication: the write key of Segment's clients, and signed calls."""
 
 import hmac
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from config.times import MINUTE, Instant, Seconds
 from flows.http.context import Receiver
 from flows.http.errors import Refusal
 
-# A signed call is good for so long before and after the moment that it names.
+# A signature is valid this long before and after its timestamp.
 TOLERANCE: Seconds = 5 * MINUTE
-_SIGNATURE_LENGTH = 64  # a SHA-256 in hex
+_SIGNATURE_LENGTH = 64  # hex digits of a SHA-256
 
 _basic = HTTPBasic(
     scheme_name="write_key",
@@ -28,7 +28,10 @@ Credentials = Annotated[HTTPBasicCredentials | None, Security(_basic)]
 async def check_write_key(
     receiver: Receiver, request: Request, credentials: HTTPBasicCredentials | None
 ) -> None:
-    """Raises Refusal: 401, for a wrong key after a while; 429 while many of those wait."""
+    """Check the write key.
+
+    Raises Refusal: 401 without the key, delayed if a key was wrong; 429 while many of these wait.
+    """
     if credentials is not None:
         key = receiver.segue.settings.write_key.get_secret_value()
         if hmac.compare_digest(credentials.username.encode(), key.encode()):
@@ -43,7 +46,7 @@ async def check_write_key(
 
 
 class SignedHeaders(NamedTuple):
-    """What the headers of a call say, still to be checked."""
+    """The signature headers of a call, not yet verified."""
 
     signature: str
     timestamp: str
@@ -54,7 +57,10 @@ class SignedHeaders(NamedTuple):
 
 
 def signed_headers(headers: Mapping[str, str]) -> SignedHeaders:
-    """What can be told before the body is read. Raises Refusal (401)."""
+    """Parse the signature headers. Raises Refusal (401) for malformed ones.
+
+    It needs no body, so malformed requests are refused before their body is read.
+    """
     timestamp = headers.get(TIMESTAMP, "")
     signature = headers.get(SIGNATURE, "").strip().lower()
     if len(signature) != _SIGNATURE_LENGTH:
@@ -65,7 +71,7 @@ def signed_headers(headers: Mapping[str, str]) -> SignedHeaders:
 
 
 def check_signature(settings: Settings, signed: SignedHeaders, path: str, body: bytes) -> None:
-    """Raises Refusal (401). Whether the call is from now is `check_age`."""
+    """Verify the signature. Raises Refusal (401). `check_age` checks the time."""
     right = sign(settings.hook_secret, signed.timestamp, path, body)
     if not hmac.compare_digest(signed.signature.encode(), right.encode()):
         raise _not_signed()
@@ -82,7 +88,7 @@ def _not_signed() -> Refusal:
 
 
 def check_age(named: Instant, now: Instant) -> None:
-    """Raises Refusal (401) for a call that is not from now."""
+    """Check that a call was signed less than TOLERANCE ago or ahead. Raises Refusal (401)."""
     if abs(now - named) > TOLERANCE:
         raise Refusal(
             401,

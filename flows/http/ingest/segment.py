@@ -1,4 +1,4 @@
-"""Segment's HTTP tracking API, for those of its client libraries that sign in with basic auth."""
+"""Segment's HTTP tracking API, for client libraries that authenticate with basic auth."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,11 +33,12 @@ from profiles.rules import InputRules
 EVENT_LIMIT = 32 * KB
 BATCH_LIMIT = 500 * KB
 UNFOLDED_LIMIT = 2048 * KB
-# In 500 KB each call would have 50 bytes: libraries write larger ones, and gather some hundred.
+# At this number a call has 50 bytes of the 500 KB. Libraries write larger calls and send some
+# hundred at once.
 CALLS_LIMIT = 10_000
-# So many faults, and so many warnings, are told in an answer.
+# The most faults, and the most warnings, that an answer lists.
 _TOLD = 100
-# How long a transaction of the intake should take, in seconds: SQLite has one writer.
+# Target duration of an intake transaction, in seconds. SQLite has one writer, so others wait.
 _SQLITE_AIM = 0.05
 _AIM = 0.2
 
@@ -78,12 +79,15 @@ _EXAMPLES: Mapping[CallKind, dict[str, Any]] = {
 }
 
 
-# Ruby's library calls it the second, Java's the third, and those for apps the last.
+# Ruby's library uses the second path, Java's the third, and those for apps the last.
 _BATCH = ("/v1/batch", "/v1/import", "/v1/import/", "/v1/b")
 
 
 class CallsAccepted(BaseModel):
-    """Everything is committed. `warnings` say what was left out of it, the first hundred times."""
+    """The answer when everything is committed.
+
+    `warnings` says what was ignored: the first hundred; `more_warnings` is the number of others.
+    """
 
     success: Literal[True] = True
     warnings: list[str] | None = None
@@ -91,7 +95,7 @@ class CallsAccepted(BaseModel):
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """`/v1/identify` and its like, and `/v1/batch` under all its names."""
+    """`/v1/{kind}` for each kind of call, and `/v1/batch` under all its names."""
     db, rules = receiver.segue.db, receiver.segue.rules
 
     def write(calls: Sequence[SegmentCall], came: Sequence[float]) -> list[Outcome]:
@@ -104,7 +108,7 @@ def router(receiver: Receiver) -> APIRouter:
         return outcomes
 
     def hear(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
-        """Take the noes in calls that are refused; by the places of the calls."""
+        """Record the opt-outs in refused calls. Keys are the calls' places."""
         found = {at: no_in(said, rules) for at, said in refused.items()}
         noes = {at: no for at, no in found.items() if no is not None}
         if noes:
@@ -148,7 +152,7 @@ def router(receiver: Receiver) -> APIRouter:
 
 
 class _Desk(NamedTuple):
-    """What it takes to take calls. hear: takes the noes in refused identify calls, by place."""
+    """What the endpoints use. hear: records the opt-outs in refused identify calls, by place."""
 
     receiver: Receiver
     intake: Intake
@@ -183,7 +187,10 @@ def _taking_one(kind: CallKind) -> _Take:
 
 
 async def _take_batch(request: Request, desk: _Desk) -> Response:
-    """Good calls are taken, whatever stands beside them: clients drop a batch that is refused."""
+    """Take the valid calls of a batch even if others are refused.
+
+    Client libraries drop a batch that is refused, so they would lose the valid calls too.
+    """
     body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
     segue, run = desk.receiver.segue, desk.receiver.threads.run
     with desk.receiver.in_hand.one():
@@ -222,9 +229,9 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
 def _read_batch(
     body: bytes, rules: InputRules
 ) -> tuple[list[Any], dict[int, SegmentCall], dict[int, Refusal]]:
-    """What the batch holds, by place the calls in it, and why others can't be taken.
+    """Parse a batch: its items, the valid calls by place, and the refusals of the others by place.
 
-    Raises Refusal for the whole.
+    Raises Refusal for the whole batch.
     """
     batch = read_object(body)
     items = batch.get("batch")
@@ -252,7 +259,7 @@ def _read_batch(
 
 
 def _with_more(refused: Refusal, more: str) -> Refusal:
-    """The refusal with more in its message."""
+    """Append to the message of a refusal."""
     problem = refused.problem
     message = f"{problem.message}; {more}"
     refused.problem = problem.model_copy(update={"message": message})
@@ -269,7 +276,7 @@ def _accepted(warnings: list[str]) -> Response:
 
 
 def _told(warnings: list[str]) -> dict[str, Any]:
-    """The first of them, and how many more there are."""
+    """The first warnings, and the number of the others."""
     told: dict[str, Any] = {}
     if warnings:
         told["warnings"] = warnings[:_TOLD]
@@ -278,7 +285,7 @@ def _told(warnings: list[str]) -> dict[str, Any]:
     return told
 
 
-# The description --------------------------------------------------------------------------------
+# OpenAPI --------------------------------------------------------------------------------------
 
 
 @cache

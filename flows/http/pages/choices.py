@@ -1,8 +1,9 @@
-"""From the boxes that a customer ticked to consent. Pure.
+"""Translate between the checkboxes of the preference center and consent. Pure.
 
-A box is a channel and a topic, and is ticked while messages about it may go. Consent says more than
-boxes do: `*` is the whole channel, and on some channels a no to it is a STOP, which has a box of
-its own. Nothing said of such a channel is no STOP, and a no all the same: it is opt-in.
+A checkbox is a channel and a topic. It is ticked while consent allows marketing about the topic.
+Consent has more states than checkboxes: `*` is the whole channel, and on channels with a STOP a no
+to `*` is a STOP, which has a checkbox of its own. On these channels unset consent is no STOP, but
+counts as no, because they are opt-in.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,13 +18,13 @@ _NOTHING_SAID: Topics = {}
 
 
 def offered(policy: Policy, said: Topics = _NOTHING_SAID) -> list[ChannelName]:
-    """The channels that pages show: an optional one where the policy or the customer names it."""
+    """The channels that pages show. Optional ones need an entry in the policy or in the consent."""
     named = {*policy.channels, *(channel for channel, _ in said)}
     return [name for name, one in channels().items() if not one.optional or name in named]
 
 
 def allowed(policy: Policy, said: Topics, channel: ChannelName, topic: str) -> bool:
-    """Whether marketing about the topic may go on the channel, by consent alone."""
+    """Whether consent allows marketing about the topic on the channel."""
     consent: dict[tuple[str, str], bool] = {(on, to): yes for (on, to), yes in said.items()}
     somebody = Recipient(_ANYWHERE, addresses=frozenset(CHANNELS), consent=consent)
     return somebody.refusal(policy, channel, "marketing", topic) is None
@@ -35,13 +36,13 @@ def stopped(said: Topics, channel: ChannelName) -> bool:
 
 
 def topics_of(policy: Policy) -> Mapping[str, str]:
-    """What a customer may choose from, in the policy's words."""
+    """The topics that a customer can choose, with their names in the policy."""
     named = {topic: one.name for topic, one in policy.topics.items()}
     return named or {WHOLE_CHANNEL: "News and offers"}
 
 
 def boxes(policy: Policy, said: Topics) -> dict[tuple[ChannelName, str], bool]:
-    """Every box, and whether it is ticked; after a STOP, what would hold without it."""
+    """Every checkbox and whether it is ticked. After a STOP: as if there were none."""
     beneath = _without_stops(said)
     return {
         (channel, topic): allowed(policy, beneath, channel, topic)
@@ -53,12 +54,12 @@ def boxes(policy: Policy, said: Topics) -> dict[tuple[ChannelName, str], bool]:
 def consent_of(
     policy: Policy, said: Topics, ticked: Topics, stops: Mapping[ChannelName, bool] | None = None
 ) -> dict[tuple[ChannelName, str], bool | None]:
-    """What has to be said anew so that the boxes are ticked as wanted, and no others.
+    """The changes of consent that tick the checkboxes as wanted and leave the others as they are.
 
     Parameters
     ----------
-    ticked: the boxes that change; the others stay.
-    stops: set or lift the STOP of a channel; the others stay.
+    ticked: the checkboxes to change; the others stay.
+    stops: the channels whose STOP to set or lift; the others stay.
     """
     before = boxes(policy, said)
     wanted = {**before, **ticked}
@@ -69,7 +70,7 @@ def consent_of(
     for channel in offered(policy, said):
         of_channel = [box for box in before if box[0] == channel]
         if stopped(_after(said, changes), channel):
-            # What is beneath a STOP changes only where the person changed it; the STOP does not.
+            # During a STOP only topics that the customer changed get a new value. The STOP stays.
             of_channel = [box for box in of_channel if box in ticked and box[1] != WHOLE_CHANNEL]
         elif not any(wanted[box] for box in of_channel):
             if any(before[box] for box in of_channel):
@@ -82,9 +83,9 @@ def consent_of(
 
 
 def nothing_at_all(policy: Policy, said: Topics) -> dict[tuple[ChannelName, str], bool | None]:
-    """A no to every channel, so that a topic of next year finds it; where there is one, a STOP.
+    """Opt out of every channel, so that topics added later are covered; a STOP where there is one.
 
-    And to every topic that has a yes, for that would override it.
+    Also opt out of each topic with a yes, because a topic's yes overrides the channel's no.
     """
     return {
         **{box: False for box, yes in said.items() if yes},
@@ -95,8 +96,10 @@ def nothing_at_all(policy: Policy, said: Topics) -> dict[tuple[ChannelName, str]
 def nothing_on(
     policy: Policy, said: Topics, channel: ChannelName
 ) -> dict[tuple[ChannelName, str], bool | None]:
-    """A no to all of a channel. Where there is a STOP it is a no to every topic, and a STOP only if
-    it was."""
+    """Opt out of one channel.
+
+    On channels with a STOP this is a no to every topic. A STOP stays, but none is set.
+    """
     of_channel = [(channel, topic) for topic in topics_of(policy)]
     changes = _nothing_ticked(channel, said, of_channel)
     if stopped(said, channel):
@@ -107,10 +110,10 @@ def nothing_on(
 def _nothing_ticked(
     channel: ChannelName, said: Topics, of_channel: Iterable[tuple[ChannelName, str]]
 ) -> dict[tuple[ChannelName, str], bool | None]:
-    """What the last box that is unticked on a channel says: as `nothing_at_all`, but for a STOP.
+    """The changes when the last ticked checkbox of a channel is cleared. They set no STOP.
 
-    On a channel with a STOP nothing is said of the whole any more, for silence is a no there; so
-    each box says its own, whatever an import should say of it.
+    On a channel with a STOP, consent to `*` becomes unset, which counts as no. Each topic gets its
+    own no, so that a later import that states consent to the channel does not override it.
     """
     taken_back = {box: False for box, yes in said.items() if box[0] == channel and yes}
     if channel_of(channel).has_stop:

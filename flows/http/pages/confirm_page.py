@@ -17,12 +17,12 @@ _CONFIRM = "confirm"
 
 
 def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
-    """What the link confirms, and a button."""
+    """Show what the link confirms, and a button. Changes nothing."""
     return _answer(receiver, pages, token, confirming=False)
 
 
 def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
-    """Let the yes count, if the button was pressed."""
+    """Confirm the yes if the form has the button's action."""
     return _answer(receiver, pages, token, confirming=form.get("action") == _CONFIRM)
 
 

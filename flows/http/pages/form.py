@@ -1,7 +1,8 @@
-"""The form on which customers choose: its fields, and what an answer means. Pure.
+"""The form of the preference center: its fields, and the changes that an answer asks for. Pure.
 
-A field carries what it said when the page was shown, and only what a person changed since is saved.
-So a page that lay open for a week takes back no STOP that was sent in between.
+The page also sends each field's value at the time it was shown. Only fields that the customer
+changed since then are saved. So a page that was open for a week does not undo a STOP that arrived
+meanwhile.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,25 +17,25 @@ from profiles.consent.preferences import Changes, Chosen
 
 Fields = Mapping[str, str]
 TICKED = "on"
-# Marks the hidden fields that say what was shown.
+# Prefix of the hidden fields with the values that were shown.
 SHOWN = "shown."
-# The fields that are no boxes.
+# The fields that are no checkboxes.
 _CHOICES = ("per_week", "opens", "closes", "timezone", "language")
 
 
 class FilledForm(NamedTuple):
-    """A filled-in form: what every field says now, and what it said when the page was shown."""
+    """A submitted form: the value of every field now, and when the page was shown."""
 
     values: Fields
     shown: Fields
 
     def changed(self, *names: str) -> bool:
-        """Whether one of these fields was changed by the person."""
+        """Whether the customer changed one of these fields."""
         return any(self.values[name] != self.shown[name] for name in names)
 
 
 class Understood(NamedTuple):
-    """What an answer asks for, and what is wrong with it, by field."""
+    """The changes that an answer asks for, and the errors by field."""
 
     changes: Changes
     errors: dict[str, str]
@@ -51,12 +52,12 @@ def stop_name(channel: ChannelName) -> str:
 
 
 def with_stop(policy: Policy, chosen: Chosen) -> list[ChannelName]:
-    """The channels on the page that have the field of a STOP."""
+    """The channels on the page that have a STOP field."""
     return [one for one in offered(policy, chosen.consent) if channel_of(one).has_stop]
 
 
 def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
-    """The fields with what is on record; empty is "not ticked" or "no choice of my own"."""
+    """The fields with the recorded values. Empty means not ticked, or no choice."""
     ticked = boxes(policy, chosen.consent)
     known_zone = chosen.timezone if chosen.timezone in zone_names() else None
     return {
@@ -74,7 +75,10 @@ def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
 
 
 def read_answer(posted: Fields, names: Iterable[str]) -> FilledForm:
-    """Browsers leave out boxes that are not ticked; a field that knows nothing stays as shown."""
+    """Read the named fields.
+
+    Browsers leave out clear checkboxes. Other missing fields stay as shown.
+    """
     values, shown = {}, {}
     for name in names:
         shown[name] = posted.get(SHOWN + name, "")
@@ -85,11 +89,11 @@ def read_answer(posted: Fields, names: Iterable[str]) -> FilledForm:
 def understand(
     policy: Policy, languages: Mapping[str, str], chosen: Chosen, answer: FilledForm
 ) -> Understood:
-    """What changes by the answer; nothing where there is an error.
+    """The changes that an answer asks for; none if a field has an error.
 
     Parameters
     ----------
-    chosen: what is on record now.
+    chosen: the choices on record now.
     """
     errors: dict[str, str] = {}
     choices: dict[str, int | str | None] = {}
@@ -145,7 +149,10 @@ def _per_week(text: str) -> int | None:
 def _hours(
     policy: Policy, opens: Seconds | None, closes: Seconds | None
 ) -> tuple[Seconds | None, Seconds | None]:
-    """Half an answer is taken as far as it goes: "from 18:00" ends at midnight."""
+    """Check the hours. Only one given end is enough: "from 18:00" ends at midnight.
+
+    Returns None, None for the whole day. Raises ValueError with a message for the customer.
+    """
     opens, closes = opens or 0, closes or DAY
     if opens == 0 and closes == DAY:
         return None, None
@@ -159,7 +166,7 @@ def _hours(
 
 
 def meets(policy: Policy, channel: ChannelName, opens: Seconds, closes: Seconds) -> bool:
-    """Whether hours of the day share a moment with a channel's windows on some day."""
+    """Whether the hours overlap a window of the channel on at least one day."""
     windows = policy.windows(channel)
     return windows is None or any(
         max(start, begin) < min(end, stop)
@@ -170,7 +177,7 @@ def meets(policy: Policy, channel: ChannelName, opens: Seconds, closes: Seconds)
 
 
 def _stretches(opens: Seconds, closes: Seconds) -> Iterator[tuple[Seconds, Seconds]]:
-    """Hours that cross midnight are two stretches of a day."""
+    """The parts of one day that the hours cover: two when they cross midnight."""
     if opens < closes:
         yield opens, closes
     else:
@@ -179,14 +186,14 @@ def _stretches(opens: Seconds, closes: Seconds) -> Iterator[tuple[Seconds, Secon
 
 
 def windows_in_words(policy: Policy, channel: ChannelName) -> str:
-    """The hours of a channel: "09:00 to 20:00 or 10:00 to 18:00"."""
+    """The hours of a channel as text: "09:00 to 20:00 or 10:00 to 18:00"."""
     windows: tuple[Window, ...] = policy.windows(channel) or ()
     hours = {f"{format_time(one.opens)} to {format_time(one.closes)}": None for one in windows}
     return " or ".join(hours)
 
 
 def numbers_offered(policy: Policy) -> list[int]:
-    """Limits a week that are below ours; a higher one would change nothing."""
+    """The weekly limits to choose from: those under the policy's caps, as others change nothing."""
     ours = [
         cap.limit
         for cap in policy.caps
@@ -198,7 +205,7 @@ def numbers_offered(policy: Policy) -> list[int]:
 
 
 def hours_offered(policy: Policy) -> list[Seconds]:
-    """The whole hours of the day in which some channel may write."""
+    """The whole hours of the day at which a channel may send."""
     return [
         start
         for start in range(0, DAY, HOUR)
@@ -207,7 +214,7 @@ def hours_offered(policy: Policy) -> list[Seconds]:
 
 
 def out_of_reach(policy: Policy, chosen: Chosen) -> list[ChannelName]:
-    """Channels on which something is wanted that can't come at the hours chosen."""
+    """Channels with consent on which nothing can be sent at the chosen hours."""
     if chosen.opens is None or chosen.closes is None:
         return []
     wanted = {channel for (channel, _), yes in boxes(policy, chosen.consent).items() if yes}

@@ -1,9 +1,9 @@
-"""What a link to a customer's own page may do.
+"""What a link to a customer's page may do.
 
-A link is made for one profile and one address. While the profile is there the link counts for it,
-whatever its address is by now. Once the profile is part of another one, the link can take back
-consent for its address there, and nothing else; not even that where the join did not make the
-address usable, for then nothing is sent to it.
+A link is made for one profile and one address. While the profile exists the link has all rights for
+it, even if its address has changed. After the profile is merged into another one, the link can only
+withdraw consent for its address. It can do nothing if the merge withheld the address, because
+nothing is sent to such an address.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from profiles.tables import identifiers
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Whom a link is about, and what it may do.
+    """The profile that a link leads to, and what the link may do.
 
-    chosen: of the profile that there is now.
-    own: the link was made for that profile, and may do all that its page offers.
-    withdraws: else the channels on which it can take back consent, each with the address that it
-        was made for, where that is known.
+    chosen: the choices of the profile that exists now.
+    own: the link was made for that profile and has all rights.
+    withdraws: otherwise, the channels on which it can withdraw consent, each with the address that
+    the link was made for, if it is known.
     """
 
     chosen: Chosen
@@ -46,12 +46,12 @@ def rights_of(
     *,
     lock: bool = False,
 ) -> Rights | None:
-    """The rights of a link; None when nobody is on record any more.
+    """The rights of a link; None when no profile is on record any more.
 
     Parameters
     ----------
-    profile_id, digest, channel: what the link names; links of earlier releases have no digest.
-    lock: it stays so until the transaction ends.
+    profile_id, digest, channel: read from the link; links of earlier releases have no digest.
+    lock: lock the profile until the transaction ends.
     """
     found = chosen_now(tx, profile_id, lock=lock)
     if found is None:
@@ -63,9 +63,9 @@ def rights_of(
 
 
 def chosen_now(tx: Tx, profile_id: int, *, lock: bool = False) -> tuple[Chosen, Heir | None] | None:
-    """What is on record of a profile, or of the one that it is part of by now, and how it went.
+    """The choices of a profile, or of the one that it was merged into, with its merge.
 
-    None when nobody is on record any more. With `lock` it stays so until the transaction ends.
+    None when no profile is on record any more. lock: lock the profile until the transaction ends.
     """
     while True:
         heir = heir_of(tx, profile_id)
@@ -93,7 +93,7 @@ def _withdraws(
         made_for = frozenset() if address is None else frozenset([address])
     if channel is not None:
         made_for = frozenset(key for key in made_for if channel in CHANNELS_TO[key[0]])
-        if not made_for:  # nobody knows the address any more: a no is a no
+        if not made_for:  # the address is unknown; the opt-out still counts
             return {channel: None}
     return {
         name: key[1]

@@ -1,7 +1,7 @@
-"""The customer's own pages: one-click unsubscribe (RFC 8058), and what they want to get and when.
+"""The routes of the customers' pages: one-click unsubscribe (RFC 8058), preferences, confirmation.
 
-The signed token in the address is the only authority, so there are no cookies and nothing that
-another site could forge. A GET never changes anything: mail scanners follow every link.
+The signed token in the path is the only authority. There are no cookies, so another site cannot
+forge a request. A GET never changes anything, because mail scanners follow every link.
 """
 
 import logging
@@ -25,10 +25,10 @@ from flows.http.pages.rendering import CustomerPages
 log = logging.getLogger(__name__)
 
 _LONGEST_FORM = 64 * KB
-# For multipart Starlette takes any codec of Python's that the client names, and some of these
-# (punycode) take quadratic time.
+# For multipart, Starlette uses any Python codec that the client names, and some (punycode) take
+# quadratic time.
 _CHARSETS = (b"utf-8", b"us-ascii", b"iso-8859-1", b"windows-1252")
-# A token of ours has about 100 characters, more where the topic has a long name.
+# Tokens have about 100 characters, and more if the topic has a long name.
 _LONGEST_TOKEN = 1000
 _TROUBLE = "This did not work just now"
 
@@ -75,14 +75,14 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.get("/u/{token}")
     async def show_unsubscribe(token: str) -> Response:
-        """What the link stops, with a button that does it. Changes nothing."""
+        """Show what the link stops, with a button that stops it. Changes nothing."""
         return await shown(token, lambda: unsubscribe_page.show(receiver, pages, token))
 
     @routes.post("/u/{token}", openapi_extra=_takes("List-Unsubscribe", "One-Click"))
     async def unsubscribe(token: str, request: Request) -> Response:
-        """Unsubscribe at once (RFC 8058): no redirect, no cookie, and once more changes nothing.
+        """Unsubscribe (RFC 8058). No redirect, no cookie; a repeated request changes nothing.
 
-        Whatever the body says, it is a no, unless it is `action=undo` of the page itself.
+        Any body unsubscribes, except `action=undo` from the page itself.
         """
         return await posted(
             token, request, lambda form: unsubscribe_page.act(receiver, pages, token, form)
@@ -90,7 +90,7 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.get("/preferences/{token}")
     async def show_preferences(token: str) -> Response:
-        """What somebody gets, how often and when, as a form. Changes nothing."""
+        """Show the customer's choices as a form. Changes nothing."""
         return await shown(token, lambda: preferences_page.show(receiver, pages, token))
 
     @routes.post(
@@ -99,10 +99,10 @@ def router(receiver: Receiver) -> APIRouter:
         responses={400: {"description": "Something can't be saved; the page says what."}},
     )
     async def save_preferences(token: str, request: Request) -> Response:
-        """Save what was changed on the form, or stop everything; answers with the page.
+        """Save the changed fields of the form, or stop everything. Answers with the page.
 
-        There is no redirect after it: that could carry "saved" only in a cookie, or in an address
-        that would say so for ever. And the same form again, by a reload, changes nothing.
+        It does not redirect: "saved" would need a cookie, or a URL that says so forever. A reload
+        posts the same form again, which changes nothing.
         """
         return await posted(
             token, request, lambda form: preferences_page.save(receiver, pages, token, form)
@@ -110,12 +110,12 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.get("/confirm/{token}")
     async def show_confirmation(token: str) -> Response:
-        """What the link confirms, with a button that does it. Changes nothing."""
+        """Show what the link confirms, with a button that confirms it. Changes nothing."""
         return await shown(token, lambda: confirm_page.show(receiver, pages, token))
 
     @routes.post("/confirm/{token}", openapi_extra=_takes("action", "confirm"))
     async def confirm(token: str, request: Request) -> Response:
-        """The yes counts from now on; once more changes nothing."""
+        """Confirm the yes. A repeated request changes nothing."""
         return await posted(
             token, request, lambda form: confirm_page.act(receiver, pages, token, form)
         )
@@ -124,7 +124,8 @@ def router(receiver: Receiver) -> APIRouter:
 
 
 async def _read_form(request: Request) -> Fields:
-    """A form of either kind; empty when it can't be read. Raises Refusal when it is too long."""
+    """Read a form in either encoding. Empty if it cannot be read. Raises Refusal (413) if too
+    long."""
     body = await read_posted(request, _LONGEST_FORM)
 
     async def again() -> Message:
@@ -142,7 +143,7 @@ async def _read_form(request: Request) -> Fields:
 
 
 def _takes(field: str, value: str) -> dict[str, Any]:
-    """How the description of the API shows a form."""
+    """The form's schema for OpenAPI."""
     schema = {"type": "object", "properties": {field: {"type": "string", "example": value}}}
     kinds = ("application/x-www-form-urlencoded", "multipart/form-data")
     content = {kind: {"schema": schema} for kind in kinds}

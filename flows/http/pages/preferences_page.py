@@ -1,4 +1,4 @@
-"""The page on which customers choose what they get, on which channels, how often and when."""
+"""The preference center: topics, channels, a weekly limit, hours, zone and language."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,20 +22,20 @@ from profiles.consent.preferences import Changes, Chosen, TopicChanges, read_cho
 from profiles.tables import upgrades
 
 _SOURCE = "preference page"
-# What is said at the top, and in the title.
+# The status line of the page, also part of its title.
 _SAVED = "Saved"
 _STOPPED = "Everything is stopped"
 _NEWER = (
     "This link is older than the record that we now keep of you, so it can only stop messages. The "
     "newest message that you have from us has a link to all your choices."
 )
-# From this schema on a link says when it was made.
+# Links contain their creation time since this schema revision.
 _LINKS_HAVE_TIMES = "0009"
 _HOLDS = "It holds from now on, also for what was planned already."
 
 
 def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
-    """The form as things are on record."""
+    """Show the form with the recorded choices."""
     access = read_preferences(receiver.segue.settings, token)
     if access is None:
         return pages.unknown()
@@ -51,7 +51,7 @@ def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
 
 
 def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
-    """Save what was changed, if nothing is wrong with it, and show how things are now."""
+    """Save the changed fields, if none has an error, and show the recorded choices."""
     access = read_preferences(receiver.segue.settings, token)
     if access is None:
         return pages.unknown()
@@ -86,7 +86,7 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
 
 
 def _is_expired(receiver: Receiver, tx: Tx, access: Access) -> bool:
-    """Whether a link is too old. Those of earlier releases count from the upgrade on."""
+    """Whether a link is too old. Links of earlier releases count from the upgrade."""
     made_at = access.made_at
     if made_at is None:
         since = select(upgrades.c.at).where(upgrades.c.revision == _LINKS_HAVE_TIMES)
@@ -110,7 +110,7 @@ def _in_days(seconds: Seconds) -> str:
 
 
 def _nothing_on(policy: Policy, rights: Rights) -> TopicChanges:
-    """A no to everything on the channels of a link that can only take back consent."""
+    """The changes that stop everything that a link without full rights can withdraw."""
     said = rights.chosen.consent
     return {
         box: granted
@@ -120,7 +120,7 @@ def _nothing_on(policy: Policy, rights: Rights) -> TopicChanges:
 
 
 def _noes(rights: Rights, changes: Changes) -> TopicChanges:
-    """Of what a form says, what a link may say that can only take back consent."""
+    """The part of a form's changes that a link without full rights may make: opt-outs."""
     return {
         (channel, topic): granted
         for (channel, topic), granted in changes.consent.items()
@@ -129,7 +129,7 @@ def _noes(rights: Rights, changes: Changes) -> TopicChanges:
 
 
 def _to_withdraw(receiver: Receiver, pages: CustomerPages, rights: Rights) -> Response:
-    """The page of a link that can only take back consent: one button."""
+    """The page of a link that can only withdraw consent: one button."""
     if not rights.withdraws:
         return pages.nothing_sent()
     to = " and ".join(
@@ -158,12 +158,12 @@ class _Page:
         self._pages = pages
 
     def on_record(self, chosen: Chosen, status: str) -> Response:
-        """The form as things are now; `status` says what was just done."""
+        """The form with the recorded choices; `status` says what was just done."""
         fields = fields_of(self.policy, chosen)
         return self._answer(chosen, FilledForm(fields, fields), status, {})
 
     def refused(self, chosen: Chosen, answer: FilledForm, errors: Mapping[str, str]) -> Response:
-        """The form as it was filled in, with what is wrong beside it."""
+        """The submitted form, with its errors."""
         return self._answer(chosen, answer, "", errors)
 
     def _answer(

@@ -1,4 +1,4 @@
-"""What the templates of customers' pages see, in plain words."""
+"""The values that the templates of customers' pages use."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -37,15 +37,12 @@ _Options = list[tuple[str, str]]  # value and label
 
 
 def masked(channel: ChannelName, address: str | None) -> str:
-    """Where messages on a channel go, told so that only the person themselves recognises it.
-
-    Empty without an address.
-    """
+    """An address in a form that only its owner recognises. Empty without an address."""
     return "" if address is None else channel_of(channel).masked(address)
 
 
 def to_confirm(chosen: Chosen, about: str) -> str:
-    """What is left to do where a yes on e-mail waits for its confirmation."""
+    """The text that tells a customer to confirm a yes on e-mail."""
     to = masked(CONFIRMED_ON, chosen.addresses.get(CONFIRMED_ON))
     return (
         f"{about[:1].upper()}{about[1:]} waits for your confirmation. We send an e-mail {to} with "
@@ -60,7 +57,7 @@ def preferences_view(
     answer: FilledForm,
     errors: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The form, filled in as `answer` says."""
+    """The template values of the form, filled in with `answer`."""
     values = answer.values
 
     def select(name: str, none: str, groups: Mapping[str, _Options]) -> dict[str, Any]:
@@ -100,7 +97,7 @@ def preferences_view(
 
 
 def notes(policy: Policy, chosen: Chosen) -> list[str]:
-    """What a person would not expect of what they chose."""
+    """Notes about effects of the choices that a customer may not expect."""
     topics = topics_of(policy)
     waiting = [
         to_confirm(chosen, f"e-mail about “{topics[topic]}”")
@@ -142,17 +139,17 @@ def _boxes(
 def _select(
     name: str, value: str, none: str, groups: Mapping[str, _Options], error: str
 ) -> dict[str, Any]:
-    """A list to choose from; what is on record stands in it even if we do not offer it."""
+    """A select element. A recorded value is listed even if it is no longer offered."""
     offered = {one for options in groups.values() for one, _ in options}
     own = [] if value in ("", *offered) else [(value, value)]
     return {
         "name": name,
         "label": _FIELD_LABELS[name],
         "error": error,
-        "apart": name in ("opens", "closes"),  # narrow, so that what is wrong stands above both
+        "apart": name in ("opens", "closes"),  # narrow fields: their error is above both
         "options": [_option(*option, value) for option in [("", none), *own]],
         "groups": [
-            # the one without a name is no group
+            # the group without a label is rendered without optgroup
             {"label": label, "options": [_option(*option, value, name) for option in options]}
             for label, options in groups.items()
         ],
@@ -160,7 +157,7 @@ def _select(
 
 
 def _option(value: str, label: str, chosen: str, of: str = "") -> dict[str, Any]:
-    # each language goes by its own name, which is to be read out in it
+    # each language is named in itself, so a screen reader needs its `lang`
     lang = value if of == "language" else ""
     return {"value": value, "label": label, "chosen": value == chosen, "lang": lang}
 
@@ -170,7 +167,8 @@ def _times(seconds: Iterable[int]) -> _Options:
 
 
 def _guess(policy: Policy, chosen: Chosen) -> str:
-    """What we go by while a person names no zone, in few words: a phone shows about thirty."""
+    """The zone used while the customer names none; short, as a phone shows about thirty
+    characters."""
     zones = zones_for(chosen.known_timezone, chosen.country, chosen.phone_country, policy.timezone)
     if len(zones.names) > 1:
         return "your country’s"
@@ -178,7 +176,7 @@ def _guess(policy: Policy, chosen: Chosen) -> str:
 
 
 def _known_language(languages: Mapping[str, str], chosen: Chosen) -> str:
-    """What holds while a person names no language."""
+    """The label of the option that names no language: what is used then."""
     known = chosen.known_language
     if not known:
         return "No choice"

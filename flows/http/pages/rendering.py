@@ -1,6 +1,6 @@
-"""How customers' pages are made: templates, a style sheet, and the headers that all pages carry.
+"""Render the customers' pages: templates, a style sheet, and the headers of every page.
 
-No scripts, no cookies, nothing loaded from anywhere: the style sheet stands in the page.
+No scripts, no cookies, no external resources: the style sheet is inline.
 """
 
 from base64 import b64encode
@@ -18,7 +18,7 @@ _CSS_DIGEST = b64encode(sha256(_CSS.encode()).digest()).decode()
 _HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_CSS_DIGEST}'; "
     "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    # The address is the key to the page, so it goes nowhere: no referrer, no cache, no index.
+    # The URL is the key to the page. It must not leak by referrer, cache or search index.
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex, nofollow",
@@ -28,7 +28,7 @@ _HEADERS = {
 
 
 class CustomerPages:
-    """The pages of one brand. Whatever is put into a template is escaped."""
+    """Renders the pages of one brand. All values are HTML-escaped."""
 
     def __init__(self, brand: str) -> None:
         self._templates = Environment(
@@ -39,12 +39,12 @@ class CustomerPages:
         )
 
     def page(self, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
-        """A page that a template makes of these values."""
+        """Render a template."""
         html = self._templates.get_template(template).render(**values)
         return HTMLResponse(html, status, headers=_HEADERS)
 
     def notice(self, status: int, title: str, *paragraphs: str) -> HTMLResponse:
-        """A page that only says something."""
+        """A page with text only."""
         return self.page("notice", {"title": title, "paragraphs": paragraphs}, status)
 
     def act(
@@ -56,12 +56,12 @@ class CustomerPages:
         *,
         quiet: bool = False,
     ) -> HTMLResponse:
-        """A page with at most one button, none where it has no words, that posts an action."""
+        """A page with at most one button, which posts `action`. An empty `button` means none."""
         values = {"paragraphs": paragraphs, "action": action, "button": button, "quiet": quiet}
         return self.page("act", {"title": title, **values})
 
     def unknown(self) -> HTMLResponse:
-        """For a token that is not ours: cut off, forged, or signed with a key of long ago."""
+        """For an invalid token: cut off, forged, or signed with an old key."""
         return self.notice(
             404,
             "This link does not work",
@@ -71,7 +71,7 @@ class CustomerPages:
         )
 
     def nothing_sent(self) -> HTMLResponse:
-        """For a link to an address that is not used any more."""
+        """For a link to an address that is no longer used."""
         return self.notice(
             200,
             "Nothing is sent to you here any more",
@@ -79,7 +79,7 @@ class CustomerPages:
         )
 
     def gone(self) -> HTMLResponse:
-        """For a token of ours that names nobody on record."""
+        """For a valid token whose profile is not on record any more."""
         return self.notice(
             410,
             "There is nothing to choose here any more",

@@ -1,4 +1,4 @@
-"""The page behind the unsubscribe link of a message: one topic on one channel stops."""
+"""The page behind the unsubscribe link of a message: it stops one topic on one channel."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ _MORE = (
 
 
 def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
-    """What the link stops, and a button; or that it is stopped already."""
+    """Show what the link stops, and a button; or that it is already stopped. Changes nothing."""
     link = read_unsubscribe(receiver.segue.settings, token)
     if link is None:
         return pages.unknown()
@@ -50,7 +50,7 @@ def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
 
 
 def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
-    """Unsubscribe, or take that back; in force for everything not yet handed over."""
+    """Unsubscribe, or undo that. Applies to every message that is not yet handed over."""
     link = read_unsubscribe(receiver.segue.settings, token)
     if link is None:
         return pages.unknown()
@@ -101,23 +101,23 @@ class _Page:
 
     @property
     def may_stop(self) -> bool:
-        """Whether the link stops anything."""
+        """Whether the link can stop anything."""
         return self._rights.own or self._link.channel in self._rights.withdraws
 
     @property
     def to(self) -> str:
-        """Where the messages go: to the address in use, or that which the link was made for."""
+        """The masked address in use or, without full rights, the one that the link was made for."""
         channel = self._link.channel
         if self._rights.own:
             return masked(channel, self._rights.chosen.addresses.get(channel))
         return masked(channel, self._rights.withdraws[channel])
 
     def comes(self, chosen: Chosen) -> bool:
-        """Whether consent lets it through."""
+        """Whether consent allows the topic on the channel."""
         return allowed(self._policy, chosen.consent, self._link.channel, self._link.topic)
 
     def stopped(self, title: str, chosen: Chosen, back: str) -> Response:
-        """The page that says that nothing more comes; `back`: the button that takes it back."""
+        """The page after an opt-out; `back` is the label of the button that undoes it."""
         channel = self._link.channel
         if stopped(chosen.consent, channel):
             return self.answer(title, [_ALL_STOPPED.format(channel=channel_of(channel).plural)])

@@ -1,4 +1,4 @@
-"""Time zones as people find them: by region, then country and city."""
+"""Time zones for selection: by region, then country and city."""
 
 from functools import cache
 from typing import Any
@@ -35,7 +35,7 @@ def zone_labels() -> dict[str, str]:
 
 @cache
 def zones_by_region() -> dict[str, list[tuple[str, str]]]:
-    """The same, (name, label) in alphabetical order, by region."""
+    """The zones as (name, label) by region, in alphabetical order of their labels."""
     found: dict[str, list[tuple[str, str]]] = {region: [] for region in _REGIONS.values()}
     for name, label in sorted(zone_labels().items(), key=lambda zone: _plain(zone[1])):
         region = _REGIONS.get(name.split("/")[0], "Everywhere")
@@ -49,11 +49,11 @@ def _label(country: str, name: str) -> str:
 
 
 def _name(country: Any) -> str:
-    """As people say it: "Iran", not "Iran, Islamic Republic of"."""
+    """The common name: "Iran", not "Iran, Islamic Republic of"."""
     name: str = getattr(country, "common_name", country.name)
     return name.partition(",")[0].partition(" (")[0]
 
 
 def _plain(label: str) -> str:
-    """Åland stands with the As."""
+    """The label in ASCII, for sorting: Åland is listed under A."""
     return normalize("NFKD", label).encode("ascii", "ignore").decode()
