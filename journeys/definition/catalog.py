@@ -1,7 +1,7 @@
-"""The journeys and segments there are: one folder each under `library/`, found and checked at load.
+"""The catalog: loads and checks the journeys and segments of `library/`.
 
-A journey's folder holds `journey.py`, which sets `journey = Journey(...)`, and its templates. A
-mistake is reported with the journey, the step and the way to mend it, before anybody is entered.
+A journey has a folder with `journey.py`, which sets `journey = Journey(...)`, and its templates.
+Segue does not start with an invalid journey; the error names the journey, the step and the fix.
 """
 
 import difflib
@@ -28,13 +28,13 @@ from journeys.tables import journey_versions
 from profiles.conditions.language import Condition, everyone
 
 LIBRARY = Path(__file__).parents[1] / "library"
-# Sends the mails of a double opt-in where no journey of the library does.
+# Sends the double opt-in e-mails if no journey of the library does.
 CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
 
 
 class Catalog:
-    """The current version of every journey, the segments, and the older versions people are on."""
+    """The current version of each journey, the segments, and older versions from the database."""
 
     def __init__(self, current: Mapping[str, Version], segments: Mapping[str, Segment]) -> None:
         self.current = dict(current)
@@ -42,7 +42,7 @@ class Catalog:
         self._known = {(name, version.digest): version for name, version in self.current.items()}
 
     def journey(self, name: str) -> Version:
-        """The current version of a journey. Raises SegueError when there is none."""
+        """The current version of a journey. Raises SegueError if there is none."""
         if name not in self.current:
             raise SegueError(
                 f"there is no journey {name!r}; there are: {', '.join(sorted(self.current))}"
@@ -50,7 +50,7 @@ class Catalog:
         return self.current[name]
 
     def segment(self, name: str) -> Segment:
-        """The segment of that name. Raises SegueError when there is none."""
+        """The segment of that name. Raises SegueError if there is none."""
         if name not in self.segments:
             raise SegueError(
                 f"there is no segment {name!r}; there are: {', '.join(sorted(self.segments))}"
@@ -58,14 +58,14 @@ class Catalog:
         return self.segments[name]
 
     def entry_segment(self, version: Version) -> Condition | None:
-        """What brings people in by itself, where that is coming into a segment."""
+        """The condition of the segment that a version enters on; None for other entry types."""
         entry = version.journey.entry
         return self.segment(entry.segment).condition if isinstance(entry, SegmentEntry) else None
 
     def register(self, tx: Tx) -> None:
-        """Keep the current versions in the database, so that people can run to their end on them.
+        """Store the current versions, and load all stored versions of all journeys.
 
-        Loads those already kept, of every journey.
+        Enrollments finish on the version they entered, so versions are stored and never deleted.
         """
         insert_ignoring_conflicts(
             tx.conn,
@@ -83,14 +83,14 @@ class Catalog:
         self._load(tx, select(journey_versions))
 
     def learn(self, tx: Tx, wanted: Iterable[tuple[str, str]]) -> None:
-        """Load those of the versions (journey, digest) that another process has brought since."""
+        """Load the given versions (journey, digest) that another process has since registered."""
         missing = [key for key in wanted if key not in self._known]
         if missing:
             key = tuple_(journey_versions.c.journey, journey_versions.c.version)
             self._load(tx, select(journey_versions).where(key.in_(missing)))
 
     def catch_up(self, tx: Tx) -> None:
-        """Learn all that other processes have brought since."""
+        """Load all versions that other processes have since registered."""
         kept = select(journey_versions.c.journey, journey_versions.c.version)
         self.learn(tx, [(row.journey, row.version) for row in tx.conn.execute(kept)])
 
@@ -101,19 +101,19 @@ class Catalog:
                 self._known[key] = Version.from_definition(row.definition, row.version)
 
     def version(self, journey: str, digest: str) -> Version:
-        """A version by its digest. Raises KeyError for one that was never registered here."""
+        """A version by its digest. Raises KeyError if this catalog has not loaded it."""
         return self._known[journey, digest]
 
     def versions(self, journey: str) -> list[Version]:
         """Every version of a journey, the current one first."""
         current = self.current.get(journey)
-        # A copy, for another thread may be learning.
+        # A copy, because another thread may call `learn`.
         known = list(self._known.items())
         found = [version for (name, _), version in known if name == journey]
         return sorted(found, key=lambda version: version is not current)
 
     def awaited_traits(self) -> set[str]:
-        """The attributes that some journey's entry, waits and exit rules look at."""
+        """The attributes that segment entries, WaitUntil steps and exit rules read."""
         conditions = [
             condition
             for version in list(self._known.values())
@@ -124,12 +124,15 @@ class Catalog:
         return {name for condition in conditions for name in condition.trait_names()}
 
     def journeys(self) -> list[str]:
-        """The names of all journeys that were ever registered."""
+        """The names of all loaded journeys, including those with only older versions."""
         return sorted({name for name, _ in list(self._known)})
 
 
 def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:
-    """Load every journey folder and `segments.py`. Raises SegueError on the first mistake."""
+    """Load every journey folder and `segments.py`. Raises SegueError on the first error.
+
+    With double opt-in, adds the confirmation journey if the library has none.
+    """
     segments = _load_segments(library / "segments.py")
     current: dict[str, Version] = {}
     for file in sorted(library.glob("*/journey.py")):
@@ -194,7 +197,7 @@ def _execute(file: Path) -> ModuleType:
 
 
 def _import(error: ImportError) -> str:
-    """What an import in a library file asked for in vain, and where to find it."""
+    """Describe a failed import in a library file, and suggest the right name or module."""
     module = error.name or ""
     match = re.match(r"cannot import name '(\w+)' from", error.msg)
     if match is None:
@@ -211,7 +214,7 @@ def _import(error: ImportError) -> str:
 
 
 def _place(file: Path, error: Exception) -> str:
-    """The file, with the line at which the error came up where there is one."""
+    """The file, with the line number of the error if the traceback has one in this file."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(file)]
     return f"{file}, line {lines[-1]}" if lines else str(file)

@@ -1,6 +1,6 @@
-"""A journey's nested steps as a directed acyclic graph, in an order in which nobody goes back.
+"""A journey's nested steps as a directed acyclic graph, in topological order.
 
-Branches rejoin at the step after the one they branched from, unless they exit.
+A branch rejoins at the step after the one it branched from, unless it exits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,21 +8,22 @@ from dataclasses import dataclass
 
 from journeys.definition.steps import FAILED, HOLDOUT, NEXT, OTHERWISE, TIMEOUT, ExitStep, Step
 
-# Where edges lead that leave the journey.
+# The target of edges that leave the journey.
 END = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A step with where each of its outcomes leads (a step's name, or END)."""
+    """A step and its edges: the target (a step's name, or END) of each outcome."""
 
     step: Step
     edges: Mapping[str, str]
 
     def leads(self, outcome: str) -> str | None:
-        """Where an outcome leads; None: nowhere, for it is no outcome of the step's.
+        """The target of an outcome; None: the step has no such outcome.
 
-        Whom the step failed on goes on as one for whom it holds nothing.
+        If the step has no `failed` edge, FAILED takes the first of its edges `otherwise`,
+        `timeout`, `holdout` and `next`.
         """
         if outcome == FAILED and FAILED not in self.edges:
             ways = (one for one in (OTHERWISE, TIMEOUT, HOLDOUT, NEXT) if one in self.edges)
@@ -31,9 +32,9 @@ class Node:
 
 
 def build_graph(steps: Sequence[Step]) -> dict[str, Node]:
-    """Nodes by step name, in topological order; the first is where people enter.
+    """Nodes by step name, in topological order; enrollments start at the first.
 
-    Raises ValueError that names a step which stands twice or can't be reached.
+    Raises ValueError for a duplicate step name and for a step that can't be reached.
     """
     nodes = dict[str, Node]()
     for name, node in _nodes(steps, END):
@@ -65,7 +66,7 @@ def _nodes(steps: Sequence[Step], after: str) -> Iterator[tuple[str, Node]]:
 
 
 def parents(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
-    """The steps that lead into each step."""
+    """The predecessors of each step, by step name."""
     into: dict[str, list[str]] = {name: [] for name in nodes}
     for name, node in nodes.items():
         for target in dict.fromkeys(node.edges.values()):

@@ -1,7 +1,7 @@
-"""A journey: who enters, what happens to them, when they leave and what counts as success.
+"""A journey: its entry, steps, exit rule and goal, as validated data.
 
-A journey is data. With the sources of its templates it makes a *version*, which the database
-keeps, so that people run to its end on what they entered.
+A journey and the sources of its templates form a *version*. The database stores each version, so
+that an enrollment finishes on the version it entered.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class _Part(BaseModel):
 
 
 class After(_Part):
-    """Again, but not before so long after the last entry."""
+    """Re-entry is allowed once `after` seconds have passed since the previous entry."""
 
     after: Duration
 
@@ -37,9 +37,9 @@ class _Entry(_Part):
 
 
 class EventEntry(_Entry):
-    """Enter on an event; `key` names the property (a cart's id) that keeps entries apart.
+    """Enter on an event. `key` names the property, such as a cart id, that gives the entry key.
 
-    max_age: an event that was older when it was received is history and enters nobody.
+    max_age: seconds. An event that is this old or older when it is received enters nobody.
     """
 
     type: Literal["event"] = "event"
@@ -50,10 +50,10 @@ class EventEntry(_Entry):
 
 
 class SegmentEntry(_Entry):
-    """Enter when one comes into a segment.
+    """Enter when a profile joins a segment.
 
-    At once where an event or a change of the profile brings them in; where time alone does, when a
-    worker or a run of the journey looks through everybody.
+    If an event or a profile change causes it, the profile enters at once. If only time passes, it
+    enters when a worker or a flow run next examines all profiles.
     """
 
     type: Literal["segment"] = "segment"
@@ -61,7 +61,7 @@ class SegmentEntry(_Entry):
 
 
 class ScheduleEntry(_Entry):
-    """Enter a segment at the times of a cron line in a time zone."""
+    """Enter a segment at the times of a cron expression in a time zone."""
 
     type: Literal["schedule"] = "schedule"
     segment: str
@@ -70,7 +70,7 @@ class ScheduleEntry(_Entry):
 
 
 class LaunchEntry(_Entry):
-    """Enter only when a person or a program launches the journey."""
+    """Enter only by a launch."""
 
     type: Literal["launch"] = "launch"
 
@@ -81,7 +81,10 @@ Entry = Annotated[
 
 
 class Goal(_Part):
-    """What the journey is for, counted once an enrollment: so long after the entry or a message."""
+    """The event that converts an enrollment, at most once.
+
+    within: seconds after the entry, or after any message of the enrollment (see `after`).
+    """
 
     did: Did
     within: Duration
@@ -91,7 +94,7 @@ class Goal(_Part):
 
 
 class Journey(_Part):
-    """A journey as a marketer describes it: `Journey("welcome", entry=..., steps=[...])`."""
+    """A journey as a journey file defines it: `Journey("welcome", entry=..., steps=[...])`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     description: str = ""
@@ -120,7 +123,7 @@ class Journey(_Part):
         return self.steps[0].name
 
     def awaited(self) -> Iterator[Condition]:
-        """What people may be waiting for, or leave at."""
+        """The conditions of the exit rule and of the WaitUntil steps."""
         if self.exit_when is not None:
             yield self.exit_when
         for node in self.graph.values():
@@ -128,7 +131,7 @@ class Journey(_Part):
                 yield node.step.condition
 
     def conditions(self) -> Iterator[Condition]:
-        """Every condition that is asked of people who are in the journey."""
+        """Every condition that is evaluated for enrollments."""
         yield from self.awaited()
         if self.goal is not None:
             yield self.goal.did
@@ -137,15 +140,15 @@ class Journey(_Part):
                 yield from (way.condition for way in node.step.ways)
 
     def sends(self) -> list[SendStep]:
-        """Every send of the journey, in graph order."""
+        """Every Send step of the journey, in graph order."""
         return [node.step for node in self.graph.values() if isinstance(node.step, SendStep)]
 
 
 class Version:
     """A journey with the sources of its templates, by file name.
 
-    digest: names the version. One that was written down keeps the name it was written under, even
-    where a later Segue would write the same definition in another way.
+    digest: names the version. A stored version keeps its digest, even if a later Segue serializes
+    the same definition differently.
     """
 
     def __init__(
@@ -157,21 +160,21 @@ class Version:
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any], digest: str) -> "Version":
-        """The version that was written down as `definition` under that digest."""
+        """Restore a version from its stored definition and digest."""
         journey = Journey.model_validate(definition["journey"])
         return cls(journey, definition["templates"], digest)
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """The version as JSON: what the database keeps."""
+        """The version as the JSON that the database stores."""
         journey = self.journey.model_dump(mode="json")
         return {"journey": journey, "templates": self.sources}
 
     def _digest(self) -> str:
-        """The same definition has the same digest everywhere."""
+        """The first 12 hex digits of the SHA-256 of the definition, with sorted keys."""
         packed = orjson.dumps(self.definition, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(packed).hexdigest()[:12]
 
     def template(self, message: MessageSpec) -> Template:
-        """The compiled template of a message. Raises TemplateError naming file, line and mend."""
+        """Compile the template of a message. Raises TemplateError with the file, line and fix."""
         return compile_template(message.channel, message.template, self.sources)

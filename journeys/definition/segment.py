@@ -13,7 +13,10 @@ _CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A named group of people, chosen by what is known of them now."""
+    """A named condition; its profiles are those for which the condition holds now.
+
+    Raises SegueError for an invalid condition, and for one with `same=`.
+    """
 
     name: str
     description: str

@@ -1,7 +1,7 @@
-"""The vocabulary of journeys: steps as data.
+"""The steps of a journey, as validated data.
 
-Each step has a name, unique within its journey; names show in the Prefect run graph, in reports
-and in explanations. What a step does to the people who stand at it is in `moves.py`.
+A step name is unique within its journey. It appears in the Prefect run graph, in reports and in
+explanations. The handlers that run the steps are in `journeys/engine/handlers.py`.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ OTHERWISE = "otherwise"
 HOLDOUT = "holdout"
 FAILED = "failed"
 MISSING = "missing"
-# Why people leave at a wait for a date that they do not have.
+# The exit reason at a wait for a date, if the profile has no readable date and there is no
+# `missing` branch.
 NO_DATE = "no_date"
 
 AwaitedEvidence = Literal["delivered", "opened", "clicked"]
@@ -53,7 +54,7 @@ class _Step(_Part):
     @model_validator(mode="wrap")
     @classmethod
     def _named(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        """A mistake names the step it is in."""
+        """Add the step's name to validation errors."""
         try:
             step = build(given)
             step.check()
@@ -64,22 +65,22 @@ class _Step(_Part):
         return step
 
     def check(self) -> None:
-        """Raises ValueError where the step's parts do not go together."""
+        """Raise ValueError if the step's fields contradict each other."""
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
-        """The nested ways on, each with the outcome that leads into it."""
+        """The nested branches: the outcome that leads to each, and its steps."""
         yield from ()
 
     def outcomes(self) -> list[str]:
-        """The ways in which a person can leave the step."""
+        """The outcomes with which an enrollment can leave the step."""
         return [NEXT]
 
 
 class MessageSpec(_Part):
-    """One message of a Send: its template, and how it may be moved.
+    """One message of a Send step: its channel, template and timing.
 
-    after: offset from the moment the send goes. on_cap: what happens at a full cap.
-    max_delay: how far it may be pushed; the policy's when left out.
+    after: seconds after the group's anchor. on_cap: what happens if a cap is full.
+    max_delay: the most seconds by which the message may be delayed; default: the policy's.
     """
 
     channel: ChannelName
@@ -90,12 +91,12 @@ class MessageSpec(_Part):
 
     @property
     def member(self) -> str:
-        """Its name within the step, unique there."""
+        """The message's name, unique within the step: `channel:template`."""
         return f"{self.channel}:{self.template}"
 
 
 class SendStep(_Step):
-    """One or several messages in step with each other."""
+    """Send one message, or several together as a group."""
 
     type: Literal["send"] = "send"
     messages: tuple[MessageSpec, ...] = Field(min_length=1)
@@ -117,10 +118,10 @@ class SendStep(_Step):
 
 
 class WaitStep(_Step):
-    """Wait for a duration, or until a local time, a weekday or a date on the profile.
+    """Wait for a duration, or until a local time, a weekday or a date attribute of the profile.
 
-    Whoever has no readable date takes the `missing` steps; without these they leave the journey
-    with the reason `no_date`.
+    A profile without a readable date takes the `missing` steps. If there are none, its enrollment
+    ends with the reason `no_date`.
     """
 
     type: Literal["wait"] = "wait"
@@ -165,7 +166,7 @@ class WaitStep(_Step):
 
 
 class WaitUntilStep(_Step):
-    """Wait until a condition holds, at most so long; the two ways on may differ."""
+    """Wait until a condition holds (`then`) or `timeout` seconds have passed (`on_timeout`)."""
 
     type: Literal["wait_until"] = "wait_until"
     condition: Condition
@@ -182,7 +183,7 @@ class WaitUntilStep(_Step):
 
 
 class Branch(_Part):
-    """One way on of a split, taken when its condition holds."""
+    """One branch of a split, taken if its condition holds and no earlier one does."""
 
     name: str
     condition: Condition
@@ -190,7 +191,7 @@ class Branch(_Part):
 
 
 class SplitStep(_Step):
-    """The first branch whose condition holds; otherwise straight on."""
+    """Take the first branch whose condition holds; if none does, the `otherwise` steps."""
 
     type: Literal["split"] = "split"
     ways: tuple[Branch, ...] = Field(min_length=1)
@@ -211,7 +212,7 @@ class SplitStep(_Step):
 
 
 class Arm(_Part):
-    """One variant of an experiment with its weight among the others."""
+    """One arm of an experiment; its share is its weight divided by the sum of all weights."""
 
     name: str
     weight: Annotated[int, Field(ge=1)]
@@ -219,9 +220,9 @@ class Arm(_Part):
 
 
 class ExperimentStep(_Step):
-    """A sticky, deterministic draw: the same person gets the same arm every time.
+    """Draw an arm deterministically: the same profile gets the same arm every time.
 
-    holdout: percent of people who get none of the arms and go straight on.
+    holdout: percent of profiles that get no arm and continue with the next step.
     """
 
     type: Literal["experiment"] = "experiment"
@@ -251,7 +252,10 @@ class UpdateStep(_Step):
 
 
 class CallStep(_Step):
-    """POST the person and their entry to a URL. Tried `tries` times, then `on_error`."""
+    """POST the profile's user id and the entry's context to a URL.
+
+    After `tries` failed attempts `on_error` decides whether the enrollment continues or exits.
+    """
 
     type: Literal["call"] = "call"
     url: str = Field(pattern=r"^https?://")
@@ -263,14 +267,14 @@ class CallStep(_Step):
 
 
 class EnterStep(_Step):
-    """Enter the person into another journey, by its own re-entry rule."""
+    """Enter the profile into another journey, by that journey's re-entry rule."""
 
     type: Literal["enter"] = "enter"
     journey: str
 
 
 class ExitStep(_Step):
-    """End the journey here, for a reason."""
+    """End the enrollment with a reason."""
 
     type: Literal["exit"] = "exit"
     reason: str = "exit step"

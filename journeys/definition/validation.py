@@ -1,7 +1,7 @@
-"""What is wrong with journeys that could be read: told with journey, step and mend.
+"""Checks of journeys beyond their types; an error names the journey, the step and the fix.
 
-Asked of a library when it is loaded, and of no version that people are already on: what is refused
-now may have been right once, and they have to come to their end.
+They apply when the library is loaded. Stored versions are not checked: a rule may be newer than
+the version, and its enrollments must still be able to finish.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -32,16 +32,16 @@ _CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon
 
 
 class Wrong(SegueError):
-    """A mistake in a journey. Names the place in it, and the mend."""
+    """An error in a journey. The text names the journey, the place in it and the fix."""
 
     def __init__(self, journey: Journey, where: str, what: str) -> None:
         super().__init__(f"journey {journey.name}, {where}: {what}")
 
 
 def check(versions: Mapping[str, Version], segments: Collection[str], policy: Policy) -> None:
-    """Raise Wrong on the first mistake in the journeys of a library, each for itself and together.
+    """Raise Wrong on the first error in a library's journeys, checked one by one and together.
 
-    versions: by the journey's name. segments: the names of those that there are.
+    versions: by the journey's name. segments: the names of the existing segments.
     """
     journeys = {name: version.journey for name, version in versions.items()}
     for version in versions.values():
@@ -85,7 +85,7 @@ def _check_entry(journey: Journey, segments: Collection[str]) -> None:
 
 
 def _check_entry_keys(journey: Journey) -> None:
-    """`did(..., same=key)` compares with the entry's key, so the entry must have that one."""
+    """`did(..., same=key)` compares with the entry key, so the entry must have that key."""
     entry = journey.entry
     key = entry.key if isinstance(entry, EventEntry) else None
     for condition in journey.conditions():
@@ -100,7 +100,7 @@ def _check_entry_keys(journey: Journey) -> None:
 
 
 def _unreadable(cron: str) -> str | None:
-    """What is wrong with a cron line; None: nothing, and Prefect, which keeps it, agrees."""
+    """What is wrong with a cron expression; None: it is valid here and in Prefect."""
     fields = cron.upper().split()
     if len(fields) != 5:
         return f"it has {len(fields)} fields, and a cron line has five fields"
@@ -108,7 +108,7 @@ def _unreadable(cron: str) -> str | None:
         CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError as error:
         return str(error).replace("Bad", "bad")
-    # What Prefect does not know: the last weekday of a month, the last Friday.
+    # CronSim accepts LW (last weekday of the month) and 5L (last Friday); Prefect does not.
     if "W" in fields[2]:
         return "bad day-of-month"
     return "bad day-of-week" if "L" in fields[4] else None
@@ -118,7 +118,10 @@ def _unreadable(cron: str) -> str | None:
 
 
 def _check_update(journey: Journey, step: UpdateStep) -> None:
-    """Where people live, and what they speak, decides more than a step may."""
+    """Refuse updates of profile columns (time zone, country, language).
+
+    They decide sending windows and translations, so only the customer's own data sets them.
+    """
     for name in step.attributes:
         if name in PROFILE_COLUMNS:
             raise Wrong(
@@ -165,9 +168,9 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
 
 
 def _never_reported(step: SendStep) -> Iterator[tuple[Channel, str, str]]:
-    """The messages on whose evidence later ones depend, and whose channel does not report it.
+    """The evidence that later messages depend on and that the message's channel never reports.
 
-    Each with its channel, the option and the evidence that it asks for.
+    Yields the channel, the option (`unless` or `stop_on`) and the evidence.
     """
     latest = max(message.after for message in step.messages)
     for number, message in enumerate(step.messages):
@@ -183,7 +186,7 @@ def _never_reported(step: SendStep) -> Iterator[tuple[Channel, str, str]]:
 
 
 class _Provided(NamedTuple):
-    """What templates may use: the first word of a variable, and who gives it."""
+    """What templates may use: the first part of a variable, and the names under `links`."""
 
     roots: frozenset[str]
     links: frozenset[str]
@@ -219,7 +222,7 @@ def _provided(journey: Journey, step: SendStep) -> _Provided:
 
 
 def asks_to_confirm(journey: Journey) -> bool:
-    """Whether the event that brings people in asks for the mail of a double opt-in."""
+    """Whether the journey's entry event requests a double opt-in e-mail."""
     entry = journey.entry
     return isinstance(entry, EventEntry) and entry.event == CONFIRMATION_REQUESTED
 
@@ -235,11 +238,11 @@ def _unprovided(variable: str, provided: _Provided) -> str | None:
     return None
 
 
-# Circles ------------------------------------------------------------------------------------------
+# Cycles -------------------------------------------------------------------------------------------
 
 
 def _check_circles(journeys: Mapping[str, Journey]) -> None:
-    """Journeys that enter each other, time and again, with no wait in between."""
+    """Refuse journeys that enter each other in a cycle without a wait."""
     enters = {name: list(_enters_at_once(journey, journeys)) for name, journey in journeys.items()}
     for name in sorted(journeys):
         for step, other in enters[name]:
@@ -255,8 +258,8 @@ def _check_circles(journeys: Mapping[str, Journey]) -> None:
 
 
 def _enters_at_once(journey: Journey, journeys: Mapping[str, Journey]) -> Iterator[tuple[str, str]]:
-    """The steps that may be reached on the day of the entry, in its very second, and enter others
-    that always let people in.
+    """The Enter steps that can be reached in the second of the entry, with the journey they enter;
+    only journeys that profiles can always re-enter.
     """
     reached = {journey.first_step}
     for name, node in journey.graph.items():
@@ -272,7 +275,7 @@ def _always(journey: Journey) -> bool:
 
 
 def _reached(name: str, enters: Mapping[str, Collection[tuple[str, str]]]) -> set[str]:
-    """The journeys that one comes to from a journey, with itself."""
+    """A journey and all journeys that can be reached from it."""
     reached: set[str] = set()
     ahead = [name]
     while ahead:
