@@ -1,1 +1,1 @@
-"""What should happen: journeys as data, enrollments as rows, the engine that moves them."""
+"""Journeys: their definitions, the enrollments, and the engine that moves enrollments."""

@@ -1,8 +1,8 @@
-"""Everything that a journey file and `segments.py` import: `from journeys.dsl import ...`.
+"""The names that journey files and `segments.py` import: `from journeys.dsl import ...`.
 
-`Journey` describes a journey, `OnEvent`, `OnSegment`, `OnSchedule` and `OnLaunch` say who enters,
-the steps say what happens, and conditions compare what is known of a profile. They build the
-validated values of `journeys.definition`; docs/journeys.md is the reference. An invalid value
+`Journey` defines a journey; `OnEvent`, `OnSegment`, `OnSchedule` and `OnLaunch` define its entry.
+The other functions build steps and conditions. All return validated values of
+`journeys.definition` or `profiles.conditions`; docs/journeys.md is the reference. An invalid value
 raises pydantic's ValidationError, which the catalog reports with the file and the line.
 """
 
@@ -79,7 +79,7 @@ __all__ = [
     *(channel.step for channel in channels().values()),
 ]
 
-# Who enters --------------------------------------------------------------------------------------
+# Entries -----------------------------------------------------------------------------------------
 
 
 def OnEvent(
@@ -89,21 +89,24 @@ def OnEvent(
     again: Again | timedelta = "once",
     max_age: timedelta | str = timedelta(days=1),
 ) -> EventEntry:
-    """Enter on an event whose properties pass every test, received within `max_age`."""
+    """Enter on an event whose properties pass every test and that is younger than `max_age`.
+
+    key: the property that gives the entry key. The event's age is measured when it is received.
+    """
     return EventEntry.model_validate(
         {"event": event, "where": where, "key": key, "again": _again(again), "max_age": max_age}
     )
 
 
 def OnSegment(segment: str, *, again: Again | timedelta = "once") -> SegmentEntry:
-    """Enter when one comes into a segment."""
+    """Enter when a profile joins a segment."""
     return SegmentEntry(segment=segment, again=_again(again))
 
 
 def OnSchedule(
     cron: str, *, segment: str, timezone: str, again: Again | timedelta = "once"
 ) -> ScheduleEntry:
-    """Enter a segment by the clock."""
+    """Enter a segment at the times of a cron expression in a time zone (IANA name)."""
     return ScheduleEntry(cron=cron, segment=segment, timezone=timezone, again=_again(again))
 
 
@@ -129,27 +132,31 @@ def _writer(channel: Channel) -> Callable[..., MessageSpec]:
     return write
 
 
-# A function for each channel: Email, SMS, Push ...
+# One function for each channel: Email, SMS, Push ...
 globals().update({channel.step: _writer(channel) for channel in channels().values()})
 
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Callable[..., MessageSpec]:
-        """What a type checker is told of them: it can't know which channels there are."""
+        """Declares the channel functions to type checkers, which do not run the line above."""
 
 
 # Steps -------------------------------------------------------------------------------------------
 
 
 def Send(name: str, *messages: MessageSpec, **options: Any) -> SendStep:
-    """Send messages together (mode any or all), or the first that can be sent."""
+    """Send messages together (mode `any` or `all`), or only the first that can be sent (`first`).
+
+    options: the fields of SendStep.
+    """
     return SendStep.model_validate({"name": name, "messages": messages, **options})
 
 
 def Wait(duration: str | timedelta | None = None, name: str = "", **options: Any) -> WaitStep:
     """`Wait("2h")`, `Wait(time="09:00", days="mon-fri")`, `Wait(date="birthday", yearly=True)`.
 
-    `missing=[steps]` with a date: what people without a readable date do instead.
+    With a date, `missing=[steps]` are the steps for profiles without a readable date. Without a
+    name, the step is named after its options.
     """
     if not name:
         if isinstance(duration, timedelta):
@@ -162,7 +169,7 @@ def Wait(duration: str | timedelta | None = None, name: str = "", **options: Any
 def WaitUntil(
     name: str, condition: Condition, *, timeout: str | timedelta, **branches: list[Any]
 ) -> WaitUntilStep:
-    """Wait until the condition holds; `then` and `on_timeout` are the steps of the two ways on."""
+    """Wait until the condition holds (steps `then`) or the timeout passes (steps `on_timeout`)."""
     given = {"name": name, "condition": condition, "timeout": timeout, **branches}
     return WaitUntilStep.model_validate(given)
 
@@ -173,17 +180,20 @@ def when(condition: Condition, steps: list[Any], name: str = "yes") -> Branch:
 
 
 def Split(name: str, *ways: Branch, otherwise: list[Any] | None = None) -> SplitStep:
-    """The first branch that fits; otherwise straight on, or through the `otherwise` steps."""
+    """Take the first branch whose condition holds; if none does, the `otherwise` steps."""
     return SplitStep(name=name, ways=ways, otherwise=tuple(otherwise or ()))
 
 
 def arm(name: str, weight: int, steps: list[Any]) -> Arm:
-    """A variant of an experiment."""
+    """An arm of an experiment. weight: relative to the other arms."""
     return Arm(name=name, weight=weight, steps=tuple(steps))
 
 
 def Experiment(name: str, *arms: Arm, holdout: int = 0) -> ExperimentStep:
-    """Split people at random, stickily, by the arms' weights."""
+    """Assign each profile to an arm by weight; the same profile always gets the same arm.
+
+    holdout: percent of profiles that get no arm.
+    """
     return ExperimentStep(name=name, arms=arms, holdout=holdout)
 
 
@@ -193,15 +203,15 @@ def Update(name: str, **attributes: Any) -> UpdateStep:
 
 
 def Call(name: str, url: str, **options: Any) -> CallStep:
-    """POST the person to a URL."""
+    """POST the profile's user id and the entry's context to a URL. options: as in CallStep."""
     return CallStep.model_validate({"name": name, "url": url, **options})
 
 
 def Enter(name: str, journey: str) -> EnterStep:
-    """Enter another journey."""
+    """Enter the profile into another journey."""
     return EnterStep(name=name, journey=journey)
 
 
 def Exit(name: str = "exit", reason: str = "exit step") -> ExitStep:
-    """End here."""
+    """End the enrollment."""
     return ExitStep(name=name, reason=reason)

@@ -1,4 +1,4 @@
-"""The tables of journeys, apart from enrollments: versions, controls, launches, logs."""
+"""The tables of journeys except enrollments: versions, controls, launches, logs."""
 
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from profiles.tables import JSON_COLUMN, bucket_column
 
 
 class JourneyVersion(SQLModel, table=True):
-    """A journey with its templates as people entered it. Never changed once written."""
+    """A journey with its templates, as stored for its enrollments. Rows are never changed."""
 
     __tablename__: ClassVar[str] = "journey_version"
 
@@ -22,7 +22,7 @@ class JourneyVersion(SQLModel, table=True):
 
 
 class JourneyControl(SQLModel, table=True):
-    """A journey that somebody holds: no row is running."""
+    """A paused or stopped journey. A running journey has no row."""
 
     __tablename__: ClassVar[str] = "journey_control"
 
@@ -32,7 +32,7 @@ class JourneyControl(SQLModel, table=True):
 
 
 class Launch(SQLModel, table=True):
-    """One start of a journey for an audience. A profile enters once a launch."""
+    """One start of a journey for an audience. A profile enters at most once per launch."""
 
     __tablename__: ClassVar[str] = "launch"
 
@@ -45,7 +45,7 @@ class Launch(SQLModel, table=True):
 
 
 class SignedCall(SQLModel, table=True):
-    """A signed call that was taken: for as long as its signature is good it is not taken again."""
+    """A signed API call that was accepted. While its signature is valid, a repeat is refused."""
 
     __tablename__: ClassVar[str] = "signed_call"
 
@@ -54,7 +54,7 @@ class SignedCall(SQLModel, table=True):
 
 
 class Attendance(SQLModel, table=True):
-    """A worker that is on, or was not long ago."""
+    """The heartbeat of a worker: when it last reported that it runs."""
 
     __tablename__: ClassVar[str] = "attendance"
 
@@ -63,7 +63,7 @@ class Attendance(SQLModel, table=True):
 
 
 class SegmentMember(SQLModel, table=True):
-    """Somebody who is in the segment of a journey's entry, and was entered when they came in."""
+    """A profile that is in the segment of a journey's entry; it enters when its row is added."""
 
     __tablename__: ClassVar[str] = "segment_member"
 
@@ -74,7 +74,7 @@ class SegmentMember(SQLModel, table=True):
 
 
 class Passage(SQLModel, table=True):
-    """One person leaving one step by one of its edges: the log behind reports and pictures."""
+    """A log row: one enrollment left one step with one outcome. Reports and graphs read it."""
 
     __tablename__: ClassVar[str] = "passage"
     __table_args__ = (Index("ix_passage_edge", "journey", "step", "outcome"),)
@@ -90,7 +90,7 @@ class Passage(SQLModel, table=True):
 
 
 class StepShown(SQLModel, table=True):
-    """Until when a run in Prefect has shown what happened at a step; the next shows what since."""
+    """Up to when flow runs in Prefect have shown a step's passages; the next run starts there."""
 
     __tablename__: ClassVar[str] = "step_shown"
 
@@ -100,7 +100,7 @@ class StepShown(SQLModel, table=True):
 
 
 class JourneyNews(SQLModel, table=True):
-    """What happened live in a journey and is still to be told to Prefect, by all workers."""
+    """Counts of live activity in a journey, from all workers, that are not yet sent to Prefect."""
 
     __tablename__: ClassVar[str] = "journey_news"
 

@@ -1,4 +1,4 @@
-"""Double opt-in: the mail that asks the owner of an address to confirm a yes."""
+"""Double opt-in: the e-mail that asks the owner of an address to confirm an opt-in."""
 
 from journeys.dsl import Email, Journey, OnEvent, Send
 

@@ -1,7 +1,7 @@
-"""Enrollments: the table, the states, which state may follow which, and the only writer of both.
+"""Enrollments: the table, the states and the transitions.
 
-table.py: the table, which everybody may read. states.py: the states and `ALLOWED`. transitions.py:
-one function a transition; nothing else in the product writes the table.
+table.py: the table, which any module may read. states.py: the states and the allowed transitions.
+transitions.py: one function per transition; no other module writes the table.
 """
 
 from journeys.enrollments.table import enrollments

@@ -1,20 +1,20 @@
-"""The states of an enrollment, and which may follow which.
+"""The states of an enrollment and the allowed transitions.
 
-docs/lifecycles.md has the picture, made from this table.
+The diagram in docs/lifecycles.md is generated from this table.
 """
 
 from collections.abc import Mapping
 from typing import Literal
 
 EnrollmentState = Literal[
-    "waiting",  # at a step, which looks at it at `due_at`; `ended_at` is NULL
-    "ended",  # for the reason in `end_reason`; `due_at` is NULL
+    "waiting",  # at a step, whose handler runs at `due_at`; `ended_at` is NULL
+    "ended",  # `end_reason` has the reason; `due_at` is NULL
 ]
 
-# The states that may follow each state; None: there is no row yet.
+# The states that may follow each state. None: the row does not exist yet.
 EnrollmentFollow = Mapping[EnrollmentState | None, tuple[EnrollmentState, ...]]
 
-# By transition: a function of journeys/enrollments/transitions.py.
+# By transition, which is the name of a function in journeys/enrollments/transitions.py.
 ALLOWED: Mapping[str, EnrollmentFollow] = {
     "enter": {None: ("waiting",)},
     "stay": {"waiting": ("waiting",)},

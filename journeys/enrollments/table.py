@@ -1,6 +1,6 @@
-"""Where each person stands in a journey: one row for each way through it.
+"""The table of enrollments: one row for each passage of a profile through a journey.
 
-Everybody may read this table; only transitions.py writes it.
+Any module may read this table; only transitions.py writes it.
 """
 
 from typing import Any, ClassVar
@@ -14,9 +14,10 @@ from profiles.tables import JSON_COLUMN, bucket_column, id_column
 
 
 class Enrollment(SQLModel, table=True):
-    """One profile's way through one journey version.
+    """One passage of a profile through a journey version.
 
-    Nobody is ever stuck: it has a due time or it has ended, and the table checks that.
+    A CHECK constraint ensures that an enrollment either has a due time or has ended, so none can
+    get stuck.
     """
 
     __tablename__: ClassVar[str] = "enrollment"
@@ -24,7 +25,7 @@ class Enrollment(SQLModel, table=True):
         CheckConstraint(
             "(due_at IS NULL) <> (ended_at IS NULL)", name="ck_enrollment_due_or_ended"
         ),
-        # at most once at a time for each entry key
+        # at most one current enrollment for each entry key
         Index(
             "uq_enrollment_current",
             "profile_id",
@@ -36,7 +37,7 @@ class Enrollment(SQLModel, table=True):
             postgresql_where=text("ended_at IS NULL"),
         ),
         Index("ix_enrollment_profile", "profile_id", "journey"),
-        # once a launch
+        # at most one enrollment for each launch
         Index(
             "uq_enrollment_launch",
             "profile_id",

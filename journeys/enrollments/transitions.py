@@ -1,7 +1,7 @@
-"""Every statement that writes an enrollment: one function a transition, many at a time.
+"""Every statement that writes enrollments: one function per transition, each for many rows.
 
-Each transition changes only enrollments that still wait (see `ALLOWED`), and returns how many it
-changed. The functions decide nothing; whoever calls them holds the enrollments it has read.
+A transition changes only enrollments in the state `waiting` (see `ALLOWED`) and returns how many
+rows it changed. The functions decide nothing; callers lock the enrollments on which they decide.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,7 @@ from journeys.enrollments.table import enrollments
 from profiles.bulk import among_bound
 from profiles.identity.merge import Merger, repoint
 
-# At most so many places get a statement of their own.
+# Up to this many places, each place gets its own statement.
 _STATEMENTS = 10
 
 _c = enrollments.c
@@ -25,14 +25,14 @@ _each = _c.id == bindparam("enrollment")
 
 
 class Stay(NamedTuple):
-    """Waiting at the same step. phase: how far into it."""
+    """Wait at the same step until `due_at`. phase: the progress within the step."""
 
     due_at: Instant
     phase: int
 
 
 class Arrival(NamedTuple):
-    """Coming to a step, from its beginning. arrived_at: when the step before was over."""
+    """Arrive at a step, in phase 0. arrived_at: when the previous step ended."""
 
     step: str
     arrived_at: Instant
@@ -40,7 +40,7 @@ class Arrival(NamedTuple):
 
 
 class _Placing(NamedTuple):
-    """The same statement for all who go to a place, and for one at a time."""
+    """The same update as two statements: for a list of enrollments, and for a single one."""
 
     together: Update
     each: Update
@@ -58,8 +58,8 @@ _LEASE = _waiting.where(_these).values(due_at=bindparam("until"), attempts=_c.at
 _WAKE = _waiting.where(_these, _c.due_at > bindparam("now")).values(due_at=bindparam("now"))
 _WAKE_AT = _waiting.where(
     _c.journey == bindparam("of_journey"),
-    # Not a plain comparison: SQLite would take the index on due times and read all who wait at the
-    # step.
+    # The concatenation keeps SQLite from using ix_enrollment_due, with which it would read all
+    # enrollments that wait at the step.
     _c.version.concat("") == bindparam("of_version"),
     _c.step == bindparam("at_step"),
     among_bound(_c.profile_id, "profiles"),
@@ -77,36 +77,36 @@ _REPLACE_ENTRY_EVENTS = (
 
 
 def enter(tx: Tx, people: Select[Any]) -> int:
-    """Write new enrollments, except for profiles that are in the journey with the same entry key.
+    """Insert enrollments; skip profiles with a current enrollment for the same entry key.
 
-    people: columns named as the table's, without `phase` and `attempts`; with a WHERE, since SQLite
-    would take `ON CONFLICT` for a join's `ON`.
+    people: a SELECT whose columns are named like the table's, without `phase` and `attempts`. It
+    needs a WHERE; without one SQLite parses `ON CONFLICT` as the `ON` of a join.
     """
     rows = people.add_columns(literal(0).label("phase"), literal(0).label("attempts"))
-    # SQLAlchemy would put its own ON CONFLICT together anew each time, which takes ten times as
-    # long as the database does.
+    # SQLAlchemy does not cache a statement with its own ON CONFLICT, and compiling it takes ten
+    # times as long as running it.
     rows = rows.suffix_with("ON CONFLICT DO NOTHING")
     entered = tx.conn.execute(
         insert(enrollments).from_select(rows.selected_columns.keys(), rows),
-        # else SQLAlchemy forgets it after an INSERT on PostgreSQL
+        # Without this SQLAlchemy discards `rowcount` of an INSERT on PostgreSQL.
         execution_options={"preserve_rowcount": True},
     )
     return entered.rowcount
 
 
 def stay(tx: Tx, places: Mapping[Stay, Sequence[int]]) -> int:
-    """Let enrollments wait at the step where they are."""
+    """Keep enrollments at their step until a new due time."""
     return _place(tx, _STAY, places)
 
 
 def arrive(tx: Tx, places: Mapping[Arrival, Sequence[int]]) -> int:
-    """Move enrollments to other steps."""
+    """Move enrollments to another step."""
     return _place(tx, _ARRIVE, places)
 
 
 def _place(tx: Tx, placing: _Placing, places: Mapping[Any, Sequence[int]]) -> int:
-    """One statement for each place. Many places, as with a due time for each person: one statement
-    with a row of parameters for each enrollment.
+    """Run one statement for each place. With many places, for example if each enrollment has its
+    own due time, run one statement with a parameter row for each enrollment.
     """
     if len(places) <= _STATEMENTS:
         return sum(
@@ -118,23 +118,23 @@ def _place(tx: Tx, placing: _Placing, places: Mapping[Any, Sequence[int]]) -> in
 
 
 def retry(tx: Tx, enrollment_id: int, *, attempts: int, due_at: Instant) -> int:
-    """Try a step that failed again at `due_at`. attempts: the failed ones so far."""
+    """Schedule a retry of a failed step at `due_at`. attempts: the failed attempts so far."""
     given = {"enrollment": enrollment_id, "until": due_at, "tried": attempts}
     return tx.conn.execute(_RETRY, given).rowcount
 
 
 def lease(tx: Tx, enrollment_ids: Collection[int], until: Instant) -> int:
-    """Keep other processes away from these enrollments until then. It counts as an attempt."""
+    """Reserve enrollments for this process until then. The lease counts as an attempt."""
     return tx.conn.execute(_LEASE, {"enrollments": enrollment_ids, "until": until}).rowcount
 
 
 def wake(tx: Tx, enrollment_ids: Collection[int]) -> int:
-    """Make enrollments due now that are due later."""
+    """Make enrollments due now if they are due later."""
     return tx.conn.execute(_WAKE, {"enrollments": enrollment_ids, "now": tx.now}).rowcount
 
 
 def wake_at(tx: Tx, journey: str, version: str, step: str, profile_ids: Collection[int]) -> int:
-    """Make the enrollments of these profiles at a step due now, if they are due later."""
+    """Make the enrollments of these profiles at a step due now if they are due later."""
     given = {
         "of_journey": journey,
         "of_version": version,
@@ -146,36 +146,36 @@ def wake_at(tx: Tx, journey: str, version: str, step: str, profile_ids: Collecti
 
 
 def migrate(tx: Tx, people: Select[tuple[int]], version: str) -> int:
-    """Let these enrollments (a SELECT of ids) continue on another version of their journey."""
+    """Move enrollments (a SELECT of ids) to another version of their journey."""
     return tx.conn.execute(_waiting.where(_c.id.in_(people)).values(version=version)).rowcount
 
 
 def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
-    """End enrollments."""
+    """End enrollments now. reason: stored in `end_reason`."""
     given = {"enrollments": enrollment_ids, "now": tx.now, "why": reason}
     return tx.conn.execute(_END, given).rowcount
 
 
-# What changes no state ---------------------------------------------------------------------------
+# Changes without a change of state ---------------------------------------------------------------
 
 
 def convert(tx: Tx, reached: Select[tuple[int]]) -> int:
-    """Mark these enrollments (a SELECT of ids) as converted, once; they may have ended."""
+    """Mark enrollments (a SELECT of ids) as converted, also ended ones, but each only once."""
     marking = update(enrollments).where(_c.id.in_(reached), _c.converted_at.is_(None))
     return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
-    """Move enrollments to the profiles that stay. Returns their ids, by the profile that goes."""
+    """Move enrollments to the surviving profiles. Returns their ids by the merged profile's id."""
     return repoint(tx, enrollments, mergers)
 
 
 def leave_launches(tx: Tx, enrollment_ids: Collection[int]) -> int:
-    """Clear the launch of enrollments whose surviving profile entered by the same launch."""
+    """Clear the launch of enrollments if the surviving profile entered by the same launch."""
     return tx.conn.execute(_LEAVE_LAUNCHES, {"enrollments": enrollment_ids}).rowcount
 
 
 def replace_entry_events(tx: Tx, twins: Mapping[int, int]) -> int:
-    """Point enrollments from entry events that a merge dropped to their twins, which stay."""
+    """Replace entry events that a merge deleted as duplicates. twins: deleted id to kept id."""
     rows = [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()]
     return tx.conn.execute(_REPLACE_ENTRY_EVENTS, rows).rowcount if rows else 0

@@ -1,4 +1,4 @@
-"""The shop's segments: named groups that marketers choose as audiences."""
+"""The segments of the sample shop, used as audiences and as journey entries."""
 
 from journeys.dsl import Segment, attribute, consented, days, did, has_address
 

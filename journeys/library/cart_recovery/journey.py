@@ -1,6 +1,7 @@
-"""Cart recovery: one reminder on the channel that reaches them, an offer to the best customers.
+"""Cart recovery: a reminder on the first channel that can send, an offer to the best customers.
 
-The shop says `cart_abandoned` when it takes a cart to be left for good, so nothing waits here.
+The shop sends `cart_abandoned` once it considers a cart abandoned, so the journey has no wait
+before the reminder.
 """
 
 from journeys.dsl import (

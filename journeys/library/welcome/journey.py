@@ -1,4 +1,4 @@
-"""Welcome: one useful hello, a nudge to those who have not ordered, no noise for those who have."""
+"""Welcome: a greeting, then thanks for a first order or, without one after 3 days, a nudge."""
 
 from journeys.dsl import (
     Email,

@@ -1,4 +1,4 @@
-"""Win-back: one step on all three channels for those who have not ordered for a while."""
+"""Win-back: messages on all three channels to customers without an order in the last 90 days."""
 
 from journeys.dsl import (
     SMS,
