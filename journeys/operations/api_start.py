@@ -1,4 +1,4 @@
-"""Starting a journey for people who are named one by one, as another system asks for it."""
+"""Start a journey for listed user ids, at the request of another system's API call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _AUDIENCE = "named one by one"
 
 
 class Unstartable(Exception):
-    """The journey can't be started so; the text says why, and what to do."""
+    """The journey can't be started; the text has the reason and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """Somebody for whom a journey is to start; templates see `context` as `event`."""
+    """A user id for which a journey starts. Templates see `context` as `event`."""
 
     user_id: str
     context: dict[str, Any]
@@ -35,7 +35,11 @@ class Starter:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Who entered. `unknown`: user ids of nobody; `not_entered`: kept out by the re-entry rule."""
+    """The result of a start.
+
+    entered: the number of new enrollments; 0 for a repeat. unknown: user ids without a profile.
+    not_entered: user ids that the re-entry rule kept out.
+    """
 
     entered: int
     unknown: Sequence[str]
@@ -45,10 +49,11 @@ class Started:
 def start(
     tx: Tx, catalog: Catalog, journey: str, launch_id: str, people: Sequence[Starter]
 ) -> Started:
-    """Enter people into the current version of a journey, or into that which the launch has.
+    """Enter profiles into the version of the launch: for a new launch id, the current version.
 
-    The same launch again enters nobody twice. Raises SegueError for a journey that does not exist,
-    LaunchConflict for the id of another launch, Unstartable for a journey that is stopped.
+    A repeat with the same launch id enters nobody twice. Raises SegueError if the journey does not
+    exist, LaunchConflict if the id belongs to another launch, Unstartable if the journey is
+    stopped.
     """
     if held(tx).get(journey) == STOPPED:
         raise Unstartable(f"the journey {journey!r} is stopped; resume it first")
@@ -69,7 +74,10 @@ def start(
 
 
 def remember(tx: Tx, signature: str, lasts: Seconds) -> bool:
-    """Whether this signed call is new; it is not, for as long as its signature is good."""
+    """Record a signed call; returns whether it is new.
+
+    lasts: seconds for which a signature is valid. Older records are deleted.
+    """
     tx.conn.execute(delete(signed_calls).where(signed_calls.c.received_at < tx.now - lasts))
     taken = (
         insert_into(tx.conn, signed_calls)

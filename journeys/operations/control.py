@@ -1,7 +1,7 @@
-"""Holding a journey: pause, resume, stop.
+"""Pause, stop and resume a journey.
 
-A paused journey sends nothing and loses nobody: people still enter, and stand where they are. On
-resume everything planned is looked at again before it goes, as at every hand-over.
+A paused journey sends nothing and moves nobody. Profiles still enter and wait at the first step.
+After resume, each planned message is checked again before it is sent, as at every hand-over.
 """
 
 from sqlalchemy import and_, delete, select
@@ -21,23 +21,23 @@ _STOPPED_REASON = "the journey was stopped"
 
 
 def pause(db: Database, journey: str) -> None:
-    """Nothing of this journey is moved or sent until it is resumed."""
+    """Move and send nothing of this journey until it is resumed."""
     _hold(db, journey, PAUSED)
 
 
 def stop(db: Database, journey: str) -> int:
-    """Let nobody in and send nothing more, then end everybody's way through this journey.
+    """Stop entries and sends, then end all enrollments; returns how many it ended.
 
-    Says how many it ended. The first is committed before anybody is ended, chunk by chunk: if it
-    dies half-way, the next stop or any worker (`finish_stops`) ends the others.
+    The state `stopped` is committed first; then enrollments end chunk by chunk. If the process
+    dies in between, the next stop or any worker (`finish_stops`) ends the rest.
     """
     _hold(db, journey, STOPPED)
     return _end_all(db, journey)
 
 
 def finish_stops(db: Database) -> None:
-    """End those who are still in a stopped journey: its stop died half-way, or they came in at the
-    very moment at which it was stopped.
+    """End the remaining enrollments of stopped journeys: those that an interrupted stop left, and
+    those that entered at the same moment as the stop.
     """
     with db.transaction(write=False) as tx:
         holding = held(tx)
@@ -47,7 +47,7 @@ def finish_stops(db: Database) -> None:
 
 
 def resume(db: Database, journey: str) -> None:
-    """Run again. Who is still in a stopped journey is ended first."""
+    """Run a journey again. Ends the remaining enrollments first if the journey is stopped."""
     chunks = Chunks(db)
     while True:
         with chunks.transaction("stop") as chunk:
@@ -69,11 +69,12 @@ def _end_all(db: Database, journey: str) -> int:
 
 
 def _end_some(chunk: Chunk, journey: str) -> int | None:
-    """End a chunk of those who are in a stopped journey, and then cancel a chunk of what is still
-    planned; says how many were ended. None: nothing is left, or the journey is not stopped.
+    """End a chunk of enrollments of a stopped journey or, if there are none, cancel a chunk of its
+    planned messages. Returns how many enrollments it ended; None: nothing is left to do, or the
+    journey is not stopped.
 
-    Locks as everybody does: enrollments, then profiles, then messages. Before them, the row that
-    says that it is stopped: whoever enters once it runs again is let be.
+    Locks in the common order: enrollments, profiles, messages. The control row is locked before
+    them, so that a concurrent resume can't let in enrollments which this would end.
     """
     tx = chunk.tx
     stopped = select(journey_controls).where(
@@ -90,7 +91,8 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
         end(tx, [person.id for person in people], _STOPPED_REASON)
         chunk.people = len(people)
         return len(people)
-    # With its channels the index has it, however many the journey has sent.
+    # The channel condition lets ix_message_report (journey, channel, state) be used, so that the
+    # time does not depend on how many messages the journey has sent.
     planned = and_(m.journey == journey, m.channel.in_(CHANNELS), m.state == "planned")
     rows = tx.conn.execute(select(m.id, m.profile_id).where(planned).limit(chunk.size)).all()
     if not rows:
@@ -102,13 +104,13 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
 
 
 def held(tx: Tx) -> dict[str, str]:
-    """The journeys that are paused or stopped, by name."""
+    """The state, `paused` or `stopped`, of each journey that is not running, by name."""
     found = tx.conn.execute(select(journey_controls.c.journey, journey_controls.c.state))
     return {row.journey: row.state for row in found}
 
 
 def _hold(db: Database, journey: str, state: str) -> None:
-    """Two people may hold it at the same moment: the later word counts."""
+    """Set the state. Of two concurrent calls the later one wins."""
     with db.transaction() as tx:
         row = {"journey": journey, "state": state, "changed_at": tx.now}
         put(tx.conn, journey_controls, row)

@@ -1,4 +1,4 @@
-"""What is not as it should be: people past due, messages left behind, claims without an owner."""
+"""Checks for stuck work: overdue enrollments, overdue messages, claims without an owner."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from journeys.operations.control import held
 from journeys.operations.heartbeat import last_seen
 from profiles.tables import events
 
-# Due for longer than this means that nobody works, or that something is in the way.
+# Work overdue by more than this means that no worker runs, or that something blocks it.
 LATE: Seconds = 2 * MINUTE
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: how many rows, since when (seconds), and what to do."""
+    """One problem: how many rows have it, for how many seconds, and the fix (`mend`)."""
 
     what: str
     where: str
@@ -32,7 +32,7 @@ class Finding:
 
 
 def examine(tx: Tx) -> list[Finding]:
-    """Everything that is wrong now, the oldest first; empty when all is well."""
+    """All current problems, the oldest first; empty if there are none."""
     found = [
         Finding(what, where, number, tx.now - since, mend)
         for what, mend, grouped in _questions(tx)
@@ -42,7 +42,7 @@ def examine(tx: Tx) -> list[Finding]:
 
 
 def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
-    """What may be wrong, the mend, and a statement: where, how many, since when."""
+    """The checks: the problem, the fix, and a statement for (where, how many, since when)."""
     holding = list(held(tx))
     people, rows = enrollments.c, messages.c
     in_it = people.ended_at.is_(None) & people.journey.notin_(holding)

@@ -1,4 +1,4 @@
-"""Which workers are on: each says so every now and then, so that it is noticed when none is."""
+"""Heartbeats of workers. A worker cannot report that no worker is running; their age shows it."""
 
 from sqlalchemy import delete, func, select
 
@@ -8,12 +8,12 @@ from journeys.tables import attendances
 
 
 def sign_in(tx: Tx, worker: str) -> None:
-    """This worker is on; those that have not been for a day are forgotten."""
+    """Record a heartbeat of this worker; delete those of workers not seen for a day."""
     put(tx.conn, attendances, {"worker": worker, "seen_at": tx.now})
     tx.conn.execute(delete(attendances).where(attendances.c.seen_at < tx.now - DAY))
 
 
 def last_seen(tx: Tx) -> Instant | None:
-    """When a worker was last on; None: none that anybody remembers."""
+    """The time of the latest heartbeat of any worker; None: there is none on record."""
     seen: Instant | None = tx.conn.execute(select(func.max(attendances.c.seen_at))).scalar_one()
     return seen

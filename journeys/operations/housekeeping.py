@@ -1,4 +1,4 @@
-"""Housekeeping: what a worker does every now and then, whether or not anything is due."""
+"""Housekeeping: the periodic tasks of a worker, which do not depend on due work."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Gives the tasks, each with transactions of its own, so that one that fails stops no other.
+    """The tasks. Each uses its own transactions, so that a failed task does not affect the others.
 
     Parameters
     ----------
-    process: the name of this worker.
+    process: the worker's name in its heartbeat: host and process id.
     """
 
     def __init__(self, engine: Engine, process: str) -> None:
@@ -29,7 +29,7 @@ class Housekeeping:
         self._process = process
 
     def often(self) -> Iterator[Callable[[], object]]:
-        """What cannot wait for minutes."""
+        """The tasks of every round."""
         yield self._sign_in
         yield self._catch_up
         yield self._settle_lost
@@ -38,12 +38,12 @@ class Housekeeping:
             yield partial(self._engine.count_goals, journey)
 
     def newcomers(self) -> Iterator[Callable[[], object]]:
-        """Enter those who came into the segment of a journey's entry without an event."""
+        """Enter profiles that joined a journey's entry segment without an event."""
         for journey in list(self._engine.catalog.current):
             yield partial(self._engine.enter_newcomers, journey)
 
     def seldom(self) -> Iterator[Callable[[], object]]:
-        """What may wait for some minutes."""
+        """The tasks that may wait for some minutes."""
         yield self._close_unsettled
         yield self._examine
 
@@ -52,7 +52,7 @@ class Housekeeping:
             sign_in(tx, self._process)
 
     def _catch_up(self) -> None:
-        """People may have entered versions that other processes have registered since."""
+        """Load the versions that other processes have registered; enrollments may be on them."""
         with self._db.transaction(write=False) as tx:
             self._engine.catalog.catch_up(tx)
 

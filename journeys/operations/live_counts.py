@@ -1,7 +1,7 @@
-"""What happened in each journey and has not been told yet: counts that all workers share.
+"""Counts of live activity in each journey that are not yet reported to Prefect.
 
-Kept in a row of the database for each journey, so that all workers together tell of a journey once
-a second, whoever of them does it; and what a worker that ended had counted, another tells.
+All workers share one database row per journey. So together they report a journey at most once a
+second, and another worker reports the counts of a stopped worker.
 """
 
 from collections import Counter
@@ -14,11 +14,12 @@ from config.database import Tx, insert_ignoring_conflicts
 from config.times import Seconds
 from journeys.tables import journey_news
 
-# Counts by their place in what is told: ("messages", "email", "sent").
+# Counts by their path in the reported event: ("messages", "email", "sent").
 News = Counter[tuple[str, ...]]
 
-# Another worker's transaction may have begun in the next second, and come to the row before ours.
-# One that is further ahead shows that the clock was set back.
+# A `told_at` up to this many seconds in the future is accepted: another worker's transaction may
+# have begun a second later than ours and locked the row first. Further ahead means that the clock
+# was set back.
 _AHEAD: Seconds = 60
 
 _write = (
@@ -29,7 +30,7 @@ _write = (
 
 
 def share(tx: Tx, ours: Mapping[str, News]) -> None:
-    """Add to what all workers have counted, by journey."""
+    """Add this worker's counts, by journey, to the shared counts."""
     if not ours:
         return
     rows = [{"journey": journey, "counts": [], "told_at": 0} for journey in sorted(ours)]
@@ -43,11 +44,12 @@ def share(tx: Tx, ours: Mapping[str, News]) -> None:
 
 
 def take_due(tx: Tx) -> tuple[dict[str, News], bool]:
-    """Take the counts of the journeys of which nobody has told in this second.
+    """Take the counts of the journeys that no worker has reported in this second.
 
     Returns
     -------
-    the counts by journey, now the caller's to tell; and whether others wait for the next second.
+    The counts by journey, which the caller must report; and whether counts of other journeys wait
+    for the next second.
     """
     untold = {of: (news, told_at) for of, (news, told_at) in _locked(tx).items() if news}
     due = {
@@ -61,7 +63,7 @@ def take_due(tx: Tx) -> tuple[dict[str, News], bool]:
 
 
 def _locked(tx: Tx) -> dict[str, tuple[News, int]]:
-    """By journey: what is untold, and when it was told of last."""
+    """Lock and read all rows: the unreported counts and the last report's time, by journey."""
     rows = tx.conn.execute(select(journey_news).order_by(journey_news.c.journey).with_for_update())
     return {
         row.journey: (News({tuple(place): number for *place, number in row.counts}), row.told_at)

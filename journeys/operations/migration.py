@@ -1,4 +1,4 @@
-"""Moving people from older versions of a journey to the current one: shown first, then done."""
+"""Migrate enrollments from older versions of a journey to the current one; preview included."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from journeys.enrollments import enrollments, transitions
 
 @dataclass(frozen=True, slots=True)
 class Passenger:
-    """People who stand at one step of an older version, and where they would go on.
+    """The enrollments at one step of an older version, and where they would continue.
 
-    to_step: the step of the current version; None: they stay on their version, and `why` says why.
+    to_step: the step in the current version; None: they stay on their version. why: the reason.
     """
 
     version: str
@@ -27,7 +27,7 @@ class Passenger:
 
 
 def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
-    """Who would go where, step by step. Raises SegueError for an unknown journey."""
+    """Plan the migration of a journey, step by step. Raises SegueError for an unknown journey."""
     current = catalog.journey(journey)
     c = enrollments.c
     standing = tx.conn.execute(
@@ -47,7 +47,7 @@ def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
 
 
 def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
-    """Do what `plan_migration` shows. People keep their due times and what is planned for them."""
+    """Do what `plan_migration` shows. Enrollments keep due times and planned messages."""
     current = catalog.journey(journey)
     plan = plan_migration(tx, catalog, journey)
     c = enrollments.c
@@ -62,7 +62,7 @@ def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
             old = catalog.version(journey, passenger.version)
             if _falls_back_otherwise(old, current, passenger.step):
                 there = there.where(c.phase == 0)
-            # locked in id order, as everywhere
+            # Lock in id order, as everywhere, to avoid deadlocks.
             there = there.order_by(c.id).with_for_update()
             transitions.migrate(tx, there, current.digest)
     return plan
@@ -71,7 +71,7 @@ def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
 def _passengers(
     old: Version, current: Version, step: str, people: int, midway: int
 ) -> Iterator[Passenger]:
-    """midway: so many of them are in the middle of the step."""
+    """midway: how many of the enrollments have a phase above 0."""
     if midway and _falls_back_otherwise(old, current, step):
         why = "they are in the middle of the send, and it falls back otherwise now"
         yield Passenger(old.digest, step, midway, None, why)
@@ -81,9 +81,10 @@ def _passengers(
 
 
 def _falls_back_otherwise(old: Version, current: Version, step: str) -> bool:
-    """Whether the step is a send that falls back to other messages now, or in another order.
+    """Whether the step is a send with other fallbacks in the current version, or another order.
 
-    Who is in the middle of it would get a message again, or not get the one that is next.
+    The phase counts the messages tried so far. With other messages an enrollment in the middle of
+    the step would get a message twice or miss one.
     """
     then, node = old.journey.graph[step].step, current.journey.graph.get(step)
     if not isinstance(then, SendStep) or node is None or not isinstance(node.step, SendStep):

@@ -1,4 +1,4 @@
-"""How much waits, and for how long: the depths of the queues in the database."""
+"""The sizes of the database's queues, and how long the oldest entry has waited."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,11 @@ from profiles.tables import events
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """What is due now; what is held by a paused journey is not."""
+    """Due work now, without paused and stopped journeys.
+
+    waiting_events: unprocessed events. oldest_due: seconds since the earliest due time of an
+    enrollment or message. oldest_event: seconds since the oldest unprocessed event was received.
+    """
 
     waiting_events: int
     due_people: int
@@ -26,7 +30,7 @@ class Queues:
 
 
 def queues(tx: Tx) -> Queues:
-    """Look at the queues of the whole database."""
+    """Read the queues of the whole database."""
     holding = list(held(tx))
     waiting = select(func.count()).select_from(events).where(events.c.worked_at.is_(None))
     people, since = tx.conn.execute(
@@ -57,13 +61,13 @@ def queues(tx: Tx) -> Queues:
 
 
 def waiting_events(tx: Tx, most: int) -> int:
-    """How many events nobody has worked, counted to `most`."""
+    """The number of unprocessed events, counted up to `most`."""
     some = select(literal(1)).where(events.c.worked_at.is_(None)).limit(most).subquery()
     return tx.conn.execute(select(func.count()).select_from(some)).scalar_one()
 
 
 def oldest_event(tx: Tx) -> Seconds:
-    """For how long the first of the events that nobody has worked has been waiting."""
+    """Seconds since the oldest unprocessed event was received; 0: there is none."""
     waiting = select(events.c.received_at).where(events.c.worked_at.is_(None))
     received_at = tx.conn.execute(waiting.order_by(events.c.id).limit(1)).scalar()
     return 0 if received_at is None else max(0, tx.now - received_at)

@@ -1,4 +1,4 @@
-"""What became of a journey's messages and people, counted."""
+"""Counts of a journey's enrollments and messages by status."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,18 +12,19 @@ from config.database import Tx
 from config.times import Instant
 from journeys.enrollments import enrollments
 
-# The states of what has gone: the provider took it, or may have.
+# The states of sent messages: the provider accepted them, or may have.
 SENT = ("sent", "delivered", "unknown")
-# Counted as sent as well: what failed after the provider had taken it. See `fate_of_messages`.
+# Messages that failed after the provider accepted them. They count as sent, too; see
+# `fate_of_messages`.
 RETURNED = "returned"
 WENT = (*SENT, RETURNED)
 AHEAD = ("planned", "sending")
 
 
 def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:
-    """Of the messages that a journey handed over from `since` on: how many failed, and all.
+    """Count the messages that a journey handed over from `since` on: the failed ones, and all.
 
-    On the channels whose bounces are watched.
+    Only on channels with `watch_bounces`.
     """
     c = messages.c
     watched = [name for name, one in channels().items() if one.watch_bounces]
@@ -38,16 +39,16 @@ def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class Summary:
-    """People by how they stand, messages by channel, refusals by reason."""
+    """Counts of enrollments by status, messages by channel, and refusals by reason."""
 
     entered: int = 0
     active: int = 0
     ended: Counter[str] = field(default_factory=Counter)  # by reason
     converted: int = 0
     sent: Counter[str] = field(default_factory=Counter)  # by channel
-    unknown: Counter[str] = field(default_factory=Counter)  # of these, of unknown fate
-    closed: int = 0  # of these, those on which no word is expected any more
-    returned: Counter[str] = field(default_factory=Counter)  # of those sent, by channel
+    unknown: Counter[str] = field(default_factory=Counter)  # by channel; part of `sent`
+    closed: int = 0  # part of `unknown`: no delivery report is expected any more
+    returned: Counter[str] = field(default_factory=Counter)  # by channel; part of `sent`
     planned: Counter[str] = field(default_factory=Counter)  # by channel
     not_sent: Counter[str] = field(default_factory=Counter)  # by reason
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -55,13 +56,13 @@ class Summary:
 
 
 def fate_of_messages() -> ColumnElement[str]:
-    """A message's state as it is counted: what failed after a provider took it was sent."""
+    """A message's state for counting: RETURNED if it failed after a provider accepted it."""
     returned = (messages.c.state == "failed") & messages.c.provider_id.is_not(None)
     return case((returned, RETURNED), else_=messages.c.state)
 
 
 def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
-    """Count a whole journey, or one launch of it."""
+    """Count a journey's enrollments and messages, or only those of one launch."""
     summary = Summary()
     people = select(
         enrollments.c.end_reason,
@@ -101,6 +102,6 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         elif state in AHEAD:
             summary.planned[channel] += number
         else:
-            # "missing_data: event.url" is counted as missing_data
+            # "missing_data: event.url" counts as "missing_data"
             summary.not_sent[(reason or state).split(":")[0]] += number
     return summary
