@@ -1,6 +1,6 @@
-"""Chunks sized by time: how many people one transaction takes.
+"""Chunk sizes that adapt to time: how many enrollments or profiles one transaction takes.
 
-SQLite has one writer, and PostgreSQL's rows are locked: others wait until a transaction ends.
+SQLite has one writer, and PostgreSQL locks the rows, so others wait until a transaction ends.
 """
 
 import time
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from config.batches import TimedSize
 from config.database import Database, Tx
 
-# How long a transaction should take, in seconds.
+# The target duration of a transaction, in seconds. Smaller on SQLite, where it blocks all writers.
 _ON_SQLITE = 0.04
 _ON_POSTGRESQL = 0.25
 FIRST, _SMALLEST, LARGEST = 250, 50, 5000
@@ -20,7 +20,7 @@ FIRST, _SMALLEST, LARGEST = 250, 50, 5000
 
 @dataclass(slots=True)
 class Chunk:
-    """One transaction, and how many people it may take; who takes them says how many it took."""
+    """One transaction. size: the rows it may take. people: the rows it took, set by the caller."""
 
     tx: Tx
     size: int
@@ -28,7 +28,7 @@ class Chunk:
 
 
 class Chunks:
-    """Learns from every chunk how large the next one of its kind may be."""
+    """Opens chunks, and adapts the size of each kind of work to the duration of its last chunk."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -40,9 +40,12 @@ class Chunks:
 
     @contextmanager
     def transaction(self, kind: str, most: int = LARGEST, *, keep: bool = True) -> Iterator[Chunk]:
-        """A chunk of at most `most` people, of a kind of work that takes about as long for each."""
+        """A chunk of at most `most`. kind: work that takes about equally long for each row.
+
+        keep: False rolls the transaction back at the end.
+        """
         with self._db.transaction(keep=keep) as tx:
-            # Counted from here: the wait for others to end theirs says nothing about ours.
+            # Start the clock here, to leave out the wait for other transactions.
             started = time.perf_counter()
             chunk = Chunk(tx, min(self._sizes[kind].size, most, self.largest))
             yield chunk

@@ -1,4 +1,4 @@
-"""Who stands where, and who is due: read from the rows, step by step."""
+"""Queries for due enrollments, step by step."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -25,12 +25,13 @@ from journeys.enrollments import enrollments
 from journeys.operations.control import held
 from profiles.bulk import in_slices
 
-# Index seeks in one statement; SQLite joins 500 selects at most.
+# Index seeks in one statement. SQLite allows 500 terms in a compound SELECT
+# (SQLITE_MAX_COMPOUND_SELECT).
 _SEEKS = 200
 
 
 class Standing(NamedTuple):
-    """One person at a step."""
+    """One enrollment at a step; the fields are columns of the table."""
 
     enrollment_id: int
     profile_id: int
@@ -43,7 +44,10 @@ class Standing(NamedTuple):
 def lock_due(
     tx: Tx, version: Version, step: str, size: int, launch_id: str | None = None
 ) -> list[Standing]:
-    """Lock and read a chunk of those due at a step; what another process holds is left to it."""
+    """Lock and read at most `size` due enrollments of a step; skip those another process locks.
+
+    Returns none for a paused or stopped journey.
+    """
     columns = enrollments.c
     due = (
         select(columns.id, *(columns[name] for name in Standing._fields[1:]))
@@ -60,7 +64,7 @@ def lock_due(
 
 
 def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Instant]]:
-    """The earliest due time at each step where somebody stands: one index seek a step."""
+    """The earliest due time at each step that has enrollments: one index seek per step."""
     holding = held(tx)
     places = [
         (version, step)
@@ -78,10 +82,9 @@ def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Insta
 
 @lru_cache(maxsize=8)
 def _looks_at(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[Any]]:
-    """The statements that give the number of a place and its earliest due time, if any.
+    """The statements for (number of the place, its earliest due time or NULL).
 
-    Kept, for they are long and asked again and again: it takes far longer to put one together than
-    to run it.
+    Cached, because building such a long statement takes far longer than running it.
     """
     return [
         union_all(
@@ -97,12 +100,12 @@ def _looks_at(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[A
 
 
 def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
-    """When the next person or planned message is due; None when nothing lies ahead."""
+    """When the next enrollment or planned message is due; None: there is none."""
     moments = [due_at for _, _, due_at in earliest_due(tx, catalog)]
     planned = select(func.min(messages.c.send_at)).where(
         messages.c.state == "planned", messages.c.journey.notin_(list(held(tx)))
     )
-    # one index seek a channel
+    # one index seek per channel
     earliest = [planned.where(messages.c.channel == channel) for channel in CHANNELS]
     moments += [
         send_at for one in earliest if (send_at := tx.conn.execute(one).scalar_one()) is not None
@@ -111,14 +114,17 @@ def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
 
 
 def due_people(tx: Tx, catalog: Catalog, journey: str, most: int) -> int:
-    """How many people are due in a journey, counted to `most`; in one that is held nobody is."""
+    """The number of due enrollments of a journey, counted up to `most`.
+
+    0 for a paused or stopped journey.
+    """
     number = 0
     for version, step, due_at in list(earliest_due(tx, catalog)):
         if version.journey.name == journey and due_at <= tx.now:
             due = (
                 select(literal(1))
                 .where(*_standing_at(journey, version.digest, step), enrollments.c.due_at <= tx.now)
-                .order_by(enrollments.c.due_at)  # by the index, also on PostgreSQL
+                .order_by(enrollments.c.due_at)  # makes PostgreSQL use the index
                 .limit(most - number)
                 .subquery()
             )
@@ -127,7 +133,7 @@ def due_people(tx: Tx, catalog: Catalog, journey: str, most: int) -> int:
 
 
 def entered_in(tx: Tx, version: Version, launch_id: str | None) -> int:
-    """How many people a launch has entered."""
+    """The number of profiles that a launch has entered."""
     entered = select(func.count()).where(
         enrollments.c.journey == version.journey.name, enrollments.c.launch_id == launch_id
     )

@@ -1,4 +1,4 @@
-"""How a person's way through a journey ends early, and whether it reached its goal, over rows."""
+"""Exit rules and goals as SQL conditions on enrollments."""
 
 from collections.abc import Collection
 from typing import Any
@@ -18,13 +18,13 @@ EXITED = "exited: exit rule"
 
 
 def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
-    """Whether the exit rule of the version holds for an enrollment of the enclosing statement."""
+    """Whether the version's exit rule holds for an enrollment of the enclosing statement."""
     rule = version.journey.exit_when
     return false() if rule is None else rule.sql(_since_entry(tx))
 
 
 def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
-    """Whether an enrollment of the enclosing statement has reached the goal of the version."""
+    """Whether an enrollment of the enclosing statement has reached the version's goal."""
     goal = version.journey.goal
     if goal is None:
         return false()
@@ -34,7 +34,7 @@ def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
 
 
 def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
-    """When an enrollment of the enclosing statement reached the goal; NULL: it did not."""
+    """When an enrollment of the enclosing statement reached the goal; NULL: not yet."""
     goal, now = version.journey.goal, literal(tx.now)
     if goal is None:
         return null()
@@ -46,14 +46,14 @@ def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
     return func.coalesce(first, enrollments.c.converted_at)
 
 
-# The messages of an enrollment of the enclosing statement that went out.
+# The sent messages of an enrollment of the enclosing statement.
 _went = (messages.c.enrollment_id == enrollments.c.id, messages.c.state.in_(SENT))
 
 
 def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
-    """Mark those enrollments of a version that reached its goal, once each; says how many.
+    """Mark the enrollments of a version that reached its goal, once each; returns how many.
 
-    Those that somebody else holds are left for the next time.
+    whose: a condition on enrollments. Those that another process locks are left for the next call.
     """
     reached = (
         select(enrollments.c.id)
@@ -82,7 +82,7 @@ def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
 
 
 def _since_message(tx: Tx, within: Seconds) -> Scope:
-    """Of the profile of a message, from its hand-over on."""
+    """The events of a message's profile, for `within` seconds from its hand-over."""
     return Scope(
         sqlite=tx.conn.dialect.name == "sqlite",
         now=tx.now,
@@ -94,7 +94,7 @@ def _since_message(tx: Tx, within: Seconds) -> Scope:
 
 
 def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> None:
-    """End enrollments; what was planned for them and not yet handed over is cancelled."""
+    """End enrollments. Unless the reason is `completed`, cancel their planned messages."""
     transitions.end(tx, enrollment_ids, reason)
     if reason != "completed":
         cancel_of(tx, enrollment_ids, reason)

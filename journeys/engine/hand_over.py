@@ -1,4 +1,4 @@
-"""What the outbox asks of journeys: is this still wanted, what do templates see, which template."""
+"""The outbox's interface to journeys: unwanted messages, template contexts and templates."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -18,20 +18,21 @@ from profiles.bulk import among
 
 
 class CatalogJourneys:
-    """Answers channels.outbox.claim.Journeys out of a catalog and the enrollments."""
+    """Implements channels.outbox.claim.Journeys with a catalog and the enrollments."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._templates: dict[tuple[str, str, str, str], Template] = {}
 
     def held(self, tx: Tx) -> Collection[str]:
-        """Journeys that are paused or stopped."""
+        """The journeys that are paused or stopped."""
         return held(tx)
 
     def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> dict[int, str]:
-        """Messages whose enrollment has exited, whose exit rule holds, or that were answered.
+        """The messages not to be sent, by id, with the reason.
 
-        The exit rule is that of the version which the person is on by now.
+        Their enrollment exited early, its exit rule holds now, or the group was answered. The exit
+        rule is that of the enrollment's current version.
         """
         left = self._left(tx, {row.enrollment_id for row in rows})
         reasons = {row.id: left[row.enrollment_id] for row in rows if row.enrollment_id in left}
@@ -51,7 +52,7 @@ class CatalogJourneys:
         return reasons
 
     def _left(self, tx: Tx, enrollment_ids: Collection[int]) -> dict[int, str]:
-        """The enrollments that have ended early, or would end now, each with the reason."""
+        """The enrollments that ended early or whose exit rule holds now, with the reason."""
         c = enrollments.c
         found = tx.conn.execute(
             select(c.id, c.journey, c.version, c.end_reason).where(among(tx, c.id, enrollment_ids))
@@ -72,14 +73,14 @@ class CatalogJourneys:
         return left
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
-        """Templates see the entry event's properties as `event`."""
+        """The variables of each enrollment: the entry event's properties as `event`."""
         found = select(enrollments.c.id, enrollments.c.context).where(
             among(tx, enrollments.c.id, enrollment_ids)
         )
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
-        """People who stand behind these messages are due: their step looks again."""
+        """Make the enrollments due whose step waits for these messages."""
         wake(tx, enrollment_ids, skip_locked=skip_locked)
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:

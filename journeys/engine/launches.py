@@ -1,4 +1,4 @@
-"""Launches: a journey started for an audience, under an id by which it can be continued."""
+"""Launches: starts of a journey for an audience. A repeat with the same id continues a launch."""
 
 from sqlalchemy import select
 
@@ -10,7 +10,7 @@ from journeys.tables import launches
 
 
 class LaunchConflict(SegueError):
-    """The id is that of a launch of another journey, or for another audience."""
+    """The id belongs to a launch of another journey or for another audience."""
 
 
 def record_launch(
@@ -22,13 +22,13 @@ def record_launch(
     audience: str,
     people: int | None = None,
 ) -> Version:
-    """Record a launch unless it is recorded already; returns the version that it started with.
+    """Record a launch unless it is on record; returns the version that it started with.
 
-    Raises SegueError for a journey that does not exist, and LaunchConflict.
+    Raises SegueError if the journey does not exist, LaunchConflict if the id is taken.
 
     Parameters
     ----------
-    people: how many may enter at most; None means no limit.
+    people: the most profiles that may enter; None: no limit.
     """
     row = {
         "id": launch_id,
@@ -46,6 +46,6 @@ def record_launch(
             f"{launch_id!r} is a launch of the journey {found.journey} for {found.audience}; "
             "give this one another id"
         )
-    # Another process may have started the launch, with a version of its own.
+    # Another process may have started the launch with a version that is not loaded here.
     catalog.learn(tx, [(journey, found.version)])
     return catalog.version(journey, found.version)

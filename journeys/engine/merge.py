@@ -1,6 +1,6 @@
-"""Two profiles that turn out to be one person: in every journey, too.
+"""Merge profiles with their enrollments, messages and segment memberships.
 
-Locks as everybody does: events, enrollments, profiles in the order of their ids, messages.
+Locks in the common order: events, enrollments, profiles, messages, each by id.
 """
 
 from collections import defaultdict
@@ -28,17 +28,17 @@ def merge(
     also_lock: Collection[int] = (),
     later: Collection[int] = (),
 ) -> None:
-    """Let the profiles, with their events, enrollments and messages, become part of others.
+    """Merge profiles into others, with their events, enrollments and messages.
 
-    Of two enrollments in the same journey with the same key, both under way, the later one ends,
-    and what it had planned is cancelled. Caps, conditions and re-entry rules see one person from
-    now on.
+    If both have a current enrollment in the same journey with the same entry key, the later one
+    ends and its planned messages are cancelled. From now on caps, conditions and re-entry rules
+    see one profile.
 
     Parameters
     ----------
-    mergers: no profile both goes and takes in another.
-    also_lock: profiles that the caller will lock afterwards: they too must be locked in order.
-    later: profiles that may be merged later in this transaction: what that locks is locked now.
+    mergers: a profile must not be merged in one and survive in another.
+    also_lock: profiles that the caller locks afterwards; locked here, to keep the order of ids.
+    later: profiles that may be merged later in this transaction; their rows are locked here.
     """
     concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
     lock_events(tx, {*(merger.from_id for merger in mergers), *later})
@@ -52,7 +52,7 @@ def merge(
 
 
 def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str, Any]]:
-    """Says what was moved, by the profile it left."""
+    """Move enrollments, messages and log rows; returns the moved ids by the merged profile's id."""
     concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
     by_profile: dict[int, list[Row[Any]]] = defaultdict(list)
     for row in _enrollments(tx, concerned):
@@ -87,8 +87,9 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
 
 
 def _merge_memberships(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[str]]:
-    """Who was in a segment does not come into it as somebody else; says which were left, by
-    journey.
+    """Move the segment memberships, so that the surviving profile does not join the segment again.
+
+    Returns the journeys whose rows were removed, by the merged profile's id.
     """
     c = segment_members.c
     left: dict[int, list[str]] = {merger.from_id: [] for merger in mergers}
@@ -113,19 +114,20 @@ def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) ->
 
 
 class _There:
-    """The enrollments of a profile that stays, and of those that became part of it."""
+    """The enrollments of a surviving profile and of the profiles merged into it so far."""
 
     def __init__(self, ours: Sequence[Row[Any]]) -> None:
         self._current = {_way(row): row for row in ours if row.ended_at is None}
         self._launches = {_launch(row) for row in ours if row.launch_id is not None}
 
     def take(self, theirs: Sequence[Row[Any]]) -> tuple[list[int], list[Row[Any]]]:
-        """Add those of a profile that goes.
+        """Add the enrollments of a merged profile.
 
         Returns
         -------
-        The later ones where two are in the same journey with the same key, and those of a launch
-        that has somebody in already: they keep it only in the record of the merger.
+        The ids of enrollments to end: the later of two current ones with the same journey and
+        entry key. And the rows whose launch must be cleared, because another enrollment has the
+        same launch; only the merge record keeps it.
         """
         later: list[int] = []
         for row in theirs:

@@ -1,7 +1,7 @@
-"""A step that fails: whom it fails on is found, tried again later, and in the end goes on without.
+"""Retries of failed steps: isolate the enrollment that fails, retry it, then continue without.
 
-A chunk is one transaction, so one person whom a step can't bear would hold up all the others. The
-engine halves a chunk that failed until that person is alone (config/batches.py).
+A chunk is one transaction, so one failing enrollment would block the whole chunk. The engine halves
+a failed chunk until that enrollment is alone (config/batches.py).
 """
 
 import logging
@@ -21,15 +21,15 @@ from journeys.enrollments import enrollments, transitions
 
 log = logging.getLogger(__name__)
 
-# So often a step is tried on somebody, with pauses that double.
+# The most attempts of a step for one enrollment. The pauses start at FIRST_RETRY and double.
 TRIES = 5
 FIRST_RETRY: Seconds = MINUTE
 
 
 class StepFailed(Exception):
-    """A step failed on these people, and it is not the database that is in trouble.
+    """A step failed for these enrollments, for another reason than a failing database.
 
-    What went wrong is the cause.
+    `__cause__` is the error.
     """
 
     def __init__(self, step: Step, people: Sequence[Standing]) -> None:
@@ -40,7 +40,7 @@ class StepFailed(Exception):
 
 @contextmanager
 def blaming(step: Step, people: Sequence[Standing]) -> Iterator[None]:
-    """Raise StepFailed for what goes wrong with a step and the people at it."""
+    """Raise StepFailed for an error in the block, except if the database itself fails."""
     try:
         yield
     except Exception as error:
@@ -50,9 +50,10 @@ def blaming(step: Step, people: Sequence[Standing]) -> Iterator[None]:
 
 
 def try_later(tx: Tx, version: Version, failure: StepFailed) -> dict[int, Move]:
-    """What becomes of the one person whom a step failed on: where they go, by enrollment id.
+    """Schedule a retry for the single enrollment that failed or, after TRIES attempts, move it on.
 
-    Nothing: they are tried again later, or have moved meanwhile, to another step or version.
+    Returns its move by enrollment id. Empty: a retry is scheduled, or it has meanwhile moved to
+    another step or version.
     """
     [person] = failure.people
     step = failure.step

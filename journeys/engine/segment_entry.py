@@ -1,6 +1,6 @@
-"""Coming into the segment of a journey's entry: seen once each time, and never while one stays in.
+"""Enter profiles that join the segment of a journey's entry, once for each time they join.
 
-Who is in it is written down for each journey, so that coming in can be told from being in.
+The table segment_member stores the members for each journey; a profile without a row is new.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from profiles.tables import profiles
 def enter_newcomers(
     tx: Tx, version: Version, condition: Condition, profile_ids: Sequence[int]
 ) -> int:
-    """Look which of these profiles have come into the segment, or left it; says how many entered.
+    """Update the members among these profiles, and enter those that joined, by the re-entry rule.
 
-    They enter by the re-entry rule. Of a journey that is stopped nobody looks: who comes in
-    meanwhile comes in when it runs again.
+    Returns how many entered. Does nothing while the journey is stopped, so a profile that joins
+    meanwhile enters after the journey resumes.
     """
     journey = version.journey.name
     if held(tx).get(journey) == STOPPED:
@@ -53,6 +53,6 @@ def enter_newcomers(
 
 
 def profiles_after(tx: Tx, after: int, limit: int) -> Sequence[int]:
-    """The next profiles by id, whoever they are: at most `limit` beyond `after`."""
+    """The ids of at most `limit` profiles with an id above `after`, in order."""
     found = select(profiles.c.id).where(profiles.c.id > after).order_by(profiles.c.id)
     return tx.conn.execute(found.limit(limit)).scalars().all()

@@ -1,6 +1,6 @@
-"""One turn: react to events, advance the due steps by a round, claim and send what is due.
+"""One turn: react to events, move one chunk at each due step, claim and send due messages.
 
-The worker, a flow run, a launch, the demo and the tests all work by turns.
+The worker, flow runs, launches, the demo and the tests all use it.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class TurnReport:
-    """What turns did.
+    """The result of one turn.
 
-    moved: people by journey; 0 where people were examined and stay. errors: what failed; the other
-    parts of the turn were done all the same.
+    moved: enrollments by journey; 0 if enrollments were due and all stay. errors: what failed; the
+    other parts of the turn still ran.
     """
 
     reaction: Reaction = field(default_factory=Reaction)
@@ -38,15 +38,14 @@ class TurnReport:
 
     @property
     def busy(self) -> bool:
-        """Whether there was anything to do, so that more may be due now."""
+        """Whether the turn found work, so that more may be due now."""
         return bool(self.reaction.events or self.moved or self.sent)
 
 
 class _Sending(NamedTuple):
-    """What is under way on a channel.
+    """The send task of a channel.
 
-    since: when the first of the events was received that may have led to it, by the monotonic
-    clock.
+    since: when the earliest event that may have caused it was received, by the monotonic clock.
     """
 
     task: asyncio.Task[Tally]
@@ -54,16 +53,16 @@ class _Sending(NamedTuple):
 
 
 class Turn:
-    """Works turn by turn. A turn waits neither for a provider nor for the URLs of Call steps.
+    """Runs turns. A turn waits neither for providers nor for the URLs of Call steps.
 
-    Each channel sends in a task of its own, while people move and other channels send; the Call
-    steps share another task.
+    Each channel sends in its own task, while enrollments move and other channels send; all Call
+    steps share one more task.
 
     Parameters
     ----------
-    journey: work this journey only; events are then left to others.
+    journey: work on this journey only, and leave events to other processes.
     step: advance this step only.
-    woken: called when a task ends after which more may be due.
+    woken: called at the end of a task after which more may be due.
     """
 
     def __init__(
@@ -88,19 +87,20 @@ class Turn:
         self._errors: list[Exception] = []
 
     async def work(self, arrived_at: float | None = None) -> TurnReport:
-        """Work one turn. Raises nothing: an error of one part is in the report.
+        """Run one turn. Does not raise: the report has the errors.
 
         Parameters
         ----------
-        arrived_at: when this process received an event that nobody has worked yet, by the monotonic
-            clock; None means that it knows of none.
+        arrived_at: when this process received the oldest event that is not yet processed, by the
+            monotonic clock; None: it knows of none.
         """
         began = time.monotonic()
         reaction = Reaction()
         if self._journey is None:
             react = partial(self.reactor.work, sure=arrived_at is not None)
             reaction = await self._try(asyncio.to_thread(react), reaction)
-            # Another process received them, or they have waited: the database has whole seconds.
+            # The events came from another process or have waited. The database stores whole
+            # seconds, hence the tolerance of 1.
             if arrived_at is None or began - arrived_at < reaction.waited - 1:
                 arrived_at = began - reaction.waited
             if reaction.entered.total() or reaction.woken.total():
@@ -120,7 +120,7 @@ class Turn:
         return self._report(reaction, moved, sent)
 
     async def finish(self) -> TurnReport:
-        """Wait for what is under way, and report it."""
+        """Wait for the running tasks, and report their results."""
         tasks = [one.task for one in self._sending.values()]
         calls = [] if self._calling is None else [self._calling]
         await asyncio.gather(*tasks, *calls, return_exceptions=True)
@@ -128,7 +128,7 @@ class Turn:
         return self._report(Reaction(), moved, await self._sent())
 
     async def until_idle(self) -> Tally:
-        """Work turns until nothing is due at this moment; returns what became of the messages.
+        """Run turns until nothing is due; returns the outcomes of the messages.
 
         Raises the first error.
         """
@@ -146,7 +146,7 @@ class Turn:
         return TurnReport(reaction, moved, sent, errors)
 
     def _advance(self) -> Counter[str]:
-        """Advance by a round, and note the Call steps at which somebody is due."""
+        """Move one chunk at each due step, and note the due Call steps."""
         steps, self._to_call = self._engine.due_steps(self._journey, self._step)
         return self._engine.advance_round(steps)
 
@@ -157,19 +157,22 @@ class Turn:
             self._woken()
 
     async def _called(self) -> Counter[str]:
-        """The moves by Call steps, once their task has ended."""
+        """The moves of the Call steps if their task has ended, else none."""
         if self._calling is None or not self._calling.done():
             return Counter()
         calling, self._calling = self._calling, None
         return await self._try(calling, Counter[str]())
 
     async def _send(self, channel: ChannelName, since: float | None) -> None:
-        """Returns with the first claims taken: another round beside them would only delay them."""
+        """Take the first claims, then send them and later ones in a task.
+
+        Waiting for the first claims keeps other database work of the turn from delaying them.
+        """
         taken = await self._dispatcher.take(journey=self._journey, channel=channel)
 
         async def send() -> Tally:
             tally = await self._dispatcher.send(taken)
-            # The people behind these messages are due now. Where nothing could be sent nobody is.
+            # The enrollments of these messages are due now. If nothing was sent, none is.
             if tally:
                 self._woken()
             return tally
@@ -177,7 +180,7 @@ class Turn:
         self._sending[channel] = _Sending(asyncio.create_task(send()), since)
 
     async def _sent(self) -> Tally:
-        """What the channels whose tasks have ended have sent."""
+        """The outcomes of the channels whose tasks have ended."""
         sent: Tally = Counter()
         for channel, (task, since) in list(self._sending.items()):
             if task.done():
