@@ -30,6 +30,8 @@ _REASON = {
     "not_chosen": "An earlier channel of its group was chosen.",
     "link_refused": "It would link to {detail}. Links need https, and a host that comes from "
     "customer data must be in SEGUE_LINK_HOSTS.",
+    "no_session": "The customer has not written to us by {channel} within the last 24 hours. Until "
+    "they do, only an approved template may go.",
     "too_long": "It is longer than the channel takes: {detail}.",
     "missing_data": "The text needs something that the customer's record lacks: {detail}.",
 }

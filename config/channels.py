@@ -185,6 +185,15 @@ def channel_of(name: str) -> Channel:
     return found
 
 
+def by_channel(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts of all channels in their order; of an optional one only where there is something."""
+    return {
+        name: counts.get(name, 0)
+        for name, one in channels().items()
+        if counts.get(name) or not one.optional
+    }
+
+
 def _known(name: str) -> str:
     return channel_of(name).name
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
-from channels.providers import postmark, sendgrid, twilio
+from channels.providers import postmark, sendgrid, twilio, twilio_whatsapp
 from channels.providers.registry import sandbox_settings
 from config.access.sandbox_keys import sandbox_secret
 from config.settings import Settings
@@ -25,11 +25,13 @@ from config.times import Instant
 from profiles.bulk import in_slices
 from sandbox.simulated_customer import Behaviour, happens
 from sandbox.store import Accepted
+from sandbox.twilio import WHATSAPP
 from sandbox.webhook_payloads import (
     Signed,
     event_with_login,
     inbound_form,
     mail_event,
+    own_address,
     postmark_event,
     signed_events,
     signed_form,
@@ -51,11 +53,11 @@ _START_WORDS = frozenset(("START", "YES", "UNSTOP"))
 
 
 class Reply(BaseModel):
-    """A text message that a customer sends to our number now."""
+    """A message that a customer sends to our number now; by WhatsApp `from` a whatsapp: number."""
 
     model_config = ConfigDict(extra="forbid")
 
-    sender: Annotated[str, Field(alias="from", pattern=r"^\+[1-9]\d{6,14}$")]
+    sender: Annotated[str, Field(alias="from", pattern=r"^(whatsapp:)?\+[1-9]\d{6,14}$")]
     body: Annotated[str, Field(max_length=1600)]
 
 
@@ -111,7 +113,9 @@ class Callbacks:
         self._key = sendgrid.sandbox_key(sandbox_secret(settings, "sendgrid"))
         self._token = own.auth_token.get_secret_value()
         self._events_url = f"{settings.public_url}/hooks/sendgrid"
-        self._inbound_url = f"{settings.public_url}/hooks/twilio/inbound"
+        by_whatsapp = sandbox_settings(twilio_whatsapp.PROVIDER, settings)
+        self._whatsapp_token = by_whatsapp.auth_token.get_secret_value()
+        self._hooks = f"{settings.public_url}/hooks"
         self._number = own.sender if own.sender.startswith("+") else twilio.TEST_NUMBER
         # Each with the name of the provider that accepted it.
         self._accepted: deque[tuple[str, Accepted]] = deque()
@@ -142,10 +146,18 @@ class Callbacks:
         self._wake.set()
 
     def reply(self, reply: Reply) -> None:
-        """Plan a text message from a customer, whatever the behaviour."""
-        form = inbound_form(reply.sender, self._number, reply.body, f"SM{uuid4().hex}")
-        self._wait(0.0, _Form(self._inbound_url, form))
+        """Plan a message from a customer, whatever the behaviour."""
+        self._wait(0.0, self._written(reply.sender, reply.body, f"SM{uuid4().hex}"))
         self._wake.set()
+
+    def _written(self, sender: str, body: str, sid: str) -> _Form:
+        """What Twilio posts when somebody writes to us."""
+        if sender.startswith(WHATSAPP):
+            to, provider = WHATSAPP + twilio_whatsapp.SANDBOX_NUMBER, "twilio_whatsapp"
+        else:
+            to, provider = self._number, "twilio"
+        form = inbound_form(sender, to, body, sid)
+        return _Form(f"{self._hooks}/{provider}/inbound", form)
 
     def state(self) -> dict[str, Any]:
         """Counts; `waiting` are webhooks still to be posted, active requests included."""
@@ -223,9 +235,7 @@ class Callbacks:
                 said = mail_event(word, one, self._clock() + int(after))
             elif word == "stop":
                 sid = f"SM{one.provider_id[2:][::-1]}"
-                said = _Form(
-                    self._inbound_url, inbound_form(one.address, self._number, "STOP", sid)
-                )
+                said = self._written(own_address(one), "STOP", sid)
             elif one.content["callback"]:
                 said = _Form(one.content["callback"], status_form(word, one))
             else:
@@ -261,7 +271,9 @@ class Callbacks:
             yield _Post(self._events_url, partial(signed_events, self._key, some))
 
     def _signed_form(self, said: _Form, _now: Instant) -> Signed:
-        return signed_form(self._token, said.url, said.form)
+        by_whatsapp = "/hooks/twilio_whatsapp/" in said.url
+        token = self._whatsapp_token if by_whatsapp else self._token
+        return signed_form(token, said.url, said.form)
 
     def _logged_in(self, said: _Event, _now: Instant) -> Signed:
         return event_with_login(self._login, said.event)

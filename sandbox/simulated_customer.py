@@ -24,6 +24,7 @@ Word = Literal[
     "spamreport",
     "sent",
     "undelivered",
+    "read",
     "stop",
 ]
 # How much customers differ: the smaller, the more they differ.
@@ -68,7 +69,7 @@ def happens(behaviour: Behaviour, channel: str, address: str, message_id: str) -
     """All that will happen to one message. Pushes have no reports."""
     dice = Random(f"{behaviour.seed}/{address}/{message_id}")  # noqa: S311  repeatable is the point
     person = Random(f"{behaviour.seed}/{address}")  # noqa: S311
-    happenings = {"email": _mail, "sms": _text}.get(channel)
+    happenings = {"email": _mail, "sms": _text, "whatsapp": _whatsapp}.get(channel)
     if happenings is None:
         return []
     found = sorted(happenings(behaviour, person, dice), key=lambda one: one[1])
@@ -121,6 +122,22 @@ def _text(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[
     yield "delivered", arrives
     if dice.random() < stops:
         yield "stop", arrives + dice.random() * behaviour.answered_within
+
+
+def _whatsapp(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[Word, float]]:
+    dead = person.random() < behaviour.dead
+    reads, stops = _tendency(person, behaviour.opens), _tendency(person, behaviour.stops)
+    arrives = dice.random() * behaviour.delivered_within
+    yield "sent", arrives / 2
+    if dead:
+        yield "undelivered", arrives
+        return
+    yield "delivered", arrives
+    if dice.random() < reads:
+        read = arrives + dice.random() * behaviour.answered_within
+        yield "read", read
+        if dice.random() < stops:
+            yield "stop", read + dice.random() * behaviour.answered_within
 
 
 def _tendency(person: Random, share: float) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from config.access.private_files import tighten_database
-from config.policy import CHANNELS
+from config.channels import by_channel
 from config.times import Instant
 
 _SCHEMA = """
@@ -159,7 +159,7 @@ class Store:
         [(without_id,)] = self._rows("SELECT count(*) FROM accepted WHERE message_id IS NULL")
         return {
             "requests": tally["requests"],
-            "accepted": dict.fromkeys(CHANNELS, 0) | distinct,
+            "accepted": by_channel(distinct),
             "duplicates": duplicates,
             "refused": tally["refused"],
             "without_id": without_id,

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 from uuid import uuid4
 
+import orjson
+
 from channels.kinds.sms import segments
 from sandbox.provider_api import ApiCall, ApiResponse, json_answer
 from sandbox.store import Accepted
@@ -20,6 +22,9 @@ MAX_BODY = 1600  # characters
 _NUMBER = re.compile(r"\+[1-9]\d{6,14}")
 # A number, a short code, or a name of at most eleven characters with a letter in it.
 _SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}")
+# What WhatsApp addresses begin with, and the SID of a Content template.
+WHATSAPP = "whatsapp:"
+_TEMPLATE = re.compile(r"HX[0-9a-fA-F]{32}")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 # The provider's magic numbers: each gives its own error.
 _MAGIC = {"+15005550001": 21211, "+15005550004": 21610, "+15005550009": 21614}
@@ -38,6 +43,9 @@ _WORDS = {
     21609: (400, "The 'StatusCallback' URL {callback} is not a valid URL."),
     21610: (400, "Attempt to send to unsubscribed recipient {to}."),
     21614: (400, "'To' number {to} is not a valid mobile number."),
+    21655: (400, "The ContentSid is Invalid."),
+    21656: (400, "The Content Variables parameter is invalid."),
+    63007: (400, "Twilio could not find a Channel with the specified From address {sender}."),
     21617: (400, "The message body exceeds the 1600 character limit."),
 }
 
@@ -55,15 +63,19 @@ def answer(call: ApiCall) -> ApiResponse:
     if code:
         return _refusal(code, form)
     message = _message(account, form, call)
+    whatsapp = form["To"].startswith(WHATSAPP)
+    text = form.get("Body") or form["ContentSid"]
     accepted = Accepted(
-        channel="sms",
+        channel="whatsapp" if whatsapp else "sms",
         message_id=_message_id(form.get("StatusCallback", "")),
         provider_id=message["sid"],
-        address=form["To"],
-        title=form["Body"],
+        address=form["To"].removeprefix(WHATSAPP),
+        title=text,
         content={
             "from": message["from"] or message["messaging_service_sid"],
-            "body": form["Body"],
+            "body": form.get("Body", ""),
+            "template": form.get("ContentSid", ""),
+            "variables": _variables(form),
             "segments": int(message["num_segments"]),
             "account": account,
             "callback": form.get("StatusCallback", ""),
@@ -82,18 +94,26 @@ def _refused(form: dict[str, str], call: ApiCall) -> int | None:
     """The code of the first error, if there is one."""
     to, body, callback = (form.get(name, "") for name in ("To", "Body", "StatusCallback"))
     sender, service = form.get("From", ""), form.get("MessagingServiceSid", "")
+    template = form.get("ContentSid", "")
+    whatsapp = to.startswith(WHATSAPP)
     code: int | None = None
     if not to:
         code = 21604
-    elif not _NUMBER.fullmatch(to):
+    elif not _NUMBER.fullmatch(to.removeprefix(WHATSAPP)):
         code = 21211
+    elif sender and whatsapp != sender.startswith(WHATSAPP):
+        code = 63007
+    elif template and not _TEMPLATE.fullmatch(template):
+        code = 21655
+    elif template and _variables(form) is None:
+        code = 21656
     elif to in _MAGIC:
         code = _MAGIC[to]
     elif not _SERVICE.fullmatch(service) and not sender:
         code = 21603
-    elif sender and not _SENDER.fullmatch(sender):
+    elif sender and not _SENDER.fullmatch(sender.removeprefix(WHATSAPP)):
         code = 21212
-    elif not body:
+    elif not body and not template:
         code = 21602
     elif len(body) > MAX_BODY:
         code = 21617
@@ -112,6 +132,16 @@ def _signed_in(call: ApiCall, account: str) -> bool:
     except (binascii.Error, UnicodeDecodeError):
         return False
     return scheme.lower() == "basic" and bool(secret) and (user == account or user[:2] == "SK")
+
+
+def _variables(form: dict[str, str]) -> dict[str, str] | None:
+    """The values of a template's variables; None: what was sent is no object of texts."""
+    try:
+        found = orjson.loads(form.get("ContentVariables") or "{}")
+    except orjson.JSONDecodeError:
+        return None
+    texts = isinstance(found, dict) and all(isinstance(one, str) and one for one in found.values())
+    return found if texts else None
 
 
 def _is_url(text: str) -> bool:
@@ -136,7 +166,7 @@ def _message(account: str, form: dict[str, str], call: ApiCall) -> dict[str, Any
     return {
         "account_sid": account,
         "api_version": "2010-04-01",
-        "body": form["Body"],
+        "body": form.get("Body", ""),
         "date_created": created,
         "date_sent": None,
         "date_updated": created,
@@ -146,7 +176,7 @@ def _message(account: str, form: dict[str, str], call: ApiCall) -> dict[str, Any
         "from": form.get("From"),
         "messaging_service_sid": service,
         "num_media": "0",
-        "num_segments": str(segments(form["Body"])),
+        "num_segments": str(segments(form.get("Body", ""))),
         "price": None,
         "price_unit": "USD",
         "sid": sid,

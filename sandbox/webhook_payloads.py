@@ -18,6 +18,7 @@ from twilio.request_validator import RequestValidator
 from config.times import Instant, format_instant
 from sandbox.simulated_customer import Word
 from sandbox.store import Accepted
+from sandbox.twilio import WHATSAPP
 
 # A link that SendGrid wraps for click tracking.
 _LINK = re.compile(r'<a\b(?![^>]*\bclicktracking="off")[^>]*\bhref="(https?://[^"]+)"')
@@ -78,6 +79,7 @@ _POSTMARK: Mapping[Word, tuple[str, Mapping[str, Any]]] = {
 _STATUSES: Mapping[Word, Mapping[str, str]] = {
     "sent": {"MessageStatus": "sent"},
     "delivered": {"MessageStatus": "delivered"},
+    "read": {"MessageStatus": "read"},
     "undelivered": {"MessageStatus": "undelivered", "ErrorCode": "30005"},
 }
 
@@ -160,9 +162,16 @@ def event_with_login(login: str, event: Mapping[str, Any]) -> Signed:
     return Signed(orjson.dumps(event), headers)
 
 
+def own_address(text: Accepted) -> str:
+    """The customer's address as Twilio writes it."""
+    return (WHATSAPP if text.channel == "whatsapp" else "") + text.address
+
+
 def status_form(word: Word, text: Accepted) -> dict[str, str]:
     """The body that Twilio posts to the message's StatusCallback."""
-    status = _STATUSES[word]
+    status = dict(_STATUSES[word])
+    if word == "undelivered" and text.channel == "whatsapp":
+        status["ErrorCode"] = "63003"
     return {
         "AccountSid": text.content["account"],
         "ApiVersion": "2010-04-01",
@@ -170,7 +179,7 @@ def status_form(word: Word, text: Accepted) -> dict[str, str]:
         "MessageSid": text.provider_id,
         "SmsSid": text.provider_id,
         "SmsStatus": status["MessageStatus"],
-        "To": text.address,
+        "To": own_address(text),
         **status,
     }
 

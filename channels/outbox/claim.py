@@ -30,10 +30,11 @@ from channels.messages.device_transitions import DeviceClaim
 from channels.outbox import devices
 from channels.outbox.devices import Devices, Target
 from channels.outbox.plan import decide_again
+from channels.outbox.sessions import session_ends
 from channels.providers.registry import Route
 from channels.rules.caps import Counted
 from channels.rules.loaders import load_history, load_recipients
-from channels.rules.planner import Planner, Wanted
+from channels.rules.planner import Planner, Reason, Wanted
 from channels.rules.recipient import Kind, Recipient
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
@@ -119,7 +120,7 @@ class Claim(NamedTuple):
     attempts: int
     send_at: Instant
     not_after: Instant
-    closes: Instant | None  # the end of the channel's window; None: always open
+    closes: Instant | None  # when the channel's window or the session ends; None: never
     targets: Sequence[Target]
     context: Mapping[str, Any]
     marks: Marks
@@ -306,12 +307,18 @@ def _claim_rows(
     refused += [(row, "failed") for row in rows if row.id in spent]
     out = {row.id for row, _ in refused}
     still = [row for row in rows if row.id not in out]
-    fit, unfit = _look_again(tx, planner, still)
+    together = _all_or_none(tx, still)
+    ends = session_ends(tx, journeys, [*still, *together])
+    no_session: dict[int, Reason] = {
+        message_id: "no_session" for message_id, end in ends.items() if end <= tx.now
+    }
+    fit, unfit = _look_again(tx, planner, still, together, ends, no_session)
     claims = _with_content(tx, journeys, fit, known)
     _take(tx, claims, claimed_by)
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
-        refused += decide_again(tx, planner, groups, {"looked_at_again": "at dispatch"})
+        note = {"looked_at_again": "at dispatch"}
+        refused += decide_again(tx, planner, groups, note, no_session)
     journeys.settled(tx, [row.enrollment_id for row, _ in refused], skip_locked=True)
     return claims, Counter((row.journey, row.channel, why) for row, why in refused)
 
@@ -335,9 +342,14 @@ def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
 
 
 def _look_again(
-    tx: Tx, planner: Planner, rows: Sequence[Row[Any]]
+    tx: Tx,
+    planner: Planner,
+    rows: Sequence[Row[Any]],
+    together: Sequence[Row[Any]],
+    ends: Mapping[int, Instant],
+    no_session: Mapping[int, Reason],
 ) -> tuple[list[tuple[Row[Any], Instant | None]], list[Row[Any]]]:
-    """The rows that may go this second, each with the moment its window closes; and the others."""
+    """The rows that may go this second, each with the moment until when; and the others."""
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
     histories = load_history(tx, planner.policy, recipients, tx.now)
@@ -347,11 +359,18 @@ def _look_again(
         handed_over[profile_id] = [past.counted for past in history if not past.planned]
     fit: list[tuple[Row[Any], Instant | None]] = []
     unfit: list[Row[Any]] = []
-    incomplete = _incomplete(tx, planner, rows, recipients)
+    # A member that is due later, or goes by another channel, must not go any more.
+    incomplete = {
+        (row.enrollment_id, row.step)
+        for row in together
+        if row.id in no_session
+        or recipients[row.profile_id].refusal(planner.policy, row.channel, row.kind, row.topic)
+    }
     for row in rows:
         recipient = recipients[row.profile_id]
         before = handed_over[row.profile_id]
-        wanted = Wanted(row.channel, row.kind, row.topic, 0, "skip", 0)
+        refused = no_session.get(row.id)
+        wanted = Wanted(row.channel, row.kind, row.topic, 0, "skip", 0, refused)
         [decision] = planner.decide(recipient, "any", [wanted], before, tx.now)
         if decision.reason:
             unfit.append(row)
@@ -359,28 +378,23 @@ def _look_again(
                 incomplete.add((row.enrollment_id, row.step))
         else:
             before.append(Counted(tx.now, row.channel, row.kind, row.topic))
-            fit.append((row, _closes(planner, recipient, row, tx.now)))
+            until = (_closes(planner, recipient, row, tx.now), ends.get(row.id))
+            fit.append((row, min((one for one in until if one is not None), default=None)))
     unfit += [row for row, _ in fit if (row.enrollment_id, row.step) in incomplete]
     fit = [one for one in fit if (one[0].enrollment_id, one[0].step) not in incomplete]
     return fit, unfit
 
 
-def _incomplete(
-    tx: Tx, planner: Planner, rows: Sequence[Row[Any]], recipients: Mapping[int, Recipient]
-) -> set[tuple[int, str]]:
-    """The groups of which all or none go, and a member that is due later must not go any more."""
+def _all_or_none(tx: Tx, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """The planned members of those groups of which all members go, or none."""
     groups = {(row.enrollment_id, row.step) for row in rows if row.mode == "all"}
     if not groups:
-        return set()
+        return []
     waiting = select(*_LOOKED_AT).where(
         messages.c.state == "planned",
         tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
     )
-    return {
-        (row.enrollment_id, row.step)
-        for row in tx.conn.execute(waiting)
-        if recipients[row.profile_id].refusal(planner.policy, row.channel, row.kind, row.topic)
-    }
+    return tx.conn.execute(waiting).all()
 
 
 def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:

@@ -6,6 +6,7 @@ caller's transaction, with the profiles concerned locked.
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Row, select, tuple_
@@ -164,7 +165,11 @@ def _outcome(
 
 
 def decide_again(
-    tx: Tx, planner: Planner, groups: Collection[tuple[int, str]], note: Mapping[str, Any]
+    tx: Tx,
+    planner: Planner,
+    groups: Collection[tuple[int, str]],
+    note: Mapping[str, Any],
+    at_hand_over: Mapping[int, Reason] = MappingProxyType({}),
 ) -> list[tuple[Row[Any], str]]:
     """Decide groups again, as far as they are still planned: messages are moved or refused.
 
@@ -174,6 +179,7 @@ def decide_again(
     ----------
     groups: enrollment and step of each; their profiles are locked.
     note: what led to it; kept in the decision, beside what led to earlier ones.
+    at_hand_over: messages, by id, that may not go for a reason that only the hand-over knows.
     """
     found = select(messages).where(
         tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), is_undecided
@@ -194,7 +200,7 @@ def decide_again(
         recipient = recipients[group[0].profile_id]
         history = histories[group[0].profile_id]
         counted = [past.counted for past in history if past.id not in undecided]
-        decisions = _again(planner, recipient, group, counted, tx.now)
+        decisions = _again(planner, recipient, group, counted, tx.now, at_hand_over)
         for row, decision in zip(group, decisions, strict=True):
             if decision.reason == "not_chosen":
                 continue  # as it was
@@ -220,17 +226,18 @@ def _again(
     group: Sequence[Row[Any]],
     history: Sequence[Counted],
     now: Instant,
+    at_hand_over: Mapping[int, Reason],
 ) -> list[Decision]:
     """One group from where it stands now: nothing goes earlier than it was planned."""
     if group[0].mode != "first":
         mode: Mode = "all" if group[0].mode == "all" else "any"
-        return _from_here(planner, recipient, mode, group, history, now)
+        return _from_here(planner, recipient, mode, group, history, now, at_hand_over)
     decisions: list[Decision] = []
     for row in group:
         if any(decision.reason is None for decision in decisions):
             decisions.append(Decision(None, "not_chosen"))
         else:
-            decisions += _from_here(planner, recipient, "any", [row], history, now)
+            decisions += _from_here(planner, recipient, "any", [row], history, now, at_hand_over)
     return decisions
 
 
@@ -241,6 +248,7 @@ def _from_here(
     group: Sequence[Row[Any]],
     history: Sequence[Counted],
     now: Instant,
+    at_hand_over: Mapping[int, Reason],
 ) -> list[Decision]:
     first = min(row.after for row in group)
     start = max(now, min(row.send_at for row in group))
@@ -252,6 +260,7 @@ def _from_here(
             row.after - first,
             cast(OnCap, row.on_cap),
             max(0, row.latest_anchor + first - start),
+            at_hand_over.get(row.id),
         )
         for row in group
     ]

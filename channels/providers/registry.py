@@ -16,7 +16,7 @@ from channels.providers.base import ConnectedProvider, Own, Provider
 from channels.providers.webhook import Webhook
 from channels.rules.recipient import Kind
 from config.access.sandbox_keys import sandbox_secret
-from config.channels import ChannelName
+from config.channels import ChannelName, channel_of
 from config.errors import SegueError
 from config.policy import CHANNELS, Policy
 from config.required import unmet, unmet_general
@@ -86,22 +86,33 @@ def known_providers() -> dict[str, Provider[Any]]:
     return found
 
 
-def routes(known: Mapping[str, Provider[Any]]) -> dict[ChannelName, Route]:
+def routes(known: Mapping[str, Provider[Any]], settings: Settings) -> dict[ChannelName, Route]:
     """Which provider sends what, by the environment; channels without a provider are left out.
+
+    With real providers an optional channel has one only where SEGUE_<CHANNEL>_PROVIDER names it.
 
     Raises SegueError for a name that no provider of the channel has.
     """
     found = {}
     for channel in CHANNELS:
         there = [one for one in known.values() if one.channel == channel]
-        if there:
+        used = settings.providers == "sandbox" or not channel_of(channel).optional
+        if there and (used or _chosen(channel).provider):
             found[channel] = _route(channel, there)
     return found
 
 
+def _prefix(channel: ChannelName) -> str:
+    return f"SEGUE_{channel.upper()}_"
+
+
+def _chosen(channel: ChannelName) -> _ChannelSettings:
+    return read_environment(_ChannelSettings, _prefix(channel))
+
+
 def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:
-    prefix = f"SEGUE_{channel.upper()}_"
-    chosen = read_environment(_ChannelSettings, prefix)
+    prefix = _prefix(channel)
+    chosen = _chosen(channel)
     names = sorted(one.name for one in there)
     default = chosen.provider
     if not default:
@@ -148,7 +159,7 @@ def connect_providers(settings: Settings) -> ConnectedProviders:
     """The providers that send something. Raises SegueError, with everything that is missing."""
     refuse_unmet_needs(settings)
     known = known_providers()
-    found = routes(known)
+    found = routes(known, settings)
     connected = {}
     for name in _in_use(found):
         provider = known[name]
@@ -183,7 +194,7 @@ def unmet_needs(settings: Settings) -> list[str]:
         return []
     known = known_providers()
     found = list(unmet_general(settings))
-    for name in _in_use(routes(known)):
+    for name in _in_use(routes(known, settings)):
         found += unmet(known[name].needs, own_settings(known[name], settings))
     return found
 

@@ -41,16 +41,20 @@ from channels.providers.webhook import (
     WebhookRequest,
     our_id,
 )
+from config.channels import ChannelName
 from config.json_input import NoJSON, read_json
 from config.policy import Policy
 from config.required import Need
 from config.settings import Settings, Url
+from config.times import Seconds
 from profiles.identity.person import address_of
 
 # Seconds: what Twilio accepts as ValidityPeriod.
 _SHORTEST, _LONGEST = 1, 36_000
 # What customers can reply STOP to: a number, a short code or a messaging service.
 _SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|MG[0-9a-fA-F]{32}")
+# What WhatsApp addresses begin with.
+WHATSAPP = "whatsapp:"
 # The sender that Twilio keeps for tests.
 TEST_NUMBER = "+15005550006"
 
@@ -154,38 +158,50 @@ class Twilio:
             **self._sender,
             "Body": one.content.body,
             "StatusCallback": f"{self._callback}{one.message_id}",
+            **validity(one.ttl),
         }
-        if one.ttl is not None:
-            form["ValidityPeriod"] = str(max(_SHORTEST, min(one.ttl, _LONGEST)))
         return ProviderRequest("POST", self._url, self._headers, urlencode(form).encode())
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
         """By the error code where we know it, otherwise by the HTTP status."""
-        [one] = batch
-        answer = json_object(body)
-        if result_of(status) == "sent":
-            sid = answer.get("sid")
-            return [
-                SendOutcome(
-                    one.message_id, "sent", provider_id=sid if isinstance(sid, str) else None
-                )
-            ]
-        code = answer.get("code")
-        known = ERRORS.get(code) if isinstance(code, int) else None
-        # Twilio's words contain the number; reasons hold no personal data.
-        words = known.words if known else str(answer.get("message", "")).replace(one.to, "…")
-        meaning = known or ErrorMeaning(result_of(status), words)
-        return [
-            SendOutcome(
-                one.message_id,
-                meaning.result,
-                f"twilio {code if isinstance(code, int) else status}: {words}"[:300].rstrip(": "),
-                retry_after=retry_after(headers) if meaning.result == "retry" else None,
-                suppress=meaning.suppress,
-            )
-        ]
+        return read_answer(status, headers, body, batch, ERRORS)
+
+
+def validity(ttl: Seconds | None) -> dict[str, str]:
+    """For how long Twilio may keep the message before it goes on."""
+    return {} if ttl is None else {"ValidityPeriod": str(max(_SHORTEST, min(ttl, _LONGEST)))}
+
+
+def read_answer(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    batch: Sequence[Outgoing],
+    errors: Mapping[int, ErrorMeaning],
+) -> list[SendOutcome]:
+    """What became of the one message of a batch; the error code says more than the status."""
+    [one] = batch
+    answer = json_object(body)
+    if result_of(status) == "sent":
+        sid = answer.get("sid")
+        named = sid if isinstance(sid, str) else None
+        return [SendOutcome(one.message_id, "sent", provider_id=named)]
+    code = answer.get("code")
+    known = errors.get(code) if isinstance(code, int) else None
+    # Twilio's words contain the number; reasons hold no personal data.
+    words = known.words if known else str(answer.get("message", "")).replace(one.to, "…")
+    meaning = known or ErrorMeaning(result_of(status), words)
+    return [
+        SendOutcome(
+            one.message_id,
+            meaning.result,
+            f"twilio {code if isinstance(code, int) else status}: {words}"[:300].rstrip(": "),
+            retry_after=retry_after(headers) if meaning.result == "retry" else None,
+            suppress=meaning.suppress,
+        )
+    ]
 
 
 def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
@@ -277,7 +293,9 @@ def _json_fields(body: bytes) -> Mapping[str, str]:
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def read_status(form: Mapping[str, str], url: str) -> list[Feedback]:
+def read_status(
+    form: Mapping[str, str], url: str, errors: Mapping[int, ErrorMeaning] = ERRORS
+) -> list[Feedback]:
     """A delivery report about the message whose id is in the address; empty for other statuses."""
     status, sid = form.get("MessageStatus", "").lower(), _sid(form)
     kind = _STATUSES.get(status)
@@ -285,12 +303,12 @@ def read_status(form: Mapping[str, str], url: str) -> list[Feedback]:
         return []
     [ours, *_] = parse_qs(urlparse(url).query).get("message_id", [""])
     code = _clean(form, "ErrorCode")[:20] if kind == "failed" else ""
-    known = ERRORS.get(our_id(code) or 0)
+    known = errors.get(our_id(code) or 0)
     return [
         Feedback(
             id=f"twilio {sid} {status}",
             source=f"twilio {code if known else status}",
-            channel="sms",
+            channel=_channel(form, "To"),
             kind=kind,
             message_id=our_id(ours),
             address=_address(form, "To"),
@@ -309,18 +327,14 @@ def _reason(status: str, code: str, words: str) -> str:
 
 
 def read_inbound(form: Mapping[str, str], words: StopWordForms) -> list[Feedback]:
-    """A text that a customer sent. With Advanced Opt-Out, Twilio says what it counted it as."""
+    """A message from a customer. With Advanced Opt-Out, Twilio says what it counted it as."""
     text = _clean(form, "Body")
-    whatsapp = form.get("From", "").startswith("whatsapp:")
     reply = _OPT_OUT_TYPES.get(form.get("OptOutType", "").upper()) or read_reply(text, words)
-    if whatsapp and reply.meaning == "started":
-        # A yes on WhatsApp is not a yes to text messages.
-        reply = Reply("replied")
     return [
         Feedback(
             id=f"twilio {_sid(form)}",
             source=f"twilio {reply.word or 'reply'}",
-            channel="sms",
+            channel=_channel(form, "From"),
             kind=reply.meaning,
             address=_address(form, "From"),
             properties={"text": text},
@@ -332,6 +346,11 @@ def _sid(form: Mapping[str, str]) -> str:
     """Twilio's id of the message; without one, a digest: equal forms are the same message."""
     named = _clean(form, "MessageSid") or _clean(form, "SmsSid")
     return named[:100] or hashlib.sha256(repr(sorted(form.items())).encode()).hexdigest()[:32]
+
+
+def _channel(form: Mapping[str, str], name: str) -> ChannelName:
+    """By the customer's address: both channels may post to the same webhook."""
+    return "whatsapp" if form.get(name, "").startswith(WHATSAPP) else "sms"
 
 
 def _address(form: Mapping[str, str], name: str) -> str | None:

@@ -27,6 +27,7 @@ Reason = Literal[
     "no_common_time",
     "group_incomplete",
     "not_chosen",
+    "no_session",
 ]
 
 
@@ -35,6 +36,7 @@ class Wanted:
     """One message of a send, as it is wanted.
 
     offset: seconds after the send's anchor. max_delay: how far it may be pushed, in seconds.
+    refused: why it may not go at the moment of the hand-over, where only that is known.
     """
 
     channel: ChannelName
@@ -43,6 +45,7 @@ class Wanted:
     offset: Seconds
     on_cap: OnCap
     max_delay: Seconds
+    refused: Reason | None = None
 
 
 class Decision(NamedTuple):
@@ -134,7 +137,10 @@ class Planner:
         decisions: list[Decision] = [Decision(None)] * len(wanted)
         alive: list[_Member] = []
         for place, message in enumerate(wanted):
-            reason = recipient.refusal(self.policy, message.channel, message.kind, message.topic)
+            reason: str | None = recipient.refusal(
+                self.policy, message.channel, message.kind, message.topic
+            )
+            reason = reason or message.refused
             if reason:
                 decisions[place] = Decision(None, reason)
             elif message.kind == "transactional":

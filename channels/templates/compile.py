@@ -76,6 +76,11 @@ class Template:
     options: Mapping[str, str]
     language: str | None = None
 
+    @property
+    def is_free_text(self) -> bool:
+        """Whether its text stands here, and is not that of a template kept by the provider."""
+        return "body" in self.parts
+
     def render(self, context: Mapping[str, Any], rules: LinkRules) -> Content:
         """The message for one person. Raises MissingData, BadLink or RenderError."""
         rendering = Rendering(self.language or _language_of(context), rules)
@@ -144,16 +149,35 @@ def _compile(channel: ChannelName, name: str, files: tuple[tuple[str, str], ...]
         )
     file = bodies[0]
     headers, body, first_line = _split(kind, file, texts[file])
+    replaced = _replaced(kind, file, headers, body, first_line)
     options = _options(file, headers)
     if file.endswith(".txt"):
         parts = {part: _header(file, line) for part, line in headers.items()}
-        if not any(line.header.replaces_body for line in headers.values()):
+        if not replaced:
             parts["body"] = Part(_text(body, file, first_line))
     else:
         parts = _html(file, texts, headers, body, first_line)
     variables = frozenset[str]().union(*(part.script.variables for part in parts.values()))
     language = options.pop(LANGUAGE.name.lower(), None)
     return Template(channel, name, variables, parts, options, language)
+
+
+def _replaced(
+    channel: Channel, file: str, headers: Mapping[str, _Line], body: str, first_line: int
+) -> bool:
+    """Whether a header takes the place of the body. Raises TemplateError for half of each."""
+    [*replacing] = [line.header.name for line in headers.values() if line.header.replaces_body]
+    if replacing and body.strip():
+        raise TemplateError(
+            file,
+            first_line,
+            f"{replacing[0]}: names a text that is kept elsewhere; remove this one, or the header",
+        )
+    for line in headers.values():
+        if line.header.numbered and not replacing:
+            wanted = " or ".join(f"{one.name}:" for one in channel.headers if one.replaces_body)
+            raise TemplateError(file, line.number, f"{line.header.name}-…: needs a line {wanted}")
+    return bool(replacing)
 
 
 def _options(file: str, headers: dict[str, _Line]) -> dict[str, str]:
@@ -247,6 +271,8 @@ def _split(channel: Channel, file: str, source: str) -> tuple[dict[str, _Line], 
         if not line.strip():
             break
         found = _HEADER.fullmatch(line)
+        if found is None and number == 1 and not any(one.required for one in channel.headers):
+            return {}, source, 1
         if found is None:
             raise TemplateError(
                 file,

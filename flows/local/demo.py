@@ -22,7 +22,7 @@ from typing import Any, get_args
 from sqlalchemy import func, select
 
 from channels.providers.webhook import FeedbackKind
-from config.channels import channel_of
+from config.channels import by_channel, channel_of
 from config.database import Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
@@ -188,7 +188,7 @@ def _messages(summaries: Sequence[Summary]) -> dict[str, Any]:
     """Sent and refused messages of all journeys."""
     not_sent = sum((summary.not_sent for summary in summaries), Counter[str]())
     return {
-        "sent": {channel: sum(one.sent[channel] for one in summaries) for channel in CHANNELS},
+        "sent": by_channel(sum((summary.sent for summary in summaries), Counter[str]())),
         "not_sent": dict(sorted(not_sent.items())),
     }
 

@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from typing import Any
 
+from config.channels import by_channel
 from config.policy import CHANNELS
 from flows.app import Segue
 from journeys.engine.advance import StepReport
@@ -37,8 +38,8 @@ def launch(
         "journey": journey,
         "audience": audience,
         "entered": summary.entered,
-        "sent": {channel: summary.sent[channel] for channel in CHANNELS},
-        "planned": {channel: summary.planned[channel] for channel in CHANNELS},
+        "sent": by_channel(summary.sent),
+        "planned": by_channel(summary.planned),
         "not_sent": dict(sorted(summary.not_sent.items())),
     }
 
@@ -75,6 +76,8 @@ def rehearse(
         "journey": journey,
         "audience": audience,
         "dry_run": True,
-        "planned": {channel: total.messages[channel, "planned"] for channel in CHANNELS},
+        "planned": by_channel(
+            {channel: total.messages[channel, "planned"] for channel in CHANNELS}
+        ),
         "not_sent": dict(sorted(not_sent.items())),
     }

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, literal, select
 
 from channels.messages import messages
-from config.channels import ChannelName
+from config.channels import ChannelName, by_channel
 from config.database import Tx
-from config.policy import CHANNELS
 from config.times import Seconds
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
@@ -54,7 +53,7 @@ def queues(tx: Tx) -> Queues:
     return Queues(
         tx.conn.execute(waiting).scalar_one(),
         people,
-        {channel: found.get(channel, (0, 0))[0] for channel in CHANNELS},
+        by_channel({channel: number for channel, (number, _) in found.items()}),
         tx.now - oldest,
         oldest_event(tx),
     )

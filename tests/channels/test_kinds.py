@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 import channels.kinds
 from channels.kinds import email
+from channels.templates.compile import template_suffixes
 from config import channels as registry
 from config.channels import AddressKind, channel_of
 from config.errors import SegueError
@@ -119,3 +120,36 @@ def test_a_bad_name_is_refused(
     monkeypatch.setitem(sys.modules, another.__name__, another)
     with pytest.raises(SegueError, match=says):
         registry.channels()
+
+
+DOCS = ROOT / "docs" / "channels.md"
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def table() -> str:
+    """The channels as docs/channels.md shows them."""
+    found = row("Channel", "In a journey", "Goes to", "Consent", "STOP", "Known of a message")
+    found += "|" + "---|" * 6 + "\n"
+    for one in registry.channels().values():
+        consent = (
+            f"always {one.consent}" if one.consent_fixed else f"{one.consent}, or as the policy"
+        )
+        known = "; ".join(f"{what}: {who}" for what, who in one.evidence.items())
+        stop = "yes, transactional included" if one.has_stop else "no"
+        step = f"`{one.step}(template)`"
+        optional = ", optional" if one.optional else ""
+        found += row(f"`{one.name}`{optional}", step, one.address, consent, stop, known)
+    return found
+
+
+def test_the_docs_list_the_channels() -> None:
+    assert table() in DOCS.read_text(encoding="utf-8"), table()
+
+
+def test_the_docs_name_every_kind_of_template_file() -> None:
+    docs = DOCS.read_text(encoding="utf-8")
+    for suffix in template_suffixes():
+        assert f"`<name>{suffix}`" in docs

@@ -64,6 +64,7 @@ def test_live_providers_talk_to_the_real_addresses(tmp_path: Path) -> None:
         "sendgrid": "https://api.sendgrid.com/v3/mail/send",
         "twilio": "https://api.twilio.com/2010-04-01/Accounts/AC1/Messages.json",
         "fcm": "https://fcm.googleapis.com/v1/projects/shop-1/messages:send",
+        "twilio_whatsapp": "https://api.twilio.com/2010-04-01/Accounts/AC1/Messages.json",
     }
 
 
@@ -76,7 +77,8 @@ def test_the_sandbox_needs_no_keys_and_gets_no_real_ones(tmp_path: Path) -> None
 
 
 GENERAL = [name for name in LIVE if name in Settings.model_fields and name != "providers"]
-OWN = [name for name in LIVE if name not in Settings.model_fields]
+# Those of a provider; whatsapp_provider chooses one.
+OWN = [name for name in LIVE if name not in (*Settings.model_fields, "whatsapp_provider")]
 
 
 @pytest.mark.parametrize("setting", GENERAL)
@@ -156,16 +158,18 @@ def test_what_a_provider_needs_that_sends_nothing_is_not_asked_for(
 def chosen(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Route:
     for name, value in variables.items():
         monkeypatch.setenv(f"SEGUE_EMAIL_{name}", value)
-    return routes(known_providers())["email"]
+    return routes(known_providers(), SANDBOX)["email"]
 
 
 def test_sendgrid_sends_mail_unless_a_setting_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = routes(known_providers())
+    found = routes(known_providers(), SANDBOX)
     assert {channel: route.providers for channel, route in found.items()} == {
         "email": ["sendgrid"], "sms": ["twilio"], "push": ["fcm"],
+        "whatsapp": ["twilio_whatsapp"],
     }  # fmt: skip
     assert chosen(monkeypatch, PROVIDER="postmark").providers == ["postmark"]
-    assert list(connect_providers(Settings()).by_name) == ["postmark", "twilio", "fcm"]
+    others = ["twilio", "fcm", "twilio_whatsapp"]
+    assert list(connect_providers(Settings()).by_name) == ["postmark", *others]
 
 
 def test_a_topic_counts_before_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +188,8 @@ def test_a_topic_counts_before_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
         ("transactional", "news"),
         ("transactional", "other"),
     }
-    assert list(connect_providers(Settings()).by_name) == ["sendgrid", "postmark", "twilio", "fcm"]
+    [*names] = connect_providers(Settings()).by_name
+    assert names == ["sendgrid", "postmark", "twilio", "fcm", "twilio_whatsapp"]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +219,7 @@ def test_a_rate_is_for_a_channel_or_a_provider(monkeypatch: pytest.MonkeyPatch) 
     connected = connect_providers(Settings(rates={"email": 9, "postmark": 5}))
     assert {name: one.rate for name, one in connected.by_name.items()} == {
         "sendgrid": 9, "postmark": 5, "twilio": None, "fcm": None,
+        "twilio_whatsapp": None,
     }  # fmt: skip
     with pytest.raises(SegueError, match="SEGUE_RATES names 'mailgun', which is no channel and no"):
         connect_providers(Settings(rates={"mailgun": 1}))

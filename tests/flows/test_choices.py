@@ -12,7 +12,7 @@ from channels.rules.recipient import Recipient, Zones
 from config.channels import ChannelName
 from config.policy import CHANNELS, Policy
 from config.times import DAY, HOUR
-from flows.http.pages.choices import boxes, consent_of, nothing_at_all, stopped
+from flows.http.pages.choices import boxes, consent_of, nothing_at_all, offered, stopped
 from flows.http.pages.form import (
     SHOWN,
     Understood,
@@ -33,12 +33,12 @@ TOPICS = {"news": "News", "offers": "Offers", "orders": "Your orders"}
 
 
 def policy(**channels: Any) -> Policy:
-    return Policy.model_validate({"topics": TOPICS, "channels": channels})
+    return Policy.model_validate({"topics": TOPICS, "channels": {"whatsapp": {}, **channels}})
 
 
 OPT_OUT = policy()
 OPT_IN = policy(email={"consent": "opt-in"}, push={"consent": "opt-in"})
-NO_TOPICS = Policy()
+NO_TOPICS = Policy.model_validate({"channels": {"whatsapp": {}}})
 
 channels = st.sampled_from(CHANNELS)
 said = st.dictionaries(
@@ -82,7 +82,7 @@ def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
     assert texts_stopped(now_said) == is_stopped
     for box, wanted in {**boxes(policy, said), **ticked}.items():
         # What lies beneath a STOP and was not touched may be read anew once it is lifted.
-        if box[0] != "sms" or not is_stopped or box in ticked:
+        if not stopped(now_said, box[0]) or box in ticked:
             assert boxes(policy, now_said)[box] == wanted, box
 
 
@@ -94,7 +94,7 @@ def test_planning_understands_it_in_the_same_way(
     now_said = saved(policy, said, ticked, stop)
     somebody = recipient(now_said)
     for (channel, topic), wanted in boxes(policy, now_said).items():
-        goes = wanted and not (channel == "sms" and texts_stopped(now_said))
+        goes = wanted and not stopped(now_said, channel)
         reason = somebody.refusal(policy, channel, "marketing", topic)
         assert reason == (None if goes else "no_consent")
     receipt = somebody.refusal(policy, "sms", "transactional", "orders")
@@ -196,12 +196,13 @@ without_topics = said.map(
 @however_slow
 @given(without_topics)
 def test_without_topics_there_is_one_box_a_channel(said: Said) -> None:
-    assert [topic for _, topic in boxes(NO_TOPICS, said)] == ["*", "*", "*"]
+    assert list(boxes(NO_TOPICS, said)) == [(channel, "*") for channel in CHANNELS]
     for wanted in (True, False):
         change = dict.fromkeys(boxes(NO_TOPICS, said), wanted)
         now_said = saved(NO_TOPICS, said, change)
-        if texts_stopped(said):  # and a tick beside the STOP does not lift it
-            change["sms", "*"] = False
+        for channel, _ in change:
+            if stopped(said, channel):  # and a tick beside the STOP does not lift it
+                change[channel, "*"] = False
         assert boxes(NO_TOPICS, now_said) == change
 
 
@@ -345,3 +346,26 @@ def test_every_zone_of_every_country_is_offered_once_and_by_name() -> None:
     assert ("Asia/Tehran", "Iran, Tehran") in zones_by_region()["Asia"]
     europe = [label for _, label in zones_by_region()["Europe"]]
     assert europe.index("Åland Islands, Mariehamn") < europe.index("Belgium, Brussels")
+
+
+def test_an_optional_channel_is_shown_where_the_policy_or_the_customer_names_it() -> None:
+    usual = ["email", "sms", "push"]
+    assert offered(Policy()) == usual
+    assert offered(Policy(), {("whatsapp", "news"): True}) == [*usual, "whatsapp"]
+    named = Policy.model_validate({"channels": {"whatsapp": {}}})
+    assert offered(named) == [*usual, "whatsapp"]
+    every = Policy.model_validate({"caps": [{"channels": "all", "limit": 1, "per": "day"}]})
+    assert every.caps[0].channels == ("email", "sms", "push", "whatsapp")
+    assert offered(every) == usual
+    assert ("whatsapp", "*") not in nothing_at_all(Policy(), {})
+    assert nothing_at_all(named, {})["whatsapp", "*"] is False
+
+
+def test_each_channel_with_a_stop_has_a_box_for_it() -> None:
+    policy = Policy.model_validate({"channels": {"whatsapp": {}}, "topics": {"news": "News"}})
+    said = {("whatsapp", "*"): True, ("sms", "*"): True}
+    changes = consent_of(policy, said, {}, {"whatsapp": True})
+    assert changes == {("whatsapp", "*"): False}
+    now_said = after(said, changes)
+    assert (stopped(now_said, "whatsapp"), stopped(now_said, "sms")) == (True, False)
+    assert consent_of(policy, now_said, {}, {"whatsapp": False}) == {("whatsapp", "*"): None}

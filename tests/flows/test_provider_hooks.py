@@ -165,6 +165,8 @@ def test_a_body_longer_than_any_providers_is_refused(sqlite_house: House) -> Non
         "/hooks/postmark": 1000,
         "/hooks/twilio/status": 64,
         "/hooks/twilio/inbound": 64,
+        "/hooks/twilio_whatsapp/status": 64,
+        "/hooks/twilio_whatsapp/inbound": 64,
     }
 
 

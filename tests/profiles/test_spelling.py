@@ -163,7 +163,7 @@ def test_a_stop_is_heard_from_every_form_of_a_number(
 ) -> None:
     stored = Phone(spellings[1].replace(" ", ""), None)
     shop = AnnsShop(sqlite_house, TEXTS, phone=stored)
-    for spelling in (*spellings, f"whatsapp:{stored.value}"):
+    for spelling in spellings:
         shop.says("START")
         assert not shop.says_no_texts()
         sqlite_house.db.now = sqlite_house.now + 1
@@ -180,10 +180,10 @@ def test_a_delivery_report_may_name_the_other_form(
     assert shop.state == "delivered"
 
 
-def test_a_start_on_whatsapp_is_no_yes_to_texts() -> None:
+def test_what_comes_by_whatsapp_is_about_whatsapp() -> None:
     form = {"From": "whatsapp:+447700900123", "Body": "START", "MessageSid": "SM1"}
     [said] = read_inbound(form, words_of(Policy()))
-    assert (said.kind, said.address) == ("replied", "+447700900123")
+    assert (said.channel, said.kind, said.address) == ("whatsapp", "started", "+447700900123")
 
 
 def test_an_address_that_cannot_be_read_is_nobodys(sqlite_house: House) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import Message, Scope
 
-from channels.providers import postmark, sendgrid, twilio
+from channels.providers import postmark, sendgrid, twilio, twilio_whatsapp
 from channels.providers.registry import sandbox_settings
 from config.access.sandbox_keys import sandbox_secret
 from config.settings import Settings
@@ -157,7 +157,7 @@ class FromProviders:
             "AFieldOfTomorrow": "",
             **more,
         }
-        return self._form(f"/hooks/twilio/status?message_id={message_id}", form)
+        return self._form(f"status?message_id={message_id}", form, to)
 
     def text(self, sender: str, body: str, sid: str | None = None, **more: str) -> httpx.Response:
         """Twilio posts what somebody texted."""
@@ -170,9 +170,13 @@ class FromProviders:
             "FromCity": "",
             **more,
         }
-        return self._form("/hooks/twilio/inbound", form)
+        return self._form("inbound", form, sender)
 
-    def _form(self, path: str, form: Mapping[str, str]) -> httpx.Response:
+    def _form(self, hook: str, form: Mapping[str, str], customer: str) -> httpx.Response:
+        """To the hook of the provider that the customer's address belongs to."""
+        provider = twilio_whatsapp if customer.startswith("whatsapp:") else twilio
+        token = sandbox_settings(provider.PROVIDER, self.settings).auth_token.get_secret_value()
+        path = f"/hooks/{provider.PROVIDER.name}/{hook}"
         url = f"{self.settings.public_url}{path}"
-        headers = signed_by_twilio(twilio_token(self.settings), url, form)
+        headers = signed_by_twilio(token, url, form)
         return self.post(path, urlencode(form).encode(), headers)

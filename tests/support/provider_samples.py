@@ -10,6 +10,7 @@ import respx
 from channels.kinds.email import EmailContent
 from channels.kinds.push import PushContent
 from channels.kinds.sms import SMSContent
+from channels.kinds.whatsapp import WhatsAppContent
 from channels.providers.base import ConnectedProvider
 from channels.providers.registry import known_providers, sandbox_settings
 from channels.providers.sending import Outgoing, SendOutcome
@@ -34,19 +35,23 @@ LIVE: dict[str, Any] = {
     "twilio_account_sid": "AC1",
     "twilio_auth_token": "secret",
     "twilio_from": "+15005550006",
+    "whatsapp_provider": "twilio_whatsapp",
+    "twilio_whatsapp_from": "+14155238886",
     "fcm_credentials_file": "firebase.json",
 }
 CONTENT: dict[ChannelName, Content] = {
     "email": EmailContent("Hello", "<p>Hello</p>", "Hello"),
     "sms": SMSContent("Hello – reply STOP to end"),
     "push": PushContent("Hello", "World", "https://shop.example/cart", "https://i.example/a.png"),
+    "whatsapp": WhatsAppContent("Hello"),
 }
 TO: dict[ChannelName, str] = {
     "email": "ann@example.com",
     "sms": "+4915112345678",
     "push": "token-1",
+    "whatsapp": "+4915112345678",
 }
-CHANNELS: tuple[ChannelName, ...] = ("email", "sms", "push")
+CHANNELS: tuple[ChannelName, ...] = ("email", "sms", "push", "whatsapp")
 PROVIDERS = tuple(known_providers())
 CHANNEL_OF = {name: one.channel for name, one in known_providers().items()}
 

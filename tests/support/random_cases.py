@@ -21,7 +21,7 @@ from config.times import (
 from config.zones import zone_names, zones_of_country
 from tests.support.reference import SPELLINGS, local
 
-CHANNELS = ["email", "sms", "push"]
+CHANNELS = ["email", "sms", "push", "whatsapp"]
 TOPICS = ["promotions", "news"]
 STATES = ["planned", "sending", "sent", "delivered", "unknown"]
 NOT_COUNTING = ["cancelled", "skipped", "failed"]
@@ -123,8 +123,15 @@ def _profile(random: Random, *, willing: bool) -> dict[str, Any]:
     else:
         zone = random.choice([None, *NO_ZONES])
         country = random.choice([None, *NO_COUNTRIES]) if chance > 0.9 else random.choice(COUNTRIES)
-    addresses = {"email": "a@example.com", "sms": phone, "push": ["t1", "t2"]}
-    consent = {"sms": {"*": True}} if willing or random.random() < 0.7 else {}
+    addresses = {
+        "email": "a@example.com",
+        "sms": phone,
+        "push": ["t1", "t2"],
+        "whatsapp": phone,
+    }
+    consent = (
+        {"sms": {"*": True}, "whatsapp": {"*": True}} if willing or random.random() < 0.7 else {}
+    )
     if not willing and random.random() < 0.2:
         addresses.pop(random.choice(CHANNELS))
     if not willing and random.random() < 0.5:
@@ -151,7 +158,7 @@ def _place(random: Random, profile: dict[str, Any], brand: str) -> str:
 
 def _channel(random: Random, name: str, minute_now: int, grid: int) -> dict[str, Any]:
     channel: dict[str, Any] = {}
-    if name != "sms" and random.random() < 0.3:
+    if name not in ("sms", "whatsapp") and random.random() < 0.3:
         channel["consent"] = random.choice(["opt-in", "opt-out", "opt-out"])
     if random.random() < 0.85:
         channel["windows"] = [

@@ -167,7 +167,8 @@ class Judge:
         of_country = zones_of_country(SPELLINGS.get(country, country))
         if of_country:
             return list(of_country), "country"
-        phone = self.profile["addresses"].get("sms") or ""
+        addresses = self.profile["addresses"]
+        phone = addresses.get("sms") or addresses.get("whatsapp") or ""
         for prefix, code in DIALLED.items():
             if phone.startswith(prefix):
                 return list(zones_of_country(code)), "phone"
@@ -181,7 +182,7 @@ class Judge:
         if member.channel in self.profile.get("suppressed", []):
             return "suppressed"
         said = self.profile.get("consent", {}).get(member.channel, {})
-        if member.channel == "sms" and said.get("*") is False:
+        if member.channel in ("sms", "whatsapp") and said.get("*") is False:
             return "no_consent"
         if marketing and not said.get(member.topic, said.get("*", self.opt_out(member.channel))):
             return "no_consent"
@@ -190,7 +191,7 @@ class Judge:
         return None
 
     def opt_out(self, channel: str) -> bool:
-        if channel == "sms":
+        if channel in ("sms", "whatsapp"):
             return False
         return bool(self.channel_policy(channel).get("consent", "opt-out") == "opt-out")
 

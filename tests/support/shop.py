@@ -157,7 +157,9 @@ def read_request(request: httpx.Request) -> Iterator[Sent]:
     elif path.endswith("/Messages.json"):
         form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
         message_id = int(form["StatusCallback"].partition("message_id=")[2])
-        yield Sent("sms", message_id, form["To"], form["Body"])
+        channel = "whatsapp" if form["To"].startswith("whatsapp:") else "sms"
+        text = form.get("Body") or f"{form['ContentSid']} {form['ContentVariables']}"
+        yield Sent(channel, message_id, form["To"].removeprefix("whatsapp:"), text)
     else:
         message = orjson.loads(request.content)["message"]
         text = message["notification"]["body"]
