@@ -187,6 +187,42 @@ async def test_a_messaging_service_may_stand_for_the_sender(client: httpx.AsyncC
     assert (answer.status_code, answer.json()["status"]) == (201, "accepted")
 
 
+def by_whatsapp(message_id: str = "1", **changes: str) -> dict[str, str]:
+    """A WhatsApp message by the API of Twilio."""
+    addresses = {"To": "whatsapp:+447700900001", "From": "whatsapp:+14155238886"}
+    return sms(message_id, **{**addresses, **changes})
+
+
+async def test_twilio_takes_whatsapp_messages(client: httpx.AsyncClient) -> None:
+    assert (await post_sms(client, by_whatsapp("8"))).status_code == 201
+    kept = (await client.get("/message/8")).json()["accepted"][0]
+    assert (kept["channel"], kept["address"]) == ("whatsapp", "+447700900001")
+    template = by_whatsapp("9", ContentSid="HX" + "0" * 32, ContentVariables='{"1": "Ann"}')
+    del template["Body"]
+    assert (await post_sms(client, template)).status_code == 201
+    kept = (await client.get("/message/9")).json()["accepted"][0]
+    assert kept["content"]["template"] == "HX" + "0" * 32
+    assert kept["content"]["variables"] == {"1": "Ann"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"From": "+14155238886"}, 63007),
+        ({"To": "whatsapp:ann"}, 21211),
+        ({"ContentSid": "HX1"}, 21655),
+        ({"ContentSid": "HX" + "0" * 32, "ContentVariables": "[]"}, 21656),
+        ({"ContentSid": "HX" + "0" * 32, "ContentVariables": '{"1": ""}'}, 21656),
+        ({"Body": ""}, 21602),
+    ],
+)
+async def test_twilio_refuses_by_whatsapp(
+    client: httpx.AsyncClient, changes: dict[str, str], code: int
+) -> None:
+    answer = await post_sms(client, by_whatsapp(**changes))
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
 async def test_fcm_answers_with_the_messages_name(client: httpx.AsyncClient) -> None:
     apns = {"headers": {"apns-collapse-id": "1"}, "payload": {"aps": {"sound": "default"}}}
     answer = await post_push(

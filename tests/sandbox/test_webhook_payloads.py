@@ -300,6 +300,24 @@ async def test_unreachable_numbers(sandbox: Sandbox, listener: Listener) -> None
     assert (failed.suppress, failed.properties) == ("unregistered", {"error_code": "30005"})
 
 
+async def test_a_whatsapp_message_is_read_and_answered(
+    sandbox: Sandbox, listener: Listener
+) -> None:
+    await sandbox.behave(opens=1, stops=1)
+    addresses = {"To": "whatsapp:+447700900001", "From": "whatsapp:+14155238886"}
+    callback = f"{PUBLIC}/hooks/twilio_whatsapp/status?message_id=7"
+    await post_sms(sandbox.client, sms("7", **addresses, StatusCallback=callback))
+    await sandbox.client.post(
+        "/replies", json={"from": "whatsapp:+447700900001", "body": "How much?"}
+    )
+    await sandbox.settled()
+    assert {one.channel for one in listener.heard} == {"whatsapp"}
+    assert {one.address for one in listener.heard} == {"+447700900001"}
+    assert sorted(one.kind for one in listener.heard) == [
+        *("delivered", "opened", "replied", "sent", "stopped"),
+    ]
+
+
 async def test_what_is_said_twice_has_the_same_id_twice(
     sandbox: Sandbox, listener: Listener
 ) -> None:
