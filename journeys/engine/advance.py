@@ -1,8 +1,8 @@
-"""Advancing: moves everybody who is due, step by step, chunk by chunk.
+"""Advancing: moves due enrollments, step by step and chunk by chunk.
 
-State is rows: a chunk is one transaction that locks the due enrollments of one step, decides,
-writes where each goes, and commits. It can be stopped anywhere and run again, and several
-processes can work the same journey.
+A chunk is one transaction: it locks due enrollments of one step, runs the step's handler, writes
+the transitions and commits. All state is in the database, so the process can die anywhere, and
+several processes can work on the same journey.
 """
 
 from collections import Counter, defaultdict
@@ -59,9 +59,11 @@ from profiles.bulk import lock_profiles
 
 @dataclass(slots=True)
 class StepReport:
-    """What a step did: people by outcome, messages by channel and "planned" or the reason.
+    """The result of a step.
 
-    more: of one chunk, whether others may be due at the step.
+    outcomes: enrollments that left, by outcome. messages: by channel and "planned" or the reason
+    of a refusal. waiting: enrollments that began to wait. exited: enrollments that the exit rule
+    ended. more: for a single chunk, whether more enrollments may be due at the step.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -71,7 +73,7 @@ class StepReport:
     more: bool = True
 
     def add(self, other: "StepReport") -> None:
-        """Count another chunk in."""
+        """Add the counts of another chunk."""
         self.outcomes += other.outcomes
         self.messages += other.messages
         self.waiting += other.waiting
@@ -79,8 +81,8 @@ class StepReport:
 
 
 class DueSteps(NamedTuple):
-    """The steps at which somebody is due, in graph order; Call steps take as long as whom they call
-    and stand apart.
+    """The steps with due enrollments, in graph order. Call steps are separate, because they take as
+    long as the called server.
     """
 
     steps: list[tuple[Version, str]]
@@ -88,7 +90,7 @@ class DueSteps(NamedTuple):
 
 
 class Engine:
-    """Moves people through the journeys of a catalog."""
+    """Enters profiles into the journeys of a catalog and moves their enrollments."""
 
     def __init__(self, db: Database, catalog: Catalog, planner: Planner) -> None:
         self.db = db
@@ -101,10 +103,10 @@ class Engine:
     def start_launch(
         self, launch_id: str, journey: str, audience: str, people: int | None = None
     ) -> Version:
-        """Record a launch; one that is recorded already continues with its version.
+        """Record a launch; returns its version. A launch on record continues with its version.
 
-        Raises SegueError for a journey or an audience that does not exist, and for an id that is
-        another launch's.
+        Raises SegueError if the journey or the audience does not exist, or if the id belongs to
+        another launch.
         """
         self.catalog.segment(audience)  # raises for a segment that does not exist
         with self.db.transaction() as tx:
@@ -120,9 +122,9 @@ class Engine:
     def enter(
         self, version: Version, audience: str, launch_id: str | None, people: int | None = None
     ) -> Iterator[int]:
-        """Enter a segment chunk by chunk; yields how many entered in each.
+        """Enter a segment chunk by chunk; yields how many entered in each chunk.
 
-        At most `people` enter in a launch, however often it is begun again.
+        people: the most that may enter by the launch, its repeats included; None: no limit.
         """
         condition = self.catalog.segment(audience).condition
         after = 0
@@ -140,8 +142,9 @@ class Engine:
             yield entered
 
     def enter_newcomers(self, journey: str) -> int:
-        """Look through everybody for those who have come into the segment of a journey's own entry,
-        chunk by chunk; says how many entered. Of another kind of entry there are none.
+        """Examine all profiles, chunk by chunk, and enter those that joined the entry's segment.
+
+        Returns how many entered; 0 for other entry types.
         """
         entered = after = 0
         version = self.catalog.current.get(journey)
@@ -159,9 +162,9 @@ class Engine:
     # Moving -------------------------------------------------------------------------------------
 
     def advance(self, version: Version, step: str) -> StepReport:
-        """Move everybody who is due at one step of one version.
+        """Move all due enrollments of one step of one version.
 
-        Those on whom the step fails are left where they are, to be tried again later.
+        Enrollments for which the step fails stay at it and are retried later.
         """
         report = StepReport()
         for chunk in self._chunks(version, step):
@@ -169,10 +172,11 @@ class Engine:
         return report
 
     def advance_round(self, steps: Iterable[tuple[Version, str]]) -> Counter[str]:
-        """Move a chunk of those who are due at each of these steps; counts the moves by journey.
+        """Move one chunk at each of these steps; returns the moves by journey.
 
-        However many are due, it is not long until something else can have its turn. Empty when
-        nobody was due; 0 for a journey whose people were looked at and stay.
+        One chunk per step keeps the round short, however many are due. Empty: none was due. 0 for a
+        journey: enrollments were due and all stay. An error of one step is raised only if no other
+        step had due enrollments; a failing database is raised at once.
         """
         moved: Counter[str] = Counter()
         failed = None
@@ -193,7 +197,7 @@ class Engine:
         return moved
 
     def due_steps(self, journey: str | None = None, step: str | None = None) -> DueSteps:
-        """Where somebody is due now: anywhere, in one journey, or at one step of it."""
+        """The steps with enrollments due now: all, those of one journey, or one step of it."""
         found = DueSteps([], [])
         with self.db.transaction(write=False) as tx:
             for version, place, due_at in earliest_due(tx, self.catalog):
@@ -207,12 +211,12 @@ class Engine:
         return found
 
     def next_due(self) -> Instant | None:
-        """When the next person or planned message is due; None when nothing lies ahead."""
+        """When the next enrollment or planned message is due; None: there is none."""
         with self.db.transaction(write=False) as tx:
             return next_due(tx, self.catalog)
 
     def _chunks(self, version: Version, step: str) -> Iterator[StepReport]:
-        """Move those who are due at a step, chunk by chunk, until nobody is."""
+        """Move the due enrollments of a step, chunk by chunk, until none is due."""
         node = version.journey.graph[step]
         halving = Halving(LARGEST)
         while True:
@@ -232,7 +236,7 @@ class Engine:
                 return
 
     def _advance_some(self, version: Version, node: Node, most: int) -> StepReport | None:
-        """Move a chunk of at most so many; None when nobody is due. Raises StepFailed."""
+        """Move a chunk of at most `most`; None: none is due. Raises StepFailed."""
         if isinstance(node.step, CallStep):
             return self._advance_calls(version, node, min(CALLS_AT_ONCE, most))
         with self.chunks.transaction(f"{version.journey.name} / {node.step.name}", most) as chunk:
@@ -249,7 +253,7 @@ class Engine:
     def _advance_chunk(
         self, chunk: Chunk, version: Version, node: Node, launch_id: str | None = None
     ) -> StepReport | None:
-        """Move one chunk; None when nobody is due."""
+        """Move one chunk; None: none is due. Raises StepFailed."""
         tx = chunk.tx
         people = lock_due(tx, version, node.step.name, chunk.size, launch_id)
         chunk.people = len(people)
@@ -270,7 +274,7 @@ class Engine:
     def _staying(
         self, tx: Tx, version: Version, people: Sequence[Standing], report: StepReport
     ) -> list[Standing]:
-        """End the way of those whose exit rule holds; returns the others."""
+        """End the enrollments whose exit rule holds; returns the others."""
         if version.journey.exit_when is None:
             return list(people)
         ids = [person.enrollment_id for person in people]
@@ -290,7 +294,7 @@ class Engine:
         where: Moves,
         report: StepReport,
     ) -> None:
-        """Write where everybody goes, and which way they took."""
+        """Write the transitions of `where`, and a passage for each enrollment that leaves."""
         staying: dict[Stay, list[int]] = defaultdict(list)
         arriving: dict[Arrival, list[int]] = defaultdict(list)
         ending: dict[str, list[int]] = defaultdict(list)
@@ -298,11 +302,11 @@ class Engine:
         for person in people:
             move = where[person.enrollment_id]
             if move.outcome is None:
-                assert move.due_at is not None  # nobody stays for good
+                assert move.due_at is not None  # every waiting enrollment has a due time
                 staying[Stay(move.due_at, move.phase)].append(person.enrollment_id)
                 report.waiting += person.phase == 0
                 continue
-            # What is none of the step's outcomes is the reason of an exit.
+            # An outcome that the step does not have is the reason of an exit.
             target = node.leads(move.outcome)
             if target is None or target == END:
                 reason = move.outcome if target is None else "completed"
@@ -330,7 +334,7 @@ class Engine:
             tx.conn.execute(insert(passages), passing)
 
     def _advance_calls(self, version: Version, node: Node, most: int) -> StepReport | None:
-        """A call leaves the transaction: lease the people, post, then write what came of it."""
+        """Lease enrollments in one transaction, post without one, write the moves in another."""
         assert isinstance(node.step, CallStep)
         report = StepReport()
         with self.db.transaction() as tx:
@@ -354,9 +358,9 @@ class Engine:
     def rehearse(
         self, version: Version, audience: str, people: int | None, launch_id: str
     ) -> dict[str, StepReport]:
-        """What a launch would do now, step by step in graph order; nothing is sent or kept.
+        """Report what a launch would do now, by step in graph order; nothing is sent or stored.
 
-        Chunk by chunk in transactions that are rolled back. URLs are not called.
+        Runs chunk by chunk in transactions that are rolled back. Does not call URLs.
         """
         condition = self.catalog.segment(audience).condition
         reports = {step: StepReport() for step in version.journey.graph}
@@ -390,12 +394,12 @@ class Engine:
     # Counting -----------------------------------------------------------------------------------
 
     def audience_size(self, audience: str) -> int:
-        """How many people a segment has now."""
+        """The number of profiles in a segment now."""
         with self.db.transaction(write=False) as tx:
             return audience_size(tx, self.catalog.segment(audience).condition)
 
     def count_goals(self, journey: str) -> int:
-        """Mark the enrollments that reached their goal; says how many it found."""
+        """Mark the enrollments of a journey that reached its goal; returns how many are new."""
         found = 0
         for version in self.catalog.versions(journey):
             if version.journey.goal is not None:
@@ -405,13 +409,13 @@ class Engine:
 
 
 def _over(tx: Tx, person: Standing, move: Move) -> Instant:
-    """When the step was over that somebody leaves: not before they came, and not in the future."""
+    """When a step ended for an enrollment: not before its arrival, and not in the future."""
     over = tx.now if move.over is None else move.over
     return min(max(over, person.arrived_at), tx.now)
 
 
 def _handle(cohort: Cohort) -> Moves:
-    """What the cohort's step does."""
+    """Run the handler of the cohort's step."""
     match cohort.step:
         case SendStep() as step:
             return send(cohort, step)

@@ -1,6 +1,7 @@
-"""Call steps: POST a person to a URL. Leased first, so that a crash repeats the call, not loses it.
+"""The Call step: POST a user id and the entry's context to a URL.
 
-The receiver can tell a repeat by the `Idempotency-Key` header.
+Enrollments are leased before the request, so after a crash the call is repeated, not lost. The
+server can detect a repeat by the `Idempotency-Key` header.
 """
 
 import asyncio
@@ -26,25 +27,25 @@ from journeys.enrollments import enrollments, transitions
 from profiles.tables import identifiers
 
 CALLS_AT_ONCE = 20
-# Long enough for a chunk of calls that all time out.
+# Seconds; longer than one call's time limit, since the calls of a chunk run at the same time.
 _LEASE = 2 * MINUTE
 _FIRST_RETRY = MINUTE
-# So much is read of an answer at most; a part has 64 KB or less.
+# The most parts of a response that are read; httpx reads at most 64 KB at a time.
 _PARTS = 4
 
 
 def lease(tx: Tx, people: Sequence[Standing]) -> None:
-    """Keep others away from these people while the calls are under way."""
+    """Reserve these enrollments for this process, for longer than the calls can take."""
     transitions.lease(tx, [person.enrollment_id for person in people], tx.now + _LEASE)
 
 
 def still_leased(
     tx: Tx, version: Version, step: CallStep, people: Sequence[Standing]
 ) -> list[Standing]:
-    """Those who stand where they stood, in the same version.
+    """Lock the enrollments that are still leased; returns those at the same step and version.
 
-    A process that slept through its lease comes too late; whom somebody moved to another version
-    meanwhile goes on by that one's rules.
+    An enrollment is not returned if the lease expired and another process took it (`attempts`
+    differs), or if it was migrated to another version.
     """
     found = (
         select(enrollments.c.id, enrollments.c.attempts)
@@ -66,7 +67,7 @@ def still_leased(
 def payloads_of(
     tx: Tx, journey: str, step: str, people: Sequence[Standing]
 ) -> dict[int, dict[str, Any]]:
-    """What is posted for each enrollment: ids and the entry's context, no contact data."""
+    """The JSON body for each enrollment: ids and the entry's context, no contact data."""
     user_ids = {
         row.profile_id: row.value
         for row in tx.conn.execute(
@@ -99,9 +100,9 @@ def payloads_of(
 def post_all(
     step: CallStep, payloads: dict[int, dict[str, Any]], now: Instant, within: float
 ) -> dict[int, str]:
-    """Post each payload, all at once, signed; returns what went wrong, by enrollment.
+    """Post all payloads concurrently, signed; returns the errors by enrollment id.
 
-    within: seconds from the first to the last byte of a call.
+    now: the time in the signature. within: the total time limit of each call, in seconds.
     """
     if refused := _refusal(step.url):
         return dict.fromkeys(payloads, refused)
@@ -134,18 +135,18 @@ async def _post_all(
                     extensions=watched,
                 ) as answer,
             ):
-                # A short answer is read to its end: then the connection serves for another call.
+                # Read a short response to its end, so that the connection can be reused.
                 parts = 0
                 async for _ in answer.aiter_raw():
                     parts += 1
                     if parts == _PARTS:
                         break
-        except Exception as error:  # whatever it is, it is this call's
+        except Exception as error:  # any error counts as this call's failure
             return type(error).__name__
         return None if answer.is_success else f"status {answer.status_code}"
 
-    # Past the proxies of the environment, which would hide from us where a call leads; but with the
-    # certificates that it names.
+    # trust_env=False ignores the environment's proxies, which would hide the address that a call
+    # connects to. create_ssl_context still uses the environment's certificates.
     tls = httpx.create_ssl_context()
     async with httpx.AsyncClient(
         timeout=within, follow_redirects=False, trust_env=False, verify=tls
@@ -155,7 +156,10 @@ async def _post_all(
 
 
 def call_moves(tx: Tx, step: CallStep, people: Sequence[Standing], failed: dict[int, str]) -> Moves:
-    """On with those who were posted; the others are tried again, then take `on_error`."""
+    """Move enrollments on after a successful call; retry the others, then apply `on_error`.
+
+    failed: the error by enrollment id. Retries wait one minute, then twice as long each time.
+    """
     moves: Moves = {}
     for person in people:
         tried = person.attempts + 1
@@ -175,7 +179,10 @@ def _is_allowed(url: str) -> bool:
 
 
 def _refusal(url: str) -> str | None:
-    """Why a URL is not called: it leads into our own network. None when it does not."""
+    """Why a URL may not be called: its host is unknown or has a private address; None: it may.
+
+    Hosts in SEGUE_CALL_HOSTS may have private addresses.
+    """
     host = urlsplit(url).hostname or ""
     if _is_allowed(url):
         return None
@@ -198,9 +205,10 @@ def _is_public(address: str | int) -> bool:
 
 
 async def _stays_out(event: str, about: Mapping[str, Any]) -> None:
-    """Looks at the address once more when it is connected to: by then the name may lead elsewhere.
+    """Refuse a connection to a private address, before anything is sent (httpx trace hook).
 
-    Nothing has been sent yet.
+    This repeats the check of `_refusal`, because the host name may resolve differently by now (DNS
+    rebinding). Raises httpx.ConnectError.
     """
     if event == "connection.connect_tcp.complete":
         connection = about["return_value"]

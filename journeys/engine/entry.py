@@ -1,6 +1,6 @@
-"""Entering people: by audience, by event or by another journey, each by the re-entry rule.
+"""Enter profiles by audience, event, Enter step or API call, always by the re-entry rule.
 
-Set-based throughout: one INSERT ... SELECT for all the people of a chunk.
+One INSERT ... SELECT enters all profiles of a chunk.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,14 +33,14 @@ from profiles.bulk import among, in_slices, lock_profiles
 from profiles.conditions.language import Condition, Scope
 from profiles.tables import JSON_COLUMN, events, profiles
 
-# So many characters of an entry key count: PostgreSQL takes 2,704 bytes into an index.
+# Entry keys are cut to this many characters: a PostgreSQL btree index row holds 2,704 bytes.
 _KEY = 255
-# SQLite joins 500 selects at most.
+# SQLite allows 500 terms in a compound SELECT (SQLITE_MAX_COMPOUND_SELECT).
 _SELECTS = 200
 
 
 def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequence[int]:
-    """The next profiles of a segment, by id: at most `limit` beyond `after`."""
+    """The ids of at most `limit` profiles of a segment with an id above `after`, in order."""
     found = (
         select(profiles.c.id)
         .where(profiles.c.id > after, condition.sql(of_profiles(tx)))
@@ -51,13 +51,13 @@ def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequ
 
 
 def audience_size(tx: Tx, condition: Condition) -> int:
-    """How many profiles a segment has."""
+    """The number of profiles in a segment."""
     found = select(func.count()).select_from(profiles).where(condition.sql(of_profiles(tx)))
     return tx.conn.execute(found).scalar_one()
 
 
 def of_profiles(tx: Tx) -> Scope:
-    """Conditions asked of profiles themselves."""
+    """The scope of conditions on rows of the profile table."""
     return Scope(sqlite=tx.conn.dialect.name == "sqlite", now=tx.now, profile_id=profiles.c.id)
 
 
@@ -69,10 +69,10 @@ def enter_people(
     *,
     pause: Seconds = 0,
 ) -> int:
-    """Enter those of the profiles whom the re-entry rule lets in; says how many.
+    """Enter the profiles that the re-entry rule allows; returns how many.
 
-    Locks the profiles: who enters and leaves in another process meanwhile is seen. Between two
-    entries of one person the first step waits for `pause` at least.
+    Locks the profiles, so that concurrent entries and exits in other processes are seen.
+    pause: the first step is due at least so many seconds after the profile's previous entry.
     """
     lock_profiles(tx, profile_ids)
     source = select(
@@ -89,9 +89,9 @@ def enter_people(
 def enter_each(
     tx: Tx, version: Version, people: Sequence[tuple[int, dict[str, Any]]], launch_id: str
 ) -> int:
-    """Enter profiles, each with a context of its own, whom the re-entry rule lets in.
+    """Enter profiles, each with its own context, that the re-entry rule allows; returns how many.
 
-    Says how many. The context is what an entry event's properties would be, with the entry's key.
+    The context takes the place of the entry event's properties, including the entry key.
     """
     entry = version.journey.entry
     key = entry.key if isinstance(entry, EventEntry) else None
@@ -113,16 +113,16 @@ def enter_each(
 
 
 def _text(value: Any) -> str:
-    """A value of JSON as the text that it is as a key."""
+    """A JSON value as the text of an entry key; None gives the empty string."""
     if value is None:
         return ""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int:
-    """Enter the people of those events that are this journey's entry; says how many.
+    """Enter the profiles of those events that match the journey's entry; returns how many.
 
-    Events that were too old when they were received enter nobody.
+    Events that were `max_age` old or older when they were received enter nobody.
     """
     entry = version.journey.entry
     assert isinstance(entry, EventEntry)
@@ -166,13 +166,13 @@ def _enter(
         before.c.journey == journey.name,
         before.c.entry_key == who.c.entry_key,
     )
-    barred: ColumnElement[bool] = before.c.ended_at.is_(None)  # in it now
+    barred: ColumnElement[bool] = before.c.ended_at.is_(None)  # a current enrollment
     if journey.entry.again == "once":
         barred = or_(barred, before.c.id.is_not(None))
     elif isinstance(journey.entry.again, After):
         barred = or_(barred, before.c.entered_at > tx.now - journey.entry.again.after)
-    # The offset keeps PostgreSQL from making a join of it: while the table grows and nobody has
-    # analysed it, it would read the whole of it for every chunk.
+    # OFFSET keeps PostgreSQL from turning the subquery into a join. While the table grows and has
+    # no statistics yet, the join would read the whole table for every chunk.
     entered_before = select(literal(1)).select_from(before).where(same, barred).offset(0).exists()
     due_at: ColumnElement[Any] = literal(tx.now, BigInteger)
     if pause:
@@ -190,13 +190,13 @@ def _enter(
         literal(launch_id, Text).label("launch_id"),
         literal(tx.now, BigInteger).label("entered_at"),
         literal(journey.first_step).label("step"),
-        # Waits count from the event that brought the person in, not from when we come to work it.
+        # Waits count from the time of the entry event, not from its processing.
         case((who.c.since < tx.now, who.c.since), else_=literal(tx.now, BigInteger)).label(
             "arrived_at"
         ),
         due_at.label("due_at"),
     ).where(~entered_before)
     if launch_id is None:
-        # Of two events that come at once the one that happened first brings the person in.
+        # Of two entry events in a batch, the earlier one enters the profile.
         rows = rows.order_by(who.c.since, who.c.entry_event_id)
     return transitions.enter(tx, rows)

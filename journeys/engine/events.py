@@ -1,7 +1,7 @@
-"""What events do the moment they come: people enter, waits end, exit rules fire, goals count.
+"""The reaction to new events: enter profiles, wake waits, apply exit rules, count goals.
 
-Events wait in the database, marked as not yet worked, so that none is lost; a batch of them is
-worked in one transaction. Rows are locked in the order events, enrollments, messages.
+Unprocessed events are marked in the database (`worked_at` is NULL), so that none is lost. One
+transaction processes a batch. It locks rows in the order events, enrollments, messages.
 """
 
 import logging
@@ -30,10 +30,10 @@ from profiles.tables import events
 
 log = logging.getLogger(__name__)
 
-# Events worked in one transaction.
+# The most events in one transaction.
 BATCH = 500
 
-# Events that are about a message begin with its channel: email_opened, sms_clicked ...
+# The name of an event about a message begins with its channel: email_opened, sms_clicked ...
 _BY_CHANNEL = tuple(f"{channel}_" for channel in CHANNELS)
 
 ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the event's name
@@ -41,10 +41,11 @@ ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the eve
 
 @dataclass(slots=True)
 class Reaction:
-    """What a batch of events did, by journey.
+    """The result of a batch of events, by journey.
 
-    causes: the names of the events by which people entered or woke. waited: how long ago, by the
-    database's clock, the oldest of these was received.
+    events: the number of events in the batch. causes: the names of events that entered profiles or
+    woke enrollments. waited: seconds since the oldest event with such a name was received, by the
+    database's clock.
     """
 
     events: int = 0
@@ -54,16 +55,16 @@ class Reaction:
     exited: Counter[str] = field(default_factory=Counter)
     woken: Counter[str] = field(default_factory=Counter)
     converted: Counter[str] = field(default_factory=Counter)
-    # what providers said of a journey's messages: (journey, "email_opened" ...)
+    # reports about a journey's messages: (journey, "email_opened" ...)
     heard: Counter[tuple[str, str]] = field(default_factory=Counter)
-    # events that entered nobody since they were too old when they were received
+    # entry events that were too old to enter anyone when they were received
     too_old: Counter[str] = field(default_factory=Counter)
 
 
 class EventsFailed(Exception):
-    """These events can't be worked together, and it is not the database that is in trouble.
+    """A batch of events failed, for another reason than a failing database.
 
-    What went wrong is the cause.
+    `__cause__` is the error.
     """
 
     def __init__(self, event_ids: Sequence[int]) -> None:
@@ -72,9 +73,9 @@ class EventsFailed(Exception):
 
 
 class Reactor:
-    """Works what comes, batch by batch; an event that can't be worked does not hold up the others.
+    """Processes new events batch by batch. A failing event does not block the others.
 
-    It is set aside, still marked as not yet worked, until `try_again`.
+    It is set aside in this process until `try_again`, and stays marked as unprocessed.
     """
 
     def __init__(self, db: Database, catalog: Catalog) -> None:
@@ -84,9 +85,9 @@ class Reactor:
         self._halving = Halving(BATCH)
 
     def work(self, *, sure: bool = False) -> Reaction:
-        """Work a batch; no events in it: nothing is left to work.
+        """Process one batch. A result with 0 events means that no event is left.
 
-        sure: something has just come, so it is not looked for first.
+        sure: skip the read that checks for events, because one has just arrived.
         """
         while True:
             if not sure:
@@ -104,7 +105,7 @@ class Reactor:
             return reaction
 
     def try_again(self) -> None:
-        """Take those set aside up again."""
+        """Process the events that were set aside again."""
         self._aside = set()
 
     def _set_aside(self, failure: EventsFailed) -> None:
@@ -120,13 +121,13 @@ class Reactor:
 
 
 def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:
-    """Whether an event waits that is none of those: a look that takes no lock."""
+    """Whether there is an unprocessed event other than `without`. Takes no lock."""
     waiting = select(events.c.id).where(events.c.worked_at.is_(None), *_not_among(tx, without))
     return tx.conn.execute(waiting.limit(1)).first() is not None
 
 
 def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reaction:
-    """Work the oldest `limit` events that nobody has worked or is working, but none of `without`.
+    """Process the oldest `limit` unprocessed events, except `without` and those locked by others.
 
     Raises EventsFailed.
     """
@@ -182,10 +183,10 @@ def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
 
 
 def _lock(tx: Tx, people: Collection[int]) -> None:
-    """Hold where these people stand, in id order, so that nobody deadlocks.
+    """Lock the current enrollments of these profiles, in id order to avoid deadlocks.
 
-    A chunk that is moving one of them just now is waited for: else it would not know of the event,
-    and we not of the wait that the person has come to.
+    Waits for a chunk that moves one of them. Otherwise the chunk would not see the event, and this
+    transaction would not see the wait at which the enrollment arrives.
     """
     c = enrollments.c
     standing = select(c.id).where(among(tx, c.profile_id, people), c.ended_at.is_(None))
@@ -215,7 +216,7 @@ def _enter(
 
 
 def _too_old(catalog: Catalog, batch: Sequence[Any]) -> Counter[str]:
-    """By journey: the events of its entry that are history."""
+    """The number of entry events that were too old when received, by journey."""
     found: Counter[str] = Counter()
     for name, version in catalog.current.items():
         entry = version.journey.entry
@@ -227,7 +228,7 @@ def _too_old(catalog: Catalog, batch: Sequence[Any]) -> Counter[str]:
 
 
 def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[Version]:
-    """The versions that some of these people are in, or were in and may still convert."""
+    """The versions of these profiles' enrollments, ended ones included: they may still convert."""
     found = select(enrollments.c.journey, enrollments.c.version).where(
         enrollments.c.profile_id.in_(people)
     )
@@ -243,7 +244,7 @@ def _stir(
     by_name: ByName,
     reaction: Reaction,
 ) -> None:
-    """Exit rule, waits and goal of one version for the people of the batch."""
+    """Apply the goal, the exit rule and the waits of one version to the profiles of the batch."""
     journey = version.journey
 
     def of(names: Collection[str]) -> list[int]:
@@ -278,12 +279,12 @@ def _stir(
 
 
 def _wakes(journey: Journey, step: Step) -> Iterator[str]:
-    """The events at which a person who stands at a step is looked at again."""
+    """The names of events that make enrollments at a step due."""
     if isinstance(step, WaitUntilStep):
         yield from step.condition.event_names()
         yield PROFILE_CHANGED
     if isinstance(step, SendStep):
-        # An answer to a message; or word that it never arrived, at which the next channel goes.
+        # Evidence, or a report that the message was not delivered, which triggers the fallback.
         words: set[str] = {word for word in (step.unless, step.stop_on) if word}
         if step.fallback_after is not None:
             words |= {"failed", "bounced"}

@@ -1,8 +1,8 @@
-"""What each step does to the people who stand at it: one function a step, over a whole cohort.
+"""The handlers: one function per step type, each for a whole cohort.
 
-A function reads what it needs with set-based SQL and says of each person either by which edge they
-leave, or until when they stay and in which phase. It writes only what is the step's own (messages,
-attributes, entries); `engine.py` writes where people go.
+A handler reads with set-based SQL and returns a Move for each enrollment: the outcome by which it
+leaves, or until when and in which phase it stays. It writes only the effects of the step (messages,
+attributes, entries); `advance.py` writes the enrollments.
 """
 
 import logging
@@ -57,14 +57,15 @@ from profiles.tables import profiles
 log = logging.getLogger(__name__)
 
 
-# Whom a step brings back to a journey that they entered less than this ago begins after it.
+# After an entry by an Enter step, the first step is due at least this long after the profile's
+# previous entry into the same journey. This slows down journeys that enter each other.
 _PAUSE = MINUTE
 
 
 class Move(NamedTuple):
-    """Leaving by an edge (`outcome`), or staying until `due_at` in a phase.
+    """Leave by an outcome or, if `outcome` is None, stay until `due_at` in a phase.
 
-    over: of a step that was left, when it was over; None: now. What follows counts from there.
+    over: when the step ended; None: now. The next step counts its time from there.
     """
 
     outcome: str | None
@@ -78,7 +79,7 @@ Moves = dict[int, Move]  # by enrollment id
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """People due at one step of one version, in one transaction."""
+    """The enrollments due at one step of one version, in one transaction."""
 
     tx: Tx
     version: Version
@@ -86,17 +87,17 @@ class Cohort:
     people: Sequence[Standing]
     planner: Planner
     catalog: Catalog
-    # (channel, "planned" or the reason), filled by sends
+    # (channel, "planned" or the reason), filled by the handler of Send steps
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def scope(self, **more: Any) -> Scope:
-        """Where conditions are asked: of the enrollments' profiles, now."""
+        """The scope of conditions: the enrollments' profiles, now."""
         sqlite = self.tx.conn.dialect.name == "sqlite"
         c = enrollments.c
         return Scope(sqlite, self.tx.now, c.profile_id, context=c.context, **more)
 
     def asked(self, question: ColumnElement[Any]) -> dict[int, Any]:
-        """The answer for each enrollment; no entry: NULL."""
+        """Evaluate an expression on enrollments; results by enrollment id, without NULLs."""
         ids = [person.enrollment_id for person in self.people]
         asked = select(enrollments.c.id, question).where(among(self.tx, enrollments.c.id, ids))
         rows = self.tx.conn.execute(asked)
@@ -104,7 +105,7 @@ class Cohort:
 
 
 def wait(cohort: Cohort, step: WaitStep) -> Moves:
-    """Duration, local time and weekday, or a date on the profile."""
+    """Wait for a duration, or until a local time, a weekday or a date. Phase 1: waiting."""
     arriving = [person for person in cohort.people if person.phase == 0]
     moves: Moves = {
         person.enrollment_id: Move(NEXT, over=person.due_at)
@@ -127,14 +128,14 @@ def wait(cohort: Cohort, step: WaitStep) -> Moves:
 
 
 def _without_date(step: WaitStep) -> str:
-    """The outcome for people without a readable date: a branch, or the reason why they leave."""
+    """The outcome without a readable date: the `missing` branch, or the reason of the exit."""
     return NO_DATE if step.missing is None else MISSING
 
 
 def _ends(cohort: Cohort, step: WaitStep, people: Sequence[Standing]) -> dict[int, Instant]:
-    """When a wait that goes by the customer's own time is over, by enrollment id.
+    """When a wait in the profile's local time ends, by enrollment id.
 
-    People who lack a readable date are left out.
+    Without the enrollments whose profile has no readable date.
     """
     ids = {person.profile_id for person in people}
     recipients = load_recipients(cohort.tx, cohort.planner.policy, ids)
@@ -152,16 +153,16 @@ def _ends(cohort: Cohort, step: WaitStep, people: Sequence[Standing]) -> dict[in
 
 
 def _resumes_in_all(step: WaitStep, zones: Sequence[str], now: Instant, on: date | None) -> Instant:
-    """Where several zones may hold, the moment has to have come in all of them."""
+    """The first instant at which the wait has ended in every zone that the profile may be in."""
     until = max(_resumes(step, name, now, on) for name in zones)
     if step.days is None or step.time is not None or until == now:
         return until
-    # When the day has come in the last of them it may be over in the first.
+    # When the weekday begins in the last zone, it may be over in the first.
     return _resumes_in_all(step, zones, until, on)
 
 
 def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
-    """The profiles' dates by profile id; without those that are missing or unreadable."""
+    """The dates in an attribute, by profile id, without missing and unreadable ones."""
     rows = tx.conn.execute(
         select(profiles.c.id, profiles.c.attributes).where(among(tx, profiles.c.id, profile_ids))
     )
@@ -170,7 +171,10 @@ def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
 
 
 def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> Instant:
-    """The first instant at or after `now` that the step waits for, in one zone."""
+    """The first instant at or after `now` at which the step's wait ends, in one zone.
+
+    on: the profile's date. A date that is not yearly may give an instant before `now`.
+    """
     tz = zone(zone_name)
     today = datetime.fromtimestamp(now, tz).date()
     time = step.time or 0
@@ -187,7 +191,7 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
     for ahead in range(9):
         day = today + timedelta(days=ahead)
         if day.weekday() in days:
-            # When the clocks are put back a time comes twice.
+            # A local time occurs twice when clocks are set back.
             for second in (False, True):
                 moment = resolve(day, time, tz, second=second)
                 if moment >= now:
@@ -196,7 +200,7 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
 
 
 def _beside(step: WaitStep, on: date, tz: ZoneInfo) -> Instant:
-    """So long before or after the date; whole days at the same local time, come what may."""
+    """The instant `before` or `after` a date. Whole days keep the local time at clock changes."""
     days_before, rest_before = divmod(step.before, DAY)
     days_after, rest_after = divmod(step.after, DAY)
     day = add_days(on, days_after - days_before)
@@ -210,9 +214,9 @@ def _anniversary(on: date, year: int) -> date:
 
 
 def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
-    """The condition, looked back to the start of the wait; else the timeout.
+    """Leave when the condition comes to hold, from the start of the wait on, or at the timeout.
 
-    Whatever comes first, not whatever is seen first: an event after the timeout is too late.
+    The earlier one counts, not the one seen first: an event after the timeout has no effect.
     """
     columns = enrollments.c
     scope = cohort.scope(
@@ -221,7 +225,8 @@ def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
         once=_ended_earlier_waits(cohort),
     )
     ends_at = columns.arrived_at + step.timeout
-    # What holds on arrival held then; later, what no event tells of may have come in time.
+    # The time for a part of the condition that holds but has no event, such as an attribute: the
+    # arrival if it holds on arrival; later now, but at most the timeout.
     untold = case(
         (columns.phase == 0, columns.arrived_at), (ends_at < cohort.tx.now, ends_at),
         else_=cohort.tx.now,
@@ -241,9 +246,9 @@ def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
 
 
 def _looks_back_to(cohort: Cohort) -> ColumnElement[Any]:
-    """The arrival; right behind a send the moment at which its last message had gone.
+    """The arrival or, directly after a Send step, when its last message was sent.
 
-    The send itself is over later where it waits for an answer, and people may come back meanwhile.
+    A send that waits for an answer ends later, and the awaited event may happen meanwhile.
     """
     graph = cohort.version.journey.graph
     sends = [
@@ -263,7 +268,7 @@ def _looks_back_to(cohort: Cohort) -> ColumnElement[Any]:
 
 
 def _ended_earlier_waits(cohort: Cohort) -> frozenset[str]:
-    """The events for which an earlier wait looked: the same one must not end this wait too."""
+    """The event names of earlier WaitUntil steps: one event must not end two waits."""
     names: set[str] = set()
     for name, node in cohort.version.journey.graph.items():
         if name == cohort.step.name:
@@ -274,7 +279,7 @@ def _ended_earlier_waits(cohort: Cohort) -> frozenset[str]:
 
 
 def split(cohort: Cohort, step: SplitStep) -> Moves:
-    """The first branch whose condition holds."""
+    """Leave by the first branch whose condition holds, else by `otherwise`."""
     scope = cohort.scope()
     first = case(*((way.condition.sql(scope), literal(way.name)) for way in step.ways))
     chosen = cohort.asked(first)
@@ -285,10 +290,9 @@ def split(cohort: Cohort, step: SplitStep) -> Moves:
 
 
 def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
-    """A draw that is the same for the same person every time.
+    """Leave by the arm that the profile's draw gives, which is the same every time.
 
-    Who has been here before keeps their arm even where the weights have changed since, or where two
-    profiles have become one.
+    A profile keeps the arm of an earlier passage, even after a change of weights or a merge.
     """
     before = _drawn_before(cohort, step)
     salt = f"{cohort.version.journey.name}/{step.name}"
@@ -313,7 +317,7 @@ def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
 
 
 def _drawn_before(cohort: Cohort, step: ExperimentStep) -> dict[int, str]:
-    """The arm that each of these people was in the first time, if there still is such an arm."""
+    """The arm of each profile's first passage, by profile id, if that arm still exists."""
     c = passages.c
     drawn = (
         select(c.profile_id, c.outcome)
@@ -323,14 +327,14 @@ def _drawn_before(cohort: Cohort, step: ExperimentStep) -> dict[int, str]:
             c.step == step.name,
             c.outcome.in_(step.outcomes()),
         )
-        # the latest first, so that the first is what remains
+        # Latest first: in the dict below the earliest row overwrites the others.
         .order_by(c.at.desc(), c.enrollment_id.desc())
     )
     return {row.profile_id: row.outcome for row in cohort.tx.conn.execute(drawn)}
 
 
 def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
-    """Set attributes of the profiles; null takes one away. It is said now."""
+    """Set attributes of the profiles with the time `now`; None removes an attribute."""
     tx = cohort.tx
     ids = {person.profile_id for person in cohort.people}
     lock_profiles(tx, ids)
@@ -356,7 +360,9 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
 
 
 def _tell_of_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
-    """Whoever waits for an attribute, or leaves by it, is looked at again, in every journey."""
+    """Record an event for the changed profiles, so that waits and exit rules are evaluated again in
+    every journey.
+    """
     tx, step = cohort.tx, cohort.step.name
     told = [
         NewEvent(
@@ -373,12 +379,13 @@ def _tell_of_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
 
 
 def enter_other(cohort: Cohort, step: EnterStep) -> Moves:
-    """Enter the people into another journey, by its own re-entry rule.
+    """Enter the profiles into another journey, by its re-entry rule.
 
-    No library may say that journeys enter each other for ever, but of two versions one may be old.
+    The checks of a library refuse journeys that enter each other endlessly. An old version and a
+    current one still can, so entries have a pause between them (`_PAUSE`).
     """
     other = cohort.catalog.current.get(step.journey)
-    if other is None:  # it was there when this version was loaded
+    if other is None:  # it existed when this version was checked
         log.warning(
             "nobody enters %s: there is no such journey any more",
             step.journey,
@@ -391,7 +398,7 @@ def enter_other(cohort: Cohort, step: EnterStep) -> Moves:
 
 
 def leave(cohort: Cohort, step: ExitStep) -> Moves:
-    """End here."""
+    """End the enrollments with the step's reason."""
     return {person.enrollment_id: Move(f"exit: {step.reason}") for person in cohort.people}
 
 
@@ -400,5 +407,5 @@ def _all_next(cohort: Cohort) -> Moves:
 
 
 def _at_once(person: Standing, outcome: str) -> Move:
-    """Of a step that takes no time: over when it began."""
+    """Leave a step that takes no time: it ends at the arrival."""
     return Move(outcome, over=person.arrived_at)

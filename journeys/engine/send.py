@@ -1,4 +1,4 @@
-"""The send step: plans a group's messages, waits until they have gone, falls back where told to."""
+"""The handler of Send steps: plan a group's messages, wait until they are sent, fall back."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -27,10 +27,10 @@ from profiles.tables import events
 
 
 def send(cohort: Cohort, step: SendStep) -> Moves:
-    """Phase 0 plans; phase n stands behind the n-th message and moves on when all have settled.
+    """Phase 0 plans the group; phase n waits for messages up to the n-th to be sent or refused.
 
-    People leave at the moment the last message of the group has gone, so that what follows counts
-    from there: a two-day wait after a message that goes on Thursday ends on Saturday.
+    An enrollment leaves with the time at which the group's last message was sent. The next step
+    counts from there: a two-day wait after a message sent on Thursday ends on Saturday.
     """
     arriving = [person for person in cohort.people if person.phase == 0]
     behind = [person for person in cohort.people if person.phase > 0]
@@ -48,9 +48,9 @@ def _plan_from(
     first: int,
     since: Mapping[int, Instant | None],
 ) -> Moves:
-    """Plan the members from `first` on for everybody given.
+    """Plan the members from `first` on.
 
-    since: when the step was over, by enrollment id, for whom nothing more goes.
+    since: by enrollment id, when the step ended if none of these members is planned.
     """
     if not people:
         return {}
@@ -76,13 +76,13 @@ def _plan_from(
             moves[enrollment_id] = Move(NEXT, over=since.get(enrollment_id))
             continue
         last, number = max(going)
-        # They are woken when it has gone.
+        # `wake` makes the enrollment due as soon as the message is sent.
         moves[enrollment_id] = Move(None, last + cohort.tx.timing.send_again, first + number + 1)
     return moves
 
 
 def _wanted(cohort: Cohort, step: SendStep, first: int) -> PlannedSend:
-    """What the step wants sent, from its member number `first` on."""
+    """The step's members from index `first` on, as the outbox plans them."""
     journey = cohort.version.journey
     default = cohort.planner.policy.max_delay
     return PlannedSend(
@@ -165,14 +165,14 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
 
 
 def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "GroupAnswer"]) -> None:
-    """Take back what is planned in a group that was answered."""
+    """Cancel the planned messages of the groups that were answered."""
     for reason in {answer.reason for answer in answers.values()}:
         ids = [one for one, answer in answers.items() if answer.reason == reason]
         cancel_of(tx, ids, reason, step=step.name)
 
 
 def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:
-    """The channels that were not needed get their record too."""
+    """Record the unused fallbacks of answered groups as refused, with the reason `not_chosen`."""
     for phase in {person.phase for person in people if person.phase < len(step.messages)}:
         spared = _persons([person for person in people if person.phase == phase])
         refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), spared, "not_chosen")
@@ -181,11 +181,11 @@ def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:
 
 
 def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
-    """People who stand behind a message that has gone, or will not go, are due.
+    """Make enrollments due that wait for a message of their step which was sent or refused.
 
-    Who is being moved just now is waited for, in id order as everywhere; with `skip_locked` they
-    are left to whoever moves them. Who has gone on since is left alone: the record of a message may
-    come late, when they stand in some later wait.
+    Locks the enrollments in id order, as everywhere. With `skip_locked` it skips those that another
+    process locks, because that process moves them. An enrollment that has moved on to another step
+    does not change: the outcome of a message may be recorded late.
     """
     if not enrollment_ids:
         return
@@ -195,7 +195,8 @@ def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) ->
         among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind
     )
     held = theirs.order_by(c.id).with_for_update(skip_locked=skip_locked)
-    # The phase as it is once they are held.
+    # Not in the WHERE, which on PostgreSQL reads the phase before the wait for the lock and would
+    # miss an enrollment whose phase another process has raised meanwhile.
     midway = [row.id for row in tx.conn.execute(held) if row.phase > 0]
     if midway:
         transitions.wake(tx, midway)
@@ -205,7 +206,7 @@ def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) ->
 
 
 class GroupAnswer(NamedTuple):
-    """What the rest of a group is not needed for any more, and when that happened."""
+    """Why the rest of a group is not needed any more, and since when."""
 
     reason: str
     at: Instant
@@ -214,7 +215,7 @@ class GroupAnswer(NamedTuple):
 def answers_to(
     tx: Tx, version: Version, step: SendStep, enrollment_ids: Collection[int]
 ) -> dict[int, GroupAnswer]:
-    """The enrollments in which what the step's `unless` or `stop_on` waits for has happened."""
+    """The first answer, by enrollment id, that the step's `unless` or `stop_on` waits for."""
     answers: dict[int, GroupAnswer] = {}
     for kind in {step.unless, step.stop_on} - {None}:
         if kind == "converted":
@@ -242,7 +243,7 @@ def _converted_in(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> 
 def _answered_in(
     tx: Tx, step: SendStep, kind: AwaitedEvidence, enrollment_ids: Collection[int]
 ) -> dict[int, Instant]:
-    """The enrollments one of whose messages of the step was delivered, opened or clicked: when."""
+    """When the first message of the step was delivered, opened or clicked, by enrollment id."""
     moment = _answered_at(kind, tx.now)
     found = (
         select(messages.c.enrollment_id, func.min(moment).label("at"))
@@ -260,11 +261,12 @@ def _answered_in(
 def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
     """When a message (the row of the enclosing statement) was delivered, opened or clicked.
 
-    NULL: it was not. Delivered is also what somebody has answered, whose delivery nobody reported.
+    NULL: it was not. For a message in the state `delivered` without a delivery event, such as one
+    that the customer answered, it is `now`.
     """
     own_id = sql_cast(messages.c.id, Text)
     about = sql_cast(events.c.properties["message_id"].as_string(), Text)
-    # An app may not say which message was opened: then it is taken for the last one.
+    # An event without a message id, as apps may send, counts for the last message before it.
     later = messages.alias("later")
     was_later = exists().where(
         later.c.profile_id == messages.c.profile_id,
@@ -274,7 +276,7 @@ def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
         later.c.send_at <= events.c.occurred_at,
     )
     last = ~was_later.correlate(messages, events)
-    # email_opened, push_opened, sms_clicked ...: by the provider's word or the app's
+    # email_opened, push_opened, sms_clicked ...: reported by the provider or the app
     said = select(func.min(events.c.occurred_at)).where(
         events.c.profile_id == messages.c.profile_id,
         events.c.name == messages.c.channel + literal(f"_{kind}"),
