@@ -1,4 +1,4 @@
-"""Segue put together: settings, database, policy, journeys and engine, opened once a process."""
+"""The application: settings, database, policy, journeys and engine, opened once per process."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ from profiles.rules import InputRules, ProfileLimits
 
 @dataclass(frozen=True, slots=True)
 class Segue:
-    """Everything a process needs to move people and to send."""
+    """The objects that a process needs to move enrollments and send messages."""
 
     settings: Settings
     db: Database
@@ -38,12 +38,12 @@ class Segue:
 
     @property
     def process(self) -> str:
-        """What this process signs with."""
+        """The name of this process in heartbeats and claims: host and process id."""
         return f"{socket.gethostname()}:{os.getpid()}"
 
     @asynccontextmanager
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:
-        """A dispatcher with its connections open."""
+        """A dispatcher with open connections to the providers; closes them at the end."""
         connected = connect_providers(self.settings)
         async with Transport(self.settings, self.db.timing) as transport:
             yield Dispatcher(
@@ -58,7 +58,7 @@ class Segue:
 
 
 def input_rules(settings: Settings, policy: Policy) -> InputRules:
-    """How this process reads calls, files and forms."""
+    """The rules for reading API calls, imports and forms."""
     limits = ProfileLimits(settings.profile_attributes_limit, settings.profile_identifiers_limit)
     return InputRules(
         lenient_dots=settings.lenient_email_dots,
@@ -71,10 +71,10 @@ def input_rules(settings: Settings, policy: Policy) -> InputRules:
 
 
 def open_segue(settings: Settings | None = None) -> Segue:
-    """Load the policy and the journeys, bring the database up to date, register the versions.
+    """Load the policy and the journeys, migrate the database, register the journey versions.
 
-    What earlier versions left in the data folder for others to read is closed to them.
-    Raises SegueError on the first thing that is wrong.
+    Removes the access of other users to files that earlier versions created in the data folder.
+    Raises SegueError on the first error.
     """
     settings = settings or load_settings()
     if settings.now is not None and settings.providers != "sandbox":

@@ -1,6 +1,6 @@
-"""The worker: always on. It receives what comes, moves whoever is due and sends what is due.
+"""The worker: a process that receives events, moves due enrollments and sends due messages.
 
-It needs no Prefect: journeys go on when Prefect's server is down.
+It does not need Prefect: journeys continue while Prefect's server is down.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ class Worker:
         self._arrived_at: float | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Receive, react, move and send until `stop` is set; errors are logged and tried again.
+        """Receive, react, move and send until `stop` is set; errors are logged and retried.
 
-        Raises SegueError when there can be no receiver.
+        Raises SegueError if the receiver can't start.
         """
         wait = self.segue.db.timing.after_trouble
         async with self._receiving(stop), self.segue.dispatcher() as dispatcher:
@@ -60,7 +60,7 @@ class Worker:
             await self._teller.keep()
 
     def _note(self, report: TurnReport) -> None:
-        """Count, log and keep for Prefect what a turn did."""
+        """Log and count the result of a turn, and add it to the counts for Prefect."""
         reaction, moved, sent = report.reaction, report.moved, report.sent
         self._teller.note(reaction, +moved, sent)
         if moved.total() or sent or +reaction.exited or +reaction.converted or reaction.too_old:
@@ -84,9 +84,9 @@ class Worker:
 
     @asynccontextmanager
     async def _receiving(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        """The receiver, on this event loop: what it commits is worked at once.
+        """Run the receiver on this event loop, so that its events start a turn at once.
 
-        Should it end by itself, the worker ends too, so that whoever watches over it sees that.
+        If the receiver ends, the worker ends too, so that its supervisor can restart it.
         """
         async with serving(self.segue, self._wake) as receiver:
             receiver.add_done_callback(lambda _: stop.set())
@@ -120,7 +120,7 @@ class Worker:
 
 
 def _troubles(errors: Iterable[Exception]) -> str:
-    """Each once: the parts of a turn often fail for the same reason."""
+    """The distinct error texts: the parts of a turn often fail for the same reason."""
     return "; ".join(
         sorted(
             {
