@@ -1,8 +1,8 @@
-"""Which addresses of a profile are in use. The rule stands here alone.
+"""Which addresses of a profile are in use. No other module defines this.
 
-Of the e-mail addresses and phone numbers that are not retired the one seen last is in use: there
-is one of each, unless an older release or a join left several. Of push tokens each one that is not
-retired is in use. An address in use may still be suppressed on a channel; no other takes its place.
+Of the e-mail addresses and phone numbers that are not retired, the one seen last is in use. There
+is one of each, unless an older release or a merge left several. Every push token that is not
+retired is in use. An address in use can be suppressed on a channel; no other address replaces it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,11 +22,11 @@ from profiles.tables import (
     suppressions,
 )
 
-# Those of which a profile uses one at a time; a new one replaces the one before.
+# Kinds of which a profile uses one at a time; a new one replaces the previous one.
 ONE_AT_A_TIME: tuple[IdentifierKind, ...] = ("email", "phone")
-# Those of which a profile may use several at once.
+# Kinds of which a profile can use several at once.
 DEVICE_KINDS = [kind for kind in ADDRESS_KIND.values() if kind not in ONE_AT_A_TIME]
-# The channels on which messages go to each kind.
+# The channels that send to each kind.
 CHANNELS_TO: Mapping[IdentifierKind, Sequence[ChannelName]] = {
     kind: [name for name, to in ADDRESS_KIND.items() if to == kind]
     for kind in ADDRESS_KIND.values()
@@ -34,7 +34,7 @@ CHANNELS_TO: Mapping[IdentifierKind, Sequence[ChannelName]] = {
 
 
 def is_in_use() -> ColumnElement[bool]:
-    """The condition on a row of `identifiers` of a kind in ADDRESS_KIND."""
+    """The SQL condition on a row of `identifiers`, of a kind in ADDRESS_KIND, that it is in use."""
     one, newer = identifiers.c, identifiers.alias("newer")
     replaced = (
         exists()
@@ -50,24 +50,25 @@ def is_in_use() -> ColumnElement[bool]:
 
 
 class Address(NamedTuple):
-    """Where messages to a profile on a channel go; suppressed: nothing may go there."""
+    """An address that messages to a profile on a channel go to. suppressed: nothing is sent to
+    it."""
 
     profile_id: int
     channel: ChannelName
     value: str
     suppressed: bool
-    country: str | None  # of a phone number
+    country: str | None  # of a phone number; ISO alpha-2
     platform: str | None  # of a push token
 
 
 def channel_addresses(
     tx: Tx, profile_ids: Collection[int], names: Iterable[ChannelName] | None = None
 ) -> list[Address]:
-    """The addresses in use on each channel; of several push tokens the one seen last comes last.
+    """The addresses in use on each channel. Push tokens are in order of `seen_at`, the latest last.
 
     Parameters
     ----------
-    names: of channels; None means all.
+    names: the channels; None means all.
     """
     wanted = set(channels() if names is None else names)
     kinds = {ADDRESS_KIND[name] for name in wanted}
@@ -80,7 +81,7 @@ def channel_addresses(
         .where(among(tx, c.profile_id, profile_ids), c.kind.in_(kinds), is_in_use())
         .order_by(c.seen_at, c.value)
     )
-    # An address has a row for each channel on which it is suppressed, and one if there is none.
+    # The outer join gives one row per channel on which an address is suppressed, or else one row.
     rows = tx.conn.execute(found).all()
     suppressed = {(row.kind, row.value, row.on) for row in rows}
     return [
@@ -99,19 +100,19 @@ def channel_addresses(
 
 
 def is_usable(channel: ChannelName) -> ColumnElement[bool]:
-    """The condition on a row of `identifiers`: messages on the channel may go there."""
+    """The SQL condition on a row of `identifiers` that messages on the channel can go to it."""
     return and_(
         identifiers.c.kind == ADDRESS_KIND[channel], not_(is_suppressed(channel)), is_in_use()
     )
 
 
 def is_suppressed(channel: ChannelName) -> ColumnElement[bool]:
-    """The condition on a row of `identifiers`: nothing on the channel may go there any more."""
+    """The SQL condition on a row of `identifiers` that it is suppressed on the channel."""
     return _suppression().where(suppressions.c.channel == channel).exists()
 
 
 def is_suppressed_anywhere() -> ColumnElement[bool]:
-    """The condition on a row of `identifiers`: nothing on some channel may go there any more."""
+    """The SQL condition on a row of `identifiers` that it is suppressed on at least one channel."""
     return _suppression().exists()
 
 
@@ -125,7 +126,7 @@ _of_address = and_(
 
 
 class Suppressed(NamedTuple):
-    """An address to which nothing on a channel may be sent any more."""
+    """An address to suppress on a channel."""
 
     channel: ChannelName
     address: str
@@ -133,10 +134,10 @@ class Suppressed(NamedTuple):
 
 
 def suppress(tx: Tx, found: Collection[Suppressed]) -> None:
-    """Send nothing to these addresses any more, whoever has or gets them.
+    """Suppress addresses, whichever profile has or gets them.
 
-    A complaint is the last word. The caller holds the profiles that have them, so that nobody
-    claims a message to one of them meanwhile.
+    The state `complained` is final; other states are replaced. The caller must hold locks on the
+    profiles that have the addresses, so that no process claims a message to them meanwhile.
     """
     if not found:
         return

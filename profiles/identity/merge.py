@@ -1,14 +1,18 @@
-"""Two profiles that turn out to be one person: all that the one has becomes the other's.
+"""Merge two profiles of one customer: all rows of the first are moved to the second.
 
-Where an address joins them only its `Share` becomes usable; the rest is kept, and is of no use.
-What journeys and channels keep of a person is moved by journeys/engine/merge.py, which calls this.
+If an address joins them, only the parts in `UsableParts` become usable. The others are stored, but
+not used. journeys/engine/merge.py moves the rows of journeys and channels and calls this module.
 
-`merge.moved` has what it takes to undo a join by hand: `identifiers`, `events`, `consent_records`
-(the keys of rows that moved), `retired` (addresses that were in use before), `unverified`
-(anonymous ids that spoke for their profile before), `withheld` (addresses and opt-ins that the
-address which joined the two does not make usable), `events_dropped` (events that both had),
-`profile`, `consents` and `preferences` (rows of the one that went) and the same with `_before` (of
-the one that stays, before this join and those at the same time, of which the first has it).
+`merge.moved` holds what a manual undo of a merge needs:
+
+- `identifiers`, `events`, `consent_records`: the keys of rows that moved
+- `retired`: addresses that were in use before
+- `unverified`: anonymous ids that were verified before
+- `withheld`: addresses and opt-ins that the joining address does not make usable
+- `events_dropped`: events that both profiles had
+- `profile`, `consents`, `preferences`: rows of the profile that is removed
+- the same with `_before`: rows of the profile that stays, before this merge and those in the same
+  transaction; only the first of these merges has them
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -38,18 +42,19 @@ from profiles.tables import (
     profiles,
 )
 
-# What is said of consent: a no, nothing any more, a yes.
+# Which statement of consent wins in a merge: a no, then unset, then a yes.
 _WEIGHT: Mapping[bool | None, int] = {False: 2, None: 1, True: 0}
 _ADDRESSES = frozenset(ADDRESS_KIND.values())
 
 
 @dataclass(frozen=True, slots=True)
 class UsableParts:
-    """What of a profile becomes usable for the one that an address joins it to.
+    """The parts of a profile that become usable after an address joins it to another one.
 
-    addresses: those that were named; the others are retired.
-    yes_on: the channels on which its opt-ins count; an opt-out always does.
-    verified: its anonymous ids speak for the other profile; else they only add events.
+    addresses: the addresses that were named; the others are retired.
+    yes_on: the channels on which its opt-ins count. Opt-outs always count.
+    verified: whether calls with its anonymous ids can change the other profile. If not, they only
+    add events.
     """
 
     addresses: frozenset[Key]
@@ -57,7 +62,7 @@ class UsableParts:
     verified: bool
 
     def within(self, other: "UsableParts") -> "UsableParts":
-        """What is left of it where the other profile is joined to a third one by an address."""
+        """The usable parts after an address joins the other profile to a third one."""
         return UsableParts(
             self.addresses & other.addresses,
             self.yes_on & other.yes_on,
@@ -65,15 +70,16 @@ class UsableParts:
         )
 
     def allows(self, granted: bool | None, channel: str) -> bool:
-        """Whether what was said of consent counts for the other profile."""
+        """Whether a consent (None: unset) counts for the other profile."""
         return granted is not True or channel in self.yes_on
 
 
 @dataclass(frozen=True, slots=True)
 class Merger:
-    """A profile that turned out to be another one's, and how it did.
+    """A merge of one profile into another.
 
-    share: where an address joins them, what of it becomes usable; None: ids do, and everything is.
+    why: what joined them. share: the usable parts if an address joined them; None: ids did, and all
+    of it is usable.
     """
 
     from_id: int
@@ -82,18 +88,18 @@ class Merger:
     share: UsableParts | None = None
 
 
-Notes = Mapping[int, dict[str, Any]]  # by the profile that goes
+Notes = Mapping[int, dict[str, Any]]  # by the id of the profile that is removed
 
 
 def survivors(tx: Tx, profile_ids: Collection[int]) -> dict[int, int]:
-    """For those of the profiles that became part of another one: which it is now."""
+    """For each profile that was merged into another one: the profile that it is part of now."""
     m = merges.c
     path = (
         select(m.from_id, m.into_id)
         .where(among(tx, m.from_id, set(profile_ids)))
         .cte("path", recursive=True)
     )
-    # UNION, not UNION ALL: a loop made by hand ends
+    # UNION, not UNION ALL, also ends on a cycle that somebody made by hand
     path = path.union(select(path.c.from_id, m.into_id).where(m.from_id == path.c.into_id))
     further = merges.alias("further")
     last = select(path.c.from_id, path.c.into_id).where(
@@ -103,11 +109,11 @@ def survivors(tx: Tx, profile_ids: Collection[int]) -> dict[int, int]:
 
 
 class Heir(NamedTuple):
-    """What became of a profile that is gone.
+    """Where the data of a merged profile is now.
 
-    profile_id: the profile that it is part of now.
-    addresses: those that it had when it went.
-    withheld: addresses that a join on the way did not make usable.
+    profile_id: the profile that it is part of.
+    addresses: the addresses that it had when it was merged.
+    withheld: addresses that a merge on the way did not make usable.
     """
 
     profile_id: int
@@ -116,7 +122,7 @@ class Heir(NamedTuple):
 
 
 def heir_of(tx: Tx, profile_id: int) -> Heir | None:
-    """What became of a profile; None: it is part of no other one."""
+    """Where the data of a profile is now; None if it was not merged."""
     m = merges.c
     path = select(m.from_id, m.into_id).where(m.from_id == profile_id).cte("path", recursive=True)
     path = path.union(select(m.from_id, m.into_id).where(m.from_id == path.c.into_id))
@@ -138,13 +144,16 @@ def heir_of(tx: Tx, profile_id: int) -> Heir | None:
 
 
 def lock_events(tx: Tx, profile_ids: Collection[int]) -> None:
-    """Hold what these profiles did: journeys lock events before anything else, so must we."""
+    """Lock the events of these profiles.
+
+    Journeys lock events before anything else, so a merge must use the same order.
+    """
     held = select(events.c.id).where(among(tx, events.c.profile_id, profile_ids))
     tx.conn.execute(held.order_by(events.c.id).with_for_update())
 
 
 def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[Any]]:
-    """Let the rows of a table be the other profile's; gives their keys, by the profile they left.
+    """Move the rows of a table to the other profile. Returns their keys by the previous profile.
 
     The key of a row is its `id`, or else its primary key without the bucket.
     """
@@ -176,16 +185,17 @@ def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[A
 def merge_profiles(
     tx: Tx, mergers: Sequence[Merger], moved: Mapping[int, Mapping[str, Any]]
 ) -> dict[int, int]:
-    """Merge what profiles keep of a person; the profiles and their events are locked.
+    """Merge the tables of profiles. The profiles and their events must be locked.
 
     Parameters
     ----------
-    mergers: no profile both goes and takes in another.
-    moved: what others have moved already, by the profile it left; kept beside our own.
+    mergers: no profile is both removed and merged into.
+    moved: the keys that callers already moved, by the profile that they left; stored in the merge.
 
     Returns
     -------
-    Events that both had, and that were therefore dropped: their ids, each with that of its twin.
+    The ids of events that were dropped because both profiles had them, each with the id of the
+    event that is kept.
     """
     notes = {merger.from_id: dict(moved.get(merger.from_id, {})) for merger in mergers}
     twins = _drop_twins(tx, mergers, notes)
@@ -217,7 +227,7 @@ def merge_profiles(
 
 
 def _drop_twins(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, int]:
-    """An event that several have is one event: the row of the one that stays, else the oldest."""
+    """Keep one of several equal events: that of the profile that stays, else the oldest."""
     c = events.c
     into = {merger.from_id: merger.into_id for merger in mergers}
     theirs = select(c.id, c.profile_id, c.dedupe_key).where(among(tx, c.profile_id, into))
@@ -242,10 +252,10 @@ def _drop_twins(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, in
 
 
 def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
-    """The one that stays is known by what both were known by.
+    """Give all identifiers to the profile that stays.
 
     Its own e-mail address and phone number stay in use; the others are retired. A call that states
-    one of them puts it into use afterwards.
+    one of the others puts it into use afterwards.
     """
     c = identifiers.c
     ids = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
@@ -312,12 +322,13 @@ def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
 
 
 def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
-    """A no outweighs a yes, whenever it was said: two profiles may be joined in error, and nobody
-    who said no shall hear from us for that. So does the wish that nothing is said any more. Of two
-    that say the same the later one holds.
+    """Merge consent: a no wins over unset, and unset over a yes, whatever their times.
 
-    The record of an opt-in that does not count for the one that stays remains with the number of
-    the one that goes: a START gives back no opt-in of somebody else.
+    Two profiles can be joined in error, and a customer who said no must not get messages for that.
+    Of two equal statements the later one is kept.
+
+    Records of opt-ins that do not count for the profile that stays keep the id of the removed one,
+    so that a START does not restore another customer's opt-in.
     """
     rows = _rows_of(tx, consents, mergers)
     said: dict[int, list[Statement]] = {profile_id: [] for profile_id in rows}
@@ -359,7 +370,7 @@ def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
 
 
 def _weigh(now: dict[ConsentKey, Statement], one: Statement) -> None:
-    """Take a statement in, if it outweighs what is there."""
+    """Add a statement if it wins over the current one."""
     rival = now.get(one.key)
     if rival is None or _outweighs(one, rival):
         now[one.key] = one
@@ -374,7 +385,7 @@ def _outweighs(one: Statement, other: Statement) -> bool:
 def _write_consents(
     tx: Tx, before: Mapping[ConsentKey, Statement], now: Mapping[ConsentKey, Statement]
 ) -> None:
-    """Write the statements that are different, and a record of those that were turned."""
+    """Write changed statements, and a consent record for each whose value changed."""
     new = [one for key, one in now.items() if one != before.get(key)]
     _delete(tx, consents, [one._asdict() for one in new])
     if held := [one._asdict() for one in new if one.granted is not None]:
@@ -399,9 +410,9 @@ def _write_consents(
 
 
 def _merge_preferences(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
-    """What was chosen last holds; where that leaves something open, what was chosen before.
+    """Merge preferences: the later choice wins; the earlier one fills in what is open.
 
-    Where an address joins them the choices of the one that stays hold. Those of the other one fill
+    If an address joins them, the choices of the profile that stays win. Those of the other one fill
     in what is open, if they were made at this address.
     """
     chosen = _rows_of(tx, preferences, mergers)
@@ -414,7 +425,7 @@ def _merge_preferences(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
             continue
         in_order = [*theirs, *ours]
         if merger.share is None:
-            # of two moments that are the same ours is the later one
+            # the sort is stable, so at equal times ours counts as later
             in_order.sort(key=lambda row: row["changed_at"])
         said = (row.items() for row in in_order)
         held = {name: value for row in said for name, value in row if value is not None}
@@ -437,7 +448,8 @@ def _merge_preferences(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
 
 
 def _merge_rows(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
-    """What the profile that stays knows already counts for more, whenever it was said."""
+    """Merge attributes and fields. The values of the profile that stays win, whatever their
+    times."""
     known = _rows_of(tx, profiles, mergers)
     now: dict[int, dict[str, Any]] = {}
     for merger in _firsts(mergers):
@@ -458,7 +470,7 @@ def _merge_rows(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
 
 
 def _with_shared_times(row: dict[str, Any], share: UsableParts | None) -> dict[str, Any]:
-    """The profile without the times of addresses that do not become usable."""
+    """The profile's row without the times of addresses that do not become usable."""
     if share is None:
         return row
     shared = {kind for kind, _ in share.addresses}
@@ -468,18 +480,18 @@ def _with_shared_times(row: dict[str, Any], share: UsableParts | None) -> dict[s
 
 
 def _firsts(mergers: Sequence[Merger]) -> list[Merger]:
-    """Of each profile that stays the first merger."""
+    """The first merger of each profile that stays."""
     return list({merger.into_id: merger for merger in reversed(mergers)}.values())
 
 
-# Making usable what was withheld ------------------------------------------------------------------
+# Verification of withheld parts ---------------------------------------------------------------
 
 
 def verify(tx: Tx, anonymous_ids: Collection[str]) -> None:
-    """Let anonymous ids speak for their profile: a call names them with proof of whose they are.
+    """Mark anonymous ids as verified: a call named them with proof of their owner.
 
-    What came with them, and was withheld for want of that proof, becomes usable: it is as if their
-    ids had joined the profiles.
+    Whatever an earlier merge withheld because that proof was missing becomes usable, as if ids had
+    joined the profiles.
     """
     c = identifiers.c
     unverified = select(c.value, c.profile_id, c.unverified_from).where(
@@ -525,7 +537,10 @@ def verify(tx: Tx, anonymous_ids: Collection[str]) -> None:
 def _use_addresses(
     tx: Tx, profile_id: int, addresses: Sequence[Sequence[str]], since: Instant
 ) -> None:
-    """Put withheld addresses into use; of a kind that a person has one of, where none is in use."""
+    """Put withheld addresses into use.
+
+    An e-mail address or phone number is only used if the profile uses no other one.
+    """
     c = identifiers.c
     in_use = select(c.kind).where(c.profile_id == profile_id, c.retired_at.is_(None))
     has = set(tx.conn.execute(in_use).scalars())
@@ -552,7 +567,7 @@ def _use_addresses(
 
 
 def _rows_of(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[dict[str, Any]]]:
-    """The rows that the profiles have in a table, by profile."""
+    """The rows of the mergers' profiles in a table, by profile."""
     whose = table.c.id if table is profiles else table.c.profile_id
     ids = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
     found: dict[int, list[dict[str, Any]]] = {profile_id: [] for profile_id in ids}
@@ -562,12 +577,12 @@ def _rows_of(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[
 
 
 def _key_of(table: Table) -> list[Column[Any]]:
-    """The primary key without the bucket, which follows from it."""
+    """The primary key without the bucket, which is derived from it."""
     return [column for column in table.primary_key if column.name != "bucket"]
 
 
 def _delete(tx: Tx, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Delete the rows that have these rows' primary keys, as far as there are any."""
+    """Delete the rows with the primary keys of `rows`; missing ones are ignored."""
     if rows:
         keys = [column.name for column in _key_of(table)]
         tx.conn.execute(

@@ -1,4 +1,4 @@
-"""What one source says about one person, its identifiers in normal form."""
+"""A source's statements about one customer, with identifiers in normal form."""
 
 import math
 import re
@@ -15,56 +15,56 @@ from config.times import Instant
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.tables import IdentifierKind
 
-Email = NewType("Email", str)  # made by normalise_email only
+Email = NewType("Email", str)  # normalise_email is the only function that makes one
 Key = tuple[IdentifierKind, str]
 
-# Longer text is refused unread. An address has 254 characters at most (RFC 5321, 4.5.3.1.3); blanks
-# may stand around it.
+# Longer text is refused unread. An address has at most 254 characters (RFC 5321, 4.5.3.1.3); the
+# rest is room for surrounding spaces.
 _LONGEST_WRITTEN = 400
 _LONGEST_LOCAL = 64  # RFC 5321, 4.5.3.1.1
-# Full-width forms of ASCII, and the dots that IDNA takes for one (RFC 3490, 3.1).
+# Full-width forms of ASCII, and the characters that IDNA treats as dots (RFC 3490, 3.1).
 _FULL_WIDTH: dict[int, int | str] = {
     **{0xFF01 + place: 0x21 + place for place in range(94)},
     **dict.fromkeys((0x3002, 0xFF61), "."),
 }
-# An index entry of PostgreSQL holds 2,704 bytes.
+# An index entry of PostgreSQL has at most 2,704 bytes.
 LONGEST_IDENTIFIER = 1000
-# Longer than the longest zone, country and language tag (RFC 5646, 4.4.1: 35 characters).
+# More than the longest zone, country and language tag (RFC 5646, 4.4.1: 35 characters).
 LONGEST_NAME = 100
 _SHOWN = 60
 
-# From 2^53 on a float stands for several whole numbers (IEEE 754, binary64).
+# From 2^53 on a float represents several integers (IEEE 754, binary64).
 _FIRST_INEXACT = 2.0**53
-# What spreadsheets and data frames make of the id 1042, and of a long one.
+# How spreadsheets and data frames write the id 1042, and a long one.
 _WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 _ROUNDED = re.compile(r"[0-9](\.[0-9]+)?[eE]\+[0-9]+")
 
 
 def excerpt(text: str) -> str:
-    """The text in quotes, cut short, for a message."""
+    """The text in quotes, shortened, for a message."""
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
 
 
 def check_length(text: str, longest: int) -> None:
     """Raises ValueError for a text of more than `longest` characters.
 
-    Called before anything whose cost grows with the length.
+    Call it before anything whose cost grows with the length.
     """
     if len(text) > longest:
         raise ValueError(f"{text[:20]!r}... is longer than {longest} characters")
 
 
 def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
-    """The address in the one form that is stored, the same for every spelling of a mailbox.
+    """Normalise an e-mail address, so that every spelling of a mailbox is stored in the same form.
 
-    Lower case, Unicode NFC, full-width characters as plain ones. The domain is in ASCII (IDNA
-    A-labels, RFC 5890), which every mail server takes, without a final dot. The local part stays
-    in Unicode (SMTPUTF8, RFC 6531). `mailto:`, outer blanks and invisible characters are dropped.
+    Lower case, Unicode NFC, full-width characters as ASCII. The domain is in ASCII (IDNA A-labels,
+    RFC 5890), which every mail server accepts, without a final dot. The local part stays in Unicode
+    (SMTPUTF8, RFC 6531). `mailto:`, surrounding spaces and invisible characters are removed.
 
-    lenient_dots: also take a local part with dots at its ends or in a row. RFC 5321 forbids them;
-    Japanese providers once gave out such addresses.
+    lenient_dots: also accept a local part with dots at its ends or in a row. RFC 5321 forbids them,
+    but Japanese providers once assigned such addresses.
 
-    Only the form is looked at; nothing is asked of the network. Raises ValueError with the fault.
+    It checks only the syntax and uses no network. Raises ValueError with the fault.
     """
     check_length(text, _LONGEST_WRITTEN)
     written = visible(text).translate(_FULL_WIDTH)
@@ -83,15 +83,16 @@ def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
             f"{text!r} is no e-mail address: it has more than {_LONGEST_LOCAL} characters before "
             "the @-sign"
         )
-    # To lower a letter can take it apart: capital I with a dot becomes i and a combining dot.
+    # Lower-casing can decompose a letter: capital I with a dot becomes i and a combining dot.
     lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower())
     return Email(f"{lower}@{address.ascii_domain.lower()}")
 
 
 def normalise_id(text: str) -> str:
-    """A user id, anonymous id or push token without outer space. Raises ValueError if unusable.
+    """Normalise a user id, anonymous id or push token. Raises ValueError if it is unusable.
 
-    "1042.0" is 1042, as files and programs print it that keep ids as floating-point numbers.
+    Surrounding spaces are removed. "1042.0" becomes "1042": programs that keep ids as
+    floating-point numbers write them so.
     """
     too_long = ValueError(f"{text[:20]!r}... is longer than {LONGEST_IDENTIFIER} bytes")
     if len(text) > LONGEST_IDENTIFIER:
@@ -110,9 +111,9 @@ def normalise_id(text: str) -> str:
 
 
 def id_text(value: object) -> str:
-    """An id out of JSON as text: 1042, "1042" and 1042.0 are one. Raises ValueError if unusable.
+    """An id from JSON as text: 1042, "1042" and 1042.0 are the same. Raises ValueError if unusable.
 
-    Numbers are never rounded: whole numbers of at most 64 bits, and floats below 2^53.
+    It never rounds: integers have at most 64 bits, and floats are below 2^53.
     """
     if isinstance(value, str):
         return value
@@ -129,11 +130,11 @@ def id_text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What one source says about one person. What is None or missing is not said, so not changed.
+    """A source's statements about one customer. None or missing means not stated, so not changed.
 
-    Identifiers are in normal form (normalise_id, normalise_email, normalise_phone), the country is
-    what country_code gives. An attribute of None takes the attribute away, as `removed` does with
-    email, phone, country, timezone and language, and `removed_tokens` with push tokens.
+    Identifiers are in normal form (normalise_id, normalise_email, normalise_phone); the country is
+    a result of country_code. An attribute of None removes the attribute. `removed` does this for
+    email, phone, country, timezone and language, and `removed_tokens` for push tokens.
     """
 
     user_id: str | None = None
@@ -142,7 +143,7 @@ class Person:
     phone: Phone | None = None
     push_tokens: Mapping[str, str | None] = field(default_factory=dict)  # token -> platform
     country: str | None = None
-    timezone: str | None = None  # IANA name as given, perhaps invalid
+    timezone: str | None = None  # IANA name as stated; it can be invalid
     language: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     consent: Mapping[tuple[ChannelName, str], bool] = field(
@@ -150,13 +151,13 @@ class Person:
     )  # (channel, topic)
     removed: Collection[str] = frozenset()
     removed_tokens: Collection[str] = frozenset()
-    seen_at: Instant | None = None  # when all this was so; None: not known
-    # addresses of which the sender says that the person has proved to have them
+    seen_at: Instant | None = None  # time of the statements; None: unknown
+    # kinds of address that the sender states as verified
     verified: Collection[IdentifierKind] = frozenset()
 
     @property
     def tells_more(self) -> bool:
-        """Whether more is said of them than by which ids they are known."""
+        """Whether it states anything besides ids."""
         return bool(
             self.attributes
             or self.removed
@@ -172,11 +173,11 @@ class Person:
 
     @property
     def named_by(self) -> Key | None:
-        """The identifier that it is said of: the first of them, which weighs most."""
+        """The identifier that the statements are stored with: the first of `identifiers`."""
         return next((key for key, _ in self.identifiers()), None)
 
     def identifiers(self) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Each identifier with the columns that describe it."""
+        """Each identifier with the columns that describe it, user id first."""
         if self.user_id is not None:
             yield ("user_id", self.user_id), {}
         if self.anonymous_id is not None:
@@ -190,9 +191,9 @@ class Person:
 
 
 def address_of(kind: IdentifierKind, text: str) -> str:
-    """An address that somebody else names, in normal form.
+    """Normalise an address from an external system. Invalid text is returned unchanged.
 
-    Text that is no such address stays as it is, and is nobody's.
+    No profile has an invalid address, so it identifies nobody.
     """
     try:
         return _READERS[kind](text)
@@ -201,7 +202,7 @@ def address_of(kind: IdentifierKind, text: str) -> str:
 
 
 def possible_keys(text: str) -> list[Key]:
-    """All identifiers that the text can mean, in normal form, to look somebody up by."""
+    """Every identifier that the text can be, in normal form, for a lookup."""
     found: list[Key] = []
     for kind, read in _READERS.items():
         try:
@@ -211,7 +212,7 @@ def possible_keys(text: str) -> list[Key]:
     return found
 
 
-# Whether an address with odd dots may be stored is for those who store it: here it is only found.
+# Lookups accept odd dots in addresses; whether such an address can be stored is decided elsewhere.
 _READERS: Mapping[IdentifierKind, Callable[[str], str]] = {
     "user_id": normalise_id,
     "email": lambda text: normalise_email(text, lenient_dots=True),

@@ -1,4 +1,4 @@
-"""Phone numbers: any way of writing them, as E.164 with the country they belong to."""
+"""Normalise phone numbers to E.164, with the country that they belong to."""
 
 import re
 import unicodedata
@@ -18,46 +18,48 @@ from config.invisible_characters import visible
 
 # Longer text is refused unread.
 _LONGEST_WRITTEN = 100
-# ITU-T E.164, 6.1: fifteen digits at most, the country code included.
+# ITU-T E.164, 6.1: at most fifteen digits, with the country code.
 _LONGEST = len("+") + 15
-# phonenumbers' region for codes that belong to no country: +800, +883 ...
+# phonenumbers' region for codes of no country, such as +800 and +883.
 _NOWHERE = "001"
-# URIs of RFC 3966 and RFC 5724, and the address that Twilio gives a WhatsApp user.
+# URIs of RFC 3966 and RFC 5724, and Twilio's address of a WhatsApp user.
 _SCHEME = re.compile(r"(tel|sms|whatsapp):", re.IGNORECASE)
 _CONTEXT = re.compile(r"phone-context=(\+[0-9]+)", re.IGNORECASE)
 _SHORTENED = re.compile(r"[0-9]+([.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
 
-# One handset, two forms: (what was or may be dialled, the form that is stored).
-# The stored form is the one of the country's numbering plan at the ITU, which Twilio asks for too.
+# Two numbers of one handset: (a form that is or was dialled, the form that is stored). The stored
+# form is that of the country's numbering plan at the ITU; Twilio requires it too.
 _ONE_HANDSET = (
-    # Argentina: 9 before the area code says that it is a mobile phone; an area code begins with
-    # 1, 2 or 3. phonenumbers knows it as the country's mobile token.
+    # Argentina: a 9 before the area code marks a mobile phone; an area code begins with 1, 2 or 3.
+    # phonenumbers calls the 9 the country's mobile token.
     (re.compile(r"\+54([1-3]\d{9})"), r"+549\1"),
-    # Brazil: mobile numbers of eight digits got a 9 in front between 2012 and 2016 (Anatel,
-    # resolution 553). Those that begin with 7 are a service of its own and keep eight.
+    # Brazil: mobile numbers of eight digits got a leading 9 between 2012 and 2016 (Anatel,
+    # resolution 553). Numbers that begin with 7 belong to another service and keep eight digits.
     (re.compile(r"\+55([1-9]{2})([689]\d{7})"), r"+55\g<1>9\2"),
-    # Mexico: 1 for mobile phones from abroad, 01, 044 and 045 within ended on 3 August 2019.
+    # Mexico: the prefixes of mobile phones, 1 from abroad and 01, 044 and 045 within the country,
+    # ended on 3 August 2019.
     (re.compile(r"\+52(?:1|01|044|045)([2-9]\d{9})"), r"+52\1"),
 )
 
 
 class Phone(NamedTuple):
-    """A number as messages are addressed to it."""
+    """A phone number in normal form."""
 
     value: str  # E.164: +447700900123
     country: str | None  # ISO alpha-2; None for numbers that belong to no country
 
 
 def normalise_phone(text: str, country: str | None) -> Phone:
-    """Read a number, national ones as dialled in `country` (ISO alpha-2).
+    """Normalise a phone number. National numbers are read as dialled in `country` (ISO alpha-2).
 
-    What is possible by length is accepted, allocated or not: ranges change faster than any
-    library, and those reserved for fiction are never allocated. Where digits without a + are
-    possible as a national number and with the country's own code in front, the reading that is
-    valid by the numbering plan counts; if both are, or none, the text is refused.
+    Numbers of a possible length are accepted even if they are not allocated: allocations change
+    faster than any library, and numbers reserved for fiction are never allocated. Digits without a
+    + can be possible both as a national number and with the country's own code in front. Then the
+    reading that is valid in the numbering plan is used; if both or none are valid, the text is
+    refused.
 
-    Nothing that was written is dropped or added but what the numbering plan says. Two forms of one
-    handset's number give the same value. Raises ValueError with the reason.
+    Digits are added or removed only as the numbering plan says. Two forms of one handset's number
+    give the same value. Raises ValueError with the reason.
     """
     if len(text) > _LONGEST_WRITTEN:
         raise ValueError(f"{text[:20]!r}... is longer than {_LONGEST_WRITTEN} characters")
@@ -79,9 +81,9 @@ def normalise_phone(text: str, country: str | None) -> Phone:
 
 
 def _digits(text: str) -> tuple[bool, str]:
-    """Whether a + stands first, and all the digits. Raises ValueError if anything else is left."""
+    """Whether the text begins with +, and its digits. Raises ValueError for any other content."""
     written = "".join(map(_plain, visible(text)))
-    # Spreadsheets mark text with an apostrophe, which some exports keep.
+    # Spreadsheets mark text with an apostrophe, and some exports keep it.
     written = written.removeprefix("'").removeprefix("’").strip()
     if scheme := _SCHEME.match(written):
         written, *parameters = written[scheme.end() :].split(";")
@@ -107,11 +109,11 @@ def _digits(text: str) -> tuple[bool, str]:
 
 
 def _plain(letter: str) -> str:
-    """A character as ASCII where it is a digit, a sign or a space of another kind."""
+    """The ASCII form of a digit, sign or space; other characters unchanged."""
     digit = unicodedata.decimal(letter, None)
     if digit is not None:
         return str(digit)
-    if letter in "−ー" or unicodedata.category(letter) == "Pd":  # dashes, and what looks like one
+    if letter in "−ー" or unicodedata.category(letter) == "Pd":  # dashes and similar characters
         return "-"
     if unicodedata.category(letter) == "Zs":
         return " "
@@ -122,7 +124,7 @@ def _plain(letter: str) -> str:
 def _is_fraction(written: str) -> bool:
     """Whether it is a number with one decimal point, as spreadsheets write it.
 
-    A dot may also stand after an area code or a country code: 0151.12345678, +44.7700900123.
+    A dot after an area code or a country code is no decimal point: 0151.12345678, +44.7700900123.
     """
     whole, dot, fraction = written.partition(".")
     if not dot or not fraction.isdecimal() or not whole.removeprefix("+").isdecimal():
@@ -131,45 +133,45 @@ def _is_fraction(written: str) -> bool:
 
 
 def _is_area_code(before: str, after: str) -> bool:
-    """Whether a slash parts an area code from the number, as in 0151/12345678.
+    """Whether a slash separates an area code from the number, as in 0151/12345678.
 
-    030 123456/57 stands for two numbers.
+    In 030 123456/57 it separates two numbers.
     """
     lengths = [len([letter for letter in part if letter.isdecimal()]) for part in (before, after)]
     return lengths[0] <= lengths[1] and lengths[1] >= 4
 
 
 def _readings(plus: bool, digits: str, country: str | None) -> Iterator[PhoneNumber]:
-    """All that the digits can mean, possible or not."""
+    """All numbers that the digits can represent, possible or not."""
     code = str(phonenumbers.country_code_for_region(country) or "") if country else ""
     international = []
     if plus:
         international.append(digits)
-    elif digits.startswith("00"):  # the prefix that E.164 recommends, whatever the country's own is
+    elif digits.startswith("00"):  # the prefix that E.164 recommends, whatever the country uses
         international.append(digits[2:])
     if not plus and code:
         dialled = _parsed(digits, country)
         if dialled is not None:
             yield dialled
         if dialled is None or dialled.country_code_source != CountryCodeSource.FROM_NUMBER_WITH_IDD:
-            # phonenumbers takes the country's code off where what is left is possible
+            # phonenumbers removes the country's code if the remaining digits are possible
             international.append(code + digits)
         if digits.startswith(code):
             international.append(digits)
     for number in international:
         written = _one_form(f"+{number}")
         parsed = _parsed(written, None)
-        # phonenumbers adds an area code that callers nearby leave out; from abroad it is missing
+        # phonenumbers can add an area code that only local callers omit; such a reading is longer
         if parsed is not None and len(_e164(parsed)) <= len(written):
             yield parsed
 
 
 def _possible(value: str) -> PhoneNumber | None:
-    """The number, if it can be dialled from abroad and E.164 has no other form of it."""
+    """Parse an E.164 value. None unless it is possible from abroad and in its only E.164 form."""
     number = _parsed(value, None)
     if number is None or len(value) > _LONGEST or _e164(number) != value:
         return None
-    # not IS_POSSIBLE_LOCAL_ONLY: seven digits without an area code reach nobody from here
+    # IS_POSSIBLE_LOCAL_ONLY is not enough: seven digits without an area code are not reachable
     possible = phonenumbers.is_possible_number_with_reason(number)
     return number if possible == ValidationResult.IS_POSSIBLE else None
 
@@ -186,7 +188,7 @@ def _e164(number: PhoneNumber) -> str:
 
 
 def _one_form(value: str) -> str:
-    """The one form of a number, "+" and digits, that has two."""
+    """Replace a number of _ONE_HANDSET ("+" and digits) with its stored form."""
     for other, stored in _ONE_HANDSET:
         if found := other.fullmatch(value):
             return found.expand(stored)
@@ -194,7 +196,7 @@ def _one_form(value: str) -> str:
 
 
 def _country(number: PhoneNumber) -> str | None:
-    """The number's own country, else the main one of its calling code (+1: US, +44: GB)."""
+    """The country of a number, else the main country of its calling code (+1: US, +44: GB)."""
     region = phonenumbers.region_code_for_number(number)
     if region is None:
         region = phonenumbers.region_code_for_country_code(number.country_code or 0)

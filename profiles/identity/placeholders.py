@@ -1,4 +1,4 @@
-"""Values that stand for no value, such as "undefined". They identify nobody. Pure."""
+"""Placeholders, such as "undefined": values that identify nobody. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,35 +11,35 @@ _WORDS = frozenset(
 )
 # "0", "0000", "0.0", "+0", "00000000-0000-0000-0000-000000000000" (an erased device id)
 _ZEROS = "0-+.:"
-# No listed value is as long as that, so longer texts are not looked at.
+# Every listed value is shorter, so longer texts are not checked.
 _LONGEST = 1000
 
 
 def _folded(text: str) -> str:
-    """One form for any case and any blanks."""
+    """The text without regard to case and spacing."""
     return " ".join(text.split()).casefold()
 
 
 class Meaningless:
-    """The values that mean nothing: those above, and the `meaningless` of the policy."""
+    """The placeholders: those above and the policy's `meaningless`."""
 
     def __init__(self, listed: Iterable[str] = ()) -> None:
         self._listed = frozenset(_folded(value) for value in listed)
 
     def __contains__(self, text: str) -> bool:
-        """Whether it is one of them, in any case and with any blanks."""
+        """Whether a text is a placeholder, in any case and spacing."""
         if len(text) > _LONGEST:
             return False
         folded = _folded(text)
         return folded in _WORDS or folded in self._listed or not folded.strip(_ZEROS)
 
 
-# What means nothing everywhere.
+# The placeholders without those of a policy.
 MEANINGLESS = Meaningless()
 
 
 def without_meaningless(person: Person, meaningless: Meaningless) -> Person:
-    """The person without identifiers that mean nothing."""
+    """Remove the identifiers that are placeholders."""
 
     def drop(value: str | None) -> bool:
         return value is not None and value in meaningless

@@ -1,4 +1,4 @@
-"""One profile in memory: as it was read, and what it becomes by what is said of it. Pure."""
+"""One profile in memory: as it was read, and as statements change it. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ from profiles.identity.person import Key, Person, excerpt
 from profiles.rules import ProfileLimits
 from profiles.tables import IdentifierKind
 
-# What is dropped of a profile that has too many identifiers, in this order.
+# The kinds that are dropped when a profile has too many identifiers, in this order.
 _DROPPED: tuple[IdentifierKind, ...] = ("anonymous_id", "push_token")
 _SPOKEN: Mapping[IdentifierKind, str] = {"email": "e-mail address", "phone": "phone number"}
 
 
-# An identifier of which nothing is known.
+# The columns of an identifier without a description.
 _BLANK: Mapping[str, Any] = {
     "country": None,
     "platform": None,
@@ -37,7 +37,7 @@ _BLANK: Mapping[str, Any] = {
 
 
 class Applied(NamedTuple):
-    """What came of one person: whether more is known now than before, and what was left out."""
+    """The result of `take`: whether it added knowledge, and messages about what was ignored."""
 
     told: bool
     left_out: list[str]
@@ -45,13 +45,13 @@ class Applied(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """One profile in memory: as it was read, and as it will be.
+    """One profile in memory: as it was read, and as it will be written.
 
-    in_use: of e-mail addresses and phone numbers the one that messages go to.
+    in_use: the e-mail address and the phone number that messages go to.
     dead: identifiers that are suppressed addresses.
     """
 
-    id: int | None  # None: not there yet
+    id: int | None  # None: not stored yet
     before: dict[str, Any]
     known: dict[Key, dict[str, Any]]
     in_use: dict[IdentifierKind, Key]
@@ -60,10 +60,10 @@ class Account:
     identifiers: dict[Key, dict[str, Any]] = field(init=False)
     used_before: dict[IdentifierKind, Key] = field(init=False)
     said_of: SaidOf = field(init=False)
-    user_id: str | None = field(init=False)  # the first of them
-    lasting: int = field(init=False)  # identifiers that are never dropped
-    size: int | None = None  # of the attributes, once it matters
-    # granted, when, and the identifier that it was said of
+    user_id: str | None = field(init=False)  # the first one
+    lasting: int = field(init=False)  # number of identifiers that are never dropped
+    size: int | None = None  # bytes of the attributes; None until it is needed
+    # (channel, topic) -> granted, when, and the identifier that the statement named
     consent: dict[tuple[ChannelName, str], tuple[bool, Instant | None, Key | None]] = field(
         default_factory=dict
     )
@@ -96,7 +96,7 @@ class Account:
         return times
 
     def uses(self, key: Key) -> bool:
-        """Whether the profile is known by the identifier; of an address, whether it is in use."""
+        """Whether the profile has the identifier; for an address, whether it is in use."""
         if key not in self.identifiers:
             return False
         if key[0] in ONE_AT_A_TIME:
@@ -104,7 +104,7 @@ class Account:
         return self.identifiers[key]["retired_at"] is None
 
     def forget(self, key: Key) -> bool:
-        """The identifier is another customer's from now on. Returns whether it has a row."""
+        """Remove an identifier that another profile takes over. Returns whether it has a row."""
         del self.identifiers[key]
         self.lasting -= key[0] not in _DROPPED
         return self.known.pop(key, None) is not None
@@ -112,11 +112,11 @@ class Account:
     def take(
         self, person: Person, now: Instant, limits: ProfileLimits, elsewhere: Collection[Key]
     ) -> Applied:
-        """Bring the profile up to what is said of the person.
+        """Apply a source's statements to the profile.
 
-        elsewhere: identifiers of the person that another profile has or had.
+        elsewhere: the person's identifiers that another profile has or had.
         """
-        # A time in the future is unknown: nobody has said anything tomorrow.
+        # A time in the future counts as unknown; otherwise it would override every later statement.
         at = None if person.seen_at is None or person.seen_at > now else person.seen_at
         left_out: list[str] = []
         told = False
@@ -142,7 +142,7 @@ class Account:
         return Applied(told, left_out)
 
     def _overrules(self, key: str, at: Instant | None) -> bool:
-        """Whether a statement made then holds; if so its time is noted."""
+        """Whether a statement of this time wins over the recorded one; if so, record its time."""
         if not holds(self.times, key, at):
             return False
         if at is not None:
@@ -150,7 +150,7 @@ class Account:
         return True
 
     def _note(self, key: str, said_of: Key | None) -> None:
-        """Keep the identifier that a value was said of."""
+        """Record the identifier that the statement of a value named."""
         if said_of is None:
             self.said_of.pop(key, None)
         else:
@@ -176,7 +176,10 @@ class Account:
         limit: int,
         left_out: list[str],
     ) -> bool:
-        """Set an attribute, or take it away, unless that exceeds `limit` bytes in all."""
+        """Set or remove an attribute, unless all attributes would exceed `limit` bytes.
+
+        Returns whether the value changed. Without room it adds a message to `left_out`.
+        """
         attributes: dict[str, Any] = self.after["attributes"]
         key = attribute_key(name)
         if not holds(self.times, key, at):
@@ -210,8 +213,11 @@ class Account:
         return changed
 
     def _is_full(self, key: Key, limit: int, left_out: list[str]) -> bool:
-        """Whether there is no room for another address. Anonymous ids and push tokens make room
-        for others later; nothing is refused for lack of room for a user id."""
+        """Whether there is no room for another e-mail address or phone number.
+
+        Anonymous ids and push tokens are always accepted, as `settle` drops the oldest of them.
+        User ids are always accepted.
+        """
         if key[0] not in ONE_AT_A_TIME:
             return False
         if self.lasting < limit:
@@ -224,7 +230,10 @@ class Account:
     def _name(
         self, key: Key, about: Mapping[str, Any], at: Instant | None, now: Instant, elsewhere: bool
     ) -> bool:
-        """The person is known by an identifier; of addresses perhaps only was."""
+        """Add or update an identifier. Returns whether this added knowledge.
+
+        An address with an older time does not replace the one in use.
+        """
         here = self.identifiers.get(key)
         seen_at = now if at is None else at
         if here is not None:
@@ -236,7 +245,7 @@ class Account:
                 told = self.in_use.get(key[0]) != key
                 self.in_use[key[0]] = key
             elif elsewhere:
-                return False  # of an older time, and another customer's by now
+                return False  # an older statement; the address belongs to another customer now
             else:
                 told = False
         elif row["retired_at"] is not None and at is not None and at >= row["retired_at"]:
@@ -252,8 +261,11 @@ class Account:
     def _sign_out(
         self, key: Key, at: Instant | None, elsewhere: Collection[Key], left_out: list[str]
     ) -> bool:
-        """A device is gone. Its token stays, retired, so that what was said earlier and arrives
-        later does not bring it back."""
+        """Retire a push token. Returns whether it was in use.
+
+        A token that is not known is stored as retired, so that an earlier statement that arrives
+        later does not put it into use.
+        """
         if at is None:
             return False
         here = self.identifiers.get(key)
@@ -269,7 +281,7 @@ class Account:
         return here["retired_at"] is None
 
     def settle(self, now: Instant, limits: ProfileLimits) -> None:
-        """After the last statement: retire what is not in use, and drop what is too much."""
+        """After the last statement: retire addresses not in use, and drop surplus identifiers."""
         for kind in ONE_AT_A_TIME:
             used = self.in_use.get(kind)
             own = [key for key in self.identifiers if key[0] == kind]
@@ -279,8 +291,9 @@ class Account:
                 if retired_at != row["retired_at"]:
                     self.identifiers[key] = {**row, "retired_at": retired_at}
             if used is not None and used != self.used_before.get(kind) and kind not in self.times:
-                # An undated statement keeps the time at which the address was first seen, so that
-                # the same file again changes nothing; unless another was in use in the meantime.
+                # An undated statement keeps the time at which the address was first seen, so that a
+                # repeated import changes nothing. If another address was in use since, the time
+                # becomes `now`.
                 latest = max(self.identifiers[key]["seen_at"] for key in own)
                 if self.identifiers[used]["seen_at"] < latest <= now:
                     self.identifiers[used] = {**self.identifiers[used], "seen_at": now}
@@ -289,7 +302,7 @@ class Account:
                 del self.identifiers[key]
 
     def _oldest(self, number: int) -> list[Key]:
-        """What is dropped first: anonymous ids, then dead devices, then devices; the oldest."""
+        """The identifiers to drop: anonymous ids, unusable push tokens, others; oldest first."""
 
         def order(key: Key) -> tuple[int, bool, Instant, str]:
             row = self.identifiers[key]

@@ -1,4 +1,4 @@
-"""Segment's calls, written down: people found, made and joined; what they did, each event once."""
+"""Record Segment's calls: find, create and merge profiles, and store each event once."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,8 @@ from profiles.rules import DEFAULT_RULES, InputRules
 from profiles.tables import ADDRESS_KIND, events, identifiers, profiles
 
 SOURCE = "segment"
-# After a stop so many calls are read, and twice as many as were taken.
+# After a stop the next part has this many calls plus twice the previous part, so that many stops
+# stay linear.
 _FEWEST = 20
 _UNVERIFIED = (
     "all but the event is left out: an address that is not verified joined this anonymousId to its "
@@ -41,7 +42,7 @@ _ANOTHER_JOINED = (
 
 
 class MergeProfiles(Protocol):
-    """How two profiles become one, in every journey too: journeys/engine/merge.py has it."""
+    """Merges profiles in all tables, journeys' too: `merge` of journeys/engine/merge.py."""
 
     def __call__(
         self,
@@ -55,7 +56,7 @@ class MergeProfiles(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a call: what was left out of it, or why it was not taken at all."""
+    """The result of a call: messages about what was ignored, or why the call was refused."""
 
     warnings: list[str]
     refused: CallRefused | None = None
@@ -67,13 +68,12 @@ def take_calls(
     merge: MergeProfiles,
     rules: InputRules = DEFAULT_RULES,
 ) -> list[Outcome]:
-    """Write down what the calls say, in their order; the same call again changes nothing.
+    """Record calls in their order. A repeated call changes nothing.
 
-    What a call tells of a profile is written before a later call joins that profile to another:
-    so the calls may be taken in several parts. After the first part few are read at a time, so
-    that many parts stay linear.
+    The changes of a call are written before a later call merges that profile into another one, so
+    the calls may be written in several parts.
 
-    Once a transaction, and before anything else is locked in it.
+    Call it at most once per transaction, before any other lock.
     """
 
     def write(some: Sequence[SegmentCall]) -> list[Outcome]:
@@ -96,10 +96,10 @@ def _write(
     who: "_Who",
     rules: InputRules,
 ) -> list[Outcome]:
-    """Write down calls about people who are known by now."""
+    """Record calls whose profiles are known."""
     outcomes = [Outcome(list(call.warnings)) for call in calls]
     profile_ids: dict[int, int] = {}  # by the place of the call
-    changing: dict[int, int] = {}  # place of the call -> place among the people
+    changing: dict[int, int] = {}  # place of the call -> place in `people`
     people: list[Person] = []
     filling = _filling(tx, calls, who)
     for place, call in enumerate(calls):
@@ -152,7 +152,8 @@ def _write(
         for place, call in enumerate(calls)
         if place in profile_ids
     ]
-    # What happened shows in its context what else is new of the person: journeys look again.
+    # An event whose context also changes the profile adds PROFILE_CHANGED, so that journeys
+    # evaluate the profile's conditions again.
     changed = [
         NewEvent(
             profile_ids[place],
@@ -173,9 +174,9 @@ def _write(
 
 @dataclass(frozen=True, slots=True)
 class _Who:
-    """Whom the calls are about; the profiles are locked. The rest is as in `Joined`.
+    """The profiles of the calls, which are locked. Other fields are as in `Joined`.
 
-    again: places of calls that came before.
+    again: places of repeated calls.
     """
 
     owners: Mapping[Key, int]
@@ -188,13 +189,13 @@ class _Who:
     stopped_at: int | None = None
 
     def owner_of(self, person: Person) -> int | None:
-        """The one profile that has all the person's identifiers already."""
+        """The one profile that has all identifiers of the person; None if there is none."""
         found = {self.owners.get(key) for key, _ in person.identifiers()}
         return found.pop() if len(found) == 1 else None
 
 
 def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on: JoinOn) -> _Who:
-    """Find out whom the calls are about, and join whom they join."""
+    """Find the profiles of the calls, and merge those that the calls join. Locks the profiles."""
     keys = {key for call in calls for key in keys_of(call)}
     holders = holders_of(tx, keys)
     events_only = {place for place, call in enumerate(calls) if _only_adds_an_event(call, holders)}
@@ -234,20 +235,21 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
 
 
 def _owners(holders: Mapping[Key, Holder]) -> dict[Key, int]:
-    """As `owners_of` says: a retired address is nobody's."""
+    """As `owners_of`: retired addresses have no owner."""
     return {key: holder.profile_id for key, holder in holders.items() if not holder.retired}
 
 
 def _only_adds_an_event(call: SegmentCall, holders: Mapping[Key, Holder]) -> bool:
-    """Whether it is about an unverified anonymous id, without proof of whose that is."""
+    """Whether the call names an unverified anonymous id without proof of its owner."""
     anonymous: Key = ("anonymous_id", call.person.anonymous_id or "")
     unverified = anonymous in holders and holders[anonymous].unverified
     return unverified and not proofs_of(call.person)
 
 
 def _unsettled(call: SegmentCall, holders: Mapping[Key, Holder]) -> bool:
-    """Whether it may tell us who is who: what it names is not all one profile's already, or is an
-    anonymous id that comes with proof of whose it is.
+    """Whether the call can join or verify identifiers.
+
+    It cannot if one profile has all its identifiers and none is retired or unverified.
     """
     found = [holders.get(key) for key in keys_of(call)]
     settled = [one for one in found if one and not one.retired and not one.unverified]
@@ -255,7 +257,7 @@ def _unsettled(call: SegmentCall, holders: Mapping[Key, Holder]) -> bool:
 
 
 def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
-    """What `join` has to know of the profiles that calls name."""
+    """The data that `join` needs about the profiles of the calls."""
     c = identifiers.c
     owners = _owners(holders)
     theirs = among(tx, c.profile_id, set(owners.values()))
@@ -277,7 +279,7 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
 
 
 def _release(tx: Tx, keys: Collection[Key]) -> None:
-    """These are nobody's any more. Whoever is said to have them takes over their rows."""
+    """Take identifiers from their profiles. Whoever states them next takes over their rows."""
     key = tuple_(identifiers.c.kind, identifiers.c.value)
     for some in in_slices(sorted(keys)):
         free = update(identifiers).where(key.in_(some))
@@ -285,7 +287,7 @@ def _release(tx: Tx, keys: Collection[Key]) -> None:
 
 
 def _note_unverified(tx: Tx, keys: Collection[Key]) -> None:
-    """Anonymous ids, written by now, that came without a profile by an unverified address."""
+    """Mark stored anonymous ids as unverified: an unverified address joined them to a profile."""
     if keys:
         c = identifiers.c
         named = (c.kind == "anonymous_id") & among(tx, c.value, [value for _, value in keys])
@@ -296,8 +298,10 @@ def _note_unverified(tx: Tx, keys: Collection[Key]) -> None:
 def _filling(
     tx: Tx, calls: Sequence[SegmentCall], who: _Who
 ) -> dict[int, tuple[Person, list[str]]]:
-    """What the calls that joined their anonymous id to a customer add to what is known of them,
-    and a warning for each address that is left out.
+    """What calls add to a customer to whom an unverified address joined their anonymous id.
+
+    Returns by place the values that the profile does not have yet, and a warning for each address
+    that is ignored.
     """
     places: dict[int, int] = {}
     for place in who.filling:
@@ -339,8 +343,9 @@ def _filling(
 
 
 def _that_tell(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall]]:
-    """Calls that say something of a person, an event in its context too. What happened needs no
-    look, for the database takes each event once.
+    """The calls that change a profile, events with such context included.
+
+    Other events need no check for repeats: the database stores each event once.
     """
     return (
         (place, call)
@@ -350,9 +355,9 @@ def _that_tell(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall]
 
 
 def _again(tx: Tx, calls: Iterable[tuple[int, SegmentCall]], owners: Mapping[Key, int]) -> set[int]:
-    """Calls that came before: their places.
+    """The places of repeated calls.
 
-    What comes again must not undo what was said since, of people or of who is who.
+    A repeated call must not undo later changes of profiles or of who has an identifier.
     """
     places: dict[tuple[int, str], list[int]] = {}
     again: set[int] = set()
@@ -375,7 +380,7 @@ def _again(tx: Tx, calls: Iterable[tuple[int, SegmentCall]], owners: Mapping[Key
 def _without(
     person: Person, keys: Collection[Key], why: str = "it belongs to another customer"
 ) -> tuple[Person, list[str]]:
-    """The person without some identifiers, and a warning for each kind."""
+    """The person without some identifiers, and a warning for each of their kinds."""
     if not keys:
         return person, []
     left_out = {kind for kind, _ in keys}

@@ -1,12 +1,12 @@
-"""Who is who: which of the profiles that calls name are one person. Pure.
+"""Decide which of the profiles that calls name are one customer. Pure.
 
 Ids join profiles: a user id and an anonymous id in one call, or the two ids of an alias. Two
-profiles that both have a user id stay two, unless an alias names both.
+profiles that both have a user id stay separate, unless an alias names both.
 
-An address joins less. The profile that goes has no user id and no other address of that kind in
-use, and of what it has only the `Share` becomes usable for the other one. If the call does not say
-that the address is verified, the anonymous ids that come with it are unverified: they add events,
-until a call names them with a user id or a verified address.
+An address joins less (docs/decisions/0012). The profile that is removed has no user id and uses no
+other address of that kind. Only its `UsableParts` become usable for the other profile. If the call
+does not state that the address is verified, the anonymous ids of the removed profile become
+unverified: their calls only add events, until one names them with a user id or a verified address.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -20,20 +20,20 @@ from profiles.identity.person import Key, Person
 from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import IdentifierKind
 
-# Of two customers in an alias the one of the userId stays, unless the other one has so many more
-# identifiers: in a long chain of aliases everything would move with each of them.
+# In an alias of two customers the profile of userId stays, unless the other one has this many more
+# identifiers. Otherwise each alias in a long chain would move all of them.
 _MANY_MORE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class OnRecord:
-    """What the database has of the profiles that calls name.
+    """What the database has about the profiles that calls name.
 
-    owners: whose the identifiers of the calls are; a retired address is nobody's.
-    unverified: those of these anonymous ids that add events only.
+    owners: the profile of each identifier in the calls; a retired address has none.
+    unverified: the anonymous ids whose calls only add events.
     users: the profiles that have a user id.
     addresses: the addresses of each profile, and whether each is in use.
-    sizes: how many identifiers each profile has.
+    sizes: the number of identifiers of each profile.
     """
 
     owners: Mapping[Key, int]
@@ -45,28 +45,28 @@ class OnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What calls say about who is who. Calls are named by their places."""
+    """The joins that calls state. Calls are named by their places."""
 
     mergers: Sequence[Merger]
-    # identifiers of one person each, known ones and new ones
+    # sets of identifiers, stored and new ones, of one customer each
     people: Sequence[set[Key]]
-    # identifiers in a call that are another customer's
+    # identifiers in a call that belong to another customer
     foreign: Mapping[int, set[Key]]
-    # identifiers that leave the customers who had them
+    # identifiers that leave their profiles
     released: set[Key]
-    # calls whose anonymous id is unverified: they add events only
+    # calls with an unverified anonymous id: they only add events
     events_only: set[int]
-    # calls that joined their anonymous id to a customer: they fill in what is not known of them
+    # calls that joined their anonymous id to a customer: they only fill in unknown values
     filling: set[int]
-    # anonymous ids that became unverified, or are unverified no more
+    # anonymous ids that became unverified, and those that became verified
     unverified: set[Key]
     confirmed: set[Key]
-    # the calls from this place on wait until those before it are written; None: all are read
+    # calls from this place on must wait until the calls before it are written; None: all are read
     stopped_at: int | None
 
 
 def keys_of(call: SegmentCall) -> list[Key]:
-    """Whatever a call names somebody by, what it is about first."""
+    """The identifiers in a call; the first is the one that the call is about."""
     keys = [key for key, _ in call.person.identifiers()]
     if call.previous_id is not None:
         kinds: tuple[IdentifierKind, ...] = ("anonymous_id", "user_id")
@@ -75,7 +75,7 @@ def keys_of(call: SegmentCall) -> list[Key]:
 
 
 def proofs_of(person: Person) -> list[Key]:
-    """What shows beyond doubt whom a call is about: the user id, or else verified addresses."""
+    """The identifiers that prove whom a call is about: the user id, or else verified addresses."""
     if person.user_id is not None:
         return [("user_id", person.user_id)]
     return [key for key, _ in person.identifiers() if key[0] in person.verified]
@@ -87,15 +87,15 @@ def join(
     join_on: JoinOn,
     new_profile: Callable[[], int],
 ) -> Joined:
-    """Find out who is who, call after call.
+    """Decide which identifiers belong to one customer, call by call.
 
-    A call that joins a profile of which an earlier call tells something waits: what was told
-    belongs to the profile that goes, and has to be written first. The first call never waits.
+    A call must wait if it joins a profile that an earlier call changes: the earlier call belongs to
+    the profile that is removed, so it must be written first. The first call never waits.
 
     Parameters
     ----------
     calls: by their places, in order.
-    new_profile: makes an empty profile and gives its id.
+    new_profile: creates an empty profile and returns its id.
     """
     circle = _Circle(on_record, join_on)
     stopped_at = None
@@ -126,26 +126,26 @@ def join(
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """One person, as far as is known."""
+    """The identifiers of one customer, as far as is known."""
 
     keys: set[Key]
     has_user: bool
-    stays: int | None  # the profile that is theirs
-    size: int = 0  # how many identifiers are on record
+    stays: int | None  # the customer's profile
+    size: int = 0  # number of stored identifiers
     in_use: dict[str, set[Key]] = field(default_factory=dict)  # addresses by kind
-    ever: dict[str, set[Key]] = field(default_factory=dict)  # the retired ones too
-    # profiles that become part of it, why, and what of them becomes usable (None: everything)
+    ever: dict[str, set[Key]] = field(default_factory=dict)  # as in_use, with retired addresses
+    # profiles merged into this one: what joined them, and their usable parts (None: all)
     going: dict[int, tuple[str, UsableParts | None]] = field(default_factory=dict)
-    told: bool = False  # a call tells more of them than who they are
-    joined: bool = False  # it is one group of two since a call of this batch
+    told: bool = False  # a call states more about the customer than ids
+    joined: bool = False  # a call of this batch joined two groups into this one
 
     @property
     def is_bare(self) -> bool:
-        """Whether it is one new identifier and nothing else."""
+        """Whether it is a single new identifier without any statement."""
         return self.stays is None and not self.going and len(self.keys) == 1 and not self.told
 
     def has(self, key: Key, *, alone: bool = False) -> bool:
-        """Whether an address of theirs is in use; `alone`: and they never had another one."""
+        """Whether an address is in use here; `alone`: and it is the only one there ever was."""
         return key in self.in_use.get(key[0], ()) and not (alone and len(self.ever[key[0]]) > 1)
 
     def has_other(self, key: Key) -> bool:
@@ -153,12 +153,12 @@ class _Group:
         return bool(self.in_use.get(key[0], set()) - {key})
 
     def state(self, key: Key) -> None:
-        """An address of theirs is in use from now on."""
+        """Put an address into use."""
         self.in_use.setdefault(key[0], set()).add(key)
         self.ever.setdefault(key[0], set()).add(key)
 
     def lose(self, key: Key) -> None:
-        """An identifier is theirs no more."""
+        """Remove an identifier."""
         self.keys.discard(key)
         for addresses in (self.in_use, self.ever):
             addresses.get(key[0], set()).discard(key)
@@ -170,11 +170,11 @@ class _Group:
 
 
 class _Circle:
-    """Everybody whom the calls name."""
+    """The customers that the calls name."""
 
     def __init__(self, on_record: OnRecord, join_on: JoinOn) -> None:
         self._join_on = join_on
-        self._retired: set[Key] = set()  # by the joins
+        self._retired: set[Key] = set()  # addresses that joins retired
         self._groups: dict[Key, _Group] = {}
         by_profile: dict[int, _Group] = {}
         for owner in sorted(set(on_record.owners.values())):
@@ -196,17 +196,17 @@ class _Circle:
         self.filling: set[int] = set()
 
     def group(self, key: Key) -> _Group:
-        """The one person that is known by it."""
+        """The group of an identifier, created if it is new."""
         if key not in self._groups:
             self._groups[key] = _Group({key}, key[0] == "user_id", None)
         return self._groups[key]
 
     def groups(self) -> Iterator[_Group]:
-        """Everybody, each once, in the order in which they were named."""
+        """Each group once, in the order in which they were named."""
         yield from {id(group): group for group in self._groups.values()}.values()
 
     def read(self, place: int, call: SegmentCall) -> bool:
-        """Take in what a call says of who is who; False: the calls before have to be written."""
+        """Apply the joins of a call. False: the calls before it must be written first."""
         keys = self._meant(call)
         proofs = proofs_of(call.person)
         new = [key for key in keys if key in self.new_unverified]
@@ -217,8 +217,8 @@ class _Circle:
         if new or (unverified and not self._verify(unverified, proofs[0])):
             return False
         first, *others = keys
-        self.group(first)  # an alias later on may mean them
-        # Ids come first, then verified addresses: whoever is known by those may say the rest. New
+        self.group(first)  # creates the group: a later alias can name it
+        # Ids come first, then verified addresses, because their owner may state the others. New
         # addresses come last: an anonymous id that another address joins to a customer states none.
         others.sort(
             key=lambda key: (
@@ -234,12 +234,13 @@ class _Circle:
             elif not self._join_address(place, first, key, call):
                 return False
             if place in self.filling:
-                break  # the anonymous id is not verified: it states no address
+                break  # an unverified anonymous id states no address
         self.group(first).told |= call.person.tells_more
         return True
 
     def note_foreign(self, place: int, call: SegmentCall) -> None:
-        """Which identifiers in a call are another customer's, now that all calls are read."""
+        """Record which identifiers in a call belong to another customer, after all calls are
+        read."""
         if place in self.events_only or place in self.filling:
             return
         first, *others = self._meant(call)
@@ -248,8 +249,11 @@ class _Circle:
             self.foreign[place] = theirs
 
     def _meant(self, call: SegmentCall) -> list[Key]:
-        """The identifiers in a call. An alias does not say of what kind the previous id is: the
-        kinds it is known as, else an anonymous id."""
+        """The identifiers in a call.
+
+        An alias does not say the kind of the previous id: it is each kind that is known, else an
+        anonymous id.
+        """
         keys = keys_of(call)
         if call.previous_id is None:
             return keys
@@ -258,10 +262,7 @@ class _Circle:
         return [*certain, *(known or [anonymous])]
 
     def _verify(self, unverified: Sequence[Key], proof: Key) -> bool:
-        """Anonymous ids are named with proof of whose they are: they speak for that profile.
-
-        False: it has to wait.
-        """
+        """Verify anonymous ids whose owner a call proves. False: the call must wait."""
         if proof in self._retired:
             return False
         for key in unverified:
@@ -273,7 +274,8 @@ class _Circle:
         return True
 
     def _join_ids(self, first: Key, key: Key, kind: str) -> bool:
-        """Make one profile of two, unless they are two customers; False: it has to wait."""
+        """Join the profiles of two ids, unless they are two customers. False: the call must
+        wait."""
         one, other = self.group(first), self.group(key)
         if one is other or (one.has_user and other.has_user and kind != "alias"):
             return True
@@ -286,7 +288,7 @@ class _Circle:
         return True
 
     def _join_address(self, place: int, first: Key, key: Key, call: SegmentCall) -> bool:
-        """Make one profile of two, if the address may; False: it has to wait."""
+        """Join two profiles if the address may. False: the call must wait."""
         one = self.group(first)
         other = self.group(key)
         if other is one:
@@ -299,10 +301,10 @@ class _Circle:
             self._groups[key] = one
             one.state(key)
             return True
-        # Who has a user id stays; else whoever had the address before.
+        # The profile with a user id stays; otherwise the one that had the address before.
         staying, going = (one, other) if one.has_user else (other, one)
         if other.told or going.told:
-            return False  # which addresses they use may be different once that is written
+            return False  # writing the earlier call can change which addresses they use
         if self._may_join(key, call) and not going.has_user and not going.has_other(key):
             if staying.told:
                 return False
@@ -319,7 +321,7 @@ class _Circle:
             if place not in self.filling:
                 stayed.state(key)
         elif key[0] == "push_token" and call.person.user_id is not None:
-            # the device goes with whoever signs in on it
+            # the device belongs to the customer who signs in on it
             if not self._move(key, first):
                 return False
             self.group(first).state(key)
@@ -329,9 +331,9 @@ class _Circle:
         return self._join_on == "any" or key[0] in call.person.verified
 
     def _share(self, going: _Group, key: Key, call: SegmentCall, *, speaks: bool) -> UsableParts:
-        """What becomes usable of the one that goes.
+        """The parts of the removed profile that become usable.
 
-        speaks: the call is about the one that stays, so all addresses in it are stated for them.
+        speaks: the call is about the profile that stays, so it states all its addresses for it.
         """
         verified = call.person.verified
         named = {
@@ -340,7 +342,7 @@ class _Circle:
             if one == key
             or (going.has(one) and (speaks or one[0] in verified) and self._may_join(one, call))
         }
-        # An opt-in is for this address only if there was no other that it could be for.
+        # An opt-in counts only if the profile never had another address that it could be for.
         meant = {one for one in named if one[0] in verified or going.has(one, alone=True)}
         return UsableParts(
             frozenset(named),
@@ -349,7 +351,7 @@ class _Circle:
         )
 
     def _take_in(self, one: _Group, other: _Group, why: str, share: UsableParts | None) -> _Group:
-        """The second becomes part of the first; gives the one that both are now."""
+        """Join the second group to the first. Returns the joined group."""
         going = other.going
         if share is not None:
             going = {
@@ -372,7 +374,7 @@ class _Circle:
             if usable.get(kind) is not keys:
                 self._retired |= keys - usable.get(kind, set())
         other.in_use = usable
-        # The smaller sets go into the larger ones, so that long chains stay linear.
+        # The smaller sets are added to the larger ones, so long chains stay linear.
         big, small = (one, other) if len(one.keys) >= len(other.keys) else (other, one)
         self._groups.update(dict.fromkeys(small.keys, big))
         big.keys |= small.keys
@@ -386,9 +388,9 @@ class _Circle:
         return big
 
     def _move(self, key: Key, to: Key) -> bool:
-        """Take an identifier from one person to another.
+        """Move an identifier to another customer.
 
-        False: it has to wait, for an earlier call may be about a person by this identifier alone.
+        False: the call must wait, because an earlier call may name a customer by this id alone.
         """
         if self.group(key).joined:
             return False
@@ -403,7 +405,7 @@ _Collection = TypeVar("_Collection", dict[int, tuple[str, UsableParts | None]], 
 
 
 def _union(one: _Collection, other: _Collection) -> _Collection:
-    """Both in the larger of them, which changes."""
+    """The union, stored in the larger of the two."""
     big, small = (one, other) if len(one) >= len(other) else (other, one)
     big.update(small)
     return big

@@ -1,7 +1,7 @@
-"""Segment's calls, read: who each is about, what it says of them, what they did. Pure.
+"""Parse Segment's calls: whom each is about, what it states, and the event. Pure.
 
-The fields are those of Segment's HTTP tracking API. What is wrong with a call raises CallRefused;
-a trait that is no good is left out, and a warning says so.
+The fields are those of Segment's HTTP tracking API. An invalid call raises CallRefused. An invalid
+trait is ignored with a warning.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _LONGEST_NAME = 255
 
 
 class CallRefused(ValueError):
-    """A call that can't be taken: which field, and what to do about it."""
+    """An invalid call: the field, and what to do about it."""
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}" if field else why)
@@ -37,12 +37,12 @@ class CallRefused(ValueError):
 
 
 class SegmentCall(NamedTuple):
-    """What one call says.
+    """One parsed call.
 
-    person: those it is about; `seen_at` is not known yet.
-    event, properties: what journeys see of it.
-    previous_id: of an alias, the id that the person had until now, of whatever kind.
-    waited: from its receipt to the transaction that writes it down.
+    person: whom it is about; `seen_at` is not known yet.
+    event, properties: the event that journeys see.
+    previous_id: of an alias, the previous id, of whatever kind.
+    waited: seconds from its receipt to the transaction that records it.
     """
 
     kind: CallKind
@@ -59,13 +59,13 @@ class SegmentCall(NamedTuple):
 
     @property
     def tells_of_person(self) -> bool:
-        """Whether it changes the profile, so that taking it twice could undo a later one."""
+        """Whether it changes the profile, so that repeating it could undo a later change."""
         return self.kind in ("identify", "group", "alias")
 
     def occurred_at(self, now: Instant) -> Instant:
-        """When it happened by our clock: Segment's receivedAt - (sentAt - originalTimestamp).
+        """The time of the event by this clock: Segment's receivedAt - (sentAt - originalTimestamp).
 
-        Nothing has happened in the future, and nothing that concerns us before 1970.
+        It is limited to the time from 1970 to the receipt.
         """
         received = now - self.waited
         if self.at is None:
@@ -74,10 +74,11 @@ class SegmentCall(NamedTuple):
         return max(0, min(at, received))
 
     def dedupe_key(self, now: Instant) -> str:
-        """The same call has the same key.
+        """The key that is equal for a repeated call.
 
-        Without a message id it is a digest of the call. If that has no time either, the same words
-        an hour later are another call: a shop may well say "renewed" of a customer every month.
+        Without a message id it is a digest of the call. If the call has no time either, the digest
+        is combined with the hour: the same call an hour later is a new event, such as a monthly
+        "renewed".
         """
         if self.message_id is not None:
             return self.message_id
@@ -86,7 +87,7 @@ class SegmentCall(NamedTuple):
         )
 
 
-# What may stand in a call ---------------------------------------------------------------------
+# Models ----------------------------------------------------------------------------------------
 
 
 def _id(value: object) -> object:
@@ -133,20 +134,20 @@ class _Call(BaseModel):
 
 
 class Identify(_Call):
-    """Who somebody is."""
+    """Traits of a customer."""
 
     traits: Object
 
 
 class Track(_Call):
-    """What somebody did."""
+    """An event of a customer."""
 
     event: str = Field(min_length=1, max_length=_LONGEST_NAME, examples=["cart_abandoned"])
     properties: Object
 
 
 class Page(_Call):
-    """A page that somebody saw: the event page_viewed."""
+    """A page that a customer viewed: the event page_viewed."""
 
     name: str | None = None
     category: str | None = None
@@ -154,18 +155,18 @@ class Page(_Call):
 
 
 class Screen(Page):
-    """A screen of an app that somebody saw: the event screen_viewed."""
+    """A screen of an app that a customer viewed: the event screen_viewed."""
 
 
 class Group(_Call):
-    """A group that somebody belongs to: the attributes group_id and group_<trait>."""
+    """A group of a customer: the attributes group_id and group_<trait>."""
 
     group_id: Id
     traits: Object
 
 
 class Alias(_Call):
-    """Two ids of one person: what belongs to previousId belongs to userId from now on."""
+    """Two ids of one customer: everything of previousId belongs to userId from now on."""
 
     previous_id: Id
 
@@ -183,7 +184,7 @@ MODELS: Mapping[CallKind, type[_Call]] = {
 _IDS = ("userId", "anonymousId", "groupId", "previousId", "messageId")
 
 
-# Reading --------------------------------------------------------------------------------------
+# Parsing ---------------------------------------------------------------------------------------
 
 
 def read_call(
@@ -192,13 +193,13 @@ def read_call(
     sent_at: Instant | None = None,
     rules: InputRules = DEFAULT_RULES,
 ) -> SegmentCall:
-    """A call of one kind out of its JSON.
+    """Parse a call of one kind.
 
     Parameters
     ----------
-    said: its fields; no text in it holds a NUL character.
-    sent_at: when the batch was sent, for calls that do not say it themselves.
-    rules: ids that are meaningless to them are left out of the call, with a warning.
+    said: its fields; no text in it has a NUL character.
+    sent_at: when the batch was sent, for calls without a time of their own.
+    rules: ids that are placeholders by these rules are ignored with a warning.
 
     Raises CallRefused.
     """
@@ -222,7 +223,7 @@ def read_call(
             traits = call.traits
         case Track():
             event, properties = call.event, call.properties
-        case Page():  # a Screen is one too
+        case Page():  # Screen is a subclass of Page
             event = f"{kind}_viewed"
             named = {"name": call.name, "category": call.category}
             properties = {**call.properties, **{k: v for k, v in named.items() if v is not None}}
@@ -260,7 +261,7 @@ def read_call(
 
 
 def _meaningless_ids(said: Mapping[str, Any], meaningless: Meaningless) -> dict[str, str]:
-    """The ids in a call that mean nothing, such as "undefined", each as a text in quotes."""
+    """The ids in a call that are placeholders, such as "undefined", by field, in quotes."""
     found: dict[str, str] = {}
     for name in _IDS:
         value = said.get(name)
@@ -275,7 +276,7 @@ def _meaningless_ids(said: Mapping[str, Any], meaningless: Meaningless) -> dict[
 def read_item(
     item: object, sent_at: Instant | None, rules: InputRules = DEFAULT_RULES
 ) -> SegmentCall:
-    """A call out of a batch: it says its kind itself. Raises CallRefused."""
+    """Parse a call of a batch, whose `type` names its kind. Raises CallRefused."""
     if not isinstance(item, dict):
         raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
     kind = next((kind for kind in MODELS if kind == item.get("type")), None)
@@ -285,9 +286,9 @@ def read_item(
 
 
 def no_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No | None:
-    """The no that an identify call states by its traits, whatever else is wrong with the call.
+    """The opt-out that the traits of an identify call state, whatever else is wrong with the call.
 
-    None where it states none, or names nobody.
+    None if there is none, or if the call has no valid identifier.
     """
     call = without_faults(Identify, said)
     if call is None:
@@ -306,7 +307,7 @@ def no_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No | No
 
 
 def without_faults(model: type[M], said: Mapping[str, Any]) -> M | None:
-    """As much as can be read: fields with a fault are left out. None if one of them is required."""
+    """Parse what is valid and ignore invalid fields. None if a required field is invalid."""
     try:
         return model.model_validate(said)
     except ValidationError as error:
@@ -318,7 +319,7 @@ def without_faults(model: type[M], said: Mapping[str, Any]) -> M | None:
 
 
 def parse_sent_at(value: object) -> Instant | None:
-    """When a batch was sent, by the sender's clock. Raises CallRefused."""
+    """The time at which a batch was sent, by the sender's clock. Raises CallRefused."""
     try:
         return None if value is None else parse_instant(value)
     except ValueError as error:
@@ -326,7 +327,7 @@ def parse_sent_at(value: object) -> Instant | None:
 
 
 def refusal(error: ValidationError) -> CallRefused:
-    """The first thing that is wrong, in words."""
+    """The first error of a validation."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
@@ -335,7 +336,7 @@ def refusal(error: ValidationError) -> CallRefused:
 
 
 def _digest(kind: CallKind, said: Mapping[str, Any]) -> str:
-    """Of all but what differs when the same call is sent again."""
+    """A digest of everything that is equal when the same call is sent again."""
     lasting = {name: value for name, value in said.items() if name not in ("sentAt", "writeKey")}
     packed = orjson.dumps([kind, lasting], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.sha256(packed).hexdigest()

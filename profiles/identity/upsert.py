@@ -1,4 +1,4 @@
-"""From what people are known by to their profiles: found, created, brought up to date, in bulk."""
+"""Find, create and update profiles by their identifiers, in bulk."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from profiles.identity.profile import Account, Applied, nobody_yet
 from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
 from profiles.tables import IdentifierKind, identifiers, profiles
 
-# Any number of our own: who creates identities on PostgreSQL holds this advisory lock.
+# An arbitrary number: the advisory lock on PostgreSQL of whoever creates identifiers.
 _IDENTITY_LOCK = 7_334_823
 
 
 @dataclass(slots=True)
 class UpsertReport:
-    """What became of the people, by their place in the sequence."""
+    """The result of an upsert. Dictionaries and sets are by the person's place in the sequence."""
 
     profile_ids: list[int | None]  # None: refused
     refused: dict[int, str]  # why
-    left_out: dict[int, list[str]]  # what was not taken of those who were taken, and why
-    told_more: set[int]  # those of whom more is known now than before; consent does not count
+    left_out: dict[int, list[str]]  # messages about what was ignored of those who were accepted
+    told_more: set[int]  # those of whom more is known than before; consent does not count
     created: int
     updated: int
     unchanged: int
-    consent_overruled: int  # statements of consent that a later one or a standing no outweighed
+    consent_overruled: int  # statements of consent that lost to a later one or to a standing no
 
 
 def upsert_people(
@@ -45,20 +45,24 @@ def upsert_people(
     topics_too: bool = False,
     rules: InputRules = DEFAULT_RULES,
 ) -> UpsertReport:
-    """Find or create each person's profile and bring it up to what is said.
+    """Find or create each person's profile and update it.
 
-    Of each value the statement with the latest own time holds, in whatever order they arrive
-    (profiles/attributes/latest.py). The same people again change nothing. A person without any
-    identifier, or whose identifiers belong to two customers, is refused. `source` goes into the
-    consent records; `same` names identifiers that are known to be one person's, whichever of the
-    people they stand with; `owners` is what `owners_of` says of all these identifiers, where it
-    was asked in this transaction. `topics_too` is that of `change_consent`.
+    For each value, the statement with the latest time of its own wins, in whatever order they
+    arrive (profiles/attributes/latest.py). Repeating a call changes nothing. A person without
+    identifiers, or with identifiers of two customers, is refused.
 
-    A retired address is free: it goes to whoever states it with another identifier. A person who
-    is named by retired addresses alone is the one who had them.
+    A retired address has no owner: it goes to whoever states it with another identifier. A person
+    who is named only by retired addresses is the profile that had them.
 
-    Once a transaction: on PostgreSQL it locks the profiles, and a second call's locks could
-    meet another process's in the other order.
+    Call it at most once per transaction: on PostgreSQL it locks profiles, and the locks of a second
+    call could deadlock with another process.
+
+    Parameters
+    ----------
+    source: stored in the consent records.
+    same: sets of identifiers that belong to one customer each, in whatever persons they are.
+    owners: the result of `owners_of` for all identifiers, if it was read in this transaction.
+    topics_too: passed to `change_consent`.
     """
     named = {key for person in people for key, _ in person.identifiers()}
     tokens: set[Key] = {("push_token", t) for person in people for t in person.removed_tokens}
@@ -84,7 +88,7 @@ def upsert_people(
                 left_out[index] = taken.left_out
             placed.append(account)
 
-    # in the order of the people, so that the same input gives the same ids
+    # in the order of `people`, so that the same input gives the same ids
     touched = list({id(account): account for account in placed if account is not None}.values())
     for account in touched:
         account.settle(tx.now, rules.limits)
@@ -119,11 +123,11 @@ def upsert_people(
 
 @dataclass(slots=True)
 class _Book:
-    """The profiles that the people may be, by their identifiers.
+    """The profiles that the persons can be, by identifier.
 
-    users: who is known by an identifier, or uses an address.
-    former: who had a retired address; None: a profile that is not loaded.
-    free: identifiers that are nobody's now, and have a row.
+    users: the profile that has an identifier, or uses an address.
+    former: the profile that had a retired address; None: it is not loaded.
+    free: identifiers without an owner that have a row.
     """
 
     users: dict[Key, Account]
@@ -131,8 +135,10 @@ class _Book:
     free: set[Key]
 
     def account_of(self, person: Person) -> Account:
-        """The account that all identifiers lead to, a new one if none does; they all lead there
-        now. Raises ValueError."""
+        """The profile that all identifiers lead to, or a new one; afterwards they all lead to it.
+
+        Raises ValueError if the person has no identifiers, or those of two customers.
+        """
         keys = [key for key, _ in person.identifiers()]
         if not keys:
             raise ValueError(
@@ -152,14 +158,14 @@ class _Book:
         return account
 
     def _who_had(self, keys: Sequence[Key]) -> Account | None:
-        """The one person who had all of these retired addresses."""
+        """The profile that had all of these retired addresses; None if there is not exactly one."""
         had = {self.former.get(key) for key in keys}
         return had.pop() if len(had) == 1 else None
 
     def take(
         self, account: Account, person: Person, now: Instant, limits: ProfileLimits
     ) -> Applied:
-        """Bring the account up to what is said, and note who uses which address now."""
+        """Apply the person's statements, and update which profile uses which address."""
         before = set(account.in_use.values())
         keys: list[Key] = [key for key, _ in person.identifiers()]
         keys += [("push_token", token) for token in person.removed_tokens]
@@ -191,17 +197,17 @@ def _shown(key: Key) -> str:
 def _open_book(
     tx: Tx, keys: Collection[Key], tokens: Collection[Key], owners: Mapping[Key, int] | None
 ) -> _Book:
-    """The profiles that these identifiers lead to, locked, with all that they have.
+    """Read and lock the profiles of these identifiers, with all their identifiers.
 
-    tokens: those that are to be removed; they lead to nobody.
+    tokens: push tokens to be removed; they lead to no profile.
     """
     every = {*keys, *tokens}
     named = owners_of(tx, keys) if owners is None else owners
     if any(key not in named for key in keys):
-        # Somebody is new, or takes a free address. One process at a time does that.
+        # A profile is new, or takes a free address. One process at a time does this.
         named = settled_owners_of(tx, keys)
     if owners is None:
-        # A row of a file may name somebody by retired addresses alone. A call never does.
+        # A row of an import can name a profile by retired addresses alone. A call never does.
         held_owners_of(tx, every, _all_owners_of(tx, every), read=_all_owners_of)
         holders = holders_of(tx, every)
         ids = {holder.profile_id for holder in holders.values()}
@@ -229,7 +235,7 @@ def _open_book(
 
 
 def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
-    """The profiles as they are, by id."""
+    """Read profiles, by id."""
     p, i = profiles.c, identifiers.c
     known: dict[int, dict[Key, dict[str, Any]]] = {profile_id: {} for profile_id in ids}
     in_use: dict[int, dict[IdentifierKind, Key]] = {profile_id: {} for profile_id in ids}
@@ -237,7 +243,7 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
     rows = select(identifiers, is_suppressed_anywhere().label("dead")).where(
         among(tx, i.profile_id, ids)
     )
-    # in the order of addresses.is_in_use: the last that is not retired is in use
+    # in the order of addresses.is_in_use: the last one that is not retired is in use
     for row in tx.conn.execute(rows.order_by(i.seen_at, i.value)).mappings():
         key: Key = (row["kind"], row["value"])
         known[row["profile_id"]][key] = {name: row[name] for name in _DESCRIBING}
@@ -262,18 +268,15 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
 
 
 def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
-    """`owners_of`, and nobody else changes whose identifiers they are until this transaction ends.
-
-    To be called before profiles are locked.
-    """
+    """`owners_of`, under `lock_identities`. Call it before profiles are locked."""
     lock_identities(tx)
     return owners_of(tx, keys)
 
 
 def lock_identities(tx: Tx) -> None:
-    """Nobody else changes whose identifiers any are until this transaction ends.
+    """Let no other transaction create or move identifiers until this one ends.
 
-    To be called before profiles are locked.
+    Call it before profiles are locked. SQLite needs no lock, as it has one writer.
     """
     if tx.conn.dialect.name == "postgresql":
         tx.conn.execute(select(func.pg_advisory_xact_lock(_IDENTITY_LOCK)))
@@ -286,14 +289,14 @@ def held_owners_of(
     *,
     read: Callable[[Tx, Collection[Key]], dict[Key, int]] | None = None,
 ) -> Mapping[Key, int]:
-    """`owners_of` as it was read, or as it is now that the profiles are locked.
+    """Lock the profiles of `owners`. Returns the owners, read again if a profile was merged.
 
-    `read` reads them again, if it is not `owners_of`. Raises SegueError when a profile is not there
-    at all.
+    read: reads owners again; None means `owners_of`. Raises SegueError when an identifier names a
+    profile that does not exist.
     """
     read = read or owners_of
     while len(lock_profiles(tx, ids := set(owners.values()))) < len(ids):
-        # Meanwhile one of them became part of another profile.
+        # one of them was merged into another profile meanwhile
         before, owners = owners, read(tx, keys)
         if owners == before:
             raise SegueError(
@@ -304,9 +307,9 @@ def held_owners_of(
 
 
 class Holder(NamedTuple):
-    """The profile that has an identifier; of a retired address, the one that had it last.
+    """The profile that has an identifier or, of a retired address, had it last.
 
-    unverified: it is an anonymous id that only adds events (profiles/identity/resolve.py).
+    unverified: an anonymous id whose calls only add events (profiles/identity/resolve.py).
     """
 
     profile_id: int
@@ -315,7 +318,7 @@ class Holder(NamedTuple):
 
 
 def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
-    """Who has or had these identifiers, as far as there is anybody."""
+    """The profiles that have or had these identifiers."""
     c = identifiers.c
     by_kind: dict[IdentifierKind, list[str]] = {}
     for kind, value in keys:
@@ -346,19 +349,19 @@ def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
 
 
 def owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
-    """The profiles that have these identifiers, as far as there are any. A retired one is free."""
+    """The profiles that have these identifiers. A retired address has none."""
     return {
         key: holder.profile_id for key, holder in holders_of(tx, keys).items() if not holder.retired
     }
 
 
 def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
-    """The same, with those who had a retired one last."""
+    """As `owners_of`, and for retired addresses the profile that had it last."""
     return {key: holder.profile_id for key, holder in holders_of(tx, keys).items()}
 
 
 def new_profile(tx: Tx) -> int:
-    """An empty profile, to be known by an identifier that is new. Gives its id."""
+    """Create an empty profile, for an identifier that is new. Returns its id."""
     account = nobody_yet()
     _insert_profiles(tx, [account])
     assert account.id is not None
@@ -387,12 +390,15 @@ def _update_profiles(tx: Tx, changed: Sequence[Account]) -> None:
         )
 
 
-# What describes an identifier.
+# The columns that describe an identifier.
 _DESCRIBING = ("country", "platform", "seen_at", "retired_at")
 
 
 def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key]) -> None:
-    """`free`: identifiers that have a row; who takes one takes over its row."""
+    """Write changed identifiers.
+
+    free: identifiers that have a row, which their new profile takes over.
+    """
     new: list[dict[str, Any]] = []
     removed: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
@@ -418,7 +424,8 @@ def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key
         )
     if new:
         tx.conn.execute(insert(identifiers), new)
-    # Nobody waits for whoever registers the same token just now.
+    # Removals do not take the identity lock, so another transaction can register the same token
+    # now. Its row stays.
     insert_ignoring_conflicts(tx.conn, identifiers, removed)
     if changed:
         tx.conn.execute(update(identifiers).where(*one), changed)
