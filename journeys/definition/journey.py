@@ -120,6 +120,7 @@ class Journey(_Part):
 
     @property
     def first_step(self) -> str:
+        """The name of the step at which enrollments start."""
         return self.steps[0].name
 
     def awaited(self) -> Iterator[Condition]:

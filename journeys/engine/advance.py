@@ -191,7 +191,7 @@ class Engine:
                 if chunk is not None:
                     moves = chunk.outcomes.total() + chunk.waiting + chunk.exited
                     moved[version.journey.name] += moves
-        # The other steps come first.
+        # If other steps made moves, go on: the failing step runs again in a later round.
         if failed is not None and not moved:
             raise failed
         return moved

@@ -26,8 +26,9 @@ from journeys.engine.handlers import Move, Moves
 from journeys.enrollments import enrollments, transitions
 from profiles.tables import identifiers
 
+# The calls of a chunk; they run concurrently.
 CALLS_AT_ONCE = 20
-# Seconds; longer than one call's time limit, since the calls of a chunk run at the same time.
+# Seconds; longer than one call's time limit, since a chunk's calls run concurrently.
 _LEASE = 2 * MINUTE
 _FIRST_RETRY = MINUTE
 # The most parts of a response that are read; httpx reads at most 64 KB at a time.

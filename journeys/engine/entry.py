@@ -35,7 +35,7 @@ from profiles.tables import JSON_COLUMN, events, profiles
 
 # Entry keys are cut to this many characters: a PostgreSQL btree index row holds 2,704 bytes.
 _KEY = 255
-# SQLite allows 500 terms in a compound SELECT (SQLITE_MAX_COMPOUND_SELECT).
+# Profiles in one UNION ALL; SQLite allows 500 terms (SQLITE_MAX_COMPOUND_SELECT).
 _SELECTS = 200
 
 

@@ -186,7 +186,8 @@ def _lock(tx: Tx, people: Collection[int]) -> None:
     """Lock the current enrollments of these profiles, in id order to avoid deadlocks.
 
     Waits for a chunk that moves one of them. Otherwise the chunk would not see the event, and this
-    transaction would not see the wait at which the enrollment arrives.
+    transaction would not see the wait at which the enrollment arrives. SQLite has one writer at a
+    time and needs no row locks.
     """
     c = enrollments.c
     standing = select(c.id).where(among(tx, c.profile_id, people), c.ended_at.is_(None))

@@ -80,7 +80,7 @@ class CatalogJourneys:
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
-        """Make the enrollments due whose step waits for these messages."""
+        """Make those of the enrollments due whose step waits for a message that is now settled."""
         wake(tx, enrollment_ids, skip_locked=skip_locked)
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:

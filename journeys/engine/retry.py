@@ -21,7 +21,8 @@ from journeys.enrollments import enrollments, transitions
 
 log = logging.getLogger(__name__)
 
-# The most attempts of a step for one enrollment. The pauses start at FIRST_RETRY and double.
+# The most attempts of a step for one enrollment. The pauses start at FIRST_RETRY and double, so the
+# last attempt is 1 + 2 + 4 + 8 = 15 minutes after the first.
 TRIES = 5
 FIRST_RETRY: Seconds = MINUTE
 

@@ -37,8 +37,8 @@ class Starter:
 class Started:
     """The result of a start.
 
-    entered: the number of new enrollments; 0 for a repeat. unknown: user ids without a profile.
-    not_entered: user ids that the re-entry rule kept out.
+    entered: the number of new enrollments. unknown: user ids without a profile. not_entered: user
+    ids that the re-entry rule kept out.
     """
 
     entered: int
