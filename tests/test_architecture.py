@@ -192,3 +192,42 @@ def test_no_test_replaces_a_private_constant() -> None:
         and re.search(r"(^|\.)_[A-Z][A-Z_]*$", node.value)
     }
     assert wrong == set()
+
+
+ADDRESS_RULES = ROOT / "profiles" / "identity" / "addresses.py"
+
+
+def conditions_on_retired_at(source: str) -> Iterator[str]:
+    """`x.retired_at is None`, `x["retired_at"] is not None`, `x.retired_at.is_(None)`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            nothing = any(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
+            subject = node.left if nothing else None
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            subject = node.func.value if node.func.attr in ("is_", "is_not") else None
+        else:
+            continue
+        if subject is not None and "retired_at" in ast.unparse(subject):
+            yield f"{subject.lineno} {ast.unparse(node)}"
+
+
+def test_which_address_is_in_use_is_decided_in_one_file() -> None:
+    """Others ask is_in_use, is_retired, is_suppressed and their like of profiles/identity."""
+    wrong = set()
+    for layer in LAYERS:
+        for file in files(layer):
+            if file == ADDRESS_RULES or "migrations" in file.parts:
+                continue
+            source = file.read_text(encoding="utf-8")
+            wrong |= {
+                f"{file.relative_to(ROOT)}:{found}" for found in conditions_on_retired_at(source)
+            }
+            wrong |= {
+                f"{file.relative_to(ROOT)} imports {name.name}"
+                for node in ast.walk(ast.parse(source))
+                if isinstance(node, ast.ImportFrom)
+                for name in node.names
+                if name.name in ("suppressions", "Suppression")
+            }
+    assert wrong == set()
+    assert len(list(conditions_on_retired_at(ADDRESS_RULES.read_text(encoding="utf-8")))) == 2

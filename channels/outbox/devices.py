@@ -25,8 +25,8 @@ from config.channels import ChannelName
 from config.database import Tx
 from config.times import Instant
 from profiles.bulk import among
-from profiles.identity.addresses import is_usable
-from profiles.tables import identifiers, suppressions
+from profiles.identity.addresses import is_usable, suppresses
+from profiles.tables import identifiers
 
 _GONE = "the device is no longer in use"
 
@@ -136,9 +136,8 @@ def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
     c = message_devices.c
     found = (
         select(c.message_id)
-        .join_from(message_devices, suppressions, suppressions.c.address == c.token)
-        .join(messages, messages.c.id == c.message_id)
-        .where(among(tx, c.message_id, message_ids), suppressions.c.channel == messages.c.channel)
+        .join_from(message_devices, messages, messages.c.id == c.message_id)
+        .where(among(tx, c.message_id, message_ids), suppresses(messages.c.channel, c.token))
     )
     return set(tx.conn.execute(found).scalars())
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import Row, not_, select, tuple_
 
 from channels.messages import device_transitions, message_devices, messages, transitions
 from channels.messages.device_transitions import DeviceReport
@@ -25,7 +25,7 @@ from profiles.bulk import among, in_slices, lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent, given_back
 from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.identity.addresses import Suppressed, suppress
+from profiles.identity.addresses import Suppressed, is_in_use, suppress
 from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND, events, identifiers
 
@@ -200,17 +200,15 @@ def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None]
     return owners
 
 
-def _retired(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | None]]:
+def _not_in_use(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | None]]:
     """Which of the addresses are not in use any more."""
     c = identifiers.c
     named = sorted({(kind, value) for kind, value in map(_address, feedback) if value is not None})
-    retired: set[tuple[str, str | None]] = set()
+    replaced: set[tuple[str, str | None]] = set()
     for some in in_slices(named, 500):
-        found = select(c.kind, c.value).where(
-            tuple_(c.kind, c.value).in_(some), c.retired_at.is_not(None)
-        )
-        retired.update((row.kind, row.value) for row in tx.conn.execute(found))
-    return retired
+        found = select(c.kind, c.value).where(tuple_(c.kind, c.value).in_(some), not_(is_in_use()))
+        replaced.update((row.kind, row.value) for row in tx.conn.execute(found))
+    return replaced
 
 
 def _last_sent(
@@ -286,14 +284,14 @@ def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
 
 def _change_consent(tx: Tx, new: Sequence[_Heard], double_opt_in: Mapping[str, str]) -> None:
     """Consent given and taken back, in its order; journeys that ask for it look again."""
-    retired = _retired(tx, [one.said for one in new if one.said.kind in _GIVES_CONSENT])
+    replaced = _not_in_use(tx, [one.said for one in new if one.said.kind in _GIVES_CONSENT])
     speaking = sorted(
         (
             one
             for one in new
             if _is_of_consent(one.said)
             # an opt-in is for an address in use; an opt-out counts from any
-            and not (one.said.kind in _GIVES_CONSENT and _address(one.said) in retired)
+            and not (one.said.kind in _GIVES_CONSENT and _address(one.said) in replaced)
         ),
         key=lambda one: one.at,
     )

@@ -16,7 +16,7 @@ from config.database import Tx, insert_into
 from config.times import DAY, Instant, Seconds, format_instant
 from profiles.bulk import among, in_slices
 from profiles.events import NewEvent, record_events
-from profiles.identity.addresses import is_suppressed
+from profiles.identity.addresses import is_retired, is_suppressed, is_usable
 from profiles.identity.merge import survivors
 from profiles.tables import email_confirmations, identifiers
 
@@ -114,7 +114,7 @@ def waiting(tx: Tx, profile_ids: Collection[int]) -> list[Row[Any]]:
         select(email_confirmations, i.profile_id.label("owner"))
         .join(identifiers, (i.kind == "email") & (i.value == e.address))
         .where(among(tx, i.profile_id, profile_ids), e.said_at.is_not(None))
-        .where(not_(is_suppressed(CONFIRMED_ON)), i.retired_at.is_(None))
+        .where(not_(is_suppressed(CONFIRMED_ON)), not_(is_retired()))
         .order_by(e.asked_at, e.address)
     ).all()
     became = survivors(tx, {row.profile_id for row in found})
@@ -152,13 +152,10 @@ def proof(row: Row[Any]) -> dict[str, Any]:
 
 
 def _addresses(tx: Tx, profile_ids: Collection[int]) -> dict[int, str]:
-    """The e-mail address in use of each profile that has one: the one seen last."""
+    """The e-mail address of each profile that has a usable one."""
     i = identifiers.c
-    found = (
-        select(i.profile_id, i.value)
-        .where(among(tx, i.profile_id, profile_ids), i.kind == "email")
-        .where(not_(is_suppressed(CONFIRMED_ON)), i.retired_at.is_(None))
-        .order_by(i.seen_at, i.value)
+    found = select(i.profile_id, i.value).where(
+        among(tx, i.profile_id, profile_ids), is_usable(CONFIRMED_ON)
     )
     return {row.profile_id: row.value for row in tx.conn.execute(found)}
 

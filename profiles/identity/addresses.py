@@ -6,9 +6,20 @@ retired is in use. An address in use can be suppressed on a channel; no other ad
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, exists, literal, not_, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    and_,
+    exists,
+    literal,
+    not_,
+    or_,
+    select,
+    tuple_,
+)
 
 from config.channels import ChannelName, channels
 from config.database import Tx, insert_into
@@ -41,12 +52,26 @@ def is_in_use() -> ColumnElement[bool]:
         .where(
             newer.c.profile_id == one.profile_id,
             newer.c.kind == one.kind,
-            newer.c.retired_at.is_(None),
+            not_(_is_retired(newer)),
             tuple_(newer.c.seen_at, newer.c.value) > tuple_(one.seen_at, one.value),
         )
         .correlate(identifiers)
     )
-    return and_(one.retired_at.is_(None), or_(one.kind.notin_(ONE_AT_A_TIME), ~replaced))
+    return and_(not_(is_retired()), or_(one.kind.notin_(ONE_AT_A_TIME), ~replaced))
+
+
+def is_retired() -> ColumnElement[bool]:
+    """The condition on a row of `identifiers`: the profile does not use it any more."""
+    return _is_retired(identifiers)
+
+
+def _is_retired(table: FromClause) -> ColumnElement[bool]:
+    return table.c.retired_at.is_not(None)
+
+
+def is_retired_row(row: Mapping[str, Any]) -> bool:
+    """`is_retired` of a row of `identifiers` in memory, by column name."""
+    return row["retired_at"] is not None
 
 
 class Address(NamedTuple):
@@ -109,6 +134,14 @@ def is_usable(channel: ChannelName) -> ColumnElement[bool]:
 def is_suppressed(channel: ChannelName) -> ColumnElement[bool]:
     """The SQL condition on a row of `identifiers` that it is suppressed on the channel."""
     return _suppression().where(suppressions.c.channel == channel).exists()
+
+
+def suppresses(
+    channel: ColumnElement[ChannelName], address: ColumnElement[str]
+) -> ColumnElement[bool]:
+    """The condition on columns of another table: nothing on the channel may go to the address."""
+    c = suppressions.c
+    return exists().where(c.channel == channel, c.address == address)
 
 
 def is_suppressed_anywhere() -> ColumnElement[bool]:

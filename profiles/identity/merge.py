@@ -29,7 +29,7 @@ from profiles.bucketing import bucket_of
 from profiles.bulk import among, in_slices
 from profiles.consent.state import ConsentKey, Statement, standing, withdrawn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
-from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.addresses import ONE_AT_A_TIME, is_in_use, is_retired
 from profiles.identity.person import Key
 from profiles.tables import (
     ADDRESS_KIND,
@@ -262,11 +262,14 @@ def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
     in_use = select(c.profile_id, c.kind).where(
         among(tx, c.profile_id, ids),
         c.kind.in_(ONE_AT_A_TIME),
-        c.retired_at.is_(None),
+        is_in_use(),
     )
     has = {(row.profile_id, row.kind) for row in tx.conn.execute(in_use)}
     theirs: dict[int, list[Any]] = {merger.from_id: [] for merger in mergers}
-    found = select(c.profile_id, c.kind, c.value, c.retired_at, c.unverified_from)
+    found = select(
+        *(c.profile_id, c.kind, c.value, c.retired_at, c.unverified_from),
+        is_retired().label("was_retired"),
+    )
     found = found.where(among(tx, c.profile_id, theirs)).order_by(c.kind, c.value)
     for row in tx.conn.execute(found):
         theirs[row.profile_id].append(row)
@@ -282,7 +285,7 @@ def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
                 withheld.append(key)
             retired_at, unverified_from = row.retired_at, row.unverified_from
             replaced = (merger.into_id, row.kind) in has
-            if retired_at is None and (replaced or key in withheld):
+            if not row.was_retired and (replaced or key in withheld):
                 retired_at = tx.now
                 retired.append(key)
             silent = share is not None and not share.verified
@@ -298,7 +301,7 @@ def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
                     "came_from": unverified_from,
                 }
             )
-        kept = {row.kind for row in theirs[merger.from_id] if row.retired_at is None} - {
+        kept = {row.kind for row in theirs[merger.from_id] if not row.was_retired} - {
             kind for kind, _ in retired
         }
         has |= {(merger.into_id, kind) for kind in kept.intersection(ONE_AT_A_TIME)}
@@ -542,7 +545,7 @@ def _use_addresses(
     An e-mail address or phone number is only used if the profile uses no other one.
     """
     c = identifiers.c
-    in_use = select(c.kind).where(c.profile_id == profile_id, c.retired_at.is_(None))
+    in_use = select(c.kind).where(c.profile_id == profile_id, is_in_use())
     has = set(tx.conn.execute(in_use).scalars())
     usable = [
         {"of_kind": kind, "of_value": value}

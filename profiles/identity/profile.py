@@ -18,7 +18,7 @@ from profiles.attributes.latest import (
     stored_said_of,
 )
 from profiles.consent.changes import ConsentChange
-from profiles.identity.addresses import ONE_AT_A_TIME
+from profiles.identity.addresses import ONE_AT_A_TIME, is_retired_row
 from profiles.identity.person import Key, Person, excerpt
 from profiles.rules import ProfileLimits
 from profiles.tables import IdentifierKind
@@ -101,7 +101,7 @@ class Account:
             return False
         if key[0] in ONE_AT_A_TIME:
             return self.in_use.get(key[0]) == key
-        return self.identifiers[key]["retired_at"] is None
+        return not is_retired_row(self.identifiers[key])
 
     def forget(self, key: Key) -> bool:
         """Remove an identifier that another profile takes over. Returns whether it has a row."""
@@ -248,7 +248,7 @@ class Account:
                 return False  # an older statement; the address belongs to another customer now
             else:
                 told = False
-        elif row["retired_at"] is not None and at is not None and at >= row["retired_at"]:
+        elif is_retired_row(row) and at is not None and at >= row["retired_at"]:
             row["retired_at"] = None
             told = True
         if here is None and key[0] not in _DROPPED:
@@ -278,7 +278,7 @@ class Account:
         if here["seen_at"] > at:
             return False
         self.identifiers[key] = {**here, "retired_at": max(at, here["retired_at"] or at)}
-        return here["retired_at"] is None
+        return not is_retired_row(here)
 
     def settle(self, now: Instant, limits: ProfileLimits) -> None:
         """After the last statement: retire addresses not in use, and drop surplus identifiers."""
@@ -306,7 +306,7 @@ class Account:
 
         def order(key: Key) -> tuple[int, bool, Instant, str]:
             row = self.identifiers[key]
-            live = row["retired_at"] is None and key not in self.dead
+            live = not is_retired_row(row) and key not in self.dead
             return _DROPPED.index(key[0]), live, row["seen_at"], key[1]
 
         return sorted((key for key in self.identifiers if key[0] in _DROPPED), key=order)[:number]

@@ -12,6 +12,7 @@ from config.policy import JoinOn
 from profiles.attributes.latest import FIELDS, attribute_key
 from profiles.bulk import among, in_slices, lock_profiles
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.addresses import is_in_use
 from profiles.identity.merge import Merger, verify
 from profiles.identity.person import Key, Person
 from profiles.identity.resolve import OnRecord, join, keys_of, proofs_of
@@ -269,11 +270,11 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
         if row.kind == "user_id":
             users.add(row.profile_id)
     addresses: dict[int, dict[Key, bool]] = {}
-    found = select(c.profile_id, c.kind, c.value, c.retired_at).where(
+    found = select(c.profile_id, c.kind, c.value, is_in_use().label("in_use")).where(
         theirs, c.kind.in_(tuple(ADDRESS_KIND.values()))
     )
     for row in tx.conn.execute(found):
-        addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.retired_at is None
+        addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.in_use
     unverified = {key for key, holder in holders.items() if holder.unverified}
     return OnRecord(owners, unverified, users, addresses, sizes)
 

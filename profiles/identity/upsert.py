@@ -11,7 +11,13 @@ from config.errors import SegueError
 from config.times import Instant
 from profiles.bulk import among, lock_profiles, new_profile_ids
 from profiles.consent.changes import change_consent
-from profiles.identity.addresses import ONE_AT_A_TIME, is_suppressed_anywhere
+from profiles.identity.addresses import (
+    ONE_AT_A_TIME,
+    is_in_use,
+    is_retired,
+    is_retired_row,
+    is_suppressed_anywhere,
+)
 from profiles.identity.person import Key, Person
 from profiles.identity.profile import Account, Applied, nobody_yet
 from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
@@ -240,14 +246,13 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
     known: dict[int, dict[Key, dict[str, Any]]] = {profile_id: {} for profile_id in ids}
     in_use: dict[int, dict[IdentifierKind, Key]] = {profile_id: {} for profile_id in ids}
     dead: dict[int, set[Key]] = {profile_id: set() for profile_id in ids}
-    rows = select(identifiers, is_suppressed_anywhere().label("dead")).where(
-        among(tx, i.profile_id, ids)
-    )
-    # in the order of addresses.is_in_use: the last one that is not retired is in use
+    rows = select(
+        identifiers, is_in_use().label("in_use"), is_suppressed_anywhere().label("dead")
+    ).where(among(tx, i.profile_id, ids))
     for row in tx.conn.execute(rows.order_by(i.seen_at, i.value)).mappings():
         key: Key = (row["kind"], row["value"])
         known[row["profile_id"]][key] = {name: row[name] for name in _DESCRIBING}
-        if row["kind"] in ONE_AT_A_TIME and row["retired_at"] is None:
+        if row["kind"] in ONE_AT_A_TIME and row["in_use"]:
             in_use[row["profile_id"]][row["kind"]] = key
         if row["dead"]:
             dead[row["profile_id"]].add(key)
@@ -324,12 +329,10 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
     for kind, value in keys:
         by_kind.setdefault(kind, []).append(value)
     return {
-        (kind, row.value): Holder(
-            row.profile_id, row.retired_at is not None, row.unverified_from is not None
-        )
+        (kind, row.value): Holder(row.profile_id, row.retired, row.unverified_from is not None)
         for kind, values in by_kind.items()
         for row in tx.conn.execute(
-            select(c.value, c.profile_id, c.retired_at, c.unverified_from).where(
+            select(c.value, c.profile_id, is_retired().label("retired"), c.unverified_from).where(
                 c.kind == kind, among(tx, c.value, values)
             )
         )
@@ -413,7 +416,7 @@ def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key
                 changed.append({**row, **named})
             else:
                 inserted = {**about, "kind": key[0], "value": key[1], "profile_id": account.id}
-                (new if about["retired_at"] is None else removed).append(inserted)
+                (removed if is_retired_row(about) else new).append(inserted)
         dropped += [key for key in account.known if key not in account.identifiers]
     c = identifiers.c
     one = (c.kind == bindparam("of_kind"), c.value == bindparam("of_value"))

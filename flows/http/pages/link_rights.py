@@ -16,7 +16,7 @@ from config.channels import ChannelName
 from config.database import Tx
 from config.settings import Settings
 from profiles.consent.preferences import Chosen, read_chosen
-from profiles.identity.addresses import CHANNELS_TO
+from profiles.identity.addresses import CHANNELS_TO, is_in_use
 from profiles.identity.merge import Heir, heir_of
 from profiles.identity.person import Key
 from profiles.tables import identifiers
@@ -81,12 +81,10 @@ def _withdraws(
     tx: Tx, settings: Settings, heir: Heir, digest: str, channel: ChannelName | None
 ) -> Mapping[ChannelName, str | None]:
     c = identifiers.c
-    found = select(c.kind, c.value, c.retired_at).where(
+    found = select(c.kind, c.value, is_in_use().label("in_use")).where(
         c.profile_id == heir.profile_id, c.kind.in_(tuple(CHANNELS_TO))
     )
-    known: dict[Key, bool] = {
-        (row.kind, row.value): row.retired_at is None for row in tx.conn.execute(found)
-    }
+    known: dict[Key, bool] = {(row.kind, row.value): row.in_use for row in tx.conn.execute(found)}
     made_for = heir.addresses
     if digest:
         address = address_of(settings, digest, {*heir.addresses, *heir.withheld, *known})
