@@ -28,7 +28,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def main() -> None:
-    """Run the benchmarks asked for."""
+    """Run the benchmarks that the arguments name."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--only", help=f"some of {', '.join(BENCHMARKS)}, with commas between")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works at all")
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _rounded(value: float) -> float:
-    """Four digits that mean something, no more."""
+    """Round to four significant digits, and from 1000 on to an integer."""
     return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
 
 

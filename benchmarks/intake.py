@@ -1,7 +1,7 @@
-"""Intake: events a second that a receiver commits, posted to `/v1/batch` a hundred at a time.
+"""Intake: events per second that a receiver commits, posted to `/v1/batch` a hundred at a time.
 
-A hundred is what Segment's libraries gather. The worker is whole: it reacts to the events while
-they come in. Its figure is of one worker; several share the database.
+Segment's libraries batch a hundred. The worker is complete: it also reacts to the events as they
+arrive. The figure is for one worker; several share the database.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Launch: an audience enters a journey, and its e-mail is planned, windows and caps on.
+"""Launch: an audience enters a journey and its e-mail is planned, under windows and caps.
 
-Held against a bare bulk insert of the very rows that the launch wrote (an enrollment and a message
-a profile), into the same tables with the same indexes, in chunks of the same size.
+The reference is a plain bulk insert of the rows that the launch wrote (one enrollment and one
+message per profile) into the same tables with the same indexes, in chunks of the same size.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ Rows = dict[Table, list[tuple[Any, ...]]]
 
 
 def enter_and_plan(db: Database, catalog: Catalog) -> int:
-    """Launch the journey for everybody; says in how many chunks they entered."""
+    """Launch the journey for everybody. Returns the number of chunks of the entry."""
     with db.transaction() as tx:
         catalog.register(tx)
     engine = Engine(db, catalog, Planner(policy()))
@@ -67,7 +67,7 @@ def _round(fresh: Fresh) -> tuple[Cost, Cost]:
 
 
 def _written(db: Database) -> Rows:
-    """What the launch wrote, as the driver takes it back."""
+    """The rows that the launch wrote, in the form that the driver accepts."""
     with db.transaction(write=False) as tx:
         rows: Rows = {
             table: [

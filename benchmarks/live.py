@@ -1,9 +1,9 @@
-"""Live: from an event's first byte to the first byte of the message that it leads to.
+"""Live: the time from an event's first byte to the first byte of the resulting message.
 
-The library's own cart recovery: a shop posts `cart_abandoned` to a worker's receiver, at random
-moments; the worker commits it, enters the person, plans the reminder under windows and caps, claims
-it, and posts it to the sandbox, which notes when the request arrives. All clocks are the machine's
-monotonic one. Everybody leaves one cart.
+The journey is the library's cart recovery. A shop posts `cart_abandoned` to a worker's receiver at
+random times. The worker commits it, enters the customer, plans the reminder under windows and caps,
+claims it, and posts it to the sandbox, which records when the request arrives. All times are of the
+machine's monotonic clock. Each customer abandons one cart.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from benchmarks.working import workers
 from config.database import Database
 from profiles.tables import identifiers
 
-# Beyond the rates asked for: faster and faster, until it falls behind.
+# Rates to try after the planned ones, until the workers fall behind.
 _FASTER = (300, 400, 600, 900)
-_CLIMBS_FOR = 5.0  # seconds
-# It has fallen behind when those who came last wait so long at the median, in seconds.
+_CLIMBS_FOR = 5.0  # seconds per rate
+# They have fallen behind when the median of the last messages exceeds this, in seconds.
 _BEHIND = 1.0
 _WARM_UP = 20
 
@@ -55,7 +55,7 @@ def _now() -> int:
 
 
 def fill_known(db: Database, people: int) -> None:
-    """Make the tables and so many people, whom the shop knows by `u-1` and so on."""
+    """Create the tables and this many customers, with user ids from `u-1`."""
     fill(db, people, _now(), alone=True)
     rows = [
         {"kind": "user_id", "value": f"u-{number}", "profile_id": number, "seen_at": _now()}
@@ -86,7 +86,7 @@ def _measure(
 
 
 def percentiles(took: Sequence[float], rate: int) -> Figures:
-    """What so many per cent do not exceed, in milliseconds."""
+    """Percentiles of the times, in milliseconds."""
     ordered = sorted(took)
     return {
         f"p{percent}_ms_at_{rate}": ordered[math.ceil(len(ordered) * percent / 100) - 1]
@@ -101,11 +101,14 @@ def climb(
     rates: Iterable[int],
     begun: tuple[int, Sequence[float]],
 ) -> Figures:
-    """Faster and faster, until it falls behind: the rates between which it does; 0: it did not.
+    """Raise the rate until the workers fall behind.
+
+    Returns the last rate that they kept up with and the first at which they fell behind; 0 if they
+    did not.
 
     Parameters
     ----------
-    begun: a rate that has been offered already, and how long its messages took.
+    begun: a rate that was already offered, and the milliseconds of its messages.
     """
     kept_up, (rate, took) = 0, begun
     faster = iter(rates)
@@ -123,9 +126,11 @@ def _falls_behind(took: Sequence[float]) -> bool:
 
 
 def offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float) -> list[float]:
-    """Let people leave their carts, so many a second; the milliseconds to each message, in order.
+    """Post one event per customer, at a mean rate per second.
 
-    Events come when they come, however slow the answers are.
+    Returns the milliseconds from each event to its message, in order.
+
+    The events' times do not depend on how fast the answers are.
     """
 
     async def leave_all() -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""What the benchmarks work on: generated people, a journey for them, and the policy as shipped."""
+"""Data for the benchmarks: generated customers, a journey for them, and the default policy."""
 
 import random
 from collections.abc import Iterator
@@ -19,9 +19,10 @@ from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Segment, Send, everyone
 from profiles.tables import consents, identifiers, profiles
 
-# A Monday: London's e-mail window opens in half an hour, Berlin's has, New York's is far away.
+# A Monday: the e-mail window opens in half an hour in London, is open in Berlin, and opens hours
+# later in New York.
 MORNING: Instant = parse_instant("2026-03-02T07:30:00Z")
-# Every window of the zones below is open.
+# Every window in the zones below is open.
 AFTERNOON: Instant = parse_instant("2026-03-02T15:00:00Z")
 
 _ZONES = ("Europe/London", "Europe/Berlin", "Europe/Madrid", "America/New_York")
@@ -43,12 +44,12 @@ TEXT = SMS("offer")
 
 
 def policy() -> Policy:
-    """The policy that Segue ships with: windows on every channel, three caps."""
+    """The policy that Segue ships with: windows on every channel and three caps."""
     return load_policy(ROOT / "config" / "policy.toml")
 
 
 def catalog_of(message: MessageSpec) -> Catalog:
-    """One journey, `offer`, that sends one message."""
+    """A catalog with one journey, `offer`, that sends one message."""
     offer = Journey("offer", entry=OnLaunch(), topic="promotions", steps=[Send("offer", message)])
     version = Version(offer, TEMPLATES)
     return Catalog(
@@ -57,10 +58,10 @@ def catalog_of(message: MessageSpec) -> Catalog:
 
 
 def fill(db: Database, people: int, now: Instant, *, alone: bool = False) -> None:
-    """Make the tables and so many people, numbered from 1.
+    """Create the tables and this many customers, numbered from 1.
 
-    Unless this journey is to be alone, every fourth has an e-mail of another one near by, so that
-    the caps have something to refuse.
+    alone: if false, every fourth customer also has an e-mail of another journey nearby, so that the
+    caps refuse some messages.
     """
     migrate(db)
     chance = random.Random(1)
@@ -77,8 +78,8 @@ def fill(db: Database, people: int, now: Instant, *, alone: bool = False) -> Non
 def _profile(number: int, now: Instant, chance: random.Random) -> dict[str, Any]:
     return {
         "id": number,
-        # of every third person only the country is known; not in America, whose zones together
-        # leave but an hour of the day open
+        # Every third customer has only a country. Not in the US: the common window of all its zones
+        # is only an hour long.
         "timezone": None if number % 3 == 0 and number % 4 != 3 else _ZONES[number % 4],
         "country": _COUNTRIES[number % 4],
         "language": "en",
@@ -117,13 +118,13 @@ def _consent(number: int, now: Instant) -> dict[str, Any]:
 
 
 def _another(number: int, now: Instant) -> dict[str, Any]:
-    """A message of another journey, sent yesterday or planned for today, which fills a cap."""
+    """A message of another journey that uses up a cap: sent yesterday or planned for today."""
     at = now - DAY + (number % 40) * HOUR
     return message_row(number, -number, at, "sent" if at < now else "planned")
 
 
 def message_row(profile_id: int, enrollment_id: int, at: Instant, state: str) -> dict[str, Any]:
-    """A row of the outbox, of an enrollment that is not in this database."""
+    """A row of the outbox whose enrollment is not in this database."""
     return {
         "profile_id": profile_id,
         "enrollment_id": enrollment_id,

@@ -1,9 +1,9 @@
-"""Memory: the peak of a process that launches a journey, for a small audience and a large one.
+"""Memory: the peak of a process that launches a journey, for a small and a large audience.
 
     python -m benchmarks.memory URL
 
-launches in the database at URL and prints its peak in MB; the benchmark starts it as a process of
-its own. The size of the audience must make no difference.
+launches in the database at URL and prints its peak in MB. The benchmark runs it as a separate
+process. The peak must not depend on the size of the audience.
 """
 
 import resource
@@ -43,11 +43,11 @@ def _launch(url: str) -> None:
 
 
 def _peak_mb() -> float:
-    """The most that this process ever had in memory."""
+    """The peak resident memory of this process, in MB."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000_000  # macOS: bytes
-    # On Linux getrusage would tell the peak of the process that started this one, if that is more.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_000_000  # macOS reports bytes
+    # On Linux getrusage reports the peak of the parent process if that is higher.
     [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
     return int(peak.split()[1]) / 1_000
 

@@ -1,9 +1,9 @@
-"""The same job as plain Prefect, for comparison: `send.map(profiles)`.
+"""The same job in plain Prefect, for comparison: `send.map(profiles)`.
 
     python -m benchmarks.plain_prefect PORT PEOPLE
 
-runs it against the Prefect server that the environment names, and prints how many seconds the flow
-took; the benchmark starts the server, and this as a process of its own.
+runs it against the Prefect server in the environment and prints the seconds that the flow took. The
+benchmark starts the server, and this as a separate process.
 """
 
 import subprocess
@@ -48,7 +48,7 @@ def _in_a_process(settings: Settings, stub: int, people: int) -> float:
 
 
 def _map(port: int, people: int) -> float:
-    """Send to so many people with a task each; the seconds that it took."""
+    """Send to this many customers with one task each. Returns the seconds."""
     from prefect import flow, task
 
     template = compile_template("sms", "offer", TEMPLATES)

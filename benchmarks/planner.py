@@ -1,8 +1,8 @@
-"""The planner: decisions a second on one core, and how that changes with the length of a history.
+"""Planner: decisions per second on one core, and their dependence on the length of the history.
 
-`simple` and `three_caps` decide in memory, each decision for a moment of its own, as `segue decide`
-does. `history_…` goes the way of a planning chunk, database included, for people who have had a
-message a day for so many days: what lies out of the caps' reach must cost nothing.
+`simple` and `three_caps` decide in memory, each decision at another time, as `segue decide` does.
+`history_...` does what a planning chunk does, database included, for customers who got one message
+a day for that many days. Messages that no cap can reach must cost nothing.
 """
 
 import statistics
@@ -40,7 +40,7 @@ _CAPPED = Policy.model_validate({**_OPEN, "caps": _CAPS})
 
 def _run(quick: bool) -> Figures:
     decisions, rounds = (200, 1) if quick else (20_000, 5)
-    # one today and one every second day before: full for today, but not for the week
+    # one today and one every second day before: full for the day, but not for the week
     history = [Counted(AFTERNOON - ago * DAY, "email", "marketing", "") for ago in range(0, 20, 2)]
     return {
         "simple_per_second": _rate(Planner(_SIMPLE), [], decisions, rounds),
@@ -60,7 +60,7 @@ def _rate(planner: Planner, history: Sequence[Counted], decisions: int, rounds: 
 
 
 def _by_length(people: int, times: int, rounds: int) -> Figures:
-    """Every length in every round, so that the ratio is of figures of the same minute."""
+    """Measure every length in every round: the ratio compares figures of the same minute."""
     ids = {
         length: range(1 + at * people, 1 + (at + 1) * people) for at, length in enumerate(_LENGTHS)
     }
@@ -88,7 +88,7 @@ def _by_length(people: int, times: int, rounds: int) -> Figures:
 
     with on_sqlite(write, AFTERNOON) as fresh:
         db = fresh()
-        decide(db, ids[_LENGTHS[0]])  # what is compiled and cached once
+        decide(db, ids[_LENGTHS[0]])  # warm up caches and compiled statements
         taken = [
             {length: cost_of(partial(decide, db, some)).cpu for length, some in ids.items()}
             for _ in range(rounds)

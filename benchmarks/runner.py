@@ -1,9 +1,9 @@
-"""What the benchmarks share: costs, paired rounds and their medians.
+"""Shared parts of the benchmarks: costs, paired rounds and their medians.
 
-Other work on the machine stretches every time, so that a figure alone says little: ours and the
-bare job that it is held against are measured in turn, in the same minute, and the ratio is the
-median over the rounds. The ratio of the processor time is given beside it: it leaves out what
-others took from us, and what another process (the stub, a database server) did for us.
+Other load on the machine distorts timings. So each round measures Segue and the reference job one
+after the other, and results are ratios, with the median over the rounds. The ratio of the processor
+times is also given. It excludes waiting for other load, and the work of other processes (the stub,
+a database server).
 """
 
 import statistics
@@ -15,14 +15,14 @@ Figures = Mapping[str, float]
 
 
 class Cost(NamedTuple):
-    """What a job took: seconds on the clock, and processor seconds of this process."""
+    """The cost of a job: elapsed seconds, and processor seconds of this process."""
 
     wall: float
     cpu: float
 
 
 class Benchmark(NamedTuple):
-    """What it is about, how it is run (quickly or not), and what its figures aim at."""
+    """A benchmark: its description, its function (`True` for a quick run), and aims by figure."""
 
     about: str
     run: Callable[[bool], Figures]
@@ -30,14 +30,14 @@ class Benchmark(NamedTuple):
 
 
 def cost_of(job: Callable[[], object]) -> Cost:
-    """Do the job once."""
+    """Run the job once and measure it."""
     wall, cpu = time.perf_counter(), time.process_time()
     job()
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def against(name: str, rounds: list[tuple[Cost, Cost]]) -> dict[str, float]:
-    """How many times as fast ours was as the other job, over rounds of (ours, the other)."""
+    """The speed relative to a reference job: medians over rounds of (ours, the reference)."""
     return {
         f"ratio_to_{name}": statistics.median(other.wall / ours.wall for ours, other in rounds),
         f"cpu_ratio_to_{name}": statistics.median(other.cpu / ours.cpu for ours, other in rounds),
@@ -45,7 +45,7 @@ def against(name: str, rounds: list[tuple[Cost, Cost]]) -> dict[str, float]:
 
 
 def a_second(count: int, costs: list[Cost]) -> dict[str, float]:
-    """How many a second on the clock and on the processor, the median of the rounds."""
+    """The rate per elapsed second and per processor second, from the median of the rounds."""
     return {
         "per_second": count / statistics.median(cost.wall for cost in costs),
         "per_cpu_second": count / statistics.median(cost.cpu for cost in costs),

@@ -1,4 +1,4 @@
-"""The sandbox providers in a process of their own, as `segue up` starts them."""
+"""The sandbox as a separate process, as `segue up` starts it."""
 
 import sqlite3
 import subprocess
@@ -18,14 +18,15 @@ _DRAINED_WITHIN = 60.0  # seconds
 
 
 class Sandbox(NamedTuple):
-    """Where it listens, and the file in which it keeps what it accepted."""
+    """A running sandbox: its port, and the database file with the accepted messages."""
 
     port: int
     file: Path
 
     def all_arrived(self, people: list[int]) -> dict[int, float]:
-        """When the first mail of each of these people arrived, by the machine's monotonic clock:
-        when the head of its request was read. Waits until all have.
+        """Wait until each customer got a mail. Returns when the head of its first request was read.
+
+        Times are of the machine's monotonic clock. Raises TimeoutError after _DRAINED_WITHIN.
         """
         deadline = time.monotonic() + _DRAINED_WITHIN
         while missing := set(people) - (arrived := self._arrived()).keys():
@@ -37,13 +38,13 @@ class Sandbox(NamedTuple):
     def _arrived(self) -> dict[int, float]:
         with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as conn:
             rows = conn.execute("SELECT address, min(arrived) FROM accepted GROUP BY address")
-            # whom a mail is for: one of benchmarks.material
+            # addresses of benchmarks.material contain the customer's number
             return {int(address.split("@")[0].split(".")[1]): arrived for address, arrived in rows}
 
 
 @contextmanager
 def running_sandbox() -> Iterator[Sandbox]:
-    """The sandbox, until the block ends."""
+    """Run the sandbox until the block ends."""
     with TemporaryDirectory(prefix="segue-bench-") as folder:
         settings = on_free_ports(Settings(data_dir=Path(folder)))
         command = [sys.executable, "-m", "sandbox"]

@@ -1,9 +1,9 @@
-"""A stub of the providers in a process of its own: it accepts every message, and little else.
+"""A stub of the providers as a separate process. It accepts every message.
 
     python -m benchmarks.stub
 
-It prints its port, answers POSTs on connections that stay open, and tells on GET how many it had.
-Far cheaper than any client, so that what is measured is the client.
+prints its port. It answers POST on persistent connections, and GET with the number of accepted
+messages. It costs far less than any client, so the client determines the measured time.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class _Stub(asyncio.Protocol):
         self._buffer = b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole request in the buffer; the clients name a Content-Length."""
+        """Answer every complete request in the buffer. Clients must send a Content-Length."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()
@@ -58,7 +58,7 @@ async def _serve() -> None:
 
 @contextmanager
 def running_stub() -> Iterator[int]:
-    """The stub in a process of its own, until the block ends; gives its port."""
+    """Run the stub as a separate process until the block ends; yields its port."""
     command = [sys.executable, "-m", "benchmarks.stub"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -69,7 +69,7 @@ def running_stub() -> Iterator[int]:
 
 
 def accepted(port: int) -> int:
-    """How many messages the stub has accepted so far."""
+    """The number of messages that the stub has accepted."""
     answer = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False)
     return int(answer.json()["accepted"])
 

@@ -1,4 +1,4 @@
-"""What shops post, as cheaply as can be: requests made beforehand, over connections kept open."""
+"""A cheap client that posts as shops do: prepared requests over persistent connections."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ _KEY = b64encode(Settings().write_key.get_secret_value().encode() + b":")
 
 
 def request_of(path: str, said: Any) -> bytes:
-    """A whole HTTP request, signed in with the write key."""
+    """A complete HTTP request with the write key."""
     body = orjson.dumps(said)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -25,7 +25,7 @@ def request_of(path: str, said: Any) -> bytes:
 
 
 class Shop:
-    """Posts to receivers in turn; as many connections as requests are under way."""
+    """Posts to the receivers in turn, with one connection per concurrent request."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = ports
@@ -33,11 +33,11 @@ class Shop:
         self._turn = 0
 
     async def post(self, request: bytes) -> tuple[float, int]:
-        """When the first byte left, by the monotonic clock; and the status of the answer."""
+        """Post a request. Returns when its first byte left (monotonic clock), and the status."""
         port = self._ports[self._turn % len(self._ports)]
         self._turn += 1
         idle = self._idle[port]
-        # The one used last; the receiver closes those that nobody has used for 5 seconds.
+        # The connection used last. The receiver closes connections that are idle for 5 seconds.
         connection = idle.pop() if idle else None
         if connection is None or time.monotonic() - connection.used > _FRESH:
             _, connection = await asyncio.get_running_loop().create_connection(
@@ -56,7 +56,7 @@ class Shop:
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time; answers name their Content-Length."""
+    """A connection with one request at a time. Answers must have a Content-Length."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
@@ -69,7 +69,7 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def ask(self, request: bytes) -> asyncio.Future[int]:
-        """The status of the answer."""
+        """Send a request. Returns a future of the answer's status."""
         self._answered = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self._answered

@@ -1,4 +1,4 @@
-"""Workers as they are in production: processes of their own, on a database, before a provider."""
+"""Workers as in production: separate processes on one database, with a provider."""
 
 import contextlib
 import re
@@ -28,10 +28,10 @@ def workers(
     command: str = "flows.cli.main work",
     prefect_url: str = "",
 ) -> Iterator[list[int]]:
-    """So many workers, until the block ends; gives the ports of their receivers.
+    """Run workers until the block ends; yields the ports of their receivers.
 
-    The policy is the one that Segue ships with, but open at all hours: time is real here. Without
-    the address of a Prefect server they tell none.
+    The policy is the default one without windows, because these workers use the real clock. Without
+    `prefect_url` they report to no Prefect server.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _process(command: Sequence[str], given: Mapping[str, str], log: int) -> Iter
 
 
 def wait_for(port: int, path: str, what: str) -> None:
-    """Return when it answers."""
+    """Wait until the server answers. Raises TimeoutError after _STARTS_WITHIN."""
     deadline = time.monotonic() + _STARTS_WITHIN
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
