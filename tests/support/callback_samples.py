@@ -1,6 +1,6 @@
-"""Call-backs as the providers make and sign them, for tests of the receiver.
+"""Webhook requests as the providers build and sign them, for tests of the receiver.
 
-The signing is written out here from the providers' pages, and shares nothing with the product.
+The signing follows the providers' documentation and shares no code with the product.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ _numbers = count(1)
 
 
 def sendgrid_key(settings: Settings) -> ec.EllipticCurvePrivateKey:
-    """What the sandbox of this installation signs with as SendGrid."""
+    """The key with which this installation's sandbox signs as SendGrid."""
     return sendgrid.sandbox_key(sandbox_secret(settings, "sendgrid"))
 
 
 def twilio_token(settings: Settings) -> str:
-    """What the sandbox of this installation signs with as Twilio."""
+    """The token with which this installation's sandbox signs as Twilio."""
     return sandbox_settings(twilio.PROVIDER, settings).auth_token.get_secret_value()
 
 
 def logged_in_as_postmark(settings: Settings) -> dict[str, str]:
-    """The headers of the events that this installation's sandbox posts as Postmark."""
+    """The headers of events that this installation's sandbox posts as Postmark."""
     password = sandbox_settings(postmark.PROVIDER, settings).webhook_password.get_secret_value()
     login = b64encode(f"segue:{password}".encode()).decode()
     return {"content-type": "application/json", "authorization": f"Basic {login}"}
@@ -69,7 +69,7 @@ def signed_by_twilio(token: str, url: str, form: Mapping[str, str]) -> dict[str,
 def mail_event(
     event: str, message_id: int | None, email: str | None, at: Instant | None = None, **more: Any
 ) -> dict[str, Any]:
-    """One of SendGrid's events."""
+    """An event of SendGrid's webhook, with a field that is not documented."""
     given = {
         "email": email,
         "timestamp": at,
@@ -86,7 +86,7 @@ def mail_event(
 
 
 class FromProviders:
-    """Posts to the receiver of one Segue what the sandbox's providers would."""
+    """Posts to one Segue's receiver as the sandbox's providers do."""
 
     def __init__(self, segue: Segue) -> None:
         self.settings: Settings = segue.settings
@@ -97,7 +97,7 @@ class FromProviders:
         self.woken += 1
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
-        """Post as it is."""
+        """Post a body unchanged."""
 
         async def posting() -> httpx.Response:
             transport = httpx.ASGITransport(self._app)
@@ -107,7 +107,7 @@ class FromProviders:
         return asyncio.run(posting())
 
     def unread(self, path: str, headers: Mapping[str, str]) -> tuple[int, int]:
-        """The status of the answer to a request, and how much of its body was asked for."""
+        """Send a request. Returns the answer's status and how often its body was read."""
         statuses: list[int] = []
         asked = 0
 
@@ -133,20 +133,20 @@ class FromProviders:
         return status, asked
 
     def mail(self, *events: dict[str, Any], signed_at: Instant = 0) -> httpx.Response:
-        """SendGrid posts a batch of events."""
+        """Post a batch of events as SendGrid."""
         body = orjson.dumps(events) + b"\r\n"
         headers = signed_by_sendgrid(sendgrid_key(self.settings), body, signed_at)
         return self.post("/hooks/sendgrid", body, headers)
 
     def event(self, record: str, message_id: int | None, **fields: Any) -> httpx.Response:
-        """Postmark posts an event."""
+        """Post an event as Postmark."""
         metadata = {} if message_id is None else {"message_id": str(message_id)}
         event = {"RecordType": record, "Metadata": metadata, "OfTomorrow": [None], **fields}
         headers = logged_in_as_postmark(self.settings)
         return self.post("/hooks/postmark", orjson.dumps(event), headers)
 
     def status(self, message_id: int, status: str, to: str, **more: str) -> httpx.Response:
-        """Twilio posts what became of a text message."""
+        """Post the status of a text message as Twilio."""
         form = {
             "MessageSid": f"SM{message_id:032}",
             "MessageStatus": status,
@@ -160,7 +160,7 @@ class FromProviders:
         return self._form(f"status?message_id={message_id}", form, to)
 
     def text(self, sender: str, body: str, sid: str | None = None, **more: str) -> httpx.Response:
-        """Twilio posts what somebody texted."""
+        """Post a text message of a customer as Twilio."""
         form = {
             "MessageSid": sid or f"SM{next(_numbers):032}",
             "From": sender,
@@ -173,7 +173,7 @@ class FromProviders:
         return self._form("inbound", form, sender)
 
     def _form(self, hook: str, form: Mapping[str, str], customer: str) -> httpx.Response:
-        """To the hook of the provider that the customer's address belongs to."""
+        """Post to the webhook of the provider that the customer's address belongs to."""
         provider = twilio_whatsapp if customer.startswith("whatsapp:") else twilio
         token = sandbox_settings(provider.PROVIDER, self.settings).auth_token.get_secret_value()
         path = f"/hooks/{provider.PROVIDER.name}/{hook}"

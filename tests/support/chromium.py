@@ -1,4 +1,4 @@
-"""The browser that tests drive: Debian's Chromium."""
+"""The browser of the tests: Debian's Chromium."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=_ABSENT)
 
 
 def skip_without_chromium() -> None:
-    """Skip the test that calls this where there is no browser."""
+    """Skip the calling test if there is no browser."""
     if CHROMIUM is None:
         pytest.skip(_ABSENT)
 
 
 @contextmanager
 def chromium(*arguments: str) -> Iterator[Browser]:
-    """A browser with these arguments, until the block ends."""
+    """Run a browser with these arguments until the block ends."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", *arguments]

@@ -1,8 +1,9 @@
-"""Hold the planner against the reference on many random cases.
+"""Compare the planner with the reference on random cases.
 
     python -m tests.support.compare_planner --cases 20000 --seed 1
 
-Prints the first disagreements, each made as small as it gets, and a count; exits 1 on any.
+prints the first disagreements, each reduced to a minimal case, and their number. Exits with 1 if
+there are any.
 """
 
 import argparse
@@ -20,14 +21,14 @@ from config.policy import Policy
 from tests.support.random_cases import random_case, step_of
 from tests.support.reference import reference_answer
 
-# Every case brings its own policy; this one is for those that would not.
+# Every case has its own policy, so this one is not used.
 DEFAULT = Planner(Policy())
 COMPARED = ("channel", "outcome", "send_at", "reason", "timezone", "timezone_source")
 WITH_RULE = ("capped", "window_closed", "no_common_time", "group_incomplete")
 
 
 def disagreement(case: dict[str, Any]) -> str | None:
-    """What is different between the planner's answer and the reference's, in a line or two."""
+    """The difference between the answers of planner and reference, as text; None if they agree."""
     expected = reference_answer(case, step_of(case))["decisions"]
     try:
         answer = answer_case(case, DEFAULT)
@@ -44,7 +45,7 @@ def disagreement(case: dict[str, Any]) -> str | None:
 
 
 def smallest(case: dict[str, Any]) -> dict[str, Any]:
-    """Leave out whatever can be left out of a case while the two still disagree."""
+    """Reduce a case as long as planner and reference disagree on it."""
     for smaller in _smaller(case):
         if disagreement(smaller):
             return smallest(smaller)

@@ -1,4 +1,4 @@
-"""Settings for a test, those of providers included."""
+"""Settings for a test, including those of providers."""
 
 import os
 from typing import Any
@@ -7,7 +7,7 @@ from config.settings import Settings
 
 
 def configured(**values: Any) -> Settings:
-    """General settings as an object; the others, which providers read, go to the environment.
+    """General settings with these values. The others, which providers read, go to the environment.
 
     `tests/conftest.py` restores the environment after each test.
     """

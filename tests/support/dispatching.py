@@ -1,4 +1,4 @@
-"""The messages, the journey and the policy that the tests of dispatch send by."""
+"""Messages, a journey and a policy for the tests of dispatch."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from journeys.definition.steps import MessageSpec
 from journeys.dsl import SMS, Email, Journey, Push, Send
 from tests.support.shop import House, described
 
-# the same on each channel
+# the same message on each channel
 ONE = {"email": Email("hello"), "sms": SMS("hello"), "push": Push("hello")}
 DAYTIME = {"windows": [{"days": "mon-sun", "from": "08:00", "to": "20:00"}]}
 POLICY = Policy.model_validate(
@@ -22,7 +22,7 @@ POLICY = Policy.model_validate(
 
 
 def sending(*wanted: MessageSpec, then: tuple[Any, ...] = (), **options: Any) -> Journey:
-    """A journey that sends, in an hour unless the messages say otherwise."""
+    """A journey that sends `wanted`, by default an e-mail after an hour."""
     parts = {key: options.pop(key) for key in ("exit_when", "goal", "priority") if key in options}
     step = Send("s", *(wanted or (Email("hello", after="1h"),)), **options)
     return described(step, *then, **parts)

@@ -1,4 +1,4 @@
-"""People whose messages are due, and a worker that is on, for the tests of what goes wrong."""
+"""Customers with due messages, and a running worker, for tests of failures."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ from tests.support.shop import House, described
 
 
 def entered(house: House, *wanted: MessageSpec, people: int, **settings: Any) -> list[int]:
-    """So many people whose messages are due, and nobody has sent any yet; their ids."""
+    """Create customers whose messages are due and not sent. Returns their ids."""
     house.open(described(Send("s", *wanted)), **settings)
     customers = [house.customer() for _ in range(people)]
     with house.db.transaction() as tx:
@@ -24,20 +24,20 @@ def entered(house: House, *wanted: MessageSpec, people: int, **settings: Any) ->
 
 
 def at(house: House, channel: ChannelName) -> int:
-    """How many requests there were on a channel."""
+    """The number of requests on a channel."""
     path = {"email": "mail", "sms": "Messages", "push": "messages:send"}[channel]
     return sum(path in request.url.path for request in house.providers.requests)
 
 
 async def until(done: Callable[[], Any]) -> None:
-    """Wait for something that a worker does."""
+    """Wait until a condition holds. Raises TimeoutError."""
     async with asyncio.timeout(PATIENCE):
         while not await asyncio.to_thread(done):
             await asyncio.sleep(0.02)
 
 
 def worked(house: House, scenario: Callable[[], Awaitable[None]]) -> None:
-    """Something happens while a worker is on; it must end soon, by itself, when it is told to."""
+    """Run a scenario beside a worker, then stop the worker. It must end by itself."""
 
     async def both() -> None:
         stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A shop with Ann in it, who is sent a message, and the providers that say what becomes of it."""
+"""A shop with one customer, Ann, who gets a message, and providers that report on it."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ TEXTS = Journey("texts", entry=OnLaunch(), topic="news", steps=[Send("hello", SM
 
 
 class AnnsShop:
-    """A house with Ann in it, who is launched into a journey, and the providers outside."""
+    """A house with Ann, who is launched into a journey, and the providers."""
 
     def __init__(self, house: House, journey: Journey, **ann: Any) -> None:
         self.house = house
@@ -40,12 +40,12 @@ class AnnsShop:
         return str(self.house.rows()[0].state)
 
     def becomes(self, state: str, **columns: Any) -> None:
-        """Put the message into a state."""
+        """Set the state of the message."""
         with self.house.db.transaction() as tx:
             tx.conn.execute(update(messages).values(state=state, **columns))
 
     def suppressed(self, channel: str) -> str | None:
-        """Why nothing is sent to her address on a channel; None: it is."""
+        """The state of the suppression of her address on a channel; None if there is none."""
         states = [why for (on, _), why in suppressed(self.house.db).items() if on == channel]
         return states[0] if states else None
 
@@ -61,7 +61,7 @@ class AnnsShop:
         return [row.name for row in self.of(events)]
 
     def mail(self, *names: str, **more: Any) -> None:
-        """SendGrid says these things about her mail."""
+        """Post events about her e-mail as SendGrid."""
         said = [mail_event(name, self.id, "Ann@Example.com", **more) for name in names]
         assert self.outside.mail(*said).status_code == 200
 
@@ -69,7 +69,7 @@ class AnnsShop:
         assert self.outside.status(self.id, status, self.phone, **more).status_code == 200
 
     def says(self, text: str, **more: Any) -> None:
-        """She texts back, a second later."""
+        """Post a text message of hers, one second later."""
         assert self.house.db.now is not None
         self.house.db.now += 1
         answer = self.outside.text(self.phone, text, **more)
@@ -85,7 +85,7 @@ class AnnsShop:
         return {(row.channel, row.topic): row.granted for row in self.of(consents)}
 
     def refused(self, channel: ChannelName, topic: str, kind: Kind = "marketing") -> bool:
-        """Whether planning lets nothing go, for want of consent."""
+        """Whether planning refuses messages because consent is missing."""
         with self.house.db.transaction(write=False) as tx:
             ann = load_recipients(tx, Policy(), [self.ann])[self.ann]
         return ann.refusal(Policy(), channel, kind, topic) == "no_consent"

@@ -1,8 +1,8 @@
-"""One person's life in one journey, told slowly: what semantics say must become of it.
+"""A slow model of one customer's passage through one journey, written from the semantics.
 
-A model to judge the engine and the outbox by. It keeps plain lists and knows one journey, whose
-steps are written out below; of the product it uses nothing. When a message may go is answered by
-tests/support/reference.py, which steps through time. All moments are whole minutes.
+Tests compare the engine and the outbox with it. It keeps plain lists and knows one journey, whose
+steps are below. It uses no code of the product except config/times.py; tests/support/reference.py
+decides when a message can be sent, by stepping through time. All times are whole minutes.
 """
 
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ POLICY: dict[str, Any] = {
     ],
 }
 TOPIC = "news"
-# The steps of each version, in order; for waits, how long.
+# The steps of each version in order, with the duration of waits in seconds.
 STEPS: dict[str, dict[str, int]] = {
     "old": {"first": 0, "rest": HOUR, "back": 2 * HOUR, "only": 6 * HOUR, "last": 0},
     "new": {"first": 0, "rest": 3 * HOUR, "back": 4 * HOUR, "last": 0},
 }
 FALLBACK_AFTER = HOUR
-# A claim is good for so long, and lost so long after that.
+# How long a claim is valid, and how long after that it counts as lost, in seconds.
 CLAIM_LASTS, LOST_AFTER = MINUTE, 2 * MINUTE
-# Who stands behind a message that did not go is looked at so long after its time.
+# An enrollment at a send checks its messages this long after their send time, in seconds.
 LOOK_AGAIN = MINUTE
 
 EXITED = "exited: exit rule"
@@ -42,7 +42,7 @@ WENT = ("sent", "delivered", "unknown")
 
 @dataclass(eq=False)
 class Letter:
-    """A message wanted, whatever became of it."""
+    """A wanted message, in any state."""
 
     step: str
     channel: str
@@ -62,7 +62,7 @@ class Letter:
 
 @dataclass(eq=False)
 class Stay:
-    """One way through the journey."""
+    """One enrollment."""
 
     version: str
     since: int
@@ -77,14 +77,14 @@ class Stay:
         return [letter for letter in self.letters if letter.step == step]
 
 
-# The members of the sends: channel, offset, what happens at a full cap, how far it may be pushed.
+# The members of the sends: channel, offset, on_cap, maximal delay.
 FIRST = (("email", 0, "defer", DAY), ("sms", 2 * HOUR, "skip", 3 * HOUR))
 LAST = (("push", 0, "skip", DAY), ("email", 0, "skip", 5 * HOUR))
 
 
 @dataclass
 class Life:
-    """Everything that is true of the person at `now`."""
+    """The customer's state at `now`."""
 
     now: int
     version: str = "old"
@@ -101,7 +101,7 @@ class Life:
 
     @property
     def current(self) -> Stay | None:
-        """The way that has not ended."""
+        """The enrollment that has not ended."""
         return next((stay for stay in self.stays if stay.end is None), None)
 
     @property
@@ -109,12 +109,12 @@ class Life:
         return [letter for stay in self.stays for letter in stay.letters]
 
     def happens(self, name: str, about: Letter | None = None) -> None:
-        """An event comes."""
+        """Record an event."""
         self.events.append((name, self.now, about))
         self.unworked.append(name)
 
     def react(self, name: str) -> None:
-        """An event is worked."""
+        """React to an event."""
         stay = self.current
         if name == "came" and stay is None and self.held != "stopped":
             self.stays.append(Stay(self.version, self.now, "first", self.now, self.now))
@@ -132,7 +132,7 @@ class Life:
         return name in wakers.get(stay.step, ())
 
     def leave(self, stay: Stay, why: str) -> None:
-        """The way ends before its end, and what was planned is not wanted any more."""
+        """End the enrollment early and cancel its planned messages."""
         stay.end, stay.due = why, None
         for letter in stay.letters:
             if letter.state == "planned":
@@ -149,7 +149,7 @@ class Life:
             stay.version = self.version
 
     def told(self, letter: Letter, word: str) -> None:
-        """A provider's call-back. A message only moves up, and a bounce is the last word."""
+        """A delivery report. A message's state only advances, and a bounce is final."""
         order = ("sending", "unknown", "sent", "delivered", "failed")
         reaches = "failed" if word == "bounced" else "delivered"
         if order.index(letter.state) < order.index(reaches):
@@ -160,7 +160,7 @@ class Life:
         self.happens(f"{letter.channel}_{word}", letter)
 
     def next_due(self) -> int | None:
-        """When there is something to do again."""
+        """The next time at which work is due; None if there is none."""
         if self.held is not None:
             return None
         moments = [letter.send_at for letter in self.letters if letter.state == "planned"]
@@ -169,7 +169,7 @@ class Life:
         return min(moments, default=None)
 
     def work(self) -> bool:
-        """All that can be done now; False: the process died over it."""
+        """Do all work that is due now. Returns False if the process died while sending."""
         for letter in self.letters:
             if letter.not_after is not None and letter.not_after < self.now - LOST_AFTER:
                 letter.state, letter.reason, letter.not_after = "unknown", "died", None
@@ -184,7 +184,7 @@ class Life:
         return True
 
     def next_letter(self) -> int | None:
-        """When the next message is to go."""
+        """The send time of the next planned message."""
         planned = (one.send_at for one in self.letters if one.state == "planned")
         return min(planned, default=None)
 
@@ -202,7 +202,7 @@ class Life:
             steps = list(STEPS[stay.version])
             rest = steps[steps.index(stay.step) + 1 :]
             if rest:
-                # What follows counts from when the step was over, however late it is worked.
+                # The next step begins when this one was over, even if it is processed later.
                 stay.arrived = min(max(over, stay.arrived), self.now)
                 stay.step, stay.due, stay.phase = rest[0], self.now, 0
             else:
@@ -210,7 +210,7 @@ class Life:
         return moved
 
     def leaves_at(self, stay: Stay) -> int | None:
-        """When the step was over; None: the person stays, and it is set until when."""
+        """The time at which the step was over; None: it goes on, and `due` is set."""
         lasts = STEPS[stay.version][stay.step]
         match stay.step:
             case "first":
@@ -238,7 +238,7 @@ class Life:
         return None
 
     def behind(self, stay: Stay, answer: str) -> int | None:
-        """Who stands behind messages waits for their fate, or for an answer to one of them."""
+        """Wait at a send for its messages' outcomes, or for an answer. Returns as `leaves_at`."""
         letters = stay.at(stay.step)
         answered = self.answered_at(stay, stay.step)
         if answered is not None:
@@ -264,7 +264,7 @@ class Life:
         return None if self.plan(stay, left, "first") else self.now
 
     def answered_at(self, stay: Stay, step: str) -> int | None:
-        """When a message of the step was answered, as far as anybody says."""
+        """The first time at which a message of the step was answered, by the events."""
         word = {"first": "clicked", "last": "opened"}[step]
         return min(
             (
@@ -280,13 +280,13 @@ class Life:
         )
 
     def plan(self, stay: Stay, members: Any, mode: str) -> bool:
-        """Decide a send and write down what is wanted; whether anything goes."""
+        """Decide a send and record its messages. Returns whether any is planned."""
         decisions = self.decide(mode, members, self.now, self.letters)
         going = []
         for place, (member, (send_at, reason)) in enumerate(zip(members, decisions, strict=True)):
             channel, after, on_cap, max_delay = member
             if reason == "not_chosen":
-                continue  # it may still be its turn
+                continue  # a later fallback can still choose it
             at = self.now + after if send_at is None else send_at
             wanted = (stay.step, channel, after, on_cap, self.now, max_delay, at)
             stay.letters.append(Letter(*wanted, "skipped" if reason else "planned", reason))
@@ -344,7 +344,7 @@ class Life:
         ]
 
     def dispatch(self, due: list[Letter]) -> bool:
-        """The last look, the claim, the post and the record; False: it died after the claim."""
+        """Check, claim, post and record due messages. Returns False if it died after the claim."""
         claimed: list[Letter] = []
         unfit: list[Letter] = []
         for letter in due:
@@ -395,13 +395,13 @@ class Life:
         return stay
 
     def wake(self, letter: Letter) -> None:
-        """Whoever stands behind messages is due when one of theirs has gone, or will not go."""
+        """Make an enrollment at a send due when one of its messages was sent or will not be."""
         stay = self.of(letter)
         if stay.due is not None and stay.phase > 0 and stay.at(stay.step):
             stay.due = min(stay.due, self.now)
 
     def decide_again(self, stay: Stay, step: str) -> None:
-        """The group from where it stands now: nothing goes earlier than it was planned."""
+        """Decide the group again. No message moves before the time it was planned for."""
         group = [letter for letter in stay.at(step) if letter.state == "planned"]
         counted = [letter for letter in self.letters if letter not in group]
         first = min(letter.after for letter in group)

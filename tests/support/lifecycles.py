@@ -1,6 +1,6 @@
-"""The state diagrams of docs/lifecycles.md, made from the tables of transitions.
+"""Generate the state diagrams of docs/lifecycles.md from the tables of transitions.
 
-`python -m tests.support.lifecycles` writes them anew.
+`python -m tests.support.lifecycles` updates the page.
 """
 
 import re
@@ -28,7 +28,7 @@ Lifecycle = Mapping[str, Mapping[Any, Collection[str]]]
 
 
 def edges(lifecycle: Lifecycle) -> Iterator[tuple[str, str | None, str]]:
-    """Each transition with a state that it begins from and one that it leads to."""
+    """Each transition with a state before and a state after it."""
     for transition, following in lifecycle.items():
         for before, states in following.items():
             for after in states:
@@ -51,7 +51,7 @@ def functions(module: ModuleType) -> set[str]:
 
 
 def diagram(lifecycle: Lifecycle, begins: Collection[str] | None = None) -> str:
-    """A Mermaid state diagram; with `begins`, of what begins from these states alone."""
+    """A Mermaid state diagram. `begins`: only transitions from these states."""
     labels: dict[tuple[str | None, str], list[str]] = {}
     for transition, before, after in edges(lifecycle):
         if begins is None or before in begins:
@@ -64,7 +64,7 @@ def diagram(lifecycle: Lifecycle, begins: Collection[str] | None = None) -> str:
 
 
 def diagrams() -> list[str]:
-    """Those of the page, in its order."""
+    """The diagrams of the page, in its order."""
     return [
         diagram(UP_TO_CLAIM),
         diagram(AFTER_CLAIM, _HANDED_OVER),
@@ -75,7 +75,7 @@ def diagrams() -> list[str]:
 
 
 def with_diagrams(page: str) -> str:
-    """The page with its diagrams made anew."""
+    """The page with current diagrams."""
     new = iter(diagrams())
     return _BLOCK.sub(lambda _: f"```mermaid\n{next(new)}\n```", page)
 

@@ -1,4 +1,4 @@
-"""What a worker would log, kept for tests to read."""
+"""Capture what a worker would log."""
 
 import io
 import logging
@@ -12,7 +12,7 @@ from config.logs.setup import OURS, Level, log_to
 
 
 class Log:
-    """What was logged so far."""
+    """The captured log."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()

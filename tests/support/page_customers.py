@@ -1,4 +1,4 @@
-"""A shop with the receiver in front of it, and its one customer's pages as a browser has them."""
+"""A shop with a receiver, and its customer's pages as a browser gets them."""
 
 import asyncio
 import re
@@ -38,7 +38,7 @@ TEXTS = {
     "offer.push.txt": "Title: {{ profile.first_name }}\n\n{{ profile.first_name }}",
     "receipt.email.html": 'Subject: Thanks\n\n<a href="{{ links.preferences }}">choose</a>',
 }
-# One of each, one after the other, the first at noon.
+# One message on each channel, one after the other, the first at noon.
 JOURNEY = Journey(
     "offers",
     entry=OnLaunch(),
@@ -55,7 +55,7 @@ def one_click(**more: str) -> dict[str, str]:
 
 
 class Client:
-    """Requests to an application, each of its own; without cookies and redirects."""
+    """Sends requests to an application, each on a new connection, without cookies and redirects."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,7 +76,7 @@ class Client:
 
 
 class Shop:
-    """A house with the receiver in front of it, and one customer."""
+    """A house with a receiver and one customer."""
 
     def __init__(self, db: Database) -> None:
         self.house = House(db)
@@ -118,7 +118,7 @@ class Shop:
         return answer.text
 
     def fill_in(self, page: str, changes: dict[str, str]) -> Response:
-        """Send the form of a page, as a browser would, with some fields filled in anew."""
+        """Submit the form of a page as a browser does, with some fields changed."""
         return self.client.post(self.p(), data={**form_of(page), **changes})
 
     def choose(self, **changes: str) -> str:
@@ -149,7 +149,7 @@ class Shop:
 
 
 def form_of(page: str) -> dict[str, str]:
-    """The first form of a page as a browser sends it when nothing is touched."""
+    """The fields of a page's first form as a browser sends them unchanged."""
     form = page[page.index("<form") : page.index("</form>")]
     fields = {}
     for tag in re.findall(r"<input[^>]*>", form):
@@ -163,5 +163,5 @@ def form_of(page: str) -> dict[str, str]:
 
 
 def shown(text: str) -> str:
-    """The words of a page."""
+    """The text of a page."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", text[text.index("<main>") :])).split())

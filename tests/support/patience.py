@@ -1,5 +1,5 @@
-"""How long tests wait for something to happen."""
+"""The one limit of how long tests wait."""
 
-# Seconds after which a test gives up on what will never come. It is a hundred times what a quiet
-# machine needs, so that a loaded machine makes tests slower and never red.
+# Seconds after which a test fails because something did not happen. It is a hundred times what an
+# idle machine needs, so that load makes tests slower, but not fail.
 PATIENCE = 600.0

@@ -1,6 +1,6 @@
-"""Cases of the rules in few words, put to the planner and to the reference.
+"""Short cases of the planning rules, for the planner and the reference.
 
-The reference answers them too, so that what judges the planner is itself held to the text.
+The reference is tested with them too, because it is used to test the planner.
 """
 
 import copy
@@ -45,7 +45,7 @@ def case(
     profile: Json | None = None,
     **windows: list[Json],
 ) -> Json:
-    """A case for a customer who may be reached everywhere; `email=[…]` gives e-mail's windows."""
+    """A case of a customer with every address; `email=[...]` sets the windows of e-mail."""
     told = {
         "id": "c1",
         "now": now,
@@ -85,7 +85,7 @@ OFFER = [message("email"), message("push", after="5m"), message("sms", after="10
 
 
 def outcomes(decisions: list[Json]) -> list[str]:
-    """When each message goes, or why it does not."""
+    """For each message: when it is sent, or why not."""
     for decision in decisions:
         assert (decision["outcome"] == "send") == (decision["reason"] is None)
         assert (decision["outcome"] == "send") == (decision["send_at"] is not None)

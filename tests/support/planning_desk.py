@@ -1,4 +1,4 @@
-"""A desk at which messages are wanted for people, and planned."""
+"""Plans messages for customers, without journeys."""
 
 from itertools import count
 from typing import Any
@@ -18,7 +18,7 @@ ONE_A_DAY = [{"channels": ["email"], "limit": 1, "per": "day"}]
 
 
 class Desk:
-    """Wants messages for people, one step after the other."""
+    """Plans messages, each call as a new step."""
 
     def __init__(self, db: Database, **policy: Any) -> None:
         self.house = House(db)
@@ -33,7 +33,7 @@ class Desk:
         priority: int = 50,
         journey: str = "j",
     ) -> list[list[Decision]]:
-        """Plan for them at this moment; each gets an enrollment of their own."""
+        """Plan messages now. Each profile gets an enrollment of its own."""
         number = next(self._numbers)
         members = tuple((f"m{place}", one) for place, one in enumerate(wanted))
         send = PlannedSend(journey, "v", f"step {number}", priority, mode, members)
@@ -49,7 +49,7 @@ class Desk:
         return self.house.rows(profile)
 
     def told(self, profile: int | None = None) -> list[tuple[str, str | None, str]]:
-        """State, reason and moment of every row."""
+        """State, reason and time of every row."""
         return [(row.state, row.reason, format_instant(row.send_at)) for row in self.rows(profile)]
 
 

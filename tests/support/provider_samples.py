@@ -1,4 +1,4 @@
-"""Messages to hand over, and ways to hand them over, for the tests of the providers."""
+"""Sample messages, and ways to send them, for the tests of the providers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from config.channels import ChannelName, Content
 from config.settings import Settings
 
 SANDBOX = Settings(providers="sandbox", sandbox_port=8025)
-# All that real messages need to be set.
+# All settings that live providers need.
 LIVE: dict[str, Any] = {
     "providers": "live",
     "public_url": "https://journeys.your.shop",
@@ -85,7 +85,7 @@ def connected(name: str, settings: Settings = SANDBOX, **own: Any) -> ConnectedP
 
 
 async def may_leave() -> bool:
-    """Nothing speaks against it."""
+    """A check before the request that always allows it."""
     return True
 
 
@@ -100,7 +100,7 @@ def post(
 
 
 def answered(name: str, response: httpx.Response | type[Exception]) -> SendOutcome:
-    """What one message becomes when the provider answers so."""
+    """The outcome of one message when the provider answers so."""
     with respx.mock() as mock:
         mock.post(host="127.0.0.1").mock(side_effect=[response])
         [outcome] = post(connected(name), [outgoing(CHANNEL_OF[name])])

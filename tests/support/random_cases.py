@@ -1,8 +1,8 @@
-"""Random cases for the planner, driven by any `random.Random` (hypothesis brings its own).
+"""Random cases for the planner, from any `random.Random` (hypothesis has its own).
 
-A case lies on a grid of 1 second, 1 minute or 15 minutes, and reaches further the coarser the
-grid is, so that the reference can afford to step through it. Moments are drawn near what may go
-wrong: clock changes, midnights, month and week edges, the ends of rolling windows.
+The times of a case are multiples of 1 second, 1 minute or 15 minutes. The coarser this grid, the
+longer the range of times, so that the reference can step through it in reasonable time. Times are
+often near clock changes, midnights, month and week edges, and the ends of rolling windows.
 """
 
 from functools import cache
@@ -45,7 +45,7 @@ DAYS = [
     "thu",
 ]  # fmt: skip
 
-# By grid: how far messages may be pushed, how far apart members are, how long rolling caps are.
+# By grid: maximal delays, offsets of members, and lengths of rolling caps, in seconds.
 REACH = {
     1: [0, 1, 59, 10 * MINUTE, 20 * MINUTE, 20 * MINUTE],
     MINUTE: [0, MINUTE, 45 * MINUTE, 3 * HOUR, 12 * HOUR, DAY, DAY],
@@ -64,9 +64,9 @@ LENGTHS = {
 
 
 def random_case(random: Random) -> dict[str, Any]:
-    """One well-formed case, with its `step` for the reference beside what the planner reads."""
+    """One well-formed case."""
     grid = random.choice([1, MINUTE, 15 * MINUTE, 15 * MINUTE, 15 * MINUTE])
-    willing = random.random() < 0.5  # nothing but windows and caps stands in the way
+    willing = random.random() < 0.5  # only windows and caps can prevent a message
     profile = _profile(random, willing=willing)
     brand = random.choice(ZONES)
     place = _place(random, profile, brand)
@@ -95,7 +95,7 @@ def random_case(random: Random) -> dict[str, Any]:
 
 
 def step_of(case: dict[str, Any]) -> int:
-    """The coarsest grid that the moments of the case lie on."""
+    """The coarsest grid that contains all times of a case, in seconds: the reference's step."""
     moments = [case["now"], *(entry["send_at"] for entry in case["history"])]
     durations = [message.get("after", "0s") for message in case["send"]["messages"]]
     durations += [cap["within"] for cap in case["policy"]["caps"] if "within" in cap]
@@ -252,7 +252,7 @@ def _minute_of_day(now: int, place: str) -> int:
 
 
 def _moment(random: Random, place: str, grid: int) -> int:
-    """Near a clock change, a month's edge, or a local midnight."""
+    """A time near a clock change, the edge of a month, or a local midnight."""
     kind = random.randrange(4)
     changes = clock_changes(place)
     if place == "Pacific/Apia" and kind < 2:
@@ -271,7 +271,7 @@ def _moment(random: Random, place: str, grid: int) -> int:
 
 @cache
 def clock_changes(zone_name: str) -> list[int]:
-    """Every instant of 2024 to 2030 at which the zone's offset from UTC changes."""
+    """Every instant from 2024 to 2030 at which the zone's offset from UTC changes."""
     found = []
     end = parse_instant("2031-01-01T00:00:00Z")
     day = parse_instant("2024-01-01T00:00:00Z")
@@ -296,5 +296,5 @@ def _offset(instant: int, zone_name: str) -> float:
 
 
 def all_clock_changes() -> list[tuple[str, int]]:
-    """Those of every zone of the zone database, links included."""
+    """The clock changes of every zone of the zone database, links included."""
     return [(name, change) for name in sorted(zone_names()) for change in clock_changes(name)]

@@ -1,6 +1,4 @@
-"""The receiver as a real server on a free port, for tests that talk HTTP to it: what they post, and
-what they find afterwards.
-"""
+"""Run the receiver as a real server on a free port, for tests that use HTTP."""
 
 import gzip
 import socket
@@ -29,7 +27,7 @@ WRITE_KEY = "write-key-for-the-sandbox-only"
 
 
 class Receiving:
-    """A running receiver. `told`: how often it said that something arrived."""
+    """A running receiver. `told`: how often it called `arrived`."""
 
     def __init__(self, url: str, client: httpx.Client, connections: Connections) -> None:
         self.url = url
@@ -40,12 +38,12 @@ class Receiving:
     def post(
         self, path: str, *, auth: tuple[str, str] = (WRITE_KEY, ""), **options: Any
     ) -> httpx.Response:
-        """Post as one who has the write key, unless told otherwise."""
+        """Post with the write key by default."""
         return self.client.post(path, auth=auth, **options)
 
 
 class _Server:
-    """uvicorn in a thread, for one app after the other: to stop it takes longer than most tests."""
+    """uvicorn in a thread, reused by one app after another: a stop takes longer than most tests."""
 
     def __init__(self, limits: Limits, proxies: Sequence[Network]) -> None:
         self.app: FastAPI | None = None
@@ -67,7 +65,7 @@ class _Server:
 
 
 _idle: list[_Server] = []
-# A loaded machine may keep a client from sending for long.
+# On a loaded machine a client can be slow to send.
 _LIMITS = Limits(head_within=PATIENCE, body_within=PATIENCE, taken_within=PATIENCE)
 
 
@@ -79,10 +77,10 @@ def receiving(
     proxies: Sequence[Network] = (),
     guesses: Guesses | None = None,
 ) -> Iterator[Receiving]:
-    """Serve until the block ends, by default with the usual limits but for the deadlines."""
+    """Serve until the block ends, by default with the default limits except for the deadlines."""
     usual = limits is None
     server = _idle.pop() if usual and _idle else _Server(limits or _LIMITS, proxies)
-    # without certificates, which take longer to read than most requests, and serve no plain HTTP
+    # plain HTTP needs no certificates, and loading them takes longer than most requests
     with httpx.Client(base_url=server.url, timeout=PATIENCE, verify=False) as client:
         receiver = Receiving(server.url, client, server.connections)
 
@@ -116,7 +114,7 @@ def track(number: int = 1, **said: Any) -> dict[str, Any]:
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The JSON of an answer that is no success."""
+    """The JSON of an error answer, after a check of its status and code."""
     said: dict[str, Any] = answer.json()
     assert (answer.status_code, said["success"], said["code"]) == (status, False, code)
     return said
@@ -127,7 +125,7 @@ def packed(content: bytes) -> dict[str, Any]:
 
 
 def leave_unworked(house: House, number: int) -> None:
-    """So many events come in that nobody has worked."""
+    """Record events that are not worked."""
     ann = house.customer()
     for _ in range(number):
         house.did(ann, "waiting")

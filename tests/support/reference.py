@@ -1,8 +1,8 @@
-"""The planning rules told slowly: step through time and ask, at each step, may this go now?
+"""A slow reference of the planning rules: it steps through time and checks each instant.
 
-Written from the specification alone, to judge the planner. Nothing here is quick or clever, and
-nothing is shared with the planner but the zone database and the reading of times. It takes the
-same case and gives the same answer, without the text of `rule`. It expects a well-formed case.
+It is written from the specification only, to test the planner. It is simple rather than fast, and
+shares only the zone database and the parsing of times with the planner. It takes the same case and
+gives the same answer, without the text of `rule`. Cases must be well-formed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,14 +31,16 @@ DIALLED = {
 
 
 def local(instant: int, zone_name: str) -> datetime:
-    """What the clock on the wall shows."""
+    """The local wall-clock time."""
     return datetime.fromtimestamp(instant, zone(zone_name)).replace(tzinfo=None)
 
 
 @cache
 def edge(zone_name: str, wall: datetime, *, closing: bool) -> int:
-    """The instant of a window's edge. Shown twice: opens at the first, closes at the second.
-    Never shown: the first instant after the gap.
+    """The instant of a window's edge.
+
+    A local time that occurs twice opens at the first and closes at the second. One that does not
+    occur is the first instant after the gap.
     """
     near = int(wall.replace(tzinfo=UTC).timestamp())
     around = range(near - 26 * HOUR, near + 27 * HOUR, 2 * HOUR)
@@ -54,13 +56,13 @@ def edge(zone_name: str, wall: datetime, *, closing: bool) -> int:
 
 
 def wall_time(day: date, clock: str) -> datetime:
-    """`24:00` is the next day's 00:00."""
+    """Parse a time of day; `24:00` is 00:00 of the next day."""
     hours, minutes = clock.split(":")
     return datetime.combine(day, time()) + timedelta(hours=int(hours), minutes=int(minutes))
 
 
 def weekdays(text: str) -> set[int]:
-    """Names, ranges that may wrap, comma lists of both."""
+    """Parse days: names, ranges that may wrap, and comma lists of both."""
     found: set[int] = set()
     for part in text.replace(" ", "").lower().split(","):
         first, _, last = part.partition("-")
@@ -75,7 +77,7 @@ def weekdays(text: str) -> set[int]:
 def openings(
     windows: Sequence[dict[str, str]], zone_name: str, start: int, end: int
 ) -> list[tuple[int, int]]:
-    """Every [opens, closes) of these windows in this zone that may touch [start, end]."""
+    """Every [opens, closes) of these windows in this zone that may overlap [start, end]."""
     found = []
     day = local(start, zone_name).date() - timedelta(days=3)
     while day <= local(end, zone_name).date() + timedelta(days=3):
@@ -99,7 +101,7 @@ def openings(
 
 @dataclass(eq=False)
 class Wanted:
-    """One message of the case, and what became of it."""
+    """One message of the case, and its decision."""
 
     channel: str
     kind: str
@@ -113,7 +115,7 @@ class Wanted:
 
 @dataclass
 class Counted:
-    """Something that a cap may count."""
+    """A message that a cap may count."""
 
     channel: str
     kind: str
@@ -123,7 +125,7 @@ class Counted:
 
 @dataclass
 class Judge:
-    """One case, looked at every `step` seconds."""
+    """One case, checked every `step` seconds."""
 
     case: dict[str, Any]
     step: int
@@ -157,7 +159,7 @@ class Judge:
             for m in self.case["send"]["messages"]
         ]
 
-    # --- who and where
+    # --- zones and refusals
 
     def whose_zones(self) -> tuple[list[str], str]:
         own = self.profile.get("timezone")
@@ -199,10 +201,10 @@ class Judge:
         found: dict[str, Any] = self.policy.get("channels", {}).get(channel, {})
         return found
 
-    # --- is it open?
+    # --- windows
 
     def is_open(self, member: Wanted, moment: int) -> bool:
-        """In a window of the channel, in every zone."""
+        """Whether the instant is in a window of the channel, in every zone."""
         windows = self.channel_policy(member.channel).get("windows")
         if windows is None:
             return True
@@ -220,7 +222,7 @@ class Judge:
             )
         return self.spans[channel, zone_name]
 
-    # --- do the caps hold?
+    # --- caps
 
     def caps_hold(self, member: Wanted, moment: int, others: Iterable[Counted]) -> bool:
         others = list(others)
@@ -235,8 +237,8 @@ class Judge:
         if "within" in cap:
             length = parse_duration(cap["within"])
             all_of_them = [*counted, moment]
-            # A window may be moved forward to its first message without losing any of them,
-            # so it is enough to look at those that start at a message.
+            # Moving a window forward to its first message loses none of its messages, so checking
+            # the windows that start at a message is enough.
             starts = [s for s in all_of_them if s <= moment < s + length]
             return all(sum(s <= m < s + length for m in all_of_them) <= limit for s in starts)
         return all(
@@ -246,7 +248,7 @@ class Judge:
         )
 
     def period(self, cap: dict[str, Any], zone_name: str, moment: int) -> date:
-        """The first date of the calendar day, week or month, as the zone's calendar has it."""
+        """The first date of the day, week or month in the zone's calendar."""
         if (zone_name, moment) not in self.dates:
             self.dates[zone_name, moment] = local(moment, zone_name).date()
         day = self.dates[zone_name, moment]
@@ -311,9 +313,9 @@ class Judge:
     def anchor(
         self, rest: list[Wanted], background: list[Counted], *, with_caps: bool = True
     ) -> int | None:
-        """The earliest moment at which all are in their windows and the deferrable in their caps.
+        """The earliest anchor at which all members are in windows and deferrable ones within caps.
 
-        A deferrable member sees the members before it, skippable ones included.
+        A deferrable member counts the members before it, including those that can be skipped.
         """
         for moment in range(self.now, self.now + min(m.max_delay for m in rest) + 1, self.step):
             if all(self.is_open(m, moment + m.after) for m in rest) and (
@@ -342,7 +344,7 @@ class Judge:
         return None
 
     def why_not_alone(self, member: Wanted, background: list[Counted]) -> str | None:
-        """None when it could go by itself, otherwise `capped` or `window_closed`."""
+        """`capped` or `window_closed`; None if the member could be sent alone."""
         if self.anchor([member], background, with_caps=False) is None:
             return "window_closed"
         anchor = self.anchor([member], background)
@@ -372,7 +374,7 @@ def as_counted(members: Sequence[Wanted], anchor: int) -> list[Counted]:
 
 
 def reference_answer(case: dict[str, Any], step: int = MINUTE) -> dict[str, Any]:
-    """The answer to a well-formed case whose moments all lie on whole steps from `now`."""
+    """Answer a well-formed case whose times are all whole steps from `now`."""
     judge = Judge(case, step)
     judge.decide()
     return {

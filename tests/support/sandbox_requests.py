@@ -1,4 +1,4 @@
-"""Requests as Segue sends them to the providers, for tests against the sandbox."""
+"""Requests as Segue sends them to the providers, for tests of the sandbox."""
 
 from base64 import b64encode
 from typing import Any
@@ -20,13 +20,13 @@ _HEADER = {"Authorization": f"Basic {b64encode(LOGIN.encode()).decode()}"}
 
 
 def client_of(app: Starlette) -> httpx.AsyncClient:
-    """Logged in, where a request has no key of its own."""
+    """A client of the app, with a login unless a request has its own key."""
     transport = httpx.ASGITransport(app)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=_HEADER)
 
 
 def mail(*message_ids: str, **changes: Any) -> dict[str, Any]:
-    """One mail a message id, through the pass-through template."""
+    """SendGrid's body with one mail per message id, for the pass-through template."""
     return {
         "from": {"email": "hello@shop.example", "name": "The Shop"},
         "template_id": "d-pass-through",
@@ -46,7 +46,7 @@ def mail(*message_ids: str, **changes: Any) -> dict[str, Any]:
 
 
 def postmark_mail(message_id: str = "5", **changes: Any) -> dict[str, Any]:
-    """One mail of a batch."""
+    """One mail of Postmark's batch."""
     return {
         "From": '"The Shop" <hello@shop.example>',
         "To": f"Customer{message_id}@example.com",
@@ -60,7 +60,7 @@ def postmark_mail(message_id: str = "5", **changes: Any) -> dict[str, Any]:
 
 
 def to(**changes: Any) -> dict[str, Any]:
-    """The changes that give a mail one personalization of this kind."""
+    """The changes that give a mail one personalization with these fields."""
     return {"personalizations": [{"to": [{"email": "a@example.com"}]} | changes]}
 
 

@@ -1,5 +1,6 @@
-"""A small shop to test in: journeys, customers, a clock that stands still, and providers that
-answer real HTTP requests without a network.
+"""A small shop for tests: journeys, customers and a fixed clock.
+
+Its providers answer real HTTP requests without a network.
 """
 
 import asyncio
@@ -45,9 +46,9 @@ from profiles.identity.upsert import upsert_people
 from profiles.tables import profiles
 from tests.support.configured import configured
 
-# A Monday, when every channel of the default policy is open in London.
+# A Monday; every channel of the default policy is open in London.
 MONDAY: Instant = parse_instant("2026-03-02T10:00:00Z")
-# Plain texts for the templates that most tests send.
+# Short contents for the templates that most tests send.
 TEXTS: Mapping[str, str] = {
     f"{name}.{file}": text
     for name in ("hello", "offer", "reminder")
@@ -60,7 +61,7 @@ TEXTS: Mapping[str, str] = {
 
 
 def described(*steps: Step, name: str = "j", **parts: Any) -> Journey:
-    """A journey of those steps that people are launched into, unless its parts say otherwise."""
+    """A journey of these steps with entry by launch, unless `parts` says otherwise."""
     return Journey(name, **{"entry": OnLaunch(), "topic": "news", "steps": steps, **parts})
 
 
@@ -80,35 +81,36 @@ Answer = httpx.Response | Exception
 
 
 class Providers:
-    """All providers in one function: accept everything, unless told otherwise."""
+    """All providers in one function. They accept everything, unless told otherwise."""
 
     def __init__(self) -> None:
         self.accepted: list[Sent] = []
         self.requests: list[httpx.Request] = []
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
-        # called at every request, before it is answered
+        # called at every request, before the answer
         self.meanwhile: Callable[[], None] = lambda: None
-        # who else answers, by host, at once or as a coroutine: Call steps, Prefect's server
+        # other servers by host, such as those of Call steps and Prefect; a result may be a
+        # coroutine
         self.hosts: dict[str, Callable[[httpx.Request], Any]] = {}
 
     def answer(self, channel: ChannelName, *answers: Answer) -> None:
-        """The next requests on this channel, or to `postmark`, are answered so."""
+        """Set the answers to the next requests on this channel, or to `postmark`."""
         self._answers[channel].extend(answers)
 
     def answer_to(self, address: str, *answers: Answer) -> None:
-        """The next requests whose first message goes to this address are answered so."""
+        """Set the answers to the next requests whose first message goes to this address."""
         self._answers[address].extend(answers)
 
     def accept_again(self) -> None:
-        """Whatever they were told to answer is forgotten."""
+        """Remove all set answers."""
         self._answers.clear()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Answer whatever is posted to the sandbox's address."""
+        """Answer requests to the sandbox's address, until the block ends."""
         with (
             respx.mock(assert_all_called=False) as mock,
-            # loaded once: it takes 20 ms, and nobody speaks TLS here
+            # loaded once because it takes 20 ms; no test uses TLS
             patch("httpx.create_ssl_context", return_value=_TLS),
         ):
             mock.route(host="127.0.0.1").mock(side_effect=self._respond)
@@ -128,7 +130,7 @@ class Providers:
         if isinstance(answer, httpx.Response) and answer.is_success:
             self.accepted += sent
         if isinstance(answer, httpx.ReadError):
-            # cut after it was accepted
+            # the connection broke after the provider accepted the request
             self.accepted += sent
         if isinstance(answer, Exception):
             raise answer
@@ -142,7 +144,7 @@ def _accept(request: httpx.Request, messages: int) -> httpx.Response:
 
 
 def read_request(request: httpx.Request) -> Iterator[Sent]:
-    """The messages in a request as our providers make them."""
+    """The messages in a provider's request."""
     path = request.url.path
     if path == "/v3/mail/send":
         mail = orjson.loads(request.content)
@@ -167,7 +169,7 @@ def read_request(request: httpx.Request) -> Iterator[Sent]:
 
 
 def bare_message(journey: str, number: int, state: str, send_at: Instant) -> dict[str, Any]:
-    """A row for an e-mail of somebody who is not in the database."""
+    """A message row for an e-mail of a profile that is not in the database."""
     return {
         **{"profile_id": -number, "enrollment_id": -number, "journey": journey, "version": "1"},
         **{"step": "s", "member": "email", "channel": "email", "kind": "marketing"},
@@ -179,7 +181,7 @@ def bare_message(journey: str, number: int, state: str, send_at: Instant) -> dic
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A message row as tests look at it."""
+    """The columns of a message row that tests check."""
 
     step: str
     channel: str
@@ -189,7 +191,7 @@ class Outcome:
 
 
 def advance(engine: Engine) -> Counter[str]:
-    """Move whoever is due until nobody is; counts the moves by journey."""
+    """Move enrollments until none is due. Returns the number of moves by journey."""
     moved: Counter[str] = Counter()
     while some := engine.advance_round(chain(*engine.due_steps())):
         moved.update(some)
@@ -197,7 +199,7 @@ def advance(engine: Engine) -> Counter[str]:
 
 
 class House:
-    """Segue around one database."""
+    """Segue on one database."""
 
     def __init__(self, db: Database, *, now: Instant = MONDAY) -> None:
         db.now = now
@@ -207,10 +209,11 @@ class House:
         self._numbers = count(1)
 
     def shorten(self, **timing: Any) -> None:
-        """Make waits shorter than they are in production; what is open already may not heed it."""
+        """Change the waiting times of the database. Open connections may keep the old ones."""
         self.db.timing = replace(self.db.timing, **timing)
 
-    # Putting it together -------------------------------------------------------------------------
+    # Setup
+    # -------------------------------------------------------------------------------------------
 
     def open(
         self,
@@ -220,13 +223,13 @@ class House:
         segments: Mapping[str, Segment] | None = None,
         **settings: Any,
     ) -> Segue:
-        """Journeys as objects, all with the same templates."""
+        """Open Segue with these journeys, all with the same templates."""
         versions = {journey.name: Version(journey, texts) for journey in journeys}
         known = {"everyone": Segment("everyone", "Every customer", everyone()), **(segments or {})}
         return self._open(policy or Policy(), Catalog(versions, known), settings)
 
     def open_library(self, library: Path, policy: Policy, **settings: Any) -> Segue:
-        """Journeys from their folders."""
+        """Open Segue with the journeys of a folder."""
         return self._open(policy, load_catalog(policy, library), settings)
 
     def _open(self, policy: Policy, catalog: Catalog, settings: dict[str, Any]) -> Segue:
@@ -241,7 +244,7 @@ class House:
     # Customers -----------------------------------------------------------------------------------
 
     def customer(self, name: str = "", **said: Any) -> int:
-        """Somebody who can be reached on every channel and agreed to all; returns the id."""
+        """Create a customer with an address and consent on every channel. Returns the id."""
         number = next(self._numbers)
         name = name or f"c{number}"
         person: dict[str, Any] = {
@@ -261,7 +264,7 @@ class House:
     def did(
         self, profile_id: int, event: str, at: Instant | None = None, **properties: Any
     ) -> None:
-        """An event comes in; journeys react to it in the next run."""
+        """Record an event. Journeys react to it in the next run."""
         with self.db.transaction() as tx:
             occurred_at = tx.now if at is None else at
             key = f"test-{next(self._numbers)}"
@@ -269,7 +272,7 @@ class House:
             record_events(tx, [new], worked=False)
 
     def say(self, profile_id: int, channel: ChannelName, topic: str, *, granted: bool) -> None:
-        """What somebody says of a channel (topic `*`) or of one topic on it, now."""
+        """Change consent for a channel (topic `*`) or one of its topics, now."""
         with self.db.transaction() as tx:
             change = ConsentChange(profile_id, channel, topic, granted, tx.now)
             change_consent(tx, [change], "test")
@@ -282,12 +285,12 @@ class House:
         return self.db.now
 
     def launch(self, journey: str, audience: str = "everyone", **options: Any) -> dict[str, Any]:
-        """Launch, and send what is due."""
+        """Launch a journey, and send what is due."""
         with self.providers.listening():
             return launch(self.segue, journey, audience, **options)
 
     def run(self) -> Tally:
-        """What the worker does, until nothing is due at this moment."""
+        """Do a worker's work until nothing is due now."""
         tally: Tally = Tally()
 
         async def work(dispatcher: Dispatcher) -> None:
@@ -297,11 +300,11 @@ class House:
         return tally
 
     def advance(self) -> Counter[str]:
-        """Move whoever is due until nobody is, and send nothing; counts the moves by journey."""
+        """Move enrollments until none is due, without sending. Returns the moves by journey."""
         return advance(self.segue.engine)
 
     def dispatch(self) -> Tally:
-        """Only the outbox: nobody is moved."""
+        """Send due messages without moving enrollments."""
         tally: Tally = Tally()
 
         async def send(dispatcher: Dispatcher) -> None:
@@ -311,7 +314,7 @@ class House:
         return tally
 
     def dispatching(self, work: Callable[[Dispatcher], Awaitable[None]]) -> None:
-        """Do something with a dispatcher whose connections are open."""
+        """Run a function with an open dispatcher."""
 
         async def with_dispatcher() -> None:
             async with self.segue.dispatcher() as dispatcher:
@@ -321,7 +324,7 @@ class House:
             asyncio.run(with_dispatcher())
 
     def until(self, moment: str | Instant) -> None:
-        """Let time pass up to a moment; whatever falls due on the way happens when it is due."""
+        """Advance the clock to an instant. Whatever becomes due before is done at its due time."""
         target = parse_instant(moment) if isinstance(moment, str) else moment
         while True:
             self.run()
@@ -333,13 +336,13 @@ class House:
         self.db.now = target
 
     def later(self, duration: str | timedelta) -> None:
-        """Let so much time pass."""
+        """Advance the clock by a duration."""
         self.until(self.now + parse_duration(duration))
 
-    # Looking -------------------------------------------------------------------------------------
+    # Queries -------------------------------------------------------------------------------------
 
     def rows(self, profile_id: int | None = None) -> list[Row[Any]]:
-        """The message rows, in the order in which they were written."""
+        """The message rows, in the order of their creation."""
         found = select(messages).order_by(messages.c.id)
         if profile_id is not None:
             found = found.where(messages.c.profile_id == profile_id)
@@ -347,14 +350,14 @@ class House:
             return list(tx.conn.execute(found))
 
     def outbox(self, profile_id: int | None = None) -> list[Outcome]:
-        """The same, as far as tests care."""
+        """The message rows with the columns that tests check."""
         return [
             Outcome(row.step, row.channel, row.state, row.reason, format_instant(row.send_at))
             for row in self.rows(profile_id)
         ]
 
     def devices(self, message_id: int) -> dict[str, str]:
-        """What became of a push on each device, by its token."""
+        """The state of a push message on each device, by token."""
         c = message_devices.c
         found = select(c.token, c.state).where(c.message_id == message_id)
         with self.db.transaction(write=False) as tx:
@@ -384,14 +387,14 @@ class House:
         return [(row.step, row.outcome) for row in rows]
 
     def attributes(self, profile_id: int) -> dict[str, Any]:
-        """What is on record about somebody."""
+        """The attributes of a profile."""
         with self.db.transaction(write=False) as tx:
             found = select(profiles.c.attributes).where(profiles.c.id == profile_id)
             attributes: dict[str, Any] = tx.conn.execute(found).scalar_one()
             return attributes
 
     def change(self, profile_id: int, **attributes: Any) -> None:
-        """Set a customer's attributes."""
+        """Set attributes of a profile."""
         known = self.attributes(profile_id) | attributes
         with self.db.transaction() as tx:
             changed = update(profiles).where(profiles.c.id == profile_id)

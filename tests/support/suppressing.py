@@ -1,4 +1,4 @@
-"""Addresses that are suppressed, as tests set and read them."""
+"""Read and set suppressed addresses."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ def suppressed(db: Database) -> Mapping[tuple[str, str], str]:
 
 
 def becomes(db: Database, channel: str, address: str, state: SuppressionState | None) -> None:
-    """From now on the address is suppressed on a channel for that reason; None: it is not."""
+    """Set the suppression of an address on a channel; None removes it."""
     c = suppressions.c
     with db.transaction() as tx:
         tx.conn.execute(delete(suppressions).where(c.channel == channel, c.address == address))

@@ -1,4 +1,4 @@
-"""Several processes that plan and send for the same people at once, under one simulated clock."""
+"""Several processes that plan and send for the same customers at once, with one simulated clock."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people
 from tests.support.shop import MONDAY, House, advance, read_request
 
-# The zones of the people; None: nobody knows more than the country.
+# (zone, country) of the customers; zone None: only the country is known.
 ZONES: Sequence[tuple[str | None, str | None]] = (
     ("Europe/Berlin", "DE"),
     ("America/New_York", "US"),
@@ -82,7 +82,7 @@ JOURNEYS = (
 
 
 def populate(db: Database, number: int) -> Mapping[int, tuple[str | None, str | None]]:
-    """So many people who can be reached on every channel; returns (zone, country) by profile."""
+    """Create customers with an address on every channel. Returns (zone, country) by profile."""
     people = []
     for index in range(number):
         zone, country = ZONES[index % len(ZONES)]
@@ -103,8 +103,8 @@ def populate(db: Database, number: int) -> Mapping[int, tuple[str | None, str | 
 
 
 def run_swarm(url: str, processes: int, ticks: Sequence[Instant], folder: Path) -> list[int]:
-    """Run the members to their end; returns the ids of all messages that a provider accepted."""
-    # Started from one process that has imported everything, which takes a second.
+    """Run the processes to their end. Returns the ids of all messages that a provider accepted."""
+    # forkserver imports everything only once, which takes a second.
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.support.swarm"])
     barrier = context.Barrier(processes)
@@ -130,10 +130,10 @@ def _member(
     db = Database(url)
     house = House(db, now=ticks[0])
     segue = house.open(*JOURNEYS, policy=POLICY, sendgrid_template_id="d-1")
-    # Some plan by a policy of yesterday that had no caps: then all depends on the hand-over.
+    # Some processes plan with an older policy without caps, so the check at hand-over must hold.
     planner = Planner(POLICY.model_copy(update={"caps": ()})) if number % 3 == 1 else None
     engine = Engine(db, segue.catalog, planner or segue.engine.planner)
-    # Each begins with another journey, so that they meet everywhere.
+    # Each process begins with another journey, so that they compete at every journey.
     order = JOURNEYS[number % len(JOURNEYS) :] + JOURNEYS[: number % len(JOURNEYS)]
 
     def enter() -> None:
@@ -168,7 +168,7 @@ def _member(
 
 @contextmanager
 def _listening() -> Any:
-    """All requests are accepted, and the ids of their messages kept."""
+    """Accept all requests, and collect the ids of their messages."""
     accepted: list[int] = []
 
     async def respond(_transport: Any, request: httpx.Request) -> httpx.Response:
@@ -182,5 +182,5 @@ def _listening() -> Any:
 
 
 def working_days(number: int) -> list[Instant]:
-    """Every four hours for so many days."""
+    """Instants of every four hours for a number of days."""
     return [MONDAY - 4 * HOUR + step * 4 * HOUR for step in range(number * 6)]

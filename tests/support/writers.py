@@ -1,14 +1,14 @@
-"""Finds code that writes the tables of a lifecycle, other than in the lifecycle's own package.
+"""Find code that writes the tables of a lifecycle outside the lifecycle's package.
 
-Whoever imports such a table may only read it: name its columns, select from it, join it. Every
-other use is reported, so that a new way to write needs no new rule.
+Other code may only read such a table: name its columns, select from it, join it. Every other use is
+reported, so a new way to write needs no new rule.
 """
 
 import ast
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-# The packages that may write, with the modules that hold their tables.
+# The packages that may write, and the modules that define their tables.
 HOMES = ("channels/messages/", "journeys/enrollments/")
 _TABLES: Mapping[str, Collection[str]] = {
     "channels.messages": ("messages", "message_devices"),
@@ -17,7 +17,7 @@ _TABLES: Mapping[str, Collection[str]] = {
     "journeys.enrollments.table": ("enrollments",),
 }
 _MODELS = {"Message", "MessageDevice", "Enrollment"}
-# Reading: attributes of a table, and functions that take one.
+# Uses that only read: attributes of a table, and functions with a table as argument.
 _READS = {"c", "alias"}
 _READERS = {"select", "select_from", "join", "outerjoin", "join_from", "correlate"}
 _NAMES = {"message", "message_device", "enrollment"}
@@ -29,7 +29,7 @@ _SQL = re.compile(
 
 
 def writes(source: str) -> Iterator[str]:
-    """What in a module writes such a table, or could: line and code of each place."""
+    """The places in a module that write such a table, or could: line and code of each."""
     tree = ast.parse(source)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     tables: set[str] = set()
@@ -41,7 +41,7 @@ def writes(source: str) -> Iterator[str]:
                 elif name.name in (*_MODELS, "*") and node.module in _TABLES:
                     yield _place(node)
                 elif f"{node.module}.{name.name}" in _TABLES:
-                    yield _place(node)  # a module has everything in it
+                    yield _place(node)  # importing the module gives access to all its tables
         elif isinstance(node, ast.Import) and any(name.name in _TABLES for name in node.names):
             yield _place(node)
     for node in ast.walk(tree):
