@@ -37,7 +37,7 @@ def _sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 
 
-def told(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """An error as text for the log: its type and the place where it was raised.
 
     The error's message is left out, because it may contain customer data, unless it is the

@@ -142,7 +142,7 @@ def take_tables(tx: Tx, shown: str) -> None:
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in _HELD_UP:
                 raise
-            holds = _who_holds(conn)
+            holds = _lock_holders(conn)
             if not left:
                 raise DatabaseUnusable(
                     f"the database {shown} has to be upgraded, and its tables are never free: "
@@ -153,7 +153,7 @@ def take_tables(tx: Tx, shown: str) -> None:
             time.sleep(timing.upgrade_pause)
 
 
-def _who_holds(conn: Connection) -> str:
+def _lock_holders(conn: Connection) -> str:
     """A description of the oldest other open transaction."""
     conn.execute(text("SELECT pg_stat_clear_snapshot()"))
     oldest = conn.execute(_OLDEST).one_or_none()

@@ -53,7 +53,7 @@ class SignedCall(SQLModel, table=True):
     received_at: Instant = Field(sa_type=BigInteger, index=True)
 
 
-class Attendance(SQLModel, table=True):
+class Heartbeat(SQLModel, table=True):
     """The heartbeat of a worker: when it last reported that it runs."""
 
     __tablename__: ClassVar[str] = "attendance"
@@ -99,7 +99,7 @@ class StepShown(SQLModel, table=True):
     until: Instant = Field(sa_type=BigInteger)
 
 
-class JourneyNews(SQLModel, table=True):
+class LiveCount(SQLModel, table=True):
     """Counts of live activity in a journey, from all workers, that are not yet sent to Prefect."""
 
     __tablename__: ClassVar[str] = "journey_news"
@@ -116,8 +116,8 @@ journey_versions = table_of(JourneyVersion)
 journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
 signed_calls = table_of(SignedCall)
-attendances = table_of(Attendance)
+attendances = table_of(Heartbeat)
 segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
 steps_shown = table_of(StepShown)
-journey_news = table_of(JourneyNews)
+journey_news = table_of(LiveCount)

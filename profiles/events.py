@@ -30,7 +30,7 @@ class NewEvent:
     said_of: Key | None = None
 
 
-def said_of_columns(key: Key | None) -> dict[str, str | None]:
+def identifier_columns(key: Key | None) -> dict[str, str | None]:
     """The columns of a row of events or consent records that name what it was said of."""
     kind, value = key or (None, None)
     return {"identifier_kind": kind, "identifier_value": value}
@@ -54,7 +54,7 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
                 "properties": event.properties,
                 "dedupe_key": event.dedupe_key,
                 "worked_at": tx.now if worked else None,
-                **said_of_columns(event.said_of),
+                **identifier_columns(event.said_of),
             }
             for event in events
         ],

@@ -72,7 +72,7 @@ def runs() -> Iterator[dict[str, "subprocess.Popen[str]"]]:
             process.communicate(timeout=10)
 
 
-def told(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
+def reported(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
     """Exit status, the line, and what is wrong. It ends by itself, as slow as the machine is."""
     out, err = process.communicate(timeout=3 * PATIENCE)
     assert out, err
@@ -87,7 +87,7 @@ def told(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
 def test_killing_anything_loses_nothing_and_sends_nothing_twice(
     runs: dict[str, "subprocess.Popen[str]"], engine: str, number: int
 ) -> None:
-    status, line, wrong = told(runs[f"{engine} {number}"])
+    status, line, wrong = reported(runs[f"{engine} {number}"])
     if status or wrong:
         pytest.fail(wrong)  # all of it, which an assertion would shorten
     assert line["kills"] > 0
@@ -105,7 +105,7 @@ def test_killing_anything_loses_nothing_and_sends_nothing_twice(
 def test_a_claim_that_is_not_committed_before_the_post_is_found_out(
     runs: dict[str, "subprocess.Popen[str]"],
 ) -> None:
-    status, line, wrong = told(runs["broken"])
+    status, line, wrong = reported(runs["broken"])
     assert status == 1
     assert line["duplicates"] > 0
     assert re.search(r"duplicates: message \d+ was accepted \d+ times", wrong)

@@ -38,7 +38,7 @@ from channels.templates.link_check import LinkRules
 from config.batches import Halving
 from config.channels import ChannelName, channel_of
 from config.database import Database
-from config.failures import of_the_database, told
+from config.failures import of_the_database, reason_of
 from config.settings import Settings
 from profiles.bulk import in_slices
 
@@ -199,7 +199,7 @@ class Dispatcher:
         log.error(
             "message %d can't be claimed, to be tried again later: %s",
             message_id,
-            told(error),
+            reason_of(error),
             extra={"message_id": message_id},
         )
         with self._db.transaction() as tx:
@@ -255,7 +255,7 @@ class Dispatcher:
             except RenderError as error:
                 done.append(skipped(one, f"render_error: {error}"))
             except Exception as error:
-                why = told(error)
+                why = reason_of(error)
                 log.error("message %d can't be rendered: %s", one.message_id, why, extra=_ids(one))
                 done.append(skipped(one, f"render_error: {type(error).__name__}"))
         look = _Look(claims, taken)
@@ -358,7 +358,7 @@ class Dispatcher:
                 try:
                     look.overtaken |= await asyncio.to_thread(self._overtaken, look.claims)
                 except Exception as error:
-                    log.error("%d claims are given back: %s", len(look.claims), told(error))
+                    log.error("%d claims are given back: %s", len(look.claims), reason_of(error))
                     look.overtaken |= {
                         (one.message_id, target.address)
                         for one in look.claims
@@ -384,7 +384,7 @@ class Dispatcher:
                 if of_the_database(error):
                     if self._stopping:
                         raise
-                    log.error("%d outcomes can't be recorded yet: %s", len(left), told(error))
+                    log.error("%d outcomes can't be recorded yet: %s", len(left), reason_of(error))
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, _LAST_WAIT)
                     continue
@@ -394,7 +394,7 @@ class Dispatcher:
                 log.error(
                     "the outcome of message %d can't be recorded: %s",
                     claim.message_id,
-                    told(error),
+                    reason_of(error),
                     extra=_ids(claim),
                 )
             else:

@@ -33,7 +33,7 @@ class Reply(NamedTuple):
     word: str = ""
 
 
-def words_of(policy: Policy) -> StopWordForms:
+def stop_words_of(policy: Policy) -> StopWordForms:
     """The stop words that are shipped, and those that the policy adds."""
     return _words((*SHIPPED.values(), *policy.stop_words.values()))
 

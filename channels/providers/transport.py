@@ -21,7 +21,7 @@ from channels.providers.sending import (
     outcomes,
 )
 from config.batches import Halving
-from config.failures import told
+from config.failures import reason_of
 from config.settings import Settings
 from config.timing import TIMING, Timing
 
@@ -108,7 +108,7 @@ class Transport:
                 log.error(
                     "no request for message %d: %s",
                     message_id,
-                    told(error),
+                    reason_of(error),
                     extra={"message_id": message_id, **_named(provider)},
                 )
                 found += outcomes(some, "failed", f"no request: {type(error).__name__}")
@@ -131,14 +131,16 @@ class Transport:
         except _HeldBack:
             return []
         except (SignInFailed, *_NO_ADDRESS) as error:
-            return outcomes(batch, "stopped", _told(error))
+            return outcomes(batch, "stopped", _describe(error))
         except _NOT_SENT as error:
-            return outcomes(batch, "retry", _told(error))
+            return outcomes(batch, "retry", _describe(error))
         except httpx.RequestError as error:
             # No answer, or a broken one, and the request may have arrived.
-            return outcomes(batch, "unknown", _told(error))
+            return outcomes(batch, "unknown", _describe(error))
         except Exception as error:
-            log.error("posting to %s fails: %s", provider.name, told(error), extra=_named(provider))
+            log.error(
+                "posting to %s fails: %s", provider.name, reason_of(error), extra=_named(provider)
+            )
             return outcomes(batch, "unknown", type(error).__name__)
         try:
             found = provider.sender.read(
@@ -148,7 +150,7 @@ class Transport:
             log.error(
                 "an answer of %s cannot be read: %s",
                 provider.name,
-                told(error),
+                reason_of(error),
                 extra=_named(provider),
             )
             return outcomes(batch, "unknown", f"unreadable answer: {type(error).__name__}")
@@ -233,5 +235,5 @@ def _proxy_for(url: httpx.URL) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")[:300]

@@ -21,7 +21,7 @@ from pydantic_settings import SettingsConfigDict
 from twilio.request_validator import RequestValidator
 
 from channels.kinds.sms import SMSContent
-from channels.outbox.replies import Reply, StopWordForms, read_reply, words_of
+from channels.outbox.replies import Reply, StopWordForms, read_reply, stop_words_of
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
     ErrorMeaning,
@@ -206,7 +206,7 @@ def read_answer(
 
 def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
     """One address for delivery reports, one for the texts that customers send."""
-    token, words = own.auth_token.get_secret_value(), words_of(policy)
+    token, words = own.auth_token.get_secret_value(), stop_words_of(policy)
     admit = partial(signature_of, token)
 
     def status(request: WebhookRequest) -> list[Feedback]:

@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from channels.kinds.whatsapp import WhatsAppContent
-from channels.outbox.replies import words_of
+from channels.outbox.replies import stop_words_of
 from channels.providers import twilio
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import ErrorMeaning, Outgoing, ProviderRequest, SendOutcome
@@ -121,7 +121,7 @@ def _said(content: WhatsAppContent) -> dict[str, str]:
 
 def webhooks(own: TwilioWhatsAppSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
     """One address for what became of our messages, one for those that customers write."""
-    token, words = own.auth_token.get_secret_value(), words_of(policy)
+    token, words = own.auth_token.get_secret_value(), stop_words_of(policy)
     admit = partial(twilio.signature_of, token)
 
     def status(request: WebhookRequest) -> list[Feedback]:

@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TextIO
 
-from config.failures import told
+from config.failures import reason_of
 
 # For this many seconds after a line, the same line is only counted.
 _INTERVAL = 60
@@ -95,6 +95,6 @@ def _without_frames(record: logging.LogRecord) -> logging.LogRecord:
     the local variables of all its frames alive."""
     kept = copy(record)
     if kept.exc_info and kept.exc_info[1] is not None:
-        kept.error = told(kept.exc_info[1])
+        kept.error = reason_of(kept.exc_info[1])
         kept.exc_info = None
     return kept

@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 
 import orjson
 
-from config.failures import told
+from config.failures import reason_of
 from config.logs.masking import mask, plain
 from config.logs.repeats import CountingHandler
 
@@ -42,7 +42,7 @@ class JsonLines(logging.Formatter):
                 {name: value for name, value in record.__dict__.items() if name not in _USUAL}
             )
         if record.exc_info and record.exc_info[1] is not None:
-            line["error"] = mask(told(record.exc_info[1]))
+            line["error"] = mask(reason_of(record.exc_info[1]))
         return orjson.dumps(line).decode()
 
 

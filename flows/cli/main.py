@@ -26,7 +26,7 @@ from channels.rules.cases import answer_case
 from channels.rules.planner import Planner
 from config.access.private_files import UMASK
 from config.errors import SegueError
-from config.failures import of_the_database, told
+from config.failures import of_the_database, reason_of
 from config.logs.setup import log_to
 from config.policy import load_policy
 from config.settings import Settings, load_settings
@@ -34,7 +34,7 @@ from config.times import parse_instant
 from flows.app import Segue
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, json_line, opened, print_json, say, show_table, shown
-from flows.orchestration.launch import MOST_PEOPLE, launch, rehearse
+from flows.orchestration.launch import MOST_PEOPLE, launch, launch_dry_run
 from flows.worker.worker import Worker
 from journeys.definition.catalog import load_catalog
 from journeys.operations.report import summarise
@@ -73,7 +73,9 @@ def main() -> None:
         if not isinstance(error, SegueError) and not of_the_database(error):
             raise
         what = (
-            error if isinstance(error, SegueError) else f"the database is in trouble: {told(error)}"
+            error
+            if isinstance(error, SegueError)
+            else f"the database is in trouble: {reason_of(error)}"
         )
         say(f"segue: {what}", error=True, style="red")
         sys.exit(1)
@@ -115,7 +117,7 @@ def work_command(
         raise
     except Exception as error:
         # The error's message may contain customer data.
-        log.critical("the worker ends: %s", told(error))
+        log.critical("the worker ends: %s", reason_of(error))
         raise typer.Exit(1) from None
 
 
@@ -221,7 +223,7 @@ def launch_command(
     """Enter an audience into a journey and send what is due."""
     segue = opened(context, _settings(now))
     if dry_run:
-        result = rehearse(segue, journey, audience, people=limit)
+        result = launch_dry_run(segue, journey, audience, people=limit)
     else:
         result = launch(segue, journey, audience, people=limit, launch_id=launch_id)
     if as_json:

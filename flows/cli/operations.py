@@ -13,8 +13,8 @@ from config.errors import SegueError
 from config.times import format_duration, format_instant
 from flows.cli.output import AsJson, opened, print_json, say, show_table
 from flows.orchestration.journey_controls import hold
-from journeys.operations.doctor import examine
-from journeys.operations.migration import Passenger, migrate_people, plan_migration
+from journeys.operations.doctor import diagnose
+from journeys.operations.migration import MigrationCandidate, migrate_people, plan_migration
 
 commands = typer.Typer()
 
@@ -53,7 +53,7 @@ def migrate(
     if plan_only and apply:
         raise SegueError("--plan only shows and --apply does it: give one of them")
     segue = opened(context)
-    act: Callable[..., list[Passenger]] = migrate_people if apply else plan_migration
+    act: Callable[..., list[MigrationCandidate]] = migrate_people if apply else plan_migration
     with segue.db.transaction(write=apply) as tx:
         plan = act(tx, segue.catalog, journey)
     if as_json:
@@ -82,7 +82,7 @@ def doctor(
         if mend:
             settle_lost(tx)
             close_unsettled(tx)
-        complaints = examine(tx)
+        complaints = diagnose(tx)
     if as_json:
         print_json(
             {"settings": unmet, "complaints": [asdict(complaint) for complaint in complaints]}

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from config.failures import of_the_database, told
+from config.failures import of_the_database, reason_of
 from config.times import Seconds
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class _Unforeseen:
 
 def _unforeseen(error: Exception) -> Response:
     name = uuid4().hex[:12]
-    log.error("error %s: %s", name, told(error), extra={"error_id": name})
+    log.error("error %s: %s", name, reason_of(error), extra={"error_id": name})
     if of_the_database(error):
         # Part of the request can be committed: batches are written in several transactions.
         message = (

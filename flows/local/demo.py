@@ -33,7 +33,7 @@ from flows.cli.output import print_json, say
 from flows.http.serving import serving
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, on_free_ports
-from flows.local.storefront import leave_cart_and_buy, what_became_of_it
+from flows.local.storefront import cart_outcome, leave_cart_and_buy
 from flows.local.up import only_one, stop_on_signals
 from flows.orchestration.labels import listed
 from journeys.engine.turn import Turn
@@ -121,7 +121,7 @@ def _run(data_dir: Path) -> dict[str, Any]:
                 **_messages(everything),
                 "answers": _answers(tx),
                 "event_to_message_ms": round(milliseconds, 1),
-                "live": what_became_of_it(tx),
+                "live": cart_outcome(tx),
             }
         _say(f"Reactions of customers: {listed(Counter(told['answers']))}.")
         _compare(told["sent"], sandbox)

@@ -51,7 +51,7 @@ def leave_cart_and_buy(stack: Stack, db: Database, sandbox: SandboxAPI) -> float
     return (sandbox.arrived(reminder) - left) * 1000
 
 
-def what_became_of_it(tx: Tx) -> dict[str, object]:
+def cart_outcome(tx: Tx) -> dict[str, object]:
     """The journey that the cart started: what it sent so far, and what stopped the rest."""
     [reason] = tx.conn.execute(_ADAS).scalars()
     return {

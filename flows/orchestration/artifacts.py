@@ -19,7 +19,7 @@ def artifact_key(journey: Journey, what: str) -> str:
     return f"{journey.name}-{what}"
 
 
-async def leave_picture(
+async def write_picture(
     journey: Journey, counts: JourneyCounts, *, rehearsed: bool = False
 ) -> None:
     """The journey as a flowchart, which the UI draws."""
@@ -33,7 +33,7 @@ async def leave_picture(
     await acreate_markdown_artifact(text, key, f"{journey.name} as a picture")
 
 
-async def leave_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool = False) -> None:
+async def write_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool = False) -> None:
     """The messages by channel, state and reason.
 
     Only the part of a reason before its colon: the rest may be a provider's text with an address,

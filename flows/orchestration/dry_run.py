@@ -8,14 +8,14 @@ from prefect import State
 from prefect.states import Completed
 
 from flows.app import Segue
-from flows.orchestration.artifacts import leave_outcomes, leave_picture
+from flows.orchestration.artifacts import write_outcomes, write_picture
 from flows.orchestration.counts import JourneyCounts, StepCounts
-from flows.orchestration.labels import rehearsed_words, run_words
+from flows.orchestration.labels import dry_run_labels, run_labels
 from journeys.definition.journey import Journey
 from journeys.operations.report import Summary
 
 
-class Rehearsal:
+class DryRun:
     """One dry run of a journey."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Rehearsal:
         engine = self._segue.engine
         version = self._segue.catalog.journey(self.journey.name)
         reports = await asyncio.to_thread(
-            engine.rehearse, version, self._audience, self._people, self._launch_id
+            engine.dry_run, version, self._audience, self._people, self._launch_id
         )
         self._steps = {step: StepCounts.of_report(report) for step, report in reports.items()}
         size = await asyncio.to_thread(engine.audience_size, self._audience)
@@ -44,7 +44,7 @@ class Rehearsal:
 
     async def step(self, name: str) -> State[Any]:
         """Report the result of the dry run at one step."""
-        state, message = rehearsed_words(self._steps[name])
+        state, message = dry_run_labels(self._steps[name])
         return Completed(name=state, message=message)
 
     async def finish(self) -> State[Any]:
@@ -66,10 +66,10 @@ class Rehearsal:
                 planned = fate == "planned"
                 state, reason = ("planned", "") if planned else ("skipped", fate)
                 summary.outcomes[channel, state, reason] += number
-        await leave_picture(self.journey, JourneyCounts(entered, here, passed), rehearsed=True)
-        await leave_outcomes(self.journey, summary, rehearsed=True)
+        await write_picture(self.journey, JourneyCounts(entered, here, passed), rehearsed=True)
+        await write_outcomes(self.journey, summary, rehearsed=True)
         return Completed(
-            message=f"Dry run: nothing was sent or kept. Would be: {run_words(summary)}"
+            message=f"Dry run: nothing was sent or kept. Would be: {run_labels(summary)}"
         )
 
     def _entered(self) -> int:

@@ -17,7 +17,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from flows.app import open_segue
-from flows.orchestration.dry_run import Rehearsal
+from flows.orchestration.dry_run import DryRun
 from flows.orchestration.labels import sentence
 from flows.orchestration.launch import MOST_PEOPLE
 from flows.orchestration.run import Run
@@ -68,7 +68,7 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
             if dry_run:
                 if audience == NOBODY_NEW:
                     return Failed(message=_DRY_RUN_OF_NOBODY)
-                rehearsal = Rehearsal(
+                rehearsal = DryRun(
                     segue, current, audience=audience, people=people, launch_id=launch_id
                 )
                 return await perform(rehearsal)

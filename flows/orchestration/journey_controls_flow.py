@@ -12,7 +12,7 @@ from flows.orchestration.names import HOLDING
 from journeys.definition.catalog import Catalog
 
 
-def holding_flow(catalog: Catalog) -> Flow[Any, Any]:
+def controls_flow(catalog: Catalog) -> Flow[Any, Any]:
     """The flow; its form offers the journeys of the catalog."""
 
     async def run(journey: str, action: Action) -> State[Any]:

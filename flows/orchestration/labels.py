@@ -10,7 +10,7 @@ from journeys.operations.report import Summary
 STATE_NAMES = {"sending": "under way", "skipped": "not sent", "returned": "sent, came back"}
 
 
-def step_words(counts: StepCounts) -> tuple[str, str]:
+def step_labels(counts: StepCounts) -> tuple[str, str]:
     """A step's state: its name and its message."""
     sent, planned = counts.fates("sent"), counts.fates("planned")
     reasons, left = counts.reasons(), counts.left
@@ -26,7 +26,7 @@ def step_words(counts: StepCounts) -> tuple[str, str]:
     return name, _details(counts)
 
 
-def rehearsed_words(counts: StepCounts) -> tuple[str, str]:
+def dry_run_labels(counts: StepCounts) -> tuple[str, str]:
     """A step's state in a dry run: its name and its message."""
     planned, reasons, left = counts.fates("planned"), counts.reasons(), counts.left
     name = _first(
@@ -40,7 +40,7 @@ def rehearsed_words(counts: StepCounts) -> tuple[str, str]:
     return name, f"Would be: {_details(counts)}"
 
 
-def run_words(summary: Summary) -> str:
+def run_labels(summary: Summary) -> str:
     """The result of a launch, or of a whole journey."""
     return sentence(
         [

@@ -59,12 +59,12 @@ def _enter(segue: Segue, journey: str, audience: str, people: int | None, launch
         pass
 
 
-def rehearse(
+def launch_dry_run(
     segue: Segue, journey: str, audience: str, *, people: int | None = None
 ) -> dict[str, Any]:
     """A dry run: what a launch would do now, without storing anything."""
     version = segue.catalog.journey(journey)
-    reports = segue.engine.rehearse(version, audience, people, str(uuid.uuid4()))
+    reports = segue.engine.dry_run(version, audience, people, str(uuid.uuid4()))
     total = StepReport()
     for report in reports.values():
         total.add(report)

@@ -13,7 +13,7 @@ from config.errors import SegueError
 from config.policy import load_policy
 from config.settings import load_settings
 from flows.orchestration.journey import journey_flow
-from flows.orchestration.journey_controls_flow import holding_flow
+from flows.orchestration.journey_controls_flow import controls_flow
 from flows.orchestration.names import HOLDING, attribute
 from journeys.definition.catalog import load_catalog
 
@@ -23,6 +23,6 @@ if HOLDING in CATALOG.current:
     raise SegueError(f"a journey can't be called {HOLDING!r}, as a deployment of ours is")
 FLOWS: dict[str, Flow[Any, Any]] = {
     **{name: journey_flow(version, CATALOG) for name, version in CATALOG.current.items()},
-    HOLDING: holding_flow(CATALOG),
+    HOLDING: controls_flow(CATALOG),
 }
 globals().update({attribute(name): found for name, found in FLOWS.items()})

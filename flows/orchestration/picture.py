@@ -40,7 +40,7 @@ def _lines(journey: Journey, counts: JourneyCounts | None) -> Iterator[str]:
     for name, node in journey.graph.items():
         for target, outcomes in _ways(node):
             told = [
-                _told(outcome, counts.passed[name, outcome] if counts else 0)
+                _outcome_label(outcome, counts.passed[name, outcome] if counts else 0)
                 for outcome in outcomes
             ]
             label = f"|{_label(*told)}|" if any(told) else ""
@@ -60,7 +60,7 @@ def _ways(node: Node) -> Iterator[tuple[str, list[str]]]:
         yield target, [outcome for outcome, leads in node.edges.items() if leads == target]
 
 
-def _told(outcome: str, number: int) -> str:
+def _outcome_label(outcome: str, number: int) -> str:
     words = "" if outcome == NEXT or outcome.startswith("exit: ") else outcome
     return f"{words} {number:,}".strip() if number else words
 

@@ -17,7 +17,7 @@ import httpx
 
 from channels.outbox.outcomes import Tally
 from config.database import Database
-from config.failures import told
+from config.failures import reason_of
 from config.settings import Settings
 from config.times import DAY, Instant, format_instant
 from flows.orchestration.names import deployment_name, deployment_page
@@ -39,7 +39,7 @@ _LAST_WAIT = 15.0
 _LAST_WORD_WITHIN = 1.0
 
 
-class Teller:
+class Reporter:
     """Collect and report what a worker does; without PREFECT_API_URL it does nothing."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
@@ -130,7 +130,7 @@ class Teller:
             self._arrived.set()
             self._counted_at.clear()
             if not self._unheard:
-                log.warning("Prefect can't be told, to be tried again: %s", told(error))
+                log.warning("Prefect can't be told, to be tried again: %s", reason_of(error))
             self._unheard = True
             return False
         if others_wait:

@@ -12,7 +12,7 @@ from prefect.states import Completed
 from channels.outbox.dispatch import Dispatcher
 from config.times import Instant, format_instant
 from flows.app import Segue
-from flows.orchestration.artifacts import artifact_key, leave_outcomes, leave_picture
+from flows.orchestration.artifacts import artifact_key, write_outcomes, write_picture
 from flows.orchestration.counts import (
     JourneyCounts,
     StepCounts,
@@ -21,7 +21,7 @@ from flows.orchestration.counts import (
     show_step,
     under_way,
 )
-from flows.orchestration.labels import run_words, step_words
+from flows.orchestration.labels import run_labels, step_labels
 from journeys.definition.journey import Journey
 from journeys.definition.steps import SendStep
 from journeys.engine.turn import Turn
@@ -107,7 +107,7 @@ class Run:
         await turn.until_idle()
         if isinstance(self.journey.graph[name].step, SendStep):
             await self._wait_for_others()
-        state, message = step_words(await asyncio.to_thread(self._show, name))
+        state, message = step_labels(await asyncio.to_thread(self._show, name))
         return Completed(name=state, message=message)
 
     async def _wait_for_others(self) -> None:
@@ -120,12 +120,12 @@ class Run:
         """Count goals, create the picture and the table."""
         await asyncio.to_thread(self._engine.count_goals, self.journey.name)
         counts, summary = await asyncio.to_thread(self._everything)
-        await leave_picture(self.journey, counts)
-        await leave_outcomes(self.journey, summary)
-        message = run_words(summary)
+        await write_picture(self.journey, counts)
+        await write_outcomes(self.journey, summary)
+        message = run_labels(summary)
         if self._audience is None:
             message = f"The whole journey: {message}"
-        if holding := await asyncio.to_thread(self._holding):
+        if holding := await asyncio.to_thread(self._hold_state):
             message = f"The journey is {holding}, so nobody moves and nothing goes. {message}"
         return Completed(message=message)
 
@@ -147,7 +147,7 @@ class Run:
         with self._segue.db.transaction(write=False) as tx:
             return under_way(tx, self.journey.name) > 0
 
-    def _holding(self) -> str | None:
+    def _hold_state(self) -> str | None:
         """Whether the journey is paused or stopped."""
         with self._segue.db.transaction(write=False) as tx:
             return held(tx).get(self.journey.name)

@@ -12,10 +12,10 @@ from itertools import count
 
 from channels.metrics import EVENTS
 from channels.outbox.outcomes import Tally
-from config.failures import of_the_database, told
+from config.failures import of_the_database, reason_of
 from flows.app import Segue
 from flows.http.serving import serving
-from flows.orchestration.prefect_events import Teller
+from flows.orchestration.prefect_events import Reporter
 from flows.worker.waiting import first_of
 from journeys.engine.events import Reactor
 from journeys.engine.turn import Turn, TurnReport
@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, segue: Segue) -> None:
         self.segue = segue
-        self._teller = Teller(segue.db, segue.settings)
+        self._teller = Reporter(segue.db, segue.settings)
         self._woken = asyncio.Event()
         self._arrived_at: float | None = None
 
@@ -116,7 +116,7 @@ class Worker:
             try:
                 await asyncio.to_thread(task)
             except Exception as error:
-                log.error("housekeeping failed, to be tried again: %s", told(error))
+                log.error("housekeeping failed, to be tried again: %s", reason_of(error))
 
 
 def _troubles(errors: Iterable[Exception]) -> str:
@@ -124,7 +124,7 @@ def _troubles(errors: Iterable[Exception]) -> str:
     return "; ".join(
         sorted(
             {
-                ("the database is in trouble: " if of_the_database(one) else "") + told(one)
+                ("the database is in trouble: " if of_the_database(one) else "") + reason_of(one)
                 for one in errors
             }
         )

@@ -43,7 +43,7 @@ from journeys.engine.call_step import (
     still_leased,
 )
 from journeys.engine.chunks import LARGEST, Chunk, Chunks
-from journeys.engine.due import Standing, earliest_due, entered_in, lock_due, next_due
+from journeys.engine.due import DueEnrollment, earliest_due, entered_in, lock_due, next_due
 from journeys.engine.entry import audience_after, audience_size, enter_people
 from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
 from journeys.engine.handlers import Cohort, Move, Moves
@@ -272,8 +272,8 @@ class Engine:
         return report
 
     def _staying(
-        self, tx: Tx, version: Version, people: Sequence[Standing], report: StepReport
-    ) -> list[Standing]:
+        self, tx: Tx, version: Version, people: Sequence[DueEnrollment], report: StepReport
+    ) -> list[DueEnrollment]:
         """End the enrollments whose exit rule holds; returns the others."""
         if version.journey.exit_when is None:
             return list(people)
@@ -290,7 +290,7 @@ class Engine:
         tx: Tx,
         version: Version,
         node: Node,
-        people: Sequence[Standing],
+        people: Sequence[DueEnrollment],
         where: Moves,
         report: StepReport,
     ) -> None:
@@ -355,7 +355,7 @@ class Engine:
 
     # Rehearsing ---------------------------------------------------------------------------------
 
-    def rehearse(
+    def dry_run(
         self, version: Version, audience: str, people: int | None, launch_id: str
     ) -> dict[str, StepReport]:
         """Report what a launch would do now, by step in graph order; nothing is sent or stored.
@@ -373,12 +373,12 @@ class Engine:
                     return reports
                 entered += enter_people(chunk.tx, version, ids, launch_id)
                 for step, node in version.journey.graph.items():
-                    while report := self._rehearse_chunk(chunk, version, node, launch_id):
+                    while report := self._dry_run_chunk(chunk, version, node, launch_id):
                         reports[step].add(report)
                 chunk.people = len(ids)
             after = ids[-1]
 
-    def _rehearse_chunk(
+    def _dry_run_chunk(
         self, chunk: Chunk, version: Version, node: Node, launch_id: str
     ) -> StepReport | None:
         if not isinstance(node.step, CallStep):
@@ -408,7 +408,7 @@ class Engine:
         return found
 
 
-def _over(tx: Tx, person: Standing, move: Move) -> Instant:
+def _over(tx: Tx, person: DueEnrollment, move: Move) -> Instant:
     """When a step ended for an enrollment: not before its arrival, and not in the future."""
     over = tx.now if move.over is None else move.over
     return min(max(over, person.arrived_at), tx.now)

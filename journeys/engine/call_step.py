@@ -21,7 +21,7 @@ from config.settings import load_settings
 from config.times import MINUTE, Instant
 from journeys.definition.journey import Version
 from journeys.definition.steps import FAILED, NEXT, CallStep
-from journeys.engine.due import Standing
+from journeys.engine.due import DueEnrollment
 from journeys.engine.handlers import Move, Moves
 from journeys.enrollments import enrollments, transitions
 from profiles.tables import identifiers
@@ -35,14 +35,14 @@ _FIRST_RETRY = MINUTE
 _PARTS = 4
 
 
-def lease(tx: Tx, people: Sequence[Standing]) -> None:
+def lease(tx: Tx, people: Sequence[DueEnrollment]) -> None:
     """Reserve these enrollments for this process, for longer than the calls can take."""
     transitions.lease(tx, [person.enrollment_id for person in people], tx.now + _LEASE)
 
 
 def still_leased(
-    tx: Tx, version: Version, step: CallStep, people: Sequence[Standing]
-) -> list[Standing]:
+    tx: Tx, version: Version, step: CallStep, people: Sequence[DueEnrollment]
+) -> list[DueEnrollment]:
     """Lock the enrollments that are still leased; returns those at the same step and version.
 
     An enrollment is not returned if the lease expired and another process took it (`attempts`
@@ -66,7 +66,7 @@ def still_leased(
 
 
 def payloads_of(
-    tx: Tx, journey: str, step: str, people: Sequence[Standing]
+    tx: Tx, journey: str, step: str, people: Sequence[DueEnrollment]
 ) -> dict[int, dict[str, Any]]:
     """The JSON body for each enrollment: ids and the entry's context, no contact data."""
     user_ids = {
@@ -156,7 +156,9 @@ async def _post_all(
     return {one: why for one, why in zip(payloads, wrong, strict=True) if why is not None}
 
 
-def call_moves(tx: Tx, step: CallStep, people: Sequence[Standing], failed: dict[int, str]) -> Moves:
+def call_moves(
+    tx: Tx, step: CallStep, people: Sequence[DueEnrollment], failed: dict[int, str]
+) -> Moves:
     """Move enrollments on after a successful call; retry the others, then apply `on_error`.
 
     failed: the error by enrollment id. Retries wait one minute, then twice as long each time.

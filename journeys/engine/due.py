@@ -30,7 +30,7 @@ from profiles.bulk import in_slices
 _SEEKS = 200
 
 
-class Standing(NamedTuple):
+class DueEnrollment(NamedTuple):
     """One enrollment at a step; the fields are columns of the table."""
 
     enrollment_id: int
@@ -43,15 +43,15 @@ class Standing(NamedTuple):
 
 def lock_due(
     tx: Tx, version: Version, step: str, size: int, launch_id: str | None = None
-) -> list[Standing]:
+) -> list[DueEnrollment]:
     """Lock and read at most `size` due enrollments of a step; skip those another process locks.
 
     Returns none for a paused or stopped journey.
     """
     columns = enrollments.c
     due = (
-        select(columns.id, *(columns[name] for name in Standing._fields[1:]))
-        .where(*_standing_at(version.journey.name, version.digest, step), columns.due_at <= tx.now)
+        select(columns.id, *(columns[name] for name in DueEnrollment._fields[1:]))
+        .where(*_at_step(version.journey.name, version.digest, step), columns.due_at <= tx.now)
         .order_by(columns.due_at, columns.id)
         .limit(size)
         .with_for_update(skip_locked=True)
@@ -60,7 +60,7 @@ def lock_due(
         due = due.where(columns.launch_id == launch_id)
     if version.journey.name in held(tx):
         return []
-    return [Standing(*row) for row in tx.conn.execute(due)]
+    return [DueEnrollment(*row) for row in tx.conn.execute(due)]
 
 
 def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Instant]]:
@@ -90,7 +90,7 @@ def _looks_at(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[A
         union_all(
             *(
                 select(literal_column(str(number), Integer), func.min(enrollments.c.due_at)).where(
-                    *_standing_at(*place)
+                    *_at_step(*place)
                 )
                 for number, place in some
             )
@@ -123,7 +123,7 @@ def due_people(tx: Tx, catalog: Catalog, journey: str, most: int) -> int:
         if version.journey.name == journey and due_at <= tx.now:
             due = (
                 select(literal(1))
-                .where(*_standing_at(journey, version.digest, step), enrollments.c.due_at <= tx.now)
+                .where(*_at_step(journey, version.digest, step), enrollments.c.due_at <= tx.now)
                 .order_by(enrollments.c.due_at)  # makes PostgreSQL use the index
                 .limit(most - number)
                 .subquery()
@@ -140,7 +140,7 @@ def entered_in(tx: Tx, version: Version, launch_id: str | None) -> int:
     return tx.conn.execute(entered).scalar_one()
 
 
-def _standing_at(journey: str, digest: str, step: str) -> list[ColumnElement[bool]]:
+def _at_step(journey: str, digest: str, step: str) -> list[ColumnElement[bool]]:
     return [
         enrollments.c.journey == journey,
         enrollments.c.version == digest,

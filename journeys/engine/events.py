@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, not_, select, update
 
 from config.batches import Halving
 from config.database import Database, Tx
-from config.failures import of_the_database, told
+from config.failures import of_the_database, reason_of
 from config.policy import CHANNELS
 from config.times import Seconds
 from journeys.definition.catalog import Catalog
@@ -111,7 +111,7 @@ class Reactor:
     def _set_aside(self, failure: EventsFailed) -> None:
         [event_id] = failure.event_ids
         self._aside.add(event_id)
-        why = told(failure.__cause__ or failure)
+        why = reason_of(failure.__cause__ or failure)
         log.error(
             "event %d can't be worked, to be tried again later: %s",
             event_id,
@@ -172,7 +172,7 @@ def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
     _enter(tx, catalog, by_name, reaction)
     reaction.too_old = _too_old(catalog, batch)
     for version in _with_people(tx, catalog, people):
-        _stir(tx, version, by_name, reaction)
+        _wake_waiting(tx, version, by_name, reaction)
     reaction.waited = max(
         (tx.now - row.received_at for row in batch if row.name in reaction.causes), default=0
     )
@@ -239,7 +239,7 @@ def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[
         yield catalog.version(journey, digest)
 
 
-def _stir(
+def _wake_waiting(
     tx: Tx,
     version: Version,
     by_name: ByName,

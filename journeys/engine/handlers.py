@@ -42,7 +42,7 @@ from journeys.definition.steps import (
     WaitStep,
     WaitUntilStep,
 )
-from journeys.engine.due import Standing
+from journeys.engine.due import DueEnrollment
 from journeys.engine.entry import enter_people
 from journeys.enrollments import enrollments
 from journeys.operations.report import SENT
@@ -84,7 +84,7 @@ class Cohort:
     tx: Tx
     version: Version
     step: Step
-    people: Sequence[Standing]
+    people: Sequence[DueEnrollment]
     planner: Planner
     catalog: Catalog
     # (channel, "planned" or the reason), filled by the handler of Send steps
@@ -132,7 +132,7 @@ def _without_date(step: WaitStep) -> str:
     return NO_DATE if step.missing is None else MISSING
 
 
-def _ends(cohort: Cohort, step: WaitStep, people: Sequence[Standing]) -> dict[int, Instant]:
+def _ends(cohort: Cohort, step: WaitStep, people: Sequence[DueEnrollment]) -> dict[int, Instant]:
     """When a wait in the profile's local time ends, by enrollment id.
 
     Without the enrollments whose profile has no readable date.
@@ -355,11 +355,11 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
     )
     if cohort.catalog.awaited_traits() & set(step.attributes):
         changed = {row["id"] for row in rows if after[row["id"]]["attributes"] != row["attributes"]}
-        _tell_of_change(cohort, changed)
+        _record_change(cohort, changed)
     return _all_next(cohort)
 
 
-def _tell_of_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
+def _record_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
     """Record an event for the changed profiles, so that waits and exit rules are evaluated again in
     every journey.
     """
@@ -406,6 +406,6 @@ def _all_next(cohort: Cohort) -> Moves:
     return {person.enrollment_id: _at_once(person, NEXT) for person in cohort.people}
 
 
-def _at_once(person: Standing, outcome: str) -> Move:
+def _at_once(person: DueEnrollment, outcome: str) -> Move:
     """Leave a step that takes no time: it ends at the arrival."""
     return Move(outcome, over=person.arrived_at)

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from sqlalchemy import select
 
 from config.database import Tx
-from config.failures import of_the_database, told
+from config.failures import of_the_database, reason_of
 from config.times import MINUTE, Seconds
 from journeys.definition.journey import Version
 from journeys.definition.steps import FAILED, CallStep, Step
-from journeys.engine.due import Standing
+from journeys.engine.due import DueEnrollment
 from journeys.engine.handlers import Move
 from journeys.enrollments import enrollments, transitions
 
@@ -33,14 +33,14 @@ class StepFailed(Exception):
     `__cause__` is the error.
     """
 
-    def __init__(self, step: Step, people: Sequence[Standing]) -> None:
+    def __init__(self, step: Step, people: Sequence[DueEnrollment]) -> None:
         super().__init__(f"step {step.name!r} fails")
         self.step = step
         self.people = people
 
 
 @contextmanager
-def blaming(step: Step, people: Sequence[Standing]) -> Iterator[None]:
+def blaming(step: Step, people: Sequence[DueEnrollment]) -> Iterator[None]:
     """Raise StepFailed for an error in the block, except if the database itself fails."""
     try:
         yield
@@ -76,7 +76,7 @@ def try_later(tx: Tx, version: Version, failure: StepFailed) -> dict[int, Move]:
         person.enrollment_id,
         tried,
         TRIES,
-        told(failure.__cause__ or failure),
+        reason_of(failure.__cause__ or failure),
         extra={"journey": journey, "step": step.name, "enrollment_id": person.enrollment_id},
     )
     if tried >= TRIES:

@@ -17,7 +17,7 @@ from config.database import Tx
 from config.times import Instant
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
-from journeys.engine.due import Standing
+from journeys.engine.due import DueEnrollment
 from journeys.engine.exits import goal_reached_at
 from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.enrollments import enrollments, transitions
@@ -44,7 +44,7 @@ def send(cohort: Cohort, step: SendStep) -> Moves:
 def _plan_from(
     cohort: Cohort,
     step: SendStep,
-    people: Sequence[Standing],
+    people: Sequence[DueEnrollment],
     first: int,
     since: Mapping[int, Instant | None],
 ) -> Moves:
@@ -109,11 +109,11 @@ def _wanted(cohort: Cohort, step: SendStep, first: int) -> PlannedSend:
     )
 
 
-def _persons(people: Sequence[Standing]) -> list[Addressee]:
+def _persons(people: Sequence[DueEnrollment]) -> list[Addressee]:
     return [Addressee(person.profile_id, person.enrollment_id) for person in people]
 
 
-def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> Moves:
+def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollment]) -> Moves:
     tx = cohort.tx
     rows: dict[int, list[Any]] = defaultdict(list)
     for row in tx.conn.execute(
@@ -131,7 +131,7 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
     ):
         rows[row.enrollment_id].append(row)
     moves: Moves = {}
-    settled: list[Standing] = []
+    settled: list[DueEnrollment] = []
     answers = answers_to(tx, cohort.version, step, [person.enrollment_id for person in people])
     _withdraw(tx, step, answers)
     for person in people:
@@ -142,8 +142,8 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -
             moves[person.enrollment_id] = Move(None, again, person.phase)
         else:
             settled.append(person)
-    trying: dict[int, list[Standing]] = defaultdict(list)
-    answered: list[Standing] = []
+    trying: dict[int, list[DueEnrollment]] = defaultdict(list)
+    answered: list[DueEnrollment] = []
     for person in settled:
         gone = max(
             (row.send_at for row in rows[person.enrollment_id] if row.state in SENT), default=None
@@ -171,7 +171,7 @@ def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "GroupAnswer"]) -> N
         cancel_of(tx, ids, reason, step=step.name)
 
 
-def _spare(cohort: Cohort, step: SendStep, people: Sequence[Standing]) -> None:
+def _spare(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollment]) -> None:
     """Record the unused fallbacks of answered groups as refused, with the reason `not_chosen`."""
     for phase in {person.phase for person in people if person.phase < len(step.messages)}:
         spared = _persons([person for person in people if person.phase == phase])

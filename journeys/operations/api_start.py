@@ -21,7 +21,7 @@ from profiles.identity.upsert import held_owners_of, owners_of
 _AUDIENCE = "named one by one"
 
 
-class Unstartable(Exception):
+class StartRefused(Exception):
     """The journey can't be started; the text has the reason and the fix."""
 
 
@@ -52,11 +52,11 @@ def start(
     """Enter profiles into the version of the launch: for a new launch id, the current version.
 
     A repeat with the same launch id enters nobody twice. Raises SegueError if the journey does not
-    exist, LaunchConflict if the id belongs to another launch, Unstartable if the journey is
+    exist, LaunchConflict if the id belongs to another launch, StartRefused if the journey is
     stopped.
     """
     if held(tx).get(journey) == STOPPED:
-        raise Unstartable(f"the journey {journey!r} is stopped; resume it first")
+        raise StartRefused(f"the journey {journey!r} is stopped; resume it first")
     version = record_launch(tx, catalog, launch_id=launch_id, journey=journey, audience=_AUDIENCE)
     keys: dict[str, Key] = {one.user_id: ("user_id", one.user_id) for one in people}
     owners = held_owners_of(tx, keys.values(), owners_of(tx, keys.values()))

@@ -31,7 +31,7 @@ class Finding:
     mend: str
 
 
-def examine(tx: Tx) -> list[Finding]:
+def diagnose(tx: Tx) -> list[Finding]:
     """All current problems, the oldest first; empty if there are none."""
     found = [
         Finding(what, where, number, tx.now - since, mend)

@@ -9,7 +9,7 @@ from channels.outbox.unknown import close_unsettled
 from config.schema import newer_revision
 from journeys.engine.advance import Engine
 from journeys.operations.control import finish_stops
-from journeys.operations.doctor import examine
+from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import sign_in
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Housekeeping:
 
     def _examine(self) -> None:
         with self._db.transaction(write=False) as tx:
-            complaints = examine(tx)
+            complaints = diagnose(tx)
             newer = newer_revision(tx.conn)
         if newer:
             log.warning(

@@ -13,7 +13,7 @@ from journeys.enrollments import enrollments, transitions
 
 
 @dataclass(frozen=True, slots=True)
-class Passenger:
+class MigrationCandidate:
     """The enrollments at one step of an older version, and where they would continue.
 
     to_step: the step in the current version; None: they stay on their version. why: the reason.
@@ -26,7 +26,7 @@ class Passenger:
     why: str
 
 
-def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
+def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[MigrationCandidate]:
     """Plan the migration of a journey, step by step. Raises SegueError for an unknown journey."""
     current = catalog.journey(journey)
     c = enrollments.c
@@ -40,13 +40,13 @@ def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
     return [
         passenger
         for version, step, people, midway in standing
-        for passenger in _passengers(
+        for passenger in _candidates(
             catalog.version(journey, version), current, step, people, midway
         )
     ]
 
 
-def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
+def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[MigrationCandidate]:
     """Do what `plan_migration` shows. Enrollments keep due times and planned messages."""
     current = catalog.journey(journey)
     plan = plan_migration(tx, catalog, journey)
@@ -68,16 +68,16 @@ def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[Passenger]:
     return plan
 
 
-def _passengers(
+def _candidates(
     old: Version, current: Version, step: str, people: int, midway: int
-) -> Iterator[Passenger]:
+) -> Iterator[MigrationCandidate]:
     """midway: how many of the enrollments have a phase above 0."""
     if midway and _falls_back_otherwise(old, current, step):
         why = "they are in the middle of the send, and it falls back otherwise now"
-        yield Passenger(old.digest, step, midway, None, why)
+        yield MigrationCandidate(old.digest, step, midway, None, why)
         people -= midway
     if people:
-        yield _passenger(old, current, step, people)
+        yield _candidate(old, current, step, people)
 
 
 def _falls_back_otherwise(old: Version, current: Version, step: str) -> bool:
@@ -95,13 +95,15 @@ def _falls_back_otherwise(old: Version, current: Version, step: str) -> bool:
     return then.fallback_after is None or members != now
 
 
-def _passenger(old: Version, current: Version, step: str, people: int) -> Passenger:
+def _candidate(old: Version, current: Version, step: str, people: int) -> MigrationCandidate:
     then = old.journey.graph[step].step
     node = current.journey.graph.get(step)
     if node is None:
-        return Passenger(old.digest, step, people, None, "the current version has no such step")
+        return MigrationCandidate(
+            old.digest, step, people, None, "the current version has no such step"
+        )
     if node.step.type != then.type:
         why = f"the step was a {then.type} and is now a {node.step.type}"
-        return Passenger(old.digest, step, people, None, why)
+        return MigrationCandidate(old.digest, step, people, None, why)
     why = "the step is the same" if node.step == then else "the step has changed"
-    return Passenger(old.digest, step, people, step, why)
+    return MigrationCandidate(old.digest, step, people, step, why)

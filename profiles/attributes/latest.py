@@ -25,7 +25,7 @@ _ATTRIBUTE = "attributes."
 
 Times = dict[str, Instant]
 # The identifier that each value was said of.
-SaidOf = dict[str, Key]
+AttributeIdentifiers = dict[str, Key]
 
 
 def attribute_key(name: str) -> str:
@@ -55,12 +55,12 @@ def attributes_size(attributes: Mapping[str, Any], times: Mapping[str, Instant])
     return len(orjson.dumps(attributes)) - (not attributes) + nulls
 
 
-def read_said_of(stored: Sequence[Any] | None) -> SaidOf:
+def read_attribute_identifiers(stored: Sequence[Any] | None) -> AttributeIdentifiers:
     """`Profile.attribute_identifiers` by key."""
     return {key: (kind, value) for kind, value, keys in stored or () for key in keys}
 
 
-def stored_said_of(said_of: Mapping[str, Key]) -> list[Any] | None:
+def stored_attribute_identifiers(said_of: Mapping[str, Key]) -> list[Any] | None:
     """`Profile.attribute_identifiers` as it is stored: each identifier once, for brevity."""
     keys: dict[Key, list[str]] = {}
     for key in sorted(said_of):
@@ -78,11 +78,11 @@ def set_attributes(row: Mapping[str, Any], said: Mapping[str, Any], now: Instant
     """
     merged = {**row["attributes"], **said}
     keys = {attribute_key(name): now for name in said}
-    said_of = read_said_of(row["attribute_identifiers"])
+    said_of = read_attribute_identifiers(row["attribute_identifiers"])
     return {
         "attributes": {name: value for name, value in merged.items() if value is not None},
         "attribute_times": {**(row["attribute_times"] or {}), **keys},
-        "attribute_identifiers": stored_said_of(
+        "attribute_identifiers": stored_attribute_identifiers(
             {key: whose for key, whose in said_of.items() if key not in keys}
         ),
     }
@@ -100,8 +100,8 @@ def join_profiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[st
     """
     our_times, their_times = ours["attribute_times"] or {}, theirs["attribute_times"] or {}
     times = dict(our_times)
-    said_of = read_said_of(ours["attribute_identifiers"])
-    their_said_of = read_said_of(theirs["attribute_identifiers"])
+    said_of = read_attribute_identifiers(ours["attribute_identifiers"])
+    their_said_of = read_attribute_identifiers(theirs["attribute_identifiers"])
     joined: dict[str, Any] = {name: ours[name] for name in FIELDS}
     for name in FIELDS:
         if ours[name] is None and name not in our_times:
@@ -126,5 +126,5 @@ def join_profiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[st
         **joined,
         "attributes": attributes,
         "attribute_times": times,
-        "attribute_identifiers": stored_said_of(said_of),
+        "attribute_identifiers": stored_attribute_identifiers(said_of),
     }

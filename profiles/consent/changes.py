@@ -14,8 +14,8 @@ from config.database import Tx, insert_into
 from config.times import Instant
 from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.double_opt_in import CONFIRMED_ON, NO_TOPICS, Yes, ask, proof, settle, waiting
-from profiles.consent.state import ConsentKey, Statement, standing, withdrawn
-from profiles.events import PROFILE_CHANGED, NewEvent, record_events, said_of_columns
+from profiles.consent.state import ConsentKey, Statement, consent_statements, withdrawn
+from profiles.events import PROFILE_CHANGED, NewEvent, identifier_columns, record_events
 from profiles.identity.merge import survivors
 from profiles.identity.person import Key as Identifier
 from profiles.tables import consent_records, consents
@@ -108,7 +108,7 @@ def change_consent(
         on e-mail waits for its confirmation.
     """
     changes = _of_survivors(tx, changes)
-    said = standing(tx, {change.profile_id for change in changes})
+    said = consent_statements(tx, {change.profile_id for change in changes})
     if topics_too:
         changes = [*changes, *_of_topics(changes, said)]
     changes = [*changes, *_ending_a_wait(tx, changes)]
@@ -317,7 +317,7 @@ def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
                 "source": source,
                 "wording": change.wording,
                 "evidence": change.evidence,
-                **said_of_columns(change.said_of),
+                **identifier_columns(change.said_of),
             }
             for change in changes
         ],

@@ -30,7 +30,7 @@ class No:
         return f"the no to {', '.join(names)} is taken all the same"
 
 
-def take_noes(
+def take_opt_outs(
     tx: Tx, noes: Mapping[int, No], source: str, *, topics_too: bool = False
 ) -> dict[int, No]:
     """Record the noes. Once a transaction, before any other lock.

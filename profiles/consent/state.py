@@ -31,7 +31,7 @@ class Statement(NamedTuple):
         return self.profile_id, self.channel, self.topic
 
 
-def standing(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, Statement]:
+def consent_statements(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, Statement]:
     """The current statements of these profiles.
 
     A row from the future (imports could write some) is as old as its record: nobody has spoken

@@ -135,7 +135,7 @@ def read_statement(said: object, policy: Policy) -> ConsentStatement:
     return one
 
 
-def no_stated(said: object, meaningless: Meaningless = MEANINGLESS) -> No | None:
+def opt_out_stated(said: object, meaningless: Meaningless = MEANINGLESS) -> No | None:
     """The no in a refused statement; None if it is a yes, or names nobody.
 
     Without a topic that can be read it is a no to the whole channel.

@@ -27,7 +27,7 @@ from config.times import Instant
 from profiles.attributes.latest import join_profiles
 from profiles.bucketing import bucket_of
 from profiles.bulk import among, in_slices
-from profiles.consent.state import ConsentKey, Statement, standing, withdrawn
+from profiles.consent.state import ConsentKey, Statement, consent_statements, withdrawn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import ONE_AT_A_TIME, is_in_use, is_retired
 from profiles.identity.person import Key
@@ -108,7 +108,7 @@ def survivors(tx: Tx, profile_ids: Collection[int]) -> dict[int, int]:
     return {row.from_id: row.into_id for row in tx.conn.execute(last)}
 
 
-class Heir(NamedTuple):
+class Survivor(NamedTuple):
     """Where the data of a merged profile is now.
 
     profile_id: the profile that it is part of.
@@ -121,7 +121,7 @@ class Heir(NamedTuple):
     withheld: frozenset[Key]
 
 
-def heir_of(tx: Tx, profile_id: int) -> Heir | None:
+def survivor_of(tx: Tx, profile_id: int) -> Survivor | None:
     """Where the data of a profile is now; None if it was not merged."""
     m = merges.c
     path = select(m.from_id, m.into_id).where(m.from_id == profile_id).cte("path", recursive=True)
@@ -136,7 +136,7 @@ def heir_of(tx: Tx, profile_id: int) -> Heir | None:
     known = tx.conn.execute(had).scalar_one() or ()
     [last] = {row.into_id for row in steps.values()} - steps.keys()
     withheld = [row.withheld["addresses"] for row in steps.values() if row.withheld]
-    return Heir(
+    return Survivor(
         last,
         frozenset((kind, value) for kind, value in known if kind in _ADDRESSES),
         frozenset((kind, value) for addresses in withheld for kind, value in addresses),
@@ -198,7 +198,7 @@ def merge_profiles(
     event that is kept.
     """
     notes = {merger.from_id: dict(moved.get(merger.from_id, {})) for merger in mergers}
-    twins = _drop_twins(tx, mergers, notes)
+    twins = _drop_duplicates(tx, mergers, notes)
     for from_id, keys in repoint(tx, events, mergers).items():
         notes[from_id]["events"] = keys
     _merge_identifiers(tx, mergers, notes)
@@ -226,7 +226,7 @@ def merge_profiles(
     return twins
 
 
-def _drop_twins(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, int]:
+def _drop_duplicates(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, int]:
     """Keep one of several equal events: that of the profile that stays, else the oldest."""
     c = events.c
     into = {merger.from_id: merger.into_id for merger in mergers}
@@ -335,7 +335,7 @@ def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
     """
     rows = _rows_of(tx, consents, mergers)
     said: dict[int, list[Statement]] = {profile_id: [] for profile_id in rows}
-    for one in {**withdrawn(tx, rows), **standing(tx, rows)}.values():
+    for one in {**withdrawn(tx, rows), **consent_statements(tx, rows)}.values():
         said[one.profile_id].append(one)
     before = {one.key: one for merger in mergers for one in said[merger.into_id]}
     now = dict(before)
@@ -516,7 +516,7 @@ def verify(tx: Tx, anonymous_ids: Collection[str]) -> None:
     ]
     if statements:
         people = {one.profile_id for one in statements}
-        before = {**withdrawn(tx, people), **standing(tx, people)}
+        before = {**withdrawn(tx, people), **consent_statements(tx, people)}
         now = dict(before)
         for one in statements:
             _weigh(now, one)

@@ -156,7 +156,7 @@ class Person:
     verified: Collection[IdentifierKind] = frozenset()
 
     @property
-    def tells_more(self) -> bool:
+    def has_details(self) -> bool:
         """Whether it states anything besides ids."""
         return bool(
             self.attributes

@@ -8,14 +8,14 @@ from config.channels import ChannelName
 from config.times import Instant
 from profiles.attributes.latest import (
     FIELDS,
-    SaidOf,
+    AttributeIdentifiers,
     Times,
     attribute_key,
     attributes_size,
     entry_size,
     holds,
-    read_said_of,
-    stored_said_of,
+    read_attribute_identifiers,
+    stored_attribute_identifiers,
 )
 from profiles.consent.changes import ConsentChange
 from profiles.identity.addresses import ONE_AT_A_TIME, is_retired_row
@@ -59,7 +59,7 @@ class Account:
     after: dict[str, Any] = field(init=False)
     identifiers: dict[Key, dict[str, Any]] = field(init=False)
     used_before: dict[IdentifierKind, Key] = field(init=False)
-    said_of: SaidOf = field(init=False)
+    said_of: AttributeIdentifiers = field(init=False)
     user_id: str | None = field(init=False)  # the first one
     lasting: int = field(init=False)  # number of identifiers that are never dropped
     size: int | None = None  # bytes of the attributes; None until it is needed
@@ -78,12 +78,12 @@ class Account:
         self.user_id = next((value for kind, value in self.known if kind == "user_id"), None)
         self.lasting = sum(1 for kind, _ in self.known if kind not in _DROPPED)
         self.used_before = dict(self.in_use)
-        self.said_of = read_said_of(self.before["attribute_identifiers"])
+        self.said_of = read_attribute_identifiers(self.before["attribute_identifiers"])
 
     @property
     def row(self) -> dict[str, Any]:
         """The columns of its row."""
-        return {**self.after, "attribute_identifiers": stored_said_of(self.said_of)}
+        return {**self.after, "attribute_identifiers": stored_attribute_identifiers(self.said_of)}
 
     @property
     def differs(self) -> bool:
@@ -317,6 +317,6 @@ class Account:
             yield ConsentChange(self.id, channel, topic, granted, seen_at, said_of=said_of)
 
 
-def nobody_yet() -> Account:
+def new_account() -> Account:
     unknown = ("country", "timezone", "language", "attribute_times", "attribute_identifiers")
     return Account(None, {**dict.fromkeys(unknown), "attributes": {}}, {}, {})

@@ -110,12 +110,12 @@ def _write(
             person, warnings = filling[place]
         elif place in who.events_only:
             person = Person(anonymous_id=call.person.anonymous_id)
-            warnings = [_UNVERIFIED] if call.person.tells_more else []
+            warnings = [_UNVERIFIED] if call.person.has_details else []
         else:
             person, warnings = _without(call.person, who.foreign.get(place, set()))
         outcomes[place].warnings += warnings
         owner = who.owner_of(person)
-        if owner is not None and not person.tells_more:
+        if owner is not None and not person.has_details:
             profile_ids[place] = owner
         else:
             changing[place] = len(people)
@@ -166,8 +166,8 @@ def _write(
         )
         for place, index in changing.items()
         if index in report.told_more
-        and not calls[place].tells_of_person
-        and people[index].tells_more
+        and not calls[place].describes_person
+        and people[index].has_details
     ]
     record_events(tx, [*new, *changed], worked=False)
     return outcomes
@@ -206,7 +206,7 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
         owners = _owners(holders)
         held = held_owners_of(tx, keys, owners)
         if held == owners:
-            return _Who(held, _again(tx, _that_tell(calls), held), events_only)
+            return _Who(held, _again(tx, _describing(calls), held), events_only)
     lock_identities(tx)
     holders = holders_of(tx, keys)
     owners = _owners(holders)
@@ -343,7 +343,7 @@ def _filling(
     return filling
 
 
-def _that_tell(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall]]:
+def _describing(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall]]:
     """The calls that change a profile, events with such context included.
 
     Other events need no check for repeats: the database stores each event once.
@@ -351,7 +351,7 @@ def _that_tell(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall]
     return (
         (place, call)
         for place, call in enumerate(calls)
-        if call.tells_of_person or call.person.tells_more
+        if call.describes_person or call.person.has_details
     )
 
 

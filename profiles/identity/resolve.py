@@ -235,7 +235,7 @@ class _Circle:
                 return False
             if place in self.filling:
                 break  # an unverified anonymous id states no address
-        self.group(first).told |= call.person.tells_more
+        self.group(first).told |= call.person.has_details
         return True
 
     def note_foreign(self, place: int, call: SegmentCall) -> None:

@@ -58,7 +58,7 @@ class SegmentCall(NamedTuple):
     waited: Seconds = 0
 
     @property
-    def tells_of_person(self) -> bool:
+    def describes_person(self) -> bool:
         """Whether it changes the profile, so that repeating it could undo a later change."""
         return self.kind in ("identify", "group", "alias")
 
@@ -285,7 +285,7 @@ def read_item(
     return read_call(kind, item, sent_at, rules)
 
 
-def no_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No | None:
+def opt_out_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No | None:
     """The opt-out that the traits of an identify call state, whatever else is wrong with the call.
 
     None if there is none, or if the call has no valid identifier.

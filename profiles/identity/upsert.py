@@ -19,7 +19,7 @@ from profiles.identity.addresses import (
     is_suppressed_anywhere,
 )
 from profiles.identity.person import Key, Person
-from profiles.identity.profile import Account, Applied, nobody_yet
+from profiles.identity.profile import Account, Applied, new_account
 from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
 from profiles.tables import IdentifierKind, identifiers, profiles
 
@@ -75,7 +75,7 @@ def upsert_people(
     book = _open_book(tx, named.union(*same), tokens, owners)
     for keys in same:
         theirs = next((book.users[key] for key in keys if key in book.users), None)
-        book.users.update(dict.fromkeys(keys, theirs or nobody_yet()))
+        book.users.update(dict.fromkeys(keys, theirs or new_account()))
     placed: list[Account | None] = []
     refused: dict[int, str] = {}
     left_out: dict[int, list[str]] = {}
@@ -159,7 +159,7 @@ class _Book:
             new = person.user_id is not None and ("user_id", person.user_id) not in self.users
             if new and theirs is not None:
                 raise ValueError(f"{_shown(key)} belongs to the customer with user_id {theirs!r}")
-        account = next(iter(found), None) or self._who_had(keys) or nobody_yet()
+        account = next(iter(found), None) or self._who_had(keys) or new_account()
         self.users.update(dict.fromkeys(keys, account))
         return account
 
@@ -365,7 +365,7 @@ def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
 
 def new_profile(tx: Tx) -> int:
     """Create an empty profile, for an identifier that is new. Returns its id."""
-    account = nobody_yet()
+    account = new_account()
     _insert_profiles(tx, [account])
     assert account.id is not None
     return account.id

@@ -115,7 +115,7 @@ class PeopleColumns(_Part):
     seen_at: str | None = None
 
     @model_validator(mode="after")
-    def _names_somebody(self) -> "PeopleColumns":
+    def _names_a_profile(self) -> "PeopleColumns":
         if not (self.user_id or self.anonymous_id or self.email or self.phone or self.push_token):
             raise ValueError(
                 "nothing here says who a row is about; give the column of user_id, email, phone, "

@@ -12,7 +12,7 @@ from config.database import Database, Tx
 from config.errors import SegueError
 from config.zones import zone_name
 from profiles.attributes.countries import country_code
-from profiles.consent.opt_outs import No, take_noes
+from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import (
     LONGEST_NAME,
@@ -107,11 +107,11 @@ def import_file(
             place: no
             for place in refused
             if len(chunk[place].cells) == len(file.columns)
-            and (no := job.no_in(_cells(job, chunk[place], file.columns)))
+            and (no := job.opt_out_in(_cells(job, chunk[place], file.columns)))
         }
         if noes:
             with db.transaction() as tx:
-                noes = take_noes(tx, noes, source)
+                noes = take_opt_outs(tx, noes, source)
             refused |= {place: f"{refused[place]}; {no}" for place, no in noes.items()}
             report.refused_noes += len(noes)
         in_part = {
@@ -237,7 +237,7 @@ class _People:
         self.report.consent_overruled += outcome.consent_overruled
         return outcome.refused
 
-    def no_in(self, cells: Cells) -> No | None:
+    def opt_out_in(self, cells: Cells) -> No | None:
         """The no in a row, whatever else is wrong with it; None: it has none, or names nobody."""
         columns = self.mapping.columns
         refuses = [
@@ -301,7 +301,7 @@ class _Events:
         self.report.profiles_created += outcome.created
         return {}
 
-    def no_in(self, _cells: Cells) -> None:
+    def opt_out_in(self, _cells: Cells) -> None:
         """Events state no consent."""
 
 

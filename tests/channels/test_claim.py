@@ -32,7 +32,7 @@ from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.preferences import Changes, read_chosen, save
 from profiles.events import NewEvent, record_events
 from profiles.identity.merge import Merger
-from tests.support.dispatching import POLICY, sending, told
+from tests.support.dispatching import POLICY, reported, sending
 from tests.support.shop import MONDAY, House
 
 
@@ -109,13 +109,13 @@ def test_a_death_at_the_hand_over_leaves_unknown_and_never_a_second_send(house: 
     house.providers.meanwhile = dying
     with pytest.raises((Killed, BaseExceptionGroup)):
         house.launch("j")
-    assert told(house) == [("email", "sending", None)]
+    assert reported(house) == [("email", "sending", None)]
 
     # It comes up again. The message is nobody's to send, and while it may have gone it counts.
     house.providers.meanwhile = lambda: None
     house.later("1m")
     house.launch(sending_again.name)
-    assert told(house)[1] == ("email", "skipped", "capped")
+    assert reported(house)[1] == ("email", "skipped", "capped")
     house.db.now = MONDAY + TIMING.claim_lasts + TIMING.lost_after
     with house.db.transaction() as tx:
         assert settle_lost(tx) == 0

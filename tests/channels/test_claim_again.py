@@ -15,7 +15,7 @@ from config.times import HOUR, MINUTE, format_instant
 from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, attribute, did
 from journeys.operations import control
 from profiles.tables import profiles
-from tests.support.dispatching import DAYTIME, POLICY, sending, told
+from tests.support.dispatching import DAYTIME, POLICY, reported, sending
 from tests.support.shop import MONDAY, House, described
 from tests.support.suppressing import becomes
 
@@ -49,7 +49,7 @@ def test_a_stop_binds_transactional_texts_too(house: House) -> None:
     house.launch("j")
     house.say(ann, "sms", "*", granted=False)
     house.later("2h")
-    assert told(house) == [("sms", "skipped", "no_consent")]
+    assert reported(house) == [("sms", "skipped", "no_consent")]
 
 
 def test_an_address_that_bounced_meanwhile(house: House) -> None:
@@ -58,7 +58,7 @@ def test_an_address_that_bounced_meanwhile(house: House) -> None:
     house.launch("j")
     becomes(house.db, "email", "ann@example.com", "bounced")
     house.later("2h")
-    assert told(house) == [("email", "skipped", "suppressed")]
+    assert reported(house) == [("email", "skipped", "suppressed")]
     assert house.providers.requests == []
 
 
@@ -178,7 +178,7 @@ def test_stop_on_the_goal(house: House) -> None:
     house.did(bob, "email_clicked")
     house.db.now = MONDAY + HOUR
     assert house.dispatch() == {("j", "sms", "sent"): 1, ("j", "sms", "cancelled"): 1}
-    assert told(house) == [
+    assert reported(house) == [
         ("email", "sent", None),
         ("sms", "cancelled", "stopped: converted"),
         ("email", "sent", None),
@@ -205,7 +205,10 @@ def test_evidence_that_comes_before_the_fallback_leaves(house: House) -> None:
     house.later("1h")
     house.did(ann, "push_opened")
     house.later("1d")
-    assert told(house)[2:] == [("email", "cancelled", "stopped: opened"), ("email", "sent", None)]
+    assert reported(house)[2:] == [
+        ("email", "cancelled", "stopped: opened"),
+        ("email", "sent", None),
+    ]
     assert house.rows()[2].profile_id == ann
     assert {person.end_reason for person in house.people()} == {"completed"}
     assert house.rows()[3].profile_id == bob
@@ -233,10 +236,10 @@ def test_a_paused_journey_sends_nothing(house: House) -> None:
     house.launch("j")
     control.pause(house.db, "j")
     house.later("3h")
-    assert told(house) == [("email", "planned", None)]
+    assert reported(house) == [("email", "planned", None)]
     control.resume(house.db, "j")
     house.run()
-    assert told(house) == [("email", "sent", None)]
+    assert reported(house) == [("email", "sent", None)]
 
 
 def test_the_last_moment_is_early_enough(house: House) -> None:
@@ -247,7 +250,7 @@ def test_the_last_moment_is_early_enough(house: House) -> None:
     house.launch("j")
     house.db.now = MONDAY - 2 * HOUR + 2
     house.run()
-    assert told(house) == [("email", "sent", None)]
+    assert reported(house) == [("email", "sent", None)]
 
 
 def test_what_is_too_late_does_not_leave(house: House) -> None:
@@ -305,7 +308,7 @@ def test_the_next_channel_takes_over_at_the_hand_over(house: House) -> None:
     house.launch("j")
     house.say(ann, "sms", "*", granted=False)
     house.later("2h")
-    assert told(house) == [("sms", "skipped", "no_consent"), ("email", "sent", None)]
+    assert reported(house) == [("sms", "skipped", "no_consent"), ("email", "sent", None)]
     assert [one.channel for one in house.providers.accepted] == ["email"]
 
 

@@ -27,7 +27,7 @@ from journeys.engine.merge import merge
 from journeys.operations.report import summarise
 from profiles.identity.merge import Merger
 from profiles.tables import events, identifiers
-from tests.support.dispatching import POLICY, sending, told
+from tests.support.dispatching import POLICY, reported, sending
 from tests.support.shop import MONDAY, TEXTS, Answer, House
 from tests.support.suppressing import becomes, suppressed
 
@@ -296,7 +296,7 @@ def test_when_no_device_is_registered_the_push_failed_once(house: House, togethe
     house.providers.answer_to("device-b", *waits, ANSWERS["gone"])
     house.launch("j")
     house.later("1h")
-    assert told(house) == [("push", "failed", "fcm UNREGISTERED")]
+    assert reported(house) == [("push", "failed", "fcm UNREGISTERED")]
     named = select(events.c.name, func.count()).where(events.c.profile_id == ann)
     with house.db.transaction(write=False) as tx:
         counts = dict(tx.conn.execute(named.group_by(events.c.name)).tuples().all())
@@ -304,7 +304,7 @@ def test_when_no_device_is_registered_the_push_failed_once(house: House, togethe
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
-    assert told(house)[1] == ("push", "skipped", "suppressed")
+    assert reported(house)[1] == ("push", "skipped", "suppressed")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
 from profiles.tables import consents
-from tests.support.dispatching import ONE, POLICY, sending, told
+from tests.support.dispatching import ONE, POLICY, reported, sending
 from tests.support.shop import MONDAY, TEXTS, House
 from tests.support.suppressing import suppressed
 
@@ -61,7 +61,7 @@ def test_a_retry_is_looked_at_again(house: House) -> None:
     [row] = house.rows()
     house.say(row.profile_id, "sms", "*", granted=False)
     house.later("1h")
-    assert told(house) == [("sms", "skipped", "no_consent")]
+    assert reported(house) == [("sms", "skipped", "no_consent")]
     assert len(house.providers.requests) == 1
 
 
@@ -98,7 +98,7 @@ def test_what_may_have_gone_counts(house: House) -> None:
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
-    assert told(house)[1] == ("email", "skipped", "capped")
+    assert reported(house)[1] == ("email", "skipped", "capped")
 
 
 def test_what_surely_failed_does_not_count(house: House) -> None:
@@ -106,7 +106,7 @@ def test_what_surely_failed_does_not_count(house: House) -> None:
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
-    assert told(house) == [
+    assert reported(house) == [
         ("email", "failed", "sendgrid 400"),
         ("email", "sent", None),
     ]
@@ -161,7 +161,7 @@ def test_a_reply_of_stop_that_the_provider_knows_of(house: House) -> None:
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", SMS("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
-    assert told(house)[1] == ("sms", "skipped", "no_consent")
+    assert reported(house)[1] == ("sms", "skipped", "no_consent")
 
 
 def test_an_app_that_is_gone(house: House) -> None:
@@ -173,7 +173,7 @@ def test_an_app_that_is_gone(house: House) -> None:
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
     house.open(again, policy=POLICY)
     house.launch("k")
-    assert told(house)[1] == ("push", "skipped", "suppressed")
+    assert reported(house)[1] == ("push", "skipped", "suppressed")
 
 
 def test_what_a_template_lacks_is_named(house: House) -> None:
@@ -269,7 +269,7 @@ def test_how_long_a_text_may_be_is_a_setting(house: House) -> None:
     house.open(sending(SMS("hello")), policy=POLICY, texts=texts, sms_segments=1)
     house.customer()
     house.launch("j")
-    assert told(house) == [("sms", "skipped", "too_long: 2 segments, and 1 fit")]
+    assert reported(house) == [("sms", "skipped", "too_long: 2 segments, and 1 fit")]
 
 
 # Many in one request ------------------------------------------------------------------------------

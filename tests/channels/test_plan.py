@@ -95,7 +95,7 @@ def test_members_that_never_meet(db: Database) -> None:
     desk = Desk(db, channels=windows)
     ann = desk.house.customer()
     desk.wants(ann, message("email"), message("push"))
-    assert desk.told() == [
+    assert desk.reported() == [
         ("planned", None, "2026-03-03T09:00:00Z"),
         ("skipped", "no_common_time", "2026-03-02T10:00:00Z"),
     ]
@@ -258,7 +258,7 @@ def test_a_deferred_message_goes_when_it_first_fits(db: Database) -> None:
     desk.house.db.now = MONDAY + HOUR
     desk.wants(ann, message(on_cap="defer"))
     desk.wants(ann, message(on_cap="defer", max_delay=22 * HOUR))
-    assert desk.told() == [
+    assert desk.reported() == [
         ("planned", None, "2026-03-02T10:00:00Z"),
         ("planned", None, "2026-03-03T10:00:00Z"),
         ("skipped", "capped", "2026-03-02T11:00:00Z"),
@@ -274,7 +274,7 @@ def test_what_a_customer_chose_binds_too(db: Database) -> None:
     desk.wants(ann, message())
     desk.wants(ann, message("push"))
     desk.wants(ann, message(kind="transactional"))
-    assert desk.told() == [
+    assert desk.reported() == [
         ("planned", None, "2026-03-02T14:00:00Z"),
         ("skipped", "capped", "2026-03-02T10:00:00Z"),
         ("planned", None, "2026-03-02T10:00:00Z"),
@@ -298,7 +298,7 @@ def test_the_zone_that_a_customer_chose_comes_before_what_others_say(db: Databas
         tx.conn.execute(insert(preferences), own)
     desk.wants([*chosen], message())
     tokyo, berlin = "2026-03-02T11:00:00Z", "2026-03-02T19:00:00Z"
-    assert [send_at for _, _, send_at in desk.told()] == [tokyo, tokyo, berlin, berlin]
+    assert [send_at for _, _, send_at in desk.reported()] == [tokyo, tokyo, berlin, berlin]
     decisions = [row.decision for row in desk.rows()]
     assert {one["timezone_source"] for one in decisions} == {"profile"}
     assert [one.get("timezone_chosen") for one in decisions] == [True, True, None, None]

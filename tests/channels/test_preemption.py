@@ -31,7 +31,7 @@ def test_who_may_wait_gives_way_by_waiting(db: Database) -> None:
     ann = desk.house.customer()
     desk.wants(ann, message(after=60, on_cap="defer"), priority=10)
     desk.wants(ann, message(after=120), priority=60)
-    assert desk.told() == [
+    assert desk.reported() == [
         ("planned", None, "2026-03-03T00:00:00Z"),
         ("planned", None, "2026-03-02T10:02:00Z"),
     ]
@@ -132,12 +132,12 @@ def test_a_group_gives_way_as_a_whole(db: Database) -> None:
     )
     desk.wants([ann, bob], message(), priority=60)
     # hers moves together, at the same offsets
-    assert desk.told(ann)[:2] == [
+    assert desk.reported(ann)[:2] == [
         ("planned", None, "2026-03-03T00:00:00Z"),
         ("planned", None, "2026-03-03T00:01:00Z"),
     ]
     # his goes together or not at all
-    assert desk.told(bob)[:2] == [
+    assert desk.reported(bob)[:2] == [
         ("skipped", "capped", "2026-03-02T10:01:00Z"),
         ("skipped", "group_incomplete", "2026-03-02T10:02:00Z"),
     ]

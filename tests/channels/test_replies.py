@@ -5,17 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from channels.outbox.replies import read_reply, words_of
+from channels.outbox.replies import read_reply, stop_words_of
 from config.policy import Policy
 from config.stop_words import SHIPPED, START_WORDS, bare
 from tests.support.feedback_shop import TEXTS, AnnsShop
 from tests.support.shop import House
 
-WORDS = words_of(Policy())
+WORDS = stop_words_of(Policy())
 
 
 def meaning(text: str, policy: Policy | None = None) -> str:
-    return read_reply(text, words_of(policy or Policy())).meaning
+    return read_reply(text, stop_words_of(policy or Policy())).meaning
 
 
 @pytest.mark.parametrize(

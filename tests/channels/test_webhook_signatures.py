@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from starlette.datastructures import MultiDict
 from twilio.request_validator import RequestValidator
 
-from channels.outbox.replies import words_of
+from channels.outbox.replies import stop_words_of
 from channels.providers import postmark, sendgrid, twilio
 from channels.providers.base import ProviderSettings
 from channels.providers.postmark import PostmarkSettings
@@ -590,7 +590,7 @@ def test_any_event_of_postmark_is_read(event: dict[str, object], record: object)
 def test_any_form_is_read(form: dict[str, str], query: str) -> None:
     for one in (
         *twilio.read_status(form, f"{URL}&{query}"),
-        *twilio.read_inbound(form, words_of(Policy())),
+        *twilio.read_inbound(form, stop_words_of(Policy())),
     ):
         assert one.channel == "sms"
         assert one.id

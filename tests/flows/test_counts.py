@@ -13,7 +13,7 @@ from config.policy import load_policy
 from config.settings import ROOT
 from config.times import DAY, MINUTE, parse_instant
 from flows.orchestration.counts import StepCounts, count_journey, count_step, under_way
-from flows.orchestration.labels import rehearsed_words, run_words, step_words
+from flows.orchestration.labels import dry_run_labels, run_labels, step_labels
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
@@ -99,7 +99,7 @@ def test_what_came_back_was_sent_all_the_same(engine: Engine, db: Database) -> N
     assert summary.returned == Counter(email=1)
     assert summary.not_sent["sendgrid"] == 1
     assert counts.fates("sent") == Counter(email=2)
-    assert "2 sent (2 e-mail); 1 of them came back; " in run_words(summary)
+    assert "2 sent (2 e-mail); 1 of them came back; " in run_labels(summary)
 
 
 def test_messages_in_the_hands_of_another_process_are_under_way(
@@ -123,7 +123,7 @@ def test_a_rehearsal_tells_what_then_happens_and_keeps_nothing(
     engine: Engine, db: Database
 ) -> None:
     version = engine.catalog.journey("win-back")
-    told = engine.rehearse(version, "everyone", None, "launch-1")
+    told = engine.dry_run(version, "everyone", None, "launch-1")
     with db.transaction(write=False) as tx:
         for table in (enrollments, messages, passages, launches):
             assert tx.conn.execute(select(func.count()).select_from(table)).scalar_one() == 0
@@ -136,12 +136,12 @@ def test_a_rehearsal_tells_what_then_happens_and_keeps_nothing(
 
 def test_a_rehearsal_keeps_to_the_limit(engine: Engine) -> None:
     version = engine.catalog.journey("win-back")
-    told = engine.rehearse(version, "everyone", 7, "launch-1")["we miss you"]
+    told = engine.dry_run(version, "everyone", 7, "launch-1")["we miss you"]
     assert told.waiting + told.outcomes.total() == 7
     assert told.messages.total() == 3 * 7
 
 
-@pytest.mark.parametrize("words", [step_words, rehearsed_words])
+@pytest.mark.parametrize("words", [step_labels, dry_run_labels])
 def test_nothing_to_tell_is_told(words: Callable[[StepCounts], tuple[str, str]]) -> None:
     assert words(StepCounts())[0] == "Nobody due"
 
@@ -160,7 +160,7 @@ def test_a_step_in_words() -> None:
             }
         ),
     )
-    name, message = step_words(counts)
+    name, message = step_labels(counts)
     assert name == "1,212 sent"
     assert message == (
         "1,212 sent (1,200 e-mail, 12 SMS); 4 planned (4 push); "
@@ -170,11 +170,11 @@ def test_a_step_in_words() -> None:
 
 def test_a_dry_run_in_words() -> None:
     counts = StepCounts(messages=Counter({("push", "planned"): 4, ("sms", "no_consent"): 7}))
-    name, message = rehearsed_words(counts)
+    name, message = dry_run_labels(counts)
     assert name == "4 would be sent"
     assert message == "Would be: 4 planned (4 push); 7 not sent (7 no consent)"
 
 
 def test_a_run_in_words() -> None:
     summary = Summary(entered=10, active=2, sent=Counter({"email": 8}))
-    assert run_words(summary) == "10 entered; 8 sent (8 e-mail); 2 on their way"
+    assert run_labels(summary) == "10 entered; 8 sent (8 e-mail); 2 on their way"

@@ -163,14 +163,14 @@ def test_one_message_or_all_are_resolved_and_shown_before(unsettled: House, segu
 def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
     unsettled: House, segue: Segue
 ) -> None:
-    def told() -> tuple[Any, Any, Any]:
+    def reported() -> tuple[Any, Any, Any]:
         report = orjson.loads(segue("report", "j", "--json").out)
         return report["sent"], report["unknown"], report["closed_as_unknown"]
 
-    assert told() == ({"email": 2, "sms": 1}, {"email": 1, "sms": 1}, 0)
+    assert reported() == ({"email": 2, "sms": 1}, {"email": 1, "sms": 1}, 0)
     unsettled.db.now = MONDAY + CLOSED_AFTER + 1
     assert segue("doctor", "--mend").status == 0
-    assert told() == ({"email": 2, "sms": 1}, {"email": 1, "sms": 1}, 2)
+    assert reported() == ({"email": 2, "sms": 1}, {"email": 1, "sms": 1}, 2)
     assert (
         "2 messages of unknown fate, 2 of them closed, for no word came\n"
         in segue("report", "j").out
@@ -183,7 +183,7 @@ def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
     with unsettled.db.transaction() as tx:
         assert close_unsettled(tx) == 0
     assert segue("resolve", "sent", "--apply").out.endswith("2 messages settled as sent\n")
-    assert told() == ({"email": 2, "sms": 1}, {}, 0)
+    assert reported() == ({"email": 2, "sms": 1}, {}, 0)
     assert "unknown fate" not in segue("report", "j").out
 
 

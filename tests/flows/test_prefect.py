@@ -30,7 +30,7 @@ from flows.local.stack import Stack, environment, free_ports
 from flows.orchestration.deployments import deploy
 from flows.orchestration.launch import MOST_PEOPLE
 from flows.orchestration.names import HOLDING, deployment_name
-from flows.orchestration.prefect_events import EVENT, Teller
+from flows.orchestration.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
 from journeys.definition.graph import parents
 from journeys.engine.events import Reaction
@@ -331,19 +331,19 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
 
     async def tell() -> None:
         url = f"{stack.settings.prefect_url}/api"
-        teller = Teller(live, segue.settings.model_copy(update={"prefect_api_url": url}))
+        teller = Reporter(live, segue.settings.model_copy(update={"prefect_api_url": url}))
         bounced = Reaction()
         bounced.heard["win-back", "email_bounced"] = 60
         teller.note(bounced, {"win-back": 7}, Tally({("win-back", "email", "sent"): 2}))
         stop = asyncio.Event()
         telling = asyncio.create_task(teller.run(stop))
         async with asyncio.timeout(PATIENCE):
-            while not await asyncio.to_thread(told):
+            while not await asyncio.to_thread(reported):
                 await asyncio.sleep(0.1)
         stop.set()
         await telling
 
-    def told() -> list[Row]:
+    def reported() -> list[Row]:
         wanted = {"filter": {"event": {"name": [EVENT]}}}
         found: list[Row] = api.post("/events/filter", json=wanted).json()["events"]
         return found
@@ -353,7 +353,7 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
             return held(tx) == {"win-back": "paused"}
 
     asyncio.run(tell())
-    [event] = told()
+    [event] = reported()
     deployment = api.get(f"/deployments/name/{deployment_name('win-back')}").json()["id"]
     assert event["resource"]["prefect.resource.id"] == f"prefect.deployment.{deployment}"
     assert event["payload"]["messages"] == {"email": {"sent": 2}}

@@ -20,7 +20,7 @@ from config.database import Database
 from config.settings import Settings
 from config.times import DAY
 from config.timing import Timing
-from flows.orchestration.prefect_events import EVENT, Teller
+from flows.orchestration.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send
 from journeys.engine.events import Reaction
@@ -45,17 +45,17 @@ def prefect() -> Iterator[respx.Router]:
 
 
 @pytest.fixture
-def teller(db: Database) -> Teller:
+def teller(db: Database) -> Reporter:
     return new_teller(db)
 
 
-def new_teller(db: Database) -> Teller:
+def new_teller(db: Database) -> Reporter:
     db.now = MONDAY
     db.timing = Timing(report_every=0.01, report_again=0.05)
-    return Teller(db, Settings(prefect_api_url=API))
+    return Reporter(db, Settings(prefect_api_url=API))
 
 
-def telling(teller: Teller, scenario: Callable[[], Awaitable[None]]) -> None:
+def telling(teller: Reporter, scenario: Callable[[], Awaitable[None]]) -> None:
     """Something happens while the teller runs."""
 
     async def both() -> None:
@@ -69,7 +69,7 @@ def telling(teller: Teller, scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(both())
 
 
-def told(prefect: respx.Router) -> list[dict[str, Any]]:
+def reported(prefect: respx.Router) -> list[dict[str, Any]]:
     return [event for call in prefect["events"].calls for event in orjson.loads(call[0].content)]
 
 
@@ -78,10 +78,10 @@ def posted(prefect: respx.Router, times: int) -> bool:
 
 
 def moved(prefect: respx.Router) -> list[tuple[str, int]]:
-    return [(one["payload"]["journey"], one["payload"]["moved"]) for one in told(prefect)]
+    return [(one["payload"]["journey"], one["payload"]["moved"]) for one in reported(prefect)]
 
 
-def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller: Teller) -> None:
+def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller: Reporter) -> None:
     async def scenario() -> None:
         reaction = Reaction(entered=Counter(cart=2), exited=Counter(cart=1))
         reaction.heard["cart", "email_opened"] = 3
@@ -91,7 +91,7 @@ def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller
         await until(lambda: prefect["events"].called)
 
     telling(teller, scenario)
-    cart, welcome = told(prefect)
+    cart, welcome = reported(prefect)
     assert (cart["event"], cart["occurred"]) == (EVENT, "2026-03-02T10:00:00Z")
     assert cart["resource"] == {
         "prefect.resource.id": "prefect.deployment.id-of-cart",
@@ -114,7 +114,7 @@ def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller
 
 
 def test_at_most_one_event_a_journey_a_second(
-    db: Database, prefect: respx.Router, teller: Teller
+    db: Database, prefect: respx.Router, teller: Reporter
 ) -> None:
     async def scenario() -> None:
         for number in range(5):
@@ -152,13 +152,13 @@ def test_all_workers_together_tell_once_a_second(db: Database, prefect: respx.Ro
         await asyncio.gather(*running)
 
     asyncio.run(all_of_them())
-    moments = [event["occurred"] for event in told(prefect)]
+    moments = [event["occurred"] for event in reported(prefect)]
     assert len(moments) in (4, 5)
     assert len(set(moments)) == len(moments)
 
 
 def test_what_a_worker_did_not_tell_any_more_another_tells(
-    db: Database, prefect: respx.Router, teller: Teller, monkeypatch: pytest.MonkeyPatch
+    db: Database, prefect: respx.Router, teller: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefect["events"].side_effect = httpx.ConnectError("refused")
 
@@ -177,7 +177,7 @@ def test_what_a_worker_did_not_tell_any_more_another_tells(
 
 
 def test_what_prefect_did_not_hear_all_workers_share(
-    db: Database, prefect: respx.Router, teller: Teller
+    db: Database, prefect: respx.Router, teller: Reporter
 ) -> None:
     """So a worker that is killed while Prefect is away takes no more than its last second along."""
     prefect["events"].side_effect = httpx.ConnectError("refused")
@@ -214,7 +214,7 @@ def test_counts_that_no_database_keeps_are_said_to_be_lost(
     assert "what Prefect was not told is lost" in caplog.text
 
 
-def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Teller) -> None:
+def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Reporter) -> None:
     async def scenario() -> None:
         teller.note(NOTHING, {}, Tally())
         await asyncio.sleep(0.1)
@@ -224,7 +224,7 @@ def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Tel
 
 
 def test_what_prefect_did_not_hear_it_learns_later(
-    db: Database, prefect: respx.Router, teller: Teller, caplog: pytest.LogCaptureFixture
+    db: Database, prefect: respx.Router, teller: Reporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = httpx.ConnectError("refused")
     prefect["events"].side_effect = [gone, httpx.Response(503), httpx.Response(204)]
@@ -239,8 +239,8 @@ def test_what_prefect_did_not_hear_it_learns_later(
 
     with caplog.at_level(logging.INFO, "flows.orchestration.prefect_events"):
         telling(teller, scenario)
-    assert told(prefect)[-1]["payload"]["moved"] == 11
-    assert len({event["id"] for event in told(prefect)}) == 3, "none of them was taken"
+    assert reported(prefect)[-1]["payload"]["moved"] == 11
+    assert len({event["id"] for event in reported(prefect)}) == 3, "none of them was taken"
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "Prefect can't be told, to be tried again",
         "Prefect is told again",
@@ -248,7 +248,7 @@ def test_what_prefect_did_not_hear_it_learns_later(
 
 
 def test_a_journey_without_a_deployment_is_nobodys_business(
-    prefect: respx.Router, teller: Teller
+    prefect: respx.Router, teller: Reporter
 ) -> None:
     prefect["deployment"].side_effect = lambda request, name: httpx.Response(404)
 
@@ -257,11 +257,11 @@ def test_a_journey_without_a_deployment_is_nobodys_business(
         await until(lambda: prefect["deployment"].called)
 
     telling(teller, scenario)
-    assert told(prefect) == []
+    assert reported(prefect) == []
 
 
 def test_without_an_address_nobody_is_told(prefect: respx.Router, sqlite_url: str) -> None:
-    teller = Teller(Database(sqlite_url), Settings(prefect_api_url=""))
+    teller = Reporter(Database(sqlite_url), Settings(prefect_api_url=""))
     teller.note(NOTHING, {"cart": 1}, Tally())
     asyncio.run(teller.run(asyncio.Event()))  # it does not wait for the end
     assert not prefect.calls
@@ -276,9 +276,9 @@ def test_the_key_and_the_password_are_sent(db: Database, prefect: respx.Router) 
     ):
         db.now = MONDAY + number
         told = Settings.model_validate({"prefect_api_url": API, setting: secret})
-        teller = Teller(db, told)
+        teller = Reporter(db, told)
 
-        async def scenario(teller: Teller = teller) -> None:
+        async def scenario(teller: Reporter = teller) -> None:
             calls = prefect["events"].call_count
             teller.note(NOTHING, {"cart": 1}, Tally())
             await until(lambda: prefect["events"].call_count > calls)
@@ -317,7 +317,7 @@ def test_the_share_of_bounces_is_a_label(
             bare_message("cart", 1000 + number, "failed", MONDAY - 2 * DAY) for number in range(100)
         ]
         tx.conn.execute(insert(messages), rows)
-    teller = Teller(db, Settings(prefect_api_url=API))
+    teller = Reporter(db, Settings(prefect_api_url=API))
 
     async def scenario() -> None:
         reaction = Reaction()
@@ -326,7 +326,7 @@ def test_the_share_of_bounces_is_a_label(
         await until(lambda: prefect["events"].called)
 
     telling(teller, scenario)
-    [event] = told(prefect)
+    [event] = reported(prefect)
     assert event["payload"]["bounced_percent"] == share
     assert event["resource"].get("segue.bounced") == label
 

@@ -8,7 +8,7 @@ from prefect import State
 
 from channels.outbox.dispatch import Dispatcher
 from config.times import HOUR
-from flows.orchestration.artifacts import leave_outcomes
+from flows.orchestration.artifacts import write_outcomes
 from flows.orchestration.run import Run
 from journeys.dsl import Email, Journey, OnLaunch, OnSegment, Segment, Send, Update, Wait, attribute
 from journeys.operations.report import Summary
@@ -119,5 +119,5 @@ def test_the_words_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.MonkeyP
     summary = Summary()
     for address in ("ann@example.com", "bob@example.com"):
         summary.outcomes["email", "failed", f"refused: {address} does not exist"] += 1
-    asyncio.run(leave_outcomes(letters(HELLO), summary))
+    asyncio.run(write_outcomes(letters(HELLO), summary))
     assert left == [{"channel": "e-mail", "outcome": "failed", "reason": "refused", "messages": 2}]

@@ -51,7 +51,7 @@ def stop(house: House, name: str = "j") -> int:
     return control.stop(house.db, name)
 
 
-def told(house: House) -> list[tuple[str, str | None]]:
+def reported(house: House) -> list[tuple[str, str | None]]:
     return [(one.state, one.reason and one.reason.split(":")[0]) for one in house.outbox()]
 
 
@@ -150,10 +150,10 @@ def test_what_came_due_meanwhile_is_looked_at_again_on_resume(
     pause(house)
     meanwhile(house)
     house.until(MONDAY + resumed)
-    assert told(house)[0][0] != "sent"
+    assert reported(house)[0][0] != "sent"
     resume(house)
     house.until(MONDAY + 9 * DAY)
-    assert told(house)[0] == fate
+    assert reported(house)[0] == fate
     row = house.rows()[0]
     assert not went or format_instant(row.send_at) == went
     if fate[1] == "expired":
@@ -250,7 +250,7 @@ def test_what_is_being_handed_over_at_a_stop_is_recorded_as_it_went(house: House
 
     house.providers.meanwhile = stopped
     house.launch("j")
-    assert told(house) == [("sent", None)]
+    assert reported(house) == [("sent", None)]
     assert [person.end_reason for person in house.people()] == ["the journey was stopped"]
 
 
@@ -274,7 +274,7 @@ def half_stopped(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
         killing.setattr("journeys.engine.chunks.FIRST", 1)
         with pytest.raises(KeyboardInterrupt):
             stop(house)
-    assert sorted(told(house)) == [
+    assert sorted(reported(house)) == [
         ("cancelled", "the journey was stopped"),
         ("planned", None),
         ("planned", None),
@@ -302,7 +302,7 @@ def test_a_stop_that_was_killed_is_finished(half_stopped: House, then: str) -> N
             control.finish_stops(house.db)
     house.later("1d")
     assert {one.end_reason for one in house.people()} == {"the journey was stopped"}
-    assert told(house) == [("cancelled", "the journey was stopped")] * 3
+    assert reported(house) == [("cancelled", "the journey was stopped")] * 3
     with house.db.transaction() as tx:
         assert held(tx) == ({} if then == "resume" else {"j": STOPPED})
 

@@ -15,7 +15,7 @@ from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.entry import enter_people
 from journeys.operations import control
-from journeys.operations.doctor import LATE, Finding, examine
+from journeys.operations.doctor import LATE, Finding, diagnose
 from journeys.operations.heartbeat import sign_in
 from journeys.tables import attendances
 from tests.support.shop import MONDAY, House
@@ -36,10 +36,10 @@ def complaints(house: House) -> list[Finding]:
     """While a worker is on."""
     with house.db.transaction() as tx:
         sign_in(tx, "w")
-        return examine(tx)
+        return diagnose(tx)
 
 
-def told(house: House) -> list[tuple[str, str, int, int]]:
+def reported(house: House) -> list[tuple[str, str, int, int]]:
     return [(one.what, one.where, one.number, one.for_seconds) for one in complaints(house)]
 
 
@@ -60,14 +60,14 @@ def test_people_whom_nobody_moves(house: House) -> None:
     house.db.now = MONDAY + LATE
     assert complaints(house) == []
     house.db.now = MONDAY + LATE + 1
-    assert told(house) == [
+    assert reported(house) == [
         ("people past due", "j", 3, LATE + 1),
         ("people past due", "k", 1, LATE + 1),
     ]
     assert {one.mend for one in complaints(house)} == {"start a worker: segue work"}
     # who is held on purpose is not late
     control.pause(house.db, "j")
-    assert [where for _, where, _, _ in told(house)] == ["k"]
+    assert [where for _, where, _, _ in reported(house)] == ["k"]
     house.run()
     assert complaints(house) == []
 
@@ -77,7 +77,7 @@ def test_journeys_with_no_worker(house: House) -> None:
 
     def told_without() -> list[tuple[str, str, int, int]]:
         with house.db.transaction(write=False) as tx:
-            found = [(one.what, one.where, one.number, one.for_seconds) for one in examine(tx)]
+            found = [(one.what, one.where, one.number, one.for_seconds) for one in diagnose(tx)]
             return [one for one in found if one[0] == "journeys with no worker"]
 
     assert told_without() == []
@@ -115,7 +115,7 @@ def test_messages_that_nobody_sends(house: House) -> None:
     house.db.now = MONDAY + HOUR + LATE + 1
     with house.db.transaction() as tx:
         tx.conn.execute(update(messages).where(messages.c.channel == "email").values(state="sent"))
-    found = told(house)
+    found = reported(house)
     assert ("messages planned in the past", "sms", 1, LATE + 1) in found
     assert {what for what, *_ in found} <= {"messages planned in the past", "people past due"}
     control.pause(house.db, "j")
@@ -133,7 +133,7 @@ def test_claims_of_the_dead_are_named_and_mended(house: House) -> None:
     house.db.now = lost
     assert complaints(house) == []
     house.db.now = lost + 1
-    assert told(house) == [("claims without an owner", "email", 1, TIMING.lost_after + 1)]
+    assert reported(house) == [("claims without an owner", "email", 1, TIMING.lost_after + 1)]
     with house.db.transaction() as tx:
         assert settle_lost(tx) == 1
     assert complaints(house) == []
@@ -146,7 +146,7 @@ def test_a_fate_that_no_call_back_settles(house: House) -> None:
     house.until(MONDAY + UNSETTLED)
     assert complaints(house) == []
     house.until(MONDAY + UNSETTLED + 1)
-    assert told(house) == [("fate unknown", "email", 1, UNSETTLED + 1)]
+    assert reported(house) == [("fate unknown", "email", 1, UNSETTLED + 1)]
     [one] = complaints(house)
     assert "segue resolve" in one.mend
     # the last day, then it is closed
@@ -164,7 +164,7 @@ def test_a_step_that_fails(house: House) -> None:
     house.customer()
     with patch("journeys.engine.handlers.update_profile", side_effect=KeyError):
         house.launch("k")
-    assert told(house) == [("a step fails", "k / u", 1, 0)]
+    assert reported(house) == [("a step fails", "k / u", 1, 0)]
     house.later("1h")
     assert complaints(house) == []
 
@@ -176,7 +176,7 @@ def test_events_that_nobody_works(house: House) -> None:
     house.db.now = MONDAY + LATE
     assert complaints(house) == []
     house.db.now = MONDAY + LATE + 1
-    assert told(house) == [("events not worked", "looked", 2, LATE + 1)]
+    assert reported(house) == [("events not worked", "looked", 2, LATE + 1)]
     house.run()
     assert complaints(house) == []
 
@@ -188,7 +188,7 @@ def test_the_oldest_comes_first(house: House) -> None:
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
     house.db.now = MONDAY + 20 * MINUTE
-    assert told(house) == [
+    assert reported(house) == [
         ("events not worked", "looked", 1, 20 * MINUTE),
         ("people past due", "j", 1, 10 * MINUTE),
     ]

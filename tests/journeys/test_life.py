@@ -301,7 +301,7 @@ class Lives(RuleBasedStateMachine):
         if letter.channel != "email":
             word = "delivered"
         self._hear(letter.channel, word, message_id)
-        self.life.told(letter, word)
+        self.life.reported(letter, word)
         self._work()
         self.life_goes_on(then)
 

@@ -9,17 +9,17 @@ from config.times import DAY, HOUR
 from journeys.definition.steps import SendStep
 from journeys.dsl import Email, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.entry import enter_people
-from journeys.operations.migration import Passenger, migrate_people, plan_migration
+from journeys.operations.migration import MigrationCandidate, migrate_people, plan_migration
 from profiles.conditions.language import Condition
 from tests.support.shop import MONDAY, House, described
 
 
-def planned(house: House) -> list[Passenger]:
+def planned(house: House) -> list[MigrationCandidate]:
     with house.db.transaction(write=False) as tx:
         return plan_migration(tx, house.segue.catalog, "j")
 
 
-def migrated(house: House) -> list[Passenger]:
+def migrated(house: House) -> list[MigrationCandidate]:
     with house.db.transaction() as tx:
         return migrate_people(tx, house.segue.catalog, "j")
 
@@ -55,10 +55,12 @@ def test_the_plan_says_who_would_go_where_and_why(house: House) -> None:
     plan = planned(house)
     old, current = before[0].version, house.segue.catalog.journey("j").digest
     assert plan == [
-        Passenger(old, "changed", 1, "changed", "the step has changed"),
-        Passenger(old, "gone", 2, None, "the current version has no such step"),
-        Passenger(old, "other kind", 1, None, "the step was a wait and is now a wait_until"),
-        Passenger(old, "same", 1, "same", "the step is the same"),
+        MigrationCandidate(old, "changed", 1, "changed", "the step has changed"),
+        MigrationCandidate(old, "gone", 2, None, "the current version has no such step"),
+        MigrationCandidate(
+            old, "other kind", 1, None, "the step was a wait and is now a wait_until"
+        ),
+        MigrationCandidate(old, "same", 1, "same", "the step is the same"),
     ]
     # to show it changes nothing
     assert house.people() == before
@@ -118,8 +120,8 @@ def test_who_is_in_the_middle_of_a_send_that_falls_back_otherwise_stays(
     house.open(described(Send("s", Email("hello"), Push("hello"), **FALLS_BACK), Wait("9d")))
     why = "they are in the middle of the send, and it falls back otherwise now"
     plan = [
-        Passenger(old, "s", 1, None, why),
-        Passenger(old, "s", 1, "s", "the step has changed"),
+        MigrationCandidate(old, "s", 1, None, why),
+        MigrationCandidate(old, "s", 1, "s", "the step has changed"),
     ]
     assert (planned(house), migrated(house), planned(house)) == (plan, plan, plan[:1])
     house.later("5h")

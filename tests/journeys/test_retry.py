@@ -406,13 +406,13 @@ def test_a_providers_words_may_hold_anything(house: House) -> None:
 
 
 def test_what_a_log_says_of_an_error() -> None:
-    from config.failures import told
+    from config.failures import reason_of
 
     def deep() -> None:
         raise ValueError("ann@example.com")
 
     with pytest.raises(ValueError, match="ann") as caught:
         deep()
-    said = told(caught.value)
+    said = reason_of(caught.value)
     assert said.startswith("ValueError at test_retry.py:")
     assert "@" not in said

@@ -19,7 +19,7 @@ from config.policy import JoinOn, Policy
 from config.times import Instant
 from journeys.engine.merge import merge
 from profiles.consent.changes import ConsentChange, change_consent
-from profiles.consent.opt_outs import No, take_noes
+from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import read_statement, take_statements
 from profiles.identity.person import Person
 from profiles.identity.record_calls import Outcome, take_calls
@@ -422,7 +422,7 @@ def test_it_says_neither_yes_nor_no(db: Database, victim: int) -> None:
         assert "give the userId or an address" in stated.refused[0].why
     with db.transaction() as tx:
         no = No(Person(anonymous_id="m"), [("email", "*")], None, just_now=True)
-        assert take_noes(tx, {0: no}, "test") == {}
+        assert take_opt_outs(tx, {0: no}, "test") == {}
     mapped = replace(read_call(*identify(anon="m")).person, consent={("email", "*"): False})
     with db.transaction() as tx:
         take_calls(tx, [read_call(*identify(anon="m"))._replace(person=mapped)], merge)

@@ -109,7 +109,7 @@ def test_what_is_no_good_is_left_out_and_the_rest_taken(
 def test_track_is_an_event() -> None:
     call = read("track", event="cart_abandoned", properties={"cart_id": "c1"})
     assert (call.event, call.properties) == ("cart_abandoned", {"cart_id": "c1"})
-    assert not call.tells_of_person
+    assert not call.describes_person
 
 
 @pytest.mark.parametrize(("kind", "event"), [("page", "page_viewed"), ("screen", "screen_viewed")])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from channels.explain import history_of
-from channels.outbox.replies import words_of
+from channels.outbox.replies import stop_words_of
 from channels.providers.twilio import read_inbound
 from channels.rules.recipient import zones_for
 from config.database import Database
@@ -182,7 +182,7 @@ def test_a_delivery_report_may_name_the_other_form(
 
 def test_what_comes_by_whatsapp_is_about_whatsapp() -> None:
     form = {"From": "whatsapp:+447700900123", "Body": "START", "MessageSid": "SM1"}
-    [said] = read_inbound(form, words_of(Policy()))
+    [said] = read_inbound(form, stop_words_of(Policy()))
     assert (said.channel, said.kind, said.address) == ("whatsapp", "started", "+447700900123")
 
 

@@ -28,5 +28,5 @@ def sending(*wanted: MessageSpec, then: tuple[Any, ...] = (), **options: Any) ->
     return described(step, *then, **parts)
 
 
-def told(house: House) -> list[tuple[str, str, str | None]]:
+def reported(house: House) -> list[tuple[str, str, str | None]]:
     return [(one.channel, one.state, one.reason) for one in house.outbox()]

@@ -148,7 +148,7 @@ class Life:
         if stay is not None and stay.step in STEPS[self.version]:
             stay.version = self.version
 
-    def told(self, letter: Letter, word: str) -> None:
+    def reported(self, letter: Letter, word: str) -> None:
         """A delivery report. A message's state only advances, and a bounce is final."""
         order = ("sending", "unknown", "sent", "delivered", "failed")
         reaches = "failed" if word == "bounced" else "delivered"

@@ -48,7 +48,7 @@ class Desk:
     def rows(self, profile: int | None = None) -> list[Row[Any]]:
         return self.house.rows(profile)
 
-    def told(self, profile: int | None = None) -> list[tuple[str, str | None, str]]:
+    def reported(self, profile: int | None = None) -> list[tuple[str, str | None, str]]:
         """State, reason and time of every row."""
         return [(row.state, row.reason, format_instant(row.send_at)) for row in self.rows(profile)]
 

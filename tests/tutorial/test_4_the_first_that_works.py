@@ -53,10 +53,10 @@ def test_a_fallback(shop: House, library: Library, policy: Policy) -> None:
     ]
 
     # The mail that Ann did not need is on record as well.
-    def told(person: int) -> list[tuple[str, str, str | None]]:
+    def reported(person: int) -> list[tuple[str, str, str | None]]:
         return [(one.channel, one.state, one.reason) for one in shop.outbox(person)]
 
-    assert told(ann) == [("push", "sent", None), ("email", "skipped", "not_chosen")]
-    assert told(bob) == [("push", "sent", None), ("email", "sent", None)]
-    assert told(cleo) == [("push", "skipped", "no_address"), ("email", "sent", None)]
+    assert reported(ann) == [("push", "sent", None), ("email", "skipped", "not_chosen")]
+    assert reported(bob) == [("push", "sent", None), ("email", "sent", None)]
+    assert reported(cleo) == [("push", "skipped", "no_address"), ("email", "sent", None)]
     assert all(person.end_reason == "completed" for person in shop.people())

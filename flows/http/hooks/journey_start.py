@@ -22,7 +22,7 @@ from flows.http.ingest.keys import (
 )
 from journeys.engine.due import due_people
 from journeys.engine.launches import LaunchConflict
-from journeys.operations.api_start import Starter, Unstartable, remember, start
+from journeys.operations.api_start import Starter, StartRefused, remember, start
 from journeys.operations.queues import waiting_events
 from profiles.identity.person import id_text, normalise_id
 from profiles.identity.segment_calls import refusal
@@ -184,7 +184,7 @@ def _start(receiver: Receiver, name: str, wanted: Start, signed: SignedHeaders) 
             if not remember(tx, signed.signature, lasts=3 * TOLERANCE):
                 raise Refusal(409, "replayed", "this very call was taken before; sign it anew")
             done = start(tx, segue.catalog, name, launch_id, people)
-    except (Unstartable, LaunchConflict) as error:
+    except (StartRefused, LaunchConflict) as error:
         raise Refusal(409, "not_started", str(error)) from None
     return StartResult(
         success=True,

@@ -10,12 +10,12 @@ from flows.http.body import KB, parse_object, read_body
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Problem, Refusal, answer, problems
 from flows.http.ingest.keys import Credentials, check_write_key
-from profiles.consent.opt_outs import No, take_noes
+from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import (
     ConsentStatement,
     Result,
     Stated,
-    no_stated,
+    opt_out_stated,
     read_statement,
     take_statements,
 )
@@ -83,11 +83,11 @@ def router(receiver: Receiver) -> APIRouter:
         noes = {
             place: no
             for place in faults
-            if (no := no_stated(items[place], segue.rules.meaningless)) is not None
+            if (no := opt_out_stated(items[place], segue.rules.meaningless)) is not None
         }
         if noes:
             with segue.db.transaction() as tx:
-                noes = take_noes(tx, noes, _REFUSED_SOURCE, topics_too=True)
+                noes = take_opt_outs(tx, noes, _REFUSED_SOURCE, topics_too=True)
         receiver.arrived()
         return Stated(done.results, faults), noes
 

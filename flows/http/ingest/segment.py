@@ -16,14 +16,14 @@ from flows.http.ingest.intake import Intake
 from flows.http.ingest.keys import Credentials, check_write_key
 from journeys.engine.merge import merge
 from journeys.operations.queues import waiting_events
-from profiles.consent.opt_outs import No, take_noes
+from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.identity.record_calls import SOURCE, Outcome, take_calls
 from profiles.identity.segment_calls import (
     MODELS,
     CallKind,
     CallRefused,
     SegmentCall,
-    no_in,
+    opt_out_in,
     parse_sent_at,
     read_call,
     read_item,
@@ -109,11 +109,11 @@ def router(receiver: Receiver) -> APIRouter:
 
     def hear(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
         """Record the opt-outs in refused calls. Keys are the calls' places."""
-        found = {at: no_in(said, rules) for at, said in refused.items()}
+        found = {at: opt_out_in(said, rules) for at, said in refused.items()}
         noes = {at: no for at, no in found.items() if no is not None}
         if noes:
             with db.transaction() as tx:
-                noes = take_noes(tx, noes, SOURCE, topics_too=True)
+                noes = take_opt_outs(tx, noes, SOURCE, topics_too=True)
             receiver.arrived()
         return noes
 
@@ -220,7 +220,7 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
             ],
             "more_errors": len(faults) - len(refusals) or None,
             "accepted": len(calls) - sum(outcome.refused is not None for outcome in outcomes),
-            **_told(warnings),
+            **_warnings(warnings),
         }
     )
     return answer(first.status, problem)
@@ -272,10 +272,10 @@ def _refusal(place: int, error: CallRefused) -> Refusal:
 
 
 def _accepted(warnings: list[str]) -> Response:
-    return answer(200, {"success": True, **_told(warnings)})
+    return answer(200, {"success": True, **_warnings(warnings)})
 
 
-def _told(warnings: list[str]) -> dict[str, Any]:
+def _warnings(warnings: list[str]) -> dict[str, Any]:
     """The first warnings, and the number of the others."""
     told: dict[str, Any] = {}
     if warnings:

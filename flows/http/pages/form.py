@@ -185,7 +185,7 @@ def _stretches(opens: Seconds, closes: Seconds) -> Iterator[tuple[Seconds, Secon
         yield 0, closes
 
 
-def windows_in_words(policy: Policy, channel: ChannelName) -> str:
+def windows_text(policy: Policy, channel: ChannelName) -> str:
     """The hours of a channel as text: "09:00 to 20:00 or 10:00 to 18:00"."""
     windows: tuple[Window, ...] = policy.windows(channel) or ()
     hours = {f"{format_time(one.opens)} to {format_time(one.closes)}": None for one in windows}

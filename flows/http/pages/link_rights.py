@@ -17,7 +17,7 @@ from config.database import Tx
 from config.settings import Settings
 from profiles.consent.preferences import Chosen, read_chosen
 from profiles.identity.addresses import CHANNELS_TO, is_in_use
-from profiles.identity.merge import Heir, heir_of
+from profiles.identity.merge import Survivor, survivor_of
 from profiles.identity.person import Key
 from profiles.tables import identifiers
 
@@ -62,23 +62,25 @@ def rights_of(
     return Rights(chosen, own=False, withdraws=_withdraws(tx, settings, heir, digest, channel))
 
 
-def chosen_now(tx: Tx, profile_id: int, *, lock: bool = False) -> tuple[Chosen, Heir | None] | None:
+def chosen_now(
+    tx: Tx, profile_id: int, *, lock: bool = False
+) -> tuple[Chosen, Survivor | None] | None:
     """The choices of a profile, or of the one that it was merged into, with its merge.
 
     None when no profile is on record any more. lock: lock the profile until the transaction ends.
     """
     while True:
-        heir = heir_of(tx, profile_id)
+        heir = survivor_of(tx, profile_id)
         now = profile_id if heir is None else heir.profile_id
         chosen = read_chosen(tx, now, lock=lock)
         if chosen is not None:
             return chosen, heir
-        if heir_of(tx, now) is None:
+        if survivor_of(tx, now) is None:
             return None
 
 
 def _withdraws(
-    tx: Tx, settings: Settings, heir: Heir, digest: str, channel: ChannelName | None
+    tx: Tx, settings: Settings, heir: Survivor, digest: str, channel: ChannelName | None
 ) -> Mapping[ChannelName, str | None]:
     c = identifiers.c
     found = select(c.kind, c.value, is_in_use().label("in_use")).where(

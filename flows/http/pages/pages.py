@@ -14,7 +14,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from config.failures import of_the_database, told
+from config.failures import of_the_database, reason_of
 from flows.http.body import KB, read_posted
 from flows.http.context import Receiver
 from flows.http.errors import Refusal
@@ -52,7 +52,7 @@ def router(receiver: Receiver) -> APIRouter:
         try:
             return answer()
         except Exception as error:
-            log.error("a customer's page can't be served: %s", told(error))
+            log.error("a customer's page can't be served: %s", reason_of(error))
             if of_the_database(error):
                 words = "Nothing was changed. Please try again in a few minutes."
                 return pages.notice(503, _TROUBLE, words)

@@ -71,7 +71,7 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
             answer = read_answer(form, fields_of(page.policy, before))
             changes, errors = understand(page.policy, page.languages, before, answer)
             if not rights.own:
-                changes = Changes(_noes(rights, changes))
+                changes = Changes(_withdrawn(rights, changes))
             elif errors:
                 return page.refused(before, answer, errors)
             status = _SAVED
@@ -119,7 +119,7 @@ def _nothing_on(policy: Policy, rights: Rights) -> TopicChanges:
     }
 
 
-def _noes(rights: Rights, changes: Changes) -> TopicChanges:
+def _withdrawn(rights: Rights, changes: Changes) -> TopicChanges:
     """The part of a form's changes that a link without full rights may make: opt-outs."""
     return {
         (channel, topic): granted

@@ -18,7 +18,7 @@ from flows.http.pages.form import (
     numbers_offered,
     out_of_reach,
     stop_name,
-    windows_in_words,
+    windows_text,
     with_stop,
 )
 from flows.http.pages.zone_list import zones_by_region
@@ -106,7 +106,7 @@ def notes(policy: Policy, chosen: Chosen) -> list[str]:
     ]
     return waiting + [
         f"No {channel_of(channel).plural} can come at the hours that you chose: we send them "
-        f"only from {windows_in_words(policy, channel)}."
+        f"only from {windows_text(policy, channel)}."
         for channel in out_of_reach(policy, chosen)
     ]
 
