@@ -2,15 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, and_, select
+from sqlalchemy import and_, select
 
-from channels.messages import message_devices, messages
-from config.channels import channel_of
+from channels.messages import MessageState, message_devices, messages
+from config.channels import ChannelName, channel_of
 from config.database import Tx
 from config.errors import SegueError
-from config.times import DAY, HOUR, MINUTE, format_instant, parse_instant
+from config.times import DAY, HOUR, MINUTE, Instant, Seconds, format_instant, parse_instant
 from profiles.bulk import among
 from profiles.identity.addresses import DEVICE_KINDS
 from profiles.identity.person import possible_keys
@@ -58,6 +58,25 @@ _STATE = {
 }
 
 
+class ExplainedMessage(NamedTuple):
+    """What an explanation reads of a message; made of a row of `select(*EXPLAINED_COLUMNS)`."""
+
+    id: int
+    journey: str
+    step: str
+    channel: ChannelName
+    topic: str
+    state: MessageState
+    reason: str | None
+    decision: Mapping[str, Any]
+    send_at: Instant
+    wanted_at: Instant
+    after: Seconds
+
+
+EXPLAINED_COLUMNS = [messages.c[name] for name in ExplainedMessage._fields]
+
+
 def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> list[dict[str, Any]]:
     """Every message wanted for one person, oldest first, each with why it went or did not.
 
@@ -80,11 +99,12 @@ def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> l
         profile_id = tx.conn.execute(of_message).scalars().first()
     if profile_id is None:
         raise SegueError(f"nobody is known as {person!r}, and no message has that id")
-    rows = tx.conn.execute(
-        select(messages)
+    found = tx.conn.execute(
+        select(*EXPLAINED_COLUMNS)
         .where(messages.c.profile_id == profile_id)
         .order_by(messages.c.send_at, messages.c.id)
-    ).all()
+    )
+    rows = [ExplainedMessage(*row) for row in found]
     devices = _devices(tx, [row.id for row in rows if channel_of(row.channel).per_device])
     return [
         {
@@ -132,7 +152,7 @@ def _short(token: str) -> str:
     return "…" + token[max(len(token) - 4, (len(token) + 1) // 2) :]
 
 
-def explanation(row: Row[Any]) -> str:
+def explanation(row: ExplainedMessage) -> str:
     """What to say of one row of the message table; empty when it simply went."""
     decision = row.decision
     moved = _delay(row)
@@ -150,7 +170,7 @@ def explanation(row: Row[Any]) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _what(row: Row[Any], moved: str) -> str:
+def _what(row: ExplainedMessage, moved: str) -> str:
     code, _, detail = (row.reason or "").partition(": ")
     if code in _REASON:
         channel = channel_of(row.channel)
@@ -178,7 +198,7 @@ def _whose_time(decision: Mapping[str, Any]) -> str:
     return f"Time zone: {clock} ({_SOURCE[decision['timezone_source']]})."
 
 
-def _delay(row: Row[Any]) -> str:
+def _delay(row: ExplainedMessage) -> str:
     """How far hours and limits pushed it from when it was wanted."""
     decided = row.decision.get("send_at")
     minutes = (parse_instant(decided) - row.wanted_at - row.after) // MINUTE if decided else 0

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, func, or_, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
-from channels.explain import explanation
+from channels.explain import EXPLAINED_COLUMNS, ExplainedMessage, explanation
 from channels.messages import messages
 from config.database import Database, Tx
 from config.errors import SegueError
@@ -103,14 +103,15 @@ class DatabaseTimeline:
 
     def for_customer(self, customer_id: str) -> list[PlannedMessage]:
         query = (
-            select(messages)
+            select(*EXPLAINED_COLUMNS)
             .where(messages.c.profile_id == int(customer_id))
             .order_by(messages.c.send_at.desc(), messages.c.id.desc())
             .limit(_SHOWN_AT_MOST)
         )
         with self._reading() as tx:
             answers = _answers(tx, int(customer_id))
-            return [_planned(row, answers[str(row.id)]) for row in tx.conn.execute(query)]
+            rows = [ExplainedMessage(*row) for row in tx.conn.execute(query)]
+            return [_planned(row, answers[str(row.id)]) for row in rows]
 
     def search(self, text: str) -> list[Customer]:
         by_identifier = (
@@ -216,7 +217,7 @@ def _answers(tx: Tx, profile_id: int) -> defaultdict[str, list[Answer]]:
     return answers
 
 
-def _planned(row: Row[Any], answers: Sequence[Answer]) -> PlannedMessage:
+def _planned(row: ExplainedMessage, answers: Sequence[Answer]) -> PlannedMessage:
     zone = row.decision["timezone"]
     return PlannedMessage(
         id=str(row.id),

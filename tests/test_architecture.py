@@ -231,3 +231,15 @@ def test_which_address_is_in_use_is_decided_in_one_file() -> None:
             }
     assert wrong == set()
     assert len(list(conditions_on_retired_at(ADDRESS_RULES.read_text(encoding="utf-8")))) == 2
+
+
+def test_rows_of_the_core_are_typed() -> None:
+    """A NamedTuple beside the statement says what is read, in place of Row[Any]."""
+    wrong = {
+        f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}"
+        for layer in LAYERS
+        for file in files(layer)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Subscript) and ast.unparse(node) == "Row[Any]"
+    }
+    assert wrong == set()

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
-    Row,
     and_,
     bindparam,
     case,
@@ -30,6 +29,7 @@ from channels.messages.device_transitions import DeviceClaim
 from channels.outbox import devices
 from channels.outbox.devices import Devices, Target
 from channels.outbox.plan import decide_again
+from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.outbox.sessions import session_ends
 from channels.providers.registry import Route
 from channels.rules.caps import Counted
@@ -53,8 +53,6 @@ from profiles.tables import (
 # A message that can't be claimed, for whatever reason of ours, is looked at again after so long.
 LOOK_AGAIN: Seconds = 5 * MINUTE
 _DIED = "the process died around the hand-over"
-# All but the decision, which takes longer to read than the rest together.
-_LOOKED_AT = [column for column in messages.c if column.name != "decision"]
 
 
 class Journeys(Protocol):
@@ -63,7 +61,7 @@ class Journeys(Protocol):
     def held(self, tx: Tx) -> Collection[str]:
         """The journeys whose messages stay where they are for now."""
 
-    def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> Mapping[int, str]:
+    def unwanted(self, tx: Tx, rows: Sequence[MessageRow]) -> Mapping[int, str]:
         """The messages no longer wanted, by id, each with the reason."""
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
@@ -219,13 +217,14 @@ def claim(
         found = tx.conn.execute(candidates).scalars().all()
         more |= len(found) == limit
         mine += found
-    rows = tx.conn.execute(
-        select(*_LOOKED_AT)
+    locked = tx.conn.execute(
+        select(*MESSAGE_COLUMNS)
         .where(due, among(tx, messages.c.id, mine))
         .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
         # What somebody is about to cancel, exits do it in another order, is passed over too.
         .with_for_update(skip_locked=True)
-    ).all()
+    )
+    rows = [MessageRow(*row) for row in locked]
     if not rows:
         return Claimed([], more=False, refused=Counter())
     pushes = [row for row in rows if channel_of(row.channel).per_device]
@@ -256,7 +255,7 @@ def _sent_by(provider: str, channel: ChannelName, route: Route) -> ColumnElement
 
 
 def _too_many(
-    pushes: Sequence[Row[Any]],
+    pushes: Sequence[MessageRow],
     known: Devices,
     routes: Mapping[ChannelName, Route],
     limits: Mapping[str, int],
@@ -280,7 +279,7 @@ def _claim_rows(
     tx: Tx,
     planner: Planner,
     journeys: Journeys,
-    rows: Sequence[Row[Any]],
+    rows: Sequence[MessageRow],
     known: Devices,
     claimed_by: str,
 ) -> tuple[list[Claim], Counter[tuple[str, ChannelName, str]]]:
@@ -302,10 +301,10 @@ def _claim_rows(
     if spent:
         transitions.fail(tx, spent)
         device_transitions.drop(tx, spent)
-    refused = [(row, "cancelled") for row in rows if row.id in unwanted]
-    refused += [(row, "expired") for row in rows if row.id in expired]
-    refused += [(row, "failed") for row in rows if row.id in spent]
-    out = {row.id for row, _ in refused}
+    refused = [RefusedMessage(row, "cancelled") for row in rows if row.id in unwanted]
+    refused += [RefusedMessage(row, "expired") for row in rows if row.id in expired]
+    refused += [RefusedMessage(row, "failed") for row in rows if row.id in spent]
+    out = {one.message.id for one in refused}
     still = [row for row in rows if row.id not in out]
     together = _all_or_none(tx, still)
     ends = session_ends(tx, journeys, [*still, *together])
@@ -319,7 +318,7 @@ def _claim_rows(
         groups = {(row.enrollment_id, row.step) for row in unfit}
         note = {"looked_at_again": "at dispatch"}
         refused += decide_again(tx, planner, groups, note, no_session)
-    journeys.settled(tx, [row.enrollment_id for row, _ in refused], skip_locked=True)
+    journeys.settled(tx, [one.message.enrollment_id for one in refused], skip_locked=True)
     return claims, Counter((row.journey, row.channel, why) for row, why in refused)
 
 
@@ -344,11 +343,11 @@ def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
 def _look_again(
     tx: Tx,
     planner: Planner,
-    rows: Sequence[Row[Any]],
-    together: Sequence[Row[Any]],
+    rows: Sequence[MessageRow],
+    together: Sequence[MessageRow],
     ends: Mapping[int, Instant],
     no_session: Mapping[int, Reason],
-) -> tuple[list[tuple[Row[Any], Instant | None]], list[Row[Any]]]:
+) -> tuple[list[tuple[MessageRow, Instant | None]], list[MessageRow]]:
     """The rows that may go this second, each with the moment until when; and the others."""
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
@@ -357,8 +356,8 @@ def _look_again(
     handed_over: dict[int, list[Counted]] = defaultdict(list)
     for profile_id, history in histories.items():
         handed_over[profile_id] = [past.counted for past in history if not past.planned]
-    fit: list[tuple[Row[Any], Instant | None]] = []
-    unfit: list[Row[Any]] = []
+    fit: list[tuple[MessageRow, Instant | None]] = []
+    unfit: list[MessageRow] = []
     # A member that is due later, or goes by another channel, must not go any more.
     incomplete = {
         (row.enrollment_id, row.step)
@@ -370,7 +369,15 @@ def _look_again(
         recipient = recipients[row.profile_id]
         before = handed_over[row.profile_id]
         refused = no_session.get(row.id)
-        wanted = Wanted(row.channel, row.kind, row.topic, 0, "skip", 0, refused)
+        wanted = Wanted(
+            channel=row.channel,
+            kind=row.kind,
+            topic=row.topic,
+            offset=0,
+            on_cap="skip",
+            max_delay=0,
+            refused=refused,
+        )
         [decision] = planner.decide(recipient, "any", [wanted], before, tx.now)
         if decision.reason:
             unfit.append(row)
@@ -385,19 +392,21 @@ def _look_again(
     return fit, unfit
 
 
-def _all_or_none(tx: Tx, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+def _all_or_none(tx: Tx, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
     """The planned members of those groups of which all members go, or none."""
     groups = {(row.enrollment_id, row.step) for row in rows if row.mode == "all"}
     if not groups:
         return []
-    waiting = select(*_LOOKED_AT).where(
+    waiting = select(*MESSAGE_COLUMNS).where(
         messages.c.state == "planned",
         tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
     )
-    return tx.conn.execute(waiting).all()
+    return [MessageRow(*row) for row in tx.conn.execute(waiting)]
 
 
-def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant) -> Instant | None:
+def _closes(
+    planner: Planner, recipient: Recipient, row: MessageRow, now: Instant
+) -> Instant | None:
     if row.kind == "transactional":
         return None
     return planner.hours(row.channel, recipient).closes(now)
@@ -406,7 +415,7 @@ def _closes(planner: Planner, recipient: Recipient, row: Row[Any], now: Instant)
 def _with_content(
     tx: Tx,
     journeys: Journeys,
-    fit: Sequence[tuple[Row[Any], Instant | None]],
+    fit: Sequence[tuple[MessageRow, Instant | None]],
     known: Devices,
 ) -> list[Claim]:
     rows = [row for row, _ in fit]
@@ -436,33 +445,33 @@ def _with_content(
     marks = Marks(*tx.conn.execute(_ENDS).one())
     return [
         Claim(
-            row.id,
-            row.profile_id,
-            row.enrollment_id,
-            row.journey,
-            row.version,
-            row.step,
-            row.member,
-            row.channel,
-            row.kind,
-            row.topic,
-            row.attempts + 1,
-            tx.now,
-            tx.now + tx.timing.claim_lasts
+            message_id=row.id,
+            profile_id=row.profile_id,
+            enrollment_id=row.enrollment_id,
+            journey=row.journey,
+            version=row.version,
+            step=row.step,
+            member=row.member,
+            channel=row.channel,
+            kind=row.kind,
+            topic=row.topic,
+            attempts=row.attempts + 1,
+            send_at=tx.now,
+            not_after=tx.now + tx.timing.claim_lasts
             if closes is None
             else min(tx.now + tx.timing.claim_lasts, closes),
-            closes,
-            known.open[row.id]
+            closes=closes,
+            targets=known.open[row.id]
             if channel_of(row.channel).per_device
             else [addresses[row.profile_id, row.channel]],
-            {"profile": about[row.profile_id], **contexts[row.enrollment_id]},
-            marks,
+            context={"profile": about[row.profile_id], **contexts[row.enrollment_id]},
+            marks=marks,
         )
         for row, closes in fit
     ]
 
 
-def _addresses(tx: Tx, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], Target]:
+def _addresses(tx: Tx, rows: Sequence[MessageRow]) -> dict[tuple[int, str], Target]:
     """The address in use of each person on each channel."""
     if not rows:
         return {}

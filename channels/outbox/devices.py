@@ -7,11 +7,12 @@ At most once to each device: its row of `message_device` is committed in the cla
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Row, and_, select
+from sqlalchemy import and_, select
 
 from channels.messages import (
+    DeviceState,
     MessageState,
     device_transitions,
     message_devices,
@@ -21,6 +22,7 @@ from channels.messages import (
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
 from channels.messages.states import TAKEN_BACK, may_become
 from channels.messages.transitions import Followed
+from channels.outbox.rows import MessageRow
 from config.channels import ChannelName
 from config.database import Tx
 from config.times import Instant
@@ -63,7 +65,7 @@ class Devices(NamedTuple):
 NONE = Devices({}, ())
 
 
-def look_up(tx: Tx, pushes: Sequence[Row[Any]]) -> Devices:
+def look_up(tx: Tx, pushes: Sequence[MessageRow]) -> Devices:
     """Where rows of the message table go: to all live devices that have had no answer to it yet."""
     live: dict[tuple[int, ChannelName], list[Target]] = defaultdict(list)
     c = identifiers.c
@@ -153,6 +155,26 @@ def lose(tx: Tx, before: Instant, reason: str) -> None:
         follow(tx, ids)
 
 
+class _Device(NamedTuple):
+    """What became of a push on a device. was, send_at: the state and time of the message."""
+
+    message_id: int
+    state: DeviceState
+    reason: str | None
+    attempts: int
+    retry_at: Instant | None
+    provider_id: str | None
+    was: MessageState
+    send_at: Instant
+
+
+_OF_DEVICE = [
+    *(message_devices.c[name] for name in _Device._fields[:-2]),
+    messages.c.state.label("was"),
+    messages.c.send_at,
+]
+
+
 def follow(
     tx: Tx, message_ids: Collection[int], at: Mapping[int, Instant] | None = None
 ) -> dict[int, MessageState]:
@@ -168,15 +190,16 @@ def follow(
     """
     c = message_devices.c
     found = (
-        select(message_devices, messages.c.state.label("was"), messages.c.send_at)
+        select(*_OF_DEVICE)
         .join_from(message_devices, messages, messages.c.id == c.message_id)
         .where(among(tx, c.message_id, message_ids))
         .order_by(c.message_id, c.token)
     )
     changes: list[Followed] = []
     waiting: list[int] = []
-    for message_id, rows in groupby(tx.conn.execute(found), key=lambda row: row.message_id):
-        devices = list(rows)
+    rows = [_Device(*row) for row in tx.conn.execute(found)]
+    for message_id, together in groupby(rows, key=lambda row: row.message_id):
+        devices = list(together)
         was = devices[0].was
         state = state_of({one.state for one in devices})
         # People have gone on from what is final.
@@ -194,7 +217,7 @@ def follow(
     return {change.message_id: change.state for change in changes}
 
 
-def _change(devices: Sequence[Row[Any]], state: MessageState) -> Followed:
+def _change(devices: Sequence[_Device], state: MessageState) -> Followed:
     decisive = [one for one in devices if one.state == ("later" if state == "planned" else state)]
     reasons = {one.reason: None for one in decisive if one.reason is not None}
     send_at = devices[0].send_at

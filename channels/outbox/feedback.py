@@ -7,11 +7,17 @@ of order: a message only ever moves up `RANK`, and consent goes by its own dates
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Row, not_, select, tuple_
+from sqlalchemy import ColumnElement, and_, not_, select, tuple_
 
-from channels.messages import device_transitions, message_devices, messages, transitions
+from channels.messages import (
+    MessageState,
+    device_transitions,
+    message_devices,
+    messages,
+    transitions,
+)
 from channels.messages.device_transitions import DeviceReport
 from channels.messages.states import REPORTED, TAKEN_BACK, Reported
 from channels.messages.transitions import Report
@@ -48,12 +54,30 @@ _OF_CONSENT: Collection[FeedbackKind] = {"stopped", "started", "unsubscribed", "
 _OF_THE_ADDRESS: Collection[FeedbackKind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
 
 
+class _SentMessage(NamedTuple):
+    """What is read of the message that a report is about."""
+
+    id: int
+    profile_id: int
+    channel: ChannelName
+    topic: str
+    journey: str
+    step: str
+    state: MessageState
+    send_at: Instant
+    wanted_at: Instant
+    address: str | None
+
+
+_COLUMNS = [messages.c[name] for name in _SentMessage._fields]
+
+
 class _Heard(NamedTuple):
     """A word with the person and the message that it is about; of a push also the device."""
 
     said: Feedback
     profile_id: int
-    message: Row[Any] | None
+    message: _SentMessage | None
     at: Instant
     token: str | None = None
 
@@ -162,9 +186,9 @@ def _device(one: Feedback, known: Mapping[str, str | None]) -> str | None:
     return next(named, None)
 
 
-def _moment(tx: Tx, one: Feedback, row: Row[Any]) -> Instant:
+def _moment(tx: Tx, one: Feedback, row: _SentMessage) -> Instant:
     """The provider's clock is not ours: it was after the hand-over, and is not in the future."""
-    handed_over: Instant = row.wanted_at if row.state in TAKEN_BACK else row.send_at
+    handed_over = row.wanted_at if row.state in TAKEN_BACK else row.send_at
     return min(max(one.at or tx.now, handed_over), tx.now)
 
 
@@ -172,21 +196,16 @@ def _address(one: Feedback) -> tuple[str, str | None]:
     return ADDRESS_KIND[one.channel], one.address
 
 
-_COLUMNS = [
-    messages.c[name]
-    for name in (
-        *("id", "profile_id", "channel", "topic", "journey", "step"),
-        *("state", "send_at", "wanted_at", "address"),
-    )
-]
-
-
-def _messages(tx: Tx, ids: Collection[int]) -> dict[int, Row[Any]]:
+def _messages(tx: Tx, ids: Collection[int]) -> dict[int, _SentMessage]:
     return {
-        row.id: row
-        for some in in_slices(sorted(ids))
-        for row in tx.conn.execute(select(*_COLUMNS).where(messages.c.id.in_(some)))
+        row.id: row for some in in_slices(sorted(ids)) for row in _sent(tx, messages.c.id.in_(some))
     }
+
+
+def _sent(tx: Tx, which: ColumnElement[bool]) -> list[_SentMessage]:
+    """Messages, in the order in which they went."""
+    found = select(*_COLUMNS).where(which).order_by(messages.c.send_at, messages.c.id)
+    return [_SentMessage(*row) for row in tx.conn.execute(found)]
 
 
 def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None], int | None]:
@@ -213,19 +232,15 @@ def _not_in_use(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | No
 
 def _last_sent(
     tx: Tx, answered: Collection[tuple[int, ChannelName]]
-) -> dict[tuple[int, ChannelName], Row[Any]]:
+) -> dict[tuple[int, ChannelName], _SentMessage]:
     """The last message that each of these profiles was sent on the channel."""
     if not answered:
         return {}
-    sent = (
-        select(*_COLUMNS)
-        .where(
-            tuple_(messages.c.profile_id, messages.c.channel).in_(sorted(answered)),
-            messages.c.state.in_(("sending", "unknown", "sent", "delivered")),
-        )
-        .order_by(messages.c.send_at, messages.c.id)
+    theirs = and_(
+        tuple_(messages.c.profile_id, messages.c.channel).in_(sorted(answered)),
+        messages.c.state.in_(("sending", "unknown", "sent", "delivered")),
     )
-    return {(row.profile_id, row.channel): row for row in tx.conn.execute(sent)}
+    return {(row.profile_id, row.channel): row for row in _sent(tx, theirs)}
 
 
 def _new(tx: Tx, heard: Sequence[_Heard]) -> list[_Heard]:

@@ -7,19 +7,19 @@ caller's transaction, with the profiles concerned locked.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import select, tuple_
 
 from channels.messages import messages, transitions
 from channels.messages.transitions import Decided, NewMessage, Redecided, is_undecided
+from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.rules.caps import Counted
 from channels.rules.cases import describe
 from channels.rules.loaders import Past, load_history, load_recipients
-from channels.rules.planner import Decision, Mode, OnCap, Planner, Reason, Wanted
+from channels.rules.planner import Decision, Mode, Planner, Reason, Wanted
 from channels.rules.preemption import giving_way
-from channels.rules.recipient import Kind, Recipient
-from config.channels import ChannelName
+from channels.rules.recipient import Recipient
 from config.database import Tx
 from config.times import Instant
 from profiles.bulk import lock_profiles
@@ -110,7 +110,7 @@ def plan(
         refused = decide_again(
             tx, planner, groups, {"gave_way_to": f"{send.journey} / {send.step}"}
         )
-        settled(tx, [row.enrollment_id for row, _ in refused])
+        settled(tx, [one.message.enrollment_id for one in refused])
     return decided
 
 
@@ -170,7 +170,7 @@ def decide_again(
     groups: Collection[tuple[int, str]],
     note: Mapping[str, Any],
     at_hand_over: Mapping[int, Reason] = MappingProxyType({}),
-) -> list[tuple[Row[Any], str]]:
+) -> list[RefusedMessage]:
     """Decide groups again, as far as they are still planned: messages are moved or refused.
 
     Returns those that were refused, as they were, each with the reason.
@@ -181,19 +181,23 @@ def decide_again(
     note: what led to it; kept in the decision, beside what led to earlier ones.
     at_hand_over: messages, by id, that may not go for a reason that only the hand-over knows.
     """
-    found = select(messages).where(
+    found = select(*MESSAGE_COLUMNS, messages.c.decision).where(
         tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), is_undecided
     )
-    rows = tx.conn.execute(found.order_by(messages.c.id).with_for_update()).all()
+    rows: list[MessageRow] = []
+    before: dict[int, Mapping[str, Any]] = {}
+    for *columns, its_decision in tx.conn.execute(found.order_by(messages.c.id).with_for_update()):
+        rows.append(MessageRow(*columns))
+        before[rows[-1].id] = its_decision
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
     latest = max((row.latest_anchor + row.after for row in rows), default=tx.now)
     histories = load_history(tx, planner.policy, recipients, max(latest, tx.now))
-    by_group: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
+    by_group: dict[tuple[int, str], list[MessageRow]] = defaultdict(list)
     for row in rows:
         by_group[row.enrollment_id, row.step].append(row)
     changes: list[Redecided] = []
-    refused: list[tuple[Row[Any], str]] = []
+    refused: list[RefusedMessage] = []
     # The more important are decided first, against all that is not being decided again.
     undecided = {row.id for row in rows}
     for group in sorted(by_group.values(), key=lambda group: (-group[0].priority, group[0].id)):
@@ -204,11 +208,11 @@ def decide_again(
         for row, decision in zip(group, decisions, strict=True):
             if decision.reason == "not_chosen":
                 continue  # as it was
-            notes = {name: row.decision[name] for name in _NOTES if name in row.decision}
+            notes = {name: before[row.id][name] for name in _NOTES if name in before[row.id]}
             outcome = _outcome(decision, recipient, row.send_at, {**notes, **note})
             changes.append({"message": row.id, **outcome})
             if decision.reason is not None:
-                refused.append((row, decision.reason))
+                refused.append(RefusedMessage(row, decision.reason))
             elif decision.send_at is not None:
                 message = Counted(decision.send_at, row.channel, row.kind, row.topic)
                 history.append(_as_past(message, row.priority, row.enrollment_id, row.step))
@@ -223,7 +227,7 @@ _NOTES = ("took_place_of", "gave_way_to", "looked_at_again")
 def _again(
     planner: Planner,
     recipient: Recipient,
-    group: Sequence[Row[Any]],
+    group: Sequence[MessageRow],
     history: Sequence[Counted],
     now: Instant,
     at_hand_over: Mapping[int, Reason],
@@ -245,7 +249,7 @@ def _from_here(
     planner: Planner,
     recipient: Recipient,
     mode: Mode,
-    group: Sequence[Row[Any]],
+    group: Sequence[MessageRow],
     history: Sequence[Counted],
     now: Instant,
     at_hand_over: Mapping[int, Reason],
@@ -254,13 +258,13 @@ def _from_here(
     start = max(now, min(row.send_at for row in group))
     wanted = [
         Wanted(
-            cast(ChannelName, row.channel),
-            cast(Kind, row.kind),
-            row.topic,
-            row.after - first,
-            cast(OnCap, row.on_cap),
-            max(0, row.latest_anchor + first - start),
-            at_hand_over.get(row.id),
+            channel=row.channel,
+            kind=row.kind,
+            topic=row.topic,
+            offset=row.after - first,
+            on_cap=row.on_cap,
+            max_delay=max(0, row.latest_anchor + first - start),
+            refused=at_hand_over.get(row.id),
         )
         for row in group
     ]

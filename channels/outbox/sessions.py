@@ -1,10 +1,11 @@
 """On some channels free text may go only for some time after the customer's last message."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 
+from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.database import Tx
@@ -23,12 +24,12 @@ class Templates(Protocol):
         """The compiled template of a message."""
 
 
-def session_ends(tx: Tx, templates: Templates, rows: Sequence[Row[Any]]) -> dict[int, Instant]:
+def session_ends(tx: Tx, templates: Templates, rows: Sequence[MessageRow]) -> dict[int, Instant]:
     """When the session ends that a message needs, by its id; 0: the customer never wrote.
 
     Messages that need no session are not in it.
     """
-    waiting: dict[ChannelName, list[Row[Any]]] = {}
+    waiting: dict[ChannelName, list[MessageRow]] = {}
     for row in rows:
         if channel_of(row.channel).session is not None:
             template = templates.template(row.journey, row.version, row.step, row.member)

@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
+from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
 from config.database import Tx
 from journeys.definition.catalog import Catalog
@@ -28,7 +29,7 @@ class CatalogJourneys:
         """The journeys that are paused or stopped."""
         return held(tx)
 
-    def unwanted(self, tx: Tx, rows: Sequence[Row[Any]]) -> dict[int, str]:
+    def unwanted(self, tx: Tx, rows: Sequence[MessageRow]) -> dict[int, str]:
         """The messages not to be sent, by id, with the reason.
 
         Their enrollment exited early, its exit rule holds now, or the group was answered. The exit
@@ -36,7 +37,7 @@ class CatalogJourneys:
         """
         left = self._left(tx, {row.enrollment_id for row in rows})
         reasons = {row.id: left[row.enrollment_id] for row in rows if row.enrollment_id in left}
-        by_version: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
+        by_version: dict[tuple[str, str], list[MessageRow]] = defaultdict(list)
         for row in rows:
             by_version[row.journey, row.version].append(row)
         self._catalog.learn(tx, by_version)

@@ -5,13 +5,14 @@ Locks in the common order: events, enrollments, profiles, messages, each by id.
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, delete, select
+from sqlalchemy import delete, select
 
 from channels.messages import device_transitions
 from channels.messages import transitions as message_transitions
 from config.database import Tx, insert_ignoring_conflicts
+from config.times import Instant
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments, transitions
 from journeys.tables import passages, segment_members
@@ -54,7 +55,7 @@ def merge(
 def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str, Any]]:
     """Move enrollments, messages and log rows; returns the moved ids by the merged profile's id."""
     concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
-    by_profile: dict[int, list[Row[Any]]] = defaultdict(list)
+    by_profile: dict[int, list[_Enrollment]] = defaultdict(list)
     for row in _enrollments(tx, concerned):
         by_profile[row.profile_id].append(row)
     ending: list[int] = []
@@ -107,20 +108,36 @@ def _merge_memberships(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[str]
     return left
 
 
-def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[Row[Any]]:
+class _Enrollment(NamedTuple):
+    """What a merge reads of an enrollment."""
+
+    id: int
+    profile_id: int
+    journey: str
+    entry_key: str
+    launch_id: str | None
+    entered_at: Instant
+    ended_at: Instant | None
+
+
+_COLUMNS = [enrollments.c[name] for name in _Enrollment._fields]
+
+
+def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[_Enrollment]:
     whose = among(tx, enrollments.c.profile_id, profile_ids)
-    rows = select(enrollments).where(whose).order_by(enrollments.c.id)
-    return list(tx.conn.execute(rows.with_for_update() if lock else rows))
+    rows = select(*_COLUMNS).where(whose).order_by(enrollments.c.id)
+    found = tx.conn.execute(rows.with_for_update() if lock else rows)
+    return [_Enrollment(*row) for row in found]
 
 
 class _There:
     """The enrollments of a surviving profile and of the profiles merged into it so far."""
 
-    def __init__(self, ours: Sequence[Row[Any]]) -> None:
+    def __init__(self, ours: Sequence[_Enrollment]) -> None:
         self._current = {_way(row): row for row in ours if row.ended_at is None}
         self._launches = {_launch(row) for row in ours if row.launch_id is not None}
 
-    def take(self, theirs: Sequence[Row[Any]]) -> tuple[list[int], list[Row[Any]]]:
+    def take(self, theirs: Sequence[_Enrollment]) -> tuple[list[int], list[_Enrollment]]:
         """Add the enrollments of a merged profile.
 
         Returns
@@ -142,9 +159,9 @@ class _There:
         return later, again
 
 
-def _way(row: Row[Any]) -> tuple[str, str]:
+def _way(row: _Enrollment) -> tuple[str, str]:
     return row.journey, row.entry_key
 
 
-def _launch(row: Row[Any]) -> tuple[str, str | None]:
+def _launch(row: _Enrollment) -> tuple[str, str | None]:
     return row.journey, row.launch_id

@@ -7,9 +7,9 @@ says why.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, bindparam, not_, select, tuple_, update
+from sqlalchemy import bindparam, not_, select, tuple_, update
 
 from config.channels import channels
 from config.database import Tx, insert_into
@@ -61,7 +61,7 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
         return set()
     addresses = _addresses(tx, {one.profile_id for one in yeses})
     keys = {(addresses[one.profile_id], one.topic) for one in yeses if one.profile_id in addresses}
-    known = {(row.address, row.topic): row for row in _rows(tx, keys)}
+    known = {(row.address, row.topic): row for row in _requests(tx, keys)}
     written: dict[tuple[str, str], dict[str, Any]] = {}
     asking: list[NewEvent] = []
     for one in yeses:
@@ -101,39 +101,67 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
     return {(one.profile_id, one.topic) for one in yeses if one.profile_id not in addresses}
 
 
-def waiting(tx: Tx, profile_ids: Collection[int]) -> list[Row[Any]]:
-    """The pending yeses of these profiles, expired ones included, the latest last.
+class PendingYes(NamedTuple):
+    """A yes that waits for its confirmation.
 
-    Each row has the profile as `owner`: it said the yes, or the profile that did became part of it,
-    and it has the address.
+    owner: the profile that has the address; it said the yes, or the profile that did became part
+    of it. said_by: the profile that said it.
     """
+
+    owner: int
+    said_by: int
+    address: str
+    topic: str
+    said_at: Instant
+    asked_at: Instant
+    source: str
+    wording: str | None
+    evidence: Any
+
+
+def waiting(tx: Tx, profile_ids: Collection[int]) -> list[PendingYes]:
+    """The pending yeses of these profiles, expired ones included, the latest last."""
     if not profile_ids:
         return []
     e, i = email_confirmations.c, identifiers.c
-    found = tx.conn.execute(
-        select(email_confirmations, i.profile_id.label("owner"))
+    rows = tx.conn.execute(
+        select(
+            *(i.profile_id.label("owner"), e.profile_id, e.address, e.topic),
+            *(e.said_at, e.asked_at, e.source, e.wording, e.evidence),
+        )
         .join(identifiers, (i.kind == "email") & (i.value == e.address))
         .where(among(tx, i.profile_id, profile_ids), e.said_at.is_not(None))
         .where(not_(is_suppressed(CONFIRMED_ON)), not_(is_retired()))
         .order_by(e.asked_at, e.address)
-    ).all()
-    became = survivors(tx, {row.profile_id for row in found})
-    return [row for row in found if became.get(row.profile_id, row.profile_id) == row.owner]
+    )
+    found = [PendingYes(*row) for row in rows]
+    became = survivors(tx, {one.said_by for one in found})
+    return [one for one in found if became.get(one.said_by, one.said_by) == one.owner]
 
 
-def _is_newer(one: Yes, row: Row[Any]) -> bool:
+class _Request(NamedTuple):
+    """The last mail to an address about a topic. said_at: None if no yes waits any more."""
+
+    address: str
+    topic: str
+    profile_id: int
+    said_at: Instant | None
+    asked_at: Instant
+
+
+def _is_newer(one: Yes, row: _Request) -> bool:
     """Whether a yes has more proof than the one in the row."""
     if row.said_at is None:
         return True
     return one.said_at is not None and one.said_at > row.said_at
 
 
-def can_be_confirmed(row: Row[Any], now: Instant) -> bool:
+def can_be_confirmed(row: PendingYes, now: Instant) -> bool:
     """Whether a pending yes has not expired."""
-    return bool(now < row.asked_at + LASTS)
+    return now < row.asked_at + LASTS
 
 
-def settle(tx: Tx, rows: Iterable[Row[Any]]) -> None:
+def settle(tx: Tx, rows: Iterable[PendingYes]) -> None:
     """End pending yeses, by a confirmation or a no. The row keeps the time of the last request."""
     c = email_confirmations.c
     keys = [{"of_address": row.address, "of_topic": row.topic} for row in rows]
@@ -146,7 +174,7 @@ def settle(tx: Tx, rows: Iterable[Row[Any]]) -> None:
         )
 
 
-def proof(row: Row[Any]) -> dict[str, Any]:
+def proof(row: PendingYes) -> dict[str, Any]:
     """The evidence of a confirmed yes: its time, and its original evidence."""
     return {"requested_at": format_instant(row.said_at), "request": row.evidence}
 
@@ -160,12 +188,11 @@ def _addresses(tx: Tx, profile_ids: Collection[int]) -> dict[int, str]:
     return {row.profile_id: row.value for row in tx.conn.execute(found)}
 
 
-def _rows(tx: Tx, keys: Collection[tuple[str, str]]) -> list[Row[Any]]:
+def _requests(tx: Tx, keys: Collection[tuple[str, str]]) -> list[_Request]:
     c = email_confirmations.c
+    columns = [c[name] for name in _Request._fields]
     return [
-        row
+        _Request(*row)
         for some in in_slices(sorted(keys), 500)
-        for row in tx.conn.execute(
-            select(email_confirmations).where(tuple_(c.address, c.topic).in_(some))
-        )
+        for row in tx.conn.execute(select(*columns).where(tuple_(c.address, c.topic).in_(some)))
     ]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from channels.explain import explanation
 from channels.messages import messages
 from config.channels import ChannelName
 from config.policy import Policy
@@ -16,6 +15,7 @@ from journeys.dsl import SMS, Email, Goal, Journey, OnLaunch, Push, Send, attrib
 from journeys.operations import control
 from profiles.tables import profiles
 from tests.support.dispatching import DAYTIME, POLICY, reported, sending
+from tests.support.planning_desk import explained
 from tests.support.shop import MONDAY, House, described
 from tests.support.suppressing import becomes
 
@@ -38,7 +38,7 @@ def test_consent_taken_back(
     assert len(house.providers.accepted) == (0 if reason else 1)
     if reason:
         assert row.decision["looked_at_again"] == "at dispatch"
-        assert explanation(row).startswith("The customer has not agreed to news by")
+        assert explained(row).startswith("The customer has not agreed to news by")
     [person] = house.people()
     assert person.end_reason == "completed"
 

@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from channels.explain import explanation
 from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
 from channels.rules.loaders import load_recipients
 from channels.rules.planner import Wanted
@@ -16,7 +15,7 @@ from config.times import DAY, HOUR, Instant
 from journeys.dsl import Email, Journey, OnEvent, OnLaunch, Send, prop
 from profiles.identity.addresses import Suppressed, suppress
 from profiles.tables import SuppressionState, identifiers, preferences
-from tests.support.planning_desk import OFFICE, ONE_A_DAY, Desk, at, message
+from tests.support.planning_desk import OFFICE, ONE_A_DAY, Desk, at, explained, message
 from tests.support.shop import MONDAY, House
 
 # A row and a decision for everything -------------------------------------------------------------
@@ -43,7 +42,7 @@ def test_every_message_has_its_row_and_its_decision(db: Database) -> None:
         "timezone_source": "profile",
     }
     assert (push.send_at, push.member, push.after) == (row.send_at + 600, "m1", 600)
-    assert explanation(row).startswith("It waits for its time. Opening hours and limits moved it")
+    assert explained(row).startswith("It waits for its time. Opening hours and limits moved it")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_where_the_zone_came_from_is_told(db: Database) -> None:
     assert [row.decision.get("invalid_timezone") for row in desk.rows()] == [
         None, "Mars/Base", None, None, None,
     ]  # fmt: skip
-    assert "The time zone on record, Mars/Base, is none." in explanation(desk.rows()[1])
+    assert "The time zone on record, Mars/Base, is none." in explained(desk.rows()[1])
 
 
 def test_the_holdout_gets_no_marketing(db: Database) -> None:
@@ -303,6 +302,6 @@ def test_the_zone_that_a_customer_chose_comes_before_what_others_say(db: Databas
     assert {one["timezone_source"] for one in decisions} == {"profile"}
     assert [one.get("timezone_chosen") for one in decisions] == [True, True, None, None]
     assert [one.get("invalid_timezone") for one in decisions] == [None, None, "Mars/Olympus", None]
-    told = [explanation(row) for row in desk.rows()]
+    told = [explained(row) for row in desk.rows()]
     assert "Time zone: Asia/Tokyo, which the customer chose." in told[0]
     assert "Time zone: Europe/Berlin (the customer's record)." in told[3]

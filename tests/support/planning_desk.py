@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from channels.explain import ExplainedMessage, explanation
 from channels.outbox.plan import Addressee, PlannedSend, plan
 from channels.rules.planner import Decision, Planner, Wanted
 from config.channels import ChannelName
@@ -67,3 +68,8 @@ def message(
 
 def at(text: str) -> Instant:
     return parse_instant(text)
+
+
+def explained(row: Row[Any]) -> str:
+    """The explanation of a row of `messages`."""
+    return explanation(ExplainedMessage(*(getattr(row, name) for name in ExplainedMessage._fields)))
