@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from channels.providers.registry import connect_providers
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
 from config.access.private_files import tighten_folder
+from config.channels import ChannelName
 from config.database import Database, unusable
 from config.errors import SegueError
 from config.policy import Policy, load_policy
@@ -43,8 +44,12 @@ class Segue:
 
     @asynccontextmanager
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:
-        """A dispatcher with open connections to the providers; closes them at the end."""
+        """A dispatcher with open connections to the providers; closes them at the end.
+
+        Raises SegueError for a setting that is missing or wrong.
+        """
         connected = connect_providers(self.settings)
+        _refuse_unsent(self.catalog, connected.routes)
         async with Transport(self.settings, self.db.timing) as transport:
             yield Dispatcher(
                 self.db,
@@ -55,6 +60,18 @@ class Segue:
                 self.settings,
                 name=self.process,
             )
+
+
+def _refuse_unsent(catalog: Catalog, sent: Collection[ChannelName]) -> None:
+    """Raise SegueError for a journey with a channel that no provider sends."""
+    for name, version in catalog.current.items():
+        for step in version.journey.sends():
+            for message in step.messages:
+                if message.channel not in sent:
+                    raise SegueError(
+                        f"{name}, step {step.name!r}: no provider sends {message.channel}; set "
+                        f"SEGUE_{message.channel.upper()}_PROVIDER (docs/channels.md)"
+                    )
 
 
 def input_rules(settings: Settings, policy: Policy) -> InputRules:

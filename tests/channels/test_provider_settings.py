@@ -1,5 +1,6 @@
 """Which providers there are, and what they need to be set."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -23,10 +24,12 @@ from channels.providers.sending import ProviderRequest
 from channels.rules.recipient import Kind
 from config.errors import SegueError
 from config.settings import Settings
+from flows.app import Segue
 from flows.http.app import create_app
+from journeys.dsl import Send, WhatsApp
 from tests.support.configured import configured
 from tests.support.provider_samples import LIVE, SANDBOX, outgoing
-from tests.support.shop import House
+from tests.support.shop import TEXTS, House, described
 
 
 def key_file(folder: Path) -> Path:
@@ -281,3 +284,21 @@ def test_a_broken_provider_fails_loudly_by_name(
     monkeypatch.setattr(channels.providers, "__path__", path)
     with pytest.raises(SegueError, match=words):
         known_providers()
+
+
+async def _dispatcher_of(segue: Segue) -> None:
+    async with segue.dispatcher():
+        pass
+
+
+def test_a_journey_with_a_channel_that_nothing_sends_stops_the_start(
+    house: House, tmp_path: Path
+) -> None:
+    journey = described(Send("hi", WhatsApp("hello")))
+    texts = {**TEXTS, "hello.whatsapp.txt": "Hello"}
+    given = LIVE | {"fcm_credentials_file": key_file(tmp_path)}
+    asyncio.run(_dispatcher_of(house.open(journey, texts=texts, **given)))
+    given["whatsapp_provider"] = ""
+    wrong = "j, step 'hi': no provider sends whatsapp; set SEGUE_WHATSAPP_PROVIDER"
+    with pytest.raises(SegueError, match=wrong):
+        asyncio.run(_dispatcher_of(house.open(journey, texts=texts, **given)))
