@@ -138,6 +138,7 @@ class _Group:
     going: dict[int, tuple[str, UsableParts | None]] = field(default_factory=dict)
     told: bool = False  # a call states more about the customer than ids
     joined: bool = False  # a call of this batch joined two groups into this one
+    confirmed: bool = False  # a call of this batch puts withheld addresses into use
 
     @property
     def is_bare(self) -> bool:
@@ -151,6 +152,13 @@ class _Group:
     def has_other(self, key: Key) -> bool:
         """Whether another address of that kind is in use."""
         return bool(self.in_use.get(key[0], set()) - {key})
+
+    @property
+    def retired(self) -> set[Key]:
+        """The retired addresses."""
+        return {
+            key for kind, keys in self.ever.items() for key in keys - self.in_use.get(kind, set())
+        }
 
     def state(self, key: Key) -> None:
         """Put an address into use."""
@@ -214,7 +222,10 @@ class _Circle:
         if (new or unverified) and not proofs:
             self.events_only.add(place)
             return True
-        if new or (unverified and not self._verify(unverified, proofs[0])):
+        if new:
+            return False
+        confirmed = self._verify(unverified, proofs[0]) if unverified else []
+        if confirmed is None:
             return False
         first, *others = keys
         self.group(first)  # creates the group: a later alias can name it
@@ -236,6 +247,8 @@ class _Circle:
             if place in self.filling:
                 break  # an unverified anonymous id states no address
         self.group(first).told |= call.person.has_details
+        if confirmed:
+            self._confirm(confirmed)
         return True
 
     def note_foreign(self, place: int, call: SegmentCall) -> None:
@@ -261,17 +274,36 @@ class _Circle:
         known = [key for key in (anonymous, user) if key in self._groups]
         return [*certain, *(known or [anonymous])]
 
-    def _verify(self, unverified: Sequence[Key], proof: Key) -> bool:
-        """Verify anonymous ids whose owner a call proves. False: the call must wait."""
+    def _verify(self, unverified: Sequence[Key], proof: Key) -> list[Key] | None:
+        """Verify anonymous ids whose owner a call proves.
+
+        Returns those that the owner's profile has already. None: the call must wait.
+        """
         if proof in self._retired:
-            return False
+            return None
+        confirmed: list[Key] = []
         for key in unverified:
-            if self.group(proof) is self.group(key):
-                self.confirmed.add(key)
+            group = self.group(key)
+            if self.group(proof) is group:
+                # Withheld addresses come into use before any call is written. So earlier calls that
+                # change the profile or take one of its retired addresses are written first.
+                if group.told or group.joined or not group.retired.isdisjoint(self._groups):
+                    return None
+                confirmed.append(key)
             elif not self._move(key, proof):
-                return False
+                return None
             self._unverified.discard(key)
-        return True
+        return confirmed
+
+    def _confirm(self, keys: Sequence[Key]) -> None:
+        """Note that the owners' profiles change: withheld addresses come into use.
+
+        Later calls that depend on these addresses wait until that is written.
+        """
+        self.confirmed.update(keys)
+        for group in {self.group(key) for key in keys}:
+            group.told = group.confirmed = True
+            self._retired |= group.retired
 
     def _join_ids(self, first: Key, key: Key, kind: str) -> bool:
         """Join the profiles of two ids, unless they are two customers. False: the call must
@@ -282,7 +314,7 @@ class _Circle:
         larger = other.size - one.size > _MANY_MORE
         if other.has_user and (not one.has_user or larger):
             one, other = other, one
-        if other.told and not one.is_bare:
+        if (other.told and not one.is_bare) or (one.confirmed and not other.is_bare):
             return False
         self._take_in(one, other, kind, None)
         return True
@@ -381,6 +413,7 @@ class _Circle:
         big.has_user, big.stays = one.has_user or other.has_user, one.stays
         big.told, big.size = one.told or other.told, one.size + other.size
         big.joined = True
+        big.confirmed = one.confirmed or other.confirmed
         big.going = _union(going, one.going)
         for ever in {*one.ever, *other.ever}:
             for mine, theirs in ((big.in_use, small.in_use), (big.ever, small.ever)):

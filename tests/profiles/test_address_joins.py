@@ -7,7 +7,7 @@ from itertools import count, permutations
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, select
 
@@ -605,6 +605,14 @@ _CALLS = st.lists(
 )
 
 
+# `a` joins `u` by an unverified address, and the rest of what `a` has is withheld.
+_WITHHELD: list[tuple[Any, ...]] = [
+    (None, "a", "t2", {"phone": "1", "email": "x@example.com"}),
+    ("u", None, None, {"email": "x@example.com"}),
+]
+_U_IS_B: tuple[Any, ...] = ("u", "b", None, {})
+
+
 def _looks(db: Database, mark: str) -> Any:
     """Who has which identifiers and says what, whatever the numbers of their profiles."""
     people: dict[int, list[Any]] = {}
@@ -626,6 +634,13 @@ def _looks(db: Database, mark: str) -> Any:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(_CALLS, st.sampled_from(["any", "verified"]))
+# the user id confirms `a`: the withheld t2 comes into use, unless somebody took it before
+@example([*_WITHHELD, (None, "b", "t2", {}), ("u", "a", None, {})], "any")
+@example([*_WITHHELD, ("u", "a", None, {}), (None, "b", "t2", {})], "any")
+# of two phone numbers the one that was in use first stays
+@example([*_WITHHELD, ("u", None, None, {"phone": "2"}), ("u", "a", None, {})], "any")
+@example([*_WITHHELD, (None, "b", None, {"phone": "2"}), ("u", "a", None, {}), _U_IS_B], "any")
+@example([*_WITHHELD, (None, "b", None, {"phone": "2"}), _U_IS_B, ("u", "a", None, {})], "any")
 def test_calls_at_once_mean_what_they_mean_one_after_the_other(
     sqlite_house: House, calls: list[tuple[Any, ...]], join_on: JoinOn
 ) -> None:
