@@ -27,7 +27,7 @@ from config.timing import TIMING
 from journeys.dsl import SMS, Send
 from tests.support.dispatching import ONE
 from tests.support.failures import at
-from tests.support.provider_samples import CHANNELS, SANDBOX, connected, may_leave, outgoing
+from tests.support.provider_samples import SANDBOX, connected, may_leave, outgoing
 from tests.support.shop import MONDAY, House, described
 
 
@@ -65,7 +65,7 @@ def test_the_provider_says_when(house: House, channel: ChannelName, named: dict[
         ("sms", httpx.Response(503), TIMING.first_retry, 2 * TIMING.first_retry),
         ("push", httpx.Response(503), SERVER_WAIT, 2 * SERVER_WAIT),
         ("push", httpx.Response(429), QUOTA_WAIT, 2 * QUOTA_WAIT),
-        *((one, httpx.Response(429, headers={"retry-after": "90"}), 90, 90) for one in CHANNELS),
+        *((one, httpx.Response(429, headers={"retry-after": "90"}), 90, 90) for one in ONE),
     ],
 )
 def test_what_was_refused_together_does_not_come_back_together(

@@ -50,11 +50,23 @@ Row = dict[str, Any]
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("prefect")]
 
 
+class RepeatsWhileBusy(httpx.HTTPTransport):
+    """Repeats a request while Prefect answers 503, as on SQLite for writes that conflict."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        gives_up = time.monotonic() + PATIENCE
+        while True:
+            answer = super().handle_request(request)
+            if answer.status_code != 503 or time.monotonic() > gives_up:
+                return answer
+            answer.close()
+            time.sleep(0.2)
+
+
 @pytest.fixture(scope="session")
 def api(stack: Stack) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=f"{stack.settings.prefect_url}/api", trust_env=False, timeout=PATIENCE
-    ) as client:
+    url = f"{stack.settings.prefect_url}/api"
+    with httpx.Client(base_url=url, transport=RepeatsWhileBusy(), timeout=PATIENCE) as client:
         yield client
 
 

@@ -30,6 +30,7 @@ from tests.support.callback_samples import FromProviders, mail_event
 from tests.support.feedback_shop import NEWS, TEXTS, AnnsShop
 from tests.support.receiving import receiving
 from tests.support.shop import House
+from tests.support.suppressing import suppressed
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,8 @@ def test_sendgrid_may_spell_an_address_its_own_way(house: House, spelling: str, 
         assert shop.consent("email") is False
     else:
         [row] = shop.of(identifiers, kind="email")
-        assert row.state == {"bounce": "bounced", "spamreport": "complained"}[event]
+        state = {"bounce": "bounced", "spamreport": "complained"}[event]
+        assert suppressed(house.db) == {("email", row.value): state}
     assert "cher" not in (house.rows()[0].reason or "")
 
 
