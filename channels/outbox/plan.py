@@ -15,7 +15,6 @@ from channels.messages import messages, transitions
 from channels.messages.transitions import Decided, NewMessage, Redecided, is_undecided
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.rules.caps import Counted
-from channels.rules.cases import describe
 from channels.rules.loaders import Past, load_history, load_recipients
 from channels.rules.planner import Decision, Mode, Planner, Reason, Wanted
 from channels.rules.preemption import giving_way
@@ -160,7 +159,7 @@ def _outcome(
         "state": "skipped" if decision.reason else "planned",
         "reason": decision.reason,
         "send_at": wanted_at if decision.send_at is None else decision.send_at,
-        "decision": {**describe(decision, recipient), **note},
+        "decision": {**decision.described(recipient), **note},
     }
 
 

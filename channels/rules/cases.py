@@ -12,11 +12,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, Validat
 
 from channels.messages import COUNTING_STATES, MessageState
 from channels.rules.caps import Counted
-from channels.rules.planner import Decision, Mode, OnCap, Planner, Wanted
+from channels.rules.planner import Mode, OnCap, Planner, Wanted
 from channels.rules.recipient import Kind, Recipient, zones_for
 from config.channels import AddressKind, ChannelName, channel_of
 from config.policy import Policy, describe_errors
-from config.times import Duration, Instant, format_instant, parse_instant
+from config.times import Duration, Instant, parse_instant
 from profiles.attributes.countries import country_code
 from profiles.identity.phones import Phone, normalise_phone
 
@@ -103,28 +103,10 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
     return {
         "id": asked.id,
         "decisions": [
-            {"channel": message.channel, **describe(decision, recipient)}
+            {"channel": message.channel, **decision.described(recipient)}
             for message, decision in zip(wanted, decisions, strict=True)
         ],
     }
-
-
-def describe(decision: Decision, recipient: Recipient) -> dict[str, Any]:
-    """A decision as JSON, as answers show it and message rows keep it."""
-    names = recipient.zones.names
-    described: dict[str, Any] = {
-        "outcome": "not_sent" if decision.reason else "send",
-        "send_at": None if decision.send_at is None else format_instant(decision.send_at),
-        "reason": decision.reason,
-        "rule": decision.rule,
-        "timezone": names[0] if len(names) == 1 else list(names),
-        "timezone_source": recipient.zones.source,
-    }
-    if recipient.zones.chosen:
-        described["timezone_chosen"] = True
-    if recipient.zones.invalid:
-        described["invalid_timezone"] = recipient.zones.invalid
-    return described
 
 
 def _phone(text: str) -> Phone | None:

@@ -6,14 +6,14 @@ Pure: no I/O, no clock. The same code plans for real, looks again at dispatch an
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from channels.rules.caps import NEVER, Count, Counted, counts
 from channels.rules.recipient import Kind, Recipient
 from channels.rules.windows import OpeningHours
 from config.channels import ChannelName
 from config.policy import Cap, Policy, Window
-from config.times import Instant, Seconds, format_duration
+from config.times import Instant, Seconds, format_duration, format_instant
 
 Mode = Literal["all", "any", "first"]
 OnCap = Literal["skip", "defer"]
@@ -54,6 +54,23 @@ class Decision(NamedTuple):
     send_at: Instant | None
     reason: str | None = None
     rule: str | None = None
+
+    def described(self, recipient: Recipient) -> dict[str, Any]:
+        """The decision as JSON, as message rows keep it and `segue decide` shows it."""
+        names = recipient.zones.names
+        described: dict[str, Any] = {
+            "outcome": "not_sent" if self.reason else "send",
+            "send_at": None if self.send_at is None else format_instant(self.send_at),
+            "reason": self.reason,
+            "rule": self.rule,
+            "timezone": names[0] if len(names) == 1 else list(names),
+            "timezone_source": recipient.zones.source,
+        }
+        if recipient.zones.chosen:
+            described["timezone_chosen"] = True
+        if recipient.zones.invalid:
+            described["invalid_timezone"] = recipient.zones.invalid
+        return described
 
 
 class _Member(NamedTuple):
