@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psycopg
 
-from config.database import Database
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Database
 
 Fill = Callable[[Database], None]
 Fresh = Callable[[], Database]

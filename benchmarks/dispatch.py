@@ -21,7 +21,7 @@ from channels.providers.registry import ConnectedProviders, Route, connect_provi
 from channels.providers.sending import Outgoing, ProviderRequest, Sender
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
-from config.database import Database
+from config.database.engine import Database
 from config.settings import Settings
 from journeys.engine.hand_over import CatalogJourneys
 

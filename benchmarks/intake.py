@@ -17,7 +17,7 @@ from benchmarks.runner import Benchmark, Figures
 from benchmarks.stub import running_stub
 from benchmarks.traffic import Shop, request_of
 from benchmarks.working import workers
-from config.database import Database
+from config.database.engine import Database
 from profiles.tables import events
 
 _PEOPLE = 2000

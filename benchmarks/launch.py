@@ -14,7 +14,7 @@ from benchmarks.material import EMAIL, EVERYBODY, MORNING, catalog_of, fill, pol
 from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
 from channels.messages import messages
 from channels.rules.planner import Planner
-from config.database import Database
+from config.database.engine import Database
 from journeys.definition.catalog import Catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments

@@ -23,7 +23,7 @@ from benchmarks.runner import Benchmark, Figures
 from benchmarks.sandbox import Sandbox, running_sandbox
 from benchmarks.traffic import Shop, request_of
 from benchmarks.working import workers
-from config.database import Database
+from config.database.engine import Database
 from profiles.tables import identifiers
 
 # Rates to try after the planned ones, until the workers fall behind.

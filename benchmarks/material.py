@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import insert
 
 from channels.messages import messages
-from config.database import Database
+from config.clock.times import DAY, HOUR, Instant, parse_instant
+from config.database.engine import Database
+from config.database.schema import migrate
 from config.policy import Policy, load_policy
-from config.schema import migrate
 from config.settings import ROOT
-from config.times import DAY, HOUR, Instant, parse_instant
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.definition.steps import MessageSpec

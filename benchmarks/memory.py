@@ -15,7 +15,7 @@ from benchmarks.databases import on_sqlite
 from benchmarks.launch import enter_and_plan
 from benchmarks.material import EMAIL, MORNING, catalog_of, fill
 from benchmarks.runner import Benchmark, Figures
-from config.database import Database
+from config.database.engine import Database
 
 
 def _run(quick: bool) -> Figures:

@@ -19,9 +19,9 @@ from channels.rules.caps import Counted
 from channels.rules.loaders import load_history, load_recipients
 from channels.rules.planner import Planner, Wanted
 from channels.rules.recipient import Recipient, zones_for
-from config.database import Database
+from config.clock.times import DAY
+from config.database.engine import Database
 from config.policy import Policy
-from config.times import DAY
 
 _LENGTHS = (10, 100, 1000, 10_000)
 _WANTED = [Wanted("email", "marketing", "promotions", 0, "defer", 7 * DAY)]

@@ -8,9 +8,9 @@ from sqlalchemy import and_, select
 
 from channels.messages import MessageState, message_devices, messages
 from config.channels import ChannelName, channel_of
-from config.database import Tx
+from config.clock.times import DAY, HOUR, MINUTE, Instant, Seconds, format_instant, parse_instant
+from config.database.engine import Tx
 from config.errors import SegueError
-from config.times import DAY, HOUR, MINUTE, Instant, Seconds, format_instant, parse_instant
 from profiles.bulk import among
 from profiles.identity.addresses import DEVICE_KINDS
 from profiles.identity.person import possible_keys

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from itsdangerous import BadData, URLSafeSerializer
 
 from config.channels import ChannelName
+from config.clock.times import Instant
 from config.settings import Settings
-from config.times import Instant
 from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
+from config.clock.times import Seconds
 from config.errors import SegueError
-from config.times import Seconds
 
 if TYPE_CHECKING:
     from config.settings import Settings

@@ -22,10 +22,10 @@ from pydantic import (
 )
 
 from config.channels import ChannelName, channel_of, channels
+from config.clock.times import DAY, Duration, Seconds, format_duration
+from config.clock.zones import zone_names
 from config.errors import SegueError
-from config.stop_words import StopWords
-from config.times import DAY, Duration, Seconds, format_duration
-from config.zones import zone_names
+from config.text.stop_words import StopWords
 
 CHANNELS: tuple[ChannelName, ...] = tuple(channels())
 JoinOn = Literal["any", "verified"]

@@ -15,9 +15,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from config.clock.times import DAY, Duration, Instant, parse_instant
 from config.errors import SegueError
 from config.logs.setup import Level
-from config.times import DAY, Duration, Instant, parse_instant
 
 _HOST = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z0-9]")
 ROOT = Path(__file__).resolve().parent.parent

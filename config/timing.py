@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from config.times import HOUR, MINUTE, Seconds
+from config.clock.times import HOUR, MINUTE, Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from channels.providers.transport import Transport
 from channels.rules.planner import Planner
 from config.access.private_files import tighten_folder
 from config.channels import ChannelName
-from config.database import Database, unusable
+from config.database.engine import Database, unusable
+from config.database.schema import migrate
 from config.errors import SegueError
 from config.policy import Policy, load_policy
-from config.schema import migrate
 from config.settings import Settings, load_settings
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine

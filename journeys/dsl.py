@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from config.channels import Channel, channels
-from config.times import days, format_duration, hours, minutes
+from config.clock.times import days, format_duration, hours, minutes
 from journeys.definition.journey import (
     After,
     Again,

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, Column, Index
 from sqlmodel import Field, SQLModel
 
-from config.database import table_of
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import table_of
 from profiles.tables import JSON_COLUMN, bucket_column
 
 

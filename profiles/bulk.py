@@ -23,7 +23,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
-from config.database import Tx
+from config.database.engine import Tx
 from profiles.tables import profiles
 
 T = TypeVar("T")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from config.database import Tx, insert_into
-from config.times import Instant, Seconds
+from config.clock.times import Instant, Seconds
+from config.database.engine import Tx, insert_into
 from profiles.identity.person import Key
 from profiles.tables import events as event_table
 

@@ -27,8 +27,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from config.channels import AddressKind, ChannelName, channels
-from config.database import table_of
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import table_of
 from profiles.bucketing import bucket_of, identifier_bucket
 
 # What a message on a channel is addressed to.

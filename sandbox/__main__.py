@@ -3,12 +3,12 @@
 import uvicorn
 
 from config.access.login import own_login
-from config.database import Database
+from config.database.engine import Database
 from config.settings import load_settings
 from sandbox.app import create_app
-from sandbox.caller import Callbacks
+from sandbox.inbox.timeline import DatabaseTimeline
+from sandbox.providers.caller import Callbacks
 from sandbox.store import Store
-from sandbox.timeline import DatabaseTimeline
 
 
 def main() -> None:

@@ -22,16 +22,16 @@ from starlette.routing import Route
 
 from config.access.login import is_loopback
 from config.access.same_origin import OwnPagesOnly
-from config.times import Instant, format_instant, parse_instant
-from sandbox import fcm, postmark, sendgrid, twilio
+from config.clock.times import Instant, format_instant, parse_instant
 from sandbox.access import LoginRequired
-from sandbox.caller import Callbacks, Reply
-from sandbox.faults import Faults, ProviderName
-from sandbox.pages import Pages
-from sandbox.provider_api import ApiCall, LookAlike
+from sandbox.inbox.pages import Pages
+from sandbox.inbox.timeline import Timeline
+from sandbox.providers import fcm, postmark, sendgrid, twilio
+from sandbox.providers.caller import Callbacks, Reply
+from sandbox.providers.faults import Faults, ProviderName
+from sandbox.providers.provider_api import ApiCall, LookAlike
 from sandbox.simulated_customer import Behaviour
 from sandbox.store import Store
-from sandbox.timeline import Timeline
 
 
 def create_app(

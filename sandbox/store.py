@@ -16,7 +16,7 @@ import orjson
 
 from config.access.private_files import tighten_database
 from config.channels import by_channel
-from config.times import Instant
+from config.clock.times import Instant
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS accepted (

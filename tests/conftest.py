@@ -21,16 +21,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser
 
-from config.database import Database
-from config.schema import migrate
+from config.clock.times import parse_instant
+from config.database.engine import Database
+from config.database.schema import migrate
 from config.settings import Settings
-from config.times import parse_instant
 from flows.app import Segue, open_segue
 from flows.local.stack import Stack, on_free_ports
 from profiles.sample.shop import load_sample_shop
 from tests.support.chromium import chromium, skip_without_chromium
 from tests.support.page_customers import Shop
-from tests.support.planner_cases import Decide, by_planner, by_reference
+from tests.support.planning.planner_cases import Decide, by_planner, by_reference
 from tests.support.receiving import Receiving, receiving
 from tests.support.shop import House
 

@@ -19,9 +19,9 @@ import pytest
 from sqlalchemy import delete, func, insert, select, update
 
 from channels.messages import message_devices, messages
-from config.database import Database, Tx
+from config.clock.times import DAY
+from config.database.engine import Database, Tx
 from config.policy import load_policy
-from config.times import DAY
 from journeys.enrollments import enrollments
 from profiles.events import NewEvent, record_events
 from profiles.tables import events

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lifecycles import DOCS, Lifecycle, diagram, diagrams, with_diagrams
-from tests.support.writers import HOMES, writes
+from tests.support.structure.lifecycles import DOCS, Lifecycle, diagram, diagrams, with_diagrams
+from tests.support.structure.writers import HOMES, writes
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("config", "profiles", "channels", "journeys", "sandbox", "flows")
-MAY_WRITE = (*HOMES, "config/migrations/")
+MAY_WRITE = (*HOMES, "config/database/migrations/")
 
 
 def test_nothing_else_writes_messages_or_enrollments() -> None:
@@ -76,7 +76,7 @@ def test_a_reader_is_no_writer(source: str) -> None:
 
 def test_the_docs_show_the_lifecycles_as_they_are() -> None:
     page = DOCS.read_text(encoding="utf-8")
-    again = "run `python -m tests.support.lifecycles`"
+    again = "run `python -m tests.support.structure.lifecycles`"
     assert page.count("```mermaid") == len(diagrams()), again
     assert page == with_diagrams(page), again
 

@@ -6,7 +6,7 @@
 import sys
 
 from tests.support.shop import House
-from tests.support.walk import walk
+from tests.support.structure.walk import walk
 
 
 def test_an_event_crosses_few_files(sqlite_house: House) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from config.channels import LANGUAGE, Channel, Content, Header
+from config.clock.times import HOUR
 from config.settings import Settings
-from config.times import HOUR
 
 # Characters of a free text that Twilio takes (its Messages resource, "Body").
 MOST_CHARACTERS = 1600

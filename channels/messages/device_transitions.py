@@ -14,8 +14,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from channels.messages.states import DEVICE_ALLOWED, REPORTED, Reported, may_begin
 from channels.messages.table import message_devices
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.bulk import among_bound
 from profiles.identity.merge import Merger, repoint
 

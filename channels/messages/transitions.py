@@ -33,8 +33,8 @@ from channels.messages.states import (
     may_begin,
 )
 from channels.messages.table import messages
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.bulk import among_bound, text_bound
 from profiles.identity.merge import Merger, repoint
 

@@ -8,7 +8,7 @@ import logging
 
 from channels.providers.base import ConnectedProvider
 from channels.providers.sending import SendOutcome
-from config.times import Instant, Seconds
+from config.clock.times import Instant, Seconds
 from config.timing import Timing
 
 log = logging.getLogger(__name__)

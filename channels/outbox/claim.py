@@ -38,9 +38,9 @@ from channels.rules.planner import Planner, Reason, Wanted
 from channels.rules.recipient import Kind, Recipient
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
-from config.database import Tx
-from config.failures import of_the_database
-from config.times import MINUTE, Instant, Seconds
+from config.clock.times import MINUTE, Instant, Seconds
+from config.database.engine import Tx
+from config.database.failures import of_the_database
 from profiles.bulk import among
 from profiles.identity.addresses import channel_addresses
 from profiles.tables import (

@@ -24,8 +24,8 @@ from channels.messages.states import TAKEN_BACK, may_become
 from channels.messages.transitions import Followed
 from channels.outbox.rows import MessageRow
 from config.channels import ChannelName
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.bulk import among
 from profiles.identity.addresses import is_usable, suppresses
 from profiles.tables import identifiers

@@ -37,8 +37,8 @@ from channels.templates.compile import BadLink, MissingData, RenderError
 from channels.templates.link_check import LinkRules
 from config.batches import Halving
 from config.channels import ChannelName, channel_of
-from config.database import Database
-from config.failures import of_the_database, reason_of
+from config.database.engine import Database
+from config.database.failures import of_the_database, reason_of
 from config.settings import Settings
 from profiles.bulk import in_slices
 

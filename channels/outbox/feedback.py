@@ -25,8 +25,8 @@ from channels.outbox import devices
 from channels.providers.webhook import Feedback, FeedbackKind
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.bulk import among, in_slices, lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent, given_back
 from profiles.consent.double_opt_in import NO_TOPICS

@@ -12,8 +12,8 @@ from channels.outbox.claim import Claim, Journeys
 from channels.providers.sending import Outgoing, SendOutcome, Suppress
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of
-from config.database import Tx
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Tx
 from config.timing import Timing
 from profiles.bucketing import draw
 from profiles.bulk import lock_profiles

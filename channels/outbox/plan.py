@@ -19,8 +19,8 @@ from channels.rules.loaders import Past, load_history, load_recipients
 from channels.rules.planner import Decision, Mode, Planner, Reason, Wanted
 from channels.rules.preemption import giving_way
 from channels.rules.recipient import Recipient
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.bulk import lock_profiles
 
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, case, select, update
 from sqlmodel import Field, SQLModel
 
-from config.database import Tx, insert_ignoring_conflicts, table_of
-from config.times import Instant, Seconds
+from config.clock.times import Instant, Seconds
+from config.database.engine import Tx, insert_ignoring_conflicts, table_of
 
 # A transaction that began in the second before may come to its locks after one of the next: what
 # that used counts. One that is further ahead shows that the clock was set back.

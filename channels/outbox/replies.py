@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from config.policy import Policy
-from config.stop_words import SHIPPED, START_WORDS, StopWords, bare
+from config.text.stop_words import SHIPPED, START_WORDS, StopWords, bare
 
 # A longer text that begins with a stop word may mean anything: "stop sending it to my old address".
 _MOST_WORDS = 4

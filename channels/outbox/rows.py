@@ -6,7 +6,7 @@ from channels.messages import messages
 from channels.rules.planner import Mode, OnCap
 from channels.rules.recipient import Kind
 from config.channels import ChannelName
-from config.times import Instant, Seconds
+from config.clock.times import Instant, Seconds
 
 
 class MessageRow(NamedTuple):

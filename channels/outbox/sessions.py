@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.bulk import among
 from profiles.tables import events
 

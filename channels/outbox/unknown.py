@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from channels.messages import messages, transitions
 from channels.messages.states import CLOSED
-from config.database import Tx
-from config.times import DAY, Instant, Seconds, format_duration
+from config.clock.times import DAY, Instant, Seconds, format_duration
+from config.database.engine import Tx
 
 Verdict = Literal["sent", "failed"]
 

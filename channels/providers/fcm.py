@@ -31,10 +31,10 @@ from channels.providers.sending import (
     result_of,
     retry_after,
 )
+from config.clock.times import DAY, MINUTE, Seconds
 from config.errors import SegueError
 from config.required import Need
 from config.settings import Settings, Url
-from config.times import DAY, MINUTE, Seconds
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 LONGEST_TTL: Seconds = 28 * DAY

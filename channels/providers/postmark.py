@@ -48,11 +48,11 @@ from channels.providers.webhook import (
     text_of,
     without_address,
 )
-from config.json_input import NoJSON, read_json
+from config.clock.times import Instant, parse_instant
 from config.policy import Policy
 from config.required import Need
 from config.settings import Settings, Url
-from config.times import Instant, parse_instant
+from config.text.json_input import NoJSON, read_json
 from profiles.identity.person import address_of
 
 MAX_BATCH = 500

@@ -54,12 +54,12 @@ from channels.providers.webhook import (
     text_of,
     without_address,
 )
+from config.clock.times import MINUTE, Seconds
 from config.errors import SegueError
-from config.json_input import NoJSON, read_json
 from config.policy import Policy
 from config.required import Need
 from config.settings import Settings, Url
-from config.times import MINUTE, Seconds
+from config.text.json_input import NoJSON, read_json
 from profiles.identity.person import address_of
 
 MAX_BATCH = 1000

@@ -14,7 +14,7 @@ import httpx
 import orjson
 
 from config.channels import Content
-from config.times import HOUR, Instant, Seconds
+from config.clock.times import HOUR, Instant, Seconds
 
 SendResult = Literal[
     "sent",  # accepted

@@ -21,7 +21,7 @@ from channels.providers.sending import (
     outcomes,
 )
 from config.batches import Halving
-from config.failures import reason_of
+from config.database.failures import reason_of
 from config.settings import Settings
 from config.timing import TIMING, Timing
 

@@ -42,11 +42,11 @@ from channels.providers.webhook import (
     our_id,
 )
 from config.channels import ChannelName
-from config.json_input import NoJSON, read_json
+from config.clock.times import Seconds
 from config.policy import Policy
 from config.required import Need
 from config.settings import Settings, Url
-from config.times import Seconds
+from config.text.json_input import NoJSON, read_json
 from profiles.identity.person import address_of
 
 # Seconds: what Twilio accepts as ValidityPeriod.

@@ -16,7 +16,7 @@ import orjson
 
 from channels.providers.sending import Suppress
 from config.channels import ChannelName
-from config.times import Instant
+from config.clock.times import Instant
 
 # Journeys see each but `sent` as an event: `email_opened`, ...
 FeedbackKind = Literal[

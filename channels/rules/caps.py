@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from channels.rules.windows import start_of_day
 from config.channels import ChannelName
+from config.clock.times import DAY, Instant, Seconds, format_instant
+from config.clock.zones import zone
 from config.policy import Cap
-from config.times import DAY, Instant, Seconds, format_instant
-from config.zones import zone
 
 # No moment would help: the cap is 0, or the group alone is too many.
 NEVER: Instant = 1 << 62

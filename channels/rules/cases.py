@@ -15,8 +15,8 @@ from channels.rules.caps import Counted
 from channels.rules.planner import Mode, OnCap, Planner, Wanted
 from channels.rules.recipient import Kind, Recipient, zones_for
 from config.channels import AddressKind, ChannelName, channel_of
+from config.clock.times import Duration, Instant, parse_instant
 from config.policy import Policy, describe_errors
-from config.times import Duration, Instant, parse_instant
 from profiles.attributes.countries import country_code
 from profiles.identity.phones import Phone, normalise_phone
 

@@ -15,9 +15,9 @@ from channels.rules.recipient import (
     preferences_of,
     zones_for,
 )
-from config.database import Tx
+from config.clock.times import Instant
+from config.database.engine import Tx
 from config.policy import Policy
-from config.times import Instant
 from profiles.bucketing import draw
 from profiles.bulk import among
 from profiles.identity.addresses import channel_addresses

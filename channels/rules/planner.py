@@ -12,8 +12,8 @@ from channels.rules.caps import NEVER, Count, Counted, counts
 from channels.rules.recipient import Kind, Recipient
 from channels.rules.windows import OpeningHours
 from config.channels import ChannelName
+from config.clock.times import Instant, Seconds, format_duration, format_instant
 from config.policy import Cap, Policy, Window
-from config.times import Instant, Seconds, format_duration, format_instant
 
 Mode = Literal["all", "any", "first"]
 OnCap = Literal["skip", "defer"]

@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from config.channels import ChannelName, channel_of
+from config.clock.times import Seconds
+from config.clock.zones import zone_name, zones_of_country
 from config.policy import CHANNELS, Cap, Policy, Window, format_time
-from config.times import Seconds
-from config.zones import zone_name, zones_of_country
 
 TimezoneSource = Literal["profile", "country", "phone", "brand"]
 Kind = Literal["marketing", "transactional"]

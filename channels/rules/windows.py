@@ -12,9 +12,9 @@ from functools import lru_cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+from config.clock.times import DAY, Instant, Seconds
+from config.clock.zones import zone
 from config.policy import Window
-from config.times import DAY, Instant, Seconds
-from config.zones import zone
 
 Interval = tuple[Instant, Instant]  # half-open
 _BLOCK: Seconds = 14 * DAY

@@ -1,8 +1,8 @@
 """MJML to HTML, once, with the Liquid tags carried through to where they belong.
 
 mrml, the renderer, differs from MJML's reference implementation (npm's mjml 5) in places. What it
-gets wrong is corrected before it or after it; tests/channels/test_mjml_reference.py compares the
-pixels.
+gets wrong is corrected before it or after it; tests/channels/templates/test_mjml_reference.py
+compares the pixels.
 """
 
 import re

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-from config.json_input import well_formed
+from config.text.json_input import well_formed
 
 _MASK = "***"
 _DEEPEST = 6

@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TextIO
 
-from config.failures import reason_of
+from config.database.failures import reason_of
 
 # For this many seconds after a line, the same line is only counted.
 _INTERVAL = 60

@@ -1,8 +1,8 @@
 """The worker's log: one JSON object a line, with ids and without personal data.
 
 Our own log calls pass ids as `extra=` and name no customer. Library messages are cut to their first
-line, errors to their type and place (config/failures.py), and text that looks like an e-mail
-address or a phone number is masked (config/logs/masking.py).
+line, errors to their type and place (config/database/failures.py), and text that looks like an
+e-mail address or a phone number is masked (config/logs/masking.py).
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 
 import orjson
 
-from config.failures import reason_of
+from config.database.failures import reason_of
 from config.logs.masking import mask, plain
 from config.logs.repeats import CountingHandler
 

@@ -25,16 +25,16 @@ from channels.explain import history_of
 from channels.rules.cases import answer_case
 from channels.rules.planner import Planner
 from config.access.private_files import UMASK
+from config.clock.times import parse_instant
+from config.database.failures import of_the_database, reason_of
 from config.errors import SegueError
-from config.failures import of_the_database, reason_of
 from config.logs.setup import log_to
 from config.policy import load_policy
 from config.settings import Settings, load_settings
-from config.times import parse_instant
 from flows.app import Segue
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, json_line, opened, print_json, say, show_table, shown
-from flows.orchestration.launch import MOST_PEOPLE, launch, launch_dry_run
+from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from flows.worker.worker import Worker
 from journeys.definition.catalog import load_catalog
 from journeys.operations.report import summarise

@@ -9,8 +9,8 @@ import typer
 from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import Verdict, close_unsettled, resolve, unknown_messages
 from channels.providers.registry import unmet_needs
+from config.clock.times import format_duration, format_instant
 from config.errors import SegueError
-from config.times import format_duration, format_instant
 from flows.cli.output import AsJson, opened, print_json, say, show_table
 from flows.orchestration.journey_controls import hold
 from journeys.operations.doctor import diagnose

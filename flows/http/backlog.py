@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from config.database import Database, Tx
+from config.database.engine import Database, Tx
 from flows.http.errors import Refusal
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from fastapi import Request
 
-from config.json_input import NoJSON, TooDeep, read_json
+from config.text.json_input import NoJSON, TooDeep, read_json
 from flows.http.errors import Refusal
 
 KB = 1024

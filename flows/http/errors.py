@@ -18,8 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from config.failures import of_the_database, reason_of
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.failures import of_the_database, reason_of
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Response
 from sqlalchemy.exc import DBAPIError
 
+from config.clock.times import MINUTE, Seconds
 from config.errors import SegueError
-from config.times import MINUTE, Seconds
 from flows.http.context import Receiver
 from flows.http.limits.work import Shared
 from journeys.operations.queues import oldest_event

@@ -23,11 +23,11 @@ from sqlalchemy import func, select
 
 from channels.providers.webhook import FeedbackKind
 from config.channels import by_channel, channel_of
-from config.database import Tx
+from config.clock.times import HOUR, MINUTE, Instant, format_instant, parse_instant
+from config.database.engine import Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
 from config.settings import load_settings
-from config.times import HOUR, MINUTE, Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
 from flows.cli.output import print_json, say
 from flows.http.serving import serving

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 
 from config.access.login import basic, own_login
+from config.clock.times import Instant, format_instant, parse_instant
 from config.errors import SegueError
 from config.settings import Settings
-from config.times import Instant, format_instant, parse_instant
 
 
 class SandboxAPI:

@@ -23,9 +23,9 @@ import httpx
 
 from config.access.login import prefect_login
 from config.access.private_files import UMASK, make_private_folder, open_private
+from config.clock.times import format_instant
 from config.errors import SegueError
 from config.settings import Settings
-from config.times import format_instant
 from flows.orchestration.names import HOLDING
 from flows.orchestration.prefect_api import PrefectAPI
 

@@ -10,7 +10,7 @@ from segment.analytics.client import Client
 from sqlalchemy import select
 
 from channels.messages import messages
-from config.database import Database, Tx
+from config.database.engine import Database, Tx
 from config.settings import Settings
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack

@@ -12,10 +12,10 @@ from sqlalchemy import select
 
 from config.access.login import is_loopback, own_login, prefect_login
 from config.access.private_files import make_private_folder, open_private
-from config.database import Database
+from config.clock.times import Instant, format_instant, parse_instant
+from config.database.engine import Database
 from config.errors import SegueError
 from config.settings import Settings
-from config.times import Instant, format_instant, parse_instant
 from flows.app import Segue, open_segue
 from flows.cli.output import say
 from flows.local.sandbox_api import SandboxAPI

@@ -7,8 +7,8 @@ from typing import Any, Self
 from sqlalchemy import Select, func, or_, select
 
 from channels.messages import messages
-from config.database import Tx, put
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx, put
 from journeys.engine.advance import StepReport
 from journeys.enrollments import enrollments
 from journeys.operations.report import AHEAD, WENT, fate_of_messages

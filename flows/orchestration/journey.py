@@ -17,9 +17,9 @@ from prefect.states import Failed
 from pydantic import Field
 
 from flows.app import open_segue
+from flows.launch import MOST_PEOPLE
 from flows.orchestration.dry_run import DryRun
 from flows.orchestration.labels import sentence
-from flows.orchestration.launch import MOST_PEOPLE
 from flows.orchestration.run import Run
 from journeys.definition.catalog import Catalog
 from journeys.definition.graph import parents

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 
 from channels.outbox.outcomes import Tally
-from config.database import Database
-from config.failures import reason_of
+from config.clock.times import DAY, Instant, format_instant
+from config.database.engine import Database
+from config.database.failures import reason_of
 from config.settings import Settings
-from config.times import DAY, Instant, format_instant
 from flows.orchestration.names import deployment_name, deployment_page
 from flows.worker.waiting import first_of
 from journeys.engine.events import Reaction

@@ -10,7 +10,7 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.states import Completed
 
 from channels.outbox.dispatch import Dispatcher
-from config.times import Instant, format_instant
+from config.clock.times import Instant, format_instant
 from flows.app import Segue
 from flows.orchestration.artifacts import artifact_key, write_outcomes, write_picture
 from flows.orchestration.counts import (

@@ -12,7 +12,7 @@ from itertools import count
 
 from channels.metrics import EVENTS
 from channels.outbox.outcomes import Tally
-from config.failures import of_the_database, reason_of
+from config.database.failures import of_the_database, reason_of
 from flows.app import Segue
 from flows.http.serving import serving
 from flows.orchestration.prefect_events import Reporter

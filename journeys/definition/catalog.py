@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy import Select, select, tuple_
 
 from channels.templates.compile import template_suffixes
-from config.database import Tx, insert_ignoring_conflicts
+from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
 from journeys import dsl

@@ -13,7 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from channels.templates.compile import Template, compile_template
-from config.times import DAY, Duration
+from config.clock.times import DAY, Duration
 from journeys.definition.graph import Node, build_graph
 from journeys.definition.steps import MessageSpec, SendStep, SplitStep, Step, WaitUntilStep
 from profiles.conditions.language import Condition, Did, PropertyTest

@@ -20,8 +20,8 @@ from pydantic import (
 from channels.rules.planner import Mode, OnCap
 from channels.rules.recipient import Kind
 from config.channels import ChannelName
+from config.clock.times import Duration, Seconds
 from config.policy import describe_errors, parse_time_of_day, parse_weekdays
-from config.times import Duration, Seconds
 from profiles.conditions.language import Condition
 
 NEXT = "next"

@@ -13,9 +13,9 @@ from cronsim import CronSim, CronSimError
 from channels.rules.recipient import WHOLE_CHANNEL
 from channels.templates.compile import TemplateError
 from config.channels import Channel, channel_of
+from config.clock.zones import zone_names
 from config.errors import SegueError
 from config.policy import Policy
-from config.zones import zone_names
 from journeys.definition.journey import (
     After,
     EventEntry,

@@ -15,9 +15,9 @@ from sqlalchemy import insert, select, true
 from channels.metrics import DECISIONS
 from channels.rules.planner import Planner
 from config.batches import Halving
-from config.database import Database, Tx
-from config.failures import of_the_database
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Database, Tx
+from config.database.failures import of_the_database
 from journeys.definition.catalog import Catalog
 from journeys.definition.graph import END, Node
 from journeys.definition.journey import Version

@@ -16,9 +16,9 @@ import orjson
 from sqlalchemy import select
 
 from config.access.signatures import SIGNATURE, TIMESTAMP, sign
-from config.database import Tx
+from config.clock.times import MINUTE, Instant
+from config.database.engine import Tx
 from config.settings import load_settings
-from config.times import MINUTE, Instant
 from journeys.definition.journey import Version
 from journeys.definition.steps import FAILED, NEXT, CallStep
 from journeys.engine.due import DueEnrollment

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from config.batches import TimedSize
-from config.database import Database, Tx
+from config.database.engine import Database, Tx
 
 # The target duration of a transaction, in seconds. Smaller on SQLite, where it blocks all writers.
 _ON_SQLITE = 0.04

@@ -16,9 +16,9 @@ from sqlalchemy import (
 )
 
 from channels.messages import messages
-from config.database import Tx
+from config.clock.times import Instant
+from config.database.engine import Tx
 from config.policy import CHANNELS
-from config.times import Instant
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.enrollments import enrollments

@@ -23,8 +23,8 @@ from sqlalchemy import (
 from sqlalchemy import null as sql_null
 from sqlalchemy.types import BigInteger, SmallInteger, Text
 
-from config.database import Tx
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Tx
 from journeys.definition.journey import After, EventEntry, Version
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, not_, select, update
 
 from config.batches import Halving
-from config.database import Database, Tx
-from config.failures import of_the_database, reason_of
+from config.clock.times import Seconds
+from config.database.engine import Database, Tx
+from config.database.failures import of_the_database, reason_of
 from config.policy import CHANNELS
-from config.times import Seconds
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry, Journey, Version
 from journeys.definition.steps import SendStep, Step, WaitUntilStep

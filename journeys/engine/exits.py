@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, exists, false, func, literal, null, select
 
 from channels.messages import messages
 from channels.messages.transitions import cancel_of
-from config.database import Tx
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT

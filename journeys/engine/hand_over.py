@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
-from config.database import Tx
+from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.steps import SendStep
 from journeys.engine.exits import EXITED, exit_rule

@@ -20,9 +20,9 @@ from channels.messages import messages
 from channels.rules.loaders import load_recipients
 from channels.rules.planner import Planner
 from channels.rules.windows import resolve
-from config.database import Tx
-from config.times import DAY, MINUTE, Instant, add_days, parse_date
-from config.zones import zone
+from config.clock.times import DAY, MINUTE, Instant, add_days, parse_date
+from config.clock.zones import zone
+from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.definition.steps import (

@@ -2,7 +2,7 @@
 
 from sqlalchemy import select
 
-from config.database import Tx, insert_ignoring_conflicts
+from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version

@@ -11,8 +11,8 @@ from sqlalchemy import delete, select
 
 from channels.messages import device_transitions
 from channels.messages import transitions as message_transitions
-from config.database import Tx, insert_ignoring_conflicts
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx, insert_ignoring_conflicts
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments, transitions
 from journeys.tables import passages, segment_members

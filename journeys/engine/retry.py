@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from sqlalchemy import select
 
-from config.database import Tx
-from config.failures import of_the_database, reason_of
-from config.times import MINUTE, Seconds
+from config.clock.times import MINUTE, Seconds
+from config.database.engine import Tx
+from config.database.failures import of_the_database, reason_of
 from journeys.definition.journey import Version
 from journeys.definition.steps import FAILED, CallStep, Step
 from journeys.engine.due import DueEnrollment

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import BigInteger, delete, literal, not_, select
 
-from config.database import Tx, insert_into
+from config.database.engine import Tx, insert_into
 from journeys.definition.journey import Version
 from journeys.engine.entry import enter_people, of_profiles
 from journeys.operations.control import STOPPED, held

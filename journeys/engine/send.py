@@ -13,8 +13,8 @@ from channels.messages import messages
 from channels.messages.transitions import cancel_of
 from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
 from channels.rules.planner import Wanted
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
 from journeys.engine.due import DueEnrollment

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Select, Update, bindparam, insert, literal, update
 
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from journeys.enrollments.table import enrollments
 from profiles.bulk import among_bound
 from profiles.identity.merge import Merger, repoint

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from config.database import Tx, insert_into
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Tx, insert_into
 from journeys.definition.catalog import Catalog
 from journeys.engine.entry import enter_each
 from journeys.engine.launches import record_launch

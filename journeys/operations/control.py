@@ -7,7 +7,7 @@ After resume, each planned message is checked again before it is sent, as at eve
 from sqlalchemy import and_, delete, select
 
 from channels.messages import messages, transitions
-from config.database import Database, Tx, put
+from config.database.engine import Database, Tx, put
 from config.policy import CHANNELS
 from journeys.engine.chunks import Chunk, Chunks
 from journeys.engine.exits import end

@@ -9,8 +9,8 @@ from sqlalchemy import BigInteger, ColumnElement, Select, func, literal, select
 from channels.messages import messages
 from channels.messages.transitions import is_open
 from channels.outbox.unknown import UNSETTLED
-from config.database import Tx
-from config.times import MINUTE, Seconds
+from config.clock.times import MINUTE, Seconds
+from config.database.engine import Tx
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
 from journeys.operations.heartbeat import last_seen

@@ -2,8 +2,8 @@
 
 from sqlalchemy import delete, func, select
 
-from config.database import Tx, put
-from config.times import DAY, Instant
+from config.clock.times import DAY, Instant
+from config.database.engine import Tx, put
 from journeys.tables import attendances
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import close_unsettled
-from config.schema import newer_revision
+from config.database.schema import newer_revision
 from journeys.engine.advance import Engine
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
-from config.database import Tx, insert_ignoring_conflicts
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Tx, insert_ignoring_conflicts
 from journeys.tables import journey_news
 
 # Counts by their path in the reported event: ("messages", "email", "sent").

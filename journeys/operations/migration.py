@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
 
-from config.database import Tx
+from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.definition.steps import SendStep

@@ -6,8 +6,8 @@ from sqlalchemy import func, literal, select
 
 from channels.messages import messages
 from config.channels import ChannelName, by_channel
-from config.database import Tx
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Tx
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
 from profiles.tables import events

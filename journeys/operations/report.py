@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, case, func, select
 from channels.messages import messages
 from channels.messages.states import CLOSED
 from config.channels import channels
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from journeys.enrollments import enrollments
 
 # The states of sent messages: the provider accepted them, or may have.

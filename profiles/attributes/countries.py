@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 
 import pycountry
 
-from config.invisible_characters import trimmed
+from config.text.invisible_characters import trimmed
 
 _USUAL = {
     # parts of the United Kingdom are no countries of their own in ISO 3166

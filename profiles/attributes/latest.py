@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from config.times import Instant
+from config.clock.times import Instant
 from profiles.identity.addresses import ONE_AT_A_TIME
 from profiles.identity.person import Key
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from config.channels import ChannelName
-from config.invisible_characters import trimmed
+from config.clock.zones import zone_name
 from config.policy import ConsentTrait
-from config.zones import zone_name
+from config.text.invisible_characters import trimmed
 from profiles.attributes.countries import country_code
 from profiles.identity.person import (
     LONGEST_IDENTIFIER,

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.types import Text
 
 from config.channels import ChannelName
-from config.times import Duration, Instant
+from config.clock.times import Duration, Instant
 from profiles.conditions.json_path import Place, anywhere, parse_path
 from profiles.identity.addresses import is_usable
 from profiles.tables import (

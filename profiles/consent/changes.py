@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, or_, select, tuple_
 
 from config.channels import ChannelName, channel_of
-from config.database import Tx, insert_into
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx, insert_into
 from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.double_opt_in import CONFIRMED_ON, NO_TOPICS, Yes, ask, proof, settle, waiting
 from profiles.consent.state import ConsentKey, Statement, consent_statements, withdrawn

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, not_, select, tuple_, update
 
 from config.channels import channels
-from config.database import Tx, insert_into
-from config.times import DAY, Instant, Seconds, format_instant
+from config.clock.times import DAY, Instant, Seconds, format_instant
+from config.database.engine import Tx, insert_into
 from profiles.bulk import among, in_slices
 from profiles.events import NewEvent, record_events
 from profiles.identity.addresses import is_retired, is_suppressed, is_usable

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from config.channels import ChannelName
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events

@@ -11,8 +11,8 @@ from uuid import uuid4
 from sqlalchemy import select
 
 from config.channels import ChannelName
-from config.database import Tx, put
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Tx, put
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.double_opt_in import NO_TOPICS, can_be_confirmed, waiting

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import select, tuple_
 
 from config.channels import ChannelName
-from config.database import Tx
+from config.database.engine import Tx
 from config.policy import Policy
 from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent

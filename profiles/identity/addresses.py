@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from config.channels import ChannelName, channels
-from config.database import Tx, insert_into
+from config.database.engine import Tx, insert_into
 from profiles.bucketing import identifier_bucket
 from profiles.bulk import among
 from profiles.tables import (

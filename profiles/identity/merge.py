@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Table, bindparam, delete, exists, insert, select, tuple_, update
 
 from config.channels import ChannelName
-from config.database import Tx
-from config.times import Instant
+from config.clock.times import Instant
+from config.database.engine import Tx
 from profiles.attributes.latest import join_profiles
 from profiles.bucketing import bucket_of
 from profiles.bulk import among, in_slices

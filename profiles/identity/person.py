@@ -10,8 +10,8 @@ from typing import Any, NewType
 from email_validator import EmailNotValidError, validate_email
 
 from config.channels import ChannelName
-from config.invisible_characters import visible
-from config.times import Instant
+from config.clock.times import Instant
+from config.text.invisible_characters import visible
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.tables import IdentifierKind
 

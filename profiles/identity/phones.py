@@ -14,7 +14,7 @@ from phonenumbers import (
     ValidationResult,
 )
 
-from config.invisible_characters import visible
+from config.text.invisible_characters import visible
 
 # Longer text is refused unread.
 _LONGEST_WRITTEN = 100

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from config.channels import ChannelName
-from config.times import Instant
+from config.clock.times import Instant
 from profiles.attributes.latest import (
     FIELDS,
     AttributeIdentifiers,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sqlalchemy import func, select, tuple_, update
 
-from config.database import Tx
+from config.database.engine import Tx
 from config.policy import JoinOn
 from profiles.attributes.latest import FIELDS, attribute_key
 from profiles.bulk import among, in_slices, lock_profiles

@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from config.times import HOUR, Instant, Seconds, parse_instant
+from config.clock.times import HOUR, Instant, Seconds, parse_instant
 from profiles.attributes.traits import consent_in, read_person, stated_traits
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from config.database import Tx, insert_ignoring_conflicts
+from config.clock.times import Instant
+from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
-from config.times import Instant
 from profiles.bulk import among, lock_profiles, new_profile_ids
 from profiles.consent.changes import change_consent
 from profiles.identity.addresses import (

@@ -17,11 +17,11 @@ from pydantic import (
 )
 
 from config.channels import ChannelName
+from config.clock.times import Instant, format_instant, parse_instant
+from config.clock.zones import zone, zone_name
 from config.errors import SegueError
-from config.invisible_characters import trimmed
 from config.policy import CHANNELS
-from config.times import Instant, format_instant, parse_instant
-from config.zones import zone, zone_name
+from config.text.invisible_characters import trimmed
 
 MAPS = Path(__file__).parent / "maps"
 

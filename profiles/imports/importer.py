@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.database import Database, Tx
+from config.clock.zones import zone_name
+from config.database.engine import Database, Tx
 from config.errors import SegueError
-from config.zones import zone_name
 from profiles.attributes.countries import country_code
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.events import NewEvent, record_events

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from config.access.private_files import open_private
 from config.errors import SegueError
-from config.invisible_characters import trimmed
+from config.text.invisible_characters import trimmed
 
 _BATCH = 2_000
 # A whole number above this one, as a float, may stand for another.

@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from config.channels import ChannelName
-from config.database import Database
-from config.times import DAY, HOUR, MINUTE, Instant
+from config.clock.times import DAY, HOUR, MINUTE, Instant
+from config.database.engine import Database
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone, normalise_phone

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from config.database import Database
+from config.database.engine import Database
 
 CHANNEL = """
 from dataclasses import dataclass
@@ -174,10 +174,10 @@ import orjson
 from sqlalchemy import select
 
 from channels.links import preferences_url
-from config.database import Database
+from config.database.engine import Database
 from config.policy import CHANNELS, load_policy
 from flows.http.app import create_app
-from flows.orchestration.launch import launch
+from flows.launch import launch
 from profiles.tables import events
 from tests.support.shop import MONDAY, House
 

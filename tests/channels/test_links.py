@@ -18,9 +18,9 @@ from channels.links import (
     unsubscribe_url,
 )
 from channels.providers.registry import connect_providers
+from config.clock.times import Instant
 from config.errors import SegueError
 from config.settings import Settings, load_settings
-from config.times import Instant
 
 # A machine under load may be slow.
 however_slow = examples(deadline=None, suppress_health_check=[HealthCheck.too_slow])

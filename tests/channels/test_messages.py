@@ -25,10 +25,10 @@ from channels.messages.transitions import (
     Redecided,
     Report,
 )
-from config.database import Database, Tx
-from config.times import HOUR, Instant
-from tests.support.lifecycles import allowed, functions
+from config.clock.times import HOUR, Instant
+from config.database.engine import Database, Tx
 from tests.support.shop import MONDAY
+from tests.support.structure.lifecycles import allowed, functions
 
 STATES: tuple[MessageState, ...] = get_args(MessageState)
 DEVICE_STATES: tuple[DeviceState, ...] = get_args(DeviceState)

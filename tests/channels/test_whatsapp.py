@@ -12,14 +12,14 @@ from channels.kinds.whatsapp import WhatsAppContent
 from channels.providers.registry import connect_providers
 from channels.templates.compile import TemplateError, compile_template
 from channels.templates.link_check import LinkRules
+from config.clock.times import HOUR
 from config.policy import Policy
 from config.settings import Settings
-from config.times import HOUR
 from journeys.dsl import SMS, Email, Send, WhatsApp
 from profiles.identity.addresses import channel_addresses
 from profiles.tables import events
-from tests.support.feedback_shop import AnnsShop
-from tests.support.provider_samples import outgoing
+from tests.support.providers.feedback_shop import AnnsShop
+from tests.support.providers.provider_samples import outgoing
 from tests.support.shop import TEXTS, House, described
 
 SID = "HX" + "0a" * 16

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 
 from channels.messages import message_devices, messages
-from config.database import Database
+from config.database.engine import Database
+from config.database.schema import migrate
 from config.policy import load_policy
-from config.schema import migrate
 from flows.local.stack import free_ports
 from journeys.enrollments import enrollments
 from journeys.tables import passages

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from config.database import Database
+from config.database.engine import Database
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people

@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Row, select
 
 from channels.messages import message_devices, messages
-from config.database import Database, Tx
+from config.clock.times import Instant
+from config.database.engine import Database, Tx
 from config.policy import Cap, Policy
-from config.times import Instant
 from journeys.enrollments import enrollments
 from journeys.tables import passages
 from profiles.tables import events, profiles

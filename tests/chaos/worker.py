@@ -29,8 +29,8 @@ from channels.outbox.outcomes import Done, Tally
 from channels.providers.base import ConnectedProvider
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import MayLeave, Transport
-from config.database import Database
-from config.times import Seconds
+from config.clock.times import Seconds
+from config.database.engine import Database
 from config.timing import Timing
 from flows.cli.main import app
 from journeys.definition.catalog import load_catalog

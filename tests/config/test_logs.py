@@ -10,15 +10,15 @@ import httpx
 import orjson
 import pytest
 
-from config.database import Database
+from config.database.engine import Database
 from config.errors import DatabaseUnusable
 from config.logs.repeats import CountingHandler
 from config.logs.setup import JsonLines
 from flows.worker.worker import Worker
 from journeys.dsl import SMS, Email, Journey, OnEvent, Send, Update
-from tests.support.callback_samples import FromProviders
 from tests.support.logged import Log, logging_at
 from tests.support.patience import PATIENCE
+from tests.support.providers.callback_samples import FromProviders
 from tests.support.shop import House
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from config.access.login import is_loopback, own_login, prefect_login
 from config.access.private_files import make_private_folder, tighten_database, tighten_folder
-from config.database import Database
+from config.database.engine import Database
 from config.errors import SegueError
 from config.settings import Settings
 from flows.app import open_segue

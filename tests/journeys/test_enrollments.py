@@ -7,16 +7,16 @@ import pytest
 from sqlalchemy import Row, literal, select, union_all, update
 from sqlalchemy.types import BigInteger, SmallInteger, Text
 
-from config.database import Database, Tx
-from config.times import HOUR, Instant
+from config.clock.times import HOUR, Instant
+from config.database.engine import Database, Tx
 from journeys.enrollments import enrollments, transitions
 from journeys.enrollments.states import ALLOWED
 from journeys.enrollments.transitions import Arrival, Stay
 from profiles.bucketing import bucket_of
 from profiles.identity.merge import Merger
 from profiles.tables import JSON_COLUMN
-from tests.support.lifecycles import allowed, functions
 from tests.support.shop import MONDAY
+from tests.support.structure.lifecycles import allowed, functions
 
 LATER: Instant = MONDAY + HOUR
 PEOPLE = range(1, 5)

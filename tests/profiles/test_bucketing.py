@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy import Connection, select, text
 from sqlmodel import SQLModel
 
-from config.database import Database
+from config.database.engine import Database
 from journeys.dsl import Email, OnEvent, Push, Send, Wait
 from journeys.engine.merge import merge
 from profiles.bucketing import BUCKETS, bucket_of, identifier_bucket
 from profiles.identity.merge import Merger
 from tests.support.shop import House, described
 
-migration = import_module("config.migrations.versions.0014_buckets_and_suppressions")
+migration = import_module("config.database.migrations.versions.0014_buckets_and_suppressions")
 WITH_BUCKET = [table for table in SQLModel.metadata.sorted_tables if "bucket" in table.c]
 # A number of rows would do as well, for these have neither.
 _random = Random(14)

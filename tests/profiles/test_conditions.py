@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import ColumnElement, insert, literal, select
 
-from config.database import Database
-from config.times import DAY, HOUR, Instant, days, hours
+from config.clock.times import DAY, HOUR, Instant, days, hours
+from config.database.engine import Database
 from journeys.dsl import attribute, consented, did, everyone, has_address, prop
 from profiles.conditions.language import (
     AllOf,

@@ -6,11 +6,11 @@ import phonenumbers
 import pytest
 from sqlalchemy import select
 
-from config.database import Database
+from config.clock.times import DAY, Instant
+from config.clock.zones import zone_names
+from config.database.engine import Database
 from config.policy import load_policy
 from config.settings import load_settings
-from config.times import DAY, Instant
-from config.zones import zone_names
 from profiles.attributes.countries import country_code
 from profiles.sample.data import PLACES, fiction_numbers
 from profiles.sample.shop import load_sample_shop

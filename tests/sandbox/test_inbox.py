@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import insert, update
 
 from channels.messages import messages
-from config.database import Database
-from config.times import HOUR, MINUTE, format_instant
+from config.clock.times import HOUR, MINUTE, format_instant
+from config.database.engine import Database
 from profiles.events import NewEvent, record_events
 from profiles.tables import identifiers, profiles
 from sandbox.app import create_app
+from sandbox.inbox.timeline import DatabaseTimeline
 from sandbox.store import Store
-from sandbox.timeline import DatabaseTimeline
-from tests.support.sandbox_requests import (
+from tests.support.providers.sandbox_requests import (
     LOGIN,
     client_of,
     mail,

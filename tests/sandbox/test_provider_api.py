@@ -17,13 +17,13 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.times import HOUR
-from sandbox import fcm, postmark, sendgrid, twilio
+from config.clock.times import HOUR
 from sandbox.app import create_app
-from sandbox.provider_api import ApiCall
+from sandbox.providers import fcm, postmark, sendgrid, twilio
+from sandbox.providers.provider_api import ApiCall
 from sandbox.store import Accepted, Store
 from tests.support.proof import cases
-from tests.support.sandbox_requests import (
+from tests.support.providers.sandbox_requests import (
     AUTH,
     BEARER,
     LOGIN,

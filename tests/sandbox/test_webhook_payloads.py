@@ -14,16 +14,16 @@ import respx
 
 from channels.providers.registry import webhooks
 from channels.providers.webhook import Feedback, WebhookRequest
+from config.clock.times import format_instant, parse_instant
 from config.policy import Policy
 from config.settings import Settings
-from config.times import format_instant, parse_instant
-from sandbox import caller
 from sandbox.app import create_app
-from sandbox.caller import Callbacks
+from sandbox.providers import caller
+from sandbox.providers.caller import Callbacks
 from sandbox.simulated_customer import Behaviour, Happening, happens
 from sandbox.store import Store
 from tests.support.patience import PATIENCE
-from tests.support.sandbox_requests import (
+from tests.support.providers.sandbox_requests import (
     LOGIN,
     client_of,
     mail,

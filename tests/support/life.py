@@ -1,15 +1,16 @@
 """A slow model of one customer's passage through one journey, written from the semantics.
 
 Tests compare the engine and the outbox with it. It keeps plain lists and knows one journey, whose
-steps are below. It uses no code of the product except config/times.py; tests/support/reference.py
-decides when a message can be sent, by stepping through time. All times are whole minutes.
+steps are below. It uses no code of the product except config/clock/times.py;
+tests/support/planning/reference.py decides when a message can be sent, by stepping through time.
+All times are whole minutes.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from config.times import DAY, HOUR, MINUTE, format_duration, format_instant, parse_instant
-from tests.support.reference import reference_answer
+from config.clock.times import DAY, HOUR, MINUTE, format_duration, format_instant, parse_instant
+from tests.support.planning.reference import reference_answer
 
 POLICY: dict[str, Any] = {
     "timezone": "UTC",

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from channels.links import preferences_url, unsubscribe_url
 from config.channels import ChannelName
-from config.database import Database
+from config.database.engine import Database
 from config.policy import Policy
 from config.settings import Settings
 from flows.http.app import create_app

@@ -25,11 +25,11 @@ from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import Tally
 from channels.rules.planner import Planner
 from config.channels import ChannelName
-from config.database import Database
+from config.clock.times import Instant, format_instant, parse_duration, parse_instant
+from config.database.engine import Database
 from config.policy import Policy
-from config.times import Instant, format_instant, parse_duration, parse_instant
 from flows.app import Segue, input_rules
-from flows.orchestration.launch import launch
+from flows.launch import launch
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.definition.journey import Version
 from journeys.definition.steps import Step

@@ -15,9 +15,9 @@ import orjson
 
 from channels.outbox.dispatch import Dispatcher
 from channels.rules.planner import Planner
-from config.database import Database
+from config.clock.times import HOUR, Instant
+from config.database.engine import Database
 from config.policy import Policy
-from config.times import HOUR, Instant
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait
 from journeys.engine.advance import Engine
 from profiles.identity.person import Person, normalise_email

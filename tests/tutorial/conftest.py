@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import pytest
 
-from config.database import Database
+from config.database.engine import Database
 from config.policy import Policy
 from tests.support.shop import House
 

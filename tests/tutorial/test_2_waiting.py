@@ -4,8 +4,8 @@ Texts go out Monday to Friday, 09:00 to 17:00. What is due outside these hours w
 opening, and what follows a message counts from the moment it went.
 """
 
+from config.clock.times import parse_instant
 from config.policy import Policy
-from config.times import parse_instant
 from tests.support.shop import House
 from tests.tutorial.conftest import Library
 

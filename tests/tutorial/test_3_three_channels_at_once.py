@@ -4,8 +4,8 @@ The members of a send share one anchor: the earliest moment at which each of the
 offset, is inside the hours of its channel.
 """
 
+from config.clock.times import parse_instant
 from config.policy import Policy
-from config.times import parse_instant
 from tests.support.shop import House
 from tests.tutorial.conftest import Library
 

@@ -1,7 +1,7 @@
 """Chapter 6: an exit rule. Who buys is left in peace from that moment on, in mid-wait or not."""
 
+from config.clock.times import parse_instant
 from config.policy import Policy
-from config.times import parse_instant
 from tests.support.shop import House
 from tests.tutorial.conftest import Library
 

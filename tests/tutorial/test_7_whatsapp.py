@@ -6,10 +6,10 @@ Her STOP ends WhatsApp, and leaves text messages as they were.
 
 from sqlalchemy import select
 
+from config.clock.times import parse_instant
 from config.policy import Policy
-from config.times import parse_instant
 from profiles.tables import consents
-from tests.support.callback_samples import FromProviders
+from tests.support.providers.callback_samples import FromProviders
 from tests.support.shop import House
 from tests.tutorial.conftest import Library
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config.access.signatures import SIGNATURE, TIMESTAMP
-from config.database import Tx
+from config.database.engine import Tx
 from flows.app import Segue
 from flows.http.backlog import Backlog
 from flows.http.body import KB, parse_object, read_posted

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from config.batches import Halving, TimedSize
-from config.failures import of_the_database
+from config.database.failures import of_the_database
 from profiles.identity.record_calls import Outcome
 from profiles.identity.segment_calls import SegmentCall
 

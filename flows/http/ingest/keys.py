@@ -8,8 +8,8 @@ from fastapi import Request, Security
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from config.access.signatures import SIGNATURE, TIMESTAMP, sign
+from config.clock.times import MINUTE, Instant, Seconds
 from config.settings import Settings
-from config.times import MINUTE, Instant, Seconds
 from flows.http.context import Receiver
 from flows.http.errors import Refusal
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, ParamSpec, TypeVar
 
-from config.times import Seconds
+from config.clock.times import Seconds
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from config.channels import ChannelName, channel_of
+from config.clock.times import DAY, HOUR, Seconds
+from config.clock.zones import zone_names
 from config.policy import CHANNELS, Policy, Window, format_time, parse_time_of_day
-from config.times import DAY, HOUR, Seconds
-from config.zones import zone_names
 from flows.http.pages.choices import boxes, consent_of, offered, stopped
 from profiles.consent.preferences import Changes, Chosen
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from channels.links import address_of
 from config.channels import ChannelName
-from config.database import Tx
+from config.database.engine import Tx
 from config.settings import Settings
 from profiles.consent.preferences import Chosen, read_chosen
 from profiles.identity.addresses import CHANNELS_TO, is_in_use

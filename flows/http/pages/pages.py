@@ -14,7 +14,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from config.failures import of_the_database, reason_of
+from config.database.failures import of_the_database, reason_of
 from flows.http.body import KB, read_posted
 from flows.http.context import Receiver
 from flows.http.errors import Refusal

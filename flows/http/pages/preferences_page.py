@@ -8,9 +8,9 @@ from sqlalchemy import select
 
 from channels.links import Access, read_preferences
 from config.channels import channel_of
-from config.database import Tx
+from config.clock.times import DAY, Seconds
+from config.database.engine import Tx
 from config.policy import Policy
-from config.times import DAY, Seconds
 from flows.http.context import Receiver
 from flows.http.pages.choices import allowed, nothing_at_all, nothing_on, topics_of
 from flows.http.pages.form import Fields, FilledForm, fields_of, read_answer, understand

@@ -5,8 +5,8 @@ from typing import Any
 
 from channels.rules.recipient import zones_for
 from config.channels import ChannelName, channel_of
+from config.clock.times import HOUR
 from config.policy import Policy, format_time
-from config.times import HOUR
 from flows.http.pages.choices import offered, topics_of
 from flows.http.pages.form import (
     SHOWN,

@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 import pycountry
 
-from config.zones import zones_of_country
+from config.clock.zones import zones_of_country
 
 _REGIONS = {
     "Africa": "Africa",

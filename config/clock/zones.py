@@ -1,0 +1,50 @@
+"""Time zones and the zones of each country, from the pinned tzdata package, never the system.
+
+Two machines with different operating systems must agree on when 08:00 is, so neither
+`/usr/share/zoneinfo` nor PYTHONTZPATH is looked at.
+"""
+
+from functools import cache
+from importlib.resources import files
+from zoneinfo import ZoneInfo
+
+from config.text.invisible_characters import trimmed
+
+_DATABASE = files("tzdata").joinpath("zoneinfo")
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    """Every zone name in tzdata, links such as `US/Eastern` included."""
+    text = files("tzdata").joinpath("zones").read_text(encoding="ascii")
+    return frozenset(text.split())
+
+
+def zone_name(text: str | None) -> str | None:
+    """The zone name in a text, without blanks around it; None if there is no such zone."""
+    name = trimmed(text) if text else None
+    return name if name in zone_names() else None
+
+
+@cache
+def zone(name: str) -> ZoneInfo:
+    """The zone of that IANA name. Raises KeyError when there is none."""
+    if name not in zone_names():
+        raise KeyError(name)
+    with _DATABASE.joinpath(*name.split("/")).open("rb") as file:
+        return ZoneInfo.from_file(file, key=name)
+
+
+@cache
+def _zones_by_country() -> dict[str, tuple[str, ...]]:
+    table: dict[str, tuple[str, ...]] = {}
+    for line in _DATABASE.joinpath("zone.tab").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            country, _coordinates, name = line.split("\t")[:3]
+            table[country] = (*table.get(country, ()), name)
+    return table
+
+
+def zones_of_country(country: str) -> tuple[str, ...]:
+    """The zones of an ISO 3166 alpha-2 country, in the order of zone.tab; empty when unknown."""
+    return _zones_by_country().get(country, ())

@@ -1,0 +1,244 @@
+"""The database: SQLite (embedded default) or PostgreSQL, behind one `transaction()`.
+
+A transaction hands out the connection together with `now`, which is the database's clock read
+once at its start: a machine with a wrong clock does no harm, and a test or a simulation passes
+its own.
+"""
+
+import re
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlmodel import SQLModel
+
+from config.access.private_files import tighten_database
+from config.clock.times import Instant, Seconds
+from config.database.failures import first_line
+from config.errors import DatabaseUnusable, SegueError
+from config.timing import TIMING, Timing
+
+NOW = {
+    "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
+    "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint"),
+}
+# Milliseconds for which a writer waits for SQLite's write lock.
+_BUSY_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tx:
+    """One open transaction: its connection, its `now`, which does not change within it, and how
+    long things may take.
+    """
+
+    conn: Connection
+    now: Instant
+    timing: Timing
+
+
+class Database:
+    """An engine and its clock.
+
+    Parameters
+    ----------
+    url: SQLAlchemy URL, `sqlite:///file` or `postgresql+psycopg://...`.
+    now: a fixed time for simulations and tests; None reads the database's clock.
+    timing: how long things may take.
+    """
+
+    def __init__(self, url: str, *, now: Instant | None = None, timing: Timing = TIMING) -> None:
+        self.url = url
+        self.now = now
+        self.timing = timing
+        self.engine = _engine(url, timing)
+        self._writing = threading.Lock()
+        # A Database that is collected without close() leaves no connection open.
+        weakref.finalize(self, self.engine.dispose)
+
+    @property
+    def shown(self) -> str:
+        """The URL with its password masked."""
+        return shown_url(self.url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def transaction(self, *, write: bool = True, keep: bool = True) -> Iterator[Tx]:
+        """Commit at the end, roll back on an exception; always roll back when `keep` is false.
+
+        On SQLite `write=True` takes the one write lock at once (BEGIN IMMEDIATE), so that what was
+        read cannot change before it is written; `write=False` reads a snapshot without it.
+        """
+        turn = self._turn() if write and self.is_sqlite else nullcontext()
+        with turn, self._connect(write=write) as conn, conn.begin() as transaction:
+            now = self.now
+            if now is None:
+                now = int(conn.execute(NOW[conn.dialect.name]).scalar_one())
+            yield Tx(conn, now, self.timing)
+            if not keep:
+                transaction.rollback()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one thread of this process write at a time.
+
+        SQLite makes waiting writers sleep for growing times; with this lock the next thread
+        continues at once. Other processes wait for SQLite's own lock.
+        """
+        ours = self._writing.acquire(timeout=_BUSY_MS / 1000)
+        try:
+            yield
+        finally:
+            if ours:
+                self._writing.release()
+
+    @contextmanager
+    def _connect(self, *, write: bool) -> Iterator[Connection]:
+        try:
+            conn = self.engine.connect()
+        except DBAPIError as error:
+            raise unusable(self.url, error) from error
+        with conn:
+            yield conn.execution_options(segue_write=write)
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def shown_url(url: str) -> str:
+    """The URL with its password masked, also if the URL is invalid."""
+    masked = re.sub(r":(?!//).*@", ":***@", url)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", masked)
+
+
+def unusable(url: str, error: DBAPIError) -> DatabaseUnusable:
+    """The error for a database that is damaged or does not respond; the password is masked."""
+    shown = shown_url(url)
+    reason = first_line(error.orig or error)
+    if not isinstance(error, OperationalError):
+        return DatabaseUnusable(
+            f"the database {shown} can't be read: {reason}. "
+            "Move it away (or restore a backup) and start again"
+        )
+    mend = "Check SEGUE_DATABASE_URL and that the server is up."
+    if "locked" in reason:
+        mend = "Another process keeps writing to it; try again when that is done."
+    return DatabaseUnusable(f"the database {shown} can't be reached: {reason}. {mend}")
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The SQLAlchemy table of a SQLModel class, for bulk statements in Core."""
+    return SQLModel.metadata.tables[str(model.__tablename__)]
+
+
+def insert_into(conn: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """The INSERT of the database's dialect, which supports ON CONFLICT."""
+    if conn.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def insert_ignoring_conflicts(
+    conn: Connection, table: Table, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Bulk insert; rows that violate a unique constraint are skipped."""
+    if rows:
+        conn.execute(insert_into(conn, table).on_conflict_do_nothing(), list(rows))
+
+
+def put(conn: Connection, table: Table, row: dict[str, Any]) -> None:
+    """Insert a row, or update the row with the same primary key."""
+    key = [column.name for column in table.primary_key]
+    values = {name: value for name, value in row.items() if name not in key}
+    writing = insert_into(conn, table).values(row)
+    conn.execute(writing.on_conflict_do_update(index_elements=key, set_=values))
+
+
+# Detect a server that is gone within about a minute; the kernel's default is two hours.
+_ALIVE: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+
+def _end_idle_transactions(connection: Any, _record: Any, *, after: Seconds) -> None:
+    """Make PostgreSQL end the transactions of processes that hang, which frees their row locks.
+
+    Set by a statement, because poolers refuse it in the connection's start options.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{after}s'")
+    connection.commit()
+
+
+def _engine(url: str, timing: Timing) -> Engine:
+    try:
+        parsed = make_url(url)
+    except Exception:
+        raise SegueError(
+            f"SEGUE_DATABASE_URL {shown_url(url)!r} is no database URL; write sqlite:///file.db "
+            "or postgresql+psycopg://user@host/name"
+        ) from None  # the original error may contain the password
+    if "@" in (parsed.host or ""):
+        raise SegueError(
+            f"SEGUE_DATABASE_URL {shown_url(url)!r} has an @ in its password; write that as %40"
+        )
+    options: dict[str, Any] = {
+        "hide_parameters": True,  # errors and logs contain no customer data
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
+        "json_deserializer": orjson.loads,
+    }
+    if parsed.get_backend_name() == "postgresql":
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args=_ALIVE,
+            **options,
+        )
+        end = partial(_end_idle_transactions, after=timing.transaction_idle)
+        event.listen(engine, "connect", end)
+        return engine
+    if parsed.get_backend_name() != "sqlite":
+        raise SegueError(
+            f"Segue runs on SQLite and PostgreSQL, not on {parsed.get_backend_name()}; "
+            "set SEGUE_DATABASE_URL to one of them"
+        )
+    if parsed.database and parsed.database != ":memory:":
+        file = Path(parsed.database)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tighten_database(file)
+    engine = create_engine(parsed, **options)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # `_begin` below starts transactions; the driver must not.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        write = conn.get_execution_options().get("segue_write", True)
+        conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

@@ -1,0 +1,14 @@
+"""Run by Alembic: migrate over the connection that `config.database.schema` opened."""
+
+from alembic import context
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=context.config.attributes["metadata"],
+    # Never as a batch: that rebuilds a table on SQLite while others use it.
+    render_as_batch=False,
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,296 @@
+"""Who can still be reached: what the providers say of addresses, and people of consent in their own
+words.
+"""
+
+from collections import Counter
+from itertools import cycle
+
+import pytest
+from sqlalchemy import update
+
+from config.clock.times import DAY, HOUR, MINUTE
+from profiles.consent.changes import ConsentChange, change_consent
+from profiles.tables import consent_records, consents, events
+from tests.support.providers.callback_samples import mail_event
+from tests.support.providers.feedback_shop import NEWS, TEXTS, AnnsShop
+from tests.support.providers.suppressing import becomes
+from tests.support.shop import House
+
+# Addresses --------------------------------------------------------------------------------------
+
+
+def test_what_becomes_of_an_address(house: House) -> None:
+    shop = AnnsShop(house, NEWS)
+    for event, more, state in (
+        ("deferred", {}, None),
+        ("bounce", {"type": "blocked", "status": "4.7.0"}, None),
+        ("dropped", {"reason": "Spam Content"}, None),
+        ("bounce", {"type": "bounce", "status": "5.1.1"}, "bounced"),
+        ("dropped", {"reason": "Bounced Address"}, "bounced"),
+        ("dropped", {"reason": "Invalid"}, "bounced"),
+        ("dropped", {"reason": "Spam Reporting Address"}, "complained"),
+        ("spamreport", {}, "complained"),
+    ):
+        becomes(house.db, "email", "ann@example.com", None)
+        shop.mail(event, **more)
+        assert shop.suppressed("email") == state, (event, more)
+
+
+def test_what_becomes_of_a_number(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    for code, state in (("30003", None), ("30005", "unregistered"), ("30006", "bounced")):
+        becomes(house.db, "sms", "+447700900001", None)
+        shop.sms("failed", ErrorCode=code, MessageSid=f"SM{code}")
+        assert shop.suppressed("sms") == state, code
+
+
+def test_a_stop_that_twilio_knew_of_is_consent_taken_back(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    shop.sms("failed", ErrorCode="21610")
+    assert (shop.state, shop.consent("sms")) == ("failed", False)
+    assert shop.of(consent_records, channel="sms")[-1].source == "twilio 21610"
+
+
+def test_a_complaint_is_the_last_word_on_an_address(house: House) -> None:
+    shop = AnnsShop(house, NEWS)
+    shop.mail("spamreport")
+    shop.mail("bounce", type="bounce")
+    assert shop.suppressed("email") == "complained"
+    assert shop.state == "failed"
+
+
+def test_the_reason_of_a_bounce_holds_no_address(house: House) -> None:
+    shop = AnnsShop(house, NEWS)
+    shop.mail("bounce", type="bounce", status="5.1.1", reason="550 <ANN@example.com> unknown")
+    [row] = house.rows()
+    assert row.reason == "sendgrid bounce: 5.1.1 550 <…> unknown"
+    assert "example.com" not in str(shop.of(events)[0].properties)
+
+
+# Consent ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "topic", "granted"),
+    [
+        ("unsubscribe", "*", False),
+        ("group_unsubscribe", "news", False),
+        ("group_resubscribe", "news", True),
+    ],
+)
+def test_unsubscribing_at_sendgrid_is_consent_taken_back(
+    house: House, event: str, topic: str, granted: bool
+) -> None:
+    shop = AnnsShop(house, NEWS)
+    shop.mail(event, at=house.now)
+    assert shop.consent("email", topic) is granted
+    record = shop.of(consent_records, channel="email", topic=topic)[-1]
+    assert (record.granted, record.source) == (granted, f"sendgrid {event}")
+    assert shop.heard() == [
+        "email_unsubscribed" if not granted else "email_resubscribed",
+        "profile_changed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "more"), [("unsubscribe", {}), ("dropped", {"reason": "Unsubscribed Address"})]
+)
+def test_no_e_mail_at_all_is_none_about_a_topic_either(
+    house: House, event: str, more: dict[str, str]
+) -> None:
+    shop = AnnsShop(house, NEWS, consent={("email", "news"): True, ("push", "news"): True})
+    house.db.now = house.now + 1
+    shop.mail(event, at=house.now, **more)
+    assert shop.said() == {
+        ("email", "*"): False,
+        ("email", "news"): False,
+        ("push", "news"): True,
+    }
+    assert shop.refused("email", "news")
+    assert not shop.refused("push", "news")
+    assert {row.source for row in shop.of(consent_records, granted=False)} == {f"sendgrid {event}"}
+
+
+def test_one_topic_that_was_wanted_again_later_stays(house: House) -> None:
+    shop = AnnsShop(house, NEWS)
+    house.db.now = house.now + HOUR
+    shop.mail("group_resubscribe", at=house.now - MINUTE)
+    shop.mail("unsubscribe", at=house.now - 2 * MINUTE)
+    assert shop.said()["email", "*"] is False
+    assert shop.said()["email", "news"] is True
+
+
+@pytest.mark.parametrize("last", ["unsubscribe", "group_resubscribe"])
+def test_what_is_told_at_once_holds_in_its_order(house: House, last: str) -> None:
+    shop = AnnsShop(house, NEWS)
+    began, house.db.now = house.now, house.now + HOUR
+    names = ["unsubscribe", "group_resubscribe", last]
+    told = [
+        mail_event(
+            name, shop.id, "ann@example.com", timestamp=began + number, sg_event_id=str(number)
+        )
+        for number, name in enumerate(names, 1)
+    ]
+    assert shop.outside.mail(*reversed(told)).status_code == 200
+    assert shop.said()["email", "*"] is False
+    assert shop.said()["email", "news"] is (last == "group_resubscribe")
+
+
+def test_an_unsubscribe_outweighs_a_yes_from_the_future(house: House) -> None:
+    shop = AnnsShop(house, NEWS, consent={})
+    with house.db.transaction() as tx:
+        yes = ConsentChange(shop.ann, "email", "*", granted=True, occurred_at=house.now + DAY)
+        change_consent(tx, [yes], "import")
+    [row] = shop.of(consents)
+    assert row.changed_at == house.now
+    shop.mail("unsubscribe", at=house.now)
+    assert shop.consent("email") is False
+    with house.db.transaction() as tx:
+        assert change_consent(tx, [yes], "import").overruled == [yes]
+
+
+def test_what_an_earlier_release_let_in_from_the_future_is_as_old_as_its_record(
+    house: House,
+) -> None:
+    shop = AnnsShop(house, NEWS)
+    with house.db.transaction() as tx:
+        tx.conn.execute(update(consents).values(changed_at=house.now + DAY))
+        tx.conn.execute(update(consent_records).values(occurred_at=house.now + DAY))
+    house.db.now = house.now + MINUTE
+    shop.mail("unsubscribe", at=house.now - 1)
+    assert shop.consent("email") is False
+
+
+def test_what_was_said_last_holds_whatever_comes_last(house: House) -> None:
+    shop = AnnsShop(house, NEWS)
+    house.db.now = house.now + HOUR
+    shop.mail("group_resubscribe", at=house.now - MINUTE)
+    shop.mail("group_unsubscribe", at=house.now - 2 * MINUTE)
+    assert shop.consent("email", "news") is True
+
+
+def test_every_stop_word_takes_consent_back_and_every_start_word_gives_it_back(
+    house: House,
+) -> None:
+    shop = AnnsShop(house, TEXTS)
+    stops = [
+        *("STOP", "stopall", "Unsubscribe", "CANCEL", "End", "quit", "REVOKE", "optout"),
+        *(" stop \n", "Stop.", '"STOP!"'),
+    ]
+    for text, start in zip(stops, cycle(["START", "yes", "Unstop"]), strict=False):
+        shop.says(text)
+        assert shop.consent("sms") is False, text
+        [*_, record] = shop.of(consent_records, channel="sms")
+        word = text.strip(' .!\n"').upper()
+        assert (record.source, record.occurred_at) == (f"twilio {word}", house.now)
+        shop.says(start)
+        assert shop.consent("sms") is True, start
+        [*_, record] = shop.of(consent_records, channel="sms")
+        assert record.source == f"twilio {start.upper()}"
+    assert Counter(shop.heard()) == {
+        "sms_stopped": len(stops),
+        "sms_started": len(stops),
+        "profile_changed": 2 * len(stops),
+    }
+
+
+def test_advanced_opt_out_speaks_every_language(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    shop.says("ARRÊT", OptOutType="STOP")
+    assert shop.consent("sms") is False
+    shop.says("ALLO", OptOutType="START")
+    assert shop.consent("sms") is True
+    shop.says("AIDE", OptOutType="HELP")
+    assert shop.heard()[-1] == "sms_replied"
+
+
+def test_a_yes_to_something_else_is_no_consent(house: House) -> None:
+    shop = AnnsShop(house, TEXTS, consent={})
+    shop.says("YES")
+    assert shop.consent("sms") is None
+    assert shop.heard() == ["sms_started"]
+
+
+@pytest.mark.parametrize(
+    "before", [{}, {("sms", "orders"): True}, {("sms", "*"): True, ("sms", "orders"): False}]
+)
+def test_a_start_gives_back_what_the_stop_took_and_no_more(
+    house: House, before: dict[tuple[str, str], bool]
+) -> None:
+    shop = AnnsShop(house, TEXTS, consent=before)
+    refused = [shop.refused("sms", topic) for topic in ("promotions", "orders")]
+    for _ in range(2):
+        shop.says("STOP")
+        assert shop.says_no_texts()
+        shop.says("STOPALL")
+        shop.says("START")
+        assert shop.said() == before
+        assert not shop.says_no_texts()
+        assert [shop.refused("sms", topic) for topic in ("promotions", "orders")] == refused
+        [*_, record] = shop.of(consent_records, channel="sms", topic="*")
+        assert (record.granted, record.source) == (before.get(("sms", "*")), "twilio START")
+    shop.says("START")  # where there is no STOP there is nothing to give back
+    assert shop.said() == before
+
+
+def test_a_yes_between_two_stops_is_given_back(house: House) -> None:
+    shop = AnnsShop(house, TEXTS, consent={})
+    shop.says("STOP")
+    shop.says("START")
+    house.db.now = house.now + 1
+    house.say(shop.ann, "sms", "*", granted=True)
+    shop.says("STOP")
+    shop.says("START")
+    assert shop.consent("sms") is True
+
+
+def test_a_yes_that_was_taken_back_is_not_given_back(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    with house.db.transaction() as tx:
+        unticked = ConsentChange(shop.ann, "sms", "*", granted=None, just_now=True)
+        change_consent(tx, [unticked], "preference page")
+    shop.says("STOP")
+    shop.says("START")
+    assert shop.consent("sms") is None
+
+
+def test_a_start_after_a_stop_that_only_twilio_knew_of(house: House) -> None:
+    shop = AnnsShop(house, TEXTS, consent={("sms", "news"): True})
+    shop.sms("failed", ErrorCode="21610")
+    assert shop.said() == {("sms", "*"): False, ("sms", "news"): True}
+    shop.says("START")
+    assert shop.said() == {("sms", "news"): True}
+
+
+def test_a_stop_and_a_start_within_a_second_hold_in_their_order(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    for text, granted in (("STOP", False), ("START", True), ("STOP", False)):
+        shop.outside.text(shop.phone, text)
+        assert shop.consent("sms") is granted
+
+
+def test_an_old_stop_that_comes_again_does_not_undo_a_start(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    shop.says("STOP", sid="SM1")
+    shop.says("START", sid="SM2")
+    shop.says("STOP", sid="SM1")
+    assert shop.consent("sms") is True
+
+
+def test_a_number_that_nobody_has_is_thanked_and_forgotten(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    answer = shop.outside.text("+12025550199", "STOP")
+    assert (answer.status_code, answer.content[-21:]) == (200, b"<Response></Response>")
+    assert (shop.heard(), shop.consent("sms")) == ([], True)
+
+
+def test_an_answer_is_taken_for_one_to_the_last_text(house: House) -> None:
+    shop = AnnsShop(house, TEXTS)
+    shop.says("Do you deliver on Sundays?")
+    [event] = shop.of(events)
+    assert event.properties == {
+        "text": "Do you deliver on Sundays?",
+        "message_id": str(shop.id),
+        "journey": "texts",
+        "step": "hello",
+    }

@@ -1,0 +1,88 @@
+"""An operator's word on messages of unknown fate."""
+
+import httpx
+import pytest
+
+from channels.outbox.unknown import Verdict, resolve, unknown_messages
+from config.clock.times import HOUR
+from config.database.engine import Database
+from config.policy import Policy
+from journeys.dsl import SMS, Email, Journey, OnLaunch, Send
+from tests.support.shop import MONDAY, House
+
+POLICY = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "per": "day"}]})
+
+
+@pytest.fixture
+def house(db: Database) -> House:
+    """One mail and one text of unknown fate, an hour apart, and a mail that went."""
+    house = House(db)
+    steps = [Send("s", Email("hello"), SMS("hello", after="1h"))]
+    house.open(
+        Journey("j", entry=OnLaunch(), topic="news", steps=steps),
+        Journey("k", entry=OnLaunch(), topic="news", steps=[Send("s", Email("offer"))]),
+        policy=POLICY,
+    )
+    house.customer("ann")
+    house.providers.answer("email", httpx.ReadError("cut"))
+    house.providers.answer("sms", httpx.ReadTimeout("slow"))
+    house.launch("j")
+    house.later("2h")
+    house.customer("bob", consent={("email", "*"): True})
+    house.launch("j")
+    return house
+
+
+def unknown(house: House, message_id: int | None = None) -> list[tuple[int, str, int]]:
+    with house.db.transaction(write=False) as tx:
+        return list(unknown_messages(tx, message_id))
+
+
+def settle(house: House, ids: list[int], verdict: Verdict) -> int:
+    with house.db.transaction() as tx:
+        return resolve(tx, ids, verdict)
+
+
+def test_what_is_unknown(house: House) -> None:
+    mail, text, *_ = house.rows()
+    assert unknown(house) == [(mail.id, "email", MONDAY), (text.id, "sms", MONDAY + HOUR)]
+    assert unknown(house, text.id) == [(text.id, "sms", MONDAY + HOUR)]
+    sent = house.rows()[2]
+    assert sent.state == "sent"
+    assert unknown(house, sent.id) == []
+
+
+@pytest.mark.parametrize("verdict", ["sent", "failed"])
+def test_settling_one(house: House, verdict: Verdict) -> None:
+    mail, text, *others = house.rows()
+    assert settle(house, [mail.id], verdict) == 1
+    now = {row.id: (row.state, row.reason) for row in house.rows()}
+    assert now[mail.id] == (verdict, "settled by an operator")
+    assert now[text.id][0] == "unknown"
+    assert [now[row.id] for row in others] == [(row.state, row.reason) for row in others]
+    # once
+    assert settle(house, [mail.id], "failed") == 0
+    house.later("2d")
+    assert len(house.providers.requests) == 3
+
+
+def test_only_what_is_unknown_is_settled(house: House) -> None:
+    ids = [row.id for row in house.rows()]
+    assert settle(house, ids, "failed") == 2
+    assert unknown(house) == []
+    assert settle(house, [], "failed") == 0
+    # as many as there are in a bad week, in one statement
+    assert settle(house, list(range(10_000, 60_000)), "failed") == 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "next_one"), [("sent", ("skipped", "capped")), ("failed", ("sent", None))]
+)
+def test_failed_gives_the_place_in_the_caps_back(
+    house: House, verdict: Verdict, next_one: tuple[str, str | None]
+) -> None:
+    mail = house.rows()[0]
+    settle(house, [mail.id], verdict)
+    house.launch("k")
+    [row] = [row for row in house.rows(mail.profile_id) if row.journey == "k"]
+    assert (row.state, row.reason) == next_one

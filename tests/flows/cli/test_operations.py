@@ -1,0 +1,283 @@
+"""The operator's commands: what they show, what they change, and that they show before they do."""
+
+import io
+import sqlite3
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import httpx
+import orjson
+import pytest
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+import flows.app
+import flows.cli.main
+import flows.cli.operations
+from channels.outbox.unknown import CLOSED_AFTER, close_unsettled
+from config.clock.times import HOUR, MINUTE, format_instant
+from config.timing import TIMING
+from journeys.definition.catalog import Catalog
+from journeys.dsl import SMS, Email, Push, Send, Update, Wait, WaitUntil, did
+from journeys.engine.entry import enter_people
+from journeys.operations.control import held
+from journeys.operations.doctor import LATE
+from journeys.operations.heartbeat import sign_in
+from tests.support.shop import MONDAY, House, described
+
+
+class Said(NamedTuple):
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def segue(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Run a command in the house: on its database, at its time, with its journeys."""
+
+    def catalog(*_: object) -> Catalog:
+        return Catalog(house.segue.catalog.current, house.segue.catalog.segments)
+
+    monkeypatch.setenv("SEGUE_DATABASE_URL", house.db.url)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(flows.app, "load_catalog", catalog)
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setenv("SEGUE_NOW", format_instant(house.now))
+        monkeypatch.setattr(sys, "argv", ["segue", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        capsys.readouterr()
+        status = 0
+        try:
+            flows.cli.main.main()
+        except SystemExit as stopped:
+            status = stopped.code if isinstance(stopped.code, int) else int(bool(stopped.code))
+        return Said(status, *capsys.readouterr())
+
+    return run
+
+
+Segue = Callable[..., Said]
+
+
+def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
+    house: House, segue: Segue
+) -> None:
+    house.open(
+        described(Send("s", Email("hello"), SMS("hello", after="1h"))),
+        described(Update("u", x=1), name="k"),
+    )
+    assert segue("doctor") == Said(0, "all is well\n", "")
+    ann, bob = house.customer(), house.customer()
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
+    house.advance()
+    with (
+        patch("channels.outbox.dispatch.Dispatcher._hand_over", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        house.run()
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("k"), [bob], None)
+    late = HOUR + 2 * LATE
+    house.db.now = MONDAY + late
+
+    said = segue("doctor")
+    assert said.status == 1
+    assert {line.split(",")[0] for line in said.out.splitlines()} == {
+        "people past due: 1 (j)",
+        "people past due: 1 (k)",
+        "journeys with no worker: 1 (j)",
+        "journeys with no worker: 1 (k)",
+        "messages planned in the past: 1 (sms)",
+        "claims without an owner: 1 (email)",
+    }
+    assert "people past due: 1 (k), the oldest for 64m; start a worker: segue work" in said.out
+    [claims] = [
+        one
+        for one in orjson.loads(segue("doctor", "--json").out)["complaints"]
+        if one["what"] == "claims without an owner"
+    ]
+    assert (claims["where"], claims["number"]) == ("email", 1)
+    assert claims["for_seconds"] == late - TIMING.claim_lasts > TIMING.lost_after
+    # it has only looked
+    assert [row.state for row in house.rows()] == ["sending", "planned"]
+
+    said = segue("doctor", "--mend")
+    assert said.status == 1
+    assert "claims without an owner" not in said.out
+    assert "people past due: 1 (k)" in said.out
+    assert [row.state for row in house.rows()] == ["unknown", "planned"]
+
+    # what only a worker can mend
+    with house.db.transaction() as tx:
+        sign_in(tx, "w")
+    house.run()
+    assert segue("doctor") == Said(0, "all is well\n", "")
+    assert [row.state for row in house.rows()] == ["unknown", "sent"]
+    assert house.attributes(bob) == {"x": 1}
+
+
+@pytest.fixture
+def unsettled(house: House) -> House:
+    """A mail and a text of unknown fate, and a mail that went."""
+    house.open(described(Send("s", Email("hello"), SMS("hello"))))
+    house.customer()
+    house.providers.answer("email", httpx.ReadError("cut"))
+    house.providers.answer("sms", httpx.ReadTimeout("slow"))
+    house.launch("j")
+    house.customer(consent={("email", "*"): True})
+    house.launch("j")
+    assert [row.state for row in house.rows()] == ["unknown", "unknown", "sent", "skipped"]
+    return house
+
+
+def test_one_message_or_all_are_resolved_and_shown_before(unsettled: House, segue: Segue) -> None:
+    mail, text, *others = unsettled.rows()
+    shown = segue("resolve", "failed")
+    at = format_instant(MONDAY)
+    assert shown.out.splitlines() == [
+        f"message {mail.id}: email, handed over {at}",
+        f"message {text.id}: sms, handed over {at}",
+        "2 messages would be failed; do it with --apply",
+    ]
+    one = segue("resolve", "sent", "--message", str(mail.id))
+    assert one.out.splitlines()[1:] == ["1 messages would be sent; do it with --apply"]
+    assert unsettled.rows() == [mail, text, *others]
+
+    segue("resolve", "sent", "--message", str(mail.id), "--apply")
+    assert [row.state for row in unsettled.rows()] == ["sent", "unknown", "sent", "skipped"]
+    assert segue("resolve", "failed", "--apply").out.endswith("1 messages settled as failed\n")
+    assert [row.state for row in unsettled.rows()] == ["sent", "failed", "sent", "skipped"]
+    assert unsettled.rows()[2:] == others
+    assert segue("resolve", "failed", "--apply").out == "0 messages settled as failed\n"
+    assert segue("resolve", "lost").status == 2
+
+
+def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
+    unsettled: House, segue: Segue
+) -> None:
+    def reported() -> tuple[Any, Any, Any]:
+        report = orjson.loads(segue("report", "j", "--json").out)
+        return report["sent"], report["unknown"], report["closed_as_unknown"]
+
+    assert reported() == ({"email": 2, "sms": 1}, {"email": 1, "sms": 1}, 0)
+    unsettled.db.now = MONDAY + CLOSED_AFTER + 1
+    assert segue("doctor", "--mend").status == 0
+    assert reported() == ({"email": 2, "sms": 1}, {"email": 1, "sms": 1}, 2)
+    assert (
+        "2 messages of unknown fate, 2 of them closed, for no word came\n"
+        in segue("report", "j").out
+    )
+    [mail, text, *_] = unsettled.rows()
+    assert mail.reason == "closed as unknown, for no word came within 3d: ReadError: cut"
+    assert text.state == "unknown"
+    assert "closed as unknown, for no word came within 3d" in segue("explain", "c1").out
+    # once; and an operator may still say otherwise
+    with unsettled.db.transaction() as tx:
+        assert close_unsettled(tx) == 0
+    assert segue("resolve", "sent", "--apply").out.endswith("2 messages settled as sent\n")
+    assert reported() == ({"email": 2, "sms": 1}, {}, 0)
+    assert "unknown fate" not in segue("report", "j").out
+
+
+def test_a_migration_is_shown_step_by_step_and_done_when_told(house: House, segue: Segue) -> None:
+    house.open(described(Wait("1d", name="stays"), Wait("1d", name="goes")))
+    for _ in range(2):
+        house.customer()
+        house.launch("j")
+        house.later("1d")
+    house.customer()
+    house.launch("j")
+    house.open(described(Wait("2d", name="stays"), WaitUntil("new", did("x"), timeout="1d")))
+    old = [person.version for person in house.people()]
+    shown = segue("migrate", "j", "--plan")
+    assert shown.status == 0
+    assert "nothing is moved yet; do it with --apply" in shown.out
+    rows = [line.split("│")[2:-1] for line in shown.out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["goes", "1", "stays", "the current version has no such step"],
+        ["stays", "1", "stays", "the step has changed"],
+    ]
+    assert segue("migrate", "j").out == shown.out
+    plan = orjson.loads(segue("migrate", "j", "--plan", "--json").out)
+    assert (plan["applied"], len(plan["steps"])) == (False, 2)
+    assert [person.version for person in house.people()] == old
+
+    both = segue("migrate", "j", "--plan", "--apply")
+    assert (both.status, both.err.count("\n")) == (1, 1)
+    assert "give one of them" in both.err
+    assert [person.version for person in house.people()] == old
+
+    assert "moved" in segue("migrate", "j", "--apply").out
+    current = house.segue.catalog.journey("j").digest
+    assert [person.version == current for person in house.people()] == [False, False, True]
+    assert "has no such step" in segue("migrate", "j", "--plan").out
+    house.later("3d")
+    assert segue("migrate", "j").out == "everybody in j is on the current version\n"
+
+
+def test_holding_a_journey_from_the_command_line(house: House, segue: Segue) -> None:
+    house.open(
+        described(Send("s", Push("hello", after="1h"), Email("hello", after="1h", max_delay="2h")))
+    )
+    house.customer("ann")
+    house.launch("j")
+    assert segue("pause", "j").out.startswith("j is paused: 1 people stay where they are")
+    house.later("5h")
+    assert house.providers.accepted == []
+    assert segue("doctor").out.count("past due") == 0
+    assert segue("resume", "j").out.startswith("j is running: 1 people go on")
+    house.run()
+    assert [sent.channel for sent in house.providers.accepted] == ["push"]
+    dropped = segue("explain", "ann").out
+    assert "j / s: It was sent.\n    ios …-ann: sent\n" in dropped
+    assert "Reason: expired: it could not leave within its max_delay." in dropped
+    house.later(f"{2 * MINUTE}s")
+    assert [person.end_reason for person in house.people()] == ["completed"]
+
+    house.customer("bob")
+    house.launch("j")
+    assert segue("stop", "j").out.startswith("j is stopped: 1 people have left")
+    house.customer("cleo")
+    house.launch("j")
+    house.later("1d")
+    assert len(house.providers.accepted) == 1
+    assert [person.end_reason for person in house.people()] == [
+        "completed",
+        "the journey was stopped",
+    ]
+    assert "Reason: the journey was stopped." in segue("explain", "bob").out
+    for command in ("pause", "resume", "stop", "migrate"):
+        said = segue(command, "nothing")
+        assert (said.status, said.out) == (1, "")
+        assert "there is no journey 'nothing'; there are: j" in said.err
+
+
+def test_a_database_in_trouble_is_named_in_a_line(house: House, segue: Segue) -> None:
+    house.open(described(Wait("1d")))
+    locked = OperationalError("", {}, sqlite3.OperationalError("database is locked"))
+    with patch("flows.orchestration.journey_controls.pause", side_effect=locked):
+        said = segue("pause", "j")
+    assert said == Said(
+        1, "", "segue: the database is in trouble: OperationalError: database is locked\n"
+    )
+    with house.db.transaction(write=False) as tx:
+        assert held(tx) == {}
+    with patch.object(Catalog, "register", side_effect=locked):
+        said = segue("doctor")
+    assert (said.status, said.out, said.err.count("\n")) == (1, "", 1)
+    assert "database is locked" in said.err
+    # what is wrong in the program itself is not hidden
+    ours = ProgrammingError("", {}, sqlite3.ProgrammingError("no such column"))
+    with (
+        patch("flows.orchestration.journey_controls.pause", side_effect=ours),
+        pytest.raises(ProgrammingError),
+    ):
+        segue("pause", "j")

@@ -1,0 +1,212 @@
+"""`segue up`: started and stopped as one does it, on ports and data of its own."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from config.access.login import own_login
+from config.clock.times import DAY, format_instant, parse_instant
+from config.database.engine import Database
+from config.errors import SegueError
+from config.settings import Settings
+from flows.app import open_segue
+from flows.local.sandbox_api import SandboxAPI
+from flows.local.stack import Stack, check_ports, environment, on_free_ports
+from flows.local.up import FirstStart, only_one, up
+from profiles.sample.shop import load_sample_shop
+from profiles.tables import events, profiles
+from tests.support.patience import PATIENCE
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    ours = {"data_dir": tmp_path / "data", "database_url": ""}
+    return on_free_ports(Settings().model_copy(update=ours))
+
+
+@pytest.fixture
+def processes() -> Iterator[list["subprocess.Popen[str]"]]:
+    """Whatever a test has started and not stopped is killed."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def start(settings: Settings, processes: list["subprocess.Popen[str]"]) -> "subprocess.Popen[str]":
+    """As a shell starts it in the background, deaf to Ctrl-C until it listens by itself."""
+    process = subprocess.Popen(
+        ["sh", "-c", 'trap "" INT; exec "$0" -m flows.cli.main up', sys.executable],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    processes.append(process)
+    return process
+
+
+def read_until(process: "subprocess.Popen[str]", words: str) -> str:
+    """What it prints, up to these words."""
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if words in line:
+            return text
+    pytest.fail(f"it ended without saying {words!r}:\n{text}")
+
+
+def wait_for_free_ports(settings: Settings) -> None:
+    """Whoever listens holds a port: free ports are a sign that they are gone."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return check_ports(settings)
+        except SegueError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def number_of(settings: Settings, what: str) -> int:
+    with closing(Database(settings.database)) as db, db.transaction(write=False) as tx:
+        return int(tx.conn.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar_one())
+
+
+@pytest.mark.long
+def test_the_whole_day_of_segue_up(
+    settings: Settings, processes: list["subprocess.Popen[str]"]
+) -> None:
+    """A first start, a second one beside it, Ctrl-C, another start on the same data, kill -9."""
+    first = start(settings, processes)
+    said = read_until(first, "Ctrl-C stops everything")
+    assert f"{settings.prefect_url}\n" in said
+    assert f"{settings.sandbox_url}/inbox\n" in said
+    assert f"{settings.public_url}/docs\n" in said
+    assert httpx.get(f"{settings.public_url}/docs", trust_env=False, timeout=PATIENCE).is_success
+    with closing(SandboxAPI(settings)) as sandbox:
+        callbacks = sandbox.callbacks()
+    assert callbacks["behaviour"] is not None, "the sandbox's customers answer"
+    page = next(line.strip() for line in said.splitlines() if "/runs/flow-run/" in line)
+    assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False, timeout=PATIENCE).is_success
+    assert httpx.get(
+        page, trust_env=False, timeout=PATIENCE, headers={"Accept": "text/html"}
+    ).is_success
+    assert number_of(settings, "profile") == 3000
+    for path in (settings.data_dir, *settings.data_dir.rglob("*")):
+        assert not path.lstat().st_mode & 0o077 or path.is_symlink(), path
+
+    second = start(settings, processes)
+    told, _ = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 1
+    assert f"Segue is up already on {settings.data_dir} (process {first.pid})" in told
+    assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False, timeout=PATIENCE).is_success
+
+    first.send_signal(signal.SIGINT)
+    # Up itself ends its children within 5 s; a machine that does much else takes longer.
+    assert first.wait(timeout=PATIENCE) == 0
+    check_ports(settings)
+    launched = number_of(settings, "launch")
+
+    again = start(settings.model_copy(update={"prefect_login": True}), processes)
+    said = read_until(again, "Ctrl-C stops everything")
+    assert f"its login                           {own_login(settings)}\n" in said
+    assert httpx.get(f"{settings.prefect_url}/api/version", trust_env=False).status_code == 401
+    assert "sample shop" not in said
+    assert "/runs/flow-run/" not in said
+    assert number_of(settings, "profile") == 3000
+    assert number_of(settings, "launch") == launched
+
+    again.kill()
+    again.wait()
+    wait_for_free_ports(settings)
+    with only_one(settings.data_dir):
+        pass
+
+
+def test_a_port_in_use_is_named_with_its_setting(settings: Settings) -> None:
+    with socket.socket() as other:
+        other.bind((settings.host, settings.sandbox_port))
+        other.listen()
+        with pytest.raises(SegueError) as told:
+            up(settings)
+    assert f"the sandbox can't have port {settings.sandbox_port}" in str(told.value)
+    assert f"SEGUE_SANDBOX_PORT={settings.sandbox_port + 1}" in str(told.value)
+
+
+@pytest.mark.parametrize("half", [b"", b"SQLite format 3\0" + bytes(2000), b"not a database" * 99])
+def test_a_half_written_database_is_told_before_anything_starts(
+    settings: Settings, half: bytes
+) -> None:
+    settings.data_dir.mkdir()
+    file = settings.data_dir / "segue.db"
+    file.write_bytes(half)
+    if not half:
+        # An empty file is an empty database: it is filled.
+        with closing(open_segue(settings).db):
+            assert number_of(settings, "profile") == 0
+        return
+    with pytest.raises(SegueError, match="can't be read") as told:
+        up(settings)
+    assert str(file) in str(told.value)
+    assert file.read_bytes() == half
+    check_ports(settings)
+
+
+def test_a_part_that_dies_is_told_with_the_end_of_its_log(settings: Settings) -> None:
+    (settings.data_dir / "sandbox.db").mkdir(parents=True)
+    with Stack(settings) as stack:
+        stack.start_servers()
+        with pytest.raises(SegueError, match="the sandbox has stopped") as told:
+            stack.wait_for_servers()
+    assert "unable to open database file" in str(told.value)
+    check_ports(settings)
+
+
+def test_time_and_providers_are_real_or_sandboxed(settings: Settings) -> None:
+    with pytest.raises(SegueError, match="SEGUE_NOW"):
+        up(settings.model_copy(update={"now": parse_instant("2026-03-02T09:00:00Z")}))
+    with pytest.raises(SegueError, match="SEGUE_PROVIDERS"):
+        up(settings.model_copy(update={"providers": "live"}))
+
+
+def test_a_first_start_that_was_killed_is_done_over_as_of_the_same_moment(
+    settings: Settings,
+) -> None:
+    segue = open_segue(settings)
+    with closing(segue.db):
+        first = FirstStart(settings.data_dir, segue.db)
+        assert first.is_now
+        # Killed half-way: some of the customers are there, and it is tomorrow.
+        moment = parse_instant((settings.data_dir / "first-start").read_text())
+        load_sample_shop(segue.db, moment, customers=100)
+        segue.db.now = moment + DAY
+        again = FirstStart(settings.data_dir, segue.db)
+        assert again.load_shop()
+        with segue.db.transaction(write=False) as tx:
+            people = tx.conn.execute(select(func.count()).select_from(profiles)).scalar_one()
+            latest = tx.conn.execute(select(func.max(events.c.occurred_at))).scalar_one()
+        assert people == 3000
+        assert latest < moment, format_instant(latest)
+        again.is_over()
+        assert not FirstStart(settings.data_dir, segue.db).load_shop()
+
+
+def test_data_of_ones_own_are_left_alone(settings: Settings) -> None:
+    segue = open_segue(settings)
+    with closing(segue.db):
+        load_sample_shop(segue.db, parse_instant("2026-03-02T09:00:00Z"), customers=1)
+        assert not FirstStart(settings.data_dir, segue.db).load_shop()
+    assert number_of(settings, "profile") == 1

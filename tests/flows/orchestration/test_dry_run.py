@@ -1,0 +1,44 @@
+"""A rehearsal tells what a launch would do, and keeps nothing."""
+
+import pytest
+
+from config.clock.times import hours
+from journeys.dsl import SMS, Call, Email, Send, Split, Update, Wait, attribute, when
+from tests.support.shop import MONDAY, House, described
+
+
+def test_a_rehearsal_tells_and_keeps_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("journeys.engine.advance.post_all", None)  # nor does it call anybody
+    steps = (
+        Call("tell", "https://crm.shop.test/came"),
+        Split("f", when(attribute("odd") == 1, [Send("s", Email("hello"), SMS("hello"))], "odd")),
+        Wait("1d"),
+    )
+    house.open(described(*steps))
+    for number in range(7):
+        house.customer(attributes={"odd": number % 2}, consent={("email", "*"): number != 1})
+    house.segue.engine.chunks.largest = 2
+    version = house.segue.catalog.journey("j")
+    reports = house.segue.engine.dry_run(version, "everyone", None, "l")
+    assert reports["f"].outcomes == {"odd": 3, "otherwise": 4}
+    assert reports["s"].messages == {
+        ("email", "planned"): 2,
+        ("email", "no_consent"): 1,
+        ("sms", "no_consent"): 3,
+    }
+    assert reports["wait 1d"].waiting == 5
+    assert house.people() == house.rows() == []
+    few = house.segue.engine.dry_run(version, "everyone", 3, "l")
+    assert few["f"].outcomes == {"odd": 1, "otherwise": 2}
+
+
+def test_somebody_elses_people_are_left_alone(house: House) -> None:
+    """Who is in the journey already is neither entered nor moved by a rehearsal."""
+    house.open(described(Wait("1h"), Update("u", x=1)))
+    ann = house.customer()
+    house.launch("j")
+    house.db.now = MONDAY + hours(2).seconds
+    version = house.segue.catalog.journey("j")
+    reports = house.segue.engine.dry_run(version, "everyone", None, "l")
+    assert {step: report.outcomes for step, report in reports.items()} == {"wait 1h": {}, "u": {}}
+    assert house.people(ann)[0].step == "wait 1h"

@@ -1,0 +1,456 @@
+"""Journeys in Prefect, on its real server: what a marketer does in the UI, done through its API.
+
+One server, with the sandbox and the runner, for all of these tests.
+"""
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from sqlalchemy import func, insert, select
+
+from channels.messages import messages
+from channels.outbox.outcomes import Tally
+from config.database.engine import Database
+from config.errors import SegueError
+from config.settings import ROOT
+from flows.app import Segue
+from flows.launch import MOST_PEOPLE
+from flows.local.sandbox_api import SandboxAPI
+from flows.local.stack import Stack, environment, free_ports
+from flows.orchestration.deployments import deploy
+from flows.orchestration.names import HOLDING, deployment_name
+from flows.orchestration.prefect_events import EVENT, Reporter
+from flows.worker.worker import Worker
+from journeys.definition.graph import parents
+from journeys.engine.events import Reaction
+from journeys.enrollments import enrollments
+from journeys.operations.control import held, pause, resume
+from journeys.operations.report import Summary, summarise
+from journeys.tables import launches
+from profiles.events import NewEvent, record_events
+from profiles.identity.person import Person, normalise_email
+from profiles.identity.upsert import upsert_people
+from tests.support.failures import until
+from tests.support.patience import PATIENCE
+from tests.support.shop import bare_message
+
+Row = dict[str, Any]
+# One process for all of them, for the server's sake.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("prefect")]
+
+
+class RepeatsWhileBusy(httpx.HTTPTransport):
+    """Repeats a request while Prefect answers 503, as on SQLite for writes that conflict."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        gives_up = time.monotonic() + PATIENCE
+        while True:
+            answer = super().handle_request(request)
+            if answer.status_code != 503 or time.monotonic() > gives_up:
+                return answer
+            answer.close()
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def api(stack: Stack) -> Iterator[httpx.Client]:
+    url = f"{stack.settings.prefect_url}/api"
+    with httpx.Client(base_url=url, transport=RepeatsWhileBusy(), timeout=PATIENCE) as client:
+        yield client
+
+
+def run(stack: Stack, name: str, **parameters: Any) -> tuple[str, Row]:
+    """Start a run and wait for its end: its id and its state."""
+    run_id = stack.prefect.start(name, parameters)
+    stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, f"the run of {name}")
+    state = stack.prefect.ended(run_id)
+    assert state is not None
+    return run_id, state
+
+
+def rows(api: httpx.Client, what: str, run_id: str) -> list[Row]:
+    """What Prefect knows of a run: its task_runs, artifacts ...
+
+    It writes down the states of tasks a little after their flow has ended.
+    """
+    for _ in range(int(PATIENCE / 0.2)):
+        found = api.post(f"/{what}/filter", json={"flow_runs": {"id": {"any_": [run_id]}}})
+        listed: list[Row] = found.raise_for_status().json()
+        if all(row.get("state", True) for row in listed):
+            break
+        time.sleep(0.2)
+    return listed
+
+
+def summary_of(segue: Segue, launch_id: str) -> Summary:
+    with segue.db.transaction(write=False) as tx:
+        return summarise(tx, "win-back", launch_id)
+
+
+def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+    run_id, state = run(stack, "win-back", audience="lapsed", limit=30)
+    assert state["type"] == "COMPLETED", state["message"]
+    assert state["name"] == "Completed", "the deployment's page lists only Prefect's own names"
+
+    # The launch is one of ours, with the run's id; each person has an answer for each channel.
+    summary = summary_of(segue, run_id)
+    assert summary.entered == 30
+    assert sum(summary.outcomes.values()) == 3 * 30
+    assert summary.sent["email"] > 0
+    assert f"30 entered; {summary.sent.total()} sent (" in state["message"]
+    with closing(SandboxAPI(segue.settings)) as sandbox:
+        accepted = sandbox.stats()["accepted"]
+    assert accepted == {"email": 0, "sms": 0, "push": 0} | dict(summary.sent)
+
+    # The run graph is the journey's graph.
+    graph = segue.catalog.journey("win-back").journey.graph
+    tasks = {task["name"]: task for task in rows(api, "task_runs", run_id)}
+    names = {task["id"]: name for name, task in tasks.items()}
+    upstream = {
+        name: [names[one["id"]] for one in task["task_inputs"].get("wait_for", [])]
+        for name, task in tasks.items()
+    }
+    assert upstream == {"enter": []} | parents(graph) | {"we miss you": ["enter"]}
+
+    # Each task says what happened.
+    assert tasks["enter"]["state"]["name"] == "30 entered"
+    assert tasks["we miss you"]["state"]["name"] == f"{summary.sent.total()} sent"
+    assert "not sent (" in tasks["we miss you"]["state"]["message"]
+    assert tasks["mark lapsed"]["state"]["name"] == "Nobody due"
+
+    # What it leaves behind.
+    left = {one["key"]: one for one in rows(api, "artifacts", run_id)}
+    assert left["win-back-entering"]["data"] == 100
+    assert "```mermaid\nflowchart TD" in left["win-back-picture"]["data"]
+    assert "30 entered" in left["win-back-picture"]["data"]
+    table = httpx.Response(200, text=left["win-back-outcomes"]["data"]).json()
+    assert sum(row["messages"] for row in table) == 3 * 30
+    assert {"channel": "SMS", "outcome": "not sent", "reason": "no consent"}.items() <= (
+        next(row for row in table if row["reason"] == "no consent" and row["channel"] == "SMS")
+    ).items()
+
+
+def test_a_dry_run_tells_and_keeps_nothing(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+    with segue.db.transaction(write=False) as tx:
+        before = [
+            tx.conn.scalar(select(func.count()).select_from(table))
+            for table in (enrollments, messages, launches)
+        ]
+    run_id, state = run(stack, "welcome", audience="everyone", dry_run=True)
+    assert state["type"] == "COMPLETED"
+    told = "Dry run: nothing was sent or kept. Would be: 400 entered; "
+    assert state["message"].startswith(told)
+    tasks = {task["name"]: task["state"]["name"] for task in rows(api, "task_runs", run_id)}
+    assert tasks["enter"] == "400 would enter"
+    assert tasks["hello"].endswith("would be sent")
+    with segue.db.transaction(write=False) as tx:
+        after = [
+            tx.conn.scalar(select(func.count()).select_from(table))
+            for table in (enrollments, messages, launches)
+        ]
+    assert after == before
+
+
+def test_a_dry_run_wants_an_audience(stack: Stack) -> None:
+    _, state = run(stack, "welcome", dry_run=True)
+    assert state["type"] == "FAILED"
+    assert "choose one instead of 'nobody new'" in state["message"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"audience": "lapst"}, "'lapst' is not one of ['nobody new', 'everyone', 'lapsed', "),
+        ({"audience": "lapsed", "limit": -1}, "-1 is less than the minimum of 0"),
+        ({"limit": MOST_PEOPLE + 1}, "10000001 is greater than the maximum of 10000000"),
+        ({"limit": 10**30}, "is greater than the maximum of 10000000"),
+        ({"limit": 2.5}, "2.5 is not of type 'integer'"),
+        ({"limit": True}, "True is not of type 'integer'"),
+        ({"limit": None}, "None is not of type 'integer'"),
+        ({"audiance": "lapsed"}, "Additional properties are not allowed ('audiance' was"),
+        ({"audience": "lapsed", "people": 3}, "Additional properties are not allowed ('people'"),
+        ({"audience": ["lapsed"]}, "['lapsed'] is not one of ['nobody new', "),
+        ({"limit": "many"}, "'many' is not of type 'integer'"),
+        ({"dry_run": "perhaps"}, "'perhaps' is not of type 'boolean'"),
+    ],
+)
+def test_a_bad_value_is_refused_in_words(stack: Stack, parameters: Row, words: str) -> None:
+    with pytest.raises(SegueError) as refused:
+        stack.prefect.start("win-back", parameters)
+    assert words in str(refused.value)
+
+
+def test_a_form_that_asks_not_to_be_checked_enters_nobody(stack: Stack, api: httpx.Client) -> None:
+    """The API lets a caller leave the check out; then the run ends before its first task."""
+    found = api.get(f"/deployments/name/{deployment_name('welcome')}").json()
+    asked = {"parameters": {"audiance": "lapsed"}, "enforce_parameter_schema": False}
+    run_id = (
+        api.post(f"/deployments/{found['id']}/create_flow_run", json=asked)
+        .raise_for_status()
+        .json()["id"]
+    )
+    stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, "the run")
+    state = stack.prefect.ended(run_id)
+    assert state is not None
+    assert state["type"] == "CRASHED"
+    assert rows(api, "task_runs", run_id) == []
+
+
+def test_the_form_that_holds_a_journey_refuses_more_than_it_asks_for(stack: Stack) -> None:
+    with pytest.raises(SegueError, match=r"Additional properties are not allowed \('why' was"):
+        stack.prefect.start(HOLDING, {"journey": "welcome", "action": "pause", "why": "now"})
+
+
+def test_the_form_explains_every_field(api: httpx.Client) -> None:
+    deployment = api.get(f"/deployments/name/{deployment_name('cart-recovery')}").json()
+    fields = deployment["parameter_openapi_schema"]["properties"]
+    assert list(fields) == ["audience", "limit", "dry_run"]
+    assert all(field["description"] for field in fields.values())
+    assert (
+        "lapsed: Ordered before, but not in the last 90 days." in fields["audience"]["description"]
+    )
+    assert deployment["description"].startswith("Reminds people of the cart they left")
+
+
+def test_a_journey_is_started_by_its_own_schedule(stack: Stack, api: httpx.Client) -> None:
+    deployment = api.get(f"/deployments/name/{deployment_name('win-back')}").json()
+    [schedule] = deployment["schedules"]
+    assert schedule["schedule"]["cron"] == "0 8 * * mon"
+    assert schedule["schedule"]["timezone"] == "Europe/London"
+    assert schedule["parameters"] == {"audience": "lapsed"}
+
+    def scheduled() -> list[Row]:
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        found: list[Row] = api.post("/flow_runs/filter", json=wanted).json()
+        return found
+
+    # Prefect's scheduler really does make the runs.
+    stack.wait_until(lambda: bool(scheduled()), "scheduling runs")
+    assert {one["parameters"]["audience"] for one in scheduled()} == {"lapsed"}
+
+
+# Run in a process of its own, for Prefect leaves connections open in the one that runs a flow.
+BROKEN = """
+import asyncio
+from prefect import flow
+from prefect.states import Completed
+from flows.orchestration.journey import perform
+from journeys.dsl import Exit, Journey, OnLaunch, Update
+
+class Broken:
+    journey = Journey(
+        "broken", entry=OnLaunch(), topic="any", steps=[Update("mark", seen=True), Exit("leave")]
+    )
+    async def enter(self):
+        return Completed(name="1 entered")
+    async def step(self, name):
+        raise ValueError(f"no {name} today")
+    async def finish(self):
+        return Completed()
+
+@flow(name="broken")
+async def broken():
+    return await perform(Broken())
+
+asyncio.run(broken(return_state=True))
+"""
+
+
+def test_a_step_that_fails_is_tried_again_and_then_named(stack: Stack, api: httpx.Client) -> None:
+    subprocess.run(
+        [sys.executable, "-c", BROKEN],
+        env=environment(stack.settings),
+        stderr=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=True,
+    )
+    wanted = {"flows": {"name": {"any_": ["broken"]}}}
+    [found] = api.post("/flow_runs/filter", json=wanted).json()
+    assert found["state"]["type"] == "FAILED"
+    assert found["state"]["message"] == (
+        "mark: Task run encountered an exception ValueError: no mark today"
+    )
+    tasks = {task["name"]: task for task in rows(api, "task_runs", found["id"])}
+    assert tasks["mark"]["run_count"] == 3
+    assert tasks["leave"]["state"]["name"] == "NotReady"
+
+
+@contextmanager
+def prefect_of(stack: Stack) -> Iterator[None]:
+    """This process talks to the server of the tests."""
+    ours = {
+        PREFECT_API_URL: f"{stack.settings.prefect_url}/api",
+        PREFECT_HOME: stack.settings.data_dir / "client",
+    }
+    with temporary_settings(ours):
+        yield
+
+
+def test_a_held_journey_says_so(segue: Segue, stack: Stack) -> None:
+    pause(segue.db, "cart-recovery")
+    run_id, state = run(stack, "cart-recovery", audience="everyone", limit=3)
+    assert "The journey is paused, so nobody moves and nothing goes. 3 entered" in state["message"]
+    resume(segue.db, "cart-recovery")
+    with segue.db.transaction() as tx:
+        standing = summarise(tx, "cart-recovery", run_id)
+    assert standing.active == 3
+
+
+def test_a_form_pauses_and_resumes(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+    form = api.get(f"/deployments/name/{deployment_name(HOLDING)}").json()
+    fields = form["parameter_openapi_schema"]["properties"]
+    assert fields["journey"]["enum"] == list(segue.catalog.current)
+    assert fields["action"]["enum"] == ["pause", "resume", "stop"]
+    assert all(field["description"] for field in fields.values())
+
+    for action, state in (("pause", {"welcome": "paused"}), ("resume", {})):
+        _, ended = run(stack, HOLDING, journey="welcome", action=action)
+        assert ended["type"] == "COMPLETED", ended["message"]
+        assert ended["message"].startswith("welcome is ")
+        with segue.db.transaction(write=False) as tx:
+            assert held(tx) == state
+    with pytest.raises(SegueError, match="'wellcome' is not one of"):
+        stack.prefect.start(HOLDING, {"journey": "wellcome", "action": "pause"})
+
+
+def test_what_happens_live_is_told_and_can_be_acted_on(
+    segue: Segue, stack: Stack, api: httpx.Client
+) -> None:
+    """The automation of docs/prefect.md: bounces over 5 % pause the journey."""
+    page = (ROOT / "docs" / "prefect.md").read_text(encoding="utf-8")
+    [script] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(stack.settings),
+        timeout=PATIENCE,
+        check=True,
+    )
+    live = Database(segue.settings.database)  # Prefect's clock is the real one
+    with live.transaction() as tx:
+        rows = [bare_message("win-back", number, "failed", tx.now) for number in range(1, 61)]
+        tx.conn.execute(insert(messages), rows)
+
+    async def tell() -> None:
+        url = f"{stack.settings.prefect_url}/api"
+        teller = Reporter(live, segue.settings.model_copy(update={"prefect_api_url": url}))
+        bounced = Reaction()
+        bounced.heard["win-back", "email_bounced"] = 60
+        teller.note(bounced, {"win-back": 7}, Tally({("win-back", "email", "sent"): 2}))
+        stop = asyncio.Event()
+        telling = asyncio.create_task(teller.run(stop))
+        async with asyncio.timeout(PATIENCE):
+            while not await asyncio.to_thread(reported):
+                await asyncio.sleep(0.1)
+        stop.set()
+        await telling
+
+    def reported() -> list[Row]:
+        wanted = {"filter": {"event": {"name": [EVENT]}}}
+        found: list[Row] = api.post("/events/filter", json=wanted).json()["events"]
+        return found
+
+    def paused() -> bool:
+        with segue.db.transaction(write=False) as tx:
+            return held(tx) == {"win-back": "paused"}
+
+    asyncio.run(tell())
+    [event] = reported()
+    deployment = api.get(f"/deployments/name/{deployment_name('win-back')}").json()["id"]
+    assert event["resource"]["prefect.resource.id"] == f"prefect.deployment.{deployment}"
+    assert event["payload"]["messages"] == {"email": {"sent": 2}}
+    stack.wait_until(paused, "the automation")
+    live.close()
+    resume(segue.db, "win-back")
+
+
+def test_messages_go_on_while_the_server_stands_still(segue: Segue, stack: Stack) -> None:
+    """It takes connections, and answers nothing; a worker sends, and ends when it is told to."""
+    api_url = f"{stack.settings.prefect_url}/api"
+    told = segue.settings.model_copy(update={"prefect_api_url": api_url, "receiver_port": 0})
+    url = "https://shop.example/cart/1"
+    cart = {"cart_id": "c-1", "items": [{"name": "Tent", "quantity": 1}], "url": url}
+    with segue.db.transaction() as tx:
+        person = Person(
+            user_id="ann", email=normalise_email("ann@example.com"), timezone="Europe/London"
+        )
+        [ann] = upsert_people(tx, [person], "test").profile_ids
+        assert ann is not None
+        came = NewEvent(ann, "cart_abandoned", tx.now, "1", cart)
+        record_events(tx, [came], worked=False)
+
+    def hers() -> list[str]:
+        with segue.db.transaction(write=False) as tx:
+            return list(
+                tx.conn.execute(
+                    select(messages.c.state).where(
+                        messages.c.profile_id == ann, messages.c.channel == "email"
+                    )
+                ).scalars()
+            )
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(replace(segue, settings=told)).run(stop))
+        await until(lambda: hers() == ["sent"])
+        stop.set()
+        async with asyncio.timeout(30):
+            await working
+
+    [server] = [one for one in stack._servers if one.name == "the Prefect server"]
+    server.signal(signal.SIGSTOP)
+    try:
+        asyncio.run(work())
+    finally:
+        server.signal(signal.SIGCONT)
+    stack.wait_until(stack.prefect.is_well, "going on")
+
+
+def test_deploying_wants_a_server(stack: Stack) -> None:
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(SegueError, match="PREFECT_API_URL is not set"),
+    ):
+        deploy("pool")
+    [port] = free_ports(1)
+    with (
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}),
+        pytest.raises(SegueError, match="can't be reached"),
+    ):
+        deploy("pool")
+
+
+def test_a_work_pool_has_to_be_there(stack: Stack) -> None:
+    with prefect_of(stack), pytest.raises(SegueError, match="prefect work-pool create nowhere"):
+        deploy("nowhere")
+
+
+def test_deploying_again_keeps_what_people_chose_in_the_ui(stack: Stack, api: httpx.Client) -> None:
+    """The last test: from here on the journeys belong to the work pool."""
+    path = f"/deployments/name/{deployment_name('win-back')}"
+    deployment = api.get(path).json()
+    schedules = f"/deployments/{deployment['id']}/schedules"
+    [ours] = deployment["schedules"]
+    api.patch(f"{schedules}/{ours['id']}", json={"active": False}).raise_for_status()
+    added = {"schedule": {"cron": "0 9 1 * *", "timezone": "Europe/Paris"}, "active": True}
+    api.post(schedules, json=[added]).raise_for_status()
+    api.post("/work_pools/", json={"name": "pool", "type": "process"}).raise_for_status()
+
+    with prefect_of(stack):
+        deploy("pool")
+
+    again = api.get(path).json()
+    assert again["work_pool_name"] == "pool"
+    assert again["entrypoint"] == "flows.orchestration.library.win_back"
+    active = {one["schedule"]["cron"]: one["active"] for one in again["schedules"]}
+    assert active == {"0 8 * * mon": False, "0 9 1 * *": True}

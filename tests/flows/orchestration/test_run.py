@@ -1,0 +1,123 @@
+"""A run of a journey moves everybody whom it concerns, on whatever version they are."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from prefect import State
+
+from channels.outbox.dispatch import Dispatcher
+from config.clock.times import HOUR
+from flows.orchestration.artifacts import write_outcomes
+from flows.orchestration.run import Run
+from journeys.dsl import Email, Journey, OnLaunch, OnSegment, Segment, Send, Update, Wait, attribute
+from journeys.operations.report import Summary
+from tests.support.shop import House
+
+
+def run(house: House, version: Journey) -> dict[str, State[Any]]:
+    """All tasks of a run that enters no audience: their states by name."""
+    states: dict[str, State[Any]] = {}
+
+    async def tasks(dispatcher: Dispatcher) -> None:
+        act = Run(house.segue, dispatcher, version, audience=None, people=None, launch_id="run")
+        states["enter"] = await act.enter()
+        for step in version.graph:
+            states[step] = await act.step(step)
+
+    house.dispatching(tasks)
+    return states
+
+
+def words(state: State[Any]) -> str:
+    return state.message or ""
+
+
+def letters(*steps: Any) -> Journey:
+    return Journey("letters", entry=OnLaunch(again="always"), topic="promotions", steps=steps)
+
+
+HELLO = Send("hello", Email("hello"))
+MARK = Update("mark", seen=True)
+
+
+def test_people_on_an_older_version_are_moved_too(house: House) -> None:
+    older, newer = letters(HELLO, Wait("1h", "gone"), MARK), letters(HELLO, MARK)
+    house.open(older)
+    ann = house.customer("ann")
+    house.launch("letters")
+    assert [one.step for one in house.people(ann)] == ["gone"]
+
+    house.db.now = house.now + 2 * HOUR  # and no worker runs
+    house.open(newer)
+    states = run(house, newer)
+    assert states["enter"].name == "Nobody new"
+    assert states["hello"].name == "1 sent", "before this first run"
+    assert states["mark"].name == "1 moved on", "the step of that name in the older version"
+    assert house.passed(ann) == [("hello", "next"), ("gone", "next"), ("mark", "next")]
+
+
+def test_a_send_step_sends_and_says_what(house: House) -> None:
+    version = letters(Wait("1h", "wait"), HELLO, MARK)
+    house.open(version)
+    house.customer("ann")
+    house.customer("bob", consent={("email", "*"): False})
+    house.launch("letters")
+    house.db.now = house.now + HOUR  # and no worker runs
+    states = run(house, version)
+    assert states["wait"].name == "2 moved on"
+    assert states["hello"].name == "1 sent"
+    assert states["hello"].message == "1 sent (1 e-mail); 1 not sent (1 no consent); 2 moved on"
+    assert states["mark"].name == "2 moved on"
+
+
+def test_a_run_shows_what_happened_live_since_the_last_one(house: House) -> None:
+    version = letters(HELLO, MARK)
+    house.open(version)
+    house.customer("ann")
+    house.launch("letters")  # nobody runs the flow
+    house.later("1h")
+    states = run(house, version)
+    assert words(states["enter"]).endswith("the steps show what happened so far")
+    assert states["hello"].name == "1 sent"
+
+    house.later("1h")
+    house.customer("bob")
+    house.launch("letters")  # both, for people may enter again
+    house.later("1h")
+    states = run(house, version)
+    since = "the steps show what happened since the last run, at 2026-03-02T11:00:00Z"
+    assert words(states["enter"]).endswith(since)
+    assert states["hello"].name == "2 sent"
+    assert states["mark"].message == "2 moved on"
+
+    house.later("1h")
+    assert run(house, version)["hello"].name == "Nobody due"
+
+
+def test_whoever_came_into_the_segment_of_the_entry_enters_at_every_run(house: House) -> None:
+    vips = Segment("vips", "Spent a lot", attribute("spent") > 100)
+    version = Journey(
+        "vips", entry=OnSegment("vips"), topic="promotions", steps=[Wait("1d", "wait"), MARK]
+    )
+    house.open(version, segments={"vips": vips})
+    house.customer("ann", attributes={"spent": 500})
+    bob = house.customer("bob", attributes={"spent": 5})
+    assert run(house, version)["wait"].name == "1 waiting"
+    house.change(bob, spent=200)
+    assert run(house, version)["wait"].name == "2 waiting"
+    assert run(house, version)["wait"].name == "2 waiting", "once each"
+
+
+def test_the_words_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[Any] = []
+
+    async def create(rows: list[dict[str, Any]], *_: object) -> None:
+        left.extend(rows)
+
+    monkeypatch.setattr("flows.orchestration.artifacts.acreate_table_artifact", create)
+    summary = Summary()
+    for address in ("ann@example.com", "bob@example.com"):
+        summary.outcomes["email", "failed", f"refused: {address} does not exist"] += 1
+    asyncio.run(write_outcomes(letters(HELLO), summary))
+    assert left == [{"channel": "e-mail", "outcome": "failed", "reason": "refused", "messages": 2}]

@@ -1,0 +1,179 @@
+"""Coming into the segment of a journey's entry: at once where something happens, else when somebody
+looks; once for each time one comes in.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from config.clock.times import days
+from journeys.definition.journey import Again
+from journeys.dsl import Journey, OnSegment, Segment, Update, Wait, attribute, did
+from journeys.engine.merge import merge
+from journeys.engine.segment_entry import enter_newcomers
+from journeys.operations import control
+from journeys.tables import segment_members
+from profiles.identity.merge import Merger
+from tests.support.patience import PATIENCE
+from tests.support.shop import House
+
+BUYERS = did("bought") & (attribute("blocked") != "yes")
+LAPSED = did("bought") & ~did("bought", within=days(90))
+SEGMENTS = {
+    "buyers": Segment("buyers", "Bought, and not blocked", BUYERS),
+    "lapsed": Segment("lapsed", "Not for a while", LAPSED),
+}
+
+
+def entering(segment: str = "buyers", again: Again = "always") -> Journey:
+    entry = OnSegment(segment, again=again)
+    return Journey("j", entry=entry, topic="news", steps=[Wait("1h")])
+
+
+def opened(house: House, *journeys: Journey) -> House:
+    house.open(*(journeys or (entering(),)), segments=SEGMENTS)
+    return house
+
+
+def ways(house: House, person: int) -> int:
+    return len(house.people(person))
+
+
+def look(house: House) -> int:
+    return house.segue.engine.enter_newcomers("j")
+
+
+def test_what_happens_brings_them_in_at_once(house: House) -> None:
+    opened(house)
+    ann, bob = house.customer(), house.customer()
+    house.did(ann, "bought")
+    house.did(bob, "looked")
+    house.run()
+    assert [ways(house, person) for person in (ann, bob)] == [1, 0]
+    assert house.people(ann)[0].context == {}
+
+
+def test_who_is_in_it_does_not_come_in(house: House) -> None:
+    """Whatever else they do, however often somebody looks, and though people may enter always."""
+    opened(house)
+    ann = house.customer()
+    for _ in range(3):
+        house.did(ann, "bought")
+        house.run()
+        house.later("1d")
+        assert look(house) == 0
+    assert ways(house, ann) == 1
+
+
+def test_who_leaves_may_come_again(house: House) -> None:
+    opened(house)
+    ann = house.customer()
+    house.did(ann, "bought")
+    house.run()
+    house.later("1d")
+    for blocked in ("yes", "no"):
+        house.change(ann, blocked=blocked)
+        house.did(ann, "profile_changed")
+        house.run()
+        assert ways(house, ann) == (1 if blocked == "yes" else 2)
+
+
+def test_once_is_once(house: House) -> None:
+    opened(house, entering(again="once"))
+    ann = house.customer()
+    for blocked in ("no", "yes", "no"):
+        house.change(ann, blocked=blocked)
+        house.did(ann, "bought")
+        house.run()
+        house.later("1d")
+    assert ways(house, ann) == 1
+
+
+def test_an_update_of_another_journey_brings_them_in(house: House) -> None:
+    free = Journey("free", entry=OnSegment("everyone"), topic="news",
+                   steps=[Update("u", blocked=None)])  # fmt: skip
+    opened(house, entering(), free)
+    ann = house.customer(attributes={"blocked": "yes"})
+    house.did(ann, "bought")
+    house.run()
+    assert ways(house, ann) == 0
+    assert house.segue.engine.enter_newcomers("free") == 1
+    house.run()
+    assert [person.journey for person in house.people(ann)] == ["free", "j"]
+
+
+def test_time_brings_them_in_when_somebody_looks(house: House) -> None:
+    opened(house, entering("lapsed"))
+    house.segue.engine.chunks.largest = 2
+    people = [house.customer() for _ in range(5)]
+    for person in people[1:]:
+        house.did(person, "bought")
+    house.run()
+    assert look(house) == 0
+    house.until(house.now + days(91).days * 86400)
+    assert look(house) == 4
+    assert look(house) == 0
+    house.run()
+    house.later("1d")
+    house.did(people[1], "bought")
+    house.run()
+    house.until(house.now + days(91).days * 86400)
+    assert look(house) == 1
+    assert [ways(house, person) for person in people] == [0, 2, 1, 1, 1]
+
+
+def test_who_comes_in_while_it_is_stopped_comes_in_later(house: House) -> None:
+    opened(house)
+    ann = house.customer()
+    control.stop(house.db, "j")
+    house.did(ann, "bought")
+    house.run()
+    assert look(house) == ways(house, ann) == 0
+    control.resume(house.db, "j")
+    assert look(house) == 1
+
+
+def test_who_becomes_one_with_somebody_in_it_does_not_come_in(house: House) -> None:
+    opened(house)
+    ann, also_ann, bob, also_bob = (house.customer() for _ in range(4))
+    for person in (ann, bob, also_bob):
+        house.did(person, "bought")
+    house.run()
+    house.later("1d")
+    with house.db.transaction() as tx:
+        merge(tx, [Merger(ann, also_ann, "identify"), Merger(bob, also_bob, "identify")])
+    house.run()
+    assert look(house) == 0
+    assert [ways(house, person) for person in (also_ann, also_bob)] == [1, 2]
+
+
+def test_no_other_journey_has_newcomers(house: House) -> None:
+    opened(house, Journey("j", entry=OnSegment("everyone"), topic="n", steps=[Wait("1h")]))
+    house.customer()
+    assert house.segue.engine.enter_newcomers("k") == 0
+    assert look(house) == 1
+
+
+def test_two_look_at_once(house: House) -> None:
+    """The second waits for the first, and sees nobody new."""
+    opened(house)
+    ann = house.customer()
+    house.did(ann, "bought")
+    version = house.segue.catalog.journey("j")
+
+    def enter() -> int:
+        with house.db.transaction() as tx:
+            return enter_newcomers(tx, version, BUYERS, [ann])
+
+    with ThreadPoolExecutor(1) as threads:
+        with house.db.transaction() as tx:
+            assert enter_newcomers(tx, version, BUYERS, [ann]) == 1
+            second: Any = threads.submit(enter)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+        assert second.result(timeout=PATIENCE) == 0
+    with house.db.transaction(write=False) as tx:
+        members = tx.conn.execute(select(segment_members.c.profile_id)).scalars().all()
+    assert members == [ann]
