@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Dialect,
     Text,
@@ -21,7 +20,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeEngine
 
 from config.database.engine import Tx
 from profiles.tables import profiles
@@ -47,43 +45,6 @@ def among(tx: Tx, column: ColumnElement[T], values: Collection[T]) -> ColumnElem
         rows = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
         return column.in_(select(rows.c.value))
     return column == any_(literal(list(values), ARRAY(column.type)))
-
-
-class _Many(TypeDecorator[Collection[int]]):
-    """Many ids in one parameter: an array on PostgreSQL, a JSON text on SQLite."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return Text() if dialect.name == "sqlite" else ARRAY(BigInteger)
-
-    def process_bind_param(self, value: Collection[int] | None, dialect: Dialect) -> Any:
-        ids = list(value or ())
-        return orjson.dumps(ids).decode() if dialect.name == "sqlite" else ids
-
-
-class _Among(FunctionElement[bool]):
-    # Its type is not Boolean: SQLAlchemy would write `= 1` behind it, and SQLite use no index.
-    inherit_cache = True
-
-
-@compiles(_Among, "sqlite")
-def _among_on_sqlite(among: _Among, compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = among.clauses
-    rows = func.json_each(ids).table_valued("value")
-    return compiler.process(column.in_(select(rows.c.value)), **kw)
-
-
-@compiles(_Among, "postgresql")
-def _among_on_postgresql(among: _Among, compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = among.clauses
-    return compiler.process(column == any_(ids), **kw)
-
-
-def among_bound(column: ColumnElement[int], name: str) -> ColumnElement[bool]:
-    """`among` for a statement that is built once: `name` is the parameter that takes the ids."""
-    return _Among(column, bindparam(name, type_=_Many()))
 
 
 class _Texts(TypeDecorator[Mapping[int, str | None]]):

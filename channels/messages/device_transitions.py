@@ -15,8 +15,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from channels.messages.states import DEVICE_ALLOWED, REPORTED, Reported, may_begin
 from channels.messages.table import message_devices
 from config.clock.times import Instant
+from config.database.arrays import any_of
 from config.database.engine import Tx
-from profiles.bulk import among_bound
 from profiles.identity.merge import Merger, repoint
 
 _c = message_devices.c
@@ -78,7 +78,7 @@ _CLAIM = {
 }
 _DROP = (
     update(message_devices)
-    .where(among_bound(_c.message_id, "messages"))
+    .where(any_of(_c.message_id, "messages"))
     .values(
         state="dropped",
         reason=func.coalesce(bindparam("why", type_=Text), _c.reason),
@@ -99,9 +99,7 @@ _RECORD = (
 )
 _LOSE = (
     update(message_devices)
-    .where(
-        among_bound(_c.message_id, "messages"), _before("lose"), _c.not_after < bindparam("before")
-    )
+    .where(any_of(_c.message_id, "messages"), _before("lose"), _c.not_after < bindparam("before"))
     .values(state="unknown", reason=bindparam("why"), not_after=None)
 )
 _taken_back = or_(_c.state == "later", _c.state == "dropped")

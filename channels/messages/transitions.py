@@ -34,8 +34,9 @@ from channels.messages.states import (
 )
 from channels.messages.table import messages
 from config.clock.times import Instant
+from config.database.arrays import any_of
 from config.database.engine import Tx
-from profiles.bulk import among_bound, text_bound
+from profiles.bulk import text_bound
 from profiles.identity.merge import Merger, repoint
 
 _c = messages.c
@@ -110,19 +111,19 @@ _PUT_OFF = (
 )
 _WITHDRAW = {
     state: update(messages)
-    .where(among_bound(_c.id, "messages"), _before(transition))
+    .where(any_of(_c.id, "messages"), _before(transition))
     .values(state=state, reason=bindparam("why"))
     for transition, state in (("skip", "skipped"), ("cancel", "cancelled"), ("fail", "failed"))
 }
 _CANCEL_OF = (
     update(messages)
-    .where(among_bound(_c.enrollment_id, "enrollments"), _before("cancel_of"))
+    .where(any_of(_c.enrollment_id, "enrollments"), _before("cancel_of"))
     .values(state="cancelled", reason=bindparam("why"))
 )
 _CANCEL_OF_STEP = _CANCEL_OF.where(_c.step == bindparam("of_step"))
 _CLAIM = (
     update(messages)
-    .where(among_bound(_c.id, "messages"), _before("claim"))
+    .where(any_of(_c.id, "messages"), _before("claim"))
     .values(
         state="sending",
         send_at=bindparam("now"),
@@ -293,7 +294,7 @@ _FOLLOW = (
 )
 _RESOLVE = (
     update(messages)
-    .where(among_bound(_c.id, "messages"), _before("resolve"))
+    .where(any_of(_c.id, "messages"), _before("resolve"))
     .values(state=bindparam("to"), reason=bindparam("why"))
 )
 _CLOSE = (

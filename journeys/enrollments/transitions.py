@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, Update, bindparam, insert, literal, update
 
 from config.clock.times import Instant
+from config.database.arrays import any_of
 from config.database.engine import Tx
 from journeys.enrollments.table import enrollments
-from profiles.bulk import among_bound
 from profiles.identity.merge import Merger, repoint
 
 # Up to this many places, each place gets its own statement.
@@ -20,7 +20,7 @@ _STATEMENTS = 10
 
 _c = enrollments.c
 _waiting = update(enrollments).where(_c.ended_at.is_(None))
-_these = among_bound(_c.id, "enrollments")
+_these = any_of(_c.id, "enrollments")
 _each = _c.id == bindparam("enrollment")
 
 
@@ -62,7 +62,7 @@ _WAKE_AT = _waiting.where(
     # enrollments that wait at the step.
     _c.version.concat("") == bindparam("of_version"),
     _c.step == bindparam("at_step"),
-    among_bound(_c.profile_id, "profiles"),
+    any_of(_c.profile_id, "profiles"),
     _c.due_at > bindparam("now"),
 ).values(due_at=bindparam("now"))
 _END = _waiting.where(_these).values(

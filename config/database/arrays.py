@@ -1,0 +1,172 @@
+"""Lists as single parameters, for statements that are built once at module level.
+
+With a list in one parameter the text of a statement does not depend on the number of values, so
+SQLAlchemy compiles it once and PostgreSQL prepares it once:
+
+    _FOUND = select(profiles.c.country).where(any_of(profiles.c.id, "ids"))
+    conn.execute(_FOUND, {"ids": [1, 2]})
+
+    _PAIRS = rows_of("pairs", events.c.profile_id, events.c.dedupe_key)
+    _KNOWN = select(events.c.id).where(
+        tuple_(events.c.profile_id, events.c.dedupe_key).in_(select(_PAIRS))
+    )
+    conn.execute(_KNOWN, {"pairs": [(1, "a"), (2, "b")]})
+
+Both databases accept empty lists, None as a member (SQL's NULL), and more members than a statement
+has parameters. Text must not contain NUL characters, which PostgreSQL refuses.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
+
+import orjson
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Dialect,
+    Subquery,
+    Text,
+    TypeDecorator,
+    any_,
+    bindparam,
+    cast,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import TypeEngine
+
+T = TypeVar("T")
+
+
+def any_of(column: ColumnElement[T], name: str) -> ColumnElement[bool]:
+    """The condition `column IN values`; the parameter `name` takes the values, of any collection.
+
+    It is `= ANY(:name)` with an array of the column's type on PostgreSQL, and
+    `IN (SELECT value FROM json_each(:name))` on SQLite. As with IN, NULL equals nothing.
+    """
+    return _AnyOf(column, bindparam(name, type_=_Array(column.type)))
+
+
+def rows_of(name: str, *columns: ColumnElement[Any]) -> Subquery:
+    """A table of the rows in the parameter `name`, which takes a sequence of tuples.
+
+    It is for joins, for `IN (SELECT ...)` and for `INSERT ... SELECT`. Its rows come in the order
+    of the parameter, as long as the statement does not sort or join them.
+
+    Parameters
+    ----------
+    columns: columns whose names and types the table gets, one for each member of the tuples. A JSON
+        column takes any JSON value; the others take numbers, texts and booleans.
+    """
+    array = _Elements(bindparam(name, type_=_Json())).table_valued("value", name=f"{name}_array")
+    members = [
+        _Member(array.c.value, place, column.type).label(str(column.key))
+        for place, column in enumerate(columns)
+    ]
+    return select(*members).select_from(array).subquery(name)
+
+
+class _Array(TypeDecorator[Collection[Any]]):
+    """A collection of values: an array on PostgreSQL, a JSON text on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, member: TypeEngine[Any]) -> None:
+        super().__init__()
+        self.member = member
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return Text() if dialect.name == "sqlite" else ARRAY(self.member)
+
+    def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> Any:
+        values = list(value or ())
+        return orjson.dumps(values).decode() if dialect.name == "sqlite" else values
+
+
+class _AnyOf(FunctionElement[bool]):
+    # It has no Boolean type: SQLAlchemy would write `= 1` behind it, and SQLite use no index.
+    inherit_cache = True
+
+
+@compiles(_AnyOf, "sqlite")
+def _any_on_sqlite(any_of: _AnyOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = any_of.clauses
+    each = func.json_each(values).table_valued("value")
+    return compiler.process(column.in_(select(each.c.value)), **kw)
+
+
+@compiles(_AnyOf, "postgresql")
+def _any_on_postgresql(any_of: _AnyOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = any_of.clauses
+    return compiler.process(column == any_(values), **kw)
+
+
+class _Json(TypeDecorator[Sequence[Sequence[Any]]]):
+    """Rows as a JSON text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(
+        self,
+        value: Sequence[Sequence[Any]] | None,
+        dialect: Dialect,  # noqa: ARG002  the interface's
+    ) -> str:
+        return orjson.dumps(value or ()).decode()
+
+
+class _Elements(FunctionElement[Any]):
+    """The members of a JSON array, in the column `value`."""
+
+    inherit_cache = True
+
+
+@compiles(_Elements, "sqlite")
+def _elements_on_sqlite(elements: _Elements, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(func.json_each(*elements.clauses), **kw)
+
+
+@compiles(_Elements, "postgresql")
+def _elements_on_postgresql(elements: _Elements, compiler: SQLCompiler, **kw: Any) -> str:
+    [rows] = elements.clauses
+    return compiler.process(func.jsonb_array_elements(cast(rows, JSONB)), **kw)
+
+
+class _Member(ColumnElement[Any]):
+    """The member at `place` of a JSON array, as a value of `type`."""
+
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012  the base class declares no ClassVar
+        ("array", InternalTraversal.dp_clauseelement),
+        ("place", InternalTraversal.dp_plain_obj),
+        ("type", InternalTraversal.dp_type),
+    ]
+
+    def __init__(self, array: ColumnElement[Any], place: int, type_: TypeEngine[Any]) -> None:
+        self.array = array
+        self.place = place
+        self.type = type_
+
+
+@compiles(_Member, "sqlite")
+def _member_on_sqlite(member: _Member, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(member.array, **kw)
+    if isinstance(member.type, JSON):
+        # JSON's null is a value of its own; the columns have SQL's NULL instead
+        return f"NULLIF({array} -> '$[{member.place}]', 'null')"
+    return f"json_extract({array}, '$[{member.place}]')"
+
+
+@compiles(_Member, "postgresql")
+def _member_on_postgresql(member: _Member, compiler: SQLCompiler, **kw: Any) -> str:
+    array = compiler.process(member.array, **kw)
+    if isinstance(member.type, JSON):
+        return f"NULLIF({array} -> {member.place}, 'null')"
+    name = compiler.dialect.type_compiler_instance.process(member.type)
+    return f"CAST({array} ->> {member.place} AS {name})"
