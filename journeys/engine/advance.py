@@ -136,7 +136,7 @@ class Engine:
                 ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
                 if not ids:
                     return
-                entered = enter_people(chunk.tx, version, ids, launch_id)
+                entered = len(enter_people(chunk.tx, version, ids, launch_id))
                 chunk.people = len(ids)
             after = ids[-1]
             yield entered
@@ -154,7 +154,7 @@ class Engine:
                 ids = profiles_after(chunk.tx, after, chunk.size)
                 if not ids:
                     break
-                entered += enter_newcomers(chunk.tx, version, condition, ids)
+                entered += len(enter_newcomers(chunk.tx, version, condition, ids))
                 chunk.people = len(ids)
             after = ids[-1]
         return entered
@@ -371,7 +371,7 @@ class Engine:
                 ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
                 if not ids:
                     return reports
-                entered += enter_people(chunk.tx, version, ids, launch_id)
+                entered += len(enter_people(chunk.tx, version, ids, launch_id))
                 for step, node in version.journey.graph.items():
                     while report := self._dry_run_chunk(chunk, version, node, launch_id):
                         reports[step].add(report)

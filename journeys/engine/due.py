@@ -39,6 +39,13 @@ class DueEnrollment(NamedTuple):
     phase: int
     attempts: int
     due_at: Instant
+    journey: str
+    version: str
+    step: str
+
+
+# The columns of the table for the fields, in their order.
+DUE_COLUMNS = (enrollments.c.id, *(enrollments.c[name] for name in DueEnrollment._fields[1:]))
 
 
 def lock_due(
@@ -50,7 +57,7 @@ def lock_due(
     """
     columns = enrollments.c
     due = (
-        select(columns.id, *(columns[name] for name in DueEnrollment._fields[1:]))
+        select(*DUE_COLUMNS)
         .where(*_at_step(version.journey.name, version.digest, step), columns.due_at <= tx.now)
         .order_by(columns.due_at, columns.id)
         .limit(size)

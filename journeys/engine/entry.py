@@ -26,6 +26,7 @@ from sqlalchemy.types import BigInteger, SmallInteger, Text
 from config.clock.times import Seconds
 from config.database.engine import Tx
 from journeys.definition.journey import After, EventEntry, Version
+from journeys.engine.due import DUE_COLUMNS, DueEnrollment
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held
 from profiles.bucketing import bucket_of
@@ -68,8 +69,8 @@ def enter_people(
     launch_id: str | None,
     *,
     pause: Seconds = 0,
-) -> int:
-    """Enter the profiles that the re-entry rule allows; returns how many.
+) -> list[DueEnrollment]:
+    """Enter the profiles that the re-entry rule allows; returns their enrollments.
 
     Locks the profiles, so that concurrent entries and exits in other processes are seen.
     pause: the first step is due at least so many seconds after the profile's previous entry.
@@ -88,14 +89,15 @@ def enter_people(
 
 def enter_each(
     tx: Tx, version: Version, people: Sequence[tuple[int, dict[str, Any]]], launch_id: str
-) -> int:
-    """Enter profiles, each with its own context, that the re-entry rule allows; returns how many.
+) -> list[DueEnrollment]:
+    """Enter profiles, each with its own context, that the re-entry rule allows.
 
-    The context takes the place of the entry event's properties, including the entry key.
+    Returns their enrollments. The context takes the place of the entry event's properties,
+    including the entry key.
     """
     entry = version.journey.entry
     key = entry.key if isinstance(entry, EventEntry) else None
-    entered = 0
+    entered: list[DueEnrollment] = []
     for some in in_slices(people, _SELECTS):
         each = [
             select(
@@ -119,10 +121,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> int:
-    """Enter the profiles of those events that match the journey's entry; returns how many.
+def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> list[DueEnrollment]:
+    """Enter the profiles of those events that match the journey's entry.
 
-    Events that were `max_age` old or older when they were received enter nobody.
+    Returns their enrollments. Events that were `max_age` old or older when they were received enter
+    nobody.
     """
     entry = version.journey.entry
     assert isinstance(entry, EventEntry)
@@ -155,10 +158,10 @@ def _enter(
     launch_id: str | None,
     *,
     pause: Seconds = 0,
-) -> int:
+) -> list[DueEnrollment]:
     journey = version.journey
     if held(tx).get(journey.name) == STOPPED:
-        return 0
+        return []
     who = source.subquery("who")
     before = enrollments.alias("before")
     same = and_(
@@ -199,4 +202,4 @@ def _enter(
     if launch_id is None:
         # Of two entry events in a batch, the earlier one enters the profile.
         rows = rows.order_by(who.c.since, who.c.entry_event_id)
-    return transitions.enter(tx, rows)
+    return [DueEnrollment(*row) for row in transitions.enter(tx, rows, DUE_COLUMNS)]

@@ -206,11 +206,11 @@ def _enter(
         entered, causes = 0, set[str]()
         if isinstance(entry, EventEntry) and entry.event in by_name:
             causes = {entry.event}
-            entered = enter_by_events(tx, version, [one for one, _ in by_name[entry.event]])
+            entered = len(enter_by_events(tx, version, [one for one, _ in by_name[entry.event]]))
         elif (condition := catalog.entry_segment(version)) is not None:
             causes = {*condition.event_names(), PROFILE_CHANGED} & by_name.keys()
             if people := {person for one in causes for _, person in by_name[one]}:
-                entered = enter_newcomers(tx, version, condition, sorted(people))
+                entered = len(enter_newcomers(tx, version, condition, sorted(people)))
         if entered:
             reaction.entered[name] += entered
             reaction.causes |= causes

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, delete, literal, not_, select
 
 from config.database.engine import Tx, insert_into
 from journeys.definition.journey import Version
+from journeys.engine.due import DueEnrollment
 from journeys.engine.entry import enter_people, of_profiles
 from journeys.operations.control import STOPPED, held
 from journeys.tables import segment_members
@@ -19,15 +20,15 @@ from profiles.tables import profiles
 
 def enter_newcomers(
     tx: Tx, version: Version, condition: Condition, profile_ids: Sequence[int]
-) -> int:
+) -> list[DueEnrollment]:
     """Update the members among these profiles, and enter those that joined, by the re-entry rule.
 
-    Returns how many entered. Does nothing while the journey is stopped, so a profile that joins
+    Returns their enrollments. Does nothing while the journey is stopped, so a profile that joins
     meanwhile enters after the journey resumes.
     """
     journey = version.journey.name
     if held(tx).get(journey) == STOPPED:
-        return 0
+        return []
     lock_profiles(tx, profile_ids)
     c = segment_members.c
     in_it = select(profiles.c.id).where(
@@ -49,7 +50,7 @@ def enter_newcomers(
         .returning(c.profile_id)
     )
     newcomers = tx.conn.execute(coming).scalars().all()
-    return enter_people(tx, version, newcomers, None) if newcomers else 0
+    return enter_people(tx, version, newcomers, None) if newcomers else []
 
 
 def profiles_after(tx: Tx, after: int, limit: int) -> Sequence[int]:

@@ -1,13 +1,14 @@
 """Every statement that writes enrollments: one function per transition, each for many rows.
 
 A transition changes only enrollments in the state `waiting` (see `ALLOWED`) and returns how many
-rows it changed. The functions decide nothing; callers lock the enrollments on which they decide.
+rows it changed; `enter` returns the new rows. The functions decide nothing; callers lock the
+enrollments on which they decide.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Update, bindparam, insert, literal, update
+from sqlalchemy import Column, Row, Select, Update, bindparam, insert, literal, update
 
 from config.clock.times import Instant
 from config.database.arrays import any_of
@@ -76,8 +77,12 @@ _REPLACE_ENTRY_EVENTS = (
 )
 
 
-def enter(tx: Tx, people: Select[Any]) -> int:
+def enter(
+    tx: Tx, people: Select[Any], returning: Sequence[Column[Any]] = (_c.id,)
+) -> Sequence[Row[Any]]:
     """Insert enrollments; skip profiles with a current enrollment for the same entry key.
+
+    Returns the columns `returning` of each new row.
 
     people: a SELECT whose columns are named like the table's, without `phase` and `attempts`. It
     needs a WHERE; without one SQLite parses `ON CONFLICT` as the `ON` of a join.
@@ -86,12 +91,8 @@ def enter(tx: Tx, people: Select[Any]) -> int:
     # SQLAlchemy does not cache a statement with its own ON CONFLICT, and compiling it takes ten
     # times as long as running it.
     rows = rows.suffix_with("ON CONFLICT DO NOTHING")
-    entered = tx.conn.execute(
-        insert(enrollments).from_select(rows.selected_columns.keys(), rows),
-        # Without this SQLAlchemy discards `rowcount` of an INSERT on PostgreSQL.
-        execution_options={"preserve_rowcount": True},
-    )
-    return entered.rowcount
+    entering = insert(enrollments).from_select(rows.selected_columns.keys(), rows)
+    return tx.conn.execute(entering.returning(*returning)).all()
 
 
 def stay(tx: Tx, places: Mapping[Stay, Sequence[int]]) -> int:

@@ -62,7 +62,7 @@ def start(
     owners = held_owners_of(tx, keys.values(), owners_of(tx, keys.values()))
     known = [(owners[keys[one.user_id]], one) for one in people if keys[one.user_id] in owners]
     each = [(profile_id, one.context) for profile_id, one in known]
-    entered = enter_each(tx, version, each, launch_id)
+    entered = len(enter_each(tx, version, each, launch_id))
     inside = _inside(tx, journey, launch_id, [profile_id for profile_id, _ in known])
     return Started(
         entered,

@@ -1,6 +1,6 @@
 """Every transition of enrollments, from both states, does what ALLOWED says."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ LATER: Instant = MONDAY + HOUR
 PEOPLE = range(1, 5)
 
 
-def enter(tx: Tx, people: Collection[int]) -> int:
+def enter(tx: Tx, people: Collection[int]) -> Sequence[Row[Any]]:
     """Those people, one by one, as an entry does."""
     who = union_all(
         *(
@@ -112,7 +112,7 @@ def changes(db: Database, act: Act) -> list[tuple[Row[Any], Row[Any]]]:
     """
     db.now = MONDAY
     with db.transaction(keep=False) as tx:
-        assert enter(tx, PEOPLE) == len(PEOPLE)
+        assert len(enter(tx, PEOPLE)) == len(PEOPLE)
         ids = sorted(rows_of(tx))
         tx.conn.execute(update(enrollments).values(entry_event_id=1))
         transitions.end(tx, ids[1::2], "exited")
@@ -147,8 +147,8 @@ def test_what_changes_no_state(db: Database, name: str) -> None:
 
 def test_who_enters_waits_and_enters_once(db: Database) -> None:
     with db.transaction() as tx:
-        assert enter(tx, PEOPLE) == len(PEOPLE)
-        assert enter(tx, [*PEOPLE, 5]) == 1
+        assert len(enter(tx, PEOPLE)) == len(PEOPLE)
+        assert len(enter(tx, [*PEOPLE, 5])) == 1
         states = {(None, state_of(row)) for row in rows_of(tx).values()}
     assert states == allowed(ALLOWED, "enter")
 

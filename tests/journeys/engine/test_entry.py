@@ -21,9 +21,11 @@ from journeys.dsl import (
     attribute,
     prop,
 )
-from journeys.engine.entry import enter_each, enter_people
+from journeys.engine.due import DueEnrollment, lock_due
+from journeys.engine.entry import enter_by_events, enter_each, enter_people
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments
+from profiles.tables import events
 from tests.support.patience import PATIENCE
 from tests.support.shop import MONDAY, House, described
 
@@ -85,7 +87,29 @@ def test_a_key_of_any_length_enters(house: House) -> None:
     version = house.segue.catalog.journey("j")
     with house.db.transaction() as tx:
         # in it already, with that key
-        assert enter_each(tx, version, [(people[0], {"cart_id": long})], "launch") == 0
+        assert enter_each(tx, version, [(people[0], {"cart_id": long})], "launch") == []
+
+
+def test_entering_returns_the_enrollments_that_are_now_due(house: House) -> None:
+    event_entry = OnEvent("cart", key="cart_id")
+    house.open(described(Wait("1d"), entry=event_entry), described(Wait("1h"), name="k"))
+    people = [house.customer() for _ in range(3)]
+    house.did(people[0], "cart", cart_id="a")
+    by_event, other = map(house.segue.catalog.journey, "jk")
+    with house.db.transaction() as tx:
+        carts = list(tx.conn.execute(select(events.c.id)).scalars())
+        entered = [
+            *enter_by_events(tx, by_event, carts),
+            *enter_each(tx, by_event, [(people[0], {"cart_id": "b"})], "launch"),
+        ]
+        assert sorted(entered) == lock_due(tx, by_event, by_event.journey.first_step, 9)
+        assert [one.profile_id for one in entered] == [people[0]] * 2
+        entered = enter_people(tx, other, people, None)
+        assert sorted(entered) == lock_due(tx, other, other.journey.first_step, 9)
+        assert {(one.journey, one.version, one.step) for one in entered} == {
+            ("k", other.digest, "wait 1h")
+        }
+        assert enter_people(tx, other, people, None) == []
 
 
 def test_of_two_events_at_once_the_first_brings_them_in(house: House) -> None:
@@ -117,11 +141,11 @@ def test_once_is_once_though_two_processes_enter_at_once(house: House) -> None:
 
     def enter(launch_id: str) -> int:
         with house.db.transaction() as tx:
-            return enter_people(tx, version, [ann], launch_id)
+            return len(enter_people(tx, version, [ann], launch_id))
 
     with ThreadPoolExecutor(1) as threads:
         with house.db.transaction() as tx:
-            assert enter_people(tx, version, [ann], "first") == 1
+            assert len(enter_people(tx, version, [ann], "first")) == 1
             end(tx, list(tx.conn.execute(select(enrollments.c.id)).scalars()), "completed")
             second = threads.submit(enter, "second")
             # it has to wait for us
@@ -188,7 +212,7 @@ def test_a_crash_while_entering_enters_nobody_twice(
     people = [house.customer() for _ in range(6)]
     chunks = 0
 
-    def dying(*args: Any) -> int:
+    def dying(*args: Any) -> list[DueEnrollment]:
         nonlocal chunks
         entered = enter_people(*args)
         chunks += 1

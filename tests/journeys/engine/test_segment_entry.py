@@ -165,11 +165,11 @@ def test_two_look_at_once(house: House) -> None:
 
     def enter() -> int:
         with house.db.transaction() as tx:
-            return enter_newcomers(tx, version, BUYERS, [ann])
+            return len(enter_newcomers(tx, version, BUYERS, [ann]))
 
     with ThreadPoolExecutor(1) as threads:
         with house.db.transaction() as tx:
-            assert enter_newcomers(tx, version, BUYERS, [ann]) == 1
+            assert len(enter_newcomers(tx, version, BUYERS, [ann])) == 1
             second: Any = threads.submit(enter)
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.3)
