@@ -18,7 +18,7 @@ class NewEvent:
     """An event as it arrives. The same `dedupe_key` on the same profile is the same event.
 
     waited: from its receipt to the transaction that writes it down.
-    said_of: the identifier that names whose it is; None: not known.
+    identifier: the identifier that names whose it is; None: not known.
     """
 
     profile_id: int
@@ -27,7 +27,7 @@ class NewEvent:
     dedupe_key: str
     properties: dict[str, Any]
     waited: Seconds = 0
-    said_of: Key | None = None
+    identifier: Key | None = None
 
 
 def identifier_columns(key: Key | None) -> dict[str, str | None]:
@@ -54,7 +54,7 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
                 "properties": event.properties,
                 "dedupe_key": event.dedupe_key,
                 "worked_at": tx.now if worked else None,
-                **identifier_columns(event.said_of),
+                **identifier_columns(event.identifier),
             }
             for event in events
         ],

@@ -1,7 +1,7 @@
-"""A breaker for each provider: while it is in trouble nothing is sent by it.
+"""The breaker: pauses a provider after repeated failures.
 
-Other providers go on. The messages of the stopped one stay planned; windows and caps are checked
-again before they go.
+Other providers continue. The messages of the paused provider stay planned; windows and caps are
+checked again before they are sent.
 """
 
 import logging
@@ -13,15 +13,15 @@ from config.timing import Timing
 
 log = logging.getLogger(__name__)
 
-# Failed requests in a row that stop a provider; and of these, requests with unknown outcome. Each
-# of the latter may hold a whole batch that is never sent again.
+# Consecutive failed requests that pause a provider, and consecutive requests with unknown outcome.
+# The second limit is lower because each such request may hold a batch that is never sent again.
 TRIPS_AT = 20
 UNKNOWN_TRIPS_AT = 3
 
 
 class Breaker:
-    """Open: nothing is handed over. After the pause, one message at a time may go, until a request
-    succeeds: then it is closed.
+    """Open: nothing is handed over. After the pause it is on trial: one message at a time is sent.
+    The first successful request closes it.
     """
 
     def __init__(self, provider: ConnectedProvider, timing: Timing) -> None:
@@ -34,7 +34,7 @@ class Breaker:
         self._open_until: Instant = 0
 
     def is_open(self, now: Instant) -> bool:
-        """Whether the provider is stopped at this moment."""
+        """Whether the provider is paused at `now`."""
         return now < self._open_until
 
     @property
@@ -43,18 +43,18 @@ class Breaker:
         return self._pauses > 0
 
     def note(self, outcomes: list[SendOutcome], claimed: Instant, answered: Instant) -> None:
-        """Learn from one request's outcomes.
+        """Count the outcomes of one request.
 
-        Outcomes of claims from before the stop are ignored: if a hundred requests under way fail
-        together, the first ones stop the provider, once. A pause counts from the answer, which may
-        have taken longer than the pause.
+        Outcomes of claims from before a pause are ignored: of many concurrent requests that fail,
+        only the first ones cause a pause. A pause starts at the answer, which may have taken longer
+        than the pause lasts.
         """
         if self.is_open(claimed):
             return
         results = {outcome.result for outcome in outcomes}
         if "stopped" in results:
-            why = f"it refuses our account ({outcomes[0].reason})"
-            self._stop(answered, self._timing.refused_pause, why)
+            why = f"the provider refuses our account ({outcomes[0].reason})"
+            self._pause(answered, self._timing.refused_pause, why)
         elif results & {"sent", "failed"}:
             self._failures = self._unknown = self._pauses = 0
         else:
@@ -63,12 +63,12 @@ class Breaker:
             too_many = self._failures >= TRIPS_AT or self._unknown >= UNKNOWN_TRIPS_AT
             if too_many or self.on_trial:
                 pause = min(self._timing.first_pause * 2**self._pauses, self._timing.last_pause)
-                why = f"{self._failures} requests in a row went wrong ({outcomes[0].reason})"
-                self._stop(answered, pause, why)
+                why = f"{self._failures} consecutive requests failed ({outcomes[0].reason})"
+                self._pause(answered, pause, why)
 
-    def _stop(self, now: Instant, pause: Seconds, why: str) -> None:
+    def _pause(self, now: Instant, pause: Seconds, why: str) -> None:
         log.error(
-            "%s is stopped for %d s, its messages stay planned: %s",
+            "%s is paused for %d s, its messages stay planned: %s",
             self._provider.name,
             pause,
             why,

@@ -1,8 +1,9 @@
-"""Claiming: the last look at a message before it is handed over.
+"""Claiming: evaluate due messages again and reserve them for one process.
 
-Under the profiles' locks every rule is looked at again with the time it really is. What may go is
-claimed (state `sending`, `send_at` now) and that is committed before anything is posted, so that a
-crash leaves `unknown`, never a second send. What became forbidden is moved or refused.
+All rules are evaluated again for the current time, under the locks of the profiles. A message that
+may be sent is claimed (state `sending`, `send_at` now). The claim is committed before the request,
+so a crash leaves the message `unknown` and never sends it twice. A message that may no longer be
+sent is rescheduled or refused.
 """
 
 from collections import Counter, defaultdict
@@ -50,27 +51,28 @@ from profiles.tables import (
     profiles,
 )
 
-# A message that can't be claimed, for whatever reason of ours, is looked at again after so long.
-LOOK_AGAIN: Seconds = 5 * MINUTE
+# A message whose evaluation raises an error is evaluated again after this time.
+EVALUATE_AGAIN_AFTER: Seconds = 5 * MINUTE
 _DIED = "the process died around the hand-over"
 
 
 class Journeys(Protocol):
-    """What the outbox asks of journeys, so that channels need not know them."""
+    """What the outbox needs from journeys; channels do not import them."""
 
     def held(self, tx: Tx) -> Collection[str]:
-        """The journeys whose messages stay where they are for now."""
+        """The paused journeys; their messages are not claimed."""
 
     def unwanted(self, tx: Tx, rows: Sequence[MessageRow]) -> Mapping[int, str]:
-        """The messages no longer wanted, by id, each with the reason."""
+        """The messages to cancel, by id, each with the reason."""
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
-        """What templates see of each enrollment."""
+        """The template variables of each enrollment, by id."""
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
-        """Messages of these enrollments have gone, or will not go.
+        """React to messages of these enrollments that were sent, refused or cancelled.
 
-        skip_locked: for who holds profiles or messages, and so must not wait for enrollments.
+        skip_locked: skip locked enrollments. Needed by callers that hold locks of profiles or
+            messages: enrollments are locked before these, so waiting could deadlock.
         """
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
@@ -78,9 +80,9 @@ class Journeys(Protocol):
 
 
 class ClaimFailed(Exception):
-    """The last look at these messages fails, and it is not the database that is in trouble.
+    """The evaluation of these messages failed, and the database is not the reason.
 
-    What went wrong is the cause.
+    `__cause__` is the error.
     """
 
     def __init__(self, message_ids: Sequence[int]) -> None:
@@ -89,10 +91,10 @@ class ClaimFailed(Exception):
 
 
 class Marks(NamedTuple):
-    """Where the logs of what people do and say ended when a claim was taken.
+    """The highest ids of events and consent records when a claim was taken.
 
-    Of a person whose profile is locked nothing is added meanwhile: so what stands behind these is
-    newer than the claim.
+    The profiles are locked then, so rows of these profiles with a higher id are newer than the
+    claim.
     """
 
     event_id: int
@@ -100,9 +102,9 @@ class Marks(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A message that this process, and no other, may hand over until `not_after`.
+    """A message that only this process may hand over, until `not_after`.
 
-    targets: where it goes; one address, or of a push all devices.
+    targets: one address, or for a push all devices.
     """
 
     message_id: int
@@ -124,15 +126,15 @@ class Claim(NamedTuple):
     marks: Marks
 
 
-# One post: a message's id and the address that it goes to.
+# A message id and the address or token it is sent to.
 HandOver = tuple[int, str]
 
 
 class Claimed(NamedTuple):
-    """What came of a batch.
+    """The result of claiming a batch.
 
-    more: whether others may be due that nobody else holds.
-    refused: those that do not go after all, by journey, channel and why.
+    more: whether more messages may be due that can be claimed now.
+    refused: messages that were refused or cancelled, by journey, channel and reason.
     """
 
     claims: list[Claim]
@@ -141,15 +143,15 @@ class Claimed(NamedTuple):
 
 
 def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[ChannelName]) -> list[ChannelName]:
-    """Those on which something could be claimed: a look that takes no lock."""
-    look = _look_at(tuple(channels))
+    """The channels with due messages. Takes no locks."""
+    query = _due_query(tuple(channels))
     given = {"now": tx.now, "holding": list(journeys.held(tx))}
-    return list(tx.conn.execute(look, given).scalars())
+    return list(tx.conn.execute(query, given).scalars())
 
 
 @lru_cache
-def _look_at(channels: tuple[ChannelName, ...]) -> CompoundSelect[Any]:
-    """Kept, for it is asked again and again, and takes longer to put together than to run."""
+def _due_query(channels: tuple[ChannelName, ...]) -> CompoundSelect[Any]:
+    """Cached: building this statement takes longer than executing it."""
     return union_all(
         *(
             select(literal(channel)).where(
@@ -176,22 +178,23 @@ def claim(
     journey: str | None = None,
     only: Sequence[int] | None = None,
 ) -> Claimed:
-    """Claim due messages, the earliest first, for each provider at most its limit.
+    """Claim due messages, the earliest first, up to the limit of each provider.
 
     Parameters
     ----------
-    routes: the channels to claim on, and which provider sends what. limits: how many posts by
-        provider; one that is not in it claims nothing. A push takes a post for each device; a push
-        to more devices than the limit is claimed alone. journey: of this journey alone. only: of
-        these messages alone.
+    routes: the channels to claim on, with their providers.
+    limits: the most hand-overs by provider name; nothing is claimed for a provider without an
+        entry. A push counts once for each device; a push to more devices than the limit is claimed
+        alone.
+    journey: claim only messages of this journey. only: claim only messages with these ids.
 
     Raises ClaimFailed.
     """
     due = and_(messages.c.state == "planned", messages.c.send_at <= tx.now)
     asked: ColumnElement[bool] = messages.c.journey.notin_(list(journeys.held(tx)))
     if journey is not None:
-        # Not a plain comparison, for which SQLite takes the index on journeys and so reads all that
-        # the journey has planned, for every batch.
+        # The concatenation keeps SQLite from using the index on journeys, with which it would read
+        # all planned messages of the journey for each batch.
         asked = and_(asked, messages.c.journey.concat("") == journey)
     if only is not None:
         asked = and_(asked, among(tx, messages.c.id, only))
@@ -204,8 +207,8 @@ def claim(
         if name in limits
     ]
     for sent_by, limit in lanes:
-        # Whom somebody else holds is passed over, however many they are: a process that hangs must
-        # not hold up those behind. Nobody is waited for, so the order of the locks is free.
+        # Locked profiles are skipped, so a process that hangs does not block the others. Skipping
+        # never waits, so the order of the locks does not matter.
         candidates = (
             select(messages.c.id)
             .join(profiles, profiles.c.id == messages.c.profile_id)
@@ -221,7 +224,7 @@ def claim(
         select(*MESSAGE_COLUMNS)
         .where(due, among(tx, messages.c.id, mine))
         .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
-        # What somebody is about to cancel, exits do it in another order, is passed over too.
+        # Exit rules lock messages in another order; waiting for them could deadlock.
         .with_for_update(skip_locked=True)
     )
     rows = [MessageRow(*row) for row in locked]
@@ -239,12 +242,12 @@ def claim(
         if of_the_database(error):
             raise
         raise ClaimFailed([row.id for row in rows]) from error
-    # In the place of what must not go another channel may take over at once.
+    # The group of a refused message may be sent on another channel now.
     return Claimed(claims, more or len(claims) < len(rows), refused)
 
 
 def _sent_by(provider: str, channel: ChannelName, route: Route) -> ColumnElement[bool]:
-    """The messages of a channel that this provider sends."""
+    """The condition for messages of the channel that this provider sends."""
     c = messages.c
     if route.providers == [provider]:
         return c.channel == channel
@@ -260,8 +263,8 @@ def _too_many(
     routes: Mapping[ChannelName, Route],
     limits: Mapping[str, int],
 ) -> set[int]:
-    """The pushes, by id, whose posts would exceed their provider's limit. The first push of each
-    provider is never among them.
+    """The ids of pushes whose hand-overs exceed the limit of their provider. The first push of each
+    provider is always within the limit.
     """
     posts: Counter[str] = Counter()
     later: set[int] = set()
@@ -285,8 +288,8 @@ def _claim_rows(
 ) -> tuple[list[Claim], Counter[tuple[str, ChannelName, str]]]:
     unwanted = journeys.unwanted(tx, rows)
     transitions.cancel(tx, unwanted)
-    # Pushed further than it may be, by a pause or a provider in trouble: no longer welcome. (What
-    # is planned for its last moment leaves a little after it.)
+    # A pause or a failing provider delayed these beyond their max_delay. `claim_lasts` is added
+    # because a message that is planned for the last allowed second is claimed shortly after it.
     expired = {
         row.id: "expired: it could not leave within its max_delay"
         for row in rows
@@ -305,15 +308,15 @@ def _claim_rows(
     refused += [RefusedMessage(row, "expired") for row in rows if row.id in expired]
     refused += [RefusedMessage(row, "failed") for row in rows if row.id in spent]
     out = {one.message.id for one in refused}
-    still = [row for row in rows if row.id not in out]
-    together = _all_or_none(tx, still)
-    ends = session_ends(tx, journeys, [*still, *together])
+    wanted_rows = [row for row in rows if row.id not in out]
+    together = _all_or_none(tx, wanted_rows)
+    ends = session_ends(tx, journeys, [*wanted_rows, *together])
     no_session: dict[int, Reason] = {
         message_id: "no_session" for message_id, end in ends.items() if end <= tx.now
     }
-    fit, unfit = _look_again(tx, planner, still, together, ends, no_session)
+    fit, unfit = _evaluate(tx, planner, wanted_rows, together, ends, no_session)
     claims = _with_content(tx, journeys, fit, known)
-    _take(tx, claims, claimed_by)
+    _write_claims(tx, claims, claimed_by)
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
         note = {"looked_at_again": "at dispatch"}
@@ -322,8 +325,8 @@ def _claim_rows(
     return claims, Counter((row.journey, row.channel, why) for row, why in refused)
 
 
-def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
-    """One statement for all that end together, which most do."""
+def _write_claims(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
+    """Write the claims, with one statement for each `not_after`; most claims share it."""
     ending: dict[Instant, dict[int, str | None]] = defaultdict(dict)
     for one in claims:
         to = None if channel_of(one.channel).per_device else one.targets[0].address
@@ -340,7 +343,7 @@ def _take(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
         devices.take(tx, pushes)
 
 
-def _look_again(
+def _evaluate(
     tx: Tx,
     planner: Planner,
     rows: Sequence[MessageRow],
@@ -348,17 +351,18 @@ def _look_again(
     ends: Mapping[int, Instant],
     no_session: Mapping[int, Reason],
 ) -> tuple[list[tuple[MessageRow, Instant | None]], list[MessageRow]]:
-    """The rows that may go this second, each with the moment until when; and the others."""
+    """The rows that may be sent now, each with the end of that permission, and the other rows."""
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
     histories = load_history(tx, planner.policy, recipients, tx.now)
-    # What is only planned has its own look; here counts what was handed over.
+    # Only handed-over messages count here; planned ones are evaluated at their own claim.
     handed_over: dict[int, list[Counted]] = defaultdict(list)
     for profile_id, history in histories.items():
         handed_over[profile_id] = [past.counted for past in history if not past.planned]
     fit: list[tuple[MessageRow, Instant | None]] = []
     unfit: list[MessageRow] = []
-    # A member that is due later, or goes by another channel, must not go any more.
+    # Groups with mode "all" of which a member can't be sent: one that is due later, or on another
+    # channel.
     incomplete = {
         (row.enrollment_id, row.step)
         for row in together
@@ -393,7 +397,7 @@ def _look_again(
 
 
 def _all_or_none(tx: Tx, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
-    """The planned members of those groups of which all members go, or none."""
+    """The planned members of the rows' groups with mode "all"."""
     groups = {(row.enrollment_id, row.step) for row in rows if row.mode == "all"}
     if not groups:
         return []
@@ -433,7 +437,7 @@ def _with_content(
                 profiles.c.id,
                 profiles.c.attributes,
                 profiles.c.country,
-                # the one that they chose comes first
+                # a language chosen in the preference center takes precedence
                 func.coalesce(preferences.c.language, profiles.c.language).label("language"),
             )
             .join_from(
@@ -442,7 +446,7 @@ def _with_content(
             .where(among(tx, profiles.c.id, people))
         )
     }
-    marks = Marks(*tx.conn.execute(_ENDS).one())
+    marks = Marks(*tx.conn.execute(_LAST_IDS).one())
     return [
         Claim(
             message_id=row.id,
@@ -472,7 +476,7 @@ def _with_content(
 
 
 def _addresses(tx: Tx, rows: Sequence[MessageRow]) -> dict[tuple[int, str], Target]:
-    """The address in use of each person on each channel."""
+    """The usable address of each profile on each channel."""
     if not rows:
         return {}
     people = {row.profile_id for row in rows}
@@ -483,7 +487,7 @@ def _addresses(tx: Tx, rows: Sequence[MessageRow]) -> dict[tuple[int, str], Targ
     }
 
 
-_ENDS = select(
+_LAST_IDS = select(
     *(
         func.coalesce(select(func.max(table.c.id)).scalar_subquery(), 0)
         for table in (events, consent_records)
@@ -491,18 +495,18 @@ _ENDS = select(
 )
 
 
-def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOver]:
-    """What of the claimed deserves another last look before it goes.
+def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOver]:
+    """The hand-overs that must be evaluated again, because something changed since the claim.
 
-    Since the claim the person did or said something, or became part of another profile, or somebody
-    holds the journey; or the device is not in use any more, or is somebody else's.
+    The profile has a new event or consent record, was merged, or its journey was paused; or the
+    device is no longer in use or belongs to another profile.
     """
     held = set(journeys.held(tx))
     c = messages.c
     found = select(c.id, c.profile_id).where(among(tx, c.id, [one.message_id for one in claims]))
     now_of = {row.id: row.profile_id for row in tx.conn.execute(found)}
     people = set(now_of.values())
-    heard_of: set[int] = set()
+    active: set[int] = set()
     for table, mark in (
         (events, min(one.marks.event_id for one in claims)),
         (consent_records, min(one.marks.consent_record_id for one in claims)),
@@ -510,12 +514,12 @@ def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOv
         newer = select(table.c.profile_id).where(
             table.c.id > mark, among(tx, table.c.profile_id, people)
         )
-        heard_of.update(tx.conn.execute(newer).scalars())
+        active.update(tx.conn.execute(newer).scalars())
     pushes = [one for one in claims if channel_of(one.channel).per_device]
     live = {
         (channel, *device)
         for channel in {one.channel for one in pushes}
-        for device in devices.still_live(
+        for device in devices.usable_devices(
             tx,
             channel,
             {to.address for one in pushes if one.channel == channel for to in one.targets},
@@ -527,7 +531,7 @@ def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOv
         for target in one.targets
         if one.journey in held
         or now_of[one.message_id] != one.profile_id
-        or one.profile_id in heard_of
+        or one.profile_id in active
         or (
             channel_of(one.channel).per_device
             and (one.channel, one.profile_id, target.address) not in live
@@ -536,17 +540,16 @@ def overtaken(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOv
 
 
 def put_off(tx: Tx, message_id: int, reason: str) -> None:
-    """A message whose last look fails is looked at again later, until its time is over."""
-    transitions.put_off(tx, message_id, tx.now + LOOK_AGAIN, reason)
+    """Postpone a message whose evaluation failed; skip it once its latest send time is over."""
+    transitions.put_off(tx, message_id, tx.now + EVALUATE_AGAIN_AFTER, reason)
 
 
 def settle_lost(tx: Tx) -> int:
-    """Claims of processes that died: nobody can tell whether they were handed over. Returns the
-    number of messages.
+    """Mark claims of dead processes `unknown`; returns the number of messages.
 
-    They become `unknown`: they count against caps, are never sent again on their own, and the
-    provider's webhook settles them. A push that one device took stays `sent`; only the devices that
-    had not answered become `unknown`.
+    They may have been handed over, so they count against caps and are not sent again. A report of
+    the provider resolves them. A push that was accepted for one device stays `sent`; only the
+    devices without an outcome become `unknown`.
     """
     before = tx.now - tx.timing.lost_after
     lost = transitions.lose(tx, before, _DIED)

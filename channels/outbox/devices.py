@@ -1,7 +1,7 @@
-"""A push goes to every live device of a person: which ones, what became of it on each, and what the
-message is by them.
+"""The devices of a push: which ones it is sent to, their outcomes, and the message's state.
 
-At most once to each device: its row of `message_device` is committed in the claim, before the post.
+A push is sent to all usable devices of a profile, at most once to each: the row in `message_device`
+is committed with the claim, before the request.
 """
 
 from collections import defaultdict
@@ -34,14 +34,14 @@ _GONE = "the device is no longer in use"
 
 
 class Target(NamedTuple):
-    """Where a message goes: an address; of a push, one of the devices."""
+    """The address that a message is sent to; for a push, one device."""
 
     address: str
     platform: str | None
 
 
 def state_of(devices: Collection[str]) -> MessageState:
-    """What a push is by the states of its devices (DeviceState), of which there is at least one."""
+    """The state of a push with these device states (DeviceState, at least one)."""
     for state in ("delivered", "sent", "sending", "unknown"):
         if state in devices:
             return state
@@ -52,10 +52,10 @@ def state_of(devices: Collection[str]) -> MessageState:
 
 
 class Devices(NamedTuple):
-    """The devices of the people whom pushes are for.
+    """The devices of pushes.
 
-    open: by message id, those that it may be handed over to; at least one each. spent: messages
-    that all live devices have refused.
+    open: by message id, the devices it may be handed over to, at least one each. spent: messages
+    that have no such device left, though the profile has usable devices.
     """
 
     open: Mapping[int, Sequence[Target]]
@@ -66,7 +66,7 @@ NONE = Devices({}, ())
 
 
 def look_up(tx: Tx, pushes: Sequence[MessageRow]) -> Devices:
-    """Where rows of the message table go: to all live devices that have had no answer to it yet."""
+    """The usable devices of each push that have no outcome for it yet."""
     live: dict[tuple[int, ChannelName], list[Target]] = defaultdict(list)
     c = identifiers.c
     for channel in {row.channel for row in pushes}:
@@ -74,24 +74,24 @@ def look_up(tx: Tx, pushes: Sequence[MessageRow]) -> Devices:
         found = select(c.profile_id, c.value, c.platform).where(
             is_usable(channel), among(tx, c.profile_id, people)
         )
-        # The one seen last comes first.
+        # The device that was seen last comes first.
         for profile_id, *target in tx.conn.execute(found.order_by(c.seen_at.desc(), c.value)):
             live[profile_id, channel].append(Target(*target))
     answered = _answered(tx, [row.id for row in pushes])
     open_devices: dict[int, list[Target]] = {}
     spent: list[int] = []
     for row in pushes:
-        theirs = live[row.profile_id, row.channel]
-        targets = [one for one in theirs if (row.id, one.address) not in answered]
+        usable = live[row.profile_id, row.channel]
+        targets = [one for one in usable if (row.id, one.address) not in answered]
         if targets:
             open_devices[row.id] = targets
-        elif theirs:
+        elif usable:
             spent.append(row.id)
     return Devices(open_devices, spent)
 
 
 def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:
-    """The devices, by message, to which it is not handed over again."""
+    """Message id and token of the devices that the message is not handed over to again."""
     c = message_devices.c
     found = select(c.message_id, c.token).where(
         among(tx, c.message_id, message_ids), c.state.notin_(("later", "dropped"))
@@ -99,8 +99,8 @@ def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:
     return {(row.message_id, row.token) for row in tx.conn.execute(found)}
 
 
-def still_live(tx: Tx, channel: ChannelName, tokens: Collection[str]) -> set[tuple[int, str]]:
-    """Those of the devices that may be sent to, each with the profile whose it is."""
+def usable_devices(tx: Tx, channel: ChannelName, tokens: Collection[str]) -> set[tuple[int, str]]:
+    """The usable devices among these, each as (profile id, token)."""
     c = identifiers.c
     found = select(c.profile_id, c.value).where(is_usable(channel), among(tx, c.value, tokens))
     return {(row.profile_id, row.value) for row in tx.conn.execute(found)}
@@ -109,7 +109,7 @@ def still_live(tx: Tx, channel: ChannelName, tokens: Collection[str]) -> set[tup
 def take(tx: Tx, claims: Sequence[DeviceClaim]) -> None:
     """Write the claim of each device."""
     device_transitions.claim(tx, claims)
-    # What is left of an earlier try.
+    # Devices of an earlier attempt that are not usable any more.
     device_transitions.drop(tx, {one.message_id for one in claims}, _GONE)
 
 
@@ -117,9 +117,9 @@ def take(tx: Tx, claims: Sequence[DeviceClaim]) -> None:
 
 
 def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]:
-    """Write down what the provider answered, and what the messages are by it.
+    """Record the outcomes on devices and update their messages. Returns as `follow` does.
 
-    A call-back that was faster has the last word. Returns as `follow` does.
+    A webhook report that arrived earlier is not overwritten.
     """
     ids = {one.message_id for one in outcomes}
     hold(tx, ids)
@@ -128,13 +128,13 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]
 
 
 def hold(tx: Tx, message_ids: Collection[int]) -> None:
-    """Lock messages, in the order of their ids, before their devices change."""
+    """Lock messages in the order of their ids; needed before their devices change."""
     held = select(messages.c.id).where(among(tx, messages.c.id, message_ids))
     tx.conn.execute(held.order_by(messages.c.id).with_for_update())
 
 
 def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
-    """Those of the messages that went to a device which is not registered any more."""
+    """The messages that were sent to a device whose token is suppressed."""
     c = message_devices.c
     found = (
         select(c.message_id)
@@ -145,18 +145,18 @@ def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
 
 
 def lose(tx: Tx, before: Instant, reason: str) -> None:
-    """Of a claim that ended before then, and came to nothing, nobody knows what became."""
+    """Mark devices `unknown` whose claim ended before `before` without an outcome."""
     c = message_devices.c
     lost = and_(c.state == "sending", c.not_after < before)
-    theirs = select(messages.c.id).where(messages.c.id.in_(select(c.message_id).where(lost)))
-    ids = tx.conn.execute(theirs.with_for_update(skip_locked=True)).scalars().all()
+    found = select(messages.c.id).where(messages.c.id.in_(select(c.message_id).where(lost)))
+    ids = tx.conn.execute(found.with_for_update(skip_locked=True)).scalars().all()
     if ids:
         device_transitions.lose(tx, ids, before, reason)
         follow(tx, ids)
 
 
 class _Device(NamedTuple):
-    """What became of a push on a device. was, send_at: the state and time of the message."""
+    """A push on one device. was, send_at: columns of the message."""
 
     message_id: int
     state: DeviceState
@@ -178,15 +178,15 @@ _OF_DEVICE = [
 def follow(
     tx: Tx, message_ids: Collection[int], at: Mapping[int, Instant] | None = None
 ) -> dict[int, MessageState]:
-    """Let messages, which the caller holds, be what their devices say.
+    """Derive the states of messages from their devices. The caller has locked the messages.
 
     Parameters
     ----------
-    at: when a message went that we had taken back.
+    at: hand-over times reported for messages that were released, by message id.
 
     Returns
     -------
-    The messages whose state changed, with the new one.
+    The new states of the messages that changed, by id.
     """
     c = message_devices.c
     found = (
@@ -202,7 +202,7 @@ def follow(
         devices = list(together)
         was = devices[0].was
         state = state_of({one.state for one in devices})
-        # People have gone on from what is final.
+        # A final state does not change: the enrollment has moved on.
         if may_become("follow_devices", was, state):
             change = _change(devices, state)
             if was in TAKEN_BACK and at is not None:

@@ -1,8 +1,8 @@
-"""Dispatch: due messages are claimed, rendered, posted concurrently, and their fate recorded.
+"""Dispatch: claim due messages, render them, post them concurrently and record their outcomes.
 
-The claim is committed before the post. Database work runs in a thread, posts on the event loop, one
-after the other: side by side they would take the interpreter from each other at every row, which
-costs more than it brings.
+The claim is committed before the request. Database work runs in a thread, requests on the event
+loop, one after the other: at the same time they compete for the interpreter lock, which costs more
+than it gains.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from channels.outbox.claim import (
     Journeys,
     claim,
     due_channels,
-    overtaken,
+    outdated,
     put_off,
 )
-from channels.outbox.outcomes import Done, Tally, filed_under, record, settled, skipped
+from channels.outbox.outcomes import Done, Tally, count_name, record, settled, skipped
 from channels.outbox.rate_limit import allowance, spend
 from channels.providers.registry import ConnectedProviders
 from channels.providers.sending import Outgoing, SendOutcome
@@ -44,17 +44,17 @@ from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
 
-# Claims taken in one transaction, and posts under way at once, for each provider.
+# For each provider: claims in one transaction, and concurrent requests.
 CLAIM_BATCH = 500
 IN_FLIGHT = 100
-# Between tries to record what came of a hand-over while the database is in trouble, in seconds.
+# Between attempts to record outcomes while the database fails, in seconds.
 _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
 
 
 class ClaimedBatch(NamedTuple):
-    """A batch of claims, and what it was taken from.
+    """A batch of claims, with the filters it was claimed with.
 
-    at: by the monotonic clock.
+    at: the time of the claim on the monotonic clock.
     """
 
     claimed: Claimed
@@ -68,30 +68,31 @@ class _Ready(NamedTuple):
     outgoing: Outgoing
 
 
-class _Look:
-    """The last look at claims that wait for their turn.
+class _Recheck:
+    """The latest check of a batch of claims, repeated while they wait for their turn.
 
-    at: when it began, by the monotonic clock. overtaken: what must not go after all.
+    taken, at: when the claims were taken and last checked, on the monotonic clock. outdated: the
+    hand-overs that must not be posted.
     """
 
     def __init__(self, claims: Sequence[Claim], taken: float) -> None:
         self.claims = claims
         self.taken = self.at = taken
-        self.overtaken: set[HandOver] = set()
-        self.turn = asyncio.Lock()
+        self.outdated: set[HandOver] = set()
+        self.lock = asyncio.Lock()
 
-    def lets_go(self, one: _Ready) -> bool:
-        """Whether it may still leave; a window may close earlier for some of them."""
+    def allows(self, one: _Ready) -> bool:
+        """Whether it may be posted now: its claim is valid and not outdated."""
         claim, to = one.claim, one.outgoing.to
         spent = time.monotonic() - self.taken
         in_time = claim.send_at + spent < claim.not_after
-        return in_time and (claim.message_id, to) not in self.overtaken
+        return in_time and (claim.message_id, to) not in self.outdated
 
 
 class Dispatcher:
     """Hands due messages to the providers.
 
-    One for each process: it keeps the connections, and knows which providers are stopped.
+    One for each process: it keeps the connections and the breakers.
     """
 
     def __init__(
@@ -119,24 +120,24 @@ class Dispatcher:
             name: one.rate for name, one in self._providers.items() if one.rate is not None
         }
         self._link_rules = link_rules(settings)
-        # A slow provider does not use up the others' slots.
+        # One semaphore for each provider, so that a slow one does not block the others.
         self._slots = {name: asyncio.Semaphore(IN_FLIGHT) for name in self._providers}
         self._stopping = False
 
     async def run(self, *, journey: str | None = None, channel: ChannelName | None = None) -> Tally:
-        """Send everything that is due now. Returns what became of it, counted.
+        """Send all due messages. Returns the counts of their outcomes.
 
         Parameters
         ----------
-        journey: only what this journey planned. channel: only on this one; what goes on the others
-            may be sent at the same time.
+        journey: only messages of this journey.
+        channel: only messages on this channel. Calls for different channels may run concurrently.
         """
         return await self.send(await self.take(journey=journey, channel=channel))
 
     async def take(
         self, *, journey: str | None = None, channel: ChannelName | None = None
     ) -> ClaimedBatch:
-        """Claim a batch of what is due, which is to be given to `send` at once."""
+        """Claim a batch of due messages. The caller passes it to `send` at once."""
         channels = tuple(self._routes) if channel is None else (channel,)
         at = time.monotonic()
         claimed = Claimed([], more=False, refused=Counter())
@@ -145,7 +146,7 @@ class Dispatcher:
         return ClaimedBatch(claimed, at, journey, channel)
 
     async def send(self, taken: ClaimedBatch) -> Tally:
-        """Send what was taken, and then everything else that is due. Returns as `run` does."""
+        """Send a claimed batch, then all other due messages. Returns as `run` does."""
         tally: Tally = Counter()
         while True:
             claims, more, refused = taken.claimed
@@ -158,7 +159,7 @@ class Dispatcher:
             taken = await self.take(journey=taken.journey, channel=taken.channel)
 
     async def due(self) -> list[ChannelName]:
-        """The channels on which there is something to send."""
+        """The channels with due messages."""
         return await asyncio.to_thread(self._due)
 
     def _due(self) -> list[ChannelName]:
@@ -166,11 +167,11 @@ class Dispatcher:
             return due_channels(tx, self._journeys, tuple(self._routes))
 
     def stop(self) -> None:
-        """Claim no more: `run` returns when what is claimed has been recorded."""
+        """Stop claiming; `run` returns when the claimed messages are recorded."""
         self._stopping = True
 
     def _claim(self, channels: Sequence[ChannelName], journey: str | None) -> Claimed:
-        """Claim a batch; a message whose last evaluation fails is put off."""
+        """Claim a batch; a message whose evaluation fails is postponed."""
         try:
             return self._claim_among(channels, journey, None)
         except ClaimFailed as failure:
@@ -212,7 +213,7 @@ class Dispatcher:
             routes = {one: self._routes[one] for one in channels}
             names = [name for route in routes.values() for name in route.providers]
             running = [name for name in names if not self._breakers[name].is_open(tx.now)]
-            # A simulated clock stands still, and so would a rate.
+            # A simulated clock does not advance during a run, so rates can't apply.
             rates = {} if self._db.now is not None else self._rates
             limits = allowance(tx, rates, running, CLAIM_BATCH)
             limits |= {one: 1 for one in limits if self._breakers[one].on_trial}
@@ -234,10 +235,13 @@ class Dispatcher:
         return self._routes[claim.channel].provider(claim.kind, claim.topic)
 
     async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
-        """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
+        """Post claims and record their outcomes.
+
+        taken: when they were claimed, on the monotonic clock.
+        """
         done: list[Done] = []
-        # A batch is of one step, as SendGrid's categories demand, and has each message once: the
-        # first devices of all pushes go, then the second ones.
+        # A request holds messages of one step, because SendGrid's categories apply to a whole
+        # request, and each message once: the first devices of all pushes, then the second ones.
         ready: dict[tuple[str, str, str, int], list[_Ready]] = defaultdict(list)
         for one in claims:
             try:
@@ -258,15 +262,15 @@ class Dispatcher:
                 why = reason_of(error)
                 log.error("message %d can't be rendered: %s", one.message_id, why, extra=_ids(one))
                 done.append(skipped(one, f"render_error: {type(error).__name__}"))
-        look = _Look(claims, taken)
+        recheck = _Recheck(claims, taken)
         posts = {
-            asyncio.create_task(self._post(provider, batch, look))
+            asyncio.create_task(self._post(provider, batch, recheck))
             for (provider, *_), some in ready.items()
             for batch in in_slices(some, self._providers[provider].sender.batch_size)
         }
         tally: Tally = Counter()
         while posts or done:
-            # One that is slow does not keep the others' fate from being known.
+            # Outcomes are recorded while slow requests are still under way.
             if posts:
                 posted, posts = await asyncio.wait(posts, timeout=self._timing.record_every)
                 for task in posted:
@@ -276,18 +280,18 @@ class Dispatcher:
                     ]
             tally += await self._record(done)
             if log.isEnabledFor(logging.DEBUG):
-                for settled_one in done:
-                    what = filed_under(settled_one.change.state, settled_one.change.reason)
-                    log.debug("%s", what, extra=_ids(settled_one.claim))
+                for settled_claim in done:
+                    what = count_name(settled_claim.change.state, settled_claim.change.reason)
+                    log.debug("%s", what, extra=_ids(settled_claim.claim))
             done = []
         _count(tally)
         return tally
 
     def _render(self, one: Claim) -> list[Outgoing]:
-        """The message for each of its targets."""
+        """The rendered message for each of its targets."""
         template = self._journeys.template(one.journey, one.version, one.step, one.member)
-        # Only what is used: signing takes its time. Mail carries the link in its headers too.
-        address = one.targets[0].address  # of several devices one stands for all
+        # Links are signed only if they are used; e-mail also carries one in its headers.
+        address = one.targets[0].address  # for a push, the links are the same for all devices
         url = None
         in_text = "links.unsubscribe" in template.variables
         if one.kind == "marketing" and (in_text or channel_of(one.channel).unsubscribe_link):
@@ -313,7 +317,7 @@ class Dispatcher:
                 kind=one.kind,
                 journey=one.journey,
                 step=one.step,
-                # A text that waits at the provider must not arrive at night.
+                # A text message that is queued at the provider must not arrive outside the window.
                 ttl=None if one.closes is None else one.closes - one.send_at,
                 now=one.send_at,
             )
@@ -321,21 +325,21 @@ class Dispatcher:
         ]
 
     async def _post(
-        self, name: str, batch: Sequence[_Ready], look: _Look
+        self, name: str, batch: Sequence[_Ready], recheck: _Recheck
     ) -> list[tuple[_Ready, SendOutcome | None]]:
-        """Post one request's worth; no outcome for what could not be posted within its claim."""
+        """Post one request. A message that can't be posted within its claim has no outcome."""
         provider = self._providers[name]
         async with self._slots[name]:
-            await self._look_again(look)
+            await self._check_again(recheck)
             now = batch[0].claim.send_at
             if self._breakers[name].is_open(now):
                 return [(one, None) for one in batch]
-            going = [one for one in batch if look.lets_go(one)]
+            going = [one for one in batch if recheck.allows(one)]
 
             async def may_leave() -> bool:
-                """A token and a connection may have taken their time."""
-                await self._look_again(look)
-                return all(look.lets_go(one) for one in going)
+                """Check again: getting a token or a connection may have taken long."""
+                await self._check_again(recheck)
+                return all(recheck.allows(one) for one in going)
 
             outcomes: dict[int, SendOutcome] = {}
             if going:
@@ -343,36 +347,36 @@ class Dispatcher:
                 with PROVIDER_SECONDS.labels(provider.channel, name).time():
                     answer = await self._transport.post(provider, outgoing, may_leave)
                 if answer:
-                    answered = now + int(time.monotonic() - look.taken)
+                    answered = now + int(time.monotonic() - recheck.taken)
                     self._breakers[name].note(answer, now, answered)
                 outcomes = {outcome.message_id: outcome for outcome in answer}
         return [(one, outcomes.get(one.claim.message_id)) for one in batch]
 
-    async def _look_again(self, look: _Look) -> None:
-        """What came in while claims waited for their turn counts: a STOP, a purchase, a pause."""
-        if time.monotonic() - look.at <= self._timing.claim_is_fresh:
+    async def _check_again(self, recheck: _Recheck) -> None:
+        """Check claims that waited too long against a STOP, a purchase or a pause since then."""
+        if time.monotonic() - recheck.at <= self._timing.claim_is_fresh:
             return
-        async with look.turn:
+        async with recheck.lock:
             begun = time.monotonic()
-            if begun - look.at > self._timing.claim_is_fresh:
+            if begun - recheck.at > self._timing.claim_is_fresh:
                 try:
-                    look.overtaken |= await asyncio.to_thread(self._overtaken, look.claims)
+                    recheck.outdated |= await asyncio.to_thread(self._outdated, recheck.claims)
                 except Exception as error:
-                    log.error("%d claims are given back: %s", len(look.claims), reason_of(error))
-                    look.overtaken |= {
+                    log.error("%d claims were released: %s", len(recheck.claims), reason_of(error))
+                    recheck.outdated |= {
                         (one.message_id, target.address)
-                        for one in look.claims
+                        for one in recheck.claims
                         for target in one.targets
                     }
-                look.at = begun
+                recheck.at = begun
 
-    def _overtaken(self, claims: Sequence[Claim]) -> set[HandOver]:
+    def _outdated(self, claims: Sequence[Claim]) -> set[HandOver]:
         with self._db.transaction(write=False) as tx:
-            return overtaken(tx, self._journeys, claims)
+            return outdated(tx, self._journeys, claims)
 
     async def _record(self, done: Sequence[Done]) -> Tally:
-        """Record what the providers answered. No other process knows it, so it is tried until it
-        is recorded, unless the process is to stop while the database is unavailable.
+        """Record the outcomes. Only this process knows them, so it retries until they are recorded,
+        or until it must stop while the database is unavailable.
         """
         tally: Tally = Counter()
         left, halving, wait = done, Halving(len(done)), _FIRST_WAIT
@@ -409,13 +413,13 @@ class Dispatcher:
 
 
 def link_rules(settings: Settings) -> LinkRules:
-    """Links of data lead to the hosts of the settings, or to our own pages."""
+    """Links from customer data may lead to SEGUE_LINK_HOSTS and to our own pages."""
     own = urlsplit(settings.public_url).hostname or ""
     return LinkRules(settings.link_hosts | {own}, loopback=settings.providers == "sandbox")
 
 
 def _ids(one: Claim) -> dict[str, int | str]:
-    """What a log says of a message, so that all about it can be found."""
+    """The ids that a log record about a message carries."""
     return {
         "message_id": one.message_id,
         "enrollment_id": one.enrollment_id,

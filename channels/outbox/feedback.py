@@ -1,7 +1,8 @@
-"""What a provider's word does to our rows: message states, addresses, consent, events.
+"""Apply provider reports: message states, suppressions, consent, events.
 
-A word is taken once (the event's `dedupe_key` is the provider's id of it) and may come late or out
-of order: a message only ever moves up `RANK`, and consent goes by its own dates.
+Each report is applied once; the provider's id of it is the `dedupe_key` of its event. Reports may
+arrive late and out of order: a message state only moves forward in `REPORTED`, and consent is
+ordered by its own times.
 """
 
 from collections import Counter, defaultdict
@@ -35,7 +36,7 @@ from profiles.identity.addresses import Suppressed, is_in_use, suppress
 from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND, events, identifiers
 
-# What each says about the message.
+# The message state that each kind of report implies.
 _STATE: Mapping[FeedbackKind, Reported] = {
     "sent": "sent",
     "delivered": "delivered",
@@ -46,16 +47,16 @@ _STATE: Mapping[FeedbackKind, Reported] = {
     "failed": "failed",
     "bounced": "failed",
 }
-# What a person answers by text names no message: it is taken for the last that they got.
+# Inbound texts name no message; they are assigned to the last message on the channel.
 _BY_TEXT: Collection[FeedbackKind] = {"stopped", "started", "replied"}
 _GIVES_CONSENT: Collection[FeedbackKind] = {"started", "resubscribed"}
-_OF_CONSENT: Collection[FeedbackKind] = {"stopped", "started", "unsubscribed", "resubscribed"}
-# True of the address or the person, whichever message it is about.
-_OF_THE_ADDRESS: Collection[FeedbackKind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
+_CHANGES_CONSENT: Collection[FeedbackKind] = {"stopped", "started", "unsubscribed", "resubscribed"}
+# Reports that apply to the address or profile, also without a known message.
+_WITHOUT_MESSAGE: Collection[FeedbackKind] = {"bounced", "complained", "unsubscribed", *_BY_TEXT}
 
 
 class _SentMessage(NamedTuple):
-    """What is read of the message that a report is about."""
+    """The columns of the message that a report is about."""
 
     id: int
     profile_id: int
@@ -72,10 +73,10 @@ class _SentMessage(NamedTuple):
 _COLUMNS = [messages.c[name] for name in _SentMessage._fields]
 
 
-class _Heard(NamedTuple):
-    """A word with the person and the message that it is about; of a push also the device."""
+class _Resolved(NamedTuple):
+    """A report with the profile and message it is about; for a push also the device token."""
 
-    said: Feedback
+    report: Feedback
     profile_id: int
     message: _SentMessage | None
     at: Instant
@@ -83,61 +84,61 @@ class _Heard(NamedTuple):
 
     @property
     def key(self) -> tuple[int, str]:
-        return self.profile_id, self.said.id
+        return self.profile_id, self.report.id
 
     @property
     def address(self) -> Key | None:
-        """The address that it is about; None: not known."""
+        """The address that the report is about; None: unknown."""
         sent_to = None if self.message is None else self.message.address
-        address = self.said.address or self.token or sent_to
-        return None if address is None else (ADDRESS_KIND[self.said.channel], address)
+        address = self.report.address or self.token or sent_to
+        return None if address is None else (ADDRESS_KIND[self.report.channel], address)
 
 
 def apply(
     tx: Tx, feedback: Sequence[Feedback], double_opt_in: Mapping[str, str] = NO_TOPICS
 ) -> Counter[str]:
-    """Write what the providers say; `double_opt_in` is `Policy.double_opt_in`.
+    """Apply provider reports; `double_opt_in` is `Policy.double_opt_in`.
 
     Returns
     -------
-    Counts by event (`email_opened` ...). `known`: had come before. `ignored`: about messages or
-    people that are not ours.
+    Counts by event name (`email_opened` ...). `known`: applied before. `ignored`: for unknown
+    messages or profiles.
     """
-    heard = _locked(tx, feedback)
-    new = _new(tx, heard)
-    record_events(tx, [_event(one) for one in new if one.said.kind != "sent"], worked=False)
+    resolved = _locked(tx, feedback)
+    new = _new(tx, resolved)
+    record_events(tx, [_event(one) for one in new if one.report.kind != "sent"], worked=False)
     _suppress(tx, new)
     _change_consent(tx, new, double_opt_in)
     _move(tx, new)
-    counts = Counter(_name(one.said) for one in new)
-    counts["known"] = len(heard) - len(new)
-    counts["ignored"] = len(feedback) - len(heard)
+    counts = Counter(_name(one.report) for one in new)
+    counts["known"] = len(resolved) - len(new)
+    counts["ignored"] = len(feedback) - len(resolved)
     return +counts
 
 
-# Whose and what -----------------------------------------------------------------------------------
+# Resolving reports --------------------------------------------------------------------------------
 
 
-def _locked(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
-    """The words that are about somebody of ours, whose profiles are held from now on.
+def _locked(tx: Tx, feedback: Sequence[Feedback]) -> list[_Resolved]:
+    """Resolve the reports and lock their profiles.
 
-    Two profiles may become one while we wait for them: so who it is is asked again afterwards.
+    Profiles may merge while this waits for the locks, so the reports are resolved again afterwards.
     """
     held: set[int] = set()
     while True:
-        heard = _resolve(tx, feedback)
-        people = {one.profile_id for one in heard}
+        resolved = _resolve(tx, feedback)
+        people = {one.profile_id for one in resolved}
         if people <= held:
-            return heard
+            return resolved
         lock_profiles(tx, people)
         held |= people
 
 
-def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
-    """Whom and what each word is about; those about nobody of ours are left out.
+def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Resolved]:
+    """The profile and message of each report; reports for unknown profiles are left out.
 
-    Other systems may send through the same account and number their messages as they like: a
-    message is ours when it went to the person whose address the provider names.
+    Other systems may send through the same provider account with message ids that equal ours. So a
+    message id counts only if the message's profile has the address that the provider names.
     """
     rows = _messages(tx, {one.message_id for one in feedback if one.message_id is not None})
     to = _devices(tx, [row.id for row in rows.values() if channel_of(row.channel).per_device])
@@ -150,7 +151,7 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
             if one.kind in _BY_TEXT and (owner := owners[_address(one)]) is not None
         },
     )
-    heard = []
+    resolved = []
     for one in feedback:
         owner = owners[_address(one)]
         row = None if one.message_id is None else rows.get(one.message_id)
@@ -159,16 +160,16 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Heard]:
             row.channel == one.channel
             and (one.address is None or owner == row.profile_id or token is not None)
         ):
-            heard.append(_Heard(one, row.profile_id, row, _moment(tx, one, row), token))
-        elif owner is not None and one.kind in _OF_THE_ADDRESS:
+            resolved.append(_Resolved(one, row.profile_id, row, _time_of(tx, one, row), token))
+        elif owner is not None and one.kind in _WITHOUT_MESSAGE:
             at = min(one.at or tx.now, tx.now)
             row = last.get((owner, one.channel)) if one.kind in _BY_TEXT else None
-            heard.append(_Heard(one, owner, row, at))
-    return heard
+            resolved.append(_Resolved(one, owner, row, at))
+    return resolved
 
 
 def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, dict[str, str | None]]:
-    """Where pushes went: the provider's ids by token, by message."""
+    """The devices of pushes: by message id, the provider's id of each token."""
     c = message_devices.c
     found: dict[int, dict[str, str | None]] = defaultdict(dict)
     if message_ids:
@@ -179,15 +180,15 @@ def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, dict[str, str | 
 
 
 def _device(one: Feedback, known: Mapping[str, str | None]) -> str | None:
-    """The device that a word about a push names, by its token or by the provider's id."""
+    """The device that a report on a push names, by its token or the provider's id."""
     if one.address in known:
         return one.address
     named = (token for token, theirs in known.items() if theirs and theirs == one.provider_id)
     return next(named, None)
 
 
-def _moment(tx: Tx, one: Feedback, row: _SentMessage) -> Instant:
-    """The provider's clock is not ours: it was after the hand-over, and is not in the future."""
+def _time_of(tx: Tx, one: Feedback, row: _SentMessage) -> Instant:
+    """The time of a report, limited to [hand-over, now], because clocks of providers differ."""
     handed_over = row.wanted_at if row.state in TAKEN_BACK else row.send_at
     return min(max(one.at or tx.now, handed_over), tx.now)
 
@@ -203,13 +204,13 @@ def _messages(tx: Tx, ids: Collection[int]) -> dict[int, _SentMessage]:
 
 
 def _sent(tx: Tx, which: ColumnElement[bool]) -> list[_SentMessage]:
-    """Messages, in the order in which they went."""
+    """Messages in the order of their hand-over."""
     found = select(*_COLUMNS).where(which).order_by(messages.c.send_at, messages.c.id)
     return [_SentMessage(*row) for row in tx.conn.execute(found)]
 
 
 def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None], int | None]:
-    """Whose the addresses are; None: nobody's that we know."""
+    """The profile of each address; None: unknown."""
     c = identifiers.c
     owners: dict[tuple[str, str | None], int | None] = dict.fromkeys(map(_address, feedback))
     named = sorted((kind, address) for kind, address in owners if address is not None)
@@ -220,7 +221,7 @@ def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None]
 
 
 def _not_in_use(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | None]]:
-    """Which of the addresses are not in use any more."""
+    """The addresses that are retired."""
     c = identifiers.c
     named = sorted({(kind, value) for kind, value in map(_address, feedback) if value is not None})
     replaced: set[tuple[str, str | None]] = set()
@@ -233,7 +234,7 @@ def _not_in_use(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | No
 def _last_sent(
     tx: Tx, answered: Collection[tuple[int, ChannelName]]
 ) -> dict[tuple[int, ChannelName], _SentMessage]:
-    """The last message that each of these profiles was sent on the channel."""
+    """The last message handed over to each of these profiles on the channel."""
     if not answered:
         return {}
     theirs = and_(
@@ -243,135 +244,140 @@ def _last_sent(
     return {(row.profile_id, row.channel): row for row in _sent(tx, theirs)}
 
 
-def _new(tx: Tx, heard: Sequence[_Heard]) -> list[_Heard]:
-    """Those that had not come before; what comes twice at once counts once."""
+def _new(tx: Tx, resolved: Sequence[_Resolved]) -> list[_Resolved]:
+    """The reports that are not applied yet, without duplicates in the batch."""
     columns = events.c.profile_id, events.c.dedupe_key
     known = {
         (profile_id, dedupe_key)
-        for some in in_slices([one.key for one in heard], 500)
+        for some in in_slices([one.key for one in resolved], 500)
         for profile_id, dedupe_key in tx.conn.execute(
             select(*columns).where(tuple_(*columns).in_(some))
         )
     }
     new = []
-    for one in heard:
+    for one in resolved:
         if one.key not in known:
             known.add(one.key)
             new.append(one)
     return new
 
 
-# What it does -------------------------------------------------------------------------------------
+# Applying reports ---------------------------------------------------------------------------------
 
 
-def _name(said: Feedback) -> str:
-    return f"{said.channel}_{said.kind}"
+def _name(report: Feedback) -> str:
+    return f"{report.channel}_{report.kind}"
 
 
-def _event(one: _Heard) -> NewEvent:
-    """What journeys see. The message's id is text, as it was on its way out."""
-    said, row = one.said, one.message
-    properties = dict(said.properties)
-    if said.reason is not None:
-        properties["reason"] = said.reason
+def _event(one: _Resolved) -> NewEvent:
+    """The event that journeys react to. Its message id is text, as in the request that sent it."""
+    report, row = one.report, one.message
+    properties = dict(report.properties)
+    if report.reason is not None:
+        properties["reason"] = report.reason
     if row is not None:
         properties |= {"message_id": str(row.id), "journey": row.journey, "step": row.step}
-    return NewEvent(one.profile_id, _name(said), one.at, said.id, properties, said_of=one.address)
+    return NewEvent(
+        one.profile_id, _name(report), one.at, report.id, properties, identifier=one.address
+    )
 
 
-def _suppress(tx: Tx, new: Sequence[_Heard]) -> None:
-    """Never again to this address, on the channel that the report is about.
+def _suppress(tx: Tx, new: Sequence[_Resolved]) -> None:
+    """Suppress addresses on the channel of the report.
 
-    Journeys that ask for an address in good standing look again.
+    Journeys evaluate conditions on addresses again.
     """
     dead: dict[int, str] = {}
     found: list[Suppressed] = []
     for one in new:
-        said = one.said
-        if said.address is None or said.suppress is None or said.suppress == "opted_out":
+        report = one.report
+        if report.address is None or report.suppress is None or report.suppress == "opted_out":
             continue
-        found.append(Suppressed(said.channel, said.address, said.suppress))
-        dead[one.profile_id] = f"{said.id} changed the address"
+        found.append(Suppressed(report.channel, report.address, report.suppress))
+        dead[one.profile_id] = f"{report.id} changed the address"
     suppress(tx, found)
     if dead:
-        _tell(tx, dead)
+        _record_changes(tx, dead)
 
 
-def _change_consent(tx: Tx, new: Sequence[_Heard], double_opt_in: Mapping[str, str]) -> None:
-    """Consent given and taken back, in its order; journeys that ask for it look again."""
-    replaced = _not_in_use(tx, [one.said for one in new if one.said.kind in _GIVES_CONSENT])
-    speaking = sorted(
+def _change_consent(tx: Tx, new: Sequence[_Resolved], double_opt_in: Mapping[str, str]) -> None:
+    """Apply consent changes in the order of their times; journeys evaluate conditions again."""
+    replaced = _not_in_use(tx, [one.report for one in new if one.report.kind in _GIVES_CONSENT])
+    in_order = sorted(
         (
             one
             for one in new
-            if _is_of_consent(one.said)
-            # an opt-in is for an address in use; an opt-out counts from any
-            and not (one.said.kind in _GIVES_CONSENT and _address(one.said) in replaced)
+            if _changes_consent(one.report)
+            # an opt-in needs an address in use; an opt-out counts from any address
+            and not (one.report.kind in _GIVES_CONSENT and _address(one.report) in replaced)
         ),
         key=lambda one: one.at,
     )
     changed: set[int] = set()
-    for source, together in groupby(speaking, key=lambda one: one.said.source):
-        heard = list(together)
+    for source, together in groupby(in_order, key=lambda one: one.report.source):
+        resolved = list(together)
         starting = {
-            (one.profile_id, one.said.channel) for one in heard if one.said.kind == "started"
+            (one.profile_id, one.report.channel) for one in resolved if one.report.kind == "started"
         }
         back = given_back(tx, starting) if starting else {}
-        changes = {change.key: change for one in heard if (change := _consent(one, back))}
+        changes = {change.key: change for one in resolved if (change := _consent(one, back))}
         applied = change_consent(
             tx, list(changes.values()), source, topics_too=True, double_opt_in=double_opt_in
         ).applied
         changed |= {change.profile_id for change in applied}
     by = {one.profile_id: one for one in new}
-    _tell(tx, {person: f"{by[person].said.id} changed consent" for person in sorted(changed)})
+    keys = {one: f"{by[one].report.id} changed consent" for one in sorted(changed)}
+    _record_changes(tx, keys)
 
 
-def _tell(tx: Tx, changed: Mapping[int, str]) -> None:
-    """Say of these profiles that they are different; by the key under which each is said once."""
-    told = [NewEvent(person, PROFILE_CHANGED, tx.now, key, {}) for person, key in changed.items()]
-    record_events(tx, told, worked=False)
+def _record_changes(tx: Tx, changed: Mapping[int, str]) -> None:
+    """Record the event that a profile changed. changed: dedupe keys by profile id."""
+    changes = [
+        NewEvent(profile_id, PROFILE_CHANGED, tx.now, key, {})
+        for profile_id, key in changed.items()
+    ]
+    record_events(tx, changes, worked=False)
 
 
-def _is_of_consent(said: Feedback) -> bool:
-    return said.suppress == "opted_out" or said.kind in _OF_CONSENT
+def _changes_consent(report: Feedback) -> bool:
+    return report.suppress == "opted_out" or report.kind in _CHANGES_CONSENT
 
 
 def _consent(
-    one: _Heard, back: Mapping[tuple[int, ChannelName], bool | None]
+    one: _Resolved, back: Mapping[tuple[int, ChannelName], bool | None]
 ) -> ConsentChange | None:
-    """What a word says about consent, if anything; `back`: what a START gives back, and to whom."""
-    said, person = one.said, one.profile_id
-    # A text message carries no time: what comes later was said later.
-    if said.kind == "stopped":
+    """The consent change of a report, if any. back: the consent that a START restores."""
+    report, profile_id = one.report, one.profile_id
+    # Text messages carry no time; their order of arrival counts.
+    if report.kind == "stopped":
         return ConsentChange(
-            person,
-            said.channel,
+            profile_id,
+            report.channel,
             WHOLE_CHANNEL,
             granted=False,
             just_now=True,
-            said_of=one.address,
+            identifier=one.address,
         )
-    if said.kind == "started":
-        # It is no first consent: YES may answer anything.
-        if (person, said.channel) not in back:
+    if report.kind == "started":
+        # START only restores consent from before a STOP: "YES" may answer another question.
+        if (profile_id, report.channel) not in back:
             return None
-        before = back[person, said.channel]
+        before = back[profile_id, report.channel]
         return ConsentChange(
-            person, said.channel, WHOLE_CHANNEL, before, just_now=True, said_of=one.address
+            profile_id, report.channel, WHOLE_CHANNEL, before, just_now=True, identifier=one.address
         )
-    granted = said.kind == "resubscribed"
-    whole = said.suppress == "opted_out" or said.whole_channel
+    granted = report.kind == "resubscribed"
+    whole = report.suppress == "opted_out" or report.whole_channel
     topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic
-    return ConsentChange(person, said.channel, topic, granted, one.at, said_of=one.address)
+    return ConsentChange(profile_id, report.channel, topic, granted, one.at, identifier=one.address)
 
 
-def _move(tx: Tx, new: Sequence[_Heard]) -> None:
-    """Each message, or device of a push, to the highest of the states reported, where that is above
-    its own."""
-    highest: dict[tuple[int, str | None], tuple[int, _Heard]] = {}
+def _move(tx: Tx, new: Sequence[_Resolved]) -> None:
+    """Move each message, or device of a push, forward to the highest state reported."""
+    highest: dict[tuple[int, str | None], tuple[int, _Resolved]] = {}
     for one in new:
-        if one.message is not None and one.said.kind in _STATE:
-            rank = REPORTED.index(_STATE[one.said.kind])
+        if one.message is not None and one.report.kind in _STATE:
+            rank = REPORTED.index(_STATE[one.report.kind])
             key = one.message.id, one.token
             if key not in highest or rank > highest[key][0]:
                 highest[key] = rank, one
@@ -384,11 +390,11 @@ def _move(tx: Tx, new: Sequence[_Heard]) -> None:
         of_devices: list[DeviceReport] = []
         for (message_id, token), (its_rank, one) in reached:
             if its_rank == rank:
-                why = one.said.reason if state == "failed" else None
+                why = one.report.reason if state == "failed" else None
                 if token is None:
-                    whole.append(Report(message_id, why, one.said.provider_id, one.at))
+                    whole.append(Report(message_id, why, one.report.provider_id, one.at))
                 else:
-                    named = one.said.provider_id
+                    named = one.report.provider_id
                     of_devices.append(DeviceReport(message_id, token, why, named))
         transitions.report(tx, state, whole)
         device_transitions.report(tx, state, of_devices)

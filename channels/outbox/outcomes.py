@@ -1,4 +1,4 @@
-"""What came of a hand-over, written down: the message's state, its address, who waited for it."""
+"""Record the outcomes of hand-overs: message states, suppressions, waiting enrollments, events."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,11 +28,12 @@ Tally = Counter[tuple[str, ChannelName, str]]
 
 
 class Done(NamedTuple):
-    """What became of a claim at one of its targets, and of its address.
+    """The outcome of a claim at one of its targets.
 
-    address: where it was to go; None: nothing was to be posted. wait: it is tried again so long
-    after this is written down, for the answer may have taken longer than the provider asks us to
-    wait.
+    address: the target; None: nothing had to be posted.
+    suppress: why the address must not be used again.
+    wait: seconds until the retry, from the time of recording: the answer itself may take longer
+        than the wait that the provider asks for.
     """
 
     claim: Claim
@@ -42,7 +43,7 @@ class Done(NamedTuple):
     wait: Seconds | None = None
 
     @property
-    def said_of(self) -> Key | None:
+    def identifier(self) -> Key | None:
         """The address as an identifier."""
         if self.address is None:
             return None
@@ -50,14 +51,14 @@ class Done(NamedTuple):
 
     @property
     def device(self) -> str | None:
-        """The token of a push, whose message follows from all its devices."""
+        """The device token of a push; None on other channels."""
         return self.address if channel_of(self.claim.channel).per_device else None
 
 
 def settled(
     claimed: Claim, outgoing: Outgoing, outcome: SendOutcome | None, timing: Timing
 ) -> Done:
-    """By the provider's word; without one nothing was posted, and the claim is given back."""
+    """The outcome of one hand-over. `outcome` None: nothing was posted; the claim is released."""
     if outcome is None or outcome.result == "stopped":
         change = _change(claimed, state="planned", attempts=claimed.attempts - 1)
         return Done(claimed, change, outgoing.to)
@@ -75,9 +76,7 @@ def settled(
 
 
 def _wait(claimed: Claim, outcome: SendOutcome, timing: Timing) -> Seconds:
-    """Never shorter than the provider asks for, and up to half as much again, so that what was
-    refused together does not come back together.
-    """
+    """The wait until the retry: at least what the provider asks for, plus up to 50 % jitter."""
     wait = outcome.retry_after
     if wait is None:
         first = outcome.first_wait or timing.first_retry
@@ -86,12 +85,12 @@ def _wait(claimed: Claim, outcome: SendOutcome, timing: Timing) -> Seconds:
 
 
 def skipped(one: Claim, reason: str) -> Done:
-    """There was nothing to post."""
+    """The outcome of a claim for which nothing is posted."""
     return Done(one, _change(one, state="skipped", reason=reason))
 
 
-def filed_under(state: str, reason: str | None) -> str:
-    """What a message is counted as: the state, or why it was not sent."""
+def count_name(state: str, reason: str | None) -> str:
+    """The name under which a message is counted: its state, or the code of its reason."""
     if state == "planned":
         return "to be tried again"
     if state == "skipped" and reason is not None:
@@ -100,17 +99,18 @@ def filed_under(state: str, reason: str | None) -> str:
 
 
 def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> Tally:
-    """Write down at least one.
+    """Record at least one outcome.
 
     Returns
     -------
-    The messages whose fate is known by it: a push is counted when it is sent, or when the last of
-    its devices has answered.
+    Counts of the messages whose final state is now known. A push counts when one device accepted it
+    or when the last device has an outcome.
     """
     pushed = [one for one in done if one.device is not None]
     whole = [one for one in done if one.device is None]
     gone = [one for one in whole if one.change.state != "planned"]
-    # Enrollments before profiles, as the engine locks them. What becomes of a push is known later.
+    # Enrollments are locked before profiles, as in the engine. Pushes are included because their
+    # state is derived from all devices below.
     journeys.settled(tx, [one.claim.enrollment_id for one in [*gone, *pushed]])
     suppressing = [one for one in done if one.suppress is not None]
     _suppress(tx, suppressing)
@@ -119,22 +119,26 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> Tally:
     if whole:
         _record_whole(tx, whole)
     if pushed:
-        became = devices.record(tx, [_of_device(tx, one) for one in pushed])
-        last = {one.claim.message_id: one for one in pushed}
-        counts.update(_counted(last[message], state, None) for message, state in became.items())
-        failed = [message for message, state in became.items() if state == "failed"]
-        refused += [last[message] for message in (devices.with_dead(tx, failed) if failed else ())]
+        states = devices.record(tx, [_of_device(tx, one) for one in pushed])
+        last_outcome = {one.claim.message_id: one for one in pushed}
+        counts.update(
+            _counted(last_outcome[message], state, None) for message, state in states.items()
+        )
+        failed = [message for message, state in states.items() if state == "failed"]
+        refused += [
+            last_outcome[message] for message in (devices.with_dead(tx, failed) if failed else ())
+        ]
     events = [_failed(tx, one) for one in refused] + [_changed(tx, one) for one in suppressing]
     record_events(tx, events, worked=False)
     return counts
 
 
 def _counted(one: Done, state: str, reason: str | None) -> tuple[str, ChannelName, str]:
-    return one.claim.journey, one.claim.channel, filed_under(state, reason)
+    return one.claim.journey, one.claim.channel, count_name(state, reason)
 
 
 def _record_whole(tx: Tx, done: Sequence[Done]) -> None:
-    """Messages that have one address, and pushes of which nothing was posted."""
+    """Record messages with one address, and pushes of which nothing was posted."""
     transitions.record(
         tx,
         [
@@ -149,7 +153,7 @@ def _record_whole(tx: Tx, done: Sequence[Done]) -> None:
 def _of_device(tx: Tx, one: Done) -> DeviceOutcome:
     state = one.change.state
     assert one.device is not None
-    assert state != "skipped"  # there was something to post
+    assert state != "skipped"  # a skipped message has no address
     return DeviceOutcome(
         message_id=one.claim.message_id,
         token=one.device,
@@ -162,9 +166,9 @@ def _of_device(tx: Tx, one: Done) -> DeviceOutcome:
 
 
 def _suppress(tx: Tx, found: Sequence[Done]) -> None:
-    """Never again to this address; a STOP that the provider knows of is consent taken back.
+    """Suppress addresses that the provider refuses; an opt-out there withdraws consent.
 
-    Under the profiles' locks, so that nobody else is about to claim for the same address.
+    Locks the profiles, so that no other process claims messages to the same address meanwhile.
     """
     lock_profiles(tx, {one.claim.profile_id for one in found})
     stopped: list[ConsentChange] = []
@@ -179,7 +183,7 @@ def _suppress(tx: Tx, found: Sequence[Done]) -> None:
                 WHOLE_CHANNEL,
                 granted=False,
                 occurred_at=tx.now,
-                said_of=one.said_of,
+                identifier=one.identifier,
             )
             stopped.append(stop)
         elif one.suppress is not None:
@@ -190,7 +194,7 @@ def _suppress(tx: Tx, found: Sequence[Done]) -> None:
 
 
 def _failed(tx: Tx, one: Done) -> NewEvent:
-    """Once a message, and without its address."""
+    """The `<channel>_failed` event, once for each message. It does not contain the address."""
     claim = one.claim
     return NewEvent(
         claim.profile_id,
@@ -203,16 +207,16 @@ def _failed(tx: Tx, one: Done) -> NewEvent:
             "journey": claim.journey,
             "step": claim.step,
         },
-        said_of=one.said_of,
+        identifier=one.identifier,
     )
 
 
 def _changed(tx: Tx, one: Done) -> NewEvent:
-    """Journeys that ask for an address or for consent look again: after each device of a push."""
+    """The event on which journeys evaluate conditions on addresses and consent again."""
     claim = one.claim
     place = [target.address for target in claim.targets].index(str(one.address))
     key = f"message {claim.message_id} {one.suppress} {claim.attempts}.{place}"
-    return NewEvent(claim.profile_id, PROFILE_CHANGED, tx.now, key, {}, said_of=one.said_of)
+    return NewEvent(claim.profile_id, PROFILE_CHANGED, tx.now, key, {}, identifier=one.identifier)
 
 
 def _change(
@@ -227,7 +231,7 @@ def _change(
     return Recorded(
         message_id=one.message_id,
         state=state,
-        # what providers say may hold a NUL, which PostgreSQL can't store
+        # PostgreSQL can't store the NUL that a provider's text may contain
         reason=None if reason is None else reason.replace("\0", ""),
         send_at=one.send_at,
         attempts=one.attempts if attempts is None else attempts,

@@ -1,7 +1,7 @@
-"""Planning: the messages of one step for many people, decided and written to the outbox.
+"""Planning: decide the messages of one step for many profiles and write them to the outbox.
 
-One row for each message wanted, refusals included, with its decision in it. Runs inside the
-caller's transaction, with the profiles concerned locked.
+Each wanted message gets one row with its decision, also if it is refused. Runs in the caller's
+transaction and locks the profiles.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.rules.caps import Counted
 from channels.rules.loaders import Past, load_history, load_recipients
 from channels.rules.planner import Decision, Mode, Planner, Reason, Wanted
-from channels.rules.preemption import giving_way
+from channels.rules.preemption import preempted
 from channels.rules.recipient import Recipient
 from config.clock.times import Instant
 from config.database.engine import Tx
@@ -25,7 +25,7 @@ from profiles.bulk import lock_profiles
 
 
 class PlannedSend(NamedTuple):
-    """What one step wants sent: the group's members by name, and where it comes from."""
+    """The group that one Send step wants to send: its members by name, and its origin."""
 
     journey: str
     version: str
@@ -33,12 +33,12 @@ class PlannedSend(NamedTuple):
     priority: int
     mode: Mode
     members: tuple[tuple[str, Wanted], ...]
-    # Later members of a fallback are not wanted yet: those not chosen get no row.
+    # With a fallback, members that are not chosen get no row: the fallback plans them later.
     may_fall_back: bool = False
 
 
 class Addressee(NamedTuple):
-    """Somebody for whom a send is wanted."""
+    """A profile to send to, and the enrollment that wants it."""
 
     profile_id: int
     enrollment_id: int
@@ -52,11 +52,11 @@ def plan(
     *,
     settled: Callable[[Tx, Sequence[int]], None] = lambda *_: None,
 ) -> dict[int, list[Decision]]:
-    """Decide the send for everybody and write the outbox.
+    """Decide the send for each profile and write the outbox.
 
     Parameters
     ----------
-    settled: is told the enrollments of messages that gave way and do not go any more.
+    settled: called with the enrollment ids whose messages were preempted and are now refused.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def plan(
     for profile_id, enrollment_id in people:
         recipient = recipients[profile_id]
         history = histories[profile_id]
-        # Marketing that is only planned, with less priority, gives way where its place is needed.
+        # Planned marketing messages of lower priority can be preempted.
         lower = [
             past
             for past in history
@@ -88,7 +88,7 @@ def plan(
             for member, decision in zip(wanted, decisions, strict=True)
             if decision.send_at is not None
         ]
-        victims = giving_way(planner, recipient, planned, firm, lower) if lower else []
+        victims = preempted(planner, recipient, planned, firm, lower) if lower else []
         displaced += victims
         note = {"took_place_of": [past.name for past in victims]} if victims else {}
         for (name, member), decision in zip(send.members, decisions, strict=True):
@@ -97,14 +97,14 @@ def plan(
             took = {} if decision.reason else note
             outcome = _outcome(decision, recipient, tx.now + member.offset, took)
             rows.append(_row(tx, send, Addressee(profile_id, enrollment_id), name, member, outcome))
-        # The same person may stand here twice, with two carts.
+        # A profile may occur twice in `people`, once for each of its enrollments.
         history[:] = [past for past in history if past not in victims]
         history += [
             _as_past(counted, send.priority, enrollment_id, send.step) for counted in planned
         ]
     transitions.plan(tx, rows)
     if displaced:
-        # Decided again, each with its whole group.
+        # A preempted message is decided again with all members of its group.
         groups = {(past.enrollment_id, past.step) for past in displaced}
         refused = decide_again(
             tx, planner, groups, {"gave_way_to": f"{send.journey} / {send.step}"}
@@ -116,7 +116,7 @@ def plan(
 def refuse(
     tx: Tx, planner: Planner, send: PlannedSend, people: Sequence[Addressee], reason: Reason
 ) -> None:
-    """Record that none of the send's messages goes to these people, and why."""
+    """Record all messages of the send as refused for these profiles, with the reason."""
     recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
     decision = Decision(None, reason)
     rows: list[NewMessage] = []
@@ -154,7 +154,7 @@ def _row(
 def _outcome(
     decision: Decision, recipient: Recipient, wanted_at: Instant, note: Mapping[str, Any]
 ) -> Decided:
-    """The columns of a message row that a decision sets."""
+    """The columns of a message that a decision sets."""
     return {
         "state": "skipped" if decision.reason else "planned",
         "reason": decision.reason,
@@ -170,15 +170,15 @@ def decide_again(
     note: Mapping[str, Any],
     at_hand_over: Mapping[int, Reason] = MappingProxyType({}),
 ) -> list[RefusedMessage]:
-    """Decide groups again, as far as they are still planned: messages are moved or refused.
+    """Decide the planned messages of these groups again: reschedule or refuse them.
 
-    Returns those that were refused, as they were, each with the reason.
+    Returns the refused messages as they were before, each with the reason.
 
     Parameters
     ----------
-    groups: enrollment and step of each; their profiles are locked.
-    note: what led to it; kept in the decision, beside what led to earlier ones.
-    at_hand_over: messages, by id, that may not go for a reason that only the hand-over knows.
+    groups: enrollment id and step of each; the caller holds the locks of their profiles.
+    note: the cause; added to the decision, which keeps the causes of earlier decisions.
+    at_hand_over: refusals, by message id, for reasons that are known only at the hand-over.
     """
     found = select(*MESSAGE_COLUMNS, messages.c.decision).where(
         tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), is_undecided
@@ -197,17 +197,18 @@ def decide_again(
         by_group[row.enrollment_id, row.step].append(row)
     changes: list[Redecided] = []
     refused: list[RefusedMessage] = []
-    # The more important are decided first, against all that is not being decided again.
+    # Groups of higher priority are decided first; messages that are not decided again count as
+    # history.
     undecided = {row.id for row in rows}
     for group in sorted(by_group.values(), key=lambda group: (-group[0].priority, group[0].id)):
         recipient = recipients[group[0].profile_id]
         history = histories[group[0].profile_id]
         counted = [past.counted for past in history if past.id not in undecided]
-        decisions = _again(planner, recipient, group, counted, tx.now, at_hand_over)
+        decisions = _decide_group(planner, recipient, group, counted, tx.now, at_hand_over)
         for row, decision in zip(group, decisions, strict=True):
             if decision.reason == "not_chosen":
-                continue  # as it was
-            notes = {name: before[row.id][name] for name in _NOTES if name in before[row.id]}
+                continue  # the row does not change
+            notes = {name: before[row.id][name] for name in _KEPT_NOTES if name in before[row.id]}
             outcome = _outcome(decision, recipient, row.send_at, {**notes, **note})
             changes.append({"message": row.id, **outcome})
             if decision.reason is not None:
@@ -219,11 +220,11 @@ def decide_again(
     return refused
 
 
-# What a decision keeps when it is made again.
-_NOTES = ("took_place_of", "gave_way_to", "looked_at_again")
+# The keys of a decision that stay when it is made again.
+_KEPT_NOTES = ("took_place_of", "gave_way_to", "looked_at_again")
 
 
-def _again(
+def _decide_group(
     planner: Planner,
     recipient: Recipient,
     group: Sequence[MessageRow],
@@ -231,20 +232,22 @@ def _again(
     now: Instant,
     at_hand_over: Mapping[int, Reason],
 ) -> list[Decision]:
-    """One group from where it stands now: nothing goes earlier than it was planned."""
+    """Decide one group again. No message is planned earlier than before."""
     if group[0].mode != "first":
         mode: Mode = "all" if group[0].mode == "all" else "any"
-        return _from_here(planner, recipient, mode, group, history, now, at_hand_over)
+        return _decide_members(planner, recipient, mode, group, history, now, at_hand_over)
     decisions: list[Decision] = []
     for row in group:
         if any(decision.reason is None for decision in decisions):
             decisions.append(Decision(None, "not_chosen"))
         else:
-            decisions += _from_here(planner, recipient, "any", [row], history, now, at_hand_over)
+            decisions += _decide_members(
+                planner, recipient, "any", [row], history, now, at_hand_over
+            )
     return decisions
 
 
-def _from_here(
+def _decide_members(
     planner: Planner,
     recipient: Recipient,
     mode: Mode,
@@ -271,5 +274,5 @@ def _from_here(
 
 
 def _as_past(message: Counted, priority: int, enrollment_id: int, step: str) -> Past:
-    """A message just decided, whose row has no id yet."""
+    """A message that was just decided; its row has no id yet."""
     return Past(0, message, priority, planned=True, enrollment_id=enrollment_id, step=step, name="")

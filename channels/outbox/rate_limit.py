@@ -1,8 +1,8 @@
-"""How fast messages may go, all processes together: a number a second for each provider. Of a push
-each device counts, because FCM accepts one in a request.
+"""The rate limit of each provider: messages a second over all processes.
 
-Kept in a row of the database and not in Prefect's concurrency limits: messages must go on while
-Prefect's server is down, and an acquire there costs as much as a hundred messages here.
+Each device of a push counts, because FCM accepts one token in a request. The count is a row of the
+database, not a concurrency limit of Prefect: sending must continue while Prefect's server is down,
+and acquiring a limit there takes as long as sending a hundred messages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ from sqlmodel import Field, SQLModel
 from config.clock.times import Instant, Seconds
 from config.database.engine import Tx, insert_ignoring_conflicts, table_of
 
-# A transaction that began in the second before may come to its locks after one of the next: what
-# that used counts. One that is further ahead shows that the clock was set back.
+# A transaction may get the lock after one that began a second later; a row at most this far in the
+# future counts. A row further ahead means that the clock was set back, and is reset.
 _AHEAD: Seconds = 60
 
 
 class ChannelPace(SQLModel, table=True):
-    """How much all processes together handed over by a provider in its latest second.
+    """The number of messages that a provider was given in its latest second, by all processes.
 
-    Counted are messages, of a push each device.
+    Each device of a push counts.
     """
 
     __tablename__: ClassVar[str] = "channel_pace"
 
     channel: str = Field(primary_key=True, description="the provider's name")
     second: Instant = Field(sa_type=BigInteger)
-    used: int = Field(description="more than the rate: it is taken off the seconds that follow")
+    used: int = Field(description="an excess over the rate is subtracted from the next seconds")
 
 
 channel_paces = table_of(ChannelPace)
@@ -38,14 +38,14 @@ channel_paces = table_of(ChannelPace)
 def allowance(
     tx: Tx, rates: Mapping[str, int], providers: Sequence[str], most: int
 ) -> dict[str, int]:
-    """How many messages may be claimed now for each provider, at most `most`. A provider that has
-    used up its rate is left out.
+    """How many messages may be claimed now for each provider, at most `most`.
 
-    Locks the rows of the providers that have a rate, in the order of their names.
+    Providers that have used up their rate are left out. Locks the rows of the providers that have a
+    rate, in the order of their names.
 
     Parameters
     ----------
-    rates: messages a second; a provider without one has no limit.
+    rates: messages a second by provider; a provider without an entry has no limit.
     """
     limits = dict.fromkeys(providers, most)
     paced = sorted(provider for provider in providers if provider in rates)
@@ -70,9 +70,9 @@ def allowance(
 
 
 def spend(tx: Tx, rates: Mapping[str, int], claimed: Mapping[str, int]) -> None:
-    """Record what was claimed, in the transaction that asked for the allowance.
+    """Count claimed messages, in the transaction that called `allowance`.
 
-    An excess over the rate (one push to many devices) is taken off the seconds that follow.
+    An excess over the rate (one push to many devices) is subtracted from the next seconds.
     """
     for provider, number in claimed.items():
         if provider in rates:

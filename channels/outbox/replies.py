@@ -1,6 +1,6 @@
-"""What a person's text message means for consent: a STOP, a START, or neither. Pure.
+"""Classify inbound texts: STOP, START or another reply. Pure.
 
-A STOP need not be written as the keyword alone: “Stop.”, `OPT-OUT` and "Stop please" are one.
+Variants of the keyword count as well: “Stop.”, `OPT-OUT`, "Stop please".
 """
 
 import unicodedata
@@ -10,16 +10,17 @@ from typing import Literal, NamedTuple
 from config.policy import Policy
 from config.text.stop_words import SHIPPED, START_WORDS, StopWords, bare
 
-# A longer text that begins with a stop word may mean anything: "stop sending it to my old address".
+# A longer text that begins with a stop word may be no STOP: "stop sending it to my old address".
 _MOST_WORDS = 4
-# Punctuation that stands inside a word: hyphens and apostrophes. All other separates words.
+# Hyphens and apostrophes are part of a word. All other punctuation separates words.
 _INSIDE = frozenset("-'\u2010\u2011\u2019\u02bc")
 
 
 class StopWordForms(NamedTuple):
-    """The stop words of all languages, each as `bare` gives it.
+    """The stop words of all languages, normalized by `bare`.
 
-    alone: the whole text is the word; `first` is part of it. first: a short text begins with it.
+    alone: the whole text must equal the word; includes `first`. first: a short text may begin with
+    the word.
     """
 
     alone: frozenset[str]
@@ -27,14 +28,14 @@ class StopWordForms(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a text means, and the word that says so, in capitals; empty for `replied`."""
+    """The meaning of a text and the keyword found, in capitals; empty for `replied`."""
 
     meaning: Literal["stopped", "started", "replied"]
     word: str = ""
 
 
 def stop_words_of(policy: Policy) -> StopWordForms:
-    """The stop words that are shipped, and those that the policy adds."""
+    """The built-in stop words and those of the policy."""
     return _words((*SHIPPED.values(), *policy.stop_words.values()))
 
 
@@ -45,12 +46,12 @@ def _words(languages: tuple[StopWords, ...]) -> StopWordForms:
 
 
 def read_reply(text: str, words: StopWordForms) -> Reply:
-    """Read an inbound text message.
+    """Classify an inbound text message.
 
-    It is a STOP if it equals a stop word in the form that `bare` gives, or if it has at most four
-    words and begins with a stop word that can mean nothing else.
+    It is a STOP if it equals a stop word after normalization by `bare`, or if it has at most four
+    words and begins with an unambiguous stop word.
     """
-    # Symbols count both ways: ⓈⓉⓄⓅ is made of symbols, and ™ would become the letters "tm".
+    # With and without symbols: ⓈⓉⓄⓅ consists of symbols, and ™ would become the letters "tm".
     forms = (text, _without_symbols(text))
     for form in forms:
         word = bare(form)
@@ -61,7 +62,7 @@ def read_reply(text: str, words: StopWordForms) -> Reply:
     for form in forms:
         parts = _split(form)
         if len(parts) <= _MOST_WORDS:
-            # "opt out" and "opt-out" are one word.
+            # "opt out" and "opt-out" are the same keyword.
             beginnings = ("".join(parts[:end]) for end in range(1, len(parts) + 1))
             for word in beginnings:
                 if word in words.first:
@@ -74,13 +75,13 @@ def _without_symbols(text: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """The words of a text, each as `bare` gives it."""
+    """The words of a text, normalized by `bare`."""
     spaced = "".join(_in_words(one) for one in unicodedata.normalize("NFKC", text))
     return [word for part in spaced.split() if (word := bare(part))]
 
 
 def _in_words(one: str) -> str:
-    """The character where it belongs to a word, nothing for a zero-width one, else a space."""
+    """The character if it can be part of a word, "" if it has no width, else a space."""
     category = unicodedata.category(one)
     if category == "Cf":
         return ""

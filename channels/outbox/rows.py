@@ -1,4 +1,4 @@
-"""What the outbox reads of a message to decide it, as one type for planning and claiming."""
+"""The columns of a message that planning and claiming read, as one type."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ from config.clock.times import Instant, Seconds
 
 
 class MessageRow(NamedTuple):
-    """A row of `messages` without the decision, which takes longer to read than all the rest.
+    """A row of `select(*MESSAGE_COLUMNS)`.
 
-    Made of a row of `select(*MESSAGE_COLUMNS)`.
+    `decision` is left out: parsing its JSON takes longer than reading all other columns.
     """
 
     id: int
@@ -38,7 +38,7 @@ MESSAGE_COLUMNS = [messages.c[name] for name in MessageRow._fields]
 
 
 class RefusedMessage(NamedTuple):
-    """A message that was planned and does not go; why: a Reason, or what the claim found."""
+    """A planned message that was refused. why: a Reason, or the state that the claim gave it."""
 
     message: MessageRow
     why: str

@@ -1,4 +1,4 @@
-"""On some channels free text may go only for some time after the customer's last message."""
+"""Sessions: the time after a customer's last message in which a channel allows free text."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,21 +13,21 @@ from config.database.engine import Tx
 from profiles.bulk import among
 from profiles.tables import events
 
-# What a customer writes is one of these events, `whatsapp_replied` ...
+# Inbound texts are recorded as these events: `whatsapp_replied` ...
 _WRITTEN = ("replied", "stopped", "started")
 
 
 class Templates(Protocol):
-    """Where the compiled template of a message comes from."""
+    """The source of compiled templates."""
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""
 
 
 def session_ends(tx: Tx, templates: Templates, rows: Sequence[MessageRow]) -> dict[int, Instant]:
-    """When the session ends that a message needs, by its id; 0: the customer never wrote.
+    """By message id, the end of the session that the message needs; 0: the customer never wrote.
 
-    Messages that need no session are not in it.
+    Messages that need no session are left out.
     """
     waiting: dict[ChannelName, list[MessageRow]] = {}
     for row in rows:

@@ -1,7 +1,7 @@
-"""Messages of unknown fate of which no provider's word came: an operator's word, or none at all.
+"""Unknown messages without a provider report: an operator resolves them, or they are closed.
 
-Closed or not they stay `unknown`: they count against caps and are never sent again on their own,
-and a provider's word that comes after all still settles them.
+A closed message stays `unknown`: it counts against caps and is not sent again, and a late provider
+report still resolves it.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from config.database.engine import Tx
 
 Verdict = Literal["sent", "failed"]
 
-# A provider's word that has not come by then does not come: SendGrid tries for a day.
-UNSETTLED: Seconds = DAY
-# Nobody is asked about them any more.
+# No report is expected after this time: SendGrid retries its webhook for 24 hours.
+REPORT_EXPECTED_FOR: Seconds = DAY
+# After this time an unknown message is closed: operators are not asked about it any more.
 CLOSED_AFTER: Seconds = 3 * DAY
 
 
 def unknown_messages(tx: Tx, message_id: int | None = None) -> Sequence[tuple[int, str, Instant]]:
-    """Id, channel and hand-over time of the messages of unknown fate, or of the one named."""
+    """Id, channel and hand-over time of all unknown messages, or of `message_id`."""
     found = (
         select(messages.c.id, messages.c.channel, messages.c.send_at)
         .where(messages.c.state == "unknown")
@@ -35,11 +35,11 @@ def unknown_messages(tx: Tx, message_id: int | None = None) -> Sequence[tuple[in
 
 
 def resolve(tx: Tx, message_ids: Sequence[int], verdict: Verdict) -> int:
-    """Settle messages of unknown fate; says how many. `failed` gives their place in caps back."""
+    """Resolve unknown messages; returns how many. `failed` frees their places in the caps."""
     return transitions.resolve(tx, message_ids, verdict)
 
 
 def close_unsettled(tx: Tx) -> int:
-    """Close the messages of unknown fate of which nobody has said a word; says how many."""
-    why = f"{CLOSED}, for no word came within {format_duration(CLOSED_AFTER)}: "
+    """Close unknown messages without a report; returns how many."""
+    why = f"{CLOSED}: no delivery report within {format_duration(CLOSED_AFTER)}; "
     return transitions.close(tx, tx.now - CLOSED_AFTER, why)

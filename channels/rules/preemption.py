@@ -1,4 +1,4 @@
-"""Giving way: which planned messages of less priority lose their place to a new one."""
+"""Preemption: new messages take the places of planned ones of lower priority under full caps."""
 
 from collections.abc import Sequence
 
@@ -8,24 +8,28 @@ from channels.rules.planner import Planner
 from channels.rules.recipient import Recipient
 
 
-def giving_way(
+def preempted(
     planner: Planner,
     recipient: Recipient,
     planned: Sequence[Counted],
     firm: Sequence[Counted],
     lower: Sequence[Past],
 ) -> list[Past]:
-    """Those that must give way: lowest priority first, then the latest, and none in vain.
+    """The members of `lower` whose places the new messages need.
+
+    The lowest priority is preempted first, then the latest send time. A message whose place is not
+    needed is kept.
 
     Parameters
     ----------
-    planned: the new messages, which fit beside `firm` when none of `lower` is counted.
+    planned: the new messages; they fit the caps beside `firm` alone.
+    firm: messages that can't be preempted.
     """
     kept = sorted(lower, key=lambda past: (past.priority, -past.counted.send_at))
     victims: list[Past] = []
     while kept and not _fit(planner, recipient, planned, firm, kept):
         victims.append(kept.pop(0))
-    # Those that made room for nothing get their place back, the most important first.
+    # Keep those whose removal does not help, the highest priority first.
     for past in reversed(victims):
         if _fit(planner, recipient, planned, firm, [*kept, past]):
             kept.append(past)
@@ -39,7 +43,7 @@ def _fit(
     firm: Sequence[Counted],
     kept: Sequence[Past],
 ) -> bool:
-    """Whether every new message is within its caps, beside all these and each other."""
+    """Whether each new message is within its caps, given `firm`, `kept` and the other new ones."""
     for number, message in enumerate(planned):
         if message.kind != "marketing":
             continue

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, func, literal, select
 
 from channels.messages import messages
 from channels.messages.transitions import is_open
-from channels.outbox.unknown import UNSETTLED
+from channels.outbox.unknown import REPORT_EXPECTED_FOR
 from config.clock.times import MINUTE, Seconds
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
@@ -103,6 +103,9 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
         "fate unknown",
         "no call-back came: decide with segue resolve",
         of_messages(
-            rows.send_at, rows.state == "unknown", rows.send_at < tx.now - UNSETTLED, is_open
+            rows.send_at,
+            rows.state == "unknown",
+            rows.send_at < tx.now - REPORT_EXPECTED_FOR,
+            is_open,
         ),
     )

@@ -38,7 +38,7 @@ class ConsentChange:
     from the same second too.
 
     wording: the words that were shown. evidence: proof as JSON, such as form and IP address.
-    said_of: the identifier that names whose it is; None: not known.
+    identifier: the identifier that names whose it is; None: not known.
     """
 
     profile_id: int
@@ -49,7 +49,7 @@ class ConsentChange:
     just_now: bool = False
     wording: str | None = None
     evidence: Any = None
-    said_of: Identifier | None = None
+    identifier: Identifier | None = None
 
     @property
     def key(self) -> ConsentKey:
@@ -161,7 +161,7 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
         just_now=True,
         wording=row.wording,
         evidence=proof(row),
-        said_of=("email", row.address),
+        identifier=("email", row.address),
     )
     change_consent(tx, [yes], f"{row.source}, confirmed")
     settle(tx, rows)
@@ -317,7 +317,7 @@ def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
                 "source": source,
                 "wording": change.wording,
                 "evidence": change.evidence,
-                **identifier_columns(change.said_of),
+                **identifier_columns(change.identifier),
             }
             for change in changes
         ],

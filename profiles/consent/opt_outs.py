@@ -145,5 +145,5 @@ def _changes(no: No, profile_id: int) -> Iterator[ConsentChange]:
             granted=False,
             occurred_at=no.said_at,
             just_now=no.just_now,
-            said_of=no.person.named_by,
+            identifier=no.person.named_by,
         )

@@ -262,7 +262,7 @@ def _new(
         known.add((profile_id, dedupe_key))
         new.append(place)
         event = NewEvent(
-            profile_id, PROFILE_CHANGED, tx.now, dedupe_key, {}, said_of=whose[place].by
+            profile_id, PROFILE_CHANGED, tx.now, dedupe_key, {}, identifier=whose[place].by
         )
         noted.append(event)
     record_events(tx, noted, worked=False)
@@ -282,7 +282,7 @@ def _rounds(
             tx.now if one.timestamp is None else one.timestamp,
             wording=one.wording,
             evidence=one.evidence,
-            said_of=whose[place].by,
+            identifier=whose[place].by,
         )
         for place, one in statements.items()
     }

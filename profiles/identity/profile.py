@@ -314,7 +314,7 @@ class Account:
     def changes(self) -> Iterator[ConsentChange]:
         assert self.id is not None
         for (channel, topic), (granted, seen_at, said_of) in self.consent.items():
-            yield ConsentChange(self.id, channel, topic, granted, seen_at, said_of=said_of)
+            yield ConsentChange(self.id, channel, topic, granted, seen_at, identifier=said_of)
 
 
 def new_account() -> Account:

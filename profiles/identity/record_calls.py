@@ -162,7 +162,7 @@ def _write(
             tx.now,
             f"{calls[place].dedupe_key(tx.now)} changed the profile",
             {},
-            said_of=keys_of(calls[place])[0],
+            identifier=keys_of(calls[place])[0],
         )
         for place, index in changing.items()
         if index in report.told_more

@@ -291,7 +291,7 @@ class _Events:
         outcome = upsert_people(tx, [Person(user_id=user_id) for user_id in users], self.source)
         ids = dict(zip(users, outcome.profile_ids, strict=True))
         events = [
-            replace(event, profile_id=profile_id, said_of=("user_id", user_id))
+            replace(event, profile_id=profile_id, identifier=("user_id", user_id))
             for user_id, event in rows
             if (profile_id := ids[user_id]) is not None
         ]

@@ -42,7 +42,7 @@ def load_sample_shop(
         with db.transaction() as tx:
             report = upsert_people(tx, [person for person, _ in chunk], "sample shop")
             events = [
-                replace(event, profile_id=profile_id, said_of=person.named_by)
+                replace(event, profile_id=profile_id, identifier=person.named_by)
                 for profile_id, (person, history) in zip(report.profile_ids, chunk, strict=True)
                 for event in history
                 if profile_id is not None

@@ -338,7 +338,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
         await comes(log, '"message":"sent"')
         refusal = {"errors": [{"message": "annabel@example.com must not send", "field": None}]}
         house.providers.answer("email", httpx.Response(401, json=refusal))
-        await comes(log, "sendgrid is stopped for")
+        await comes(log, "sendgrid is paused for")
         refused = (await asyncio.to_thread(forge)).status_code
         assert refused == 403
         failed = {"message": "it failed", "exception": ValueError("Annabel Lee")}
@@ -359,7 +359,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
         ("fails on enrollment", {"journey", "step", "enrollment_id"}),
         ("can't be rendered", {"message_id", "enrollment_id", "profile_id", "journey", "channel"}),
         ("sent", {"message_id", "enrollment_id", "profile_id", "journey", "step", "channel"}),
-        ("sendgrid is stopped", {"channel"}),
+        ("sendgrid is paused", {"channel"}),
         ("a request was refused", set()),
         ("it failed", {"error"}),
         (" moves; ", {"entered", "moved", "messages"}),

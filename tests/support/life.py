@@ -31,7 +31,7 @@ FALLBACK_AFTER = HOUR
 # How long a claim is valid, and how long after that it counts as lost, in seconds.
 CLAIM_LASTS, LOST_AFTER = MINUTE, 2 * MINUTE
 # An enrollment at a send checks its messages this long after their send time, in seconds.
-LOOK_AGAIN = MINUTE
+EVALUATE_AGAIN_AFTER = MINUTE
 
 EXITED = "exited: exit rule"
 
@@ -248,7 +248,7 @@ class Life:
                     letter.state, letter.reason = "cancelled", f"stopped: {answer}"
         waiting = [one.send_at for one in letters if one.state in OPEN]
         if waiting:
-            stay.due = max(*waiting, self.now) + LOOK_AGAIN
+            stay.due = max(*waiting, self.now) + EVALUATE_AGAIN_AFTER
             return None
         gone = max((one.send_at for one in letters if one.state in WENT), default=None)
         left = LAST[stay.phase :] if stay.step == "last" else ()
@@ -295,7 +295,7 @@ class Life:
                 going.append((send_at, place))
         if going:
             last, place = max(going)
-            stay.due, stay.phase = last + LOOK_AGAIN, stay.phase + place + 1
+            stay.due, stay.phase = last + EVALUATE_AGAIN_AFTER, stay.phase + place + 1
         return bool(going)
 
     def decide(

@@ -64,8 +64,11 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
     assert during == first
     assert during[0] < after[0]
     assert longer == after
-    assert "sendgrid is stopped for 15 s, its messages stay planned: 20 requests" in caplog.text
-    assert "sendgrid is stopped for 30 s" in caplog.text
+    assert (
+        "sendgrid is paused for 15 s, its messages stay planned: 20 consecutive requests failed"
+        in caplog.text
+    )
+    assert "sendgrid is paused for 30 s" in caplog.text
     assert well[0] > longer[0]
     assert {row.state for row in house.rows()} == {"sent"}
     assert "@" not in caplog.text
@@ -93,8 +96,8 @@ def test_requests_that_fail_together_are_one_reason_to_pause(
 
     with caplog.at_level(logging.ERROR):
         house.dispatching(twice)
-    assert caplog.text.count("is stopped") == 1
-    assert f"twilio is stopped for {TIMING.first_pause} s" in caplog.text
+    assert caplog.text.count("is paused") == 1
+    assert f"twilio is paused for {TIMING.first_pause} s" in caplog.text
     assert {row.state for row in house.rows()} == {"sent"}
 
 

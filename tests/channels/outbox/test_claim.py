@@ -196,7 +196,7 @@ def test_what_comes_in_while_claims_wait_for_their_turn(
                 case "another profile's":
                     merge(tx, [Merger(bob, cleo, "test")])
                 case "trouble":
-                    monkeypatch.setattr("channels.outbox.dispatch.overtaken", failing)
+                    monkeypatch.setattr("channels.outbox.dispatch.outdated", failing)
 
     def failing(*_: object) -> None:
         monkeypatch.undo()

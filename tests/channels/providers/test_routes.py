@@ -89,8 +89,8 @@ def test_a_stopped_provider_stops_only_what_it_sends(
             pass
 
     house.dispatching(run)
-    assert f"postmark is stopped for {TIMING.refused_pause} s" in caplog.text
-    assert caplog.text.count("is stopped for") == 1
+    assert f"postmark is paused for {TIMING.refused_pause} s" in caplog.text
+    assert caplog.text.count("is paused for") == 1
     assert {row.state for row in house.rows()} == {"sent"}
 
 

@@ -176,9 +176,9 @@ def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
         in segue("report", "j").out
     )
     [mail, text, *_] = unsettled.rows()
-    assert mail.reason == "closed as unknown, for no word came within 3d: ReadError: cut"
+    assert mail.reason == "closed as unknown: no delivery report within 3d; ReadError: cut"
     assert text.state == "unknown"
-    assert "closed as unknown, for no word came within 3d" in segue("explain", "c1").out
+    assert "closed as unknown: no delivery report within 3d" in segue("explain", "c1").out
     # once; and an operator may still say otherwise
     with unsettled.db.transaction() as tx:
         assert close_unsettled(tx) == 0

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 import journeys.engine.advance
-from channels.outbox.claim import LOOK_AGAIN
+from channels.outbox.claim import EVALUATE_AGAIN_AFTER
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import record
 from channels.providers.sendgrid import SendGrid
@@ -310,7 +310,7 @@ def test_a_last_look_that_fails(house: House, caplog: pytest.LogCaptureFixture) 
         house.launch("j")
         assert fates(house) == all_but(people, bad, "sms", ("planned", "error: KeyError"))
         [late] = [row for row in house.rows() if row.state == "planned"]
-        assert late.send_at == MONDAY + LOOK_AGAIN
+        assert late.send_at == MONDAY + EVALUATE_AGAIN_AFTER
         assert f"message {late.id} can't be claimed, to be tried again later" in caplog.text
         assert "@" not in caplog.text
         house.until(late.latest_anchor - 10 * MINUTE)

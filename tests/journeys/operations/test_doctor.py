@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from channels.messages import messages
 from channels.outbox.claim import settle_lost
-from channels.outbox.unknown import CLOSED_AFTER, UNSETTLED, close_unsettled
+from channels.outbox.unknown import CLOSED_AFTER, REPORT_EXPECTED_FOR, close_unsettled
 from config.clock.times import DAY, HOUR, MINUTE
 from config.database.engine import Database
 from config.timing import TIMING
@@ -143,10 +143,10 @@ def test_a_fate_that_no_call_back_settles(house: House) -> None:
     house.customer()
     house.providers.answer("email", httpx.ReadError("cut"))
     house.launch("j")
-    house.until(MONDAY + UNSETTLED)
+    house.until(MONDAY + REPORT_EXPECTED_FOR)
     assert complaints(house) == []
-    house.until(MONDAY + UNSETTLED + 1)
-    assert reported(house) == [("fate unknown", "email", 1, UNSETTLED + 1)]
+    house.until(MONDAY + REPORT_EXPECTED_FOR + 1)
+    assert reported(house) == [("fate unknown", "email", 1, REPORT_EXPECTED_FOR + 1)]
     [one] = complaints(house)
     assert "segue resolve" in one.mend
     # the last day, then it is closed
