@@ -72,11 +72,7 @@ def main() -> None:
     except (SegueError, DBAPIError) as error:
         if not isinstance(error, SegueError) and not of_the_database(error):
             raise
-        what = (
-            error
-            if isinstance(error, SegueError)
-            else f"the database is in trouble: {reason_of(error)}"
-        )
+        what = error if isinstance(error, SegueError) else f"database error: {reason_of(error)}"
         say(f"segue: {what}", error=True, style="red")
         sys.exit(1)
 

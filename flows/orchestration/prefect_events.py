@@ -66,7 +66,7 @@ class Reporter:
                 self._news[journey][what,] += number
         for (journey, channel, outcome), number in sent.items():
             self._news[journey]["messages", channel, outcome] += number
-        for (journey, name), number in reaction.heard.items():
+        for (journey, name), number in reaction.about_messages.items():
             self._news[journey]["heard", name] += number
         if self._news:
             self._arrived.set()

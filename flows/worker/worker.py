@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, segue: Segue) -> None:
         self.segue = segue
-        self._teller = Reporter(segue.db, segue.settings)
+        self._reporter = Reporter(segue.db, segue.settings)
         self._woken = asyncio.Event()
         self._arrived_at: float | None = None
 
@@ -41,8 +41,8 @@ class Worker:
         wait = self.segue.db.timing.after_trouble
         async with self._receiving(stop), self.segue.dispatcher() as dispatcher:
             turn = Turn(self.segue.engine, dispatcher, woken=self._woken.set)
-            housekeeping = asyncio.create_task(self._keep_house(turn.reactor, stop))
-            telling = asyncio.create_task(self._teller.run(stop))
+            housekeeping = asyncio.create_task(self._housekeep(turn.reactor, stop))
+            reporting = asyncio.create_task(self._reporter.run(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
                 self._woken.clear()
@@ -50,19 +50,19 @@ class Worker:
                 report = await turn.work(arrived_at)
                 self._note(report)
                 if report.errors:
-                    log.error("trying again in %d s: %s", wait, _troubles(report.errors))
+                    log.error("retrying in %d s: %s", wait, _texts(report.errors))
                     await first_of(stop, within=wait)
                 elif not report.busy:
                     await first_of(stop, self._woken, within=self.segue.db.timing.idle)
-            await asyncio.gather(housekeeping, stopping, telling)
+            await asyncio.gather(housekeeping, stopping, reporting)
             rest = await turn.finish()
-            self._teller.note(rest.reaction, rest.moved, rest.sent)
-            await self._teller.keep()
+            self._reporter.note(rest.reaction, rest.moved, rest.sent)
+            await self._reporter.keep()
 
     def _note(self, report: TurnReport) -> None:
         """Log and count the result of a turn, and add it to the counts for Prefect."""
         reaction, moved, sent = report.reaction, report.moved, report.sent
-        self._teller.note(reaction, +moved, sent)
+        self._reporter.note(reaction, +moved, sent)
         if moved.total() or sent or +reaction.exited or +reaction.converted or reaction.too_old:
             counts = ", ".join(
                 f"{count} {channel} {what}" for (_, channel, what), count in sent.items()
@@ -97,7 +97,7 @@ class Worker:
             self._arrived_at = time.monotonic()
         self._woken.set()
 
-    async def _keep_house(self, reactor: Reactor, stop: asyncio.Event) -> None:
+    async def _housekeep(self, reactor: Reactor, stop: asyncio.Event) -> None:
         housekeeping = Housekeeping(self.segue.engine, self.segue.process)
         timing = self.segue.db.timing
         for number in count(1):
@@ -116,16 +116,16 @@ class Worker:
             try:
                 await asyncio.to_thread(task)
             except Exception as error:
-                log.error("housekeeping failed, to be tried again: %s", reason_of(error))
+                log.error("housekeeping failed and will be retried: %s", reason_of(error))
 
 
-def _troubles(errors: Iterable[Exception]) -> str:
-    """The distinct error texts: the parts of a turn often fail for the same reason."""
+def _texts(errors: Iterable[Exception]) -> str:
+    """The distinct error texts; the parts of a turn often fail for the same reason."""
     return "; ".join(
         sorted(
             {
-                ("the database is in trouble: " if of_the_database(one) else "") + reason_of(one)
-                for one in errors
+                ("database error: " if of_the_database(error) else "") + reason_of(error)
+                for error in errors
             }
         )
     )

@@ -48,7 +48,7 @@ from journeys.engine.entry import audience_after, audience_size, enter_people
 from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
 from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.engine.launches import record_launch
-from journeys.engine.retry import StepFailed, blaming, try_later
+from journeys.engine.retry import StepFailed, raising_step_failed, retry_or_move_on
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.engine.send import send
 from journeys.enrollments import enrollments, transitions
@@ -62,7 +62,7 @@ class StepReport:
     """The result of a step.
 
     outcomes: enrollments that left, by outcome. messages: by channel and "planned" or the reason
-    of a refusal. waiting: enrollments that began to wait. exited: enrollments that the exit rule
+    of a refusal. waiting: enrollments that started to wait. exited: enrollments that the exit rule
     ended. more: for a single chunk, whether more enrollments may be due at the step.
     """
 
@@ -124,7 +124,7 @@ class Engine:
     ) -> Iterator[int]:
         """Enter a segment chunk by chunk; yields how many entered in each chunk.
 
-        people: the most that may enter by the launch, its repeats included; None: no limit.
+        people: the most profiles that the launch may enter, over all its repeats; None: no limit.
         """
         condition = self.catalog.segment(audience).condition
         after = 0
@@ -150,7 +150,7 @@ class Engine:
         version = self.catalog.current.get(journey)
         condition = None if version is None else self.catalog.entry_segment(version)
         while version is not None and condition is not None:
-            with self.chunks.transaction("look for newcomers") as chunk:
+            with self.chunks.transaction("segment entry") as chunk:
                 ids = profiles_after(chunk.tx, after, chunk.size)
                 if not ids:
                     break
@@ -174,9 +174,9 @@ class Engine:
     def advance_round(self, steps: Iterable[tuple[Version, str]]) -> Counter[str]:
         """Move one chunk at each of these steps; returns the moves by journey.
 
-        One chunk per step keeps the round short, however many are due. Empty: none was due. 0 for a
-        journey: enrollments were due and all stay. An error of one step is raised only if no other
-        step had due enrollments; a failing database is raised at once.
+        One chunk per step keeps the round short, however many are due. An empty result means that
+        no enrollment was due; 0 for a journey means that all its due enrollments stay. Raises the
+        error of a step only if no other step had due enrollments, and a database error at once.
         """
         moved: Counter[str] = Counter()
         failed = None
@@ -191,7 +191,7 @@ class Engine:
                 if chunk is not None:
                     moves = chunk.outcomes.total() + chunk.waiting + chunk.exited
                     moved[version.journey.name] += moves
-        # If other steps made moves, go on: the failing step runs again in a later round.
+        # If other steps moved enrollments, the failing step runs again in a later round.
         if failed is not None and not moved:
             raise failed
         return moved
@@ -225,7 +225,7 @@ class Engine:
             except StepFailed as failure:
                 if not halving.failed(len(failure.people)):
                     continue
-                chunk = self._try_later(version, node, failure)
+                chunk = self._retry_or_move_on(version, node, failure)
             if chunk is None:
                 return
             halving.worked()
@@ -236,18 +236,18 @@ class Engine:
                 return
 
     def _advance_some(self, version: Version, node: Node, most: int) -> StepReport | None:
-        """Move a chunk of at most `most`; None: none is due. Raises StepFailed."""
+        """Move at most `most` enrollments; None: none is due. Raises StepFailed."""
         if isinstance(node.step, CallStep):
             return self._advance_calls(version, node, min(CALLS_AT_ONCE, most))
         with self.chunks.transaction(f"{version.journey.name} / {node.step.name}", most) as chunk:
             return self._advance_chunk(chunk, version, node)
 
-    def _try_later(self, version: Version, node: Node, failure: StepFailed) -> StepReport:
+    def _retry_or_move_on(self, version: Version, node: Node, failure: StepFailed) -> StepReport:
         report = StepReport()
         with self.db.transaction() as tx:
-            going = try_later(tx, version, failure)
-            people = failure.people if going else []
-            self._apply(tx, version, node, people, going, report)
+            moves = retry_or_move_on(tx, version, failure)
+            people = failure.people if moves else []
+            self._apply(tx, version, node, people, moves, report)
         return report
 
     def _advance_chunk(
@@ -261,20 +261,20 @@ class Engine:
             return None
         lock_profiles(tx, {person.profile_id for person in people})
         report = StepReport()
-        with blaming(node.step, people):
+        with raising_step_failed(node.step, people):
             people = self._staying(tx, version, people, report)
             cohort = Cohort(tx, version, node.step, people, self.planner, self.catalog)
-            going = _handle(cohort) if people else {}
+            moves = _handle(cohort) if people else {}
             report.messages = cohort.messages
-            self._apply(tx, version, node, people, going, report)
-        again = any(move.due_at is not None and move.due_at <= tx.now for move in going.values())
-        report.more = again or chunk.people == chunk.size
+            self._apply(tx, version, node, people, moves, report)
+        due = any(move.due_at is not None and move.due_at <= tx.now for move in moves.values())
+        report.more = due or chunk.people == chunk.size
         return report
 
     def _staying(
         self, tx: Tx, version: Version, people: Sequence[DueEnrollment], report: StepReport
     ) -> list[DueEnrollment]:
-        """End the enrollments whose exit rule holds; returns the others."""
+        """End the enrollments for which the exit rule holds; returns the others."""
         if version.journey.exit_when is None:
             return list(people)
         ids = [person.enrollment_id for person in people]
@@ -291,28 +291,28 @@ class Engine:
         version: Version,
         node: Node,
         people: Sequence[DueEnrollment],
-        where: Moves,
+        moves: Moves,
         report: StepReport,
     ) -> None:
-        """Write the transitions of `where`, and a passage for each enrollment that leaves."""
+        """Write the moves, and a passage for each enrollment that leaves the step."""
         staying: dict[Stay, list[int]] = defaultdict(list)
         arriving: dict[Arrival, list[int]] = defaultdict(list)
         ending: dict[str, list[int]] = defaultdict(list)
         passing: list[dict[str, Any]] = []
         for person in people:
-            move = where[person.enrollment_id]
+            move = moves[person.enrollment_id]
             if move.outcome is None:
                 assert move.due_at is not None  # every waiting enrollment has a due time
                 staying[Stay(move.due_at, move.phase)].append(person.enrollment_id)
                 report.waiting += person.phase == 0
                 continue
-            # An outcome that the step does not have is the reason of an exit.
+            # An outcome without an edge ends the enrollment, and is the reason.
             target = node.leads(move.outcome)
             if target is None or target == END:
                 reason = move.outcome if target is None else "completed"
                 ending[reason].append(person.enrollment_id)
             else:
-                arrival = Arrival(target, arrived_at=_over(tx, person, move), due_at=tx.now)
+                arrival = Arrival(target, arrived_at=_ended_at(tx, person, move), due_at=tx.now)
                 arriving[arrival].append(person.enrollment_id)
             report.outcomes[move.outcome] += 1
             passing.append(
@@ -334,14 +334,14 @@ class Engine:
             tx.conn.execute(insert(passages), passing)
 
     def _advance_calls(self, version: Version, node: Node, most: int) -> StepReport | None:
-        """Lease enrollments in one transaction, post without one, write the moves in another."""
+        """Lease enrollments in one transaction, post outside it, write the moves in another."""
         assert isinstance(node.step, CallStep)
         report = StepReport()
         with self.db.transaction() as tx:
             due = lock_due(tx, version, node.step.name, most)
             if not due:
                 return None
-            with blaming(node.step, due):
+            with raising_step_failed(node.step, due):
                 people = self._staying(tx, version, due, report)
                 lease(tx, people)
                 payloads = payloads_of(tx, version.journey.name, node.step.name, people)
@@ -349,24 +349,24 @@ class Engine:
         failed = post_all(node.step, payloads, signed_at, self.db.timing.call_within)
         with self.db.transaction() as tx:
             people = still_leased(tx, version, node.step, people)
-            where = call_moves(tx, node.step, people, failed)
-            self._apply(tx, version, node, people, where, report)
+            moves = call_moves(tx, node.step, people, failed)
+            self._apply(tx, version, node, people, moves, report)
         return report
 
-    # Rehearsing ---------------------------------------------------------------------------------
+    # Dry run ------------------------------------------------------------------------------------
 
     def dry_run(
         self, version: Version, audience: str, people: int | None, launch_id: str
     ) -> dict[str, StepReport]:
         """Report what a launch would do now, by step in graph order; nothing is sent or stored.
 
-        Runs chunk by chunk in transactions that are rolled back. Does not call URLs.
+        Runs chunk by chunk, and rolls each transaction back. Does not call URLs.
         """
         condition = self.catalog.segment(audience).condition
         reports = {step: StepReport() for step in version.journey.graph}
         after = entered = 0
         while True:
-            with self.chunks.transaction("rehearse", keep=False) as chunk:
+            with self.chunks.transaction("dry run", keep=False) as chunk:
                 size = chunk.size if people is None else min(chunk.size, people - entered)
                 ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
                 if not ids:
@@ -408,10 +408,10 @@ class Engine:
         return found
 
 
-def _over(tx: Tx, person: DueEnrollment, move: Move) -> Instant:
-    """When a step ended for an enrollment: not before its arrival, and not in the future."""
-    over = tx.now if move.over is None else move.over
-    return min(max(over, person.arrived_at), tx.now)
+def _ended_at(tx: Tx, person: DueEnrollment, move: Move) -> Instant:
+    """When the step ended for an enrollment: between its arrival and now."""
+    ended_at = tx.now if move.ended_at is None else move.ended_at
+    return min(max(ended_at, person.arrived_at), tx.now)
 
 
 def _handle(cohort: Cohort) -> Moves:
@@ -434,4 +434,4 @@ def _handle(cohort: Cohort) -> Moves:
         case ExitStep() as step:
             return handlers.leave(cohort, step)
         case CallStep():
-            raise AssertionError("calls leave the transaction; see _advance_call")
+            raise AssertionError("Call steps run outside a transaction: see _advance_calls")

@@ -26,17 +26,17 @@ from journeys.engine.handlers import Move, Moves
 from journeys.enrollments import enrollments, transitions
 from profiles.tables import identifiers
 
-# The calls of a chunk; they run concurrently.
+# The calls of one chunk, which run concurrently.
 CALLS_AT_ONCE = 20
-# Seconds; longer than one call's time limit, since a chunk's calls run concurrently.
+# Longer than the time limit of one call, because the calls of a chunk run concurrently.
 _LEASE = 2 * MINUTE
 _FIRST_RETRY = MINUTE
-# The most parts of a response that are read; httpx reads at most 64 KB at a time.
+# The most parts of a response that are read; httpx returns at most 64 KB in one part.
 _PARTS = 4
 
 
 def lease(tx: Tx, people: Sequence[DueEnrollment]) -> None:
-    """Reserve these enrollments for this process, for longer than the calls can take."""
+    """Reserve the enrollments for this process, for longer than the calls can take."""
     transitions.lease(tx, [person.enrollment_id for person in people], tx.now + _LEASE)
 
 
@@ -105,8 +105,8 @@ def post_all(
 
     now: the time in the signature. within: the total time limit of each call, in seconds.
     """
-    if refused := _refusal(step.url):
-        return dict.fromkeys(payloads, refused)
+    if refusal := _refusal(step.url):
+        return dict.fromkeys(payloads, refusal)
     return asyncio.run(_post_all(step, payloads, now, within))
 
 
@@ -115,7 +115,7 @@ async def _post_all(
 ) -> dict[int, str]:
     secret = load_settings().call_secret
     path = httpx.URL(step.url).raw_path.decode()
-    watched = {} if _is_allowed(step.url) else {"trace": _stays_out}
+    extensions = {} if _is_allowed(step.url) else {"trace": _check_address}
 
     async def post(enrollment_id: int) -> str | None:
         body = orjson.dumps(payloads[enrollment_id])
@@ -133,18 +133,18 @@ async def _post_all(
                     step.url,
                     content=body,
                     headers=headers,
-                    extensions=watched,
-                ) as answer,
+                    extensions=extensions,
+                ) as response,
             ):
                 # Read a short response to its end, so that the connection can be reused.
                 parts = 0
-                async for _ in answer.aiter_raw():
+                async for _ in response.aiter_raw():
                     parts += 1
                     if parts == _PARTS:
                         break
-        except Exception as error:  # any error counts as this call's failure
+        except Exception as error:  # any error fails this call only
             return type(error).__name__
-        return None if answer.is_success else f"status {answer.status_code}"
+        return None if response.is_success else f"status {response.status_code}"
 
     # trust_env=False ignores the environment's proxies, which would hide the address that a call
     # connects to. create_ssl_context still uses the environment's certificates.
@@ -152,8 +152,12 @@ async def _post_all(
     async with httpx.AsyncClient(
         timeout=within, follow_redirects=False, trust_env=False, verify=tls
     ) as client:
-        wrong = await asyncio.gather(*map(post, payloads))
-    return {one: why for one, why in zip(payloads, wrong, strict=True) if why is not None}
+        errors = await asyncio.gather(*map(post, payloads))
+    return {
+        enrollment_id: error
+        for enrollment_id, error in zip(payloads, errors, strict=True)
+        if error is not None
+    }
 
 
 def call_moves(
@@ -182,9 +186,9 @@ def _is_allowed(url: str) -> bool:
 
 
 def _refusal(url: str) -> str | None:
-    """Why a URL may not be called: its host is unknown or has a private address; None: it may.
+    """Why a URL may not be called; None: it may.
 
-    Hosts in SEGUE_CALL_HOSTS may have private addresses.
+    A host must resolve, to public addresses only unless SEGUE_CALL_HOSTS lists it.
     """
     host = urlsplit(url).hostname or ""
     if _is_allowed(url):
@@ -195,7 +199,7 @@ def _refusal(url: str) -> str | None:
         return f"no such host {host}"
     if all(_is_public(address[4][0]) for address in found):
         return None
-    return f"{host} is a private address; allow it by name in SEGUE_CALL_HOSTS"
+    return f"{host} has a private address; to allow it, add the host to SEGUE_CALL_HOSTS"
 
 
 def _is_public(address: str | int) -> bool:
@@ -207,10 +211,10 @@ def _is_public(address: str | int) -> bool:
     return found.is_global and not (found.is_multicast or found.is_reserved)
 
 
-async def _stays_out(event: str, about: Mapping[str, Any]) -> None:
-    """Refuse a connection to a private address, before anything is sent (httpx trace hook).
+async def _check_address(event: str, about: Mapping[str, Any]) -> None:
+    """Close a connection to a private address before anything is sent (httpx trace hook).
 
-    This repeats the check of `_refusal`, because the host name may resolve differently by now (DNS
+    It repeats the check of `_refusal`, because the host name may resolve differently now (DNS
     rebinding). Raises httpx.ConnectError.
     """
     if event == "connection.connect_tcp.complete":

@@ -1,6 +1,6 @@
-"""Chunk sizes that adapt to time: how many enrollments or profiles one transaction takes.
+"""Chunks: how many enrollments or profiles one transaction takes, adapted to its duration.
 
-SQLite has one writer, and PostgreSQL locks the rows, so others wait until a transaction ends.
+A transaction blocks others until it ends: all writers on SQLite, those of its rows on PostgreSQL.
 """
 
 import time
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from config.batches import TimedSize
 from config.database.engine import Database, Tx
 
-# The target duration of a transaction, in seconds. Smaller on SQLite, where it blocks all writers.
+# The target duration of a transaction, in seconds.
 _ON_SQLITE = 0.04
 _ON_POSTGRESQL = 0.25
 FIRST, _SMALLEST, LARGEST = 250, 50, 5000
@@ -40,12 +40,12 @@ class Chunks:
 
     @contextmanager
     def transaction(self, kind: str, most: int = LARGEST, *, keep: bool = True) -> Iterator[Chunk]:
-        """A chunk of at most `most`. kind: work that takes about equally long for each row.
+        """A chunk of at most `most` rows. kind: work that takes about the same time for each row.
 
         keep: False rolls the transaction back at the end.
         """
         with self._db.transaction(keep=keep) as tx:
-            # Start the clock here, to leave out the wait for other transactions.
+            # The clock starts after the wait for other transactions.
             started = time.perf_counter()
             chunk = Chunk(tx, min(self._sizes[kind].size, most, self.largest))
             yield chunk

@@ -25,8 +25,7 @@ from journeys.enrollments import enrollments
 from journeys.operations.control import held
 from profiles.bulk import in_slices
 
-# Index seeks in one statement. SQLite allows 500 terms in a compound SELECT
-# (SQLITE_MAX_COMPOUND_SELECT).
+# Index seeks in one compound SELECT; SQLite allows 500 terms (SQLITE_MAX_COMPOUND_SELECT).
 _SEEKS = 200
 
 
@@ -51,7 +50,7 @@ DUE_COLUMNS = (enrollments.c.id, *(enrollments.c[name] for name in DueEnrollment
 def lock_due(
     tx: Tx, version: Version, step: str, size: int, launch_id: str | None = None
 ) -> list[DueEnrollment]:
-    """Lock and read at most `size` due enrollments of a step; skip those another process locks.
+    """Lock and read at most `size` due enrollments of a step, without those that others lock.
 
     Returns none for a paused or stopped journey.
     """
@@ -81,15 +80,15 @@ def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Insta
         for step in version.journey.graph
     ]
     named = tuple((version.journey.name, version.digest, step) for version, step in places)
-    for look in _looks_at(named):
-        for place, due_at in tx.conn.execute(look):
+    for seek in _seeks(named):
+        for place, due_at in tx.conn.execute(seek):
             if due_at is not None:
                 yield (*places[place], due_at)
 
 
 @lru_cache(maxsize=8)
-def _looks_at(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[Any]]:
-    """The statements for (number of the place, its earliest due time or NULL).
+def _seeks(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[Any]]:
+    """The statements that return (index of the place, its earliest due time or NULL).
 
     Cached, because building such a long statement takes far longer than running it.
     """

@@ -1,4 +1,4 @@
-"""Enter profiles by audience, event, Enter step or API call, always by the re-entry rule.
+"""Enter profiles by audience, event, Enter step or API call; the re-entry rule always applies.
 
 One INSERT ... SELECT enters all profiles of a chunk.
 """
@@ -72,8 +72,8 @@ def enter_people(
 ) -> list[DueEnrollment]:
     """Enter the profiles that the re-entry rule allows; returns their enrollments.
 
-    Locks the profiles, so that concurrent entries and exits in other processes are seen.
-    pause: the first step is due at least so many seconds after the profile's previous entry.
+    Locks the profiles, so that it sees concurrent entries and exits of other processes.
+    pause: the fewest seconds between the profile's previous entry and the due time of this one.
     """
     lock_profiles(tx, profile_ids)
     source = select(
@@ -92,8 +92,8 @@ def enter_each(
 ) -> list[DueEnrollment]:
     """Enter profiles, each with its own context, that the re-entry rule allows.
 
-    Returns their enrollments. The context takes the place of the entry event's properties,
-    including the entry key.
+    Returns their enrollments. The context has the role of the entry event's properties; it also
+    contains the entry key.
     """
     entry = version.journey.entry
     key = entry.key if isinstance(entry, EventEntry) else None
@@ -169,14 +169,14 @@ def _enter(
         before.c.journey == journey.name,
         before.c.entry_key == who.c.entry_key,
     )
-    barred: ColumnElement[bool] = before.c.ended_at.is_(None)  # a current enrollment
+    refused: ColumnElement[bool] = before.c.ended_at.is_(None)  # a current enrollment
     if journey.entry.again == "once":
-        barred = or_(barred, before.c.id.is_not(None))
+        refused = or_(refused, before.c.id.is_not(None))
     elif isinstance(journey.entry.again, After):
-        barred = or_(barred, before.c.entered_at > tx.now - journey.entry.again.after)
+        refused = or_(refused, before.c.entered_at > tx.now - journey.entry.again.after)
     # OFFSET keeps PostgreSQL from turning the subquery into a join. While the table grows and has
     # no statistics yet, the join would read the whole table for every chunk.
-    entered_before = select(literal(1)).select_from(before).where(same, barred).offset(0).exists()
+    entered_before = select(literal(1)).select_from(before).where(same, refused).offset(0).exists()
     due_at: ColumnElement[Any] = literal(tx.now, BigInteger)
     if pause:
         latest = select(func.max(before.c.entered_at)).where(same).scalar_subquery()

@@ -1,4 +1,4 @@
-"""The reaction to new events: enter profiles, wake waits, apply exit rules, count goals.
+"""React to new events: enter profiles, wake waits, apply exit rules, count goals.
 
 Unprocessed events are marked in the database (`worked_at` is NULL), so that none is lost. One
 transaction processes a batch. It locks rows in the order events, enrollments, messages.
@@ -55,79 +55,79 @@ class Reaction:
     exited: Counter[str] = field(default_factory=Counter)
     woken: Counter[str] = field(default_factory=Counter)
     converted: Counter[str] = field(default_factory=Counter)
-    # reports about a journey's messages: (journey, "email_opened" ...)
-    heard: Counter[tuple[str, str]] = field(default_factory=Counter)
-    # entry events that were too old to enter anyone when they were received
+    # events about a journey's messages, by journey and name such as "email_opened"
+    about_messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # entry events that were older than `max_age` when they were received
     too_old: Counter[str] = field(default_factory=Counter)
 
 
 class EventsFailed(Exception):
-    """A batch of events failed, for another reason than a failing database.
+    """Processing a batch of events failed, for another reason than a database error.
 
     `__cause__` is the error.
     """
 
     def __init__(self, event_ids: Sequence[int]) -> None:
-        super().__init__(f"{len(event_ids)} events can't be worked")
+        super().__init__(f"processing {len(event_ids)} events failed")
         self.event_ids = event_ids
 
 
 class Reactor:
     """Processes new events batch by batch. A failing event does not block the others.
 
-    It is set aside in this process until `try_again`, and stays marked as unprocessed.
+    This process skips a failing event until `try_again`; it stays marked as unprocessed.
     """
 
     def __init__(self, db: Database, catalog: Catalog) -> None:
         self._db = db
         self._catalog = catalog
-        self._aside: set[int] = set()
+        self._skipped: set[int] = set()
         self._halving = Halving(BATCH)
 
     def work(self, *, sure: bool = False) -> Reaction:
         """Process one batch. A result with 0 events means that no event is left.
 
-        sure: skip the read that checks for events, because one has just arrived.
+        sure: an event has just arrived, so skip the query that checks for one.
         """
         while True:
             if not sure:
                 with self._db.transaction(write=False) as tx:
-                    if not anything_to_work(tx, self._aside):
+                    if not has_unprocessed(tx, self._skipped):
                         return Reaction()
             try:
                 with self._db.transaction() as tx:
-                    reaction = react(tx, self._catalog, self._halving.size, self._aside)
+                    reaction = react(tx, self._catalog, self._halving.size, self._skipped)
             except EventsFailed as failure:
                 if self._halving.failed(len(failure.event_ids)):
-                    self._set_aside(failure)
+                    self._skip(failure)
                 continue
             self._halving.worked()
             return reaction
 
     def try_again(self) -> None:
-        """Process the events that were set aside again."""
-        self._aside = set()
+        """Process the skipped events again."""
+        self._skipped = set()
 
-    def _set_aside(self, failure: EventsFailed) -> None:
+    def _skip(self, failure: EventsFailed) -> None:
         [event_id] = failure.event_ids
-        self._aside.add(event_id)
+        self._skipped.add(event_id)
         why = reason_of(failure.__cause__ or failure)
         log.error(
-            "event %d can't be worked, to be tried again later: %s",
+            "event %d failed and will be retried: %s",
             event_id,
             why,
             extra={"event_id": event_id},
         )
 
 
-def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:
-    """Whether there is an unprocessed event other than `without`. Takes no lock."""
+def has_unprocessed(tx: Tx, without: Collection[int] = ()) -> bool:
+    """Whether there is an unprocessed event that is not in `without`. Takes no lock."""
     waiting = select(events.c.id).where(events.c.worked_at.is_(None), *_not_among(tx, without))
     return tx.conn.execute(waiting.limit(1)).first() is not None
 
 
 def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reaction:
-    """Process the oldest `limit` unprocessed events, except `without` and those locked by others.
+    """Process the oldest `limit` unprocessed events, without `without` and those that others lock.
 
     Raises EventsFailed.
     """
@@ -166,7 +166,7 @@ def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
     for row in batch:
         by_name[row.name].append((row.id, row.profile_id))
         if row.name.startswith(_BY_CHANNEL) and row.journey in catalog.current:
-            reaction.heard[row.journey, row.name] += 1
+            reaction.about_messages[row.journey, row.name] += 1
     people = {row.profile_id for row in batch}
     _lock(tx, people)
     _enter(tx, catalog, by_name, reaction)
@@ -185,14 +185,14 @@ def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
 def _lock(tx: Tx, people: Collection[int]) -> None:
     """Lock the current enrollments of these profiles, in id order to avoid deadlocks.
 
-    Waits for a chunk that moves one of them. Otherwise the chunk would not see the event, and this
-    transaction would not see the wait at which the enrollment arrives. SQLite has one writer at a
-    time and needs no row locks.
+    Waits for a chunk that moves one of them. Without the lock the chunk would not see the event,
+    and this transaction would not see the wait at which the enrollment arrives. SQLite has one
+    writer at a time and needs no row locks.
     """
     c = enrollments.c
-    standing = select(c.id).where(among(tx, c.profile_id, people), c.ended_at.is_(None))
+    current = select(c.id).where(among(tx, c.profile_id, people), c.ended_at.is_(None))
     if tx.conn.dialect.name != "sqlite":
-        tx.conn.execute(standing.order_by(c.id).with_for_update())
+        tx.conn.execute(current.order_by(c.id).with_for_update())
 
 
 def _enter(
@@ -285,11 +285,10 @@ def _wakes(journey: Journey, step: Step) -> Iterator[str]:
         yield from step.condition.event_names()
         yield PROFILE_CHANGED
     if isinstance(step, SendStep):
-        # Evidence, or a report that the message was not delivered, which triggers the fallback.
-        words: set[str] = {word for word in (step.unless, step.stop_on) if word}
+        kinds: set[str] = {kind for kind in (step.unless, step.stop_on) if kind}
         if step.fallback_after is not None:
-            words |= {"failed", "bounced"}
+            kinds |= {"failed", "bounced"}  # they trigger the fallback
         for message in step.messages:
-            yield from (f"{message.channel}_{word}" for word in words)
-        if "converted" in words and journey.goal is not None:
+            yield from (f"{message.channel}_{kind}" for kind in kinds)
+        if "converted" in kinds and journey.goal is not None:
             yield journey.goal.did.event

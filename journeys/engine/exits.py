@@ -30,7 +30,7 @@ def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
         return false()
     if goal.after == "entry":
         return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
-    return exists().where(*_went, goal.did.sql(_since_message(tx, goal.within)))
+    return exists().where(*_sent_messages, goal.did.sql(_since_message(tx, goal.within)))
 
 
 def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
@@ -42,12 +42,12 @@ def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
         first = goal.did.began(_since_entry(tx, until=enrollments.c.since + goal.within), now)
     else:
         began = goal.did.began(_since_message(tx, goal.within), now)
-        first = select(func.min(began)).where(*_went).scalar_subquery()
+        first = select(func.min(began)).where(*_sent_messages).scalar_subquery()
     return func.coalesce(first, enrollments.c.converted_at)
 
 
 # The sent messages of an enrollment of the enclosing statement.
-_went = (messages.c.enrollment_id == enrollments.c.id, messages.c.state.in_(SENT))
+_sent_messages = (messages.c.enrollment_id == enrollments.c.id, messages.c.state.in_(SENT))
 
 
 def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:

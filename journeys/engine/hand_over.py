@@ -1,4 +1,4 @@
-"""The outbox's interface to journeys: unwanted messages, template contexts and templates."""
+"""What the outbox asks about journeys: unwanted messages, template contexts and templates."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -32,8 +32,8 @@ class CatalogJourneys:
     def unwanted(self, tx: Tx, rows: Sequence[MessageRow]) -> dict[int, str]:
         """The messages not to be sent, by id, with the reason.
 
-        Their enrollment exited early, its exit rule holds now, or the group was answered. The exit
-        rule is that of the enrollment's current version.
+        The enrollment exited early, its exit rule holds now, or the group was answered. The exit
+        rule of the enrollment's current version counts.
         """
         left = self._left(tx, {row.enrollment_id for row in rows})
         reasons = {row.id: left[row.enrollment_id] for row in rows if row.enrollment_id in left}
@@ -81,7 +81,7 @@ class CatalogJourneys:
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
-        """Make those of the enrollments due whose step waits for a message that is now settled."""
+        """Make enrollments due whose step waits for a message that was sent or refused now."""
         wake(tx, enrollment_ids, skip_locked=skip_locked)
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:

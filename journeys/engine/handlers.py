@@ -1,8 +1,7 @@
 """The handlers: one function per step type, each for a whole cohort.
 
-A handler reads with set-based SQL and returns a Move for each enrollment: the outcome by which it
-leaves, or until when and in which phase it stays. It writes only the effects of the step (messages,
-attributes, entries); `advance.py` writes the enrollments.
+A handler reads with set-based SQL and returns a Move for each enrollment. It writes the effects of
+the step (messages, attributes, entries); `advance.py` writes the enrollments.
 """
 
 import logging
@@ -65,13 +64,13 @@ _PAUSE = MINUTE
 class Move(NamedTuple):
     """Leave by an outcome or, if `outcome` is None, stay until `due_at` in a phase.
 
-    over: when the step ended; None: now. The next step counts its time from there.
+    ended_at: when the step ended; None: now. The next step counts its time from there.
     """
 
     outcome: str | None
     due_at: Instant | None = None
     phase: int = 0
-    over: Instant | None = None
+    ended_at: Instant | None = None
 
 
 Moves = dict[int, Move]  # by enrollment id
@@ -96,19 +95,19 @@ class Cohort:
         c = enrollments.c
         return Scope(sqlite, self.tx.now, c.profile_id, context=c.context, **more)
 
-    def asked(self, question: ColumnElement[Any]) -> dict[int, Any]:
+    def evaluate(self, expression: ColumnElement[Any]) -> dict[int, Any]:
         """Evaluate an expression on enrollments; results by enrollment id, without NULLs."""
         ids = [person.enrollment_id for person in self.people]
-        asked = select(enrollments.c.id, question).where(among(self.tx, enrollments.c.id, ids))
-        rows = self.tx.conn.execute(asked)
-        return {enrollment_id: answer for enrollment_id, answer in rows if answer is not None}
+        found = select(enrollments.c.id, expression).where(among(self.tx, enrollments.c.id, ids))
+        rows = self.tx.conn.execute(found)
+        return {enrollment_id: value for enrollment_id, value in rows if value is not None}
 
 
 def wait(cohort: Cohort, step: WaitStep) -> Moves:
-    """Wait for a duration, or until a local time, a weekday or a date. Phase 1: waiting."""
+    """Wait for a duration, or until a local time, a weekday or a date. Phase 1 waits."""
     arriving = [person for person in cohort.people if person.phase == 0]
     moves: Moves = {
-        person.enrollment_id: Move(NEXT, over=person.due_at)
+        person.enrollment_id: Move(NEXT, ended_at=person.due_at)
         for person in cohort.people
         if person.phase > 0
     }
@@ -121,7 +120,7 @@ def wait(cohort: Cohort, step: WaitStep) -> Moves:
         if end is None:
             moves[person.enrollment_id] = _at_once(person, _without_date(step))
         elif end <= cohort.tx.now:
-            moves[person.enrollment_id] = Move(NEXT, over=end)
+            moves[person.enrollment_id] = Move(NEXT, ended_at=end)
         else:
             moves[person.enrollment_id] = Move(None, end, 1)
     return moves
@@ -157,7 +156,7 @@ def _resumes_in_all(step: WaitStep, zones: Sequence[str], now: Instant, on: date
     until = max(_resumes(step, name, now, on) for name in zones)
     if step.days is None or step.time is not None or until == now:
         return until
-    # When the weekday begins in the last zone, it may be over in the first.
+    # When the weekday begins in the last zone, it may have ended in the first.
     return _resumes_in_all(step, zones, until, on)
 
 
@@ -180,9 +179,9 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
     time = step.time or 0
     if on is not None:
         if not step.yearly:
-            return _beside(step, on, tz)
+            return _shifted(step, on, tz)
         for year in range(today.year - 1, today.year + 3):
-            moment = _beside(step, _anniversary(on, year), tz)
+            moment = _shifted(step, _anniversary(on, year), tz)
             if moment >= now:
                 return moment
     days = step.days if step.days is not None else tuple(range(7))
@@ -199,7 +198,7 @@ def _resumes(step: WaitStep, zone_name: str, now: Instant, on: date | None) -> I
     return now
 
 
-def _beside(step: WaitStep, on: date, tz: ZoneInfo) -> Instant:
+def _shifted(step: WaitStep, on: date, tz: ZoneInfo) -> Instant:
     """The instant `before` or `after` a date. Whole days keep the local time at clock changes."""
     days_before, rest_before = divmod(step.before, DAY)
     days_after, rest_after = divmod(step.after, DAY)
@@ -214,41 +213,41 @@ def _anniversary(on: date, year: int) -> date:
 
 
 def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
-    """Leave when the condition comes to hold, from the start of the wait on, or at the timeout.
+    """Leave when the condition becomes true after the start of the wait, or at the timeout.
 
-    The earlier one counts, not the one seen first: an event after the timeout has no effect.
+    The earlier of the two counts, not the one seen first: a late event has no effect.
     """
     columns = enrollments.c
     scope = cohort.scope(
-        since=_looks_back_to(cohort),
+        since=_wait_began_at(cohort),
         except_event=columns.entry_event_id,
         once=_ended_earlier_waits(cohort),
     )
     ends_at = columns.arrived_at + step.timeout
-    # The time for a part of the condition that holds but has no event, such as an attribute: the
-    # arrival if it holds on arrival; later now, but at most the timeout.
-    untold = case(
+    # When a part of the condition without an event, such as an attribute, became true: at the
+    # arrival if it holds on arrival; else now, but at most at the timeout.
+    without_event = case(
         (columns.phase == 0, columns.arrived_at), (ends_at < cohort.tx.now, ends_at),
         else_=cohort.tx.now,
     )  # fmt: skip
-    began = cohort.asked(step.condition.began(scope, untold))
+    began = cohort.evaluate(step.condition.began(scope, without_event))
     moves: Moves = {}
     for person in cohort.people:
         ends = person.arrived_at + step.timeout
         moment = began.get(person.enrollment_id)
         if moment is not None and moment <= ends:
-            moves[person.enrollment_id] = Move(NEXT, over=moment)
+            moves[person.enrollment_id] = Move(NEXT, ended_at=moment)
         elif cohort.tx.now >= ends:
-            moves[person.enrollment_id] = Move(TIMEOUT, over=ends)
+            moves[person.enrollment_id] = Move(TIMEOUT, ended_at=ends)
         else:
             moves[person.enrollment_id] = Move(None, ends, 1)
     return moves
 
 
-def _looks_back_to(cohort: Cohort) -> ColumnElement[Any]:
+def _wait_began_at(cohort: Cohort) -> ColumnElement[Any]:
     """The arrival or, directly after a Send step, when its last message was sent.
 
-    A send that waits for an answer ends later, and the awaited event may happen meanwhile.
+    A send that waits for evidence ends later, and the awaited event may happen meanwhile.
     """
     graph = cohort.version.journey.graph
     sends = [
@@ -258,17 +257,17 @@ def _looks_back_to(cohort: Cohort) -> ColumnElement[Any]:
     ]
     if not sends:
         return enrollments.c.arrived_at
-    gone = select(func.max(messages.c.send_at)).where(
+    last_sent = select(func.max(messages.c.send_at)).where(
         messages.c.enrollment_id == enrollments.c.id,
         messages.c.step.in_(sends),
         messages.c.state.in_(SENT),
         messages.c.send_at <= enrollments.c.arrived_at,
     )
-    return func.coalesce(gone.scalar_subquery(), enrollments.c.arrived_at)
+    return func.coalesce(last_sent.scalar_subquery(), enrollments.c.arrived_at)
 
 
 def _ended_earlier_waits(cohort: Cohort) -> frozenset[str]:
-    """The event names of earlier WaitUntil steps: one event must not end two waits."""
+    """The event names of the earlier WaitUntil steps: one event must not end two waits."""
     names: set[str] = set()
     for name, node in cohort.version.journey.graph.items():
         if name == cohort.step.name:
@@ -282,7 +281,7 @@ def split(cohort: Cohort, step: SplitStep) -> Moves:
     """Leave by the first branch whose condition holds, else by `otherwise`."""
     scope = cohort.scope()
     first = case(*((way.condition.sql(scope), literal(way.name)) for way in step.ways))
-    chosen = cohort.asked(first)
+    chosen = cohort.evaluate(first)
     return {
         person.enrollment_id: _at_once(person, chosen.get(person.enrollment_id, OTHERWISE))
         for person in cohort.people
@@ -290,9 +289,9 @@ def split(cohort: Cohort, step: SplitStep) -> Moves:
 
 
 def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
-    """Leave by the arm that the profile's draw gives, which is the same every time.
+    """Leave by the arm of the profile's draw, which is the same every time.
 
-    A profile keeps the arm of an earlier passage, even after a change of weights or a merge.
+    A profile keeps the arm of its first passage, even after a change of weights or a merge.
     """
     before = _drawn_before(cohort, step)
     salt = f"{cohort.version.journey.name}/{step.name}"
@@ -360,11 +359,11 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
 
 
 def _record_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
-    """Record an event for the changed profiles, so that waits and exit rules are evaluated again in
-    every journey.
+    """Record an event for the changed profiles: it makes every journey evaluate its waits and exit
+    rules again.
     """
     tx, step = cohort.tx, cohort.step.name
-    told = [
+    changes = [
         NewEvent(
             person.profile_id,
             PROFILE_CHANGED,
@@ -375,19 +374,20 @@ def _record_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
         for person in cohort.people
         if person.profile_id in profile_ids
     ]
-    record_events(tx, told, worked=False)
+    record_events(tx, changes, worked=False)
 
 
 def enter_other(cohort: Cohort, step: EnterStep) -> Moves:
     """Enter the profiles into another journey, by its re-entry rule.
 
-    The checks of a library refuse journeys that enter each other endlessly. An old version and a
-    current one still can, so entries have a pause between them (`_PAUSE`).
+    Validation refuses a library whose journeys enter each other in a loop. An old version and a
+    current one can still form a loop, so the entries are at least `_PAUSE` apart.
     """
     other = cohort.catalog.current.get(step.journey)
-    if other is None:  # it existed when this version was checked
+    if other is None:  # it was removed after this version was validated
         log.warning(
-            "nobody enters %s: there is no such journey any more",
+            "step %r enters no profiles: the journey %s was removed from the library",
+            step.name,
             step.journey,
             extra={"journey": cohort.version.journey.name, "step": step.name},
         )
@@ -407,5 +407,5 @@ def _all_next(cohort: Cohort) -> Moves:
 
 
 def _at_once(person: DueEnrollment, outcome: str) -> Move:
-    """Leave a step that takes no time: it ends at the arrival."""
-    return Move(outcome, over=person.arrived_at)
+    """Leave a step that takes no time, so it ends at the arrival."""
+    return Move(outcome, ended_at=person.arrived_at)

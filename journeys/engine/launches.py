@@ -22,7 +22,7 @@ def record_launch(
     audience: str,
     people: int | None = None,
 ) -> Version:
-    """Record a launch unless it is on record; returns the version that it started with.
+    """Record a launch, unless it is recorded already; returns the version that it started with.
 
     Raises SegueError if the journey does not exist, LaunchConflict if the id is taken.
 
@@ -43,8 +43,8 @@ def record_launch(
     found = tx.conn.execute(select(c.journey, c.audience, c.version).where(c.id == launch_id)).one()
     if (found.journey, found.audience) != (journey, audience):
         raise LaunchConflict(
-            f"{launch_id!r} is a launch of the journey {found.journey} for {found.audience}; "
-            "give this one another id"
+            f"the launch {launch_id!r} exists, of the journey {found.journey} for "
+            f"{found.audience}; use another id"
         )
     # Another process may have started the launch with a version that is not loaded here.
     catalog.learn(tx, [(journey, found.version)])

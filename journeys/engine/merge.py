@@ -39,7 +39,7 @@ def merge(
     ----------
     mergers: a profile must not be merged in one and survive in another.
     also_lock: profiles that the caller locks afterwards; locked here, to keep the order of ids.
-    later: profiles that may be merged later in this transaction; their rows are locked here.
+    later: profiles that may be merged later in this transaction; locked here for the same reason.
     """
     concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
     lock_events(tx, {*(merger.from_id for merger in mergers), *later})
@@ -61,9 +61,9 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
     ending: list[int] = []
     launched: list[int] = []
     moved: dict[int, dict[str, Any]] = {}
-    there = {merger.into_id: _There(by_profile[merger.into_id]) for merger in mergers}
+    survivors = {merger.into_id: _Survivor(by_profile[merger.into_id]) for merger in mergers}
     for merger in mergers:
-        both, again = there[merger.into_id].take(by_profile[merger.from_id])
+        both, again = survivors[merger.into_id].take(by_profile[merger.from_id])
         ending += both
         launched += [row.id for row in again]
         moved[merger.from_id] = {
@@ -130,12 +130,12 @@ def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) ->
     return [_Enrollment(*row) for row in found]
 
 
-class _There:
+class _Survivor:
     """The enrollments of a surviving profile and of the profiles merged into it so far."""
 
     def __init__(self, ours: Sequence[_Enrollment]) -> None:
-        self._current = {_way(row): row for row in ours if row.ended_at is None}
-        self._launches = {_launch(row) for row in ours if row.launch_id is not None}
+        self._current = {_slot(row): row for row in ours if row.ended_at is None}
+        self._launches = {_launch_key(row) for row in ours if row.launch_id is not None}
 
     def take(self, theirs: Sequence[_Enrollment]) -> tuple[list[int], list[_Enrollment]]:
         """Add the enrollments of a merged profile.
@@ -149,19 +149,19 @@ class _There:
         later: list[int] = []
         for row in theirs:
             if row.ended_at is None:
-                rival = self._current.get(_way(row), row)
+                rival = self._current.get(_slot(row), row)
                 first, second = sorted((row, rival), key=lambda one: (one.entered_at, one.id))
-                self._current[_way(row)] = first
+                self._current[_slot(row)] = first
                 if first is not second:
                     later.append(second.id)
-        again = [row for row in theirs if _launch(row) in self._launches]
-        self._launches |= {_launch(row) for row in theirs if row.launch_id is not None}
+        again = [row for row in theirs if _launch_key(row) in self._launches]
+        self._launches |= {_launch_key(row) for row in theirs if row.launch_id is not None}
         return later, again
 
 
-def _way(row: _Enrollment) -> tuple[str, str]:
+def _slot(row: _Enrollment) -> tuple[str, str]:
     return row.journey, row.entry_key
 
 
-def _launch(row: _Enrollment) -> tuple[str, str | None]:
+def _launch_key(row: _Enrollment) -> tuple[str, str | None]:
     return row.journey, row.launch_id

@@ -1,4 +1,4 @@
-"""Retries of failed steps: isolate the enrollment that fails, retry it, then continue without.
+"""Retries of failed steps: isolate the failing enrollment, retry it, then move it on.
 
 A chunk is one transaction, so one failing enrollment would block the whole chunk. The engine halves
 a failed chunk until that enrollment is alone (config/batches.py).
@@ -28,20 +28,20 @@ FIRST_RETRY: Seconds = MINUTE
 
 
 class StepFailed(Exception):
-    """A step failed for these enrollments, for another reason than a failing database.
+    """A step failed for these enrollments, for another reason than a database error.
 
     `__cause__` is the error.
     """
 
     def __init__(self, step: Step, people: Sequence[DueEnrollment]) -> None:
-        super().__init__(f"step {step.name!r} fails")
+        super().__init__(f"step {step.name!r} failed")
         self.step = step
         self.people = people
 
 
 @contextmanager
-def blaming(step: Step, people: Sequence[DueEnrollment]) -> Iterator[None]:
-    """Raise StepFailed for an error in the block, except if the database itself fails."""
+def raising_step_failed(step: Step, people: Sequence[DueEnrollment]) -> Iterator[None]:
+    """Raise StepFailed for an error in the block, except for a database error."""
     try:
         yield
     except Exception as error:
@@ -50,11 +50,11 @@ def blaming(step: Step, people: Sequence[DueEnrollment]) -> Iterator[None]:
         raise StepFailed(step, people) from error
 
 
-def try_later(tx: Tx, version: Version, failure: StepFailed) -> dict[int, Move]:
+def retry_or_move_on(tx: Tx, version: Version, failure: StepFailed) -> dict[int, Move]:
     """Schedule a retry for the single enrollment that failed or, after TRIES attempts, move it on.
 
-    Returns its move by enrollment id. Empty: a retry is scheduled, or it has meanwhile moved to
-    another step or version.
+    Returns the move by enrollment id; empty if a retry is scheduled, or if the enrollment has moved
+    to another step or version meanwhile.
     """
     [person] = failure.people
     step = failure.step
@@ -70,7 +70,7 @@ def try_later(tx: Tx, version: Version, failure: StepFailed) -> dict[int, Move]:
         return {}
     tried = before + 1
     log.error(
-        "journey %s, step %r fails on enrollment %d, try %d of %d: %s",
+        "journey %s, step %r failed for enrollment %d, attempt %d of %d: %s",
         journey,
         step.name,
         person.enrollment_id,

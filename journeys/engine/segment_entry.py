@@ -1,4 +1,4 @@
-"""Enter profiles that join the segment of a journey's entry, once for each time they join.
+"""Enter profiles that join the segment of a journey's entry, once each time they join.
 
 The table segment_member stores the members for each journey; a profile without a row is new.
 """
@@ -21,10 +21,10 @@ from profiles.tables import profiles
 def enter_newcomers(
     tx: Tx, version: Version, condition: Condition, profile_ids: Sequence[int]
 ) -> list[DueEnrollment]:
-    """Update the members among these profiles, and enter those that joined, by the re-entry rule.
+    """Update the memberships of these profiles, and enter those that joined, by the re-entry rule.
 
     Returns their enrollments. Does nothing while the journey is stopped, so a profile that joins
-    meanwhile enters after the journey resumes.
+    meanwhile enters when the journey is resumed.
     """
     journey = version.journey.name
     if held(tx).get(journey) == STOPPED:

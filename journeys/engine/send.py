@@ -27,17 +27,17 @@ from profiles.tables import events
 
 
 def send(cohort: Cohort, step: SendStep) -> Moves:
-    """Phase 0 plans the group; phase n waits for messages up to the n-th to be sent or refused.
+    """Phase 0 plans the group; phase n waits until the first n messages are sent or refused.
 
-    An enrollment leaves with the time at which the group's last message was sent. The next step
-    counts from there: a two-day wait after a message sent on Thursday ends on Saturday.
+    The step ends when the group's last message was sent, and the next step counts from there: a
+    two-day wait after a message sent on Thursday ends on Saturday.
     """
     arriving = [person for person in cohort.people if person.phase == 0]
-    behind = [person for person in cohort.people if person.phase > 0]
+    waiting = [person for person in cohort.people if person.phase > 0]
     since = {person.enrollment_id: person.arrived_at for person in arriving}
     moves = _plan_from(cohort, step, arriving, 0, since)
-    if behind:
-        moves |= _after_sending(cohort, step, behind)
+    if waiting:
+        moves |= _after_planning(cohort, step, waiting)
     return moves
 
 
@@ -50,7 +50,7 @@ def _plan_from(
 ) -> Moves:
     """Plan the members from `first` on.
 
-    since: by enrollment id, when the step ended if none of these members is planned.
+    since: when the step ended if none of these members is planned, by enrollment id.
     """
     if not people:
         return {}
@@ -59,12 +59,12 @@ def _plan_from(
         cohort.tx,
         cohort.planner,
         _wanted(cohort, step, first),
-        _persons(people),
+        _addressees(people),
         settled=partial(wake, skip_locked=True),
     )
     moves: Moves = {}
     for enrollment_id, decisions in decided.items():
-        going = [
+        planned = [
             (decision.send_at, number)
             for number, decision in enumerate(decisions)
             if decision.send_at is not None
@@ -72,10 +72,10 @@ def _plan_from(
         for message, decision in zip(members, decisions, strict=True):
             if decision.reason != "not_chosen" or step.fallback_after is None:
                 cohort.messages[message.channel, decision.reason or "planned"] += 1
-        if not going:
-            moves[enrollment_id] = Move(NEXT, over=since.get(enrollment_id))
+        if not planned:
+            moves[enrollment_id] = Move(NEXT, ended_at=since.get(enrollment_id))
             continue
-        last, number = max(going)
+        last, number = max(planned)
         # `wake` makes the enrollment due as soon as the message is sent.
         moves[enrollment_id] = Move(None, last + cohort.tx.timing.send_again, first + number + 1)
     return moves
@@ -109,11 +109,11 @@ def _wanted(cohort: Cohort, step: SendStep, first: int) -> PlannedSend:
     )
 
 
-def _persons(people: Sequence[DueEnrollment]) -> list[Addressee]:
+def _addressees(people: Sequence[DueEnrollment]) -> list[Addressee]:
     return [Addressee(person.profile_id, person.enrollment_id) for person in people]
 
 
-def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollment]) -> Moves:
+def _after_planning(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollment]) -> Moves:
     tx = cohort.tx
     rows: dict[int, list[Any]] = defaultdict(list)
     for row in tx.conn.execute(
@@ -135,32 +135,32 @@ def _after_sending(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollmen
     answers = answers_to(tx, cohort.version, step, [person.enrollment_id for person in people])
     _withdraw(tx, step, answers)
     for person in people:
-        under_way = ["sending"] if person.enrollment_id in answers else ["planned", "sending"]
-        waiting = [row.send_at for row in rows[person.enrollment_id] if row.state in under_way]
+        pending = ["sending"] if person.enrollment_id in answers else ["planned", "sending"]
+        waiting = [row.send_at for row in rows[person.enrollment_id] if row.state in pending]
         if waiting:
             again = max(*waiting, tx.now) + tx.timing.send_again
             moves[person.enrollment_id] = Move(None, again, person.phase)
         else:
             settled.append(person)
-    trying: dict[int, list[DueEnrollment]] = defaultdict(list)
+    falling_back: dict[int, list[DueEnrollment]] = defaultdict(list)
     answered: list[DueEnrollment] = []
     for person in settled:
-        gone = max(
+        last_sent = max(
             (row.send_at for row in rows[person.enrollment_id] if row.state in SENT), default=None
         )
         if answer := answers.get(person.enrollment_id):
             answered.append(person)
-            moves[person.enrollment_id] = Move(NEXT, over=max(gone or 0, answer.at))
+            moves[person.enrollment_id] = Move(NEXT, ended_at=max(last_sent or 0, answer.at))
         elif step.fallback_after is None or person.phase >= len(step.messages):
-            moves[person.enrollment_id] = Move(NEXT, over=gone)
-        elif gone is not None and gone + step.fallback_after > tx.now:
-            moves[person.enrollment_id] = Move(None, gone + step.fallback_after, person.phase)
+            moves[person.enrollment_id] = Move(NEXT, ended_at=last_sent)
+        elif last_sent is not None and last_sent + step.fallback_after > tx.now:
+            moves[person.enrollment_id] = Move(None, last_sent + step.fallback_after, person.phase)
         else:
-            trying[person.phase].append(person)
-    for phase, some in trying.items():
+            falling_back[person.phase].append(person)
+    for phase, some in falling_back.items():
         moves |= _plan_from(cohort, step, some, phase, {})
     if step.fallback_after is not None:
-        _spare(cohort, step, answered)
+        _refuse_unused(cohort, step, answered)
     return moves
 
 
@@ -171,42 +171,42 @@ def _withdraw(tx: Tx, step: SendStep, answers: Mapping[int, "GroupAnswer"]) -> N
         cancel_of(tx, ids, reason, step=step.name)
 
 
-def _spare(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollment]) -> None:
+def _refuse_unused(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollment]) -> None:
     """Record the unused fallbacks of answered groups as refused, with the reason `not_chosen`."""
     for phase in {person.phase for person in people if person.phase < len(step.messages)}:
-        spared = _persons([person for person in people if person.phase == phase])
-        refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), spared, "not_chosen")
+        addressees = _addressees([person for person in people if person.phase == phase])
+        refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), addressees, "not_chosen")
         for message in step.messages[phase:]:
-            cohort.messages[message.channel, "not_chosen"] += len(spared)
+            cohort.messages[message.channel, "not_chosen"] += len(addressees)
 
 
 def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
     """Make enrollments due that wait for a message of their step which was sent or refused.
 
-    Locks the enrollments in id order, as everywhere. With `skip_locked` it skips those that another
-    process locks, because that process moves them. An enrollment that has moved on to another step
-    does not change: the outcome of a message may be recorded late.
+    Locks the enrollments in id order to avoid deadlocks. `skip_locked` skips those that another
+    process locks, because that process moves them. Enrollments that have moved on to another step
+    do not change, since the outcome of a message may be recorded late.
     """
     if not enrollment_ids:
         return
     c = enrollments.c
-    behind = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
+    at_step = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
     theirs = select(c.id, c.phase).where(
-        among(tx, c.id, enrollment_ids), c.ended_at.is_(None), behind
+        among(tx, c.id, enrollment_ids), c.ended_at.is_(None), at_step
     )
     held = theirs.order_by(c.id).with_for_update(skip_locked=skip_locked)
-    # Not in the WHERE, which on PostgreSQL reads the phase before the wait for the lock and would
-    # miss an enrollment whose phase another process has raised meanwhile.
-    midway = [row.id for row in tx.conn.execute(held) if row.phase > 0]
-    if midway:
-        transitions.wake(tx, midway)
+    # Not in the WHERE clause: PostgreSQL evaluates it before the wait for the lock, and would miss
+    # an enrollment whose phase another process increases meanwhile.
+    waiting = [row.id for row in tx.conn.execute(held) if row.phase > 0]
+    if waiting:
+        transitions.wake(tx, waiting)
 
 
 # Answers ------------------------------------------------------------------------------------------
 
 
 class GroupAnswer(NamedTuple):
-    """Why the rest of a group is not needed any more, and since when."""
+    """Why the rest of a group is no longer needed, and since when."""
 
     reason: str
     at: Instant
@@ -261,12 +261,12 @@ def _answered_in(
 def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
     """When a message (the row of the enclosing statement) was delivered, opened or clicked.
 
-    NULL: it was not. For a message in the state `delivered` without a delivery event, such as one
-    that the customer answered, it is `now`.
+    NULL: it was not. `now` for a message in the state `delivered` without a delivery event, such as
+    one that the customer replied to.
     """
     own_id = sql_cast(messages.c.id, Text)
     about = sql_cast(events.c.properties["message_id"].as_string(), Text)
-    # An event without a message id, as apps may send, counts for the last message before it.
+    # An event without a message id, as apps send it, counts for the last message before it.
     later = messages.alias("later")
     was_later = exists().where(
         later.c.profile_id == messages.c.profile_id,
@@ -276,15 +276,15 @@ def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
         later.c.send_at <= events.c.occurred_at,
     )
     last = ~was_later.correlate(messages, events)
-    # email_opened, push_opened, sms_clicked ...: reported by the provider or the app
-    said = select(func.min(events.c.occurred_at)).where(
+    # email_opened, push_opened, sms_clicked ...: from the provider or the app
+    reported = select(func.min(events.c.occurred_at)).where(
         events.c.profile_id == messages.c.profile_id,
         events.c.name == messages.c.channel + literal(f"_{kind}"),
         events.c.occurred_at >= messages.c.send_at,
         events.c.occurred_at <= now,
         or_(about == own_id, about.is_(None) & last),
     )
-    first = said.scalar_subquery()
+    first = reported.scalar_subquery()
     if kind == "delivered":
         return case((messages.c.state == "delivered", func.coalesce(first, now)))
     return first

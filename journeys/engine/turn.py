@@ -27,8 +27,8 @@ T = TypeVar("T")
 class TurnReport:
     """The result of one turn.
 
-    moved: enrollments by journey; 0 if enrollments were due and all stay. errors: what failed; the
-    other parts of the turn still ran.
+    moved: enrollments by journey; 0 if all due enrollments stay. errors: those of the parts of the
+    turn that failed; the other parts ran.
     """
 
     reaction: Reaction = field(default_factory=Reaction)
@@ -45,7 +45,7 @@ class TurnReport:
 class _Sending(NamedTuple):
     """The send task of a channel.
 
-    since: when the earliest event that may have caused it was received, by the monotonic clock.
+    since: when the earliest event that may have caused it was received, on the monotonic clock.
     """
 
     task: asyncio.Task[Tally]
@@ -62,7 +62,7 @@ class Turn:
     ----------
     journey: work on this journey only, and leave events to other processes.
     step: advance this step only.
-    woken: called at the end of a task after which more may be due.
+    woken: called when a task has ended and more work may be due.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class Turn:
 
         Parameters
         ----------
-        arrived_at: when this process received the oldest event that is not yet processed, by the
-            monotonic clock; None: it knows of none.
+        arrived_at: when this process received its oldest unprocessed event, on the monotonic clock;
+            None: it has received none.
         """
         began = time.monotonic()
         reaction = Reaction()
         if self._journey is None:
             react = partial(self.reactor.work, sure=arrived_at is not None)
             reaction = await self._try(asyncio.to_thread(react), reaction)
-            # The events came from another process or have waited. The database stores whole
-            # seconds, hence the tolerance of 1.
+            # Another process received the events, or they have waited. The tolerance is 1 because
+            # the database stores whole seconds.
             if arrived_at is None or began - arrived_at < reaction.waited - 1:
                 arrived_at = began - reaction.waited
             if reaction.entered.total() or reaction.woken.total():
@@ -172,7 +172,7 @@ class Turn:
 
         async def send() -> Tally:
             tally = await self._dispatcher.send(taken)
-            # The enrollments of these messages are due now. If nothing was sent, none is.
+            # The enrollments of the sent messages are due now.
             if tally:
                 self._woken()
             return tally

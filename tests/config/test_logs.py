@@ -332,8 +332,8 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
     async def scenario(log: Log) -> None:
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(house.segue).run(stop))
-        await comes(log, "can't be worked", "journeys.engine.events._lock")
-        await comes(log, "fails on enrollment", "journeys.engine.advance._handle")
+        await comes(log, "failed and will be retried", "journeys.engine.events._lock")
+        await comes(log, "failed for enrollment", "journeys.engine.advance._handle")
         await comes(log, "can't be rendered", "channels.outbox.dispatch.Dispatcher._render")
         await comes(log, '"message":"sent"')
         refusal = {"errors": [{"message": "annabel@example.com must not send", "field": None}]}
@@ -355,8 +355,8 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
         asyncio.run(scenario(log))
     assert [secret for secret in SECRETS if secret in log.text] == [], log.text
     for said, ids in (
-        ("can't be worked", {"event_id"}),
-        ("fails on enrollment", {"journey", "step", "enrollment_id"}),
+        ("failed and will be retried", {"event_id"}),
+        ("failed for enrollment", {"journey", "step", "enrollment_id"}),
         ("can't be rendered", {"message_id", "enrollment_id", "profile_id", "journey", "channel"}),
         ("sent", {"message_id", "enrollment_id", "profile_id", "journey", "step", "channel"}),
         ("sendgrid is paused", {"channel"}),

@@ -265,9 +265,7 @@ def test_a_database_in_trouble_is_named_in_a_line(house: House, segue: Segue) ->
     locked = OperationalError("", {}, sqlite3.OperationalError("database is locked"))
     with patch("flows.orchestration.journey_controls.pause", side_effect=locked):
         said = segue("pause", "j")
-    assert said == Said(
-        1, "", "segue: the database is in trouble: OperationalError: database is locked\n"
-    )
+    assert said == Said(1, "", "segue: database error: OperationalError: database is locked\n")
     with house.db.transaction(write=False) as tx:
         assert held(tx) == {}
     with patch.object(Catalog, "register", side_effect=locked):

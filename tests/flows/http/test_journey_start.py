@@ -178,7 +178,7 @@ def test_a_launch_of_another_journey_is_no_launch_of_this_one(
     house.customer("ann")
     start(hooks, {"people": [of("ann")], "id": "l1"}, journey="once")
     answer = start(hooks, {"people": [of("ann")], "id": "l1"}, at=MONDAY + 1)
-    assert "is a launch of the journey once" in problem(answer, 409, "not_started")["message"]
+    assert "exists, of the journey once" in problem(answer, 409, "not_started")["message"]
 
 
 def test_a_stopped_journey_lets_nobody_in(house: House, hooks: Receiving) -> None:

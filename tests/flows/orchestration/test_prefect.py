@@ -345,7 +345,7 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
         url = f"{stack.settings.prefect_url}/api"
         teller = Reporter(live, segue.settings.model_copy(update={"prefect_api_url": url}))
         bounced = Reaction()
-        bounced.heard["win-back", "email_bounced"] = 60
+        bounced.about_messages["win-back", "email_bounced"] = 60
         teller.note(bounced, {"win-back": 7}, Tally({("win-back", "email", "sent"): 2}))
         stop = asyncio.Event()
         telling = asyncio.create_task(teller.run(stop))

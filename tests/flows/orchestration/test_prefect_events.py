@@ -84,7 +84,7 @@ def moved(prefect: respx.Router) -> list[tuple[str, int]]:
 def test_what_happens_within_a_second_is_one_event(prefect: respx.Router, teller: Reporter) -> None:
     async def scenario() -> None:
         reaction = Reaction(entered=Counter(cart=2), exited=Counter(cart=1))
-        reaction.heard["cart", "email_opened"] = 3
+        reaction.about_messages["cart", "email_opened"] = 3
         for _ in range(2):
             teller.note(reaction, {"cart": 4}, Tally({("cart", "push", "sent"): 5}))
         teller.note(NOTHING, {"welcome": 1}, Tally())
@@ -321,7 +321,7 @@ def test_the_share_of_bounces_is_a_label(
 
     async def scenario() -> None:
         reaction = Reaction()
-        reaction.heard["cart", "email_bounced"] = 1
+        reaction.about_messages["cart", "email_bounced"] = 1
         teller.note(reaction, {}, Tally())
         await until(lambda: prefect["events"].called)
 

@@ -79,8 +79,11 @@ def test_a_step_that_fails_on_some_holds_up_nobody_else(
                 assert standing == ("bad", 1, MONDAY + FIRST_RETRY)
                 assert "seen" not in house.attributes(person.profile_id)
         house.later("1d")
-    assert caplog.text.count("try 1 of 5") == caplog.text.count("try 5 of 5") == len(bad)
-    assert "journey j, step 'bad' fails on enrollment 4, try 1 of 5: ValueError at" in caplog.text
+    assert caplog.text.count("attempt 1 of 5") == caplog.text.count("attempt 5 of 5") == len(bad)
+    assert (
+        "journey j, step 'bad' failed for enrollment 4, attempt 1 of 5: ValueError at"
+        in caplog.text
+    )
     assert "test_retry.py" in caplog.text
     assert "@" not in caplog.text
     # in the end they go on without it
@@ -98,13 +101,13 @@ def test_who_is_moved_to_another_version_just_after_the_last_try_goes_on_in_that
 ) -> None:
     house.open(described(Update("bad", x=1), Update("old", x=1)))
     ann = house.customer()
-    try_later = Engine._try_later
+    retry_or_move_on = Engine._retry_or_move_on
 
     def moved_first(*given: Any) -> Any:
         house.open(described(Update("bad", x=2), Update("new", x=2)))
         with house.db.transaction() as tx:
             migrate_people(tx, house.segue.catalog, "j")
-        return try_later(*given)
+        return retry_or_move_on(*given)
 
     with failing_on(ann):
         house.launch("j")
@@ -112,7 +115,7 @@ def test_who_is_moved_to_another_version_just_after_the_last_try_goes_on_in_that
         [person] = house.people()
         assert (person.step, person.attempts) == ("bad", TRIES - 1)
         house.db.now = person.due_at
-        with patch.object(Engine, "_try_later", moved_first):
+        with patch.object(Engine, "_retry_or_move_on", moved_first):
             house.advance()
     [person] = house.people()
     assert (person.step, person.attempts, house.passed()) == ("bad", TRIES - 1, [])
@@ -260,7 +263,7 @@ def test_an_event_that_can_not_be_worked_holds_up_no_other(
         while reactor.work().events:
             pass
         assert {person.profile_id for person in house.people()} == {*people} - bad
-        assert caplog.text.count("can't be worked, to be tried again later: KeyError at") == 2
+        assert caplog.text.count("failed and will be retried: KeyError at") == 2
         assert "@" not in caplog.text
         assert waiting() == 2
         # what comes later is worked
