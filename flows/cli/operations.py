@@ -40,6 +40,12 @@ def stop_command(context: typer.Context, journey: str) -> None:
 
 
 @commands.command()
+def upgrade(context: typer.Context) -> None:
+    """Upgrade the database to this release, as every process does at its start."""
+    say(f"the database {opened(context).db.shown} is up to date")
+
+
+@commands.command()
 def migrate(
     context: typer.Context,
     journey: str,

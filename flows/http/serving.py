@@ -16,7 +16,7 @@ from flows.http.app import create_app
 from flows.http.limits.connections import Config, Limits
 
 # Seconds that open requests have to end after a stop.
-_GRACE = 10
+GRACE = 10
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[
     app = create_app(segue, lambda: loop.call_soon_threadsafe(arrived))
     listener = _listen(segue.settings)
     proxies = segue.settings.trusted_proxies
-    server = Server(Config(app, limits_here(), proxies, timeout_graceful_shutdown=_GRACE))
+    server = Server(Config(app, limits_here(), proxies, timeout_graceful_shutdown=GRACE))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield task

@@ -4,6 +4,7 @@ import io
 import sqlite3
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -64,6 +65,18 @@ def segue(
 
 
 Segue = Callable[..., Said]
+
+
+def test_upgrade_makes_the_tables_and_can_be_repeated(
+    segue: Segue, house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    house.open()
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    monkeypatch.setenv("SEGUE_DATABASE_URL", url)
+    for _ in range(2):
+        assert segue("upgrade") == Said(0, f"the database {url} is up to date\n", "")
+    with sqlite3.connect(tmp_path / "new.db") as conn:
+        assert conn.execute("SELECT count(*) FROM message").fetchone() == (0,)
 
 
 def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
