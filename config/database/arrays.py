@@ -31,6 +31,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    literal,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -42,6 +43,9 @@ from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
 
+# How many statements of one form stay built: one for each version or step of a journey, or segment.
+STATEMENTS = 1_000
+
 
 def any_of(column: ColumnElement[T], name: str) -> ColumnElement[bool]:
     """The condition `column IN values`; the parameter `name` takes the values, of any collection.
@@ -50,6 +54,15 @@ def any_of(column: ColumnElement[T], name: str) -> ColumnElement[bool]:
     `IN (SELECT value FROM json_each(:name))` on SQLite. As with IN, NULL equals nothing.
     """
     return _AnyOf(column, bindparam(name, type_=_Array(column.type)))
+
+
+def one_of(column: ColumnElement[T], values: Collection[T]) -> ColumnElement[bool]:
+    """The condition `column IN values` for values that are part of the statement.
+
+    With `column.in_(values)` SQLAlchemy writes the values into the text at each execution, which
+    takes longer than to execute a small statement.
+    """
+    return column.in_([literal(value, column.type) for value in values])
 
 
 def rows_of(name: str, *columns: ColumnElement[Any]) -> Subquery:

@@ -45,6 +45,10 @@ class Tx:
     now: Instant
     timing: Timing
 
+    @property
+    def is_sqlite(self) -> bool:
+        return self.conn.dialect.name == "sqlite"
+
 
 class Database:
     """An engine and its clock.

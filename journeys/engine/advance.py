@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import insert, select, true
+from sqlalchemy import insert
 
 from channels.metrics import DECISIONS
 from channels.rules.planner import Planner
@@ -45,13 +45,13 @@ from journeys.engine.call_step import (
 from journeys.engine.chunks import LARGEST, Chunk, Chunks
 from journeys.engine.due import DueEnrollment, earliest_due, entered_in, lock_due, next_due
 from journeys.engine.entry import audience_after, audience_size, enter_people
-from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
+from journeys.engine.exits import EXITED, end, exiting, goal_reached
 from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.engine.launches import record_launch
 from journeys.engine.retry import StepFailed, raising_step_failed, retry_or_move_on
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.engine.send import send
-from journeys.enrollments import enrollments, transitions
+from journeys.enrollments import transitions
 from journeys.enrollments.transitions import Arrival, Stay
 from journeys.tables import passages
 from profiles.bulk import lock_profiles
@@ -275,15 +275,11 @@ class Engine:
         self, tx: Tx, version: Version, people: Sequence[DueEnrollment], report: StepReport
     ) -> list[DueEnrollment]:
         """End the enrollments for which the exit rule holds; returns the others."""
-        if version.journey.exit_when is None:
-            return list(people)
-        ids = [person.enrollment_id for person in people]
-        found = select(enrollments.c.id).where(enrollments.c.id.in_(ids), exit_rule(tx, version))
-        exiting = set(tx.conn.execute(found).scalars())
-        if exiting:
-            end(tx, exiting, EXITED)
-        report.exited += len(exiting)
-        return [person for person in people if person.enrollment_id not in exiting]
+        leaving = exiting(tx, version, [person.enrollment_id for person in people])
+        if leaving:
+            end(tx, leaving, EXITED)
+        report.exited += len(leaving)
+        return [person for person in people if person.enrollment_id not in leaving]
 
     def _apply(
         self,
@@ -404,7 +400,7 @@ class Engine:
         for version in self.catalog.versions(journey):
             if version.journey.goal is not None:
                 with self.db.transaction() as tx:
-                    found += goal_reached(tx, version, true())
+                    found += goal_reached(tx, version)
         return found
 
 

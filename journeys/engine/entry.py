@@ -3,63 +3,68 @@
 One INSERT ... SELECT enters all profiles of a chunk.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
     Select,
     and_,
+    bindparam,
     case,
     cast,
     func,
     literal,
+    null,
     or_,
     select,
-    union_all,
 )
-from sqlalchemy import null as sql_null
-from sqlalchemy.types import BigInteger, SmallInteger, Text
+from sqlalchemy.types import BigInteger, Text
 
 from config.clock.times import Seconds
+from config.database.arrays import STATEMENTS, any_of, rows_of
 from config.database.engine import Tx
 from journeys.definition.journey import After, EventEntry, Version
 from journeys.engine.due import DUE_COLUMNS, DueEnrollment
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held
 from profiles.bucketing import bucket_of
-from profiles.bulk import among, in_slices, lock_profiles
-from profiles.conditions.language import Condition, Scope
+from profiles.bulk import lock_profiles
+from profiles.conditions.language import NOW, Condition, Scope
 from profiles.tables import JSON_COLUMN, events, profiles
 
 # Entry keys are cut to this many characters: a PostgreSQL btree index row holds 2,704 bytes.
 _KEY = 255
-# Profiles in one UNION ALL; SQLite allows 500 terms (SQLITE_MAX_COMPOUND_SELECT).
-_SELECTS = 200
 
 
 def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequence[int]:
     """The ids of at most `limit` profiles of a segment with an id above `after`, in order."""
-    found = (
+    given = {"after": after, "most": limit, "now": tx.now}
+    return tx.conn.execute(_audience_after(condition, tx.is_sqlite), given).scalars().all()
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _audience_after(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
+    return (
         select(profiles.c.id)
-        .where(profiles.c.id > after, condition.sql(of_profiles(tx)))
+        .where(profiles.c.id > bindparam("after"), condition.sql(Scope(sqlite, profiles.c.id)))
         .order_by(profiles.c.id)
-        .limit(limit)
+        .limit(bindparam("most", type_=BigInteger))
     )
-    return tx.conn.execute(found).scalars().all()
 
 
 def audience_size(tx: Tx, condition: Condition) -> int:
     """The number of profiles in a segment."""
-    found = select(func.count()).select_from(profiles).where(condition.sql(of_profiles(tx)))
-    return tx.conn.execute(found).scalar_one()
+    size = _audience_size(condition, tx.is_sqlite)
+    return tx.conn.execute(size, {"now": tx.now}).scalar_one()
 
 
-def of_profiles(tx: Tx) -> Scope:
-    """The scope of conditions on rows of the profile table."""
-    return Scope(sqlite=tx.conn.dialect.name == "sqlite", now=tx.now, profile_id=profiles.c.id)
+@lru_cache(maxsize=STATEMENTS)
+def _audience_size(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
+    holds = condition.sql(Scope(sqlite, profiles.c.id))
+    return select(func.count()).select_from(profiles).where(holds)
 
 
 def enter_people(
@@ -76,15 +81,19 @@ def enter_people(
     pause: the fewest seconds between the profile's previous entry and the due time of this one.
     """
     lock_profiles(tx, profile_ids)
-    source = select(
+    given = {"profiles": profile_ids, "launch": launch_id, "pause": pause}
+    return _enter(tx, version, _listed, given, pauses=pause > 0)
+
+
+def _listed(_version: Version, _sqlite: bool) -> Select[Any]:
+    return select(
         profiles.c.id.label("profile_id"),
         profiles.c.bucket,
         literal("").label("entry_key"),
         literal({}, JSON_COLUMN).label("context"),
-        cast(sql_null(), BigInteger).label("entry_event_id"),
-        literal(tx.now, BigInteger).label("since"),
-    ).where(among(tx, profiles.c.id, profile_ids))
-    return _enter(tx, version, source, launch_id, pause=pause)
+        cast(null(), BigInteger).label("entry_event_id"),
+        NOW.label("since"),
+    ).where(any_of(profiles.c.id, "profiles"))
 
 
 def enter_each(
@@ -97,21 +106,25 @@ def enter_each(
     """
     entry = version.journey.entry
     key = entry.key if isinstance(entry, EventEntry) else None
-    entered: list[DueEnrollment] = []
-    for some in in_slices(people, _SELECTS):
-        each = [
-            select(
-                literal(profile_id, BigInteger).label("profile_id"),
-                literal(bucket_of(profile_id), SmallInteger).label("bucket"),
-                literal("" if key is None else _text(context.get(key))[:_KEY]).label("entry_key"),
-                literal(context, JSON_COLUMN).label("context"),
-                cast(sql_null(), BigInteger).label("entry_event_id"),
-                literal(tx.now, BigInteger).label("since"),
-            )
-            for profile_id, context in some
-        ]
-        entered += _enter(tx, version, union_all(*each), launch_id)
-    return entered
+    rows = [
+        (
+            profile_id,
+            bucket_of(profile_id),
+            "" if key is None else _text(context.get(key))[:_KEY],
+            context,
+        )
+        for profile_id, context in people
+    ]
+    return _enter(tx, version, _with_context, {"people": rows, "launch": launch_id})
+
+
+_c = enrollments.c
+_PEOPLE = rows_of("people", _c.profile_id, _c.bucket, _c.entry_key, _c.context)
+
+
+def _with_context(_version: Version, _sqlite: bool) -> Select[Any]:
+    none = cast(null(), BigInteger)
+    return select(*_PEOPLE.c, none.label("entry_event_id"), NOW.label("since"))
 
 
 def _text(value: Any) -> str:
@@ -127,15 +140,18 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> lis
     Returns their enrollments. Events that were `max_age` old or older when they were received enter
     nobody.
     """
+    return _enter(tx, version, _of_events, {"events": event_ids, "launch": None})
+
+
+def _of_events(version: Version, sqlite: bool) -> Select[Any]:
     entry = version.journey.entry
     assert isinstance(entry, EventEntry)
-    is_sqlite = tx.conn.dialect.name == "sqlite"
-    scope = Scope(sqlite=is_sqlite, now=tx.now, profile_id=events.c.profile_id)
+    scope = Scope(sqlite, events.c.profile_id)
     key: ColumnElement[Any] = literal("")
     if entry.key is not None:
         value = events.c.properties[entry.key].as_string()
         key = func.substr(func.coalesce(value, ""), 1, _KEY)
-    source = select(
+    return select(
         events.c.profile_id.label("profile_id"),
         events.c.bucket,
         key.label("entry_key"),
@@ -143,26 +159,37 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> lis
         events.c.id.label("entry_event_id"),
         events.c.occurred_at.label("since"),
     ).where(
-        among(tx, events.c.id, event_ids),
+        any_of(events.c.id, "events"),
         events.c.name == entry.event,
         events.c.received_at - events.c.occurred_at < entry.max_age,
         *(test.on(events.c.properties, scope) for test in entry.where),
     )
-    return _enter(tx, version, source, None)
+
+
+# Who may enter a version, by columns of the enrollment. Its parameters are the caller's.
+_Source = Callable[[Version, bool], Select[Any]]
 
 
 def _enter(
     tx: Tx,
     version: Version,
-    source: Select[Any] | CompoundSelect[Any],
-    launch_id: str | None,
+    source: _Source,
+    given: Mapping[str, Any],
     *,
-    pause: Seconds = 0,
+    pauses: bool = False,
 ) -> list[DueEnrollment]:
-    journey = version.journey
-    if held(tx).get(journey.name) == STOPPED:
+    if held(tx).get(version.journey.name) == STOPPED:
         return []
-    who = source.subquery("who")
+    people = _allowed(version, source, tx.is_sqlite, pauses=pauses)
+    rows = transitions.enter(tx, people, {**given, "now": tx.now}, DUE_COLUMNS)
+    return [DueEnrollment(*row) for row in rows]
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _allowed(version: Version, source: _Source, sqlite: bool, *, pauses: bool) -> Select[Any]:
+    """The new enrollments of those whom the re-entry rule allows to enter."""
+    journey = version.journey
+    who = source(version, sqlite).subquery("who")
     before = enrollments.alias("before")
     same = and_(
         before.c.profile_id == who.c.profile_id,
@@ -173,33 +200,33 @@ def _enter(
     if journey.entry.again == "once":
         refused = or_(refused, before.c.id.is_not(None))
     elif isinstance(journey.entry.again, After):
-        refused = or_(refused, before.c.entered_at > tx.now - journey.entry.again.after)
+        refused = or_(refused, before.c.entered_at > NOW - journey.entry.again.after)
     # OFFSET keeps PostgreSQL from turning the subquery into a join. While the table grows and has
     # no statistics yet, the join would read the whole table for every chunk.
     entered_before = select(literal(1)).select_from(before).where(same, refused).offset(0).exists()
-    due_at: ColumnElement[Any] = literal(tx.now, BigInteger)
-    if pause:
+    due_at: ColumnElement[Any] = NOW
+    if pauses:
+        pause = bindparam("pause", type_=BigInteger)
         latest = select(func.max(before.c.entered_at)).where(same).scalar_subquery()
-        due_at = case((latest > tx.now - pause, latest + pause), else_=due_at)
-    rows = select(
-        who.c.profile_id,
-        who.c.bucket,
-        who.c.entry_key,
-        who.c.context,
-        who.c.entry_event_id,
-        who.c.since,
-        literal(journey.name).label("journey"),
-        literal(version.digest).label("version"),
-        literal(launch_id, Text).label("launch_id"),
-        literal(tx.now, BigInteger).label("entered_at"),
-        literal(journey.first_step).label("step"),
-        # Waits count from the time of the entry event, not from its processing.
-        case((who.c.since < tx.now, who.c.since), else_=literal(tx.now, BigInteger)).label(
-            "arrived_at"
-        ),
-        due_at.label("due_at"),
-    ).where(~entered_before)
-    if launch_id is None:
+        due_at = case((latest > NOW - pause, latest + pause), else_=NOW)
+    return (
+        select(
+            who.c.profile_id,
+            who.c.bucket,
+            who.c.entry_key,
+            who.c.context,
+            who.c.entry_event_id,
+            who.c.since,
+            literal(journey.name).label("journey"),
+            literal(version.digest).label("version"),
+            bindparam("launch", type_=Text).label("launch_id"),
+            NOW.label("entered_at"),
+            literal(journey.first_step).label("step"),
+            # Waits count from the time of the entry event, not from its processing.
+            case((who.c.since < NOW, who.c.since), else_=NOW).label("arrived_at"),
+            due_at.label("due_at"),
+        )
+        .where(~entered_before)
         # Of two entry events in a batch, the earlier one enters the profile.
-        rows = rows.order_by(who.c.since, who.c.entry_event_id)
-    return [DueEnrollment(*row) for row in transitions.enter(tx, rows, DUE_COLUMNS)]
+        .order_by(who.c.since, who.c.entry_event_id, who.c.profile_id)
+    )

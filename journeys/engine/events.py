@@ -21,7 +21,7 @@ from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry, Journey, Version
 from journeys.definition.steps import SendStep, Step, WaitUntilStep
 from journeys.engine.entry import enter_by_events
-from journeys.engine.exits import EXITED, end, exit_rule, goal_reached
+from journeys.engine.exits import EXITED, end, exiting, goal_reached
 from journeys.engine.segment_entry import enter_newcomers
 from journeys.enrollments import enrollments, transitions
 from profiles.bulk import among
@@ -253,19 +253,16 @@ def _wake_waiting(
 
     goal = journey.goal
     if goal is not None and (people := of([goal.did.event])):
-        reaction.converted[journey.name] += goal_reached(
-            tx, version, enrollments.c.profile_id.in_(people)
-        )
+        reaction.converted[journey.name] += goal_reached(tx, version, people)
     rule = journey.exit_when
     if rule is not None and (people := of([*rule.event_names(), PROFILE_CHANGED])):
-        leaving = select(enrollments.c.id).where(
+        inside = select(enrollments.c.id).where(
             enrollments.c.journey == journey.name,
             enrollments.c.version == version.digest,
             enrollments.c.ended_at.is_(None),
-            enrollments.c.profile_id.in_(people),
-            exit_rule(tx, version),
+            among(tx, enrollments.c.profile_id, people),
         )
-        ids = list(tx.conn.execute(leaving).scalars())
+        ids = exiting(tx, version, list(tx.conn.execute(inside).scalars()))
         if ids:
             end(tx, ids, EXITED)
             reaction.exited[journey.name] += len(ids)

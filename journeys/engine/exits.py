@@ -1,95 +1,123 @@
-"""Exit rules and goals as SQL conditions on enrollments."""
+"""Exit rules and goals, evaluated on enrollments."""
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, false, func, literal, null, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 
 from channels.messages import messages
 from channels.messages.transitions import cancel_of
-from config.clock.times import Seconds
+from config.clock.times import Instant, Seconds
+from config.database.arrays import STATEMENTS, any_of, one_of
 from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT
-from profiles.conditions.language import Scope
+from profiles.conditions.language import NOW, Scope
 
 EXITED = "exited: exit rule"
 
-
-def exit_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
-    """Whether the version's exit rule holds for an enrollment of the enclosing statement."""
-    rule = version.journey.exit_when
-    return false() if rule is None else rule.sql(_since_entry(tx))
-
-
-def goal_rule(tx: Tx, version: Version) -> ColumnElement[bool]:
-    """Whether an enrollment of the enclosing statement has reached the version's goal."""
-    goal = version.journey.goal
-    if goal is None:
-        return false()
-    if goal.after == "entry":
-        return goal.did.sql(_since_entry(tx, until=enrollments.c.since + goal.within))
-    return exists().where(*_sent_messages, goal.did.sql(_since_message(tx, goal.within)))
-
-
-def goal_reached_at(tx: Tx, version: Version) -> ColumnElement[Any]:
-    """When an enrollment of the enclosing statement reached the goal; NULL: not yet."""
-    goal, now = version.journey.goal, literal(tx.now)
-    if goal is None:
-        return null()
-    if goal.after == "entry":
-        first = goal.did.began(_since_entry(tx, until=enrollments.c.since + goal.within), now)
-    else:
-        began = goal.did.began(_since_message(tx, goal.within), now)
-        first = select(func.min(began)).where(*_sent_messages).scalar_subquery()
-    return func.coalesce(first, enrollments.c.converted_at)
-
-
+_c = enrollments.c
 # The sent messages of an enrollment of the enclosing statement.
-_sent_messages = (messages.c.enrollment_id == enrollments.c.id, messages.c.state.in_(SENT))
+_sent_messages = (messages.c.enrollment_id == _c.id, one_of(messages.c.state, SENT))
 
 
-def goal_reached(tx: Tx, version: Version, whose: ColumnElement[bool]) -> int:
+def exiting(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> set[int]:
+    """Those of a version's enrollments whose exit rule holds now."""
+    rule = version.journey.exit_when
+    if rule is None or not enrollment_ids:
+        return set()
+    given = {"enrollments": enrollment_ids, "now": tx.now}
+    return set(tx.conn.execute(_exiting(version, tx.is_sqlite), given).scalars())
+
+
+def goal_reached(tx: Tx, version: Version, profile_ids: Collection[int] | None = None) -> int:
     """Mark the enrollments of a version that reached its goal, once each; returns how many.
 
-    whose: a condition on enrollments. Those that another process locks are left for the next call.
+    Those that another process locks are left for the next call.
+
+    Parameters
+    ----------
+    profile_ids: whose enrollments; None: all.
     """
-    reached = (
-        select(enrollments.c.id)
+    if version.journey.goal is None:
+        return 0
+    given: dict[str, Any] = {} if profile_ids is None else {"profiles": profile_ids}
+    reached = _reached(version, tx.is_sqlite, everybody=profile_ids is None)
+    return transitions.convert(tx, reached, given)
+
+
+def goal_moments(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> dict[int, Instant]:
+    """When each of these enrollments of a version reached its goal, without those that did not."""
+    if version.journey.goal is None:
+        return {}
+    given = {"enrollments": enrollment_ids, "now": tx.now}
+    rows = tx.conn.execute(_moments(version, tx.is_sqlite), given)
+    return {row.id: row.at for row in rows if row.at is not None}
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _exiting(version: Version, sqlite: bool) -> Select[tuple[int]]:
+    rule = version.journey.exit_when
+    assert rule is not None
+    return select(_c.id).where(any_of(_c.id, "enrollments"), rule.sql(_since_entry(sqlite)))
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _reached(version: Version, sqlite: bool, *, everybody: bool) -> Select[tuple[int]]:
+    goal = version.journey.goal
+    assert goal is not None
+    if goal.after == "entry":
+        rule = goal.did.sql(_since_entry(sqlite, until=_c.since + goal.within))
+    else:
+        rule = exists().where(*_sent_messages, goal.did.sql(_since_message(sqlite, goal.within)))
+    return (
+        select(_c.id)
         .where(
-            enrollments.c.journey == version.journey.name,
-            enrollments.c.version == version.digest,
-            enrollments.c.converted_at.is_(None),
-            whose,
-            goal_rule(tx, version),
+            _c.journey == version.journey.name,
+            _c.version == version.digest,
+            _c.converted_at.is_(None),
+            *([] if everybody else [any_of(_c.profile_id, "profiles")]),
+            rule,
         )
         .with_for_update(skip_locked=True)
     )
-    return transitions.convert(tx, reached)
 
 
-def _since_entry(tx: Tx, until: ColumnElement[int] | None = None) -> Scope:
+@lru_cache(maxsize=STATEMENTS)
+def _moments(version: Version, sqlite: bool) -> Select[tuple[int, Instant]]:
+    goal = version.journey.goal
+    assert goal is not None
+    first: ColumnElement[Any]
+    if goal.after == "entry":
+        first = goal.did.began(_since_entry(sqlite, until=_c.since + goal.within), NOW)
+    else:
+        began = goal.did.began(_since_message(sqlite, goal.within), NOW)
+        first = select(func.min(began)).where(*_sent_messages).scalar_subquery()
+    at = func.coalesce(first, _c.converted_at).label("at")
+    return select(_c.id, at).where(any_of(_c.id, "enrollments"))
+
+
+def _since_entry(sqlite: bool, until: ColumnElement[int] | None = None) -> Scope:
     return Scope(
-        sqlite=tx.conn.dialect.name == "sqlite",
-        now=tx.now,
-        profile_id=enrollments.c.profile_id,
-        since=enrollments.c.since,
+        sqlite,
+        _c.profile_id,
+        since=_c.since,
         until=until,
-        except_event=enrollments.c.entry_event_id,
-        context=enrollments.c.context,
+        except_event=_c.entry_event_id,
+        context=_c.context,
     )
 
 
-def _since_message(tx: Tx, within: Seconds) -> Scope:
+def _since_message(sqlite: bool, within: Seconds) -> Scope:
     """The events of a message's profile, for `within` seconds from its hand-over."""
     return Scope(
-        sqlite=tx.conn.dialect.name == "sqlite",
-        now=tx.now,
-        profile_id=messages.c.profile_id,
+        sqlite,
+        messages.c.profile_id,
         since=messages.c.send_at,
         until=messages.c.send_at + within,
-        context=enrollments.c.context,
+        context=_c.context,
     )
 
 

@@ -11,7 +11,7 @@ from channels.templates.compile import Template
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.steps import SendStep
-from journeys.engine.exits import EXITED, exit_rule
+from journeys.engine.exits import EXITED, exiting
 from journeys.engine.send import answers_to, wake
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
@@ -68,9 +68,7 @@ class CatalogJourneys:
         self._catalog.learn(tx, by_version)
         for (journey, digest), ids in by_version.items():
             version = self._catalog.version(journey, digest)
-            if version.journey.exit_when is not None:
-                exiting = select(c.id).where(among(tx, c.id, ids), exit_rule(tx, version))
-                left |= dict.fromkeys(tx.conn.execute(exiting).scalars(), EXITED)
+            left |= dict.fromkeys(exiting(tx, version, ids), EXITED)
         return left
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:

@@ -7,13 +7,14 @@ the step (messages, attributes, entries); `advance.py` writes the enrollments.
 import logging
 from calendar import isleap
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, bindparam, case, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, literal, select, update
 
 from channels.messages import messages
 from channels.rules.loaders import load_recipients
@@ -21,6 +22,7 @@ from channels.rules.planner import Planner
 from channels.rules.windows import resolve
 from config.clock.times import DAY, MINUTE, Instant, add_days, parse_date
 from config.clock.zones import zone
+from config.database.arrays import STATEMENTS, any_of, one_of
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
@@ -48,13 +50,34 @@ from journeys.operations.report import SENT
 from journeys.tables import passages
 from profiles.attributes.latest import set_attributes
 from profiles.bucketing import draw
-from profiles.bulk import among, lock_profiles
-from profiles.conditions.language import Scope
+from profiles.bulk import lock_profiles
+from profiles.conditions.language import NOW, Scope
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.tables import profiles
 
 log = logging.getLogger(__name__)
 
+
+_c, _p = enrollments.c, profiles.c
+_ATTRIBUTES = select(_p.id, _p.attributes).where(any_of(_p.id, "profiles"))
+_DRAWN = (
+    select(passages.c.profile_id, passages.c.outcome)
+    .where(
+        any_of(passages.c.profile_id, "profiles"),
+        passages.c.journey == bindparam("of_journey"),
+        passages.c.step == bindparam("at_step"),
+    )
+    # Latest first: `_drawn_before` keeps the last row of a profile.
+    .order_by(passages.c.at.desc(), passages.c.enrollment_id.desc())
+)
+_SETTABLE = (_p.attributes, _p.attribute_times, _p.attribute_identifiers)
+_CURRENT = select(_p.id, *_SETTABLE).where(any_of(_p.id, "profiles"))
+_SET = (
+    update(profiles)
+    .where(_p.id == bindparam("row"))
+    .values({column: bindparam(f"new_{column.name}") for column in _SETTABLE})
+    .values(updated_at=bindparam("now"))
+)
 
 # After an entry by an Enter step, the first step is due at least this long after the profile's
 # previous entry into the same journey. This slows down journeys that enter each other.
@@ -89,18 +112,26 @@ class Cohort:
     # (channel, "planned" or the reason), filled by the handler of Send steps
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def scope(self, **more: Any) -> Scope:
-        """The scope of conditions: the enrollments' profiles, now."""
-        sqlite = self.tx.conn.dialect.name == "sqlite"
-        c = enrollments.c
-        return Scope(sqlite, self.tx.now, c.profile_id, context=c.context, **more)
-
-    def evaluate(self, expression: ColumnElement[Any]) -> dict[int, Any]:
+    def evaluate(self, expression: "Expression") -> dict[int, Any]:
         """Evaluate an expression on enrollments; results by enrollment id, without NULLs."""
-        ids = [person.enrollment_id for person in self.people]
-        found = select(enrollments.c.id, expression).where(among(self.tx, enrollments.c.id, ids))
-        rows = self.tx.conn.execute(found)
+        given = {
+            "enrollments": [person.enrollment_id for person in self.people],
+            "now": self.tx.now,
+        }
+        found = _evaluating(expression, self.version, self.step.name, self.tx.is_sqlite)
+        rows = self.tx.conn.execute(found, given)
         return {enrollment_id: value for enrollment_id, value in rows if value is not None}
+
+
+# An expression on enrollments, by version, name of the step, and whether the database is SQLite.
+Expression = Callable[[Version, str, bool], ColumnElement[Any]]
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _evaluating(
+    expression: Expression, version: Version, step: str, sqlite: bool
+) -> Select[tuple[int, Any]]:
+    return select(_c.id, expression(version, step, sqlite)).where(any_of(_c.id, "enrollments"))
 
 
 def wait(cohort: Cohort, step: WaitStep) -> Moves:
@@ -162,9 +193,7 @@ def _resumes_in_all(step: WaitStep, zones: Sequence[str], now: Instant, on: date
 
 def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
     """The dates in an attribute, by profile id, without missing and unreadable ones."""
-    rows = tx.conn.execute(
-        select(profiles.c.id, profiles.c.attributes).where(among(tx, profiles.c.id, profile_ids))
-    )
+    rows = tx.conn.execute(_ATTRIBUTES, {"profiles": profile_ids})
     read = {profile_id: parse_date(attributes.get(attribute)) for profile_id, attributes in rows}
     return {profile_id: found for profile_id, found in read.items() if found is not None}
 
@@ -217,20 +246,7 @@ def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
 
     The earlier of the two counts, not the one seen first: a late event has no effect.
     """
-    columns = enrollments.c
-    scope = cohort.scope(
-        since=_wait_began_at(cohort),
-        except_event=columns.entry_event_id,
-        once=_ended_earlier_waits(cohort),
-    )
-    ends_at = columns.arrived_at + step.timeout
-    # When a part of the condition without an event, such as an attribute, became true: at the
-    # arrival if it holds on arrival; else now, but at most at the timeout.
-    without_event = case(
-        (columns.phase == 0, columns.arrived_at), (ends_at < cohort.tx.now, ends_at),
-        else_=cohort.tx.now,
-    )  # fmt: skip
-    began = cohort.evaluate(step.condition.began(scope, without_event))
+    began = cohort.evaluate(_began)
     moves: Moves = {}
     for person in cohort.people:
         ends = person.arrived_at + step.timeout
@@ -244,48 +260,72 @@ def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
     return moves
 
 
-def _wait_began_at(cohort: Cohort) -> ColumnElement[Any]:
+def _began(version: Version, step_name: str, sqlite: bool) -> ColumnElement[Any]:
+    """When the condition of a WaitUntil step came to hold for an enrollment; NULL: it does not."""
+    step = version.journey.graph[step_name].step
+    assert isinstance(step, WaitUntilStep)
+    scope = Scope(
+        sqlite,
+        _c.profile_id,
+        since=_looks_back_to(version, step_name),
+        except_event=_c.entry_event_id,
+        once=_ended_earlier_waits(version, step_name),
+        context=_c.context,
+    )
+    ends_at = _c.arrived_at + step.timeout
+    # The time for a part of the condition that holds but has no event, such as an attribute: the
+    # arrival if it holds on arrival; later now, but at most the timeout.
+    untold = case((_c.phase == 0, _c.arrived_at), (ends_at < NOW, ends_at), else_=NOW)
+    return step.condition.began(scope, untold)
+
+
+def _looks_back_to(version: Version, step: str) -> ColumnElement[Any]:
     """The arrival or, directly after a Send step, when its last message was sent.
 
     A send that waits for evidence ends later, and the awaited event may happen meanwhile.
     """
-    graph = cohort.version.journey.graph
     sends = [
         name
-        for name, node in graph.items()
-        if isinstance(node.step, SendStep) and cohort.step.name in node.edges.values()
+        for name, node in version.journey.graph.items()
+        if isinstance(node.step, SendStep) and step in node.edges.values()
     ]
     if not sends:
-        return enrollments.c.arrived_at
+        return _c.arrived_at
     last_sent = select(func.max(messages.c.send_at)).where(
-        messages.c.enrollment_id == enrollments.c.id,
-        messages.c.step.in_(sends),
-        messages.c.state.in_(SENT),
-        messages.c.send_at <= enrollments.c.arrived_at,
+        messages.c.enrollment_id == _c.id,
+        one_of(messages.c.step, sends),
+        one_of(messages.c.state, SENT),
+        messages.c.send_at <= _c.arrived_at,
     )
-    return func.coalesce(last_sent.scalar_subquery(), enrollments.c.arrived_at)
+    return func.coalesce(last_sent.scalar_subquery(), _c.arrived_at)
 
 
-def _ended_earlier_waits(cohort: Cohort) -> frozenset[str]:
+def _ended_earlier_waits(version: Version, step: str) -> frozenset[str]:
     """The event names of the earlier WaitUntil steps: one event must not end two waits."""
     names: set[str] = set()
-    for name, node in cohort.version.journey.graph.items():
-        if name == cohort.step.name:
+    for name, node in version.journey.graph.items():
+        if name == step:
             break
         if isinstance(node.step, WaitUntilStep):
             names.update(node.step.condition.event_names())
     return frozenset(names)
 
 
-def split(cohort: Cohort, step: SplitStep) -> Moves:
+def split(cohort: Cohort, step: SplitStep) -> Moves:  # noqa: ARG001  the handlers'
     """Leave by the first branch whose condition holds, else by `otherwise`."""
-    scope = cohort.scope()
-    first = case(*((way.condition.sql(scope), literal(way.name)) for way in step.ways))
-    chosen = cohort.evaluate(first)
+    chosen = cohort.evaluate(_first_branch)
     return {
         person.enrollment_id: _at_once(person, chosen.get(person.enrollment_id, OTHERWISE))
         for person in cohort.people
     }
+
+
+def _first_branch(version: Version, step_name: str, sqlite: bool) -> ColumnElement[Any]:
+    """The name of the first branch of a Split step whose condition holds for an enrollment."""
+    step = version.journey.graph[step_name].step
+    assert isinstance(step, SplitStep)
+    scope = Scope(sqlite, _c.profile_id, context=_c.context)
+    return case(*((way.condition.sql(scope), literal(way.name)) for way in step.ways))
 
 
 def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
@@ -317,19 +357,14 @@ def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
 
 def _drawn_before(cohort: Cohort, step: ExperimentStep) -> dict[int, str]:
     """The arm of each profile's first passage, by profile id, if that arm still exists."""
-    c = passages.c
-    drawn = (
-        select(c.profile_id, c.outcome)
-        .where(
-            among(cohort.tx, c.profile_id, {person.profile_id for person in cohort.people}),
-            c.journey == cohort.version.journey.name,
-            c.step == step.name,
-            c.outcome.in_(step.outcomes()),
-        )
-        # Latest first: in the dict below the earliest row overwrites the others.
-        .order_by(c.at.desc(), c.enrollment_id.desc())
-    )
-    return {row.profile_id: row.outcome for row in cohort.tx.conn.execute(drawn)}
+    given = {
+        "profiles": {person.profile_id for person in cohort.people},
+        "of_journey": cohort.version.journey.name,
+        "at_step": step.name,
+    }
+    arms = step.outcomes()
+    drawn = cohort.tx.conn.execute(_DRAWN, given)
+    return {row.profile_id: row.outcome for row in drawn if row.outcome in arms}
 
 
 def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
@@ -337,18 +372,16 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
     tx = cohort.tx
     ids = {person.profile_id for person in cohort.people}
     lock_profiles(tx, ids)
-    p = profiles.c
-    columns = (p.attributes, p.attribute_times, p.attribute_identifiers)
-    found = select(p.id, *columns).where(among(tx, p.id, ids))
-    rows = [dict(row) for row in tx.conn.execute(found).mappings()]
+    rows = [dict(row) for row in tx.conn.execute(_CURRENT, {"profiles": ids}).mappings()]
     after = {row["id"]: set_attributes(row, step.attributes, tx.now) for row in rows}
     tx.conn.execute(
-        update(profiles)
-        .where(p.id == bindparam("row"))
-        .values({column: bindparam(f"new_{column.name}", type_=column.type) for column in columns})
-        .values(updated_at=tx.now),
+        _SET,
         [
-            {"row": profile_id, **{f"new_{name}": value for name, value in new.items()}}
+            {
+                "row": profile_id,
+                "now": tx.now,
+                **{f"new_{name}": value for name, value in new.items()},
+            }
             for profile_id, new in after.items()
         ],
     )

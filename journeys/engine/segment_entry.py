@@ -4,18 +4,29 @@ The table segment_member stores the members for each journey; a profile without 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
-from sqlalchemy import BigInteger, delete, literal, not_, select
+from sqlalchemy import BigInteger, Delete, Text, bindparam, delete, insert, not_, select
+from sqlalchemy.sql.dml import ReturningInsert
 
-from config.database.engine import Tx, insert_into
+from config.database.arrays import STATEMENTS, any_of
+from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.engine.due import DueEnrollment
-from journeys.engine.entry import enter_people, of_profiles
+from journeys.engine.entry import enter_people
 from journeys.operations.control import STOPPED, held
 from journeys.tables import segment_members
-from profiles.bulk import among, lock_profiles
-from profiles.conditions.language import Condition
+from profiles.bulk import lock_profiles
+from profiles.conditions.language import NOW, Condition, Scope
 from profiles.tables import profiles
+
+_AFTER = (
+    select(profiles.c.id)
+    .where(profiles.c.id > bindparam("after"))
+    .order_by(profiles.c.id)
+    .limit(bindparam("most", type_=BigInteger))
+)
 
 
 def enter_newcomers(
@@ -30,30 +41,39 @@ def enter_newcomers(
     if held(tx).get(journey) == STOPPED:
         return []
     lock_profiles(tx, profile_ids)
-    c = segment_members.c
-    in_it = select(profiles.c.id).where(
-        among(tx, profiles.c.id, profile_ids), condition.sql(of_profiles(tx))
-    )
-    left = delete(segment_members).where(
-        c.journey == journey, among(tx, c.profile_id, profile_ids), not_(c.profile_id.in_(in_it))
-    )
-    tx.conn.execute(left)
-    coming = (
-        insert_into(tx.conn, segment_members)
-        .from_select(
-            ["journey", "profile_id", "bucket", "since"],
-            in_it.with_only_columns(
-                literal(journey), profiles.c.id, profiles.c.bucket, literal(tx.now, BigInteger)
-            ),
-        )
-        .on_conflict_do_nothing()
-        .returning(c.profile_id)
-    )
-    newcomers = tx.conn.execute(coming).scalars().all()
+    given = {"of_journey": journey, "profiles": profile_ids, "now": tx.now}
+    changes = _changes(condition, tx.is_sqlite)
+    tx.conn.execute(changes.leaving, given)
+    newcomers = tx.conn.execute(changes.joining, given).scalars().all()
     return enter_people(tx, version, newcomers, None) if newcomers else []
+
+
+class _Changes(NamedTuple):
+    """The members among the profiles that are not in the segment any more, and the new ones."""
+
+    leaving: Delete
+    joining: ReturningInsert[tuple[int]]
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _changes(condition: Condition, sqlite: bool) -> _Changes:
+    c = segment_members.c
+    journey = bindparam("of_journey", type_=Text)
+    in_it = select(profiles.c.id).where(
+        any_of(profiles.c.id, "profiles"), condition.sql(Scope(sqlite, profiles.c.id))
+    )
+    leaving = delete(segment_members).where(
+        c.journey == journey, any_of(c.profile_id, "profiles"), not_(c.profile_id.in_(in_it))
+    )
+    rows = in_it.with_only_columns(journey, profiles.c.id, profiles.c.bucket, NOW)
+    joining = insert(segment_members).from_select(
+        ["journey", "profile_id", "bucket", "since"],
+        # SQLAlchemy compiles a statement with its own ON CONFLICT at each execution.
+        rows.suffix_with("ON CONFLICT DO NOTHING"),
+    )
+    return _Changes(leaving, joining.returning(c.profile_id))
 
 
 def profiles_after(tx: Tx, after: int, limit: int) -> Sequence[int]:
     """The ids of at most `limit` profiles with an id above `after`, in order."""
-    found = select(profiles.c.id).where(profiles.c.id > after).order_by(profiles.c.id)
-    return tx.conn.execute(found.limit(limit)).scalars().all()
+    return tx.conn.execute(_AFTER, {"after": after, "most": limit}).scalars().all()

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
-from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, bindparam, case, exists, func, literal, or_, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.types import Text
 
@@ -14,16 +14,38 @@ from channels.messages.transitions import cancel_of
 from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
 from channels.rules.planner import Wanted
 from config.clock.times import Instant
+from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
 from journeys.engine.due import DueEnrollment
-from journeys.engine.exits import goal_reached_at
+from journeys.engine.exits import goal_moments
 from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT
-from profiles.bulk import among
+from profiles.conditions.language import NOW
 from profiles.tables import events
+
+# The messages of enrollments at a step.
+_OF_STEP = select(messages.c.enrollment_id, messages.c.state, messages.c.send_at).where(
+    any_of(messages.c.profile_id, "profiles"),
+    any_of(messages.c.enrollment_id, "enrollments"),
+    messages.c.step == bindparam("of_step"),
+)
+# Locks the enrollments that have a message of the step at which they are.
+_AT_A_MESSAGE = (
+    select(enrollments.c.id, enrollments.c.phase)
+    .where(
+        any_of(enrollments.c.id, "enrollments"),
+        enrollments.c.ended_at.is_(None),
+        exists().where(
+            messages.c.enrollment_id == enrollments.c.id, messages.c.step == enrollments.c.step
+        ),
+    )
+    .order_by(enrollments.c.id)
+    .with_for_update()
+)
+_FREE = _AT_A_MESSAGE.with_for_update(skip_locked=True)
 
 
 def send(cohort: Cohort, step: SendStep) -> Moves:
@@ -116,19 +138,12 @@ def _addressees(people: Sequence[DueEnrollment]) -> list[Addressee]:
 def _after_planning(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollment]) -> Moves:
     tx = cohort.tx
     rows: dict[int, list[Any]] = defaultdict(list)
-    for row in tx.conn.execute(
-        select(
-            messages.c.enrollment_id,
-            messages.c.id,
-            messages.c.member,
-            messages.c.state,
-            messages.c.send_at,
-        ).where(
-            among(tx, messages.c.profile_id, {person.profile_id for person in people}),
-            among(tx, messages.c.enrollment_id, [person.enrollment_id for person in people]),
-            messages.c.step == step.name,
-        )
-    ):
+    given = {
+        "profiles": {person.profile_id for person in people},
+        "enrollments": [person.enrollment_id for person in people],
+        "of_step": step.name,
+    }
+    for row in tx.conn.execute(_OF_STEP, given):
         rows[row.enrollment_id].append(row)
     moves: Moves = {}
     settled: list[DueEnrollment] = []
@@ -189,15 +204,10 @@ def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) ->
     """
     if not enrollment_ids:
         return
-    c = enrollments.c
-    at_step = exists().where(messages.c.enrollment_id == c.id, messages.c.step == c.step)
-    theirs = select(c.id, c.phase).where(
-        among(tx, c.id, enrollment_ids), c.ended_at.is_(None), at_step
-    )
-    held = theirs.order_by(c.id).with_for_update(skip_locked=skip_locked)
+    held = tx.conn.execute(_FREE if skip_locked else _AT_A_MESSAGE, {"enrollments": enrollment_ids})
     # Not in the WHERE clause: PostgreSQL evaluates it before the wait for the lock, and would miss
     # an enrollment whose phase another process increases meanwhile.
-    waiting = [row.id for row in tx.conn.execute(held) if row.phase > 0]
+    waiting = [row.id for row in held if row.phase > 0]
     if waiting:
         transitions.wake(tx, waiting)
 
@@ -219,7 +229,7 @@ def answers_to(
     answers: dict[int, GroupAnswer] = {}
     for kind in {step.unless, step.stop_on} - {None}:
         if kind == "converted":
-            moments = _converted_in(tx, version, enrollment_ids)
+            moments = goal_moments(tx, version, enrollment_ids)
         else:
             moments = _answered_in(tx, step, cast(AwaitedEvidence, kind), enrollment_ids)
         for enrollment_id, at in moments.items():
@@ -232,33 +242,16 @@ def _moment(answer: GroupAnswer) -> Instant:
     return answer.at
 
 
-def _converted_in(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> dict[int, Instant]:
-    moment = goal_reached_at(tx, version)
-    found = select(enrollments.c.id, moment.label("at")).where(
-        among(tx, enrollments.c.id, enrollment_ids), moment.is_not(None)
-    )
-    return {row.id: row.at for row in tx.conn.execute(found)}
-
-
 def _answered_in(
     tx: Tx, step: SendStep, kind: AwaitedEvidence, enrollment_ids: Collection[int]
 ) -> dict[int, Instant]:
     """When the first message of the step was delivered, opened or clicked, by enrollment id."""
-    moment = _answered_at(kind, tx.now)
-    found = (
-        select(messages.c.enrollment_id, func.min(moment).label("at"))
-        .where(
-            among(tx, messages.c.enrollment_id, enrollment_ids),
-            messages.c.step == step.name,
-            messages.c.state.in_(SENT),
-            moment.is_not(None),
-        )
-        .group_by(messages.c.enrollment_id)
-    )
-    return {row.enrollment_id: row.at for row in tx.conn.execute(found)}
+    given = {"enrollments": enrollment_ids, "of_step": step.name, "now": tx.now}
+    rows = tx.conn.execute(_ANSWERED[kind], given)
+    return {row.enrollment_id: row.at for row in rows if row.at is not None}
 
 
-def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
+def _answered_at(kind: AwaitedEvidence) -> ColumnElement[Any]:
     """When a message (the row of the enclosing statement) was delivered, opened or clicked.
 
     NULL: it was not. `now` for a message in the state `delivered` without a delivery event, such as
@@ -271,7 +264,7 @@ def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
     was_later = exists().where(
         later.c.profile_id == messages.c.profile_id,
         later.c.channel == messages.c.channel,
-        later.c.state.in_(SENT),
+        one_of(later.c.state, SENT),
         later.c.send_at > messages.c.send_at,
         later.c.send_at <= events.c.occurred_at,
     )
@@ -281,10 +274,22 @@ def _answered_at(kind: AwaitedEvidence, now: Instant) -> ColumnElement[Any]:
         events.c.profile_id == messages.c.profile_id,
         events.c.name == messages.c.channel + literal(f"_{kind}"),
         events.c.occurred_at >= messages.c.send_at,
-        events.c.occurred_at <= now,
+        events.c.occurred_at <= NOW,
         or_(about == own_id, about.is_(None) & last),
     )
     first = reported.scalar_subquery()
     if kind == "delivered":
-        return case((messages.c.state == "delivered", func.coalesce(first, now)))
+        return case((messages.c.state == "delivered", func.coalesce(first, NOW)))
     return first
+
+
+_ANSWERED = {
+    kind: select(messages.c.enrollment_id, func.min(_answered_at(kind)).label("at"))
+    .where(
+        any_of(messages.c.enrollment_id, "enrollments"),
+        messages.c.step == bindparam("of_step"),
+        one_of(messages.c.state, SENT),
+    )
+    .group_by(messages.c.enrollment_id)
+    for kind in get_args(AwaitedEvidence)
+}

@@ -6,18 +6,17 @@ enrollments on which they decide.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Row, Select, Update, bindparam, insert, literal, update
+from sqlalchemy.sql.dml import ReturningInsert
 
 from config.clock.times import Instant
-from config.database.arrays import any_of
+from config.database.arrays import STATEMENTS, any_of, rows_of
 from config.database.engine import Tx
 from journeys.enrollments.table import enrollments
 from profiles.identity.merge import Merger, repoint
-
-# Up to this many places, each place gets its own statement.
-_STATEMENTS = 10
 
 _c = enrollments.c
 _waiting = update(enrollments).where(_c.ended_at.is_(None))
@@ -41,15 +40,19 @@ class Arrival(NamedTuple):
 
 
 class _Placing(NamedTuple):
-    """The same update as two statements: for a list of enrollments, and for a single one."""
+    """The same update as two statements: to one place, and to a place for each enrollment."""
 
     together: Update
     each: Update
 
 
 def _placing(place: type[Stay | Arrival], **values: Any) -> _Placing:
-    placing = _waiting.values({**values, **{name: bindparam(name) for name in place._fields}})
-    return _Placing(placing.where(_these), placing.where(_each))
+    rows = rows_of("places", _c.id, *(_c[name] for name in place._fields))
+    placing = _waiting.values(values) if values else _waiting
+    return _Placing(
+        placing.where(_these).values({name: bindparam(name) for name in place._fields}),
+        placing.where(_c.id == rows.c.id).values({name: rows.c[name] for name in place._fields}),
+    )
 
 
 _STAY = _placing(Stay)
@@ -78,21 +81,32 @@ _REPLACE_ENTRY_EVENTS = (
 
 
 def enter(
-    tx: Tx, people: Select[Any], returning: Sequence[Column[Any]] = (_c.id,)
+    tx: Tx,
+    people: Select[Any],
+    given: Mapping[str, Any],
+    returning: Sequence[Column[Any]] = (_c.id,),
 ) -> Sequence[Row[Any]]:
     """Insert enrollments; skip profiles with a current enrollment for the same entry key.
 
     Returns the columns `returning` of each new row.
 
+    Parameters
+    ----------
     people: a SELECT whose columns are named like the table's, without `phase` and `attempts`. It
-    needs a WHERE; without one SQLite parses `ON CONFLICT` as the `ON` of a join.
+        needs a WHERE; without one SQLite parses `ON CONFLICT` as the `ON` of a join.
+    given: its parameters.
     """
+    return tx.conn.execute(_entering(people, tuple(returning)), given).all()
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _entering(people: Select[Any], returning: Sequence[Column[Any]]) -> ReturningInsert[Any]:
     rows = people.add_columns(literal(0).label("phase"), literal(0).label("attempts"))
     # SQLAlchemy does not cache a statement with its own ON CONFLICT, and compiling it takes ten
     # times as long as running it.
     rows = rows.suffix_with("ON CONFLICT DO NOTHING")
     entering = insert(enrollments).from_select(rows.selected_columns.keys(), rows)
-    return tx.conn.execute(entering.returning(*returning)).all()
+    return entering.returning(*returning)
 
 
 def stay(tx: Tx, places: Mapping[Stay, Sequence[int]]) -> int:
@@ -106,16 +120,14 @@ def arrive(tx: Tx, places: Mapping[Arrival, Sequence[int]]) -> int:
 
 
 def _place(tx: Tx, placing: _Placing, places: Mapping[Any, Sequence[int]]) -> int:
-    """Run one statement for each place. With many places, for example if each enrollment has its
-    own due time, run one statement with a parameter row for each enrollment.
-    """
-    if len(places) <= _STATEMENTS:
-        return sum(
-            tx.conn.execute(placing.together, {**place._asdict(), "enrollments": ids}).rowcount
-            for place, ids in places.items()
-        )
-    rows = [{**place._asdict(), "enrollment": one} for place, ids in places.items() for one in ids]
-    return tx.conn.execute(placing.each, rows).rowcount
+    if not places:
+        return 0
+    if len(places) == 1:
+        [(place, ids)] = places.items()
+        given = {**place._asdict(), "enrollments": ids}
+        return tx.conn.execute(placing.together, given).rowcount
+    rows = [(one, *place) for place, ids in places.items() for one in ids]
+    return tx.conn.execute(placing.each, {"places": rows}).rowcount
 
 
 def retry(tx: Tx, enrollment_id: int, *, attempts: int, due_at: Instant) -> int:
@@ -146,9 +158,17 @@ def wake_at(tx: Tx, journey: str, version: str, step: str, profile_ids: Collecti
     return tx.conn.execute(_WAKE_AT, given).rowcount
 
 
-def migrate(tx: Tx, people: Select[tuple[int]], version: str) -> int:
-    """Move enrollments (a SELECT of ids) to another version of their journey."""
-    return tx.conn.execute(_waiting.where(_c.id.in_(people)).values(version=version)).rowcount
+def migrate(tx: Tx, people: Select[tuple[int]], given: Mapping[str, Any], version: str) -> int:
+    """Move enrollments to another version of their journey.
+
+    people: a SELECT of ids, with the parameters `given`.
+    """
+    return tx.conn.execute(_migrating(people), {**given, "to_version": version}).rowcount
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _migrating(people: Select[tuple[int]]) -> Update:
+    return _waiting.where(_c.id.in_(people)).values(version=bindparam("to_version"))
 
 
 def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
@@ -160,10 +180,18 @@ def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
 # Changes without a change of state ---------------------------------------------------------------
 
 
-def convert(tx: Tx, reached: Select[tuple[int]]) -> int:
-    """Mark enrollments (a SELECT of ids) as converted, also ended ones, but each only once."""
+def convert(tx: Tx, reached: Select[tuple[int]], given: Mapping[str, Any]) -> int:
+    """Mark enrollments as converted, also ended ones, but each only once.
+
+    reached: a SELECT of ids, with the parameters `given` and `now`.
+    """
+    return tx.conn.execute(_converting(reached), {**given, "now": tx.now}).rowcount
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _converting(reached: Select[tuple[int]]) -> Update:
     marking = update(enrollments).where(_c.id.in_(reached), _c.converted_at.is_(None))
-    return tx.conn.execute(marking.values(converted_at=tx.now)).rowcount
+    return marking.values(converted_at=bindparam("now"))
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:

@@ -3,13 +3,28 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select
+from sqlalchemy import bindparam, case, func, select
 
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.definition.steps import SendStep
 from journeys.enrollments import enrollments, transitions
+
+_c = enrollments.c
+# Locks in id order, as everywhere, to avoid deadlocks.
+_AT_STEP = (
+    select(_c.id)
+    .where(
+        _c.journey == bindparam("of_journey"),
+        _c.version == bindparam("of_version"),
+        _c.step == bindparam("at_step"),
+        _c.ended_at.is_(None),
+    )
+    .order_by(_c.id)
+    .with_for_update()
+)
+_ARRIVING = _AT_STEP.where(_c.phase == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +65,17 @@ def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[MigrationCand
     """Do what `plan_migration` shows. Enrollments keep due times and planned messages."""
     current = catalog.journey(journey)
     plan = plan_migration(tx, catalog, journey)
-    c = enrollments.c
     for passenger in plan:
         if passenger.to_step is not None:
-            there = select(c.id).where(
-                c.journey == journey,
-                c.version == passenger.version,
-                c.step == passenger.step,
-                c.ended_at.is_(None),
-            )
             old = catalog.version(journey, passenger.version)
-            if _falls_back_otherwise(old, current, passenger.step):
-                there = there.where(c.phase == 0)
-            # Lock in id order, as everywhere, to avoid deadlocks.
-            there = there.order_by(c.id).with_for_update()
-            transitions.migrate(tx, there, current.digest)
+            arriving = _falls_back_otherwise(old, current, passenger.step)
+            there = _ARRIVING if arriving else _AT_STEP
+            given = {
+                "of_journey": journey,
+                "of_version": passenger.version,
+                "at_step": passenger.step,
+            }
+            transitions.migrate(tx, there, given, current.digest)
     return plan
 
 

@@ -14,6 +14,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import Numeric, Text
 
+from config.database.arrays import one_of
+
 # The names of the objects' members from one list to the next.
 Path = tuple[tuple[str, ...], ...]
 
@@ -69,12 +71,12 @@ class Place:
             value = func.json_extract(self._object, self._sqlite_path)
         if isinstance(like, bool):
             truth = value if self.sqlite else case((value == "true", 1), else_=0)
-            return case((self.kind.in_(["true", "false", "boolean"]), truth))
+            return case((one_of(self.kind, ["true", "false", "boolean"]), truth))
         if isinstance(like, int | float):
             # PostgreSQL must not cast text: a CASE guards the cast, row by row.
             number = value if self.sqlite else cast(value, Numeric)
-            return case((self.kind.in_(["integer", "real", "number"]), number))
-        return case((self.kind.in_(["text", "string"]), value))
+            return case((one_of(self.kind, ["integer", "real", "number"]), number))
+        return case((one_of(self.kind, ["text", "string"]), value))
 
     def any_element(
         self, holds: Callable[["Place"], ColumnElement[bool]], members: tuple[str, ...] = ()
@@ -109,7 +111,7 @@ class Place:
         """What SQLite's functions may read: the text of an element may be no JSON."""
         if self.element is None:
             return self.document
-        return case((self.element.in_(["object", "array"]), self.document))
+        return case((one_of(self.element, ["object", "array"]), self.document))
 
     @property
     def _sqlite_path(self) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     and_,
+    bindparam,
     case,
     cast,
     false,
@@ -31,10 +32,11 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.types import Text
+from sqlalchemy.types import BigInteger, Text
 
 from config.channels import ChannelName
-from config.clock.times import Duration, Instant
+from config.clock.times import Duration
+from config.database.arrays import one_of
 from profiles.conditions.json_path import Place, anywhere, parse_path
 from profiles.identity.addresses import is_usable
 from profiles.tables import (
@@ -60,6 +62,11 @@ PROFILE_COLUMNS = ("country", "timezone", "language")
 _CHOSEN_COLUMNS = ("timezone", "language")
 
 
+# The moment of the evaluation. A statement with a condition is built once, and takes the moment as
+# its parameter `now`.
+NOW = bindparam("now", type_=BigInteger)
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The rows that a condition is evaluated on, in SQL.
@@ -71,7 +78,6 @@ class Scope:
     """
 
     sqlite: bool
-    now: Instant
     profile_id: ColumnElement[int]
     since: ColumnElement[int] | None = None
     until: ColumnElement[int] | None = None
@@ -153,6 +159,16 @@ class Test(_Condition):
         parse_path(self.name)
         return self
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same test: to Python True, 1 and 1.0 are equal, to a test they differ.
+
+        Statements are cached by condition.
+        """
+        return isinstance(other, Test) and self.model_dump_json() == other.model_dump_json()
+
+    def __hash__(self) -> int:
+        return hash((self.of, self.name, self.op, self.value))
+
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         """For traits: correlated to the profile. Properties are asked by `on`."""
         # Under a name of its own, for the enclosing statement may be about profiles as well.
@@ -201,7 +217,7 @@ class Test(_Condition):
 
     def _at(self, place: Place, scope: Scope, *, listed: bool = False) -> ColumnElement[bool]:
         """The test at one place; `listed`: there are lists on the way to it."""
-        exists = place.kind.notin_(["null", "missing"])
+        exists = not_(one_of(place.kind, ["null", "missing"]))
         if self.op != "contains":
             return self._holds(place.value, exists, scope)
         equals = self.model_copy(update={"op": "=="})
@@ -289,11 +305,11 @@ class Did(_Condition):
         matching = [
             events.c.profile_id == scope.profile_id,
             events.c.name == self.event,
-            events.c.occurred_at <= scope.now,
+            events.c.occurred_at <= NOW,
             *(test.on(events.c.properties, scope) for test in self.where),
         ]
         if self.within is not None:
-            matching.append(events.c.occurred_at > scope.now - self.within)
+            matching.append(events.c.occurred_at > NOW - self.within)
         elif scope.since is not None:
             later = operator.gt if self.event in scope.once else operator.ge
             matching.append(later(events.c.occurred_at, scope.since))
@@ -411,8 +427,7 @@ class AnyOf(_Condition):
     def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
         """At the time of the first one that holds."""
         moments = [
-            func.coalesce(condition.began(scope, untold), scope.now)
-            for condition in self.conditions
+            func.coalesce(condition.began(scope, untold), NOW) for condition in self.conditions
         ]
         first = _extreme(("min", "least"), moments, scope) if moments else untold
         return case((self.sql(scope), first))

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from config.channels import ChannelName, channels
+from config.database.arrays import one_of
 from config.database.engine import Tx, insert_into
 from profiles.bucketing import identifier_bucket
 from profiles.bulk import among
@@ -57,7 +58,7 @@ def is_in_use() -> ColumnElement[bool]:
         )
         .correlate(identifiers)
     )
-    return and_(not_(is_retired()), or_(one.kind.notin_(ONE_AT_A_TIME), ~replaced))
+    return and_(not_(is_retired()), or_(not_(one_of(one.kind, ONE_AT_A_TIME)), ~replaced))
 
 
 def is_retired() -> ColumnElement[bool]:

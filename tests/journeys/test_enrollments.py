@@ -8,6 +8,7 @@ from sqlalchemy import Row, literal, select, union_all, update
 from sqlalchemy.types import BigInteger, SmallInteger, Text
 
 from config.clock.times import HOUR, Instant
+from config.database.arrays import any_of
 from config.database.engine import Database, Tx
 from journeys.enrollments import enrollments, transitions
 from journeys.enrollments.states import ALLOWED
@@ -52,6 +53,7 @@ def enter(tx: Tx, people: Collection[int]) -> Sequence[Row[Any]]:
             *(literal(MONDAY, BigInteger).label(name) for name in times),
             literal(LATER, BigInteger).label("due_at"),
         ).where(found.c.profile_id > 0),
+        {},
     )
 
 
@@ -66,7 +68,7 @@ def state_of(row: Row[Any]) -> str:
 
 
 def each_apart(ids: Collection[int]) -> dict[Any, list[int]]:
-    """More places than have a statement of their own: that many, most of them for nobody."""
+    """Many places, most of them for nobody."""
     apart = {Stay(LATER + number, 3): [-number] for number in range(1, 20)}
     return {**apart, Stay(LATER + 99, 3): list(ids)}
 
@@ -91,13 +93,13 @@ ACTS: dict[str, list[Act]] = {
     "wake_at": [lambda tx, _: transitions.wake_at(tx, "j", "v", "s", PEOPLE)],
     "migrate": [
         lambda tx, ids: transitions.migrate(
-            tx, select(enrollments.c.id).where(enrollments.c.id.in_(ids)), "w"
+            tx, select(enrollments.c.id).where(any_of(enrollments.c.id, "ids")), {"ids": ids}, "w"
         )
     ],
     "end": [lambda tx, ids: transitions.end(tx, ids, "completed")],
 }
 CHANGE_NO_STATE: dict[str, Act] = {
-    "convert": lambda tx, ids: transitions.convert(tx, select(enrollments.c.id)),
+    "convert": lambda tx, ids: transitions.convert(tx, select(enrollments.c.id), {}),
     "give_to": lambda tx, ids: sum(
         len(moved) for moved in transitions.give_to(tx, [Merger(1, 9, "test")]).values()
     ),

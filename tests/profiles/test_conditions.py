@@ -113,14 +113,13 @@ def chosen(
     with db.transaction(write=False) as tx:
         scope = Scope(
             sqlite=db.is_sqlite,
-            now=tx.now,
             profile_id=profiles.c.id,
             since=moment(since),
             until=moment(until),
             except_event=moment(except_event),
         )
         found = select(profiles.c.id).where(condition.sql(scope))
-        return set(tx.conn.execute(found).scalars())
+        return set(tx.conn.execute(found, {"now": tx.now}).scalars())
 
 
 # One by one --------------------------------------------------------------------------------------
