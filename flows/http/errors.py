@@ -13,6 +13,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -81,11 +82,25 @@ def answer(status: int, said: Mapping[str, Any] | Problem, **headers: str) -> Re
 
 
 def problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
-    """The error statuses of a route for OpenAPI, such as `s400="why"`."""
+    """The error statuses of a route for OpenAPI, such as `s400="why"`.
+
+    They refer to `problem_schemas` by name. For a model FastAPI would build a validator for each
+    status of each route, which takes more time than all else that builds the application.
+    """
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        int(name.removeprefix("s")): {"model": Problem, "description": why}
+        int(name.removeprefix("s")): {"content": body, "description": why}
         for name, why in statuses.items()
     }
+
+
+def problem_schemas() -> dict[str, Any]:
+    """The schemas that `problems` refers to, by name."""
+    _, found = models_json_schema(
+        [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas
 
 
 def install(app: FastAPI) -> None:

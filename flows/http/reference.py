@@ -12,6 +12,7 @@ import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from flows.http.context import Receiver
+from flows.http.errors import problem_schemas
 from flows.http.pages.rendering import CustomerPages
 
 
@@ -22,7 +23,9 @@ def router(receiver: Receiver) -> APIRouter:
 
     @cache
     def described(app: FastAPI) -> bytes:
-        return orjson.dumps(app.openapi())
+        description = app.openapi()
+        description["components"]["schemas"] |= problem_schemas()
+        return orjson.dumps(description)
 
     @cache
     def page(app: FastAPI) -> Response:
