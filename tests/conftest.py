@@ -29,6 +29,7 @@ from flows.app import Segue, open_segue
 from flows.local.stack import Stack, on_free_ports
 from profiles.sample.shop import load_sample_shop
 from tests.support.chromium import chromium, skip_without_chromium
+from tests.support.once import done_once
 from tests.support.page_customers import Shop
 from tests.support.planning.planner_cases import Decide, by_planner, by_reference
 from tests.support.receiving import Receiving, receiving
@@ -54,6 +55,12 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("test")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _done_once() -> Iterator[None]:
+    with done_once():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -170,9 +177,11 @@ _TEMPLATE = "segue_template"
 _numbers = count(1)
 # Every column there is, and the revision.
 _SHAPE = """
-    SELECT string_agg(concat_ws(' ', table_name, column_name, data_type, is_nullable), ','
-                      ORDER BY table_name, column_name), (SELECT version_num FROM alembic_version)
-    FROM information_schema.columns WHERE table_schema = 'public'
+    SELECT string_agg(concat_ws(' ', attrelid::regclass, attname, atttypid, attnotnull), ','
+                      ORDER BY attrelid, attnum), (SELECT version_num FROM alembic_version)
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0
+        AND NOT attisdropped
 """
 # Only what was written to, for TRUNCATE makes all files of a table anew. DELETE would be faster,
 # but then rows come back in another order than they went in.
@@ -196,6 +205,7 @@ class _Server:
     admin: "psycopg.Connection[tuple[object, ...]]"
     name: str | None = None  # of the database that tests use, one after the other
     shape: tuple[object, ...] | None = None
+    inside: "psycopg.Connection[tuple[object, ...]] | None" = None  # to that database
 
     def url(self, database: str) -> str:
         return self.server.get_uri(database, driver="psycopg")
@@ -204,25 +214,30 @@ class _Server:
         if self.name is None:
             self.name = f"segue_{next(_numbers)}"
             self.admin.execute(f"CREATE DATABASE {self.name} TEMPLATE {_TEMPLATE}")
-            with psycopg.connect(self.server.get_uri(self.name), autocommit=True) as conn:
-                self.shape = conn.execute(_SHAPE).fetchone()
+            self.inside = psycopg.connect(self.server.get_uri(self.name), autocommit=True)
+            self.shape = self.inside.execute(_SHAPE).fetchone()
         return self.name
 
     def empty(self) -> None:
-        """Whoever is still connected is sent away; a database of another shape is dropped."""
-        self.admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-            [self.name],
-        )
+        """Whoever else is connected is sent away; a database of another shape is dropped."""
+        assert self.inside is not None
         try:
-            with psycopg.connect(self.server.get_uri(self.name), autocommit=True) as conn:
-                if conn.execute(_SHAPE).fetchone() == self.shape:
-                    conn.execute(_EMPTYING)
-                    return
+            self.inside.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            if self.inside.execute(_SHAPE).fetchone() == self.shape:
+                self.inside.execute(_EMPTYING)
+                return
         except psycopg.Error:
             pass
+        self.close()
         self.admin.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
         self.name = None
+
+    def close(self) -> None:
+        if self.inside is not None:
+            self.inside.close()
 
 
 @pytest.fixture(scope="session")
@@ -240,7 +255,9 @@ def _postgresql() -> Iterator[_Server]:
             admin.execute("SELECT pg_reload_conf()")
             admin.execute(f"CREATE DATABASE {_TEMPLATE}")
             _make_template(server.get_uri(_TEMPLATE, driver="psycopg"))
-            yield _Server(server, admin)
+            ours = _Server(server, admin)
+            yield ours
+            ours.close()
     finally:
         server.cleanup()
 
