@@ -1,4 +1,4 @@
-"""A message's decision in plain words: why it waits, why it did not go."""
+"""Explain the decision about a message in a text for staff."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -23,43 +23,43 @@ _REASON = {
     "suppressed": "The {address} bounced, complained or is no longer registered.",
     "no_consent": "The customer has not agreed to {topic} by {channel}.",
     "held_out": "The customer is in the holdout group, which gets no marketing.",
-    "capped": "A limit on the number of messages was full.",
-    "window_closed": "The channel did not open in time.",
-    "no_common_time": "No moment suited every message of its group.",
-    "group_incomplete": "Another message of its group could not go, and they go together or not.",
+    "capped": "A frequency cap was full.",
+    "window_closed": "The channel's window did not open before the latest send time.",
+    "no_common_time": "No time fits the windows of all messages in its group.",
+    "group_incomplete": "Another message of its group can't be sent; the group is sent as a whole.",
     "not_chosen": "An earlier channel of its group was chosen.",
-    "link_refused": "It would link to {detail}. Links need https, and a host that comes from "
-    "customer data must be in SEGUE_LINK_HOSTS.",
-    "no_session": "The customer has not written to us by {channel} within the last 24 hours. Until "
-    "they do, only an approved template may go.",
-    "too_long": "It is longer than the channel takes: {detail}.",
-    "missing_data": "The text needs something that the customer's record lacks: {detail}.",
+    "link_refused": "It links to {detail}. Links need https, and a host from customer data must be "
+    "in SEGUE_LINK_HOSTS.",
+    "no_session": "The customer has not written to us by {channel} in the last 24 hours. Without "
+    "that, only an approved template may be sent.",
+    "too_long": "It is too long: {detail}.",
+    "missing_data": "The template prints {detail}, which has no value for this customer.",
 }
-# Refused because of when it was, in the customer's own time.
-_BY_THE_CLOCK = ("capped", "window_closed", "no_common_time")
+# Refusals that depend on the customer's local time.
+_BY_LOCAL_TIME = ("capped", "window_closed", "no_common_time")
 _SOURCE = {
     "profile": "the customer's record",
     "country": "the customer's country",
     "phone": "the country of the phone number",
-    "brand": "the brand's own, as no other is known",
+    "brand": "the brand's, as the customer's is unknown",
 }
 _DEVICE = {
     "sending": "being handed over",
-    "unknown": "perhaps handed over, never tried again",
-    "later": "to be tried again",
+    "unknown": "perhaps handed over, never sent again",
+    "later": "waiting for a retry",
     "dropped": "not handed over",
     "failed": "refused",
 }
 _STATE = {
-    "planned": "It waits for its time.",
+    "planned": "It waits for its send time.",
     "sending": "It is being handed over.",
-    "unknown": "The connection broke during the hand-over, so it may or may not have arrived. "
-    "It still counts against the limits and is never sent again by itself.",
+    "unknown": "The hand-over was interrupted, so it may have been sent. It counts against "
+    "frequency caps and is not sent again automatically.",
 }
 
 
 class ExplainedMessage(NamedTuple):
-    """What an explanation reads of a message; made of a row of `select(*EXPLAINED_COLUMNS)`."""
+    """The columns of a message that an explanation needs: `select(*EXPLAINED_COLUMNS)`."""
 
     id: int
     journey: str
@@ -78,17 +78,16 @@ EXPLAINED_COLUMNS = [messages.c[name] for name in ExplainedMessage._fields]
 
 
 def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> list[dict[str, Any]]:
-    """Every message wanted for one person, oldest first, each with why it went or did not.
+    """All wanted messages of one profile, oldest first, each with its explanation.
 
     Parameters
     ----------
-    person: any identifier of theirs (user id, e-mail, phone number) in any spelling, or a message's
-        id.
+    person: an identifier (user id, e-mail, phone number) in any spelling, or a message id.
 
-    Raises SegueError when nobody is known by it.
+    Raises SegueError if no profile is found.
     """
     if person in meaningless:
-        raise SegueError(f"{person!r} means nothing, so nobody is known by it")
+        raise SegueError(f"{person!r} is a placeholder and identifies no customer")
     keys = possible_keys(person)
     owners = {key: holder.profile_id for key, holder in holders_of(tx, keys).items()}
     of_message = select(messages.c.profile_id).where(
@@ -98,7 +97,7 @@ def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> l
     if profile_id is None:
         profile_id = tx.conn.execute(of_message).scalars().first()
     if profile_id is None:
-        raise SegueError(f"nobody is known as {person!r}, and no message has that id")
+        raise SegueError(f"no customer has the identifier {person!r}, and no message has this id")
     found = tx.conn.execute(
         select(*EXPLAINED_COLUMNS)
         .where(messages.c.profile_id == profile_id)
@@ -124,7 +123,7 @@ def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> l
 
 
 def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
-    """What became of pushes on each device, by message; the tokens cut short."""
+    """The state of pushes on each device, by message id, with shortened tokens."""
     c = message_devices.c
     known = and_(identifiers.c.kind.in_(DEVICE_KINDS), identifiers.c.value == c.token)
     found = (
@@ -148,29 +147,29 @@ def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, list[dict[str, A
 
 
 def _short(token: str) -> str:
-    """Its last four characters, but never more than half of it."""
+    """The last four characters of a token, at most half of it."""
     return "…" + token[max(len(token) - 4, (len(token) + 1) // 2) :]
 
 
 def explanation(row: ExplainedMessage) -> str:
-    """What to say of one row of the message table; empty when it simply went."""
+    """The explanation of a message; empty if it was sent as wanted."""
     decision = row.decision
-    moved = _delay(row)
-    sentences = [_what(row, moved)]
+    delay = _delay(row)
+    sentences = [_what(row, delay)]
     if decision.get("rule"):
         sentences.append(f"Rule: {decision['rule']}.")
     if decision.get("gave_way_to"):
-        sentences.append(f"It gave way to {decision['gave_way_to']}.")
+        sentences.append(f"It was preempted by {decision['gave_way_to']}.")
     if decision.get("took_place_of"):
-        sentences.append(f"It took the place of {', '.join(decision['took_place_of'])}.")
-    if moved or row.reason in _BY_THE_CLOCK:
-        sentences.append(_whose_time(decision))
+        sentences.append(f"It preempted {', '.join(decision['took_place_of'])}.")
+    if delay or row.reason in _BY_LOCAL_TIME:
+        sentences.append(_time_zone(decision))
     if decision.get("invalid_timezone"):
-        sentences.append(f"The time zone on record, {decision['invalid_timezone']}, is none.")
+        sentences.append(f"The recorded time zone {decision['invalid_timezone']} does not exist.")
     return " ".join(filter(None, sentences))
 
 
-def _what(row: ExplainedMessage, moved: str) -> str:
+def _what(row: ExplainedMessage, delay: str) -> str:
     code, _, detail = (row.reason or "").partition(": ")
     if code in _REASON:
         channel = channel_of(row.channel)
@@ -180,14 +179,14 @@ def _what(row: ExplainedMessage, moved: str) -> str:
             topic=row.topic,
             detail=detail,
         )
-    told = [_STATE.get(row.state, ""), moved]
+    sentences = [_STATE.get(row.state, ""), delay]
     if row.reason:
-        told.append(f"Reason: {row.reason.rstrip('.')}.")
-    return " ".join(filter(None, told))
+        sentences.append(f"Reason: {row.reason.rstrip('.')}.")
+    return " ".join(filter(None, sentences))
 
 
-def _whose_time(decision: Mapping[str, Any]) -> str:
-    """By which clock, and where that came from."""
+def _time_zone(decision: Mapping[str, Any]) -> str:
+    """The time zone of the decision and its source."""
     zones = decision["timezone"]
     if isinstance(zones, str):
         clock = zones
@@ -199,7 +198,7 @@ def _whose_time(decision: Mapping[str, Any]) -> str:
 
 
 def _delay(row: ExplainedMessage) -> str:
-    """How far hours and limits pushed it from when it was wanted."""
+    """By how much windows and caps delayed it; empty if they did not."""
     decided = row.decision.get("send_at")
     minutes = (parse_instant(decided) - row.wanted_at - row.after) // MINUTE if decided else 0
     if minutes <= 0:
@@ -211,4 +210,4 @@ def _delay(row: ExplainedMessage) -> str:
         for number, unit in ((days, "day"), (hours, "hour"), (minutes, "minute"))
         if number
     ]
-    return f"Opening hours and limits moved it by {' '.join(parts)}."
+    return f"Windows and caps delayed it by {' '.join(parts)}."

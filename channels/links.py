@@ -1,9 +1,8 @@
-"""Links that lead a customer from a message to their own pages.
+"""Signed links from messages to the customer's pages.
 
-A token is signed for one purpose: neither kind passes for the other. It names a profile's number
-and the address that the message went to, the address as a keyed digest. An unsubscribe link does
-not expire, for a link in an old mail must still stop the mail; a link to the preferences page does.
-What revokes both is the key (docs/customer-pages.md says when and how).
+A token is valid for one purpose. It has the profile id and a keyed digest of the address that the
+message was sent to. Unsubscribe links do not expire, because a link in an old mail must still work;
+preferences links do. Replacing the key revokes all links (docs/customer-pages.md).
 """
 
 import hmac
@@ -32,9 +31,9 @@ _PATHS = ("/u/", "/preferences/", "/confirm/")
 
 
 class Subscription(NamedTuple):
-    """What an unsubscribe link stops: messages about a topic, on a channel, to somebody.
+    """The subscription that an unsubscribe link ends.
 
-    digest: of the address; empty in links of releases before the schema 0009.
+    digest: of the address; empty in links from before schema 0009.
     """
 
     profile_id: int
@@ -44,10 +43,10 @@ class Subscription(NamedTuple):
 
 
 class Access(NamedTuple):
-    """Whose preferences a link opens.
+    """The profile whose preferences a link opens.
 
-    digest, made_at: of the address, and when the message went; empty in links of releases before
-    the schema 0009.
+    digest: of the address. made_at: the time of the message. Both are empty in links from before
+    schema 0009.
     """
 
     profile_id: int
@@ -58,38 +57,38 @@ class Access(NamedTuple):
 def unsubscribe_url(
     settings: Settings, profile_id: int, channel: ChannelName, topic: str, address: str
 ) -> str:
-    """The one-click unsubscribe link (RFC 8058) for one person, channel, topic and address."""
-    digest = _digest_now(settings, (ADDRESS_KIND[channel], address))
-    named = [profile_id, channel, topic, digest]
-    return f"{settings.public_url}/u/{_token(settings, _UNSUBSCRIBE, named)}"
+    """The one-click unsubscribe link (RFC 8058) for a profile, channel, topic and address."""
+    digest = _current_digest(settings, (ADDRESS_KIND[channel], address))
+    content = [profile_id, channel, topic, digest]
+    return f"{settings.public_url}/u/{_token(settings, _UNSUBSCRIBE, content)}"
 
 
 def preferences_url(
     settings: Settings, profile_id: int, channel: ChannelName, address: str, now: Instant
 ) -> str:
-    """The link to the page on which a person chooses what reaches them, and when."""
-    digest = _digest_now(settings, (ADDRESS_KIND[channel], address))
+    """The link to the preference center. now: the time of the message."""
+    digest = _current_digest(settings, (ADDRESS_KIND[channel], address))
     return f"{settings.public_url}/preferences/" + _token(
         settings, _PREFERENCES, [profile_id, digest, now]
     )
 
 
 def read_unsubscribe(settings: Settings, token: str) -> Subscription | None:
-    """What an unsubscribe token of ours names; None for any other text."""
-    said = _read(settings, _UNSUBSCRIBE, token)
-    return None if said is None else Subscription(*said)
+    """The content of a valid unsubscribe token; None for any other text."""
+    content = _read(settings, _UNSUBSCRIBE, token)
+    return None if content is None else Subscription(*content)
 
 
 def read_preferences(settings: Settings, token: str) -> Access | None:
-    """What a preferences token of ours names; None for any other text."""
-    said = _read(settings, _PREFERENCES, token)
-    if said is None:
+    """The content of a valid preferences token; None for any other text."""
+    content = _read(settings, _PREFERENCES, token)
+    if content is None:
         return None
-    return Access(said) if isinstance(said, int) else Access(*said)
+    return Access(content) if isinstance(content, int) else Access(*content)
 
 
 def address_of(settings: Settings, digest: str, addresses: Iterable[Key]) -> Key | None:
-    """Which of the addresses a link was made for; None: none of them."""
+    """The address whose digest a link has; None: none of them."""
     return next(
         (
             address
@@ -101,18 +100,18 @@ def address_of(settings: Settings, digest: str, addresses: Iterable[Key]) -> Key
     )
 
 
-def _digest_now(settings: Settings, address: Key) -> str:
+def _current_digest(settings: Settings, address: Key) -> str:
     return _digest(settings.secret_key.get_secret_value(), address)
 
 
 def _digest(key: str, address: Key) -> str:
-    """Six characters: enough to tell the addresses of one profile apart."""
+    """Six characters, enough to distinguish the addresses of one profile."""
     digest = hmac.digest(key.encode(), ":".join(address).encode(), sha256)
     return urlsafe_b64encode(digest[:4])[:6].decode()
 
 
 class Confirmation(NamedTuple):
-    """What a confirmation link confirms: a yes to a topic on e-mail, said for one address."""
+    """The opt-in that a confirmation link confirms: a topic on e-mail, for one address."""
 
     profile_id: int
     digest: str
@@ -120,26 +119,26 @@ class Confirmation(NamedTuple):
 
 
 def confirm_url(settings: Settings, profile_id: int, address: str, topic: str) -> str:
-    """The link to the page on which the owner of an address confirms a yes on e-mail."""
-    named = [profile_id, _digest_now(settings, (ADDRESS_KIND[CONFIRMED_ON], address)), topic]
-    return f"{settings.public_url}/confirm/{_token(settings, _CONFIRM, named)}"
+    """The link to the page on which the owner of an address confirms an opt-in on e-mail."""
+    content = [profile_id, _current_digest(settings, (ADDRESS_KIND[CONFIRMED_ON], address)), topic]
+    return f"{settings.public_url}/confirm/{_token(settings, _CONFIRM, content)}"
 
 
 def read_confirmation(settings: Settings, token: str) -> Confirmation | None:
-    """What a confirmation token of ours names; None for any other text."""
-    said = _read(settings, _CONFIRM, token)
-    return None if said is None else Confirmation(*said)
+    """The content of a valid confirmation token; None for any other text."""
+    content = _read(settings, _CONFIRM, token)
+    return None if content is None else Confirmation(*content)
 
 
 def our_pages(settings: Settings) -> tuple[str, ...]:
-    """What the links to customers' pages begin with."""
+    """The URL prefixes of the customer's pages."""
     return tuple(settings.public_url + path for path in _PATHS)
 
 
 def own_anchors(settings: Settings) -> re.Pattern[str]:
-    """Matches the beginning of each `<a>` whose `href` is one of customers' own pages.
+    """Matches the start of each `<a>` whose `href` is one of the customer's pages.
 
-    Providers have an attribute for links that are not to be tracked: a click on one of these is no
+    Senders add the provider's attribute against tracking there: a click on these links is no
     evidence, and an unsubscribe must not depend on a redirect.
     """
     begin = "|".join(re.escape(escape(url)) for url in our_pages(settings))
@@ -155,8 +154,8 @@ def one_click_headers(unsubscribe_url: str) -> dict[str, str]:
     }
 
 
-def _token(settings: Settings, purpose: str, named: Any) -> str:
-    token = _serializer(settings, purpose).dumps(named)
+def _token(settings: Settings, purpose: str, content: Any) -> str:
+    token = _serializer(settings, purpose).dumps(content)
     assert isinstance(token, str)
     return token
 
@@ -173,7 +172,7 @@ def _serializer(settings: Settings, purpose: str) -> URLSafeSerializer:
 
 
 def _keys(settings: Settings) -> tuple[str, ...]:
-    """The last key signs, all of them are accepted."""
+    """All accepted keys; the last one signs."""
     keys = [*settings.secret_keys_retired, settings.secret_key]
     return tuple(key.get_secret_value() for key in keys)
 

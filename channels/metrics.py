@@ -1,4 +1,4 @@
-"""What a process counts of itself, for Prometheus. Names follow its conventions: unit, _total."""
+"""The Prometheus metrics of a process. Names follow the conventions: unit, `_total`."""
 
 from collections.abc import Mapping
 
@@ -6,38 +6,38 @@ from prometheus_client import Counter, Histogram
 
 MESSAGES = Counter(
     "segue_messages_total",
-    "Messages by what became of them at the hand-over, or at the last look before it.",
+    "Messages by their outcome at the hand-over or at the claim.",
     ["channel", "outcome"],
 )
 DECISIONS = Counter(
     "segue_decisions_total",
-    "Messages wanted, by what was decided: planned, or the reason why not.",
+    "Wanted messages by decision: planned, or the reason for the refusal.",
     ["channel", "decision"],
 )
 PROVIDER_SECONDS = Histogram(
     "segue_provider_request_seconds",
-    "How long a provider took to answer one request.",
+    "Duration of a request to a provider.",
     ["channel", "provider"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 FEEDBACK = Counter(
     "segue_feedback_total",
-    "What providers say back. But for `sent`, the same word counts once.",
+    "Reports of providers. Repeated reports count once, except `sent`.",
     ["channel", "kind"],
 )
-FEEDBACK_IGNORED = Counter("segue_feedback_ignored_total", "Words that changed nothing.", ["why"])
+FEEDBACK_IGNORED = Counter("segue_feedback_ignored_total", "Ignored reports of providers.", ["why"])
 REACTION_SECONDS = Histogram(
     "segue_event_to_message_seconds",
-    "From the commit of an event (of several at once, the first) to the end of the hand-over of "
-    "what it caused.",
+    "From the commit of an event (the first of a batch) to the end of the hand-over of the "
+    "messages that it caused.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-EVENTS = Counter("segue_events_total", "Events that journeys have reacted to.")
+EVENTS = Counter("segue_events_total", "Events that journeys processed.")
 
 
-def count_feedback(said: Mapping[str, int]) -> None:
-    """Count what `channels.outbox.feedback.apply` says that it wrote, once that is committed."""
-    for name, number in said.items():
+def count_feedback(counts: Mapping[str, int]) -> None:
+    """Add the counts that `channels.outbox.feedback.apply` returned, after the commit."""
+    for name, number in counts.items():
         channel, _, kind = name.partition("_")
         if kind:
             FEEDBACK.labels(channel, kind).inc(number)

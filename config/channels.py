@@ -1,8 +1,8 @@
-"""What a channel is, and which channels there are.
+"""The definition of a channel, and the registry of all channels.
 
-One file in channels/kinds/ describes one channel; policy, steps, templates, planning, pages and
-reports derive from it. docs/decisions/0021-a-channel-is-one-file.md says why the registry stands
-here, below the files that it loads.
+One module in channels/kinds/ describes one channel; policy, steps, templates, planning, pages and
+reports derive from it. docs/decisions/0021-a-channel-is-one-file.md explains why the registry is in
+config/, below the modules that it loads.
 """
 
 import pkgutil
@@ -24,40 +24,41 @@ if TYPE_CHECKING:
 
 # Kinds of identifiers that are addresses; two channels may share one.
 AddressKind = Literal["email", "phone", "push_token"]
-# What becomes known of a message: each is an event, `<channel>_<evidence>`.
+# Evidence of what a customer did with a message; recorded as the event `<channel>_<evidence>`.
 Evidence = Literal["delivered", "opened", "clicked", "replied"]
-# What a template file is made of; mjml and html become HTML and a plain text.
+# Formats of template files; mjml and html become HTML and plain text.
 Format = Literal["mjml", "html", "txt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a message says once it is rendered. Each channel has its own."""
+    """The rendered content of a message. Each channel has a subclass."""
 
     @classmethod
     def of(cls, parts: Mapping[str, str], options: Mapping[str, str]) -> Self:  # noqa: ARG003
-        """From the rendered parts of a template and the values of its fixed headers."""
+        """Create it from the rendered parts of a template and the values of its fixed headers."""
         return cls(**parts)
 
     def excess(self, settings: "Settings") -> str | None:  # noqa: ARG002  some channels need it
-        """How far it exceeds what the channel takes, as "4000 bytes, and 3800 fit"; or None."""
+        """Why it is too long, as "4000 bytes; the limit is 3800"; None if it is not."""
         return None
 
     @property
     def billed_segments(self) -> int | None:
-        """How many segments a text message is billed as; None on other channels."""
+        """The number of billed SMS segments; None on other channels."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header line that a template file may begin with.
+    """A header line of a template file.
 
-    name: as it is shown; in lower case it is the name of the part of the content. required: the
-    file needs it. one_line: line ends become spaces. may_be_empty: the rendered text may be empty.
-    link: it holds a link, `app`: which may have the scheme of an app. fixed: it is not rendered
-    but must match this; `expects` describes the form for authors. numbered: `name-1`, `name-2` ...
-    replaces_body: a file with it has no body.
+    name: as displayed; in lower case the name of the part of the content.
+    required: each file must have it. one_line: line ends become spaces.
+    may_be_empty: the rendered text may be empty.
+    link: the value is a link; `app` also allows the scheme of an app.
+    fixed: the value is not rendered and must match this. expects: describes `fixed` for authors.
+    numbered: the lines are `name-1`, `name-2` ... replaces_body: a file with it has no body.
     """
 
     name: str
@@ -71,14 +72,14 @@ class Header:
     replaces_body: bool = False
 
     def is_called(self, part: str) -> bool:
-        """Whether a line with this name, in lower case, is this header."""
+        """Whether a line with this lower-case name is this header."""
         name = self.name.lower()
         if not self.numbered:
             return part == name
         return re.fullmatch(rf"{re.escape(name)}-[1-9][0-9]?", part) is not None
 
 
-# The language of a template, as a BCP 47 tag; on every channel whose files have headers.
+# The language of a template, a BCP 47 tag; for all channels whose files have headers.
 LANGUAGE = Header(
     "Language",
     fixed=re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*"),
@@ -88,37 +89,40 @@ LANGUAGE = Header(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Channel:
-    """Everything that is said of a channel.
+    """The definition of a channel.
 
     Names
     -----
-    name: in policy.toml, rows and events. step: what journeys write, `Email("offer")`.
-    order: its place among the channels. title: heading on customers' pages. plural: the same in a
-    sentence, "You get no more ... about offers". short: in counts and reports for staff.
-    icon: an SVG path for a box of 24 by 24.
+    name: in policy.toml, rows and events. step: the step's name in journeys, `Email("offer")`.
+    order: position among the channels. title: heading on customers' pages. plural: name in a
+    sentence, "You get no more ... about offers". short: name in reports for staff.
+    icon: SVG path in a box of 24 by 24.
 
     Addresses
     ---------
-    address_kind: the kind of identifier that messages go to. address: in a sentence, "no ... on
-    record". no_address: what a customer's page says without one. masked: an address, so that only
-    its owner recognises it.
+    address_kind: the kind of identifier that messages are sent to. address: its name in a sentence,
+    "no ... on record". no_address: text on a customer's page if there is none. masked: shortens an
+    address so that only its owner recognizes it.
 
     Consent
     -------
-    consent: whether silence is a no; consent_fixed: the policy can't change that.
-    has_stop: a no to the whole channel is a STOP. It binds transactional messages too and outweighs
-    a yes to a topic; without a STOP, no topic ticked leaves the channel unset. stop_label: the box
-    for it on the preferences page. double_opt_in: a yes to topics with `double_opt_in` counts from
-    its confirmation on. unsubscribe_link: marketing carries the link outside its text too.
-    optional: pages show it only where it is used (docs/channels.md).
+    consent: whether unset consent counts as no (opt-in) or yes (opt-out). consent_fixed: the policy
+    can't change it.
+    has_stop: a no to the whole channel is a STOP, which also applies to transactional messages and
+    overrides a yes to a topic. Without it, a page on which no topic is selected leaves the channel
+    unset. stop_label: label of its checkbox on the preferences page.
+    double_opt_in: whether topics with `double_opt_in` need a confirmation on this channel.
+    unsubscribe_link: marketing messages also have the link outside their text.
+    optional: pages show it only if it is used (docs/channels.md).
 
     Messages
     --------
-    content: what the provider gets. formats: of template files, `<name>.<channel>.<format>`.
-    headers: of these files; none: a file is its body. evidence: what becomes known, each with who
-    reports it. watch_bounces: a high share of bounces is reported, since mailbox providers then
-    stop taking the sender's mail. session: how long after a customer's last message free text may
-    be sent; None: at any time.
+    content: the class of rendered content. formats: of template files,
+    `<name>.<channel>.<format>`. headers: of these files; empty: a file is only a body.
+    evidence: which evidence exists, and who reports it.
+    watch_bounces: warn about a high share of bounces, because mailbox providers then block the
+    sender. session: seconds after a customer's last message in which free text may be sent; None:
+    no limit.
     """
 
     name: str
@@ -148,13 +152,13 @@ class Channel:
 
     @property
     def per_device(self) -> bool:
-        """Whether a message goes to every address in use: devices are several, others one."""
+        """Whether a message is sent to all usable addresses (devices), instead of one."""
         return self.address_kind == "push_token"
 
 
 @cache
 def channels() -> Mapping[str, Channel]:
-    """Every channel in channels/kinds/ by its name, in their order. Raises SegueError."""
+    """All channels in channels/kinds/, by name, in `order`. Raises SegueError."""
     package = import_module("channels.kinds")
     found = [
         _load(f"{package.__name__}.{module.name}")
@@ -163,7 +167,9 @@ def channels() -> Mapping[str, Channel]:
     by_name: dict[str, Channel] = {}
     for one in sorted(found, key=lambda one: (one.order, one.name)):
         if one.name in by_name:
-            raise SegueError(f"two files in channels/kinds/ are called {one.name}; rename one")
+            raise SegueError(
+                f"two modules in channels/kinds/ define the channel {one.name}; rename one"
+            )
         by_name[one.name] = one
     return MappingProxyType(by_name)
 
@@ -171,22 +177,24 @@ def channels() -> Mapping[str, Channel]:
 def _load(module: str) -> Channel:
     found = getattr(import_module(module), "CHANNEL", None)
     if not isinstance(found, Channel):
-        raise SegueError(f"{module} has no CHANNEL that is a Channel (docs/channels.md)")
+        raise SegueError(f"{module} must define CHANNEL as a Channel (docs/channels.md)")
     if not re.fullmatch("[a-z][a-z0-9]*", found.name):
-        raise SegueError(f"{module}: the name {found.name!r} is not lower-case letters and digits")
+        raise SegueError(
+            f"{module}: the name {found.name!r} must have only lower-case letters and digits"
+        )
     return found
 
 
 def channel_of(name: str) -> Channel:
-    """The channel with this name. Raises ValueError that lists what there is."""
+    """The channel with this name. Raises ValueError that lists all channels."""
     found = channels().get(name)
     if found is None:
-        raise ValueError(f"there is no channel {name!r}; there are: {', '.join(channels())}")
+        raise ValueError(f"there is no channel {name!r}; the channels are {', '.join(channels())}")
     return found
 
 
 def by_channel(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts of all channels in their order; of an optional one only where there is something."""
+    """The counts of all channels in order; optional channels only if their count is not 0."""
     return {
         name: counts.get(name, 0)
         for name, one in channels().items()
@@ -202,5 +210,5 @@ def _describe(schema: dict[str, object]) -> None:
     schema["enum"] = list(channels())
 
 
-# A channel's name; Pydantic models accept only those that there are.
+# The name of a channel; Pydantic models accept only existing ones.
 ChannelName = Annotated[str, AfterValidator(_known), Field(json_schema_extra=_describe)]

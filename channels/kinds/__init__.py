@@ -1,1 +1,1 @@
-"""The channels, one file each, which exports one CHANNEL; config/channels.py finds them."""
+"""The channels. Each module exports one CHANNEL; config/channels.py loads them."""

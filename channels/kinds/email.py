@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from config.channels import LANGUAGE, Channel, Content, Header
 from config.settings import Settings
 
-# A request to SendGrid stays under 30 MB, where what is not ASCII may take several bytes more.
+# Bytes. SendGrid's limit for a request is 30 MB; the difference allows for escapes in JSON.
 MOST_BYTES = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class EmailContent(Content):
-    """A mail."""
+    """The content of an e-mail."""
 
     subject: str
     html: str
@@ -19,7 +19,7 @@ class EmailContent(Content):
 
     def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
         size = sum(len(part.encode()) for part in (self.subject, self.html, self.text))
-        return f"{size} bytes, and {MOST_BYTES} fit" if size > MOST_BYTES else None
+        return f"{size} bytes; the limit is {MOST_BYTES}" if size > MOST_BYTES else None
 
 
 def _masked(address: str) -> str:

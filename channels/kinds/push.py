@@ -1,4 +1,4 @@
-"""Push notifications to a customer's devices with the shop's app."""
+"""Push notifications to devices that have the shop's app."""
 
 import re
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ import orjson
 from config.channels import LANGUAGE, Channel, Content, Header
 from config.settings import Settings
 
-# FCM takes 4096 bytes for the notification and its data (Firebase, "About FCM messages"), and APNs
-# as much. Some are left for the names of the fields and the message's id.
+# The limit of FCM (Firebase, "About FCM messages") and of APNs is 4096 bytes for notification and
+# data. The difference is for field names and the message id.
 MOST_BYTES = 3800
 
 
 @dataclass(frozen=True, slots=True)
 class PushContent(Content):
-    """A notification. silent: it makes no sound."""
+    """The content of a notification. silent: without sound."""
 
     title: str
     body: str
@@ -38,10 +38,10 @@ class PushContent(Content):
     def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
         parts = [self.title, self.body, self.link or "", self.image or ""]
         size = len(orjson.dumps(parts))
-        return f"{size} bytes, and {MOST_BYTES} fit" if size > MOST_BYTES else None
+        return f"{size} bytes; the limit is {MOST_BYTES}" if size > MOST_BYTES else None
 
 
-def _masked(token: str) -> str:  # noqa: ARG001  nobody knows a token by sight
+def _masked(token: str) -> str:  # noqa: ARG001  a token means nothing to its owner
     return "to your devices with our app"
 
 

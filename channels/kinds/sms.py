@@ -1,4 +1,4 @@
-"""Text messages, and how many segments they are billed as."""
+"""SMS and the number of billed segments."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,21 +9,20 @@ from config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class SMSContent(Content):
-    """A text message."""
+    """The content of an SMS."""
 
     body: str
 
     def excess(self, settings: Settings) -> str | None:
         size, most = segments(self.body), settings.sms_segments
-        return f"{size} segments, and {most} fit" if size > most else None
+        return f"{size} segments; the limit is {most}" if size > most else None
 
     @property
     def billed_segments(self) -> int | None:
         return segments(self.body)
 
 
-# The GSM 03.38 alphabet (3GPP TS 23.038, 6.2.1), and those of its extension table, which take an
-# escape and so two septets.
+# The GSM 03.38 alphabet (3GPP TS 23.038, 6.2.1). Its extension table takes two septets each.
 _EXTENDED = frozenset("\f^{}\\[~]|€")
 _GSM7 = _EXTENDED | frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
@@ -32,11 +31,11 @@ _GSM7 = _EXTENDED | frozenset(
 
 
 def segments(body: str) -> int:
-    """How many SMS segments Twilio bills for `body`.
+    """The number of SMS segments that Twilio bills for `body`.
 
-    One character outside GSM-7 turns the whole message into UCS-2. A single segment holds 160
-    septets or 70 UTF-16 units, each of several 153 or 67. A character of two units is never torn
-    apart between two segments, so a segment may stay one short.
+    One character outside GSM-7 makes the whole message UCS-2. A single segment holds 160 septets or
+    70 UTF-16 units; each of several segments holds 153 or 67. A character of two units is not split
+    between segments.
     """
     if _GSM7.issuperset(body):
         units, alone, joined = [2 if char in _EXTENDED else 1 for char in body], 160, 153
@@ -46,7 +45,7 @@ def segments(body: str) -> int:
 
 
 def _filled(units: list[int], size: int) -> Iterator[int]:
-    """Pack units greedily into segments of `size`; yields how full each is."""
+    """Fill segments of `size` with units in order; yields the used size of each segment."""
     used = 0
     for unit in units:
         if used + unit > size:
@@ -78,7 +77,7 @@ CHANNEL = Channel(
     stop_label="No texts at all, not even about an order",
     content=SMSContent,
     formats=("txt",),
-    # Nothing tells whether somebody read a text.
+    # There are no read receipts for SMS.
     evidence={
         "delivered": "the provider",
         "clicked": "your own links, as `sms_clicked`",

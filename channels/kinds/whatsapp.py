@@ -9,16 +9,16 @@ from config.channels import LANGUAGE, Channel, Content, Header
 from config.clock.times import HOUR
 from config.settings import Settings
 
-# Characters of a free text that Twilio takes (its Messages resource, "Body").
+# The most characters of free text (Twilio's Messages resource, "Body").
 MOST_CHARACTERS = 1600
 _VARIABLE = "variable-"
 
 
 @dataclass(frozen=True, slots=True)
 class WhatsAppContent(Content):
-    """A free text, or an approved template with the values of its variables.
+    """Free text, or an approved template with the values of its variables.
 
-    template: Twilio's Content SID; None: a free text. variables: by their numbers in the template.
+    template: Twilio's Content SID; None: free text. variables: (number in the template, value).
     """
 
     body: str = ""
@@ -37,7 +37,9 @@ class WhatsAppContent(Content):
 
     def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
         size = len(self.body)
-        return f"{size} characters, and {MOST_CHARACTERS} fit" if size > MOST_CHARACTERS else None
+        if size <= MOST_CHARACTERS:
+            return None
+        return f"{size} characters; the limit is {MOST_CHARACTERS}"
 
 
 def _masked(number: str) -> str:

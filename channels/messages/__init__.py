@@ -1,8 +1,8 @@
-"""Messages: the tables, their states, which state may follow which, and the only writers of both.
+"""Messages: their tables, states and transitions.
 
-table.py: the tables, which everybody may read. states.py: the states, and `ALLOWED`, which says for
-each transition what it changes into what. transitions.py and device_transitions.py: one function a
-transition; nothing else in the product writes these tables.
+table.py: the tables, which any module may read. states.py: the states, and `ALLOWED` with the
+allowed transitions. transitions.py and device_transitions.py: one function for each transition; no
+other module writes these tables.
 """
 
 from channels.messages.states import COUNTING_STATES, DeviceState, MessageState

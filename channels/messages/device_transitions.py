@@ -1,8 +1,8 @@
-"""Every statement that writes what became of a push on one device: one function a transition.
+"""All statements that write a push on a device: one function for each transition.
 
-As in transitions.py: each changes only devices in a state that it may begin from
-(`DEVICE_ALLOWED`), and returns how many it changed. The caller holds the messages. What a message
-is by its devices follows in channels/outbox/devices.py.
+As in transitions.py, each function changes only rows in a state from which its transition is
+allowed (`DEVICE_ALLOWED`), and returns the number of changed rows. The caller has locked the
+messages. channels/outbox/devices.py derives the state of the message.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,7 +26,7 @@ _before = partial(may_begin, _c.state, DEVICE_ALLOWED)
 
 
 class DeviceClaim(NamedTuple):
-    """The claim of a push on one device. attempts: the message's hand-overs, with this one."""
+    """The claim of a push on one device. attempts: of the message, including this one."""
 
     message_id: int
     token: str
@@ -36,7 +36,7 @@ class DeviceClaim(NamedTuple):
 
 
 class DeviceOutcome(NamedTuple):
-    """What came of a hand-over to one device. retry_at: of `later`, not again before."""
+    """The outcome of a hand-over to one device. retry_at: the earliest retry, with `later`."""
 
     message_id: int
     token: str
@@ -48,7 +48,7 @@ class DeviceOutcome(NamedTuple):
 
 
 class DeviceReport(NamedTuple):
-    """What a provider reports of a push on one device."""
+    """A provider's report on a push on one device."""
 
     message_id: int
     token: str
@@ -102,10 +102,10 @@ _LOSE = (
     .where(any_of(_c.message_id, "messages"), _before("lose"), _c.not_after < bindparam("before"))
     .values(state="unknown", reason=bindparam("why"), not_after=None)
 )
-_taken_back = or_(_c.state == "later", _c.state == "dropped")
+_not_handed_over = or_(_c.state == "later", _c.state == "dropped")
 _REPORT = {
     state: update(message_devices)
-    .where(_one, _before("report", state), or_(~_taken_back, _c.attempts > 0))
+    .where(_one, _before("report", state), or_(~_not_handed_over, _c.attempts > 0))
     .values(
         state=state,
         reason=bindparam("why"),
@@ -118,7 +118,7 @@ _REPORT = {
 
 
 def claim(tx: Tx, devices: Sequence[DeviceClaim]) -> int:
-    """Claim devices, new ones and those that an earlier try left."""
+    """Claim devices; a row of an earlier attempt is updated."""
     rows = [{**one._asdict(), "state": "sending"} for one in devices]
     if not rows:
         return 0
@@ -130,18 +130,18 @@ def claim(tx: Tx, devices: Sequence[DeviceClaim]) -> int:
 def drop(
     tx: Tx, message_ids: Collection[int], reason: str | None = None, *, claimed: bool = False
 ) -> int:
-    """Drop the devices of these messages that wait for another try.
+    """Drop the devices of these messages that wait for a retry.
 
     Parameters
     ----------
-    reason: why; without one it stays what the provider said. claimed: those that are claimed, too.
+    reason: None keeps the previous reason. claimed: also drop claimed devices.
     """
     given = {"messages": message_ids, "why": reason}
     return tx.conn.execute(_DROP_ALL if claimed else _DROP_WAITING, given).rowcount
 
 
 def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> int:
-    """Write what came of claimed devices. A report that came before it has the last word."""
+    """Write outcomes of claimed devices. A report that arrived earlier is not overwritten."""
     rows = [
         {
             "message": one.message_id,
@@ -158,13 +158,13 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> int:
 
 
 def lose(tx: Tx, message_ids: Collection[int], before: Instant, reason: str) -> int:
-    """Mark claims that ended before then `unknown`: they may have been handed over."""
+    """Mark devices `unknown` whose claim ended before `before`: they may have been sent."""
     given = {"messages": message_ids, "before": before, "why": reason}
     return tx.conn.execute(_LOSE, given).rowcount
 
 
 def report(tx: Tx, state: Reported, reports: Sequence[DeviceReport]) -> int:
-    """Write what providers report of devices; a state only replaces those that rank below it."""
+    """Write provider reports; a state replaces only states that come before it in REPORTED."""
     rows = [
         {
             "message": one.message_id,
@@ -178,5 +178,5 @@ def report(tx: Tx, state: Reported, reports: Sequence[DeviceReport]) -> int:
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[list[int | str]]]:
-    """Move rows of devices to the profiles that stay. Returns their keys, by the one that goes."""
+    """Move rows to the remaining profiles. Returns their keys by the merged profile."""
     return repoint(tx, message_devices, mergers)

@@ -1,6 +1,6 @@
-"""The states of a message, and of a push on one device; and which state may follow which.
+"""The states of a message and of a push on one device, and the allowed transitions.
 
-docs/lifecycles.md has the pictures, made from these tables.
+The diagrams in docs/lifecycles.md are generated from these tables.
 """
 
 from collections.abc import Collection, Mapping
@@ -9,44 +9,44 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, or_
 
 MessageState = Literal[
-    "planned",  # waits for its send_at, and holds its place in the caps
+    "planned",  # waits for its send_at; counts against caps
     "sending",  # claimed by a process that is about to hand it over
-    "sent",  # the provider accepted it; a push: for one device at least
-    "delivered",  # the provider says that it arrived
-    "unknown",  # handed over, perhaps: never sent again on its own
-    "skipped",  # refused before it was ever handed over; `reason` says why
+    "sent",  # accepted by the provider; a push: for at least one device
+    "delivered",  # a delivery report arrived
+    "unknown",  # perhaps handed over; never sent again automatically
+    "skipped",  # refused before the hand-over; `reason` says why
     "cancelled",  # no longer wanted
-    "failed",  # the provider refused it for good
+    "failed",  # permanently refused by the provider
 ]
-# What became of a push on one device.
+# The states of a push on one device.
 DeviceState = Literal[
     "sending",  # claimed by a process that is about to hand it over
     "sent",
     "delivered",
-    "unknown",  # handed over, perhaps: never sent to this device again
-    "later",  # not handed over: tried again with the message
-    "dropped",  # not handed over, and not tried again
+    "unknown",  # perhaps handed over; never sent to this device again
+    "later",  # not handed over; retried with the message
+    "dropped",  # not handed over and not retried
     "failed",
 ]
-# What holds a place in the caps.
+# The states that count against caps.
 COUNTING_STATES: tuple[MessageState, ...] = ("planned", "sending", "sent", "delivered", "unknown")
-# What a provider may report. Each replaces those before it: a mail server may accept a mail and
-# return it later, so `failed` stands above `delivered`.
+# The states that a provider may report; each replaces those before it. `failed` comes after
+# `delivered`, because a mail server may accept a mail and return it later.
 Reported = Literal["sent", "delivered", "failed"]
 REPORTED: tuple[Reported, ...] = ("sent", "delivered", "failed")
-# Not handed over, as far as we know. After a first try a report may say that it was, all the same.
-TAKEN_BACK: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
-# Begins the reason of an `unknown` message for which no report is expected any more.
+# Not handed over according to our records. After a first attempt a report may still say otherwise.
+NOT_HANDED_OVER: tuple[MessageState, ...] = ("planned", "cancelled", "skipped")
+# The prefix of the reason of an `unknown` message for which no report is expected any more.
 CLOSED = "closed as unknown"
 
-# The states that may follow each state; None: there is no row yet.
+# The allowed next states by current state; None: no row yet.
 MessageFollow = Mapping[MessageState | None, tuple[MessageState, ...]]
 DeviceFollow = Mapping[DeviceState | None, tuple[DeviceState, ...]]
 
-# By transition: a function of channels/messages/transitions.py.
+# By transition, named like its function in channels/messages/transitions.py.
 UP_TO_CLAIM: Mapping[str, MessageFollow] = {
     "plan": {None: ("planned", "skipped")},
-    # Of a group of which the first that can be sent goes, those after it are `skipped`.
+    # In a group with mode "first", the members after the chosen one are `skipped`.
     "replan": {"planned": ("planned", "skipped"), "skipped": ("planned", "skipped")},
     "put_off": {"planned": ("planned", "skipped")},
     "skip": {"planned": ("skipped",)},
@@ -56,34 +56,34 @@ UP_TO_CLAIM: Mapping[str, MessageFollow] = {
     "claim": {"planned": ("sending",)},
 }
 AFTER_CLAIM: Mapping[str, MessageFollow] = {
-    # A claim that was taken for lost may still get its record.
+    # A claim that was marked lost may still be recorded.
     "record": {
         "sending": ("planned", "sent", "failed", "unknown", "skipped"),
         "unknown": ("planned", "sent", "failed", "unknown", "skipped"),
     },
     "lose": {"sending": ("unknown",)},
-    # Only what has been tried once (attempts > 0) can be reported after it was taken back.
+    # NOT_HANDED_OVER states accept a report only after a first attempt (attempts > 0).
     "report": {
         "sending": REPORTED,
         "unknown": REPORTED,
         "sent": ("delivered", "failed"),
         "delivered": ("failed",),
-        **dict.fromkeys(TAKEN_BACK, REPORTED),
+        **dict.fromkeys(NOT_HANDED_OVER, REPORTED),
     },
-    # A push, by what became of it on its devices.
+    # A push; its state is derived from those of its devices.
     "follow_devices": {
         "sending": ("planned", "unknown", *REPORTED),
         "unknown": ("planned", *REPORTED),
         "sent": ("delivered", "failed"),
         "delivered": ("failed",),
-        **dict.fromkeys(TAKEN_BACK, ("unknown", *REPORTED)),
+        **dict.fromkeys(NOT_HANDED_OVER, ("unknown", *REPORTED)),
     },
     "resolve": {"unknown": ("sent", "failed")},
     "close": {"unknown": ("unknown",)},
 }
 ALLOWED: Mapping[str, MessageFollow] = {**UP_TO_CLAIM, **AFTER_CLAIM}
 
-# By transition: a function of channels/messages/device_transitions.py.
+# By transition, named like its function in channels/messages/device_transitions.py.
 DEVICE_ALLOWED: Mapping[str, DeviceFollow] = {
     "claim": {None: ("sending",), "later": ("sending",), "dropped": ("sending",)},
     "drop": {"later": ("dropped",), "sending": ("dropped",)},
@@ -92,7 +92,7 @@ DEVICE_ALLOWED: Mapping[str, DeviceFollow] = {
         "unknown": ("sent", "failed", "unknown", "later"),
     },
     "lose": {"sending": ("unknown",)},
-    # As of a message; `later` and `dropped` only after a first try.
+    # As for messages; `later` and `dropped` only after a first attempt.
     "report": {
         "sending": REPORTED,
         "unknown": REPORTED,
@@ -105,7 +105,7 @@ DEVICE_ALLOWED: Mapping[str, DeviceFollow] = {
 
 
 def may_become(transition: str, was: MessageState, state: MessageState) -> bool:
-    """Whether the transition may lead from one state to the other."""
+    """Whether the transition may change `was` to `state`."""
     return state in ALLOWED[transition].get(was, ())
 
 
@@ -115,13 +115,13 @@ def may_begin(
     transition: str,
     after: str | None = None,
 ) -> ColumnElement[bool]:
-    """The SQL condition that a transition may begin from the state in `column`.
+    """The SQL condition that a transition is allowed from the state in `column`.
 
     Parameters
     ----------
-    after: of the states that the transition may begin from, only those that may become this one.
+    after: only states from which the transition may lead to this one.
     """
-    # OR and not IN: a statement that is executed with many rows of parameters takes no IN.
+    # OR instead of IN: SQLAlchemy can't expand IN in a statement with many rows of parameters.
     return or_(
         *(
             column == state

@@ -1,6 +1,6 @@
-"""The outbox: one row for each message wanted, refusals included, with its decision in it.
+"""The tables of the outbox: one row for each wanted message, also if it was refused.
 
-Everybody may read these tables; only transitions.py and device_transitions.py write them.
+Any module may read these tables; only transitions.py and device_transitions.py write them.
 """
 
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from profiles.tables import JSON_COLUMN, bucket_column, id_column
 
 
 class Message(SQLModel, table=True):
-    """One communication to one profile on one channel."""
+    """One planned, sent or refused message to one profile on one channel."""
 
     __tablename__: ClassVar[str] = "message"
     __table_args__ = (
@@ -49,39 +49,39 @@ class Message(SQLModel, table=True):
     kind: str = Field(description="marketing or transactional")
     topic: str
     priority: int
-    # how it was wanted, so that it can be decided again
+    # mode, after, on_cap and latest_anchor are kept so that the message can be decided again
     mode: str
     after: int = Field(description="offset from the group's anchor, seconds")
     on_cap: str
     wanted_at: Instant = Field(sa_type=BigInteger)
     latest_anchor: Instant = Field(
-        sa_type=BigInteger, description="of its group: wanted_at + max_delay"
+        sa_type=BigInteger, description="the latest anchor of its group: wanted_at + max_delay"
     )
     send_at: Instant = Field(
-        sa_type=BigInteger, description="planned for; from the hand-over on, when it went"
+        sa_type=BigInteger, description="the planned time; from the claim on, the time of the claim"
     )
     state: str = Field(description="MessageState")
-    reason: str | None = Field(default=None, description="why it does not go: decide.Reason, ...")
+    reason: str | None = Field(default=None, description="why it was not sent: planner.Reason, ...")
     decision: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
-    attempts: int = Field(default=0, description="hand-overs tried")
+    attempts: int = Field(default=0, description="number of hand-overs")
     not_after: Instant | None = Field(
-        default=None, sa_type=BigInteger, description="a claim that was not used by then is void"
+        default=None, sa_type=BigInteger, description="when the claim expires"
     )
     claimed_by: str | None = None
-    provider_id: str | None = Field(default=None, description="the provider's id of it")
-    segments: int | None = Field(default=None, description="of a text message")
+    provider_id: str | None = Field(default=None, description="the provider's id of the message")
+    segments: int | None = Field(default=None, description="billed segments of an SMS")
     address: str | None = Field(
         default=None,
-        description="what it was handed over to, written in the claim; a push: `message_device` "
-        "has the tokens. Empty: never claimed, or before the schema 0014",
+        description="the address, set by the claim; for a push see `message_device`. Empty: never "
+        "claimed, or claimed before schema 0014",
     )
     bucket: int = Field(sa_column=bucket_column())
 
 
 class MessageDevice(SQLModel, table=True):
-    """What became of a push on one of the person's devices; written in the claim.
+    """A push on one device; the row is written with the claim.
 
-    Pushes that an earlier release handed over have no such rows.
+    Pushes from before schema 0013 have no such rows.
     """
 
     __tablename__: ClassVar[str] = "message_device"
@@ -96,19 +96,23 @@ class MessageDevice(SQLModel, table=True):
     )
 
     message_id: int = Field(sa_type=BigInteger, primary_key=True)
-    token: str = Field(primary_key=True, description="the device's, as it was in the claim")
+    token: str = Field(primary_key=True, description="the device token at the time of the claim")
     bucket: int = Field(sa_column=bucket_column(primary_key=True))
     profile_id: int = Field(sa_type=BigInteger)
     state: str = Field(description="DeviceState")
     reason: str | None = None
-    attempts: int = Field(description="the message's hand-overs, up to the last to this device")
+    attempts: int = Field(
+        description="`attempts` of the message at the last hand-over to this device"
+    )
     not_after: Instant | None = Field(
-        default=None, sa_type=BigInteger, description="of the claim, while it is `sending`"
+        default=None, sa_type=BigInteger, description="when the claim expires; set in `sending`"
     )
     retry_at: Instant | None = Field(
-        default=None, sa_type=BigInteger, description="not again before, where the provider said so"
+        default=None,
+        sa_type=BigInteger,
+        description="the earliest retry, if the provider named one",
     )
-    provider_id: str | None = Field(default=None, description="the provider's id of it")
+    provider_id: str | None = Field(default=None, description="the provider's id of the message")
 
 
 messages = table_of(Message)

@@ -1,8 +1,8 @@
-"""Every statement that writes a message: one function a transition, many messages at a time.
+"""All statements that write messages: one function for each transition, in bulk.
 
-Each changes only messages in a state that the transition may begin from (`ALLOWED`), and returns
-how many it changed. An illegal transition therefore changes none. The functions decide nothing;
-whoever calls them holds the profiles, and the messages where it has read them.
+Each function changes only messages in a state from which its transition is `ALLOWED`, and returns
+the number of changed messages. The functions make no decisions. The caller holds the locks of the
+profiles, and of the messages that it has read.
 """
 
 from collections import defaultdict
@@ -25,8 +25,8 @@ from sqlalchemy import (
 from channels.messages.states import (
     ALLOWED,
     CLOSED,
+    NOT_HANDED_OVER,
     REPORTED,
-    TAKEN_BACK,
     MessageState,
     Reported,
     may_become,
@@ -40,7 +40,7 @@ from profiles.bulk import text_bound
 from profiles.identity.merge import Merger, repoint
 
 _c = messages.c
-# Of an `unknown` message: whether somebody may still say what became of it.
+# Whether a report is still expected for an `unknown` message.
 is_open = or_(_c.reason.is_(None), ~_c.reason.startswith(CLOSED))
 _unclaimed: dict[str, Any] = {"claimed_by": None, "not_after": None}
 
@@ -51,7 +51,7 @@ _before = partial(may_begin, _c.state, ALLOWED)
 
 
 class Decided(TypedDict):
-    """The columns that a decision sets. send_at: of a refused message, when it was wanted."""
+    """The columns that a decision sets. send_at: for a refused message, the wanted time."""
 
     state: Literal["planned", "skipped"]
     reason: str | None
@@ -60,7 +60,7 @@ class Decided(TypedDict):
 
 
 class NewMessage(Decided):
-    """A row of the outbox. after: seconds after the anchor of its group."""
+    """A new row of the outbox. after: seconds after the anchor of its group."""
 
     profile_id: int
     enrollment_id: int
@@ -81,14 +81,14 @@ class NewMessage(Decided):
 
 
 class Redecided(Decided):
-    """A decision that was made again. message: its id."""
+    """A new decision for an existing message. message: its id."""
 
     message: int
 
 
 _PLAN = insert(messages)
-# What may be decided again: what is planned; and of a group of which the first that can be sent
-# goes, those after it.
+# Messages that can be decided again: planned ones, and the members of a group with mode "first"
+# that were not chosen.
 is_undecided = and_(
     _before("replan"),
     or_(_c.state == "planned", and_(_c.mode == "first", _c.reason == "not_chosen")),
@@ -136,42 +136,42 @@ _CLAIM = (
 
 
 def plan(tx: Tx, rows: Sequence[NewMessage]) -> int:
-    """Write new messages, planned or refused at once."""
+    """Insert new messages, planned or refused."""
     if rows:
         tx.conn.execute(_PLAN, cast(Sequence[dict[str, Any]], rows))
     return len(rows)
 
 
 def replan(tx: Tx, changes: Sequence[Redecided]) -> int:
-    """Move planned messages, or refuse them; write the decision."""
+    """Reschedule or refuse planned messages and write the new decisions."""
     if not changes:
         return 0
     return tx.conn.execute(_REPLAN, cast(Sequence[dict[str, Any]], changes)).rowcount
 
 
 def put_off(tx: Tx, message_id: int, until: Instant, reason: str) -> int:
-    """Plan a message for later; skip it if that is after the last moment at which it may go."""
+    """Postpone a planned message; skip it if `until` is after its latest send time."""
     given = {"message": message_id, "until": until, "why": reason}
     return tx.conn.execute(_PUT_OFF, given).rowcount
 
 
 def skip(tx: Tx, reasons: Mapping[int, str]) -> int:
-    """Refuse planned messages, by id."""
+    """Refuse planned messages. reasons: by message id."""
     return _withdraw(tx, "skipped", reasons)
 
 
 def cancel(tx: Tx, reasons: Mapping[int, str]) -> int:
-    """Cancel planned messages that are no longer wanted, by id."""
+    """Cancel planned messages that are no longer wanted. reasons: by message id."""
     return _withdraw(tx, "cancelled", reasons)
 
 
 def fail(tx: Tx, reasons: Mapping[int, str]) -> int:
-    """Fail planned messages for which no device is left, by id."""
+    """Fail planned messages that have no device left. reasons: by message id."""
     return _withdraw(tx, "failed", reasons)
 
 
 def _withdraw(tx: Tx, state: MessageState, reasons: Mapping[int, str]) -> int:
-    """One statement a reason: most have the same."""
+    """Execute one statement for each distinct reason."""
     by_reason: dict[str, list[int]] = defaultdict(list)
     for message_id, reason in reasons.items():
         by_reason[reason].append(message_id)
@@ -184,7 +184,7 @@ def _withdraw(tx: Tx, state: MessageState, reasons: Mapping[int, str]) -> int:
 def cancel_of(
     tx: Tx, enrollment_ids: Collection[int], reason: str, *, step: str | None = None
 ) -> int:
-    """Cancel what is planned for these enrollments; with `step`, at that step alone."""
+    """Cancel the planned messages of these enrollments; with `step`, only those of that step."""
     given = {"enrollments": enrollment_ids, "why": reason}
     if step is None:
         return tx.conn.execute(_CANCEL_OF, given).rowcount
@@ -196,7 +196,7 @@ def claim(
 ) -> int:
     """Claim messages for this process, which may hand them over until `not_after`.
 
-    addresses: where each message goes, by its id; None of a push, whose devices have rows.
+    addresses: the address of each message, by id; None for a push (its devices have own rows).
     """
     given = {
         "messages": list(addresses),
@@ -215,10 +215,10 @@ RecordedState = Literal["planned", "sent", "failed", "unknown", "skipped"]
 
 
 class Recorded(NamedTuple):
-    """What came of a hand-over.
+    """The outcome of a hand-over.
 
-    state: `planned` when nothing was handed over and it is tried again, at `send_at`; `skipped`
-    when there was nothing to hand over. provider_id: the provider's id of it. segments: of a text.
+    state: `planned` if nothing was handed over and it is retried at `send_at`; `skipped` if there
+    was nothing to hand over. segments: billed segments of an SMS.
     """
 
     message_id: int
@@ -231,7 +231,9 @@ class Recorded(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a provider reports of a message. at: when, for a message that we had taken back."""
+    """A provider's report on a message. at: its time; becomes `send_at` of a message that was not
+    handed over according to our records.
+    """
 
     message_id: int
     reason: str | None
@@ -240,7 +242,7 @@ class Report(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """What a push is by its devices; `was`: the state that this was derived from."""
+    """The new state of a push, derived from its devices. was: its state when that was done."""
 
     message_id: int
     was: MessageState
@@ -259,27 +261,27 @@ _RECORD = (
         **_unclaimed,
     )
 )
-# Rows that somebody holds are just being recorded, so they are not lost.
+# Locked rows are being recorded at this moment, so they are not lost.
 _LOST = (
     select(_c.id)
     .where(_before("lose"), _c.not_after < bindparam("before"))
     .with_for_update(skip_locked=True)
 )
 _LOSE = update(messages).where(_c.id.in_(_LOST)).values(state="unknown", reason=bindparam("why"))
-_taken_back = or_(*(_c.state == state for state in TAKEN_BACK))
+_not_handed_over = or_(*(_c.state == state for state in NOT_HANDED_OVER))
 _REPORT = {
     state: update(messages)
     .where(
         _c.id == bindparam("message"),
         _before("report", state),
-        or_(~_taken_back, _c.attempts > 0),
+        or_(~_not_handed_over, _c.attempts > 0),
     )
     .values(
         state=state,
         reason=bindparam("why"),
-        # The report may come before our own record of the hand-over.
+        # The report may arrive before the outcome of the hand-over is recorded.
         provider_id=func.coalesce(_c.provider_id, bindparam("named", type_=Text)),
-        send_at=case((_taken_back, bindparam("at")), else_=_c.send_at),
+        send_at=case((_not_handed_over, bindparam("at")), else_=_c.send_at),
         **_unclaimed,
     )
     for state in REPORTED
@@ -308,18 +310,18 @@ _CLOSE = (
 
 
 def record(tx: Tx, outcomes: Sequence[Recorded]) -> int:
-    """Write what came of claimed messages. A report that came before it has the last word."""
+    """Write outcomes of claimed messages. A report that arrived earlier is not overwritten."""
     rows = [one._asdict() for one in outcomes]
     return tx.conn.execute(_RECORD, rows).rowcount if rows else 0
 
 
 def lose(tx: Tx, before: Instant, reason: str) -> int:
-    """Mark claims that ended before then `unknown`: they may have been handed over."""
+    """Mark messages `unknown` whose claim ended before `before`: they may have been sent."""
     return tx.conn.execute(_LOSE, {"before": before, "why": reason}).rowcount
 
 
 def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:
-    """Write what providers report of messages; a state only replaces those that rank below it."""
+    """Write provider reports; a state replaces only states that come before it in REPORTED."""
     rows = [
         {"message": one.message_id, "why": one.reason, "named": one.provider_id, "at": one.at}
         for one in reports
@@ -328,21 +330,21 @@ def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:
 
 
 def follow_devices(tx: Tx, changes: Sequence[Followed]) -> int:
-    """Write the state of pushes, derived from their devices. The caller holds the messages."""
+    """Write states of pushes, derived from their devices. The caller has locked the messages."""
     rows = [one._asdict() for one in changes if may_become("follow_devices", one.was, one.state)]
     return tx.conn.execute(_FOLLOW, rows).rowcount if rows else 0
 
 
 def resolve(tx: Tx, message_ids: Collection[int], state: Literal["sent", "failed"]) -> int:
     """Write an operator's verdict on `unknown` messages."""
-    given = {"messages": message_ids, "to": state, "why": "settled by an operator"}
+    given = {"messages": message_ids, "to": state, "why": "resolved by an operator"}
     return tx.conn.execute(_RESOLVE, given).rowcount
 
 
 def close(tx: Tx, before: Instant, why: str) -> int:
-    """Close messages of unknown fate that were handed over before then. They stay `unknown`.
+    """Close `unknown` messages that were handed over before `before`. They stay `unknown`.
 
-    why: begins with CLOSED; what was known before is added to it.
+    why: begins with CLOSED; the previous reason is appended.
     """
     return tx.conn.execute(_CLOSE, {"before": before, "why": why}).rowcount
 
@@ -351,5 +353,5 @@ def close(tx: Tx, before: Instant, why: str) -> int:
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
-    """Move messages to the profiles that stay. Returns their ids, by the profile that goes."""
+    """Move messages to the remaining profiles. Returns their ids by the merged profile."""
     return repoint(tx, messages, mergers)

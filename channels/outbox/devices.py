@@ -20,7 +20,7 @@ from channels.messages import (
     transitions,
 )
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
-from channels.messages.states import TAKEN_BACK, may_become
+from channels.messages.states import NOT_HANDED_OVER, may_become
 from channels.messages.transitions import Followed
 from channels.outbox.rows import MessageRow
 from config.channels import ChannelName
@@ -205,7 +205,7 @@ def follow(
         # A final state does not change: the enrollment has moved on.
         if may_become("follow_devices", was, state):
             change = _change(devices, state)
-            if was in TAKEN_BACK and at is not None:
+            if was in NOT_HANDED_OVER and at is not None:
                 change = change._replace(send_at=at[message_id])
             changes.append(change)
             was = state

@@ -20,7 +20,7 @@ from channels.messages import (
     transitions,
 )
 from channels.messages.device_transitions import DeviceReport
-from channels.messages.states import REPORTED, TAKEN_BACK, Reported
+from channels.messages.states import NOT_HANDED_OVER, REPORTED, Reported
 from channels.messages.transitions import Report
 from channels.outbox import devices
 from channels.providers.webhook import Feedback, FeedbackKind
@@ -189,7 +189,7 @@ def _device(one: Feedback, known: Mapping[str, str | None]) -> str | None:
 
 def _time_of(tx: Tx, one: Feedback, row: _SentMessage) -> Instant:
     """The time of a report, limited to [hand-over, now], because clocks of providers differ."""
-    handed_over = row.wanted_at if row.state in TAKEN_BACK else row.send_at
+    handed_over = row.wanted_at if row.state in NOT_HANDED_OVER else row.send_at
     return min(max(one.at or tx.now, handed_over), tx.now)
 
 

@@ -1,4 +1,4 @@
-"""What a file in channels/providers/ exports as PROVIDER, and the base of its settings."""
+"""The interface of a provider module: its PROVIDER and the base class of its settings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from config.settings import Settings, Url
 
 
 class ProviderSettings(BaseSettings):
-    """A provider's own settings, read from the environment.
+    """The settings of a provider, read from the environment.
 
-    A subclass sets `env_prefix`, for example "SEGUE_POSTMARK_", and a default of `url`.
+    A subclass sets `env_prefix`, for example "SEGUE_POSTMARK_", and the default of `url`.
     """
 
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True, env_ignore_empty=True)
@@ -25,14 +25,11 @@ class ProviderSettings(BaseSettings):
     url: Url
 
     def sandbox_account(self, _secret: bytes) -> Mapping[str, Any]:
-        """The values that replace those of a real account when the sandbox takes the messages.
-
-        `url` is replaced anyway.
+        """The values that replace those of a real account in sandbox mode, except `url`.
 
         Parameters
         ----------
-        secret: 32 bytes that only this installation and its sandbox know, different for each
-            provider.
+        secret: 32 bytes shared by this installation and its sandbox, different for each provider.
         """
         return {}
 
@@ -46,14 +43,14 @@ def _none(_own: Any, _settings: Settings, _policy: Policy) -> list[Webhook]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider(Generic[Own]):
-    """A provider: what it sends, what it must be told, and how to talk with it.
+    """A provider: its channel, settings, sender and webhooks.
 
-    name: as SEGUE_<CHANNEL>_PROVIDER names it; the name of the file.
+    name: the name in SEGUE_<CHANNEL>_PROVIDER, equal to the module's name.
     settings: its settings model.
-    connect: the sender for an account. Raises SegueError for settings that cannot work.
-    webhooks: what it posts back. Raises SegueError for a key that is no key.
-    needs: what real messages by it need.
-    default: whether it sends its channel if no setting chooses; of several providers one has it.
+    connect: creates the sender for an account. Raises SegueError for invalid settings.
+    webhooks: creates its webhooks. Raises SegueError for an invalid key.
+    needs: the settings that are required to send real messages.
+    default: whether it is used if no setting chooses a provider; at most one for each channel.
     """
 
     name: str
@@ -69,7 +66,7 @@ class Provider(Generic[Own]):
 class ConnectedProvider:
     """A provider that is ready to send.
 
-    rate: messages a second that may go by it, of a push each device; None: as fast as it answers.
+    rate: messages a second (each device of a push counts); None: no limit.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Push by Firebase Cloud Messaging, `POST /v1/projects/{project}/messages:send`: one a request.
+"""Push by Firebase Cloud Messaging: `POST /v1/projects/{project}/messages:send`, one a request.
 
-Facts from the REST reference (Message, AndroidConfig, ApnsConfig, WebpushConfig, ErrorCode). The
-JSON is written here, for firebase-admin keeps its encoder to itself; a test compares the two.
+Source: REST reference (Message, AndroidConfig, ApnsConfig, WebpushConfig, ErrorCode). The JSON is
+built here, because firebase-admin's encoder is private; a test compares the results.
 """
 
 import asyncio
@@ -38,19 +38,18 @@ from config.settings import Settings, Url
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 LONGEST_TTL: Seconds = 28 * DAY
-# Google's rule for answers without Retry-After: a minute after the first 429, ten seconds after the
-# first 503, and then longer.
+# Google's minimum wait without Retry-After: 60 s after a 429, 10 s after a 503, then exponential.
 QUOTA_WAIT: Seconds = MINUTE
 SERVER_WAIT: Seconds = 10
-# google-auth would wait two minutes for a token: longer than a claim lasts, and in a thread that
-# database work needs.
+# Seconds. google-auth's default is 120 s, longer than a claim lasts, and it would block a thread of
+# the pool that database work uses.
 TOKEN_WITHIN = 10.0
 
 
-# By FcmError.errorCode, where it says more than the HTTP status.
+# By FcmError.errorCode, if it is more specific than the HTTP status.
 _ERRORS: Mapping[object, ErrorMeaning] = {
     "UNREGISTERED": ErrorMeaning("failed", suppress="unregistered"),
-    # A 403, but of this token alone: it belongs to another project, so to an app that is not ours.
+    # The token belongs to another project's app. A 403 that concerns this token only.
     "SENDER_ID_MISMATCH": ErrorMeaning("failed", suppress="unregistered"),
     "INVALID_ARGUMENT": ErrorMeaning("failed"),
     "QUOTA_EXCEEDED": ErrorMeaning("retry"),
@@ -67,17 +66,23 @@ class FCMSettings(ProviderSettings):
 
     url: Url = "https://fcm.googleapis.com"
     credentials_file: Path | None = Field(
-        default=None, description="The JSON key of a service account of the Firebase project."
+        default=None,
+        description="Path of the JSON key of a service account of the Firebase project.",
     )
-    project: str = Field(default="", description="Empty: the project of the credentials.")
+    project: str = Field(
+        default="", description="Firebase project id. Empty: the project of the credentials."
+    )
 
     def sandbox_account(self, _secret: bytes) -> Mapping[str, Any]:
-        """The sandbox accepts any token, so no credentials are read."""
+        """No credentials: the sandbox accepts any token."""
         return {"credentials_file": None, "project": self.project or "segue-sandbox"}
 
 
 def connect(own: FCMSettings, _settings: Settings) -> "FCM":
-    """Signed in by the credentials file. Without one, as in the sandbox, nobody is signed in."""
+    """Create the sender. Without a credentials file (sandbox mode) it has a fixed token.
+
+    Raises SegueError for an invalid file.
+    """
     if own.credentials_file is None:
         return FCM(own.url, own.project, headers={"Authorization": "Bearer sandbox"})
     try:
@@ -86,16 +91,16 @@ def connect(own: FCMSettings, _settings: Settings) -> "FCM":
         )
     except (OSError, ValueError) as error:
         raise SegueError(
-            f"SEGUE_FCM_CREDENTIALS_FILE {own.credentials_file}: {error}. It is the JSON key of a "
-            "service account, from the Firebase console, Project settings, Service accounts"
+            f"SEGUE_FCM_CREDENTIALS_FILE {own.credentials_file}: {error}. Set it to the JSON key "
+            "of a service account, from the Firebase console, Project settings, Service accounts"
         ) from error
     return FCM(own.url, own.project or credentials.project_id, auth=GoogleToken(credentials))
 
 
 class GoogleToken(httpx.Auth):
-    """Signs with an OAuth token that is fetched off the event loop, before the last one ends.
+    """Adds an OAuth token, which a thread fetches before the previous one expires.
 
-    For one event loop, as the clients that use it are.
+    For one event loop.
     """
 
     def __init__(self, credentials: Credentials, within: float = TOKEN_WITHIN) -> None:
@@ -106,8 +111,8 @@ class GoogleToken(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Raises SignInFailed if Google refuses our account, ConnectError if it is not reached."""
-        # google-auth reports a token as invalid some minutes before it expires.
+        """Raises SignInFailed if Google refuses the account, ConnectError if it is unreachable."""
+        # google-auth treats a token as invalid some minutes before it expires.
         if not self._credentials.valid:
             async with self._fetching:
                 if not self._credentials.valid:
@@ -120,10 +125,10 @@ class GoogleToken(httpx.Auth):
             fetch = partial(FetchToken(), timeout=self._within)
             await asyncio.to_thread(self._credentials.refresh, fetch)
         except GoogleAuthError as error:
-            # google-auth does not mark its own time-outs as retryable.
+            # google-auth does not mark its own timeouts as retryable.
             if error.retryable or isinstance(error, TransportError):
-                raise httpx.ConnectError(f"no token from Google: {error}") from error
-            raise SignInFailed(f"Google gives no token: {error}") from error
+                raise httpx.ConnectError(f"can't fetch a token from Google: {error}") from error
+            raise SignInFailed(f"Google refuses to issue a token: {error}") from error
 
 
 class FCM:
@@ -144,15 +149,15 @@ class FCM:
         self._headers = {"Content-Type": "application/json", **(headers or {})}
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
-        """Without the parts for other platforms, if the device's platform is known."""
+        """Only the parts for the device's platform; all parts if it is unknown."""
         [one] = batch
         if not isinstance(one.content, PushContent):
-            raise TypeError(f"message {one.message_id} is no push notification")
+            raise TypeError(f"message {one.message_id} is not a push notification")
         content = one.content
         message: dict[str, Any] = {
             "token": one.to,
             "notification": _given(title=content.title, body=content.body, image=content.image),
-            # For the app: it reports `push_opened` with the id, and opens the link.
+            # The app reports `push_opened` with the id, and opens the link.
             "data": _given(message_id=str(one.message_id), link=content.link),
         }
         if one.platform in (None, "android"):
@@ -166,7 +171,7 @@ class FCM:
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
-        """By FCM's error code where we know it, otherwise by the HTTP status."""
+        """By FCM's error code if it is known, else by the HTTP status."""
         [one] = batch
         answer = json_object(body)
         if result_of(status) == "sent":
@@ -191,8 +196,8 @@ class FCM:
         return [SendOutcome(one.message_id, result, reason, suppress=suppress)]
 
 
-# On every platform the message's id is the key by which a repeat replaces the first notification.
-# (FCM keeps four such keys for a device that is off, and drops some beyond that.)
+# On all platforms the message id is the collapse key: a repeated notification replaces the first.
+# FCM stores at most four collapse keys for an offline device and drops further messages.
 
 
 def _android(one: Outgoing) -> dict[str, Any]:
@@ -204,8 +209,8 @@ def _apns(one: Outgoing, content: PushContent) -> dict[str, Any]:
     headers = {"apns-collapse-id": str(one.message_id)}
     if one.ttl is not None and one.now is not None:
         headers["apns-expiration"] = str(one.now + min(one.ttl, LONGEST_TTL))
-    # iOS makes no sound unless one is named. Only a mutable notification reaches the app extension
-    # that fetches pictures.
+    # iOS plays no sound by default. Only a mutable notification reaches the app extension that
+    # downloads images.
     aps = _given(
         sound=None if content.silent else "default",
         **{"mutable-content": 1 if content.image else None},

@@ -1,12 +1,11 @@
 """E-mail by Postmark: `POST /email/batch`, and its webhooks.
 
-A message stream carries one kind of mail: Postmark pauses accounts that send marketing through a
-transactional stream. So marketing goes to the broadcast stream, everything else to the other one.
+Marketing mail uses the broadcast stream, all other mail the transactional stream: Postmark pauses
+accounts that send marketing mail through a transactional stream.
 
-Postmark signs no webhook: a login in its address (HTTP basic auth) shows that a request is
-Postmark's.
+Postmark does not sign webhooks; a login in the webhook's URL (HTTP basic auth) authenticates them.
 
-Facts from Postmark's pages "Send batch emails", "API error codes", "Bounce types", "Webhooks
+Sources: Postmark's pages "Send batch emails", "API error codes", "Bounce types", "Webhooks
 overview", those of each webhook, "Tracking links" and "How to include a List-Unsubscribe header".
 """
 
@@ -56,23 +55,23 @@ from config.text.json_input import NoJSON, read_json
 from profiles.identity.person import address_of
 
 MAX_BATCH = 500
-# Bytes: a request may have 50 MB.
+# Bytes; the limit of a request is 50 MB.
 MAX_BYTES = 49_000_000
-# Characters of a Tag.
+# The most characters of a Tag.
 _LONGEST_TAG = 1000
-# Bytes of a webhook's body. Each has one event; a bounce may contain the returned mail.
+# Bytes of a webhook's body. It has one event; a bounce may contain the returned mail.
 BODY_LIMIT = 1_000 * 1024
-# The user name in the address of the webhook.
+# The user name in the URL of the webhook.
 WEBHOOK_USER = "segue"
 
-# By ErrorCode, of the whole request or of one message in it.
+# By ErrorCode of a request or of one message in it.
 ERRORS: Mapping[int, ErrorMeaning] = {
     10: ErrorMeaning("stopped", "the server token is not accepted"),
     100: ErrorMeaning("retry", "Postmark is in maintenance"),
     300: ErrorMeaning("failed"),
     400: ErrorMeaning("stopped", "SEGUE_POSTMARK_FROM has no sender signature"),
     401: ErrorMeaning("stopped", "the sender signature of SEGUE_POSTMARK_FROM is not confirmed"),
-    405: ErrorMeaning("stopped", "the account may send no more mails"),
+    405: ErrorMeaning("stopped", "the account may not send more mails"),
     406: ErrorMeaning("failed", "the recipient is inactive on this stream", "bounced"),
     409: ErrorMeaning("stopped", "Postmark does not accept the request as JSON"),
     410: ErrorMeaning("stopped", f"Postmark does not accept {MAX_BATCH} mails in a request"),
@@ -83,10 +82,10 @@ ERRORS: Mapping[int, ErrorMeaning] = {
     1235: ErrorMeaning("stopped", "the message stream does not exist"),
     1236: ErrorMeaning("stopped", "the message stream does not send"),
 }
-# On a broadcast stream whoever unsubscribed is inactive too, and the answer does not say which it
-# is. It counts as an unsubscribe, so transactional mail still goes.
+# On a broadcast stream a recipient is also inactive after an unsubscribe, and the answer does not
+# distinguish the two. It counts as an unsubscribe, so transactional mail is still sent.
 _BROADCAST_INACTIVE = ErrorMeaning("failed", ERRORS[406].words, "opted_out")
-_BAD_ADDRESS = ErrorMeaning("failed", "no valid address", "bounced")
+_BAD_ADDRESS = ErrorMeaning("failed", "the address is not valid", "bounced")
 _BAD_SENDER = ErrorMeaning("stopped", "SEGUE_POSTMARK_FROM or SEGUE_POSTMARK_REPLY_TO is not valid")
 
 # By RecordType.
@@ -95,7 +94,7 @@ _KINDS: Mapping[str, FeedbackKind] = {
     "Open": "opened",
     "Click": "clicked",
 }
-# By Type of a bounce; a type that is not here says nothing about the mail (an absence notice).
+# By Type of a bounce. Other types do not affect the message (an out-of-office reply).
 _BOUNCES: Mapping[str, tuple[FeedbackKind, Suppress | None]] = {
     "HardBounce": ("bounced", "bounced"),
     "BadEmailAddress": ("bounced", "bounced"),
@@ -110,7 +109,7 @@ _BOUNCES: Mapping[str, tuple[FeedbackKind, Suppress | None]] = {
     "ManuallyDeactivated": ("failed", None),
     "Unconfirmed": ("failed", None),
     "SMTPApiError": ("failed", None),
-    # Delivery is tried again.
+    # Postmark retries the delivery.
     "Transient": ("sent", None),
     "DnsError": ("sent", None),
 }
@@ -126,18 +125,18 @@ class PostmarkSettings(ProviderSettings):
     sender: str = Field(
         default="hello@shop.example",
         validation_alias="SEGUE_POSTMARK_FROM",
-        description="Whom mail is from. Real messages need a sender signature of your own.",
+        description="The From address. Real messages need a sender signature in Postmark.",
     )
-    reply_to: str = Field(default="", description="Where answers to mail go. Empty: to the sender.")
+    reply_to: str = Field(default="", description="The Reply-To address. Empty: none.")
     broadcast_stream: str = Field(
-        default="broadcast", description="The ID of the stream of marketing mail."
+        default="broadcast", description="The ID of the message stream for marketing mail."
     )
     transactional_stream: str = Field(
-        default="outbound", description="The ID of the stream of transactional mail."
+        default="outbound", description="The ID of the message stream for transactional mail."
     )
     webhook_password: SecretStr = Field(
         default=SecretStr(""),
-        description="What stands in the webhook's address in Postmark, after the user `segue`. "
+        description="The password in the webhook's URL in Postmark, with the user `segue`. "
         "Letters and digits, at least 16.",
     )
 
@@ -150,7 +149,7 @@ class PostmarkSettings(ProviderSettings):
 
 
 class Postmark:
-    """Up to 500 mails a request, each with its own content."""
+    """Up to 500 mails in a request, each with its own content."""
 
     batch_size = MAX_BATCH
     auth: httpx.Auth | None = None
@@ -168,7 +167,7 @@ class Postmark:
         self._own_anchors = own_anchors(settings)
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
-        """Raises DoesNotFit when the batch is too large."""
+        """Raises DoesNotFit if the batch is too large."""
         body = orjson.dumps([self._mail(one) for one in batch])
         if len(body) > MAX_BYTES and len(batch) > 1:
             raise DoesNotFit
@@ -177,7 +176,7 @@ class Postmark:
     def _mail(self, one: Outgoing) -> dict[str, Any]:
         content = one.content
         if not isinstance(content, EmailContent):
-            raise TypeError(f"message {one.message_id} is no e-mail")
+            raise TypeError(f"message {one.message_id} is not an e-mail")
         mail: dict[str, Any] = {
             "From": self._from,
             "To": one.to,
@@ -187,14 +186,14 @@ class Postmark:
             "Tag": f"{one.journey}/{one.step}"[:_LONGEST_TAG],
             "Metadata": {"message_id": str(one.message_id)},
             "TrackOpens": True,
-            # The text part has no mark for links that are not to be tracked.
+            # Links in the text part can't be excluded from tracking one by one.
             "TrackLinks": "HtmlOnly",
             "MessageStream": self._streams[one.kind == "marketing"],
         }
         if self._reply_to:
             mail["ReplyTo"] = self._reply_to
         if one.unsubscribe_url:
-            # On a stream whose unsubscribes Postmark manages, it puts its own headers instead.
+            # Postmark replaces these headers on a stream whose unsubscribes it manages.
             headers = one_click_headers(one.unsubscribe_url)
             mail["Headers"] = [{"Name": name, "Value": value} for name, value in headers.items()]
         return {name: value for name, value in mail.items() if value != ""}
@@ -202,18 +201,18 @@ class Postmark:
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
-        """An accepted request has an answer for each mail, in their order."""
+        """An accepted request has an answer for each mail, in order."""
         if result_of(status) != "sent":
             answer = json_object(body)
             found = [_outcome(one, answer, status, headers) for one in batch]
-            # Of several mails the answer does not say which address it is about.
+            # The error does not name the address it is about.
             return found if len(batch) == 1 else [replace(one, suppress=None) for one in found]
         try:
             answers = orjson.loads(body)
         except orjson.JSONDecodeError:
             answers = None
         if not isinstance(answers, list) or len(answers) != len(batch):
-            return outcomes(batch, "unknown", "postmark: no answer for each mail")
+            return outcomes(batch, "unknown", "postmark: the answer lacks some of the mails")
         return [
             _outcome(one, answer, status, headers)
             if isinstance(answer, dict)
@@ -230,11 +229,11 @@ def _outcome(
         return SendOutcome(one.message_id, "sent", provider_id=text_of(answer, "MessageID") or None)
     known = _meaning(one, code, words)
     meaning = known or ErrorMeaning(result_of(status) if status >= 300 else "failed")
-    told = meaning.words or without_address(words, one.to)
+    text = meaning.words or without_address(words, one.to)
     return SendOutcome(
         one.message_id,
         meaning.result,
-        f"postmark {code if known else status}: {told}"[:300].rstrip(": "),
+        f"postmark {code if known else status}: {text}"[:300].rstrip(": "),
         retry_after=retry_after(headers) if meaning.result == "retry" else None,
         suppress=meaning.suppress,
     )
@@ -251,36 +250,35 @@ def _meaning(one: Outgoing, code: object, words: str) -> ErrorMeaning | None:
 
 
 def webhooks(own: PostmarkSettings, settings: Settings, _policy: Policy) -> list[Webhook]:
-    """One address for all events."""
+    """One webhook for all events."""
     password, pages = own.webhook_password.get_secret_value(), our_pages(settings)
 
     def admit(headers: Mapping[str, str]) -> None:
         if not password:
-            raise Refused("there is no login to compare; set SEGUE_POSTMARK_WEBHOOK_PASSWORD")
+            raise Refused("SEGUE_POSTMARK_WEBHOOK_PASSWORD is not set")
         check_basic_auth(f"{WEBHOOK_USER}:{password}", headers)
 
-    def checked(request: WebhookRequest) -> list[Feedback]:
+    def read(request: WebhookRequest) -> list[Feedback]:
         admit(request.headers)
         return read_event(request.body, pages)
 
     about = "An event of an e-mail, from Postmark"
-    return [Webhook("/hooks/postmark", about, admit, checked, BODY_LIMIT)]
+    return [Webhook("/hooks/postmark", about, admit, read, BODY_LIMIT)]
 
 
 def read_event(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:
-    """What the event says; empty for kinds that we do not use. Raises Unreadable.
+    """Parse an event; empty for kinds that are not used. Raises Unreadable.
 
     Parameters
     ----------
-    pages: what the links to customers' own pages begin with. A click on one of them says only that
-        Postmark accepted the mail.
+    pages: URL prefixes of our own pages. A click on one of their links counts as `sent` only.
     """
     try:
         event = read_json(body)
     except NoJSON as error:
         raise Unreadable(str(error)) from error
     if not isinstance(event, dict):
-        raise Unreadable("it is no JSON object")
+        raise Unreadable("the body is not a JSON object")
     record, bounce = text_of(event, "RecordType"), text_of(event, "Type")
     kind, suppress = _kind(event, record, bounce)
     if kind is None:
@@ -288,13 +286,13 @@ def read_event(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:
     url = text_of(event, "OriginalLink").strip()
     if kind == "clicked" and url.startswith(pages):
         kind = "sent"
-    written = (text_of(event, "Email") or text_of(event, "Recipient")).strip()
-    address = address_of("email", written)
+    given = (text_of(event, "Email") or text_of(event, "Recipient")).strip()
+    address = address_of("email", given)
     metadata = event.get("Metadata")
     number = event.get("ID")
     return [
         Feedback(
-            # Bounces and complaints have an id. Of the others, a repeated request is equal.
+            # Only bounces and complaints have an id. A repeated request has an equal body.
             id=f"postmark {record} {number if type(number) is int and number else digest(event)}",
             source=f"postmark {bounce if record == 'Bounce' else record}",
             channel="email",
@@ -303,7 +301,7 @@ def read_event(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:
             message_id=our_id(metadata.get("message_id")) if isinstance(metadata, dict) else None,
             address=address or None,
             provider_id=text_of(event, "MessageID") or None,
-            reason=_reason(event, bounce, written, address)
+            reason=_reason(event, bounce, given, address)
             if kind in ("bounced", "failed")
             else None,
             suppress=suppress,
@@ -321,9 +319,9 @@ def _kind(
     if record == "SpamComplaint":
         return "complained", "complained"
     if record == "SubscriptionChange":
-        # Bounces and complaints change the list too, and have webhooks of their own. What the
-        # operator changes there is no statement of the customer. A reactivation gives no consent:
-        # it does not say to what.
+        # Only an unsubscribe by the recipient counts. Bounces and complaints have webhooks of their
+        # own; changes by an operator are no statement of the customer; a reactivation does not name
+        # a topic, so it gives no consent.
         unsubscribed = (
             event.get("SuppressSending") is True
             and event.get("SuppressionReason") == "ManualSuppression"
@@ -365,7 +363,7 @@ PROVIDER = Provider(
         Need(
             "webhook_password",
             "Postmark's events are refused, so unsubscribes, spam reports and bounces are lost "
-            "(letters and digits, at least 16; it stands in the webhook's address in Postmark)",
+            "(letters and digits, at least 16; part of the webhook's URL in Postmark)",
             re.compile(r"[A-Za-z0-9]{16,}").fullmatch,
         ),
     ),

@@ -1,6 +1,6 @@
-"""Which providers there are, which of them sends what, and their settings.
+"""Find the providers, their settings and their routes.
 
-A provider is a module in channels/providers/ with a PROVIDER; nothing else lists them.
+Each module in channels/providers/ with a PROVIDER is a provider; there is no other list.
 """
 
 import pkgutil
@@ -35,7 +35,7 @@ class _ChannelSettings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which provider sends which of a channel's messages. A topic counts before a kind."""
+    """Selects the provider of a channel's messages: by topic, else by kind, else the default."""
 
     default: str
     by_kind: Mapping[Kind, str] = field(default_factory=dict)
@@ -47,20 +47,20 @@ class Route:
 
     @property
     def providers(self) -> list[str]:
-        """The names of all providers that send something, the default first."""
+        """The names of all providers of the route, the default first."""
         return list(dict.fromkeys((self.default, *self.by_kind.values(), *self.by_topic.values())))
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectedProviders:
-    """The providers in use, by name, and what each of them sends."""
+    """The providers in use, by name, and the routes by channel."""
 
     by_name: Mapping[str, ConnectedProvider]
     routes: Mapping[ChannelName, Route]
 
 
 def known_providers() -> dict[str, Provider[Any]]:
-    """Every provider that there is a file of, by name. Raises SegueError for a broken file."""
+    """All provider modules, by name. Raises SegueError for an invalid module."""
     found = {}
     for module in pkgutil.iter_modules(channels.providers.__path__):
         path = f"{channels.providers.__name__}.{module.name}"
@@ -68,7 +68,7 @@ def known_providers() -> dict[str, Provider[Any]]:
             provider = getattr(import_module(path), "PROVIDER", None)
         except Exception as error:
             raise SegueError(
-                f"the provider {path} does not start: {type(error).__name__}: {error}"
+                f"the provider {path} can't be imported: {type(error).__name__}: {error}"
             ) from error
         if provider is None:
             continue
@@ -87,11 +87,11 @@ def known_providers() -> dict[str, Provider[Any]]:
 
 
 def routes(known: Mapping[str, Provider[Any]], settings: Settings) -> dict[ChannelName, Route]:
-    """Which provider sends what, by the environment; channels without a provider are left out.
+    """The routes from the environment, by channel; channels without a provider are left out.
 
-    With real providers an optional channel has one only where SEGUE_<CHANNEL>_PROVIDER names it.
+    In live mode an optional channel needs SEGUE_<CHANNEL>_PROVIDER.
 
-    Raises SegueError for a name that no provider of the channel has.
+    Raises SegueError for a name that is no provider of the channel.
     """
     found = {}
     for channel in CHANNELS:
@@ -129,8 +129,8 @@ def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:
         for name in named:
             if name not in names:
                 raise SegueError(
-                    f"{prefix}{variable} names {name!r}, which is no provider of {channel}; "
-                    f"there {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+                    f"{prefix}{variable} names {name!r}, which is no provider of {channel}; use "
+                    f"{', '.join(names)}"
                 )
     return route
 
@@ -138,7 +138,7 @@ def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:
 def own_settings(provider: Provider[Own], settings: Settings) -> Own:
     """The provider's settings from the environment; in sandbox mode, those for the sandbox.
 
-    Raises SegueError for a value that is wrong.
+    Raises SegueError for an invalid value.
     """
     if settings.providers == "sandbox":
         return sandbox_settings(provider, settings)
@@ -146,9 +146,9 @@ def own_settings(provider: Provider[Own], settings: Settings) -> Own:
 
 
 def sandbox_settings(provider: Provider[Own], settings: Settings) -> Own:
-    """The provider's settings with the sandbox's address and credentials.
+    """The provider's settings with the sandbox's URL and credentials.
 
-    Nothing else gives a provider the sandbox. Raises SegueError for a value that is wrong.
+    Raises SegueError for an invalid value.
     """
     own = read_environment(provider.settings)
     account = own.sandbox_account(sandbox_secret(settings, provider.name))
@@ -156,7 +156,7 @@ def sandbox_settings(provider: Provider[Own], settings: Settings) -> Own:
 
 
 def connect_providers(settings: Settings) -> ConnectedProviders:
-    """The providers that send something. Raises SegueError, with everything that is missing."""
+    """The providers in use. Raises SegueError that names all missing settings."""
     refuse_unmet_needs(settings)
     known = known_providers()
     found = routes(known, settings)
@@ -169,17 +169,17 @@ def connect_providers(settings: Settings) -> ConnectedProviders:
     for name in settings.rates:
         if name not in (*CHANNELS, *connected):
             raise SegueError(
-                f"SEGUE_RATES names {name!r}, which is no channel and no provider in use; there "
-                f"are {', '.join((*CHANNELS, *connected))}"
+                f"SEGUE_RATES names {name!r}, which is no channel and no provider in use; use "
+                f"{', '.join((*CHANNELS, *connected))}"
             )
     return ConnectedProviders(connected, found)
 
 
 def webhooks(settings: Settings, policy: Policy) -> list[Webhook]:
-    """The webhooks of all providers. Raises SegueError for an unusable key.
+    """The webhooks of all providers. Raises SegueError for an invalid key.
 
-    A provider that sends nothing (any more) may still report on what it sent; without its key each
-    request is refused.
+    Includes providers without a route, which may still report on earlier messages. Without a key
+    all their requests are refused.
     """
     return [
         hook
@@ -189,7 +189,7 @@ def webhooks(settings: Settings, policy: Policy) -> list[Webhook]:
 
 
 def unmet_needs(settings: Settings) -> list[str]:
-    """What is missing for real messages by the providers in use; empty in sandbox mode."""
+    """The settings that the providers in use need and lack; empty in sandbox mode."""
     if settings.providers != "live":
         return []
     known = known_providers()
@@ -200,11 +200,11 @@ def unmet_needs(settings: Settings) -> list[str]:
 
 
 def refuse_unmet_needs(settings: Settings) -> None:
-    """Raises SegueError that names all settings that are missing, each with what is lost."""
+    """Raises SegueError that names all missing settings, each with the consequence."""
     if missing := unmet_needs(settings):
         raise SegueError(
             f"SEGUE_PROVIDERS is live, but {'; '.join(missing)}. "
-            "Set what is missing, or SEGUE_PROVIDERS=sandbox"
+            "Set these, or SEGUE_PROVIDERS=sandbox"
         )
 
 

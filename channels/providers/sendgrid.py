@@ -1,10 +1,10 @@
 """E-mail by SendGrid: `POST /v3/mail/send`, and its signed event webhook.
 
-A request carries one content for all its recipients. So each mail is a request of its own, unless
-SEGUE_SENDGRID_TEMPLATE_ID names a pass-through dynamic template (`{{{subject}}}`, `{{{html}}}`,
-`{{{text}}}`): then up to 1000 mails go in one.
+A request has the same content for all recipients, so each mail is a request of its own. With a
+pass-through dynamic template (`{{{subject}}}`, `{{{html}}}`, `{{{text}}}`) in
+SEGUE_SENDGRID_TEMPLATE_ID a request has up to 1000 mails.
 
-Facts from SendGrid's pages "Mail Send", "Errors", "Limitations", "Event Webhook Reference", "Event
+Sources: SendGrid's pages "Mail Send", "Errors", "Limitations", "Event Webhook Reference", "Event
 Webhook Security Features" and "Troubleshooting", and from the checks in its SDK.
 """
 
@@ -63,22 +63,22 @@ from config.text.json_input import NoJSON, read_json
 from profiles.identity.person import address_of
 
 MAX_BATCH = 1000
-# Bytes: a request must stay under 30 MB.
+# Bytes; the limit of a request is 30 MB.
 MAX_BYTES = 29_000_000
-# `clicktracking="off"` on an anchor has no effect on the text part, in which SendGrid can wrap all
-# links or none. Naming one of the two needs naming the other.
+# Links in the text part can't be excluded from tracking one by one, so tracking is off there. The
+# API requires both fields.
 _TRACKING = {"click_tracking": {"enable": True, "enable_text": False}}
-# Fields that hold a setting, not a part of a message.
-_OURS = ("from", "reply_to", "template_id")
+# Fields of the request that come from settings.
+_FROM_SETTINGS = ("from", "reply_to", "template_id")
 
 SIGNATURE = "x-twilio-email-event-webhook-signature"
 TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
-# The largest difference between the time of the signature and now. SendGrid names no limit, and
-# repeats a request for 24 hours.
+# The largest difference between the time of the signature and now. SendGrid documents no limit; it
+# retries a request for 24 hours.
 TOLERANCE: Seconds = 5 * MINUTE
-# Bytes: SendGrid posts at most 768 KB at a time.
+# Bytes; SendGrid posts at most 768 KB.
 BODY_LIMIT = 1_000 * 1024
-# An ECDSA signature in base64: of P-256 it has 96 characters at most, of the largest curve 188.
+# Characters of an ECDSA signature in base64: at most 96 for P-256, 188 for the largest curve.
 _LONGEST_SIGNATURE = 200
 
 _KINDS: Mapping[str, FeedbackKind] = {
@@ -94,7 +94,7 @@ _KINDS: Mapping[str, FeedbackKind] = {
     "group_unsubscribe": "unsubscribed",
     "group_resubscribe": "resubscribed",
 }
-# Reasons of `dropped`: what SendGrid knows of the address.
+# By reason of a `dropped` event.
 _DROPPED: Mapping[str, Suppress] = {
     "bounced address": "bounced",
     "invalid": "bounced",
@@ -113,11 +113,12 @@ class SendGridSettings(ProviderSettings):
     sender: str = Field(
         default="hello@shop.example",
         validation_alias="SEGUE_SENDGRID_FROM",
-        description="Whom mail is from. Real messages need a sender of your own.",
+        description="The From address. Real messages need a verified sender in SendGrid.",
     )
-    reply_to: str = Field(default="", description="Where answers to mail go. Empty: to the sender.")
+    reply_to: str = Field(default="", description="The Reply-To address. Empty: none.")
     template_id: str = Field(
-        default="", description="A pass-through dynamic template; allows 1000 mails a request."
+        default="",
+        description="ID of a pass-through dynamic template; allows 1000 mails a request.",
     )
     webhook_key: str = Field(
         default="", description="The verification key of SendGrid's signed event webhook."
@@ -131,13 +132,13 @@ class SendGridSettings(ProviderSettings):
 
 
 def sandbox_key(secret: bytes) -> ec.EllipticCurvePrivateKey:
-    """The private half of the key whose public half SendGrid would show."""
-    # Below the order of the curve's group, which is a little less than 2 ** 256.
+    """The private key with which the sandbox signs, from the secret of the installation."""
+    # 31 bytes keep the number below the order of P-256, which is a little less than 2 ** 256.
     return ec.derive_private_key(int.from_bytes(secret[:31]) + 1, ec.SECP256R1())
 
 
 class SendGrid:
-    """One mail a request, or many through a pass-through template."""
+    """One mail in a request, or up to 1000 with a pass-through template."""
 
     auth: httpx.Auth | None = None
 
@@ -154,14 +155,14 @@ class SendGrid:
         self._own_anchors = own_anchors(settings)
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
-        """Raises DoesNotFit when the batch is too large, names an address twice, or is of several
-        journeys or steps.
+        """Raises DoesNotFit if the batch is too large, has an address twice, or has messages of
+        different steps.
         """
-        # Categories belong to the request; each may be given only once.
+        # Categories apply to the whole request and must be unique.
         categories = list(dict.fromkeys((batch[0].journey, batch[0].step)))
         if len({(one.journey, one.step) for one in batch}) > 1:
             raise DoesNotFit
-        # SendGrid refuses a whole request that names an address twice.
+        # SendGrid refuses a request that has an address twice.
         if len({one.to.lower() for one in batch}) < len(batch):
             raise DoesNotFit
         mail: dict[str, Any] = {
@@ -182,7 +183,7 @@ class SendGrid:
             content = _content(one)
             mail["subject"] = content.subject
             mail["personalizations"] = [_personalization(one)]
-            # SendGrid refuses an empty part, and wants the plain text first.
+            # SendGrid refuses empty parts and requires the plain text first.
             mail["content"] = [
                 {"type": kind, "value": value}
                 for kind, value in (
@@ -201,24 +202,24 @@ class SendGrid:
         return {"subject": content.subject, "html": self._html(content), "text": content.text}
 
     def _html(self, content: EmailContent) -> str:
-        """The HTML part. Links to our own pages are not tracked: a click on one is no evidence."""
+        """The HTML part. Links to our own pages are not tracked: these clicks do not count."""
         return self._own_anchors.sub(r'<a clicktracking="off"', content.html)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
-        """SendGrid accepts a request as a whole or not at all."""
+        """SendGrid accepts or refuses a request as a whole."""
         result = result_of(status)
         if result == "sent":
-            # One id for all mails of a request; our custom argument distinguishes them.
-            sent_as = headers.get("x-message-id")
-            return [SendOutcome(one.message_id, "sent", provider_id=sent_as) for one in batch]
+            # All mails of a request have the same id; the custom argument distinguishes them.
+            request_id = headers.get("x-message-id")
+            return [SendOutcome(one.message_id, "sent", provider_id=request_id) for one in batch]
         errors = _errors(body)
         words = "; ".join(_words(error) for error in errors)
         reason = f"sendgrid {status}: {words}"[:300].rstrip(": ")
         if result != "failed":
             return outcomes(batch, result, reason, _wait(status, headers))
-        if any(_field(error)[0] in _OURS for error in errors):
+        if any(_field(error)[0] in _FROM_SETTINGS for error in errors):
             return outcomes(batch, "stopped", reason)
         return _refused(status, errors, batch) or outcomes(batch, "failed", reason)
 
@@ -235,14 +236,14 @@ def _personalization(one: Outgoing) -> dict[str, Any]:
 
 def _content(one: Outgoing) -> EmailContent:
     if not isinstance(one.content, EmailContent):
-        raise TypeError(f"message {one.message_id} is no e-mail")
+        raise TypeError(f"message {one.message_id} is not an e-mail")
     return one.content
 
 
 def _refused(
     status: int, errors: Sequence[Mapping[str, Any]], batch: Sequence[Outgoing]
 ) -> list[SendOutcome]:
-    """The outcomes if errors name mails (`personalizations.3.to.0.email`); empty if none do."""
+    """The outcomes if errors name mails (`personalizations.3.to.0.email`), else empty."""
     named: dict[int, Mapping[str, Any]] = {}
     for error in errors:
         first, *rest = _field(error)
@@ -251,7 +252,7 @@ def _refused(
     if not any(number < len(batch) for number in named):
         return []
     return [
-        # SendGrid accepted nothing of the request, so the others are sent again at once.
+        # SendGrid accepted none of the mails, so the others are sent again at once.
         SendOutcome(
             one.message_id,
             "retry",
@@ -286,7 +287,7 @@ def _words(error: Mapping[str, Any]) -> str:
 
 
 def _wait(status: int, headers: Mapping[str, str]) -> Seconds | None:
-    """Retry-After, or the time until the rate limit is reset (an instant by SendGrid's clock)."""
+    """Seconds until a retry: Retry-After, or X-RateLimit-Reset (an instant by SendGrid's clock)."""
     reset, now = headers.get("x-ratelimit-reset", ""), server_time(headers)
     if status == 429 and "retry-after" not in headers and reset.isdecimal() and now is not None:
         return bounded(int(reset) - now)
@@ -294,32 +295,32 @@ def _wait(status: int, headers: Mapping[str, str]) -> Seconds | None:
 
 
 def webhooks(own: SendGridSettings, settings: Settings, _policy: Policy) -> list[Webhook]:
-    """One address for all events."""
+    """One webhook for all events."""
     key = _public_key(own.webhook_key) if own.webhook_key else None
     pages = our_pages(settings)
 
     def admit(headers: Mapping[str, str]) -> None:
         signed_headers(key, headers)
 
-    def checked(request: WebhookRequest) -> list[Feedback]:
+    def read(request: WebhookRequest) -> list[Feedback]:
         verify(key, request)
         return read_events(request.body, pages)
 
     about = "Events of e-mails, from SendGrid"
-    return [Webhook("/hooks/sendgrid", about, admit, checked, BODY_LIMIT)]
+    return [Webhook("/hooks/sendgrid", about, admit, read, BODY_LIMIT)]
 
 
 def _public_key(text: str) -> ec.EllipticCurvePublicKey:
-    """The key as SendGrid shows it, with or without the lines around it."""
+    """The key in base64, with or without PEM header lines. Raises SegueError."""
     try:
         key = load_der_public_key(b64decode(re.sub(r"-----[A-Z ]+-----|\s", "", text)))
     except (ValueError, UnsupportedAlgorithm) as error:
         key, why = None, str(error)
     else:
-        why = "it is a key of another kind"
+        why = "the key has another type"
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise SegueError(
-            f"SEGUE_SENDGRID_WEBHOOK_KEY is no verification key ({why}). Copy it from SendGrid: "
+            f"SEGUE_SENDGRID_WEBHOOK_KEY is not a verification key ({why}). Copy it from SendGrid: "
             "Settings, Mail Settings, Event Webhook, Signature Verification"
         )
     return key
@@ -328,19 +329,19 @@ def _public_key(text: str) -> ec.EllipticCurvePublicKey:
 def signed_headers(
     key: ec.EllipticCurvePublicKey | None, headers: Mapping[str, str]
 ) -> tuple[str, str]:
-    """The signature and its time, not verified yet. Raises Refused if they cannot be right."""
+    """The signature and its time, not verified yet. Raises Refused if they are malformed."""
     if key is None:
         raise Refused(
-            "there is no key to check it with; set SEGUE_SENDGRID_WEBHOOK_KEY to the verification "
-            "key of SendGrid's signed event webhook"
+            "SEGUE_SENDGRID_WEBHOOK_KEY is not set; set it to the verification key of SendGrid's "
+            "signed event webhook"
         )
     signature, timestamp = headers.get(SIGNATURE), headers.get(TIMESTAMP)
     if signature is None or timestamp is None:
-        raise Refused("it is not signed; switch on the signature of SendGrid's event webhook")
+        raise Refused("the request is not signed; enable the signature of SendGrid's event webhook")
     if len(signature) > _LONGEST_SIGNATURE:
-        raise Refused("its signature is too long")
+        raise Refused("the signature is too long")
     if not (len(timestamp) < 15 and timestamp.isascii() and timestamp.isdecimal()):
-        raise Refused("the time of its signature is not a number")
+        raise Refused("the time of the signature is not a number")
     return signature, timestamp
 
 
@@ -348,36 +349,37 @@ def verify(key: ec.EllipticCurvePublicKey | None, request: WebhookRequest) -> No
     """Raises Refused unless SendGrid signed the request, at most TOLERANCE ago."""
     signature, timestamp = signed_headers(key, request.headers)
     if key is None or not _signed_by(key, signature, timestamp, request.body):
-        raise Refused("its signature is wrong; is SEGUE_SENDGRID_WEBHOOK_KEY the key of this hook?")
+        raise Refused(
+            "the signature is wrong; check that SEGUE_SENDGRID_WEBHOOK_KEY is this webhook's key"
+        )
     if request.now is not None and abs(request.now - int(timestamp)) > TOLERANCE:
         raise Refused(
-            f"it was signed {request.now - int(timestamp)} s ago; {TOLERANCE} are allowed"
+            f"the signature is {request.now - int(timestamp)} s old; the limit is {TOLERANCE} s"
         )
 
 
 def _signed_by(key: ec.EllipticCurvePublicKey, signature: str, timestamp: str, body: bytes) -> bool:
     try:
         return bool(EventWebhook().verify_signature(body.decode(), signature, timestamp, key))
-    except ValueError:  # a body that is not UTF-8, a signature that is not base64
+    except ValueError:  # the body is not UTF-8 or the signature not base64
         return False
 
 
 def read_events(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:
-    """What the events say, without kinds that we do not use. Raises Unreadable.
+    """Parse the events, without kinds that are not used. Raises Unreadable.
 
     An event with an invalid surrogate does not affect the others.
 
     Parameters
     ----------
-    pages: what the links to customers' own pages begin with. A click on one of them says only that
-        SendGrid accepted the mail.
+    pages: URL prefixes of our own pages. A click on one of their links counts as `sent` only.
     """
     try:
         events = read_json(body)
     except NoJSON as error:
         raise Unreadable(str(error)) from error
     if not isinstance(events, list):
-        raise Unreadable("it is no JSON array of events")
+        raise Unreadable("the body is not a JSON array of events")
     found = (_feedback(event, pages) for event in events if isinstance(event, dict))
     return [one for one in found if one is not None]
 
@@ -392,8 +394,8 @@ def _feedback(event: Mapping[str, Any], pages: tuple[str, ...]) -> Feedback | No
     machine = event.get("sg_machine_open") is True
     if kind == "opened" and machine:
         kind = "machine_opened"
-    written = text_of(event, "email").strip()
-    address = address_of("email", written)
+    given = text_of(event, "email").strip()
+    address = address_of("email", given)
     return Feedback(
         id=f"sendgrid {text_of(event, 'sg_event_id')[:100] or digest(event)}",
         source=f"sendgrid {name}",
@@ -403,7 +405,7 @@ def _feedback(event: Mapping[str, Any], pages: tuple[str, ...]) -> Feedback | No
         message_id=our_id(event.get("message_id")),
         address=address or None,
         provider_id=text_of(event, "sg_message_id") or None,
-        reason=_reason(event, kind, {written, address}),
+        reason=_reason(event, kind, {given, address}),
         suppress=_suppress(event, kind),
         whole_channel=name == "unsubscribe",
         properties=_properties(event, kind),
@@ -414,7 +416,7 @@ def _suppress(event: Mapping[str, Any], kind: FeedbackKind) -> Suppress | None:
     if kind == "complained":
         return "complained"
     if kind == "bounced":
-        # `blocked` concerns this mail (content, reputation, a full mailbox), not the address.
+        # `blocked` is about this mail (content, reputation, full mailbox), not the address.
         return None if event.get("type") == "blocked" else "bounced"
     if kind == "failed":
         return _DROPPED.get(text_of(event, "reason").strip().lower())
@@ -422,7 +424,7 @@ def _suppress(event: Mapping[str, Any], kind: FeedbackKind) -> Suppress | None:
 
 
 def _reason(event: Mapping[str, Any], kind: FeedbackKind, spellings: Set[str]) -> str | None:
-    """The mail server's words, without the address: reasons hold no personal data."""
+    """The mail server's text without the address, because reasons must hold no personal data."""
     if kind not in ("bounced", "failed"):
         return None
     words = " ".join(filter(None, (text_of(event, "status"), text_of(event, "reason"))))

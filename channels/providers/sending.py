@@ -1,4 +1,4 @@
-"""What is handed to a provider, and what its answer means for each message.
+"""Requests to providers and the outcomes of their answers.
 
 A sender turns a batch of messages into one HTTP request and reads the answer. It does no I/O:
 channels/providers/transport.py posts, and the outbox decides what happens next.
@@ -18,13 +18,13 @@ from config.clock.times import HOUR, Instant, Seconds
 
 SendResult = Literal[
     "sent",  # accepted
-    "retry",  # not accepted, may be accepted later
-    "failed",  # not accepted, and never will be
-    "stopped",  # our account or settings are wrong: the provider would accept no message of ours
-    "unknown",  # perhaps accepted: never sent again
+    "retry",  # not accepted; may be accepted later
+    "failed",  # permanently refused
+    "stopped",  # our account or settings are wrong; the provider would refuse every message
+    "unknown",  # perhaps accepted; never sent again
 ]
-# The state that an address gets. `opted_out` is not a state of the address: the provider knows of
-# a STOP, and consent is withdrawn.
+# Why an address is suppressed. `opted_out` does not suppress it: the provider reports a STOP, which
+# withdraws consent.
 Suppress = Literal["bounced", "unregistered", "complained", "opted_out"]
 
 
@@ -32,8 +32,8 @@ Suppress = Literal["bounced", "unregistered", "complained", "opted_out"]
 class Outgoing:
     """One rendered message to one address. A push has one for each device.
 
-    unsubscribe_url: set on marketing e-mail only.
-    ttl: seconds after `now`, the moment of the hand-over, during which delivery makes sense.
+    unsubscribe_url: set for marketing e-mail only.
+    ttl: seconds after `now` (the hand-over) after which the provider must not deliver it.
     """
 
     message_id: int
@@ -50,7 +50,9 @@ class Outgoing:
 
     def __post_init__(self) -> None:
         if self.ttl is not None and self.now is None:
-            raise ValueError("a ttl needs `now`: Apple wants the moment at which a message ends")
+            raise ValueError(
+                "ttl needs `now`: Apple requires the instant at which a message expires"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,10 @@ class ProviderRequest:
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """What a provider's answer means for one message.
+    """The outcome of a hand-over for one message.
 
-    retry_after: seconds, if the answer names them.
-    first_wait: seconds before the first retry by the provider's rules, if the answer names none.
+    retry_after: seconds, if the answer has them.
+    first_wait: seconds before the first retry by the provider's rules, if the answer has none.
     """
 
     message_id: int
@@ -81,9 +83,9 @@ class SendOutcome:
 
 
 class ErrorMeaning(NamedTuple):
-    """What an error code of a provider means for the message, and for its address.
+    """The meaning of a provider's error code for the message and its address.
 
-    words: for the message's reason; empty: the provider's own words.
+    words: text for the message's reason; empty: the provider's text is used.
     """
 
     result: SendResult
@@ -92,11 +94,11 @@ class ErrorMeaning(NamedTuple):
 
 
 class DoesNotFit(Exception):
-    """This batch does not fit into one request; a smaller one does. Not raised for one message."""
+    """The batch does not fit into one request. Never raised for a single message."""
 
 
 class SignInFailed(Exception):
-    """Raised by `auth` before anything is sent: the provider refuses our account.
+    """The provider refuses our credentials. Raised by `auth` before the request is sent.
 
     The text is the reason.
     """
@@ -106,8 +108,7 @@ class Sender(Protocol):
     """A provider's API, for one account.
 
     batch_size: the most messages that fit into one request. A batch has each message once.
-    auth: signs requests, where that takes more than a header known beforehand (a token that
-        expires); otherwise None.
+    auth: authenticates requests with a token that expires; None if fixed headers are enough.
     """
 
     @property
@@ -122,18 +123,18 @@ class Sender(Protocol):
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
-        """One outcome for each message of the batch. Pure; accepts any answer without raising.
+        """One outcome for each message of the batch. Pure; never raises, whatever the answer is.
 
         headers: by lower-case name.
         """
 
 
 def result_of(status: int) -> SendResult:
-    """What an HTTP status means, if the body has no error code that we know.
+    """The result for an HTTP status, if the body has no known error code.
 
-    Only 429 and 503 say that the request was not accepted. A 500 may follow acceptance; 408, 502
-    and 504 often come from a proxy that does not know. No provider has an idempotency key, so a
-    repeat could send a message twice.
+    Only 429 and 503 mean that the request was not accepted. A 500 may follow acceptance; 408, 502
+    and 504 may come from a proxy. No provider has an idempotency key, so a retry could send a
+    message twice.
     """
     if 200 <= status < 300:
         return "sent"
@@ -141,7 +142,7 @@ def result_of(status: int) -> SendResult:
         return "retry"
     if status == 408 or status >= 500:
         return "unknown"
-    # Wrong credentials, URL or rights: every other message would be refused too.
+    # Wrong credentials, URL or permissions: all messages would be refused.
     if status < 400 or status in (401, 403, 404, 405):
         return "stopped"
     return "failed"
@@ -163,12 +164,12 @@ def retry_after(headers: Mapping[str, str]) -> Seconds | None:
 
 
 def server_time(headers: Mapping[str, str]) -> Instant | None:
-    """When the provider answered, by its own clock; None without a Date header."""
+    """The time of the answer by the provider's clock; None without a Date header."""
     return _http_date(headers.get("date", ""))
 
 
 def bounded(wait: Seconds) -> Seconds:
-    """A wait that a provider names, from 1 to LONGEST_WAIT seconds."""
+    """A provider's wait, limited to 1 to LONGEST_WAIT seconds."""
     return max(1, min(wait, LONGEST_WAIT))
 
 

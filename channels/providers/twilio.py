@@ -1,9 +1,9 @@
 """SMS by Twilio: `POST /2010-04-01/Accounts/{sid}/Messages.json`, and its webhooks.
 
-Webhooks are signed with HMAC-SHA1 over the address and the form's fields, or over the address alone
-where that holds the hash of a JSON body.
+Webhooks are signed with HMAC-SHA1 over the URL and the form's fields. For a JSON body the URL has a
+hash of the body, and only the URL is signed.
 
-Facts from Twilio's Messages resource and error dictionary, its pages "Webhooks security", "Twilio's
+Sources: Twilio's Messages resource and error dictionary, its pages "Webhooks security", "Twilio's
 request to your webhook", "Track outbound message status" and "Opt-out keywords", and from its SDK.
 """
 
@@ -49,31 +49,31 @@ from config.settings import Settings, Url
 from config.text.json_input import NoJSON, read_json
 from profiles.identity.person import address_of
 
-# Seconds: what Twilio accepts as ValidityPeriod.
+# The range of ValidityPeriod, in seconds.
 _SHORTEST, _LONGEST = 1, 36_000
-# What customers can reply STOP to: a number, a short code or a messaging service.
+# The senders that customers can reply STOP to: a number, a short code or a messaging service.
 _SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|MG[0-9a-fA-F]{32}")
-# What WhatsApp addresses begin with.
+# The prefix of WhatsApp addresses.
 WHATSAPP = "whatsapp:"
-# The sender that Twilio keeps for tests.
+# Twilio's test sender.
 TEST_NUMBER = "+15005550006"
 
-# Error codes that the HTTP status alone would misread, or that say something about the number.
-# Those from 30000 on come later, in status webhooks.
+# Error codes that are more specific than the HTTP status, or that concern the number. Codes from
+# 30000 arrive in status webhooks.
 ERRORS: Mapping[int, ErrorMeaning] = {
     20003: ErrorMeaning("stopped", "the credentials are not accepted"),
     20429: ErrorMeaning("retry", "too many requests"),
-    21211: ErrorMeaning("failed", "no valid phone number", "bounced"),
-    21212: ErrorMeaning("stopped", "SEGUE_TWILIO_FROM is no valid sender"),
+    21211: ErrorMeaning("failed", "the phone number is not valid", "bounced"),
+    21212: ErrorMeaning("stopped", "SEGUE_TWILIO_FROM is not a valid sender"),
     21408: ErrorMeaning("failed", "texts to this country are not enabled"),
     21603: ErrorMeaning("stopped", "SEGUE_TWILIO_FROM is missing"),
     21610: ErrorMeaning("failed", "the recipient replied STOP", "opted_out"),
-    21614: ErrorMeaning("failed", "no mobile number", "bounced"),
+    21614: ErrorMeaning("failed", "not a mobile number", "bounced"),
     21701: ErrorMeaning("stopped", "the messaging service of SEGUE_TWILIO_FROM does not exist"),
     21703: ErrorMeaning("stopped", "the messaging service of SEGUE_TWILIO_FROM has no sender"),
     30003: ErrorMeaning(
         "failed", "the handset can't be reached"
-    ),  # switched off, perhaps: no bounce
+    ),  # perhaps switched off, so not suppressed
     30005: ErrorMeaning("failed", "the number is unknown", "unregistered"),
     30006: ErrorMeaning("failed", "a landline, or a network without SMS", "bounced"),
     30007: ErrorMeaning("failed", "filtered as spam"),
@@ -81,13 +81,13 @@ ERRORS: Mapping[int, ErrorMeaning] = {
 
 
 SIGNATURE = "x-twilio-signature"
-# Bytes, and fields. Twilio names no limit of its own. A text has at most 1,600 characters (20 KB of
-# emoji, urlencoded) and ten media files with two fields each, beside some thirty fields.
+# Bytes and fields. Twilio documents no limit. A text has at most 1,600 characters (20 KB of emoji,
+# urlencoded) and ten media files with two fields each, besides about thirty fields.
 BODY_LIMIT = 64 * 1024
 FIELDS_LIMIT = 200
-# A SHA-1 in base64.
+# Characters of a SHA-1 in base64.
 _SIGNATURE_LENGTH = 28
-# An empty answer: Twilio confirms a STOP by itself, so Segue sends no reply.
+# An empty response: Twilio itself confirms a STOP, so Segue sends no reply.
 SILENCE = b'<?xml version="1.0" encoding="UTF-8"?><Response></Response>'
 
 _STATUSES: Mapping[str, FeedbackKind] = {
@@ -119,7 +119,7 @@ class TwilioSettings(ProviderSettings):
     sender: str = Field(
         default="",
         validation_alias="SEGUE_TWILIO_FROM",
-        description="A number in E.164 or a MG... service SID.",
+        description="A number in E.164, a short code, or the SID of a messaging service (MG...).",
     )
 
     def sandbox_account(self, secret: bytes) -> Mapping[str, Any]:
@@ -132,7 +132,7 @@ class TwilioSettings(ProviderSettings):
 
 
 class Twilio:
-    """One text message a request."""
+    """One text message in a request."""
 
     batch_size = 1
     auth: httpx.Auth | None = None
@@ -149,10 +149,10 @@ class Twilio:
         self._callback = f"{settings.public_url}/hooks/twilio/status?message_id="
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
-        """Our message id is in the StatusCallback, the only part that comes back."""
+        """The StatusCallback has our message id, because Twilio returns no other field of ours."""
         [one] = batch
         if not isinstance(one.content, SMSContent):
-            raise TypeError(f"message {one.message_id} is no text message")
+            raise TypeError(f"message {one.message_id} is not a text message")
         form = {
             "To": one.to,
             **self._sender,
@@ -165,12 +165,12 @@ class Twilio:
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
-        """By the error code where we know it, otherwise by the HTTP status."""
+        """By the error code if it is known, else by the HTTP status."""
         return read_answer(status, headers, body, batch, ERRORS)
 
 
 def validity(ttl: Seconds | None) -> dict[str, str]:
-    """For how long Twilio may keep the message before it goes on."""
+    """The field that limits how long Twilio may queue the message."""
     return {} if ttl is None else {"ValidityPeriod": str(max(_SHORTEST, min(ttl, _LONGEST)))}
 
 
@@ -181,7 +181,7 @@ def read_answer(
     batch: Sequence[Outgoing],
     errors: Mapping[int, ErrorMeaning],
 ) -> list[SendOutcome]:
-    """What became of the one message of a batch; the error code says more than the status."""
+    """The outcome of the message in a batch of one; a known error code outweighs the status."""
     [one] = batch
     answer = json_object(body)
     if result_of(status) == "sent":
@@ -190,7 +190,7 @@ def read_answer(
         return [SendOutcome(one.message_id, "sent", provider_id=named)]
     code = answer.get("code")
     known = errors.get(code) if isinstance(code, int) else None
-    # Twilio's words contain the number; reasons hold no personal data.
+    # Twilio's text contains the number, and reasons must hold no personal data.
     words = known.words if known else str(answer.get("message", "")).replace(one.to, "…")
     meaning = known or ErrorMeaning(result_of(status), words)
     return [
@@ -205,7 +205,7 @@ def read_answer(
 
 
 def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
-    """One address for delivery reports, one for the texts that customers send."""
+    """One webhook for delivery reports and one for inbound texts."""
     token, words = own.auth_token.get_secret_value(), stop_words_of(policy)
     admit = partial(signature_of, token)
 
@@ -218,14 +218,14 @@ def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[W
     return [
         Webhook(
             "/hooks/twilio/status",
-            "Delivery reports about text messages, from Twilio",
+            "Delivery reports on text messages, from Twilio",
             admit,
             status,
             BODY_LIMIT,
         ),
         Webhook(
             "/hooks/twilio/inbound",
-            "Text messages to our number, from Twilio",
+            "Inbound text messages, from Twilio",
             admit,
             inbound,
             BODY_LIMIT,
@@ -236,35 +236,35 @@ def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[W
 
 
 def signature_of(token: str, headers: Mapping[str, str]) -> str:
-    """The signature, not verified yet. Raises Refused if it is missing or has another length."""
+    """The signature, not verified yet. Raises Refused if it is missing or malformed."""
     if not token:
-        raise Refused("there is no key to check it with; set SEGUE_TWILIO_AUTH_TOKEN")
+        raise Refused("SEGUE_TWILIO_AUTH_TOKEN is not set")
     signature = headers.get(SIGNATURE)
     if signature is None:
-        raise Refused("it is not signed")
+        raise Refused("the request is not signed")
     if len(signature) != _SIGNATURE_LENGTH:
-        raise Refused("its signature is not as long as Twilio's")
+        raise Refused(f"the signature does not have {_SIGNATURE_LENGTH} characters")
     return signature
 
 
 class _Form(dict[str, list[str]]):
-    """A form's fields, each with its values, as RequestValidator reads a form."""
+    """A form's fields with their values, in the type that RequestValidator expects."""
 
     getlist = dict.__getitem__
 
 
 def fields(token: str, request: WebhookRequest) -> Mapping[str, str]:
-    """The fields of a request that Twilio signed. Raises Refused or Unreadable."""
+    """Verify a request and parse its fields. Raises Refused or Unreadable."""
     signature = signature_of(token, request.headers)
     is_json = request.headers.get("content-type", "").startswith("application/json")
     form = _Form() if is_json else _form(request.body)
     if is_json and "bodySHA256" not in parse_qs(urlparse(request.url).query):
-        raise Refused("its address has no hash of the JSON body")
+        raise Refused("the URL has no hash of the JSON body")
     signed = request.body.decode(errors="replace") if is_json else form
     if not RequestValidator(token).validate(request.url, signed, signature):
         raise Refused(
-            "its signature is wrong; is SEGUE_TWILIO_AUTH_TOKEN that of the account, and "
-            "SEGUE_PUBLIC_URL the address that Twilio knows?"
+            "the signature is wrong; check that SEGUE_TWILIO_AUTH_TOKEN is the account's token and "
+            "SEGUE_PUBLIC_URL the URL that is set at Twilio"
         )
     if is_json:
         return _json_fields(request.body)
@@ -272,15 +272,15 @@ def fields(token: str, request: WebhookRequest) -> Mapping[str, str]:
 
 
 def _form(body: bytes) -> _Form:
-    """The fields of a form. Blank ones are signed too, and so are those that Twilio adds later.
+    """The fields of a form, including blank and unknown ones, because all fields are signed.
 
-    Their number is limited before the signature is checked.
+    Their number is limited, because this runs before the signature is checked.
     """
     try:
         text = body.decode(errors="replace")
         return _Form(parse_qs(text, keep_blank_values=True, max_num_fields=FIELDS_LIMIT))
     except ValueError:
-        raise Refused(f"it has more than {FIELDS_LIMIT} fields") from None
+        raise Refused(f"the form has more than {FIELDS_LIMIT} fields") from None
 
 
 def _json_fields(body: bytes) -> Mapping[str, str]:
@@ -289,14 +289,14 @@ def _json_fields(body: bytes) -> Mapping[str, str]:
     except NoJSON as error:
         raise Unreadable(str(error)) from error
     if not isinstance(found, dict):
-        raise Unreadable("it is no JSON object")
+        raise Unreadable("the body is not a JSON object")
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def read_status(
     form: Mapping[str, str], url: str, errors: Mapping[int, ErrorMeaning] = ERRORS
 ) -> list[Feedback]:
-    """A delivery report about the message whose id is in the address; empty for other statuses."""
+    """A delivery report on the message whose id is in the URL; empty for unknown statuses."""
     status, sid = form.get("MessageStatus", "").lower(), _sid(form)
     kind = _STATUSES.get(status)
     if kind is None:
@@ -327,7 +327,7 @@ def _reason(status: str, code: str, words: str) -> str:
 
 
 def read_inbound(form: Mapping[str, str], words: StopWordForms) -> list[Feedback]:
-    """A message from a customer. With Advanced Opt-Out, Twilio says what it counted it as."""
+    """An inbound message. With Advanced Opt-Out, Twilio itself classifies STOP and START."""
     text = _clean(form, "Body")
     reply = _OPT_OUT_TYPES.get(form.get("OptOutType", "").upper()) or read_reply(text, words)
     return [
@@ -343,13 +343,13 @@ def read_inbound(form: Mapping[str, str], words: StopWordForms) -> list[Feedback
 
 
 def _sid(form: Mapping[str, str]) -> str:
-    """Twilio's id of the message; without one, a digest: equal forms are the same message."""
+    """Twilio's id of the message, else a digest of the form."""
     named = _clean(form, "MessageSid") or _clean(form, "SmsSid")
     return named[:100] or hashlib.sha256(repr(sorted(form.items())).encode()).hexdigest()[:32]
 
 
 def _channel(form: Mapping[str, str], name: str) -> ChannelName:
-    """By the customer's address: both channels may post to the same webhook."""
+    """The channel by the customer's address: SMS and WhatsApp may use the same webhook."""
     return "whatsapp" if form.get(name, "").startswith(WHATSAPP) else "sms"
 
 
@@ -373,12 +373,12 @@ PROVIDER = Provider(
         Need("account_sid", "no text can be sent"),
         Need(
             "auth_token",
-            "no text can be sent, and Twilio's call-backs are refused, so every STOP is lost",
+            "no text can be sent, and Twilio's webhooks are refused, so every STOP is lost",
         ),
         Need(
             "sender",
-            "customers reply STOP to it, so it is a number in E.164, a short code or a messaging "
-            "service (MG...), not a name",
+            "customers reply STOP to it, so it must be a number in E.164, a short code or a "
+            "messaging service (MG...), not a name",
             _SENDER.fullmatch,
         ),
     ),

@@ -1,7 +1,7 @@
 """WhatsApp by Twilio: the Messages resource with `whatsapp:` addresses, and its webhooks.
 
-Requests are signed, and webhooks are read, as in twilio.py. A free text has a Body; a template has
-its ContentSid and ContentVariables. Facts from Twilio's pages "Messages resource", "Send WhatsApp
+Authentication and webhooks are those of twilio.py. Free text has a Body; a template has a
+ContentSid and ContentVariables. Sources: Twilio's pages "Messages resource", "Send WhatsApp
 notification messages with templates" and "Error and warning dictionary".
 """
 
@@ -27,29 +27,29 @@ from config.policy import Policy
 from config.required import Need
 from config.settings import Settings, Url
 
-# A WhatsApp sender in E.164, or a messaging service with one.
+# A WhatsApp sender in E.164, or a messaging service that has one.
 _SENDER = re.compile(r"\+[1-9]\d{6,14}|MG[0-9a-fA-F]{32}")
 # The number of Twilio's own WhatsApp sandbox.
 SANDBOX_NUMBER = "+14155238886"
 
-# Error codes of WhatsApp beside those of the Messages resource.
+# Error codes of WhatsApp, in addition to those of SMS.
 ERRORS: Mapping[int, ErrorMeaning] = {
     **twilio.ERRORS,
-    21212: ErrorMeaning("stopped", "SEGUE_TWILIO_WHATSAPP_FROM is no valid sender"),
+    21212: ErrorMeaning("stopped", "SEGUE_TWILIO_WHATSAPP_FROM is not a valid sender"),
     21603: ErrorMeaning("stopped", "SEGUE_TWILIO_WHATSAPP_FROM is missing"),
-    21655: ErrorMeaning("failed", "there is no template with this Content-SID"),
-    21656: ErrorMeaning("failed", "the variables do not fit the template"),
+    21655: ErrorMeaning("failed", "no template has this ContentSid"),
+    21656: ErrorMeaning("failed", "the variables do not match the template"),
     63003: ErrorMeaning("failed", "the number is not on WhatsApp", "unregistered"),
-    63007: ErrorMeaning("stopped", "SEGUE_TWILIO_WHATSAPP_FROM is no WhatsApp sender"),
-    63016: ErrorMeaning("failed", "a free text outside the 24-hour session"),
+    63007: ErrorMeaning("stopped", "SEGUE_TWILIO_WHATSAPP_FROM is not a WhatsApp sender"),
+    63016: ErrorMeaning("failed", "free text outside the 24-hour session"),
     63018: ErrorMeaning("retry", "too many requests"),
-    63024: ErrorMeaning("failed", "the number can't get WhatsApp messages", "unregistered"),
-    63049: ErrorMeaning("failed", "Meta chose not to deliver it"),
+    63024: ErrorMeaning("failed", "the number can't receive WhatsApp messages", "unregistered"),
+    63049: ErrorMeaning("failed", "Meta did not deliver the message, to limit marketing messages"),
 }
 
 
 class TwilioWhatsAppSettings(ProviderSettings):
-    """The account of SEGUE_TWILIO_*, and SEGUE_TWILIO_WHATSAPP_FROM."""
+    """The account in SEGUE_TWILIO_*, and SEGUE_TWILIO_WHATSAPP_FROM."""
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_TWILIO_WHATSAPP_")
 
@@ -59,7 +59,7 @@ class TwilioWhatsAppSettings(ProviderSettings):
     sender: str = Field(
         default="",
         validation_alias="SEGUE_TWILIO_WHATSAPP_FROM",
-        description="A WhatsApp sender in E.164 or a MG... service SID.",
+        description="A WhatsApp sender in E.164, or the SID of a messaging service (MG...).",
     )
 
     def sandbox_account(self, secret: bytes) -> Mapping[str, Any]:
@@ -72,7 +72,7 @@ class TwilioWhatsAppSettings(ProviderSettings):
 
 
 class TwilioWhatsApp:
-    """One WhatsApp message a request."""
+    """One WhatsApp message in a request."""
 
     batch_size = 1
     auth: httpx.Auth | None = None
@@ -92,14 +92,14 @@ class TwilioWhatsApp:
         self._callback = f"{settings.public_url}/hooks/twilio_whatsapp/status?message_id="
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
-        """Our message id is in the StatusCallback, the only part that comes back."""
+        """The StatusCallback has our message id, because Twilio returns no other field of ours."""
         [one] = batch
         if not isinstance(one.content, WhatsAppContent):
-            raise TypeError(f"message {one.message_id} is no WhatsApp message")
+            raise TypeError(f"message {one.message_id} is not a WhatsApp message")
         form = {
             "To": twilio.WHATSAPP + one.to,
             **self._sender,
-            **_said(one.content),
+            **_content_fields(one.content),
             "StatusCallback": f"{self._callback}{one.message_id}",
             **twilio.validity(one.ttl),
         }
@@ -108,11 +108,11 @@ class TwilioWhatsApp:
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
     ) -> list[SendOutcome]:
-        """By the error code where we know it, otherwise by the HTTP status."""
+        """By the error code if it is known, else by the HTTP status."""
         return twilio.read_answer(status, headers, body, batch, ERRORS)
 
 
-def _said(content: WhatsAppContent) -> dict[str, str]:
+def _content_fields(content: WhatsAppContent) -> dict[str, str]:
     if content.template is None:
         return {"Body": content.body}
     variables = orjson.dumps(dict(content.variables)).decode()
@@ -120,7 +120,7 @@ def _said(content: WhatsAppContent) -> dict[str, str]:
 
 
 def webhooks(own: TwilioWhatsAppSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
-    """One address for what became of our messages, one for those that customers write."""
+    """One webhook for delivery reports and one for inbound messages."""
     token, words = own.auth_token.get_secret_value(), stop_words_of(policy)
     admit = partial(twilio.signature_of, token)
 
@@ -133,14 +133,14 @@ def webhooks(own: TwilioWhatsAppSettings, _settings: Settings, policy: Policy) -
     return [
         Webhook(
             "/hooks/twilio_whatsapp/status",
-            "What became of a WhatsApp message, from Twilio",
+            "Delivery reports on WhatsApp messages, from Twilio",
             admit,
             status,
             twilio.BODY_LIMIT,
         ),
         Webhook(
             "/hooks/twilio_whatsapp/inbound",
-            "What somebody wrote to our WhatsApp number, from Twilio",
+            "Inbound WhatsApp messages, from Twilio",
             admit,
             inbound,
             twilio.BODY_LIMIT,
@@ -161,12 +161,12 @@ PROVIDER = Provider(
         Need("account_sid", "no WhatsApp message can be sent"),
         Need(
             "auth_token",
-            "no WhatsApp message can be sent, and Twilio's call-backs are refused, so every STOP "
-            "is lost",
+            "no WhatsApp message can be sent, and Twilio's webhooks are refused, so every STOP is "
+            "lost",
         ),
         Need(
             "sender",
-            "it is a WhatsApp sender in E.164, or a messaging service (MG...) with one",
+            "it must be a WhatsApp sender in E.164, or a messaging service (MG...) that has one",
             _SENDER.fullmatch,
         ),
     ),

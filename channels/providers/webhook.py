@@ -1,7 +1,7 @@
-"""What providers post back: the request, and what it says as `Feedback`.
+"""Webhook requests of providers, and the reports in them as `Feedback`.
 
-A provider's file checks a request and reads it as a list of Feedback, without any I/O;
-`channels/outbox/feedback.py` writes what it says.
+A provider's module verifies and parses a request, without I/O; `channels/outbox/feedback.py`
+applies the reports.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ from channels.providers.sending import Suppress
 from config.channels import ChannelName
 from config.clock.times import Instant
 
-# Journeys see each but `sent` as an event: `email_opened`, ...
+# Each kind except `sent` is recorded as an event for journeys: `email_opened`, ...
 FeedbackKind = Literal[
     "sent",  # the provider accepted it
     "delivered",
     "opened",
-    "machine_opened",  # fetched by a program, without a person
+    "machine_opened",  # fetched by a program, not opened by a person
     "clicked",
     "failed",  # it did not arrive
     "bounced",  # the recipient's mail server refused it
     "complained",  # reported as spam
-    "unsubscribed",  # no more of the message's topic, or of the whole channel
+    "unsubscribed",  # from the message's topic, or from the whole channel
     "resubscribed",
     "stopped",  # a STOP by text message
     "started",  # a START: revokes a STOP
@@ -40,11 +40,11 @@ FeedbackKind = Literal[
 class Feedback:
     """One event that a provider reports.
 
-    id: the provider's event id, after the provider's name. The same id is the same event.
-    source: who said what, as the consent record names it: "twilio STOP".
+    id: provider name and event id. Reports with the same id are the same event.
+    source: provider and kind of statement, for the consent record: "twilio STOP".
     at: by the provider's clock; None: now.
-    address: where the message went, in normal form.
-    suppress: the state that the address gets; `opted_out` withdraws consent to the whole channel.
+    address: the address of the message, normalized.
+    suppress: why the address is suppressed; `opted_out` withdraws consent to the whole channel.
     """
 
     id: str
@@ -62,20 +62,20 @@ class Feedback:
 
 
 class Refused(Exception):
-    """The request is not proven to be the provider's, or it is too old. The text is for the log."""
+    """The request is not authenticated or is too old. The text is for the log."""
 
 
 class Unreadable(Exception):
-    """The request is the provider's, but is malformed. The text says how."""
+    """The request is authenticated but malformed. The text names the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """A request as it arrived.
+    """A webhook request.
 
-    url: the address that the provider posted to, with its query.
+    url: the full URL that the provider posted to, with its query.
     headers: by lower-case name.
-    now: None under a simulated clock, when no request can be too old.
+    now: None under a simulated clock; then no request is too old.
     """
 
     url: str
@@ -86,13 +86,15 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One address that a provider posts to.
+    """One endpoint that a provider posts to.
 
     path: begins with /hooks/ and the provider's name.
+    about: description for the API documentation.
     admit: checks the headers before the body is read. Raises Refused if the signature or secret is
-        missing or cannot be right.
-    read: checks the request and reads it. Raises Refused, Unreadable and nothing else.
+        missing or invalid.
+    read: authenticates and parses the request. Raises only Refused and Unreadable.
     limit: the largest body, in bytes.
+    answer, answer_type: body and content type of the response.
     """
 
     path: str
@@ -105,14 +107,15 @@ class Webhook:
 
 
 def check_basic_auth(login: str, headers: Mapping[str, str]) -> None:
-    """Raises Refused unless the request has the login (`user:password`) by HTTP basic auth (RFC
-    7617). Compared in constant time.
+    """Check the login (`user:password`) of HTTP basic auth (RFC 7617), in constant time.
+
+    Raises Refused.
     """
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
-        raise Refused("it has no login (HTTP basic auth)")
+        raise Refused("the request has no HTTP basic auth")
     if not hmac.compare_digest(given.strip().encode(), b64encode(login.encode())):
-        raise Refused("its login is wrong")
+        raise Refused("the login of HTTP basic auth is wrong")
 
 
 def text_of(event: Mapping[str, Any], name: str) -> str:
@@ -122,20 +125,20 @@ def text_of(event: Mapping[str, Any], name: str) -> str:
 
 
 def without_address(words: str, *spellings: str) -> str:
-    """A mail server's words without the address: reasons hold no personal data."""
+    """A provider's text without the address, because reasons must hold no personal data."""
     for address in filter(None, spellings):
         words = re.sub(re.escape(address), "…", words, flags=re.IGNORECASE)
     return words
 
 
 def digest(event: Mapping[str, Any]) -> str:
-    """Instead of an id that an event does not have: equal events have equal digests."""
+    """A substitute for a missing event id: equal events have equal digests."""
     packed = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(packed).hexdigest()[:32]
 
 
 def our_id(text: object) -> int | None:
-    """Our message id as a provider returns it; None for anything else."""
+    """Our message id from a provider's text; None if it is not one."""
     if isinstance(text, str) and len(text) < 19 and text.isascii() and text.isdecimal():
         return int(text)
     return None

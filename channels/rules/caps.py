@@ -1,7 +1,7 @@
-"""Frequency caps: whether one more message fits, and when it could fit at the earliest.
+"""Frequency caps: whether one more message fits, and the earliest time at which it could fit.
 
-A rule here sees only times. What is already planned or sent is *fixed*; the members of one
-synchronised send *move* together, each at its offset from their common anchor T.
+Only send times matter here. Messages that are planned or sent are *fixed*; the members of the group
+being decided are *moving*: each is at its offset from the common anchor.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,12 +15,12 @@ from config.clock.times import DAY, Instant, Seconds, format_instant
 from config.clock.zones import zone
 from config.policy import Cap
 
-# No moment would help: the cap is 0, or the group alone is too many.
+# No time fits: the cap is 0, or the group itself exceeds it.
 NEVER: Instant = 1 << 62
 
 
 class Counted(NamedTuple):
-    """A message that takes a place in the caps."""
+    """A message that counts against caps."""
 
     send_at: Instant
     channel: ChannelName
@@ -29,7 +29,7 @@ class Counted(NamedTuple):
 
 
 def counts(cap: Cap, message: Counted) -> bool:
-    """Whether the message takes a place under this cap."""
+    """Whether the message counts against this cap."""
     return (
         message.channel in cap.channels
         and (cap.topic is None or cap.topic == message.topic)
@@ -38,7 +38,7 @@ def counts(cap: Cap, message: Counted) -> bool:
 
 
 def reach(caps: Iterable[Cap]) -> Seconds:
-    """How far from a message others can lie that these caps have to see, in seconds."""
+    """The longest period of these caps in seconds; messages further away do not matter."""
     calendar = {"day": 2 * DAY, "week": 9 * DAY, "month": 33 * DAY}
     return max((cap.within or calendar[cap.per or "day"] for cap in caps), default=0)
 
@@ -46,7 +46,7 @@ def reach(caps: Iterable[Cap]) -> Seconds:
 def period_of(
     at: Instant, per: str, zone_name: str, first_weekday: int
 ) -> tuple[Instant, Instant, date]:
-    """The calendar day, week or month that an instant lies in: [start, end) and its first day."""
+    """The calendar day, week or month of an instant: start, end (exclusive) and first day."""
     day = datetime.fromtimestamp(at, zone(zone_name)).date()
     if at < start_of_day(day, zone_name):
         day -= timedelta(days=1)
@@ -62,9 +62,9 @@ def period_of(
 
 
 class Count(NamedTuple):
-    """One cap with the fixed messages that count under it, for one recipient.
+    """One cap with the fixed messages of one recipient that count against it.
 
-    fixed: sorted instants.
+    fixed: their send times, sorted.
     """
 
     cap: Cap
@@ -75,13 +75,13 @@ class Count(NamedTuple):
     def blocked_until(
         self, anchor: Instant, offset: Seconds, moving: Sequence[Seconds]
     ) -> Instant | None:
-        """None when one more message fits at anchor + offset.
+        """None if one more message fits at anchor + offset.
 
-        Otherwise an anchor before which it can't fit (a lower bound to search on from), or NEVER.
+        Otherwise NEVER, or a lower bound for the anchors at which it can fit.
 
         Parameters
         ----------
-        moving: offsets of the group's other members that count under this cap.
+        moving: offsets of the group's other members that count against this cap.
         """
         limit = self.cap.limit
         if len(self.fixed) + len(moving) < limit:
@@ -110,7 +110,8 @@ class Count(NamedTuple):
         self, anchor: Instant, offset: Seconds, moving: Sequence[Seconds], within: Seconds
     ) -> Instant | None:
         bounds = [
-            # The run breaks up when its last moving message is `within` after its first fixed one.
+            # The run no longer fits into one period when its last moving message is `within` after
+            # its first fixed one.
             anchor + first_fixed + within - last_moving if first_fixed is not None else NEVER
             for first_fixed, last_moving in self._full_runs(anchor, offset, moving, within)
         ]
@@ -119,7 +120,10 @@ class Count(NamedTuple):
     def _full_runs(
         self, anchor: Instant, offset: Seconds, moving: Sequence[Seconds], within: Seconds
     ) -> Iterator[tuple[Instant | None, Instant]]:
-        """The runs of `limit` others that with the new message fit into one period."""
+        """The runs of `limit` consecutive messages that fit into one period with the new one.
+
+        Yields the first fixed and the last moving time of each run.
+        """
         at, limit = anchor + offset, self.cap.limit
         near = self.fixed[
             bisect_right(self.fixed, at - within) : bisect_left(self.fixed, at + within)
@@ -135,13 +139,13 @@ class Count(NamedTuple):
             last = first + limit - 1
             start, end = others[first][0], others[last][0]
             if max(end, at) - min(start, at) < within:
-                # Not the run itself: it may be as long as a history.
+                # By index: a slice would copy the run, which may be long.
                 places = range(first, last + 1)
                 first_fixed = next((others[i][0] for i in places if not others[i][1]), None)
                 yield first_fixed, max([at, *(t for t in moved if start <= t <= end)])
 
     def describe(self, anchor: Instant, offset: Seconds, moving: Sequence[Seconds]) -> str:
-        """The cap and the count that it saw for a message at anchor + offset."""
+        """The cap and its count for a message at anchor + offset, as text."""
         at = anchor + offset
         if self.cap.within is None:
             used, name, start = max(

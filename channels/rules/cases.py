@@ -1,6 +1,6 @@
-"""Cases in, decisions out: the planner's rules asked about made-up people, as JSON.
+"""`segue decide`: apply the planner to a hypothetical profile and send, given as JSON.
 
-The form of a case and of its answer is described in docs/decide.md.
+docs/decide.md describes the format of a case and of its answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,16 +73,16 @@ def _planner(policy: bytes) -> Planner:
 
 
 def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
-    """Decide one case under its own policy, or under the default's when it has none.
+    """Decide one case with its own policy, or with the default planner if it has none.
 
-    Raises ValueError that names the fields which are wrong.
+    Raises ValueError that names the invalid fields.
     """
     try:
-        asked = _Case.model_validate(case)
-        planner = default if asked.policy is None else _planner(orjson.dumps(asked.policy))
+        parsed = _Case.model_validate(case)
+        planner = default if parsed.policy is None else _planner(orjson.dumps(parsed.policy))
     except ValidationError as error:
         raise ValueError(describe_errors(error)) from error
-    recipient = _recipient(asked.profile, planner.policy)
+    recipient = _recipient(parsed.profile, planner.policy)
     wanted = [
         Wanted(
             message.channel,
@@ -92,16 +92,16 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
             message.on_cap,
             planner.policy.max_delay if message.max_delay is None else message.max_delay,
         )
-        for message in asked.send.messages
+        for message in parsed.send.messages
     ]
     history = [
         Counted(past.send_at, past.channel, past.kind, past.topic or "")
-        for past in asked.history
+        for past in parsed.history
         if past.state in COUNTING_STATES
     ]
-    decisions = planner.decide(recipient, asked.send.mode, wanted, history, asked.now)
+    decisions = planner.decide(recipient, parsed.send.mode, wanted, history, parsed.now)
     return {
-        "id": asked.id,
+        "id": parsed.id,
         "decisions": [
             {"channel": message.channel, **decision.described(recipient)}
             for message, decision in zip(wanted, decisions, strict=True)

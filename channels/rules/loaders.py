@@ -1,4 +1,4 @@
-"""What planning and dispatch read of people, for many at once."""
+"""Load recipients and message histories for planning and claiming, in bulk."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -25,19 +25,19 @@ from profiles.tables import consents, preferences, profiles
 
 
 class Past(NamedTuple):
-    """A message that counts, with what is needed to let it give way."""
+    """A message that counts against caps, with what preemption needs."""
 
     id: int
     counted: Counted
     priority: int
-    planned: bool  # not yet being handed over
+    planned: bool  # state `planned`: not claimed yet
     enrollment_id: int
     step: str
-    name: str  # for people: journey / step / member
+    name: str  # for display: journey / step / member
 
 
 def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dict[int, Recipient]:
-    """What planning has to know of each profile, by id."""
+    """The recipients, by profile id."""
     ids = list(set(profile_ids))
     addresses: dict[int, set[str]] = defaultdict(set)
     usable: dict[int, set[str]] = defaultdict(set)
@@ -48,13 +48,13 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
             usable[address.profile_id].add(address.channel)
         if address.country is not None:
             phone_country[address.profile_id] = address.country
-    said: dict[int, dict[tuple[str, str], bool]] = defaultdict(dict)
+    consent: dict[int, dict[tuple[str, str], bool]] = defaultdict(dict)
     for profile_id, channel, topic, granted in tx.conn.execute(
         select(
             consents.c.profile_id, consents.c.channel, consents.c.topic, consents.c.granted
         ).where(among(tx, consents.c.profile_id, ids))
     ):
-        said[profile_id][channel, topic] = granted
+        consent[profile_id][channel, topic] = granted
     own: dict[int, Preferences] = {}
     own_zone: dict[int, str | None] = {}
     for profile_id, per_week, opens, closes, timezone in tx.conn.execute(
@@ -81,7 +81,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
             ),
             addresses.get(profile_id, nothing),
             addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
-            said.get(profile_id, {}),
+            consent.get(profile_id, {}),
             holdout > 0 and draw(profile_id, "holdout") < holdout,
             own.get(profile_id, NO_PREFERENCES),
         )
@@ -96,7 +96,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
 def load_history(
     tx: Tx, policy: Policy, recipients: Mapping[int, Recipient], latest: Instant
 ) -> dict[int, list[Past]]:
-    """The messages that count for anything decided from now until `latest`, by profile."""
+    """The messages that count against caps for send times from now to `latest`, by profile."""
     found: dict[int, list[Past]] = defaultdict(list)
     own = {recipient.own.per_week for recipient in recipients.values()} - {None}
     caps = [*policy.caps, *(cap for cap in own if cap is not None)]

@@ -1,7 +1,7 @@
-"""What happens to the messages of one send: which go, when, and why the others do not.
+"""The decisions about the messages of one send: which are sent when, and why others are refused.
 
-Pure: no I/O, no clock. The same code plans for real, looks again at dispatch and answers
-`segue decide`. The rules and their order are those of docs/policy.md.
+Pure: no I/O, no clock. Planning, claiming and `segue decide` use this code. docs/policy.md
+describes the rules and their order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,10 +33,10 @@ Reason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One message of a send, as it is wanted.
+    """One message of a send, as the step wants it.
 
-    offset: seconds after the send's anchor. max_delay: how far it may be pushed, in seconds.
-    refused: why it may not go at the moment of the hand-over, where only that is known.
+    offset: seconds after the group's anchor. max_delay: the most seconds that it may be delayed.
+    refused: a reason to refuse it that is known only at the hand-over.
     """
 
     channel: ChannelName
@@ -49,14 +49,14 @@ class Wanted:
 
 
 class Decision(NamedTuple):
-    """Either when a message goes, or the reason why it does not with the rule that said so."""
+    """The send time of a message, or the reason for its refusal with the rule that decided."""
 
     send_at: Instant | None
     reason: str | None = None
     rule: str | None = None
 
     def described(self, recipient: Recipient) -> dict[str, Any]:
-        """The decision as JSON, as message rows keep it and `segue decide` shows it."""
+        """The decision as JSON, for message rows and `segue decide`."""
         names = recipient.zones.names
         described: dict[str, Any] = {
             "outcome": "not_sent" if self.reason else "send",
@@ -80,7 +80,7 @@ class _Member(NamedTuple):
 
 
 class Planner:
-    """Decides under one policy; keeps what it worked out about zones, windows and caps."""
+    """Decides with one policy; caches the open hours and caps that it computes."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -88,7 +88,7 @@ class Planner:
         self._caps: dict[tuple[ChannelName, str], tuple[Cap, ...]] = {}
 
     def hours(self, channel: ChannelName, recipient: Recipient) -> OpeningHours:
-        """The channel's opening hours for a recipient."""
+        """The channel's open hours for a recipient."""
         key = (channel, recipient.zones.names, recipient.own.hours)
         hours = self._hours.get(key)
         if hours is None:
@@ -97,7 +97,7 @@ class Planner:
         return hours
 
     def caps(self, channel: ChannelName, topic: str, recipient: Recipient) -> tuple[Cap, ...]:
-        """The caps that bind a marketing message of this channel and topic, their own included."""
+        """The caps for a marketing message on this channel and topic, including the recipient's."""
         own = recipient.own.per_week
         return self._policy_caps(channel, topic) + (() if own is None else (own,))
 
@@ -117,11 +117,11 @@ class Planner:
         history: Sequence[Counted],
         now: Instant,
     ) -> list[Decision]:
-        """Decide a group of messages wanted now; one decision each, in their order.
+        """Decide a group of messages that are wanted now; one decision each, in their order.
 
         Parameters
         ----------
-        history: the messages to this recipient that count, in any order, past and planned.
+        history: the sent and planned messages that count against caps, in any order.
         """
         if mode == "first":
             return self._first(recipient, wanted, history, now)
@@ -150,7 +150,7 @@ class Planner:
         history: Sequence[Counted],
         now: Instant,
     ) -> list[Decision]:
-        """The members that can go, on a common anchor."""
+        """Decide the messages with a common anchor, without those that can't be sent."""
         decisions: list[Decision] = [Decision(None)] * len(wanted)
         alive: list[_Member] = []
         for place, message in enumerate(wanted):
@@ -192,7 +192,7 @@ class Planner:
 
 
 def _whole(wanted: Sequence[Wanted], decisions: list[Decision]) -> list[Decision]:
-    """All of a group or none of it; those that could have gone name the first that could not."""
+    """Refuse the whole group if one message is refused; the rule names the first of these."""
     for message, refused in zip(wanted, decisions, strict=True):
         if refused.reason:
             rule = ", ".join(filter(None, (refused.reason, refused.rule)))
@@ -214,7 +214,7 @@ class _Search:
         self._counts: dict[tuple[ChannelName, str], list[Count]] = {}
 
     def anchor(self, group: Sequence[_Member], *, caps: bool = True) -> Instant | None:
-        """The earliest T that suits the windows of all and the caps of those that may wait."""
+        """The earliest anchor within all windows and the caps of members with on_cap "defer"."""
         anchor = self.now
         latest = self.now + min(member.wanted.max_delay for member in group)
         while anchor <= latest:
@@ -227,7 +227,7 @@ class _Search:
     def _bound(
         self, group: Sequence[_Member], anchor: Instant, latest: Instant, caps: bool
     ) -> Instant | None:
-        """None when the anchor suits everybody, else a later one before which none does."""
+        """None if the anchor fits all members, else a lower bound for anchors that may fit."""
         for number, member in enumerate(group):
             offset = member.wanted.offset
             opens = member.hours.next_open(anchor + offset, latest + offset)
@@ -241,7 +241,7 @@ class _Search:
         return None
 
     def capped_skip(self, group: Sequence[_Member], anchor: Instant) -> _Member | None:
-        """The first member that may not wait and that a cap refuses at its moment."""
+        """The first member with on_cap "skip" that a cap refuses at this anchor."""
         for number, member in enumerate(group):
             if member.wanted.on_cap == "skip":
                 for _ in self._blocking(group[:number], member, anchor):
@@ -249,12 +249,12 @@ class _Search:
         return None
 
     def could_go_alone(self, member: _Member) -> bool:
-        """Whether it could go if it were the only one."""
+        """Whether it could be sent as the only member."""
         anchor = self.anchor([member])
         return anchor is not None and self.capped_skip([member], anchor) is None
 
     def refusal_alone(self, member: _Member) -> Decision:
-        """Why it could not go even alone."""
+        """The decision for a member that can't be sent even as the only one."""
         anchor = self.anchor([member], caps=False)
         if anchor is not None:
             return Decision(None, "capped", self.cap_at([member], member, anchor))
@@ -263,7 +263,7 @@ class _Search:
         return Decision(None, "window_closed", rule)
 
     def refusal_together(self, group: Sequence[_Member]) -> Decision:
-        """Why the last of several leaves, each of which could have gone alone."""
+        """The decision for the last of several members that could each be sent alone."""
         anchor = self.anchor(group, caps=False)
         if anchor is None:
             within = format_duration(min(member.wanted.max_delay for member in group))
@@ -273,18 +273,18 @@ class _Search:
         return Decision(None, "capped", next(filter(None, rules), None))
 
     def _windows(self, group: Sequence[_Member]) -> str:
-        """The windows of a group's channels, and the recipient's own hours, in words."""
-        told = [
+        """The windows of a group's channels and the recipient's own hours, as text."""
+        parts = [
             f"{channel} window {'; '.join(map(str, windows))}"
             for channel in dict.fromkeys(member.wanted.channel for member in group)
             if (windows := self.planner.policy.windows(channel))
         ]
         if own := self.recipient.own.hours:
-            told.append(f"their own hours {own}")
-        return ", ".join(told)
+            parts.append(f"their own hours {own}")
+        return ", ".join(parts)
 
     def cap_at(self, group: Sequence[_Member], member: _Member, anchor: Instant) -> str | None:
-        """The cap that refuses the member at an anchor, in words with its counts."""
+        """The cap that refuses the member at an anchor with its count, as text."""
         earlier = group[: group.index(member)]
         for count, _ in self._blocking(earlier, member, anchor):
             moving = self._moving(count.cap, earlier)
@@ -294,7 +294,7 @@ class _Search:
     def _blocking(
         self, earlier: Sequence[_Member], member: _Member, anchor: Instant
     ) -> Iterator[tuple[Count, Instant]]:
-        """The caps that refuse the member at an anchor, each with its bound."""
+        """The caps that refuse the member at an anchor, each with a lower bound for anchors."""
         for count in self._counted(member.wanted):
             moving = self._moving(count.cap, earlier) if earlier else ()
             bound = count.blocked_until(anchor, member.wanted.offset, moving)

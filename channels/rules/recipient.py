@@ -1,4 +1,4 @@
-"""What planning has to know of one person: their zone and where they may be reached."""
+"""The data of one recipient that planning needs: zone, addresses, consent, preferences."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ from config.policy import CHANNELS, Cap, Policy, Window, format_time
 
 TimezoneSource = Literal["profile", "country", "phone", "brand"]
 Kind = Literal["marketing", "transactional"]
-# Consent for the whole of a channel, as opposed to one topic on it.
+# The topic of consent for a whole channel.
 WHOLE_CHANNEL = "*"
 
 
 class Zones(NamedTuple):
-    """The zones that hold for a recipient, all of them at once, and where they came from."""
+    """The zones that apply to a recipient, all at the same time, and their source."""
 
     names: tuple[str, ...]
     source: TimezoneSource
     invalid: str | None = None  # a zone name on the profile that does not exist
-    chosen: bool = False  # by the person themselves, on their own page
+    chosen: bool = False  # by the customer, in the preference center
 
 
 @lru_cache(maxsize=65536)
@@ -34,12 +34,12 @@ def zones_for(
     *,
     chosen: str | None = None,
 ) -> Zones:
-    """The profile's own zone, else its country's, else its phone's country's, else the brand's.
+    """The zone of the profile, else of its country, else of its phone's country, else the brand's.
 
     Parameters
     ----------
-    country, phone_country: ISO 3166 alpha-2.
-    chosen: the zone that the person chose; it is the profile's own, whatever others say of them.
+    timezone: the zone in the profile. country, phone_country: ISO 3166 alpha-2.
+    chosen: the zone chosen in the preference center; it overrides all others.
     """
     if name := zone_name(chosen):
         return Zones((name,), "profile", chosen=True)
@@ -54,10 +54,9 @@ def zones_for(
 
 
 class Preferences(NamedTuple):
-    """What a person chose themselves: it narrows the policy, for marketing.
+    """A customer's choices for marketing messages; they apply in addition to the policy.
 
-    per_week: at most so many messages a calendar week, over all channels. hours: their own
-    window of the day.
+    per_week: cap on messages in a calendar week, over all channels. hours: window of the day.
     """
 
     per_week: Cap | None = None
@@ -68,7 +67,7 @@ class Preferences(NamedTuple):
 def preferences_of(
     per_week: int | None, opens: Seconds | None, closes: Seconds | None
 ) -> Preferences:
-    """Preferences from what the database keeps; opens and closes are seconds of the local day."""
+    """Preferences from the columns of a row. opens, closes: seconds of the local day."""
     cap = None if per_week is None else Cap(channels=CHANNELS, limit=per_week, per="week")
     hours = None
     if opens is not None and closes is not None and opens != closes:
@@ -83,30 +82,30 @@ NO_PREFERENCES = Preferences()
 
 @dataclass(slots=True)
 class Recipient:
-    """One person as planning sees them."""
+    """One profile as planning reads it."""
 
     zones: Zones
     addresses: Set[str] = frozenset()  # channels with an address
-    suppressed: Set[str] = frozenset()  # channels none of whose addresses may be used
+    suppressed: Set[str] = frozenset()  # channels whose addresses are all suppressed
     consent: Mapping[tuple[str, str], bool] = field(default_factory=dict)  # (channel, topic)
     held_out: bool = False
     own: Preferences = NO_PREFERENCES
 
     def refusal(self, policy: Policy, channel: ChannelName, kind: Kind, topic: str) -> str | None:
-        """Why nothing of this kind may reach them on the channel at any hour; None when it may."""
+        """Why messages of this kind may never be sent on the channel; None if they may."""
         if channel not in self.addresses:
             return "no_address"
         if channel in self.suppressed:
             return "suppressed"
         whole = self.consent.get((channel, WHOLE_CHANNEL))
         if whole is False and channel_of(channel).has_stop:
-            return "no_consent"  # a STOP binds every topic and every kind
+            return "no_consent"  # a STOP applies to all topics and kinds
         if kind == "transactional":
             return None
-        said = self.consent.get((channel, topic))
+        granted = self.consent.get((channel, topic))
         if policy.own_yes_only(channel, topic):
-            return None if said else "no_consent"
-        said = whole if said is None else said
-        if said is False or (said is None and policy.opt_in(channel)):
+            return None if granted else "no_consent"
+        granted = whole if granted is None else granted
+        if granted is False or (granted is None and policy.opt_in(channel)):
             return "no_consent"
         return "held_out" if self.held_out else None

@@ -1,8 +1,8 @@
-"""When a channel is open for a recipient: windows of local time as intervals of instants.
+"""The open hours of a channel for a recipient: windows of local time as intervals of instants.
 
-Everything here is exact to the second and follows the zone rules: an edge in the gap of a spring
-change is the first instant after it; an edge that happens twice opens at the first and closes at
-the second. Several zones are open only while every one of them is.
+Exact to the second. When the clocks change, an edge in a gap is the first instant after the gap; of
+an edge that happens twice, the first occurrence opens and the second closes. With several zones the
+channel is open only while it is open in all of them.
 """
 
 from bisect import bisect_right
@@ -24,8 +24,8 @@ _EPOCH = date(1970, 1, 1)
 def resolve(day: date, time_of_day: Seconds, tz: ZoneInfo, *, second: bool = False) -> Instant:
     """The instant of a local wall time on a day.
 
-    A time that happens twice is its first occurrence, or its second one on request; a time that
-    does not happen is the first instant after the gap.
+    If the time happens twice, it is the first occurrence, or the second if `second`. If it does not
+    happen, it is the first instant after the gap.
     """
     wall = datetime.combine(day, time.min) + timedelta(seconds=time_of_day)
     naive = int(wall.replace(tzinfo=UTC).timestamp())
@@ -33,7 +33,7 @@ def resolve(day: date, time_of_day: Seconds, tz: ZoneInfo, *, second: bool = Fal
     after = naive - _offset(wall.replace(tzinfo=tz, fold=1))
     if before <= after:
         return after if second else before
-    # A gap: the clocks change somewhere in (after, before].
+    # A gap: the clocks change in (after, before].
     low, high = after, before
     new_offset = _offset(datetime.fromtimestamp(high, tz))
     while high - low > 1:
@@ -55,8 +55,8 @@ def _offset(local: datetime) -> Seconds:
 def start_of_day(day: date, zone_name: str) -> Instant:
     """The first instant of a local day.
 
-    Where the clocks go back over midnight (at 00:01 in Newfoundland, until 2010) it is the second
-    midnight: the day before lasts until then, so that every day is one stretch of time.
+    If the clocks go back over midnight (in Newfoundland at 00:01, until 2010) it is the second
+    midnight, so that each day is one interval.
     """
     tz = zone(zone_name)
     first, second = resolve(day, 0, tz), resolve(day, 0, tz, second=True)
@@ -66,15 +66,15 @@ def start_of_day(day: date, zone_name: str) -> Instant:
 
 
 class OpeningHours:
-    """The opening hours of one channel for recipients of the same zones.
+    """The open hours of one channel for recipients in the same zones.
 
-    Intervals are worked out in blocks of days when first asked for, and kept.
+    Intervals are computed on demand in blocks of 14 days, and cached.
 
     Parameters
     ----------
-    windows: the channel's windows; None is open at all hours.
+    windows: the channel's windows; None: always open.
     zones: IANA names, at least one.
-    own: the recipient's own hours, which have to be open as well.
+    own: the hours that the recipient chose, which apply in addition.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class OpeningHours:
         zones: Sequence[str],
         own: Window | None = None,
     ) -> None:
-        # Every one of the sets of windows has to be open, in every zone.
+        # Open while each of these sets has an open window, in each zone.
         self._windows: list[Sequence[Window]] = [] if windows is None else [windows]
         if own is not None:
             self._windows.append([own])
@@ -92,10 +92,10 @@ class OpeningHours:
         self._asked: dict[tuple[Instant, Instant], Instant | None] = {}
 
     def next_open(self, wanted: Instant, latest: Instant) -> Instant | None:
-        """The earliest open instant in [wanted, latest]; None when there is none."""
+        """The earliest open instant in [wanted, latest]; None if there is none."""
         if not self._windows:
             return wanted if wanted <= latest else None
-        # Whole cohorts are wanted at the same moment.
+        # Cached, because all profiles of a cohort have the same `wanted`.
         key = (wanted, latest)
         if key not in self._asked:
             if len(self._asked) > 4096:
@@ -104,7 +104,7 @@ class OpeningHours:
         return self._asked[key]
 
     def closes(self, opened: Instant) -> Instant | None:
-        """The end of the open interval that `opened` lies in; None when it is always open."""
+        """The end of the open interval that contains `opened`; None if always open."""
         if not self._windows:
             return None
         for number in range(opened // _BLOCK, opened // _BLOCK + 3):
@@ -141,10 +141,10 @@ class OpeningHours:
 
 @lru_cache(maxsize=4096)
 def _days(number: int, tz: ZoneInfo) -> list[tuple[int, Seconds | None]]:
-    """The local days that can touch a block, with the offset that holds all around each.
+    """The local days that may overlap a block, each with its UTC offset.
 
-    Days are counted from 1970-01-01. The offset is None where the clocks change nearby: it is
-    looked at once a day, and no zone has two changes within one.
+    Days are counted from 1970-01-01. The offset is None if the clocks change near the day. It is
+    read once a day, because no zone changes twice within a day.
     """
     first, last = number * _BLOCK // DAY - 3, (number + 1) * _BLOCK // DAY + 3
     midnights = range(first - 1, last + 4)

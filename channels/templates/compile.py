@@ -1,7 +1,7 @@
-"""Templates: compiled once, rendered once a message.
+"""Compile templates, and render them for each message.
 
-The files of a template lie beside its journey, `<name>.<channel>.<format>`; docs/channels.md shows
-how they look. Here they come as text, so that the database can keep them with a journey's version.
+The files of a template are in the folder of its journey: `<name>.<channel>.<format>`, described in
+docs/channels.md. This module gets their text, because the database stores it with each version.
 """
 
 import re
@@ -37,7 +37,7 @@ from config.channels import (
 
 __all__ = ["BadLink", "MissingData", "RenderError", "Template", "TemplateError", "compile_template"]
 
-# In the sandbox, links may lead to this machine; elsewhere they are refused when they are rendered.
+# Loopback links are allowed here; outside the sandbox they are refused at rendering.
 _SANDBOX = LinkRules(loopback=True)
 
 _HTTP = re.compile(r"\bhttp://[^\s\"'<>)]+", re.IGNORECASE)
@@ -46,7 +46,7 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 class Part(NamedTuple):
-    """A part of the content: how it is rendered, and what may come out."""
+    """A part of the content, such as the subject, and the rules for its text."""
 
     script: Script
     one_line: bool = False
@@ -65,8 +65,8 @@ class _Line(NamedTuple):
 class Template:
     """One compiled template.
 
-    variables: the dotted paths that it uses, printed or tested. language: in which it is written,
-    as a BCP 47 tag; None: in each customer's. options: the headers that are not rendered.
+    variables: the dotted paths that it prints or tests. options: the headers that are not rendered.
+    language: BCP 47 tag for money and dates; None: the language of each customer.
     """
 
     channel: ChannelName
@@ -78,19 +78,19 @@ class Template:
 
     @property
     def is_free_text(self) -> bool:
-        """Whether its text stands here, and is not that of a template kept by the provider."""
+        """Whether it has a body of its own, and does not name a template at the provider."""
         return "body" in self.parts
 
     def render(self, context: Mapping[str, Any], rules: LinkRules) -> Content:
-        """The message for one person. Raises MissingData, BadLink or RenderError."""
+        """The content for one profile. Raises MissingData, BadLink or RenderError."""
         rendering = Rendering(self.language or _language_of(context), rules)
         rendered: dict[str, str] = {}
         for name, part in self.parts.items():
             text = part.script.render(context, rendering)
-            # A line end would begin another header in a mail, so none is left in these.
+            # A line end in a subject would begin another header of the mail.
             text = " ".join(text.split()) if part.one_line else text.strip()
             if not text and not part.may_be_empty:
-                raise RenderError(f"{part.script.file}: the {name} comes out empty")
+                raise RenderError(f"{part.script.file}: the {name} is empty")
             rendered[name] = text
         if "text" in rendered:
             rendered["text"] = _BLANK_LINES.sub("\n\n", rendered["text"])
@@ -98,7 +98,7 @@ class Template:
 
 
 def _language_of(context: Mapping[str, Any]) -> str:
-    """The customer's language, which may be anything that somebody once sent."""
+    """The customer's language if it is a valid tag, else FALLBACK."""
     profile = context.get("profile")
     language = profile.get("language") if isinstance(profile, Mapping) else None
     tag = str(language).replace("_", "-") if language else ""
@@ -107,9 +107,9 @@ def _language_of(context: Mapping[str, Any]) -> str:
 
 
 def compile_template(channel: ChannelName, name: str, sources: Mapping[str, str]) -> Template:
-    """Compile `name` for `channel` out of `sources`, file name -> text.
+    """Compile the template `name` for `channel`. sources: texts by file name.
 
-    Files of other templates may be among the sources. Raises TemplateError.
+    Files of other templates in `sources` are ignored. Raises TemplateError.
     """
     suffixes = _suffixes(channel_of(channel))
     files = tuple(
@@ -119,12 +119,12 @@ def compile_template(channel: ChannelName, name: str, sources: Mapping[str, str]
 
 
 def template_suffixes() -> tuple[str, ...]:
-    """What the names of template files end with, on all channels."""
+    """The suffixes of template files, on all channels."""
     return tuple(suffix for channel in channels().values() for suffix in _suffixes(channel))
 
 
 def _suffixes(channel: Channel) -> list[str]:
-    """Those of bodies, and of the plain text beside one in HTML."""
+    """The suffixes of body files, and of the plain text that accompanies an HTML body."""
     found = _bodies(channel)
     return found if "txt" in channel.formats else [*found, f".{channel.name}.txt"]
 
@@ -143,9 +143,9 @@ def _compile(channel: ChannelName, name: str, files: tuple[tuple[str, str], ...]
         raise TemplateError(
             " and ".join(bodies) or wanted[0],
             None,
-            "two bodies for one template; keep one"
+            "the template has two bodies; remove one"
             if bodies
-            else f"there is no such template; write {' or '.join(wanted)} beside the journey",
+            else f"the template does not exist; add {' or '.join(wanted)} to the journey's folder",
         )
     file = bodies[0]
     headers, body, first_line = _split(kind, file, texts[file])
@@ -165,13 +165,13 @@ def _compile(channel: ChannelName, name: str, files: tuple[tuple[str, str], ...]
 def _replaced(
     channel: Channel, file: str, headers: Mapping[str, _Line], body: str, first_line: int
 ) -> bool:
-    """Whether a header takes the place of the body. Raises TemplateError for half of each."""
+    """Whether a header replaces the body. Raises TemplateError if the file has both."""
     [*replacing] = [line.header.name for line in headers.values() if line.header.replaces_body]
     if replacing and body.strip():
         raise TemplateError(
             file,
             first_line,
-            f"{replacing[0]}: names a text that is kept elsewhere; remove this one, or the header",
+            f"{replacing[0]}: names a template at the provider; remove this body or the header",
         )
     for line in headers.values():
         if line.header.numbered and not replacing:
@@ -181,7 +181,7 @@ def _replaced(
 
 
 def _options(file: str, headers: dict[str, _Line]) -> dict[str, str]:
-    """Take the headers that are not rendered."""
+    """Remove the headers that are not rendered and return their values. Raises TemplateError."""
     options: dict[str, str] = {}
     for part, (header, value, line) in list(headers.items()):
         if header.fixed is not None:
@@ -195,7 +195,7 @@ def _options(file: str, headers: dict[str, _Line]) -> dict[str, str]:
 
 
 def _header(file: str, line: _Line) -> Part:
-    """A header line; a link in it is checked."""
+    """Compile a header line, with a check if it holds a link. Raises TemplateError."""
     header, value, number = line
     if header.link is None:
         script = _text(value, file, number)
@@ -210,7 +210,7 @@ def _header(file: str, line: _Line) -> Part:
 
 
 def _text(source: str, file: str, first_line: int = 1) -> Script:
-    """Liquid that is sent as plain text, and so may hold links that the author wrote into it."""
+    """Compile Liquid that is sent as plain text, with checks around http links."""
     hidden = Hidden(source)
 
     def link(found: re.Match[str]) -> str:
@@ -218,13 +218,13 @@ def _text(source: str, file: str, first_line: int = 1) -> Script:
         _check_written(hidden.restore(found[0]), file, line)
         return checked("link", found[0])
 
-    parse(source, file, first_line)  # as it was written, so that a mistake is found with its line
+    parse(source, file, first_line)  # the original, so that errors have the right line
     return parse(hidden.restore(_HTTP.sub(link, hidden.text)), file, first_line)
 
 
 def _check_written(link: str, file: str, line: int, *, own_schemes: bool = False) -> None:
     if not allowed_to_authors(link, _SANDBOX, own_schemes=own_schemes):
-        raise TemplateError(file, line, f"it links to {shown(link)}; a link needs https")
+        raise TemplateError(file, line, f"the template links to {shown(link)}; links need https")
 
 
 def _html(
@@ -234,7 +234,7 @@ def _html(
     html: str,
     first_line: int,
 ) -> dict[str, Part]:
-    parse(html, file, first_line)  # as it was written, so that a mistake is found with its line
+    parse(html, file, first_line)  # the original, so that errors have the right line
     if file.endswith(".mjml"):
         html = to_html(html, file, first_line)
     plain_file = file.rsplit(".", 1)[0] + ".txt"
@@ -245,7 +245,7 @@ def _html(
             text = parse(to_text(html), file)
         except TemplateError as error:
             raise TemplateError(
-                file, None, f"no plain text can be made of it ({error}); write {plain_file}"
+                file, None, f"can't derive the plain text ({error}); add {plain_file}"
             ) from error
     preheader = None
     if "preheader" in headers:
@@ -261,7 +261,7 @@ def _html(
 
 
 def _split(channel: Channel, file: str, source: str) -> tuple[dict[str, _Line], str, int]:
-    """The header lines by the part that they give, the body, and the line that it begins at."""
+    """The header lines by part name, the body, and the line at which it begins."""
     if not channel.headers:
         return {}, source, 1
     headers: dict[str, _Line] = {}
@@ -277,20 +277,20 @@ def _split(channel: Channel, file: str, source: str) -> tuple[dict[str, _Line], 
             raise TemplateError(
                 file,
                 number,
-                f"{line.strip()[:40]!r} is no header; begin with header lines ({shown}), then an "
-                "empty line, then the body",
+                f"{line.strip()[:40]!r} is not a header; begin with header lines ({shown}), then "
+                "an empty line, then the body",
             )
         part = found[1].lower()
         header = next((one for one in channel.headers if one.is_called(part)), None)
         if header is None:
             raise TemplateError(
-                file, number, f"there is no header {found[1]}: here; allowed are {shown}"
+                file, number, f"the header {found[1]}: is unknown; allowed are {shown}"
             )
         if part in headers:
-            raise TemplateError(file, number, f"{found[1]}: is there twice; keep one")
+            raise TemplateError(file, number, f"{found[1]}: occurs twice; remove one")
         headers[part] = _Line(header, found[2].strip(), number)
     for required in channel.headers:
         given = headers.get(required.name.lower())
         if required.required and (given is None or not given.value):
-            raise TemplateError(file, 1, f"it needs a line {required.name}: with something in it")
+            raise TemplateError(file, 1, f"the header {required.name}: is missing or empty")
     return headers, "\n".join(lines[number:]), number + 1

@@ -1,4 +1,4 @@
-"""The Liquid of templates: python-liquid with filters, tags and missing values of our own."""
+"""Segue's Liquid: python-liquid with own filters, tags and handling of missing values."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -50,22 +50,22 @@ from channels.templates.localized import (
     money,
 )
 
-# What Segue provides to every template: it holds no customer data.
+# The variables that Segue provides to every template; they contain no customer data.
 PROVIDED = frozenset({"brand", "links"})
-# Liquid's own properties of a list.
+# Liquid's built-in properties of lists.
 OF_LISTS = frozenset({"size", "first", "last"})
-# The context holds `Rendering` under this name, which no template can write.
+# The key of `Rendering` in the context; no template can write this name.
 RENDERING = "segue rendering"
-# Filters that read a moment or an amount; they return the text of a `default` unchanged.
+# Filters that parse a time or an amount; they return the text of a `default` unchanged.
 _READERS = frozenset({"date", "local_date", "money"})
-# Spaces that Babel writes.
+# No-break spaces in Babel's output.
 _SPACES = str.maketrans({"\u00a0": " ", "\u202f": " "})
 
 
 class Rendering(NamedTuple):
-    """What a template needs of a message besides its data.
+    """Parameters of rendering a message.
 
-    language: in which it is written, as a BCP 47 tag. rules: which links it may hold.
+    language: BCP 47 tag for money and dates. rules: the allowed links.
     """
 
     language: str
@@ -73,7 +73,7 @@ class Rendering(NamedTuple):
 
 
 class Misused(Exception):
-    """What a template may not do, and where in its source."""
+    """A construct that templates must not use. index: its position in the source."""
 
     def __init__(self, index: int, problem: str) -> None:
         super().__init__(problem)
@@ -81,7 +81,7 @@ class Misused(Exception):
 
 
 class _AuthorsText(str):
-    """A literal of the template: it is no data, and HTML does not escape it."""
+    """A literal of the template: not data, and not escaped in HTML."""
 
     __slots__ = ()
 
@@ -90,13 +90,13 @@ class _AuthorsText(str):
 
 
 class _DefaultText(_AuthorsText):
-    """A literal that `default` put in the place of a missing value."""
+    """A literal with which `default` replaced a missing value."""
 
     __slots__ = ()
 
 
 class Context(RenderContext):
-    """Looks up only what the data has, and keeps missing values missing."""
+    """A render context that looks up only properties of the data, and tracks missing values."""
 
     __slots__ = ()
 
@@ -107,7 +107,7 @@ class Context(RenderContext):
 
     @property
     def rendering(self) -> Rendering:
-        """The language of this message, and its link rules."""
+        """The parameters of this rendering."""
         rendering = self.globals[RENDERING]
         assert isinstance(rendering, Rendering)
         return rendering
@@ -115,14 +115,14 @@ class Context(RenderContext):
     def get(
         self, path: list[object], *, token: Token | None, default: object = UNDEFINED
     ) -> object:
-        """An undefined value for what is missing or None."""
+        """The value at a path; undefined if it is missing or None."""
         if default is not UNDEFINED:
             return super().get(path, token=token, default=default)
         found = super().get(path, token=token, default=None)
         return self.missing(".".join(map(str, path)), token) if found is None else found
 
     def missing(self, name: str, token: Token | None) -> object:
-        """A value that can be tested and replaced, and names itself when it is printed."""
+        """An undefined value: it can be tested and replaced; printing it raises with `name`."""
         return self.env.undefined(name, hint=name, token=token)
 
     def get_item(self, obj: Any, key: Any) -> Any:
@@ -132,7 +132,7 @@ class Context(RenderContext):
         return super().get_item(obj, key)
 
     def assign(self, key: str, val: Any) -> None:
-        """What `capture` collects counts as data where it is printed."""
+        """Assign a variable. The output of `capture` counts as data when it is printed."""
         if isinstance(val, str) and OPEN in val:
             val = type(val)(without_marks(val))
         super().assign(key, val)
@@ -167,21 +167,21 @@ class Context(RenderContext):
         return default if name == "default" else strict
 
     def _plain(self, value: object) -> object:
-        """The plain text or Markup of a literal, which is what filters expect."""
+        """A literal as str or Markup, as filters expect."""
         if not isinstance(value, _AuthorsText):
             return value
         return Markup(value) if self.autoescape else str(value)
 
 
 def _is_blank(value: object) -> bool:
-    """Liquid's `blank`: missing, false, an empty list or object, a text of spaces or none."""
+    """Liquid's `blank`: missing, false, an empty list, object or text, or only spaces."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value is False or is_undefined(value) or value in ([], {})
 
 
 class StrictTemplate(BoundTemplate):
-    """Rendered with a Context."""
+    """A template that is rendered with a Context."""
 
     context_class = Context
 
@@ -197,7 +197,7 @@ class _AuthorsLiteral(StringLiteral):
 
 
 def _equal(left: Expression, right: Expression, context: RenderContext) -> bool | None:
-    """Whether one is `blank` and the other is blank; None if neither is."""
+    """The result of a comparison with `blank`; None if neither operand is `blank`."""
     for one, other in ((left, right), (right, left)):
         if isinstance(one, Blank):
             return isinstance(other, Blank) or _is_blank(other.evaluate(context))
@@ -221,10 +221,10 @@ class _Unequal(NeExpression):
 
 
 class _Print(OutputNode):
-    """`{{ … }}`; puts marks around what it prints of data."""
+    """`{{ … }}`; marks printed data with OPEN and CLOSE."""
 
     __slots__ = ("trusted",)
-    trusted: bool  # whether it prints nothing of the data
+    trusted: bool  # whether it prints only PROVIDED variables and literals
 
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
         value = self.expression.evaluate(context)
@@ -249,7 +249,7 @@ class _EchoTag(EchoTag):
 
 
 class _CheckNode(Node):
-    """Prints what stands between two tags after `check` has accepted it."""
+    """A block whose output `check` verifies and returns."""
 
     __slots__ = ("block", "check")
 
@@ -277,7 +277,7 @@ class _CheckNode(Node):
 
 
 class _CheckTag(Tag):
-    """A block that Segue puts around a part of a template when it compiles the template."""
+    """A block that the compiler puts around a part of a template."""
 
     block = True
 
@@ -290,7 +290,7 @@ class _CheckTag(Tag):
 
     @abstractmethod
     def check(self, marked: str, context: Context) -> str:
-        """The part as it is sent. Raises RenderError for one that may not be."""
+        """The output without marks. Raises LinkRefused."""
 
 
 class _LinkTag(_CheckTag):
@@ -301,7 +301,7 @@ class _LinkTag(_CheckTag):
 
 
 class _AppLinkTag(_CheckTag):
-    """For the link of a push, which may have the scheme of an app."""
+    """The link of a push, which may have the scheme of an app."""
 
     name = "segue_app_link"
 
@@ -347,7 +347,7 @@ def adapt(template: BoundTemplate) -> None:
         paths = [one for one in expressions if isinstance(one, Path)]
         if isinstance(node, CycleNode) and paths:
             raise Misused(
-                node.token.start_index, "cycle takes texts in quotes; print values with {{ }}"
+                node.token.start_index, "cycle accepts only quoted texts; print values with {{ }}"
             )
         if isinstance(node, _Print):
             node.trusted = all(path.path[0] in PROVIDED for path in paths)
@@ -426,12 +426,12 @@ class _BlankTest(Expression):
 
 
 def _date(value: object, form: object) -> str:
-    """`value` by strftime's `form`; whole seconds are shown in UTC, ISO 8601 as it is written."""
+    """`value` formatted with strftime's `form`; times as in `moment`."""
     try:
         return moment(value).strftime(str(form))
     except (ValueError, OverflowError, OSError):
         raise FilterArgumentError(
-            "date takes whole seconds or ISO 8601, and a format such as '%d %B'", token=None
+            "date needs whole seconds or ISO 8601, and a format such as '%d %B'", token=None
         ) from None
 
 
@@ -441,7 +441,7 @@ def _local_date(value: object, length: object = "long", *, context: Context) -> 
         return _spaced(local_date(value, length, locale_of(context.rendering.language)), context)
     except (ValueError, OverflowError, OSError):
         raise FilterArgumentError(
-            "local_date takes whole seconds or ISO 8601, and short, medium, long or full",
+            "local_date needs whole seconds or ISO 8601, and short, medium, long or full",
             token=None,
         ) from None
 
@@ -449,7 +449,7 @@ def _local_date(value: object, length: object = "long", *, context: Context) -> 
 @with_context
 def _money(value: object, currency: object = None, *, context: Context) -> str:
     if currency is None:
-        # Segment's e-commerce events carry it beside their amounts.
+        # Segment's e-commerce events have the currency as a property.
         currency = context.get(["event", "currency"], token=None)
     if isinstance(currency, FalsyStrictUndefined):
         raise UndefinedError(currency.msg, token=None)
@@ -460,13 +460,13 @@ def _money(value: object, currency: object = None, *, context: Context) -> str:
 
 
 def _spaced(text: str, context: Context) -> str:
-    """Keep Babel's no-break spaces in HTML only: in an SMS one of them forces UCS-2."""
+    """Replace Babel's no-break spaces outside HTML: in an SMS one of them forces UCS-2."""
     return text if context.autoescape else text.translate(_SPACES)
 
 
 class _Environment(Environment):
     template_class = StrictTemplate
-    # What no template needs and a slip can reach: loops in loops, texts that double.
+    # Limits against mistakes such as nested loops over long lists.
     loop_iteration_limit = 10_000
     local_namespace_limit = 1_000_000
 

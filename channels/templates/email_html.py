@@ -1,7 +1,7 @@
-"""The HTML of a mail when its template is compiled: head, preheader, and checks around links.
+"""Complete the HTML of a mail when its template is compiled: head, preheader, link checks.
 
-Tags are found in the source with Liquid hidden; tags inside Outlook's conditional comments count
-too. A link that data decides gets a check that runs when a message is rendered
+Liquid tags are hidden while HTML tags are matched. Tags inside Outlook's conditional comments are
+matched too. A link that depends on data gets a check that runs at rendering
 (channels/templates/link_check.py).
 """
 
@@ -29,7 +29,7 @@ _TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _BODY = re.compile(r"<body\b[^>]*>", re.IGNORECASE)
 _OWN = re.compile(r"\{\{-?\s*links\.\w+\s*-?\}\}")
 _OWN_LINK = re.compile(r"\blinks\s*\.\s*(unsubscribe|preferences)\b")
-# Attributes that hold an address (https://html.spec.whatwg.org, "Attributes"; VML's are these too).
+# Attributes that hold a URL (https://html.spec.whatwg.org, "Attributes"; also those of VML).
 _ADDRESSES = frozenset(
     {
         "action",
@@ -45,7 +45,7 @@ _ADDRESSES = frozenset(
     }
 )
 _ANYWHERE = LinkRules(loopback=True)
-# Templates set dark text colours, which are unreadable on the dark background of a client.
+# Dark mode is disabled: templates set dark text, unreadable on a client's dark background.
 _COLOURS = "".join(
     f'<meta name="{name}" content="light">' for name in ("color-scheme", "supported-color-schemes")
 )
@@ -54,7 +54,7 @@ _COLOURS = "".join(
 def complete(html: str, subject: str, preheader: str | None, file: str, source: str) -> str:
     """A complete mail: `html` with head, preheader and checks around data links.
 
-    source: the template file, in which the line of an error is looked up. Raises TemplateError.
+    source: the text of the template file, to find the line of an error. Raises TemplateError.
     """
     hidden = Hidden(html)
     tags = _Tags(hidden, file, source)
@@ -99,7 +99,7 @@ class _Tags:
             if name not in _ADDRESSES:
                 return found[0]
             self._check_written(tag, unescape(value))
-            # Links to this machine are allowed in the sandbox only: the settings are known later.
+            # Loopback links are allowed only in the sandbox, which is known at rendering.
             here = not allowed_to_authors(unescape(value), LinkRules())
             return f'{found["name"]}="{checked("link", value)}"' if here else found[0]
         if not self._printed(found[0]) and name not in _ADDRESSES:
@@ -107,7 +107,7 @@ class _Tags:
         if not quoted or name.startswith("on") or self._hidden.found(name):
             written = self._hidden.restore(found[0])
             raise self._mistake(
-                written, f"<{tag} {written}>: write it as the value of an attribute, in quotes"
+                written, f"<{tag} {written}>: put the Liquid into a quoted attribute value"
             )
         if name == "style":
             self._check_css(value)
@@ -126,7 +126,7 @@ class _Tags:
             raise self._mistake(link, f"<{tag}> links to {shown(link)}; a link needs https")
 
     def _is_authors(self, tag: str, link: str) -> bool:
-        """Whether scheme and host of a link with Liquid tags are the author's or our own."""
+        """Whether scheme and host of a link are written by the author or are one of `links`."""
         first = self._hidden.found(link)[0]
         if link.startswith(self._hidden.word(first)):
             return _OWN.fullmatch(self._hidden.tags[first]) is not None
@@ -137,7 +137,7 @@ class _Tags:
         return allowed_to_authors(start, LinkRules())
 
     def _printed(self, text: str) -> list[str]:
-        """The Liquid tags in a text that print something."""
+        """The Liquid tags in a text that print a value."""
         numbers = self._hidden.found(text)
         return [self._hidden.tags[one] for one in numbers if not self._hidden.is_block(one)]
 
@@ -148,12 +148,12 @@ class _Tags:
 
 
 def checked(kind: str, text: str) -> str:
-    """Liquid with a check around it; kind: `link`, `app_link` or `style`."""
+    """Liquid with a check block around it. kind: `link`, `app_link` or `style`."""
     return f"{{% segue_{kind} %}}{text}{{% endsegue_{kind} %}}"
 
 
 def _with_head(html: str, subject: str) -> str:
-    """Add language, title and colour scheme where the author set none."""
+    """Add language, title and color scheme if the author set none."""
     if not _HTML.search(html):
         body = html if _BODY.search(html) else f"<body>{html}</body>"
         html = f'<!doctype html><html><head><meta charset="utf-8"></head>{body}</html>'
@@ -174,7 +174,7 @@ def _with_head(html: str, subject: str) -> str:
 def _with_language(html: str) -> str:
     """Set `lang` to the language of the message, unless the author set it."""
     lang = 'lang="{% segue_language %}"'
-    # MJML writes "und" for a language that it does not know.
+    # MJML writes lang="und" if no language is set.
     html = html.replace('lang="und"', lang)
     tag = _HTML.search(html)
     if tag is None or not (written := _LANG.search(tag[0])):
@@ -185,12 +185,12 @@ def _with_language(html: str) -> str:
 
 
 def _escaped(liquid: str) -> str:
-    """Liquid for HTML: its literal text escaped, as its data is escaped when rendered."""
+    """Liquid with its literal text escaped for HTML; data is escaped at rendering."""
     hidden = Hidden(liquid)
     return hidden.restore(escape(hidden.text, quote=False))
 
 
 def _with_preheader(html: str, preheader: str) -> str:
-    """What an inbox shows beside the subject: the first text of the mail, which itself hides it."""
+    """Insert the preheader as hidden first text; inboxes show it next to the subject."""
     text = f'<div style="display:none;max-height:0;overflow:hidden">{preheader}</div>'
     return _BODY.sub(lambda tag: f"{tag[0]}{text}", html, count=1)

@@ -1,8 +1,8 @@
-"""Which links a message may contain: https only, and from customer data only allowed hosts.
+"""Check links in messages: only https, and links from customer data only to allowed hosts.
 
-A template puts OPEN and CLOSE around what it prints of data, so the rendered text shows which part
-of a link its author wrote. If any character of the scheme or the host comes from data, the host
-must be in SEGUE_LINK_HOSTS. If the author wrote both, any host is allowed.
+Rendered text has OPEN and CLOSE around data, which shows the part of a link that the author wrote.
+If any character of the scheme or host comes from data, the host must be in SEGUE_LINK_HOSTS. If the
+author wrote both, any host is allowed.
 
 Browsers accept more URLs than RFC 3986 (https://url.spec.whatwg.org, "URL parsing"): they remove
 tabs and line ends and treat a backslash as a slash. A data link with any of these is refused.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pycountry
 
-# Around what is printed of customer data: noncharacters, which no text has (Unicode, 23.7).
+# Marks around printed customer data: noncharacters, which no text contains (Unicode, 23.7).
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
 
@@ -26,15 +26,15 @@ LOOPBACK = re.compile(
 )
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\\\s]")
 _SCHEME = re.compile(r"\s*(?P<scheme>[a-z][a-z0-9+.-]*):", re.IGNORECASE)
-# The part of a link that decides where it leads.
+# The part of a link that selects the host.
 _ORIGIN = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:)?(?:[/\\]*[^/?#\\]*)", re.IGNORECASE)
-# A scheme that needs no host, or a host and what ends it.
+# A scheme without a host, or a host with the character after it.
 _WRITTEN = re.compile(
     r"\s*(?:#|(?!https?:)[a-z][a-z0-9+.-]*:|https?:[/\\]{2}[^/?#\s\\@]+[/?#])", re.IGNORECASE
 )
-# Schemes without a host: a mail, a call, a text, a picture inside the same mail.
+# Schemes without a host: mail, call, text message, image inside the same mail.
 _NO_HOST = frozenset({"mailto", "tel", "sms", "cid"})
-# Refused even as an author's own scheme: they run code, embed a document or are not encrypted.
+# Never allowed as the scheme of an app: they run code, embed a document or are not encrypted.
 _NEVER = frozenset({"javascript", "vbscript", "data", "file", "blob", "http", "ftp"})
 CSS_URL = re.compile(
     r"url\(\s*(?P<quote>[\"']?)(?P<url>.*?)(?P=quote)\s*\)", re.DOTALL | re.IGNORECASE
@@ -43,7 +43,7 @@ _CSS_BREAKS = re.compile(r"""["'()\\<>;{}\s\x00-\x1f\x7f]|/\*""")
 _CSS_PLAIN = re.compile(r"[\w .,%#+-]*")
 _DATA = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
 
-# What mail and phone clients turn into a link in plain text.
+# Patterns that mail and phone clients turn into a link in plain text.
 _DANGEROUS = re.compile(r"\b(?:javascript:|vbscript:|data:[a-z-]+/[a-z])", re.IGNORECASE)
 _NO_SCHEME = re.compile(r"(?<![\w:/.-])//[\w-]+\.[^/?#\s\\]*")
 _URL = re.compile(
@@ -59,13 +59,14 @@ _TOP_LEVEL = (
 
 
 class LinkRefused(Exception):
-    """A link is not allowed. Its text is the scheme and host, in characters safe to show."""
+    """A link is not allowed. The text is its scheme and host, with safe characters only."""
 
 
 class LinkRules(NamedTuple):
-    """hosts: those that links from data may lead to, in lower case.
+    """The rules for links from data.
 
-    loopback: whether http and https may lead to this machine, as in the sandbox.
+    hosts: the allowed hosts, in lower case. loopback: whether http(s) links to this machine are
+    allowed, as in the sandbox.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -110,7 +111,7 @@ def allowed_to_authors(link: str, rules: LinkRules, *, own_schemes: bool = False
         return True
     found = _SCHEME.match(_CONTROL.sub("", link))
     if found is None:
-        # A path, or a place in the same mail; but no other host.
+        # A path or a fragment, but no other host.
         return not re.match(r"\s*[/\\]{2}", link)
     scheme = found["scheme"].lower()
     if scheme == "https":

@@ -1,13 +1,15 @@
-"""The Liquid that templates are written in.
+"""Parse and render the Liquid of templates.
 
-Standard Liquid by python-liquid, with these rules of ours:
-- a missing value (or None) can be tested and given a `default`, but is never printed or computed
-  with; it equals `blank`; filters return it unchanged, so a default may stand before or after them;
-- a property is one that the data has: an object has no `size`, `first` or `last` of its own;
-- what it prints of data is marked, so that links made of data can be checked;
-- nothing reads the clock: no `now`, and `date` takes whole seconds (shown in UTC) or ISO 8601;
-- no `safe` filter, so that customer data is escaped in HTML whatever a template does;
-- no `include` and `render`: a template is complete in itself.
+Standard Liquid by python-liquid, with these differences:
+- A missing value (or None) can be tested and replaced with `default`; printing it or computing with
+  it is an error. It equals `blank`. Filters return it unchanged, so `default` may come before or
+  after them.
+- Objects have only the properties of the data, no `size`, `first` or `last`.
+- Printed data is marked, so that links from data can be checked.
+- Nothing reads the clock: there is no `now`, and `date` needs whole seconds (shown in UTC) or ISO
+  8601.
+- There is no `safe` filter, so customer data is always escaped in HTML.
+- There is no `include` or `render`: a template has no other files.
 """
 
 import re
@@ -25,41 +27,41 @@ from config.errors import SegueError
 
 
 class TemplateError(SegueError):
-    """A template that can't be used, found when it is loaded. Names file, line and mend."""
+    """An invalid template, found when it is loaded. The text names file, line and fix."""
 
     def __init__(self, file: str, line: int | None, problem: str) -> None:
         super().__init__(f"{file}, line {line}: {problem}" if line else f"{file}: {problem}")
 
 
 class RenderError(SegueError):
-    """One message that can't be rendered, for reasons in its data."""
+    """A message can't be rendered because of its data."""
 
 
 class MissingData(RenderError):
-    """The template would print `field`, and this person has no such value."""
+    """The template prints `field`, which has no value for this profile."""
 
     def __init__(self, file: str, field: str) -> None:
         super().__init__(
-            f"{file} needs {field}, which is missing; give it a default: "
+            f"{file} prints {field}, which has no value; add a default: "
             f"{{{{ {field} | default: '…' }}}}"
         )
         self.field = field
 
 
 class BadLink(RenderError):
-    """The message would contain a link that is not allowed; `to` is where it leads."""
+    """The message would contain a link that is not allowed. to: its scheme and host."""
 
     def __init__(self, file: str, to: str) -> None:
         super().__init__(
-            f"{file} would link to {to}; a link needs https, and a host that comes from data must "
-            "be in SEGUE_LINK_HOSTS"
+            f"{file} links to {to}; links need https, and a host from data must be in "
+            "SEGUE_LINK_HOSTS"
         )
         self.to = to
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A piece of Liquid, parsed. `html`: whether data is escaped in it."""
+    """Parsed Liquid. html: whether data is escaped."""
 
     file: str
     variables: frozenset[str]
@@ -67,7 +69,7 @@ class Script:
     html: bool
 
     def render(self, context: Mapping[str, Any], rendering: Rendering) -> str:
-        """Raises MissingData, BadLink or RenderError."""
+        """The rendered text. Raises MissingData, BadLink or RenderError."""
         try:
             marked = self.liquid.render(context, **{RENDERING: rendering})
             return check_text(marked, rendering.rules, html=self.html)
@@ -78,13 +80,13 @@ class Script:
         except LiquidError as error:
             raise RenderError(f"{self.file}: {error.message}") from error
         except Exception as error:
-            # Odd data (an infinite number, an endless nesting) breaks filters in many ways, and
-            # one person's odd data must not stop the others of a batch.
+            # Unusual data (an infinite number, deep nesting) makes filters raise many types. The
+            # other messages of the batch must not fail with it.
             raise RenderError(f"{self.file}: {type(error).__name__}: {error}") from error
 
 
 def parse(source: str, file: str, first_line: int = 1, *, html: bool = False) -> Script:
-    """Parse Liquid; `first_line` is where `source` begins in `file`. Raises TemplateError."""
+    """Parse Liquid that begins at `first_line` of `file`. Raises TemplateError."""
     env = HTML if html else TEXT
     try:
         liquid = env.from_string(source)
@@ -96,7 +98,7 @@ def parse(source: str, file: str, first_line: int = 1, *, html: bool = False) ->
     for name, spans in analysis.filters.items():
         if name not in env.filters:
             line = first_line - 1 + _line(source, spans[0].index)
-            raise TemplateError(file, line, f"there is no Liquid filter {name!r}; mend its name")
+            raise TemplateError(file, line, f"there is no Liquid filter {name!r}; correct the name")
     found = (variable for each in analysis.globals.values() for variable in each)
     variables = frozenset(_dotted(variable.segments) for variable in found)
     try:
@@ -111,9 +113,9 @@ _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
 class HiddenTexts:
-    """Texts hidden behind plain words, which HTML and MJML tools leave alone.
+    """Replaces texts with placeholder words, which HTML and MJML tools do not change.
 
-    source: where the words go; none of them is in it before.
+    source: the text that gets the words; the words are chosen so that it has none of them.
     """
 
     def __init__(self, source: str, mark: str) -> None:
@@ -124,36 +126,36 @@ class HiddenTexts:
         self.tags: list[str] = []
 
     def hide(self, text: str) -> str:
-        """The word that stands for `text`."""
+        """Store `text`; returns its word."""
         self.tags.append(text)
         return self.word(len(self.tags) - 1)
 
     def word(self, number: int) -> str:
-        """What stands for the text of that number."""
+        """The word of a stored text."""
         return f"{self._mark}{number}z"
 
     def restore(self, text: str) -> str:
-        """`text` with the hidden texts back."""
+        """`text` with the stored texts in place of their words."""
         return self._word.sub(lambda word: self.tags[int(word[1])], text)
 
 
 class Hidden(HiddenTexts):
-    """A source whose Liquid tags are hidden behind words."""
+    """A source whose Liquid tags are replaced with words."""
 
     def __init__(self, source: str) -> None:
         super().__init__(source, "liquidtag")
         self.text = _TAG.sub(lambda tag: self.hide(tag[0]), source)
 
     def split(self, text: str) -> list[str]:
-        """`text` cut before and after every word."""
+        """`text` split before and after each word."""
         return re.split(rf"({self._mark}\d+z)", text)
 
     def found(self, text: str) -> list[int]:
-        """The numbers of the tags in `text`, in order, each as often as it is there."""
+        """The numbers of the tags in `text`, in order, with repetitions."""
         return [int(number) for number in self._word.findall(text)]
 
     def is_block(self, number: int) -> bool:
-        """Whether the tag steers (`{% … %}`) rather than prints."""
+        """Whether the tag is `{% … %}`, which controls, and not `{{ … }}`, which prints."""
         return self.tags[number].startswith("{%")
 
 
@@ -162,7 +164,7 @@ def _line(source: str, index: int) -> int:
 
 
 def _first_wrong_line(source: str, env: Environment) -> int:
-    """Where to look when the parser does not say: the line after which nothing parses."""
+    """The line of an error without a position: the first line after the longest valid prefix."""
     lines = source.splitlines(keepends=True)
     for number in range(len(lines) - 1, 0, -1):
         with suppress(LiquidError):
@@ -172,9 +174,9 @@ def _first_wrong_line(source: str, env: Environment) -> int:
 
 
 def _dotted(segments: list[Any]) -> str:
-    """`cart.items[0].name` -> "cart.items": what follows belongs to the value, not to its name.
+    """`cart.items[0].name` -> "cart.items": the name ends before an index.
 
-    So do the `size`, `first` and `last` of a list; of an object they are names like others.
+    It also ends before `size`, `first` and `last`, except directly after the first name.
     """
     path = [str(segments[0])]
     for segment in segments[1:]:

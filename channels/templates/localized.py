@@ -1,4 +1,4 @@
-"""Money and dates as the recipient's language writes them, by Babel (Unicode CLDR).
+"""Format money and dates in the recipient's language, with Babel (Unicode CLDR).
 
 Filters for templates: `{{ event.total | money: "EUR" }}`, `{{ profile.renewal | local_date }}`.
 """
@@ -15,7 +15,7 @@ from babel.numbers import format_currency, get_currency_precision, list_currenci
 
 DateLength = Literal["short", "medium", "long", "full"]
 LENGTHS: tuple[DateLength, ...] = ("short", "medium", "long", "full")
-# What a message is written in where nobody says it.
+# The language of a message if neither the template nor the profile has one.
 FALLBACK = "en"
 _AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -40,22 +40,22 @@ def currency_of(code: object) -> str:
     """The ISO 4217 code in capitals. Raises ValueError."""
     known = str(code).strip().upper()
     if known not in _currencies():
-        raise ValueError(f"{code!r} is no currency; write its ISO 4217 code, such as 'EUR'")
+        raise ValueError(f"{code!r} is not a currency; use its ISO 4217 code, such as 'EUR'")
     return known
 
 
 def money(value: object, code: object, locale: Locale) -> str:
-    """An amount, a number or digits in a text, rounded to the currency's smallest unit.
+    """Format a number or a decimal string, rounded to the currency's smallest unit.
 
-    Raises ValueError for anything else, for a guess would be a wrong figure.
+    Raises ValueError for other values, such as "1,234": parsing them could give a wrong amount.
     """
     text = str(value).strip()
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
-        raise ValueError(f"{text[:40]!r} is no amount of money")
-    # A float's shortest digits are the ones that were written.
+        raise ValueError(f"{text[:40]!r} is not an amount")
+    # str() of a float has the digits that were written.
     amount = text if isinstance(value, str) else format(Decimal(text), "f")
     if not _AMOUNT.fullmatch(amount):
-        raise ValueError(f"{text[:40]!r} is no amount of money; write it as in 1234.50")
+        raise ValueError(f"{text[:40]!r} is not an amount; write it as in 1234.50")
     currency = currency_of(code)
     unit = Decimal(1).scaleb(-get_currency_precision(currency))
     rounded = Decimal(amount).quantize(unit, ROUND_HALF_UP)
@@ -63,21 +63,24 @@ def money(value: object, code: object, locale: Locale) -> str:
 
 
 def moment(value: object) -> datetime:
-    """Whole seconds, in UTC, or ISO 8601, as it is written. Raises ValueError or OverflowError."""
+    """The time of whole seconds (in UTC) or of ISO 8601 (with the offset that it has).
+
+    Raises ValueError or OverflowError.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return datetime.fromtimestamp(value, UTC)
     return datetime.fromisoformat(str(value).strip())
 
 
 def local_date(value: object, length: object, locale: Locale) -> str:
-    """A day, written out in one of LENGTHS. Raises ValueError, OverflowError or OSError."""
+    """Format the day in one of LENGTHS. Raises ValueError, OverflowError or OSError."""
     day: date = moment(value).date()
     return str(format_date(day, format=length_of(length), locale=locale))
 
 
 def length_of(length: object) -> DateLength:
-    """Raises ValueError for what is none of LENGTHS."""
+    """One of LENGTHS. Raises ValueError."""
     for known in LENGTHS:
         if length == known:
             return known
-    raise ValueError(f"{length!r} is no length of a date; write one of {', '.join(LENGTHS)}")
+    raise ValueError(f"{length!r} is not a date length; use one of {', '.join(LENGTHS)}")

@@ -1,8 +1,8 @@
-"""MJML to HTML, once, with the Liquid tags carried through to where they belong.
+"""Convert MJML to HTML when a template is compiled; Liquid tags keep their places.
 
-mrml, the renderer, differs from MJML's reference implementation (npm's mjml 5) in places. What it
-gets wrong is corrected before it or after it; tests/channels/templates/test_mjml_reference.py
-compares the pixels.
+The renderer mrml differs from MJML's reference implementation (npm's mjml 5) in places. These are
+corrected before or after rendering; tests/channels/templates/test_mjml_reference.py compares the
+pixels.
 """
 
 import re
@@ -17,9 +17,9 @@ import mrml
 from channels.templates.liquid import Hidden, HiddenTexts, TemplateError
 from channels.templates.mjml_source import COMMENT, Mistake, Tag, read
 
-# Without the fonts that MJML would fetch from elsewhere: opening a mail should tell nobody.
+# No web fonts: loading them would report to another server that the mail was opened.
 _OPTIONS = mrml.RenderOptions(fonts={})
-# mrml escapes these in an attribute as Rust does, and not as HTML does.
+# mrml escapes these characters in attributes with the rules of Rust, not of HTML.
 _UNSAFE = re.compile(r"[^ !#-;=?-\[\]-~]+")
 _COMMENTED = frozenset({"mj-body", "mj-wrapper", "mj-section", "mj-column"})
 _POSITION = re.compile(r" at position \d+:\d+")
@@ -32,7 +32,7 @@ _IMAGE_WIDTH = r'(<td style="width:)(\d+)([^>]*>(?:<a [^>]*>)?<img [^>]*width=")
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """One replacement in the HTML, after the tag whose class contains the word `mark`."""
+    """One replacement in the HTML, after the tag whose class contains `mark`."""
 
     mark: str
     pattern: str
@@ -40,7 +40,7 @@ class _Correction:
 
 
 def to_html(source: str, file: str, first_line: int = 1) -> str:
-    """The HTML of MJML `source`, which begins at `first_line` of `file`. Raises TemplateError."""
+    """The HTML of MJML. first_line: the line of `file` at which it begins. Raises TemplateError."""
     hidden = Hidden(source)
     kept, marks = HiddenTexts(hidden.text, "mjmlkept"), HiddenTexts(hidden.text, "mjmlmark")
     try:
@@ -134,7 +134,7 @@ def _hide(tree: Tag, kept: HiddenTexts) -> str:
 
 
 def _corrections(tree: Tag, marks: HiddenTexts) -> list[_Correction]:
-    """The corrections for tags that mrml renders differently; marks the tags. Raises Mistake."""
+    """Mark the tags that mrml renders wrongly; returns their corrections. Raises Mistake."""
     found: list[_Correction] = []
 
     def correct(tag: Tag, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> None:
@@ -188,7 +188,7 @@ def _image(tag: Tag, attributes: Mapping[str, str]) -> Iterator[tuple[str, str]]
     """Corrections of an image. Raises Mistake."""
     if attributes.get("width", "").endswith("%"):
         raise Mistake(tag.line, "<mj-image> has a width in %; write it in px")
-    # Without an alternative text a screen reader reads the URL.
+    # Without alt a screen reader reads the URL.
     tag.attributes.setdefault("alt", "")
     tag.attributes |= _whole_px(tag.attributes)
     if edges := "".join(f"{edge}:{attributes[edge]};" for edge in _EDGES if edge in attributes):
@@ -209,13 +209,13 @@ def _narrower(by: int, wanted: int | None = None) -> Callable[[re.Match[str]], s
 
 
 def _whole_px(attributes: Mapping[str, str]) -> dict[str, str]:
-    """A width in px, or without a unit, as whole px."""
+    """The width, in px or without a unit, rounded down to whole px."""
     width = _NUMBER.fullmatch(attributes.get("width", ""))
     return {"width": f"{width[1]}px"} if width else {}
 
 
 def _border(attributes: Mapping[str, str], name: str = "border") -> int:
-    """The left and the right border together, in px."""
+    """The sum of the left and right border, in px."""
     both = attributes.get(name, "")
     edges = [_PX.search(attributes.get(f"{name}-{side}", both)) for side in ("left", "right")]
     return sum(int(edge[1]) for edge in edges if edge)
@@ -228,7 +228,7 @@ def _carousel(tag: Tag, attributes: Mapping[str, str]) -> Iterator[tuple[str, st
     if width.endswith("%"):
         yield r"(-thumbnail [^>]*?;width:)[\d.]+px", rf"\g<1>{width}"
     if attributes.get("thumbnails") == "supported":
-        # The style sheet shows them, in clients that support it.
+        # The style sheet shows the thumbnails in clients that support them.
         tag.attributes["thumbnails"] = "visible"
         yield r"(-thumbnail [^>]*?display:)inline-block", r"\1none"
 
@@ -262,11 +262,11 @@ def _corrected(html: str, corrections: list[_Correction]) -> str:
             before, after = html[: start.start()], html[start.start() :]
             html = before + re.sub(one.pattern, one.replacement, after, count=1)
         html = re.sub(rf"\s?{one.mark}(?:-outlook)?", "", html)
-    # Images have whole widths, and alternative texts: without one, a screen reader reads the URL.
+    # Whole widths for images, and alt: without it a screen reader reads the URL.
     html = re.sub(r'(<td style="width:\d+)\.\d+(?=px;?">(?:<a [^>]*>)?<img )', r"\1", html)
     html = re.sub(r'(<img [^>]*width="\d+)\.\d+', r"\1", html)
     html = re.sub(r"<img (?![^>]*alt=)", '<img alt="" ', html)
-    # mrml's media query for Yahoo also matches every other client.
+    # mrml's media query for Yahoo matches all clients.
     return html.replace("@media screen, yahoo", "@media screen yahoo")
 
 
@@ -286,16 +286,16 @@ _ICON = (
 
 
 def _check_tags(hidden: Hidden, html: str, file: str, first_line: int) -> None:
-    """Check that every Liquid tag is in the HTML, and that blocks kept their order."""
-    came_through = dict.fromkeys(hidden.found(html))
-    blocks = [number for number in came_through if hidden.is_block(number)]
-    lost = [number for number in range(len(hidden.tags)) if number not in came_through]
+    """Check that the HTML has all Liquid tags, with blocks in the same order."""
+    present = dict.fromkeys(hidden.found(html))
+    blocks = [number for number in present if hidden.is_block(number)]
+    lost = [number for number in range(len(hidden.tags)) if number not in present]
     moved = [number for number, next_ in pairwise(blocks) if number > next_]
     for number in lost + moved:
         before = hidden.text[: hidden.text.index(hidden.word(number))]
         raise TemplateError(
             file,
             first_line + hidden.restore(before).count("\n"),
-            f"MJML would drop or move {hidden.tags[number]}; a Liquid tag may stand in a text, in "
-            "the address of a link or picture, and in an <mj-raw> of its own around sections",
+            f"MJML would drop or move {hidden.tags[number]}; use Liquid tags in a text, in the URL "
+            "of a link or image, or in an <mj-raw> of its own around sections",
         )

@@ -1,4 +1,4 @@
-"""MJML source: parsed into tags with their lines, and written back for the renderer.
+"""Parse MJML source into tags with line numbers, and write it back for the renderer.
 
 The structure follows documentation.mjml.io, "Components". The content of an ending tag (`mj-text`,
 `mj-button` ...) is HTML and is not parsed.
@@ -28,7 +28,7 @@ _CONTENT = frozenset(
 )
 # MJML's reference implementation only warns if these are nested wrongly, and renders them.
 _LAYOUT = {"mj-wrapper", "mj-section", "mj-group", "mj-column", "mj-hero"}
-# What may stand in each tag.
+# The tags allowed in each tag.
 _CHILDREN: dict[str, frozenset[str]] = {
     "mjml": frozenset({"mj-head", "mj-body", "mj-raw"}),
     "mj-head": frozenset(
@@ -64,7 +64,7 @@ _ENDING = frozenset(
         "mj-title",
     }
 )
-# Content that need not be balanced HTML by itself.
+# Ending tags whose content need not be balanced HTML.
 _ANY_CONTENT = frozenset({"mj-preview", "mj-raw", "mj-style", "mj-title"})
 _TAGS = frozenset({"mj-all", "mj-class"}).union(_CHILDREN, *_CHILDREN.values())
 COMMENT = "!--"
@@ -81,7 +81,7 @@ _STRAY = re.compile(r"<(?![A-Za-z/!?])")
 
 
 class Mistake(Exception):
-    """An error in the source, and its line, counted from 1."""
+    """An error in the source. line: counted from 1."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -181,7 +181,7 @@ def _tag(token: re.Match[str], line: int) -> tuple[Tag, bool]:
         attributes[found["name"]] = _SPACE.sub(" ", value).strip(" ")
     if rest := text[at:].strip():
         raise Mistake(
-            line, f'<{name}> has {rest[:40]!r}, which is no attribute; write name="value"'
+            line, f'<{name}> has {rest[:40]!r}, which is not an attribute; write name="value"'
         )
     return Tag(name, line, attributes), closed
 
@@ -191,10 +191,10 @@ def _check_text(source: str, start: int, end: int, parent: Tag) -> None:
     between = source[start:end]
     if stray := _STRAY.search(between):
         line = _line(source, start + stray.start())
-        raise Mistake(line, "write a < that begins no tag as &lt;")
+        raise Mistake(line, "a < begins no tag; write it as &lt;")
     if (cut := between.find("<")) >= 0:
         line = _line(source, start + cut)
-        raise Mistake(line, "this tag is not complete; look for a missing quote or >")
+        raise Mistake(line, "the tag is incomplete; check for a missing quote or >")
     if (text := between.strip()) and parent.name != "mj-attributes":
         line = _line(source, start + between.index(text[0]))
         parent.children.append(Tag("", line, {}, content=_SPACE.sub(" ", text)))
@@ -210,7 +210,8 @@ def _checked(root: Tag) -> Tag:
         wrong = next((child for child in found if child.name != "mjml"), root)
         shown = f"<{wrong.name}>" if wrong.name else (wrong.content or "nothing")[:40]
         raise Mistake(
-            wrong.line, f"unexpected token {shown}. It begins with <mjml>, and ends with </mjml>"
+            wrong.line,
+            f"unexpected {shown}; the source must begin with <mjml> and end with </mjml>",
         )
     _check_children(found[0])
     return found[0]
@@ -222,13 +223,14 @@ def _check_children(tag: Tag) -> None:
         if child.name == "":
             raise Mistake(
                 child.line,
-                f"{(child.content or '')[:40]!r} stands in <{tag.name}>; write it into an "
-                "<mj-text>, or into an <mj-raw> of its own",
+                f"{(child.content or '')[:40]!r} is directly in <{tag.name}>; put it into an "
+                "<mj-text> or <mj-raw>",
             )
         if child.name not in allowed and child.name != COMMENT:
             here = ", ".join(sorted(allowed)) or "nothing"
             raise Mistake(
-                child.line, f"<{child.name}> can't stand in <{tag.name}>, where {here} may stand"
+                child.line,
+                f"<{child.name}> is not allowed in <{tag.name}>; allowed are {here}",
             )
         if child.name != "mj-attributes":
             _check_children(child)
@@ -236,10 +238,10 @@ def _check_children(tag: Tag) -> None:
 
 def _unknown(name: str) -> str:
     if name == "mj-include":
-        return "unable to load included template: a template can't include other files"
+        return "<mj-include> is not supported: a template can't include other files"
     if name in ("mj-html-attributes", "mj-selector", "mj-html-attribute"):
-        return f"<{name}> is not supported; write the attribute into the HTML of an <mj-text>"
-    return f"there is no MJML tag <{name}>; mend its name"
+        return f"<{name}> is not supported; put the attribute into the HTML of an <mj-text>"
+    return f"there is no MJML tag <{name}>; correct the name"
 
 
 class _Nesting(HTMLParser):
@@ -278,7 +280,7 @@ def _check_html(html: str, tag: Tag, first_line: int) -> None:
         opened, line = nesting.open[-1]
         problem = f"<{opened}> is not closed", line
     if stray := _STRAY.search(html):
-        problem = "write a < that begins no tag as &lt;", html.count("\n", 0, stray.start()) + 1
+        problem = "a < begins no tag; write it as &lt;", html.count("\n", 0, stray.start()) + 1
     if problem:
         raise Mistake(first_line - 1 + problem[1], f"{problem[0]}, in <{tag.name}>")
 

@@ -1,6 +1,6 @@
-"""HTML to the plain text of the same mail, with the Liquid tags kept where they were.
+"""Convert HTML to the plain text part of a mail; Liquid tags keep their places.
 
-Done once, when a template is compiled: the result is a template itself.
+It runs once, when a template is compiled; the result is a template too.
 """
 
 import re
@@ -19,7 +19,7 @@ VOID = frozenset({"area", "base", "br", "col", "hr", "img", "input", "link", "me
 
 
 def to_text(html: str) -> str:
-    """Paragraphs and lines as they show; links as `text (url)`, pictures as their alt text."""
+    """Paragraphs and lines as rendered; links as `text (url)`, images as their alt text."""
     hidden = Hidden(html)
     reader = _Reader(hidden)
     reader.feed(hidden.text)
@@ -32,10 +32,12 @@ class _Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.hidden = hidden
         self.out: list[str] = []
-        self.breaks = 0  # line ends owed before the next word
-        self.space = False  # a space owed before the next word
-        self.unseen: list[str] = []  # the element that does not show, and those of its name in it
-        self.links: list[tuple[str, int]] = []  # where open links lead, and where their text began
+        self.breaks = 0  # line ends to write before the next word
+        self.space = False  # whether to write a space before the next word
+        self.unseen: list[str] = []  # the open invisible element, and elements of its name in it
+        self.links: list[
+            tuple[str, int]
+        ] = []  # href of open links, and the start of their text in `out`
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
@@ -81,10 +83,10 @@ class _Reader(HTMLParser):
             self._write(data)
 
     def handle_comment(self, data: str) -> None:
-        # What Outlook alone sees may hold the start or the end of a loop.
+        # A comment for Outlook may contain the start or end of a loop.
         for number in self.hidden.found(data):
             if self.hidden.is_block(number) and not self.unseen:
-                self._steer(self.hidden.word(number))
+                self._write_block_tag(self.hidden.word(number))
 
     def _break_around(self, tag: str) -> None:
         self._break(2 if tag in _PARAGRAPH else 1 if tag in _LINE else 0)
@@ -96,23 +98,23 @@ class _Reader(HTMLParser):
         for piece in self.hidden.split(data):
             number = self.hidden.found(piece)
             if number and self.hidden.is_block(number[0]):
-                self._steer(piece)
+                self._write_block_tag(piece)
                 continue
             text = _SPACE.sub(" ", piece)
             self.space |= text.startswith(" ")
             if words := text.strip():
-                self._owed()
+                self._write_pending()
                 self.out.append(words)
             self.space |= text.endswith(" ")
 
-    def _steer(self, word: str) -> None:
-        # Line ends owed go before a beginning and after an end, or every turn of a loop would
-        # begin and end with them.
+    def _write_block_tag(self, word: str) -> None:
+        # Pending line ends go before the start of a block and after its end; inside, each pass of
+        # a loop would repeat them.
         if not self.breaks or not _ENDS.match(self.hidden.restore(word)):
-            self._owed()
+            self._write_pending()
         self.out.append(word)
 
-    def _owed(self) -> None:
+    def _write_pending(self) -> None:
         if self.breaks:
             self.out.append("\n" * self.breaks)
         elif self.space:

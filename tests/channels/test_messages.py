@@ -16,7 +16,7 @@ from channels.messages import (
     transitions,
 )
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome, DeviceReport
-from channels.messages.states import ALLOWED, CLOSED, DEVICE_ALLOWED, REPORTED, TAKEN_BACK
+from channels.messages.states import ALLOWED, CLOSED, DEVICE_ALLOWED, NOT_HANDED_OVER, REPORTED
 from channels.messages.transitions import (
     Followed,
     NewMessage,
@@ -190,7 +190,7 @@ def test_what_was_taken_back_moves_by_what_is_said_of_its_hand_over(
         before.attempts
         for act in ACTS[transition]
         for before, _ in changes(db, act)
-        if before.state in TAKEN_BACK
+        if before.state in NOT_HANDED_OVER
     }
     assert tries == ({1} if transition == "report" else {0, 1})
 

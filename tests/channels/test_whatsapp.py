@@ -82,9 +82,9 @@ def test_a_text_without_headers_is_free_text() -> None:
     ("text", "says"),
     [
         ("Content-SID: HX12", "'HX12' is not the SID of a Content template"),
-        (f"Content-SID: {SID}\n\nHello", "Content-SID: names a text that is kept elsewhere"),
+        (f"Content-SID: {SID}\n\nHello", "Content-SID: names a template at the provider"),
         ("Variable-1: Ann\n\nHello", "Variable-…: needs a line Content-SID:"),
-        ("Variable-0: Ann\n\nHello", "there is no header Variable-0:"),
+        ("Variable-0: Ann\n\nHello", "the header Variable-0: is unknown"),
         ("Title: Hello\n\nHello", "allowed are Content-SID:, Variable-1:, Language:"),
     ],
 )
@@ -96,7 +96,7 @@ def test_mistakes_in_a_template(text: str, says: str) -> None:
 def test_a_text_may_have_1600_characters() -> None:
     settings = Settings()
     assert WhatsAppContent("x" * 1600).excess(settings) is None
-    assert WhatsAppContent("x" * 1601).excess(settings) == "1601 characters, and 1600 fit"
+    assert WhatsAppContent("x" * 1601).excess(settings) == "1601 characters; the limit is 1600"
 
 
 # The provider --------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_free_text_without_a_session_is_refused_at_the_hand_over(shop: AnnsShop)
     assert (one.state, one.reason) == ("skipped", "no_session")
     with shop.house.db.transaction(write=False) as tx:
         [told] = history_of(tx, "ann")
-    assert "has not written to us by WhatsApp messages within the last 24 hours" in told["why"]
+    assert "has not written to us by WhatsApp messages in the last 24 hours" in told["why"]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_what_twilio_reports_later_is_of_its_channel(house: House) -> None:
     [row] = house.rows()
     assert (row.state, row.reason) == (
         "failed",
-        "twilio undelivered 63016: a free text outside the 24-hour session",
+        "twilio undelivered 63016: free text outside the 24-hour session",
     )
     assert not suppressed(shop, "whatsapp")
 

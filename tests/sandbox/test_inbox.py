@@ -178,9 +178,9 @@ async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
         assert f"Ada {ESCAPED}" in ada
         assert "customer1@example.com · +447700900001" in ada
         assert "&lt;p&gt;Mail 1&lt;/p&gt;" in ada
-        assert "A limit on the number of messages was full." in ada
+        assert "A frequency cap was full." in ada
         assert "at most 1 sms a day: 1 on 2027-01-15" in ada
-        assert "Opening hours and limits moved it by 1 day 2 hours." in ada
+        assert "Windows and caps delayed it by 1 day 2 hours." in ada
         assert ada.index("Planned") < ada.index("Not sent")
         assert "Friday 15 January 2027" in ada
         assert '<time datetime="2027-01-15T09:00:00+01:00">09:00</time>' in ada

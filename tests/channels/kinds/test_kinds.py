@@ -92,7 +92,9 @@ def test_the_channels_are_in_their_order() -> None:
 
 
 def test_an_unknown_channel_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="there is no channel 'fax'; there are: email, sms, push"):
+    with pytest.raises(
+        ValueError, match="there is no channel 'fax'; the channels are email, sms, push"
+    ):
         channel_of("fax")
     with pytest.raises(ValidationError, match="there is no channel 'fax'"):
         Policy.model_validate({"channels": {"fax": {"consent": "opt-in"}}})
@@ -100,15 +102,15 @@ def test_an_unknown_channel_is_named_with_those_that_there_are() -> None:
 
 def test_a_file_without_a_channel_is_named(package: Path) -> None:
     (package / "pager_without.py").write_text("")
-    with pytest.raises(SegueError, match=r"channels\.kinds\.pager_without has no CHANNEL"):
+    with pytest.raises(SegueError, match=r"channels\.kinds\.pager_without must define CHANNEL"):
         registry.channels()
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("email", "two files in channels/kinds/ are called email"),
-        ("E-Mail", "'E-Mail' is not lower-case letters and digits"),
+        ("email", "two modules in channels/kinds/ define the channel email"),
+        ("E-Mail", "'E-Mail' must have only lower-case letters and digits"),
     ],
 )
 def test_a_bad_name_is_refused(

@@ -234,7 +234,7 @@ def test_a_link_that_leads_elsewhere_is_not_sent(house: House) -> None:
     with house.db.transaction() as tx:
         row = house.rows()[6]
         [told_of] = [one for one in history_of(tx, str(row.id)) if one["message"] == row.id]
-    assert told_of["why"].startswith("It would link to https://evil.example. Links need https")
+    assert told_of["why"].startswith("It links to https://evil.example. Links need https")
 
 
 def test_what_is_longer_than_the_channel_takes_is_not_sent(house: House) -> None:
@@ -250,17 +250,17 @@ def test_what_is_longer_than_the_channel_takes_is_not_sent(house: House) -> None
     assert [(row.channel, row.state, row.reason) for row in house.rows()] == [
         ("sms", "sent", None),
         ("push", "sent", None),
-        ("sms", "skipped", "too_long: 11 segments, and 10 fit"),
+        ("sms", "skipped", "too_long: 11 segments; the limit is 10"),
         ("push", "sent", None),
-        ("sms", "skipped", "too_long: 26 segments, and 10 fit"),
-        ("push", "skipped", "too_long: 3915 bytes, and 3800 fit"),
+        ("sms", "skipped", "too_long: 26 segments; the limit is 10"),
+        ("push", "skipped", "too_long: 3915 bytes; the limit is 3800"),
     ]
 
 
 def test_a_mail_may_be_long_but_not_endless() -> None:
     assert EmailContent("s", "ü" * 9_999_999, "t").excess(Settings()) is None
     assert EmailContent("s", "ü" * 10_000_000, "t").excess(Settings()) == (
-        "20000002 bytes, and 20000000 fit"
+        "20000002 bytes; the limit is 20000000"
     )
 
 
@@ -269,7 +269,7 @@ def test_how_long_a_text_may_be_is_a_setting(house: House) -> None:
     house.open(sending(SMS("hello")), policy=POLICY, texts=texts, sms_segments=1)
     house.customer()
     house.launch("j")
-    assert reported(house) == [("sms", "skipped", "too_long: 2 segments, and 1 fit")]
+    assert reported(house) == [("sms", "skipped", "too_long: 2 segments; the limit is 1")]
 
 
 # Many in one request ------------------------------------------------------------------------------

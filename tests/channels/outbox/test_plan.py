@@ -42,7 +42,7 @@ def test_every_message_has_its_row_and_its_decision(db: Database) -> None:
         "timezone_source": "profile",
     }
     assert (push.send_at, push.member, push.after) == (row.send_at + 600, "m1", 600)
-    assert explained(row).startswith("It waits for its time. Opening hours and limits moved it")
+    assert explained(row).startswith("It waits for its send time. Windows and caps delayed it")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_where_the_zone_came_from_is_told(db: Database) -> None:
     assert [row.decision.get("invalid_timezone") for row in desk.rows()] == [
         None, "Mars/Base", None, None, None,
     ]  # fmt: skip
-    assert "The time zone on record, Mars/Base, is none." in explained(desk.rows()[1])
+    assert "The recorded time zone Mars/Base does not exist." in explained(desk.rows()[1])
 
 
 def test_the_holdout_gets_no_marketing(db: Database) -> None:

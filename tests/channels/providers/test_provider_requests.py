@@ -254,7 +254,7 @@ def test_a_notification_of_words_only() -> None:
 
 
 def test_a_ttl_needs_the_moment_that_it_counts_from() -> None:
-    with pytest.raises(ValueError, match="a ttl needs `now`"):
+    with pytest.raises(ValueError, match="ttl needs `now`"):
         outgoing("push", ttl=60, now=None)
 
 

@@ -201,7 +201,7 @@ def test_a_topic_counts_before_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "PROVIDER",
             "mailgun",
-            "'mailgun', which is no provider of email; there are postm",
+            "'mailgun', which is no provider of email; use postm",
         ),
         ("PROVIDER", "twilio", "'twilio', which is no provider of email"),
         ("PROVIDER_BY_KIND", '{"marketing": "mailgun"}', "SEGUE_EMAIL_PROVIDER_BY_KIND names"),
@@ -267,8 +267,8 @@ PROVIDER = Provider(name="{name}", channel="{channel}", settings=ProviderSetting
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"broken": "import nonexistent_module"}, "broken does not start: ModuleNotFoundError"),
-        ({"broken": "x = ("}, "broken does not start: SyntaxError"),
+        ({"broken": "import nonexistent_module"}, "broken can't be imported: ModuleNotFoundError"),
+        ({"broken": "x = ("}, "broken can't be imported: SyntaxError"),
         ({"broken": "PROVIDER = object()"}, "broken is not a .*Provider named 'broken'"),
         ({"broken": GOOD.format(name="other", channel="email")}, "Provider named 'broken'"),
         ({"broken": GOOD.format(name="broken", channel="fax")}, "sends 'fax'; the channels are"),

@@ -350,4 +350,4 @@ def test_google_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monke
 
         [outcome], used = push_with(Account(), within=0.2)
     assert (outcome.result, used) == ("retry", [])
-    assert str(outcome.reason).startswith("ConnectError: no token from Google")
+    assert str(outcome.reason).startswith("ConnectError: can't fetch a token from Google")

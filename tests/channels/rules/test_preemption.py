@@ -19,10 +19,10 @@ def test_giving_way_shows_in_both_decisions(db: Database) -> None:
     assert (low.state, low.reason) == ("skipped", "capped")
     assert low.decision["gave_way_to"] == "high / step 2"
     assert low.decision["rule"].startswith("at most 1 email a day: 1 in the day from 2026-03-02")
-    assert "It gave way to high / step 2." in explained(low)
+    assert "It was preempted by high / step 2." in explained(low)
     assert (high.state, high.send_at) == ("planned", MONDAY + 120)
     assert high.decision["took_place_of"] == ["low / step 1 / m0"]
-    assert "It took the place of low / step 1 / m0." in explained(high)
+    assert "It preempted low / step 1 / m0." in explained(high)
 
 
 def test_who_may_wait_gives_way_by_waiting(db: Database) -> None:

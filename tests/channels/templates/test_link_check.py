@@ -330,9 +330,9 @@ def test_an_mjml_background_is_a_link() -> None:
         ('<a href="http://a.example/{{ u }}">x</a>', "line 3: <a> links to http://a.example"),
         ('<a href="javascript:{{ u }}">x</a>', "line 3: <a> links to javascript:"),
         ('<a href="shop:{{ u }}">x</a>', "line 3: <a> links to shop:"),
-        ("<a href={{ u }}>x</a>", "line 3: <a href={{ u }}>: write it as the value"),
-        ("<a {{ u }}>x</a>", "line 3: <a {{ u }}>: write it as the value"),
-        ('<a x{{ u }}="y">x</a>', 'line 3: <a x{{ u }}="y">: write it as the value'),
+        ("<a href={{ u }}>x</a>", "line 3: <a href={{ u }}>: put the Liquid into a quoted"),
+        ("<a {{ u }}>x</a>", "line 3: <a {{ u }}>: put the Liquid into a quoted"),
+        ('<a x{{ u }}="y">x</a>', 'line 3: <a x{{ u }}="y">: put the Liquid into a quoted'),
         ('<a onclick="{{ u }}">x</a>', "onclick="),
         ("<p style=\"background:url('http://a.example/')\">x</p>", "<style> links to http://a"),
         ("<style>@x url(javascript:x)</style>", "<style> links to javascript:"),
@@ -358,7 +358,7 @@ def test_a_link_that_the_author_may_not_write_is_found_at_load(html: str, error:
     ],
 )
 def test_so_is_one_in_a_text(channel: Any, file: str, source: str) -> None:
-    with pytest.raises(TemplateError, match=rf"^{file}, line 2: .*needs https"):
+    with pytest.raises(TemplateError, match=rf"^{file}, line 2: .*need https"):
         compile_template(channel, "t", {file: source})
 
 
@@ -409,7 +409,7 @@ def test_what_every_template_sees_keeps_its_meaning(name: str) -> None:
     ):
         with pytest.raises(TemplateError, match=f"Segue provides '{name}' to every template"):
             sms(body)
-    with pytest.raises(TemplateError, match="cycle takes texts"):
+    with pytest.raises(TemplateError, match="cycle accepts only quoted texts"):
         sms("{% cycle event.a, event.b %}x")
 
 

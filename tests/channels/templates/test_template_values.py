@@ -231,16 +231,16 @@ def test_a_no_break_space_stays_in_html_only() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("free", "is no amount of money"),
-        ("1,250.00", "is no amount of money"),
-        ("12 EUR", "is no amount of money"),
-        ("1e3", "is no amount of money"),
-        ("٣", "is no amount of money"),
-        (True, "is no amount of money"),
-        ([5], "is no amount of money"),
-        ({"a": 1}, "is no amount of money"),
-        (float("nan"), "is no amount of money"),
-        (float("inf"), "is no amount of money"),
+        ("free", "is not an amount"),
+        ("1,250.00", "is not an amount"),
+        ("12 EUR", "is not an amount"),
+        ("1e3", "is not an amount"),
+        ("٣", "is not an amount"),
+        (True, "is not an amount"),
+        ([5], "is not an amount"),
+        ({"a": 1}, "is not an amount"),
+        (float("nan"), "is not an amount"),
+        (float("inf"), "is not an amount"),
     ],
 )
 def test_a_wrong_amount_is_never_a_figure(value: object, words: str) -> None:
@@ -265,15 +265,15 @@ def test_a_currency_that_nobody_says_is_missing() -> None:
     with pytest.raises(MissingData) as caught:
         said("{{ event.total | money: event.coin }}", event={"total": 5})
     assert caught.value.field == "event.coin"
-    with pytest.raises(RenderError, match="'EURO' is no currency; write its ISO 4217 code"):
+    with pytest.raises(RenderError, match="'EURO' is not a currency; use its ISO 4217 code"):
         said("{{ event.total | money: event.coin }}", event={"total": 5, "coin": "EURO"})
 
 
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ("x\n{{ total | money: 'EURO' }}", "line 2: Liquid: 'EURO' is no currency"),
-        ("{{ day | local_date: 'longer' }}", "line 1: Liquid: 'longer' is no length of a date"),
+        ("x\n{{ total | money: 'EURO' }}", "line 2: Liquid: 'EURO' is not a currency"),
+        ("{{ day | local_date: 'longer' }}", "line 1: Liquid: 'longer' is not a date length"),
     ],
 )
 def test_a_wrong_currency_or_length_is_found_at_load(body: str, error: str) -> None:

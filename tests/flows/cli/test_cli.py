@@ -226,7 +226,10 @@ def test_a_launch_id_of_another_launch(stocked: Segue) -> None:
 
 
 def test_nobody_of_that_name(segue: Segue) -> None:
-    wrong(segue("explain", "nobody@example.com"), "nobody is known as 'nobody@example.com'")
+    wrong(
+        segue("explain", "nobody@example.com"),
+        "no customer has the identifier 'nobody@example.com'",
+    )
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_a_terminal_without_unicode_ends_no_command(
         monkeypatch.setattr(sys, "stderr", terminal)
         segue("explain", "Zoë")
         terminal.close()
-        assert b"nobody is known as 'Zo\\xeb'" in reading.read()
+        assert b"no customer has the identifier 'Zo\\xeb'" in reading.read()
 
 
 @given(st.text())

@@ -130,7 +130,7 @@ def test_what_makes_no_sense_says_so(house: House) -> None:
     headers = signed_by_sendgrid(sendgrid_key(house.segue.settings), body, MONDAY)
     answer = outside.post("/hooks/sendgrid", body, headers)
     assert answer.status_code == 400
-    assert answer.json()["message"] == "it is no JSON array of events"
+    assert answer.json()["message"] == "the body is not a JSON array of events"
 
 
 def test_half_an_emoji_costs_nobody_else_their_event(house: House) -> None:

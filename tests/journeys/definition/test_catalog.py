@@ -299,8 +299,8 @@ SMS_TEXT, PUSH_TEXT = "Hello", "Title: Hello\n\nHello"
 @pytest.mark.parametrize(
     ("templates", "says"),
     [
-        ({"hello_push_txt": PUSH_TEXT}, ["hello.sms.txt", "no such template"]),
-        ({"hello_sms_txt": SMS_TEXT}, ["hello.push.txt", "no such template"]),
+        ({"hello_push_txt": PUSH_TEXT}, ["hello.sms.txt", "the template does not exist"]),
+        ({"hello_sms_txt": SMS_TEXT}, ["hello.push.txt", "the template does not exist"]),
         (
             {"hello_sms_txt": "Hello {{ profile.name", "hello_push_txt": PUSH_TEXT},
             ["hello.sms.txt, line 1", "Liquid"],

@@ -359,7 +359,7 @@ def test_a_request_that_can_not_be_made_for_one_of_many(house: House) -> None:
 
     with patch.object(SendGrid, "prepare", odd):
         house.launch("j")
-    fate = ("failed", "no request: TypeError")
+    fate = ("failed", "can't build the request: TypeError")
     assert fates(house) == all_but(people, people[4], "email", fate)
 
 

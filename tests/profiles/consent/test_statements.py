@@ -175,7 +175,11 @@ def test_a_yes_from_the_future_takes_back_no_stop(house: House, api: Receiving) 
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
-        ({"channel": "fax"}, "channel", "there is no channel 'fax'; there are: email, sms, push"),
+        (
+            {"channel": "fax"},
+            "channel",
+            "there is no channel 'fax'; the channels are email, sms, push",
+        ),
         ({"channel": None}, "channel", "valid string"),
         ({"topic": "newz"}, "topic", "there are: *, news, offers"),
         ({"granted": "yes"}, "granted", "valid boolean"),

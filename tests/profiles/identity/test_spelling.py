@@ -233,7 +233,7 @@ def test_somebody_is_looked_up_by_any_form_of_a_number(sqlite_house: House, spel
 def test_nobody_is_found_by_what_is_no_identifier(sqlite_house: House) -> None:
     with (
         sqlite_house.db.transaction(write=False) as tx,
-        pytest.raises(SegueError, match="nobody is known as"),
+        pytest.raises(SegueError, match="no customer has the identifier"),
     ):
         history_of(tx, "x" * 100_000)
     assert ("email", "a..b@docomo.ne.jp") in possible_keys("a..b@docomo.ne.jp")

@@ -12,7 +12,7 @@ from typing import Any
 from channels.messages.states import (
     AFTER_CLAIM,
     DEVICE_ALLOWED,
-    TAKEN_BACK,
+    NOT_HANDED_OVER,
     UP_TO_CLAIM,
     MessageState,
 )
@@ -68,7 +68,7 @@ def diagrams() -> list[str]:
     return [
         diagram(UP_TO_CLAIM),
         diagram(AFTER_CLAIM, _HANDED_OVER),
-        diagram(AFTER_CLAIM, TAKEN_BACK),
+        diagram(AFTER_CLAIM, NOT_HANDED_OVER),
         diagram(DEVICE_ALLOWED),
         diagram(ENROLLMENT),
     ]
