@@ -14,6 +14,7 @@ from config.settings import ROOT, Settings, load_settings
 from config.timing import TIMING
 from flows.http.serving import GRACE
 from tests.deploy.units import BIN, COMMON, SYSTEMD, Unit, read_env, read_unit, services
+from tests.deploy.variables import known_variables
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None,
@@ -100,6 +101,13 @@ def test_secrets_are_in_files_that_systemd_alone_reads() -> None:
         read_env(file)
     for file in (SYSTEMD / "secrets.env", SYSTEMD / "prefect.env"):
         assert "mode 0600, owner root" in file.read_text(encoding="utf-8")
+
+
+def test_each_variable_is_a_setting() -> None:
+    for unit in services():
+        assert unit.environment().keys() <= known_variables(), unit.name
+    for file in ENV_FILES:
+        assert read_env(file).keys() <= known_variables(), file.name
 
 
 def test_prefects_server_gets_none_of_segues_secrets() -> None:
