@@ -78,10 +78,16 @@ def _dispatch(fresh: Fresh, settings: Settings, sms: Sender, texts: int) -> Cost
         async with Transport(settings) as transport:
             journeys = CatalogJourneys(catalog_of(TEXT))
             planner = Planner(policy())
-            twilio = ConnectedProvider("twilio", "sms", sms)
+            twilio = ConnectedProvider(name="twilio", channel="sms", sender=sms)
             connected = ConnectedProviders({"twilio": twilio}, {"sms": Route("twilio")})
             dispatcher = Dispatcher(
-                db, planner, journeys, connected, transport, settings, name="benchmark"
+                db=db,
+                planner=planner,
+                journeys=journeys,
+                providers=connected,
+                transport=transport,
+                settings=settings,
+                name="benchmark",
             )
             tally = await dispatcher.run(journey="offer")
             assert tally["offer", "sms", "sent"] == texts, tally

@@ -24,7 +24,16 @@ from config.database.engine import Database
 from config.policy import Policy
 
 _LENGTHS = (10, 100, 1000, 10_000)
-_WANTED = [Wanted("email", "marketing", "promotions", 0, "defer", 7 * DAY)]
+_WANTED = [
+    Wanted(
+        channel="email",
+        kind="marketing",
+        topic="promotions",
+        offset=0,
+        on_cap="defer",
+        max_delay=7 * DAY,
+    )
+]
 _OPEN = {
     "timezone": "Europe/London",
     "channels": {"email": {"windows": [{"days": "mon-sun", "from": "08:00", "to": "21:00"}]}},
@@ -41,7 +50,10 @@ _CAPPED = Policy.model_validate({**_OPEN, "caps": _CAPS})
 def _run(quick: bool) -> Figures:
     decisions, rounds = (200, 1) if quick else (20_000, 5)
     # one today and one every second day before: full for the day, but not for the week
-    history = [Counted(AFTERNOON - ago * DAY, "email", "marketing", "") for ago in range(0, 20, 2)]
+    history = [
+        Counted(send_at=AFTERNOON - ago * DAY, channel="email", kind="marketing", topic="")
+        for ago in range(0, 20, 2)
+    ]
     return {
         "simple_per_second": _rate(Planner(_SIMPLE), [], decisions, rounds),
         "three_caps_per_second": _rate(Planner(_CAPPED), history, decisions, rounds),
@@ -50,7 +62,7 @@ def _run(quick: bool) -> Figures:
 
 
 def _rate(planner: Planner, history: Sequence[Counted], decisions: int, rounds: int) -> float:
-    recipient = Recipient(zones_for("Europe/Berlin", None, None, "UTC"), {"email"})
+    recipient = Recipient(zones=zones_for("Europe/Berlin", None, None, "UTC"), addresses={"email"})
 
     def decide() -> None:
         for now in range(AFTERNOON, AFTERNOON + decisions):

@@ -103,7 +103,7 @@ def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> l
         .where(messages.c.profile_id == profile_id)
         .order_by(messages.c.send_at, messages.c.id)
     )
-    rows = [ExplainedMessage(*row) for row in found]
+    rows = [ExplainedMessage._make(row) for row in found]
     devices = _devices(tx, [row.id for row in rows if channel_of(row.channel).per_device])
     return [
         {

@@ -8,7 +8,7 @@ config/, below the modules that it loads.
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from importlib import import_module
 from types import MappingProxyType
@@ -62,6 +62,7 @@ class Header:
     """
 
     name: str
+    _: KW_ONLY
     required: bool = False
     one_line: bool = False
     may_be_empty: bool = False

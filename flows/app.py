@@ -26,7 +26,7 @@ from profiles.identity.placeholders import Meaningless
 from profiles.rules import InputRules, ProfileLimits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segue:
     """The objects that a process needs to move enrollments and send messages."""
 
@@ -52,12 +52,12 @@ class Segue:
         _refuse_unsent(self.catalog, connected.routes)
         async with Transport(self.settings, self.db.timing) as transport:
             yield Dispatcher(
-                self.db,
-                self.engine.planner,
-                CatalogJourneys(self.catalog),
-                connected,
-                transport,
-                self.settings,
+                db=self.db,
+                planner=self.engine.planner,
+                journeys=CatalogJourneys(self.catalog),
+                providers=connected,
+                transport=transport,
+                settings=self.settings,
                 name=self.process,
             )
 
@@ -111,4 +111,11 @@ def open_segue(settings: Settings | None = None) -> Segue:
     except DBAPIError as error:
         raise unusable(db.url, error) from error
     engine = Engine(db, catalog, Planner(policy))
-    return Segue(settings, db, policy, catalog, engine, input_rules(settings, policy))
+    return Segue(
+        settings=settings,
+        db=db,
+        policy=policy,
+        catalog=catalog,
+        engine=engine,
+        rules=input_rules(settings, policy),
+    )

@@ -13,7 +13,7 @@ from profiles.tables import events as event_table
 PROFILE_CHANGED = "profile_changed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
     """An event as it arrives. The same `dedupe_key` on the same profile is the same event.
 

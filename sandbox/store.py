@@ -51,7 +51,7 @@ _LATEST = "SELECT accepted.* FROM accepted JOIN recipient ON seq = last_seq"
 _AT_ONCE = 900
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """One message that a provider look-alike accepted."""
 
@@ -63,7 +63,7 @@ class Accepted:
     content: dict[str, Any]  # for the inbox
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Received(Accepted):
     """An accepted message as stored."""
 

@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
@@ -203,6 +203,7 @@ _EMPTYING = """
 class _Server:
     server: PostgresServer
     admin: "psycopg.Connection[tuple[object, ...]]"
+    _: KW_ONLY
     name: str | None = None  # of the database that tests use, one after the other
     shape: tuple[object, ...] | None = None
     inside: "psycopg.Connection[tuple[object, ...]] | None" = None  # to that database

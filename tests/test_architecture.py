@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["config", "profiles", "channels", "journeys", "sandbox", "flows"]
+EVERYWHERE = [*LAYERS, "tests", "benchmarks"]
 MAY_IMPORT = {
     "config": set[str](),
     "profiles": {"config"},
@@ -231,6 +232,81 @@ def test_which_address_is_in_use_is_decided_in_one_file() -> None:
             }
     assert wrong == set()
     assert len(list(conditions_on_retired_at(ADDRESS_RULES.read_text(encoding="utf-8")))) == 2
+
+
+MANY = 4  # from this many values on, each is named
+
+
+def classes_in(tree: ast.Module) -> set[str]:
+    """The names of a file's classes, but not of those that take any number of values."""
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and not any(
+            isinstance(method, ast.FunctionDef)
+            and method.name == "__init__"
+            and method.args.vararg is not None
+            for method in node.body
+        )
+    }
+
+
+def positional_constructions(tree: ast.Module, ours: set[str]) -> Iterator[str]:
+    """`Claim(1, 2, 3, 4)`, `module.Claim(1, 2, 3, 4)`, `cls(1, 2, 3, 4)`.
+
+    ours: the names of all classes of this project.
+    """
+    imported_here = {
+        name.asname or name.name: name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in EVERYWHERE
+        for name in node.names
+    }
+    own = {"cls"} | classes_in(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        first, _, rest = ast.unparse(node.func).partition(".")
+        known = first in own if not rest else first in imported_here and rest in ours
+        if not (known or (not rest and imported_here.get(first) in ours)):
+            continue
+        if len(node.args) >= MANY:
+            yield f"{node.lineno} {ast.unparse(node)}"
+
+
+def test_many_values_are_given_by_keyword() -> None:
+    """Values of one type can be exchanged by mistake; whole rows are read with `_make`."""
+    trees = {
+        file: ast.parse(file.read_text(encoding="utf-8"))
+        for layer in EVERYWHERE
+        for file in files(layer)
+    }
+    ours = set().union(*(classes_in(tree) for tree in trees.values()))
+    wrong = {
+        f"{file.relative_to(ROOT)}:{found}"
+        for file, tree in trees.items()
+        for found in positional_constructions(tree, ours)
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("class A: pass\nA(1, 2, 3, 4)", True),
+        ("class A: pass\nA(1, 2, 3, d=4)", False),
+        ("class A:\n def __init__(self, *all): pass\nA(1, 2, 3, 4)", False),
+        ("class A: pass\nA._make(row)", False),
+        ("from channels.links import Link\nLink(1, 2, 3, 4)", True),
+        ("from channels.links import Link as Other\nOther(1, 2, 3, 4)", True),
+        ("from channels import links\nlinks.Link(1, 2, 3, 4)", True),
+        ("from rich.link import Link\nLink(1, 2, 3, 4)", False),
+        ("class A:\n def of(cls): return cls(1, 2, 3, 4)", True),
+    ],
+)
+def test_a_positional_construction_is_found(source: str, found: bool) -> None:
+    assert bool([*positional_constructions(ast.parse(source), {"A", "Link"})]) is found
 
 
 def test_rows_of_the_core_are_typed() -> None:

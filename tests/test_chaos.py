@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -133,13 +133,20 @@ class Run:
 
     file: Path
     taken: dict[str, Event]
+    _: KW_ONLY
     heard: list[Heard]
     posts: list[Posted]
     now: int = 0
 
     def verdict(self) -> Verdict:
         trouble = (MONDAY + DAY, MONDAY + DAY + 10.0)
-        fate = Fate(self.heard, self.posts, {17}, [trouble], CLAIM_LASTS)
+        fate = Fate(
+            heard=self.heard,
+            posts=self.posts,
+            killed={17},
+            troubles=[trouble],
+            claim_lasts=CLAIM_LASTS,
+        )
         with closing(self.database()) as db:
             return judge(db, load_policy(POLICY), self.taken, fate)
 
@@ -165,7 +172,13 @@ def finished(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     for event in taken.values():
         person = people[int(event.user_id[1:])]
         with house.db.transaction() as tx:
-            new = NewEvent(person, event.name, tx.now, event.message_id, event.properties)
+            new = NewEvent(
+                profile_id=person,
+                name=event.name,
+                occurred_at=tx.now,
+                dedupe_key=event.message_id,
+                properties=event.properties,
+            )
             record_events(tx, [new], worked=False)
         house.later("3s")
     house.launch("news", launch_id="l")
@@ -179,9 +192,12 @@ def finished(_sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     return Run(
         file,
         taken,
-        [Heard(*one, at[one[0]], accepted=True, fault=None) for one in went],
-        [Posted(one, at[one], at[one]) for one, _ in went],
-        house.now,
+        heard=[
+            Heard(message_id=one, device=device, at=at[one], accepted=True, fault=None)
+            for one, device in went
+        ],
+        posts=[Posted(one, at[one], at[one]) for one, _ in went],
+        now=house.now,
     )
 
 
@@ -242,8 +258,16 @@ def event_not_worked(run: Run, tx: Tx) -> None:
 
 
 def nobody_entered(run: Run, tx: Tx) -> None:
-    run.taken["x"] = Event(0, "u1", "ordered", "x", {"order_id": "x"})
-    new = NewEvent(1, "ordered", tx.now, "x", {"order_id": "x"})
+    run.taken["x"] = Event(
+        after=0, user_id="u1", name="ordered", message_id="x", properties={"order_id": "x"}
+    )
+    new = NewEvent(
+        profile_id=1,
+        name="ordered",
+        occurred_at=tx.now,
+        dedupe_key="x",
+        properties={"order_id": "x"},
+    )
     record_events(tx, [new], worked=True)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
 import orjson
@@ -21,6 +21,7 @@ class PushContent(Content):
 
     title: str
     body: str
+    _: KW_ONLY
     link: str | None = None
     image: str | None = None
     silent: bool = False
@@ -30,8 +31,8 @@ class PushContent(Content):
         return cls(
             parts["title"],
             parts["body"],
-            parts.get("link") or None,
-            parts.get("image") or None,
+            link=parts.get("link") or None,
+            image=parts.get("image") or None,
             silent=options.get("sound") == "none",
         )
 

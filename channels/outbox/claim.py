@@ -227,7 +227,7 @@ def claim(
         # Exit rules lock messages in another order; waiting for them could deadlock.
         .with_for_update(skip_locked=True)
     )
-    rows = [MessageRow(*row) for row in locked]
+    rows = [MessageRow._make(row) for row in locked]
     if not rows:
         return Claimed([], more=False, refused=Counter())
     pushes = [row for row in rows if channel_of(row.channel).per_device]
@@ -334,7 +334,13 @@ def _write_claims(tx: Tx, claims: Sequence[Claim], claimed_by: str) -> None:
     for not_after, addresses in ending.items():
         transitions.claim(tx, addresses, not_after=not_after, claimed_by=claimed_by)
     pushes = [
-        DeviceClaim(one.message_id, device.address, one.profile_id, one.attempts, one.not_after)
+        DeviceClaim(
+            message_id=one.message_id,
+            token=device.address,
+            profile_id=one.profile_id,
+            attempts=one.attempts,
+            not_after=one.not_after,
+        )
         for one in claims
         if channel_of(one.channel).per_device
         for device in one.targets
@@ -388,7 +394,9 @@ def _evaluate(
             if row.mode == "all":
                 incomplete.add((row.enrollment_id, row.step))
         else:
-            before.append(Counted(tx.now, row.channel, row.kind, row.topic))
+            before.append(
+                Counted(send_at=tx.now, channel=row.channel, kind=row.kind, topic=row.topic)
+            )
             until = (_closes(planner, recipient, row, tx.now), ends.get(row.id))
             fit.append((row, min((one for one in until if one is not None), default=None)))
     unfit += [row for row, _ in fit if (row.enrollment_id, row.step) in incomplete]
@@ -405,7 +413,7 @@ def _all_or_none(tx: Tx, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
         messages.c.state == "planned",
         tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
     )
-    return [MessageRow(*row) for row in tx.conn.execute(waiting)]
+    return [MessageRow._make(row) for row in tx.conn.execute(waiting)]
 
 
 def _closes(

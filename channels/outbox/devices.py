@@ -197,7 +197,7 @@ def follow(
     )
     changes: list[Followed] = []
     waiting: list[int] = []
-    rows = [_Device(*row) for row in tx.conn.execute(found)]
+    rows = [_Device._make(row) for row in tx.conn.execute(found)]
     for message_id, together in groupby(rows, key=lambda row: row.message_id):
         devices = list(together)
         was = devices[0].was

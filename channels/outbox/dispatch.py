@@ -97,13 +97,13 @@ class Dispatcher:
 
     def __init__(
         self,
+        *,
         db: Database,
         planner: Planner,
         journeys: Journeys,
         providers: ConnectedProviders,
         transport: Transport,
         settings: Settings,
-        *,
         name: str,
     ) -> None:
         self._db = db
@@ -143,7 +143,7 @@ class Dispatcher:
         claimed = Claimed([], more=False, refused=Counter())
         if not self._stopping:
             claimed = await asyncio.to_thread(self._claim, channels, journey)
-        return ClaimedBatch(claimed, at, journey, channel)
+        return ClaimedBatch(claimed=claimed, at=at, journey=journey, channel=channel)
 
     async def send(self, taken: ClaimedBatch) -> Tally:
         """Send a claimed batch, then all other due messages. Returns as `run` does."""

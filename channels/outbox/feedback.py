@@ -160,11 +160,19 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Resolved]:
             row.channel == one.channel
             and (one.address is None or owner == row.profile_id or token is not None)
         ):
-            resolved.append(_Resolved(one, row.profile_id, row, _time_of(tx, one, row), token))
+            resolved.append(
+                _Resolved(
+                    report=one,
+                    profile_id=row.profile_id,
+                    message=row,
+                    at=_time_of(tx, one, row),
+                    token=token,
+                )
+            )
         elif owner is not None and one.kind in _WITHOUT_MESSAGE:
             at = min(one.at or tx.now, tx.now)
             row = last.get((owner, one.channel)) if one.kind in _BY_TEXT else None
-            resolved.append(_Resolved(one, owner, row, at))
+            resolved.append(_Resolved(report=one, profile_id=owner, message=row, at=at))
     return resolved
 
 
@@ -206,7 +214,7 @@ def _messages(tx: Tx, ids: Collection[int]) -> dict[int, _SentMessage]:
 def _sent(tx: Tx, which: ColumnElement[bool]) -> list[_SentMessage]:
     """Messages in the order of their hand-over."""
     found = select(*_COLUMNS).where(which).order_by(messages.c.send_at, messages.c.id)
-    return [_SentMessage(*row) for row in tx.conn.execute(found)]
+    return [_SentMessage._make(row) for row in tx.conn.execute(found)]
 
 
 def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None], int | None]:
@@ -278,7 +286,12 @@ def _event(one: _Resolved) -> NewEvent:
     if row is not None:
         properties |= {"message_id": str(row.id), "journey": row.journey, "step": row.step}
     return NewEvent(
-        one.profile_id, _name(report), one.at, report.id, properties, identifier=one.address
+        profile_id=one.profile_id,
+        name=_name(report),
+        occurred_at=one.at,
+        dedupe_key=report.id,
+        properties=properties,
+        identifier=one.address,
     )
 
 
@@ -333,7 +346,13 @@ def _change_consent(tx: Tx, new: Sequence[_Resolved], double_opt_in: Mapping[str
 def _record_changes(tx: Tx, changed: Mapping[int, str]) -> None:
     """Record the event that a profile changed. changed: dedupe keys by profile id."""
     changes = [
-        NewEvent(profile_id, PROFILE_CHANGED, tx.now, key, {})
+        NewEvent(
+            profile_id=profile_id,
+            name=PROFILE_CHANGED,
+            occurred_at=tx.now,
+            dedupe_key=key,
+            properties={},
+        )
         for profile_id, key in changed.items()
     ]
     record_events(tx, changes, worked=False)
@@ -351,9 +370,9 @@ def _consent(
     # Text messages carry no time; their order of arrival counts.
     if report.kind == "stopped":
         return ConsentChange(
-            profile_id,
-            report.channel,
-            WHOLE_CHANNEL,
+            profile_id=profile_id,
+            channel=report.channel,
+            topic=WHOLE_CHANNEL,
             granted=False,
             just_now=True,
             identifier=one.address,
@@ -364,12 +383,24 @@ def _consent(
             return None
         before = back[profile_id, report.channel]
         return ConsentChange(
-            profile_id, report.channel, WHOLE_CHANNEL, before, just_now=True, identifier=one.address
+            profile_id=profile_id,
+            channel=report.channel,
+            topic=WHOLE_CHANNEL,
+            granted=before,
+            just_now=True,
+            identifier=one.address,
         )
     granted = report.kind == "resubscribed"
     whole = report.suppress == "opted_out" or report.whole_channel
     topic = WHOLE_CHANNEL if one.message is None or whole else one.message.topic
-    return ConsentChange(profile_id, report.channel, topic, granted, one.at, identifier=one.address)
+    return ConsentChange(
+        profile_id=profile_id,
+        channel=report.channel,
+        topic=topic,
+        granted=granted,
+        occurred_at=one.at,
+        identifier=one.address,
+    )
 
 
 def _move(tx: Tx, new: Sequence[_Resolved]) -> None:
@@ -392,10 +423,21 @@ def _move(tx: Tx, new: Sequence[_Resolved]) -> None:
             if its_rank == rank:
                 why = one.report.reason if state == "failed" else None
                 if token is None:
-                    whole.append(Report(message_id, why, one.report.provider_id, one.at))
+                    whole.append(
+                        Report(
+                            message_id=message_id,
+                            reason=why,
+                            provider_id=one.report.provider_id,
+                            at=one.at,
+                        )
+                    )
                 else:
                     named = one.report.provider_id
-                    of_devices.append(DeviceReport(message_id, token, why, named))
+                    of_devices.append(
+                        DeviceReport(
+                            message_id=message_id, token=token, reason=why, provider_id=named
+                        )
+                    )
         transitions.report(tx, state, whole)
         device_transitions.report(tx, state, of_devices)
     if pushes:

@@ -61,10 +61,10 @@ def settled(
     """The outcome of one hand-over. `outcome` None: nothing was posted; the claim is released."""
     if outcome is None or outcome.result == "stopped":
         change = _change(claimed, state="planned", attempts=claimed.attempts - 1)
-        return Done(claimed, change, outgoing.to)
+        return Done(claimed, change, address=outgoing.to)
     if outcome.result == "retry":
         change = _change(claimed, state="planned", reason=outcome.reason)
-        return Done(claimed, change, outgoing.to, wait=_wait(claimed, outcome, timing))
+        return Done(claimed, change, address=outgoing.to, wait=_wait(claimed, outcome, timing))
     change = _change(
         claimed,
         state=outcome.result,
@@ -72,7 +72,7 @@ def settled(
         provider_id=outcome.provider_id,
         segments=outgoing.content.billed_segments,
     )
-    return Done(claimed, change, outgoing.to, outcome.suppress)
+    return Done(claimed, change, address=outgoing.to, suppress=outcome.suppress)
 
 
 def _wait(claimed: Claim, outcome: SendOutcome, timing: Timing) -> Seconds:
@@ -178,9 +178,9 @@ def _suppress(tx: Tx, found: Sequence[Done]) -> None:
         assert one.address is not None
         if one.suppress == "opted_out":
             stop = ConsentChange(
-                claim.profile_id,
-                claim.channel,
-                WHOLE_CHANNEL,
+                profile_id=claim.profile_id,
+                channel=claim.channel,
+                topic=WHOLE_CHANNEL,
                 granted=False,
                 occurred_at=tx.now,
                 identifier=one.identifier,
@@ -197,11 +197,11 @@ def _failed(tx: Tx, one: Done) -> NewEvent:
     """The `<channel>_failed` event, once for each message. It does not contain the address."""
     claim = one.claim
     return NewEvent(
-        claim.profile_id,
-        f"{claim.channel}_failed",
-        tx.now,
-        f"message {claim.message_id} failed",
-        {
+        profile_id=claim.profile_id,
+        name=f"{claim.channel}_failed",
+        occurred_at=tx.now,
+        dedupe_key=f"message {claim.message_id} failed",
+        properties={
             "reason": one.change.reason,
             "message_id": str(claim.message_id),
             "journey": claim.journey,
@@ -216,7 +216,14 @@ def _changed(tx: Tx, one: Done) -> NewEvent:
     claim = one.claim
     place = [target.address for target in claim.targets].index(str(one.address))
     key = f"message {claim.message_id} {one.suppress} {claim.attempts}.{place}"
-    return NewEvent(claim.profile_id, PROFILE_CHANGED, tx.now, key, {}, identifier=one.identifier)
+    return NewEvent(
+        profile_id=claim.profile_id,
+        name=PROFILE_CHANGED,
+        occurred_at=tx.now,
+        dedupe_key=key,
+        properties={},
+        identifier=one.identifier,
+    )
 
 
 def _change(

@@ -84,7 +84,12 @@ def plan(
         decisions = planner.decide(recipient, send.mode, wanted, firm, tx.now)
         decided[enrollment_id] = decisions
         planned = [
-            Counted(decision.send_at, member.channel, member.kind, member.topic)
+            Counted(
+                send_at=decision.send_at,
+                channel=member.channel,
+                kind=member.kind,
+                topic=member.topic,
+            )
             for member, decision in zip(wanted, decisions, strict=True)
             if decision.send_at is not None
         ]
@@ -186,7 +191,7 @@ def decide_again(
     rows: list[MessageRow] = []
     before: dict[int, Mapping[str, Any]] = {}
     for *columns, its_decision in tx.conn.execute(found.order_by(messages.c.id).with_for_update()):
-        rows.append(MessageRow(*columns))
+        rows.append(MessageRow._make(columns))
         before[rows[-1].id] = its_decision
     profile_ids = {row.profile_id for row in rows}
     recipients = load_recipients(tx, planner.policy, profile_ids)
@@ -214,7 +219,9 @@ def decide_again(
             if decision.reason is not None:
                 refused.append(RefusedMessage(row, decision.reason))
             elif decision.send_at is not None:
-                message = Counted(decision.send_at, row.channel, row.kind, row.topic)
+                message = Counted(
+                    send_at=decision.send_at, channel=row.channel, kind=row.kind, topic=row.topic
+                )
                 history.append(_as_past(message, row.priority, row.enrollment_id, row.step))
     transitions.replan(tx, changes)
     return refused
@@ -275,4 +282,12 @@ def _decide_members(
 
 def _as_past(message: Counted, priority: int, enrollment_id: int, step: str) -> Past:
     """A message that was just decided; its row has no id yet."""
-    return Past(0, message, priority, planned=True, enrollment_id=enrollment_id, step=step, name="")
+    return Past(
+        id=0,
+        counted=message,
+        priority=priority,
+        planned=True,
+        enrollment_id=enrollment_id,
+        step=step,
+        name="",
+    )

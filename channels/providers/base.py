@@ -62,7 +62,7 @@ class Provider(Generic[Own]):
     default: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectedProvider:
     """A provider that is ready to send.
 

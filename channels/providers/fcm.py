@@ -166,7 +166,9 @@ class FCM:
             message["apns"] = _apns(one, content)
         if one.platform in (None, "web"):
             message["webpush"] = _webpush(one, content)
-        return ProviderRequest("POST", self._url, self._headers, orjson.dumps({"message": message}))
+        return ProviderRequest(
+            "POST", self._url, headers=self._headers, content=orjson.dumps({"message": message})
+        )
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
@@ -192,8 +194,12 @@ class FCM:
         if result == "retry":
             first = QUOTA_WAIT if status == 429 else SERVER_WAIT
             wait = retry_after(headers)
-            return [SendOutcome(one.message_id, result, reason, retry_after=wait, first_wait=first)]
-        return [SendOutcome(one.message_id, result, reason, suppress=suppress)]
+            return [
+                SendOutcome(
+                    one.message_id, result, reason=reason, retry_after=wait, first_wait=first
+                )
+            ]
+        return [SendOutcome(one.message_id, result, reason=reason, suppress=suppress)]
 
 
 # On all platforms the message id is the collapse key: a repeated notification replaces the first.

@@ -171,7 +171,7 @@ class Postmark:
         body = orjson.dumps([self._mail(one) for one in batch])
         if len(body) > MAX_BYTES and len(batch) > 1:
             raise DoesNotFit
-        return ProviderRequest("POST", self._url, self._headers, body)
+        return ProviderRequest("POST", self._url, headers=self._headers, content=body)
 
     def _mail(self, one: Outgoing) -> dict[str, Any]:
         content = one.content
@@ -216,7 +216,7 @@ class Postmark:
         return [
             _outcome(one, answer, status, headers)
             if isinstance(answer, dict)
-            else SendOutcome(one.message_id, "unknown", "postmark: no answer about it")
+            else SendOutcome(one.message_id, "unknown", reason="postmark: no answer about it")
             for one, answer in zip(batch, answers, strict=True)
         ]
 
@@ -233,7 +233,7 @@ def _outcome(
     return SendOutcome(
         one.message_id,
         meaning.result,
-        f"postmark {code if known else status}: {text}"[:300].rstrip(": "),
+        reason=f"postmark {code if known else status}: {text}"[:300].rstrip(": "),
         retry_after=retry_after(headers) if meaning.result == "retry" else None,
         suppress=meaning.suppress,
     )
@@ -263,7 +263,7 @@ def webhooks(own: PostmarkSettings, settings: Settings, _policy: Policy) -> list
         return read_event(request.body, pages)
 
     about = "An event of an e-mail, from Postmark"
-    return [Webhook("/hooks/postmark", about, admit, read, BODY_LIMIT)]
+    return [Webhook("/hooks/postmark", about=about, admit=admit, read=read, limit=BODY_LIMIT)]
 
 
 def read_event(body: bytes, pages: tuple[str, ...] = ()) -> list[Feedback]:

@@ -165,7 +165,9 @@ def connect_providers(settings: Settings) -> ConnectedProviders:
         provider = known[name]
         sender = provider.connect(own_settings(provider, settings), settings)
         rate = settings.rates.get(name, settings.rates.get(provider.channel))
-        connected[name] = ConnectedProvider(name, provider.channel, sender, rate)
+        connected[name] = ConnectedProvider(
+            name=name, channel=provider.channel, sender=sender, rate=rate
+        )
     for name in settings.rates:
         if name not in (*CHANNELS, *connected):
             raise SegueError(

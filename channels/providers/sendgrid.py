@@ -195,7 +195,7 @@ class SendGrid:
         body = orjson.dumps(mail)
         if len(body) > MAX_BYTES and len(batch) > 1:
             raise DoesNotFit
-        return ProviderRequest("POST", self._url, self._headers, body)
+        return ProviderRequest("POST", self._url, headers=self._headers, content=body)
 
     def _template_data(self, one: Outgoing) -> dict[str, str]:
         content = _content(one)
@@ -256,14 +256,14 @@ def _refused(
         SendOutcome(
             one.message_id,
             "retry",
-            f"sendgrid {status}: another mail in the same request was refused",
+            reason=f"sendgrid {status}: another mail in the same request was refused",
             retry_after=1,
         )
         if number not in named
         else SendOutcome(
             one.message_id,
             "failed",
-            f"sendgrid {status}: {_words(named[number])}"[:300],
+            reason=f"sendgrid {status}: {_words(named[number])}"[:300],
             suppress="bounced" if _field(named[number])[-1] == "email" else None,
         )
         for number, one in enumerate(batch)
@@ -307,7 +307,7 @@ def webhooks(own: SendGridSettings, settings: Settings, _policy: Policy) -> list
         return read_events(request.body, pages)
 
     about = "Events of e-mails, from SendGrid"
-    return [Webhook("/hooks/sendgrid", about, admit, read, BODY_LIMIT)]
+    return [Webhook("/hooks/sendgrid", about=about, admit=admit, read=read, limit=BODY_LIMIT)]
 
 
 def _public_key(text: str) -> ec.EllipticCurvePublicKey:

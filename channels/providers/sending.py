@@ -5,7 +5,7 @@ channels/providers/transport.py posts, and the outbox decides what happens next.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple, Protocol
@@ -28,7 +28,7 @@ SendResult = Literal[
 Suppress = Literal["bounced", "unregistered", "complained", "opted_out"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
     """One rendered message to one address. A push has one for each device.
 
@@ -61,6 +61,7 @@ class ProviderRequest:
 
     method: str
     url: str
+    _: KW_ONLY
     headers: Mapping[str, str]
     content: bytes
 
@@ -75,6 +76,7 @@ class SendOutcome:
 
     message_id: int
     result: SendResult
+    _: KW_ONLY
     reason: str | None = None
     provider_id: str | None = None
     retry_after: Seconds | None = None

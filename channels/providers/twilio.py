@@ -160,7 +160,9 @@ class Twilio:
             "StatusCallback": f"{self._callback}{one.message_id}",
             **validity(one.ttl),
         }
-        return ProviderRequest("POST", self._url, self._headers, urlencode(form).encode())
+        return ProviderRequest(
+            "POST", self._url, headers=self._headers, content=urlencode(form).encode()
+        )
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
@@ -197,7 +199,9 @@ def read_answer(
         SendOutcome(
             one.message_id,
             meaning.result,
-            f"twilio {code if isinstance(code, int) else status}: {words}"[:300].rstrip(": "),
+            reason=f"twilio {code if isinstance(code, int) else status}: {words}"[:300].rstrip(
+                ": "
+            ),
             retry_after=retry_after(headers) if meaning.result == "retry" else None,
             suppress=meaning.suppress,
         )
@@ -218,19 +222,19 @@ def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[W
     return [
         Webhook(
             "/hooks/twilio/status",
-            "Delivery reports on text messages, from Twilio",
-            admit,
-            status,
-            BODY_LIMIT,
+            about="Delivery reports on text messages, from Twilio",
+            admit=admit,
+            read=status,
+            limit=BODY_LIMIT,
         ),
         Webhook(
             "/hooks/twilio/inbound",
-            "Inbound text messages, from Twilio",
-            admit,
-            inbound,
-            BODY_LIMIT,
-            SILENCE,
-            "text/xml",
+            about="Inbound text messages, from Twilio",
+            admit=admit,
+            read=inbound,
+            limit=BODY_LIMIT,
+            answer=SILENCE,
+            answer_type="text/xml",
         ),
     ]
 

@@ -103,7 +103,9 @@ class TwilioWhatsApp:
             "StatusCallback": f"{self._callback}{one.message_id}",
             **twilio.validity(one.ttl),
         }
-        return ProviderRequest("POST", self._url, self._headers, urlencode(form).encode())
+        return ProviderRequest(
+            "POST", self._url, headers=self._headers, content=urlencode(form).encode()
+        )
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
@@ -133,19 +135,19 @@ def webhooks(own: TwilioWhatsAppSettings, _settings: Settings, policy: Policy) -
     return [
         Webhook(
             "/hooks/twilio_whatsapp/status",
-            "Delivery reports on WhatsApp messages, from Twilio",
-            admit,
-            status,
-            twilio.BODY_LIMIT,
+            about="Delivery reports on WhatsApp messages, from Twilio",
+            admit=admit,
+            read=status,
+            limit=twilio.BODY_LIMIT,
         ),
         Webhook(
             "/hooks/twilio_whatsapp/inbound",
-            "Inbound WhatsApp messages, from Twilio",
-            admit,
-            inbound,
-            twilio.BODY_LIMIT,
-            twilio.SILENCE,
-            "text/xml",
+            about="Inbound WhatsApp messages, from Twilio",
+            admit=admit,
+            read=inbound,
+            limit=twilio.BODY_LIMIT,
+            answer=twilio.SILENCE,
+            answer_type="text/xml",
         ),
     ]
 

@@ -9,7 +9,7 @@ import hmac
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import orjson
@@ -36,7 +36,7 @@ FeedbackKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
     """One event that a provider reports.
 
@@ -69,7 +69,7 @@ class Unreadable(Exception):
     """The request is authenticated but malformed. The text names the error."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookRequest:
     """A webhook request.
 
@@ -98,6 +98,7 @@ class Webhook:
     """
 
     path: str
+    _: KW_ONLY
     about: str
     admit: Callable[[Mapping[str, str]], object]
     read: Callable[[WebhookRequest], list[Feedback]]

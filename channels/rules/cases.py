@@ -85,17 +85,17 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
     recipient = _recipient(parsed.profile, planner.policy)
     wanted = [
         Wanted(
-            message.channel,
-            message.kind,
-            message.topic or "",
-            message.after,
-            message.on_cap,
-            planner.policy.max_delay if message.max_delay is None else message.max_delay,
+            channel=message.channel,
+            kind=message.kind,
+            topic=message.topic or "",
+            offset=message.after,
+            on_cap=message.on_cap,
+            max_delay=planner.policy.max_delay if message.max_delay is None else message.max_delay,
         )
         for message in parsed.send.messages
     ]
     history = [
-        Counted(past.send_at, past.channel, past.kind, past.topic or "")
+        Counted(send_at=past.send_at, channel=past.channel, kind=past.kind, topic=past.topic or "")
         for past in parsed.history
         if past.state in COUNTING_STATES
     ]
@@ -137,22 +137,22 @@ def _recipient(profile: _Profile, policy: Policy) -> Recipient:
         if (phone := _phone(address)) is not None
     )
     return Recipient(
-        zones_for(
+        zones=zones_for(
             profile.timezone,
             country_code(profile.country),
             next((phone.country for phone in phones), None),
             policy.timezone,
         ),
-        {
+        addresses={
             name
             for name, given in addresses.items()
             if _is_usable(channel_of(name).address_kind, given)
         },
-        profile.suppressed,
-        {
+        suppressed=profile.suppressed,
+        consent={
             (channel, topic): granted
             for channel, topics in profile.consent.items()
             for topic, granted in topics.items()
         },
-        profile.held_out,
+        held_out=profile.held_out,
     )

@@ -72,18 +72,18 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     nothing: set[str] = set()
     return {
         profile_id: Recipient(
-            zones_for(
+            zones=zones_for(
                 timezone,
                 country,
                 phone_country.get(profile_id),
                 policy.timezone,
                 chosen=own_zone.get(profile_id),
             ),
-            addresses.get(profile_id, nothing),
-            addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
-            consent.get(profile_id, {}),
-            holdout > 0 and draw(profile_id, "holdout") < holdout,
-            own.get(profile_id, NO_PREFERENCES),
+            addresses=addresses.get(profile_id, nothing),
+            suppressed=addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
+            consent=consent.get(profile_id, {}),
+            held_out=holdout > 0 and draw(profile_id, "holdout") < holdout,
+            own=own.get(profile_id, NO_PREFERENCES),
         )
         for profile_id, timezone, country in tx.conn.execute(
             select(profiles.c.id, profiles.c.timezone, profiles.c.country).where(
@@ -127,13 +127,15 @@ def load_history(
     ):
         found[row.profile_id].append(
             Past(
-                row.id,
-                Counted(row.send_at, row.channel, row.kind, row.topic),
-                row.priority,
-                row.state == "planned",
-                row.enrollment_id,
-                row.step,
-                f"{row.journey} / {row.step} / {row.member}",
+                id=row.id,
+                counted=Counted(
+                    send_at=row.send_at, channel=row.channel, kind=row.kind, topic=row.topic
+                ),
+                priority=row.priority,
+                planned=row.state == "planned",
+                enrollment_id=row.enrollment_id,
+                step=row.step,
+                name=f"{row.journey} / {row.step} / {row.member}",
             )
         )
     return found

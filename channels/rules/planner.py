@@ -31,7 +31,7 @@ Reason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """One message of a send, as the step wants it.
 
@@ -104,7 +104,7 @@ class Planner:
     def _policy_caps(self, channel: ChannelName, topic: str) -> tuple[Cap, ...]:
         caps = self._caps.get((channel, topic))
         if caps is None:
-            probe = Counted(0, channel, "marketing", topic)
+            probe = Counted(send_at=0, channel=channel, kind="marketing", topic=topic)
             caps = tuple(cap for cap in self.policy.caps if counts(cap, probe))
             self._caps[channel, topic] = caps
         return caps
@@ -163,11 +163,16 @@ class Planner:
             elif message.kind == "transactional":
                 at = now + message.offset
                 decisions[place] = Decision(at)
-                history = [*history, Counted(at, message.channel, message.kind, message.topic)]
+                history = [
+                    *history,
+                    Counted(
+                        send_at=at, channel=message.channel, kind=message.kind, topic=message.topic
+                    ),
+                ]
             else:
                 hours = self.hours(message.channel, recipient)
                 alive.append(_Member(place, message, hours))
-        search = _Search(self, recipient, history, now)
+        search = _Search(planner=self, recipient=recipient, history=history, now=now)
         while alive:
             anchor = search.anchor(alive)
             if anchor is not None:
@@ -205,7 +210,7 @@ class _Search:
     """The search for a common anchor of one recipient's group."""
 
     def __init__(
-        self, planner: Planner, recipient: Recipient, history: Sequence[Counted], now: Instant
+        self, *, planner: Planner, recipient: Recipient, history: Sequence[Counted], now: Instant
     ) -> None:
         self.planner = planner
         self.recipient = recipient
@@ -305,7 +310,15 @@ class _Search:
         return [
             member.wanted.offset
             for member in members
-            if counts(cap, Counted(0, member.wanted.channel, "marketing", member.wanted.topic))
+            if counts(
+                cap,
+                Counted(
+                    send_at=0,
+                    channel=member.wanted.channel,
+                    kind="marketing",
+                    topic=member.wanted.topic,
+                ),
+            )
         ]
 
     def _counted(self, wanted: Wanted) -> list[Count]:
@@ -314,10 +327,12 @@ class _Search:
         if counted is None:
             counted = [
                 Count(
-                    cap,
-                    sorted(message.send_at for message in self.history if counts(cap, message)),
-                    self.recipient.zones.names,
-                    self.planner.policy.first_weekday,
+                    cap=cap,
+                    fixed=sorted(
+                        message.send_at for message in self.history if counts(cap, message)
+                    ),
+                    zones=self.recipient.zones.names,
+                    first_weekday=self.planner.policy.first_weekday,
                 )
                 for cap in self.planner.caps(wanted.channel, wanted.topic, self.recipient)
             ]

@@ -51,7 +51,12 @@ def _fit(
         others += [past.counted for past in kept]
         for cap in planner.caps(message.channel, message.topic, recipient):
             fixed = sorted(other.send_at for other in others if counts(cap, other))
-            count = Count(cap, fixed, recipient.zones.names, planner.policy.first_weekday)
+            count = Count(
+                cap=cap,
+                fixed=fixed,
+                zones=recipient.zones.names,
+                first_weekday=planner.policy.first_weekday,
+            )
             if count.blocked_until(message.send_at, 0, ()) is not None:
                 return False
     return True

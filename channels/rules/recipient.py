@@ -45,12 +45,12 @@ def zones_for(
         return Zones((name,), "profile", chosen=True)
     invalid = chosen or timezone or None
     if name := zone_name(timezone):
-        return Zones((name,), "profile", chosen)
+        return Zones((name,), "profile", invalid=chosen)
     if country and (names := zones_of_country(country)):
-        return Zones(names, "country", invalid)
+        return Zones(names, "country", invalid=invalid)
     if phone_country and (names := zones_of_country(phone_country)):
-        return Zones(names, "phone", invalid)
-    return Zones((brand,), "brand", invalid)
+        return Zones(names, "phone", invalid=invalid)
+    return Zones((brand,), "brand", invalid=invalid)
 
 
 class Preferences(NamedTuple):
@@ -80,7 +80,7 @@ def preferences_of(
 NO_PREFERENCES = Preferences()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Recipient:
     """One profile as planning reads it."""
 

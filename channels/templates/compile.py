@@ -61,7 +61,7 @@ class _Line(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
     """One compiled template.
 
@@ -159,7 +159,14 @@ def _compile(channel: ChannelName, name: str, files: tuple[tuple[str, str], ...]
         parts = _html(file, texts, headers, body, first_line)
     variables = frozenset[str]().union(*(part.script.variables for part in parts.values()))
     language = options.pop(LANGUAGE.name.lower(), None)
-    return Template(channel, name, variables, parts, options, language)
+    return Template(
+        channel=channel,
+        name=name,
+        variables=variables,
+        parts=parts,
+        options=options,
+        language=language,
+    )
 
 
 def _replaced(

@@ -59,7 +59,7 @@ class BadLink(RenderError):
         self.to = to
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
     """Parsed Liquid. html: whether data is escaped."""
 
@@ -106,7 +106,7 @@ def parse(source: str, file: str, first_line: int = 1, *, html: bool = False) ->
     except Misused as misused:
         line = first_line - 1 + _line(source, misused.index)
         raise TemplateError(file, line, f"Liquid: {misused}") from misused
-    return Script(file, variables, liquid, html)
+    return Script(file=file, variables=variables, liquid=liquid, html=html)
 
 
 _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)

@@ -6,7 +6,7 @@ The structure follows documentation.mjml.io, "Components". The content of an end
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from html.parser import HTMLParser
 
 from channels.templates.plain_text import VOID
@@ -94,6 +94,7 @@ class Tag:
     """One MJML tag. Ending tags and comments have `content`, other tags have children."""
 
     name: str
+    _: KW_ONLY
     line: int
     attributes: dict[str, str]
     children: list["Tag"] = field(default_factory=list)
@@ -116,7 +117,7 @@ class Tag:
 
 def read(source: str) -> Tag:
     """The `mjml` tag of a source. Raises Mistake."""
-    root = Tag("", 1, {})
+    root = Tag("", line=1, attributes={})
     open_: list[Tag] = [root]
     at = 0
     for token in _tokens(source):
@@ -125,7 +126,7 @@ def read(source: str) -> Tag:
         at = token.end()
         parent = open_[-1]
         if token["comment"] is not None:
-            parent.children.append(Tag(COMMENT, line, {}, content=token["comment"]))
+            parent.children.append(Tag(COMMENT, line=line, attributes={}, content=token["comment"]))
         elif token["end"]:
             if len(open_) == 1:
                 raise Mistake(line, f"</{token['end']}> closes nothing")
@@ -183,7 +184,7 @@ def _tag(token: re.Match[str], line: int) -> tuple[Tag, bool]:
         raise Mistake(
             line, f'<{name}> has {rest[:40]!r}, which is not an attribute; write name="value"'
         )
-    return Tag(name, line, attributes), closed
+    return Tag(name, line=line, attributes=attributes), closed
 
 
 def _check_text(source: str, start: int, end: int, parent: Tag) -> None:
@@ -197,7 +198,7 @@ def _check_text(source: str, start: int, end: int, parent: Tag) -> None:
         raise Mistake(line, "the tag is incomplete; check for a missing quote or >")
     if (text := between.strip()) and parent.name != "mj-attributes":
         line = _line(source, start + between.index(text[0]))
-        parent.children.append(Tag("", line, {}, content=_SPACE.sub(" ", text)))
+        parent.children.append(Tag("", line=line, attributes={}, content=_SPACE.sub(" ", text)))
 
 
 def _checked(root: Tag) -> Tag:

@@ -38,7 +38,7 @@ def create_app(
     # is lost when logging is configured later; a filter stays.
     logging.getLogger("uvicorn.access").addFilter(_never)
     errors.install(app)
-    receiver = Receiver(segue, arrived, guesses or Guesses())
+    receiver = Receiver(segue, arrived=arrived, guesses=guesses or Guesses())
     for module in _MODULES:
         app.include_router(module.router(receiver))
     return app

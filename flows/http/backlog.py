@@ -20,6 +20,7 @@ class Backlog:
         self,
         db: Database,
         limit: int,
+        *,
         waiting: Callable[[Tx, int], int],
         arriving: Callable[[], int] = lambda: 0,
     ) -> None:

@@ -1,7 +1,7 @@
 """What every route of the receiver uses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from flows.app import Segue
 from flows.http.limits.guessing import Guesses
@@ -23,6 +23,7 @@ class Receiver:
     """
 
     segue: Segue
+    _: KW_ONLY
     arrived: Callable[[], object]
     guesses: Guesses
     in_hand: InHand = field(default_factory=InHand)

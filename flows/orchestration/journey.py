@@ -78,7 +78,7 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
                     Run(
                         segue,
                         dispatcher,
-                        current,
+                        journey=current,
                         audience=entering,
                         people=people,
                         launch_id=launch_id,

@@ -57,7 +57,7 @@ from journeys.tables import passages
 from profiles.bulk import lock_profiles
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class StepReport:
     """The result of a step.
 
@@ -263,7 +263,14 @@ class Engine:
         report = StepReport()
         with raising_step_failed(node.step, people):
             people = self._staying(tx, version, people, report)
-            cohort = Cohort(tx, version, node.step, people, self.planner, self.catalog)
+            cohort = Cohort(
+                tx=tx,
+                version=version,
+                step=node.step,
+                people=people,
+                planner=self.planner,
+                catalog=self.catalog,
+            )
             moves = _handle(cohort) if people else {}
             report.messages = cohort.messages
             self._apply(tx, version, node, people, moves, report)

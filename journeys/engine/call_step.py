@@ -173,7 +173,9 @@ def call_moves(
         if person.enrollment_id not in failed:
             moves[person.enrollment_id] = Move(NEXT)
         elif tried < step.tries:
-            moves[person.enrollment_id] = Move(None, tx.now + _FIRST_RETRY * 2**person.attempts, 0)
+            moves[person.enrollment_id] = Move(
+                None, due_at=tx.now + _FIRST_RETRY * 2**person.attempts, phase=0
+            )
         elif step.on_error == "exit":
             moves[person.enrollment_id] = Move(f"exit: call failed, {failed[person.enrollment_id]}")
         else:

@@ -66,7 +66,7 @@ def lock_due(
         due = due.where(columns.launch_id == launch_id)
     if version.journey.name in held(tx):
         return []
-    return [DueEnrollment(*row) for row in tx.conn.execute(due)]
+    return [DueEnrollment._make(row) for row in tx.conn.execute(due)]
 
 
 def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Instant]]:

@@ -49,7 +49,10 @@ def audience_after(tx: Tx, condition: Condition, after: int, limit: int) -> Sequ
 def _audience_after(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
     return (
         select(profiles.c.id)
-        .where(profiles.c.id > bindparam("after"), condition.sql(Scope(sqlite, profiles.c.id)))
+        .where(
+            profiles.c.id > bindparam("after"),
+            condition.sql(Scope(sqlite=sqlite, profile_id=profiles.c.id)),
+        )
         .order_by(profiles.c.id)
         .limit(bindparam("most", type_=BigInteger))
     )
@@ -63,7 +66,7 @@ def audience_size(tx: Tx, condition: Condition) -> int:
 
 @lru_cache(maxsize=STATEMENTS)
 def _audience_size(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
-    holds = condition.sql(Scope(sqlite, profiles.c.id))
+    holds = condition.sql(Scope(sqlite=sqlite, profile_id=profiles.c.id))
     return select(func.count()).select_from(profiles).where(holds)
 
 
@@ -146,7 +149,7 @@ def enter_by_events(tx: Tx, version: Version, event_ids: Collection[int]) -> lis
 def _of_events(version: Version, sqlite: bool) -> Select[Any]:
     entry = version.journey.entry
     assert isinstance(entry, EventEntry)
-    scope = Scope(sqlite, events.c.profile_id)
+    scope = Scope(sqlite=sqlite, profile_id=events.c.profile_id)
     key: ColumnElement[Any] = literal("")
     if entry.key is not None:
         value = events.c.properties[entry.key].as_string()
@@ -182,7 +185,7 @@ def _enter(
         return []
     people = _allowed(version, source, tx.is_sqlite, pauses=pauses)
     rows = transitions.enter(tx, people, {**given, "now": tx.now}, DUE_COLUMNS)
-    return [DueEnrollment(*row) for row in rows]
+    return [DueEnrollment._make(row) for row in rows]
 
 
 @lru_cache(maxsize=STATEMENTS)

@@ -39,7 +39,7 @@ _BY_CHANNEL = tuple(f"{channel}_" for channel in CHANNELS)
 ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the event's name
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Reaction:
     """The result of a batch of events, by journey.
 

@@ -101,8 +101,8 @@ def _moments(version: Version, sqlite: bool) -> Select[tuple[int, Instant]]:
 
 def _since_entry(sqlite: bool, until: ColumnElement[int] | None = None) -> Scope:
     return Scope(
-        sqlite,
-        _c.profile_id,
+        sqlite=sqlite,
+        profile_id=_c.profile_id,
         since=_c.since,
         until=until,
         except_event=_c.entry_event_id,
@@ -113,8 +113,8 @@ def _since_entry(sqlite: bool, until: ColumnElement[int] | None = None) -> Scope
 def _since_message(sqlite: bool, within: Seconds) -> Scope:
     """The events of a message's profile, for `within` seconds from its hand-over."""
     return Scope(
-        sqlite,
-        messages.c.profile_id,
+        sqlite=sqlite,
+        profile_id=messages.c.profile_id,
         since=messages.c.send_at,
         until=messages.c.send_at + within,
         context=_c.context,

@@ -99,7 +99,7 @@ class Move(NamedTuple):
 Moves = dict[int, Move]  # by enrollment id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cohort:
     """The enrollments due at one step of one version, in one transaction."""
 
@@ -153,7 +153,7 @@ def wait(cohort: Cohort, step: WaitStep) -> Moves:
         elif end <= cohort.tx.now:
             moves[person.enrollment_id] = Move(NEXT, ended_at=end)
         else:
-            moves[person.enrollment_id] = Move(None, end, 1)
+            moves[person.enrollment_id] = Move(None, due_at=end, phase=1)
     return moves
 
 
@@ -256,7 +256,7 @@ def wait_until(cohort: Cohort, step: WaitUntilStep) -> Moves:
         elif cohort.tx.now >= ends:
             moves[person.enrollment_id] = Move(TIMEOUT, ended_at=ends)
         else:
-            moves[person.enrollment_id] = Move(None, ends, 1)
+            moves[person.enrollment_id] = Move(None, due_at=ends, phase=1)
     return moves
 
 
@@ -265,8 +265,8 @@ def _began(version: Version, step_name: str, sqlite: bool) -> ColumnElement[Any]
     step = version.journey.graph[step_name].step
     assert isinstance(step, WaitUntilStep)
     scope = Scope(
-        sqlite,
-        _c.profile_id,
+        sqlite=sqlite,
+        profile_id=_c.profile_id,
         since=_looks_back_to(version, step_name),
         except_event=_c.entry_event_id,
         once=_ended_earlier_waits(version, step_name),
@@ -324,7 +324,7 @@ def _first_branch(version: Version, step_name: str, sqlite: bool) -> ColumnEleme
     """The name of the first branch of a Split step whose condition holds for an enrollment."""
     step = version.journey.graph[step_name].step
     assert isinstance(step, SplitStep)
-    scope = Scope(sqlite, _c.profile_id, context=_c.context)
+    scope = Scope(sqlite=sqlite, profile_id=_c.profile_id, context=_c.context)
     return case(*((way.condition.sql(scope), literal(way.name)) for way in step.ways))
 
 
@@ -398,11 +398,11 @@ def _record_change(cohort: Cohort, profile_ids: Collection[int]) -> None:
     tx, step = cohort.tx, cohort.step.name
     changes = [
         NewEvent(
-            person.profile_id,
-            PROFILE_CHANGED,
-            tx.now,
-            f"update {person.enrollment_id} {step}",
-            {},
+            profile_id=person.profile_id,
+            name=PROFILE_CHANGED,
+            occurred_at=tx.now,
+            dedupe_key=f"update {person.enrollment_id} {step}",
+            properties={},
         )
         for person in cohort.people
         if person.profile_id in profile_ids

@@ -127,7 +127,7 @@ def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) ->
     whose = among(tx, enrollments.c.profile_id, profile_ids)
     rows = select(*_COLUMNS).where(whose).order_by(enrollments.c.id)
     found = tx.conn.execute(rows.with_for_update() if lock else rows)
-    return [_Enrollment(*row) for row in found]
+    return [_Enrollment._make(row) for row in found]
 
 
 class _Survivor:

@@ -60,7 +60,8 @@ def _changes(condition: Condition, sqlite: bool) -> _Changes:
     c = segment_members.c
     journey = bindparam("of_journey", type_=Text)
     in_it = select(profiles.c.id).where(
-        any_of(profiles.c.id, "profiles"), condition.sql(Scope(sqlite, profiles.c.id))
+        any_of(profiles.c.id, "profiles"),
+        condition.sql(Scope(sqlite=sqlite, profile_id=profiles.c.id)),
     )
     leaving = delete(segment_members).where(
         c.journey == journey, any_of(c.profile_id, "profiles"), not_(c.profile_id.in_(in_it))

@@ -99,7 +99,9 @@ def _plan_from(
             continue
         last, number = max(planned)
         # `wake` makes the enrollment due as soon as the message is sent.
-        moves[enrollment_id] = Move(None, last + cohort.tx.timing.send_again, first + number + 1)
+        moves[enrollment_id] = Move(
+            None, due_at=last + cohort.tx.timing.send_again, phase=first + number + 1
+        )
     return moves
 
 
@@ -108,21 +110,21 @@ def _wanted(cohort: Cohort, step: SendStep, first: int) -> PlannedSend:
     journey = cohort.version.journey
     default = cohort.planner.policy.max_delay
     return PlannedSend(
-        journey.name,
-        cohort.version.digest,
-        step.name,
-        journey.priority,
-        step.mode,
-        tuple(
+        journey=journey.name,
+        version=cohort.version.digest,
+        step=step.name,
+        priority=journey.priority,
+        mode=step.mode,
+        members=tuple(
             (
                 message.member,
                 Wanted(
-                    message.channel,
-                    step.kind,
-                    step.topic or journey.topic,
-                    message.after,
-                    message.on_cap,
-                    default if message.max_delay is None else message.max_delay,
+                    channel=message.channel,
+                    kind=step.kind,
+                    topic=step.topic or journey.topic,
+                    offset=message.after,
+                    on_cap=message.on_cap,
+                    max_delay=default if message.max_delay is None else message.max_delay,
                 ),
             )
             for message in step.messages[first:]
@@ -154,7 +156,7 @@ def _after_planning(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollme
         waiting = [row.send_at for row in rows[person.enrollment_id] if row.state in pending]
         if waiting:
             again = max(*waiting, tx.now) + tx.timing.send_again
-            moves[person.enrollment_id] = Move(None, again, person.phase)
+            moves[person.enrollment_id] = Move(None, due_at=again, phase=person.phase)
         else:
             settled.append(person)
     falling_back: dict[int, list[DueEnrollment]] = defaultdict(list)
@@ -169,7 +171,9 @@ def _after_planning(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollme
         elif step.fallback_after is None or person.phase >= len(step.messages):
             moves[person.enrollment_id] = Move(NEXT, ended_at=last_sent)
         elif last_sent is not None and last_sent + step.fallback_after > tx.now:
-            moves[person.enrollment_id] = Move(None, last_sent + step.fallback_after, person.phase)
+            moves[person.enrollment_id] = Move(
+                None, due_at=last_sent + step.fallback_after, phase=person.phase
+            )
         else:
             falling_back[person.phase].append(person)
     for phase, some in falling_back.items():

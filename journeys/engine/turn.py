@@ -23,7 +23,7 @@ from journeys.engine.events import Reaction, Reactor
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TurnReport:
     """The result of one turn.
 
@@ -143,7 +143,7 @@ class Turn:
 
     def _report(self, reaction: Reaction, moved: Counter[str], sent: Tally) -> TurnReport:
         errors, self._errors = self._errors, []
-        return TurnReport(reaction, moved, sent, errors)
+        return TurnReport(reaction=reaction, moved=moved, sent=sent, errors=errors)
 
     def _advance(self) -> Counter[str]:
         """Move one chunk at each due step, and note the due Call steps."""

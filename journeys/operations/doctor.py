@@ -20,7 +20,7 @@ from profiles.tables import events
 LATE: Seconds = 2 * MINUTE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One problem: how many rows have it, for how many seconds, and the fix (`mend`)."""
 
@@ -34,7 +34,7 @@ class Finding:
 def diagnose(tx: Tx) -> list[Finding]:
     """All current problems, the oldest first; empty if there are none."""
     found = [
-        Finding(what, where, number, tx.now - since, mend)
+        Finding(what=what, where=where, number=number, for_seconds=tx.now - since, mend=mend)
         for what, mend, grouped in _questions(tx)
         for where, number, since in tx.conn.execute(grouped)
     ]

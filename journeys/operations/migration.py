@@ -27,7 +27,7 @@ _AT_STEP = (
 _ARRIVING = _AT_STEP.where(_c.phase == 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationCandidate:
     """The enrollments at one step of an older version, and where they would continue.
 
@@ -85,7 +85,9 @@ def _candidates(
     """midway: how many of the enrollments have a phase above 0."""
     if midway and _falls_back_otherwise(old, current, step):
         why = "they are in the middle of the send, and it falls back otherwise now"
-        yield MigrationCandidate(old.digest, step, midway, None, why)
+        yield MigrationCandidate(
+            version=old.digest, step=step, people=midway, to_step=None, why=why
+        )
         people -= midway
     if people:
         yield _candidate(old, current, step, people)
@@ -111,10 +113,16 @@ def _candidate(old: Version, current: Version, step: str, people: int) -> Migrat
     node = current.journey.graph.get(step)
     if node is None:
         return MigrationCandidate(
-            old.digest, step, people, None, "the current version has no such step"
+            version=old.digest,
+            step=step,
+            people=people,
+            to_step=None,
+            why="the current version has no such step",
         )
     if node.step.type != then.type:
         why = f"the step was a {then.type} and is now a {node.step.type}"
-        return MigrationCandidate(old.digest, step, people, None, why)
+        return MigrationCandidate(
+            version=old.digest, step=step, people=people, to_step=None, why=why
+        )
     why = "the step is the same" if node.step == then else "the step has changed"
-    return MigrationCandidate(old.digest, step, people, step, why)
+    return MigrationCandidate(version=old.digest, step=step, people=people, to_step=step, why=why)

@@ -13,7 +13,7 @@ from journeys.operations.control import held
 from profiles.tables import events
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Queues:
     """Due work now, without paused and stopped journeys.
 
@@ -51,11 +51,11 @@ def queues(tx: Tx) -> Queues:
     found = {channel: (number, earliest) for channel, number, earliest in tx.conn.execute(due)}
     oldest = min([since or tx.now, *(earliest for _, earliest in found.values())])
     return Queues(
-        tx.conn.execute(waiting).scalar_one(),
-        people,
-        by_channel({channel: number for channel, (number, _) in found.items()}),
-        tx.now - oldest,
-        oldest_event(tx),
+        waiting_events=tx.conn.execute(waiting).scalar_one(),
+        due_people=people,
+        due_messages=by_channel({channel: number for channel, (number, _) in found.items()}),
+        oldest_due=tx.now - oldest,
+        oldest_event=oldest_event(tx),
     )
 
 

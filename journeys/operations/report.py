@@ -37,7 +37,7 @@ def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:
     return failed, number
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Summary:
     """Counts of enrollments by status, messages by channel, and refusals by reason."""
 

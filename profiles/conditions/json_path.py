@@ -38,7 +38,7 @@ def parse_path(name: str) -> Path:
     return (tuple(name.split(".")),) if _NESTED.fullmatch(name) else ((name,),)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """One place in a document.
 
@@ -84,7 +84,10 @@ class Place:
         """Whether it holds for an element of the list that is here, or for a place within one."""
         elements = self._elements()
         element = Place(
-            self.sqlite, elements.c.value, members, elements.c.type if self.sqlite else None
+            sqlite=self.sqlite,
+            document=elements.c.value,
+            members=members,
+            element=elements.c.type if self.sqlite else None,
         )
         return select(literal(1)).select_from(elements).where(holds(element)).exists()
 
@@ -133,4 +136,4 @@ def anywhere(
             return holds(place)
         return place.any_element(lambda element: within(element, rest[1:]), rest[0])
 
-    return within(Place(sqlite, document, first), others)
+    return within(Place(sqlite=sqlite, document=document, members=first), others)

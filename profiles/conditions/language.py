@@ -67,7 +67,7 @@ _CHOSEN_COLUMNS = ("timezone", "language")
 NOW = bindparam("now", type_=BigInteger)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """The rows that a condition is evaluated on, in SQL.
 
@@ -203,7 +203,7 @@ class Test(_Condition):
         if self.op == "!=":
             return not_(self.model_copy(update={"op": "=="}).on(document, scope))
         path = parse_path(self.name)
-        own = Place(scope.sqlite, document, (self.name,))
+        own = Place(sqlite=scope.sqlite, document=document, members=(self.name,))
         if path == (own.members,):
             return self._at(own, scope)
         listed = len(path) > 1

@@ -21,7 +21,7 @@ from profiles.identity.person import Key as Identifier
 from profiles.tables import consent_records, consents
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentChange:
     """A statement of one profile about a channel (topic `*`) or about one topic on it.
 
@@ -71,7 +71,7 @@ class ConsentChange:
         return not self.just_now and (self.occurred_at is None or self.occurred_at > now)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentOutcome:
     """The results of the changes that are new.
 
@@ -137,10 +137,10 @@ def change_consent(
     _record(tx, [*applied, *new_proof], source)
     unreachable = ask(tx, [_yes(one, source, tx.now) for one in to_confirm], double_opt_in)
     return ConsentOutcome(
-        applied,
-        [change for change in differing if not holds(change)],
-        [one for one in to_confirm if (one.profile_id, one.topic) not in unreachable],
-        [one for one in to_confirm if (one.profile_id, one.topic) in unreachable],
+        applied=applied,
+        overruled=[change for change in differing if not holds(change)],
+        waiting=[one for one in to_confirm if (one.profile_id, one.topic) not in unreachable],
+        no_address=[one for one in to_confirm if (one.profile_id, one.topic) in unreachable],
     )
 
 
@@ -154,9 +154,9 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
         return False
     row = rows[-1]
     yes = ConsentChange(
-        profile_id,
-        CONFIRMED_ON,
-        topic,
+        profile_id=profile_id,
+        channel=CONFIRMED_ON,
+        topic=topic,
         granted=True,
         just_now=True,
         wording=row.wording,
@@ -166,7 +166,19 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
     change_consent(tx, [yes], f"{row.source}, confirmed")
     settle(tx, rows)
     key = f"{topic} on {CONFIRMED_ON} confirmed {tx.now}"
-    record_events(tx, [NewEvent(profile_id, PROFILE_CHANGED, tx.now, key, {})], worked=False)
+    record_events(
+        tx,
+        [
+            NewEvent(
+                profile_id=profile_id,
+                name=PROFILE_CHANGED,
+                occurred_at=tx.now,
+                dedupe_key=key,
+                properties={},
+            )
+        ],
+        worked=False,
+    )
     return True
 
 
@@ -217,7 +229,14 @@ def _to_confirm(change: ConsentChange, double_opt_in: Mapping[str, str]) -> bool
 def _yes(change: ConsentChange, source: str, now: Instant) -> Yes:
     said_at = None if change.of_unknown_age(now) else change.at(now)
     whose = change.profile_id
-    return Yes(whose, change.topic, said_at, source, change.wording, change.evidence)
+    return Yes(
+        profile_id=whose,
+        topic=change.topic,
+        said_at=said_at,
+        source=source,
+        wording=change.wording,
+        evidence=change.evidence,
+    )
 
 
 def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChange]:

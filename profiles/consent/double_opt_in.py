@@ -31,7 +31,7 @@ LASTS: Seconds = 7 * DAY
 NO_TOPICS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Yes:
     """A yes to a topic on e-mail. said_at: None if its time is unknown."""
 
@@ -85,7 +85,13 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
         if due:
             properties = {"topic": one.topic, "topic_name": names[one.topic]}
             name = f"confirm email {one.topic} {tx.now}"
-            event = NewEvent(one.profile_id, CONFIRMATION_REQUESTED, tx.now, name, properties)
+            event = NewEvent(
+                profile_id=one.profile_id,
+                name=CONFIRMATION_REQUESTED,
+                occurred_at=tx.now,
+                dedupe_key=name,
+                properties=properties,
+            )
             asking.append(event)
     if written:
         upsert = insert_into(tx.conn, email_confirmations)
@@ -134,7 +140,7 @@ def waiting(tx: Tx, profile_ids: Collection[int]) -> list[PendingYes]:
         .where(not_(is_suppressed(CONFIRMED_ON)), not_(is_retired()))
         .order_by(e.asked_at, e.address)
     )
-    found = [PendingYes(*row) for row in rows]
+    found = [PendingYes._make(row) for row in rows]
     became = survivors(tx, {one.said_by for one in found})
     return [one for one in found if became.get(one.said_by, one.said_by) == one.owner]
 
@@ -192,7 +198,7 @@ def _requests(tx: Tx, keys: Collection[tuple[str, str]]) -> list[_Request]:
     c = email_confirmations.c
     columns = [c[name] for name in _Request._fields]
     return [
-        _Request(*row)
+        _Request._make(row)
         for some in in_slices(sorted(keys), 500)
         for row in tx.conn.execute(select(*columns).where(tuple_(c.address, c.topic).in_(some)))
     ]

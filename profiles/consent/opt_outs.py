@@ -13,7 +13,7 @@ from profiles.identity.person import Key, Person
 from profiles.identity.upsert import holders_of, lock_identities, upsert_people, users_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class No:
     """The profile it names, by identifiers alone, and the channel and topic (or `*`) it refuses.
 
@@ -79,7 +79,13 @@ def take_opt_outs(
     record_events(
         tx,
         [
-            NewEvent(one, PROFILE_CHANGED, tx.now, f"a no of {source} {tx.now}", {})
+            NewEvent(
+                profile_id=one,
+                name=PROFILE_CHANGED,
+                occurred_at=tx.now,
+                dedupe_key=f"a no of {source} {tx.now}",
+                properties={},
+            )
             for one in sorted({change.profile_id for change in applied})
         ],
         worked=False,
@@ -139,9 +145,9 @@ def _apart(people: Iterable[Person]) -> list[Person]:
 def _changes(no: No, profile_id: int) -> Iterator[ConsentChange]:
     for channel, topic in no.refuses:
         yield ConsentChange(
-            profile_id,
-            channel,
-            topic,
+            profile_id=profile_id,
+            channel=channel,
+            topic=topic,
             granted=False,
             occurred_at=no.said_at,
             just_now=no.just_now,

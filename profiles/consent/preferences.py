@@ -25,7 +25,7 @@ Topics = Mapping[tuple[ChannelName, str], bool]  # channel and topic (or `*`) ->
 TopicChanges = Mapping[tuple[ChannelName, str], bool | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
     """The values of one profile that the preference center shows.
 
@@ -134,7 +134,9 @@ def save(
     """
     whose = before.profile_id
     said = [
-        ConsentChange(whose, channel, topic, granted, just_now=True)
+        ConsentChange(
+            profile_id=whose, channel=channel, topic=topic, granted=granted, just_now=True
+        )
         for (channel, topic), granted in changes.consent.items()
     ]
     outcome = change_consent(tx, said, source, double_opt_in=double_opt_in)
@@ -143,6 +145,12 @@ def save(
         put(tx.conn, preferences, {"profile_id": whose, **choices, "changed_at": tx.now})
     if not (outcome.applied or choices):
         return bool(outcome.waiting)
-    event = NewEvent(whose, PROFILE_CHANGED, tx.now, f"{source} {uuid4()}", {})
+    event = NewEvent(
+        profile_id=whose,
+        name=PROFILE_CHANGED,
+        occurred_at=tx.now,
+        dedupe_key=f"{source} {uuid4()}",
+        properties={},
+    )
     record_events(tx, [event], worked=False)
     return True

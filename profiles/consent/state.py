@@ -40,7 +40,7 @@ def consent_statements(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey,
     c, r = consents.c, consent_records.c
     rows = select(c.profile_id, c.channel, c.topic, c.granted, c.changed_at)
     found = tx.conn.execute(rows.where(among(tx, c.profile_id, profile_ids)))
-    said = {one.key: one for one in (Statement(*row) for row in found)}
+    said = {one.key: one for one in (Statement._make(row) for row in found)}
     ahead = [one for one in said.values() if one.changed_at > tx.now]
     if ahead:
         whose = among(tx, r.profile_id, {one.profile_id for one in ahead})
@@ -59,4 +59,4 @@ def withdrawn(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, Statemen
     c = consent_records.c
     rows = select(c.profile_id, c.channel, c.topic, c.granted, c.occurred_at).order_by(c.id)
     found = tx.conn.execute(rows.where(among(tx, c.profile_id, profile_ids), c.granted.is_(None)))
-    return {one.key: one for one in (Statement(*row) for row in found)}
+    return {one.key: one for one in (Statement._make(row) for row in found)}

@@ -148,7 +148,9 @@ def opt_out_stated(said: object, meaningless: Meaningless = MEANINGLESS) -> No |
     if one is None or not list(one.person().identifiers()):
         return None
     at = one.timestamp
-    return No(one.person(), [(one.channel, one.topic)], at, just_now=at is None)
+    return No(
+        person=one.person(), refuses=[(one.channel, one.topic)], said_at=at, just_now=at is None
+    )
 
 
 def _is_no(value: object) -> bool:
@@ -262,7 +264,12 @@ def _new(
         known.add((profile_id, dedupe_key))
         new.append(place)
         event = NewEvent(
-            profile_id, PROFILE_CHANGED, tx.now, dedupe_key, {}, identifier=whose[place].by
+            profile_id=profile_id,
+            name=PROFILE_CHANGED,
+            occurred_at=tx.now,
+            dedupe_key=dedupe_key,
+            properties={},
+            identifier=whose[place].by,
         )
         noted.append(event)
     record_events(tx, noted, worked=False)
@@ -275,11 +282,11 @@ def _rounds(
     """The changes in order, in groups of one source without repeated keys."""
     changes = {
         place: ConsentChange(
-            whose[place].profile_id,
-            one.channel,
-            one.topic,
-            one.granted,
-            tx.now if one.timestamp is None else one.timestamp,
+            profile_id=whose[place].profile_id,
+            channel=one.channel,
+            topic=one.topic,
+            granted=one.granted,
+            occurred_at=tx.now if one.timestamp is None else one.timestamp,
             wording=one.wording,
             evidence=one.evidence,
             identifier=whose[place].by,

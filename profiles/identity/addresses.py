@@ -112,12 +112,12 @@ def channel_addresses(
     suppressed = {(row.kind, row.value, row.on) for row in rows}
     return [
         Address(
-            row.profile_id,
-            name,
-            row.value,
-            (row.kind, row.value, name) in suppressed,
-            row.country,
-            row.platform,
+            profile_id=row.profile_id,
+            channel=name,
+            value=row.value,
+            suppressed=(row.kind, row.value, name) in suppressed,
+            country=row.country,
+            platform=row.platform,
         )
         for row in {(row.kind, row.value): row for row in rows}.values()
         for name in CHANNELS_TO[row.kind]

@@ -74,7 +74,7 @@ class UsableParts:
         return granted is not True or channel in self.yes_on
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Merger:
     """A merge of one profile into another.
 
@@ -219,7 +219,13 @@ def merge_profiles(
         ],
     )
     changed = [
-        NewEvent(merger.into_id, PROFILE_CHANGED, tx.now, f"merge of {merger.from_id}", {})
+        NewEvent(
+            profile_id=merger.into_id,
+            name=PROFILE_CHANGED,
+            occurred_at=tx.now,
+            dedupe_key=f"merge of {merger.from_id}",
+            properties={},
+        )
         for merger in mergers
     ]
     record_events(tx, changed, worked=False)

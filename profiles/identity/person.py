@@ -128,7 +128,7 @@ def id_text(value: object) -> str:
     return str(value)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """A source's statements about one customer. None or missing means not stated, so not changed.
 

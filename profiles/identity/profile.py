@@ -43,7 +43,7 @@ class Applied(NamedTuple):
     left_out: list[str]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Account:
     """One profile in memory: as it was read, and as it will be written.
 
@@ -314,9 +314,18 @@ class Account:
     def changes(self) -> Iterator[ConsentChange]:
         assert self.id is not None
         for (channel, topic), (granted, seen_at, said_of) in self.consent.items():
-            yield ConsentChange(self.id, channel, topic, granted, seen_at, identifier=said_of)
+            yield ConsentChange(
+                profile_id=self.id,
+                channel=channel,
+                topic=topic,
+                granted=granted,
+                occurred_at=seen_at,
+                identifier=said_of,
+            )
 
 
 def new_account() -> Account:
     unknown = ("country", "timezone", "language", "attribute_times", "attribute_identifiers")
-    return Account(None, {**dict.fromkeys(unknown), "attributes": {}}, {}, {})
+    return Account(
+        id=None, before={**dict.fromkeys(unknown), "attributes": {}}, known={}, in_use={}
+    )

@@ -142,13 +142,13 @@ def _write(
             outcomes[place].warnings += report.left_out.get(index, ())
     new = [
         NewEvent(
-            profile_ids[place],
-            call.event,
-            call.occurred_at(tx.now),
-            call.dedupe_key(tx.now),
-            dict(call.properties),
-            call.waited,
-            keys_of(call)[0],
+            profile_id=profile_ids[place],
+            name=call.event,
+            occurred_at=call.occurred_at(tx.now),
+            dedupe_key=call.dedupe_key(tx.now),
+            properties=dict(call.properties),
+            waited=call.waited,
+            identifier=keys_of(call)[0],
         )
         for place, call in enumerate(calls)
         if place in profile_ids
@@ -157,11 +157,11 @@ def _write(
     # evaluate the profile's conditions again.
     changed = [
         NewEvent(
-            profile_ids[place],
-            PROFILE_CHANGED,
-            tx.now,
-            f"{calls[place].dedupe_key(tx.now)} changed the profile",
-            {},
+            profile_id=profile_ids[place],
+            name=PROFILE_CHANGED,
+            occurred_at=tx.now,
+            dedupe_key=f"{calls[place].dedupe_key(tx.now)} changed the profile",
+            properties={},
             identifier=keys_of(calls[place])[0],
         )
         for place, index in changing.items()
@@ -173,7 +173,7 @@ def _write(
     return outcomes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Who:
     """The profiles of the calls, which are locked. Other fields are as in `Joined`.
 
@@ -206,7 +206,9 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
         owners = _owners(holders)
         held = held_owners_of(tx, keys, owners)
         if held == owners:
-            return _Who(held, _again(tx, _describing(calls), held), events_only)
+            return _Who(
+                owners=held, again=_again(tx, _describing(calls), held), events_only=events_only
+            )
     lock_identities(tx)
     holders = holders_of(tx, keys)
     owners = _owners(holders)
@@ -224,14 +226,14 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
     if joined.released:
         _release(tx, joined.released)
     return _Who(
-        owners_of(tx, keys),
-        again,
-        joined.events_only,
-        joined.foreign,
-        joined.people,
-        joined.filling,
-        joined.unverified,
-        joined.stopped_at,
+        owners=owners_of(tx, keys),
+        again=again,
+        events_only=joined.events_only,
+        foreign=joined.foreign,
+        same=joined.people,
+        filling=joined.filling,
+        unverified=joined.unverified,
+        stopped_at=joined.stopped_at,
     )
 
 
@@ -276,7 +278,9 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
     for row in tx.conn.execute(found):
         addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.in_use
     unverified = {key for key, holder in holders.items() if holder.unverified}
-    return OnRecord(owners, unverified, users, addresses, sizes)
+    return OnRecord(
+        owners=owners, unverified=unverified, users=users, addresses=addresses, sizes=sizes
+    )
 
 
 def _release(tx: Tx, keys: Collection[Key]) -> None:

@@ -25,7 +25,7 @@ from profiles.tables import IdentifierKind
 _MANY_MORE = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnRecord:
     """What the database has about the profiles that calls name.
 
@@ -43,7 +43,7 @@ class OnRecord:
     sizes: Mapping[int, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
     """The joins that calls state. Calls are named by their places."""
 
@@ -124,7 +124,7 @@ def join(
     )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Group:
     """The identifiers of one customer, as far as is known."""
 
@@ -174,7 +174,7 @@ class _Group:
     def mergers(self) -> Iterator[Merger]:
         if self.stays is not None:
             for from_id, (why, share) in sorted(self.going.items()):
-                yield Merger(from_id, self.stays, why, share)
+                yield Merger(from_id=from_id, into_id=self.stays, why=why, share=share)
 
 
 class _Circle:
@@ -187,7 +187,9 @@ class _Circle:
         by_profile: dict[int, _Group] = {}
         for owner in sorted(set(on_record.owners.values())):
             size = on_record.sizes.get(owner, 0)
-            group = by_profile[owner] = _Group(set(), owner in on_record.users, owner, size)
+            group = by_profile[owner] = _Group(
+                keys=set(), has_user=owner in on_record.users, stays=owner, size=size
+            )
             for key, in_use in on_record.addresses.get(owner, {}).items():
                 group.ever.setdefault(key[0], set()).add(key)
                 if in_use:
@@ -206,7 +208,7 @@ class _Circle:
     def group(self, key: Key) -> _Group:
         """The group of an identifier, created if it is new."""
         if key not in self._groups:
-            self._groups[key] = _Group({key}, key[0] == "user_id", None)
+            self._groups[key] = _Group(keys={key}, has_user=key[0] == "user_id", stays=None)
         return self._groups[key]
 
     def groups(self) -> Iterator[_Group]:

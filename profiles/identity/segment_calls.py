@@ -247,16 +247,16 @@ def read_call(
     left_out = [f"{name} is left out: {value} means nothing" for name, value in nothing.items()]
     warnings = left_out + warnings
     return SegmentCall(
-        kind,
-        person,
-        event,
-        properties,
-        call.message_id,
-        "" if call.message_id else _digest(kind, said),
-        call.timestamp if call.original_timestamp is None else call.original_timestamp,
-        sent_at if call.sent_at is None else call.sent_at,
-        tuple(warnings),
-        previous_id,
+        kind=kind,
+        person=person,
+        event=event,
+        properties=properties,
+        message_id=call.message_id,
+        digest="" if call.message_id else _digest(kind, said),
+        at=call.timestamp if call.original_timestamp is None else call.original_timestamp,
+        sent_at=sent_at if call.sent_at is None else call.sent_at,
+        warnings=tuple(warnings),
+        previous_id=previous_id,
     )
 
 
@@ -303,7 +303,7 @@ def opt_out_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No
     if not refuses or not list(person.identifiers()):
         return None
     at = call.timestamp if call.original_timestamp is None else call.original_timestamp
-    return No(person, refuses, at, just_now=at is None)
+    return No(person=person, refuses=refuses, said_at=at, just_now=at is None)
 
 
 def without_faults(model: type[M], said: Mapping[str, Any]) -> M | None:

@@ -27,7 +27,7 @@ from profiles.tables import IdentifierKind, identifiers, profiles
 _IDENTITY_LOCK = 7_334_823
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class UpsertReport:
     """The result of an upsert. Dictionaries and sets are by the person's place in the sequence."""
 
@@ -262,11 +262,11 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
     )
     return {
         row["id"]: Account(
-            row["id"],
-            {column.name: row[column] for column in columns},
-            known[row["id"]],
-            in_use[row["id"]],
-            dead[row["id"]],
+            id=row["id"],
+            before={column.name: row[column] for column in columns},
+            known=known[row["id"]],
+            in_use=in_use[row["id"]],
+            dead=dead[row["id"]],
         )
         for row in tx.conn.execute(select(p.id, *columns).where(among(tx, p.id, ids))).mappings()
     }

@@ -35,7 +35,7 @@ Cells = Mapping[str, str]  # a row by its columns
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ImportReport:
     """The results of the rows: read = created + updated + unchanged + refused."""
 
@@ -80,10 +80,16 @@ def import_file(
     source = f"import {path.name}"
     job: _People | _Events
     if as_event:
-        job = _Events(load_map(map_file, EventMap), report, source, rules, as_event)
+        job = _Events(
+            mapping=load_map(map_file, EventMap),
+            report=report,
+            source=source,
+            rules=rules,
+            name=as_event,
+        )
     else:
         mapping = load_map(map_file, PeopleMap)
-        job = _People(mapping, report, source, rules)
+        job = _People(mapping=mapping, report=report, source=source, rules=rules)
     file = open_rows(path)
     for name in job.mapping.names():
         if name not in file.columns:
@@ -156,7 +162,7 @@ def _cells(job: "_People | _Events", row: FileRow, columns: Sequence[str]) -> Ce
     return {name: job.mapping.cell(text) for name, text in zip(columns, row.cells, strict=True)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _People:
     """Rows that describe customers."""
 
@@ -259,10 +265,14 @@ class _People:
         person = without_meaningless(person, self.rules.meaningless)
         if not refuses or not list(person.identifiers()):
             return None
-        return No(person, refuses, _readable(cells, columns.seen_at, self.mapping.instant))
+        return No(
+            person=person,
+            refuses=refuses,
+            said_at=_readable(cells, columns.seen_at, self.mapping.instant),
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Events:
     """Rows that describe events, each of a customer named by user id."""
 

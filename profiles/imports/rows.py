@@ -47,7 +47,7 @@ class FileRow:
     fault: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowFile:
     """A file that was looked at: its columns, how many rows it has, and the rows."""
 
@@ -98,7 +98,7 @@ def _csv(path: Path) -> RowFile:
                 row = replace(row, cells=[place, *map(_unprotected, cells)])
             yield row
 
-    return RowFile("line", [trimmed(name) for name in names], total, rows)
+    return RowFile(unit="line", columns=[trimmed(name) for name in names], total=total, rows=rows)
 
 
 def _protected(cell: str) -> str:
@@ -198,7 +198,9 @@ def _parquet(path: Path) -> RowFile:
         except (pa.ArrowException, OSError) as error:
             raise SegueError(f"{path} is broken after row {number}: {error}") from error
 
-    return RowFile("row", list(file.schema_arrow.names), file.metadata.num_rows, rows)
+    return RowFile(
+        unit="row", columns=list(file.schema_arrow.names), total=file.metadata.num_rows, rows=rows
+    )
 
 
 def _plain(column: Any) -> Any:

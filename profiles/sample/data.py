@@ -102,27 +102,41 @@ class Region(NamedTuple):
 
 
 PLACES = (
-    Region("GB", 34, "en", ("Europe/London",), _ENGLISH),
-    Region("DE", 12, "de", ("Europe/Berlin",), _GERMAN),
-    Region("FR", 9, "fr", ("Europe/Paris",), _FRENCH),
-    Region("ES", 6, "es", ("Europe/Madrid", "Europe/Madrid", "Atlantic/Canary"), _SPANISH),
-    Region("IT", 6, "it", ("Europe/Rome",), _ITALIAN),
-    Region("IE", 5, "en", ("Europe/Dublin",), _ENGLISH),
-    Region("NL", 5, "nl", ("Europe/Amsterdam",), _DUTCH),
-    Region("PL", 4, "pl", ("Europe/Warsaw",), _POLISH),
-    Region("SE", 3, "sv", ("Europe/Stockholm",), _SWEDISH),
+    Region("GB", share=34, language="en", zones=("Europe/London",), names=_ENGLISH),
+    Region("DE", share=12, language="de", zones=("Europe/Berlin",), names=_GERMAN),
+    Region("FR", share=9, language="fr", zones=("Europe/Paris",), names=_FRENCH),
+    Region(
+        "ES",
+        share=6,
+        language="es",
+        zones=("Europe/Madrid", "Europe/Madrid", "Atlantic/Canary"),
+        names=_SPANISH,
+    ),
+    Region("IT", share=6, language="it", zones=("Europe/Rome",), names=_ITALIAN),
+    Region("IE", share=5, language="en", zones=("Europe/Dublin",), names=_ENGLISH),
+    Region("NL", share=5, language="nl", zones=("Europe/Amsterdam",), names=_DUTCH),
+    Region("PL", share=4, language="pl", zones=("Europe/Warsaw",), names=_POLISH),
+    Region("SE", share=3, language="sv", zones=("Europe/Stockholm",), names=_SWEDISH),
     Region(
         "US",
-        7,
-        "en",
-        ("America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"),
-        _ENGLISH,
+        share=7,
+        language="en",
+        zones=("America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"),
+        names=_ENGLISH,
     ),
-    Region("CA", 2, "en", ("America/Toronto", "America/Vancouver"), _ENGLISH),
-    Region("AU", 2, "en", ("Australia/Sydney", "Australia/Brisbane", "Australia/Perth"), _ENGLISH),
-    Region("JP", 2, "ja", ("Asia/Tokyo",), _JAPANESE),
-    Region("BR", 1.5, "pt", ("America/Sao_Paulo",), _PORTUGUESE),
-    Region("IN", 1.5, "en", ("Asia/Kolkata",), _ENGLISH),
+    Region(
+        "CA", share=2, language="en", zones=("America/Toronto", "America/Vancouver"), names=_ENGLISH
+    ),
+    Region(
+        "AU",
+        share=2,
+        language="en",
+        zones=("Australia/Sydney", "Australia/Brisbane", "Australia/Perth"),
+        names=_ENGLISH,
+    ),
+    Region("JP", share=2, language="ja", zones=("Asia/Tokyo",), names=_JAPANESE),
+    Region("BR", share=1.5, language="pt", zones=("America/Sao_Paulo",), names=_PORTUGUESE),
+    Region("IN", share=1.5, language="en", zones=("Asia/Kolkata",), names=_ENGLISH),
 )
 
 # Numbers that regulators reserve for fiction: prefix, first, one past the last, digits.

@@ -81,7 +81,13 @@ class _Shop:
                 "orders": len(orders),
                 **person.attributes,
             }
-            signed_up = NewEvent(0, "signed_up", came, f"sample-signup-{index}", {})
+            signed_up = NewEvent(
+                profile_id=0,
+                name="signed_up",
+                occurred_at=came,
+                dedupe_key=f"sample-signup-{index}",
+                properties={},
+            )
             history = [signed_up, *orders, *self._cart(index, favourite)]
             yield replace(person, attributes=traits), history
 
@@ -143,11 +149,11 @@ class _Shop:
             items = self._items(favourite)
             if came < at < self.now:
                 yield NewEvent(
-                    0,
-                    "order_completed",
-                    at,
-                    f"sample-order-{index}-{number}",
-                    {
+                    profile_id=0,
+                    name="order_completed",
+                    occurred_at=at,
+                    dedupe_key=f"sample-order-{index}-{number}",
+                    properties={
                         "items": sum(item["quantity"] for item in items),
                         "total_gbp": _total(items),
                         "top_item": max(items, key=lambda item: item["price"])["name"],
@@ -166,10 +172,22 @@ class _Shop:
             "total": _total(items),
             "url": f"https://shop.example/cart/{index:05}",
         }
-        yield NewEvent(0, "cart_viewed", viewed, f"sample-cart-viewed-{index}", cart)
+        yield NewEvent(
+            profile_id=0,
+            name="cart_viewed",
+            occurred_at=viewed,
+            dedupe_key=f"sample-cart-viewed-{index}",
+            properties=cart,
+        )
         if self._happens(0.6):
             left = viewed + self.random.randint(30 * MINUTE, 2 * HOUR)
-            yield NewEvent(0, "cart_abandoned", left, f"sample-cart-abandoned-{index}", cart)
+            yield NewEvent(
+                profile_id=0,
+                name="cart_abandoned",
+                occurred_at=left,
+                dedupe_key=f"sample-cart-abandoned-{index}",
+                properties=cart,
+            )
 
     def _items(self, favourite: str) -> list[dict[str, Any]]:
         """One to four different goods, mostly of the favourite category."""

@@ -29,7 +29,7 @@ ANSWERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
     """A customer who gets messages."""
 
@@ -47,7 +47,7 @@ class Answer:
     at: Instant
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedMessage:
     """One planned message, sent or not."""
 
@@ -110,7 +110,7 @@ class DatabaseTimeline:
         )
         with self._reading() as tx:
             answers = _answers(tx, int(customer_id))
-            rows = [ExplainedMessage(*row) for row in tx.conn.execute(query)]
+            rows = [ExplainedMessage._make(row) for row in tx.conn.execute(query)]
             return [_planned(row, answers[str(row.id)]) for row in rows]
 
     def search(self, text: str) -> list[Customer]:

@@ -96,8 +96,8 @@ class Callbacks:
         self,
         settings: Settings,
         clock: Callable[[], Instant],
-        tries_after: Sequence[float] = (1, 2, 4, 8, 16),
         *,
+        tries_after: Sequence[float] = (1, 2, 4, 8, 16),
         simulated: bool = False,
     ) -> None:
         self.behaviour: Behaviour | None = None

@@ -1,7 +1,7 @@
 """The types between the server and a provider look-alike: one call in, one response out."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -10,7 +10,7 @@ from config.clock.times import Instant
 from sandbox.store import Accepted
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiCall:
     """One request as received."""
 
@@ -28,6 +28,7 @@ class ApiResponse:
 
     status: int
     body: bytes
+    _: KW_ONLY
     headers: dict[str, str] = field(default_factory=dict)
     accepted: Sequence[Accepted] = ()
 
@@ -52,8 +53,8 @@ def json_answer(
     return ApiResponse(
         status,
         orjson.dumps(body),
-        {"Content-Type": "application/json", **(headers or {})},
-        accepted,
+        headers={"Content-Type": "application/json", **(headers or {})},
+        accepted=accepted,
     )
 
 

@@ -104,12 +104,12 @@ def answer(call: ApiCall) -> ApiResponse:
         return _refusal(400, complaints)
     headers = _rate_headers(call, left=_RATE_LIMIT - 1, reset=60)
     if mail.mail_settings.sandbox_mode.enable:
-        return ApiResponse(200, b"", headers)
+        return ApiResponse(200, b"", headers=headers)
     request_id = uuid4().hex[:22]
     accepted = [
         _accept(mail, to, f"{request_id}.{i}") for i, to in enumerate(mail.personalizations)
     ]
-    return ApiResponse(202, b"", headers | {"X-Message-Id": request_id}, accepted)
+    return ApiResponse(202, b"", headers=headers | {"X-Message-Id": request_id}, accepted=accepted)
 
 
 def failure(status: int, call: ApiCall, retry_after: int = 0) -> ApiResponse:

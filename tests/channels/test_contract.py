@@ -84,12 +84,14 @@ class Beeper:
              "text": one.content.body}
             for one in batch
         ]
-        return ProviderRequest("POST", self._url, {}, orjson.dumps(pages))
+        return ProviderRequest("POST", self._url, headers={}, content=orjson.dumps(pages))
 
     def read(self, status, headers, body, batch):
         result = result_of(status)
         return [
-            SendOutcome(one.message_id, result, None if result == "sent" else f"beeper {status}")
+            SendOutcome(
+                one.message_id, result, reason=None if result == "sent" else f"beeper {status}"
+            )
             for one in batch
         ]
 
@@ -112,7 +114,8 @@ def webhooks(own, settings, policy):
             for one in orjson.loads(request.body)
         ]
 
-    return [Webhook("/hooks/beeper", "What became of pages", admit, read, 1000)]
+    about = "What became of pages"
+    return [Webhook("/hooks/beeper", about=about, admit=admit, read=read, limit=1000)]
 
 
 PROVIDER = Provider(

@@ -87,19 +87,45 @@ def put_off(until: Instant) -> Act:
 
 def record(state: RecordedState) -> Act:
     return lambda tx, rows: transitions.record(
-        tx, [Recorded(one, state, "why", LATER, 7, "theirs", 2) for one in rows]
+        tx,
+        [
+            Recorded(
+                message_id=one,
+                state=state,
+                reason="why",
+                send_at=LATER,
+                attempts=7,
+                provider_id="theirs",
+                segments=2,
+            )
+            for one in rows
+        ],
     )
 
 
 def report(state: Any) -> Act:
     return lambda tx, rows: transitions.report(
-        tx, state, [Report(one, "why", "theirs", LATER) for one in rows]
+        tx,
+        state,
+        [Report(message_id=one, reason="why", provider_id="theirs", at=LATER) for one in rows],
     )
 
 
 def follow(state: MessageState) -> Act:
     return lambda tx, rows: transitions.follow_devices(
-        tx, [Followed(one, was, state, "why", LATER, 7, "theirs") for one, was in rows.items()]
+        tx,
+        [
+            Followed(
+                message_id=one,
+                was=was,
+                state=state,
+                reason="why",
+                send_at=LATER,
+                attempts=7,
+                provider_id="theirs",
+            )
+            for one, was in rows.items()
+        ],
     )
 
 
@@ -220,7 +246,20 @@ def test_what_a_claim_and_its_record_write(db: Database) -> None:
         [row] = rows_of(tx).values()
         assert (row.send_at, row.not_after, row.claimed_by) == (tx.now, LATER, "me")
         assert (row.attempts, row.address) == (1, "ann@example.com")
-        transitions.record(tx, [Recorded(row.id, "sent", None, MONDAY, 1, "theirs", 2)])
+        transitions.record(
+            tx,
+            [
+                Recorded(
+                    message_id=row.id,
+                    state="sent",
+                    reason=None,
+                    send_at=MONDAY,
+                    attempts=1,
+                    provider_id="theirs",
+                    segments=2,
+                )
+            ],
+        )
         [row] = rows_of(tx).values()
     assert (row.send_at, row.not_after, row.claimed_by) == (MONDAY, None, None)
     assert (row.provider_id, row.segments) == ("theirs", 2)
@@ -242,18 +281,39 @@ DeviceAct = Callable[[Tx, list[tuple[int, str]]], int]
 
 def record_devices(state: Any) -> DeviceAct:
     return lambda tx, keys: device_transitions.record(
-        tx, [DeviceOutcome(*key, state, "why", 7, LATER, "theirs") for key in keys]
+        tx,
+        [
+            DeviceOutcome(
+                message_id=message_id,
+                token=token,
+                state=state,
+                reason="why",
+                attempts=7,
+                retry_at=LATER,
+                provider_id="theirs",
+            )
+            for message_id, token in keys
+        ],
     )
 
 
 def report_devices(state: Any) -> DeviceAct:
     return lambda tx, keys: device_transitions.report(
-        tx, state, [DeviceReport(*key, "why", "theirs") for key in keys]
+        tx,
+        state,
+        [
+            DeviceReport(message_id=message_id, token=token, reason="why", provider_id="theirs")
+            for message_id, token in keys
+        ],
     )
 
 
 def claim_devices(tx: Tx, keys: list[tuple[int, str]]) -> int:
-    return device_transitions.claim(tx, [DeviceClaim(*key, 1, 2, LATER) for key in keys])
+    claims = [
+        DeviceClaim(message_id=message_id, token=token, profile_id=1, attempts=2, not_after=LATER)
+        for message_id, token in keys
+    ]
+    return device_transitions.claim(tx, claims)
 
 
 DEVICE_ACTS: dict[str, list[DeviceAct]] = {
@@ -296,7 +356,9 @@ def test_a_device_goes_where_it_may(db: Database, transition: str) -> None:
 
 def test_a_device_that_is_dropped_keeps_the_reason_of_the_provider(db: Database) -> None:
     with db.transaction() as tx:
-        device_transitions.claim(tx, [DeviceClaim(1, "a", 1, 1, LATER)])
+        device_transitions.claim(
+            tx, [DeviceClaim(message_id=1, token="a", profile_id=1, attempts=1, not_after=LATER)]
+        )
         record_devices("later")(tx, [(1, "a")])
         assert device_transitions.drop(tx, [1]) == 1
         [row] = rows_of(tx, message_devices).values()

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -31,6 +31,7 @@ class Crew:
 
     directory: Path
     ports: list[int]
+    _: KW_ONLY
     killed: set[int] = field(default_factory=set)
     fell: list[str] = field(default_factory=list)
     kills: int = 0

@@ -71,7 +71,7 @@ class Heard(NamedTuple):
 def remembered(file: Path) -> list[Heard]:
     """Everything that was ever handed over."""
     lines = file.read_bytes().splitlines() if file.exists() else []
-    return [Heard(*orjson.loads(line)) for line in lines]
+    return [Heard._make(orjson.loads(line)) for line in lines]
 
 
 def serve(port: int, file: str, seed: int, outages: Sequence[Outage]) -> None:
@@ -147,7 +147,20 @@ class _Provider:
     def _remember(
         self, posts: Sequence[tuple[int, str]], accepted: bool, fault: Fault | None
     ) -> None:
-        lines = [orjson.dumps([*Heard(*one, time.time(), accepted, fault)]) for one in posts]
+        lines = [
+            orjson.dumps(
+                [
+                    *Heard(
+                        message_id=message_id,
+                        device=device,
+                        at=time.time(),
+                        accepted=accepted,
+                        fault=fault,
+                    )
+                ]
+            )
+            for message_id, device in posts
+        ]
         os.write(self._memory, b"".join(line + b"\n" for line in lines))
 
 

@@ -98,7 +98,7 @@ def run(engine: Engine, seed: int, seconds: float) -> tuple[dict[str, Any], list
         shop = Shop(day(seed, seconds, _A_SECOND, people), ports)
         try:
             answering.start()
-            storm = _Storm(crew, shop, seed, seconds, troubles)
+            storm = _Storm(crew=crew, shop=shop, seed=seed, seconds=seconds, troubles=troubles)
             storm.rage()
             began = time.monotonic()
             calm = patiently(partial(_is_calm, db), partial(_progress, db))
@@ -112,13 +112,13 @@ def run(engine: Engine, seed: int, seconds: float) -> tuple[dict[str, Any], list
             load_policy(worker.POLICY),
             shop.accepted,
             Fate(
-                remembered(memory),
-                posted(directory),
-                crew.killed,
+                heard=remembered(memory),
+                posts=posted(directory),
+                killed=crew.killed,
                 # A locked file is waited for, and a full one gives everything back; of a database
                 # that died nobody knows what it last did.
-                storm.in_trouble if engine == "postgresql" else [],
-                worker.CLAIM_LASTS,
+                troubles=storm.in_trouble if engine == "postgresql" else [],
+                claim_lasts=worker.CLAIM_LASTS,
             ),
         )
         db.close()
@@ -153,7 +153,7 @@ class _Storm:
     """Everything at once."""
 
     def __init__(
-        self, crew: Crew, shop: Shop, seed: int, seconds: float, troubles: Sequence[Trouble]
+        self, *, crew: Crew, shop: Shop, seed: int, seconds: float, troubles: Sequence[Trouble]
     ) -> None:
         self._crew = crew
         self._shop = shop

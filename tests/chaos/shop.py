@@ -82,11 +82,11 @@ def day(seed: int, seconds: float, a_second: float, people: int) -> list[Event]:
         message_id = f"{name}-{number}"
         events.append(
             Event(
-                number / a_second,
-                f"u{int(people * draw.random() ** 3)}",
-                name,
-                message_id,
-                {} if key is None else {key: message_id},
+                after=number / a_second,
+                user_id=f"u{int(people * draw.random() ** 3)}",
+                name=name,
+                message_id=message_id,
+                properties={} if key is None else {key: message_id},
             )
         )
     return events

@@ -5,7 +5,7 @@ Written without the product's own rules of counting: it is they that are in doub
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -52,6 +52,7 @@ class Verdict:
     """How much was done, and everything that is wrong, in words."""
 
     events: int = 0
+    _: KW_ONLY
     accepted: int = 0
     faults: int = 0
     unknown: Counter[str] = field(default_factory=Counter)  # by what explains it

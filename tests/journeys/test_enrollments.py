@@ -101,7 +101,8 @@ ACTS: dict[str, list[Act]] = {
 CHANGE_NO_STATE: dict[str, Act] = {
     "convert": lambda tx, ids: transitions.convert(tx, select(enrollments.c.id), {}),
     "give_to": lambda tx, ids: sum(
-        len(moved) for moved in transitions.give_to(tx, [Merger(1, 9, "test")]).values()
+        len(moved)
+        for moved in transitions.give_to(tx, [Merger(from_id=1, into_id=9, why="test")]).values()
     ),
     "leave_launches": lambda tx, ids: transitions.leave_launches(tx, ids),
     "replace_entry_events": lambda tx, ids: transitions.replace_entry_events(tx, {1: 2}),

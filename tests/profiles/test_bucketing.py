@@ -72,7 +72,7 @@ def test_every_row_is_in_its_bucket(house: House) -> None:
         house.say(person, "email", "news", granted=False)
     house.run()
     with house.db.transaction() as tx:
-        merge(tx, [Merger(bob, ann, "test")])
+        merge(tx, [Merger(from_id=bob, into_id=ann, why="test")])
     house.later("2d")
     checked = set()
     with house.db.transaction(write=False) as tx:

@@ -3,7 +3,7 @@
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import pytest
@@ -48,6 +48,7 @@ class Somebody:
     """A profile with what conditions can ask about it."""
 
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    _: KW_ONLY
     country: str | None = None
     language: str | None = None
     chose: Mapping[str, str] = field(default_factory=dict)  # on their own page

@@ -214,11 +214,25 @@ async def test_the_inbox_shows_what_a_customer_did_with_a_message(
 ) -> None:
     about = {"message_id": "4", "journey": "win-back", "step": "offer"}
     done = [
-        NewEvent(2, f"email_{kind}", NOW + minute * MINUTE, kind, about)
+        NewEvent(
+            profile_id=2,
+            name=f"email_{kind}",
+            occurred_at=NOW + minute * MINUTE,
+            dedupe_key=kind,
+            properties=about,
+        )
         for minute, kind in enumerate(("delivered", "machine_opened", "opened", "clicked"))
     ]
-    another = NewEvent(2, "email_complained", NOW, "other", {"message_id": "99"})
-    nobody = NewEvent(1, "email_opened", NOW, "ada", {})
+    another = NewEvent(
+        profile_id=2,
+        name="email_complained",
+        occurred_at=NOW,
+        dedupe_key="other",
+        properties={"message_id": "99"},
+    )
+    nobody = NewEvent(
+        profile_id=1, name="email_opened", occurred_at=NOW, dedupe_key="ada", properties={}
+    )
     with db.transaction() as tx:
         record_events(tx, [*reversed(done), another, nobody], worked=True)
         returned = update(messages).where(messages.c.id == 1)

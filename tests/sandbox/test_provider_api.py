@@ -444,7 +444,9 @@ def test_no_body_breaks_them(provider: Any, base: dict[str, Any], data: st.DataO
         "x-postmark-server-token": "x",
     }
     encoded = json.dumps(body).encode()  # huge numbers, NaN and lone surrogates included
-    answer = provider.answer(ApiCall(headers, {"project": "p"}, encoded, NOW, set()))
+    answer = provider.answer(
+        ApiCall(headers=headers, path={"project": "p"}, body=encoded, now=NOW, opted_out=set())
+    )
     assert answer.status in (200, 202, 400, 404, 422)
 
 
@@ -452,7 +454,13 @@ def test_no_body_breaks_them(provider: Any, base: dict[str, Any], data: st.DataO
 def test_no_form_breaks_twilio(body: bytes) -> None:
     headers = {"authorization": "Basic " + b64encode(b"AC1:x").decode()}
     answer = twilio.answer(
-        ApiCall(headers, {"sid": "AC1"}, b"To=%2B447700900001&From=1&Body=" + body, NOW, set())
+        ApiCall(
+            headers=headers,
+            path={"sid": "AC1"},
+            body=b"To=%2B447700900001&From=1&Body=" + body,
+            now=NOW,
+            opted_out=set(),
+        )
     )
     assert answer.status in (201, 400)
 
@@ -483,7 +491,14 @@ async def test_stats_count_ids_once_and_tell_what_came_twice(client: httpx.Async
 
 
 def test_the_store_keeps_what_it_took(tmp_path: Path) -> None:
-    one = Accepted("sms", "1", "SM1", "+447700900001", "Hello", {"body": "Hello"})
+    one = Accepted(
+        channel="sms",
+        message_id="1",
+        provider_id="SM1",
+        address="+447700900001",
+        title="Hello",
+        content={"body": "Hello"},
+    )
     first = Store(tmp_path / "sandbox.db")
     first.record([one], refused=False)
     first.close()
@@ -503,7 +518,14 @@ def test_a_file_without_arrivals_gets_them(tmp_path: Path) -> None:
         )
         file.execute("INSERT INTO accepted VALUES (1, 'sms', '1', 'SM1', '+4477', 'x', '{}', 9)")
     store = Store(tmp_path / "sandbox.db")
-    one = Accepted("sms", "1", "SM1", "+447700900001", "Hello", {"body": "Hello"})
+    one = Accepted(
+        channel="sms",
+        message_id="1",
+        provider_id="SM1",
+        address="+447700900001",
+        title="Hello",
+        content={"body": "Hello"},
+    )
     store.record([one], refused=False, arrived=2.5)
     assert [kept.arrived for kept in store.with_ids(["1"])] == [None, 2.5]
     store.close()

@@ -143,7 +143,9 @@ class Listener:
         query = request.url.query.decode()
         url = f"{PUBLIC}{request.url.path}{'?' if query else ''}{query}"
         now = int(request.headers.get("X-Twilio-Email-Event-Webhook-Timestamp", "0"))
-        self.heard += hook.read(WebhookRequest(url, request.headers, request.content, now))
+        self.heard += hook.read(
+            WebhookRequest(url=url, headers=request.headers, body=request.content, now=now)
+        )
         return httpx.Response(200)
 
     def said(self) -> list[tuple[int | None, str]]:

@@ -6,7 +6,7 @@ tests/support/planning/reference.py decides when a message can be sent, by stepp
 All times are whole minutes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 from config.clock.times import DAY, HOUR, MINUTE, format_duration, format_instant, parse_instant
@@ -41,7 +41,7 @@ OPEN = ("planned", "sending")
 WENT = ("sent", "delivered", "unknown")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Letter:
     """A wanted message, in any state."""
 
@@ -61,7 +61,7 @@ class Letter:
         return self.wanted_at + self.max_delay
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Stay:
     """One enrollment."""
 
@@ -88,6 +88,7 @@ class Life:
     """The customer's state at `now`."""
 
     now: int
+    _: KW_ONLY
     version: str = "old"
     held: str | None = None
     no_consent: set[str] = field(default_factory=set)
@@ -118,7 +119,15 @@ class Life:
         """React to an event."""
         stay = self.current
         if name == "came" and stay is None and self.held != "stopped":
-            self.stays.append(Stay(self.version, self.now, "first", self.now, self.now))
+            self.stays.append(
+                Stay(
+                    version=self.version,
+                    since=self.now,
+                    step="first",
+                    arrived=self.now,
+                    due=self.now,
+                )
+            )
         elif name == "bought" and stay is not None:
             self.leave(stay, EXITED)
         elif stay is not None and stay.due is not None and self.wakes(stay, name):
@@ -254,8 +263,18 @@ class Life:
         left = LAST[stay.phase :] if stay.step == "last" else ()
         if answered is not None:
             for channel, after, on_cap, max_delay in left:
-                wanted = ("last", channel, after, on_cap, self.now, max_delay, self.now)
-                stay.letters.append(Letter(*wanted, "skipped", "not_chosen"))
+                letter = Letter(
+                    step="last",
+                    channel=channel,
+                    after=after,
+                    on_cap=on_cap,
+                    wanted_at=self.now,
+                    max_delay=max_delay,
+                    send_at=self.now,
+                    state="skipped",
+                    reason="not_chosen",
+                )
+                stay.letters.append(letter)
             return max(gone or 0, answered)
         if not left:
             return self.now if gone is None else gone
@@ -288,9 +307,18 @@ class Life:
             channel, after, on_cap, max_delay = member
             if reason == "not_chosen":
                 continue  # a later fallback can still choose it
-            at = self.now + after if send_at is None else send_at
-            wanted = (stay.step, channel, after, on_cap, self.now, max_delay, at)
-            stay.letters.append(Letter(*wanted, "skipped" if reason else "planned", reason))
+            letter = Letter(
+                step=stay.step,
+                channel=channel,
+                after=after,
+                on_cap=on_cap,
+                wanted_at=self.now,
+                max_delay=max_delay,
+                send_at=self.now + after if send_at is None else send_at,
+                state="skipped" if reason else "planned",
+                reason=reason,
+            )
+            stay.letters.append(letter)
             if send_at is not None:
                 going.append((send_at, place))
         if going:

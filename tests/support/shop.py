@@ -151,21 +151,36 @@ def read_request(request: httpx.Request) -> Iterator[Sent]:
         for one in mail["personalizations"]:
             data = one.get("dynamic_template_data", {"subject": mail.get("subject")})
             message_id = int(one["custom_args"]["message_id"])
-            yield Sent("email", message_id, one["to"][0]["email"], data["subject"])
+            yield Sent(
+                channel="email",
+                message_id=message_id,
+                to=one["to"][0]["email"],
+                text=data["subject"],
+            )
     elif path == "/email/batch":
         for mail in orjson.loads(request.content):
             message_id = int(mail["Metadata"]["message_id"])
-            yield Sent("email", message_id, mail["To"], mail["Subject"])
+            yield Sent(channel="email", message_id=message_id, to=mail["To"], text=mail["Subject"])
     elif path.endswith("/Messages.json"):
         form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
         message_id = int(form["StatusCallback"].partition("message_id=")[2])
         channel = "whatsapp" if form["To"].startswith("whatsapp:") else "sms"
         text = form.get("Body") or f"{form['ContentSid']} {form['ContentVariables']}"
-        yield Sent(channel, message_id, form["To"].removeprefix("whatsapp:"), text)
+        yield Sent(
+            channel=channel,
+            message_id=message_id,
+            to=form["To"].removeprefix("whatsapp:"),
+            text=text,
+        )
     else:
         message = orjson.loads(request.content)["message"]
         text = message["notification"]["body"]
-        yield Sent("push", int(message["data"]["message_id"]), message["token"], text)
+        yield Sent(
+            channel="push",
+            message_id=int(message["data"]["message_id"]),
+            to=message["token"],
+            text=text,
+        )
 
 
 def bare_message(journey: str, number: int, state: str, send_at: Instant) -> dict[str, Any]:
@@ -179,7 +194,7 @@ def bare_message(journey: str, number: int, state: str, send_at: Instant) -> dic
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The columns of a message row that tests check."""
 
@@ -238,7 +253,9 @@ class House:
         loaded = configured(brand="The Shop", **settings)
         engine = Engine(self.db, catalog, Planner(policy))
         rules = input_rules(loaded, policy)
-        self.segue = Segue(loaded, self.db, policy, catalog, engine, rules)
+        self.segue = Segue(
+            settings=loaded, db=self.db, policy=policy, catalog=catalog, engine=engine, rules=rules
+        )
         return self.segue
 
     # Customers -----------------------------------------------------------------------------------
@@ -268,13 +285,25 @@ class House:
         with self.db.transaction() as tx:
             occurred_at = tx.now if at is None else at
             key = f"test-{next(self._numbers)}"
-            new = NewEvent(profile_id, event, occurred_at, key, properties)
+            new = NewEvent(
+                profile_id=profile_id,
+                name=event,
+                occurred_at=occurred_at,
+                dedupe_key=key,
+                properties=properties,
+            )
             record_events(tx, [new], worked=False)
 
     def say(self, profile_id: int, channel: ChannelName, topic: str, *, granted: bool) -> None:
         """Change consent for a channel (topic `*`) or one of its topics, now."""
         with self.db.transaction() as tx:
-            change = ConsentChange(profile_id, channel, topic, granted, tx.now)
+            change = ConsentChange(
+                profile_id=profile_id,
+                channel=channel,
+                topic=topic,
+                granted=granted,
+                occurred_at=tx.now,
+            )
             change_consent(tx, [change], "test")
 
     # Time and work -------------------------------------------------------------------------------
@@ -352,7 +381,13 @@ class House:
     def outbox(self, profile_id: int | None = None) -> list[Outcome]:
         """The message rows with the columns that tests check."""
         return [
-            Outcome(row.step, row.channel, row.state, row.reason, format_instant(row.send_at))
+            Outcome(
+                step=row.step,
+                channel=row.channel,
+                state=row.state,
+                reason=row.reason,
+                send_at=format_instant(row.send_at),
+            )
             for row in self.rows(profile_id)
         ]
 

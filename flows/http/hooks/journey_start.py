@@ -110,7 +110,7 @@ def router(receiver: Receiver) -> APIRouter:
     """`POST /hooks/journeys/{name}`."""
     segue = receiver.segue
     backlogs = {
-        name: Backlog(segue.db, segue.settings.backlog_limit, _waiting_in(segue, name))
+        name: Backlog(segue.db, segue.settings.backlog_limit, waiting=_waiting_in(segue, name))
         for name in segue.catalog.current
     }
     routes = APIRouter(tags=["journeys"])

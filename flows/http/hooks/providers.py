@@ -53,7 +53,7 @@ def _endpoint(receiver: Receiver, hook: Webhook) -> Callable[[Request], Awaitabl
     def take(url: str, request: Request, body: bytes) -> None:
         with db.transaction(write=False) as tx:
             now = tx.now if db.now is None else None
-        said_now = hook.read(WebhookRequest(url, request.headers, body, now))
+        said_now = hook.read(WebhookRequest(url=url, headers=request.headers, body=body, now=now))
         for some in in_slices(said_now, _AT_ONCE):
             with db.transaction() as tx:
                 said = apply(tx, some, receiver.segue.policy.double_opt_in)

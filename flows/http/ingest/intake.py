@@ -22,7 +22,7 @@ _FEWEST = 25
 _MOST = 2000
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class _Request:
     """The calls of one HTTP request, and the outcomes of those already written."""
 
@@ -62,7 +62,7 @@ class Intake:
         if not calls:
             return []
         done = asyncio.get_running_loop().create_future()
-        request = _Request(calls, done, time.monotonic())
+        request = _Request(calls=calls, done=done, came=time.monotonic())
         self._queue.append(request)
         self.waiting += len(calls)
         if self._writing is None:

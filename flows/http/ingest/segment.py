@@ -120,7 +120,7 @@ def router(receiver: Receiver) -> APIRouter:
     intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)
     desk = _Desk(receiver, intake, hear)
     limit = receiver.segue.settings.backlog_limit
-    backlog = Backlog(db, limit, waiting_events, lambda: intake.waiting)
+    backlog = Backlog(db, limit, waiting=waiting_events, arriving=lambda: intake.waiting)
     routes = APIRouter(tags=["segment"])
 
     def add(path: str, summary: str, body: dict[str, Any], take: _Take) -> None:

@@ -26,7 +26,7 @@ def offered(policy: Policy, said: Topics = _NOTHING_SAID) -> list[ChannelName]:
 def allowed(policy: Policy, said: Topics, channel: ChannelName, topic: str) -> bool:
     """Whether consent allows marketing about the topic on the channel."""
     consent: dict[tuple[str, str], bool] = {(on, to): yes for (on, to), yes in said.items()}
-    somebody = Recipient(_ANYWHERE, addresses=frozenset(CHANNELS), consent=consent)
+    somebody = Recipient(zones=_ANYWHERE, addresses=frozenset(CHANNELS), consent=consent)
     return somebody.refusal(policy, channel, "marketing", topic) is None
 
 

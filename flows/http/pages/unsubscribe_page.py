@@ -39,7 +39,7 @@ def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
         rights = rights_of(tx, receiver.segue.settings, link.profile_id, link.digest, link.channel)
     if rights is None:
         return pages.gone()
-    page = _Page(receiver, pages, link, rights)
+    page = _Page(receiver=receiver, pages=pages, link=link, rights=rights)
     if not page.may_stop:
         return pages.nothing_sent()
     if page.comes(rights.chosen):
@@ -63,7 +63,7 @@ def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> R
         )
         if rights is None:
             return pages.gone()
-        page = _Page(receiver, pages, link, rights)
+        page = _Page(receiver=receiver, pages=pages, link=link, rights=rights)
         if not page.may_stop:
             return pages.nothing_sent()
         before = rights.chosen
@@ -90,7 +90,7 @@ class _Page:
     """The page of one link."""
 
     def __init__(
-        self, receiver: Receiver, pages: CustomerPages, link: Subscription, rights: Rights
+        self, *, receiver: Receiver, pages: CustomerPages, link: Subscription, rights: Rights
     ) -> None:
         self._pages = pages
         self._link = link

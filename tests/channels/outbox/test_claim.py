@@ -185,16 +185,26 @@ def test_what_comes_in_while_claims_wait_for_their_turn(
         with house.db.transaction() as tx:
             match what:
                 case "no consent":
-                    change_consent(tx, [ConsentChange(bob, "email", "*", granted=False)], "test")
+                    change_consent(
+                        tx,
+                        [ConsentChange(profile_id=bob, channel="email", topic="*", granted=False)],
+                        "test",
+                    )
                 case "chosen hours":
                     before = read_chosen(tx, bob, lock=True)
                     assert before is not None
                     save(tx, before, Changes(choices={"opens": 16 * 60, "closes": 18 * 60}), "test")
                 case "a purchase":
-                    bought = NewEvent(bob, "bought", tx.now, "1", {})
+                    bought = NewEvent(
+                        profile_id=bob,
+                        name="bought",
+                        occurred_at=tx.now,
+                        dedupe_key="1",
+                        properties={},
+                    )
                     record_events(tx, [bought], worked=False)
                 case "another profile's":
-                    merge(tx, [Merger(bob, cleo, "test")])
+                    merge(tx, [Merger(from_id=bob, into_id=cleo, why="test")])
                 case "trouble":
                     monkeypatch.setattr("channels.outbox.dispatch.outdated", failing)
 

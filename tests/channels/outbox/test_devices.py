@@ -385,7 +385,7 @@ def test_a_death_when_one_device_has_answered(
 
     def answer(dispatcher: Dispatcher, claim: Claim, token: str, result: Any) -> Any:
         [outgoing] = [one for one in dispatcher._render(claim) if one.to == token]
-        return settled(claim, outgoing, SendOutcome(claim.message_id, result, "so"), TIMING)
+        return settled(claim, outgoing, SendOutcome(claim.message_id, result, reason="so"), TIMING)
 
     house.db.now = MONDAY
     planned(house)
@@ -423,7 +423,7 @@ def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
     [(claim, outgoing)] = held
     results: tuple[SendResult, ...] = ("sent", "retry")
     done = [
-        settled(claim, one, SendOutcome(claim.message_id, result, "so"), TIMING)
+        settled(claim, one, SendOutcome(claim.message_id, result, reason="so"), TIMING)
         for one, result in zip(outgoing, results, strict=True)
     ]
     with house.db.transaction() as tx:
@@ -471,7 +471,14 @@ def test_the_fate_of_one_device_is_known_while_another_is_slow(
 
 def hear(house: House, kind: Any, token: str | None, **said: Any) -> None:
     row = house.rows()[0]
-    word = Feedback(f"{kind} {token}", "test", "push", kind, message_id=row.id, address=token)
+    word = Feedback(
+        id=f"{kind} {token}",
+        source="test",
+        channel="push",
+        kind=kind,
+        message_id=row.id,
+        address=token,
+    )
     with house.db.transaction() as tx:
         apply(tx, [replace(word, **said)])
 
@@ -526,7 +533,7 @@ def test_two_profiles_become_one(house: House) -> None:
     house.launch("j")
     bob = house.customer("bob", push_tokens={})
     with house.db.transaction() as tx:
-        merge(tx, [Merger(ann, bob, "test")])
+        merge(tx, [Merger(from_id=ann, into_id=bob, why="test")])
     with house.db.transaction(write=False) as tx:
         theirs = tx.conn.execute(select(message_devices.c.profile_id)).scalars()
         assert set(theirs) == {bob}

@@ -139,7 +139,13 @@ def test_what_is_told_at_once_holds_in_its_order(house: House, last: str) -> Non
 def test_an_unsubscribe_outweighs_a_yes_from_the_future(house: House) -> None:
     shop = AnnsShop(house, NEWS, consent={})
     with house.db.transaction() as tx:
-        yes = ConsentChange(shop.ann, "email", "*", granted=True, occurred_at=house.now + DAY)
+        yes = ConsentChange(
+            profile_id=shop.ann,
+            channel="email",
+            topic="*",
+            granted=True,
+            occurred_at=house.now + DAY,
+        )
         change_consent(tx, [yes], "import")
     [row] = shop.of(consents)
     assert row.changed_at == house.now
@@ -247,7 +253,9 @@ def test_a_yes_between_two_stops_is_given_back(house: House) -> None:
 def test_a_yes_that_was_taken_back_is_not_given_back(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     with house.db.transaction() as tx:
-        unticked = ConsentChange(shop.ann, "sms", "*", granted=None, just_now=True)
+        unticked = ConsentChange(
+            profile_id=shop.ann, channel="sms", topic="*", granted=None, just_now=True
+        )
         change_consent(tx, [unticked], "preference page")
     shop.says("STOP")
     shop.says("START")

@@ -160,7 +160,14 @@ def test_a_word_that_is_faster_than_our_own_record_is_the_last(house: House) -> 
     def delivered() -> None:
         [row] = house.rows()
         assert row.state == "sending"
-        word = Feedback("1", "test", "email", "delivered", message_id=row.id, provider_id="X1")
+        word = Feedback(
+            id="1",
+            source="test",
+            channel="email",
+            kind="delivered",
+            message_id=row.id,
+            provider_id="X1",
+        )
         with house.db.transaction() as tx:
             assert apply(tx, [word]) == {"email_delivered": 1}
 
@@ -176,7 +183,13 @@ def test_many_hear_the_same_at_once(house: House) -> None:
         house.customer(f"c{number}")
     house.launch("news")
     said = [
-        Feedback(f"{kind} {row.id}", "sendgrid unsubscribe", "email", kind, message_id=row.id)
+        Feedback(
+            id=f"{kind} {row.id}",
+            source="sendgrid unsubscribe",
+            channel="email",
+            kind=kind,
+            message_id=row.id,
+        )
         for row in house.rows()
         for kind in ("sent", "delivered", "opened", "unsubscribed")
     ]

@@ -141,7 +141,9 @@ def test_the_holdout_gets_no_marketing(db: Database) -> None:
 def test_a_wanted_message_is_wanted_once(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer()
-    send = PlannedSend("j", "v", "s", 50, "any", (("m", message()),))
+    send = PlannedSend(
+        journey="j", version="v", step="s", priority=50, mode="any", members=(("m", message()),)
+    )
     with desk.house.db.transaction() as tx:
         plan(tx, desk.planner, send, [Addressee(ann, 1)])
     with pytest.raises(IntegrityError), desk.house.db.transaction() as tx:
@@ -152,7 +154,14 @@ def test_a_wanted_message_is_wanted_once(db: Database) -> None:
 def test_refusing_leaves_rows_too(db: Database) -> None:
     desk = Desk(db)
     ann, bob = desk.house.customer(), desk.house.customer()
-    send = PlannedSend("j", "v", "s", 50, "first", (("m", message()), ("n", message("sms"))))
+    send = PlannedSend(
+        journey="j",
+        version="v",
+        step="s",
+        priority=50,
+        mode="first",
+        members=(("m", message()), ("n", message("sms"))),
+    )
     with desk.house.db.transaction() as tx:
         refuse(tx, desk.planner, send, [Addressee(ann, 1), Addressee(bob, 2)], "not_chosen")
     assert [(row.profile_id, row.member, row.reason) for row in desk.rows()] == [

@@ -242,7 +242,7 @@ def test_a_notification_is_what_firebases_own_classes_build(
 
 
 def test_a_notification_of_words_only() -> None:
-    content = PushContent("Hello", "World", "app://cart")
+    content = PushContent("Hello", "World", link="app://cart")
     message = body_of(connected("fcm"), outgoing("push", content=content))["message"]
     assert message["notification"] == {"title": "Hello", "body": "World"}
     headers = {"apns-collapse-id": "7"}

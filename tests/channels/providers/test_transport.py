@@ -239,7 +239,9 @@ def push_with(
     token: Token, number: int = 1, within: float = TOKEN_WITHIN
 ) -> tuple[list[SendOutcome], list[str]]:
     fcm = ConnectedProvider(
-        "fcm", "push", FCM("https://fcm.example", "p", auth=GoogleToken(token, within))
+        name="fcm",
+        channel="push",
+        sender=FCM("https://fcm.example", "p", auth=GoogleToken(token, within)),
     )
 
     async def run() -> list[SendOutcome]:
@@ -301,7 +303,7 @@ def test_a_token_that_comes_too_late(in_all: float) -> None:
         timing = Timing(post_within=in_all)
         async with server(listen) as port, Transport(SANDBOX, timing) as transport:
             sender = FCM(f"http://127.0.0.1:{port}", "p", auth=Slow())
-            fcm = ConnectedProvider("fcm", "push", sender)
+            fcm = ConnectedProvider(name="fcm", channel="push", sender=sender)
             return await transport.post(fcm, [outgoing("push")], not_any_more)
 
     assert [outcome.result for outcome in asyncio.run(run())] == ["retry"] * (in_all < 1)

@@ -100,7 +100,9 @@ def mail(
 ) -> WebhookRequest:
     headers = {sendgrid.SIGNATURE: signature, sendgrid.TIMESTAMP: timestamp}
     given = {name: value for name, value in headers.items() if value is not None}
-    return WebhookRequest("https://mycompany.com/hooks/sendgrid", given, body, now)
+    return WebhookRequest(
+        url="https://mycompany.com/hooks/sendgrid", headers=given, body=body, now=now
+    )
 
 
 # SendGrid ---------------------------------------------------------------------------------------
@@ -174,7 +176,9 @@ def test_what_is_signed_but_no_list_is_unreadable(body: bytes) -> None:
     settings = Settings()
     headers = signed_by_sendgrid(sendgrid_key(settings), body, SIGNED_AT)
     with pytest.raises(Unreadable):
-        sandbox_hook("/hooks/sendgrid").read(WebhookRequest("", headers, body, SIGNED_AT))
+        sandbox_hook("/hooks/sendgrid").read(
+            WebhookRequest(url="", headers=headers, body=body, now=SIGNED_AT)
+        )
 
 
 # Twilio -----------------------------------------------------------------------------------------
@@ -201,7 +205,7 @@ def posted(
 ) -> WebhookRequest:
     body = form if isinstance(form, bytes) else urlencode(form).encode()
     given = {} if signature is None else {twilio.SIGNATURE: signature}
-    return WebhookRequest(url, {**headers, **given}, body, None)
+    return WebhookRequest(url=url, headers={**headers, **given}, body=body, now=None)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +249,7 @@ def of_json(body: bytes) -> WebhookRequest:
     """A request with a JSON body that Twilio signed."""
     url = f"{URL}&bodySHA256={hashlib.sha256(body).hexdigest()}"
     headers = {**signed_by_twilio(TOKEN, url, {}), "content-type": "application/json"}
-    return WebhookRequest(url, headers, body, None)
+    return WebhookRequest(url=url, headers=headers, body=body, now=None)
 
 
 def test_a_json_body_that_is_none_is_unreadable() -> None:
@@ -285,7 +289,9 @@ def test_what_twilio_did_not_sign_is_refused(forged: WebhookRequest) -> None:
 
 def test_blank_and_unheard_of_fields_are_signed_too() -> None:
     form = {**PARAMS, "FromCity": "", "OfTomorrow": "é + & ="}
-    good = WebhookRequest(URL, signed_by_twilio(TOKEN, URL, form), urlencode(form).encode(), None)
+    good = WebhookRequest(
+        url=URL, headers=signed_by_twilio(TOKEN, URL, form), body=urlencode(form).encode(), now=None
+    )
     assert dict(twilio.fields(TOKEN, good)) == form
 
 
@@ -361,7 +367,9 @@ def of_postmark(event: object, login: str | None = f"segue:{PASSWORD}") -> Webho
     headers = {"content-type": "application/json"}
     if login is not None:
         headers["authorization"] = f"Basic {b64encode(login.encode()).decode()}"
-    return WebhookRequest("https://mycompany.com/hooks/postmark", headers, body, None)
+    return WebhookRequest(
+        url="https://mycompany.com/hooks/postmark", headers=headers, body=body, now=None
+    )
 
 
 def said_by_postmark(**fields: Any) -> list[Feedback]:
@@ -497,12 +505,22 @@ def test_without_a_key_nothing_is_believed(path: str, variable: str) -> None:
 def test_live_the_sandbox_is_a_stranger() -> None:
     body = b"[]"
     headers = signed_by_sendgrid(sendgrid_key(LIVE), body, SIGNED_AT)
-    assert sandbox_hook("/hooks/sendgrid").read(WebhookRequest("", headers, body, SIGNED_AT)) == []
+    assert (
+        sandbox_hook("/hooks/sendgrid").read(
+            WebhookRequest(url="", headers=headers, body=body, now=SIGNED_AT)
+        )
+        == []
+    )
     with pytest.raises(Refused):
-        hook("/hooks/sendgrid").read(WebhookRequest("", headers, body, SIGNED_AT))
+        hook("/hooks/sendgrid").read(
+            WebhookRequest(url="", headers=headers, body=body, now=SIGNED_AT)
+        )
     url = "https://mycompany.com/hooks/twilio/inbound"
     signed = WebhookRequest(
-        url, signed_by_twilio(twilio_token(LIVE), url, {"From": "1"}), b"From=1", None
+        url=url,
+        headers=signed_by_twilio(twilio_token(LIVE), url, {"From": "1"}),
+        body=b"From=1",
+        now=None,
     )
     assert sandbox_hook("/hooks/twilio/inbound").read(signed)
     with pytest.raises(Refused):
@@ -621,7 +639,12 @@ def test_nothing_unsigned_raises_anything_but_refused(
 ) -> None:
     with pytest.raises(Refused):
         hook(path).read(
-            WebhookRequest(f"https://mycompany.com{path}?{query}", headers, body, SIGNED_AT)
+            WebhookRequest(
+                url=f"https://mycompany.com{path}?{query}",
+                headers=headers,
+                body=body,
+                now=SIGNED_AT,
+            )
         )
 
 

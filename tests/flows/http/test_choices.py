@@ -69,7 +69,7 @@ def texts_stopped(said: Said) -> bool:
 
 def recipient(said: Said) -> Recipient:
     consent = {(str(channel), topic): yes for (channel, topic), yes in said.items()}
-    return Recipient(Zones(("UTC",), "brand"), addresses=set(CHANNELS), consent=consent)
+    return Recipient(zones=Zones(("UTC",), "brand"), addresses=set(CHANNELS), consent=consent)
 
 
 @however_slow
@@ -223,7 +223,20 @@ def test_without_topics_only_no_texts_at_all_is_a_stop(said: Said, stop: bool | 
 
 # The form ----------------------------------------------------------------------------------------
 
-NOBODY = Chosen(1, {}, *(None,) * 9, {})
+NOBODY = Chosen(
+    profile_id=1,
+    consent={},
+    per_week=None,
+    opens=None,
+    closes=None,
+    timezone=None,
+    language=None,
+    known_timezone=None,
+    known_language=None,
+    country=None,
+    phone_country=None,
+    addresses={},
+)
 HOURS = {"windows": [{"days": "mon-fri", "from": "09:00", "to": "20:00"}]}
 LATE = {"windows": [{"days": "mon-sun", "from": "17:00", "to": "22:00"}]}
 SHOP = Policy.model_validate(

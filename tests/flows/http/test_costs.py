@@ -43,7 +43,7 @@ def repeated(unit: bytes, size: int) -> bytes:
 
 
 def form(kind: str, make: Callable[[int], bytes]) -> Callable[[int], Asked]:
-    return lambda size: Asked("/u/x", {"content-type": kind}, make(size))
+    return lambda size: Asked("/u/x", headers={"content-type": kind}, body=make(size))
 
 
 def part(inside: bytes) -> bytes:
@@ -51,35 +51,43 @@ def part(inside: bytes) -> bytes:
 
 
 def batch(make: Callable[[int], bytes]) -> Callable[[int], Asked]:
-    return lambda size: Asked("/v1/batch", KEY, make(size))
+    return lambda size: Asked("/v1/batch", headers=KEY, body=make(size))
 
 
 # A request by its size in bytes, and the largest size that is read.
 ATTACKS: dict[str, tuple[Callable[[int], Asked], int]] = {
     "twilio: fields": (
-        lambda size: Asked("/hooks/twilio/inbound", TWILIO, repeated(b"a&", size)),
+        lambda size: Asked("/hooks/twilio/inbound", headers=TWILIO, body=repeated(b"a&", size)),
         64_000,
     ),
     "twilio: one field": (
-        lambda size: Asked("/hooks/twilio/inbound", TWILIO, b"a=" + repeated(b"%41", size)),
+        lambda size: Asked(
+            "/hooks/twilio/inbound", headers=TWILIO, body=b"a=" + repeated(b"%41", size)
+        ),
         64_000,
     ),
     "twilio: query": (
         lambda size: Asked(
-            "/hooks/twilio/status", TWILIO, query="&".join(["bodySHA256=a"] * (size // 13))
+            "/hooks/twilio/status", headers=TWILIO, query="&".join(["bodySHA256=a"] * (size // 13))
         ),
         8_000,
     ),
     "twilio: json": (
         lambda size: Asked(
             "/hooks/twilio/inbound",
-            {**TWILIO, "content-type": "application/json"},
-            repeated(b"[", size),
+            headers={**TWILIO, "content-type": "application/json"},
+            body=repeated(b"[", size),
         ),
         64_000,
     ),
-    "sendgrid": (lambda size: Asked("/hooks/sendgrid", SENDGRID, repeated(b"[", size)), 1_000_000),
-    "journey": (lambda size: Asked("/hooks/journeys/j", SIGNED, repeated(b"[", size)), 500_000),
+    "sendgrid": (
+        lambda size: Asked("/hooks/sendgrid", headers=SENDGRID, body=repeated(b"[", size)),
+        1_000_000,
+    ),
+    "journey": (
+        lambda size: Asked("/hooks/journeys/j", headers=SIGNED, body=repeated(b"[", size)),
+        500_000,
+    ),
     "form: fields": (form(FORM, lambda size: repeated(b"a=b&", size)), 64_000),
     "form: one field": (form(FORM, lambda size: b"a=" + repeated(b"%41", size)), 64_000),
     "form: separators": (form(FORM, lambda size: repeated(b"&", size)), 64_000),
@@ -106,17 +114,19 @@ ATTACKS: dict[str, tuple[Callable[[int], Asked], int]] = {
         64_000,
     ),
     "content-type": (
-        lambda size: Asked("/u/x", {"content-type": MULTIPART + ';a="' * (size // 4)}, b"--x"),
+        lambda size: Asked(
+            "/u/x", headers={"content-type": MULTIPART + ';a="' * (size // 4)}, body=b"--x"
+        ),
         32_000,
     ),
     "token": (lambda size: Asked("/u/" + "a." * (size // 2), method="GET"), 8_000),
     "path": (lambda size: Asked("/" * size, method="GET"), 8_000),
     "a wrong key": (
-        lambda size: Asked("/v1/track", {"authorization": "Basic " + "YTph" * (size // 4)}),
+        lambda size: Asked("/v1/track", headers={"authorization": "Basic " + "YTph" * (size // 4)}),
         32_000,
     ),
     "a key of no kind": (
-        lambda size: Asked("/v1/track", {"authorization": " " * size}),
+        lambda size: Asked("/v1/track", headers={"authorization": " " * size}),
         32_000,
     ),
     # With the write key, which apps may hold.
@@ -134,7 +144,9 @@ ATTACKS: dict[str, tuple[Callable[[int], Asked], int]] = {
     ),
     "gzip": (
         lambda size: Asked(
-            "/v1/batch", {**KEY, "content-encoding": "gzip"}, gzip.compress(b"[" * size * 40, 1)
+            "/v1/batch",
+            headers={**KEY, "content-encoding": "gzip"},
+            body=gzip.compress(b"[" * size * 40, 1),
         ),
         50_000,
     ),

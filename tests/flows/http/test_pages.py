@@ -111,7 +111,11 @@ def test_a_no_outweighs_a_yes_from_the_future(shop: Shop) -> None:
     """An import may carry a wrong date: what somebody says here and now comes after it."""
     with shop.house.db.transaction() as tx:
         yes = ConsentChange(
-            shop.ann, "email", "offers", granted=True, occurred_at=MONDAY + 400 * DAY
+            profile_id=shop.ann,
+            channel="email",
+            topic="offers",
+            granted=True,
+            occurred_at=MONDAY + 400 * DAY,
         )
         change_consent(tx, [yes], "import")
     shop.client.post(shop.u(), data=one_click())
@@ -280,11 +284,19 @@ def test_what_was_taken_back_does_not_come_back_by_an_import(shop: Shop) -> None
     shop.house.db.now = MONDAY + DAY
     for granted, occurred_at in ((True, None), (True, MONDAY - DAY), (False, MONDAY - DAY)):
         with shop.house.db.transaction() as tx:
-            old = ConsentChange(shop.ann, "sms", "*", granted, occurred_at)
+            old = ConsentChange(
+                profile_id=shop.ann,
+                channel="sms",
+                topic="*",
+                granted=granted,
+                occurred_at=occurred_at,
+            )
             assert change_consent(tx, [old], "import customers.csv").overruled == [old]
     assert ("sms", "*") not in shop.said()
     with shop.house.db.transaction() as tx:
-        news = ConsentChange(shop.ann, "sms", "*", granted=True, occurred_at=MONDAY + 1)
+        news = ConsentChange(
+            profile_id=shop.ann, channel="sms", topic="*", granted=True, occurred_at=MONDAY + 1
+        )
         assert change_consent(tx, [news], "import customers.csv").applied == [news]
 
 
@@ -318,7 +330,9 @@ def test_everything_stops_for_topics_of_next_year_too(small_shop: Shop) -> None:
     with shop.house.db.transaction() as tx:
         tx.conn.execute(delete(consents))
         for topic in ("news", "offers", "orders"):
-            no = ConsentChange(shop.ann, "email", topic, granted=False, occurred_at=MONDAY)
+            no = ConsentChange(
+                profile_id=shop.ann, channel="email", topic=topic, granted=False, occurred_at=MONDAY
+            )
             change_consent(tx, [no], "test")
     before = shop.everything()
     shop.choose()

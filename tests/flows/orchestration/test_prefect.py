@@ -386,7 +386,13 @@ def test_messages_go_on_while_the_server_stands_still(segue: Segue, stack: Stack
         )
         [ann] = upsert_people(tx, [person], "test").profile_ids
         assert ann is not None
-        came = NewEvent(ann, "cart_abandoned", tx.now, "1", cart)
+        came = NewEvent(
+            profile_id=ann,
+            name="cart_abandoned",
+            occurred_at=tx.now,
+            dedupe_key="1",
+            properties=cart,
+        )
         record_events(tx, [came], worked=False)
 
     def hers() -> list[str]:

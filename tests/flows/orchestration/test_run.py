@@ -20,7 +20,9 @@ def run(house: House, version: Journey) -> dict[str, State[Any]]:
     states: dict[str, State[Any]] = {}
 
     async def tasks(dispatcher: Dispatcher) -> None:
-        act = Run(house.segue, dispatcher, version, audience=None, people=None, launch_id="run")
+        act = Run(
+            house.segue, dispatcher, journey=version, audience=None, people=None, launch_id="run"
+        )
         states["enter"] = await act.enter()
         for step in version.graph:
             states[step] = await act.step(step)

@@ -42,7 +42,14 @@ def test_waiting_for_a_worker_is_no_age(house: House) -> None:
     house.did(ann, "signed_up", at=MONDAY - DAY + 1)
     with house.db.transaction() as tx:
         # taken at the door, written down ten seconds later
-        late = NewEvent(bob, "signed_up", MONDAY - DAY - 5, "k", {}, waited=10)
+        late = NewEvent(
+            profile_id=bob,
+            name="signed_up",
+            occurred_at=MONDAY - DAY - 5,
+            dedupe_key="k",
+            properties={},
+            waited=10,
+        )
         record_events(tx, [late], worked=False)
     house.db.now = MONDAY + 3 * DAY
     house.run()

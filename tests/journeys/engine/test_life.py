@@ -281,7 +281,13 @@ class Lives(RuleBasedStateMachine):
         if channel == "sms":
             self._hear("sms", "started" if granted else "stopped")
         else:
-            change = ConsentChange(self.person, "email", "news", granted, self.life.now)
+            change = ConsentChange(
+                profile_id=self.person,
+                channel="email",
+                topic="news",
+                granted=granted,
+                occurred_at=self.life.now,
+            )
             with self.house.db.transaction() as tx:
                 change_consent(tx, [change], "test")
         if channel == "sms" and granted == (channel in refuses):

@@ -143,7 +143,13 @@ def test_who_becomes_one_with_somebody_in_it_does_not_come_in(house: House) -> N
     house.run()
     house.later("1d")
     with house.db.transaction() as tx:
-        merge(tx, [Merger(ann, also_ann, "identify"), Merger(bob, also_bob, "identify")])
+        merge(
+            tx,
+            [
+                Merger(from_id=ann, into_id=also_ann, why="identify"),
+                Merger(from_id=bob, into_id=also_bob, why="identify"),
+            ],
+        )
     house.run()
     assert look(house) == 0
     assert [ways(house, person) for person in (also_ann, also_bob)] == [1, 2]

@@ -55,12 +55,26 @@ def test_the_plan_says_who_would_go_where_and_why(house: House) -> None:
     plan = planned(house)
     old, current = before[0].version, house.segue.catalog.journey("j").digest
     assert plan == [
-        MigrationCandidate(old, "changed", 1, "changed", "the step has changed"),
-        MigrationCandidate(old, "gone", 2, None, "the current version has no such step"),
         MigrationCandidate(
-            old, "other kind", 1, None, "the step was a wait and is now a wait_until"
+            version=old, step="changed", people=1, to_step="changed", why="the step has changed"
         ),
-        MigrationCandidate(old, "same", 1, "same", "the step is the same"),
+        MigrationCandidate(
+            version=old,
+            step="gone",
+            people=2,
+            to_step=None,
+            why="the current version has no such step",
+        ),
+        MigrationCandidate(
+            version=old,
+            step="other kind",
+            people=1,
+            to_step=None,
+            why="the step was a wait and is now a wait_until",
+        ),
+        MigrationCandidate(
+            version=old, step="same", people=1, to_step="same", why="the step is the same"
+        ),
     ]
     # to show it changes nothing
     assert house.people() == before
@@ -120,8 +134,10 @@ def test_who_is_in_the_middle_of_a_send_that_falls_back_otherwise_stays(
     house.open(described(Send("s", Email("hello"), Push("hello"), **FALLS_BACK), Wait("9d")))
     why = "they are in the middle of the send, and it falls back otherwise now"
     plan = [
-        MigrationCandidate(old, "s", 1, None, why),
-        MigrationCandidate(old, "s", 1, "s", "the step has changed"),
+        MigrationCandidate(version=old, step="s", people=1, to_step=None, why=why),
+        MigrationCandidate(
+            version=old, step="s", people=1, to_step="s", why="the step has changed"
+        ),
     ]
     assert (planned(house), migrated(house), planned(house)) == (plan, plan, plan[:1])
     house.later("5h")

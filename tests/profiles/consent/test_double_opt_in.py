@@ -338,7 +338,13 @@ def test_a_no_ends_the_wait(desk: Desk, topic: str) -> None:
 def test_an_older_no_does_not(desk: Desk) -> None:
     desk.says()
     with desk.house.db.transaction() as tx:
-        old = ConsentChange(desk.ann, "email", "news", granted=False, occurred_at=MONDAY - DAY)
+        old = ConsentChange(
+            profile_id=desk.ann,
+            channel="email",
+            topic="news",
+            granted=False,
+            occurred_at=MONDAY - DAY,
+        )
         change_consent(tx, [old], "an old list")
     desk.press()
     assert desk.gets()
@@ -356,7 +362,7 @@ def test_after_a_merge_the_link_confirms_for_the_one_that_is_left(desk: Desk) ->
     desk.says()
     into = desk.house.customer("also-ann", consent={}, email=None)
     with desk.house.db.transaction() as tx:
-        merge_profiles(tx, [Merger(desk.ann, into, "alias")], {})
+        merge_profiles(tx, [Merger(from_id=desk.ann, into_id=into, why="alias")], {})
     desk.press()
     desk.ann = into
     assert desk.gets()

@@ -61,8 +61,12 @@ def known(db: Database) -> tuple[int, int]:
         ("email", "news"): True,
     }
     people = [
-        Person("ann", email=ANN_MAIL, phone=ANN_PHONE, consent=yes, seen_at=MONDAY - 7 * 86_400),
-        Person("bob", email=BOB_MAIL, phone=BOB_PHONE, consent=yes, seen_at=MONDAY - 7 * 86_400),
+        Person(
+            user_id="ann", email=ANN_MAIL, phone=ANN_PHONE, consent=yes, seen_at=MONDAY - 7 * 86_400
+        ),
+        Person(
+            user_id="bob", email=BOB_MAIL, phone=BOB_PHONE, consent=yes, seen_at=MONDAY - 7 * 86_400
+        ),
     ]
     with db.transaction() as tx:
         ann, bob = upsert_people(tx, people, "test").profile_ids
@@ -145,7 +149,7 @@ def test_a_replaced_address_in_a_refused_row_is_a_no_of_who_had_it(
 ) -> None:
     ann, _ = known(db)
     with db.transaction() as tx:
-        new = Person("ann", email=normalise_email("new@example.com"), seen_at=MONDAY)
+        new = Person(user_id="ann", email=normalise_email("new@example.com"), seen_at=MONDAY)
         upsert_people(tx, [new], "test")
     imported(db, tmp_path, ",ann@example.com,,,,0000-00-00,no,,")
     assert noes(db) == {(ann, "email", "*")}
@@ -190,7 +194,9 @@ def test_an_unticked_box_for_texts_creates_nobody(db: Database, tmp_path: Path) 
 def test_an_older_no_does_not_outweigh_a_later_yes(db: Database, tmp_path: Path) -> None:
     ann, _ = known(db)
     with db.transaction() as tx:
-        yes = ConsentChange(ann, "email", "news", granted=True, just_now=True)
+        yes = ConsentChange(
+            profile_id=ann, channel="email", topic="news", granted=True, just_now=True
+        )
         change_consent(tx, [yes], "preference page")
     imported(db, tmp_path, "ann,,,,2001-01-01T00:00:00Z,0000-00-00,,,no")
     assert noes(db) == set()

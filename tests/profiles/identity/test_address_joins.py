@@ -103,7 +103,12 @@ def consent(db: Database, profile_id: int, *channels: ChannelName, yes: bool = T
     with db.transaction() as tx:
         change_consent(
             tx,
-            [ConsentChange(profile_id, channel, "*", yes, just_now=True) for channel in channels],
+            [
+                ConsentChange(
+                    profile_id=profile_id, channel=channel, topic="*", granted=yes, just_now=True
+                )
+                for channel in channels
+            ],
             "test",
         )
 
@@ -421,7 +426,9 @@ def test_it_says_neither_yes_nor_no(db: Database, victim: int) -> None:
         assert stated.refused[0].field == "anonymousId"
         assert "give the userId or an address" in stated.refused[0].why
     with db.transaction() as tx:
-        no = No(Person(anonymous_id="m"), [("email", "*")], None, just_now=True)
+        no = No(
+            person=Person(anonymous_id="m"), refuses=[("email", "*")], said_at=None, just_now=True
+        )
         assert take_opt_outs(tx, {0: no}, "test") == {}
     mapped = replace(read_call(*identify(anon="m")).person, consent={("email", "*"): False})
     with db.transaction() as tx:
@@ -531,7 +538,9 @@ def test_a_yes_from_a_withheld_address_does_not_count_and_a_no_does(
     consent(db, victim, "sms", yes=False)
 
     def texted(kind: Literal["started", "stopped"], phone: str) -> None:
-        said = Feedback(f"{kind} {phone}", f"twilio {kind}", "sms", kind, address=phone)
+        said = Feedback(
+            id=f"{kind} {phone}", source=f"twilio {kind}", channel="sms", kind=kind, address=phone
+        )
         with db.transaction() as tx:
             apply(tx, [said])
 

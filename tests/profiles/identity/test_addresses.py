@@ -114,7 +114,7 @@ def test_a_replaced_number_is_never_a_fallback(news: House) -> None:
     with news.db.transaction(write=False) as tx:
         chosen = read_chosen(tx, ann)
         sqlite = tx.conn.dialect.name == "sqlite"
-        condition = has_address("sms").sql(Scope(sqlite, literal(ann)))
+        condition = has_address("sms").sql(Scope(sqlite=sqlite, profile_id=literal(ann)))
         assert not tx.conn.execute(select(condition)).scalar_one()
     assert chosen is not None
     assert "sms" not in chosen.addresses

@@ -78,7 +78,9 @@ def nobody(house: House, name: str = "anon") -> int:
 
 def merged(house: House, *pairs: tuple[int, int]) -> None:
     with house.db.transaction() as tx:
-        merge(tx, [Merger(from_id, into_id, "test") for from_id, into_id in pairs])
+        merge(
+            tx, [Merger(from_id=from_id, into_id=into_id, why="test") for from_id, into_id in pairs]
+        )
 
 
 def rows(db: Database, table: Table) -> list[dict[str, Any]]:
@@ -195,7 +197,13 @@ def test_an_event_that_came_to_both_is_one(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     with house.db.transaction() as tx:
         for one in (anon, ann):
-            event = NewEvent(one, "cart_abandoned", MONDAY, "m1", {"cart_id": f"c-{one}"})
+            event = NewEvent(
+                profile_id=one,
+                name="cart_abandoned",
+                occurred_at=MONDAY,
+                dedupe_key="m1",
+                properties={"cart_id": f"c-{one}"},
+            )
             record_events(tx, [event], worked=False)
     house.run()
     merged(house, (anon, ann))
@@ -211,7 +219,9 @@ def test_an_event_that_came_to_both_is_one(house: House) -> None:
 
 def consent(house: House, profile_id: int, when: int, *, yes: bool, topic: str = "news") -> None:
     with house.db.transaction() as tx:
-        said = ConsentChange(profile_id, "email", topic, granted=yes, occurred_at=when)
+        said = ConsentChange(
+            profile_id=profile_id, channel="email", topic=topic, granted=yes, occurred_at=when
+        )
         change_consent(tx, [said], "test")
 
 
@@ -242,14 +252,16 @@ def test_of_what_somebody_took_back_no_yes_is_made(
     for who, said in ((took_back, True), (took_back, None), (other, granted)):
         house.db.now = house.now + 1
         with house.db.transaction() as tx:
-            change = ConsentChange(who, "sms", "*", said, just_now=True)
+            change = ConsentChange(
+                profile_id=who, channel="sms", topic="*", granted=said, just_now=True
+            )
             change_consent(tx, [change], "test")
     merged(house, (anon, ann))
     texts = [row for row in rows(house.db, consents) if row["channel"] == "sms"]
     left = [(row["profile_id"], row["granted"]) for row in texts]
     assert left == ([(ann, False)] if granted is False else [])
     with house.db.transaction() as tx:
-        yes = ConsentChange(ann, "sms", "*", granted=True)
+        yes = ConsentChange(profile_id=ann, channel="sms", topic="*", granted=True)
         assert change_consent(tx, [yes], "an old list").overruled == [yes]
 
 
@@ -354,7 +366,19 @@ def test_the_record_has_all_it_takes_to_undo_it(house: House) -> None:
         ]
         tx.conn.execute(insert(preferences), chosen)
         for one in (anon, ann):
-            record_events(tx, [NewEvent(one, "y", MONDAY, "both", {"of": one})], worked=True)
+            record_events(
+                tx,
+                [
+                    NewEvent(
+                        profile_id=one,
+                        name="y",
+                        occurred_at=MONDAY,
+                        dedupe_key="both",
+                        properties={"of": one},
+                    )
+                ],
+                worked=True,
+            )
     tables = [
         *(profiles, identifiers, consents, consent_records, preferences, events),
         *(enrollments, passages, messages),

@@ -294,8 +294,12 @@ def test_a_no_said_by_an_old_link_reaches_who_they_are_now(db: Database) -> None
     take(db, identify("u1", anonymousId="a1"))
     after = known_as(db)["user_id", "u1"]
     with db.transaction() as tx:
-        stop = ConsentChange(before, "sms", "*", granted=False, occurred_at=NOW)
-        here_too = ConsentChange(after, "sms", "*", granted=True, occurred_at=NOW)
+        stop = ConsentChange(
+            profile_id=before, channel="sms", topic="*", granted=False, occurred_at=NOW
+        )
+        here_too = ConsentChange(
+            profile_id=after, channel="sms", topic="*", granted=True, occurred_at=NOW
+        )
         change_consent(tx, [stop, here_too], "test")
         said = tx.conn.execute(select(consents)).all()
     assert [(row.profile_id, row.granted) for row in said] == [(after, False)]

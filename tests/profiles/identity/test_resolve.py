@@ -45,7 +45,7 @@ def read(calls: Sequence[SegmentCall], owners: Mapping[Key, int], **known: Any) 
             addresses.setdefault(owner, {})[key] = True
     join_on = known.pop("join_on", "any")
     named = {key: owners[key] for one in calls for key in keys_of(one) if key in owners}
-    on_record = OnRecord(named, **{"users": USERS, "addresses": addresses, **known})
+    on_record = OnRecord(owners=named, **{"users": USERS, "addresses": addresses, **known})
     return join(dict(enumerate(calls)), on_record, join_on, count(NEW).__next__)
 
 
@@ -64,13 +64,13 @@ EMAIL: Key = ("email", "ann@example.com")
 
 def test_an_anonymous_person_who_signs_in_is_the_customer() -> None:
     found = joined(call("identify", userId="ann", anonymousId="a1"))
-    assert found.mergers == [Merger(ANON, ANN, "identify")]
+    assert found.mergers == [Merger(from_id=ANON, into_id=ANN, why="identify")]
     assert found.foreign == {}
 
 
 def test_an_anonymous_person_who_gives_a_known_address_is_that_customer() -> None:
     found = joined(call("identify", anonymousId="a1", traits={"email": "ann@example.com"}))
-    assert found.mergers == [Merger(ANON, ANN, "identify", share(EMAIL))]
+    assert found.mergers == [Merger(from_id=ANON, into_id=ANN, why="identify", share=share(EMAIL))]
 
 
 def test_two_customers_stay_two() -> None:
@@ -84,7 +84,7 @@ def test_a_call_counts_without_the_anonymous_id_of_another_customer() -> None:
     said = call("identify", userId="bob", anonymousId="a-of-ann", traits={"email": "c@example.com"})
     found = read([said], OWNERS | other)
     theirs = share(("email", "c@example.com"), yes_on=["email"])
-    assert found.mergers == [Merger(ANON, BOB, "identify", theirs)]
+    assert found.mergers == [Merger(from_id=ANON, into_id=BOB, why="identify", share=theirs)]
     assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
 
 
@@ -96,7 +96,7 @@ def test_the_address_of_another_customer_stays_with_them() -> None:
 
 def test_an_alias_joins_two_customers() -> None:
     found = joined(call("alias", userId="bob", previousId="ann"))
-    assert found.mergers == [Merger(ANN, BOB, "alias")]
+    assert found.mergers == [Merger(from_id=ANN, into_id=BOB, why="alias")]
 
 
 def test_an_alias_to_a_new_id_keeps_the_profile() -> None:
@@ -117,7 +117,7 @@ def test_an_alias_of_an_unknown_id_takes_it_for_an_anonymous_one() -> None:
 
 def test_the_first_of_two_to_sign_in_with_an_anonymous_id_keeps_it() -> None:
     found = joined(call(userId="ann", anonymousId="a1"), call(userId="bob", anonymousId="a1"))
-    assert found.mergers == [Merger(ANON, ANN, "track")]
+    assert found.mergers == [Merger(from_id=ANON, into_id=ANN, why="track")]
     assert found.foreign == {1: {("anonymous_id", "a1")}}
 
 
@@ -152,7 +152,7 @@ def test_a_call_waits_until_what_was_told_of_the_other_profile_is_written() -> N
     # events tell nothing of the profile
     found = joined(call(anonymousId="a1"), call("identify", userId="ann", anonymousId="a1"))
     assert found.stopped_at is None
-    assert found.mergers == [Merger(ANON, ANN, "identify")]
+    assert found.mergers == [Merger(from_id=ANON, into_id=ANN, why="identify")]
 
 
 @pytest.mark.parametrize(("size", "stays"), [(21, BOB), (22, ANN)])
@@ -166,7 +166,7 @@ def test_an_anonymous_device_is_its_owners() -> None:
     owners: dict[Key, int] = {("push_token", "t1"): ANON, ("user_id", "ann"): ANN}
     found = read([token("t1", userId="ann")], owners)
     theirs = share(("push_token", "t1"), yes_on=["push"])
-    assert found.mergers == [Merger(ANON, ANN, "track", theirs)]
+    assert found.mergers == [Merger(from_id=ANON, into_id=ANN, why="track", share=theirs)]
 
 
 IDS = st.sampled_from(["1", "2", "3"])

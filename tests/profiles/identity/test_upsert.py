@@ -285,7 +285,13 @@ class TestConsent:
         db.now = MONDAY + 60
         with db.transaction() as tx:
             change_consent(
-                tx, [ConsentChange(ann, "sms", "*", granted=False, occurred_at=tx.now)], "STOP"
+                tx,
+                [
+                    ConsentChange(
+                        profile_id=ann, channel="sms", topic="*", granted=False, occurred_at=tx.now
+                    )
+                ],
+                "STOP",
             )
         report = upsert(db, row, at=MONDAY + DAY, source="import customers.csv")
         assert consent_of(db, ann) == {("sms", "*"): False}
@@ -298,7 +304,9 @@ class TestConsent:
         assert ann is not None
         assert records(db) == [(True, MONDAY, MONDAY, "import customers.csv")]
         with db.transaction() as tx:
-            no = ConsentChange(ann, "sms", "*", granted=False, occurred_at=tx.now)
+            no = ConsentChange(
+                profile_id=ann, channel="sms", topic="*", granted=False, occurred_at=tx.now
+            )
             assert change_consent(tx, [no], "STOP").applied == [no]
         for days in (1, 2):
             report = upsert(db, row, at=MONDAY + days * DAY, source="import customers.csv")
@@ -405,7 +413,13 @@ def test_an_event_is_written_once_and_history_is_marked_as_worked(db: Database) 
     assert bob is not None
 
     def order(profile_id: int, key: str) -> NewEvent:
-        return NewEvent(profile_id, "order_completed", MONDAY - DAY, key, {"total": 9.5})
+        return NewEvent(
+            profile_id=profile_id,
+            name="order_completed",
+            occurred_at=MONDAY - DAY,
+            dedupe_key=key,
+            properties={"total": 9.5},
+        )
 
     with db.transaction() as tx:
         assert (

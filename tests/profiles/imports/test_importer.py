@@ -409,7 +409,7 @@ def test_a_spreadsheet_finds_no_formula_in_the_refused_rows(db: Database, write:
     )
 )
 def test_refused_rows_are_read_back_unchanged(tmp_path: Path, rows: list[list[str]]) -> None:
-    source = RowFile("line", ["a", "=b"], len(rows), lambda: iter(()))
+    source = RowFile(unit="line", columns=["a", "=b"], total=len(rows), rows=lambda: iter(()))
     written = RefusedRows(tmp_path / "file.csv", source)
     written.write([(FileRow(n, row), "it is bad") for n, row in enumerate(rows, 2)])
     back = open_rows(written.path)
@@ -458,7 +458,9 @@ def test_an_import_does_not_undo_an_unsubscribe(db: Database, write: Write) -> N
     import_file(db, path)
     ((ann,),) = rows_of(db, profiles.c.id)
     with db.transaction() as tx:
-        no = ConsentChange(ann, "email", "*", granted=False, occurred_at=NOW + 60)
+        no = ConsentChange(
+            profile_id=ann, channel="email", topic="*", granted=False, occurred_at=NOW + 60
+        )
         change_consent(tx, [no], "unsubscribe link")
     db.now = NOW + DAY
     report = import_file(db, path)

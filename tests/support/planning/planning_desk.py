@@ -37,7 +37,14 @@ class Desk:
         """Plan messages now. Each profile gets an enrollment of its own."""
         number = next(self._numbers)
         members = tuple((f"m{place}", one) for place, one in enumerate(wanted))
-        send = PlannedSend(journey, "v", f"step {number}", priority, mode, members)
+        send = PlannedSend(
+            journey=journey,
+            version="v",
+            step=f"step {number}",
+            priority=priority,
+            mode=mode,
+            members=members,
+        )
         people = [
             Addressee(profile, number * 1000 + place)
             for place, profile in enumerate([who] if isinstance(who, int) else who)
@@ -63,7 +70,9 @@ def message(
     max_delay: Seconds = 7 * DAY,
     topic: str = "news",
 ) -> Wanted:
-    return Wanted(channel, kind, topic, after, on_cap, max_delay)
+    return Wanted(
+        channel=channel, kind=kind, topic=topic, offset=after, on_cap=on_cap, max_delay=max_delay
+    )
 
 
 def at(text: str) -> Instant:
@@ -72,4 +81,6 @@ def at(text: str) -> Instant:
 
 def explained(row: Row[Any]) -> str:
     """The explanation of a row of `messages`."""
-    return explanation(ExplainedMessage(*(getattr(row, name) for name in ExplainedMessage._fields)))
+    return explanation(
+        ExplainedMessage._make(getattr(row, name) for name in ExplainedMessage._fields)
+    )

@@ -99,7 +99,7 @@ def openings(
 # --- the case -----------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Wanted:
     """One message of the case, and its decision."""
 
@@ -113,7 +113,7 @@ class Wanted:
     send_at: int | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Counted:
     """A message that a cap may count."""
 
@@ -143,18 +143,23 @@ class Judge:
         self.now = parse_instant(self.case["now"])
         self.zones, self.source = self.whose_zones()
         self.history = [
-            Counted(e["channel"], e["kind"], e["topic"], parse_instant(e["send_at"]))
+            Counted(
+                channel=e["channel"],
+                kind=e["kind"],
+                topic=e["topic"],
+                send_at=parse_instant(e["send_at"]),
+            )
             for e in self.case.get("history", [])
             if e["state"] in COUNTING
         ]
         self.members = [
             Wanted(
-                m["channel"],
-                m["kind"],
-                m["topic"],
-                parse_duration(m.get("after", "0s")),
-                m.get("on_cap", "skip"),
-                parse_duration(m.get("max_delay", self.policy["max_delay"])),
+                channel=m["channel"],
+                kind=m["kind"],
+                topic=m["topic"],
+                after=parse_duration(m.get("after", "0s")),
+                on_cap=m.get("on_cap", "skip"),
+                max_delay=parse_duration(m.get("max_delay", self.policy["max_delay"])),
             )
             for m in self.case["send"]["messages"]
         ]
@@ -370,7 +375,10 @@ def counts(cap: dict[str, Any], other: Counted) -> bool:
 
 
 def as_counted(members: Sequence[Wanted], anchor: int) -> list[Counted]:
-    return [Counted(m.channel, m.kind, m.topic, anchor + m.after) for m in members]
+    return [
+        Counted(channel=m.channel, kind=m.kind, topic=m.topic, send_at=anchor + m.after)
+        for m in members
+    ]
 
 
 def reference_answer(case: dict[str, Any], step: int = MINUTE) -> dict[str, Any]:

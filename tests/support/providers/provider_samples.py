@@ -42,7 +42,9 @@ LIVE: dict[str, Any] = {
 CONTENT: dict[ChannelName, Content] = {
     "email": EmailContent("Hello", "<p>Hello</p>", "Hello"),
     "sms": SMSContent("Hello – reply STOP to end"),
-    "push": PushContent("Hello", "World", "https://shop.example/cart", "https://i.example/a.png"),
+    "push": PushContent(
+        "Hello", "World", link="https://shop.example/cart", image="https://i.example/a.png"
+    ),
     "whatsapp": WhatsAppContent("Hello"),
 }
 TO: dict[ChannelName, str] = {
@@ -81,7 +83,9 @@ def connected(name: str, settings: Settings = SANDBOX, **own: Any) -> ConnectedP
     """A provider that sends to the sandbox, with some of its own settings changed."""
     provider = known_providers()[name]
     account = sandbox_settings(provider, settings).model_copy(update=own)
-    return ConnectedProvider(name, provider.channel, provider.connect(account, settings))
+    return ConnectedProvider(
+        name=name, channel=provider.channel, sender=provider.connect(account, settings)
+    )
 
 
 async def may_leave() -> bool:
