@@ -1,6 +1,7 @@
 """The command line: `segue ...`. Errors go to standard error and give a non-zero exit status.
 
-Prefect is imported only by the commands that need it, since it takes seconds to load.
+Prefect, the receiver and the importer are imported only by the commands that need them: they take
+longer to load than all else.
 """
 
 import asyncio
@@ -12,13 +13,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
-import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import DBAPIError
 
 from channels.explain import history_of
@@ -35,10 +34,11 @@ from flows.app import Segue
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, json_line, opened, print_json, say, show_table, shown
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
-from flows.worker.worker import Worker
 from journeys.definition.catalog import load_catalog
 from journeys.operations.report import summarise
-from profiles.imports.importer import ImportReport, import_file
+
+if TYPE_CHECKING:
+    from profiles.imports.importer import ImportReport
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,10 @@ def work_command(
     context: typer.Context,
 ) -> None:
     """Receive events, move due enrollments and send due messages, until stopped."""
+    import uvloop
+
+    from flows.worker.worker import Worker
+
     log_to(sys.stderr, load_settings().log_level)
 
     async def run(segue: Segue) -> None:
@@ -141,6 +145,16 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Import customers, or events with --as-events."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from profiles.imports.importer import import_file
+
     segue = opened(context)
     console = Console(stderr=True)
     bar = Progress(
@@ -184,7 +198,7 @@ def import_command(
         say(f"Not a time zone: {spelling!r} ({number} rows)")
 
 
-def _import_json(report: ImportReport) -> dict[str, Any]:
+def _import_json(report: "ImportReport") -> dict[str, Any]:
     return {
         "read": report.read,
         "created": report.created,

@@ -458,7 +458,7 @@ def test_a_worker_logs_json_even_at_its_end(segue: Segue, monkeypatch: pytest.Mo
         logging.getLogger("flows.worker.worker").info("it begins")
         raise KeyError("ann@example.com")
 
-    monkeypatch.setattr("flows.cli.main.Worker.run", dies)
+    monkeypatch.setattr("flows.worker.worker.Worker.run", dies)
     with logging_at("info"):
         said = segue("work")
     assert said.status == 1
