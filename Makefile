@@ -10,6 +10,9 @@ up: .venv/ready
 demo: .venv/ready
 	$(BIN)/segue demo
 
+# Tests start many processes, each of which would compile all modules again.
+test prove: export PYTHONDONTWRITEBYTECODE =
+
 test: check
 	$(BIN)/python -m pytest -n 3 --dist loadgroup -rs
 
