@@ -24,6 +24,7 @@ from tests.support.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.skipif(nginx() is None, reason="no nginx here: apt-get install nginx-light"),
+    pytest.mark.long,
     # One set of processes for all of these tests.
     pytest.mark.xdist_group("deployment"),
 ]
