@@ -24,6 +24,7 @@ from channels.rules.planner import Planner
 from config.database.engine import Database
 from config.settings import Settings
 from journeys.engine.hand_over import CatalogJourneys
+from journeys.engine.move import Mover
 
 # number of clients, and connections per client
 _LAYOUTS = ((1, 100), (10, 10), (20, 1), (100, 1))
@@ -76,7 +77,7 @@ def _dispatch(fresh: Fresh, settings: Settings, sms: Sender, texts: int) -> Cost
 
     async def dispatch() -> None:
         async with Transport(settings) as transport:
-            journeys = CatalogJourneys(catalog_of(TEXT))
+            journeys = CatalogJourneys(Mover(catalog_of(TEXT), Planner(policy())))
             planner = Planner(policy())
             twilio = ConnectedProvider(name="twilio", channel="sms", sender=sms)
             connected = ConnectedProviders({"twilio": twilio}, {"sms": Route("twilio")})

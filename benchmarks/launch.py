@@ -17,6 +17,7 @@ from channels.rules.planner import Planner
 from config.database.engine import Database
 from journeys.definition.catalog import Catalog
 from journeys.engine.advance import Engine
+from journeys.engine.launches import enter_audience, start_launch
 from journeys.enrollments import enrollments
 
 Rows = dict[Table, list[tuple[Any, ...]]]
@@ -27,8 +28,8 @@ def enter_and_plan(db: Database, catalog: Catalog) -> int:
     with db.transaction() as tx:
         catalog.register(tx)
     engine = Engine(db, catalog, Planner(policy()))
-    version = engine.start_launch("a launch", "offer", EVERYBODY)
-    chunks = sum(1 for _ in engine.enter(version, EVERYBODY, "a launch"))
+    version = start_launch(engine, "a launch", "offer", EVERYBODY)
+    chunks = sum(1 for _ in enter_audience(engine, version, EVERYBODY, "a launch"))
     engine.advance(version, "offer")
     return chunks
 

@@ -54,7 +54,7 @@ class Segue:
             yield Dispatcher(
                 db=self.db,
                 planner=self.engine.planner,
-                journeys=CatalogJourneys(self.catalog),
+                journeys=CatalogJourneys(self.engine.mover),
                 providers=connected,
                 transport=transport,
                 settings=self.settings,

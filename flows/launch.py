@@ -8,7 +8,8 @@ from typing import Any
 from config.channels import by_channel
 from config.policy import CHANNELS
 from flows.app import Segue
-from journeys.engine.advance import StepReport
+from journeys.engine.launches import dry_run, enter_audience, start_launch
+from journeys.engine.move import StepReport
 from journeys.engine.turn import Turn
 from journeys.operations.report import summarise
 
@@ -54,8 +55,8 @@ async def _enter_and_work_off(
 
 
 def _enter(segue: Segue, journey: str, audience: str, people: int | None, launch_id: str) -> None:
-    version = segue.engine.start_launch(launch_id, journey, audience, people)
-    for _ in segue.engine.enter(version, audience, launch_id, people):
+    version = start_launch(segue.engine, launch_id, journey, audience, people)
+    for _ in enter_audience(segue.engine, version, audience, launch_id, people):
         pass
 
 
@@ -64,7 +65,7 @@ def launch_dry_run(
 ) -> dict[str, Any]:
     """A dry run: what a launch would do now, without storing anything."""
     version = segue.catalog.journey(journey)
-    reports = segue.engine.dry_run(version, audience, people, str(uuid.uuid4()))
+    reports = dry_run(segue.engine, version, audience, people, str(uuid.uuid4()))
     total = StepReport()
     for report in reports.values():
         total.add(report)

@@ -8,6 +8,7 @@ sent is rescheduled or refused.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -40,6 +41,7 @@ from channels.rules.recipient import Kind, Recipient
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.clock.times import MINUTE, Instant, Seconds
+from config.database.arrays import any_of
 from config.database.engine import Tx
 from config.database.failures import of_the_database
 from profiles.bulk import among
@@ -68,15 +70,29 @@ class Journeys(Protocol):
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """The template variables of each enrollment, by id."""
 
-    def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
-        """React to messages of these enrollments that were sent, refused or cancelled.
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
+        """Make the enrollments due whose messages were sent or refused.
 
-        skip_locked: skip locked enrollments. Needed by callers that hold locks of profiles or
-            messages: enrollments are locked before these, so waiting could deadlock.
+        The caller holds profiles or messages, so this does not wait for locked enrollments.
+        """
+
+    def following(
+        self, tx: Tx, enrollment_ids: Collection[int], profile_ids: Collection[int], *, move: bool
+    ) -> AbstractContextManager["Following"]:
+        """Lock the enrollments that wait for messages, and the profiles, for a block that records
+        the outcomes. At its end the enrollments are moved on or, without `move`, made due.
         """
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""
+
+
+class Following(Protocol):
+    """The enrollments whose messages are being recorded."""
+
+    @property
+    def more(self) -> bool:
+        """After the block: whether enrollments or messages are due now."""
 
 
 class ClaimFailed(Exception):
@@ -246,6 +262,85 @@ def claim(
     return Claimed(claims, more or len(claims) < len(rows), refused)
 
 
+def claim_planned(
+    tx: Tx,
+    planner: Planner,
+    journeys: Journeys,
+    planned_now: Mapping[tuple[int, str], Recipient],
+    *,
+    claimed_by: str,
+    routes: Mapping[ChannelName, Route],
+    limits: Mapping[str, int],
+) -> list[Claim]:
+    """Claim messages that this transaction planned for now, and whose rules it has just evaluated.
+
+    The caller holds their profiles and enrollments. Messages over a limit, and those of channels
+    with sessions, stay planned.
+
+    Parameters
+    ----------
+    planned_now: the recipients, by enrollment and step.
+
+    Raises ClaimFailed.
+    """
+    given = {"enrollments": {enrollment for enrollment, _ in planned_now}, "now": tx.now}
+    rows = [
+        row
+        for row in map(MessageRow._make, tx.conn.execute(_PLANNED, given))
+        if (row.enrollment_id, row.step) in planned_now
+        and row.channel in routes
+        and channel_of(row.channel).session is None
+    ]
+    if not rows:
+        return []
+    try:
+        pushes = [row for row in rows if channel_of(row.channel).per_device]
+        known = devices.look_up(tx, pushes) if pushes else devices.NONE
+        rows = _within(rows, known, routes, limits)
+        fit = [
+            (row, _closes(planner, planned_now[row.enrollment_id, row.step], row, tx.now))
+            for row in rows
+        ]
+        claims = _with_content(tx, journeys, fit, known) if fit else []
+        _write_claims(tx, claims, claimed_by)
+    except Exception as error:
+        if of_the_database(error):
+            raise
+        raise ClaimFailed([row.id for row in rows]) from error
+    return claims
+
+
+_PLANNED = (
+    select(*MESSAGE_COLUMNS)
+    .where(
+        any_of(messages.c.enrollment_id, "enrollments"),
+        messages.c.state == "planned",
+        messages.c.send_at <= bindparam("now"),
+    )
+    .order_by(messages.c.priority.desc(), messages.c.id)
+)
+
+
+def _within(
+    rows: Sequence[MessageRow],
+    known: Devices,
+    routes: Mapping[ChannelName, Route],
+    limits: Mapping[str, int],
+) -> list[MessageRow]:
+    """The messages that fit into the limits of their providers."""
+    posts: Counter[str] = Counter()
+    fit: list[MessageRow] = []
+    for row in rows:
+        number = 1
+        if channel_of(row.channel).per_device:
+            number = len(known.open.get(row.id, ()))
+        provider = routes[row.channel].provider(row.kind, row.topic)
+        if number and posts[provider] + number <= limits.get(provider, 0):
+            posts[provider] += number
+            fit.append(row)
+    return fit
+
+
 def _sent_by(provider: str, channel: ChannelName, route: Route) -> ColumnElement[bool]:
     """The condition for messages of the channel that this provider sends."""
     c = messages.c
@@ -321,7 +416,7 @@ def _claim_rows(
         groups = {(row.enrollment_id, row.step) for row in unfit}
         note = {"looked_at_again": "at dispatch"}
         refused += decide_again(tx, planner, groups, note, no_session)
-    journeys.settled(tx, [one.message.enrollment_id for one in refused], skip_locked=True)
+    journeys.settled(tx, [one.message.enrollment_id for one in refused])
     return claims, Counter((row.journey, row.channel, why) for row, why in refused)
 
 

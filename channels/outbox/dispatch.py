@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -23,21 +23,32 @@ from channels.outbox.claim import (
     HandOver,
     Journeys,
     claim,
+    claim_planned,
     due_channels,
     outdated,
     put_off,
 )
-from channels.outbox.outcomes import Done, Tally, count_name, record, settled, skipped
-from channels.outbox.rate_limit import allowance, spend
+from channels.outbox.outcomes import (
+    Done,
+    Outcomes,
+    Tally,
+    count_name,
+    record,
+    settled,
+    skipped,
+)
+from channels.outbox.rate_limit import RateLimits
 from channels.providers.registry import ConnectedProviders
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
+from channels.rules.recipient import Recipient
 from channels.templates.compile import BadLink, MissingData, RenderError
 from channels.templates.link_check import LinkRules
 from config.batches import Halving
 from config.channels import ChannelName, channel_of
-from config.database.engine import Database
+from config.clock.times import Instant
+from config.database.engine import Database, Tx
 from config.database.failures import of_the_database, reason_of
 from config.settings import Settings
 from profiles.bulk import in_slices
@@ -61,6 +72,17 @@ class ClaimedBatch(NamedTuple):
     at: float
     journey: str | None
     channel: ChannelName | None
+
+
+class SendReport(NamedTuple):
+    """What a send did. more: whether enrollments or messages are due since."""
+
+    outcomes: Tally
+    more: bool
+
+
+# The recipients of messages that a transaction planned for now, by enrollment and step.
+PlannedNow = Mapping[tuple[int, str], Recipient]
 
 
 class _Ready(NamedTuple):
@@ -116,23 +138,25 @@ class Dispatcher:
         self._settings = settings
         self._name = name
         self._breakers = {name: Breaker(one, db.timing) for name, one in self._providers.items()}
-        self._rates = {
-            name: one.rate for name, one in self._providers.items() if one.rate is not None
-        }
+        rates = {name: one.rate for name, one in self._providers.items() if one.rate is not None}
+        self._rates = RateLimits(db, rates)
+        # Claims of passed transactions that are not recorded yet, by provider.
+        self._open: Counter[str] = Counter()
         self._link_rules = link_rules(settings)
         # One semaphore for each provider, so that a slow one does not block the others.
         self._slots = {name: asyncio.Semaphore(IN_FLIGHT) for name in self._providers}
         self._stopping = False
 
     async def run(self, *, journey: str | None = None, channel: ChannelName | None = None) -> Tally:
-        """Send all due messages. Returns the counts of their outcomes.
+        """Send everything that is due now; returns the outcomes.
 
         Parameters
         ----------
         journey: only messages of this journey.
         channel: only messages on this channel. Calls for different channels may run concurrently.
         """
-        return await self.send(await self.take(journey=journey, channel=channel))
+        report = await self.send(await self.take(journey=journey, channel=channel))
+        return report.outcomes
 
     async def take(
         self, *, journey: str | None = None, channel: ChannelName | None = None
@@ -145,26 +169,74 @@ class Dispatcher:
             claimed = await asyncio.to_thread(self._claim, channels, journey)
         return ClaimedBatch(claimed=claimed, at=at, journey=journey, channel=channel)
 
-    async def send(self, taken: ClaimedBatch) -> Tally:
-        """Send a claimed batch, then all other due messages. Returns as `run` does."""
+    async def send(self, taken: ClaimedBatch) -> SendReport:
+        """Send what was taken, and then everything else that is due."""
         tally: Tally = Counter()
+        left_due = False
         while True:
             claims, more, refused = taken.claimed
             _count(refused)
             tally += refused
+            left_due |= bool(refused)
             if claims:
-                tally += await self._hand_over(claims, taken.at)
+                sent = await self._hand_over(claims, taken.at)
+                tally += sent.outcomes
+                left_due |= sent.more
             if not more:
-                return tally
+                return SendReport(tally, left_due)
             taken = await self.take(journey=taken.journey, channel=taken.channel)
 
-    async def due(self) -> list[ChannelName]:
-        """The channels with due messages."""
-        return await asyncio.to_thread(self._due)
+    def claim_planned(self, tx: Tx, planned_now: PlannedNow) -> list[Claim]:
+        """Claim messages in the transaction that planned them for now, as far as limits allow.
 
-    def _due(self) -> list[ChannelName]:
-        with self._db.transaction(write=False) as tx:
-            return due_channels(tx, self._journeys, tuple(self._routes))
+        If the transaction is committed, the claims go to `send_claimed`.
+        """
+        if self._stopping or not planned_now:
+            return []
+        limits = {name: self._limit(name, tx.now) for name in self._providers}
+        if not any(limits.values()):
+            return []
+        claims = claim_planned(
+            tx,
+            self._planner,
+            self._journeys,
+            planned_now,
+            claimed_by=self._name,
+            routes=self._routes,
+            limits=limits,
+        )
+        self._spend(claims, tx.now)
+        return claims
+
+    def _limit(self, provider: str, now: Instant) -> int:
+        """How many posts a transaction that plans messages may claim for a provider."""
+        breaker = self._breakers[provider]
+        if breaker.is_open(now) or breaker.on_trial:
+            return 0
+        left = self._rates.left(provider, now)
+        room = max(0, CLAIM_BATCH - self._open[provider])
+        return room if left is None else max(0, min(room, left))
+
+    async def lease_ahead(self) -> None:
+        """Lease a share of the rates, for what the next transaction plans."""
+        if self._rates.any:
+            await asyncio.to_thread(self._rates.lease_ahead)
+
+    async def send_claimed(self, claims: Sequence[Claim], claimed_at: float) -> SendReport:
+        """Send what `claim_planned` claimed.
+
+        claimed_at: by the monotonic clock, not after the transaction's `now`.
+        """
+        open_now = Counter(self._provider_of(one) for one in claims)
+        self._open.update(open_now)
+        try:
+            return await self._hand_over(claims, claimed_at)
+        finally:
+            self._open.subtract(open_now)
+
+    def due_channels(self, tx: Tx) -> list[ChannelName]:
+        """The channels on which there is something to send."""
+        return due_channels(tx, self._journeys, tuple(self._routes))
 
     def stop(self) -> None:
         """Stop claiming; `run` returns when the claimed messages are recorded."""
@@ -209,14 +281,16 @@ class Dispatcher:
     def _claim_among(
         self, channels: Sequence[ChannelName], journey: str | None, only: Sequence[int] | None
     ) -> Claimed:
+        routes = {one: self._routes[one] for one in channels}
+        names = [name for route in routes.values() for name in route.providers]
+        self._rates.lease(dict.fromkeys(names, CLAIM_BATCH))
         with self._db.transaction() as tx:
-            routes = {one: self._routes[one] for one in channels}
-            names = [name for route in routes.values() for name in route.providers]
-            running = [name for name in names if not self._breakers[name].is_open(tx.now)]
-            # A simulated clock does not advance during a run, so rates can't apply.
-            rates = {} if self._db.now is not None else self._rates
-            limits = allowance(tx, rates, running, CLAIM_BATCH)
-            limits |= {one: 1 for one in limits if self._breakers[one].on_trial}
+            limits: dict[str, int] = {}
+            for name in names:
+                left = self._rates.left(name, tx.now)
+                limit = CLAIM_BATCH if left is None else min(CLAIM_BATCH, left)
+                if limit > 0 and not self._breakers[name].is_open(tx.now):
+                    limits[name] = 1 if self._breakers[name].on_trial else limit
             claimed = claim(
                 tx,
                 self._planner,
@@ -227,18 +301,20 @@ class Dispatcher:
                 journey=journey,
                 only=only,
             )
-            posts = Counter(self._provider_of(one) for one in claimed.claims for _ in one.targets)
-            spend(tx, rates, posts)
-            return claimed
+            self._spend(claimed.claims, tx.now)
+        self._rates.settle()
+        return claimed
+
+    def _spend(self, claims: Sequence[Claim], now: Instant) -> None:
+        posts = Counter(self._provider_of(one) for one in claims for _ in one.targets)
+        for provider, number in posts.items():
+            self._rates.spend(provider, number, now)
 
     def _provider_of(self, claim: Claim) -> str:
         return self._routes[claim.channel].provider(claim.kind, claim.topic)
 
-    async def _hand_over(self, claims: Sequence[Claim], taken: float) -> Tally:
-        """Post claims and record their outcomes.
-
-        taken: when they were claimed, on the monotonic clock.
-        """
+    async def _hand_over(self, claims: Sequence[Claim], taken: float) -> SendReport:
+        """Post what was claimed at `taken` (by the monotonic clock), and record what came of it."""
         done: list[Done] = []
         # A request holds messages of one step, because SendGrid's categories apply to a whole
         # request, and each message once: the first devices of all pushes, then the second ones.
@@ -269,6 +345,7 @@ class Dispatcher:
             for batch in in_slices(some, self._providers[provider].sender.batch_size)
         }
         tally: Tally = Counter()
+        more = False
         while posts or done:
             # Outcomes are recorded while slow requests are still under way.
             if posts:
@@ -278,14 +355,16 @@ class Dispatcher:
                         settled(one.claim, one.outgoing, what, self._timing)
                         for one, what in task.result()
                     ]
-            tally += await self._record(done)
+            recorded = await self._record(done)
+            tally += recorded.tally
+            more |= recorded.more
             if log.isEnabledFor(logging.DEBUG):
                 for settled_claim in done:
                     what = count_name(settled_claim.change.state, settled_claim.change.reason)
                     log.debug("%s", what, extra=_ids(settled_claim.claim))
             done = []
         _count(tally)
-        return tally
+        return SendReport(tally, more)
 
     def _render(self, one: Claim) -> list[Outgoing]:
         """The rendered message for each of its targets."""
@@ -374,16 +453,17 @@ class Dispatcher:
         with self._db.transaction(write=False) as tx:
             return outdated(tx, self._journeys, claims)
 
-    async def _record(self, done: Sequence[Done]) -> Tally:
-        """Record the outcomes. Only this process knows them, so it retries until they are recorded,
-        or until it must stop while the database is unavailable.
+    async def _record(self, done: Sequence[Done]) -> Outcomes:
+        """Record what the providers answered. No other process knows it, so it is tried until it
+        is recorded, unless the process is to stop while the database is unavailable.
         """
         tally: Tally = Counter()
         left, halving, wait = done, Halving(len(done)), _FIRST_WAIT
+        move, more = True, False
         while left:
             some = left[: halving.size]
             try:
-                tally += await asyncio.to_thread(self._write, some)
+                recorded = await asyncio.to_thread(self._write, some, move=move)
             except Exception as error:
                 if of_the_database(error):
                     if self._stopping:
@@ -391,6 +471,10 @@ class Dispatcher:
                     log.error("%d outcomes can't be recorded yet: %s", len(left), reason_of(error))
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, _LAST_WAIT)
+                    continue
+                if move:
+                    # The failure may be that of a step, which gets a transaction of its own.
+                    move = False
                     continue
                 if not halving.failed(len(some)):
                     continue
@@ -402,14 +486,16 @@ class Dispatcher:
                     extra=_ids(claim),
                 )
             else:
+                tally += recorded.tally
+                more |= recorded.more
                 halving.worked()
                 wait = _FIRST_WAIT
             left = left[len(some) :]
-        return tally
+        return Outcomes(tally, more)
 
-    def _write(self, done: Sequence[Done]) -> Tally:
+    def _write(self, done: Sequence[Done], *, move: bool) -> Outcomes:
         with self._db.transaction() as tx:
-            return record(tx, self._journeys, done)
+            return record(tx, self._journeys, done, move=move)
 
 
 def link_rules(settings: Settings) -> LinkRules:

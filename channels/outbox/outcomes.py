@@ -16,7 +16,6 @@ from config.clock.times import Seconds
 from config.database.engine import Tx
 from config.timing import Timing
 from profiles.bucketing import draw
-from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import Suppressed, suppress
@@ -98,20 +97,37 @@ def count_name(state: str, reason: str | None) -> str:
     return state
 
 
-def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> Tally:
-    """Record at least one outcome.
+class Outcomes(NamedTuple):
+    """What was recorded.
 
-    Returns
-    -------
-    Counts of the messages whose final state is now known. A push counts when one device accepted it
-    or when the last device has an outcome.
+    tally: the messages whose outcome is known; a push counts when it is sent, or when the last of
+    its devices has answered. more: whether enrollments or messages are due now.
+    """
+
+    tally: Tally
+    more: bool
+
+
+def record(tx: Tx, journeys: Journeys, done: Sequence[Done], *, move: bool = True) -> Outcomes:
+    """Write at least one outcome, and move the enrollments on that wait for it.
+
+    move: False only makes them due.
     """
     pushed = [one for one in done if one.device is not None]
     whole = [one for one in done if one.device is None]
     gone = [one for one in whole if one.change.state != "planned"]
-    # Enrollments are locked before profiles, as in the engine. Pushes are included because their
-    # state is derived from all devices below.
-    journeys.settled(tx, [one.claim.enrollment_id for one in [*gone, *pushed]])
+    # Enrollments before profiles, as the engine locks them. What becomes of a push is known later.
+    waiting = {one.claim.enrollment_id for one in [*gone, *pushed]}
+    people = {one.claim.profile_id for one in done}
+    with journeys.following(tx, waiting, people, move=move) as following:
+        tally, events = _record(tx, done, whole, pushed)
+    return Outcomes(tally, following.more or bool(events))
+
+
+def _record(
+    tx: Tx, done: Sequence[Done], whole: Sequence[Done], pushed: Sequence[Done]
+) -> tuple[Tally, Sequence[NewEvent]]:
+    """Write outcomes; returns their counts, and the events that journeys may wait for."""
     suppressing = [one for one in done if one.suppress is not None]
     _suppress(tx, suppressing)
     counts = Counter(_counted(one, one.change.state, one.change.reason) for one in whole)
@@ -130,7 +146,7 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done]) -> Tally:
         ]
     events = [_failed(tx, one) for one in refused] + [_changed(tx, one) for one in suppressing]
     record_events(tx, events, worked=False)
-    return counts
+    return counts, events
 
 
 def _counted(one: Done, state: str, reason: str | None) -> tuple[str, ChannelName, str]:
@@ -168,9 +184,8 @@ def _of_device(tx: Tx, one: Done) -> DeviceOutcome:
 def _suppress(tx: Tx, found: Sequence[Done]) -> None:
     """Suppress addresses that the provider refuses; an opt-out there withdraws consent.
 
-    Locks the profiles, so that no other process claims messages to the same address meanwhile.
+    The caller holds the profiles, so that nobody else is about to claim for the same address.
     """
-    lock_profiles(tx, {one.claim.profile_id for one in found})
     stopped: list[ConsentChange] = []
     dead: list[Suppressed] = []
     for one in found:

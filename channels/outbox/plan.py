@@ -21,7 +21,6 @@ from channels.rules.preemption import preempted
 from channels.rules.recipient import Recipient
 from config.clock.times import Instant
 from config.database.engine import Tx
-from profiles.bulk import lock_profiles
 
 
 class PlannedSend(NamedTuple):
@@ -35,6 +34,15 @@ class PlannedSend(NamedTuple):
     members: tuple[tuple[str, Wanted], ...]
     # With a fallback, members that are not chosen get no row: the fallback plans them later.
     may_fall_back: bool = False
+
+
+class Planned(NamedTuple):
+    """The result of planning: decisions by enrollment in the order of the send's members, and
+    recipients by profile.
+    """
+
+    decisions: dict[int, list[Decision]]
+    recipients: dict[int, Recipient]
 
 
 class Addressee(NamedTuple):
@@ -51,19 +59,14 @@ def plan(
     people: Sequence[Addressee],
     *,
     settled: Callable[[Tx, Sequence[int]], None] = lambda *_: None,
-) -> dict[int, list[Decision]]:
-    """Decide the send for each profile and write the outbox.
+) -> Planned:
+    """Decide the send for everybody and write the outbox. The caller holds the profiles.
 
     Parameters
     ----------
-    settled: called with the enrollment ids whose messages were preempted and are now refused.
-
-    Returns
-    -------
-    The decisions by enrollment id, in the order of the send's members.
+    settled: is told the enrollments of messages that gave way and do not go any more.
     """
     profile_ids = {person.profile_id for person in people}
-    lock_profiles(tx, profile_ids)
     recipients = load_recipients(tx, planner.policy, profile_ids)
     wanted = [member for _, member in send.members]
     latest = tx.now + max(member.max_delay + member.offset for member in wanted)
@@ -115,7 +118,7 @@ def plan(
             tx, planner, groups, {"gave_way_to": f"{send.journey} / {send.step}"}
         )
         settled(tx, [one.message.enrollment_id for one in refused])
-    return decided
+    return Planned(decided, recipients)
 
 
 def refuse(

@@ -6,14 +6,13 @@ its own.
 """
 
 import re
-import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import orjson
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
@@ -24,30 +23,53 @@ from sqlmodel import SQLModel
 from config.access.private_files import tighten_database
 from config.clock.times import Instant, Seconds
 from config.database.failures import first_line
+from config.database.write_turn import WriteTurn
 from config.errors import DatabaseUnusable, SegueError
 from config.timing import TIMING, Timing
 
+_CHANGES = "(SELECT changes FROM change_counter WHERE id = 1)"
 NOW = {
     "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
     "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint"),
 }
+# The same with the counter of changes (change_counter.py).
+_NOW_AND_CHANGES = {name: text(", ".join((clock.text, _CHANGES))) for name, clock in NOW.items()}
 # Milliseconds for which a writer waits for SQLite's write lock.
 _BUSY_MS = 15_000
+
+
+T = TypeVar("T")
+# Values by key, each with the counter of changes for which it was read.
+Cache = dict[str, tuple[int | None, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tx:
     """One open transaction: its connection, its `now`, which does not change within it, and how
     long things may take.
+
+    changes: the counter of changes when the transaction began; None: nothing is cached.
     """
 
     conn: Connection
     now: Instant
     timing: Timing
+    changes: int | None = None
+    cache: "Cache" = field(default_factory=dict)
 
     @property
     def is_sqlite(self) -> bool:
         return self.conn.dialect.name == "sqlite"
+
+    def cached(self, key: str, read: Callable[["Tx"], T]) -> T:
+        """What `read` returns, which every change of it counts with `count_change`.
+
+        Read at most once a transaction, and again only after a change.
+        """
+        known = self.cache.get(key)
+        if known is None or known[0] != self.changes:
+            known = self.cache[key] = self.changes, read(self)
+        return cast(T, known[1])
 
 
 class Database:
@@ -64,10 +86,16 @@ class Database:
         self.url = url
         self.now = now
         self.timing = timing
+        # Whether `migrate` has brought the tables up to date; until then nothing is cached.
+        self.is_migrated = False
+        self._cache: Cache = {}
         self.engine = _engine(url, timing)
-        self._writing = threading.Lock()
+        file = self.engine.url.database if self.is_sqlite else None
+        in_memory = file in (None, "", ":memory:")
+        self._turn = WriteTurn(None if in_memory else Path(str(file)), _BUSY_MS / 1000)
         # A Database that is collected without close() leaves no connection open.
         weakref.finalize(self, self.engine.dispose)
+        weakref.finalize(self, self._turn.close)
 
     @property
     def shown(self) -> str:
@@ -87,26 +115,15 @@ class Database:
         """
         turn = self._turn() if write and self.is_sqlite else nullcontext()
         with turn, self._connect(write=write) as conn, conn.begin() as transaction:
-            now = self.now
-            if now is None:
-                now = int(conn.execute(NOW[conn.dialect.name]).scalar_one())
-            yield Tx(conn, now, self.timing)
+            now, changes = self.now, None
+            if now is None and self.is_migrated:
+                now, changes = conn.execute(_NOW_AND_CHANGES[conn.dialect.name]).one()
+            elif now is None:
+                now = conn.execute(NOW[conn.dialect.name]).scalar_one()
+            cache = {} if changes is None else self._cache
+            yield Tx(conn, now, self.timing, changes, cache)
             if not keep:
                 transaction.rollback()
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Let one thread of this process write at a time.
-
-        SQLite makes waiting writers sleep for growing times; with this lock the next thread
-        continues at once. Other processes wait for SQLite's own lock.
-        """
-        ours = self._writing.acquire(timeout=_BUSY_MS / 1000)
-        try:
-            yield
-        finally:
-            if ours:
-                self._writing.release()
 
     @contextmanager
     def _connect(self, *, write: bool) -> Iterator[Connection]:
@@ -120,6 +137,7 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+        self._turn.close()
 
 
 def shown_url(url: str) -> str:

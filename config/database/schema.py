@@ -59,6 +59,7 @@ def migrate(db: Database) -> None:
             with db.transaction() as tx:
                 workers = _upgrade(tx, db.shown)
             if not workers:
+                db.is_migrated = True
                 return
             named = ", ".join(workers)
             if left == db.timing.upgrade_tries - 1:

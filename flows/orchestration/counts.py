@@ -9,7 +9,7 @@ from sqlalchemy import Select, func, or_, select
 from channels.messages import messages
 from config.clock.times import Instant
 from config.database.engine import Tx, put
-from journeys.engine.advance import StepReport
+from journeys.engine.move import StepReport
 from journeys.enrollments import enrollments
 from journeys.operations.report import AHEAD, WENT, fate_of_messages
 from journeys.tables import passages, steps_shown

@@ -12,6 +12,7 @@ from flows.orchestration.artifacts import write_outcomes, write_picture
 from flows.orchestration.counts import JourneyCounts, StepCounts
 from flows.orchestration.labels import dry_run_labels, run_labels
 from journeys.definition.journey import Journey
+from journeys.engine.launches import audience_size, dry_run
 from journeys.operations.report import Summary
 
 
@@ -33,10 +34,10 @@ class DryRun:
         engine = self._segue.engine
         version = self._segue.catalog.journey(self.journey.name)
         reports = await asyncio.to_thread(
-            engine.dry_run, version, self._audience, self._people, self._launch_id
+            dry_run, engine, version, self._audience, self._people, self._launch_id
         )
         self._steps = {step: StepCounts.of_report(report) for step, report in reports.items()}
-        size = await asyncio.to_thread(engine.audience_size, self._audience)
+        size = await asyncio.to_thread(audience_size, engine, self._audience)
         return Completed(
             name=f"{self._entered():,} would enter",
             message=f"{self._entered():,} of the {size:,} people in {self._audience} would enter",

@@ -24,6 +24,12 @@ from flows.orchestration.counts import (
 from flows.orchestration.labels import run_labels, step_labels
 from journeys.definition.journey import Journey
 from journeys.definition.steps import SendStep
+from journeys.engine.launches import (
+    audience_size,
+    enter_all_newcomers,
+    enter_audience,
+    start_launch,
+)
 from journeys.engine.turn import Turn
 from journeys.operations.control import held
 from journeys.operations.report import Summary, summarise
@@ -75,7 +81,7 @@ class Run:
         """Work that belongs to no other task: enter profiles that came into the segment of the
         journey's entry, and move enrollments at steps that only an older version has.
         """
-        self._engine.enter_newcomers(self.journey.name)
+        enter_all_newcomers(self._engine, self.journey.name)
         for version in self._segue.catalog.versions(self.journey.name):
             for step in version.journey.graph:
                 if step not in self.journey.graph:
@@ -84,14 +90,14 @@ class Run:
     async def _launch(self, audience: str) -> tuple[int, int]:
         """The number of profiles entered by this launch, and the size of the segment."""
         version = await asyncio.to_thread(
-            self._engine.start_launch, self._launch_id, self.journey.name, audience, self._people
+            start_launch, self._engine, self._launch_id, self.journey.name, audience, self._people
         )
-        size = await asyncio.to_thread(self._engine.audience_size, audience)
+        size = await asyncio.to_thread(audience_size, self._engine, audience)
         expected = max(1, size if self._people is None else min(size, self._people))
         bar = await acreate_progress_artifact(
             0.0, artifact_key(self.journey, "entering"), f"Entering {audience}"
         )
-        entering = self._engine.enter(version, audience, self._launch_id, self._people)
+        entering = enter_audience(self._engine, version, audience, self._launch_id, self._people)
         done, shown_at = 0, time.monotonic()
         while (entered := await asyncio.to_thread(_next, entering)) is not None:
             done += entered

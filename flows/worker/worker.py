@@ -17,7 +17,7 @@ from flows.app import Segue
 from flows.http.serving import serving
 from flows.orchestration.prefect_events import Reporter
 from flows.worker.waiting import first_of
-from journeys.engine.events import Reactor
+from journeys.engine.reactor import Reactor
 from journeys.engine.turn import Turn, TurnReport
 from journeys.operations.housekeeping import Housekeeping
 
@@ -52,7 +52,7 @@ class Worker:
                 if report.errors:
                     log.error("retrying in %d s: %s", wait, _texts(report.errors))
                     await first_of(stop, within=wait)
-                elif not report.busy:
+                elif not report.more:
                     await first_of(stop, self._woken, within=self.segue.db.timing.idle)
             await asyncio.gather(housekeeping, stopping, reporting)
             rest = await turn.finish()

@@ -1,37 +1,32 @@
 """React to new events: enter profiles, wake waits, apply exit rules, count goals.
 
 Unprocessed events are marked in the database (`worked_at` is NULL), so that none is lost. One
-transaction processes a batch. It locks rows in the order events, enrollments, messages.
+transaction processes a batch. It locks rows in the order events, enrollments, profiles, messages.
 """
 
-import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, not_, select, update
+from sqlalchemy import bindparam, literal, or_, select, update
 
-from config.batches import Halving
-from config.clock.times import Seconds
-from config.database.engine import Database, Tx
-from config.database.failures import of_the_database, reason_of
+from config.clock.times import Instant, Seconds
+from config.database.arrays import any_of
+from config.database.engine import Tx
+from config.database.failures import of_the_database
 from config.policy import CHANNELS
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry, Journey, Version
 from journeys.definition.steps import SendStep, Step, WaitUntilStep
+from journeys.engine.due import DUE_COLUMNS, DueEnrollment
 from journeys.engine.entry import enter_by_events
 from journeys.engine.exits import EXITED, end, exiting, goal_reached
 from journeys.engine.segment_entry import enter_newcomers
 from journeys.enrollments import enrollments, transitions
-from profiles.bulk import among
+from profiles.bulk import lock_profiles
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
-
-log = logging.getLogger(__name__)
-
-# The most events in one transaction.
-BATCH = 500
 
 # The name of an event about a message begins with its channel: email_opened, sms_clicked ...
 _BY_CHANNEL = tuple(f"{channel}_" for channel in CHANNELS)
@@ -60,6 +55,14 @@ class Reaction:
     # entry events that were older than `max_age` when they were received
     too_old: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: "Reaction") -> None:
+        """Add the result of another batch."""
+        self.events += other.events
+        self.causes |= other.causes
+        self.waited = max(self.waited, other.waited)
+        for name in ("entered", "exited", "woken", "converted", "about_messages", "too_old"):
+            getattr(self, name).update(getattr(other, name))
+
 
 class EventsFailed(Exception):
     """Processing a batch of events failed, for another reason than a database error.
@@ -72,151 +75,149 @@ class EventsFailed(Exception):
         self.event_ids = event_ids
 
 
-class Reactor:
-    """Processes new events batch by batch. A failing event does not block the others.
+class Reacted(NamedTuple):
+    """A batch of events, and the enrollments that are due by them or were due before.
 
-    This process skips a failing event until `try_again`; it stays marked as unprocessed.
+    The enrollments are locked.
     """
 
-    def __init__(self, db: Database, catalog: Catalog) -> None:
-        self._db = db
-        self._catalog = catalog
-        self._skipped: set[int] = set()
-        self._halving = Halving(BATCH)
-
-    def work(self, *, sure: bool = False) -> Reaction:
-        """Process one batch. A result with 0 events means that no event is left.
-
-        sure: an event has just arrived, so skip the query that checks for one.
-        """
-        while True:
-            if not sure:
-                with self._db.transaction(write=False) as tx:
-                    if not has_unprocessed(tx, self._skipped):
-                        return Reaction()
-            try:
-                with self._db.transaction() as tx:
-                    reaction = react(tx, self._catalog, self._halving.size, self._skipped)
-            except EventsFailed as failure:
-                if self._halving.failed(len(failure.event_ids)):
-                    self._skip(failure)
-                continue
-            self._halving.worked()
-            return reaction
-
-    def try_again(self) -> None:
-        """Process the skipped events again."""
-        self._skipped = set()
-
-    def _skip(self, failure: EventsFailed) -> None:
-        [event_id] = failure.event_ids
-        self._skipped.add(event_id)
-        why = reason_of(failure.__cause__ or failure)
-        log.error(
-            "event %d failed and will be retried: %s",
-            event_id,
-            why,
-            extra={"event_id": event_id},
-        )
+    reaction: Reaction
+    due: list[DueEnrollment]
 
 
-def has_unprocessed(tx: Tx, without: Collection[int] = ()) -> bool:
-    """Whether there is an unprocessed event that is not in `without`. Takes no lock."""
-    waiting = select(events.c.id).where(events.c.worked_at.is_(None), *_not_among(tx, without))
-    return tx.conn.execute(waiting.limit(1)).first() is not None
+# Events are marked in the statement that reads them. If the transaction fails, they are unmarked.
+_c = events.c
+_BATCH = (
+    select(_c.id)
+    .where(_c.worked_at.is_(None), ~any_of(_c.id, "without"))
+    .order_by(_c.id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+    .cte("batch")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
+_TAKE = (
+    update(events)
+    .where(_c.id.in_(select(_BATCH.c.id)))
+    .values(worked_at=bindparam("now"))
+    .returning(
+        _c.id,
+        _c.profile_id,
+        _c.name,
+        _c.received_at,
+        (_c.received_at - _c.occurred_at).label("age"),
+        _c.properties["journey"].as_string().label("journey"),
+    )
+)
+_ANY = select(literal(1)).where(_c.worked_at.is_(None), ~any_of(_c.id, "without")).limit(1)
+# Ended enrollments can still convert.
+_e = enrollments.c
+_OF_PEOPLE = (
+    select(*DUE_COLUMNS, _e.ended_at)
+    .where(
+        any_of(_e.profile_id, "people"),
+        or_(_e.ended_at.is_(None), _e.converted_at.is_(None)),
+    )
+    .order_by(_e.id)
+    .with_for_update()
+)
 
 
-def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reaction:
-    """Process the oldest `limit` unprocessed events, without `without` and those that others lock.
+def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:
+    """Whether there is an unprocessed event other than `without`. Takes no lock."""
+    return tx.conn.execute(_ANY, {"without": without}).first() is not None
+
+
+def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reacted:
+    """Process the oldest `limit` unprocessed events, except `without` and those locked by others.
 
     Raises EventsFailed.
     """
-    found = (
-        select(
-            events.c.id,
-            events.c.profile_id,
-            events.c.name,
-            events.c.received_at,
-            (events.c.received_at - events.c.occurred_at).label("age"),
-            events.c.properties["journey"].as_string().label("journey"),
-        )
-        .where(events.c.worked_at.is_(None), *_not_among(tx, without))
-        .order_by(events.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    batch = tx.conn.execute(found).all()
+    given = {"without": without, "limit": limit, "now": tx.now}
+    batch = [_Event(*row) for row in tx.conn.execute(_TAKE, given)]
     if not batch:
-        return Reaction()
+        return Reacted(Reaction(), [])
+    batch.sort()
     try:
-        return _work(tx, catalog, batch)
+        return _react(tx, catalog, batch)
     except Exception as error:
         if of_the_database(error):
             raise
-        raise EventsFailed([row.id for row in batch]) from error
+        raise EventsFailed([one.id for one in batch]) from error
 
 
-def _not_among(tx: Tx, ids: Collection[int]) -> list[ColumnElement[bool]]:
-    return [not_(among(tx, events.c.id, ids))] if ids else []
+class _Event(NamedTuple):
+    """A row of `_TAKE`. age: seconds from its own time to its receipt."""
+
+    id: int
+    profile_id: int
+    name: str
+    received_at: Instant
+    age: Seconds
+    journey: str | None
 
 
-def _work(tx: Tx, catalog: Catalog, batch: Sequence[Any]) -> Reaction:
+@dataclass(slots=True)
+class _Standing:
+    """The enrollments of a version of which profiles have events, current and ended ones."""
+
+    current: dict[int, DueEnrollment] = field(default_factory=dict)
+    ended: list[int] = field(default_factory=list)  # profile ids
+
+
+def _react(tx: Tx, catalog: Catalog, batch: Sequence[_Event]) -> Reacted:
     reaction = Reaction(events=len(batch))
     by_name: ByName = defaultdict(list)
-    for row in batch:
-        by_name[row.name].append((row.id, row.profile_id))
-        if row.name.startswith(_BY_CHANNEL) and row.journey in catalog.current:
-            reaction.about_messages[row.journey, row.name] += 1
-    people = {row.profile_id for row in batch}
-    _lock(tx, people)
-    _enter(tx, catalog, by_name, reaction)
+    for one in batch:
+        by_name[one.name].append((one.id, one.profile_id))
+        if one.name.startswith(_BY_CHANNEL) and one.journey in catalog.current:
+            reaction.about_messages[one.journey, one.name] += 1
+    # Waits for a transaction that moves one of them. Otherwise that transaction would not see the
+    # event, and this one would not see the wait at which the enrollment arrives.
+    people = {one.profile_id for one in batch}
+    enrolled: dict[tuple[str, str], _Standing] = defaultdict(_Standing)
+    for *columns, ended_at in tx.conn.execute(_OF_PEOPLE, {"people": people}):
+        enrollment = DueEnrollment(*columns)
+        theirs = enrolled[enrollment.journey, enrollment.version]
+        if ended_at is None:
+            theirs.current[enrollment.enrollment_id] = enrollment
+        else:
+            theirs.ended.append(enrollment.profile_id)
+    lock_profiles(tx, people)
+    for new in _enter(tx, catalog, by_name, reaction):
+        enrolled[new.journey, new.version].current[new.enrollment_id] = new
     reaction.too_old = _too_old(catalog, batch)
-    for version in _with_people(tx, catalog, people):
-        _wake_waiting(tx, version, by_name, reaction)
+    catalog.learn(tx, list(enrolled))
+    due: list[DueEnrollment] = []
+    for (journey, digest), theirs in enrolled.items():
+        due += _wake(tx, catalog.version(journey, digest), theirs, by_name, reaction)
     reaction.waited = max(
-        (tx.now - row.received_at for row in batch if row.name in reaction.causes), default=0
+        (tx.now - one.received_at for one in batch if one.name in reaction.causes), default=0
     )
-    tx.conn.execute(
-        update(events).where(events.c.id.in_([row.id for row in batch])).values(worked_at=tx.now)
-    )
-    return reaction
-
-
-def _lock(tx: Tx, people: Collection[int]) -> None:
-    """Lock the current enrollments of these profiles, in id order to avoid deadlocks.
-
-    Waits for a chunk that moves one of them. Without the lock the chunk would not see the event,
-    and this transaction would not see the wait at which the enrollment arrives. SQLite has one
-    writer at a time and needs no row locks.
-    """
-    c = enrollments.c
-    current = select(c.id).where(among(tx, c.profile_id, people), c.ended_at.is_(None))
-    if tx.conn.dialect.name != "sqlite":
-        tx.conn.execute(current.order_by(c.id).with_for_update())
+    return Reacted(reaction, due)
 
 
 def _enter(
-    tx: Tx,
-    catalog: Catalog,
-    by_name: ByName,
-    reaction: Reaction,
-) -> None:
+    tx: Tx, catalog: Catalog, by_name: ByName, reaction: Reaction
+) -> Iterator[DueEnrollment]:
     for name, version in catalog.current.items():
         entry = version.journey.entry
-        entered, causes = 0, set[str]()
+        entered: Sequence[DueEnrollment] = ()
+        causes = set[str]()
         if isinstance(entry, EventEntry) and entry.event in by_name:
             causes = {entry.event}
-            entered = len(enter_by_events(tx, version, [one for one, _ in by_name[entry.event]]))
+            entered = enter_by_events(tx, version, [one for one, _ in by_name[entry.event]])
         elif (condition := catalog.entry_segment(version)) is not None:
             causes = {*condition.event_names(), PROFILE_CHANGED} & by_name.keys()
             if people := {person for one in causes for _, person in by_name[one]}:
-                entered = len(enter_newcomers(tx, version, condition, sorted(people)))
+                entered = enter_newcomers(tx, version, condition, sorted(people))
         if entered:
-            reaction.entered[name] += entered
+            reaction.entered[name] += len(entered)
             reaction.causes |= causes
+            yield from entered
 
 
-def _too_old(catalog: Catalog, batch: Sequence[Any]) -> Counter[str]:
+def _too_old(catalog: Catalog, batch: Sequence[_Event]) -> Counter[str]:
     """The number of entry events that were too old when received, by journey."""
     found: Counter[str] = Counter()
     for name, version in catalog.current.items():
@@ -228,52 +229,49 @@ def _too_old(catalog: Catalog, batch: Sequence[Any]) -> Counter[str]:
     return +found
 
 
-def _with_people(tx: Tx, catalog: Catalog, people: Collection[int]) -> Iterator[Version]:
-    """The versions of these profiles' enrollments, ended ones included: they may still convert."""
-    found = select(enrollments.c.journey, enrollments.c.version).where(
-        enrollments.c.profile_id.in_(people)
-    )
-    versions = [(row.journey, row.version) for row in tx.conn.execute(found.distinct())]
-    catalog.learn(tx, versions)
-    for journey, digest in versions:
-        yield catalog.version(journey, digest)
+def _wake(
+    tx: Tx, version: Version, theirs: _Standing, by_name: ByName, reaction: Reaction
+) -> list[DueEnrollment]:
+    """Apply the goal, the exit rule and the waits of one version to the profiles of the batch.
 
-
-def _wake_waiting(
-    tx: Tx,
-    version: Version,
-    by_name: ByName,
-    reaction: Reaction,
-) -> None:
-    """Apply the goal, the exit rule and the waits of one version to the profiles of the batch."""
+    Returns the enrollments that are due.
+    """
     journey = version.journey
 
-    def of(names: Collection[str]) -> list[int]:
-        return sorted({person for name in names for _, person in by_name.get(name, ())})
+    def of(names: Iterable[str]) -> set[int]:
+        return {person for name in names for _, person in by_name.get(name, ())}
 
     goal = journey.goal
     if goal is not None and (people := of([goal.did.event])):
-        reaction.converted[journey.name] += goal_reached(tx, version, people)
+        enrolled = {one.profile_id for one in theirs.current.values()} | set(theirs.ended)
+        if concerned := people & enrolled:
+            reaction.converted[journey.name] += goal_reached(tx, version, sorted(concerned))
     rule = journey.exit_when
     if rule is not None and (people := of([*rule.event_names(), PROFILE_CHANGED])):
-        inside = select(enrollments.c.id).where(
-            enrollments.c.journey == journey.name,
-            enrollments.c.version == version.digest,
-            enrollments.c.ended_at.is_(None),
-            among(tx, enrollments.c.profile_id, people),
-        )
-        ids = exiting(tx, version, list(tx.conn.execute(inside).scalars()))
-        if ids:
-            end(tx, ids, EXITED)
-            reaction.exited[journey.name] += len(ids)
+        ids = [key for key, one in theirs.current.items() if one.profile_id in people]
+        if leaving := exiting(tx, version, ids):
+            end(tx, leaving, EXITED)
+            reaction.exited[journey.name] += len(leaving)
+            for one in leaving:
+                del theirs.current[one]
+    woken: list[int] = []
     for name, node in journey.graph.items():
         causes = set(_wakes(journey, node.step))
         people = of(causes)
-        if people and (
-            woken := transitions.wake_at(tx, journey.name, version.digest, name, people)
-        ):
-            reaction.woken[journey.name] += woken
+        here = [
+            key
+            for key, one in theirs.current.items()
+            if one.step == name and one.profile_id in people and one.due_at > tx.now
+        ]
+        if here:
+            woken += here
             reaction.causes |= causes
+    if woken:
+        transitions.wake(tx, woken)
+        reaction.woken[journey.name] += len(woken)
+        for key in woken:
+            theirs.current[key] = theirs.current[key]._replace(due_at=tx.now)
+    return [one for one in theirs.current.values() if one.due_at <= tx.now]
 
 
 def _wakes(journey: Journey, step: Step) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """What the outbox asks about journeys: unwanted messages, template contexts and templates."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -9,20 +11,26 @@ from sqlalchemy import select
 from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
 from config.database.engine import Tx
-from journeys.definition.catalog import Catalog
 from journeys.definition.steps import SendStep
 from journeys.engine.exits import EXITED, exiting
-from journeys.engine.send import answers_to, wake
-from journeys.enrollments import enrollments
+from journeys.engine.move import Mover
+from journeys.engine.send import answers_to, lock_waiting, wake_unlocked
+from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import held
-from profiles.bulk import among
+from profiles.bulk import among, lock_profiles
+
+
+@dataclass(slots=True)
+class _Following:
+    more: bool = False
 
 
 class CatalogJourneys:
     """Implements channels.outbox.claim.Journeys with a catalog and the enrollments."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, mover: Mover) -> None:
+        self._catalog = mover.catalog
+        self._mover = mover
         self._templates: dict[tuple[str, str, str, str], Template] = {}
 
     def held(self, tx: Tx) -> Collection[str]:
@@ -78,9 +86,30 @@ class CatalogJourneys:
         )
         return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
 
-    def settled(self, tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
-        """Make enrollments due whose step waits for a message that was sent or refused now."""
-        wake(tx, enrollment_ids, skip_locked=skip_locked)
+    def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
+        """Make those of the enrollments due whose step waits for a message that is now settled."""
+        wake_unlocked(tx, enrollment_ids)
+
+    @contextmanager
+    def following(
+        self, tx: Tx, enrollment_ids: Collection[int], profile_ids: Collection[int], *, move: bool
+    ) -> Iterator["_Following"]:
+        """Lock the enrollments that wait for these messages, then the profiles; after the block
+        move the enrollments on. Those of a paused journey become due.
+        """
+        waiting = lock_waiting(tx, enrollment_ids)
+        lock_profiles(tx, {*profile_ids, *(one.profile_id for one in waiting)})
+        following = _Following()
+        yield following
+        holding = held(tx)
+        moving = [one for one in waiting if move and one.journey not in holding]
+        if len(moving) < len(waiting):
+            ids = {one.enrollment_id for one in waiting}
+            transitions.wake(tx, ids - {one.enrollment_id for one in moving})
+            following.more = not move
+        if moving:
+            moved = self._mover.move(tx, moving)
+            following.more |= moved.more or bool(moved.planned_now)
 
     def template(self, journey: str, version: str, step: str, member: str) -> Template:
         """The compiled template of a message."""

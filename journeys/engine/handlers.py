@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, func, literal, se
 from channels.messages import messages
 from channels.rules.loaders import load_recipients
 from channels.rules.planner import Planner
+from channels.rules.recipient import Recipient
 from channels.rules.windows import resolve
 from config.clock.times import DAY, MINUTE, Instant, add_days, parse_date
 from config.clock.zones import zone
@@ -111,6 +112,10 @@ class Cohort:
     catalog: Catalog
     # (channel, "planned" or the reason), filled by the handler of Send steps
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # the recipients of messages planned for now, by enrollment and step
+    planned_now: dict[tuple[int, str], Recipient] = field(default_factory=dict)
+    # enrollments in other journeys, filled by the handler of Enter steps
+    entered: list[DueEnrollment] = field(default_factory=list)
 
     def evaluate(self, expression: "Expression") -> dict[int, Any]:
         """Evaluate an expression on enrollments; results by enrollment id, without NULLs."""
@@ -426,7 +431,7 @@ def enter_other(cohort: Cohort, step: EnterStep) -> Moves:
         )
     else:
         people = {person.profile_id for person in cohort.people}
-        enter_people(cohort.tx, other, people, None, pause=_PAUSE)
+        cohort.entered.extend(enter_people(cohort.tx, other, people, None, pause=_PAUSE))
     return _all_next(cohort)
 
 

@@ -1,4 +1,10 @@
-"""Launches: starts of a journey for an audience. A repeat with the same id continues a launch."""
+"""Launches: starts of a journey for an audience. A repeat with the same id continues a launch.
+
+An audience enters chunk by chunk. The transaction that enters a chunk also moves it through the
+first steps.
+"""
+
+from collections.abc import Iterator
 
 from sqlalchemy import select
 
@@ -6,6 +12,13 @@ from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
+from journeys.engine import entry
+from journeys.engine.advance import Engine, count_decisions
+from journeys.engine.due import entered_in
+from journeys.engine.entry import audience_after, enter_people
+from journeys.engine.move import Moved, StepReport
+from journeys.engine.retry import StepFailed
+from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.tables import launches
 
 
@@ -49,3 +62,128 @@ def record_launch(
     # Another process may have started the launch with a version that is not loaded here.
     catalog.learn(tx, [(journey, found.version)])
     return catalog.version(journey, found.version)
+
+
+def start_launch(
+    engine: Engine, launch_id: str, journey: str, audience: str, people: int | None = None
+) -> Version:
+    """Record a launch; returns its version. A launch on record continues with its version.
+
+    Raises SegueError if the journey or the audience does not exist, or if the id belongs to
+    another launch.
+    """
+    engine.catalog.segment(audience)  # raises for a segment that does not exist
+    with engine.db.transaction() as tx:
+        return record_launch(
+            tx,
+            engine.catalog,
+            launch_id=launch_id,
+            journey=journey,
+            audience=audience,
+            people=people,
+        )
+
+
+def enter_audience(
+    engine: Engine,
+    version: Version,
+    audience: str,
+    launch_id: str | None,
+    people: int | None = None,
+) -> Iterator[int]:
+    """Enter a segment chunk by chunk; yields how many entered in each chunk.
+
+    people: the most that may enter by the launch, its repeats included; None: no limit.
+    """
+    after = 0
+    while True:
+        try:
+            entered = _enter_some(engine, version, audience, launch_id, people, after)
+        except StepFailed:
+            # Those who enter stay due at the step that fails, which gets chunks of its own.
+            entered = _enter_some(engine, version, audience, launch_id, people, after, move=False)
+        if entered is None:
+            return
+        number, after = entered
+        yield number
+
+
+def _enter_some(
+    engine: Engine,
+    version: Version,
+    audience: str,
+    launch_id: str | None,
+    people: int | None,
+    after: int,
+    *,
+    move: bool = True,
+) -> tuple[int, int] | None:
+    """Enter a chunk of the profiles with an id above `after`.
+
+    Returns how many entered, and the chunk's last id; None: nobody is left.
+    """
+    condition = engine.catalog.segment(audience).condition
+    moved = Moved()
+    with engine.chunks.transaction("enter") as chunk:
+        size = chunk.size
+        if people is not None:
+            size = min(size, people - entered_in(chunk.tx, version, launch_id))
+        ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
+        if not ids:
+            return None
+        entered = enter_people(chunk.tx, version, ids, launch_id)
+        if move:
+            moved = engine.mover.move(chunk.tx, entered)
+        chunk.people = len(ids)
+    count_decisions(moved)
+    return len(entered), ids[-1]
+
+
+def enter_all_newcomers(engine: Engine, journey: str) -> int:
+    """Examine all profiles, chunk by chunk, and enter those that joined the entry's segment.
+
+    Returns how many entered; 0 for other entry types.
+    """
+    entered = after = 0
+    version = engine.catalog.current.get(journey)
+    condition = None if version is None else engine.catalog.entry_segment(version)
+    while version is not None and condition is not None:
+        with engine.chunks.transaction("look for newcomers") as chunk:
+            ids = profiles_after(chunk.tx, after, chunk.size)
+            if not ids:
+                break
+            entered += len(enter_newcomers(chunk.tx, version, condition, ids))
+            chunk.people = len(ids)
+        after = ids[-1]
+    return entered
+
+
+def dry_run(
+    engine: Engine, version: Version, audience: str, people: int | None, launch_id: str
+) -> dict[str, StepReport]:
+    """Report what a launch would do now, by step in graph order; nothing is sent or stored.
+
+    Runs chunk by chunk in transactions that are rolled back. Does not call URLs.
+    """
+    condition = engine.catalog.segment(audience).condition
+    reports = {step: StepReport() for step in version.journey.graph}
+    after = entered = 0
+    while True:
+        with engine.chunks.transaction("dry run", keep=False) as chunk:
+            size = chunk.size if people is None else min(chunk.size, people - entered)
+            ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
+            if not ids:
+                return reports
+            some = enter_people(chunk.tx, version, ids, launch_id)
+            entered += len(some)
+            for place, report in engine.mover.move(chunk.tx, some, dry_run=True).steps.items():
+                if place.journey == version.journey.name:
+                    reports[place.step].add(report)
+            chunk.people = len(ids)
+        after = ids[-1]
+
+
+def audience_size(engine: Engine, audience: str) -> int:
+    """The number of profiles in a segment now."""
+    with engine.db.transaction(write=False) as tx:
+        return entry.audience_size(tx, engine.catalog.segment(audience).condition)

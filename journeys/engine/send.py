@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, cast, get_args
 
 from sqlalchemy import ColumnElement, bindparam, case, exists, func, literal, or_, select
@@ -18,7 +17,7 @@ from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
-from journeys.engine.due import DueEnrollment
+from journeys.engine.due import DUE_COLUMNS, DueEnrollment
 from journeys.engine.exits import goal_moments
 from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.enrollments import enrollments, transitions
@@ -34,7 +33,7 @@ _OF_STEP = select(messages.c.enrollment_id, messages.c.state, messages.c.send_at
 )
 # Locks the enrollments that have a message of the step at which they are.
 _AT_A_MESSAGE = (
-    select(enrollments.c.id, enrollments.c.phase)
+    select(*DUE_COLUMNS)
     .where(
         any_of(enrollments.c.id, "enrollments"),
         enrollments.c.ended_at.is_(None),
@@ -77,14 +76,15 @@ def _plan_from(
     if not people:
         return {}
     members = step.messages[first:]
-    decided = plan(
+    decided, recipients = plan(
         cohort.tx,
         cohort.planner,
         _wanted(cohort, step, first),
         _addressees(people),
-        settled=partial(wake, skip_locked=True),
+        settled=wake_unlocked,
     )
     moves: Moves = {}
+    profile_of = {person.enrollment_id: person.profile_id for person in people}
     for enrollment_id, decisions in decided.items():
         planned = [
             (decision.send_at, number)
@@ -97,6 +97,9 @@ def _plan_from(
         if not planned:
             moves[enrollment_id] = Move(NEXT, ended_at=since.get(enrollment_id))
             continue
+        if min(planned)[0] <= cohort.tx.now:
+            recipient = recipients[profile_of[enrollment_id]]
+            cohort.planned_now[enrollment_id, step.name] = recipient
         last, number = max(planned)
         # `wake` makes the enrollment due as soon as the message is sent.
         moves[enrollment_id] = Move(
@@ -199,21 +202,31 @@ def _refuse_unused(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollmen
             cohort.messages[message.channel, "not_chosen"] += len(addressees)
 
 
-def wake(tx: Tx, enrollment_ids: Sequence[int], *, skip_locked: bool = False) -> None:
+def wake_unlocked(tx: Tx, enrollment_ids: Sequence[int]) -> None:
     """Make enrollments due that wait for a message of their step which was sent or refused.
 
-    Locks the enrollments in id order to avoid deadlocks. `skip_locked` skips those that another
-    process locks, because that process moves them. Enrollments that have moved on to another step
-    do not change, since the outcome of a message may be recorded late.
+    Skips those that another process locks, because that process moves them.
+    """
+    waiting = lock_waiting(tx, enrollment_ids, skip_locked=True)
+    if waiting:
+        transitions.wake(tx, [one.enrollment_id for one in waiting])
+
+
+def lock_waiting(
+    tx: Tx, enrollment_ids: Collection[int], *, skip_locked: bool = False
+) -> list[DueEnrollment]:
+    """Lock and read the enrollments that wait for a message of their step, in id order.
+
+    An enrollment that has moved on to another step is not among them: the outcome of a message may
+    be recorded late.
     """
     if not enrollment_ids:
-        return
-    held = tx.conn.execute(_FREE if skip_locked else _AT_A_MESSAGE, {"enrollments": enrollment_ids})
-    # Not in the WHERE clause: PostgreSQL evaluates it before the wait for the lock, and would miss
-    # an enrollment whose phase another process increases meanwhile.
-    waiting = [row.id for row in held if row.phase > 0]
-    if waiting:
-        transitions.wake(tx, waiting)
+        return []
+    locked = _FREE if skip_locked else _AT_A_MESSAGE
+    found = tx.conn.execute(locked, {"enrollments": enrollment_ids})
+    # Not in the WHERE, which on PostgreSQL reads the phase before the wait for the lock and would
+    # miss an enrollment whose phase another process has raised meanwhile.
+    return [one for one in map(DueEnrollment._make, found) if one.phase > 0]
 
 
 # Answers ------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ ALLOWED: Mapping[str, EnrollmentFollow] = {
     "retry": {"waiting": ("waiting",)},
     "lease": {"waiting": ("waiting",)},
     "wake": {"waiting": ("waiting",)},
-    "wake_at": {"waiting": ("waiting",)},
     "migrate": {"waiting": ("waiting",)},
     "end": {"waiting": ("ended",)},
 }

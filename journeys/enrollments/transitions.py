@@ -60,15 +60,6 @@ _ARRIVE = _placing(Arrival, phase=0, attempts=0)
 _RETRY = _waiting.where(_each).values(due_at=bindparam("until"), attempts=bindparam("tried"))
 _LEASE = _waiting.where(_these).values(due_at=bindparam("until"), attempts=_c.attempts + 1)
 _WAKE = _waiting.where(_these, _c.due_at > bindparam("now")).values(due_at=bindparam("now"))
-_WAKE_AT = _waiting.where(
-    _c.journey == bindparam("of_journey"),
-    # The concatenation keeps SQLite from using ix_enrollment_due, with which it would read all
-    # enrollments that wait at the step.
-    _c.version.concat("") == bindparam("of_version"),
-    _c.step == bindparam("at_step"),
-    any_of(_c.profile_id, "profiles"),
-    _c.due_at > bindparam("now"),
-).values(due_at=bindparam("now"))
 _END = _waiting.where(_these).values(
     ended_at=bindparam("now"), end_reason=bindparam("why"), due_at=None
 )
@@ -144,18 +135,6 @@ def lease(tx: Tx, enrollment_ids: Collection[int], until: Instant) -> int:
 def wake(tx: Tx, enrollment_ids: Collection[int]) -> int:
     """Make enrollments due now if they are due later."""
     return tx.conn.execute(_WAKE, {"enrollments": enrollment_ids, "now": tx.now}).rowcount
-
-
-def wake_at(tx: Tx, journey: str, version: str, step: str, profile_ids: Collection[int]) -> int:
-    """Make the enrollments of these profiles at a step due now if they are due later."""
-    given = {
-        "of_journey": journey,
-        "of_version": version,
-        "at_step": step,
-        "profiles": profile_ids,
-        "now": tx.now,
-    }
-    return tx.conn.execute(_WAKE_AT, given).rowcount
 
 
 def migrate(tx: Tx, people: Select[tuple[int]], given: Mapping[str, Any], version: str) -> int:

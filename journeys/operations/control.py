@@ -7,6 +7,7 @@ After resume, each planned message is checked again before it is sent, as at eve
 from sqlalchemy import and_, delete, select
 
 from channels.messages import messages, transitions
+from config.database.change_counter import count_change
 from config.database.engine import Database, Tx, put
 from config.policy import CHANNELS
 from journeys.engine.chunks import Chunk, Chunks
@@ -54,6 +55,7 @@ def resume(db: Database, journey: str) -> None:
             if _end_some(chunk, journey) is None:
                 there = journey_controls.c.journey == journey
                 chunk.tx.conn.execute(delete(journey_controls).where(there))
+                count_change(chunk.tx)
                 return
 
 
@@ -105,8 +107,14 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
 
 def held(tx: Tx) -> dict[str, str]:
     """The state, `paused` or `stopped`, of each journey that is not running, by name."""
-    found = tx.conn.execute(select(journey_controls.c.journey, journey_controls.c.state))
-    return {row.journey: row.state for row in found}
+    return tx.cached("journey_control", _read_held)
+
+
+_HELD = select(journey_controls.c.journey, journey_controls.c.state)
+
+
+def _read_held(tx: Tx) -> dict[str, str]:
+    return {row.journey: row.state for row in tx.conn.execute(_HELD)}
 
 
 def _hold(db: Database, journey: str, state: str) -> None:
@@ -114,3 +122,4 @@ def _hold(db: Database, journey: str, state: str) -> None:
     with db.transaction() as tx:
         row = {"journey": journey, "state": state, "changed_at": tx.now}
         put(tx.conn, journey_controls, row)
+        count_change(tx)

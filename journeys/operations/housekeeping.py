@@ -8,6 +8,7 @@ from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import close_unsettled
 from config.database.schema import newer_revision
 from journeys.engine.advance import Engine
+from journeys.engine.launches import enter_all_newcomers
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import sign_in
@@ -40,7 +41,7 @@ class Housekeeping:
     def newcomers(self) -> Iterator[Callable[[], object]]:
         """Enter profiles that joined a journey's entry segment without an event."""
         for journey in list(self._engine.catalog.current):
-            yield partial(self._engine.enter_newcomers, journey)
+            yield partial(enter_all_newcomers, self._engine, journey)
 
     def seldom(self) -> Iterator[Callable[[], object]]:
         """The tasks that may wait for some minutes."""

@@ -25,7 +25,7 @@ from channels.messages.device_transitions import DeviceClaim
 from channels.outbox.claim import Claimed
 from channels.outbox.devices import take
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.outcomes import Done, Tally
+from channels.outbox.outcomes import Done, Outcomes
 from channels.providers.base import ConnectedProvider
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import MayLeave, Transport
@@ -158,7 +158,7 @@ def break_the_claim() -> None:
         forgetful._db = cast(Database, _Forgetful(self._db))
         return claim_among(forgetful, *given)
 
-    def write_all(self: Dispatcher, done: Sequence[Done]) -> Tally:
+    def write_all(self: Dispatcher, done: Sequence[Done], *, move: bool) -> Outcomes:
         ids = [one.claim.message_id for one in done]
         pushes = [
             DeviceClaim(
@@ -175,7 +175,7 @@ def break_the_claim() -> None:
             tx.conn.execute(update(messages).where(messages.c.id.in_(ids)).values(state="sending"))
             if pushes:
                 take(tx, pushes)
-        return write(self, done)
+        return write(self, done, move=move)
 
     patch.multiple(Dispatcher, _claim_among=claim_for_now, _write=write_all).start()
 

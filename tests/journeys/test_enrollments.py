@@ -90,7 +90,6 @@ ACTS: dict[str, list[Act]] = {
     ],
     "lease": [lambda tx, ids: transitions.lease(tx, ids, LATER)],
     "wake": [lambda tx, ids: transitions.wake(tx, ids)],
-    "wake_at": [lambda tx, _: transitions.wake_at(tx, "j", "v", "s", PEOPLE)],
     "migrate": [
         lambda tx, ids: transitions.migrate(
             tx, select(enrollments.c.id).where(any_of(enrollments.c.id, "ids")), {"ids": ids}, "w"
@@ -177,4 +176,3 @@ def test_who_is_due_is_not_woken(db: Database) -> None:
         [one] = rows_of(tx)
         assert transitions.wake(tx, [one]) == 1
         assert transitions.wake(tx, [one]) == 0
-        assert transitions.wake_at(tx, "j", "v", "s", [1]) == 0

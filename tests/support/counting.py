@@ -27,3 +27,29 @@ def statements(db: Database) -> Iterator[list[str]]:
         yield executed
     finally:
         event.remove(db.engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def transactions(db: Database) -> Iterator[list[list[str]]]:
+    """The statements of every transaction that writes and ends from here on, in order."""
+    ended: list[list[str]] = []
+    under_way: dict[int, list[str]] = {}
+
+    def note(conn: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        if not sql.startswith("BEGIN"):
+            under_way.setdefault(id(conn.connection.dbapi_connection), []).append(sql)
+
+    def end(conn: Any) -> None:
+        done = under_way.pop(id(conn.connection.dbapi_connection), [])
+        if any("INSERT" in sql or "UPDATE " in sql for sql in done):
+            ended.append(done)
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    event.listen(db.engine, "commit", end)
+    event.listen(db.engine, "rollback", end)
+    try:
+        yield ended
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+        event.remove(db.engine, "commit", end)
+        event.remove(db.engine, "rollback", end)

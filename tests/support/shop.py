@@ -208,7 +208,7 @@ class Outcome:
 def advance(engine: Engine) -> Counter[str]:
     """Move enrollments until none is due. Returns the number of moves by journey."""
     moved: Counter[str] = Counter()
-    while some := engine.advance_round(chain(*engine.due_steps())):
+    while some := engine.advance_round(chain(*engine.due_steps())).moves:
         moved.update(some)
     return +moved
 

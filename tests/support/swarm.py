@@ -20,6 +20,7 @@ from config.database.engine import Database
 from config.policy import Policy
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait
 from journeys.engine.advance import Engine
+from journeys.engine.launches import enter_audience, start_launch
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people
@@ -138,8 +139,8 @@ def _member(
 
     def enter() -> None:
         for one in order:
-            version = engine.start_launch(f"launch {one.name}", one.name, "everyone")
-            for _ in engine.enter(version, "everyone", f"launch {one.name}"):
+            version = start_launch(engine, f"launch {one.name}", one.name, "everyone")
+            for _ in enter_audience(engine, version, "everyone", f"launch {one.name}"):
                 advance(engine)
 
     async def work(dispatcher: Dispatcher) -> None:

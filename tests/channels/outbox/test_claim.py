@@ -148,7 +148,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
 
     async def once(dispatcher: Dispatcher) -> None:
         claims = dispatcher._claim(["email"], None).claims
-        counts.append(await dispatcher._hand_over(claims, taken=clock[0]))
+        counts.append((await dispatcher._hand_over(claims, taken=clock[0])).outcomes)
 
     counts: list[Any] = []
     with house.db.transaction() as tx:
@@ -312,5 +312,5 @@ def test_a_record_that_comes_late_ends_no_later_wait(house: House) -> None:
     [person] = house.people()
     assert (person.step, person.due_at) == ("wait 2d", MONDAY + 2 * DAY)
     with house.db.transaction() as tx:
-        CatalogJourneys(house.segue.catalog).settled(tx, [person.id])
+        CatalogJourneys(house.segue.engine.mover).settled(tx, [person.id])
     assert house.people()[0].due_at == MONDAY + 2 * DAY

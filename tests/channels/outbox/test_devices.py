@@ -427,8 +427,8 @@ def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
         for one, result in zip(outgoing, results, strict=True)
     ]
     with house.db.transaction() as tx:
-        counts = record(tx, CatalogJourneys(house.segue.catalog), done)
-    assert counts == {("j", "push", "sent"): 1}
+        outcomes = record(tx, CatalogJourneys(house.segue.engine.mover), done)
+    assert outcomes.tally == {("j", "push", "sent"): 1}
     [row] = house.rows()
     assert row.state == "sent"
     assert house.devices(row.id) == {"device-a": "sent", "device-b": "dropped"}

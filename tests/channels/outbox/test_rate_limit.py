@@ -1,13 +1,14 @@
 """Rates: what all processes together may send on a channel in a second."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select, text
 
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.rate_limit import allowance, channel_paces, spend
-from config.clock.times import HOUR
+from channels.outbox.rate_limit import RateLimits, channel_paces
+from config.clock.times import HOUR, Instant
 from config.database.engine import Database
 from journeys.dsl import SMS, Email, Push, Send
 from journeys.engine.entry import enter_people
@@ -15,32 +16,61 @@ from tests.support.failures import at, entered
 from tests.support.shop import MONDAY, House, described
 
 
-def test_a_rate_is_shared_by_all_processes(db: Database) -> None:
-    rates: dict[str, int] = {"twilio": 5}
-    providers = ["sendgrid", "twilio"]
+def on_a_clock(db: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[Instant], None]:
+    """A clock that stands still, but is the database's own, as far as rates can see."""
+    db.now = None
 
-    def take(wanted: int) -> int:
-        """What one process gets in a transaction of its own."""
-        with db.transaction() as tx:
-            allowed = allowance(tx, rates, providers, 500)
-            assert allowed["sendgrid"] == 500
-            got = min(wanted, allowed.get("twilio", 0))
-            spend(tx, rates, {"twilio": got, "sendgrid": 7})
-            return got
+    def set_clock(now: Instant) -> None:
+        clocks = dict.fromkeys(("sqlite", "postgresql"), text(f"SELECT {now}"))
+        monkeypatch.setattr("config.database.engine.NOW", clocks)
 
-    db.now = MONDAY
-    assert [take(3), take(3), take(3)] == [3, 2, 0]
-    db.now = MONDAY + 1
-    assert [take(3), take(3), take(3)] == [3, 2, 0]
+    return set_clock
+
+
+def test_a_rate_is_shared_by_all_processes(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock = on_a_clock(db, monkeypatch)
+
+    def take(wanted: int, now: Instant) -> int:
+        """How much a process gets that leases and claims so many messages."""
+        limits = RateLimits(db, {"twilio": 5})
+        limits.lease({"twilio": wanted, "sendgrid": 7})
+        assert limits.left("sendgrid", now) is None
+        left = limits.left("twilio", now)
+        assert left is not None
+        limits.spend("twilio", left, now)
+        limits.settle()
+        return left
+
+    set_clock(MONDAY)
+    assert [take(3, MONDAY) for _ in range(3)] == [3, 2, 0]
+    set_clock(MONDAY + 1)
+    assert [take(3, MONDAY + 1) for _ in range(3)] == [3, 2, 0]
     with db.transaction(write=False) as tx:
         [row] = tx.conn.execute(select(channel_paces))
     assert (row.channel, row.second, row.used) == ("twilio", MONDAY + 1, 5)
-    # whose transaction began a second ago, and who waited for the row
-    db.now = MONDAY
-    assert take(1) == 0
+    # a transaction that began a second ago, and waited for the row
+    set_clock(MONDAY)
+    assert take(1, MONDAY) == 0
     # the clock was set back
-    db.now = MONDAY - HOUR
-    assert take(9) == 5
+    set_clock(MONDAY - HOUR)
+    assert take(9, MONDAY - HOUR) == 5
+
+
+def test_a_lease_is_used_in_its_second_only(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock = on_a_clock(db, monkeypatch)
+    limits = RateLimits(db, {"twilio": 100})
+    set_clock(MONDAY)
+    limits.lease({"twilio": 10})
+    limits.lease({"twilio": 10})  # it has them
+    limits.spend("twilio", 4, MONDAY)
+    limits.lease({"twilio": 10})
+    assert limits.left("twilio", MONDAY) == 10
+    assert limits.left("twilio", MONDAY + 1) == 0
+    with db.transaction(write=False) as tx:
+        assert [row.used for row in tx.conn.execute(select(channel_paces))] == [14]
+    set_clock(MONDAY + 1)
+    limits.lease_ahead()
+    assert limits.left("twilio", MONDAY + 1) == 5
 
 
 def test_two_dispatchers_keep_a_rate_together(
@@ -54,37 +84,32 @@ def test_two_dispatchers_keep_a_rate_together(
             # what one of them held while the other looked
             await other.run()
 
-    # a clock that stands still, but is the database's own
-    house.db.now = None
+    set_clock = on_a_clock(house.db, monkeypatch)
     for seconds in range(3):
-        second = text(f"SELECT {MONDAY + seconds}")
-        monkeypatch.setattr(
-            "config.database.engine.NOW", dict.fromkeys(("sqlite", "postgresql"), second)
-        )
+        set_clock(MONDAY + seconds)
         house.dispatching(both)
         assert at(house, "sms") == min(10, 4 * (seconds + 1))
     assert at(house, "email") == 10
     assert len({one.message_id for one in house.providers.accepted}) == 20
 
 
-def test_what_one_push_takes_beyond_the_rate_is_taken_off_the_seconds_that_follow(
-    db: Database,
+def test_an_excess_over_the_rate_is_taken_off_the_seconds_that_follow(
+    db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates: dict[str, int] = {"push": 2}
+    set_clock = on_a_clock(db, monkeypatch)
 
-    def allowed(now: int) -> int | None:
-        db.now = now
-        with db.transaction() as tx:
-            return allowance(tx, rates, ["push"], 500).get("push")
+    def leased(now: Instant, spent: int = 0) -> int | None:
+        """What another process can lease."""
+        set_clock(now)
+        limits = RateLimits(db, {"push": 2})
+        limits.lease({"push": 500})
+        left = limits.left("push", now)
+        limits.spend("push", spent, now)
+        limits.settle()
+        return left
 
-    db.now = MONDAY
-    with db.transaction() as tx:
-        spend(tx, rates, {"push": allowance(tx, rates, ["push"], 500)["push"] + 5})
-    assert [allowed(MONDAY + seconds) for seconds in range(5)] == [None, None, None, 1, 2]
-    db.now = MONDAY + 3
-    with db.transaction() as tx:
-        spend(tx, rates, {"push": 1})
-    assert [allowed(MONDAY + 3), allowed(MONDAY + 4)] == [None, 2]
+    assert leased(MONDAY, spent=7) == 2
+    assert [leased(MONDAY + seconds) for seconds in range(5)] == [0, 0, 0, 1, 2]
 
 
 def test_a_rate_counts_the_devices_of_a_push(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,13 +126,10 @@ def test_a_rate_counts_the_devices_of_a_push(house: House, monkeypatch: pytest.M
     async def once(one: Dispatcher) -> None:
         await one.run()
 
-    house.db.now = None
+    set_clock = on_a_clock(house.db, monkeypatch)
     posts = []
     for seconds in range(5):
-        second = text(f"SELECT {MONDAY + seconds}")
-        monkeypatch.setattr(
-            "config.database.engine.NOW", dict.fromkeys(("sqlite", "postgresql"), second)
-        )
+        set_clock(MONDAY + seconds)
         house.dispatching(once)
         posts.append(at(house, "push"))
     assert posts == [4, 9, 11, 11, 11]

@@ -17,7 +17,7 @@ from config.database.engine import Database, Tx
 from config.database.failures import of_the_database
 from config.timing import TIMING
 from journeys.dsl import Email, Journey, OnEvent, Send, Wait
-from journeys.engine.advance import Engine
+from journeys.engine.move import Moved, Mover
 from journeys.operations.heartbeat import sign_in
 from tests.support.failures import until, worked
 from tests.support.shop import MONDAY, House
@@ -64,13 +64,14 @@ def recovers(
 def test_a_connection_lost_in_mid_chunk(
     busy_house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    apply = Engine._apply
+    move = Mover.move
 
-    def losing(self: Engine, tx: Tx, *given: Any) -> None:
-        apply(self, tx, *given)
+    def losing(self: Mover, tx: Tx, *given: Any, **options: Any) -> Moved:
+        moved = move(self, tx, *given, **options)
         tx.conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return moved
 
-    recovers(busy_house, caplog, patch.object(Engine, "_apply", losing), "AdminShutdown")
+    recovers(busy_house, caplog, patch.object(Mover, "move", losing), "AdminShutdown")
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)

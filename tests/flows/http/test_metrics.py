@@ -381,7 +381,7 @@ def test_a_reaction_says_for_how_long_what_woke_somebody_had_waited(db: Database
         house.did(ann, name)
     house.db.now = house.now + MINUTE
     with house.db.transaction() as tx:
-        reaction = react(tx, house.segue.catalog, 500)
+        reaction, _ = react(tx, house.segue.catalog, 500)
     assert (reaction.events, reaction.woken["j"], reaction.waited) == (3, 1, 2 * MINUTE)
 
 

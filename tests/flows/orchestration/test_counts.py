@@ -16,6 +16,7 @@ from flows.orchestration.counts import StepCounts, count_journey, count_step, un
 from flows.orchestration.labels import dry_run_labels, run_labels, step_labels
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
+from journeys.engine.launches import dry_run, enter_audience, start_launch
 from journeys.enrollments import enrollments
 from journeys.operations.report import Summary, summarise
 from journeys.tables import launches, passages
@@ -42,8 +43,8 @@ def engine(db: Database, catalog: Catalog) -> Engine:
 
 def launch(engine: Engine) -> None:
     """Win-back for everyone, as far as it goes at once."""
-    version = engine.start_launch("launch-1", "win-back", "everyone")
-    assert sum(engine.enter(version, "everyone", "launch-1")) == PEOPLE
+    version = start_launch(engine, "launch-1", "win-back", "everyone")
+    assert sum(enter_audience(engine, version, "everyone", "launch-1")) == PEOPLE
     for step in version.journey.graph:
         engine.advance(version, step)
 
@@ -123,12 +124,12 @@ def test_a_rehearsal_tells_what_then_happens_and_keeps_nothing(
     engine: Engine, db: Database
 ) -> None:
     version = engine.catalog.journey("win-back")
-    told = engine.dry_run(version, "everyone", None, "launch-1")
+    told = dry_run(engine, version, "everyone", None, "launch-1")
     with db.transaction(write=False) as tx:
         for table in (enrollments, messages, passages, launches):
             assert tx.conn.execute(select(func.count()).select_from(table)).scalar_one() == 0
-    engine.start_launch("launch-1", "win-back", "everyone")
-    for _ in engine.enter(version, "everyone", "launch-1"):
+    start_launch(engine, "launch-1", "win-back", "everyone")
+    for _ in enter_audience(engine, version, "everyone", "launch-1"):
         pass
     happened = {step: engine.advance(version, step) for step in version.journey.graph}
     assert told == happened
@@ -136,7 +137,7 @@ def test_a_rehearsal_tells_what_then_happens_and_keeps_nothing(
 
 def test_a_rehearsal_keeps_to_the_limit(engine: Engine) -> None:
     version = engine.catalog.journey("win-back")
-    told = engine.dry_run(version, "everyone", 7, "launch-1")["we miss you"]
+    told = dry_run(engine, version, "everyone", 7, "launch-1")["we miss you"]
     assert told.waiting + told.outcomes.total() == 7
     assert told.messages.total() == 3 * 7
 

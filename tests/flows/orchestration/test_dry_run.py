@@ -4,6 +4,7 @@ import pytest
 
 from config.clock.times import hours
 from journeys.dsl import SMS, Call, Email, Send, Split, Update, Wait, attribute, when
+from journeys.engine.launches import dry_run
 from tests.support.shop import MONDAY, House, described
 
 
@@ -19,7 +20,7 @@ def test_a_rehearsal_tells_and_keeps_nothing(house: House, monkeypatch: pytest.M
         house.customer(attributes={"odd": number % 2}, consent={("email", "*"): number != 1})
     house.segue.engine.chunks.largest = 2
     version = house.segue.catalog.journey("j")
-    reports = house.segue.engine.dry_run(version, "everyone", None, "l")
+    reports = dry_run(house.segue.engine, version, "everyone", None, "l")
     assert reports["f"].outcomes == {"odd": 3, "otherwise": 4}
     assert reports["s"].messages == {
         ("email", "planned"): 2,
@@ -28,7 +29,7 @@ def test_a_rehearsal_tells_and_keeps_nothing(house: House, monkeypatch: pytest.M
     }
     assert reports["wait 1d"].waiting == 5
     assert house.people() == house.rows() == []
-    few = house.segue.engine.dry_run(version, "everyone", 3, "l")
+    few = dry_run(house.segue.engine, version, "everyone", 3, "l")
     assert few["f"].outcomes == {"odd": 1, "otherwise": 2}
 
 
@@ -39,6 +40,6 @@ def test_somebody_elses_people_are_left_alone(house: House) -> None:
     house.launch("j")
     house.db.now = MONDAY + hours(2).seconds
     version = house.segue.catalog.journey("j")
-    reports = house.segue.engine.dry_run(version, "everyone", None, "l")
+    reports = dry_run(house.segue.engine, version, "everyone", None, "l")
     assert {step: report.outcomes for step, report in reports.items()} == {"wait 1h": {}, "u": {}}
     assert house.people(ann)[0].step == "wait 1h"

@@ -30,7 +30,7 @@ from journeys.dsl import (
     did,
 )
 from journeys.engine.advance import Engine
-from journeys.engine.events import Reactor
+from journeys.engine.reactor import Reactor
 from journeys.operations.control import STOPPED, _hold
 from tests.support.failures import until, worked
 from tests.support.shop import House
@@ -123,7 +123,7 @@ def test_one_part_that_fails_does_not_stop_the_others(
 
 def test_who_waits_for_a_message_is_served_while_reacting_fails(house: House) -> None:
     house.did(house.customer(), "came")
-    Reactor(house.db, house.segue.catalog).work()
+    Reactor(house.segue.engine).work()
 
     async def scenario() -> None:
         with patch.object(Reactor, "work", side_effect=KeyError):
@@ -138,7 +138,7 @@ def test_people_on_a_version_that_a_dead_process_brought_are_moved(house: House)
     house.open(newer, receiver_port=0)
     ann = house.customer()
     house.did(ann, "came")
-    Reactor(house.db, house.segue.catalog).work()
+    Reactor(house.segue.engine).work()
     house.segue = old
 
     async def scenario() -> None:

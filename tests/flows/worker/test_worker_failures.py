@@ -22,6 +22,7 @@ from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.advance import Engine
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
+from journeys.engine.move import Moved, Mover
 from journeys.operations.heartbeat import last_seen
 from tests.support.failures import entered, until, worked
 from tests.support.patience import PATIENCE
@@ -51,7 +52,7 @@ def test_rows_that_a_hanging_process_holds_come_free_by_themselves(db: Database)
 def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
     """However many it holds, and though they are the earliest."""
     entered(house, SMS("hello"), people=25)
-    outbox = CatalogJourneys(house.segue.catalog)
+    outbox = CatalogJourneys(house.segue.engine.mover)
 
     def claimed(tx: Tx) -> Claimed:
         return claim(
@@ -83,7 +84,7 @@ def test_a_claim_waits_for_nobody_who_is_about_to_cancel(house: House) -> None:
         other.conn.execute(cancelling.values(state="cancelled"))
         with house.db.transaction() as tx:
             tx.conn.execute(text("SET LOCAL lock_timeout = '60s'"))
-            outbox = CatalogJourneys(house.segue.catalog)
+            outbox = CatalogJourneys(house.segue.engine.mover)
             claimed = claim(
                 tx,
                 house.segue.engine.planner,
@@ -103,14 +104,15 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), people, None)
     hangs, taken_over = threading.Event(), threading.Event()
-    apply = Engine._apply
+    move = Mover.move
 
-    def hang(self: Engine, tx: Tx, *given: Any) -> None:
-        apply(self, tx, *given)
-        if self is hanging:
+    def hang(self: Mover, tx: Tx, *given: Any, **options: Any) -> Moved:
+        moved = move(self, tx, *given, **options)
+        if self is hanging.mover:
             tx.conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = '500ms'"))
             hangs.set()
             taken_over.wait(PATIENCE)
+        return moved
 
     def work() -> None:
         with pytest.raises(DBAPIError, match=r"closed the connection|idle-in-transaction"):
@@ -119,7 +121,7 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
     other = Database(house.db.url, now=MONDAY)
     engine = house.segue.engine
     hanging = Engine(other, house.segue.catalog, engine.planner)
-    with patch.object(Engine, "_apply", hang):
+    with patch.object(Mover, "move", hang):
         thread = threading.Thread(target=work)
         thread.start()
         assert hangs.wait(PATIENCE)

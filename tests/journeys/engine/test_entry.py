@@ -24,6 +24,7 @@ from journeys.dsl import (
 from journeys.engine.due import DueEnrollment, lock_due
 from journeys.engine.entry import enter_by_events, enter_each, enter_people
 from journeys.engine.exits import end
+from journeys.engine.launches import audience_size
 from journeys.enrollments import enrollments
 from profiles.tables import events
 from tests.support.patience import PATIENCE
@@ -198,7 +199,7 @@ def test_audiences_larger_than_a_chunk(house: House) -> None:
         house.customer(attributes={"parity": ("even", "odd")[number % 2]}) for number in range(23)
     ]
     house.segue.engine.chunks.largest = 4
-    assert house.segue.engine.audience_size("odd") == 11
+    assert audience_size(house.segue.engine, "odd") == 11
     assert house.launch("j", "odd")["entered"] == 11
     assert sorted(person.profile_id for person in house.people()) == people[1::2]
 
@@ -206,7 +207,7 @@ def test_audiences_larger_than_a_chunk(house: House) -> None:
 def test_a_crash_while_entering_enters_nobody_twice(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import journeys.engine.advance
+    import journeys.engine.launches
 
     house.open(described(Send("s", Email("hello")), entry=OnLaunch(again="always")))
     people = [house.customer() for _ in range(6)]
@@ -220,7 +221,7 @@ def test_a_crash_while_entering_enters_nobody_twice(
             raise KeyboardInterrupt
         return entered
 
-    monkeypatch.setattr(journeys.engine.advance, "enter_people", dying)
+    monkeypatch.setattr(journeys.engine.launches, "enter_people", dying)
     for _ in range(2):
         house.segue.engine.chunks.largest = 2
         with pytest.raises(KeyboardInterrupt):

@@ -83,7 +83,7 @@ def test_events_that_are_too_old_are_counted(house: House) -> None:
     house.did(ann, "signed_up", at=MONDAY - 2 * DAY)
     house.did(ann, "viewed", at=MONDAY - 2 * DAY)
     with house.db.transaction() as tx:
-        reaction = react(tx, house.segue.catalog, 10)
+        reaction, _ = react(tx, house.segue.catalog, 10)
     assert (reaction.too_old, reaction.entered) == ({"j": 1}, {})
 
 

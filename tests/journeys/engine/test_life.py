@@ -31,14 +31,14 @@ from sqlalchemy import Row
 from channels.outbox.claim import Claim, settle_lost
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.feedback import apply
-from channels.outbox.outcomes import Done, Tally
+from channels.outbox.outcomes import Done, Outcomes
 from channels.providers.webhook import Feedback
 from config.channels import ChannelName
 from config.clock.times import DAY, HOUR, MINUTE, Instant
 from config.database.engine import Database
 from config.policy import Policy
 from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send, Wait, WaitUntil, did
-from journeys.engine.events import react
+from journeys.engine.reactor import Reactor
 from journeys.operations import control
 from journeys.operations.migration import migrate_people
 from profiles.consent.changes import ConsentChange, change_consent
@@ -146,7 +146,7 @@ class Lives(RuleBasedStateMachine):
             self._die_if("before the post")
             return await hand_over(one, claims, taken)
 
-        async def dies_after(one: Dispatcher, done: Sequence[Done]) -> Tally:
+        async def dies_after(one: Dispatcher, done: Sequence[Done]) -> Outcomes:
             self._die_if("after the post")
             return await record(one, done)
 
@@ -199,8 +199,7 @@ class Lives(RuleBasedStateMachine):
             with self.house.db.transaction() as tx:
                 settle_lost(tx)
             while True:
-                with self.house.db.transaction() as tx:
-                    reaction = react(tx, self.house.segue.catalog, 500)
+                reaction = Reactor(self.house.segue.engine).work().reaction
                 moved = self.house.advance()
                 if not (reaction.events or self._dispatch() or moved):
                     break

@@ -37,18 +37,19 @@ from journeys.dsl import (
 from journeys.engine.advance import Engine
 from journeys.engine.due import lock_due
 from journeys.engine.entry import enter_people
-from journeys.engine.events import Reactor
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.handlers import Cohort
+from journeys.engine.reactor import Reactor
 from journeys.engine.retry import FIRST_RETRY, TRIES
 from journeys.operations.migration import migrate_people
+from profiles.bulk import lock_profiles
 from profiles.tables import events
 from tests.support.shop import MONDAY, House, described
 
 
 def failing_on(*people: int, step: str = "bad") -> Any:
     """A step that no chunk gets through in which one of these people is."""
-    handle: Callable[[Cohort], Any] = journeys.engine.advance._handle
+    handle: Callable[[Cohort], Any] = journeys.engine.move._handle
 
     def fails(cohort: Cohort) -> Any:
         moves = handle(cohort)
@@ -56,7 +57,7 @@ def failing_on(*people: int, step: str = "bad") -> Any:
             raise ValueError("ann@example.com can't be read")
         return moves
 
-    return patch("journeys.engine.advance._handle", fails)
+    return patch("journeys.engine.move._handle", fails)
 
 
 # Steps --------------------------------------------------------------------------------------------
@@ -101,13 +102,13 @@ def test_who_is_moved_to_another_version_just_after_the_last_try_goes_on_in_that
 ) -> None:
     house.open(described(Update("bad", x=1), Update("old", x=1)))
     ann = house.customer()
-    retry_or_move_on = Engine._retry_or_move_on
+    retry_later = Engine._retry_later
 
     def moved_first(*given: Any) -> Any:
         house.open(described(Update("bad", x=2), Update("new", x=2)))
         with house.db.transaction() as tx:
             migrate_people(tx, house.segue.catalog, "j")
-        return retry_or_move_on(*given)
+        return retry_later(*given)
 
     with failing_on(ann):
         house.launch("j")
@@ -115,7 +116,7 @@ def test_who_is_moved_to_another_version_just_after_the_last_try_goes_on_in_that
         [person] = house.people()
         assert (person.step, person.attempts) == ("bad", TRIES - 1)
         house.db.now = person.due_at
-        with patch.object(Engine, "_retry_or_move_on", moved_first):
+        with patch.object(Engine, "_retry_later", moved_first):
             house.advance()
     [person] = house.people()
     assert (person.step, person.attempts, house.passed()) == ("bad", TRIES - 1, [])
@@ -205,13 +206,15 @@ def test_whatever_goes_wrong_with_a_call_is_that_calls(house: House) -> None:
 
 def test_the_databases_trouble_is_nobodys_fault(house: House) -> None:
     house.open(described(Update("bad", seen=True)))
-    house.customer()
+    ann = house.customer()
+    with house.db.transaction() as tx:
+        enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
     trouble = OperationalError("", {}, Exception("disk I/O error"))
     with (
-        patch("journeys.engine.advance._handle", side_effect=trouble),
+        patch("journeys.engine.move._handle", side_effect=trouble),
         pytest.raises(OperationalError),
     ):
-        house.launch("j")
+        house.run()
     [person] = house.people()
     assert (person.attempts, person.due_at) == (0, MONDAY)
 
@@ -246,21 +249,20 @@ def test_an_event_that_can_not_be_worked_holds_up_no_other(
     for person in people:
         house.did(person, "came")
     bad = {people[7], people[20]}
-    lock = journeys.engine.events._lock
 
     def odd(tx: Any, some: set[int]) -> None:
         if bad & some:
             raise KeyError("ann@example.com")
-        lock(tx, some)
+        lock_profiles(tx, some)
 
     def waiting() -> int:
         with house.db.transaction() as tx:
             found = tx.conn.execute(events.select().where(events.c.worked_at.is_(None)))
             return len(found.all())
 
-    reactor = Reactor(house.db, house.segue.catalog)
-    with patch("journeys.engine.events._lock", odd):
-        while reactor.work().events:
+    reactor = Reactor(house.segue.engine)
+    with patch("journeys.engine.events.lock_profiles", odd):
+        while reactor.work().reaction.events:
             pass
         assert {person.profile_id for person in house.people()} == {*people} - bad
         assert caplog.text.count("failed and will be retried: KeyError at") == 2
@@ -268,12 +270,12 @@ def test_an_event_that_can_not_be_worked_holds_up_no_other(
         assert waiting() == 2
         # what comes later is worked
         house.did(people[0], "other")
-        assert reactor.work().events == 1
+        assert reactor.work().reaction.events == 1
         reactor.try_again()
-        assert reactor.work().events == 0
+        assert reactor.work().reaction.events == 0
         assert waiting() == 2
     reactor.try_again()
-    while reactor.work().events:
+    while reactor.work().reaction.events:
         pass
     assert waiting() == 0
     assert len(house.people()) == 30
@@ -386,10 +388,10 @@ def test_an_outcome_that_can_not_be_recorded(
 ) -> None:
     people = sending(house, 9)
 
-    def odd(tx: Any, asked: Any, done: Any) -> Any:
+    def odd(tx: Any, asked: Any, done: Any, **options: Any) -> Any:
         if any((one.claim.profile_id, one.claim.channel) == (people[1], "sms") for one in done):
             raise ValueError("ann@example.com")
-        return record(tx, asked, done)
+        return record(tx, asked, done, **options)
 
     with patch("channels.outbox.dispatch.record", odd):
         house.launch("j")

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from config.clock.times import days
 from journeys.definition.journey import Again
 from journeys.dsl import Journey, OnSegment, Segment, Update, Wait, attribute, did
+from journeys.engine.launches import enter_all_newcomers
 from journeys.engine.merge import merge
 from journeys.engine.segment_entry import enter_newcomers
 from journeys.operations import control
@@ -42,7 +43,7 @@ def ways(house: House, person: int) -> int:
 
 
 def look(house: House) -> int:
-    return house.segue.engine.enter_newcomers("j")
+    return enter_all_newcomers(house.segue.engine, "j")
 
 
 def test_what_happens_brings_them_in_at_once(house: House) -> None:
@@ -99,7 +100,7 @@ def test_an_update_of_another_journey_brings_them_in(house: House) -> None:
     house.did(ann, "bought")
     house.run()
     assert ways(house, ann) == 0
-    assert house.segue.engine.enter_newcomers("free") == 1
+    assert enter_all_newcomers(house.segue.engine, "free") == 1
     house.run()
     assert [person.journey for person in house.people(ann)] == ["free", "j"]
 
@@ -158,7 +159,7 @@ def test_who_becomes_one_with_somebody_in_it_does_not_come_in(house: House) -> N
 def test_no_other_journey_has_newcomers(house: House) -> None:
     opened(house, Journey("j", entry=OnSegment("everyone"), topic="n", steps=[Wait("1h")]))
     house.customer()
-    assert house.segue.engine.enter_newcomers("k") == 0
+    assert enter_all_newcomers(house.segue.engine, "k") == 0
     assert look(house) == 1
 
 

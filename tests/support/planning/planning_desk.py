@@ -50,7 +50,7 @@ class Desk:
             for place, profile in enumerate([who] if isinstance(who, int) else who)
         ]
         with self.house.db.transaction() as tx:
-            decided = plan(tx, self.planner, send, people)
+            decided = plan(tx, self.planner, send, people).decisions
         return [decided[person.enrollment_id] for person in people]
 
     def rows(self, profile: int | None = None) -> list[Row[Any]]:

@@ -89,13 +89,13 @@ def walk(house: House) -> Walk:
     found = Walk()
 
     async def comes(name: str, number: int) -> None:
-        await asyncio.to_thread(_post, port, {"userId": name, "event": "came"})
+        await asyncio.to_thread(post, port, {"userId": name, "event": "came"})
         await until(lambda: [one.step for one in house.people()] == ["wait 1d"] * number)
 
     async def scenario() -> None:
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(house.segue).run(stop))
-        await until(lambda: _listens(port))
+        await until(lambda: listens(port))
         await comes("ann", 1)
         await found.quiet()
         with found.on():
@@ -117,7 +117,7 @@ def walk(house: House) -> Walk:
     return found
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     try:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         connection.request("GET", "/healthz")
@@ -128,7 +128,7 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _post(port: int, event: Mapping[str, Any]) -> None:
+def post(port: int, event: Mapping[str, Any]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     key = b64encode(f"{WRITE_KEY}:".encode()).decode()
     headers = {"Authorization": f"Basic {key}", "Content-Type": "application/json"}

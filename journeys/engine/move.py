@@ -1,0 +1,294 @@
+"""Move enrollments in one transaction, through every step at which they are due at once."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import insert
+
+from channels.rules.planner import Planner
+from channels.rules.recipient import Recipient
+from config.clock.times import Instant
+from config.database.engine import Tx
+from journeys.definition.catalog import Catalog
+from journeys.definition.graph import END, Node
+from journeys.definition.journey import Version
+from journeys.definition.steps import (
+    NEXT,
+    CallStep,
+    EnterStep,
+    ExitStep,
+    ExperimentStep,
+    SendStep,
+    SplitStep,
+    UpdateStep,
+    WaitStep,
+    WaitUntilStep,
+)
+from journeys.engine import handlers
+from journeys.engine.due import DueEnrollment
+from journeys.engine.exits import EXITED, end, exiting
+from journeys.engine.handlers import Cohort, Move, Moves
+from journeys.engine.retry import raising_step_failed
+from journeys.engine.send import send
+from journeys.enrollments import transitions
+from journeys.enrollments.transitions import Arrival, Stay
+from journeys.operations.control import held
+from journeys.tables import passages
+
+_WRITE_PASSAGES = insert(passages)
+
+
+@dataclass(slots=True)
+class StepReport:
+    """The result of a step.
+
+    outcomes: enrollments that left, by outcome. messages: by channel and "planned" or the reason
+    of a refusal. waiting: enrollments that began to wait. exited: enrollments that the exit rule
+    ended. again: whether an enrollment stays and is due again at once.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    waiting: int = 0
+    exited: int = 0
+    again: bool = False
+
+    def add(self, other: "StepReport") -> None:
+        """Add the counts of other enrollments."""
+        self.outcomes += other.outcomes
+        self.messages += other.messages
+        self.waiting += other.waiting
+        self.exited += other.exited
+        self.again |= other.again
+
+    @property
+    def moves(self) -> int:
+        """How many enrollments left the step, began to wait at it, or ended."""
+        return self.outcomes.total() + self.waiting + self.exited
+
+
+class Place(NamedTuple):
+    """A step of a version of a journey."""
+
+    journey: str
+    version: str
+    step: str
+
+
+# Messages that were planned for now, by enrollment and step, each with its recipient.
+PlannedNow = dict[tuple[int, str], Recipient]
+
+
+@dataclass(slots=True)
+class Moved:
+    """The result of a transaction.
+
+    steps: the report of each step. more: whether an enrollment may still be due, at a step that
+    was left to another transaction.
+    """
+
+    steps: dict[Place, StepReport] = field(default_factory=dict)
+    planned_now: PlannedNow = field(default_factory=dict)
+    more: bool = False
+
+    def add(self, place: Place, report: StepReport) -> None:
+        """Add the report of one step."""
+        self.steps.setdefault(place, StepReport()).add(report)
+
+    @property
+    def by_journey(self) -> Counter[str]:
+        """The moves by journey; 0 if enrollments were due and all stay."""
+        moves: Counter[str] = Counter()
+        for place, report in self.steps.items():
+            moves[place.journey] += report.moves
+        return moves
+
+
+class Mover:
+    """Moves enrollments of a catalog's journeys within transactions of its callers."""
+
+    def __init__(self, catalog: Catalog, planner: Planner) -> None:
+        self.catalog = catalog
+        self.planner = planner
+
+    def move(
+        self,
+        tx: Tx,
+        people: Sequence[DueEnrollment],
+        *,
+        through: bool = True,
+        dry_run: bool = False,
+    ) -> Moved:
+        """Move due enrollments, and write their messages. The caller holds them and their profiles.
+
+        Call steps take as long as the called server, so enrollments stay due there. Enrollments of
+        paused and stopped journeys do not move.
+
+        Parameters
+        ----------
+        through: False moves each enrollment through one step only.
+        dry_run: Call steps are passed without a call; the caller rolls the transaction back.
+
+        Raises StepFailed.
+        """
+        holding = held(tx)
+        waiting: dict[Place, list[DueEnrollment]] = defaultdict(list)
+        for one in people:
+            if one.journey not in holding:
+                waiting[Place(one.journey, one.version, one.step)].append(one)
+        moved = Moved()
+        if not waiting:
+            return moved
+        self.catalog.learn(tx, [(place.journey, place.version) for place in waiting])
+        while waiting:
+            # In graph order, so that those who take different ways to a step pass it together.
+            place = min(waiting, key=self._position)
+            some = waiting.pop(place)
+            version = self.catalog.version(place.journey, place.version)
+            node = version.journey.graph[place.step]
+            if isinstance(node.step, CallStep) and not dry_run:
+                moved.more = True
+                continue
+            report, arrived = self._step(tx, version, node, some, moved.planned_now)
+            moved.add(place, report)
+            moved.more |= report.again or (bool(arrived) and not through)
+            # Changed attributes are events, which wake waits of all journeys.
+            moved.more |= isinstance(node.step, UpdateStep)
+            for one in arrived if through else ():
+                if one.journey not in holding and one.due_at <= tx.now:
+                    waiting[Place(one.journey, one.version, one.step)].append(one)
+        return moved
+
+    def _position(self, place: Place) -> tuple[str, str, int]:
+        graph = self.catalog.version(place.journey, place.version).journey.graph
+        return place.journey, place.version, list(graph).index(place.step)
+
+    def _step(
+        self,
+        tx: Tx,
+        version: Version,
+        node: Node,
+        people: Sequence[DueEnrollment],
+        planned_now: PlannedNow,
+    ) -> tuple[StepReport, list[DueEnrollment]]:
+        """Run one step; returns its report, and who arrived at other steps or entered."""
+        report = StepReport()
+        with raising_step_failed(node.step, people):
+            people = exit_by_rule(tx, version, people, report)
+            if not people:
+                return report, []
+            cohort = Cohort(
+                tx=tx,
+                version=version,
+                step=node.step,
+                people=people,
+                planner=self.planner,
+                catalog=self.catalog,
+            )
+            moves = _handle(cohort)
+            report.messages = cohort.messages
+            arrived = apply(tx, version, node, people, moves, report)
+            planned_now.update(cohort.planned_now)
+        return report, [*arrived, *cohort.entered]
+
+
+def exit_by_rule(
+    tx: Tx, version: Version, people: Sequence[DueEnrollment], report: StepReport
+) -> list[DueEnrollment]:
+    """End the enrollments whose exit rule holds; returns the others."""
+    leaving = exiting(tx, version, [person.enrollment_id for person in people])
+    if leaving:
+        end(tx, leaving, EXITED)
+    report.exited += len(leaving)
+    return [person for person in people if person.enrollment_id not in leaving]
+
+
+def apply(
+    tx: Tx,
+    version: Version,
+    node: Node,
+    people: Sequence[DueEnrollment],
+    moves: Mapping[int, Move],
+    report: StepReport,
+) -> list[DueEnrollment]:
+    """Write moves, and a passage for each enrollment that leaves; returns who arrived elsewhere."""
+    staying: dict[Stay, list[int]] = defaultdict(list)
+    arriving: dict[Arrival, list[int]] = defaultdict(list)
+    ending: dict[str, list[int]] = defaultdict(list)
+    passing: list[dict[str, Any]] = []
+    arrived: list[DueEnrollment] = []
+    for person in people:
+        move = moves[person.enrollment_id]
+        if move.outcome is None:
+            assert move.due_at is not None  # every waiting enrollment has a due time
+            staying[Stay(move.due_at, move.phase)].append(person.enrollment_id)
+            report.waiting += person.phase == 0
+            report.again |= move.due_at <= tx.now
+            continue
+        # An outcome that the step does not have is the reason of an exit.
+        target = node.leads(move.outcome)
+        if target is None or target == END:
+            reason = move.outcome if target is None else "completed"
+            ending[reason].append(person.enrollment_id)
+        else:
+            arrival = Arrival(target, arrived_at=_ended_at(tx, person, move), due_at=tx.now)
+            arriving[arrival].append(person.enrollment_id)
+            arrived.append(
+                person._replace(
+                    step=target,
+                    arrived_at=arrival.arrived_at,
+                    phase=0,
+                    attempts=0,
+                    due_at=tx.now,
+                )
+            )
+        report.outcomes[move.outcome] += 1
+        passing.append(
+            {
+                "profile_id": person.profile_id,
+                "enrollment_id": person.enrollment_id,
+                "journey": version.journey.name,
+                "version": version.digest,
+                "step": node.step.name,
+                "outcome": move.outcome,
+                "at": tx.now,
+            }
+        )
+    transitions.stay(tx, staying)
+    transitions.arrive(tx, arriving)
+    for reason, ids in ending.items():
+        end(tx, ids, reason)
+    if passing:
+        tx.conn.execute(_WRITE_PASSAGES, passing)
+    return arrived
+
+
+def _ended_at(tx: Tx, person: DueEnrollment, move: Move) -> Instant:
+    """When a step ended for an enrollment: not before its arrival, and not in the future."""
+    ended_at = tx.now if move.ended_at is None else move.ended_at
+    return min(max(ended_at, person.arrived_at), tx.now)
+
+
+def _handle(cohort: Cohort) -> Moves:
+    """Run the handler of the cohort's step."""
+    match cohort.step:
+        case SendStep() as step:
+            return send(cohort, step)
+        case WaitStep() as step:
+            return handlers.wait(cohort, step)
+        case WaitUntilStep() as step:
+            return handlers.wait_until(cohort, step)
+        case SplitStep() as step:
+            return handlers.split(cohort, step)
+        case ExperimentStep() as step:
+            return handlers.experiment(cohort, step)
+        case UpdateStep() as step:
+            return handlers.update_profile(cohort, step)
+        case EnterStep() as step:
+            return handlers.enter_other(cohort, step)
+        case ExitStep() as step:
+            return handlers.leave(cohort, step)
+        case CallStep():  # only in a dry run
+            return {person.enrollment_id: Move(NEXT) for person in cohort.people}
