@@ -1,11 +1,10 @@
-"""How many of a batch to take together: found from the time it takes, and from what fails."""
+"""Sizes of batches, adapted to errors and to durations."""
 
 
 class Halving:
-    """Isolates the member that makes a batch fail: a batch that fails is tried again in halves.
+    """Isolates the member that makes a batch fail: a failed batch is retried in halves.
 
-    `size` is how many to take next. It doubles after each success, so that the others do not
-    suffer for long.
+    size: the size of the next batch; it doubles after each success.
     """
 
     def __init__(self, most: int) -> None:
@@ -13,22 +12,21 @@ class Halving:
         self._most = most
 
     def failed(self, number: int) -> bool:
-        """Take half of the `number` that failed next; says whether the one to blame was alone."""
+        """Halve the size after a batch of `number` failed. Returns whether it had one member."""
         self.size = max(1, number // 2)
         return number == 1
 
     def worked(self) -> None:
-        """Take more next."""
+        """Double the size after a success."""
         self.size = min(2 * self.size, self._most)
 
 
 class TimedSize:
-    """Sizes transactions by the time that they take; while one lasts, others wait for it.
+    """Adapts the size of transactions to their duration, because others wait for their locks.
 
     Parameters
     ----------
-    first, smallest, largest: how many a transaction takes. aim: how long it should take, in
-        seconds.
+    first, smallest, largest: numbers of rows. aim: the wanted duration in seconds.
     """
 
     def __init__(self, aim: float, *, first: int, smallest: int, largest: int) -> None:
@@ -38,10 +36,10 @@ class TimedSize:
         self._largest = largest
 
     def note(self, number: int, took: float) -> None:
-        """A transaction of `number` took so many seconds."""
-        # A few say little about many, unless even they took too long.
+        """Adapt the size: a transaction of `number` rows took `took` seconds."""
+        # A smaller transaction does not predict a full one, unless it took too long.
         if number >= self.size or (number and took > self._aim):
             fitting = int(number * self._aim / max(took, 0.001))
-            # At most by a factor of two: a single transaction may have been held up by others.
+            # Change by at most a factor of two: a single transaction may have waited for locks.
             fitting = max(self.size // 2, min(fitting, self.size * 2))
             self.size = max(self._smallest, min(fitting, self._largest))

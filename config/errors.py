@@ -1,9 +1,9 @@
-"""The base error: its message names what is wrong and how to fix it."""
+"""The base errors."""
 
 
 class SegueError(Exception):
-    """Invalid input or environment. `str(error)` can be shown to the person who caused it."""
+    """Invalid input or environment. The text is for users: the error, its place and the fix."""
 
 
 class DatabaseUnusable(SegueError):
-    """The database does not respond, or is damaged."""
+    """The database does not respond or is damaged."""

@@ -1,7 +1,6 @@
-"""The policy: the windows of each channel, the caps, the consent rules.
+"""The policy: windows, caps, topics and consent rules.
 
-Read from `policy.toml` (or the same as JSON); every error is reported with its place and the
-fix.
+It is read from `policy.toml` or from equivalent JSON; errors name the place and the fix.
 """
 
 import tomllib
@@ -35,16 +34,16 @@ _SHORT = dict(zip(_LONG_WEEKDAYS, WEEKDAYS, strict=True))
 
 
 def parse_weekdays(text: Any) -> tuple[int, ...]:
-    """Names, ranges that may wrap and comma lists of both ("mon-wed,sat"): weekdays, Monday 0."""
+    """Parse names and ranges of days ("mon-wed,sat", "fri-mon") to weekdays, Monday is 0."""
     if not isinstance(text, str):
-        raise ValueError(f"days are text such as 'mon-fri', not {text!r}")
+        raise ValueError(f"days must be text such as 'mon-fri', not {text!r}")
     found: set[int] = set()
     for part in text.lower().split(","):
         names = [_SHORT.get(name.strip(), name.strip()) for name in part.split("-")]
         unknown = [name for name in names if name not in WEEKDAYS]
         if unknown or len(names) > 2:
             raise ValueError(
-                f"{part.strip()!r} is not a day or a range of days; write e.g. 'mon-fri', "
+                f"{part.strip()!r} is not a day or a range of days; write for example 'mon-fri', "
                 "'fri-mon' or 'mon,wed,sat'"
             )
         first, last = WEEKDAYS.index(names[0]), WEEKDAYS.index(names[-1])
@@ -53,7 +52,7 @@ def parse_weekdays(text: Any) -> tuple[int, ...]:
 
 
 def parse_time_of_day(text: Any) -> Seconds:
-    """`HH:MM` from 00:00 to 24:00 as seconds after local midnight."""
+    """Parse `HH:MM`, from 00:00 to 24:00, to seconds after local midnight."""
     if isinstance(text, str) and len(text) == 5 and text[2] == ":":
         hour, minute = text[:2], text[3:]
         if hour.isascii() and hour.isdigit() and minute.isascii() and minute.isdigit():
@@ -73,9 +72,9 @@ class _Model(BaseModel):
 
 
 class Window(_Model):
-    """Opening hours on some weekdays, `from` included, `to` excluded, in the recipient's time.
+    """Hours on some weekdays in the recipient's time, from `from` to `to` (exclusive).
 
-    A `to` earlier than its `from` crosses midnight; the window belongs to the day it starts on.
+    A window whose `to` is earlier than its `from` crosses midnight and belongs to its first day.
     """
 
     days: Annotated[tuple[int, ...], BeforeValidator(parse_weekdays)]
@@ -85,9 +84,9 @@ class Window(_Model):
     @model_validator(mode="after")
     def _not_empty(self) -> "Window":
         if self.opens == self.closes:
-            raise ValueError("from and to are the same; for a whole day write 00:00 to 24:00")
+            raise ValueError("from and to are equal; for a whole day write 00:00 to 24:00")
         if self.opens == DAY:
-            raise ValueError("a window can't begin at 24:00; begin it at 00:00 on the next day")
+            raise ValueError("a window can't begin at 24:00; use 00:00 on the next day")
         return self
 
     def __str__(self) -> str:
@@ -105,8 +104,8 @@ class ChannelPolicy(_Model):
     def _ever_open(self) -> "ChannelPolicy":
         if self.windows == ():
             raise ValueError(
-                "windows = [] would never open; leave windows out to send at all hours, "
-                "or give the channel a cap of 0 to close it"
+                "windows = [] never opens; remove it to send at all hours, or close the channel "
+                "with a cap of 0"
             )
         return self
 
@@ -116,7 +115,7 @@ def _cap_channels(value: Any) -> Any:
 
 
 class Cap(_Model):
-    """At most `limit` messages in a period, over the channels together."""
+    """At most `limit` messages in a period, summed over the channels."""
 
     channels: Annotated[
         tuple[ChannelName, ...], BeforeValidator(_cap_channels), Field(min_length=1)
@@ -131,7 +130,7 @@ class Cap(_Model):
     def _one_period(self) -> "Cap":
         if (self.per is None) == (self.within is None):
             raise ValueError(
-                'a cap has either per = "day" | "week" | "month" or within = "24h", "7d" ...'
+                'a cap needs either per = "day" | "week" | "month" or within = "24h", "7d" ...'
             )
         if self.within == 0:
             raise ValueError("within must be longer than 0")
@@ -145,9 +144,9 @@ class Cap(_Model):
 
 
 class Topic(_Model):
-    """What customers subscribe to. In the file `"name"` or `{ name = "...", double_opt_in = … }`.
+    """A topic. In the file: `"name"` or `{ name = "...", double_opt_in = … }`.
 
-    double_opt_in: a yes to the topic on e-mail counts once it is confirmed by a link in a mail.
+    double_opt_in: whether a yes on e-mail needs a confirmation by a link in a mail.
     """
 
     name: str
@@ -181,7 +180,7 @@ class Policy(_Model):
         "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
     ] = "monday"
     max_delay: Duration = 7 * DAY
-    # which addresses in calls join two profiles: all, or those that the call marks as verified
+    # the addresses in calls that join profiles: all, or only those marked as verified
     join_on: JoinOn = "any"
     holdout_percent: Annotated[float, Field(ge=0, le=100)] = 0
     topics: dict[str, Topic] = Field(default_factory=dict)
@@ -195,7 +194,7 @@ class Policy(_Model):
     def _consistent(self) -> "Policy":
         if self.timezone not in zone_names():
             raise ValueError(
-                f"timezone: there is no zone {self.timezone!r}; write an IANA name such as "
+                f"timezone: there is no zone {self.timezone!r}; use an IANA name such as "
                 "Europe/London"
             )
         named = [("caps", cap.topic) for cap in self.caps]
@@ -207,7 +206,7 @@ class Policy(_Model):
 
     @cached_property
     def first_weekday(self) -> int:
-        """The day on which calendar weeks start, Monday 0."""
+        """The first day of calendar weeks; Monday is 0."""
         return _LONG_WEEKDAYS.index(self.week_starts)
 
     def opt_in(self, channel: ChannelName) -> bool:
@@ -218,20 +217,20 @@ class Policy(_Model):
 
     @cached_property
     def double_opt_in(self) -> dict[str, str]:
-        """The topics with double opt-in, each with its name."""
+        """The names of the topics with double opt-in, by id."""
         return {topic: one.name for topic, one in self.topics.items() if one.double_opt_in}
 
     def own_yes_only(self, channel: ChannelName, topic: str) -> bool:
-        """Whether the topic needs its own yes, whatever the consent for the channel."""
+        """Whether the topic needs its own yes, regardless of the consent to the channel."""
         return channel_of(channel).double_opt_in and topic in self.double_opt_in
 
     def windows(self, channel: ChannelName) -> tuple[Window, ...] | None:
-        """The channel's opening hours; None: open at all hours."""
+        """The channel's windows; None: always open."""
         named = self.channels.get(channel)
         return named.windows if named else None
 
     def warnings(self) -> list[str]:
-        """Warnings about a valid policy that is probably not intended."""
+        """Warnings about valid values that are probably unintended."""
         found = [
             f"caps[{number}]: a limit of 0 stops all marketing on {', '.join(cap.channels)}"
             for number, cap in enumerate(self.caps)
@@ -241,14 +240,14 @@ class Policy(_Model):
             kind = channel_of(name)
             if kind.consent_fixed and named.consent not in (None, kind.consent):
                 found.append(
-                    f"channels.{name}.consent: {kind.plural} are {kind.consent}, whatever stands "
-                    "here"
+                    f"channels.{name}.consent: it has no effect; {kind.plural} are always "
+                    f"{kind.consent}"
                 )
         return found
 
 
 def describe_errors(error: ValidationError) -> str:
-    """Each error as `place: what is wrong`, with places written as in the file."""
+    """The errors as `place: error`, with places as in the file."""
     lines = []
     for mistake in error.errors():
         place = ""
@@ -256,17 +255,17 @@ def describe_errors(error: ValidationError) -> str:
             place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
-            message = "there is no such setting; check its spelling"
+            message = "there is no such setting; check the spelling"
         lines.append(f"{place}: {message}" if place else message)
     return "; ".join(lines)
 
 
 def load_policy(path: Path) -> Policy:
-    """Read a policy file. Raises SegueError with the file, the place and the fix."""
+    """Read a policy file. Raises SegueError that names the file, the place and the fix."""
     try:
         return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise SegueError(f"there is no policy file {path}; set SEGUE_POLICY_FILE to one") from None
+        raise SegueError(f"the policy file {path} does not exist; set SEGUE_POLICY_FILE") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SegueError(f"{path} is not valid TOML: {error}") from error
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""The settings that real messages require, and what is lost without each.
+"""The settings that are required for real messages, and the consequence if one is missing.
 
-This file has the needs of every installation; a provider's file has its own.
+This module has the general requirements; each provider module has its own.
 """
 
 import re
@@ -24,8 +24,8 @@ _PUBLIC_URL = re.compile(
 class Need(NamedTuple):
     """A setting that real messages need.
 
-    setting: the field of the settings model. lost: what goes wrong without it.
-    fits: whether a value that is set, and not the default, is usable.
+    setting: the field of the settings model. lost: the consequence without it.
+    fits: whether a value other than the default is valid.
     """
 
     setting: str
@@ -34,13 +34,13 @@ class Need(NamedTuple):
 
 
 GENERAL = (
-    Need("secret_key", "it signs customers' links, and everybody knows the default"),
-    Need("write_key", "it lets in who sends events, and everybody knows the default"),
-    Need("hook_secret", "it lets in who starts journeys, and everybody knows the default"),
-    Need("call_secret", "it signs the calls of Call steps, and everybody knows the default"),
+    Need("secret_key", "it signs customers' links, and the default is public"),
+    Need("write_key", "it authenticates senders of events, and the default is public"),
+    Need("hook_secret", "it authenticates calls that start journeys, and the default is public"),
+    Need("call_secret", "it signs the requests of Call steps, and the default is public"),
     Need(
         "public_url",
-        "without an https:// address that customers and providers reach, no unsubscribe and no "
+        "it must be an https:// URL that customers and providers reach, or no unsubscribe and no "
         "STOP arrives",
         _PUBLIC_URL.fullmatch,
     ),
@@ -48,7 +48,7 @@ GENERAL = (
 
 
 def unmet(needs: Sequence[Need], settings: BaseSettings) -> Iterator[str]:
-    """One sentence for each need that the settings do not meet."""
+    """A text for each need that the settings do not meet."""
     model = type(settings)
     for need in needs:
         name = variable(model, need.setting)
@@ -57,14 +57,14 @@ def unmet(needs: Sequence[Need], settings: BaseSettings) -> Iterator[str]:
         if not text.strip() or value == model.model_fields[need.setting].default:
             yield f"{name} is not set: {need.lost}"
         elif not need.fits(text):
-            shown = "not usable" if isinstance(value, SecretStr) else repr(text)
+            shown = "invalid" if isinstance(value, SecretStr) else repr(text)
             yield f"{name} is {shown}: {need.lost}"
 
 
 def unmet_general(settings: Settings) -> Iterator[str]:
-    """One sentence for each general need that is not met."""
+    """A text for each general need that is not met."""
     yield from unmet(GENERAL, settings)
     if Settings.model_fields["secret_key"].default in settings.secret_keys_retired:
-        yield "SEGUE_SECRET_KEYS_RETIRED has the default of SEGUE_SECRET_KEY: everybody knows it"
+        yield "SEGUE_SECRET_KEYS_RETIRED has the default of SEGUE_SECRET_KEY, which is public"
     if settings.receiver_port == 0:
-        yield "SEGUE_RECEIVER_PORT is 0: the proxy can't pass call-backs to a port of chance"
+        yield "SEGUE_RECEIVER_PORT is 0: a proxy can't forward webhooks to a random port"

@@ -1,4 +1,4 @@
-"""Settings: what differs from one machine to the next, read from SEGUE_* environment variables."""
+"""Settings of an installation, read from SEGUE_* environment variables."""
 
 import re
 from ipaddress import IPv4Network, IPv6Network
@@ -31,15 +31,15 @@ def _host(name: str) -> str:
     name = name.lower()
     if not _HOST.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no host; write its name alone, such as shop.example, and an "
-            "international one as xn--…"
+            f"{name!r} is not a host; use a name such as shop.example, and xn--… for an "
+            "international name"
         )
     return name
 
 
 def _long(key: SecretStr) -> SecretStr:
     if len(key.get_secret_value()) < 16:
-        raise ValueError("a key that signs needs at least 16 characters, best 40 random ones")
+        raise ValueError("a signing key needs at least 16 characters; 40 random ones are best")
     return key
 
 
@@ -50,14 +50,14 @@ Model = TypeVar("Model", bound=BaseSettings)
 
 
 class Settings(BaseSettings):
-    """One field, one variable: `database_url` is SEGUE_DATABASE_URL."""
+    """Each field is a variable: `database_url` is SEGUE_DATABASE_URL."""
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_", extra="ignore", populate_by_name=True)
 
     data_dir: Path = Field(
-        default=ROOT / ".segue", description="Where the embedded defaults keep their files."
+        default=ROOT / ".segue", description="The folder for files of the embedded defaults."
     )
-    database_url: str = Field(default="", description="Empty: SQLite in the data directory.")
+    database_url: str = Field(default="", description="Empty: SQLite in the data folder.")
     policy_file: Path = Field(default=ROOT / "config" / "policy.toml")
     now: Annotated[Instant | None, BeforeValidator(lambda v: v and parse_instant(v))] = Field(
         default=None, description="A simulated time; only with the sandbox."
@@ -65,8 +65,8 @@ class Settings(BaseSettings):
 
     public_url: Url = Field(
         default="",
-        description="Where the receiver is reached from outside: customers' links, webhooks. "
-        "Empty: on this machine, at receiver_port. Real providers require an https:// address.",
+        description="The public URL of the receiver, for customers' links and webhooks. Empty: "
+        "this machine at receiver_port. Real providers require an https:// URL.",
     )
     secret_key: SigningKey = Field(
         default=SecretStr("not-a-secret-for-the-sandbox-only"),
@@ -79,13 +79,13 @@ class Settings(BaseSettings):
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
         default=(IPv4Network("127.0.0.1"), IPv6Network("::1")),
         description="Addresses or networks of your proxies, as a JSON list. Their connections are "
-        "not limited by client, and X-Forwarded-For is believed from them alone.",
+        "not limited by client, and only their X-Forwarded-For is used.",
     )
     preferences_link_lifetime: Duration = Field(
         default=60 * DAY,
-        validate_default=False,  # it is in seconds already
+        validate_default=False,  # already in seconds
         gt=0,
-        description="How long a link to the preferences page works, such as 60d.",
+        description="How long links to the preferences page are valid, such as 60d.",
     )
     brand: str = Field(default="Segue Sample Shop")
     languages: dict[str, str] = Field(
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
             "sv": "Svenska",
             "ja": "日本語",
         },
-        description="What customers may choose from, as a JSON object: code, and its own name.",
+        description="The languages that customers can choose, as a JSON object: names by code.",
     )
 
     write_key: SigningKey = Field(
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     )
     hook_secret: SigningKey = Field(
         default=SecretStr("hook-secret-for-the-sandbox-only"),
-        description="Signs calls that start journeys. Real providers require your own.",
+        description="Signs the calls that start journeys. Real providers require your own.",
     )
     call_secret: SigningKey = Field(
         default=SecretStr("call-secret-for-the-sandbox-only"),
@@ -118,54 +118,55 @@ class Settings(BaseSettings):
     )
     lenient_email_dots: bool = Field(
         default=False,
-        description="Also take e-mail addresses with dots in a row or at the ends of what stands "
-        "before the @, as Japanese providers gave them out: a..b@docomo.ne.jp.",
+        description="Also accept e-mail addresses with consecutive dots, or a dot at the start or "
+        "end of the part before the @, which Japanese providers assigned: a..b@docomo.ne.jp.",
     )
     backlog_limit: int = Field(
         default=50_000,
         ge=1,
-        description="Above so many events not worked yet, or people of a journey due and not moved "
-        "yet, senders are slowed.",
+        description="Senders of events are slowed down while more events are unprocessed, or more "
+        "enrollments of a journey are overdue.",
     )
 
     profile_attributes_limit: int = Field(
         default=256 * 1024,
         ge=1024,
-        description="Bytes of attributes that a profile may have, as JSON. Further attributes are "
+        description="The most bytes of attributes of a profile, as JSON. Further attributes are "
         "left out with a warning.",
     )
     profile_identifiers_limit: int = Field(
         default=100,
         ge=10,
-        description="Identifiers that a profile may have. Of more the oldest anonymous ids are "
+        description="The most identifiers of a profile. Above it the oldest anonymous ids are "
         "dropped, then the oldest devices.",
     )
 
     call_hosts: frozenset[Annotated[str, AfterValidator(str.lower)]] = Field(
         default=frozenset(),
-        description="Hosts in our own network that Call steps may reach, as a JSON list.",
+        description="Hosts in a private network that Call steps may call, as a JSON list.",
     )
 
     link_hosts: frozenset[LinkHost] = Field(
         default=frozenset({"shop.example"}),
-        description="Hosts that links made of customer data may lead to, as a JSON list.",
+        description="Hosts that links from customer data may lead to, as a JSON list.",
     )
     sms_segments: int = Field(
         default=10,
         ge=1,
         le=10,
-        description="A longer text is not sent. Twilio takes 1600 characters, which is 10.",
+        description="The most segments of an SMS; longer texts are not sent. Twilio's limit of "
+        "1600 characters is 10 segments.",
     )
 
     log_level: Level = Field(
-        default="info", description="What a worker logs; debug: a line for each message."
+        default="info", description="The log level of a worker; debug: a line for each message."
     )
     host: str = "127.0.0.1"
     prefect_port: int = Field(default=4200, ge=0, le=65535)
     prefect_login: bool = Field(
         default=False,
-        description="`segue up` gives Prefect a login, as it does wherever SEGUE_HOST is not this "
-        "machine alone.",
+        description="Whether `segue up` protects Prefect with a login. It always does if "
+        "SEGUE_HOST is not a loopback address.",
     )
     prefect_api_url: Url = Field(
         default="",
@@ -173,12 +174,14 @@ class Settings(BaseSettings):
         description="The URL of Prefect's API, to which workers report. Empty: no reports.",
     )
     prefect_api_key: SecretStr = Field(
-        default=SecretStr(""), validation_alias="PREFECT_API_KEY", description="Of Prefect Cloud."
+        default=SecretStr(""),
+        validation_alias="PREFECT_API_KEY",
+        description="The API key of Prefect Cloud.",
     )
     prefect_api_auth_string: SecretStr = Field(
         default=SecretStr(""),
         validation_alias="PREFECT_API_AUTH_STRING",
-        description="user:password, if your own server requires it.",
+        description="user:password, if your Prefect server requires it.",
     )
     sandbox_port: int = Field(default=8025, ge=0, le=65535)
     receiver_port: int = Field(default=8080, ge=0, le=65535)
@@ -189,12 +192,12 @@ class Settings(BaseSettings):
     rates: dict[str, Annotated[int, Field(gt=0)]] = Field(
         default={},
         description='Messages a second by channel or provider, as JSON: {"sms": 10, "postmark": '
-        "50}. A channel's rate holds for each of its providers. A push counts once for each "
+        "50}. A channel's rate applies to each of its providers. A push counts once for each "
         "device.",
     )
 
     @model_validator(mode="after")
-    def _reached_here(self) -> Self:
+    def _default_public_url(self) -> Self:
         if not self.public_url:
             self.public_url = f"http://{self.host}:{self.receiver_port}"
         return self
@@ -213,14 +216,14 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment. Raises SegueError naming the variable that is wrong."""
+    """Read the environment. Raises SegueError that names the invalid variable."""
     return read_environment(Settings)
 
 
 def read_environment(model: type[Model], prefix: str | None = None) -> Model:
     """Read a settings model from the environment, with its own prefix or another one.
 
-    Raises SegueError naming the variable that is wrong.
+    Raises SegueError that names the invalid variable.
     """
     prefix = prefix or str(model.model_config.get("env_prefix", ""))
     try:

@@ -1,4 +1,4 @@
-"""How long the parts of Segue wait: one value, which a process gets with its database."""
+"""Waits and time limits, as one value that a process gets with its database."""
 
 from dataclasses import dataclass
 
@@ -7,79 +7,78 @@ from config.clock.times import HOUR, MINUTE, Seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """All in seconds. Production uses the defaults; tests and the chaos harness shorten some.
+    """Waits and time limits in seconds. Tests and the chaos harness shorten some of the defaults.
 
-    A claim must outlast a post: `post_within` < `claim_lasts`, and `lost_after` comes on top.
+    A claim must outlast a request: `post_within` < `claim_lasts`.
     """
 
     # A claim -------------------------------------------------------------------------------------
 
-    # So long after the claim the last byte may leave.
+    # How long after its claim a message may be handed over.
     claim_lasts: Seconds = MINUTE
-    # So long after that a claim whose process has recorded nothing counts as lost.
+    # How long after `claim_lasts` an unrecorded claim counts as lost.
     lost_after: Seconds = 2 * MINUTE
-    # Claims that have waited longer for their turn are evaluated again before they are posted.
+    # Claims older than this are checked again before they are posted.
     claim_is_fresh: float = 0.1
-    # Outcomes are recorded this often while others of the batch are awaited.
+    # How often outcomes are recorded while other requests of the batch are under way.
     record_every: float = 0.5
 
     # A post --------------------------------------------------------------------------------------
 
     connect_within: float = 5
-    # Between two signs of life from the provider.
+    # The longest pause between two parts of a request or answer.
     write_within: float = 10
     read_within: float = 30
-    # From first to last, getting a token included: an answer that trickles gives signs of life for
-    # ever.
+    # The whole request including its token, because a slow answer can keep within the limits above.
     post_within: float = 50
-    # The first wait after "try later" without a Retry-After; it doubles with each try.
+    # The first and longest wait before a retry without Retry-After; it doubles with each attempt.
     first_retry: Seconds = 30
     last_retry: Seconds = HOUR
-    # How long the breaker stops a provider; the pause doubles from the first to the last.
+    # The first and longest pause of a breaker; it doubles with each failed trial.
     first_pause: Seconds = 15
     last_pause: Seconds = 5 * MINUTE
-    # Refused credentials are not corrected quickly.
+    # The pause after refused credentials, which take time to correct.
     refused_pause: Seconds = 5 * MINUTE
 
     # A step --------------------------------------------------------------------------------------
 
-    # A Send step examines those whose message is under way again after this.
+    # When a Send step evaluates an enrollment again whose message is being handed over.
     send_again: Seconds = MINUTE
     # From the first to the last byte of a Call step's request.
     call_within: float = 10
 
     # A worker ------------------------------------------------------------------------------------
 
-    # The longest sleep when nothing is due: what another process plans is seen after this.
+    # The longest sleep if nothing is due; work that another process plans waits at most this long.
     idle: float = 0.5
     # The wait after an error.
     after_trouble: float = 5
-    # How often housekeeping runs: goals, lost claims, stops, what other processes brought.
+    # How often housekeeping runs: goals, lost claims, stops, work of other processes.
     housekeeping: float = 30
-    # How often its slow part runs: every so many times, not seconds.
+    # The slow part of housekeeping runs every this many rounds (not seconds).
     large_round: int = 20
 
     # Prefect -------------------------------------------------------------------------------------
 
-    # How often the counts go to Prefect, at most.
+    # The shortest time between reports of counts to Prefect.
     report_every: float = 1
-    # How long its API may take to answer.
+    # The time limit of a request to its API.
     report_within: float = 5
-    # How often a worker without counts of its own looks for those that another has left.
+    # How often a worker without own counts reports those that a stopped worker left.
     report_again: float = 60
 
     # The receiver --------------------------------------------------------------------------------
 
-    # How often the backlog is counted, at most.
+    # The shortest time between counts of the backlog.
     backlog_every: float = 1
-    # What a client is told to wait when the backlog is full.
+    # Retry-After for clients while the backlog is full.
     backlog_retry: Seconds = 5
 
     # The database --------------------------------------------------------------------------------
 
-    # PostgreSQL ends a transaction in which nothing has been asked for so long: its process hangs.
+    # PostgreSQL ends a transaction that is idle for this long, because its process hangs.
     transaction_idle: Seconds = MINUTE
-    # Between tries to lock all tables for an upgrade, and how many tries there are.
+    # The pause between attempts to lock all tables for an upgrade, and the number of attempts.
     upgrade_pause: float = 1
     upgrade_tries: int = 120
 

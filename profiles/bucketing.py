@@ -1,4 +1,4 @@
-"""Hashes of profiles that are the same on every machine: buckets of rows, and fair draws."""
+"""Hashes of profiles that are equal on all machines: buckets of rows, and random draws."""
 
 import hashlib
 

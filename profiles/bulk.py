@@ -1,4 +1,4 @@
-"""For statements over many rows: many values in one parameter, and locks in a fixed order."""
+"""Helpers for bulk statements: many values in one parameter, and locks in a fixed order."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -26,12 +26,12 @@ from profiles.tables import profiles
 
 T = TypeVar("T")
 
-# How many values one IN (...) takes: SQLite binds 32,766 at most, PostgreSQL 65,535.
+# Values in one IN (...); the limits are 32,766 in SQLite and 65,535 in PostgreSQL.
 _SLICE = 10_000
 
 
 def in_slices(values: Sequence[T], size: int = _SLICE) -> Iterator[Sequence[T]]:
-    """The values in pieces; by default of the size that fits into one IN (...)."""
+    """Slices of the values; the default size fits into one IN (...)."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
 
@@ -84,9 +84,9 @@ def text_bound(column: ColumnElement[int], name: str) -> ColumnElement[str]:
 
 
 def new_profile_ids(tx: Tx, number: int) -> Sequence[int]:
-    """The ids of so many profiles that are about to be inserted; none was ever given before.
+    """New ids for profiles that the caller inserts; ids are never reused.
 
-    They are needed beforehand because a profile's bucket is computed from its id.
+    They are needed before the INSERT because a profile's bucket is computed from its id.
     """
     if tx.conn.dialect.name == "sqlite":
         # SQLite has one writer; the INSERT continues the ids.
@@ -102,10 +102,10 @@ _NEXT_IDS = text(
 
 
 def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) -> list[int]:
-    """Hold these profiles until the transaction ends, in id order, which prevents deadlocks.
+    """Lock profiles until the transaction ends, in id order, which prevents deadlocks.
 
-    FOR NO KEY UPDATE leaves events free to come in. SQLite has its one writer and ignores it.
-    Returns the ids that are held: all, or with `skip_locked` those that nobody else holds.
+    FOR NO KEY UPDATE does not block inserts of events. SQLite needs no lock, as it has one writer.
+    Returns the locked ids: all that exist, or with `skip_locked` those that were not locked.
     """
     if tx.conn.dialect.name == "sqlite":
         return sorted(ids)

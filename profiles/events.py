@@ -15,10 +15,10 @@ PROFILE_CHANGED = "profile_changed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """An event as it arrives. The same `dedupe_key` on the same profile is the same event.
+    """An event to record. Events of a profile with the same `dedupe_key` are the same event.
 
-    waited: from its receipt to the transaction that writes it down.
-    identifier: the identifier that names whose it is; None: not known.
+    waited: seconds from its receipt to the transaction that records it.
+    identifier: the identifier that the event is about; None: unknown.
     """
 
     profile_id: int
@@ -31,7 +31,7 @@ class NewEvent:
 
 
 def identifier_columns(key: Key | None) -> dict[str, str | None]:
-    """The columns of a row of events or consent records that name what it was said of."""
+    """The columns of events and consent records for the identifier that they are about."""
     kind, value = key or (None, None)
     return {"identifier_kind": kind, "identifier_value": value}
 
@@ -39,7 +39,7 @@ def identifier_columns(key: Key | None) -> dict[str, str | None]:
 def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
     """Insert the events that are not recorded yet; returns their number.
 
-    `worked=True` is for history: journeys do not react to it, though their conditions see it.
+    worked: True for history, which conditions can use but journeys do not react to.
     """
     if not events:
         return 0

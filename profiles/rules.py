@@ -9,9 +9,10 @@ from profiles.identity.placeholders import MEANINGLESS, Meaningless
 
 
 class ProfileLimits(NamedTuple):
-    """How large a profile may get.
+    """Limits of a profile.
 
-    attributes: bytes of all attributes as JSON. identifiers: how many; user ids are never dropped.
+    attributes: bytes of all attributes as JSON. identifiers: their number; user ids are never
+    dropped.
     """
 
     attributes: int = 256 * 1024
@@ -22,13 +23,13 @@ DEFAULT_LIMITS = ProfileLimits()
 
 
 class InputRules(NamedTuple):
-    """The rules of input, created once a process; the defaults are those of an empty policy.
+    """The rules for input, created once in each process; the defaults are those of an empty policy.
 
     lenient_dots: `SEGUE_LENIENT_EMAIL_DOTS`, as in normalise_email.
-    meaningless: values that identify nobody; identifiers with one of them are left out.
+    meaningless: placeholders; identifiers with such a value are ignored.
     consent_traits: the traits of an identify call that state consent.
-    double_opt_in: topics by id whose yes on e-mail waits for its confirmation, with their names.
-    join_on: which addresses in calls join two profiles.
+    double_opt_in: topics whose yes on e-mail needs a confirmation: names by id.
+    join_on: the addresses in calls that join profiles.
     """
 
     lenient_dots: bool = False

@@ -31,7 +31,7 @@ from config.clock.times import Instant
 from config.database.engine import table_of
 from profiles.bucketing import bucket_of, identifier_bucket
 
-# What a message on a channel is addressed to.
+# The kind of identifier that messages on each channel are sent to, in ADDRESS_KIND.
 IdentifierKind = Literal["user_id", "anonymous_id", "email", "phone", "push_token"]
 ADDRESS_KIND: Mapping[ChannelName, AddressKind] = {
     name: one.address_kind for name, one in channels().items()
@@ -40,7 +40,7 @@ ADDRESS_KIND: Mapping[ChannelName, AddressKind] = {
 # Why nothing is sent to an address.
 SuppressionState = Literal["bounced", "unregistered", "complained"]
 
-# SQLite numbers rows only in an INTEGER column; elsewhere 64 bits.
+# SQLite generates row numbers only in an INTEGER column; 64 bits elsewhere.
 BIG = BigInteger().with_variant(Integer, "sqlite")
 JSON_COLUMN = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
@@ -77,7 +77,7 @@ class Profile(SQLModel, table=True):
     __table_args__: ClassVar[dict[str, Any]] = {"sqlite_autoincrement": True}
 
     id: int = Field(sa_column=id_column())
-    timezone: str | None = Field(default=None, description="IANA name as given, perhaps invalid")
+    timezone: str | None = Field(default=None, description="IANA name as stated; may be invalid")
     country: str | None = Field(default=None, description="ISO 3166 alpha-2", index=True)
     language: str | None = None
     attributes: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
@@ -86,18 +86,18 @@ class Profile(SQLModel, table=True):
     attribute_times: dict[str, Instant] | None = Field(
         default=None,
         sa_column=Column(JSON_COLUMN),
-        description="when each value was said; profiles/attributes/latest.py has the keys",
+        description="the time of each value's statement; keys: profiles/attributes/latest.py",
     )
     attribute_identifiers: list[Any] | None = Field(
         default=None,
         sa_column=Column(JSON_COLUMN),
-        description="what each value was said of: [kind, value, [the same keys]] of identifiers",
+        description="the identifier of each value's statement: [kind, value, [the same keys]]",
     )
     bucket: int = Field(sa_column=bucket_column("id"))
 
 
 class Identifier(SQLModel, table=True):
-    """What a profile is known by. Those of the kinds in ADDRESS_KIND are addresses as well."""
+    """An identifier of a profile. The kinds in ADDRESS_KIND are addresses too."""
 
     __tablename__: ClassVar[str] = "identifier"
     __table_args__ = (Index("ix_identifier_profile", "profile_id", "kind"),)
@@ -112,7 +112,7 @@ class Identifier(SQLModel, table=True):
             primary_key=True,
             nullable=False,
         ),
-        description="of kind and value: it is looked up before its profile is known",
+        description="from kind and value, because it is looked up before its profile is known",
     )
     # Addresses only:
     country: str | None = Field(default=None, description="of a phone number, ISO alpha-2")
@@ -121,19 +121,19 @@ class Identifier(SQLModel, table=True):
     retired_at: Instant | None = Field(
         default=None,
         sa_type=BigInteger,
-        description="replaced or taken away at that time; never sent to. Empty: in use",
+        description="when it was replaced or removed; not sent to any more. Empty: in use",
     )
     # Anonymous ids only:
     unverified_from: int | None = Field(
         default=None,
         sa_type=BigInteger,
-        description="it came by an unverified address and adds events only; the profile that it "
-        "came from, 0: none. Empty: it speaks for its profile",
+        description="set if an unverified address joined it: its calls only add events. The "
+        "profile that it came from; 0: none. Empty: verified",
     )
 
 
 class Suppression(SQLModel, table=True):
-    """An address to which nothing is sent on a channel, whoever has it."""
+    """An address to which nothing is sent on a channel, whichever profile has it."""
 
     __tablename__: ClassVar[str] = "suppression"
 
@@ -141,11 +141,11 @@ class Suppression(SQLModel, table=True):
     channel: str = Field(primary_key=True)
     bucket: int = Field(
         sa_column=Column(SmallInteger, primary_key=True, nullable=False),
-        description="that of the identifier",
+        description="the bucket of the identifier",
     )
     state: str = Field(description="SuppressionState")
     since: Instant | None = Field(
-        default=None, sa_type=BigInteger, description="empty: before the schema 0014"
+        default=None, sa_type=BigInteger, description="empty: from before schema 0014"
     )
 
 
@@ -163,7 +163,7 @@ class Consent(SQLModel, table=True):
 
 
 class ConsentRecord(SQLModel, table=True):
-    """Append-only record of every statement of consent: what, when, from which source."""
+    """Append-only record of all statements of consent."""
 
     __tablename__: ClassVar[str] = "consent_record"
 
@@ -171,27 +171,27 @@ class ConsentRecord(SQLModel, table=True):
     profile_id: int = Field(sa_type=BigInteger, index=True)
     channel: str
     topic: str
-    granted: bool | None = Field(description="empty: nothing is said of it any more")
+    granted: bool | None = Field(description="empty: returned to unset")
     occurred_at: Instant = Field(sa_type=BigInteger)
     recorded_at: Instant = Field(sa_type=BigInteger)
     source: str = Field(description="import customers.csv, preference page, STOP ...")
-    wording: str | None = Field(default=None, description="the words that were shown")
+    wording: str | None = Field(default=None, description="the text that was shown")
     evidence: Any = Field(
         default=None,
         sa_column=Column(JSON_COLUMN),
-        description="proof as the sender gave it: form, IP address ...",
+        description="proof as JSON from the sender: form, IP address ...",
     )
     identifier_kind: str | None = Field(
-        default=None, description="of the identifier that it was said of; empty: not known"
+        default=None, description="the identifier that it is about; empty: unknown"
     )
     identifier_value: str | None = None
     bucket: int = Field(sa_column=bucket_column())
 
 
 class EmailConfirmation(SQLModel, table=True):
-    """A yes to a topic on e-mail that counts once the owner of the address confirms it.
+    """A pending yes to a topic on e-mail, until the owner of the address confirms it.
 
-    By address, so that nobody is asked more than once a day about the same topic.
+    The key is the address, so that it gets at most one mail a day about a topic.
     """
 
     __tablename__: ClassVar[str] = "email_confirmation"
@@ -199,29 +199,33 @@ class EmailConfirmation(SQLModel, table=True):
     address: str = Field(primary_key=True, description="normalised")
     topic: str = Field(primary_key=True)
     profile_id: int = Field(
-        sa_type=BigInteger, description="who said yes; it may have merged since"
+        sa_type=BigInteger, description="the profile that said yes; it may have been merged since"
     )
     said_at: Instant | None = Field(
-        sa_type=BigInteger, description="when they said yes; empty: nothing waits any more"
+        sa_type=BigInteger, description="the time of the yes; empty: not pending any more"
     )
-    asked_at: Instant = Field(sa_type=BigInteger, description="when a mail was last asked for")
+    asked_at: Instant = Field(sa_type=BigInteger, description="when a mail was last requested")
     source: str
     wording: str | None = None
     evidence: Any = Field(default=None, sa_column=Column(JSON_COLUMN))
 
 
 class Preference(SQLModel, table=True):
-    """A customer's choices in the preference center, beside consent, for every journey."""
+    """A customer's choices in the preference center, except consent."""
 
     __tablename__: ClassVar[str] = "preference"
 
     profile_id: int = Field(sa_type=BigInteger, primary_key=True)
     bucket: int = Field(sa_column=bucket_column(primary_key=True))
-    per_week: int | None = Field(default=None, description="at most so many messages a week")
-    opens: int | None = Field(default=None, description="not before this local time, seconds")
-    closes: int | None = Field(default=None, description="not from this local time on, seconds")
-    timezone: str | None = Field(default=None, description="IANA name; before the profile's own")
-    language: str | None = Field(default=None, description="before the profile's own")
+    per_week: int | None = Field(default=None, description="cap on messages a week")
+    opens: int | None = Field(
+        default=None, description="start of the chosen hours, seconds of the local day"
+    )
+    closes: int | None = Field(
+        default=None, description="end of the chosen hours, seconds of the local day"
+    )
+    timezone: str | None = Field(default=None, description="IANA name; overrides the profile's")
+    language: str | None = Field(default=None, description="overrides the profile's")
     changed_at: Instant = Field(sa_type=BigInteger)
 
 
@@ -246,38 +250,40 @@ class Event(SQLModel, table=True):
     occurred_at: Instant = Field(sa_type=BigInteger)
     received_at: Instant = Field(sa_type=BigInteger)
     properties: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
-    dedupe_key: str = Field(description="the sender's id of it; the same key is the same event")
+    dedupe_key: str = Field(description="the sender's id of the event; unique for a profile")
     worked_at: Instant | None = Field(
-        default=None, sa_type=BigInteger, description="empty: journeys have not reacted to it yet"
+        default=None, sa_type=BigInteger, description="when journeys reacted to it; empty: not yet"
     )
     identifier_kind: str | None = Field(
-        default=None, description="of the identifier that it was said of; empty: not known"
+        default=None, description="the identifier that it is about; empty: unknown"
     )
     identifier_value: str | None = None
     bucket: int = Field(sa_column=bucket_column())
 
 
 class Merge(SQLModel, table=True):
-    """A profile that was merged into another one, with all that undoing it needs."""
+    """A profile that was merged into another one, with the data to undo it."""
 
     __tablename__: ClassVar[str] = "merge"
 
-    from_id: int = Field(sa_type=BigInteger, primary_key=True, description="the profile that went")
+    from_id: int = Field(
+        sa_type=BigInteger, primary_key=True, description="the profile that was removed"
+    )
     into_id: int = Field(sa_type=BigInteger, index=True)
     merged_at: Instant = Field(sa_type=BigInteger)
-    why: str = Field(description="the kind of call that said so: identify, alias ...")
+    why: str = Field(description="the kind of call that joined them: identify, alias ...")
     moved: dict[str, Any] = Field(
         sa_column=Column(JSON_COLUMN, nullable=False),
-        description="what was moved and what it was before: see profiles/identity/merge.py",
+        description="moved rows and previous values: profiles/identity/merge.py",
     )
 
 
 class Upgrade(SQLModel, table=True):
-    """When this database got a schema from which on a rule changed."""
+    """When this database got a schema that changed a rule."""
 
     __tablename__: ClassVar[str] = "upgrade"
 
-    revision: str = Field(primary_key=True, description="of the migration")
+    revision: str = Field(primary_key=True, description="the revision of the migration")
     at: Instant = Field(sa_type=BigInteger)
 
 

@@ -34,12 +34,12 @@ def prefect_login(settings: Settings) -> str | None:
 def own_login(settings: Settings) -> str:
     """`user:password`, created by the first call. Safe to call from several processes at once.
 
-    Raises SegueError when its file holds something else.
+    Raises SegueError if its file has another content.
     """
     file = settings.data_dir / "login"
     make_private_folder(settings.data_dir)
     if not file.exists():
-        # Linked when complete: if two processes start together, the first link holds.
+        # Linked when complete: if two processes start together, the first link is kept.
         draft = file.with_name(f"login.{secrets.token_hex(8)}")
         with open(draft, "w", encoding="ascii", opener=open_private) as written:
             written.write(f"{_USER}:{secrets.token_urlsafe(24)}\n")
@@ -49,7 +49,7 @@ def own_login(settings: Settings) -> str:
     with open(file, encoding="ascii", opener=open_private) as kept:
         login = kept.read().strip()
     if not re.fullmatch(r"[^\s:]+:\S{16,}", login):
-        raise SegueError(f"{file} holds no login (user:password): remove it to have a new one made")
+        raise SegueError(f"{file} has no login (user:password); delete it to create a new one")
     return login
 
 

@@ -1,4 +1,4 @@
-"""Files that hold personal data or secrets: readable by their owner only.
+"""Files with personal data or secrets, which only their owner can read.
 
 Folders are 0700 and files 0600. SQLite gives its -wal and -shm files the mode of the database, so
 a private database stays private.
@@ -15,35 +15,35 @@ from config.errors import SegueError
 log = logging.getLogger(__name__)
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# For processes whose files our code does not open, such as Prefect's.
+# The umask of processes that create files themselves, such as Prefect.
 UMASK = _OTHERS
-# What SQLite writes beside a database.
+# The suffixes of the files that SQLite writes beside a database.
 _BESIDE = ("", "-wal", "-shm", "-journal")
 
 
 def open_private(path: str, flags: int) -> int:
-    """An `opener` for open(): the file is 0600, whether it is new or was there before."""
+    """An `opener` for open(): sets mode 0600 on new and existing files."""
     descriptor = os.open(path, flags, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder with its parents, for its owner only.
+    """Create a folder and its parents; only the owner gets access.
 
-    Raises SegueError for a folder with the sticky bit, such as /tmp: others need it too.
+    Raises SegueError for a folder with the sticky bit, such as /tmp, which others use too.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_mode & stat.S_ISVTX:
         raise SegueError(
-            f"{folder} is a folder for everybody, and Segue keeps customers' data in a folder that "
-            f"only its user can read: set SEGUE_DATA_DIR to one, such as {folder / 'segue'}"
+            f"{folder} is a shared folder, but Segue stores customer data in a folder that only "
+            f"its user can read; set SEGUE_DATA_DIR to another one, such as {folder / 'segue'}"
         )
     _close_to_others(folder)
 
 
 def tighten_folder(folder: Path) -> None:
-    """Make an existing folder and its whole content private; links are not followed."""
+    """Make an existing folder and all its content private; links are not followed."""
     make_private_folder(folder)
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):

@@ -1,8 +1,8 @@
-"""Servers on this machine respond to their own pages, not to those of other sites.
+"""Protect servers on this machine from requests by pages of other sites.
 
-A page of any site can make its reader's browser send requests to a server on the same machine.
-CORS prevents it from reading the response, but not from sending the request. CORS does not help at
-all if the site's name resolves to 127.0.0.1 (DNS rebinding) or if the page opens a WebSocket.
+A page of any site can make a browser send requests to a server on the same machine. CORS prevents
+it from reading the response, but not from sending the request. CORS does not apply if the site's
+name resolves to 127.0.0.1 (DNS rebinding) or if the page opens a WebSocket.
 """
 
 from urllib.parse import urlsplit
@@ -21,8 +21,8 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 class OwnPagesOnly:
     """ASGI middleware, for HTTP and WebSockets.
 
-    400: the Host is not a name of this server. On loopback only this machine's own names are
-    accepted; elsewhere the names are unknown, so every Host is, and a login must protect it.
+    400: the Host is not a name of this server. On loopback only the names of loopback are accepted.
+    Otherwise the names are unknown, so every Host is accepted, and a login must protect the server.
     403: the request comes from a page of another origin.
     415, with `json_only`: the body is not declared as JSON. A browser sends such a body to other
     origins without a preflight request.
@@ -47,7 +47,7 @@ class OwnPagesOnly:
         headers = Headers(scope=scope)
         origins = headers.getlist("origin")
         if any(_host_of(origin) != headers.get("host", "").lower() for origin in origins):
-            return PlainTextResponse("Only this server's own pages may ask it.\n", 403)
+            return PlainTextResponse("Requests from pages of other origins are refused.\n", 403)
         if not self._json_only or scope["type"] != "http" or scope["method"] in _READS:
             return None
         kinds = headers.getlist("content-type") or [""]

@@ -1,4 +1,4 @@
-"""A secret for each provider that an installation shares with its sandbox, without set-up."""
+"""The secret of each provider that an installation shares with its sandbox."""
 
 import hashlib
 import hmac
@@ -7,6 +7,6 @@ from config.settings import Settings
 
 
 def sandbox_secret(settings: Settings, provider: str) -> bytes:
-    """32 bytes, made from SEGUE_SECRET_KEY, which both processes have."""
+    """32 bytes, derived from SEGUE_SECRET_KEY, which both processes have."""
     secret = settings.secret_key.get_secret_value().encode()
     return hmac.digest(secret, f"sandbox call-backs: {provider}".encode(), hashlib.sha256)

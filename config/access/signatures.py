@@ -1,4 +1,4 @@
-"""How HTTP calls between Segue and a shop's own servers are signed, in both directions."""
+"""The signature of HTTP calls between Segue and a shop's servers, in both directions."""
 
 import hmac
 
@@ -14,7 +14,7 @@ def sign(secret: SecretStr, timestamp: str, path: str, body: bytes) -> str:
     Parameters
     ----------
     timestamp: seconds since 1970, in decimal digits.
-    path: as it stands in the request line, with the query; a signature is good for no other path.
+    path: the path of the request line, with the query.
     """
     text = f"{timestamp}.{path}.".encode() + body
     return hmac.digest(secret.get_secret_value().encode(), text, "sha256").hex()

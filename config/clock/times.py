@@ -1,8 +1,8 @@
-"""Instants and durations: whole seconds everywhere, never naive.
+"""Instants and durations, in whole seconds.
 
-An instant is an `int`, seconds since 1970-01-01T00:00:00Z, in the program and in the database
-alike (SQLite drops zones, and integers compare and add the same way on every engine). ISO 8601
-exists only at the edges: files, HTTP, the command line.
+An instant is an `int`, seconds since 1970-01-01T00:00:00Z, in the program and in the database:
+SQLite has no type with a zone, and integers compare and add in the same way on all engines. ISO
+8601 is used only in files, HTTP and the command line.
 """
 
 import re
@@ -20,21 +20,21 @@ DAY: Seconds = 86400
 
 _UNITS: dict[str, Seconds] = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
-# Fractions of a second beyond microseconds, as some languages print them.
+# Fractions of a second beyond microseconds, which some languages print.
 _BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _LONGEST_MOMENT = 100
 _EDGE = 2
-# Times outside this range are errors of the input, and are refused.
+# Times outside this range are refused as errors in the input.
 EARLIEST: Instant = 0
 LATEST: Instant = int(datetime(3000, 1, 1, tzinfo=UTC).timestamp())
 LONGEST: Seconds = 3660 * DAY
 
 
 def parse_instant(text: object) -> Instant:
-    """Read an ISO 8601 date and time with a zone (`2026-03-02T04:30:00Z`).
+    """Parse an ISO 8601 date and time with a zone (`2026-03-02T04:30:00Z`).
 
-    A fraction of a second rounds up. Raises ValueError on anything naive or unreadable.
+    A fraction of a second is rounded up. Raises ValueError.
     """
     shown = text if not isinstance(text, str) else text[:_LONGEST_MOMENT]
     unreadable = ValueError(f"{shown!r} is not a date and time; write it like 2026-03-02T04:30:00Z")
@@ -45,28 +45,28 @@ def parse_instant(text: object) -> Instant:
     except ValueError:
         raise unreadable from None
     if moment.tzinfo is None:
-        raise ValueError(f"{text!r} names no time zone; end it with Z or an offset such as +01:00")
+        raise ValueError(f"{text!r} has no time zone; end it with Z or an offset such as +01:00")
     try:
         whole = moment.replace(microsecond=0).astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{text!r} lies outside the calendar") from None
+        raise ValueError(f"{text!r} is outside the calendar") from None
     fraction = moment.microsecond or (isinstance(text, str) and _BELOW_MICROSECONDS.search(text))
     instant = int(whole.timestamp()) + bool(fraction)
     if not EARLIEST <= instant < LATEST:
-        raise ValueError(f"{text!r} does not lie between the years 1970 and 3000")
+        raise ValueError(f"{text!r} is not between the years 1970 and 3000")
     return instant
 
 
 def format_instant(instant: Instant) -> str:
-    """ISO 8601 in UTC with a Z."""
+    """Format as ISO 8601 in UTC with a Z."""
     return datetime.fromtimestamp(instant, UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse_date(value: object) -> date | None:
-    """Read a calendar date: ISO 8601 `YYYY-MM-DD`, alone or followed by a time of day.
+    """Parse a calendar date: ISO 8601 `YYYY-MM-DD`, alone or followed by a time of day.
 
-    The date is taken as it is written, whatever zone the time names. None for everything else:
-    other orders and separators, two-digit years, bare years, numbers, dates that do not exist.
+    The zone of the time is ignored. None for all other values, such as other orders and separators,
+    two-digit years, numbers and dates that do not exist.
     """
     if not isinstance(value, str) or len(value) > _LONGEST_MOMENT:
         return None
@@ -80,9 +80,9 @@ def parse_date(value: object) -> date | None:
 
 
 def add_days(day: date, number: int) -> date:
-    """The date so many days later, held within the calendar (years 1 to 9999).
+    """The date `number` days later, limited to the calendar (years 1 to 9999).
 
-    It stays two days away from either end, so that any time of day in any zone lies in it too.
+    The result is at least two days from both ends, so that each of its times is valid in all zones.
     """
     ordinal = day.toordinal() + number
     first, last = date.min.toordinal() + _EDGE, date.max.toordinal() - _EDGE
@@ -90,7 +90,7 @@ def add_days(day: date, number: int) -> date:
 
 
 def parse_duration(value: Any) -> Seconds:
-    """Read `<integer><s|m|h|d>` ("90s", "2h"), or a timedelta of whole seconds, as seconds."""
+    """Parse `<integer><s|m|h|d>` ("90s", "2h") or a timedelta of whole seconds, to seconds."""
     if isinstance(value, timedelta):
         if value < timedelta(0) or value.microseconds:
             raise ValueError(f"a duration is a positive number of whole seconds, not {value}")

@@ -1,7 +1,7 @@
-"""Time zones and the zones of each country, from the pinned tzdata package, never the system.
+"""Time zones and the zones of each country, from the pinned tzdata package.
 
-Two machines with different operating systems must agree on when 08:00 is, so neither
-`/usr/share/zoneinfo` nor PYTHONTZPATH is looked at.
+The system's `/usr/share/zoneinfo` and PYTHONTZPATH are not used, so that all machines have the same
+zone rules.
 """
 
 from functools import cache
@@ -15,20 +15,20 @@ _DATABASE = files("tzdata").joinpath("zoneinfo")
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Every zone name in tzdata, links such as `US/Eastern` included."""
+    """All zone names in tzdata, including links such as `US/Eastern`."""
     text = files("tzdata").joinpath("zones").read_text(encoding="ascii")
     return frozenset(text.split())
 
 
 def zone_name(text: str | None) -> str | None:
-    """The zone name in a text, without blanks around it; None if there is no such zone."""
+    """The zone name in a text, without surrounding blanks; None if the zone does not exist."""
     name = trimmed(text) if text else None
     return name if name in zone_names() else None
 
 
 @cache
 def zone(name: str) -> ZoneInfo:
-    """The zone of that IANA name. Raises KeyError when there is none."""
+    """The zone with this IANA name. Raises KeyError."""
     if name not in zone_names():
         raise KeyError(name)
     with _DATABASE.joinpath(*name.split("/")).open("rb") as file:
@@ -46,5 +46,5 @@ def _zones_by_country() -> dict[str, tuple[str, ...]]:
 
 
 def zones_of_country(country: str) -> tuple[str, ...]:
-    """The zones of an ISO 3166 alpha-2 country, in the order of zone.tab; empty when unknown."""
+    """The zones of an ISO 3166 alpha-2 country, in the order of zone.tab; empty if unknown."""
     return _zones_by_country().get(country, ())

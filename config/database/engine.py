@@ -1,8 +1,7 @@
 """The database: SQLite (embedded default) or PostgreSQL, behind one `transaction()`.
 
-A transaction hands out the connection together with `now`, which is the database's clock read
-once at its start: a machine with a wrong clock does no harm, and a test or a simulation passes
-its own.
+A transaction has the connection and `now`, which is read from the database's clock at its start, so
+that a machine with a wrong clock causes no errors. Tests and simulations pass their own time.
 """
 
 import re
@@ -45,8 +44,7 @@ Cache = dict[str, tuple[int | None, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Tx:
-    """One open transaction: its connection, its `now`, which does not change within it, and how
-    long things may take.
+    """An open transaction: its connection, its constant `now`, and the timing parameters.
 
     changes: the counter of changes when the transaction began; None: nothing is cached.
     """
@@ -79,7 +77,7 @@ class Database:
     ----------
     url: SQLAlchemy URL, `sqlite:///file` or `postgresql+psycopg://...`.
     now: a fixed time for simulations and tests; None reads the database's clock.
-    timing: how long things may take.
+    timing: waits and time limits.
     """
 
     def __init__(self, url: str, *, now: Instant | None = None, timing: Timing = TIMING) -> None:
@@ -93,7 +91,7 @@ class Database:
         file = self.engine.url.database if self.is_sqlite else None
         in_memory = file in (None, "", ":memory:")
         self._turn = WriteTurn(None if in_memory else Path(str(file)), _BUSY_MS / 1000)
-        # A Database that is collected without close() leaves no connection open.
+        # Close the connections of a Database that is garbage-collected without close().
         weakref.finalize(self, self.engine.dispose)
         weakref.finalize(self, self._turn.close)
 
@@ -108,10 +106,10 @@ class Database:
 
     @contextmanager
     def transaction(self, *, write: bool = True, keep: bool = True) -> Iterator[Tx]:
-        """Commit at the end, roll back on an exception; always roll back when `keep` is false.
+        """Commit at the end, roll back on an exception; always roll back if `keep` is false.
 
-        On SQLite `write=True` takes the one write lock at once (BEGIN IMMEDIATE), so that what was
-        read cannot change before it is written; `write=False` reads a snapshot without it.
+        On SQLite `write=True` takes the write lock at the start (BEGIN IMMEDIATE), so that the data
+        can't change between reading and writing; `write=False` reads a snapshot without the lock.
         """
         turn = self._turn() if write and self.is_sqlite else nullcontext()
         with turn, self._connect(write=write) as conn, conn.begin() as transaction:
@@ -135,7 +133,7 @@ class Database:
             yield conn.execution_options(segue_write=write)
 
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Close all pooled connections."""
         self.engine.dispose()
         self._turn.close()
 
@@ -153,12 +151,12 @@ def unusable(url: str, error: DBAPIError) -> DatabaseUnusable:
     if not isinstance(error, OperationalError):
         return DatabaseUnusable(
             f"the database {shown} can't be read: {reason}. "
-            "Move it away (or restore a backup) and start again"
+            "Move it away or restore a backup, then start again"
         )
-    mend = "Check SEGUE_DATABASE_URL and that the server is up."
+    fix = "Check SEGUE_DATABASE_URL and that the server is running."
     if "locked" in reason:
-        mend = "Another process keeps writing to it; try again when that is done."
-    return DatabaseUnusable(f"the database {shown} can't be reached: {reason}. {mend}")
+        fix = "Another process is writing to it; try again when it has finished."
+    return DatabaseUnusable(f"the database {shown} can't be reached: {reason}. {fix}")
 
 
 def table_of(model: type[SQLModel]) -> Table:
@@ -189,7 +187,7 @@ def put(conn: Connection, table: Table, row: dict[str, Any]) -> None:
     conn.execute(writing.on_conflict_do_update(index_elements=key, set_=values))
 
 
-# Detect a server that is gone within about a minute; the kernel's default is two hours.
+# Detect a lost server within about a minute; the kernel's default is two hours.
 _ALIVE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -200,9 +198,9 @@ _ALIVE: dict[str, Any] = {
 
 
 def _end_idle_transactions(connection: Any, _record: Any, *, after: Seconds) -> None:
-    """Make PostgreSQL end the transactions of processes that hang, which frees their row locks.
+    """Let PostgreSQL end transactions of processes that hang, which frees their row locks.
 
-    Set by a statement, because poolers refuse it in the connection's start options.
+    Set by a statement, because poolers refuse the parameter at connection start.
     """
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{after}s'")
@@ -214,12 +212,12 @@ def _engine(url: str, timing: Timing) -> Engine:
         parsed = make_url(url)
     except Exception:
         raise SegueError(
-            f"SEGUE_DATABASE_URL {shown_url(url)!r} is no database URL; write sqlite:///file.db "
+            f"SEGUE_DATABASE_URL {shown_url(url)!r} is not a database URL; use sqlite:///file.db "
             "or postgresql+psycopg://user@host/name"
         ) from None  # the original error may contain the password
     if "@" in (parsed.host or ""):
         raise SegueError(
-            f"SEGUE_DATABASE_URL {shown_url(url)!r} has an @ in its password; write that as %40"
+            f"SEGUE_DATABASE_URL {shown_url(url)!r} has an @ in its password; write it as %40"
         )
     options: dict[str, Any] = {
         "hide_parameters": True,  # errors and logs contain no customer data

@@ -1,7 +1,7 @@
-"""Classify errors: does the database fail or the statement, and what may a log contain.
+"""Classify database errors, and describe errors in logs without personal data.
 
-Code that processes a batch of rows needs the difference. If the database fails, the whole batch
-waits. If the statement or its values are wrong, one row is the cause and the others continue.
+If the database fails, a whole batch waits. If the statement or its values are wrong, one row is the
+cause and the others continue.
 """
 
 import traceback

@@ -1,6 +1,6 @@
-"""Upgrade a database to the schema of this program, forward only, while other processes use it.
+"""Upgrade a database to the schema of this release, forward only, while other processes use it.
 
-docs/decisions/0007-expand-then-contract.md says what a migration may do.
+docs/decisions/0007-expand-then-contract.md describes what a migration may do.
 """
 
 import logging
@@ -24,7 +24,7 @@ from config.errors import DatabaseUnusable, SegueError
 log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-# The key of our advisory lock: processes that start together migrate one after the other.
+# The key of the advisory lock with which processes that start together migrate one after another.
 _LOCK = 7_334_801
 # A worker reports its heartbeat every 30 s. Without one for 90 s it counts as stopped.
 _STOPPED_AFTER: Seconds = 90
@@ -51,8 +51,8 @@ def migrate(db: Database) -> None:
     Safe to call from several processes at once, and while others use the database. A migration
     that workers of the previous release are incompatible with waits until they have stopped.
 
-    Raises SegueError when the database can't be reached, is damaged, is not Segue's, is newer than
-    this program, or when others never leave the tables free for the upgrade.
+    Raises SegueError if the database is unreachable, damaged, not Segue's or newer than this
+    release, or if its tables stay locked by other processes.
     """
     try:
         for left in reversed(range(db.timing.upgrade_tries)):
@@ -63,15 +63,13 @@ def migrate(db: Database) -> None:
                 return
             named = ", ".join(workers)
             if left == db.timing.upgrade_tries - 1:
-                log.warning(
-                    "the upgrade of the database waits for these workers to stop: %s", named
-                )
+                log.warning("the database upgrade waits for these workers to stop: %s", named)
             time.sleep(db.timing.upgrade_pause)
     except DBAPIError as error:
         raise unusable(db.url, error) from error
     raise DatabaseUnusable(
-        f"the database {db.shown} has to be upgraded, and workers of an earlier release use it: "
-        f"{named}. Stop them all and start again; nothing was changed"
+        f"the database {db.shown} must be upgraded, but workers of an earlier release use it: "
+        f"{named}. Stop them and start again; nothing was changed"
     )
 
 
@@ -89,8 +87,8 @@ def _upgrade(tx: Tx, shown: str) -> Sequence[str]:
         return ()
     if current is None and _tables(tx.conn):
         raise SegueError(
-            f"the database {shown} holds tables that Segue did not make; "
-            "set SEGUE_DATABASE_URL to an empty one"
+            f"the database {shown} has tables that are not Segue's; "
+            "set SEGUE_DATABASE_URL to an empty database"
         )
     if workers := _at_work(tx, current):
         return workers
@@ -111,20 +109,21 @@ def _at_work(tx: Tx, current: str | None) -> Sequence[str]:
 
 
 def newer_revision(conn: Connection) -> str | None:
-    """The schema's revision if a newer Segue wrote it; None for a revision that we know."""
+    """The schema's revision if this release does not know it; None otherwise."""
     current = MigrationContext.configure(conn).get_current_revision()
     known = {script.revision for script in _scripts(conn).walk_revisions()}
     return current if current is not None and current not in known else None
 
 
 def take_tables(tx: Tx, shown: str) -> None:
-    """Lock all our tables until the transaction ends, without causing a deadlock.
+    """Lock all of Segue's tables until the transaction ends, without causing a deadlock.
 
-    On PostgreSQL a change of a table waits for its readers, and later readers wait behind the
-    change. So all tables are locked before the first is changed, in one statement that times out
-    before a process that waits for it checks for a deadlock; other processes then run, and it is
-    tried again. Raises DatabaseUnusable when the tables are never free. On SQLite the write lock
-    covers them already.
+    On PostgreSQL a change of a table waits for its readers, and later readers wait for the change.
+    So all tables are locked before the first change, in one statement with a timeout shorter than
+    deadlock_timeout. After a timeout other processes continue, and it is tried again. On SQLite the
+    write lock covers all tables.
+
+    Raises DatabaseUnusable after the last attempt.
     """
     conn, timing = tx.conn, tx.timing
     there = set(_tables(conn))
@@ -146,11 +145,11 @@ def take_tables(tx: Tx, shown: str) -> None:
             holds = _lock_holders(conn)
             if not left:
                 raise DatabaseUnusable(
-                    f"the database {shown} has to be upgraded, and its tables are never free: "
-                    f"{holds}. Let that end, or end it, and start again; nothing was changed"
+                    f"the database {shown} must be upgraded, but its tables are locked: {holds}. "
+                    "Wait for it or end it, then start again; nothing was changed"
                 ) from error
             if left == timing.upgrade_tries - 1:
-                log.warning("the upgrade of the database waits: %s", holds)
+                log.warning("the database upgrade waits: %s", holds)
             time.sleep(timing.upgrade_pause)
 
 
@@ -159,9 +158,9 @@ def _lock_holders(conn: Connection) -> str:
     conn.execute(text("SELECT pg_stat_clear_snapshot()"))
     oldest = conn.execute(_OLDEST).one_or_none()
     if oldest is None:
-        return "others worked with them just now"
+        return "other transactions have just used them"
     name = f" ({oldest.name})" if oldest.name else ""
-    return f"process {oldest.pid}{name} has had a transaction open for {oldest.seconds} s"
+    return f"the transaction of process {oldest.pid}{name} has been open for {oldest.seconds} s"
 
 
 def differences(conn: Connection) -> list[object]:

@@ -1,6 +1,6 @@
 """Mask personal data in the log: text that looks like an e-mail address or a phone number.
 
-Ids stay readable: digits alone count as an id unless they begin with 0; our ids never do.
+Ids stay readable: digits without separators count as an id unless they begin with 0.
 Each pattern takes time in proportion to the length of the text.
 """
 
@@ -15,7 +15,7 @@ _DEEPEST = 6
 
 # Addresses. Every character but delimiters belongs to the local part (RFC 5321, RFC 6531).
 _AT = r"(?:@|%40|\uff20)"
-_DOTS = r".\u3002\uff0e\uff61"  # IDNA takes the other three for a dot
+_DOTS = r".\u3002\uff0e\uff61"  # IDNA treats the other three as dots
 _LABEL = rf"""[^\s@<>()\[\]{{}},;:"'`\\/?#&=|!{_DOTS}]{{1,63}}"""
 _DOMAIN = rf"(?:{_LABEL}(?:[{_DOTS}]{_LABEL}){{1,10}}|\[[^\]\s]{{1,60}}\])"
 _QUOTED = rf'"(?:[^"\\\r\n]|\\.){{1,128}}"{_AT}{_DOMAIN}'
@@ -51,7 +51,7 @@ _ANYWHERE = re.compile(
     rf"|{_QUOTED}|(?P<address>{_address('')})|{_PHONES}"
 )
 _IN_URL = re.compile(rf"{_address('/?&=')}|{_PHONES}")
-# The user and host of a URL are no address.
+# The user and host of a URL are not an address.
 _USER = re.compile(r"(?P<user>\w[^/@]*://[^/?#@,;=]*)(?P<host>@[^/?#]*)?(?P<rest>.*)", re.DOTALL)
 # Prefixes that may directly precede an address; they are not masked.
 _LABELLED = re.compile(

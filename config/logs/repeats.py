@@ -1,4 +1,4 @@
-"""Count repeated warnings and errors, so that no client can fill the disk with them."""
+"""Count repeated warnings and errors instead of writing them, so that they can't fill the disk."""
 
 import logging
 from copy import copy
@@ -33,7 +33,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        # By their text, in the order in which they were written.
+        # By text, in the order in which they were written.
         self._lines: dict[str, _Line] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -57,7 +57,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
     def close(self) -> None:
-        """Write the lines that were only counted so far."""
+        """Write the counts of repeated lines."""
         self.acquire()
         try:
             for key in list(self._lines):
@@ -80,7 +80,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
                 self._lines[key] = _Line(line.record, now)
 
     def _write_repeated(self, key: str) -> bool:
-        """Forget a line. Returns whether it was repeated, and so was written again."""
+        """Remove a line. If it was repeated, write it with its count and return True."""
         line = self._lines.pop(key)
         if not line.repeated:
             return False

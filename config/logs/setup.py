@@ -1,4 +1,4 @@
-"""The worker's log: one JSON object a line, with ids and without personal data.
+"""The worker's log: one JSON object in each line, with ids and without personal data.
 
 Our own log calls pass ids as `extra=` and name no customer. Library messages are cut to their first
 line, errors to their type and place (config/database/failures.py), and text that looks like an
@@ -22,7 +22,7 @@ _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", 
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time, level, logger, message, its ids, the error if any."""
+    """Formats a record as a line of JSON: time, level, logger, message, ids, error."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without a line end."""
@@ -51,7 +51,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:
-        return f"{record.msg!r:.200} with values that do not fit"
+        return f"{record.msg!r:.200} with arguments that do not match"
 
 
 def log_to(stream: TextIO, level: Level) -> None:

@@ -1,4 +1,4 @@
-"""Blanks and invisible characters that copied text contains and that carry no meaning."""
+"""Remove blanks and invisible characters that copied text contains."""
 
 # Soft hyphen, zero-width space, word joiner, byte order mark, and the marks that set the direction
 # of text. Not the zero-width joiners, which belong to the spelling of several languages.
@@ -16,10 +16,10 @@ _AROUND = _SPACES + _INVISIBLE + "\u200c\u200d"
 
 
 def trimmed(text: str) -> str:
-    """The text without blanks of any kind and invisible characters at its two ends."""
+    """The text without blanks and invisible characters at both ends."""
     return text.strip(_AROUND)
 
 
 def visible(text: str) -> str:
-    """The text without invisible characters anywhere, trimmed."""
+    """The text without any invisible characters, trimmed."""
     return trimmed(text.translate(_REMOVED))

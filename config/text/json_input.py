@@ -1,4 +1,4 @@
-"""Parse JSON from clients and providers, which is not always strict JSON."""
+"""Parse JSON from clients and providers, also if it is not strict JSON."""
 
 import json
 import math
@@ -8,24 +8,23 @@ import orjson
 
 
 class NoJSON(ValueError):
-    """The body is not JSON; the message gives the reason."""
+    """The body is not JSON. The text is the reason."""
 
 
 class TooDeep(NoJSON):
-    """The body is nested more deeply than can be parsed."""
+    """The body is nested too deeply to be parsed."""
 
 
 def read_json(body: bytes) -> Any:
     """Parse a JSON body. Raises NoJSON, or TooDeep.
 
-    NUL characters, which PostgreSQL can't store, are taken out. Clients also send half of an emoji
-    that they cut apart, or NaN: the half becomes U+FFFD, and a number that is none becomes null, so
-    that nothing else in the body is lost for it.
+    Invalid values do not affect the rest of the body: NUL characters, which PostgreSQL can't store,
+    are removed; invalid surrogates become U+FFFD; NaN and infinite numbers become null.
     """
     try:
         return _read(body)
     except RecursionError:
-        raise TooDeep("it lies too deep within itself") from None
+        raise TooDeep("the JSON is nested too deeply") from None
 
 
 def _read(body: bytes) -> Any:
@@ -35,12 +34,12 @@ def _read(body: bytes) -> Any:
         try:
             return _clean(json.loads(body))
         except ValueError:
-            raise NoJSON("it is no JSON in UTF-8") from None
+            raise NoJSON("the body is not JSON in UTF-8") from None
     return _clean(value) if rb"\u0000" in body else value
 
 
 def well_formed(text: str) -> str:
-    """The text with U+FFFD for each surrogate that is not one of a pair."""
+    """The text with U+FFFD for each unpaired surrogate."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -56,7 +55,7 @@ def _clean(value: Any) -> Any:
             return {_clean(name): _clean(one) for name, one in value.items()}
         case float() if not math.isfinite(value):
             return None
-        # as orjson parses it: a larger integer is a float
+        # as in orjson, larger integers become floats
         case int() if not -(2**63) <= value < 2**64:
             return float(value) if abs(value) < 2**1000 else None
         case _:

@@ -1,7 +1,7 @@
-"""Words that stop text messages, by language, and the form in which texts are compared.
+"""Stop words by language, and the normalization with which texts are compared.
 
-The shipped words are below; the policy adds to them. All languages apply to everybody: the
-language of a text is not known.
+The policy adds to the built-in words below. The words of all languages apply to every text, because
+its language is unknown.
 """
 
 import unicodedata
@@ -23,9 +23,9 @@ def bare(text: str) -> str:
 
 def _with_letters(word: str) -> str:
     if not bare(word):
-        raise ValueError(f"{word!r} has no letter or digit; write a word")
+        raise ValueError(f"{word!r} has no letter or digit; use a word")
     if bare(word) in START_WORDS:
-        raise ValueError(f"{word!r} starts text messages, so it can't stop them")
+        raise ValueError(f"{word!r} is a START keyword; use another word")
     return word
 
 
@@ -35,8 +35,8 @@ StopWord = Annotated[str, AfterValidator(_with_letters)]
 class StopWords(BaseModel):
     """The stop words of one language. A word may be a phrase: "opt out".
 
-    alone: a text that is this word and nothing else is a STOP. first: so is a text of at most four
-    words that begins with this one, so it is a word that means nothing else.
+    alone: a text that equals this word is a STOP. first: a text of at most four words that begins
+    with this word is a STOP; only for unambiguous words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +45,7 @@ class StopWords(BaseModel):
     first: tuple[StopWord, ...] = ()
 
 
-# Twilio's own START keywords, as `bare` returns them.
+# Twilio's START keywords, normalized by `bare`.
 START_WORDS = frozenset(("start", "yes", "unstop"))
 
 # English has Twilio's default keywords. A word that is an everyday word of another language is

@@ -1,6 +1,6 @@
-"""Countries as people write them, as ISO 3166 alpha-2: "EIRE", "usa" and "Germany" alike.
+"""Parse country names and codes, such as "EIRE", "usa" and "Germany", to ISO 3166 alpha-2.
 
-Names and codes come from pycountry; the table below adds usual spellings that ISO does not have.
+Names and codes come from pycountry; the table below adds common names that ISO does not have.
 """
 
 import unicodedata
@@ -12,7 +12,7 @@ import pycountry
 from config.text.invisible_characters import trimmed
 
 _USUAL = {
-    # parts of the United Kingdom are no countries of their own in ISO 3166
+    # ISO 3166 has no codes for the parts of the United Kingdom
     "UK": "GB",
     "Great Britain": "GB",
     "Britain": "GB",
@@ -20,7 +20,7 @@ _USUAL = {
     "Scotland": "GB",
     "Wales": "GB",
     "Northern Ireland": "GB",
-    # Jersey stands for both bailiwicks: Guernsey keeps the same time and the same calling code.
+    # Jersey for both bailiwicks: Guernsey has the same time zone and calling code.
     "Channel Islands": "JE",
     "EIRE": "IE",
     "Republic of Ireland": "IE",
@@ -53,10 +53,9 @@ _LONGEST = 200
 
 
 def country_code(text: str | None) -> str | None:
-    """The ISO alpha-2 code of a country's name or code in any case; None if it is not a country.
+    """The ISO alpha-2 code of a country's name or code, in any case; None if there is none.
 
-    "European Community", "Unspecified" and the like are no country: what needs one falls through
-    to its next source.
+    It is None for "European Community", "Unspecified" and similar texts.
     """
     return _code(trimmed(text)) if text and len(text) <= _LONGEST else None
 

@@ -1,13 +1,13 @@
-"""For each value of a profile, the statement with the latest time of its own holds. Pure.
+"""For each value of a profile, the statement with the latest time is effective. Pure.
 
-`Profile.attribute_times` keeps the time of the statement that holds: under `country`, `timezone`,
-`language`, `email` and `phone`, and under `attributes.<name>` for each attribute. A value without
-a time there comes from a statement of unknown time (an import row without a date, or a release
-before 0010): any statement with a time is later, and of two without the one that arrives later
-holds. A time without a value says that the value was taken away.
+`Profile.attribute_times` has the time of the effective statement: under `country`, `timezone`,
+`language`, `email` and `phone`, and under `attributes.<name>` for each attribute. A value without a
+time comes from a statement of unknown time (an import row without a date, or from before schema
+0010). Any statement with a time overrides it; of two without a time the one that arrives later is
+effective. A time without a value means that the value was removed.
 
-`Profile.attribute_identifiers` keeps, by the same keys, the identifier that the statement named.
-There is none for values from a release before 0014, or that a journey has set.
+`Profile.attribute_identifiers` has, by the same keys, the identifier that the statement was about.
+Values from before schema 0014 and values set by a journey have none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from config.clock.times import Instant
 from profiles.identity.addresses import ONE_AT_A_TIME
 from profiles.identity.person import Key
 
-# The values beside the attributes; they have their own columns.
+# Values other than attributes, which have their own columns.
 FIELDS = ("country", "timezone", "language")
 _ATTRIBUTE = "attributes."
 
 Times = dict[str, Instant]
-# The identifier that each value was said of.
+# The identifier that the statement of each value was about.
 AttributeIdentifiers = dict[str, Key]
 
 
@@ -34,9 +34,9 @@ def attribute_key(name: str) -> str:
 
 
 def holds(times: Mapping[str, Instant], key: str, at: Instant | None) -> bool:
-    """Whether a statement made at `at` (None: unknown) holds against the one on record.
+    """Whether a statement from `at` (None: unknown) overrides the recorded one.
 
-    Of two from the same second the one that arrives later holds.
+    Of two from the same second the one that arrives later is effective.
     """
     before = times.get(key)
     return before is None or (at is not None and at >= before)
@@ -60,56 +60,57 @@ def read_attribute_identifiers(stored: Sequence[Any] | None) -> AttributeIdentif
     return {key: (kind, value) for kind, value, keys in stored or () for key in keys}
 
 
-def stored_attribute_identifiers(said_of: Mapping[str, Key]) -> list[Any] | None:
-    """`Profile.attribute_identifiers` as it is stored: each identifier once, for brevity."""
+def stored_attribute_identifiers(identifiers: Mapping[str, Key]) -> list[Any] | None:
+    """`Profile.attribute_identifiers` as it is stored, with each identifier once."""
     keys: dict[Key, list[str]] = {}
-    for key in sorted(said_of):
-        keys.setdefault(said_of[key], []).append(key)
+    for key in sorted(identifiers):
+        keys.setdefault(identifiers[key], []).append(key)
     return [[kind, value, keys[kind, value]] for kind, value in sorted(keys)] or None
 
 
-def set_attributes(row: Mapping[str, Any], said: Mapping[str, Any], now: Instant) -> dict[str, Any]:
-    """The columns `attributes`, `attribute_times` and `attribute_identifiers` after a statement of
-    nobody, made now; None takes an attribute away.
+def set_attributes(
+    row: Mapping[str, Any], changes: Mapping[str, Any], now: Instant
+) -> dict[str, Any]:
+    """The columns `attributes`, `attribute_times` and `attribute_identifiers` after a change by a
+    journey.
 
     Parameters
     ----------
-    row: the same columns before.
+    row: the same columns before. changes: by name; None removes an attribute.
     """
-    merged = {**row["attributes"], **said}
-    keys = {attribute_key(name): now for name in said}
-    said_of = read_attribute_identifiers(row["attribute_identifiers"])
+    merged = {**row["attributes"], **changes}
+    keys = {attribute_key(name): now for name in changes}
+    identifiers = read_attribute_identifiers(row["attribute_identifiers"])
     return {
         "attributes": {name: value for name, value in merged.items() if value is not None},
         "attribute_times": {**(row["attribute_times"] or {}), **keys},
         "attribute_identifiers": stored_attribute_identifiers(
-            {key: whose for key, whose in said_of.items() if key not in keys}
+            {key: whose for key, whose in identifiers.items() if key not in keys}
         ),
     }
 
 
 def join_profiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields and attributes of a profile that takes in another one, with their times.
+    """The fields and attributes of a profile after another one is merged into it, with their times.
 
-    Ours stay, whatever their times, and what was taken away from ours stays away. The others come
-    from theirs, with their times.
+    Its own values and removals stay, whatever their times. The other profile only adds values.
 
     Parameters
     ----------
-    ours, theirs: rows of the table `profile`.
+    ours, theirs: rows of the table `profile`; ours is the profile that stays.
     """
     our_times, their_times = ours["attribute_times"] or {}, theirs["attribute_times"] or {}
     times = dict(our_times)
-    said_of = read_attribute_identifiers(ours["attribute_identifiers"])
-    their_said_of = read_attribute_identifiers(theirs["attribute_identifiers"])
+    identifiers = read_attribute_identifiers(ours["attribute_identifiers"])
+    their_identifiers = read_attribute_identifiers(theirs["attribute_identifiers"])
     joined: dict[str, Any] = {name: ours[name] for name in FIELDS}
     for name in FIELDS:
         if ours[name] is None and name not in our_times:
             joined[name] = theirs[name]
             if name in their_times:
                 times[name] = their_times[name]
-            if name in their_said_of:
-                said_of[name] = their_said_of[name]
+            if name in their_identifiers:
+                identifiers[name] = their_identifiers[name]
     for kind in ONE_AT_A_TIME:
         if kind in their_times:
             times.setdefault(kind, their_times[kind])
@@ -120,11 +121,11 @@ def join_profiles(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[st
             attributes[name] = value
             if key in their_times:
                 times[key] = their_times[key]
-            if key in their_said_of:
-                said_of[key] = their_said_of[key]
+            if key in their_identifiers:
+                identifiers[key] = their_identifiers[key]
     return {
         **joined,
         "attributes": attributes,
         "attribute_times": times,
-        "attribute_identifiers": stored_attribute_identifiers(said_of),
+        "attribute_identifiers": stored_attribute_identifiers(identifiers),
     }

@@ -1,7 +1,7 @@
 """Parse Segment's traits and context: addresses, country, zone, attributes. Pure.
 
-The names are those of Segment's Spec. What is no good is left out with a warning, so that
-a mistyped phone number costs nobody the event it came with.
+The names are those of Segment's Spec. An invalid value is left out with a warning and does not
+affect the rest of the call.
 """
 
 import re
@@ -31,7 +31,7 @@ from profiles.tables import IdentifierKind
 T = TypeVar("T")
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
-# Traits of Segment's specification with other names here; every other trait keeps its name.
+# Traits of Segment's Spec that have other names here.
 _NAMES = {"firstName": "first_name", "lastName": "last_name", "createdAt": "created_at"}
 # Traits that are not attributes.
 _FIELDS = ("email", "phone", "country", "timezone", "language")
@@ -49,18 +49,18 @@ def read_person(
     context: Mapping[str, Any],
     rules: InputRules = DEFAULT_RULES,
 ) -> tuple[Person, list[str]]:
-    """The person with all that is said of them, and what had to be left out.
+    """Apply traits and context to a person. Returns it with warnings about invalid values.
 
-    `context.traits` is read where `traits` is silent. What is said as a trait counts for more than
-    what the context happens to show. A trait of None takes the value away.
+    `traits` override `context.traits`, which override other fields of the context. A trait of None
+    removes the value.
     """
-    take = _Taking([], rules.meaningless)
+    take = _Values([], rules.meaningless)
     shown = context.get("traits") or {}
     if not isinstance(shown, dict):
-        take.warnings.append("context.traits is left out: it is no object")
+        take.warnings.append("context.traits is left out: it is not an object")
         shown = {}
-    said = {**_said("context.traits", shown), **_said("traits", traits)}
-    fields = {name: said.pop(name) for name in _FIELDS if name in said}
+    stated = {**_named_traits("context.traits", shown), **_named_traits("traits", traits)}
+    fields = {name: stated.pop(name) for name in _FIELDS if name in stated}
     country = take.field(fields, "country", _country)
     zone = take.field(fields, "timezone", _zone)
     language = take.field(fields, "language", _language)
@@ -76,9 +76,9 @@ def read_person(
         kind
         for kind, claim in _CLAIMS.items()
         if kind in fields
-        and claim in said
-        and (said[claim].value is True or said[claim].value == "true")
-        and fields[kind].place == said[claim].place.replace(claim, kind)
+        and claim in stated
+        and (stated[claim].value is True or stated[claim].value == "true")
+        and fields[kind].place == stated[claim].place.replace(claim, kind)
     }
     device = context.get("device")
     token, gone = _token(device, take)
@@ -99,13 +99,13 @@ def read_person(
         language=language,
         removed=removed,
         verified=verified,
-        attributes={**{name: one.value for name, one in said.items()}, **about.attributes},
+        attributes={**{name: one.value for name, one in stated.items()}, **about.attributes},
     )
     return person, take.warnings
 
 
 def stated_traits(traits: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
-    """The traits of a call by the client's names; `context.traits` where `traits` has no value."""
+    """The traits of a call by their original names; `traits` override `context.traits`."""
     shown = context.get("traits")
     return {**(shown if isinstance(shown, dict) else {}), **traits}
 
@@ -113,17 +113,17 @@ def stated_traits(traits: Mapping[str, Any], context: Mapping[str, Any]) -> dict
 def consent_in(
     traits: Mapping[str, Any], rules: Sequence[ConsentTrait]
 ) -> dict[tuple[ChannelName, str], bool]:
-    """The consent that traits state, by the policy's rules. If two disagree, the no holds."""
-    said: dict[tuple[ChannelName, str], bool] = {}
+    """The consent in traits by the policy's rules. If two disagree, the no is effective."""
+    stated: dict[tuple[ChannelName, str], bool] = {}
     for rule in rules:
         if rule.trait in traits and _is(traits[rule.trait], rule.value):
             key = rule.channel, rule.topic
-            said[key] = rule.granted and said.get(key, True)
-    return said
+            stated[key] = rule.granted and stated.get(key, True)
+    return stated
 
 
 def _is(value: object, wanted: bool | int | str) -> bool:
-    """Whether a trait has this value: for true and false also as text ("yes") or as 1 and 0."""
+    """Whether a trait has this value. Booleans also match text ("yes") and 1 or 0."""
     text = str(value).strip().casefold()
     if not isinstance(wanted, bool):
         return text == str(wanted).strip().casefold()
@@ -134,24 +134,24 @@ def _is(value: object, wanted: bool | int | str) -> bool:
 
 
 class _Trait(NamedTuple):
-    """A value, and where in the call it stands."""
+    """A value and its place in the call, such as `traits.email`."""
 
     place: str
     value: Any
 
 
-def _said(place: str, traits: Mapping[str, Any]) -> dict[str, _Trait]:
-    """The traits by their names here; the country may stand in the address."""
+def _named_traits(place: str, traits: Mapping[str, Any]) -> dict[str, _Trait]:
+    """The traits by Segue's names; `address.country` is the country."""
     address = traits.get("address")
-    said: dict[str, _Trait] = {}
+    stated: dict[str, _Trait] = {}
     if isinstance(address, dict) and "country" in address:
-        said["country"] = _Trait(f"{place}.address.country", address["country"])
+        stated["country"] = _Trait(f"{place}.address.country", address["country"])
     for name, value in traits.items():
-        said[_NAMES.get(name, name)] = _Trait(f"{place}.{name}", value)
-    return said
+        stated[_NAMES.get(name, name)] = _Trait(f"{place}.{name}", value)
+    return stated
 
 
-class _Taking(NamedTuple):
+class _Values(NamedTuple):
     """Collects valid values, and warnings about invalid ones."""
 
     warnings: list[str]
@@ -162,7 +162,7 @@ class _Taking(NamedTuple):
             return None
         try:
             if isinstance(value, bool) or not isinstance(value, str | int):
-                raise ValueError("it is no text")
+                raise ValueError("the value is not text")
             text = str(value)
             check_length(text, LONGEST_IDENTIFIER)
             return parse(text)
@@ -175,21 +175,21 @@ class _Taking(NamedTuple):
         return self(*fields[name], parse) if name in fields else None
 
     def identifier(self, parse: Callable[[str], T]) -> Callable[[str], T]:
-        """`parse` for an identifier, which a placeholder is not."""
+        """`parse` for an identifier; it refuses placeholders."""
 
         def checked(text: str) -> T:
             if text in self.meaningless:
-                raise ValueError(f"{text!r} means nothing")
+                raise ValueError(f"{text!r} is a placeholder")
             return parse(text)
 
         return checked
 
 
-def _token(device: object, take: _Taking) -> tuple[str | None, bool]:
+def _token(device: object, take: _Values) -> tuple[str | None, bool]:
     """The push token of a device, and whether it is removed: `{"token": ..., "removed": true}`."""
     gone = _within(device, "removed")
     if not isinstance(gone, bool | None):
-        take.warnings.append("context.device is left out: write true or false as `removed`")
+        take.warnings.append("context.device is left out: `removed` must be true or false")
         return None, False
     token = _within(device, "token")
     return take("context.device.token", token, take.identifier(normalise_id)), bool(gone)
@@ -203,7 +203,7 @@ def _country(text: str) -> str:
     check_length(text, LONGEST_NAME)
     code = country_code(text)
     if code is None:
-        raise ValueError(f"{text!r} is no country; write its ISO code or its English name")
+        raise ValueError(f"{text!r} is not a country; use its ISO code or English name")
     return code
 
 
@@ -211,7 +211,7 @@ def _zone(text: str) -> str:
     check_length(text, LONGEST_NAME)
     name = zone_name(text)
     if name is None:
-        raise ValueError(f"{text!r} is no time zone; write an IANA name such as Europe/London")
+        raise ValueError(f"{text!r} is not a time zone; use an IANA name such as Europe/London")
     return name
 
 
@@ -219,7 +219,7 @@ def _language(text: str) -> str:
     check_length(text, LONGEST_NAME)
     text = trimmed(text)
     if not _LANGUAGE.fullmatch(text):
-        raise ValueError(f"{text!r} is no language; write a tag such as en or de-AT")
+        raise ValueError(f"{text!r} is not a language; use a tag such as en or de-AT")
     return text.replace("_", "-")
 
 

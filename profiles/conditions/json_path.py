@@ -1,6 +1,6 @@
-"""Values in a JSON column, by path, as SQL on SQLite and PostgreSQL.
+"""SQL for values in a JSON column by path, on SQLite and PostgreSQL.
 
-A path is written as one reads it: `address.city` is the member `city` of the object `address`,
+Examples of paths: `address.city` is the member `city` of the object `address`,
 `products[].sku` is the member `sku` of every element of the list `products`.
 """
 
@@ -24,10 +24,10 @@ _NESTED = re.compile(r"[^.]+(\.[^.]+)+")
 
 
 def parse_path(name: str) -> Path:
-    """The path that a name stands for: `products[].sku` is (("products",), ("sku",)).
+    """Parse a path: `products[].sku` is (("products",), ("sku",)).
 
-    A name without `[]` whose dots separate nothing (".a", "a..b") is the name of one member.
-    Raises ValueError for brackets that are not `[]` behind a name.
+    A name without `[]` that has empty parts between dots (".a", "a..b") is the name of one member.
+    Raises ValueError for brackets other than `[]` after a name.
     """
     if "[]" in name:
         if not _LISTED.fullmatch(name):
@@ -81,7 +81,7 @@ class Place:
     def any_element(
         self, holds: Callable[["Place"], ColumnElement[bool]], members: tuple[str, ...] = ()
     ) -> ColumnElement[bool]:
-        """Whether it holds for an element of the list that is here, or for a place within one."""
+        """Whether `holds` is true for an element of this list, or for `members` of an element."""
         elements = self._elements()
         element = Place(
             sqlite=self.sqlite,
@@ -111,7 +111,7 @@ class Place:
 
     @property
     def _object(self) -> ColumnElement[Any]:
-        """What SQLite's functions may read: the text of an element may be no JSON."""
+        """The document for SQLite's functions, which fail on a text element that is not JSON."""
         if self.element is None:
             return self.document
         return case((one_of(self.element, ["object", "array"]), self.document))
@@ -128,7 +128,7 @@ def anywhere(
     *,
     sqlite: bool,
 ) -> ColumnElement[bool]:
-    """Whether it holds at the path, where lists are on the way for at least one of the places."""
+    """Whether `holds` is true at the path; with lists on the path, for at least one element."""
     first, *others = path
 
     def within(place: Place, rest: list[tuple[str, ...]]) -> ColumnElement[bool]:

@@ -1,11 +1,11 @@
 """Conditions over attributes, consent and event history, compiled to SQL for a whole cohort.
 
-A condition is data (it has a JSON form) and is written as one reads it:
+A condition is data with a JSON form. In Python it is written as:
 
     did("order_completed", within=days(30)) & (attribute("lifetime_value") > 200)
 
-Every comparison is two-valued: what is missing or of another type does not match. `~` turns that
-round, and so does `!=`: it holds for whoever `==` does not hold for.
+Comparisons are true or false, never NULL: a missing value or one of another type does not match.
+`~` and `!=` negate this: `!=` matches all profiles that `==` does not match.
 """
 
 import operator
@@ -72,9 +72,9 @@ class Scope:
     """The rows that a condition is evaluated on, in SQL.
 
     profile_id: the profile's id in the enclosing statement.
-    since, until: where `did` looks when it does not say; None is over all time, up to now.
-    once: events of these names have to lie after `since`; those of other names may lie on it.
-    context: the properties that the person entered with (a JSON column), for `did(..., same=...)`.
+    since, until: the time range of `did` without `within`; None: all time up to now.
+    once: events with these names must be after `since`; others may be at `since`.
+    context: the properties of the entry (a JSON column), for `did(..., same=...)`.
     """
 
     sqlite: bool
@@ -107,9 +107,9 @@ class _Condition(BaseModel, ABC):
         """The condition as a boolean SQL expression."""
 
     def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
-        """When it came to hold, as events tell it; NULL where it does not hold.
+        """The time since when it is true, from events; NULL if it is false.
 
-        untold: the moment to take where it holds, and no event tells since when.
+        untold: the time to use if it is true and no event determines since when.
         """
         return case((self.sql(scope), untold))
 
@@ -122,7 +122,7 @@ class _Condition(BaseModel, ABC):
         yield from ()
 
     def entry_keys(self) -> Iterator[str]:
-        """The properties of the entry that events have to share."""
+        """The properties in which events must equal the entry."""
         yield from ()
 
 
@@ -155,7 +155,7 @@ class Test(_Condition):
                 "with a text, a number or a bool, or ask .one_of(...) or .exists()"
             )
         if self.op == "contains" and self.value == "":
-            raise ValueError(f"{self.name!r} contains '' always; name what it should contain")
+            raise ValueError(f"{self.name!r} always contains ''; give another text")
         parse_path(self.name)
         return self
 
@@ -170,8 +170,8 @@ class Test(_Condition):
         return hash((self.of, self.name, self.op, self.value))
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
-        """For traits: correlated to the profile. Properties are asked by `on`."""
-        # Under a name of its own, for the enclosing statement may be about profiles as well.
+        """The test of a trait, correlated to the profile. Properties are tested by `on`."""
+        # An alias, because the enclosing statement may also select from profiles.
         who = profiles.alias("who_has")
         source: FromClause = who
         if self.name not in PROFILE_COLUMNS:
@@ -271,10 +271,9 @@ PropertyTest = Annotated[Test, AfterValidator(_of_event)]
 
 
 class Did(_Condition):
-    """The profile did something at least so many times in a stretch of time.
+    """The profile has at least `at_least` matching events in a period.
 
-    same: a property by which the journey keeps entries apart (a cart's id); only events count that
-    have the same value there as the entry.
+    same: the entry key, such as a cart id; only events with the value of the entry count.
     """
 
     type: Literal["did"] = "did"
@@ -296,7 +295,7 @@ class Did(_Condition):
         scope: Scope,
         untold: ColumnElement[int],  # noqa: ARG002  the interface's
     ) -> ColumnElement[Any]:
-        """The time of the last event that it needs."""
+        """The time of the event that made it true."""
         happened = select(events.c.occurred_at).where(*self._matching(scope))
         last = happened.order_by(events.c.occurred_at).offset(self.at_least - 1).limit(1)
         return last.scalar_subquery()
@@ -322,7 +321,7 @@ class Did(_Condition):
         return matching
 
     def _same(self, name: str, scope: Scope) -> ColumnElement[bool]:
-        """Whether event and entry have the same text there; 1042 and "1042" are the same."""
+        """Whether the property is equal in event and entry, as text: 1042 equals "1042"."""
         if scope.context is None:
             return false()
         ours, theirs = (
@@ -361,7 +360,7 @@ class Consented(_Condition):
 
 
 class HasAddress(_Condition):
-    """The profile has an address in good standing on a channel."""
+    """The profile has a usable address on a channel."""
 
     type: Literal["has_address"] = "has_address"
     channel: ChannelName
@@ -397,7 +396,7 @@ class AllOf(_Condition):
         return and_(true(), *(condition.sql(scope) for condition in self.conditions))
 
     def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
-        """At the time of the last one."""
+        """The latest time of the conditions."""
         moments = [condition.began(scope, untold) for condition in self.conditions]
         last = _extreme(("max", "greatest"), moments, scope) if moments else untold
         return case((self.sql(scope), last))
@@ -425,7 +424,7 @@ class AnyOf(_Condition):
         return or_(false(), *(condition.sql(scope) for condition in self.conditions))
 
     def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
-        """At the time of the first one that holds."""
+        """The earliest time of the conditions that are true."""
         moments = [
             func.coalesce(condition.began(scope, untold), NOW) for condition in self.conditions
         ]
@@ -506,9 +505,9 @@ class _Named:
         return self._test("in", values)
 
     def contains(self, value: Scalar) -> Test:
-        """A list with the value among its elements, or a text with it as a part.
+        """A list that has the value as an element, or a text that has it as a part.
 
-        Texts are compared by code point, upper and lower case apart.
+        Texts are compared by code point, with case.
         """
         return self._test("contains", value)
 
@@ -534,9 +533,9 @@ def did(
     at_least: int = 1,
     same: str | None = None,
 ) -> Did:
-    """The profile did this, with these properties, at least so often, within so long.
+    """The profile has at least `at_least` such events with these properties within this time.
 
-    `same="cart_id"`: and with the cart that brought the person into the journey.
+    same: only events count in which this property equals that of the entry, such as "cart_id".
     """
     return Did.model_validate(
         {"event": event, "where": where, "within": within, "at_least": at_least, "same": same}
@@ -561,11 +560,11 @@ def everyone() -> Everyone:
 def _compare(
     member: ColumnElement[Any], op: Operator, value: Scalar, sqlite: bool
 ) -> ColumnElement[bool]:
-    """False where the member is NULL: missing, or of another kind than the value."""
+    """The comparison; false if the member is NULL: missing or of another type than the value."""
     if isinstance(value, bool):
         value = int(value)
     if isinstance(value, str) and op != "==" and not sqlite:
-        # by code point, as SQLite does, whatever language the database was made for
+        # by code point, as on SQLite, regardless of the collation of the database
         member = member.collate("C")
     return func.coalesce(_OPERATORS[op](member, value), false())
 
@@ -573,7 +572,7 @@ def _compare(
 def _extreme(
     functions: tuple[str, str], moments: Sequence[ColumnElement[Any]], scope: Scope
 ) -> ColumnElement[Any]:
-    """The earliest or the latest of some times."""
+    """The earliest or latest of times."""
     if len(moments) == 1:
         return moments[0]  # with one argument SQLite's functions are aggregates
     sqlite, postgresql = functions

@@ -1,6 +1,6 @@
-"""Changes of consent: the current state, and the append-only record of statements.
+"""Change consent: the current state and the append-only record of statements.
 
-Every change of consent goes through here, whatever brought it: an import, a preference page, STOP.
+All changes of consent use this module: imports, pages, webhooks, calls.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,20 +25,19 @@ from profiles.tables import consent_records, consents
 class ConsentChange:
     """A statement of one profile about a channel (topic `*`) or about one topic on it.
 
-    `granted` None: nothing is to be said of it any more. It is no yes, and no STOP either.
+    granted: None returns consent to unset, which is neither a yes nor a STOP.
 
-    `occurred_at` None: nobody knows when it was said (an export without a date). It then counts
-    as said now, but a yes of unknown age never takes back a no that came from elsewhere: the
-    shop's old "opted in" must not undo the STOP that was sent last night. And its "no" to text
-    messages from somebody who never said yes is an unticked box and no STOP, which would hold back
-    news of their orders too: silence already means no there. A date in the future tells no more
-    about a yes: nobody has said yes tomorrow.
+    occurred_at: None if unknown, as in an export without dates. The statement then counts as made
+    now, with two exceptions. An undated yes does not override a no from another source, because an
+    old export must not undo a STOP. An undated no to a channel with a STOP changes nothing without
+    a yes before it: it comes from an unticked checkbox, and as a STOP it would also block
+    transactional messages. A future time counts as unknown.
 
-    `just_now`: they say it themselves, to us, at this moment. It comes after all that is on record,
-    from the same second too.
+    just_now: the customer states it now. It is later than all recorded statements, also of the same
+    second.
 
-    wording: the words that were shown. evidence: proof as JSON, such as form and IP address.
-    identifier: the identifier that names whose it is; None: not known.
+    wording: the text that was shown. evidence: proof as JSON, such as form and IP address.
+    identifier: the identifier that the statement is about; None: unknown.
     """
 
     profile_id: int
@@ -57,7 +56,7 @@ class ConsentChange:
 
     @property
     def unticked_box(self) -> bool:
-        """An undated no to a channel with a STOP: without a yes before it, it changes nothing."""
+        """Whether it is an undated no to a channel with a STOP."""
         whole = channel_of(self.channel).has_stop and self.topic == "*"
         undated = self.occurred_at is None and not self.just_now
         return whole and self.granted is False and undated
@@ -73,10 +72,10 @@ class ConsentChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentOutcome:
-    """The results of the changes that are new.
+    """The results of the changes that differ from the current consent.
 
-    applied: they hold. overruled: a later statement or a no outweighs them. waiting: they count
-    once the person confirms them by e-mail. no_address: so would these, but there is no address.
+    applied: effective. overruled: a later statement or a no overrules them. waiting: they count
+    after a confirmation by e-mail. no_address: they need one, but there is no e-mail address.
     """
 
     applied: Sequence[ConsentChange]
@@ -93,38 +92,38 @@ def change_consent(
     topics_too: bool = False,
     double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> ConsentOutcome:
-    """Write the effective changes, each with its record. Locks the profiles.
+    """Write the effective changes, each with a consent record. Locks the profiles.
 
-    A yes with wording or evidence is recorded also where the same yes holds already.
+    A statement with wording or evidence is also recorded if it equals the current consent.
 
-    An older statement never overrules a later one; of two from the same second the no holds.
-    `changes` has each (profile, channel, topic) at most once. What is said of a profile that became
-    part of another one is said of that one: a link in an old mail must still stop the mail.
+    An older statement never overrules a later one; of two from the same second the no is effective.
+    `changes` has each (profile, channel, topic) at most once. A change of a merged profile applies
+    to the profile that it was merged into, so that links in old mails still work.
 
     Parameters
     ----------
-    topics_too: a no to a whole channel is one to its topics too that have a yes of their own.
-    double_opt_in: `Policy.double_opt_in`, for whoever may bring a yes: a yes to one of these topics
-        on e-mail waits for its confirmation.
+    topics_too: a no to a whole channel also applies to its topics that have a yes.
+    double_opt_in: `Policy.double_opt_in`; a yes to one of these topics on e-mail is pending until
+        it is confirmed.
     """
     changes = _of_survivors(tx, changes)
-    said = consent_statements(tx, {change.profile_id for change in changes})
+    current = consent_statements(tx, {change.profile_id for change in changes})
     if topics_too:
-        changes = [*changes, *_of_topics(changes, said)]
+        changes = [*changes, *_of_topics(changes, current)]
     changes = [*changes, *_ending_a_wait(tx, changes)]
-    new = {change.profile_id for change in changes if change.key not in said}
-    said = {**withdrawn(tx, new), **said}
-    differing = [change for change in changes if _differs(change, said.get(change.key))]
-    said_by = _last_sources(
+    new = {change.profile_id for change in changes if change.key not in current}
+    current = {**withdrawn(tx, new), **current}
+    differing = [change for change in changes if _differs(change, current.get(change.key))]
+    last_sources = _last_sources(
         tx, {c.profile_id for c in differing if c.granted is not False and c.of_unknown_age(tx.now)}
     )
 
     def holds(change: ConsentChange) -> bool:
-        before = said.get(change.key)
+        before = current.get(change.key)
         if before is None or change.just_now:
             return True
         if change.of_unknown_age(tx.now):
-            return change.granted is False or said_by.get(change.key) == source
+            return change.granted is False or last_sources.get(change.key) == source
         if change.at(tx.now) == before.changed_at:
             return change.granted is False
         return change.at(tx.now) > before.changed_at
@@ -132,7 +131,7 @@ def change_consent(
     holding = [change for change in differing if holds(change)]
     to_confirm = [one for one in holding if _to_confirm(one, double_opt_in)]
     applied = [one for one in holding if not _to_confirm(one, double_opt_in)]
-    new_proof = [one for one in changes if _proves_again(one, said.get(one.key))]
+    new_proof = [one for one in changes if _proves_again(one, current.get(one.key))]
     _write(tx, applied)
     _record(tx, [*applied, *new_proof], source)
     unreachable = ask(tx, [_yes(one, source, tx.now) for one in to_confirm], double_opt_in)
@@ -147,7 +146,7 @@ def change_consent(
 def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
     """Confirm the pending yes of this profile; returns False if there is none.
 
-    Journeys are told that the profile has changed. The profile is locked.
+    Records the event PROFILE_CHANGED. The caller has locked the profile.
     """
     rows = [row for row in waiting(tx, [profile_id]) if row.topic == topic]
     if not rows:
@@ -185,9 +184,9 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
 def given_back(
     tx: Tx, starting: Iterable[tuple[int, ChannelName]]
 ) -> dict[tuple[int, ChannelName], bool | None]:
-    """The consent that a START restores for those of the profiles that stopped the channel.
+    """The consent that a START restores, for the profiles that stopped the channel.
 
-    That is what they had said of the channel last before the STOP; None: they had said nothing.
+    It is the last consent to the channel before the STOP; None: unset.
     """
     named = sorted(starting)
     c, r = consents.c, consent_records.c
@@ -208,14 +207,14 @@ def given_back(
 
 
 def _differs(change: ConsentChange, before: Statement | None) -> bool:
-    """Whether it changes the consent on record."""
+    """Whether it changes the current consent."""
     if before is None or before.granted is None:
         return change.granted is not None and not change.unticked_box
     return before.granted != change.granted
 
 
 def _proves_again(change: ConsentChange, before: Statement | None) -> bool:
-    """Whether it adds proof to a statement that already holds."""
+    """Whether it adds proof to the current consent."""
     proven = change.wording is not None or change.evidence is not None
     return proven and before is not None and before.granted == change.granted
 
@@ -240,10 +239,10 @@ def _yes(change: ConsentChange, source: str, now: Instant) -> Yes:
 
 
 def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChange]:
-    """The noes to topics with a pending yes, which they end.
+    """End the pending yeses to which `changes` has a later no; returns additional noes.
 
-    A no to e-mail as a whole is a no to each of these topics, so that an old list can't bring the
-    yes back.
+    A no to e-mail as a whole becomes a no to each of these topics, so that an older import can't
+    restore the yes.
     """
     noes = {
         (change.profile_id, change.topic): change
@@ -265,27 +264,27 @@ def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChan
 
 
 def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentChange]:
-    """The changes with current profile ids, after merges; the profiles are locked."""
+    """The changes with the ids of merged profiles replaced. Locks the profiles."""
     whose = {change.profile_id for change in changes}
     lock_profiles(tx, whose)
-    became = survivors(tx, whose)
-    if not became:
+    merged_into = survivors(tx, whose)
+    if not merged_into:
         return changes
-    lock_profiles(tx, set(became.values()))
-    now_theirs: dict[ConsentKey, ConsentChange] = {}
+    lock_profiles(tx, set(merged_into.values()))
+    by_key: dict[ConsentKey, ConsentChange] = {}
     for one in changes:
-        change = replace(one, profile_id=became.get(one.profile_id, one.profile_id))
-        if change.key not in now_theirs or change.granted is False:
-            now_theirs[change.key] = change
-    return list(now_theirs.values())
+        change = replace(one, profile_id=merged_into.get(one.profile_id, one.profile_id))
+        if change.key not in by_key or change.granted is False:
+            by_key[change.key] = change
+    return list(by_key.values())
 
 
 def _of_topics(
-    changes: Sequence[ConsentChange], said: Mapping[ConsentKey, Statement]
+    changes: Sequence[ConsentChange], current: Mapping[ConsentKey, Statement]
 ) -> Iterator[ConsentChange]:
     """A no to each topic whose own yes would override the no to its channel.
 
-    Nothing outweighs a STOP, and a START has to find what there was.
+    Not for a STOP: it overrides topics anyway, and a START must restore them.
     """
     refused: dict[tuple[int, str], ConsentChange] = {
         (change.profile_id, change.channel): change
@@ -295,7 +294,7 @@ def _of_topics(
         and not channel_of(change.channel).has_stop
     }
     named = {change.key for change in changes}
-    for key, one in said.items():
+    for key, one in current.items():
         no = refused.get((one.profile_id, one.channel))
         if no is not None and one.granted and key not in named:
             yield replace(no, topic=one.topic)
@@ -316,8 +315,8 @@ def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[ConsentKey, str]:
 
 
 def _write(tx: Tx, changes: Sequence[ConsentChange]) -> None:
-    _hold(tx, [change for change in changes if change.granted is not None])
-    _forget(tx, [change for change in changes if change.granted is None])
+    _upsert(tx, [change for change in changes if change.granted is not None])
+    _delete(tx, [change for change in changes if change.granted is None])
 
 
 def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
@@ -343,7 +342,7 @@ def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
     )
 
 
-def _hold(tx: Tx, changes: Sequence[ConsentChange]) -> None:
+def _upsert(tx: Tx, changes: Sequence[ConsentChange]) -> None:
     if not changes:
         return
     upsert = insert_into(tx.conn, consents)
@@ -365,7 +364,7 @@ def _hold(tx: Tx, changes: Sequence[ConsentChange]) -> None:
     )
 
 
-def _forget(tx: Tx, changes: Sequence[ConsentChange]) -> None:
+def _delete(tx: Tx, changes: Sequence[ConsentChange]) -> None:
     if not changes:
         return
     c = consents.c

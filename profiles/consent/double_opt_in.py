@@ -1,7 +1,7 @@
 """Double opt-in on e-mail: a yes is pending until the owner of the address confirms it.
 
 A pending yes is in `email_confirmation` and does not count; docs/decisions/0016-pending-opt-ins.md
-says why.
+has the reasons.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -44,18 +44,18 @@ class Yes:
 
 
 def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int, str]]:
-    """Store the pending yeses, and request the mails; at most one a day for each address and topic.
+    """Store pending yeses and request the mails, at most one a day for each address and topic.
 
-    The profiles are locked. A yes without a date that waits already changes nothing: the same
-    import, run again, asks nobody again.
+    The caller has locked the profiles. An undated yes changes nothing if one is already pending, so
+    a repeated import requests no mail.
 
     Parameters
     ----------
-    names: the topics' names, for the mails.
+    names: the names of the topics, for the mails.
 
     Returns
     -------
-    Profile and topic of those that have no usable address, so that they can't be confirmed.
+    Profile and topic of the yeses that can't be confirmed, for lack of a usable address.
     """
     if not yeses:
         return set()
@@ -110,8 +110,8 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
 class PendingYes(NamedTuple):
     """A yes that waits for its confirmation.
 
-    owner: the profile that has the address; it said the yes, or the profile that did became part
-    of it. said_by: the profile that said it.
+    said_by: the profile that said yes. owner: the profile that has the address; it is `said_by` or
+    the profile that `said_by` was merged into.
     """
 
     owner: int
@@ -126,7 +126,7 @@ class PendingYes(NamedTuple):
 
 
 def waiting(tx: Tx, profile_ids: Collection[int]) -> list[PendingYes]:
-    """The pending yeses of these profiles, expired ones included, the latest last."""
+    """The pending yeses of these profiles, including expired ones, the latest last."""
     if not profile_ids:
         return []
     e, i = email_confirmations.c, identifiers.c
@@ -141,12 +141,12 @@ def waiting(tx: Tx, profile_ids: Collection[int]) -> list[PendingYes]:
         .order_by(e.asked_at, e.address)
     )
     found = [PendingYes._make(row) for row in rows]
-    became = survivors(tx, {one.said_by for one in found})
-    return [one for one in found if became.get(one.said_by, one.said_by) == one.owner]
+    merged_into = survivors(tx, {one.said_by for one in found})
+    return [one for one in found if merged_into.get(one.said_by, one.said_by) == one.owner]
 
 
 class _Request(NamedTuple):
-    """The last mail to an address about a topic. said_at: None if no yes waits any more."""
+    """The last mail to an address about a topic. said_at: None if no yes is pending."""
 
     address: str
     topic: str
@@ -156,7 +156,7 @@ class _Request(NamedTuple):
 
 
 def _is_newer(one: Yes, row: _Request) -> bool:
-    """Whether a yes has more proof than the one in the row."""
+    """Whether a yes replaces the one in the row: no yes is pending, or it is later."""
     if row.said_at is None:
         return True
     return one.said_at is not None and one.said_at > row.said_at
@@ -168,7 +168,7 @@ def can_be_confirmed(row: PendingYes, now: Instant) -> bool:
 
 
 def settle(tx: Tx, rows: Iterable[PendingYes]) -> None:
-    """End pending yeses, by a confirmation or a no. The row keeps the time of the last request."""
+    """End pending yeses after a confirmation or a no. The row keeps the time of the last mail."""
     c = email_confirmations.c
     keys = [{"of_address": row.address, "of_topic": row.topic} for row in rows]
     if keys:

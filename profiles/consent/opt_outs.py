@@ -1,4 +1,4 @@
-"""The no in a row or call that is refused for another error: it still counts."""
+"""Opt-outs in rows and calls that are refused for another error; these opt-outs still count."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +15,10 @@ from profiles.identity.upsert import holders_of, lock_identities, upsert_people,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class No:
-    """The profile it names, by identifiers alone, and the channel and topic (or `*`) it refuses.
+    """An opt-out.
 
-    said_at: None where it is not known. just_now: it is said at this moment.
+    person: the identifiers of the customer, without other values. refuses: channels and topics (or
+    `*`). said_at: None if unknown. just_now: it is stated now.
     """
 
     person: Person
@@ -27,26 +28,25 @@ class No:
 
     def __str__(self) -> str:
         names = (on if topic == "*" else f"{on} ({topic})" for on, topic in sorted(self.refuses))
-        return f"the no to {', '.join(names)} is taken all the same"
+        return f"the no to {', '.join(names)} is recorded nevertheless"
 
 
 def take_opt_outs(
     tx: Tx, noes: Mapping[int, No], source: str, *, topics_too: bool = False
 ) -> dict[int, No]:
-    """Record the noes. Once a transaction, before any other lock.
+    """Record opt-outs. Call it at most once per transaction, before any other lock.
 
-    A no is that of the customer with the user id or anonymous id that it names. Where nobody has
-    that id, or it names none, it is that of everybody who has one of its addresses. Where nobody
-    has one of these either, a profile is created. An unverified anonymous id names nobody.
+    An opt-out applies to the customer with its user id or anonymous id, else to all customers with
+    one of its addresses, else to a new profile. Unverified anonymous ids are ignored.
 
     Parameters
     ----------
-    noes: by their places in what was sent.
+    noes: by their places in the input.
     topics_too: as for `change_consent`.
 
     Returns
     -------
-    Those that name somebody, by place.
+    The opt-outs that have identifiers, by place.
     """
     lock_identities(tx)
     holders = holders_of(tx, {key for no in noes.values() for key in _keys(no.person)})
@@ -100,7 +100,7 @@ def _keys(person: Person) -> list[Key]:
 def _meant(
     person: Person, owners: Mapping[Key, int], users: Mapping[int, Collection[str]]
 ) -> set[int]:
-    """The profiles that a no is about; empty if it names no known profile."""
+    """The profiles that an opt-out applies to; empty if none is known."""
     user: Key = ("user_id", person.user_id or "")
     if user in owners:
         return {owners[user]}
@@ -115,7 +115,7 @@ def _meant(
 
 
 def _without(person: Person, others: Collection[Key]) -> Person:
-    """The person without identifiers that are another customer's; a user id is never."""
+    """The person without identifiers of other customers; the user id is kept."""
     email, phone = person.email, person.phone
     anonymous: Key = ("anonymous_id", person.anonymous_id or "")
     return replace(
@@ -132,7 +132,7 @@ def _without(person: Person, others: Collection[Key]) -> Person:
 
 
 def _apart(people: Iterable[Person]) -> list[Person]:
-    """If two user ids name the same new address, the first gets it."""
+    """Give a new address that occurs with several user ids to the first of them."""
     first: dict[Key, str | None] = {}
     apart = []
     for person in people:

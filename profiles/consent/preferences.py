@@ -1,7 +1,7 @@
 """Choices in the preference center: consent, frequency, hours, zone and language.
 
-What somebody says of themselves here and now comes after everything on record, whatever an import
-once dated in the future. It is kept apart from what others say of them, and comes before that.
+A choice takes effect now and is later than all recorded statements, also than those that an import
+dated in the future. Choices are stored separately from the profile and override its values.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ TopicChanges = Mapping[tuple[ChannelName, str], bool | None]
 class Chosen:
     """The values of one profile that the preference center shows.
 
-    opens, closes: seconds of the local day between which they want messages; both or neither.
-    known_timezone, known_language: what holds while they choose none.
-    addresses: what messages on a channel go to; of several devices the one seen last.
-    unconfirmed: topics on e-mail whose yes waits for its confirmation, each with the address.
+    opens, closes: the chosen hours, in seconds of the local day; both or neither.
+    known_timezone, known_language: the values of the profile, used without a choice.
+    addresses: the usable address of each channel; of several devices the one seen last.
+    unconfirmed: the address of each topic on e-mail with a pending yes.
     """
 
     profile_id: int
@@ -52,7 +52,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes that a customer makes; values not named stay as they are."""
+    """The changes that a customer makes; other values stay."""
 
     consent: TopicChanges = field(default_factory=dict)
     # per_week, opens, closes, timezone, language; None removes a choice
@@ -62,7 +62,7 @@ class Changes:
 def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None:
     """The values of a profile; None if there is no such profile.
 
-    With `lock` it stays so until the transaction ends.
+    lock: lock the profile until the transaction ends.
     """
     if lock:
         lock_profiles(tx, [profile_id])
@@ -120,26 +120,26 @@ def save(
     source: str,
     double_opt_in: Mapping[str, str] = NO_TOPICS,
 ) -> bool:
-    """Write the effective changes, and the event that lets journeys react to them.
+    """Write the effective changes and the event that journeys react to.
 
     Parameters
     ----------
-    before: as it was read and locked in this transaction.
-    source: where it was said, for the record of consent.
+    before: read with `lock` in this transaction.
+    source: the page, for the consent record.
     double_opt_in: `Policy.double_opt_in`.
 
     Returns
     -------
-    Whether anything did change, or waits for its confirmation now.
+    Whether a value changed, or a yes is now pending.
     """
     whose = before.profile_id
-    said = [
+    statements = [
         ConsentChange(
             profile_id=whose, channel=channel, topic=topic, granted=granted, just_now=True
         )
         for (channel, topic), granted in changes.consent.items()
     ]
-    outcome = change_consent(tx, said, source, double_opt_in=double_opt_in)
+    outcome = change_consent(tx, statements, source, double_opt_in=double_opt_in)
     choices = {name: to for name, to in changes.choices.items() if getattr(before, name) != to}
     if choices:
         put(tx.conn, preferences, {"profile_id": whose, **choices, "changed_at": tx.now})

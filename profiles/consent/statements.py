@@ -34,8 +34,9 @@ _UNVERIFIED = (
     "userId or an address"
 )
 
-# recorded: it holds. waiting: it counts once confirmed by e-mail. no_address: it needs that too,
-# but there is no e-mail address. overruled: a later statement or a no holds. again: a repetition.
+# recorded: it is effective. waiting: it counts after a confirmation by e-mail. no_address: it needs
+# one, but there is no e-mail address. overruled: a later statement or a no overrules it. again: it
+# was recorded before.
 Result = Literal["recorded", "waiting", "no_address", "overruled", "again"]
 
 
@@ -55,9 +56,9 @@ def _bounded(value: Any) -> Any:
     try:
         size = len(orjson.dumps([value]))
     except TypeError:
-        raise ValueError("it lies too deep within itself") from None
+        raise ValueError("the value is nested too deeply") from None
     if size > LARGEST_EVIDENCE:
-        raise ValueError(f"it is larger than {LARGEST_EVIDENCE} bytes as JSON; shorten it")
+        raise ValueError(f"the value is larger than {LARGEST_EVIDENCE} bytes as JSON; shorten it")
     return value
 
 
@@ -83,16 +84,16 @@ class ConsentStatement(BaseModel):
     topic: str = Field(default="*", min_length=1, description="`*`: the whole channel")
     granted: bool = Field(strict=True)
     timestamp: CallTime
-    source: str = Field(min_length=1, max_length=200, description="where it was said")
+    source: str = Field(min_length=1, max_length=200, description="where the statement was made")
     wording: str | None = Field(
-        default=None, max_length=LONGEST_WORDING, description="the words that were shown"
+        default=None, max_length=LONGEST_WORDING, description="the text that was shown"
     )
     evidence: Annotated[Any, AfterValidator(_bounded)] = Field(
         default=None, description="proof as JSON, such as form and IP address"
     )
 
     def person(self) -> Person:
-        """The profile it names, by identifiers alone."""
+        """The identifiers of the customer, without other values."""
         return Person(
             user_id=self.user_id,
             anonymous_id=self.anonymous_id,
@@ -109,41 +110,43 @@ class ConsentStatement(BaseModel):
         return self.model_copy(update=ids)
 
     def dedupe_key(self) -> str:
-        """The same `messageId` is the same statement; without one each is a statement of its own,
-        for the same words may be said again after others."""
+        """The key that is equal for statements with the same `messageId`.
+
+        Without `messageId` it is unique, because the same statement may be repeated after others.
+        """
         return f"consent {self.message_id or uuid4()}"
 
 
-def read_statement(said: object, policy: Policy) -> ConsentStatement:
+def read_statement(stated: object, policy: Policy) -> ConsentStatement:
     """Parse a statement. Raises CallRefused naming the field and the fix."""
-    if not isinstance(said, dict):
+    if not isinstance(stated, dict):
         raise CallRefused("", 'write an object, such as {"userId": ..., "channel": "email", ...}')
     try:
-        one = ConsentStatement.model_validate(said)
+        one = ConsentStatement.model_validate(stated)
     except ValidationError as error:
         raise refusal(error) from None
     one = one.without(Meaningless(policy.meaningless))
     if not list(one.person().identifiers()):
-        raise CallRefused("userId", "give userId, anonymousId, email or phone: it names nobody")
+        raise CallRefused("userId", "give userId, anonymousId, email or phone")
     if one.topic != "*" and policy.topics and one.topic not in policy.topics:
         known = ", ".join(["*", *policy.topics])
-        raise CallRefused("topic", f"there is no topic {one.topic!r}; there are: {known}")
+        raise CallRefused("topic", f"there is no topic {one.topic!r}; the topics are {known}")
     if one.granted and not one.wording:
-        raise CallRefused("wording", "a yes needs the words that were shown to the person")
+        raise CallRefused("wording", "a yes needs the text that was shown to the customer")
     if one.granted and one.evidence is None:
         raise CallRefused("evidence", 'a yes needs its proof, such as {"form": ..., "ip": ...}')
     return one
 
 
-def opt_out_stated(said: object, meaningless: Meaningless = MEANINGLESS) -> No | None:
-    """The no in a refused statement; None if it is a yes, or names nobody.
+def opt_out_stated(stated: object, meaningless: Meaningless = MEANINGLESS) -> No | None:
+    """The opt-out in a refused statement; None if it is a yes or has no identifier.
 
-    Without a topic that can be read it is a no to the whole channel.
+    Without a valid topic it applies to the whole channel.
     """
-    if not isinstance(said, dict) or not _is_no(said.get("granted")):
+    if not isinstance(stated, dict) or not _is_no(stated.get("granted")):
         return None
-    # A no needs no source, and "false" as text is one too.
-    one = without_faults(ConsentStatement, {**said, "source": "any", "granted": False})
+    # An opt-out needs no source, and granted may be text such as "false".
+    one = without_faults(ConsentStatement, {**stated, "source": "any", "granted": False})
     one = None if one is None else one.without(meaningless)
     if one is None or not list(one.person().identifiers()):
         return None
@@ -177,14 +180,14 @@ class _Named(NamedTuple):
 def take_statements(
     tx: Tx, statements: Mapping[int, ConsentStatement], double_opt_in: Mapping[str, str]
 ) -> Stated:
-    """Record statements for the profiles they name; an unknown customer gets a profile.
+    """Record statements; an unknown customer gets a new profile.
 
-    No address of somebody who is known changes. Of two statements about the same the later one
-    holds. Once a transaction, before any other lock.
+    Addresses of known profiles do not change. Of two statements with the same key the later one is
+    effective. Call it at most once per transaction, before any other lock.
     """
     whose, refused = _people(tx, statements)
     new, results = _new(tx, statements, whose)
-    for source, changes in _rounds(tx, {place: statements[place] for place in new}, whose):
+    for source, changes in _grouped_changes(tx, {place: statements[place] for place in new}, whose):
         outcome = change_consent(
             tx, list(changes.values()), source, topics_too=True, double_opt_in=double_opt_in
         )
@@ -201,7 +204,7 @@ def take_statements(
 def _people(
     tx: Tx, statements: Mapping[int, ConsentStatement]
 ) -> tuple[dict[int, _Named], dict[int, CallRefused]]:
-    """The profiles that statements name, locked; and why other statements name none."""
+    """Find and lock the profiles of statements; returns refusals for the others."""
     people = {place: one.person() for place, one in statements.items()}
     keys = {place: [key for key, _ in person.identifiers()] for place, person in people.items()}
     named = {key for some in keys.values() for key in some}
@@ -245,7 +248,7 @@ def _people(
 def _new(
     tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, _Named]
 ) -> tuple[list[int], dict[int, Result]]:
-    """The places of statements that had not come before, noted; and the results of the others."""
+    """Record the keys of new statements. Returns their places, and the results of repeated ones."""
     named = {
         place: (one.profile_id, statements[place].dedupe_key()) for place, one in whose.items()
     }
@@ -276,10 +279,10 @@ def _new(
     return new, results
 
 
-def _rounds(
+def _grouped_changes(
     tx: Tx, statements: Mapping[int, ConsentStatement], whose: Mapping[int, _Named]
 ) -> Iterator[tuple[str, dict[int, ConsentChange]]]:
-    """The changes in order, in groups of one source without repeated keys."""
+    """The changes in order of time, grouped by source, without repeated keys in a group."""
     changes = {
         place: ConsentChange(
             profile_id=whose[place].profile_id,

@@ -1,4 +1,4 @@
-"""Which addresses of a profile are in use. No other module defines this.
+"""The addresses of a profile that are in use. No other module defines this.
 
 Of the e-mail addresses and phone numbers that are not retired, the one seen last is in use. There
 is one of each, unless an older release or a merge left several. Every push token that is not
@@ -62,7 +62,7 @@ def is_in_use() -> ColumnElement[bool]:
 
 
 def is_retired() -> ColumnElement[bool]:
-    """The condition on a row of `identifiers`: the profile does not use it any more."""
+    """The SQL condition on a row of `identifiers` that it is retired."""
     return _is_retired(identifiers)
 
 
@@ -126,7 +126,7 @@ def channel_addresses(
 
 
 def is_usable(channel: ChannelName) -> ColumnElement[bool]:
-    """The SQL condition on a row of `identifiers` that messages on the channel can go to it."""
+    """The SQL condition on a row of `identifiers` that the channel can send to it."""
     return and_(
         identifiers.c.kind == ADDRESS_KIND[channel], not_(is_suppressed(channel)), is_in_use()
     )
@@ -140,7 +140,7 @@ def is_suppressed(channel: ChannelName) -> ColumnElement[bool]:
 def suppresses(
     channel: ColumnElement[ChannelName], address: ColumnElement[str]
 ) -> ColumnElement[bool]:
-    """The condition on columns of another table: nothing on the channel may go to the address."""
+    """The SQL condition on columns of another table that the address is suppressed."""
     c = suppressions.c
     return exists().where(c.channel == channel, c.address == address)
 

@@ -99,7 +99,7 @@ def survivors(tx: Tx, profile_ids: Collection[int]) -> dict[int, int]:
         .where(among(tx, m.from_id, set(profile_ids)))
         .cte("path", recursive=True)
     )
-    # UNION, not UNION ALL, also ends on a cycle that somebody made by hand
+    # UNION, unlike UNION ALL, terminates on cycles, which manual changes of the table can create
     path = path.union(select(path.c.from_id, m.into_id).where(m.from_id == path.c.into_id))
     further = merges.alias("further")
     last = select(path.c.from_id, path.c.into_id).where(
@@ -198,7 +198,7 @@ def merge_profiles(
     event that is kept.
     """
     notes = {merger.from_id: dict(moved.get(merger.from_id, {})) for merger in mergers}
-    twins = _drop_duplicates(tx, mergers, notes)
+    duplicates = _drop_duplicates(tx, mergers, notes)
     for from_id, keys in repoint(tx, events, mergers).items():
         notes[from_id]["events"] = keys
     _merge_identifiers(tx, mergers, notes)
@@ -229,7 +229,7 @@ def merge_profiles(
         for merger in mergers
     ]
     record_events(tx, changed, worked=False)
-    return twins
+    return duplicates
 
 
 def _drop_duplicates(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, int]:
@@ -245,16 +245,16 @@ def _drop_duplicates(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[in
         pair = tuple_(c.profile_id, c.dedupe_key).in_(some)
         for profile_id, dedupe_key, event_id in tx.conn.execute(of_the_other.where(pair)):
             first[profile_id, dedupe_key] = event_id
-    twins: dict[int, int] = {}
+    duplicates: dict[int, int] = {}
     for row in rows:
         kept = first.setdefault((into[row.profile_id], row.dedupe_key), row.id)
         if kept != row.id:
-            twins[row.id] = kept
-    if twins:
-        for event in tx.conn.execute(select(events).where(among(tx, c.id, twins))).mappings():
+            duplicates[row.id] = kept
+    if duplicates:
+        for event in tx.conn.execute(select(events).where(among(tx, c.id, duplicates))).mappings():
             notes[event["profile_id"]].setdefault("events_dropped", []).append(dict(event))
-        tx.conn.execute(delete(events).where(among(tx, c.id, twins)))
-    return twins
+        tx.conn.execute(delete(events).where(among(tx, c.id, duplicates)))
+    return duplicates
 
 
 def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
@@ -340,14 +340,14 @@ def _merge_consents(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
     so that a START does not restore another customer's opt-in.
     """
     rows = _rows_of(tx, consents, mergers)
-    said: dict[int, list[Statement]] = {profile_id: [] for profile_id in rows}
+    statements_of: dict[int, list[Statement]] = {profile_id: [] for profile_id in rows}
     for one in {**withdrawn(tx, rows), **consent_statements(tx, rows)}.values():
-        said[one.profile_id].append(one)
-    before = {one.key: one for merger in mergers for one in said[merger.into_id]}
+        statements_of[one.profile_id].append(one)
+    before = {one.key: one for merger in mergers for one in statements_of[merger.into_id]}
     now = dict(before)
     for merger in mergers:
         withheld: list[Statement] = []
-        for one in said[merger.from_id]:
+        for one in statements_of[merger.from_id]:
             if merger.share is None or merger.share.allows(one.granted, one.channel):
                 _weigh(now, one._replace(profile_id=merger.into_id))
             else:
@@ -436,8 +436,8 @@ def _merge_preferences(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
         if merger.share is None:
             # the sort is stable, so at equal times ours counts as later
             in_order.sort(key=lambda row: row["changed_at"])
-        said = (row.items() for row in in_order)
-        held = {name: value for row in said for name, value in row if value is not None}
+        columns = (row.items() for row in in_order)
+        held = {name: value for row in columns for name, value in row if value is not None}
         now[merger.into_id] = [
             {
                 **theirs[0],

@@ -18,8 +18,8 @@ from profiles.tables import IdentifierKind
 Email = NewType("Email", str)  # normalise_email is the only function that makes one
 Key = tuple[IdentifierKind, str]
 
-# Longer text is refused unread. An address has at most 254 characters (RFC 5321, 4.5.3.1.3); the
-# rest is room for surrounding spaces.
+# Longer text is refused without parsing. An address has at most 254 characters (RFC 5321,
+# 4.5.3.1.3); the rest is room for surrounding spaces.
 _LONGEST_WRITTEN = 400
 _LONGEST_LOCAL = 64  # RFC 5321, 4.5.3.1.1
 # Full-width forms of ASCII, and the characters that IDNA treats as dots (RFC 3490, 3.1).
@@ -64,7 +64,7 @@ def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
     lenient_dots: also accept a local part with dots at its ends or in a row. RFC 5321 forbids them,
     but Japanese providers once assigned such addresses.
 
-    It checks only the syntax and uses no network. Raises ValueError with the fault.
+    It checks only the syntax and uses no network. Raises ValueError with the reason.
     """
     check_length(text, _LONGEST_WRITTEN)
     written = visible(text).translate(_FULL_WIDTH)
@@ -77,11 +77,11 @@ def normalise_email(text: str, *, lenient_dots: bool = False) -> Email:
             f"{checked}{at}{domain.removesuffix('.')}", check_deliverability=False
         )
     except EmailNotValidError as error:
-        raise ValueError(f"{text!r} is no e-mail address: {error}") from None
+        raise ValueError(f"{text!r} is not an e-mail address: {error}") from None
     if len(local) > _LONGEST_LOCAL:
         raise ValueError(
-            f"{text!r} is no e-mail address: it has more than {_LONGEST_LOCAL} characters before "
-            "the @-sign"
+            f"{text!r} is not an e-mail address: it has more than {_LONGEST_LOCAL} characters "
+            "before the @-sign"
         )
     # Lower-casing can decompose a letter: capital I with a dot becomes i and a combining dot.
     lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower())
@@ -99,7 +99,7 @@ def normalise_id(text: str) -> str:
         raise too_long
     value = text.strip()
     if not value:
-        raise ValueError("it is empty")
+        raise ValueError("the value is empty")
     if "\0" in value:
         raise ValueError(f"{value!r} contains a NUL character")
     if len(value.encode()) > LONGEST_IDENTIFIER:
@@ -121,7 +121,7 @@ def id_text(value: object) -> str:
         raise ValueError('write it as text, such as "u-1042"')
     if isinstance(value, float):
         if not math.isfinite(value) or abs(value) >= _FIRST_INEXACT:
-            raise ValueError(f"the number {value} is not exact any more; write the id as text")
+            raise ValueError(f"the number {value} is not exact; write the id as text")
         return str(int(value)) if value.is_integer() else repr(value)
     if not -(2**63) <= value < 2**64:
         raise ValueError("the number does not fit into 64 bits; write the id as text")

@@ -1,4 +1,4 @@
-"""Normalise phone numbers to E.164, with the country that they belong to."""
+"""Normalize phone numbers to E.164, with their country."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ from phonenumbers import (
 
 from config.text.invisible_characters import visible
 
-# Longer text is refused unread.
+# Longer text is refused without parsing.
 _LONGEST_WRITTEN = 100
 # ITU-T E.164, 6.1: at most fifteen digits, with the country code.
 _LONGEST = len("+") + 15
@@ -27,8 +27,8 @@ _SCHEME = re.compile(r"(tel|sms|whatsapp):", re.IGNORECASE)
 _CONTEXT = re.compile(r"phone-context=(\+[0-9]+)", re.IGNORECASE)
 _SHORTENED = re.compile(r"[0-9]+([.,][0-9]+)?E\+?[0-9]+", re.IGNORECASE)
 
-# Two numbers of one handset: (a form that is or was dialled, the form that is stored). The stored
-# form is that of the country's numbering plan at the ITU; Twilio requires it too.
+# Two forms of one number: (a form that is or was dialled, the stored form). The stored form is that
+# of the country's numbering plan at the ITU; Twilio requires it too.
 _ONE_HANDSET = (
     # Argentina: a 9 before the area code marks a mobile phone; an area code begins with 1, 2 or 3.
     # phonenumbers calls the 9 the country's mobile token.
@@ -68,7 +68,7 @@ def normalise_phone(text: str, country: str | None) -> Phone:
     found = {value: number for value in sorted(read) if (number := _possible(value)) is not None}
     if not found:
         where = f"in {country}" if country else "(without a known country it must start with +)"
-        raise ValueError(f"{text!r} is no possible phone number {where}")
+        raise ValueError(f"{text!r} is not a possible phone number {where}")
     if len(found) > 1:
         found = {v: n for v, n in found.items() if phonenumbers.is_valid_number(n)} or found
     if len(found) > 1:
@@ -99,7 +99,7 @@ def _digits(text: str) -> tuple[bool, str]:
     unsigned = written.removeprefix("(")
     plus, unsigned = unsigned.startswith("+"), unsigned.removeprefix("+")
     if rest := unsigned.lstrip("0123456789 ()./[]-"):
-        raise ValueError(f"{text!r} is no phone number alone: {rest!r} is left over")
+        raise ValueError(f"{text!r} is not only a phone number: remove {rest!r}")
     if _is_fraction(written):
         raise ValueError(f"{text!r} is a number with a fraction; write the digits alone")
     before, slash, after = written.partition("/")

@@ -1,4 +1,4 @@
-"""One profile in memory: as it was read, and as statements change it. Pure."""
+"""One profile in memory: as it was read, and after statements are applied. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from profiles.tables import IdentifierKind
 
 # The kinds that are dropped when a profile has too many identifiers, in this order.
 _DROPPED: tuple[IdentifierKind, ...] = ("anonymous_id", "push_token")
-_SPOKEN: Mapping[IdentifierKind, str] = {"email": "e-mail address", "phone": "phone number"}
+_LABELS: Mapping[IdentifierKind, str] = {"email": "e-mail address", "phone": "phone number"}
 
 
 # The columns of an identifier without a description.
@@ -37,9 +37,13 @@ _BLANK: Mapping[str, Any] = {
 
 
 class Applied(NamedTuple):
-    """The result of `take`: whether it added knowledge, and messages about what was ignored."""
+    """The result of `take`.
 
-    told: bool
+    changed: whether it changed the profile, apart from consent and times.
+    left_out: messages about ignored values.
+    """
+
+    changed: bool
     left_out: list[str]
 
 
@@ -47,7 +51,7 @@ class Applied(NamedTuple):
 class Account:
     """One profile in memory: as it was read, and as it will be written.
 
-    in_use: the e-mail address and the phone number that messages go to.
+    in_use: the e-mail address and the phone number that messages are sent to.
     dead: identifiers that are suppressed addresses.
     """
 
@@ -59,7 +63,7 @@ class Account:
     after: dict[str, Any] = field(init=False)
     identifiers: dict[Key, dict[str, Any]] = field(init=False)
     used_before: dict[IdentifierKind, Key] = field(init=False)
-    said_of: AttributeIdentifiers = field(init=False)
+    attribute_identifiers: AttributeIdentifiers = field(init=False)
     user_id: str | None = field(init=False)  # the first one
     lasting: int = field(init=False)  # number of identifiers that are never dropped
     size: int | None = None  # bytes of the attributes; None until it is needed
@@ -78,12 +82,15 @@ class Account:
         self.user_id = next((value for kind, value in self.known if kind == "user_id"), None)
         self.lasting = sum(1 for kind, _ in self.known if kind not in _DROPPED)
         self.used_before = dict(self.in_use)
-        self.said_of = read_attribute_identifiers(self.before["attribute_identifiers"])
+        self.attribute_identifiers = read_attribute_identifiers(
+            self.before["attribute_identifiers"]
+        )
 
     @property
     def row(self) -> dict[str, Any]:
         """The columns of its row."""
-        return {**self.after, "attribute_identifiers": stored_attribute_identifiers(self.said_of)}
+        stored = stored_attribute_identifiers(self.attribute_identifiers)
+        return {**self.after, "attribute_identifiers": stored}
 
     @property
     def differs(self) -> bool:
@@ -119,27 +126,27 @@ class Account:
         # A time in the future counts as unknown; otherwise it would override every later statement.
         at = None if person.seen_at is None or person.seen_at > now else person.seen_at
         left_out: list[str] = []
-        told = False
-        said_of = person.named_by
+        changed = False
+        identifier = person.named_by
         for name in FIELDS:
             value = getattr(person, name)
             if value is not None or name in person.removed:
-                told |= self._set_field(name, value, at, said_of)
+                changed |= self._set_field(name, value, at, identifier)
         for name, value in person.attributes.items():
-            told |= self._set_attribute(name, value, at, said_of, limits.attributes, left_out)
+            changed |= self._set_attribute(name, value, at, identifier, limits.attributes, left_out)
         for kind in ONE_AT_A_TIME:
             if kind in person.removed and self._overrules(kind, at):
-                told |= self.in_use.pop(kind, None) is not None
+                changed |= self.in_use.pop(kind, None) is not None
         for key, about in person.identifiers():
             if key in self.identifiers or not self._is_full(key, limits.identifiers, left_out):
-                told |= self._name(key, about, at, now, key in elsewhere)
+                changed |= self._name(key, about, at, now, key in elsewhere)
         for token in person.removed_tokens:
-            told |= self._sign_out(("push_token", token), at, elsewhere, left_out)
+            changed |= self._sign_out(("push_token", token), at, elsewhere, left_out)
         for topic, granted in person.consent.items():
             earlier = self.consent.get(topic, (False, None, None))[1]
             if earlier is None or person.seen_at is None or earlier <= person.seen_at:
                 self.consent[topic] = (granted, person.seen_at, person.named_by)
-        return Applied(told, left_out)
+        return Applied(changed, left_out)
 
     def _overrules(self, key: str, at: Instant | None) -> bool:
         """Whether a statement of this time wins over the recorded one; if so, record its time."""
@@ -149,21 +156,21 @@ class Account:
             self.times[key] = at
         return True
 
-    def _note(self, key: str, said_of: Key | None) -> None:
-        """Record the identifier that the statement of a value named."""
-        if said_of is None:
-            self.said_of.pop(key, None)
+    def _note(self, key: str, identifier: Key | None) -> None:
+        """Record the identifier that the statement of a value is about."""
+        if identifier is None:
+            self.attribute_identifiers.pop(key, None)
         else:
-            self.said_of[key] = said_of
+            self.attribute_identifiers[key] = identifier
 
     def _set_field(
-        self, name: str, value: str | None, at: Instant | None, said_of: Key | None
+        self, name: str, value: str | None, at: Instant | None, identifier: Key | None
     ) -> bool:
         if not self._overrules(name, at):
             return False
         changed = bool(self.after[name] != value)
         if changed or at is not None:
-            self._note(name, said_of)
+            self._note(name, identifier)
         self.after[name] = value
         return changed
 
@@ -172,7 +179,7 @@ class Account:
         name: str,
         value: Any,
         at: Instant | None,
-        said_of: Key | None,
+        identifier: Key | None,
         limit: int,
         left_out: list[str],
     ) -> bool:
@@ -193,8 +200,8 @@ class Account:
         fits = after <= before or self.size - before + after <= limit
         if value is not None and not fits:
             left_out.append(
-                f"the attribute {excerpt(name)} is left out: with it the profile would hold more "
-                f"than {limit} bytes of attributes; take others away first"
+                f"the attribute {excerpt(name)} is left out: with it the profile would have more "
+                f"than {limit} bytes of attributes; remove others first"
             )
             return False
         changed = bool(attributes.get(name) != value)
@@ -208,7 +215,7 @@ class Account:
         if not kept:
             self._note(key, None)
         elif changed or (at is not None and fits):
-            self._note(key, said_of)
+            self._note(key, identifier)
         self.size += (after if kept else 0) - before
         return changed
 
@@ -223,14 +230,14 @@ class Account:
         if self.lasting < limit:
             return False
         left_out.append(
-            f"the {_SPOKEN[key[0]]} is left out: the profile has {limit} identifiers already"
+            f"the {_LABELS[key[0]]} is left out: the profile has {limit} identifiers already"
         )
         return True
 
     def _name(
         self, key: Key, about: Mapping[str, Any], at: Instant | None, now: Instant, elsewhere: bool
     ) -> bool:
-        """Add or update an identifier. Returns whether this added knowledge.
+        """Add or update an identifier. Returns whether this changed the profile.
 
         An address with an older time does not replace the one in use.
         """
@@ -239,24 +246,24 @@ class Account:
         if here is not None:
             seen_at = here["seen_at"] if at is None else max(here["seen_at"], at)
         row = {**(here or _BLANK), **about, "seen_at": seen_at}
-        told = here is None
+        changed = here is None
         if key[0] in ONE_AT_A_TIME:
             if self._overrules(key[0], at):
-                told = self.in_use.get(key[0]) != key
+                changed = self.in_use.get(key[0]) != key
                 self.in_use[key[0]] = key
             elif elsewhere:
                 return False  # an older statement; the address belongs to another customer now
             else:
-                told = False
+                changed = False
         elif is_retired_row(row) and at is not None and at >= row["retired_at"]:
             row["retired_at"] = None
-            told = True
+            changed = True
         if here is None and key[0] not in _DROPPED:
             self.lasting += 1
         if key[0] == "user_id" and self.user_id is None:
             self.user_id = key[1]
         self.identifiers[key] = row
-        return told
+        return changed
 
     def _sign_out(
         self, key: Key, at: Instant | None, elsewhere: Collection[Key], left_out: list[str]
@@ -313,14 +320,14 @@ class Account:
 
     def changes(self) -> Iterator[ConsentChange]:
         assert self.id is not None
-        for (channel, topic), (granted, seen_at, said_of) in self.consent.items():
+        for (channel, topic), (granted, seen_at, identifier) in self.consent.items():
             yield ConsentChange(
                 profile_id=self.id,
                 channel=channel,
                 topic=topic,
                 granted=granted,
                 occurred_at=seen_at,
-                identifier=said_of,
+                identifier=identifier,
             )
 
 

@@ -43,7 +43,7 @@ _ANOTHER_JOINED = (
 
 
 class MergeProfiles(Protocol):
-    """Merges profiles in all tables, journeys' too: `merge` of journeys/engine/merge.py."""
+    """Merges profiles in all tables, including journeys': `merge` of journeys/engine/merge.py."""
 
     def __call__(
         self,
@@ -165,7 +165,7 @@ def _write(
             identifier=keys_of(calls[place])[0],
         )
         for place, index in changing.items()
-        if index in report.told_more
+        if index in report.effective
         and not calls[place].describes_person
         and people[index].has_details
     ]

@@ -1,4 +1,4 @@
-"""Decide which of the profiles that calls name are one customer. Pure.
+"""Decide which profiles in calls belong to one customer. Pure.
 
 Ids join profiles: a user id and an anonymous id in one call, or the two ids of an alias. Two
 profiles that both have a user id stay separate, unless an alias names both.
@@ -27,7 +27,7 @@ _MANY_MORE = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnRecord:
-    """What the database has about the profiles that calls name.
+    """The stored data about the profiles in the calls.
 
     owners: the profile of each identifier in the calls; a retired address has none.
     unverified: the anonymous ids whose calls only add events.
@@ -45,7 +45,7 @@ class OnRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """The joins that calls state. Calls are named by their places."""
+    """The joins that calls state. Calls are given by their places."""
 
     mergers: Sequence[Merger]
     # sets of identifiers, stored and new ones, of one customer each
@@ -97,29 +97,29 @@ def join(
     calls: by their places, in order.
     new_profile: creates an empty profile and returns its id.
     """
-    circle = _Circle(on_record, join_on)
+    customers = _Customers(on_record, join_on)
     stopped_at = None
     for place, call in calls.items():
-        if not circle.read(place, call):
+        if not customers.read(place, call):
             stopped_at = place
             break
     for place, call in calls.items():
         if place == stopped_at:
             break
-        circle.note_foreign(place, call)
-    groups = list(circle.groups())
+        customers.note_foreign(place, call)
+    groups = list(customers.groups())
     for group in groups:
         if group.stays is None and group.going:
             group.stays = new_profile()
     return Joined(
         mergers=[merger for group in groups for merger in group.mergers()],
         people=[group.keys for group in groups if len(group.keys) > 1],
-        foreign=circle.foreign,
-        released=circle.released & on_record.owners.keys(),
-        events_only=circle.events_only,
-        filling=circle.filling,
-        unverified=circle.new_unverified,
-        confirmed=circle.confirmed,
+        foreign=customers.foreign,
+        released=customers.released & on_record.owners.keys(),
+        events_only=customers.events_only,
+        filling=customers.filling,
+        unverified=customers.new_unverified,
+        confirmed=customers.confirmed,
         stopped_at=stopped_at,
     )
 
@@ -136,14 +136,14 @@ class _Group:
     ever: dict[str, set[Key]] = field(default_factory=dict)  # as in_use, with retired addresses
     # profiles merged into this one: what joined them, and their usable parts (None: all)
     going: dict[int, tuple[str, UsableParts | None]] = field(default_factory=dict)
-    told: bool = False  # a call states more about the customer than ids
+    described: bool = False  # a call of this batch states more than ids
     joined: bool = False  # a call of this batch joined two groups into this one
     confirmed: bool = False  # a call of this batch puts withheld addresses into use
 
     @property
     def is_bare(self) -> bool:
         """Whether it is a single new identifier without any statement."""
-        return self.stays is None and not self.going and len(self.keys) == 1 and not self.told
+        return self.stays is None and not self.going and len(self.keys) == 1 and not self.described
 
     def has(self, key: Key, *, alone: bool = False) -> bool:
         """Whether an address is in use here; `alone`: and it is the only one there ever was."""
@@ -177,7 +177,7 @@ class _Group:
                 yield Merger(from_id=from_id, into_id=self.stays, why=why, share=share)
 
 
-class _Circle:
+class _Customers:
     """The customers that the calls name."""
 
     def __init__(self, on_record: OnRecord, join_on: JoinOn) -> None:
@@ -248,7 +248,7 @@ class _Circle:
                 return False
             if place in self.filling:
                 break  # an unverified anonymous id states no address
-        self.group(first).told |= call.person.has_details
+        self.group(first).described |= call.person.has_details
         if confirmed:
             self._confirm(confirmed)
         return True
@@ -289,7 +289,7 @@ class _Circle:
             if self.group(proof) is group:
                 # Withheld addresses come into use before any call is written. So earlier calls that
                 # change the profile or take one of its retired addresses are written first.
-                if group.told or group.joined or not group.retired.isdisjoint(self._groups):
+                if group.described or group.joined or not group.retired.isdisjoint(self._groups):
                     return None
                 confirmed.append(key)
             elif not self._move(key, proof):
@@ -304,7 +304,7 @@ class _Circle:
         """
         self.confirmed.update(keys)
         for group in {self.group(key) for key in keys}:
-            group.told = group.confirmed = True
+            group.described = group.confirmed = True
             self._retired |= group.retired
 
     def _join_ids(self, first: Key, key: Key, kind: str) -> bool:
@@ -316,7 +316,7 @@ class _Circle:
         larger = other.size - one.size > _MANY_MORE
         if other.has_user and (not one.has_user or larger):
             one, other = other, one
-        if (other.told and not one.is_bare) or (one.confirmed and not other.is_bare):
+        if (other.described and not one.is_bare) or (one.confirmed and not other.is_bare):
             return False
         self._take_in(one, other, kind, None)
         return True
@@ -337,10 +337,10 @@ class _Circle:
             return True
         # The profile with a user id stays; otherwise the one that had the address before.
         staying, going = (one, other) if one.has_user else (other, one)
-        if other.told or going.told:
+        if other.described or going.described:
             return False  # writing the earlier call can change which addresses they use
         if self._may_join(key, call) and not going.has_user and not going.has_other(key):
-            if staying.told:
+            if staying.described:
                 return False
             share = self._share(going, key, call, speaks=going is other)
             if not share.verified:
@@ -413,7 +413,7 @@ class _Circle:
         self._groups.update(dict.fromkeys(small.keys, big))
         big.keys |= small.keys
         big.has_user, big.stays = one.has_user or other.has_user, one.stays
-        big.told, big.size = one.told or other.told, one.size + other.size
+        big.described, big.size = one.described or other.described, one.size + other.size
         big.joined = True
         big.confirmed = one.confirmed or other.confirmed
         big.going = _union(going, one.going)

@@ -1,4 +1,4 @@
-"""Parse Segment's calls: whom each is about, what it states, and the event. Pure.
+"""Parse Segment's calls: the customer, the statements and the event of each. Pure.
 
 The fields are those of Segment's HTTP tracking API. An invalid call raises CallRefused. An invalid
 trait is ignored with a warning.
@@ -28,7 +28,7 @@ _LONGEST_NAME = 255
 
 
 class CallRefused(ValueError):
-    """An invalid call: the field, and what to do about it."""
+    """An invalid call. field: its name. why: the error and the fix."""
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}" if field else why)
@@ -39,7 +39,7 @@ class CallRefused(ValueError):
 class SegmentCall(NamedTuple):
     """One parsed call.
 
-    person: whom it is about; `seen_at` is not known yet.
+    person: the customer; `seen_at` is not set yet.
     event, properties: the event that journeys see.
     previous_id: of an alias, the previous id, of whatever kind.
     waited: seconds from its receipt to the transaction that records it.
@@ -189,7 +189,7 @@ _IDS = ("userId", "anonymousId", "groupId", "previousId", "messageId")
 
 def read_call(
     kind: CallKind,
-    said: Mapping[str, Any],
+    fields: Mapping[str, Any],
     sent_at: Instant | None = None,
     rules: InputRules = DEFAULT_RULES,
 ) -> SegmentCall:
@@ -197,22 +197,22 @@ def read_call(
 
     Parameters
     ----------
-    said: its fields; no text in it has a NUL character.
+    fields: its fields, without NUL characters in texts.
     sent_at: when the batch was sent, for calls without a time of their own.
     rules: ids that are placeholders by these rules are ignored with a warning.
 
     Raises CallRefused.
     """
-    nothing = _meaningless_ids(said, rules.meaningless)
+    nothing = _meaningless_ids(fields, rules.meaningless)
     try:
-        call = MODELS[kind].model_validate({k: v for k, v in said.items() if k not in nothing})
+        call = MODELS[kind].model_validate({k: v for k, v in fields.items() if k not in nothing})
     except ValidationError as error:
         raise refusal(error) from None
     if call.user_id is None and kind == "alias":
-        raise CallRefused("userId", "an alias needs it: the id that stays")
+        raise CallRefused("userId", "an alias needs userId, the id that stays")
     if call.user_id is None and call.anonymous_id is None:
-        why = "".join(f"{value} means nothing; " for value in nothing.values())
-        raise CallRefused("userId", f"{why}give userId or anonymousId: nobody is named")
+        why = "".join(f"{value} is a placeholder; " for value in nothing.values())
+        raise CallRefused("userId", f"{why}give userId or anonymousId")
     previous_id = None
     traits: Mapping[str, Any] = {}
     more: dict[str, Any] = {}
@@ -235,7 +235,7 @@ def read_call(
                 raise CallRefused("groupId", "give the group's id")
         case Alias():
             if call.previous_id is None:
-                raise CallRefused("previousId", "give the id that the person had until now")
+                raise CallRefused("previousId", "give the previous id of the customer")
             previous_id = call.previous_id
     about = Person(
         user_id=call.user_id,
@@ -244,7 +244,7 @@ def read_call(
         consent=consent_in(stated_traits(traits, call.context), rules.consent_traits),
     )
     person, warnings = read_person(about, traits, call.context, rules)
-    left_out = [f"{name} is left out: {value} means nothing" for name, value in nothing.items()]
+    left_out = [f"{name} is left out: {value} is a placeholder" for name, value in nothing.items()]
     warnings = left_out + warnings
     return SegmentCall(
         kind=kind,
@@ -252,7 +252,7 @@ def read_call(
         event=event,
         properties=properties,
         message_id=call.message_id,
-        digest="" if call.message_id else _digest(kind, said),
+        digest="" if call.message_id else _digest(kind, fields),
         at=call.timestamp if call.original_timestamp is None else call.original_timestamp,
         sent_at=sent_at if call.sent_at is None else call.sent_at,
         warnings=tuple(warnings),
@@ -260,11 +260,11 @@ def read_call(
     )
 
 
-def _meaningless_ids(said: Mapping[str, Any], meaningless: Meaningless) -> dict[str, str]:
+def _meaningless_ids(fields: Mapping[str, Any], meaningless: Meaningless) -> dict[str, str]:
     """The ids in a call that are placeholders, such as "undefined", by field, in quotes."""
     found: dict[str, str] = {}
     for name in _IDS:
-        value = said.get(name)
+        value = fields.get(name)
         try:
             if value is not None and id_text(value) in meaningless:
                 found[name] = repr(value)
@@ -285,12 +285,12 @@ def read_item(
     return read_call(kind, item, sent_at, rules)
 
 
-def opt_out_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No | None:
-    """The opt-out that the traits of an identify call state, whatever else is wrong with the call.
+def opt_out_in(fields: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No | None:
+    """The opt-out in the traits of an identify call, even if the call has other errors.
 
     None if there is none, or if the call has no valid identifier.
     """
-    call = without_faults(Identify, said)
+    call = without_faults(Identify, fields)
     if call is None:
         return None
     stated = consent_in(stated_traits(call.traits, call.context), rules.consent_traits)
@@ -306,14 +306,14 @@ def opt_out_in(said: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> No
     return No(person=person, refuses=refuses, said_at=at, just_now=at is None)
 
 
-def without_faults(model: type[M], said: Mapping[str, Any]) -> M | None:
+def without_faults(model: type[M], fields: Mapping[str, Any]) -> M | None:
     """Parse what is valid and ignore invalid fields. None if a required field is invalid."""
     try:
-        return model.model_validate(said)
+        return model.model_validate(fields)
     except ValidationError as error:
         faulty = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
     try:
-        return model.model_validate({k: v for k, v in said.items() if k not in faulty})
+        return model.model_validate({k: v for k, v in fields.items() if k not in faulty})
     except ValidationError:
         return None
 
@@ -331,12 +331,12 @@ def refusal(error: ValidationError) -> CallRefused:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        return CallRefused(field, "it is missing; give it")
+        return CallRefused(field, "the field is missing")
     return CallRefused(field, first["msg"].removeprefix("Value error, "))
 
 
-def _digest(kind: CallKind, said: Mapping[str, Any]) -> str:
+def _digest(kind: CallKind, fields: Mapping[str, Any]) -> str:
     """A digest of everything that is equal when the same call is sent again."""
-    lasting = {name: value for name, value in said.items() if name not in ("sentAt", "writeKey")}
+    lasting = {name: value for name, value in fields.items() if name not in ("sentAt", "writeKey")}
     packed = orjson.dumps([kind, lasting], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.sha256(packed).hexdigest()

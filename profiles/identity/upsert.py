@@ -23,7 +23,7 @@ from profiles.identity.profile import Account, Applied, new_account
 from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
 from profiles.tables import IdentifierKind, identifiers, profiles
 
-# An arbitrary number: the advisory lock on PostgreSQL of whoever creates identifiers.
+# The key of PostgreSQL's advisory lock for creating and moving identifiers; an arbitrary number.
 _IDENTITY_LOCK = 7_334_823
 
 
@@ -33,12 +33,12 @@ class UpsertReport:
 
     profile_ids: list[int | None]  # None: refused
     refused: dict[int, str]  # why
-    left_out: dict[int, list[str]]  # messages about what was ignored of those who were accepted
-    told_more: set[int]  # those of whom more is known than before; consent does not count
+    left_out: dict[int, list[str]]  # messages about ignored values of accepted persons
+    effective: set[int]  # persons that changed their profile, apart from consent
     created: int
     updated: int
     unchanged: int
-    consent_overruled: int  # statements of consent that lost to a later one or to a standing no
+    consent_overruled: int  # statements of consent that a later one or a no overrules
 
 
 def upsert_people(
@@ -79,7 +79,7 @@ def upsert_people(
     placed: list[Account | None] = []
     refused: dict[int, str] = {}
     left_out: dict[int, list[str]] = {}
-    told_more: set[int] = set()
+    effective: set[int] = set()
     for index, person in enumerate(people):
         try:
             account = book.account_of(person)
@@ -88,8 +88,8 @@ def upsert_people(
             placed.append(None)
         else:
             taken = book.take(account, person, tx.now, rules.limits)
-            if taken.told:
-                told_more.add(index)
+            if taken.changed:
+                effective.add(index)
             if taken.left_out:
                 left_out[index] = taken.left_out
             placed.append(account)
@@ -119,7 +119,7 @@ def upsert_people(
         profile_ids=[None if account is None else account.id for account in placed],
         refused=refused,
         left_out=left_out,
-        told_more=told_more,
+        effective=effective,
         created=len(fresh),
         updated=updated,
         unchanged=len(people) - len(refused) - len(fresh) - updated,
@@ -148,7 +148,7 @@ class _Book:
         keys = [key for key, _ in person.identifiers()]
         if not keys:
             raise ValueError(
-                "it names nobody: no user id, e-mail address, phone number or push token"
+                "there is no identifier; give a user id, e-mail address, phone number or push token"
             )
         found = {self.users[key]: key for key in reversed(keys) if key in self.users}
         if len(found) > 1:
@@ -305,8 +305,8 @@ def held_owners_of(
         before, owners = owners, read(tx, keys)
         if owners == before:
             raise SegueError(
-                f"identifiers say that they belong to one of the profiles {sorted(ids)}, which is "
-                "not there; somebody deleted a row of the table profile by hand"
+                f"identifiers refer to the profiles {sorted(ids)}, of which at least one does not "
+                "exist; restore the deleted rows of the table profile from a backup"
             )
     return owners
 

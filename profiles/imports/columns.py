@@ -1,4 +1,4 @@
-"""Column maps: the meaning of a file's columns, in small TOML files; see docs/import.md."""
+"""Column maps: TOML files that describe the columns of an input file; see docs/import.md."""
 
 import math
 import tomllib
@@ -29,7 +29,7 @@ Type = Literal["text", "integer", "number", "boolean", "date", "time"]
 
 
 class NoZone(ValueError):
-    """A time that names no zone, in a file whose map names none either."""
+    """A time without a zone, with a column map that has no `timezone`."""
 
 
 class _Part(BaseModel):
@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class Column(_Part):
-    """A column and how to read it. In the map: `"name"`, or `{ column = "name", type = ... }`."""
+    """A column and its type. In the map: `"name"` or `{ column = "name", type = ... }`."""
 
     column: str
     type: Type = "text"
@@ -51,7 +51,7 @@ class Column(_Part):
 def _known_zone(text: str) -> str:
     name = zone_name(text)
     if name is None:
-        raise ValueError(f"{text!r} is no time zone; write an IANA name such as Europe/London")
+        raise ValueError(f"{text!r} is not a time zone; use an IANA name such as Europe/London")
     return name
 
 
@@ -71,15 +71,15 @@ def _consent_key(key: str) -> str:
 
 class _Map(_Part):
     timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
-    # Cells that count as empty: "NULL", "n/a". In any case.
+    # Cells that count as empty, such as "NULL" and "n/a"; compared without case.
     empty: frozenset[Annotated[str, AfterValidator(_folded)]] = frozenset()
 
     def cell(self, text: str) -> str:
-        """A cell without blanks around it; empty if it is one of those that mean empty."""
+        """The cell without surrounding blanks; "" if it is in `empty`."""
         return "" if self.empty and _folded(text) in self.empty else trimmed(text)
 
     def instant(self, text: str) -> Instant:
-        """The moment a cell means: ISO 8601; without a zone it is read in the map's `timezone`."""
+        """The time in a cell: ISO 8601; without a zone, in the map's `timezone`."""
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
@@ -89,14 +89,14 @@ class _Map(_Part):
         if moment.tzinfo is None:
             if self.timezone is None:
                 raise NoZone(
-                    f"{text!r} names no time zone and the map has no `timezone`; "
+                    f"{text!r} has no time zone and the map has no `timezone`; "
                     'add for example timezone = "Europe/London" at its top'
                 )
             moment = moment.replace(tzinfo=zone(self.timezone))
         return parse_instant(moment.isoformat())
 
     def value(self, column: Column, text: str) -> Any:
-        """A cell as its column's type. Raises ValueError when it is not of that type."""
+        """The cell as the type of its column. Raises ValueError."""
         if column.type == "time":
             return format_instant(self.instant(text))
         return _READ[column.type](text)
@@ -118,27 +118,27 @@ class PeopleColumns(_Part):
     def _names_a_profile(self) -> "PeopleColumns":
         if not (self.user_id or self.anonymous_id or self.email or self.phone or self.push_token):
             raise ValueError(
-                "nothing here says who a row is about; give the column of user_id, email, phone, "
+                "no column identifies the customer; give the column of user_id, email, phone, "
                 "anonymous_id or push_token"
             )
         return self
 
 
 class PeopleMap(_Map):
-    """One row, one customer."""
+    """The map of a file with one customer in each row."""
 
     columns: PeopleColumns
     attributes: dict[str, Column] = Field(default_factory=dict)
     consent: dict[Annotated[str, AfterValidator(_consent_key)], str] = Field(default_factory=dict)
 
     def topics(self) -> Iterator[tuple[tuple[ChannelName, str], str]]:
-        """Channel and topic, and the column that says yes or no to them."""
+        """Each channel and topic with the column that states consent to it."""
         for key, column in self.consent.items():
             channel, _, topic = key.partition(".")
             yield (channel, topic), column
 
     def names(self) -> Iterator[str]:
-        """Every column of the file that the map speaks of."""
+        """All columns that the map names."""
         yield from (name for name in self.columns.model_dump().values() if name)
         yield from (column.column for column in self.attributes.values())
         yield from self.consent.values()
@@ -151,13 +151,13 @@ class EventColumns(_Part):
 
 
 class EventMap(_Map):
-    """One row, one event."""
+    """The map of a file with one event in each row."""
 
     columns: EventColumns
     properties: dict[str, Column] = Field(default_factory=dict)
 
     def names(self) -> Iterator[str]:
-        """Every column of the file that the map speaks of."""
+        """All columns that the map names."""
         yield from self.columns.model_dump().values()
         yield from (column.column for column in self.properties.values())
 
@@ -170,7 +170,7 @@ def load_map(path: Path, kind: type[M]) -> M:
     try:
         return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise SegueError(f"there is no column map {path}") from None
+        raise SegueError(f"the column map {path} does not exist") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SegueError(f"the column map {path} can't be read: {error}") from error
     except ValidationError as error:
@@ -189,18 +189,18 @@ def _first(error: ValidationError, kind: type[PeopleMap] | type[EventMap]) -> st
         columns = PeopleColumns if kind is PeopleMap else EventColumns
         part = kind if len(place) == 1 else columns if place[0] == "columns" else Column
         known = part.model_fields
-        return f"{where} is not known; what may stand there: {', '.join(known)}"
+        return f"{where} is unknown; allowed are {', '.join(known)}"
     return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def yes_or_no(text: str) -> bool:
-    """Parse the usual spellings of yes and no. Raises ValueError on anything else."""
+    """Parse common spellings of yes and no. Raises ValueError."""
     word = text.casefold()
     if word in ("true", "yes", "y", "t", "1", "on"):
         return True
     if word in ("false", "no", "n", "f", "0", "off"):
         return False
-    raise ValueError(f"{text!r} is neither yes nor no; write true or false")
+    raise ValueError(f"{text!r} is neither yes nor no; use true or false")
 
 
 def _integer(text: str) -> int:

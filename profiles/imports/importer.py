@@ -1,4 +1,4 @@
-"""Import customers and events from files. An import can be stopped and repeated."""
+"""Import customers and events from files. A stopped import can be repeated."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,32 +28,32 @@ from profiles.imports.columns import MAPS, Column, EventMap, NoZone, PeopleMap, 
 from profiles.imports.rows import FileRow, RefusedRows, open_rows
 from profiles.rules import DEFAULT_RULES, InputRules
 
-CHUNK = 500  # rows of one transaction: on SQLite it holds the write lock for about 50 ms
+CHUNK = 500  # rows in a transaction; on SQLite it holds the write lock for about 50 ms
 
 Progress = Callable[[int, int], None]  # rows done, rows in the file
-Cells = Mapping[str, str]  # a row by its columns
+Cells = Mapping[str, str]  # the cells of a row by column
 T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
 class ImportReport:
-    """The results of the rows: read = created + updated + unchanged + refused."""
+    """Counts of rows: read = created + updated + unchanged + refused."""
 
     read: int = 0
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     refused: int = 0
-    # Accepted without an unreadable value; they are in the file of refused rows too.
+    # Accepted without an invalid value; also written to the file of refused rows.
     taken_in_part: int = 0
     refused_file: Path | None = None
-    refused_noes: int = 0  # refused rows whose no counts
-    # Accepted, but worth checking:
+    refused_noes: int = 0  # refused rows whose opt-out was recorded
+    # Accepted rows with warnings:
     profiles_created: int = 0  # for events of unknown customers
     unknown_countries: Counter[str] = field(default_factory=Counter)  # by spelling
     invalid_zones: Counter[str] = field(default_factory=Counter)  # by spelling
-    consent_overruled: int = 0  # statements that a later one or a no overrules
-    left_out: Counter[str] = field(default_factory=Counter)  # of accepted rows, by reason
+    consent_overruled: int = 0  # statements of consent that a later one or a no overrules
+    left_out: Counter[str] = field(default_factory=Counter)  # ignored values, by reason
 
 
 def import_file(
@@ -67,13 +67,17 @@ def import_file(
 ) -> ImportReport:
     """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
 
-    Without `map_file` the columns are those of customers.toml or orders.toml in
-    profiles/imports/maps/. Rows that can't be taken go with the reason to `<path>.refused.csv`,
-    the others are imported. Events count as history, which starts no journey. A refused row's no
-    holds all the same.
-    Identifiers that are meaningless to the rules name nobody; a customer is taken without them
-    where another one is there. `progress` is called after each chunk. Raises SegueError when the
-    file or the map as a whole is no good.
+    Invalid rows are written with the reason to `<path>.refused.csv`; an opt-out in them is recorded
+    nevertheless. Events are history, which starts no journey.
+
+    Parameters
+    ----------
+    map_file: the column map; None: customers.toml or orders.toml in profiles/imports/maps/.
+    rules: identifiers that are placeholders by these rules are ignored. A row without another
+        identifier is refused.
+    progress: called after each chunk.
+
+    Raises SegueError if the file or the map is invalid as a whole.
     """
     map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
     report = ImportReport()
@@ -94,8 +98,9 @@ def import_file(
     for name in job.mapping.names():
         if name not in file.columns:
             raise SegueError(
-                f"{path} has no column {name!r}, which the column map {map_file} speaks of; its "
-                f"columns are: {', '.join(file.columns)}. Mend the map or give another with --map"
+                f"{path} has no column {name!r}, which the column map {map_file} names; its "
+                f"columns are: {', '.join(file.columns)}. Correct the map or use another one with "
+                "--map"
             )
     refusals = RefusedRows(path, file)
     rows = file.rows()
@@ -121,12 +126,12 @@ def import_file(
             refused |= {place: f"{refused[place]}; {no}" for place, no in noes.items()}
             report.refused_noes += len(noes)
         in_part = {
-            place: f"{reason}; the rest of the row was taken"
+            place: f"{reason}; the rest of the row was imported"
             for place, reason in left_out.items()
             if place not in refused
         }
-        told = {place: str(reason) for place, reason in refused.items()} | in_part
-        refusals.write([(chunk[place], told[place]) for place in sorted(told)])
+        reasons = {place: str(reason) for place, reason in refused.items()} | in_part
+        refusals.write([(chunk[place], reasons[place]) for place in sorted(reasons)])
         report.read += len(chunk)
         report.refused += len(refused)
         report.taken_in_part += len(in_part)
@@ -138,8 +143,9 @@ def import_file(
 def _parse(
     job: "_People | _Events", chunk: Sequence[FileRow], columns: Sequence[str]
 ) -> tuple[dict[int, Any], dict[int, ValueError | str], dict[int, str]]:
-    """By their place in the chunk: the rows as what they stand for, why others are refused, and
-    what is left out of those that are taken.
+    """Parse rows. Returns persons or events, reasons of refusals, and reasons of ignored values.
+
+    Each is by the place in the chunk.
     """
     things: dict[int, Any] = {}
     refused: dict[int, ValueError | str] = {}
@@ -164,7 +170,7 @@ def _cells(job: "_People | _Events", row: FileRow, columns: Sequence[str]) -> Ce
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _People:
-    """Rows that describe customers."""
+    """Imports rows of customers."""
 
     mapping: PeopleMap
     report: ImportReport
@@ -172,9 +178,9 @@ class _People:
     rules: InputRules
 
     def parse(self, cells: Cells) -> tuple[Person, str]:
-        """The person in a row, and why a phone number is left out ("": none is).
+        """Parse a row. Returns the person, and why its phone number is ignored ("" if it is not).
 
-        Raises ValueError when the row is refused.
+        Raises ValueError if the row is refused.
         """
         columns = self.mapping.columns
         nothing = self._meaningless_in(cells)
@@ -203,17 +209,17 @@ class _People:
             language=_read(cells, columns.language, _name),
             attributes=_typed(cells, self.mapping.attributes, self.mapping),
             consent={
-                topic: said
+                topic: granted
                 for topic, column in self.mapping.topics()
-                if (said := _read(cells, column, yes_or_no)) is not None
+                if (granted := _read(cells, column, yes_or_no)) is not None
             },
             seen_at=_read(cells, columns.seen_at, self.mapping.instant),
         )
-        # A row without its user id is an error, unless the cell has a placeholder.
+        # A row needs a user id if the map has its column, unless the cell has a placeholder.
         if columns.user_id and person.user_id is None and columns.user_id not in nothing:
-            raise ValueError(f"{columns.user_id}: it is empty")
+            raise ValueError(f"{columns.user_id}: the cell is empty")
         if not any(person.identifiers()) and (why := left_out or next(iter(nothing.values()), "")):
-            raise ValueError(f"{why}; nothing else names the customer")
+            raise ValueError(f"{why}; there is no other identifier")
         self.report.left_out.update(nothing.values())
         if columns.country and cells[columns.country] and country is None:
             self.report.unknown_countries[cells[columns.country]] += 1
@@ -222,14 +228,14 @@ class _People:
         return person, left_out
 
     def _meaningless_in(self, cells: Cells) -> dict[str, str]:
-        """The columns that should identify somebody and hold what means nothing; each with why."""
+        """The columns of identifiers that have a placeholder, each with a message."""
         columns = self.mapping.columns
         names = (
             *(columns.user_id, columns.anonymous_id),
             *(columns.email, columns.phone, columns.push_token),
         )
         return {
-            name: f"{name}: {cells[name]!r} means nothing"
+            name: f"{name}: {cells[name]!r} is a placeholder"
             for name in names
             if name and cells[name] and cells[name] in self.rules.meaningless
         }
@@ -244,7 +250,7 @@ class _People:
         return outcome.refused
 
     def opt_out_in(self, cells: Cells) -> No | None:
-        """The no in a row, whatever else is wrong with it; None: it has none, or names nobody."""
+        """The opt-out in a row that may have errors; None: none, or no valid identifier."""
         columns = self.mapping.columns
         refuses = [
             topic
@@ -274,7 +280,7 @@ class _People:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Events:
-    """Rows that describe events, each of a customer named by user id."""
+    """Imports rows of events, each with the user id of its customer."""
 
     mapping: EventMap
     report: ImportReport
@@ -285,7 +291,7 @@ class _Events:
     def parse(self, cells: Cells) -> tuple[tuple[str, NewEvent], str]:
         columns = self.mapping.columns
         event = NewEvent(
-            profile_id=0,  # known once the customer is looked up
+            profile_id=0,  # set after the customer is looked up
             name=self.name,
             occurred_at=_required(cells, columns.occurred_at, self.mapping.instant),
             dedupe_key=_required(cells, columns.id, normalise_id),
@@ -293,7 +299,7 @@ class _Events:
         )
         user_id = _required(cells, columns.user_id, normalise_id)
         if user_id in self.rules.meaningless:
-            raise ValueError(f"{columns.user_id}: {user_id!r} means nothing")
+            raise ValueError(f"{columns.user_id}: {user_id!r} is a placeholder")
         return (user_id, event), ""
 
     def write(self, tx: Tx, rows: Sequence[tuple[str, NewEvent]]) -> Mapping[int, str]:
@@ -312,11 +318,11 @@ class _Events:
         return {}
 
     def opt_out_in(self, _cells: Cells) -> None:
-        """Events state no consent."""
+        """None: rows of events state no consent."""
 
 
 def _readable(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
-    """As `_read`, but None where the cell can't be read."""
+    """As `_read`, but None for an invalid cell."""
     try:
         return _read(cells, column, parse)
     except ValueError:
@@ -324,7 +330,7 @@ def _readable(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T 
 
 
 def _read(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
-    """The cell as `parse` makes it; None when the map has no such column or the cell is empty."""
+    """The parsed cell; None if the map has no such column or the cell is empty."""
     text = cells[column] if column else ""
     if not text:
         return None
@@ -338,12 +344,12 @@ def _read(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | No
 def _required(cells: Cells, column: str, parse: Callable[[str], T]) -> T:
     value = _read(cells, column, parse)
     if value is None:
-        raise ValueError(f"{column}: it is empty")
+        raise ValueError(f"{column}: the cell is empty")
     return value
 
 
 def _name(text: str) -> str:
-    """The name of a zone or a language, which may not exist."""
+    """The name of a zone or language, which is not checked further."""
     check_length(text, LONGEST_NAME)
     return text
 
@@ -360,5 +366,5 @@ def _typed(
 
 def _platform(text: str) -> str:
     if text.casefold() not in ("ios", "android", "web"):
-        raise ValueError(f"{text!r} is no push platform; write ios, android or web")
+        raise ValueError(f"{text!r} is not a push platform; use ios, android or web")
     return text.casefold()

@@ -1,11 +1,11 @@
-"""Files of rows: CSV (UTF-8, commas, a header) and Parquet, read row by row as text.
+"""Read CSV files (UTF-8, commas, a header) and Parquet files row by row as text.
 
-A row that is broken in itself comes with its fault, so that one bad row costs only itself. A file
-that is broken as a whole raises SegueError before its first row is handed out.
+An invalid row is returned with its fault and does not affect the others. An invalid file raises
+SegueError before its first row.
 
-RefusedRows writes the CSV file of rows that could not be taken, which can be read again. A
-spreadsheet runs a cell that begins like a formula, so such a cell gets an apostrophe there, and
-loses it when the file is read.
+RefusedRows writes refused rows to a CSV file that can be imported again. Cells that begin like a
+formula get an apostrophe there, because a spreadsheet would execute them; reading the file removes
+it.
 """
 
 import csv
@@ -28,7 +28,7 @@ from config.errors import SegueError
 from config.text.invisible_characters import trimmed
 
 _BATCH = 2_000
-# A whole number above this one, as a float, may stand for another.
+# From this number on a float represents several whole numbers.
 _EXACT = 2**53
 # Characters that start a formula in spreadsheets (OWASP, "CSV Injection"), with any apostrophes
 # before them.
@@ -49,7 +49,7 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFile:
-    """A file that was looked at: its columns, how many rows it has, and the rows."""
+    """An open file: its columns, the number of rows, and the rows."""
 
     unit: str  # what FileRow.line counts: "line" or "row"
     columns: list[str]
@@ -58,9 +58,9 @@ class RowFile:
 
 
 def open_rows(path: Path) -> RowFile:
-    """Look at the file and count its rows. Raises SegueError when it can't be read as a whole."""
+    """Open a file and count its rows. Raises SegueError if it is not readable as a whole."""
     if not path.is_file():
-        raise SegueError(f"there is no file {path}")
+        raise SegueError(f"the file {path} does not exist")
     try:
         file = _parquet(path) if path.suffix in (".parquet", ".pq") else _csv(path)
     except OSError as error:
@@ -102,7 +102,7 @@ def _csv(path: Path) -> RowFile:
 
 
 def _protected(cell: str) -> str:
-    """The cell as text for a spreadsheet."""
+    """The cell, with an apostrophe if a spreadsheet would execute it."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
@@ -115,17 +115,17 @@ def _line_that_is_not_utf8(data: bytes) -> int:
         data.decode()
     except UnicodeDecodeError as error:
         return data.count(b"\n", 0, error.start) + 1
-    raise AssertionError("it was UTF-8 after all")  # the file changed while it was read
+    raise AssertionError("the file is valid UTF-8")  # it changed while it was read
 
 
 class _Lines:
-    """The lines of a file; those of the record at hand can be given back."""
+    """The lines of a file; all but the first of the current record can be read again."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._back: deque[str] = deque()
-        self.record: list[str] = []  # the lines of the record at hand
-        self.before = 0  # how many lines lie before it
+        self.record: list[str] = []  # the lines of the current record
+        self.before = 0  # the number of lines before it
 
     def __iter__(self) -> "_Lines":
         return self
@@ -140,17 +140,17 @@ class _Lines:
         self.record.clear()
 
     def keep_only_first(self) -> str:
-        """Give back all but the record's first line, and return that."""
+        """Return the record's first line; the others are read again."""
         self._back.extendleft(reversed(self.record[1:]))
         del self.record[1:]
         return self.record[0].rstrip("\r\n")
 
 
 def _records(path: Path) -> Iterator[FileRow]:
-    """The header, then the rows; blank lines are left out.
+    """The header, then the rows, without blank lines.
 
-    A stray quote would swallow all lines up to the next one. So when a record of several lines
-    turns out to be broken, only its first line is taken for bad and reading goes on at the second.
+    A stray quote makes one record of all lines up to the next quote. So if a record of several
+    lines is invalid, only its first line is refused and reading continues at the second.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = _Lines(file)
@@ -164,18 +164,18 @@ def _records(path: Path) -> Iterator[FileRow]:
             except StopIteration:
                 return
             except csv.Error as error:
-                fault, cells = f"it can't be read ({error})", []
+                fault, cells = f"the row is not valid CSV ({error})", []
             if not cells and not fault:
                 continue
             width = width or len(cells)
             if not fault and len(cells) != width:
-                fault = f"number of fields: {len(cells)}, in the header: {width}"
+                fault = f"the row has {len(cells)} fields, the header {width}"
             if fault and (not cells or len(lines.record) > 1):
                 if len(lines.record) > 1:
-                    fault = "a quote in it is not closed"
+                    fault = "a quote is not closed"
                 cells = [lines.keep_only_first()]
             if not fault and any("\0" in cell for cell in cells):
-                fault = "it contains a NUL character"
+                fault = "the row contains a NUL character"
             yield FileRow(lines.before + 1, cells, fault)
 
 
@@ -183,7 +183,7 @@ def _parquet(path: Path) -> RowFile:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:
-        raise SegueError(f"{path} is no Parquet file: {error}") from error
+        raise SegueError(f"{path} is not a Parquet file: {error}") from error
 
     def rows() -> Iterator[FileRow]:
         number = 0
@@ -194,9 +194,10 @@ def _parquet(path: Path) -> RowFile:
                     number += 1
                     cells = [_text(value) for value in values]
                     nul = any("\0" in cell for cell in cells)
-                    yield FileRow(number, cells, "it contains a NUL character" if nul else None)
+                    fault = "the row contains a NUL character" if nul else None
+                    yield FileRow(number, cells, fault)
         except (pa.ArrowException, OSError) as error:
-            raise SegueError(f"{path} is broken after row {number}: {error}") from error
+            raise SegueError(f"{path} can't be read after row {number}: {error}") from error
 
     return RowFile(
         unit="row", columns=list(file.schema_arrow.names), total=file.metadata.num_rows, rows=rows
@@ -204,7 +205,7 @@ def _parquet(path: Path) -> RowFile:
 
 
 def _plain(column: Any) -> Any:
-    """Times as Python can hold them: microseconds, and in UTC where they have a zone."""
+    """Convert timestamps to Python's precision: microseconds; UTC if they have a zone."""
     if not pa.types.is_timestamp(column.type):
         return column
     return column.cast(pa.timestamp("us", tz="UTC" if column.type.tz else None), safe=False)
@@ -219,8 +220,8 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
-        # pandas turns whole numbers with gaps into floats: customer 12346.0 is customer 12346
-        # From 2^53 on a float represents several whole numbers, so it is not read as one.
+        # pandas stores integer columns with missing values as floats: 12346.0 is customer 12346.
+        # From 2^53 on a float represents several whole numbers, so it is not converted.
         return str(int(value)) if abs(value) < 2**53 else f"{value:.17e}"
     if isinstance(value, date):  # datetimes are dates
         return value.isoformat()
@@ -230,9 +231,9 @@ def _text(value: Any) -> str:
 
 
 class RefusedRows:
-    """The file beside the input: the refused rows as they were, the reason before them.
+    """Writes `<input>.refused.csv`: the reason, then the original cells.
 
-    The reason comes first because a row may have more fields than the header. Only the owner may
+    The reason comes first because a row may have more fields than the header. Only the owner can
     read the file.
     """
 
@@ -267,5 +268,5 @@ class RefusedRows:
         except OSError as error:
             raise SegueError(
                 f"the refused rows can't be written to {self.path}: {error.strerror}; "
-                "put the input where you may write"
+                "move the input to a writable directory"
             ) from error

@@ -40,7 +40,7 @@ GOODS: dict[str, tuple[tuple[str, float], ...]] = {  # category -> name and pric
     ),
 }
 
-# How much people buy from month to month; presents at the end of the year, holidays in summer.
+# Orders by month, relative; more before Christmas and in early summer.
 SEASON = (0.7, 0.65, 0.8, 0.9, 1.0, 1.15, 1.05, 0.85, 0.9, 1.05, 1.6, 1.9)
 
 _ENGLISH = (
@@ -92,13 +92,13 @@ _PORTUGUESE = (
 
 
 class Region(NamedTuple):
-    """Where customers live, how many of a hundred, what they speak and are called."""
+    """A country with its share of customers (percent), language, zones and names."""
 
     country: str
     share: float
     language: str
     zones: tuple[str, ...]
-    names: tuple[str, str]  # given, family; a space between each
+    names: tuple[str, str]  # given names, family names; separated by spaces
 
 
 PLACES = (
@@ -141,8 +141,8 @@ PLACES = (
 
 # Numbers that regulators reserve for fiction: prefix, first, one past the last, digits.
 _FICTION: dict[str, tuple[tuple[str, int, int, int], ...]] = {
-    # Ofcom: no area, London, Leeds, Birmingham. Not the one mobile block, +447700900: everybody
-    # makes test data of it, and such a file must not meet its own numbers here.
+    # Ofcom: no area, London, Leeds, Birmingham. Not the mobile block +447700900: it is common in
+    # test data, which must not join profiles of the sample shop.
     "GB": tuple((p, 0, 1000, 3) for p in ("+441632960", "+442079460", "+441134960", "+441214960")),
     "IE": (("+35320910", 0, 10_000, 4),),  # ComReg
     "FR": (("+3363998", 0, 10_000, 4),),  # ARCEP, mobile
@@ -161,7 +161,7 @@ _FICTION: dict[str, tuple[tuple[str, int, int, int], ...]] = {
 
 
 def fiction_numbers(country: str) -> Iterator[str]:
-    """Unassigned numbers, each once; none for countries that reserve none."""
+    """The reserved numbers of a country, each once."""
     for prefix, first, end, digits in _FICTION.get(country, ()):
         for number in range(first, end):
             yield f"{prefix}{number:0{digits}}"

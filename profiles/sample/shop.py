@@ -1,7 +1,7 @@
-"""The sample shop: invented customers, a year of their orders, and carts left in the last days.
+"""The sample shop: invented customers, a year of orders, and carts abandoned in the last days.
 
-Made by a seeded generator, so that the same seed and moment give the same shop everywhere. Nobody
-in it exists: addresses lie in example.com, phone numbers in the ranges kept free for fiction.
+A seeded generator makes it: the same seed and time give the same shop. The customers are fictional:
+addresses are in example.com, phone numbers in ranges reserved for fiction.
 """
 
 import math
@@ -30,10 +30,10 @@ _YEAR = 365
 def load_sample_shop(
     db: Database, now: Instant, customers: int = 3000, seed: int = 1
 ) -> Mapping[str, int]:
-    """Fill the database with the shop as of `now`; a repetition changes nothing.
+    """Load the shop as of `now`; repeating it changes nothing.
 
-    All events are history that journeys do not react to. Returns how many customers and events of
-    each name the shop has.
+    All events are history, which journeys do not react to. Returns the numbers of customers and of
+    events by name.
     """
     shop = _Shop(now, seed)
     people = shop.customers(customers)
@@ -54,7 +54,7 @@ def load_sample_shop(
 
 
 class _Shop:
-    """The generator: one random source, used in a fixed order."""
+    """The generator, with one random source that is used in a fixed order."""
 
     def __init__(self, now: Instant, seed: int) -> None:
         self.now = now
@@ -69,7 +69,7 @@ class _Shop:
         """Each customer with their history."""
         for index in range(1, number + 1):
             (place,) = self.random.choices(PLACES, cum_weights=self.shares)
-            # most came long ago, a few this week
+            # most signed up long ago, a few this week
             came = self.now - int(self.random.betavariate(1, 1.6) * 2 * _YEAR * DAY) - HOUR
             favourite = self.random.choice(list(GOODS))
             orders = list(self._orders(index, came, favourite))
@@ -100,7 +100,7 @@ class _Shop:
             email=normalise_email(f"{_ascii(first)}.{_ascii(last)}.{index}@example.com"),
             phone=phone,
             push_tokens=self._push_tokens(index),
-            # what is not known of everybody: Segue then looks at the next source
+            # missing for some customers, so that other sources of the zone are used
             country=place.country if self._happens(0.95) else None,
             timezone=self.random.choice(place.zones) if self._happens(0.7) else None,
             language=place.language,
@@ -132,16 +132,16 @@ class _Shop:
         if self._happens(0.06):
             consent["push", "*"] = False
         if has_phone:
-            # opt-in only: who said nothing gets nothing; a few sent STOP
-            said = self.random.random()
-            if said < 0.45:
+            # SMS is opt-in; some have said yes, a few sent STOP
+            chance = self.random.random()
+            if chance < 0.45:
                 consent["sms", "*"] = True
-            elif said < 0.48:
+            elif chance < 0.48:
                 consent["sms", "*"] = False
         return consent
 
     def _orders(self, index: int, came: Instant, favourite: str) -> Iterator[NewEvent]:
-        """A year of orders, more before Christmas; none before the customer came."""
+        """A year of orders, more before Christmas; none before the sign-up."""
         wanted = min(int(self.random.expovariate(1 / 6)), 40)
         days = self.random.choices(self.days, cum_weights=self.season, k=wanted)
         for number, day in enumerate(sorted(days), start=1):
@@ -161,7 +161,7 @@ class _Shop:
                 )
 
     def _cart(self, index: int, favourite: str) -> Iterator[NewEvent]:
-        """A cart filled in the last days, perhaps left standing."""
+        """Perhaps a cart of the last days, perhaps abandoned."""
         if not self._happens(0.05):
             return
         viewed = self.now - self.random.randint(3 * HOUR, 4 * DAY)
@@ -190,7 +190,7 @@ class _Shop:
             )
 
     def _items(self, favourite: str) -> list[dict[str, Any]]:
-        """One to four different goods, mostly of the favourite category."""
+        """One to four different goods, mostly in the favourite category."""
         items = {}
         for _ in range(self.random.randint(1, 4)):
             category = favourite if self._happens(0.6) else self.random.choice(list(GOODS))
@@ -208,5 +208,5 @@ def _total(items: list[dict[str, Any]]) -> float:
 
 
 def _ascii(name: str) -> str:
-    """A name as it goes into an e-mail address: Jürgen -> jurgen."""
+    """A name as part of an e-mail address: Jürgen -> jurgen."""
     return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()

@@ -219,7 +219,9 @@ def test_without_a_session_all_means_none(house: House) -> None:
 def test_it_is_opt_in_whatever_the_policy_says(house: House) -> None:
     policy = Policy.model_validate({"channels": {"whatsapp": {"consent": "opt-out"}}})
     said = policy.warnings()
-    assert said == ["channels.whatsapp.consent: WhatsApp messages are opt-in, whatever stands here"]
+    assert said == [
+        "channels.whatsapp.consent: it has no effect; WhatsApp messages are always opt-in"
+    ]
     open_shop(house, Send("s", WhatsApp("offer")), policy=policy, consent={("sms", "*"): True})
     assert [one.reason for one in house.outbox()] == ["no_consent"]
 

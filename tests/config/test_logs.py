@@ -185,7 +185,7 @@ def test_words_and_values_that_do_not_fit_are_a_line_all_the_same(
     values: tuple[object, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = one("flows.worker.worker", "message %d of %d", *values)
-    assert line["message"] == "'message %d of %d' with values that do not fit"
+    assert line["message"] == "'message %d of %d' with arguments that do not match"
     assert capfd.readouterr() == ("", "")
 
 

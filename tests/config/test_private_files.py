@@ -124,7 +124,7 @@ def test_rights_of_the_owner_stay(tmp_path: Path) -> None:
 def test_a_folder_for_everybody_is_refused(tmp_path: Path) -> None:
     """Closing /tmp would lock out all other users."""
     tmp_path.chmod(0o1777)
-    with pytest.raises(SegueError, match=f"{tmp_path} is a folder for everybody.* SEGUE_DATA_DIR"):
+    with pytest.raises(SegueError, match=f"{tmp_path} is a shared folder.* SEGUE_DATA_DIR"):
         make_private_folder(tmp_path)
     assert mode(tmp_path) == 0o1777
 
@@ -178,7 +178,7 @@ def test_processes_that_start_together_have_one_login(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "segue", "segue:", "segue:short", ":" + "x" * 32])
 def test_a_file_that_holds_no_login_is_never_taken_for_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "login").write_text(text)
-    with pytest.raises(SegueError, match=r"holds no login .*: remove it"):
+    with pytest.raises(SegueError, match=r"has no login .*; delete it"):
         own_login(Settings(data_dir=tmp_path))
 
 

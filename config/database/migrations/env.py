@@ -1,4 +1,4 @@
-"""Run by Alembic: migrate over the connection that `config.database.schema` opened."""
+"""Alembic runs this module: migrate with the connection that `config.database.schema` opened."""
 
 from alembic import context
 
@@ -6,7 +6,7 @@ connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=context.config.attributes["metadata"],
-    # Never as a batch: that rebuilds a table on SQLite while others use it.
+    # Batch mode would rebuild a table on SQLite while other processes use it.
     render_as_batch=False,
     compare_type=True,
 )

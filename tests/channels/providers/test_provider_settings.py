@@ -154,7 +154,7 @@ def test_what_a_provider_needs_that_sends_nothing_is_not_asked_for(
     ]
     monkeypatch.setenv("SEGUE_POSTMARK_WEBHOOK_PASSWORD", "short but secret")
     [*_, said] = unmet_needs(settings)
-    assert said.startswith("SEGUE_POSTMARK_WEBHOOK_PASSWORD is not usable: Postmark's events are")
+    assert said.startswith("SEGUE_POSTMARK_WEBHOOK_PASSWORD is invalid: Postmark's events are")
     assert "short" not in said
 
 

@@ -25,7 +25,7 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path / 'other.db'}")
     with db.transaction() as tx:
         tx.conn.execute(text("CREATE TABLE theirs (id INTEGER)"))
-    with pytest.raises(SegueError, match="holds tables that Segue did not make"):
+    with pytest.raises(SegueError, match="has tables that are not Segue's"):
         migrate(db)
 
 

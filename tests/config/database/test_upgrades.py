@@ -457,7 +457,7 @@ def test_workers_start_together_on_an_old_database_that_others_use(
         others.stop_writing()
         if not empty.is_sqlite:
             # There a table that somebody reads can't be changed.
-            until(lambda: "the upgrade of the database waits: process" in said(), said)
+            until(lambda: "the database upgrade waits: the transaction of process" in said(), said)
             assert revision(empty) == before
             assert others.read() == 1
             others.end_reading()
@@ -578,7 +578,9 @@ def test_an_upgrade_that_never_gets_its_turn_says_who_is_in_its_way(
     with db.transaction(write=False) as tx:
         process = tx.conn.execute(text("SELECT pg_backend_pid()")).scalar_one()
         tx.conn.execute(text("SELECT * FROM preference"))
-        with pytest.raises(SegueError, match=rf"never free: process {process} \(.+\) has had a"):
+        with pytest.raises(
+            SegueError, match=rf"locked: the transaction of process {process} \(.+\) has been open"
+        ):
             migrate(db)
         assert revision(db) == "0001"
     migrate(db)

@@ -142,7 +142,7 @@ def test_a_wrong_column_map(segue: Segue, tmp_path: Path) -> None:
         ('[[caps]]\nchannels = "all"\nlimit = 1', ["caps[0]", "per =", "within ="]),
         ("[channels.fax]", ["channels", "fax"]),
         ("timezone = ", ["not valid TOML"]),
-        (None, ["there is no policy file", "SEGUE_POLICY_FILE"]),
+        (None, ["the policy file", "SEGUE_POLICY_FILE"]),
     ],
 )
 def test_an_invalid_policy_file(
@@ -202,7 +202,7 @@ def test_a_database_that_cannot_be_reached(segue: Segue, monkeypatch: pytest.Mon
     monkeypatch.setenv("SEGUE_DATABASE_URL", "mysql://127.0.0.1/segue")
     wrong(segue("report", "win-back"), "SQLite and PostgreSQL, not on mysql")
     monkeypatch.setenv("SEGUE_DATABASE_URL", "nonsense")
-    wrong(segue("report", "win-back"), "'nonsense' is no database URL")
+    wrong(segue("report", "win-back"), "'nonsense' is not a database URL")
 
 
 def test_a_setting_that_makes_no_sense(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_what_was_left_out_is_said(house: House, receiver: Receiving) -> None:
     answer = receiver.post("/v1/identify", json=said)
     assert answer.status_code == 200
     [warning] = answer.json()["warnings"]
-    assert warning.startswith("traits.email is left out: 'nobody' is no e-mail address")
+    assert warning.startswith("traits.email is left out: 'nobody' is not an e-mail address")
     [warning] = receiver.post(
         "/v1/batch", json={"batch": [track(), {"type": "identify", **said, "messageId": "m9"}]}
     ).json()["warnings"]
@@ -71,7 +71,7 @@ def test_what_was_left_out_is_said(house: House, receiver: Receiving) -> None:
 
 def test_a_call_that_is_wrong_is_refused(house: House, receiver: Receiving) -> None:
     said = problem(receiver.post("/v1/track", json={"userId": "u1"}), 400, "invalid")
-    assert (said["field"], said["message"]) == ("event", "event: it is missing; give it")
+    assert (said["field"], said["message"]) == ("event", "event: the field is missing")
 
 
 def test_a_second_customer_on_a_device_is_taken_in_with_a_warning(receiver: Receiving) -> None:

@@ -146,7 +146,9 @@ def test_another_sites_form_starts_no_run(stack: Stack, site: Site, kind: str) -
     url = f"{stack.settings.prefect_url}/api/deployments/{deployment(stack)['id']}/create_flow_run"
     with site.page.expect_navigation():
         site.page.evaluate(SUBMIT, [url, kind])
-    expect(site.page.locator("body")).to_contain_text("Only this server's own pages may ask it")
+    expect(site.page.locator("body")).to_contain_text(
+        "Requests from pages of other origins are refused"
+    )
     assert runs(stack) == before
 
 

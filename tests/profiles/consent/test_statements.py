@@ -186,17 +186,17 @@ def test_a_yes_from_the_future_takes_back_no_stop(house: House, api: Receiving) 
         ({"granted": None}, "granted", "valid boolean"),
         ({"source": ""}, "source", "at least 1 character"),
         ({"source": "s" * 201}, "source", "at most 200"),
-        ({"wording": None}, "wording", "the words that were shown"),
-        ({"wording": ""}, "wording", "the words that were shown"),
+        ({"wording": None}, "wording", "the text that was shown"),
+        ({"wording": ""}, "wording", "the text that was shown"),
         ({"wording": "w" * 4001}, "wording", "at most 4000"),
         ({"evidence": None}, "evidence", "a yes needs its proof"),
         ({"evidence": "e" * 4100}, "evidence", "larger than 4096 bytes"),
         ({"timestamp": "yesterday"}, "timestamp", "is not a date and time"),
-        ({"timestamp": "2026-03-02T10:00:00"}, "timestamp", "names no time zone"),
-        ({"userId": None}, "userId", "it names nobody"),
+        ({"timestamp": "2026-03-02T10:00:00"}, "timestamp", "has no time zone"),
+        ({"userId": None}, "userId", "give userId, anonymousId, email or phone"),
         ({"userId": ["u"]}, "userId", "write it as text"),
-        ({"email": "none"}, "email", "is no e-mail address"),
-        ({"phone": "12345"}, "phone", "no possible phone number"),
+        ({"email": "none"}, "email", "is not an e-mail address"),
+        ({"phone": "12345"}, "phone", "not a possible phone number"),
         ({"grantd": True}, "grantd", "not permitted"),
         ({"email": "bob@example.com"}, None, "belong to different customers"),
     ],
@@ -240,7 +240,7 @@ def test_a_no_is_taken_whatever_else_is_wrong(
     house.customer("bob", consent={})
     topic = wrong.get("topic", "*")
     answer = problem(api.post("/v1/consent", json=no() | wrong), 400, "invalid")
-    assert answer["message"].endswith("is taken all the same")
+    assert answer["message"].endswith("is recorded nevertheless")
     assert said(house, ann) == {("email", topic): False}
     assert len(rows(house, consents)) == 1
 

@@ -144,30 +144,30 @@ def test_numbers_of_no_country_have_none(written: str) -> None:
 @pytest.mark.parametrize(
     ("written", "country", "reason"),
     [
-        ("", "GB", "no possible phone number in GB"),
-        ("+", "GB", "no possible phone number in GB"),
-        ("12345", "GB", "no possible phone number in GB"),  # too short
-        ("+44 7700 900123 456", None, "no possible phone number"),  # too long
+        ("", "GB", "not a possible phone number in GB"),
+        ("+", "GB", "not a possible phone number in GB"),
+        ("12345", "GB", "not a possible phone number in GB"),  # too short
+        ("+44 7700 900123 456", None, "not a possible phone number"),  # too long
         ("07700 900123", None, "it must start with +"),  # national, but of which nation?
-        ("07700 900123", "XX", "no possible phone number in XX"),
-        ("555-0123", "US", "no possible phone number in US"),  # dialled within one town only
-        ("+261 22 12 345", None, "no possible phone number"),  # without the area code, 20
-        ("+49 30 1234567890123", None, "no possible phone number"),  # more than fifteen digits
-        ("+999 123456", None, "no possible phone number"),  # no such calling code
-        # Something is left over.
-        ("n/a", "GB", "'n/a' is left over"),
-        ("07700 900123 ext. 5", "GB", "'ext. 5' is left over"),
-        ("07700 900123x5", "GB", "'x5' is left over"),
-        ("07700 900123#5", "GB", "'#5' is left over"),
-        ("1-800-FLOWERS", "US", "'FLOWERS' is left over"),
-        ("+44 7700 900123, +44 7700 900124", None, "is left over"),
-        ("+44 7700 900123 / +44 7700 900124", None, "is left over"),
-        ("+44 7700 900123 or 900124", None, "'or 900124' is left over"),
-        ("07700900123\n07700900124", "GB", "is left over"),
-        ("07700900123;07700900124", "GB", "is left over"),
-        ("++447700900123", None, "is left over"),
-        ("+44 7700 900123²", None, "'²' is left over"),
-        ("4915112345678,0", "DE", "',0' is left over"),
+        ("07700 900123", "XX", "not a possible phone number in XX"),
+        ("555-0123", "US", "not a possible phone number in US"),  # dialled within one town only
+        ("+261 22 12 345", None, "not a possible phone number"),  # without the area code, 20
+        ("+49 30 1234567890123", None, "not a possible phone number"),  # more than fifteen digits
+        ("+999 123456", None, "not a possible phone number"),  # no such calling code
+        # There is other text.
+        ("n/a", "GB", "remove 'n/a'"),
+        ("07700 900123 ext. 5", "GB", "remove 'ext. 5'"),
+        ("07700 900123x5", "GB", "remove 'x5'"),
+        ("07700 900123#5", "GB", "remove '#5'"),
+        ("1-800-FLOWERS", "US", "remove 'FLOWERS'"),
+        ("+44 7700 900123, +44 7700 900124", None, "is not only a phone number"),
+        ("+44 7700 900123 / +44 7700 900124", None, "is not only a phone number"),
+        ("+44 7700 900123 or 900124", None, "remove 'or 900124'"),
+        ("07700900123\n07700900124", "GB", "is not only a phone number"),
+        ("07700900123;07700900124", "GB", "is not only a phone number"),
+        ("++447700900123", None, "is not only a phone number"),
+        ("+44 7700 900123²", None, "remove '²'"),
+        ("4915112345678,0", "DE", "remove ',0'"),
         ("tel:+44-7700-900123;ext=5", None, "more than a number: ;ext=5"),
         ("tel:+44-7700-900123;phone-context=+49", None, "more than a number"),
         ("tel:7700900123;phone-context=shop.example", None, "more than a number"),

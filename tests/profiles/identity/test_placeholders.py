@@ -49,13 +49,13 @@ def keys(call: SegmentCall) -> list[tuple[str, str]]:
 def test_an_id_that_means_nothing_names_nobody(value: str) -> None:
     call = read("track", userId=value, anonymousId="a1")
     assert keys(call) == [("anonymous_id", "a1")]
-    assert call.warnings == (f"userId is left out: {value!r} means nothing",)
+    assert call.warnings == (f"userId is left out: {value!r} is a placeholder",)
     call = read("track", userId="u1", anonymousId=value)
     assert keys(call) == [("user_id", "u1")]
     with pytest.raises(CallRefused) as refused:
         read("track", userId=value, anonymousId=value)
     assert refused.value.field == "userId"
-    assert "means nothing" in refused.value.why
+    assert "is a placeholder" in refused.value.why
 
 
 @pytest.mark.parametrize("value", SOMETHING)
@@ -82,13 +82,13 @@ def test_an_address_that_means_nothing_is_left_out(trait: str, value: str) -> No
 def test_a_token_that_means_nothing_is_no_device(value: str) -> None:
     call = read("track", userId="u1", context={"device": {"token": value}})
     assert keys(call) == [("user_id", "u1")]
-    assert call.warnings == (f"context.device.token is left out: {value!r} means nothing",)
+    assert call.warnings == (f"context.device.token is left out: {value!r} is a placeholder",)
 
 
 def test_a_group_that_means_nothing_is_none() -> None:
     call = read("group", userId="u1", groupId="undefined", traits={"plan": "team"})
     assert call.person.attributes == {"group_plan": "team"}
-    assert call.warnings == ("groupId is left out: 'undefined' means nothing",)
+    assert call.warnings == ("groupId is left out: 'undefined' is a placeholder",)
 
 
 def test_an_alias_of_nothing_is_refused() -> None:
@@ -113,10 +113,12 @@ def test_the_policy_lists_more(house: House) -> None:
     with receiving(house.segue) as receiver:
         said = {"userId": "guest", "anonymousId": "a1", "event": "x"}
         answer = receiver.post("/v1/track", json=said)
-        assert answer.json()["warnings"] == ["userId is left out: 'guest' means nothing"]
+        assert answer.json()["warnings"] == ["userId is left out: 'guest' is a placeholder"]
         batch = {"batch": [{"type": "track", **said}]}
         answer = receiver.post("/v1/batch", json=batch)
-        assert answer.json()["warnings"] == ["batch.0: userId is left out: 'guest' means nothing"]
+        assert answer.json()["warnings"] == [
+            "batch.0: userId is left out: 'guest' is a placeholder"
+        ]
         answer = receiver.post("/v1/track", json={"userId": "guest", "event": "x"})
         assert (answer.status_code, answer.json()["field"]) == (400, "userId")
         for nobody in ({"userId": "guest"}, {"userId": "guest", "timestamp": "yesterday"}):
@@ -125,7 +127,7 @@ def test_the_policy_lists_more(house: House) -> None:
     with house.db.transaction(write=False) as tx:
         assert tx.conn.execute(select(identifiers.c.value)).scalars().all() == ["a1"]
         for nothing in ("guest", "undefined"):
-            with pytest.raises(SegueError, match="means nothing"):
+            with pytest.raises(SegueError, match="is a placeholder"):
                 history_of(tx, nothing, house.segue.rules.meaningless)
 
 
@@ -166,10 +168,10 @@ def test_cells_that_mean_nothing_name_nobody(db: Database, write: Write) -> None
         ("email", "ann@example.com"),
         ("email", "bob@example.com"),
     ]
-    assert report.left_out["customer_id: 'undefined' means nothing"] == 1
-    assert report.left_out["phone: '0000' means nothing"] == 1
+    assert report.left_out["customer_id: 'undefined' is a placeholder"] == 1
+    assert report.left_out["phone: '0000' is a placeholder"] == 1
     refused = path.with_name("file.csv.refused.csv").read_text()
-    assert "'undefined' means nothing; nothing else names the customer" in refused
+    assert "'undefined' is a placeholder; there is no other identifier" in refused
 
 
 def test_the_no_of_a_refused_row_is_nobodys_if_nobody_is_named(db: Database, write: Write) -> None:
@@ -294,9 +296,9 @@ def test_faults_in_the_context_name_their_place() -> None:
     call = read("track", userId="u1", context={"traits": {"email": "nobody"}})
     assert call.warnings[0].startswith("context.traits.email is left out")
     call = read("track", userId="u1", context={"traits": ["email"]})
-    assert call.warnings == ("context.traits is left out: it is no object",)
+    assert call.warnings == ("context.traits is left out: it is not an object",)
     call = read("track", userId="u1", context={"device": {"token": "t", "removed": "yes"}})
-    assert call.warnings == ("context.device is left out: write true or false as `removed`",)
+    assert call.warnings == ("context.device is left out: `removed` must be true or false",)
     assert keys(call) == [("user_id", "u1")]
 
 

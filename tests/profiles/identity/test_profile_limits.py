@@ -65,7 +65,7 @@ def test_an_attribute_that_is_too_much_is_left_out_and_the_rest_taken(db: Databa
     [warning] = outcome.warnings
     assert warning == (
         "the attribute 'large' is left out: with it the profile would hold more than 262144 bytes "
-        "of attributes; take others away first"
+        "of attributes; remove others first"
     )
     assert attributes(db).keys() == {*full, "small"}
     assert known(db, "email") == ["ann@example.com"]

@@ -358,6 +358,8 @@ def test_a_profile_that_somebody_deleted_by_hand_is_named(postgresql_url: str) -
     take(db, track("u1"))
     with db.transaction() as tx:
         tx.conn.execute(delete(profiles))
-    with pytest.raises(SegueError, match=r"one of the profiles \[1\], which is not there"):
+    with pytest.raises(
+        SegueError, match=r"refer to the profiles \[1\], of which at least one does not exist"
+    ):
         take(db, track("u1"))
     db.close()

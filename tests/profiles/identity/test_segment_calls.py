@@ -85,12 +85,12 @@ def test_a_trait_says_more_than_the_context() -> None:
 @pytest.mark.parametrize(
     ("traits", "context", "warning"),
     [
-        ({"email": "no address"}, {}, "traits.email is left out: 'no address' is no e-mail"),
-        ({"email": {"a": 1}}, {}, "traits.email is left out: it is no text"),
-        ({"phone": "12"}, {}, "traits.phone is left out: '12' is no possible phone number"),
+        ({"email": "no address"}, {}, "traits.email is left out: 'no address' is not an e-mail"),
+        ({"email": {"a": 1}}, {}, "traits.email is left out: the value is not text"),
+        ({"phone": "12"}, {}, "traits.phone is left out: '12' is not a possible phone number"),
         ({"phone": "07700 900123"}, {}, "(without a known country it must start with +)"),
-        ({"address": {"country": "Atlantis"}}, {}, "'Atlantis' is no country"),
-        ({"timezone": "Mars/Base"}, {}, "'Mars/Base' is no time zone"),
+        ({"address": {"country": "Atlantis"}}, {}, "'Atlantis' is not a country"),
+        ({"timezone": "Mars/Base"}, {}, "'Mars/Base' is not a time zone"),
         ({}, {"timezone": "Mars/Base"}, "context.timezone is left out"),
         ({}, {"locale": "not a language"}, "context.locale is left out"),
         ({}, {"device": {"token": "x" * 2000}}, "context.device.token is left out"),

@@ -191,7 +191,7 @@ def test_ids_come_in_the_order_of_the_people(db: Database) -> None:
 @pytest.mark.parametrize(
     ("person", "reason"),
     [
-        (Person(country="GB"), "names nobody"),
+        (Person(country="GB"), "there is no identifier"),
         (
             Person(user_id="1", email=BOB),
             "user_id '1' and email 'bob@example.com' belong to two different customers",
@@ -453,7 +453,7 @@ def test_addresses_are_stored_in_lower_case(written: str, stored: str) -> None:
     "written", ["", "ann", "ann@", "ann@@example.com", "a b@example.com", "@x"]
 )
 def test_what_is_no_address_is_refused(written: str) -> None:
-    with pytest.raises(ValueError, match="is no e-mail address"):
+    with pytest.raises(ValueError, match="is not an e-mail address"):
         normalise_email(written)
 
 

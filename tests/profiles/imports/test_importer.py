@@ -171,12 +171,12 @@ def test_everything_a_customer_map_can_say(db: Database, write: Write) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (",GB,ann@example.com,,,true,false", "customer_id: it is empty"),
-        ("9,GB,ann.example.com,,,true,false", "email: 'ann.example.com' is no e-mail address"),
+        (",GB,ann@example.com,,,true,false", "customer_id: the cell is empty"),
+        ("9,GB,ann.example.com,,,true,false", "email: 'ann.example.com' is not an e-mail address"),
         ("9,GB,,,,perhaps,false", "email_opt_in: 'perhaps' is neither yes nor no"),
-        ("9,GB,ann@example.com", "number of fields: 3, in the header: 7"),
-        ("9,GB,,,,true,false,extra", "number of fields: 8, in the header: 7"),
-        ('9,"GB" x,,,,true,false', "it can't be read"),
+        ("9,GB,ann@example.com", "the row has 3 fields, the header 7"),
+        ("9,GB,,,,true,false,extra", "the row has 8 fields, the header 7"),
+        ('9,"GB" x,,,,true,false', "the row is not valid CSV"),
         ("9,G\0B,,,,true,false", "NUL"),
         ("9,GB,one@example.com,,,true,false", "belongs to the customer with user_id '1'"),
     ],
@@ -202,12 +202,12 @@ def test_a_bad_customer_row_is_refused_alone(
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("9,GB,,123,,true,false", "phone: '123' is no possible phone number in GB"),
+        ("9,GB,,123,,true,false", "phone: '123' is not a possible phone number in GB"),
         ("9,,,07700900001,,true,false", "it must start with +"),
         ("9,DE,,4915112345678,,true,false", "phone: '4915112345678' can be read as"),
         ("9,DE,,4915112345678.0,,true,false", "a number with a fraction"),
         ("9,DE,,4.91512E+12,,true,false", "a spreadsheet shortened"),
-        ("9,GB,,07700900001 ext 5,,true,false", "'ext 5' is left over"),
+        ("9,GB,,07700900001 ext 5,,true,false", "remove 'ext 5'"),
     ],
 )
 def test_a_row_is_taken_without_a_number_that_cannot_be_read(
@@ -222,7 +222,7 @@ def test_a_row_is_taken_without_a_number_that_cannot_be_read(
     (line,) = refused(path)
     assert reason in line["reason"]
     assert line["reason"].startswith("line 2: phone: ")
-    assert line["reason"].endswith("; the rest of the row was taken")
+    assert line["reason"].endswith("; the rest of the row was imported")
     # mended, the row adds the number
     mended = write(path.read_text().replace(row.split(",")[3], "+447700900001"), "mended.csv")
     report = import_file(db, mended)
@@ -281,7 +281,7 @@ def test_the_map_names_the_cells_that_mean_empty(db: Database, write: Write) -> 
     report = import_file(db, path, map_file=mapping)
     assert counts(report) == (2, 1, 0, 0, 1)
     assert report.unknown_countries == {}
-    assert refused(path)[0]["reason"] == "line 3: id: it is empty"
+    assert refused(path)[0]["reason"] == "line 3: id: the cell is empty"
     assert rows_of(db, profiles.c.country, profiles.c.language) == [(None, None)]
     ((attributes,),) = rows_of(db, profiles.c.attributes)
     assert attributes == {}
@@ -295,12 +295,12 @@ def test_the_map_names_the_cells_that_mean_empty(db: Database, write: Write) -> 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("A2,,2010-12-01T08:26:00Z,1,1.0,X", "customer_id: it is empty"),
-        (",7,2010-12-01T08:26:00Z,1,1.0,X", "invoice: it is empty"),
-        ("A2,7,,1,1.0,X", "ordered_at: it is empty"),
+        ("A2,,2010-12-01T08:26:00Z,1,1.0,X", "customer_id: the cell is empty"),
+        (",7,2010-12-01T08:26:00Z,1,1.0,X", "invoice: the cell is empty"),
+        ("A2,7,,1,1.0,X", "ordered_at: the cell is empty"),
         ("A2,7,01/12/2010 08:26,1,1.0,X", "'01/12/2010 08:26' is not a date and time"),
         ("A2,7,2010-02-30T08:26:00Z,1,1.0,X", "is not a date and time"),
-        ("A2,7,2010-12-01T08:26:00,1,1.0,X", "names no time zone"),
+        ("A2,7,2010-12-01T08:26:00,1,1.0,X", "has no time zone"),
         ("A2,7,2010-12-01T08:26:00Z,many,1.0,X", "items: 'many' is not a whole number"),
         ("A2,7,2010-12-01T08:26:00Z,99999999999999999999,1.0,X", "does not fit into 64 bits"),
         ("A2,7,2010-12-01T08:26:00Z,1,£5,X", "total_gbp: '£5' is not a number"),
@@ -324,7 +324,7 @@ def test_a_stray_quote_costs_its_own_row_only(db: Database, write: Write) -> Non
     path = write(CUSTOMERS + "\n".join(lines) + "\n")
     assert counts(import_file(db, path)) == (199, 198, 0, 0, 1)
     (line,) = refused(path)
-    assert line["reason"] == "line 101: a quote in it is not closed"
+    assert line["reason"] == "line 101: a quote is not closed"
 
 
 def test_a_quoted_field_may_run_over_several_lines(db: Database, write: Write) -> None:
@@ -499,7 +499,7 @@ def test_times_without_a_zone_are_those_of_the_map(db: Database, write: Write) -
 
 def test_a_file_whose_times_name_no_zone_needs_one_in_the_map(db: Database, write: Write) -> None:
     path = write(ORDERS + "A1,1,2010-12-01 08:26,40,139.12,STAR\n")
-    with pytest.raises(SegueError, match=r'names no time zone .* timezone = "Europe/London"'):
+    with pytest.raises(SegueError, match=r'has no time zone .* timezone = "Europe/London"'):
         import_file(db, path, as_event="bought")
     assert rows_of(db, profiles.c.id) == []
     assert not path.with_name(path.name + ".refused.csv").exists()
@@ -508,7 +508,7 @@ def test_a_file_whose_times_name_no_zone_needs_one_in_the_map(db: Database, writ
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "there is no file"),
+        (None, "does not exist"),
         ("", "is empty; its first line must name the columns"),
         ("a,b\n1,2\n", "no column 'customer_id', .* its columns are: a, b"),
         (CUSTOMERS.replace("sms_opt_in", "email"), "has the column 'email' twice"),
@@ -529,25 +529,25 @@ def test_a_file_that_is_broken_as_a_whole_is_an_error(
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "there is no column map"),
+        (None, "the column map .* does not exist"),
         ("[columns", "can't be read"),
         ("", "columns: Field required"),
-        ("[columns]", "nothing here says who a row is about"),
-        ('[columns]\nemial = "email"', "columns.emial is not known; .* email, phone"),
-        ('[column]\nemail = "email"', "column is not known; .* columns, attributes"),
+        ("[columns]", "no column identifies the customer"),
+        ('[columns]\nemial = "email"', "columns.emial is unknown; .* email, phone"),
+        ('[column]\nemail = "email"', "column is unknown; .* columns, attributes"),
         (
             '[columns]\nemail = "email"\n[attributes]\nx = { column = "c", type = "money" }',
             "attributes.x.type: Input should be 'text'",
         ),
         (
             '[columns]\nemail = "email"\n[attributes]\nx = { column = "c", typ = "date" }',
-            "attributes.x.typ is not known; .* column, type",
+            "attributes.x.typ is unknown; .* column, type",
         ),
         (
             '[columns]\nemail = "email"\n[consent]\nemail = "c"',
             "consent.email: .*<channel>.<topic>",
         ),
-        ('timezone = "Mars"\n[columns]\nemail = "email"', "timezone: 'Mars' is no time zone"),
+        ('timezone = "Mars"\n[columns]\nemail = "email"', "timezone: 'Mars' is not a time zone"),
     ],
 )
 def test_a_map_that_is_wrong_is_an_error(
@@ -580,7 +580,7 @@ def test_parquet_comes_in_like_csv(db: Database, tmp_path: Path) -> None:
     )
     report = import_file(db, path, as_event="bought")
     assert counts(report) == (3, 2, 0, 0, 1)
-    assert refused(path)[0]["reason"] == "row 3: invoice: it is empty"
+    assert refused(path)[0]["reason"] == "row 3: invoice: the cell is empty"
     assert rows_of(db, identifiers.c.value) == [("17850",)]
     at = parse_instant("2010-12-01T08:26:00Z")
     with db.transaction(write=False) as tx:
@@ -632,7 +632,7 @@ def test_a_float_too_large_to_be_exact_is_no_whole_number(db: Database, tmp_path
 
 
 def test_what_is_named_parquet_and_is_not_is_an_error(db: Database, write: Write) -> None:
-    with pytest.raises(SegueError, match="is no Parquet file"):
+    with pytest.raises(SegueError, match="is not a Parquet file"):
         import_file(db, write(CUSTOMERS, "file.parquet"))
 
 

@@ -1,4 +1,4 @@
-"""The time zone and the language that people choose on their own page"""
+"""Time zone and language as preferences"""
 
 import sqlalchemy as sa
 from alembic import op

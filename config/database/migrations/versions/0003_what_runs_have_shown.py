@@ -1,4 +1,4 @@
-"""What runs have shown"""
+"""The table step_shown: the last event of each step in Prefect runs"""
 
 import sqlalchemy as sa
 from alembic import op

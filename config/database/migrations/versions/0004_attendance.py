@@ -1,4 +1,4 @@
-"""Which workers are on"""
+"""Heartbeats of workers"""
 
 import sqlalchemy as sa
 from alembic import op

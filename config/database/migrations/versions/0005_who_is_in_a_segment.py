@@ -1,4 +1,4 @@
-"""Who is in the segment of a journey's entry"""
+"""Members of the segments that enter profiles into journeys"""
 
 import sqlalchemy as sa
 from alembic import op

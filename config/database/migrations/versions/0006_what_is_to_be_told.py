@@ -1,4 +1,4 @@
-"""What happened in journeys and is still to be told"""
+"""Counts of journeys that are not reported to Prefect yet"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""When an address was replaced or taken away"""
+"""The time at which an address was retired"""
 
 import sqlalchemy as sa
 from alembic import op

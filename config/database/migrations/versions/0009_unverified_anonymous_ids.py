@@ -1,4 +1,4 @@
-"""Anonymous ids that add events only, and when a database came to a schema"""
+"""Unverified anonymous ids, and the times of upgrades"""
 
 import sqlalchemy as sa
 from alembic import op

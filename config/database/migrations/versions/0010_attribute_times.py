@@ -1,4 +1,4 @@
-"""When each value of a profile was said"""
+"""The time of the statement of each value of a profile"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,6 +1,6 @@
-"""Addresses in the one form in which they are looked up
+"""Normalize stored addresses
 
-docs/decisions/0017-one-spelling.md says what happens to two customers with one address.
+docs/decisions/0017-one-spelling.md describes what happens to two customers with one address.
 """
 
 import logging
@@ -48,7 +48,7 @@ records = sa.table(
 i = identifiers.c
 
 _CHANNEL = {"email": "email", "phone": "sms"}
-# A complaint outweighs a bounce, and either of them an address in good standing.
+# By precedence, the lowest first.
 _STANDING = ("active", "unregistered", "bounced", "complained")
 _FULL_WIDTH: dict[int, int | str] = {
     **{0xFF01 + place: 0x21 + place for place in range(94)},
@@ -75,7 +75,7 @@ def upgrade() -> None:
 
 
 def _phones(conn: sa.Connection) -> Iterator[tuple[str, str, str]]:
-    """Rewrite phone numbers; gives those whose new form there is already, as (kind, old, new)."""
+    """Rewrite phone numbers. Yields those whose new form exists already, as (kind, old, new)."""
     other = identifiers.alias()
     for like, at, digits, better in (
         # Argentina: the 9 of mobile phones was left out
@@ -100,7 +100,7 @@ def _phones(conn: sa.Connection) -> Iterator[tuple[str, str, str]]:
 
 
 def _emails(conn: sa.Connection) -> Iterator[tuple[str, str, str]]:
-    """The same for e-mail addresses."""
+    """As `_phones`, for e-mail addresses."""
     size = (
         sa.func.length(sa.cast(i.value, sa.LargeBinary))
         if conn.dialect.name == "sqlite"
@@ -112,7 +112,7 @@ def _emails(conn: sa.Connection) -> Iterator[tuple[str, str, str]]:
         try:
             ascii_domain = validate_email(f"x@{domain}", check_deliverability=False).ascii_domain
         except EmailNotValidError:
-            continue  # written by hand: it stays
+            continue  # invalid, so it was written manually; it is not changed
         better = f"{unicodedata.normalize('NFC', local)}@{ascii_domain.lower()}"
         this = i.kind == "email", i.value == old
         there = sa.select(i.value).where(i.kind == "email", i.value == better)
@@ -125,9 +125,7 @@ def _emails(conn: sa.Connection) -> Iterator[tuple[str, str, str]]:
 def _settle(
     conn: sa.Connection, now: int, kind: str, old: str, better: str
 ) -> tuple[int, int] | None:
-    """Of two rows for one address the one in the right form stays. Gives the two customers, if
-    there are two.
-    """
+    """Keep the normalized one of two rows of an address. Returns the customers if there are two."""
     found = sa.select(identifiers).where(i.kind == kind, i.value.in_([old, better]))
     by_value = {row.value: row for row in conn.execute(found)}
     goes, stays = by_value[old], by_value[better]
@@ -151,28 +149,28 @@ def _settle(
         .where(*is_old)
         .values(state=state, retired_at=sa.func.coalesce(i.retired_at, now))
     )
-    _pass_on_noes(conn, now, _CHANNEL[kind], goes.profile_id, stays.profile_id)
-    _pass_on_noes(conn, now, _CHANNEL[kind], stays.profile_id, goes.profile_id)
+    _copy_opt_outs(conn, now, _CHANNEL[kind], goes.profile_id, stays.profile_id)
+    _copy_opt_outs(conn, now, _CHANNEL[kind], stays.profile_id, goes.profile_id)
     return stays.profile_id, goes.profile_id
 
 
-def _pass_on_noes(conn: sa.Connection, now: int, channel: str, giver: int, taker: int) -> None:
-    """What one customer refused on the channel, the other refuses too from now on."""
+def _copy_opt_outs(conn: sa.Connection, now: int, channel: str, source: int, target: int) -> None:
+    """Copy the opt-outs of one customer on the channel to the other."""
     c = consents.c
     refused = sa.select(c.topic).where(c.channel == channel, ~c.granted)
-    own = set(conn.execute(refused.where(c.profile_id == taker)).scalars())
-    theirs = set(conn.execute(refused.where(c.profile_id == giver)).scalars())
+    own = set(conn.execute(refused.where(c.profile_id == target)).scalars())
+    theirs = set(conn.execute(refused.where(c.profile_id == source)).scalars())
     for topic in sorted(theirs - own):
-        said = {"profile_id": taker, "channel": channel, "topic": topic, "granted": False}
+        row = {"profile_id": target, "channel": channel, "topic": topic, "granted": False}
         conn.execute(
             sa.insert(records).values(
-                **said,
+                **row,
                 occurred_at=now,
                 recorded_at=now,
-                source=f"upgrade: one address with profile {giver}",
+                source=f"upgrade: one address with profile {source}",
             )
         )
-        key = c.profile_id == taker, c.channel == channel, c.topic == topic
+        key = c.profile_id == target, c.channel == channel, c.topic == topic
         no = {"granted": False, "changed_at": now}
         if not conn.execute(sa.update(consents).where(*key).values(no)).rowcount:
-            conn.execute(sa.insert(consents).values(said | no))
+            conn.execute(sa.insert(consents).values(row | no))

@@ -1,4 +1,4 @@
-"""Wording and evidence of consent, and yeses that wait for a confirmation by e-mail"""
+"""Wording and evidence of consent, and pending opt-ins on e-mail"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What became of a push on each device"""
+"""The state of a push on each device"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,6 +1,6 @@
-"""Buckets, suppressions by channel, what each statement was said of, and where messages went
+"""Buckets, suppressions by channel, identifiers of statements, and addresses of messages
 
-docs/decisions/0024-buckets.md says why, and why programs of earlier releases have to be stopped.
+docs/decisions/0024-buckets.md has the reasons, also why workers of earlier releases must stop.
 """
 
 import hashlib
@@ -16,18 +16,18 @@ down_revision = "0013"
 branch_labels = None
 depends_on = None
 
-# `config.database.schema.migrate` waits until no worker of an earlier release is at work.
+# `config.database.schema.migrate` waits until all workers of earlier releases have stopped.
 WORKERS_STOP = True
 
 _JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
 def bucket_of(column: str) -> str:
-    """As profiles/bucketing.py has it, in the SQL of both databases."""
+    """`bucket_of` of profiles/bucketing.py in SQL, for both databases."""
     return f"({column} % 2147483648 * 2654435761 % 4294967296 / 16777216)"
 
 
-# Of an identifier. SQLite gets the function below for the time of the upgrade.
+# The bucket of an identifier. SQLite uses the function below during the upgrade.
 IDENTIFIER_BUCKET = {
     "sqlite": "identifier_bucket(kind, value)",
     "postgresql": "get_byte(sha256(convert_to(kind || ':' || value, 'UTF8')), 0)",
@@ -39,12 +39,12 @@ def identifier_bucket(kind: str, value: str) -> int:
 
 
 class Table(NamedTuple):
-    """How a table changes.
+    """The changes of a table.
 
-    key: the primary key. The bucket is added to it, but on SQLite not to the number of a row.
-    unique: the name and columns of a unique constraint, to which the bucket is added.
-    check: the name and text of a check constraint, which stays.
-    whose: the column with the profile.
+    key: the primary key. The bucket is added to it, except on SQLite if the key is a row number.
+    unique: name and columns of a unique constraint, to which the bucket is added.
+    check: name and text of a check constraint, which stays.
+    whose: the column with the profile id.
     """
 
     name: str
@@ -81,7 +81,7 @@ _TABLES = (
     ),
     Table("message_device", ["message_id", "token"]),
 )
-# Columns that are empty in the rows that are there.
+# New columns, which are empty in existing rows.
 _NEW: Sequence[tuple[str, str, Any]] = (
     ("profile", "attribute_identifiers", _JSON),
     ("consent_record", "identifier_kind", sa.String()),
@@ -90,7 +90,7 @@ _NEW: Sequence[tuple[str, str, Any]] = (
     ("event", "identifier_value", sa.String()),
     ("message", "address", sa.String()),
 )
-# Unique indexes of `enrollment`, each with its columns and its condition.
+# The unique indexes of `enrollment`: columns and condition by name.
 _UNIQUE_INDEXES = {
     "uq_enrollment_current": (["profile_id", "journey", "entry_key"], "ended_at IS NULL"),
     "uq_enrollment_launch": (["profile_id", "journey", "launch_id"], "launch_id IS NOT NULL"),
@@ -103,7 +103,7 @@ def upgrade() -> None:
     if engine == "sqlite":
         driver: Any = conn.connection.driver_connection
         driver.create_function("identifier_bucket", 2, identifier_bucket, deterministic=True)
-        # A view of somebody's own on one of the tables does not hinder the copy.
+        # Otherwise a user-defined view on one of the tables makes the copy fail.
         op.execute("PRAGMA legacy_alter_table = ON")
     _suppressions(engine)
     for name in _UNIQUE_INDEXES:
@@ -131,7 +131,7 @@ def upgrade() -> None:
 
 
 def _suppressions(engine: str) -> None:
-    """`identifier.state` becomes rows of the one channel that each kind of address had."""
+    """Create a suppression from `identifier.state`, for the one channel of each kind of address."""
     op.create_table(
         "suppression",
         sa.Column("address", sa.String(), nullable=False),
@@ -150,7 +150,7 @@ def _suppressions(engine: str) -> None:
 
 
 def _rewrite(table: Table) -> None:
-    """PostgreSQL writes the table with its indexes anew, once; rights granted on it stay."""
+    """Change the table in one statement, which makes PostgreSQL rewrite it once; grants stay."""
     op.add_column(table.name, sa.Column("bucket", sa.SmallInteger(), nullable=True))
     changes = [
         f"ALTER COLUMN bucket TYPE smallint USING {table.bucket('postgresql')}::smallint",
@@ -169,8 +169,9 @@ def _rewrite(table: Table) -> None:
 
 
 def _copy(conn: sa.Connection, table: Table) -> None:
-    """SQLite has no statement that changes a key, nor one that adds a column which is never empty
-    and has no default: the rows move to a new table.
+    """Copy the rows to a new table.
+
+    SQLite can neither change a key nor add a NOT NULL column without a default.
     """
     old = sa.Table(table.name, sa.MetaData(), autoload_with=conn)
     made = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = :name AND sql <> ''"
@@ -200,7 +201,7 @@ def _copy(conn: sa.Connection, table: Table) -> None:
         f"SELECT {names}, {table.bucket('sqlite')} FROM {table.name}"
     )
     if table.name == "profile":
-        # The number of a profile that is gone is given to nobody else.
+        # Keeps the sequence, so that ids of deleted profiles are not used again.
         op.execute("DELETE FROM sqlite_sequence WHERE name = 'new_profile'")
         op.execute("UPDATE sqlite_sequence SET name = 'new_profile' WHERE name = 'profile'")
     op.execute(f"DROP TABLE {table.name}")
