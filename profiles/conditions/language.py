@@ -113,17 +113,25 @@ class _Condition(BaseModel, ABC):
         """
         return case((self.sql(scope), untold))
 
+    @property
+    def parts(self) -> tuple["_Condition", ...]:
+        """The conditions that it is made of."""
+        return ()
+
     def event_names(self) -> Iterator[str]:
         """The events whose arrival can change the answer."""
-        yield from ()
+        for part in self.parts:
+            yield from part.event_names()
 
     def trait_names(self) -> Iterator[str]:
         """The attributes whose change can change the answer."""
-        yield from ()
+        for part in self.parts:
+            yield from part.trait_names()
 
     def entry_keys(self) -> Iterator[str]:
         """The properties in which events must equal the entry."""
-        yield from ()
+        for part in self.parts:
+            yield from part.entry_keys()
 
 
 class Test(_Condition):
@@ -401,17 +409,9 @@ class AllOf(_Condition):
         last = _extreme(("max", "greatest"), moments, scope) if moments else untold
         return case((self.sql(scope), last))
 
-    def event_names(self) -> Iterator[str]:
-        for condition in self.conditions:
-            yield from condition.event_names()
-
-    def trait_names(self) -> Iterator[str]:
-        for condition in self.conditions:
-            yield from condition.trait_names()
-
-    def entry_keys(self) -> Iterator[str]:
-        for condition in self.conditions:
-            yield from condition.entry_keys()
+    @property
+    def parts(self) -> tuple[_Condition, ...]:
+        return self.conditions
 
 
 class AnyOf(_Condition):
@@ -431,17 +431,9 @@ class AnyOf(_Condition):
         first = _extreme(("min", "least"), moments, scope) if moments else untold
         return case((self.sql(scope), first))
 
-    def event_names(self) -> Iterator[str]:
-        for condition in self.conditions:
-            yield from condition.event_names()
-
-    def trait_names(self) -> Iterator[str]:
-        for condition in self.conditions:
-            yield from condition.trait_names()
-
-    def entry_keys(self) -> Iterator[str]:
-        for condition in self.conditions:
-            yield from condition.entry_keys()
+    @property
+    def parts(self) -> tuple[_Condition, ...]:
+        return self.conditions
 
 
 class Not(_Condition):
@@ -453,14 +445,9 @@ class Not(_Condition):
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         return not_(self.condition.sql(scope))
 
-    def event_names(self) -> Iterator[str]:
-        yield from self.condition.event_names()
-
-    def trait_names(self) -> Iterator[str]:
-        yield from self.condition.trait_names()
-
-    def entry_keys(self) -> Iterator[str]:
-        yield from self.condition.entry_keys()
+    @property
+    def parts(self) -> tuple[_Condition, ...]:
+        return (self.condition,)
 
 
 Condition = Annotated[
