@@ -42,7 +42,7 @@ T = TypeVar("T")
 Cache = dict[str, tuple[int | None, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tx:
     """An open transaction: its connection, its constant `now`, and the timing parameters.
 
@@ -119,7 +119,7 @@ class Database:
             elif now is None:
                 now = conn.execute(NOW[conn.dialect.name]).scalar_one()
             cache = {} if changes is None else self._cache
-            yield Tx(conn, now, self.timing, changes, cache)
+            yield Tx(conn=conn, now=now, timing=self.timing, changes=changes, cache=cache)
             if not keep:
                 transaction.rollback()
 

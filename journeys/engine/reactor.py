@@ -68,7 +68,8 @@ class Reactor:
             claims = self._claim(tx, moved.planned_now)
         claimed = {(one.enrollment_id, one.step) for one in claims}
         more = moved.more or bool(moved.planned_now.keys() - claimed)
-        return EventRound(reaction, moved, claims, more or reaction.events >= self._halving.size)
+        more = more or reaction.events >= self._halving.size
+        return EventRound(reaction=reaction, moved=moved, claims=claims, more=more)
 
     def try_again(self) -> None:
         """Process the events that were set aside again."""
