@@ -27,15 +27,15 @@ def create_app(
     refuse_unmet_needs(segue.settings)
     app = FastAPI(
         title="Segue",
-        description="Events in, answers back.",
+        description="Receives events, statements of consent and provider webhooks.",
         version="1",
         redirect_slashes=False,  # a redirect would go to the host that the Host header names
         openapi_url=None,  # reference.py serves the description and its page
         docs_url=None,
         redoc_url=None,
     )
-    # uvicorn's access log holds full paths, and some contain a customer's token. `access_log=False`
-    # is lost when logging is configured later; a filter stays.
+    # uvicorn's access log contains full paths, and some have a customer's token. Configuring
+    # logging later would undo `access_log=False`, but it keeps a filter.
     logging.getLogger("uvicorn.access").addFilter(_never)
     errors.install(app)
     receiver = Receiver(segue, arrived=arrived, guesses=guesses or Guesses())

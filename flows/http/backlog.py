@@ -9,11 +9,11 @@ from flows.http.errors import Refusal
 
 
 class Backlog:
-    """A limit on waiting work. The database is counted at most once a second.
+    """A limit on waiting work. It counts rows of the database at most once a second.
 
-    limit: above this number, `check` refuses.
-    waiting: counts what waits in the database, up to the number that it gets.
-    arriving: counts what this process has received and not yet committed.
+    limit: the most work that may wait.
+    waiting: counts the work that waits in the database, up to the given number.
+    arriving: counts the work that this process has received and not yet committed.
     """
 
     def __init__(
@@ -29,22 +29,22 @@ class Backlog:
         self._count = waiting
         self._arriving = arriving
         self._waiting = 0
-        self._looked_at = -db.timing.backlog_every
+        self._counted_at = -db.timing.backlog_every
 
     async def check(self) -> None:
-        """Raises Refusal (429, with Retry-After) when more than the limit waits."""
+        """Raise Refusal (429, with Retry-After) if more than the limit waits."""
         now = time.monotonic()
-        if now - self._looked_at >= self._db.timing.backlog_every:
-            self._looked_at = now
-            self._waiting = await asyncio.to_thread(self._look)
+        if now - self._counted_at >= self._db.timing.backlog_every:
+            self._counted_at = now
+            self._waiting = await asyncio.to_thread(self._count_rows)
         if self._waiting + self._arriving() > self._limit:
             raise Refusal(
                 429,
                 "too_many",
-                "too much waits to be worked; send this again later",
+                "too much work is waiting; send the request again later",
                 headers={"Retry-After": str(self._db.timing.backlog_retry)},
             )
 
-    def _look(self) -> int:
+    def _count_rows(self) -> int:
         with self._db.transaction(write=False) as tx:
             return self._count(tx, self._limit + 1)

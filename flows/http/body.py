@@ -14,8 +14,8 @@ KB = 1024
 
 async def read_posted(request: Request, limit: int) -> bytes:
     """Read the body as sent, at most `limit` bytes. Raises Refusal (413)."""
-    named = request.headers.get("content-length", "")
-    if len(named) > 18 or (named.isdecimal() and int(named) > limit):
+    length = request.headers.get("content-length", "")
+    if len(length) > 18 or (length.isdecimal() and int(length) > limit):
         raise too_large("body", limit)
     body = bytearray()
     async for part in request.stream():
@@ -25,40 +25,43 @@ async def read_posted(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def read_body(request: Request, limit: int, unfolded: int) -> bytes:
-    """Read the body and undo gzip.
+async def read_body(request: Request, limit: int, decompressed: int) -> bytes:
+    """Read the body and decompress gzip.
 
-    limit: the most bytes as sent. unfolded: the most bytes after gunzip. Raises Refusal: 413 above
-    a limit, 400 for another encoding or broken gzip.
+    limit: the most bytes as sent. decompressed: the most bytes after decompression. Raises Refusal:
+    413 above a limit, 400 for another encoding or invalid gzip.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
-        raise Refusal(400, "invalid", "only gzip is understood", field="Content-Encoding")
+        message = "only gzip is supported; use it, or send the body as it is"
+        raise Refusal(400, "invalid", message, field="Content-Encoding")
     body = await read_posted(request, limit)
-    return body if encoding == "identity" else _unfold(body, unfolded)
+    return body if encoding == "identity" else _decompress(body, decompressed)
 
 
-def _unfold(body: bytes, limit: int) -> bytes:
+def _decompress(body: bytes, limit: int) -> bytes:
     gunzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         content = gunzip.decompress(body, limit + 1)
     except zlib.error:
-        raise Refusal(400, "invalid", "the body is not gzip, as its header says") from None
+        raise Refusal(
+            400, "invalid", "the body is not gzip, although Content-Encoding says so"
+        ) from None
     if len(content) > limit:
-        raise too_large("body after gunzip", limit)
+        raise too_large("decompressed body", limit)
     if not gunzip.eof or gunzip.unused_data:
-        raise Refusal(400, "invalid", "the gzip body is cut off, or something stands behind it")
+        raise Refusal(400, "invalid", "the gzip body is truncated, or data follows it")
     return content
 
 
 def too_large(what: str, limit: int) -> Refusal:
     """The refusal (413) of a part of the request that is larger than `limit` bytes."""
-    message = f"it is larger than {limit} bytes; send less at once"
+    message = f"larger than {limit} bytes; send less in one request"
     return Refusal(413, "too_large", message, field=what)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a body as a JSON object that can also be written as JSON. Raises Refusal (400)."""
+    """Parse a body as a JSON object that orjson can also write. Raises Refusal (400)."""
     value = read_object(body)
     json_size(value)
     return value
@@ -67,7 +70,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def json_size(value: object, field: str | None = None) -> int:
     """The size of a value as JSON, in bytes. Raises Refusal (400) for more than 250 levels.
 
-    orjson writes at most 254 levels. A digest and the record of a merge add some around the value.
+    orjson writes at most 254 levels, and a digest or the record of a merge nests the value deeper.
     """
     try:
         return len(orjson.dumps([[[[value]]]])) - len("[[[[]]]]")
@@ -82,12 +85,12 @@ def read_object(body: bytes) -> dict[str, Any]:
     except TooDeep:
         raise _too_deep() from None
     except NoJSON:
-        raise Refusal(400, "invalid", "the body is no JSON in UTF-8") from None
+        raise Refusal(400, "invalid", "the body is not JSON in UTF-8") from None
     if not isinstance(value, dict):
-        raise Refusal(400, "invalid", 'the body is no JSON object, such as {"userId": "u-1042"}')
+        raise Refusal(400, "invalid", 'the body is not a JSON object such as {"userId": "u-1042"}')
     return value
 
 
 def _too_deep(field: str | None = None) -> Refusal:
-    message = "it lies too deep within itself: 250 levels are enough"
+    message = "nested more than 250 levels deep; use fewer levels"
     return Refusal(400, "invalid", message, field=field)

@@ -5,10 +5,10 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from flows.app import Segue
 from flows.http.limits.guessing import Guesses
-from flows.http.limits.work import InHand, Threads
+from flows.http.limits.work import InProgress, Threads
 
-# Threads that use the database. Their sum stays below the 15 connections of SQLAlchemy's pool, so
-# the engine and the dispatcher also get some.
+# Threads that use the database. Their sum is below the 15 connections of SQLAlchemy's pool, to
+# leave some for the engine and the dispatcher.
 _THREADS = 4
 _HOOK_THREADS = 4
 
@@ -17,7 +17,7 @@ _HOOK_THREADS = 4
 class Receiver:
     """The parts that routes share.
 
-    arrived: call it, from any thread, after a commit that journeys react to.
+    arrived: call it, from any thread, after committing something that journeys react to.
     threads: run everything that uses the database or takes long, except provider webhooks.
     hook_threads: run the provider webhooks.
     """
@@ -26,6 +26,6 @@ class Receiver:
     _: KW_ONLY
     arrived: Callable[[], object]
     guesses: Guesses
-    in_hand: InHand = field(default_factory=InHand)
+    in_progress: InProgress = field(default_factory=InProgress)
     threads: Threads = field(default_factory=lambda: Threads(_THREADS, "receiver"))
     hook_threads: Threads = field(default_factory=lambda: Threads(_HOOK_THREADS, "hooks"))

@@ -1,7 +1,7 @@
-"""Error answers: JSON with a code, what is wrong and how to fix it.
+"""Error responses: JSON with a code, the fault and its fix.
 
-Answers contain no stack trace and no message of a library. Unexpected errors are logged with an id
-and without the request's data, because messages of exceptions can contain customers' data.
+Responses contain no stack trace and no message of a library. Unexpected errors are logged with an
+id and without the request's data, because messages of exceptions can contain customers' data.
 """
 
 import logging
@@ -24,13 +24,12 @@ from config.database.failures import of_the_database, reason_of
 
 log = logging.getLogger(__name__)
 
-_TRY_AGAIN: Seconds = 5
-# Status -> code and message, for errors that Starlette raises. Its own messages do not say what to
-# do.
-_WORDS = {
+_RETRY_AFTER: Seconds = 5
+# Code and message by status, for errors that Starlette raises. Its own messages give no fix.
+_MESSAGES = {
     401: ("not_signed_in", "sign in with the write key as the user name, with HTTP basic auth"),
-    404: ("not_found", "there is nothing at this path; /openapi.json says what there is"),
-    405: ("wrong_method", "this path takes another method; /openapi.json says which"),
+    404: ("not_found", "this path does not exist; /openapi.json lists the paths"),
+    405: ("wrong_method", "this path does not accept this method; /openapi.json lists the methods"),
 }
 
 
@@ -42,7 +41,7 @@ class FieldFault(BaseModel):
 
 
 class Problem(BaseModel):
-    """The body of an error answer. It lists at most the first hundred faults of a batch."""
+    """The body of an error response. It lists at most the first hundred faults of a batch."""
 
     success: bool = False
     code: str
@@ -75,14 +74,14 @@ class Refusal(Exception):
         self.headers = headers
 
 
-def answer(status: int, said: Mapping[str, Any] | Problem, **headers: str) -> Response:
+def json_response(status: int, body: Mapping[str, Any] | Problem, **headers: str) -> Response:
     """A JSON response."""
-    content = said.model_dump(exclude_none=True) if isinstance(said, Problem) else said
+    content = body.model_dump(exclude_none=True) if isinstance(body, Problem) else body
     return Response(orjson.dumps(content), status, headers, "application/json")
 
 
 def problems(**statuses: str) -> dict[int | str, dict[str, Any]]:
-    """The error statuses of a route for OpenAPI, such as `s400="why"`.
+    """The error statuses of a route for OpenAPI, given as `s400="why"`.
 
     They refer to `problem_schemas` by name. For a model FastAPI would build a validator for each
     status of each route, which takes more time than all else that builds the application.
@@ -107,22 +106,22 @@ def install(app: FastAPI) -> None:
     """Install the error handlers and the middleware in the application."""
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_starlette)
-    app.add_middleware(_Unforeseen)
+    app.add_middleware(_UnexpectedErrors)
     app.add_middleware(_Head)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return answer(error.status, error.problem, **(error.headers or {}))
+    return json_response(error.status, error.problem, **(error.headers or {}))
 
 
 async def _refused_by_starlette(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code, message = _WORDS.get(error.status_code, ("refused", error.detail))
+    code, message = _MESSAGES.get(error.status_code, ("refused", error.detail))
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods_of(request)))
-    return answer(error.status_code, Problem(code=code, message=message), **headers)
+    return json_response(error.status_code, Problem(code=code, message=message), **headers)
 
 
 def _methods_of(request: Request) -> set[str]:
@@ -154,7 +153,7 @@ class _Head:
         await self._app({**scope, "method": "GET"}, receive, without_body)
 
 
-class _Unforeseen:
+class _UnexpectedErrors:
     """Catch unexpected errors outside all routes.
 
     Starlette would pass them to the server, which logs their messages.
@@ -166,31 +165,30 @@ class _Unforeseen:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def watched(message: Message) -> None:
+        async def noting_start(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, noting_start)
         except ClientDisconnect:
             return
         except Exception as error:
-            response = _unforeseen(error)
+            response = _unexpected(error)
             if not started:
                 await response(scope, receive, send)
 
 
-def _unforeseen(error: Exception) -> Response:
+def _unexpected(error: Exception) -> Response:
     name = uuid4().hex[:12]
     log.error("error %s: %s", name, reason_of(error), extra={"error_id": name})
     if of_the_database(error):
         # Part of the request can be committed: batches are written in several transactions.
         message = (
-            "the database is in trouble; send it again, what was taken of it counts once "
-            f"(error {name})"
+            f"database error; send the request again, accepted parts count only once (error {name})"
         )
         problem = Problem(code="try_again", message=message)
-        return answer(503, problem, **{"Retry-After": str(_TRY_AGAIN)})
-    message = f"this is our fault; the log has it under {name}"
-    return answer(500, Problem(code="failed", message=message))
+        return json_response(503, problem, **{"Retry-After": str(_RETRY_AFTER)})
+    message = f"internal error; the log has the details under {name}"
+    return json_response(500, Problem(code="failed", message=message))

@@ -11,7 +11,7 @@ from journeys.operations.queues import oldest_event
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """`/healthz`: 200 while due work gets done, else 503."""
+    """`/healthz`: 200 while due work is done in time, else 503."""
     routes = APIRouter()
 
     def oldest_due() -> Seconds:
@@ -26,18 +26,18 @@ def router(receiver: Receiver) -> APIRouter:
     async def healthz(response: Response) -> dict[str, str | int]:
         """Report whether this worker keeps up.
 
-        503 when the database does not answer, or when an enrollment or message has been due, an
-        event has been waiting, or a request has been unanswered for more than a minute.
+        503 if the database does not respond, or if for more than a minute an enrollment or message
+        has been due, an event has been unprocessed, or a request has had no response.
         """
-        in_hand = receiver.in_hand.oldest()
-        if in_hand > MINUTE:
-            return _red(response, "what comes in is not written", late=in_hand)
+        in_progress = receiver.in_progress.oldest()
+        if in_progress > MINUTE:
+            return _red(response, "received requests are not written", late=in_progress)
         try:
             late = await shared.get()
         except (DBAPIError, SegueError):
-            return _red(response, "the database does not answer")
+            return _red(response, "the database does not respond")
         if late > MINUTE:
-            return _red(response, "what is due does not get done", late=late)
+            return _red(response, "due work is not done", late=late)
         return {"status": "green", "late": late}
 
     return routes

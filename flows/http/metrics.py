@@ -40,26 +40,28 @@ class _Gauges:
     def collect(self) -> list[GaugeMetricFamily]:
         """The gauges. Prometheus calls it once per scrape."""
         planned = GaugeMetricFamily(
-            "segue_messages_due", "Messages whose time has come.", labels=["channel"]
+            "segue_messages_due", "Planned messages that are due.", labels=["channel"]
         )
         for channel, number in self._now.due_messages.items():
             planned.add_metric([channel], number)
         return [
             planned,
             GaugeMetricFamily(
-                "segue_events_waiting", "Events not worked yet.", self._now.waiting_events
+                "segue_events_waiting",
+                "Events that are not processed yet.",
+                self._now.waiting_events,
             ),
             GaugeMetricFamily(
-                "segue_people_due", "People whose time has come.", self._now.due_people
+                "segue_people_due", "Enrollments that are due.", self._now.due_people
             ),
             GaugeMetricFamily(
                 "segue_oldest_due_seconds",
-                "For how long the oldest of people and messages has been due.",
+                "Time for which the oldest due enrollment or message has been due.",
                 self._now.oldest_due,
             ),
             GaugeMetricFamily(
                 "segue_oldest_event_seconds",
-                "For how long the oldest of the events has been waiting.",
+                "Time since the oldest unprocessed event was received.",
                 self._now.oldest_event,
             ),
         ]

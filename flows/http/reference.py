@@ -1,7 +1,7 @@
 """`/openapi.json`: the description of the receiver's API; `/docs`: the same as a page.
 
-Both are built once. The page loads nothing from other sites, so it works without the internet, and
-no foreign script runs on the origin of the customers' pages.
+Both are built once. The page loads nothing from other sites, so it works without internet access,
+and no foreign script runs on the origin of the customers' pages.
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ def router(receiver: Receiver) -> APIRouter:
     routes = APIRouter()
 
     @cache
-    def described(app: FastAPI) -> bytes:
-        description = app.openapi()
-        description["components"]["schemas"] |= problem_schemas()
-        return orjson.dumps(description)
+    def description(app: FastAPI) -> bytes:
+        found = app.openapi()
+        found["components"]["schemas"] |= problem_schemas()
+        return orjson.dumps(found)
 
     @cache
     def page(app: FastAPI) -> Response:
         operations = [
-            _described(path, method, operation)
+            _operation(path, method, operation)
             for path, methods in app.openapi()["paths"].items()
             for method, operation in methods.items()
         ]
@@ -39,20 +39,22 @@ def router(receiver: Receiver) -> APIRouter:
     @routes.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> Response:
         """The OpenAPI description of every path."""
-        return Response(described(request.app), media_type="application/json")
+        return Response(description(request.app), media_type="application/json")
 
     @routes.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
-        """A page with every path, an example and its answers."""
+        """A page with every path, an example and its responses."""
         return page(request.app)
 
     return routes
 
 
-def _described(path: str, method: str, operation: Mapping[str, Any]) -> dict[str, Any]:
+def _operation(path: str, method: str, operation: Mapping[str, Any]) -> dict[str, Any]:
     content = operation.get("requestBody", {}).get("content", {})
     example = content.get("application/json", {}).get("example")
-    packed = None if example is None else orjson.dumps(example, option=orjson.OPT_INDENT_2).decode()
+    printed = (
+        None if example is None else orjson.dumps(example, option=orjson.OPT_INDENT_2).decode()
+    )
     return {
         "path": path,
         "method": method.upper(),
@@ -63,8 +65,8 @@ def _described(path: str, method: str, operation: Mapping[str, Any]) -> dict[str
             for one in operation.get("parameters", [])
             if one["in"] == "header"
         ],
-        "example": packed,
-        "answers": [
+        "example": printed,
+        "responses": [
             {"status": status, "about": one.get("description", "")}
             for status, one in operation.get("responses", {}).items()
         ],

@@ -15,7 +15,7 @@ from flows.app import Segue
 from flows.http.app import create_app
 from flows.http.limits.connections import Config, Limits
 
-# Seconds that open requests have to end after a stop.
+# The seconds after a stop in which open requests can end.
 GRACE = 10
 
 
@@ -23,8 +23,8 @@ GRACE = 10
 async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[asyncio.Task[None]]:
     """Serve the receiver; yields its task, which ends early only if the server fails.
 
-    `arrived` is called on this loop after a commit that journeys react to. Raises SegueError when
-    the port is not available, and at the end the exception that the server failed with, if any.
+    It calls `arrived` on this loop after committing something that journeys react to. Raises
+    SegueError if the port is not available, and at the end the server's error, if it failed.
     """
     loop = asyncio.get_running_loop()
     app = create_app(segue, lambda: loop.call_soon_threadsafe(arrived))
@@ -52,7 +52,7 @@ def limits_here() -> Limits:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Open the port. Raises SegueError when it is not available.
+    """Open the port. Raises SegueError if it is not available.
 
     A worker does this before it claims messages, so a worker without a port sends none.
     """

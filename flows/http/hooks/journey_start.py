@@ -1,4 +1,4 @@
-"""`POST /hooks/journeys/{name}`: another system enters customers into a journey."""
+"""`POST /hooks/journeys/{name}`: another system starts a journey for customers."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from flows.app import Segue
 from flows.http.backlog import Backlog
 from flows.http.body import KB, parse_object, read_posted
 from flows.http.context import Receiver
-from flows.http.errors import Refusal, answer, problems
+from flows.http.errors import Refusal, json_response, problems
 from flows.http.ingest.keys import (
     TOLERANCE,
     SignedHeaders,
@@ -34,21 +34,21 @@ _EXAMPLE: dict[str, Any] = {
     "id": "order-7731-shipped",
     "people": [{"user_id": "u-1042", "context": {"order_id": "7731", "carrier": "Post"}}],
 }
-_DESCRIPTION = f"""Enters people into a journey by its re-entry rule; templates see `context` as
-`event`, and the entry's key is read from it. 200 once that is committed.
+_DESCRIPTION = f"""Enters customers into a journey by its re-entry rule. Templates read `context` as
+`event`; the entry key is one of its values. Responds 200 once the enrollments are committed.
 
-`id` makes a launch: the same id again enters nobody twice, so a call that got no answer can be
-sent again, signed anew. Left out, every call is a launch of its own.
+`id` names the launch. A repeat with the same id enters nobody twice, so a call without a response
+can be sent again, with a new signature. Without an id, every call is a launch of its own.
 
-`{SIGNATURE}` is the HMAC-SHA256 of `{TIMESTAMP}`, a dot, the path (such as
-`/hooks/journeys/welcome`), a dot and the body as sent, with SEGUE_HOOK_SECRET, in hex. A signature
-is good for this journey, for five minutes, and once."""
+`{SIGNATURE}` is the HMAC-SHA256, in hex, of `{TIMESTAMP}`, a dot, the path (such as
+`/hooks/journeys/welcome`), a dot and the body as sent, with the key SEGUE_HOOK_SECRET. A signature
+is valid once, for this journey, within five minutes of its timestamp."""
 _HEADERS = [
     {
         "name": TIMESTAMP,
         "in": "header",
         "required": True,
-        "description": "Seconds since 1970, when the call was signed.",
+        "description": "When the call was signed, in seconds since 1970 UTC.",
         "schema": {"type": "string", "pattern": "^[0-9]{1,12}$", "example": "1772445600"},
     },
     {
@@ -59,13 +59,13 @@ _HEADERS = [
     },
 ]
 _ANSWERS = problems(
-    s400="Something in it is wrong: which field, and what to do about it",
-    s401="Not signed, wrongly signed, for another journey, or more than five minutes ago",
-    s404="There is no such journey",
-    s409="This very call was taken before, the id is another journey's, or the journey is stopped",
-    s413="Larger than 500 KB",
-    s429="Too much waits already; Retry-After says when to come again",
-    s503="The database is in trouble; send it again with the same id, and nobody enters twice",
+    s400="A field is invalid; the message names it and the fix",
+    s401="The signature is missing, wrong, or older than five minutes",
+    s404="The journey does not exist",
+    s409="The call is a repeat, the id belongs to another launch, or the journey is stopped",
+    s413="The body is larger than 500 KB",
+    s429="Too much work is waiting; Retry-After has the seconds to wait",
+    s503="Database error; send it again with the same id, nobody enters twice",
 )
 
 
@@ -94,8 +94,8 @@ class Start(BaseModel):
 class StartResult(BaseModel):
     """The result of a start.
 
-    `unknown`: user ids without a profile. `not_entered`: user ids that the re-entry rule refused or
-    that already are in the journey.
+    `unknown`: user ids without a profile. `not_entered`: user ids that the re-entry rule refused,
+    such as those that are in the journey now.
     """
 
     success: bool
@@ -141,11 +141,11 @@ def router(receiver: Receiver) -> APIRouter:
             known = ", ".join(sorted(backlogs))
             raise Refusal(404, "not_found", f"there is no such journey; there are: {known}")
         await backlogs[name].check()
-        wanted = _read(body)
-        with receiver.in_hand.one():
-            started = await receiver.threads.run(_start, receiver, name, wanted, signed)
+        call = _read(body)
+        with receiver.in_progress.one():
+            started = await receiver.threads.run(_start, receiver, name, call, signed)
         receiver.arrived()
-        return answer(200, started.model_dump())
+        return json_response(200, started.model_dump())
 
     return routes
 
@@ -153,8 +153,8 @@ def router(receiver: Receiver) -> APIRouter:
 def _waiting_in(segue: Segue, journey: str) -> Callable[[Tx, int], int]:
     """Count the work that delays a start: waiting events, and due enrollments of this journey.
 
-    Due enrollments of other journeys do not count: a large launch elsewhere must not block, for
-    example, a parcel notification.
+    Due enrollments of other journeys do not count: their large launch must not block, for example,
+    a parcel notification.
     """
 
     def waiting(tx: Tx, most: int) -> int:
@@ -171,18 +171,20 @@ def _read(body: bytes) -> Start:
         raise Refusal(400, "invalid", fault.why, field=fault.field) from None
 
 
-def _start(receiver: Receiver, name: str, wanted: Start, signed: SignedHeaders) -> StartResult:
+def _start(receiver: Receiver, name: str, call: Start, signed: SignedHeaders) -> StartResult:
     segue = receiver.segue
-    launch_id = wanted.id or f"signed-{signed.signature[:16]}"
-    nobody = [one.user_id for one in wanted.people if one.user_id in segue.rules.meaningless]
-    people = [Starter(o.user_id, o.context) for o in wanted.people if o.user_id not in nobody]
+    launch_id = call.id or f"signed-{signed.signature[:16]}"
+    placeholders = [one.user_id for one in call.people if one.user_id in segue.rules.meaningless]
+    people = [Starter(o.user_id, o.context) for o in call.people if o.user_id not in placeholders]
     try:
         with segue.db.transaction() as tx:
             check_age(signed.at, tx.now)
-            # A signature is valid from TOLERANCE before its timestamp to TOLERANCE after it, so it
-            # must be remembered for longer than 2 * TOLERANCE.
+            # A signature is valid from TOLERANCE before its timestamp to TOLERANCE after it, so its
+            # record must last longer than 2 * TOLERANCE.
             if not remember(tx, signed.signature, lasts=3 * TOLERANCE):
-                raise Refusal(409, "replayed", "this very call was taken before; sign it anew")
+                raise Refusal(
+                    409, "replayed", "a call with this signature was accepted before; sign it again"
+                )
             done = start(tx, segue.catalog, name, launch_id, people)
     except (StartRefused, LaunchConflict) as error:
         raise Refusal(409, "not_started", str(error)) from None
@@ -191,7 +193,7 @@ def _start(receiver: Receiver, name: str, wanted: Start, signed: SignedHeaders) 
         journey=name,
         launch=launch_id,
         entered=done.entered,
-        unknown=[*done.unknown, *nobody],
+        unknown=[*done.unknown, *placeholders],
         not_entered=list(done.not_entered),
     )
 

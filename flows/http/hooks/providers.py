@@ -1,7 +1,7 @@
 """Provider webhooks such as `/hooks/sendgrid`: verify, commit, then answer.
 
-Providers retry after an answer other than 2xx, so failures lose no report. A repeated report
-changes nothing.
+Providers send a report again after a response other than 2xx, so no report is lost. A repeated
+report changes nothing.
 """
 
 import logging
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 # Reports per transaction. SQLite has one writer, so a long transaction delays the others.
 _AT_ONCE = 200
-_REFUSED = "it is not the provider's, or too old; nothing was changed"
+_REFUSED = "the signature is not the provider's, or the request is too old; nothing was changed"
 _ANSWERS = problems(
-    s400="It is signed, but makes no sense",
-    s403="It is not the provider's, or too old; nothing was changed",
-    s413="Larger than 1000 KB from SendGrid or Postmark, 64 KB from Twilio",
-    s503="The database is in trouble; send it again, what was taken of it counts once",
+    s400="The signature is valid, but the body can't be read",
+    s403="The signature is not the provider's, or the request is too old; nothing was changed",
+    s413="The body is larger than 1000 KB (SendGrid, Postmark) or 64 KB (Twilio)",
+    s503="Database error; send it again, accepted reports count only once",
 )
 
 
@@ -53,21 +53,21 @@ def _endpoint(receiver: Receiver, hook: Webhook) -> Callable[[Request], Awaitabl
     def take(url: str, request: Request, body: bytes) -> None:
         with db.transaction(write=False) as tx:
             now = tx.now if db.now is None else None
-        said_now = hook.read(WebhookRequest(url=url, headers=request.headers, body=body, now=now))
-        for some in in_slices(said_now, _AT_ONCE):
+        reports = hook.read(WebhookRequest(url=url, headers=request.headers, body=body, now=now))
+        for some in in_slices(reports, _AT_ONCE):
             with db.transaction() as tx:
-                said = apply(tx, some, receiver.segue.policy.double_opt_in)
-            count_feedback(said)
+                counts = apply(tx, some, receiver.segue.policy.double_opt_in)
+            count_feedback(counts)
             receiver.arrived()
 
     async def endpoint(request: Request) -> Response:
         query = request.scope["query_string"].decode("latin-1")
-        # Providers sign the public URL, not the one that proxies forward to.
+        # Providers sign the public URL, which differs from the one behind a proxy.
         url = f"{settings.public_url}{hook.path}{'?' if query else ''}{query}"
         try:
             hook.admit(request.headers)
             body = await read_posted(request, hook.limit)
-            with receiver.in_hand.one():
+            with receiver.in_progress.one():
                 await receiver.hook_threads.run(take, url, request, body)
         except Refused as error:
             log.warning("%s: a request was refused: %s", hook.path, error)

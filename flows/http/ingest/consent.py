@@ -1,4 +1,4 @@
-"""`POST /v1/consent`: a shop's server states customers' consent, with its evidence."""
+"""`POST /v1/consent`: the shop's server states the consent of customers, with its evidence."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from flows.http.body import KB, parse_object, read_body
 from flows.http.context import Receiver
-from flows.http.errors import FieldFault, Problem, Refusal, answer, problems
+from flows.http.errors import FieldFault, Problem, Refusal, json_response, problems
 from flows.http.ingest.keys import Credentials, check_write_key
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import (
@@ -22,10 +22,10 @@ from profiles.consent.statements import (
 from profiles.identity.segment_calls import CallRefused
 
 BODY_LIMIT = 500 * KB
-UNFOLDED_LIMIT = 2048 * KB
+DECOMPRESSED_LIMIT = 2048 * KB
 STATEMENTS_LIMIT = 1000
-# The most faults that an answer lists.
-_TOLD = 100
+# The most faults that a response lists.
+_LISTED = 100
 _REFUSED_SOURCE = "a refused statement"
 
 _EXAMPLE: dict[str, Any] = {
@@ -43,21 +43,22 @@ _EXAMPLE: dict[str, Any] = {
         }
     ]
 }
-_DESCRIPTION = f"""Records yeses and noes with their proof: one statement as the body, or up to
-{STATEMENTS_LIMIT} in `consents`. 200 once it is committed. The same `messageId` again changes
-nothing. A no counts also where its statement is refused; the answer says so."""
+_DESCRIPTION = f"""Records statements of consent, each a yes or a no with its evidence: one as the
+body, or up to {STATEMENTS_LIMIT} in `consents`. Responds 200 once they are committed. A repeated
+`messageId` changes nothing. The no of a refused statement is still recorded, and the response
+mentions it."""
 _ANSWERS = problems(
-    s400="Something in it is wrong: which field, and what to do about it; the others are taken",
-    s401="Not the write key",
-    s413=f"Larger than 500 KB, or more than {STATEMENTS_LIMIT} statements",
-    s503="The database is in trouble; send it again, what was taken of it counts once",
+    s400="A field is invalid; the message names it and the fix. The other statements are recorded",
+    s401="The write key is missing or wrong",
+    s413=f"The body is larger than 500 KB, or has more than {STATEMENTS_LIMIT} statements",
+    s503="Database error; send it again, recorded statements count only once",
 )
 
 
 class StatementsAccepted(BaseModel):
-    """The answer when all statements are committed.
+    """The response when all statements are committed.
 
-    `results` has one entry per statement, in their order.
+    `results` has one entry for each statement, in the same order.
     """
 
     success: Literal[True] = True
@@ -93,7 +94,7 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.post(
         "/v1/consent",
-        summary="Say what people said about consent",
+        summary="Record statements of consent",
         description=_DESCRIPTION,
         response_model=StatementsAccepted,
         responses=_ANSWERS,
@@ -106,27 +107,27 @@ def router(receiver: Receiver) -> APIRouter:
     )
     async def consent(request: Request, credentials: Credentials) -> Response:
         await check_write_key(receiver, request, credentials)
-        body = parse_object(await read_body(request, BODY_LIMIT, UNFOLDED_LIMIT))
+        body = parse_object(await read_body(request, BODY_LIMIT, DECOMPRESSED_LIMIT))
         several = "consents" in body
         items = body["consents"] if several else [body]
         if not isinstance(items, list):
             raise Refusal(400, "invalid", "write a list of statements", field="consents")
         if len(items) > STATEMENTS_LIMIT:
-            message = f"it holds more than {STATEMENTS_LIMIT} statements; send fewer at once"
+            message = f"more than {STATEMENTS_LIMIT} statements; send fewer in one request"
             raise Refusal(413, "too_large", message, field="consents")
-        with receiver.in_hand.one():
+        with receiver.in_progress.one():
             done, noes = await receiver.threads.run(write, items)
         if not done.refused:
             results = [done.results[place] for place in range(len(items))]
-            return answer(200, {"success": True, "results": results})
-        return answer(400, _problem(done, noes, several=several))
+            return json_response(200, {"success": True, "results": results})
+        return json_response(400, _problem(done, noes, several=several))
 
     return routes
 
 
 def _problem(done: Stated, noes: Mapping[int, No], *, several: bool) -> Problem:
     faults = []
-    for place in sorted(done.refused)[:_TOLD]:
+    for place in sorted(done.refused)[:_LISTED]:
         error = done.refused[place]
         within = [f"consents.{place}"] if several else []
         field = ".".join([*within, *([error.field] if error.field else [])])

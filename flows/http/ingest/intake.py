@@ -1,7 +1,7 @@
 """Group commit: calls that arrive together are written in one transaction.
 
-A commit costs far more than a row. Requests that arrive during a transaction share the next one. No
-request waits for others to arrive, or for the rest of another client's large batch.
+A commit takes far longer than a row. Requests that arrive during a transaction share the next one.
+No request waits for others to arrive, or for all of another client's large batch.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from config.database.failures import of_the_database
 from profiles.identity.record_calls import Outcome
 from profiles.identity.segment_calls import SegmentCall
 
-# Gets the calls, and for each the time at which it arrived (monotonic clock, seconds).
+# Takes the calls, and for each the time at which it arrived (monotonic clock, seconds).
 Write = Callable[[Sequence[SegmentCall], Sequence[float]], Sequence[Outcome]]
 
 _FEWEST = 25
@@ -28,14 +28,14 @@ class _Request:
 
     calls: Sequence[SegmentCall]
     done: asyncio.Future[list[Outcome]]
-    came: float
+    arrived_at: float
     outcomes: list[Outcome] = field(default_factory=list)
-    under_way: int = 0  # calls that were given to a transaction
+    started: int = 0  # calls that were given to a transaction
 
     @property
     def left(self) -> int:
         """The number of calls that still wait for a transaction."""
-        return len(self.calls) - self.under_way
+        return len(self.calls) - self.started
 
 
 class Intake:
@@ -44,7 +44,7 @@ class Intake:
     Parameters
     ----------
     write: writes calls in one transaction. It runs in a thread.
-    aim: target duration of a transaction, in seconds. On SQLite other writers wait for it.
+    aim: the target duration of a transaction, in seconds. On SQLite it blocks other writers.
     """
 
     def __init__(self, write: Write, aim: float) -> None:
@@ -85,8 +85,8 @@ class Intake:
     def _portion(self) -> list[tuple[_Request, Sequence[SegmentCall]]]:
         """The calls of the next transaction: an equal share for each waiting request.
 
-        Larger requests use what smaller ones leave of their shares. Requests that get no share now
-        are first in the next transaction.
+        Larger requests use the unused shares of smaller ones. Requests without a share now are
+        first in the next transaction.
         """
         turn = [self._queue.popleft() for _ in range(min(self._size.size, len(self._queue)))]
         room = self._size.size
@@ -96,8 +96,8 @@ class Intake:
             room -= shares[request]
         portion: list[tuple[_Request, Sequence[SegmentCall]]] = []
         for request in turn:
-            start, request.under_way = request.under_way, request.under_way + shares[request]
-            portion.append((request, request.calls[start : request.under_way]))
+            start, request.started = request.started, request.started + shares[request]
+            portion.append((request, request.calls[start : request.started]))
         self._queue.extend(request for request in turn if request.left)
         return portion
 
@@ -105,8 +105,8 @@ class Intake:
         self, portion: Sequence[tuple[_Request, Sequence[SegmentCall]]]
     ) -> None:
         together = [call for _, calls in portion for call in calls]
-        came = [request.came for request, calls in portion for _ in calls]
-        outcomes = iter(await asyncio.to_thread(self._write, together, came))
+        arrived_at = [request.arrived_at for request, calls in portion for _ in calls]
+        outcomes = iter(await asyncio.to_thread(self._write, together, arrived_at))
         for request, calls in portion:
             request.outcomes += [next(outcomes) for _ in calls]
             if len(request.outcomes) == len(request.calls) and not request.done.done():
@@ -115,10 +115,10 @@ class Intake:
     async def _write_halving(
         self, portion: Sequence[tuple[_Request, Sequence[SegmentCall]]]
     ) -> None:
-        """Write a portion; a request that cannot be written does not affect the others.
+        """Write a portion; a request that fails does not affect the others.
 
-        A database error may be a deadlock, so the portion is tried a second time. If it fails again
-        with a database error, all its requests fail.
+        A database error may be a deadlock, so the portion is written a second time. If that fails
+        with a database error too, all its requests fail.
         """
         halving, tries = Halving(len(portion)), 2
         while portion:

@@ -1,4 +1,4 @@
-"""Authentication: the write key of Segment's clients, and signed calls."""
+"""Authentication by the write key, which Segment's client libraries send, and by signature."""
 
 import hmac
 from collections.abc import Mapping
@@ -30,7 +30,8 @@ async def check_write_key(
 ) -> None:
     """Check the write key.
 
-    Raises Refusal: 401 without the key, delayed if a key was wrong; 429 while many of these wait.
+    Raises Refusal: 401 for a missing key, 401 after a delay for a wrong one, 429 if too many
+    requests with a wrong key wait.
     """
     if credentials is not None:
         key = receiver.segue.settings.write_key.get_secret_value()
@@ -59,21 +60,21 @@ class SignedHeaders(NamedTuple):
 def signed_headers(headers: Mapping[str, str]) -> SignedHeaders:
     """Parse the signature headers. Raises Refusal (401) for malformed ones.
 
-    It needs no body, so malformed requests are refused before their body is read.
+    It runs before the body is read.
     """
     timestamp = headers.get(TIMESTAMP, "")
     signature = headers.get(SIGNATURE, "").strip().lower()
     if len(signature) != _SIGNATURE_LENGTH:
         raise _not_signed()
     if not (len(timestamp) <= 12 and timestamp.isascii() and timestamp.isdecimal()):
-        raise Refusal(401, "not_signed", f"{TIMESTAMP} is no time; write seconds since 1970")
+        raise Refusal(401, "not_signed", f"{TIMESTAMP} is not a time; write the seconds since 1970")
     return SignedHeaders(signature, timestamp)
 
 
 def check_signature(settings: Settings, signed: SignedHeaders, path: str, body: bytes) -> None:
     """Verify the signature. Raises Refusal (401). `check_age` checks the time."""
-    right = sign(settings.hook_secret, signed.timestamp, path, body)
-    if not hmac.compare_digest(signed.signature.encode(), right.encode()):
+    expected = sign(settings.hook_secret, signed.timestamp, path, body)
+    if not hmac.compare_digest(signed.signature.encode(), expected.encode()):
         raise _not_signed()
 
 
@@ -87,11 +88,12 @@ def _not_signed() -> Refusal:
     )
 
 
-def check_age(named: Instant, now: Instant) -> None:
+def check_age(signed_at: Instant, now: Instant) -> None:
     """Check that a call was signed less than TOLERANCE ago or ahead. Raises Refusal (401)."""
-    if abs(now - named) > TOLERANCE:
+    if abs(now - signed_at) > TOLERANCE:
         raise Refusal(
             401,
             "stale",
-            f"{TIMESTAMP} is {abs(now - named)} seconds away from now; sign it when you send it",
+            f"{TIMESTAMP} is {abs(now - signed_at)} seconds before or after the current time; sign "
+            "the call when you send it",
         )

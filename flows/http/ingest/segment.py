@@ -1,4 +1,4 @@
-"""Segment's HTTP tracking API, for client libraries that authenticate with basic auth."""
+"""The HTTP tracking API of Segment, for its client libraries: `/v1/track`, `/v1/batch` ..."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from flows.http.backlog import Backlog
 from flows.http.body import KB, json_size, parse_object, read_body, read_object, too_large
 from flows.http.context import Receiver
-from flows.http.errors import FieldFault, Refusal, answer, problems
+from flows.http.errors import FieldFault, Refusal, json_response, problems
 from flows.http.ingest.intake import Intake
 from flows.http.ingest.keys import Credentials, check_write_key
 from journeys.engine.merge import merge
@@ -32,30 +32,30 @@ from profiles.rules import InputRules
 
 EVENT_LIMIT = 32 * KB
 BATCH_LIMIT = 500 * KB
-UNFOLDED_LIMIT = 2048 * KB
-# At this number a call has 50 bytes of the 500 KB. Libraries write larger calls and send some
-# hundred at once.
+DECOMPRESSED_LIMIT = 2048 * KB
+# With this many calls, each has 50 of the 500,000 bytes. Calls of libraries are larger, and they
+# send some hundred at a time.
 CALLS_LIMIT = 10_000
-# The most faults, and the most warnings, that an answer lists.
-_TOLD = 100
-# Target duration of an intake transaction, in seconds. SQLite has one writer, so others wait.
+# The most faults, and the most warnings, that a response lists.
+_LISTED = 100
+# The target duration of an intake transaction, in seconds. On SQLite it blocks other writers.
 _SQLITE_AIM = 0.05
 _AIM = 0.2
 
 _ANSWERS = problems(
-    s400="Something in it is wrong: which field, and what to do about it",
-    s401="Not the write key",
-    s413="Larger than the limits; where it is a call in a batch, the others are taken (`accepted`)",
-    s429="Too much waits already, or too many wrong keys came; Retry-After says when to come again",
-    s503="The database is in trouble; send it again, what was taken of it counts once",
+    s400="A field is invalid; the message names it and the fix",
+    s401="The write key is missing or wrong",
+    s413="Larger than the limits. If it is a call of a batch, the others are recorded (`accepted`)",
+    s429="Too much work is waiting, or too many wrong keys; Retry-After has the seconds to wait",
+    s503="Database error; send it again, recorded calls count only once",
 )
 _SUMMARIES: Mapping[CallKind, str] = {
-    "identify": "Say who somebody is",
-    "track": "Say what somebody did",
-    "page": "Say which page somebody saw",
-    "screen": "Say which screen of an app somebody saw",
-    "group": "Say which group somebody belongs to",
-    "alias": "Make two ids one person",
+    "identify": "Identify a customer, with traits",
+    "track": "Record an event",
+    "page": "Record the view of a page",
+    "screen": "Record the view of a screen in an app",
+    "group": "Record that a customer belongs to a group",
+    "alias": "Join two ids of one customer",
 }
 _EXAMPLES: Mapping[CallKind, dict[str, Any]] = {
     "identify": {
@@ -79,14 +79,14 @@ _EXAMPLES: Mapping[CallKind, dict[str, Any]] = {
 }
 
 
-# Ruby's library uses the second path, Java's the third, and those for apps the last.
+# The Ruby library uses the second path, the Java library the third, the app libraries the last.
 _BATCH = ("/v1/batch", "/v1/import", "/v1/import/", "/v1/b")
 
 
 class CallsAccepted(BaseModel):
-    """The answer when everything is committed.
+    """The response when all calls are committed.
 
-    `warnings` says what was ignored: the first hundred; `more_warnings` is the number of others.
+    `warnings`: what was ignored, at most a hundred texts. `more_warnings`: the number of others.
     """
 
     success: Literal[True] = True
@@ -95,21 +95,21 @@ class CallsAccepted(BaseModel):
 
 
 def router(receiver: Receiver) -> APIRouter:
-    """`/v1/{kind}` for each kind of call, and `/v1/batch` under all its names."""
+    """`/v1/{kind}` for each kind of call, and the paths of batches."""
     db, rules = receiver.segue.db, receiver.segue.rules
 
-    def write(calls: Sequence[SegmentCall], came: Sequence[float]) -> list[Outcome]:
+    def write(calls: Sequence[SegmentCall], arrived_at: Sequence[float]) -> list[Outcome]:
         with db.transaction() as tx:
             begun = time.monotonic()
-            waited = [int(begun - at) for at in came]
+            waited = [int(begun - at) for at in arrived_at]
             received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
             outcomes = take_calls(tx, received, merge, rules)
         receiver.arrived()
         return outcomes
 
-    def hear(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
-        """Record the opt-outs in refused calls. Keys are the calls' places."""
-        found = {at: opt_out_in(said, rules) for at, said in refused.items()}
+    def record_opt_outs(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
+        """Record the opt-outs in refused calls, by the calls' places in the batch."""
+        found = {at: opt_out_in(call, rules) for at, call in refused.items()}
         noes = {at: no for at, no in found.items() if no is not None}
         if noes:
             with db.transaction() as tx:
@@ -118,7 +118,7 @@ def router(receiver: Receiver) -> APIRouter:
         return noes
 
     intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)
-    desk = _Desk(receiver, intake, hear)
+    parts = _Parts(receiver, intake, record_opt_outs)
     limit = receiver.segue.settings.backlog_limit
     backlog = Backlog(db, limit, waiting=waiting_events, arriving=lambda: intake.waiting)
     routes = APIRouter(tags=["segment"])
@@ -127,7 +127,7 @@ def router(receiver: Receiver) -> APIRouter:
         async def endpoint(request: Request, credentials: Credentials) -> Response:
             await check_write_key(receiver, request, credentials)
             await backlog.check()
-            return await take(request, desk)
+            return await take(request, parts)
 
         routes.add_api_route(
             path,
@@ -147,38 +147,42 @@ def router(receiver: Receiver) -> APIRouter:
         add(f"/v1/{kind}", summary, _described(kind), _taking_one(kind))
     described = _batch_described()
     for path in _BATCH:
-        add(path, "Say many things at once", described, _take_batch)
+        add(path, "Send many calls in one request", described, _take_batch)
     return routes
 
 
-class _Desk(NamedTuple):
-    """What the endpoints use. hear: records the opt-outs in refused identify calls, by place."""
+class _Parts(NamedTuple):
+    """The parts that the endpoints share.
+
+    record_opt_outs: records the opt-outs in refused identify calls, by place in the batch.
+    """
 
     receiver: Receiver
     intake: Intake
-    hear: Callable[[Mapping[int, Mapping[str, Any]]], dict[int, No]]
+    record_opt_outs: Callable[[Mapping[int, Mapping[str, Any]]], dict[int, No]]
 
 
-_Take = Callable[[Request, _Desk], Awaitable[Response]]
+_Take = Callable[[Request, _Parts], Awaitable[Response]]
 
 _DESCRIPTION = (
-    "As Segment's HTTP tracking API. 200 once it is committed. The body may be gzip "
-    "(`Content-Encoding: gzip`); 32 KB an event, 500 KB and 10,000 calls a batch."
+    "Compatible with the HTTP tracking API of Segment. Responds 200 once the calls are committed. "
+    "The body may be compressed (`Content-Encoding: gzip`). Limits: 32 KB for a call, 500 KB and "
+    "10,000 calls for a batch."
 )
 
 
 def _taking_one(kind: CallKind) -> _Take:
-    async def take(request: Request, desk: _Desk) -> Response:
-        said = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
+    async def take(request: Request, parts: _Parts) -> Response:
+        body = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
         try:
-            with desk.receiver.in_hand.one():
-                call = read_call(kind, said, rules=desk.receiver.segue.rules)
-                [outcome] = await desk.intake.take([call])
+            with parts.receiver.in_progress.one():
+                call = read_call(kind, body, rules=parts.receiver.segue.rules)
+                [outcome] = await parts.intake.take([call])
             if outcome.refused is not None:
                 raise outcome.refused
         except CallRefused as error:
-            refused = {0: said} if kind == "identify" else {}
-            noes = await desk.receiver.threads.run(desk.hear, refused)
+            refused = {0: body} if kind == "identify" else {}
+            noes = await parts.receiver.threads.run(parts.record_opt_outs, refused)
             why = "; ".join([error.why, *map(str, noes.values())])
             raise Refusal(400, "invalid", why, field=error.field) from None
         return _accepted(outcome.warnings)
@@ -186,16 +190,16 @@ def _taking_one(kind: CallKind) -> _Take:
     return take
 
 
-async def _take_batch(request: Request, desk: _Desk) -> Response:
-    """Take the valid calls of a batch even if others are refused.
+async def _take_batch(request: Request, parts: _Parts) -> Response:
+    """Record the valid calls of a batch even if others are refused.
 
-    Client libraries drop a batch that is refused, so they would lose the valid calls too.
+    Client libraries drop a refused batch, so the valid calls would be lost.
     """
-    body = await read_body(request, BATCH_LIMIT, UNFOLDED_LIMIT)
-    segue, run = desk.receiver.segue, desk.receiver.threads.run
-    with desk.receiver.in_hand.one():
+    body = await read_body(request, BATCH_LIMIT, DECOMPRESSED_LIMIT)
+    segue, run = parts.receiver.segue, parts.receiver.threads.run
+    with parts.receiver.in_progress.one():
         items, calls, faults = await run(_read_batch, body, segue.rules)
-        outcomes = await desk.intake.take(list(calls.values()))
+        outcomes = await parts.intake.take(list(calls.values()))
     warnings: list[str] = []
     for place, outcome in zip(calls, outcomes, strict=True):
         warnings += [f"batch.{place}: {warning}" for warning in outcome.warnings]
@@ -208,9 +212,9 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
         for place in faults
         if isinstance(items[place], dict) and items[place].get("type") == "identify"
     }
-    for place, no in (await run(desk.hear, identified)).items():
+    for place, no in (await run(parts.record_opt_outs, identified)).items():
         faults[place] = _with_more(faults[place], str(no))
-    refusals = [faults[place] for place in sorted(faults)[:_TOLD]]
+    refusals = [faults[place] for place in sorted(faults)[:_LISTED]]
     first = refusals[0]
     problem = first.problem.model_copy(
         update={
@@ -223,7 +227,7 @@ async def _take_batch(request: Request, desk: _Desk) -> Response:
             **_warnings(warnings),
         }
     )
-    return answer(first.status, problem)
+    return json_response(first.status, problem)
 
 
 def _read_batch(
@@ -238,7 +242,7 @@ def _read_batch(
     if not isinstance(items, list):
         raise Refusal(400, "invalid", "write a list of calls", field="batch")
     if len(items) > CALLS_LIMIT:
-        message = f"it holds more than {CALLS_LIMIT} calls; send fewer at once"
+        message = f"more than {CALLS_LIMIT} calls; send fewer in one request"
         raise Refusal(413, "too_large", message, field="batch")
     try:
         sent_at = parse_sent_at(batch.get("sentAt"))
@@ -272,17 +276,17 @@ def _refusal(place: int, error: CallRefused) -> Refusal:
 
 
 def _accepted(warnings: list[str]) -> Response:
-    return answer(200, {"success": True, **_warnings(warnings)})
+    return json_response(200, {"success": True, **_warnings(warnings)})
 
 
 def _warnings(warnings: list[str]) -> dict[str, Any]:
     """The first warnings, and the number of the others."""
-    told: dict[str, Any] = {}
+    listed: dict[str, Any] = {}
     if warnings:
-        told["warnings"] = warnings[:_TOLD]
-    if len(warnings) > _TOLD:
-        told["more_warnings"] = len(warnings) - _TOLD
-    return told
+        listed["warnings"] = warnings[:_LISTED]
+    if len(warnings) > _LISTED:
+        listed["more_warnings"] = len(warnings) - _LISTED
+    return listed
 
 
 # OpenAPI --------------------------------------------------------------------------------------

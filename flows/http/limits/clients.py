@@ -6,8 +6,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 def client_of(host: str) -> str:
     """The client that an address belongs to: the IPv4 address, or the /64 network of IPv6.
 
-    A provider gives each customer at least a /64, so a limit per IPv6 address is easy
-    to evade.
+    Internet providers give each customer at least a /64, so a limit for one IPv6 address is easy to
+    evade.
     """
     try:
         address = ip_address(host)

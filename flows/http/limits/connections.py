@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from flows.http.errors import Refusal, answer
+from flows.http.errors import Refusal, json_response
 from flows.http.limits.clients import client_of
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ _RETRY_AFTER = "5"
 class Limits(NamedTuple):
     """The limits of a server.
 
-    connections: open at once. share: of these, from one client; proxies have no share.
+    connections: the most open ones. share: the most from one client, except proxies.
     url, head: bytes; the head is the URL and the header fields. fields: number of header fields.
-    ahead: pipelined requests that a client can send before the answer to an earlier one.
-    head_within: seconds from the connection, or from the previous answer, to the end of a head.
+    ahead: pipelined requests that a client can send before the response to an earlier one.
+    head_within: seconds from the connection, or the previous response, to the end of a head.
     body_within: seconds from the end of the head to the end of the body.
     taken_within: seconds in which a client must read what the server has sent.
     """
@@ -86,7 +86,7 @@ class Connections:
         of_client = self._of_client[one.counted_as] if one.counted_as else 0
         if of_client >= self.limits.share:
             if not self._make_room(one.counted_as):
-                return _too_many(429, f"there are {of_client} connections from your address")
+                return _too_many(429, f"your address has {of_client} open connections")
         elif len(self._all) >= self.limits.connections and not self._make_room(""):
             return _too_many(503, "all connections are in use")
         self._all.add(one)
@@ -132,7 +132,7 @@ class Connections:
                 break
         else:
             return False
-        log.warning("all connections are in use: one that waited for its client was closed")
+        log.warning("all connections are in use: closed the one that waited longest for its client")
         self.leave(one)
         one.transport.abort()
         return True
@@ -151,12 +151,12 @@ class Connections:
 
 
 def _too_many(status: int, why: str) -> Refusal:
-    message = f"{why}; come again later"
+    message = f"{why}; retry later"
     return Refusal(status, "too_many", message, headers={"Retry-After": _RETRY_AFTER})
 
 
 def _too_large(status: int, what: str, most: str) -> Refusal:
-    return Refusal(status, "too_large", f"{most} are allowed; send less", field=what)
+    return Refusal(status, "too_large", f"at most {most} are allowed", field=what)
 
 
 class Connection(HttpToolsProtocol):
@@ -213,13 +213,13 @@ class Connection(HttpToolsProtocol):
                 self._refuse(self._too_large_head())
 
     def pause_writing(self) -> None:
-        """The client does not read the answers: set a deadline."""
+        """The client does not read the responses: set a deadline."""
         super().pause_writing()
         self._taken_by = self._group.clock + self._limits.taken_within
         self._group.waits(self)
 
     def resume_writing(self) -> None:
-        """The client has read the answers: clear the deadline."""
+        """The client has read the responses: clear the deadline."""
         super().resume_writing()
         self._taken_by = None
         if self._received:
@@ -233,7 +233,7 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._received = True, False
         self._head = self._fields = 0
         if len(self.pipeline) >= self._limits.ahead:
-            self._stop(_too_many(429, "you have sent too many requests ahead"))
+            self._stop(_too_many(429, "too many pipelined requests"))
         self._wait(self._limits.head_within)
 
     def on_url(self, url: bytes) -> None:
@@ -273,13 +273,13 @@ class Connection(HttpToolsProtocol):
         self._held = 0
         self._received = True
         self._sent_by = None
-        if self.cycle.response_complete:  # answered before its body arrived
+        if self.cycle.response_complete:  # the response was sent before the body arrived
             self._wait(self._limits.head_within)
         else:
             self._group.works(self)
 
     def on_response_complete(self) -> None:
-        """The end of an answer."""
+        """The end of a response."""
         super().on_response_complete()
         if self._received and self.cycle.response_complete:
             self._wait(self._limits.head_within)
@@ -303,7 +303,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer the error that stopped the parser. uvicorn calls this for every parser error."""
+        """Respond to a parser error (called by uvicorn), such as one that `_stop` raised."""
         self._refuse(self._why or Refusal(400, "invalid", msg))
 
     def _wait(self, within: float) -> None:
@@ -325,14 +325,16 @@ class Connection(HttpToolsProtocol):
         what, within = ("body", self._limits.body_within)
         if self._in_head:
             what, within = ("headers", self._limits.head_within)
-        message = f"it did not come within {within:g} seconds"
+        message = f"not received within {within:g} seconds"
         self._refuse(Refusal(408, "too_slow", message, field=what))
 
     def _refuse(self, why: Refusal) -> None:
-        """Answer and close. Only close if an earlier answer is still due or has begun."""
+        """Respond and close. Only close if an earlier response is still due or has begun."""
         earlier = self.cycle is not None and not self.cycle.response_complete
         if not (earlier and (self._in_head or self.pipeline or self.cycle.response_started)):
-            response = answer(why.status, why.problem, **(why.headers or {}), connection="close")
+            response = json_response(
+                why.status, why.problem, **(why.headers or {}), connection="close"
+            )
             lines = [b"%s: %s\r\n" % header for header in response.raw_headers]
             head = b"".join([STATUS_LINE[why.status], *lines, b"\r\n"])
             self.transport.write(head + bytes(response.body))

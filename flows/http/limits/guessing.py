@@ -1,4 +1,4 @@
-"""Delay the answers to wrong keys, which limits how many a client can try.
+"""Delay the responses to wrong keys, to limit how many keys a client can try.
 
 Correct keys are never delayed, even from an address that also sends wrong ones.
 """
@@ -11,13 +11,13 @@ from flows.http.limits.clients import client_of
 
 
 class Guesses:
-    """The requests that wait for the answer to a wrong key.
+    """The requests with a wrong key that wait for their response.
 
     Parameters
     ----------
-    wait: delay of each answer, in seconds.
-    at_once: how many requests can wait at the same time; further ones get 429 immediately.
-    share: how many of these can come from one client.
+    wait: the delay of each response, in seconds.
+    at_once: the most requests that can wait at the same time; others get 429 immediately.
+    share: the most of these from one client.
     """
 
     def __init__(self, wait: float = 1.0, at_once: int = 100, share: int = 5) -> None:
@@ -32,7 +32,7 @@ class Guesses:
         return self._waiting.total()
 
     async def wrong(self, host: str) -> None:
-        """Delay the answer to a wrong key from this host. Raises Refusal (429) if too many wait."""
+        """Delay the response to a wrong key. Raises Refusal (429) if too many of them wait."""
         client = client_of(host)
         if self._waiting[client] >= self._share or self.waiting >= self._at_once:
             raise Refusal(

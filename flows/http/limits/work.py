@@ -42,8 +42,8 @@ class Shared(Generic[T]):
         return await asyncio.shield(self._task)
 
 
-class InHand:
-    """The requests that were received and not yet answered."""
+class InProgress:
+    """The requests that were received and have no response yet."""
 
     def __init__(self) -> None:
         self._since: dict[object, float] = {}
@@ -59,6 +59,6 @@ class InHand:
             del self._since[mark]
 
     def oldest(self) -> Seconds:
-        """The age of the oldest unanswered request, in seconds; 0 if there is none."""
+        """The age of the oldest request without a response, in seconds; 0 if there is none."""
         since = next(iter(self._since.values()), None)
         return 0 if since is None else int(time.monotonic() - since)

@@ -249,7 +249,7 @@ def test_red_when_the_database_does_not_answer(house: House) -> None:
     house.open(sending(Email("hello")))
     object.__setattr__(house.segue, "db", Database("postgresql+psycopg://nobody@127.0.0.1:1/x"))
     answer = get(house, "/healthz")
-    assert (answer.status_code, answer.json()["why"]) == (503, "the database does not answer")
+    assert (answer.status_code, answer.json()["why"]) == (503, "the database does not respond")
 
 
 def test_red_when_what_comes_in_is_not_written(
@@ -281,7 +281,7 @@ def test_red_when_what_comes_in_is_not_written(
             assert answer.status_code == 503
             assert answer.json() == {
                 "status": "red",
-                "why": "what comes in is not written",
+                "why": "received requests are not written",
                 "late": 61,
             }
             released.set()

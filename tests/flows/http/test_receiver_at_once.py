@@ -57,7 +57,7 @@ def test_when_the_database_is_in_trouble_nothing_is_promised(
         answer = receiver.post("/v1/track", json=track())
     said = problem(answer, 503, "try_again")
     assert int(answer.headers["Retry-After"]) > 0
-    assert said["message"].startswith("the database is in trouble; send it again")
+    assert said["message"].startswith("database error; send the request again")
     assert "secret" not in answer.text
     assert "closed" not in answer.text
     assert receiver.post("/v1/track", json=track()).status_code == 200

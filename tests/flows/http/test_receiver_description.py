@@ -121,7 +121,7 @@ def test_nothing_else_is_answered(shared_receiver: Receiving, path: str) -> None
         assert answer.json() == {
             "success": False,
             "code": "not_found",
-            "message": "there is nothing at this path; /openapi.json says what there is",
+            "message": "this path does not exist; /openapi.json lists the paths",
         }
 
 

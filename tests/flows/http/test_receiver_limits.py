@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from config.database.engine import Database
-from flows.http.ingest.segment import BATCH_LIMIT, CALLS_LIMIT, EVENT_LIMIT, UNFOLDED_LIMIT
+from flows.http.ingest.segment import BATCH_LIMIT, CALLS_LIMIT, DECOMPRESSED_LIMIT, EVENT_LIMIT
 from tests.support.receiving import (
     Receiving,
     keys,
@@ -32,7 +32,7 @@ def test_the_limits_are_those_of_segment(house: House, receiver: Receiving) -> N
         ("/v1/track", {"content": sized(one, EVENT_LIMIT)}),
         ("/v1/track", packed(sized(one, EVENT_LIMIT))),
         ("/v1/batch", {"content": sized(many, BATCH_LIMIT)}),
-        ("/v1/batch", packed(sized(many, UNFOLDED_LIMIT))),
+        ("/v1/batch", packed(sized(many, DECOMPRESSED_LIMIT))),
     ]
     for path, content in fits:
         assert receiver.post(path, **content).status_code == 200
@@ -40,7 +40,7 @@ def test_the_limits_are_those_of_segment(house: House, receiver: Receiving) -> N
         ("/v1/track", {"content": sized(one, EVENT_LIMIT + 1)}),
         ("/v1/track", packed(sized(one, EVENT_LIMIT + 1))),
         ("/v1/batch", {"content": sized(many, BATCH_LIMIT + 1)}),
-        ("/v1/batch", packed(sized(many, UNFOLDED_LIMIT + 1))),
+        ("/v1/batch", packed(sized(many, DECOMPRESSED_LIMIT + 1))),
         ("/v1/batch", {"content": iter([b"x" * 65536] * 20)}),  # of no length said beforehand
     ]
     for path, content in too_large:
@@ -67,7 +67,7 @@ def test_a_batch_of_more_calls_than_anybody_gathers_is_refused_unread(
     smallest = b'{"type":"page","userId":"u"}'
     batch = b'{"batch":[%s]}' % b",".join([b"0"] * CALLS_LIMIT + [smallest])
     said = problem(receiver.post("/v1/batch", **packed(batch)), 413, "too_large")
-    assert said["message"] == "batch: it holds more than 10000 calls; send fewer at once"
+    assert said["message"] == "batch: more than 10000 calls; send fewer in one request"
     assert (said["field"], "errors" in said, names(house)) == ("batch", False, [])
 
 
