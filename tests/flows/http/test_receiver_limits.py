@@ -51,7 +51,7 @@ def test_the_limits_are_those_of_segment(house: House, receiver: Receiving) -> N
     assert (said["field"], said["accepted"]) == ("batch.0", 1)
     assert keys(house) == ["m1", "m3"]
     described = receiver.client.get("/openapi.json").json()["paths"]["/v1/batch"]["post"]
-    assert "the others are taken (`accepted`)" in described["responses"]["413"]["description"]
+    assert "the others are recorded (`accepted`)" in described["responses"]["413"]["description"]
 
 
 def test_a_zip_bomb_is_not_unfolded(receiver: Receiving) -> None:
