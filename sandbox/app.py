@@ -1,6 +1,6 @@
-"""The sandbox server: the providers' paths, the inbox, the counts, faults and behaviour.
+"""The sandbox server: the providers' paths, the inbox, and control of faults and behaviour.
 
-Segue uses the same code for it as for the real hosts; only the base URL differs.
+Segue sends to it with the same code as to the real providers; only the base URL differs.
 
 There are three kinds of paths. The providers' paths require an API key, as the real ones do. Paths
 that control or count require the login of this installation. The inbox is for a browser on this
@@ -42,7 +42,7 @@ def create_app(
     login: str,
     host: str = "127.0.0.1",
 ) -> Starlette:
-    """The server over one store, on the address `host`; `login` is `user:password`.
+    """The server for one store. host: the address it listens on; login: `user:password`.
 
     Without a timeline the inbox shows addresses, not customers. Without callbacks the sandbox sends
     no webhooks.
@@ -100,7 +100,7 @@ def create_app(
 
 
 def _behaviour_routes(callbacks: Callbacks) -> list[Route]:
-    """Routes that set the behaviour of customers, and that send a text message from one of them."""
+    """Routes that set the behaviour of customers, and that send a message from one of them."""
 
     def state(_request: Request) -> Response:
         return JSONResponse(callbacks.state())
@@ -138,7 +138,7 @@ class _Clock(BaseModel):
 
 
 def _clock_routes(store: Store, callbacks: Callbacks) -> list[Route]:
-    """Move the simulated clock. The response is sent when all webhooks due by then were sent."""
+    """Routes that move the simulated clock; the response follows after all webhooks due by then."""
 
     def clock(_request: Request) -> Response:
         due = callbacks.next_due
@@ -151,9 +151,9 @@ def _clock_routes(store: Store, callbacks: Callbacks) -> list[Route]:
         except ValidationError as error:
             return _refusal(error)
         if store.simulated is None:
-            return _conflict("the clock is the machine's; only one begun with SEGUE_NOW is moved")
+            return _conflict("the clock is real; start the sandbox with SEGUE_NOW to move it")
         if to < store.simulated:
-            return _conflict(f"it is {format_instant(store.simulated)} already")
+            return _conflict(f"the clock is already at {format_instant(store.simulated)}")
         store.simulated = to
         await callbacks.catch_up()
         return Response(status_code=204)
@@ -204,7 +204,7 @@ def _endpoint(
 
 
 async def _body(request: Request) -> bytes:
-    """The body, or one byte more of it than any provider accepts."""
+    """The body, cut one byte above the largest limit of the providers."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk[: postmark.MAX_BODY + 1 - len(body)]
@@ -220,6 +220,6 @@ async def _hang_up(request: Request) -> None:
     server = getattr(request.receive, "__self__", None)
     transport = getattr(server, "transport", None)
     if transport is None:
-        raise RuntimeError("the drop fault needs uvicorn: there is no connection to close here")
+        raise RuntimeError("the drop fault needs uvicorn, to close its connection")
     transport.close()
     await asyncio.sleep(0)  # lets the server notice that the connection is closed

@@ -1,7 +1,7 @@
-"""How the sandbox's customers react to messages: who opens, who clicks, whose mail bounces.
+"""How the sandbox's customers react to messages: opens, clicks, replies, bounces, complaints.
 
-A pure model. Every customer has fixed tendencies from message to message, and the same seed gives
-the same reactions to the same messages, in whatever order they arrive.
+A pure model. Each customer has fixed tendencies, and the same seed gives the same reactions to the
+same messages, in whatever order they arrive.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0, le=1)]
 Time = Annotated[float, Field(ge=0, le=86_400)]
 
-Word = Literal[
+EventKind = Literal[
     "processed",
     "delivered",
     "bounce",
@@ -27,14 +27,14 @@ Word = Literal[
     "read",
     "stop",
 ]
-# How much customers differ: the smaller, the more they differ.
-_ALIKE = 2.0
+# The concentration of the beta distribution of tendencies: the smaller, the more customers differ.
+_CONCENTRATION = 2.0
 
 
 class Behaviour(BaseModel):
     """Shares from 0 to 1, times in seconds. The defaults are those of an average shop.
 
-    Real customers take hours to open a mail; in the sandbox they take `answered_within` at most.
+    Real customers open a mail after hours; those of the sandbox within `answered_within`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,36 +43,44 @@ class Behaviour(BaseModel):
     dead: Share = Field(default=0.02, description="addresses and numbers that do not exist")
     blocked: Share = Field(default=0.01, description="mails that are refused temporarily")
     opens: Share = Field(default=0.4, description="delivered mails that a customer opens")
-    machine_opens: Share = Field(default=0.3, description="customers whose program opens all")
+    machine_opens: Share = Field(
+        default=0.3, description="customers whose mail program opens every mail"
+    )
     clicks: Share = Field(default=0.25, description="opened mails in which a link is clicked")
     complaints: Share = Field(default=0.002, description="opened mails reported as spam")
-    stops: Share = Field(default=0.01, description="delivered texts that are answered with STOP")
+    stops: Share = Field(default=0.01, description="delivered texts that get the reply STOP")
     delivered_within: Time = 2
     answered_within: Time = 60
-    gathered: Time = Field(default=1, description="how long events are batched; SendGrid: 30 s")
+    gathered: Time = Field(
+        default=1, description="seconds for which events are batched; SendGrid: 30"
+    )
     twice: Share = Field(default=0, description="webhooks that are sent twice")
-    out_of_order: Share = Field(default=0, description="messages whose webhooks come in reverse")
+    out_of_order: Share = Field(
+        default=0, description="messages whose webhooks come in reverse order"
+    )
 
 
-class Happening(NamedTuple):
-    """Something that happens to a message, `after` seconds after it was accepted.
+class Reaction(NamedTuple):
+    """An event about a message, `after` seconds after the message was accepted.
 
-    told: when the provider reports it; two times if it reports it twice.
+    reported: seconds after which the provider reports it; two values if it reports it twice.
     """
 
-    word: Word
+    kind: EventKind
     after: float
-    told: tuple[float, ...]
+    reported: tuple[float, ...]
 
 
-def happens(behaviour: Behaviour, channel: str, address: str, message_id: str) -> list[Happening]:
-    """All that will happen to one message. Pushes have no reports."""
+def reactions_to(
+    behaviour: Behaviour, channel: str, address: str, message_id: str
+) -> list[Reaction]:
+    """All reactions to one message, in order of time. Pushes have none."""
     dice = Random(f"{behaviour.seed}/{address}/{message_id}")  # noqa: S311  repeatable is the point
     person = Random(f"{behaviour.seed}/{address}")  # noqa: S311
-    happenings = {"email": _mail, "sms": _text, "whatsapp": _whatsapp}.get(channel)
-    if happenings is None:
+    reactions = {"email": _mail, "sms": _text, "whatsapp": _whatsapp}.get(channel)
+    if reactions is None:
         return []
-    found = sorted(happenings(behaviour, person, dice), key=lambda one: one[1])
+    found = sorted(reactions(behaviour, person, dice), key=lambda one: one[1])
     times = [after for _, after in found]
     if dice.random() < behaviour.out_of_order:
         times.reverse()
@@ -81,12 +89,12 @@ def happens(behaviour: Behaviour, channel: str, address: str, message_id: str) -
         for _ in found
     ]
     return [
-        Happening(word, after, (told, *(told + later for later in more)))
-        for (word, after), told, more in zip(found, times, again, strict=True)
+        Reaction(kind, after, (reported, *(reported + later for later in more)))
+        for (kind, after), reported, more in zip(found, times, again, strict=True)
     ]
 
 
-def _mail(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[Word, float]]:
+def _mail(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[EventKind, float]]:
     dead = person.random() < behaviour.dead
     by_machine = person.random() < behaviour.machine_opens
     opens, clicks = _tendency(person, behaviour.opens), _tendency(person, behaviour.clicks)
@@ -111,7 +119,7 @@ def _mail(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[
         yield "spamreport", opened + dice.random() * behaviour.answered_within
 
 
-def _text(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[Word, float]]:
+def _text(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[EventKind, float]]:
     dead = person.random() < behaviour.dead
     stops = _tendency(person, behaviour.stops)
     arrives = dice.random() * behaviour.delivered_within
@@ -124,7 +132,9 @@ def _text(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[
         yield "stop", arrives + dice.random() * behaviour.answered_within
 
 
-def _whatsapp(behaviour: Behaviour, person: Random, dice: Random) -> Iterator[tuple[Word, float]]:
+def _whatsapp(
+    behaviour: Behaviour, person: Random, dice: Random
+) -> Iterator[tuple[EventKind, float]]:
     dead = person.random() < behaviour.dead
     reads, stops = _tendency(person, behaviour.opens), _tendency(person, behaviour.stops)
     arrives = dice.random() * behaviour.delivered_within
@@ -144,4 +154,4 @@ def _tendency(person: Random, share: float) -> float:
     """This customer's probability for something that a share of all customers does."""
     if share in (0, 1):
         return share
-    return person.betavariate(share * _ALIKE, (1 - share) * _ALIKE)
+    return person.betavariate(share * _CONCENTRATION, (1 - share) * _CONCENTRATION)

@@ -1,7 +1,7 @@
 """The messages that the sandbox accepted, in its own SQLite file.
 
-The sandbox shares nothing with Segue's database, so that Segue can be checked against it. It is a
-record for people and tests, hence `synchronous = OFF`: fast, and lost only if the machine crashes.
+The sandbox shares nothing with Segue's database, so that tests can compare Segue with it. The file
+uses `synchronous = OFF`, which is fast and loses data only if the machine crashes.
 """
 
 import re
@@ -69,16 +69,15 @@ class Received(Accepted):
 
     seq: int  # a later message has a higher one
     accepted_at: Instant
-    arrived: float | None  # its request, by this machine's monotonic clock in seconds
+    arrived: float | None  # when its request arrived, on this machine's monotonic clock, in seconds
 
 
 class Store:
     """The accepted messages and the counts.
 
-    Writes come from the server's event loop; reads use their own connection, behind a lock, and may
-    come from any thread.
+    The server's event loop writes; any thread may read, on a connection with a lock.
 
-    simulated: a time at which the clock stands until it is moved; None: the real time.
+    simulated: the time of the clock until it is moved; None: the real time.
     """
 
     def __init__(self, path: Path | str, *, simulated: Instant | None = None) -> None:
@@ -96,7 +95,7 @@ class Store:
         self._write.close()
 
     def now(self) -> Instant:
-        """The clock that stamps accepted messages."""
+        """The time of accepted messages."""
         if self.simulated is not None:
             return self.simulated
         row = self._write.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)").fetchone()
@@ -229,7 +228,7 @@ class Store:
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
-    # Our code starts transactions, and the server's threads take turns.
+    # isolation_level=None: our code starts transactions. Locks let several threads share these.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA journal_mode = WAL")

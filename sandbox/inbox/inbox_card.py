@@ -1,4 +1,4 @@
-"""One message as the inbox shows it: the values for its template."""
+"""The template values of one message in the inbox."""
 
 from collections import Counter
 from datetime import datetime
@@ -13,10 +13,10 @@ from sandbox.store import Received
 
 _STATE = {
     "planned": "Planned",
-    "sending": "On its way",
+    "sending": "Being sent",
     "sent": "Sent",
     "delivered": "Delivered",
-    "unknown": "Fate unknown",
+    "unknown": "Unknown",
     "skipped": "Not sent",
     "cancelled": "Cancelled",
     "failed": "Refused by the provider",
@@ -25,12 +25,12 @@ _ANSWER = {
     "opened": "Opened",
     "machine_opened": "Opened by a program",
     "clicked": "Clicked",
-    "replied": "Answered",
-    "complained": "Called spam",
+    "replied": "Replied",
+    "complained": "Reported as spam",
     "unsubscribed": "Unsubscribed",
     "resubscribed": "Subscribed again",
-    "stopped": "Answered STOP",
-    "started": "Answered START",
+    "stopped": "Replied STOP",
+    "started": "Replied START",
 }
 
 
@@ -39,8 +39,8 @@ def card(accepted: list[Received], planned: PlannedMessage | None) -> dict[str, 
 
     Parameters
     ----------
-    accepted: each time it was accepted; the last is shown. A push to several devices is accepted
-        once for each.
+    accepted: one entry for each time it was accepted; the last is shown. A push is accepted once
+        for each device.
     """
     last = accepted[-1] if accepted else None
     shown: dict[str, Any] = {
@@ -84,7 +84,7 @@ def shown_channel(name: str) -> dict[str, str]:
 
 def _state_name(planned: PlannedMessage, accepted: list[Received]) -> str:
     if planned.state == "failed" and accepted:
-        return "Came back"
+        return "Returned"
     return _STATE.get(planned.state, planned.state)
 
 

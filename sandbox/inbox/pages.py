@@ -21,7 +21,7 @@ from sandbox.inbox.timeline import Customer, Timeline
 from sandbox.store import Received, Store
 
 PAGE = 25
-_WALK = 500  # addresses read at once to find a page's customers
+_READ_AT_ONCE = 500  # addresses in one query for a page's customers
 _TEMPLATES = Path(__file__).parent / "templates"
 # Mails need styles and images, and a mail's frame inherits the page's policy.
 _HEADERS = {
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
 
 class Pages:
-    """The pages over one store and, if given, a timeline that knows the customers."""
+    """The pages for one store and, if given, a timeline with the customers."""
 
     def __init__(self, store: Store, timeline: Timeline | None) -> None:
         self._store = store
@@ -123,7 +123,7 @@ class Pages:
         except SegueError as error:
             return self._notice(503, "The inbox can’t be read", str(error))
         if not customer and not cards:
-            return self._notice(404, "Nobody here", "There is no such customer or address.")
+            return self._notice(404, "Not found", "There is no such customer or address.")
         return self._html(
             "customer",
             {
@@ -138,16 +138,16 @@ class Pages:
         )
 
     def _latest(self, text: str, page: int) -> list[Entry]:
-        """At least the entries of the pages so far and one more; each customer appears once."""
+        """The entries up to the end of this page and at least one more; one for each customer."""
         entries: dict[str, Entry] = {}
-        for start in range(0, 2**31, _WALK):
-            walked = self._store.latest(text, offset=start, limit=_WALK)
-            ids = [one.message_id for one in walked if one.message_id]
+        for start in range(0, 2**31, _READ_AT_ONCE):
+            received = self._store.latest(text, offset=start, limit=_READ_AT_ONCE)
+            ids = [one.message_id for one in received if one.message_id]
             owners = self._timeline.customers(ids) if self._timeline else {}
-            for one in walked:
+            for one in received:
                 entry = Entry(owners.get(one.message_id or ""), one.address, one)
                 entries.setdefault(entry.path, entry)
-            if len(walked) < _WALK or len(entries) > page * PAGE:
+            if len(received) < _READ_AT_ONCE or len(entries) > page * PAGE:
                 break
         return list(entries.values())
 

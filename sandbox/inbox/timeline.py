@@ -64,7 +64,7 @@ class PlannedMessage:
 
 
 class Timeline(Protocol):
-    """What the inbox needs from the system that planned the messages."""
+    """The customers and planned messages, as the inbox needs them."""
 
     def customers(self, message_ids: Sequence[str]) -> dict[str, Customer]:
         """The customer of each of these messages; unknown ids are left out."""
@@ -144,8 +144,8 @@ class DatabaseTimeline:
                 yield tx
         except DBAPIError as error:
             raise SegueError(
-                f"Segue's tables can't be read ({error.orig}). Start Segue once, so that it "
-                "makes them, and check that SEGUE_DATABASE_URL is the same here."
+                f"Segue's tables can't be read ({error.orig}). Start Segue once to create them, "
+                "and check that SEGUE_DATABASE_URL is the same here."
             ) from error
 
 

@@ -1,6 +1,6 @@
 """Post webhooks to the receiver as the providers do, in the background.
 
-Limited in the number of waiting webhooks, of connections and of tries for each.
+The numbers of waiting webhooks, of connections, and of attempts for each webhook are limited.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from sandbox.providers.webhook_payloads import (
     signed_form,
     status_form,
 )
-from sandbox.simulated_customer import Behaviour, happens
+from sandbox.simulated_customer import Behaviour, reactions_to
 from sandbox.store import Accepted
 
 # Further webhooks are dropped and counted.
@@ -69,7 +69,7 @@ class _Form(NamedTuple):
 
 
 class _Event(NamedTuple):
-    """One event of Postmark's, a request of its own."""
+    """One event of Postmark, which posts each in its own request."""
 
     event: Mapping[str, Any]
 
@@ -82,7 +82,7 @@ class _Post(NamedTuple):
 
 
 class Callbacks:
-    """Post webhooks by a behaviour; without one, post none.
+    """Post the webhooks of a behaviour; without a behaviour, post none.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class Callbacks:
         self._posts: asyncio.Queue[_Post] = asyncio.Queue(CONNECTIONS)
         self._numbers = count()
         self._wake = asyncio.Event()
-        self._under_way = self._posted = self._given_up = self._dropped = 0
+        self._active = self._posted = self._given_up = self._dropped = 0
 
     def behave(self, behaviour: Behaviour | None) -> None:
         """Set the behaviour; None stops all reactions and drops waiting webhooks."""
@@ -140,18 +140,18 @@ class Callbacks:
         self._dropped += len(accepted[room:])
         if self._simulated:
             for one in accepted[:room]:
-                self._foresee(provider, one)
+                self._queue_reports(provider, one)
             return
         self._accepted.extend((provider, one) for one in accepted[:room])
         self._wake.set()
 
     def reply(self, reply: Reply) -> None:
         """Plan a message from a customer, whatever the behaviour."""
-        self._wait(0.0, self._written(reply.sender, reply.body, f"SM{uuid4().hex}"))
+        self._wait(0.0, self._inbound(reply.sender, reply.body, f"SM{uuid4().hex}"))
         self._wake.set()
 
-    def _written(self, sender: str, body: str, sid: str) -> _Form:
-        """What Twilio posts when somebody writes to us."""
+    def _inbound(self, sender: str, body: str, sid: str) -> _Form:
+        """The webhooks that Twilio posts for a message from a customer."""
         if sender.startswith(WHATSAPP):
             to, provider = WHATSAPP + twilio_whatsapp.SANDBOX_NUMBER, "twilio_whatsapp"
         else:
@@ -163,7 +163,7 @@ class Callbacks:
         """Counts; `waiting` are webhooks still to be posted, active requests included."""
         return {
             "behaviour": self.behaviour and self.behaviour.model_dump(),
-            "waiting": len(self._accepted) + len(self._waiting) + self._under_way,
+            "waiting": len(self._accepted) + len(self._waiting) + self._active,
             "posted": self._posted,
             "given_up": self._given_up,
             "dropped": self._dropped,
@@ -180,7 +180,7 @@ class Callbacks:
         One after another, so that events arrive in the same order every time.
         """
         for post in self._due():
-            self._under_way += 1
+            self._active += 1
             await self._posts.put(post)
             await self._posts.join()
 
@@ -205,9 +205,9 @@ class Callbacks:
         while True:
             self._wake.clear()
             for _ in range(min(_MESSAGES_AT_ONCE, len(self._accepted))):
-                self._foresee(*self._accepted.popleft())
+                self._queue_reports(*self._accepted.popleft())
             for post in self._due():
-                self._under_way += 1
+                self._active += 1
                 await self._posts.put(post)
             if self._accepted:
                 await asyncio.sleep(0)
@@ -218,38 +218,38 @@ class Callbacks:
             except TimeoutError:
                 continue
 
-    def _foresee(self, provider: str, one: Accepted) -> None:
+    def _queue_reports(self, provider: str, one: Accepted) -> None:
         """Queue all reports about a message."""
         behaviour = self.behaviour
         if behaviour is None:
             return
         named = one.message_id or one.provider_id
-        for word, after, told in happens(behaviour, one.channel, one.address, named):
-            said: _Form | _Event | dict[str, Any]
+        for kind, after, reported in reactions_to(behaviour, one.channel, one.address, named):
+            report: _Form | _Event | dict[str, Any]
             if provider == "postmark":
-                event = postmark_event(word, one, self._clock() + int(after))
+                event = postmark_event(kind, one, self._clock() + int(after))
                 if event is None:
                     continue
-                said = _Event(event)
+                report = _Event(event)
             elif one.channel == "email":
-                said = mail_event(word, one, self._clock() + int(after))
-            elif word == "stop":
+                report = mail_event(kind, one, self._clock() + int(after))
+            elif kind == "stop":
                 sid = f"SM{one.provider_id[2:][::-1]}"
-                said = self._written(own_address(one), "STOP", sid)
+                report = self._inbound(own_address(one), "STOP", sid)
             elif one.content["callback"]:
-                said = _Form(one.content["callback"], status_form(word, one))
+                report = _Form(one.content["callback"], status_form(kind, one))
             else:
                 continue
-            for later in told:
-                self._wait(later, said)
+            for later in reported:
+                self._wait(later, report)
 
-    def _wait(self, later: float, said: _Form | _Event | dict[str, Any]) -> None:
+    def _wait(self, later: float, report: _Form | _Event | dict[str, Any]) -> None:
         at = self._now() + later
         gathered = self.behaviour.gathered if self.behaviour else 0
-        if isinstance(said, dict) and gathered:
+        if isinstance(report, dict) and gathered:
             at = ceil(at / gathered) * gathered
         if len(self._waiting) < MOST_WAITING:
-            heapq.heappush(self._waiting, (at, next(self._numbers), said))
+            heapq.heappush(self._waiting, (at, next(self._numbers), report))
         else:
             self._dropped += 1
 
@@ -258,39 +258,39 @@ class Callbacks:
         events: list[dict[str, Any]] = []
         now = self._now()
         while self._waiting and self._waiting[0][0] <= now:
-            _, _, said = heapq.heappop(self._waiting)
-            if isinstance(said, dict):
-                events.append(said)
-            elif isinstance(said, _Event):
-                self._note_inactive(said.event)
-                yield _Post(self._postmark_url, partial(self._logged_in, said))
+            _, _, report = heapq.heappop(self._waiting)
+            if isinstance(report, dict):
+                events.append(report)
+            elif isinstance(report, _Event):
+                self._note_inactive(report.event)
+                yield _Post(self._postmark_url, partial(self._logged_in, report))
             else:
-                self._note(said.form)
-                yield _Post(said.url, partial(self._signed_form, said))
+                self._note(report.form)
+                yield _Post(report.url, partial(self._signed_form, report))
         for some in in_slices(events, _EVENTS_AT_ONCE):
             yield _Post(self._events_url, partial(signed_events, self._key, some))
 
-    def _signed_form(self, said: _Form, _now: Instant) -> Signed:
-        by_whatsapp = "/hooks/twilio_whatsapp/" in said.url
+    def _signed_form(self, report: _Form, _now: Instant) -> Signed:
+        by_whatsapp = "/hooks/twilio_whatsapp/" in report.url
         token = self._whatsapp_token if by_whatsapp else self._token
-        return signed_form(token, said.url, said.form)
+        return signed_form(token, report.url, report.form)
 
-    def _logged_in(self, said: _Event, _now: Instant) -> Signed:
-        return event_with_login(self._login, said.event)
+    def _logged_in(self, report: _Event, _now: Instant) -> Signed:
+        return event_with_login(self._login, report.event)
 
     def _note_inactive(self, event: Mapping[str, Any]) -> None:
-        """Postmark refuses addresses that returned a mail for good or complained about one."""
+        """Postmark refuses addresses with a permanent bounce or a spam complaint."""
         if event.get("Inactive"):
             self.opted_out.add(event["Email"])
 
     def _now(self) -> float:
-        """The clock that webhooks wait for."""
+        """The current time, on the clock by which webhooks are due."""
         if self._simulated:
             return float(self._clock())
         return asyncio.get_running_loop().time()
 
     def _note(self, form: Mapping[str, str]) -> None:
-        """Twilio stores the numbers that sent STOP, and refuses to text them."""
+        """Twilio stores the numbers that sent STOP, and refuses messages to them."""
         word = form.get("Body", "").strip().upper()
         if word in _STOP_WORDS:
             self.opted_out.add(form["From"])
@@ -306,7 +306,7 @@ class Callbacks:
                 self._posted += 1
             else:
                 self._given_up += 1
-            self._under_way -= 1
+            self._active -= 1
             self._posts.task_done()
 
     async def _get_through(self, client: httpx.AsyncClient, post: _Post) -> bool:

@@ -1,4 +1,4 @@
-"""Postmark's `POST /email/batch`: what it accepts, what it refuses and in which words.
+"""Postmark's `POST /email/batch`: its responses and error texts.
 
 Facts from the provider's pages "Send batch emails", "API error codes" and "Custom metadata FAQ".
 """
@@ -50,7 +50,7 @@ class _Mail(BaseModel):
 
 
 def answer(call: ApiCall) -> ApiResponse:
-    """Judge one request; 200 with an answer for each mail, as the provider does."""
+    """Validate one request; 200 with a result for each mail, as the provider does."""
     if not call.headers.get("x-postmark-server-token", "").strip():
         return failure(401, call)
     if len(call.body) > MAX_BODY:
@@ -84,7 +84,7 @@ def answer(call: ApiCall) -> ApiResponse:
 
 
 def failure(status: int, _call: ApiCall, retry_after: int = 0) -> ApiResponse:
-    """The error body for a refusal that has nothing to do with the mails."""
+    """The error body for a refusal that is unrelated to the mails."""
     code, words = _FAILURES[status]
     headers = {"Retry-After": str(retry_after)} if status == 429 else {}
     return json_answer(status, {"ErrorCode": code, "Message": words}, headers)

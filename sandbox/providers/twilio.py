@@ -22,7 +22,7 @@ MAX_BODY = 1600  # characters
 _NUMBER = re.compile(r"\+[1-9]\d{6,14}")
 # A number, a short code, or a name of at most eleven characters with a letter in it.
 _SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}")
-# What WhatsApp addresses begin with, and the SID of a Content template.
+# The prefix of WhatsApp addresses, and the SID of a Content template.
 WHATSAPP = "whatsapp:"
 _TEMPLATE = re.compile(r"HX[0-9a-fA-F]{32}")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
@@ -135,7 +135,7 @@ def _signed_in(call: ApiCall, account: str) -> bool:
 
 
 def _variables(form: dict[str, str]) -> dict[str, str] | None:
-    """The values of a template's variables; None: what was sent is no object of texts."""
+    """The values of a template's variables; None: the field is not an object of strings."""
     try:
         found = orjson.loads(form.get("ContentVariables") or "{}")
     except orjson.JSONDecodeError:

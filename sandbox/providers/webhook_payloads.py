@@ -17,13 +17,13 @@ from twilio.request_validator import RequestValidator
 
 from config.clock.times import Instant, format_instant
 from sandbox.providers.twilio import WHATSAPP
-from sandbox.simulated_customer import Word
+from sandbox.simulated_customer import EventKind
 from sandbox.store import Accepted
 
 # A link that SendGrid wraps for click tracking.
 _LINK = re.compile(r'<a\b(?![^>]*\bclicktracking="off")[^>]*\bhref="(https?://[^"]+)"')
 _TRACKED_BY_POSTMARK = re.compile(r'<a\b(?![^>]*\bdata-pm-no-track)[^>]*\bhref="(https?://[^"]+)"')
-_EVENTS: Mapping[Word, Mapping[str, Any]] = {
+_EVENTS: Mapping[EventKind, Mapping[str, Any]] = {
     "processed": {"event": "processed"},
     "delivered": {"event": "delivered", "response": "250 OK", "tls": 1},
     "bounce": {
@@ -46,7 +46,7 @@ _EVENTS: Mapping[Word, Mapping[str, Any]] = {
     "spamreport": {"event": "spamreport"},
 }
 # By RecordType, with the fields that the kind alone decides.
-_POSTMARK: Mapping[Word, tuple[str, Mapping[str, Any]]] = {
+_POSTMARK: Mapping[EventKind, tuple[str, Mapping[str, Any]]] = {
     "delivered": ("Delivery", {"Details": "250 OK"}),
     "bounce": (
         "Bounce",
@@ -76,7 +76,7 @@ _POSTMARK: Mapping[Word, tuple[str, Mapping[str, Any]]] = {
         {"Type": "SpamComplaint", "TypeCode": 100001, "Inactive": True},
     ),
 }
-_STATUSES: Mapping[Word, Mapping[str, str]] = {
+_STATUSES: Mapping[EventKind, Mapping[str, str]] = {
     "sent": {"MessageStatus": "sent"},
     "delivered": {"MessageStatus": "delivered"},
     "read": {"MessageStatus": "read"},
@@ -91,7 +91,7 @@ class Signed(NamedTuple):
     headers: Mapping[str, str]
 
 
-def mail_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any]:
+def mail_event(word: EventKind, mail: Accepted, at: Instant) -> dict[str, Any]:
     """One of SendGrid's events; our custom argument is returned at the top level."""
     event = {
         "email": mail.address,
@@ -112,7 +112,7 @@ def mail_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any]:
 def signed_events(
     key: ec.EllipticCurvePrivateKey, events: Sequence[Mapping[str, Any]], now: Instant
 ) -> Signed:
-    """A batch as SendGrid posts it, with a new signature at each try; it covers the line end."""
+    """A batch as SendGrid posts it, with a new signature for each attempt, line end included."""
     body = orjson.dumps(events) + b"\r\n"
     signature = key.sign(f"{now}".encode() + body, ec.ECDSA(hashes.SHA256()))
     return Signed(
@@ -125,10 +125,10 @@ def signed_events(
     )
 
 
-def postmark_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any] | None:
-    """One of Postmark's events; None for what it does not report.
+def postmark_event(word: EventKind, mail: Accepted, at: Instant) -> dict[str, Any] | None:
+    """One event of Postmark; None if Postmark does not report this kind.
 
-    Opens by programs look like any other.
+    Opens by mail programs look like opens by people.
     """
     record, details = _POSTMARK.get(word, ("", {}))
     if not record:
@@ -156,7 +156,7 @@ def postmark_event(word: Word, mail: Accepted, at: Instant) -> dict[str, Any] | 
 
 
 def event_with_login(login: str, event: Mapping[str, Any]) -> Signed:
-    """An event as Postmark posts it to an address with a login in it (HTTP basic auth)."""
+    """An event as Postmark posts it to a URL with a login (HTTP basic auth)."""
     basic = b64encode(login.encode()).decode()
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {basic}"}
     return Signed(orjson.dumps(event), headers)
@@ -167,7 +167,7 @@ def own_address(text: Accepted) -> str:
     return (WHATSAPP if text.channel == "whatsapp" else "") + text.address
 
 
-def status_form(word: Word, text: Accepted) -> dict[str, str]:
+def status_form(word: EventKind, text: Accepted) -> dict[str, str]:
     """The body that Twilio posts to the message's StatusCallback."""
     status = dict(_STATUSES[word])
     if word == "undelivered" and text.channel == "whatsapp":

@@ -243,7 +243,7 @@ async def test_the_inbox_shows_what_a_customer_did_with_a_message(
         ada = (await client.get("/inbox/1")).text
     shown = re.findall(r"<li>([A-Z][^<]*) <time [^>]*>([^<]*)</time></li>", grace)
     assert shown == [("Opened by a program", "09:01"), ("Opened", "09:02"), ("Clicked", "09:03")]
-    assert "Came back" in ada
+    assert "Returned" in ada
     assert 'class="answers"' not in ada
 
 
@@ -277,7 +277,7 @@ async def test_a_search_finds_people_who_got_nothing(
     async with client_of(create_app(store, timeline, login=LOGIN)) as client:
         page = (await client.get("/inbox?q=grace")).text
         assert "Grace 100%" in page
-        assert "Nothing has reached this customer" in page
+        assert "This customer has received no e-mail" in page
 
 
 async def test_a_database_without_tables_is_said_plainly(store: Store, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from config.settings import Settings
 from sandbox.app import create_app
 from sandbox.providers import caller
 from sandbox.providers.caller import Callbacks
-from sandbox.simulated_customer import Behaviour, Happening, happens
+from sandbox.simulated_customer import Behaviour, Reaction, reactions_to
 from sandbox.store import Store
 from tests.support.patience import PATIENCE
 from tests.support.providers.sandbox_requests import (
@@ -58,7 +58,7 @@ def anyio_backend() -> str:
 
 
 def words(behaviour: Behaviour, channel: str, address: str, message: str) -> list[str]:
-    return [one.word for one in happens(behaviour, channel, address, message)]
+    return [one.kind for one in reactions_to(behaviour, channel, address, message)]
 
 
 def lives(channel: str = "email", people: int = 400, mails: int = 5, **changes: Any) -> list[Any]:
@@ -72,9 +72,9 @@ def lives(channel: str = "email", people: int = 400, mails: int = 5, **changes: 
 def test_the_same_seed_gives_the_same_answers_in_any_order() -> None:
     messages = [(f"p{n % 7}@example.com", f"m{n}") for n in range(50)]
 
-    def run(seed: int, order: list[tuple[str, str]]) -> dict[tuple[str, str], list[Happening]]:
+    def run(seed: int, order: list[tuple[str, str]]) -> dict[tuple[str, str], list[Reaction]]:
         behaviour = Behaviour(seed=seed, twice=0.5, out_of_order=0.5)
-        return {one: happens(behaviour, "email", *one) for one in order}
+        return {one: reactions_to(behaviour, "email", *one) for one in order}
 
     assert run(1, messages) == run(1, messages[::-1])
     assert run(1, messages) != run(2, messages)
@@ -108,16 +108,16 @@ def test_people_keep_their_habits() -> None:
 def test_one_thing_follows_another() -> None:
     behaviour = Behaviour(seed=3, opens=1, clicks=1, complaints=1, dead=0, blocked=0)
     for number in range(50):
-        told = happens(behaviour, "email", f"p{number}@example.com", "m")
-        after = {one.word: one.after for one in told}
+        told = reactions_to(behaviour, "email", f"p{number}@example.com", "m")
+        after = {one.kind: one.after for one in told}
         assert after["processed"] <= after["delivered"] <= after["open"] <= after["click"]
         assert after["delivered"] <= 2
         assert after["click"] <= 2 + 60 + 60
-        assert all(one.told == (one.after,) for one in told)
+        assert all(one.reported == (one.after,) for one in told)
 
 
 def test_nothing_is_ever_heard_of_a_push() -> None:
-    assert happens(Behaviour(), "push", "token", "1") == []
+    assert reactions_to(Behaviour(), "push", "token", "1") == []
 
 
 # The call-backs ---------------------------------------------------------------------------------
