@@ -138,7 +138,7 @@ globals().update({channel.step: _writer(channel) for channel in channels().value
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Callable[..., MessageSpec]:
-        """Declares the channel functions to type checkers, which do not run the line above."""
+        """Declare the channel functions to type checkers, which do not run the line above."""
 
 
 # Steps -------------------------------------------------------------------------------------------
@@ -161,8 +161,8 @@ def Wait(duration: str | timedelta | None = None, name: str = "", **options: Any
     if not name:
         if isinstance(duration, timedelta):
             duration = format_duration(int(duration.total_seconds()))
-        told = [duration, options.get("days"), options.get("time"), options.get("date")]
-        name = "wait " + " ".join(str(part) for part in told if part)
+        parts = [duration, options.get("days"), options.get("time"), options.get("date")]
+        name = "wait " + " ".join(str(part) for part in parts if part)
     return WaitStep.model_validate({"name": name, "duration": duration, **options})
 
 

@@ -27,7 +27,7 @@ class JourneyControl(SQLModel, table=True):
     __tablename__: ClassVar[str] = "journey_control"
 
     journey: str = Field(primary_key=True)
-    state: str = Field(description="paused: goes on where it was; stopped: nobody enters")
+    state: str = Field(description="paused: nothing moves; stopped: entries are refused")
     changed_at: Instant = Field(sa_type=BigInteger)
 
 
@@ -40,7 +40,9 @@ class Launch(SQLModel, table=True):
     journey: str
     version: str
     audience: str
-    people: int | None = Field(default=None, description="at most so many; empty: all of them")
+    people: int | None = Field(
+        default=None, description="the most profiles that enter; NULL: no limit"
+    )
     started_at: Instant = Field(sa_type=BigInteger)
 
 
@@ -54,7 +56,7 @@ class SignedCall(SQLModel, table=True):
 
 
 class Heartbeat(SQLModel, table=True):
-    """The heartbeat of a worker: when it last reported that it runs."""
+    """The heartbeat of a worker."""
 
     __tablename__: ClassVar[str] = "attendance"
 
@@ -107,16 +109,18 @@ class LiveCount(SQLModel, table=True):
     journey: str = Field(primary_key=True)
     counts: list[Any] = Field(
         sa_column=Column(JSON_COLUMN, nullable=False),
-        description="each the parts of its place and then the number",
+        description="lists of the parts of a path, then the number",
     )
-    told_at: Instant = Field(sa_type=BigInteger, description="0: never yet")
+    told_at: Instant = Field(
+        sa_type=BigInteger, description="when they were last reported; 0: never"
+    )
 
 
 journey_versions = table_of(JourneyVersion)
 journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
 signed_calls = table_of(SignedCall)
-attendances = table_of(Heartbeat)
+heartbeats = table_of(Heartbeat)
 segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
 steps_shown = table_of(StepShown)

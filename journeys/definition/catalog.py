@@ -28,7 +28,7 @@ from journeys.tables import journey_versions
 from profiles.conditions.language import Condition, everyone
 
 LIBRARY = Path(__file__).parents[1] / "library"
-# Sends the double opt-in e-mails if no journey of the library does.
+# The journey that sends double opt-in e-mails, if the library has none that does.
 CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
 
@@ -171,7 +171,7 @@ def _load_segments(file: Path) -> dict[str, Segment]:
         raise SegueError(f"{file}: it must set segments = [Segment(...), ...]")
     for segment in found:
         if segment.name in segments:
-            raise SegueError(f"{file}: the segment {segment.name!r} stands twice; rename one")
+            raise SegueError(f"{file}: the segment {segment.name!r} is defined twice; rename one")
         segments[segment.name] = segment
     return segments
 

@@ -39,13 +39,13 @@ def build_graph(steps: Sequence[Step]) -> dict[str, Node]:
     nodes = dict[str, Node]()
     for name, node in _nodes(steps, END):
         if name in nodes:
-            raise ValueError(f"the step name {name!r} stands twice; give one of them another name=")
+            raise ValueError(f"two steps are named {name!r}; give one of them another name=")
         nodes[name] = node
     reached = {steps[0].name} if steps else set()
     for name, node in nodes.items():
         if name not in reached:
             raise ValueError(
-                f"step {name!r} can't be reached: every way before it exits; "
+                f"step {name!r} can't be reached: every path to it exits; "
                 "move it into a branch or remove it"
             )
         reached.update(node.edges.values())

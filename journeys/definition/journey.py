@@ -39,7 +39,7 @@ class _Entry(_Part):
 class EventEntry(_Entry):
     """Enter on an event. `key` names the property, such as a cart id, that gives the entry key.
 
-    max_age: seconds. An event that is this old or older when it is received enters nobody.
+    max_age: seconds. An event of this age or older, when it is received, enters nobody.
     """
 
     type: Literal["event"] = "event"
@@ -52,8 +52,8 @@ class EventEntry(_Entry):
 class SegmentEntry(_Entry):
     """Enter when a profile joins a segment.
 
-    If an event or a profile change causes it, the profile enters at once. If only time passes, it
-    enters when a worker or a flow run next examines all profiles.
+    If an event or a change of the profile is the cause, the profile enters at once. If only time
+    has passed, it enters when a worker or a flow run next examines all profiles.
     """
 
     type: Literal["segment"] = "segment"

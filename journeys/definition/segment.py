@@ -29,6 +29,6 @@ class Segment:
             raise SegueError(f"segment {self.name!r}: {describe_errors(error)}") from error
         for key in self.condition.entry_keys():
             raise SegueError(
-                f"segment {self.name!r}: did(..., same={key!r}) compares with the event that "
-                "brought a person into a journey, and segments have none; leave same= out"
+                f"segment {self.name!r}: did(..., same={key!r}) compares with the entry event of a "
+                "journey, and segments have none; leave same= out"
             )

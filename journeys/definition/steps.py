@@ -102,7 +102,7 @@ class SendStep(_Step):
     messages: tuple[MessageSpec, ...] = Field(min_length=1)
     mode: Mode = "any"
     kind: Kind = "marketing"
-    topic: str | None = Field(default=None, description="the journey's when left out")
+    topic: str | None = Field(default=None, description="default: the topic of the journey")
     fallback_after: Duration | None = None
     unless: AwaitedEvidence | None = None
     stop_on: Literal["opened", "clicked", "converted"] | None = None
@@ -110,7 +110,7 @@ class SendStep(_Step):
     def check(self) -> None:
         members = [message.member for message in self.messages]
         if len(set(members)) < len(members):
-            raise ValueError("the same template stands twice in one send; remove one")
+            raise ValueError("one send has the same template twice; remove one")
         if (self.fallback_after is None) != (self.unless is None):
             raise ValueError("fallback_after and unless go together: give both or neither")
         if self.fallback_after is not None and self.mode != "first":
@@ -129,15 +129,17 @@ class WaitStep(_Step):
     time: TimeOfDay | None = Field(default=None, description="local time of day, HH:MM")
     days: Weekdays | None = Field(default=None, description="local weekdays, Monday 0")
     date: str | None = Field(default=None, description="attribute that holds a date, YYYY-MM-DD")
-    yearly: bool = Field(default=False, description="the date's next anniversary: a birthday")
-    before: Duration = Field(default=0, description="so long before that date")
+    yearly: bool = Field(
+        default=False, description="use the date's next anniversary, as for a birthday"
+    )
+    before: Duration = Field(default=0, description="seconds before that date")
     after: Duration = Field(
-        default=0, description="so long after it", exclude_if=lambda after: not after
+        default=0, description="seconds after that date", exclude_if=lambda after: not after
     )
     missing: tuple["Step", ...] | None = Field(
         default=None,
         min_length=1,
-        description="steps for people without a readable date",
+        description="steps for profiles without a readable date",
         exclude_if=lambda missing: missing is None,
     )
 
@@ -147,13 +149,12 @@ class WaitStep(_Step):
         ways += self.date is not None
         if ways != 1 or (self.date is not None and self.days is not None):
             raise ValueError(
-                "a wait is for a duration, or until a time and days, or until a date and time; "
-                "give one of them"
+                "a wait has a duration, or a time and days, or a date and time; give one of them"
             )
         if self.date is None and (self.before or self.after or self.yearly):
             raise ValueError("before, after and yearly belong to a wait until a date")
         if self.before and self.after:
-            raise ValueError("a wait is until some time before or after a date, not both")
+            raise ValueError("before and after exclude each other; give one of them")
         if self.missing is not None and self.date is None:
             raise ValueError("missing belongs to a wait until a date; give date= or remove missing")
 
@@ -200,7 +201,9 @@ class SplitStep(_Step):
     def check(self) -> None:
         names = [way.name for way in self.ways]
         if len(set(names)) < len(names) or OTHERWISE in names:
-            raise ValueError(f"branches need names of their own, not {names}")
+            raise ValueError(
+                f"the branches need different names, other than {OTHERWISE!r}: {names}"
+            )
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
         for way in self.ways:
@@ -232,7 +235,7 @@ class ExperimentStep(_Step):
     def check(self) -> None:
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names) or HOLDOUT in names:
-            raise ValueError(f"arms need names of their own, not {names}")
+            raise ValueError(f"the arms need different names, other than {HOLDOUT!r}: {names}")
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
         for arm in self.arms:

@@ -31,7 +31,7 @@ from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED, CONFIRMED_ON
 _CRON = "write minute, hour, day of month, month and weekday, as in '0 8 * * mon'"
 
 
-class Wrong(SegueError):
+class InvalidJourney(SegueError):
     """An error in a journey. The text names the journey, the place in it and the fix."""
 
     def __init__(self, journey: Journey, where: str, what: str) -> None:
@@ -39,7 +39,7 @@ class Wrong(SegueError):
 
 
 def check(versions: Mapping[str, Version], segments: Collection[str], policy: Policy) -> None:
-    """Raise Wrong on the first error in a library's journeys, checked one by one and together.
+    """Raise InvalidJourney on the first error in a library, in one journey or between several.
 
     versions: by the journey's name. segments: the names of the existing segments.
     """
@@ -51,7 +51,7 @@ def check(versions: Mapping[str, Version], segments: Collection[str], policy: Po
             step = node.step
             if isinstance(step, EnterStep) and step.journey not in journeys:
                 known = ", ".join(sorted(journeys))
-                raise Wrong(
+                raise InvalidJourney(
                     version.journey,
                     f"step {name!r}",
                     f"no journey {step.journey!r}; there are: {known}",
@@ -61,7 +61,7 @@ def check(versions: Mapping[str, Version], segments: Collection[str], policy: Po
             if isinstance(step, SendStep):
                 _check_send(version.journey, step, policy)
                 _check_templates(version, step)
-    _check_circles(journeys)
+    _check_cycles(journeys)
 
 
 # Entries ------------------------------------------------------------------------------------------
@@ -71,12 +71,14 @@ def _check_entry(journey: Journey, segments: Collection[str]) -> None:
     entry = journey.entry
     if isinstance(entry, SegmentEntry | ScheduleEntry) and entry.segment not in segments:
         known = ", ".join(sorted(segments))
-        raise Wrong(journey, "entry", f"there is no segment {entry.segment!r}; there are: {known}")
+        raise InvalidJourney(
+            journey, "entry", f"there is no segment {entry.segment!r}; there are: {known}"
+        )
     if isinstance(entry, ScheduleEntry):
-        if mistake := _unreadable(entry.cron):
-            raise Wrong(journey, "entry", f"cron {entry.cron!r}: {mistake}; {_CRON}")
+        if fault := _unreadable(entry.cron):
+            raise InvalidJourney(journey, "entry", f"cron {entry.cron!r}: {fault}; {_CRON}")
         if entry.timezone not in zone_names():
-            raise Wrong(
+            raise InvalidJourney(
                 journey,
                 "entry",
                 f"there is no time zone {entry.timezone!r}; write its IANA name, as in "
@@ -91,7 +93,7 @@ def _check_entry_keys(journey: Journey) -> None:
     for condition in journey.conditions():
         for name in condition.entry_keys():
             if name != key:
-                raise Wrong(
+                raise InvalidJourney(
                     journey,
                     f"did(..., same={name!r})",
                     f"the entry's key is {key!r}, so events can't be matched by {name!r}; write "
@@ -120,15 +122,15 @@ def _unreadable(cron: str) -> str | None:
 def _check_update(journey: Journey, step: UpdateStep) -> None:
     """Refuse updates of profile columns (time zone, country, language).
 
-    They decide sending windows and translations, so only the customer's own data sets them.
+    They decide sending windows and translations, so only data from the customer may set them.
     """
     for name in step.attributes:
         if name in PROFILE_COLUMNS:
-            raise Wrong(
+            raise InvalidJourney(
                 journey,
                 f"step {step.name!r}",
-                f"{name!r} is no attribute but known from the customer's own data; choose another "
-                "name",
+                f"{name!r} is not an attribute: it comes from the customer's own data; choose "
+                "another name",
             )
 
 
@@ -138,7 +140,7 @@ def _check_update(journey: Journey, step: UpdateStep) -> None:
 def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
     where = f"step {step.name!r}"
     if step.stop_on == "converted" and journey.goal is None:
-        raise Wrong(
+        raise InvalidJourney(
             journey,
             where,
             'stop_on="converted" waits for the goal, and the journey has none; give it '
@@ -151,16 +153,16 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
             if known != "replied"
         ]
         instead = f"use {' or '.join(reported)}, or " if reported else ""
-        raise Wrong(
+        raise InvalidJourney(
             journey,
             where,
             f"nothing reports that {channel.plural} were {evidence}, so "
-            f'{option}="{evidence}" would wait for ever; {instead}make it the last message',
+            f'{option}="{evidence}" would wait forever; {instead}make it the last message',
         )
     topic = step.topic or journey.topic
     about_none = topic == WHOLE_CHANNEL and step.kind == "transactional"
     if policy.topics and topic not in policy.topics and not about_none:
-        raise Wrong(
+        raise InvalidJourney(
             journey,
             where,
             f"the policy has no topic {topic!r}; it has: {', '.join(policy.topics)}",
@@ -199,13 +201,13 @@ def _check_templates(version: Version, step: SendStep) -> None:
         try:
             template = version.template(message)
         except TemplateError as error:
-            raise Wrong(journey, where, str(error)) from error
+            raise InvalidJourney(journey, where, str(error)) from error
         for variable in sorted(template.variables):
-            if mistake := _unprovided(variable, provided):
-                raise Wrong(
+            if fault := _unprovided(variable, provided):
+                raise InvalidJourney(
                     journey,
                     where,
-                    f"template {message.member} uses {{{{ {variable} }}}}: {mistake}",
+                    f"template {message.member} uses {{{{ {variable} }}}}: {fault}",
                 )
 
 
@@ -231,7 +233,7 @@ def _unprovided(variable: str, provided: _Provided) -> str | None:
     root, _, rest = variable.partition(".")
     if root not in provided.roots:
         given = ", ".join(sorted(provided.roots))
-        return f"nothing provides {root!r} here; templates may use {given}"
+        return f"{root!r} is not available here; templates may use {given}"
     if root == "links" and rest.split(".")[0] not in provided.links:
         given = ", ".join(sorted(provided.links))
         return f"there is no link of that name on this message; there are: {given}"
@@ -241,19 +243,18 @@ def _unprovided(variable: str, provided: _Provided) -> str | None:
 # Cycles -------------------------------------------------------------------------------------------
 
 
-def _check_circles(journeys: Mapping[str, Journey]) -> None:
+def _check_cycles(journeys: Mapping[str, Journey]) -> None:
     """Refuse journeys that enter each other in a cycle without a wait."""
     enters = {name: list(_enters_at_once(journey, journeys)) for name, journey in journeys.items()}
     for name in sorted(journeys):
         for step, other in enters[name]:
             if name in _reached(other, enters):
-                back = "itself" if other == name else f"{other}, from which people come back here"
-                raise Wrong(
+                back = "itself" if other == name else f"{other}, which leads back to this journey"
+                raise InvalidJourney(
                     journeys[name],
                     f"step {step!r}",
-                    f"it enters {back} with no wait in between, and so on for ever; put a "
-                    'Wait("1h") before it, or let one of them be entered once or after some time '
-                    "(again=)",
+                    f"it enters {back}, in an endless loop without a wait; put a Wait("
+                    '"1h") before it, or limit the re-entry of one of the journeys (again=)',
                 )
 
 

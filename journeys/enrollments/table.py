@@ -63,7 +63,7 @@ class Enrollment(SQLModel, table=True):
     profile_id: int = Field(sa_type=BigInteger)
     journey: str
     version: str
-    entry_key: str = Field(default="", description="what the entry rule's key named: a cart's id")
+    entry_key: str = Field(default="", description="the value of the entry key, such as a cart id")
     launch_id: str | None = None
     context: dict[str, Any] = Field(
         sa_column=Column(JSON_COLUMN, nullable=False), description="the entry event's properties"
@@ -72,13 +72,13 @@ class Enrollment(SQLModel, table=True):
     entered_at: Instant = Field(sa_type=BigInteger)
     since: Instant = Field(
         sa_type=BigInteger,
-        description="when the entry event happened, else entered_at: did() looks back to it",
+        description="the entry event's time, else entered_at; did() counts events from then on",
     )
-    step: str = Field(description="the step the person stands at")
-    arrived_at: Instant = Field(sa_type=BigInteger, description="when the step before was over")
-    phase: int = Field(default=0, description="how far into this step; each step gives it meaning")
+    step: str = Field(description="the current step")
+    arrived_at: Instant = Field(sa_type=BigInteger, description="when the previous step ended")
+    phase: int = Field(default=0, description="progress within the step; the handler defines it")
     due_at: Instant | None = Field(default=None, sa_type=BigInteger)
-    attempts: int = Field(default=0, description="failed tries of this step so far")
+    attempts: int = Field(default=0, description="failed attempts of this step")
     ended_at: Instant | None = Field(default=None, sa_type=BigInteger)
     end_reason: str | None = Field(default=None, description="completed, exited: ..., failed: ...")
     converted_at: Instant | None = Field(default=None, sa_type=BigInteger)

@@ -1,7 +1,7 @@
 """Pause, stop and resume a journey.
 
-A paused journey sends nothing and moves nobody. Profiles still enter and wait at the first step.
-After resume, each planned message is checked again before it is sent, as at every hand-over.
+A paused journey moves and sends nothing. Profiles still enter and wait at the first step. After a
+resume, each planned message is checked again before it is sent, as at every hand-over.
 """
 
 from sqlalchemy import and_, delete, select

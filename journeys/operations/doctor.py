@@ -16,7 +16,7 @@ from journeys.operations.control import held
 from journeys.operations.heartbeat import last_seen
 from profiles.tables import events
 
-# Work overdue by more than this means that no worker runs, or that something blocks it.
+# Work that is overdue by more than this means that no worker runs, or that something blocks it.
 LATE: Seconds = 2 * MINUTE
 
 
@@ -47,7 +47,7 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
     people, rows = enrollments.c, messages.c
     in_it = people.ended_at.is_(None) & people.journey.notin_(holding)
     yield (
-        "people past due",
+        "overdue enrollments",
         "start a worker: segue work",
         select(people.journey, func.count(), func.min(people.due_at))
         .where(in_it, people.due_at < tx.now - LATE)
@@ -58,20 +58,20 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
     if seen is None or seen < tx.now - LATE:
         since = func.min(people.entered_at) if seen is None else literal(seen, BigInteger)
         yield (
-            "journeys with no worker",
+            "no worker is running",
             "start a worker: segue work",
             select(people.journey, func.count(), since).where(in_it).group_by(people.journey),
         )
     yield (
-        "a step fails",
-        "see the worker's log; after its last try they go on without it",
+        "failing steps",
+        "see the worker's log; after the last attempt the enrollments continue without the step",
         select(place, func.count(), func.min(people.arrived_at))
         .where(in_it, people.attempts > 0)
         .group_by(place),
     )
     yield (
-        "events not worked",
-        "start a worker: segue work; where one runs, its log says why",
+        "unprocessed events",
+        "start a worker (segue work), or see its log",
         select(events.c.name, func.count(), func.min(events.c.received_at))
         .where(events.c.worked_at.is_(None), events.c.received_at < tx.now - LATE)
         .group_by(events.c.name),
@@ -83,7 +83,7 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
         )
 
     yield (
-        "messages planned in the past",
+        "overdue messages",
         "start a worker, or see its log: the channel may be stopped",
         of_messages(
             rows.send_at,
@@ -100,8 +100,8 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
         ),
     )
     yield (
-        "fate unknown",
-        "no call-back came: decide with segue resolve",
+        "unknown messages",
+        "no delivery report arrived: decide with segue resolve",
         of_messages(
             rows.send_at,
             rows.state == "unknown",

@@ -11,7 +11,7 @@ from journeys.engine.advance import Engine
 from journeys.engine.launches import enter_all_newcomers
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose
-from journeys.operations.heartbeat import sign_in
+from journeys.operations.heartbeat import record_heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Housekeeping:
 
     def often(self) -> Iterator[Callable[[], object]]:
         """The tasks of every round."""
-        yield self._sign_in
+        yield self._record_heartbeat
         yield self._catch_up
         yield self._settle_lost
         yield partial(finish_stops, self._db)
@@ -48,9 +48,9 @@ class Housekeeping:
         yield self._close_unsettled
         yield self._examine
 
-    def _sign_in(self) -> None:
+    def _record_heartbeat(self) -> None:
         with self._db.transaction() as tx:
-            sign_in(tx, self._process)
+            record_heartbeat(tx, self._process)
 
     def _catch_up(self) -> None:
         """Load the versions that other processes have registered; enrollments may be on them."""
@@ -61,25 +61,25 @@ class Housekeeping:
         with self._db.transaction() as tx:
             lost = settle_lost(tx)
         if lost:
-            log.warning("%d messages are of unknown fate: a process died at the hand-over", lost)
+            log.warning("%d messages are unknown: a process died during the hand-over", lost)
 
     def _close_unsettled(self) -> None:
         with self._db.transaction() as tx:
             closed = close_unsettled(tx)
         if closed:
-            log.warning("%d messages are closed as unknown: no word of them came", closed)
+            log.warning("%d unknown messages are closed: no delivery report arrived", closed)
 
     def _examine(self) -> None:
         with self._db.transaction(write=False) as tx:
-            complaints = diagnose(tx)
+            findings = diagnose(tx)
             newer = newer_revision(tx.conn)
         if newer:
             log.warning(
-                "a newer Segue has upgraded the database (schema %s); this worker goes on, but "
-                "does not heed what only that one knows: restart it with the new version",
+                "a newer Segue has upgraded the database (schema %s); this worker continues, but "
+                "ignores what only the newer version knows: restart it with the new version",
                 newer,
             )
-        for one in complaints:
+        for one in findings:
             log.warning(
                 "%s: %d (%s); %s",
                 one.what,

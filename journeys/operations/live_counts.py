@@ -1,7 +1,7 @@
 """Counts of live activity in each journey that are not yet reported to Prefect.
 
-All workers share one database row per journey. So together they report a journey at most once a
-second, and another worker reports the counts of a stopped worker.
+All workers share one database row for each journey. So together they report a journey at most once
+a second, and a worker also reports the counts of stopped ones.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from config.database.engine import Tx, insert_ignoring_conflicts
 from journeys.tables import journey_news
 
 # Counts by their path in the reported event: ("messages", "email", "sent").
-News = Counter[tuple[str, ...]]
+LiveCounts = Counter[tuple[str, ...]]
 
 # A `told_at` up to this many seconds in the future is accepted: another worker's transaction may
 # have begun a second later than ours and locked the row first. Further ahead means that the clock
@@ -29,7 +29,7 @@ _write = (
 )
 
 
-def share(tx: Tx, ours: Mapping[str, News]) -> None:
+def share(tx: Tx, ours: Mapping[str, LiveCounts]) -> None:
     """Add this worker's counts, by journey, to the shared counts."""
     if not ours:
         return
@@ -43,7 +43,7 @@ def share(tx: Tx, ours: Mapping[str, News]) -> None:
     tx.conn.execute(_write, written)
 
 
-def take_due(tx: Tx) -> tuple[dict[str, News], bool]:
+def take_due(tx: Tx) -> tuple[dict[str, LiveCounts], bool]:
     """Take the counts of the journeys that no worker has reported in this second.
 
     Returns
@@ -51,26 +51,29 @@ def take_due(tx: Tx) -> tuple[dict[str, News], bool]:
     The counts by journey, which the caller must report; and whether counts of other journeys wait
     for the next second.
     """
-    untold = {of: (news, told_at) for of, (news, told_at) in _locked(tx).items() if news}
+    unreported = {of: (news, told_at) for of, (news, told_at) in _locked(tx).items() if news}
     due = {
         of: news
-        for of, (news, told_at) in untold.items()
+        for of, (news, told_at) in unreported.items()
         if not tx.now <= told_at <= tx.now + _AHEAD
     }
     if due:
-        tx.conn.execute(_write, [_row(journey, News(), tx.now) for journey in due])
-    return due, len(due) < len(untold)
+        tx.conn.execute(_write, [_row(journey, LiveCounts(), tx.now) for journey in due])
+    return due, len(due) < len(unreported)
 
 
-def _locked(tx: Tx) -> dict[str, tuple[News, int]]:
+def _locked(tx: Tx) -> dict[str, tuple[LiveCounts, int]]:
     """Lock and read all rows: the unreported counts and the last report's time, by journey."""
     rows = tx.conn.execute(select(journey_news).order_by(journey_news.c.journey).with_for_update())
     return {
-        row.journey: (News({tuple(place): number for *place, number in row.counts}), row.told_at)
+        row.journey: (
+            LiveCounts({tuple(place): number for *place, number in row.counts}),
+            row.told_at,
+        )
         for row in rows
     }
 
 
-def _row(journey: str, news: News, told_at: int) -> dict[str, Any]:
+def _row(journey: str, news: LiveCounts, told_at: int) -> dict[str, Any]:
     counts = [[*place, number] for place, number in news.items()]
     return {"of": journey, "counts": counts, "told_at": told_at}

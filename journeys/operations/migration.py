@@ -1,4 +1,4 @@
-"""Migrate enrollments from older versions of a journey to the current one; preview included."""
+"""Migrate enrollments from older versions of a journey to the current one, or preview that."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,58 +45,58 @@ def plan_migration(tx: Tx, catalog: Catalog, journey: str) -> list[MigrationCand
     """Plan the migration of a journey, step by step. Raises SegueError for an unknown journey."""
     current = catalog.journey(journey)
     c = enrollments.c
-    standing = tx.conn.execute(
+    groups = tx.conn.execute(
         select(c.version, c.step, func.count(), func.count(case((c.phase > 0, 1))))
         .where(c.journey == journey, c.version != current.digest, c.ended_at.is_(None))
         .group_by(c.version, c.step)
         .order_by(c.version, c.step)
     ).all()
-    catalog.learn(tx, {(journey, row.version) for row in standing})
+    catalog.learn(tx, {(journey, row.version) for row in groups})
     return [
-        passenger
-        for version, step, people, midway in standing
-        for passenger in _candidates(
-            catalog.version(journey, version), current, step, people, midway
+        candidate
+        for version, step, people, within in groups
+        for candidate in _candidates(
+            catalog.version(journey, version), current, step, people, within
         )
     ]
 
 
 def migrate_people(tx: Tx, catalog: Catalog, journey: str) -> list[MigrationCandidate]:
-    """Do what `plan_migration` shows. Enrollments keep due times and planned messages."""
+    """Apply the plan of `plan_migration`. Enrollments keep due times and planned messages."""
     current = catalog.journey(journey)
     plan = plan_migration(tx, catalog, journey)
-    for passenger in plan:
-        if passenger.to_step is not None:
-            old = catalog.version(journey, passenger.version)
-            arriving = _falls_back_otherwise(old, current, passenger.step)
-            there = _ARRIVING if arriving else _AT_STEP
+    for candidate in plan:
+        if candidate.to_step is not None:
+            old = catalog.version(journey, candidate.version)
+            arriving = _has_other_fallbacks(old, current, candidate.step)
+            moving = _ARRIVING if arriving else _AT_STEP
             given = {
                 "of_journey": journey,
-                "of_version": passenger.version,
-                "at_step": passenger.step,
+                "of_version": candidate.version,
+                "at_step": candidate.step,
             }
-            transitions.migrate(tx, there, given, current.digest)
+            transitions.migrate(tx, moving, given, current.digest)
     return plan
 
 
 def _candidates(
-    old: Version, current: Version, step: str, people: int, midway: int
+    old: Version, current: Version, step: str, people: int, within: int
 ) -> Iterator[MigrationCandidate]:
-    """midway: how many of the enrollments have a phase above 0."""
-    if midway and _falls_back_otherwise(old, current, step):
-        why = "they are in the middle of the send, and it falls back otherwise now"
+    """within: how many of the enrollments have a phase above 0."""
+    if within and _has_other_fallbacks(old, current, step):
+        why = "they wait within the send, whose fallbacks have changed"
         yield MigrationCandidate(
-            version=old.digest, step=step, people=midway, to_step=None, why=why
+            version=old.digest, step=step, people=within, to_step=None, why=why
         )
-        people -= midway
+        people -= within
     if people:
         yield _candidate(old, current, step, people)
 
 
-def _falls_back_otherwise(old: Version, current: Version, step: str) -> bool:
+def _has_other_fallbacks(old: Version, current: Version, step: str) -> bool:
     """Whether the step is a send with other fallbacks in the current version, or another order.
 
-    The phase counts the messages tried so far. With other messages an enrollment in the middle of
+    The phase counts the messages tried so far. With other messages, an enrollment that waits within
     the step would get a message twice or miss one.
     """
     then, node = old.journey.graph[step].step, current.journey.graph.get(step)

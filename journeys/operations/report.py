@@ -1,4 +1,4 @@
-"""Counts of a journey's enrollments and messages by status."""
+"""Counts of a journey's enrollments and messages."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,10 +14,9 @@ from journeys.enrollments import enrollments
 
 # The states of sent messages: the provider accepted them, or may have.
 SENT = ("sent", "delivered", "unknown")
-# Messages that failed after the provider accepted them. They count as sent, too; see
-# `fate_of_messages`.
+# Messages that failed after the provider accepted them. They also count as sent.
 RETURNED = "returned"
-WENT = (*SENT, RETURNED)
+HANDED_OVER = (*SENT, RETURNED)
 AHEAD = ("planned", "sending")
 
 
@@ -55,7 +54,7 @@ class Summary:
     # (channel, state, reason or "")
 
 
-def fate_of_messages() -> ColumnElement[str]:
+def counted_state() -> ColumnElement[str]:
     """A message's state for counting: RETURNED if it failed after a provider accepted it."""
     returned = (messages.c.state == "failed") & messages.c.provider_id.is_not(None)
     return case((returned, RETURNED), else_=messages.c.state)
@@ -70,7 +69,7 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         func.count(),
         func.count(enrollments.c.converted_at),
     ).where(enrollments.c.journey == journey)
-    fate = fate_of_messages()
+    fate = counted_state()
     wanted = select(messages.c.channel, fate, messages.c.reason, func.count()).where(
         messages.c.journey == journey
     )
@@ -92,7 +91,7 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         wanted.group_by(messages.c.channel, fate, messages.c.reason)
     ):
         summary.outcomes[channel, state, reason or ""] += number
-        if state in WENT:
+        if state in HANDED_OVER:
             summary.sent[channel] += number
             if state == "unknown":
                 summary.unknown[channel] += number

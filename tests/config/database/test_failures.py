@@ -18,7 +18,7 @@ from config.database.failures import of_the_database
 from config.timing import TIMING
 from journeys.dsl import Email, Journey, OnEvent, Send, Wait
 from journeys.engine.move import Moved, Mover
-from journeys.operations.heartbeat import sign_in
+from journeys.operations.heartbeat import record_heartbeat
 from tests.support.failures import until, worked
 from tests.support.shop import MONDAY, House
 
@@ -180,7 +180,7 @@ def test_a_value_that_is_too_large_is_no_trouble_of_the_database(db: Database) -
 
     def write() -> None:
         with db.transaction() as tx:
-            sign_in(tx, large)
+            record_heartbeat(tx, large)
 
     with pytest.raises(DBAPIError, match="index row") as caught:
         write()

@@ -91,7 +91,7 @@ def test_the_real_library_loads() -> None:
     ("text", "says"),
     [
         # in the steps
-        (steps('Wait("1h", "a"), Wait("2h", "a")'), ["'a' stands twice", "another name="]),
+        (steps('Wait("1h", "a"), Wait("2h", "a")'), ["two steps are named 'a'", "another name="]),
         (steps('Exit("out"), Wait("1h", "b")'), ["'b' can't be reached", "move it into a branch"]),
         (steps(""), ["steps", "at least 1 item"]),
         (
@@ -124,7 +124,10 @@ def test_the_real_library_loads() -> None:
                 "the last",
             ],
         ),
-        (steps('Send("s", Email("hello"), Email("hello"))'), ["step 's'", "stands twice"]),
+        (
+            steps('Send("s", Email("hello"), Email("hello"))'),
+            ["step 's'", "same template twice"],
+        ),
         (steps('Send("s", Email("hello"), fallback_after="2h")'), ["step 's'", "both or neither"]),
         (
             steps('Send("s", Email("hello"), fallback_after="2h", unless="opened")'),
@@ -150,11 +153,11 @@ def test_the_real_library_loads() -> None:
         ),
         (
             steps('Split("f", when(everyone(), []), when(everyone(), []))'),
-            ["step 'f'", "names of their own"],
+            ["step 'f'", "need different names"],
         ),
         (
             steps('Split("f", when(everyone(), [], "otherwise"))'),
-            ["step 'f'", "names of their own"],
+            ["step 'f'", "need different names"],
         ),
         (steps('Experiment("e", arm("a", 1, []), arm("a", 1, []))'), ["step 'e'", "their own"]),
         (steps('Experiment("e", arm("a", 0, []))'), ["line 3", "weight", "greater than"]),
@@ -311,11 +314,11 @@ SMS_TEXT, PUSH_TEXT = "Hello", "Title: Hello\n\nHello"
         ),
         (
             {"hello_sms_txt": "{{ event.url }}", "hello_push_txt": PUSH_TEXT},
-            ["sms:hello", "{{ event.url }}", "nothing provides 'event'", "brand, links, profile"],
+            ["sms:hello", "{{ event.url }}", "'event' is not available", "brand, links, profile"],
         ),
         (
             {"hello_sms_txt": "{{ customer.name }}", "hello_push_txt": PUSH_TEXT},
-            ["{{ customer.name }}", "nothing provides 'customer'"],
+            ["{{ customer.name }}", "'customer' is not available"],
         ),
         (
             {"hello_sms_txt": "{{ links.shop }}", "hello_push_txt": PUSH_TEXT},
@@ -435,9 +438,9 @@ def test_two_journeys_of_one_name(tmp_path: Path) -> None:
         ("segments = [5]", ["segments.py", "it must set segments"]),
         (
             'segments = [Segment("a", "A", everyone()), Segment("a", "B", everyone())]',
-            ["'a' stands twice", "rename one"],
+            ["'a' is defined twice", "rename one"],
         ),
-        ('segments = [Segment("everyone", "A", everyone())]', ["'everyone' stands twice"]),
+        ('segments = [Segment("everyone", "A", everyone())]', ["'everyone' is defined twice"]),
         (
             'segments = [Segment("a", "A", prop("x") > 1)]',
             ["line 3", "'a'", "attribute('x')"],

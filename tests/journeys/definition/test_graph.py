@@ -80,9 +80,9 @@ def test_a_name_that_stands_twice_is_a_mistake() -> None:
         Wait("1h", "pause"),
         Split("fork", when(everyone(), [Wait("2h", "pause")])),
     ]
-    with pytest.raises(ValueError, match=r"'pause' stands twice; give one of them another name="):
+    with pytest.raises(ValueError, match="two steps are named 'pause'; give one of"):
         build_graph(steps)
-    with pytest.raises(ValidationError, match="'pause' stands twice"):
+    with pytest.raises(ValidationError, match="two steps are named 'pause'"):
         Journey("j", entry=OnLaunch(), topic="news", steps=steps)
 
 

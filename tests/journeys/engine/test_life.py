@@ -42,7 +42,7 @@ from journeys.engine.reactor import Reactor
 from journeys.operations import control
 from journeys.operations.migration import migrate_people
 from profiles.consent.changes import ConsentChange, change_consent
-from tests.support.life import POLICY, STEPS, WENT, Answer, Death, Life
+from tests.support.life import HANDED_OVER, POLICY, STEPS, Answer, Death, Life
 from tests.support.proof import cases
 from tests.support.shop import MONDAY, House, read_request
 
@@ -414,7 +414,7 @@ class Lives(RuleBasedStateMachine):
         ]
 
     def _no_cap_is_broken(self, rows: Sequence[Row[Any]]) -> None:
-        went = {row.id: row.channel for row in rows if row.state in ("sending", *WENT)}
+        went = {row.id: row.channel for row in rows if row.state in ("sending", *HANDED_OVER)}
         at = [(went[one], when) for one, when in self.handed_over.items() if one in went]
         mails = Counter(when // DAY for channel, when in at if channel == "email")
         assert max(mails.values(), default=0) <= 1

@@ -16,8 +16,8 @@ from journeys.dsl import SMS, Email, Journey, OnLaunch, Send, Update, Wait
 from journeys.engine.entry import enter_people
 from journeys.operations import control
 from journeys.operations.doctor import LATE, Finding, diagnose
-from journeys.operations.heartbeat import sign_in
-from journeys.tables import attendances
+from journeys.operations.heartbeat import record_heartbeat
+from journeys.tables import heartbeats
 from tests.support.shop import MONDAY, House
 
 
@@ -35,7 +35,7 @@ def house(db: Database) -> House:
 def complaints(house: House) -> list[Finding]:
     """While a worker is on."""
     with house.db.transaction() as tx:
-        sign_in(tx, "w")
+        record_heartbeat(tx, "w")
         return diagnose(tx)
 
 
@@ -61,8 +61,8 @@ def test_people_whom_nobody_moves(house: House) -> None:
     assert complaints(house) == []
     house.db.now = MONDAY + LATE + 1
     assert reported(house) == [
-        ("people past due", "j", 3, LATE + 1),
-        ("people past due", "k", 1, LATE + 1),
+        ("overdue enrollments", "j", 3, LATE + 1),
+        ("overdue enrollments", "k", 1, LATE + 1),
     ]
     assert {one.mend for one in complaints(house)} == {"start a worker: segue work"}
     # who is held on purpose is not late
@@ -78,7 +78,7 @@ def test_journeys_with_no_worker(house: House) -> None:
     def told_without() -> list[tuple[str, str, int, int]]:
         with house.db.transaction(write=False) as tx:
             found = [(one.what, one.where, one.number, one.for_seconds) for one in diagnose(tx)]
-            return [one for one in found if one[0] == "journeys with no worker"]
+            return [one for one in found if one[0] == "no worker is running"]
 
     assert told_without() == []
     people = [house.customer() for _ in range(3)]
@@ -87,15 +87,15 @@ def test_journeys_with_no_worker(house: House) -> None:
         enter_people(tx, house.segue.catalog.journey("k"), people[:1], None)
     house.run()
     house.db.now = MONDAY + 10
-    no_worker = "journeys with no worker"
+    no_worker = "no worker is running"
     # there never was one
     assert told_without() == [(no_worker, "j", 3, 10), (no_worker, "k", 1, 10)]
     with house.db.transaction() as tx:
-        sign_in(tx, "a:1")
-        sign_in(tx, "a:2")
+        record_heartbeat(tx, "a:1")
+        record_heartbeat(tx, "a:2")
     house.db.now = MONDAY + HOUR
     with house.db.transaction() as tx:
-        sign_in(tx, "a:2")
+        record_heartbeat(tx, "a:2")
     house.db.now += LATE
     assert told_without() == []
     house.db.now += 1
@@ -105,8 +105,8 @@ def test_journeys_with_no_worker(house: House) -> None:
     # who is gone for long is forgotten
     house.db.now = MONDAY + HOUR + DAY + 1
     with house.db.transaction() as tx:
-        sign_in(tx, "b:1")
-        assert tx.conn.execute(select(attendances.c.worker)).scalars().all() == ["b:1"]
+        record_heartbeat(tx, "b:1")
+        assert tx.conn.execute(select(heartbeats.c.worker)).scalars().all() == ["b:1"]
 
 
 def test_messages_that_nobody_sends(house: House) -> None:
@@ -116,8 +116,8 @@ def test_messages_that_nobody_sends(house: House) -> None:
     with house.db.transaction() as tx:
         tx.conn.execute(update(messages).where(messages.c.channel == "email").values(state="sent"))
     found = reported(house)
-    assert ("messages planned in the past", "sms", 1, LATE + 1) in found
-    assert {what for what, *_ in found} <= {"messages planned in the past", "people past due"}
+    assert ("overdue messages", "sms", 1, LATE + 1) in found
+    assert {what for what, *_ in found} <= {"overdue messages", "overdue enrollments"}
     control.pause(house.db, "j")
     assert complaints(house) == []
 
@@ -146,7 +146,7 @@ def test_a_fate_that_no_call_back_settles(house: House) -> None:
     house.until(MONDAY + REPORT_EXPECTED_FOR)
     assert complaints(house) == []
     house.until(MONDAY + REPORT_EXPECTED_FOR + 1)
-    assert reported(house) == [("fate unknown", "email", 1, REPORT_EXPECTED_FOR + 1)]
+    assert reported(house) == [("unknown messages", "email", 1, REPORT_EXPECTED_FOR + 1)]
     [one] = complaints(house)
     assert "segue resolve" in one.mend
     # the last day, then it is closed
@@ -164,7 +164,7 @@ def test_a_step_that_fails(house: House) -> None:
     house.customer()
     with patch("journeys.engine.handlers.update_profile", side_effect=KeyError):
         house.launch("k")
-    assert reported(house) == [("a step fails", "k / u", 1, 0)]
+    assert reported(house) == [("failing steps", "k / u", 1, 0)]
     house.later("1h")
     assert complaints(house) == []
 
@@ -176,7 +176,7 @@ def test_events_that_nobody_works(house: House) -> None:
     house.db.now = MONDAY + LATE
     assert complaints(house) == []
     house.db.now = MONDAY + LATE + 1
-    assert reported(house) == [("events not worked", "looked", 2, LATE + 1)]
+    assert reported(house) == [("unprocessed events", "looked", 2, LATE + 1)]
     house.run()
     assert complaints(house) == []
 
@@ -189,6 +189,6 @@ def test_the_oldest_comes_first(house: House) -> None:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
     house.db.now = MONDAY + 20 * MINUTE
     assert reported(house) == [
-        ("events not worked", "looked", 1, 20 * MINUTE),
-        ("people past due", "j", 1, 10 * MINUTE),
+        ("unprocessed events", "looked", 1, 20 * MINUTE),
+        ("overdue enrollments", "j", 1, 10 * MINUTE),
     ]

@@ -132,7 +132,7 @@ def test_who_is_in_the_middle_of_a_send_that_falls_back_otherwise_stays(
         enter_people(tx, house.segue.catalog.journey("j"), [bob], None)
     old = house.segue.catalog.journey("j").digest
     house.open(described(Send("s", Email("hello"), Push("hello"), **FALLS_BACK), Wait("9d")))
-    why = "they are in the middle of the send, and it falls back otherwise now"
+    why = "they wait within the send, whose fallbacks have changed"
     plan = [
         MigrationCandidate(version=old, step="s", people=1, to_step=None, why=why),
         MigrationCandidate(
