@@ -1,4 +1,4 @@
-"""A run's artifacts in the Prefect UI: the journey as a picture with counts, and a table."""
+"""The artifacts of a run in the Prefect UI: the journey as a picture with counts, and a table."""
 
 from collections import Counter
 
@@ -11,33 +11,31 @@ from flows.orchestration.picture import mermaid
 from journeys.definition.journey import Journey
 from journeys.operations.report import Summary
 
-_REHEARSED = "Dry run: this would happen now. "
+_DRY_RUN = "Dry run: the result of a launch now. "
 
 
 def artifact_key(journey: Journey, what: str) -> str:
-    """The artifact's key, the same at every run, so that the UI shows its history."""
+    """The artifact's key. All runs share it, so the UI shows the history."""
     return f"{journey.name}-{what}"
 
 
-async def write_picture(
-    journey: Journey, counts: JourneyCounts, *, rehearsed: bool = False
-) -> None:
+async def write_picture(journey: Journey, counts: JourneyCounts, *, dry_run: bool = False) -> None:
     """The journey as a flowchart, which the UI draws."""
-    about = _REHEARSED if rehearsed else "Everybody who ever entered. "
+    about = _DRY_RUN if dry_run else "All enrollments so far. "
     text = (
         f"# {journey.name}\n\n{journey.description}\n\n"
-        f"{about}Boxes say how many stand there now, arrows how many went that way.\n\n"
+        f"{about}A box shows how many are at the step now, an arrow how many have taken it.\n\n"
         f"```mermaid\n{mermaid(journey, counts)}\n```\n"
     )
-    key = artifact_key(journey, "dry-run-picture" if rehearsed else "picture")
+    key = artifact_key(journey, "dry-run-picture" if dry_run else "picture")
     await acreate_markdown_artifact(text, key, f"{journey.name} as a picture")
 
 
-async def write_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool = False) -> None:
+async def write_outcomes(journey: Journey, summary: Summary, *, dry_run: bool = False) -> None:
     """The messages by channel, state and reason.
 
-    Only the part of a reason before its colon: the rest may be a provider's text with an address,
-    and Prefect must hold no personal data.
+    A reason is cut at its colon, because the rest may be a provider's text with an address, and
+    Prefect must hold no personal data.
     """
     counted: Counter[tuple[str, str, str]] = Counter()
     for (channel, state, reason), number in summary.outcomes.items():
@@ -53,6 +51,6 @@ async def write_outcomes(journey: Journey, summary: Summary, *, rehearsed: bool 
             counted.items(), key=lambda item: (item[0][0], -item[1])
         )
     ]
-    about = _REHEARSED if rehearsed else ""
-    key = artifact_key(journey, "dry-run-outcomes" if rehearsed else "outcomes")
+    about = _DRY_RUN if dry_run else ""
+    key = artifact_key(journey, "dry-run-outcomes" if dry_run else "outcomes")
     await acreate_table_artifact(rows, key, f"{about}Messages by channel and reason")

@@ -1,4 +1,4 @@
-"""What happened at each step of a journey, counted from the rows, whichever process did it."""
+"""Counts of what happened at each step of a journey, in any process, read from the rows."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from config.clock.times import Instant
 from config.database.engine import Tx, put
 from journeys.engine.move import StepReport
 from journeys.enrollments import enrollments
-from journeys.operations.report import AHEAD, WENT, fate_of_messages
+from journeys.operations.report import AHEAD, HANDED_OVER, counted_state
 from journeys.tables import passages, steps_shown
 
 
@@ -46,7 +46,7 @@ class StepCounts:
 
 
 def last_shown(tx: Tx, journey: str, step: str | None = None) -> Instant | None:
-    """Until when runs have shown a step, or the step that was shown last."""
+    """Up to when runs have shown a step, or the step that was shown last."""
     c = steps_shown.c
     last = select(func.max(c.until)).where(c.journey == journey)
     until: Instant | None = tx.conn.scalar(last if step is None else last.where(c.step == step))
@@ -54,9 +54,9 @@ def last_shown(tx: Tx, journey: str, step: str | None = None) -> Instant | None:
 
 
 def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
-    """Count a step for a run that began at `begun`, with what happened live since the last run.
+    """Count a step for a run that began at `begun`, including live activity since the last run.
 
-    A concurrent run shows its own work too.
+    Concurrent runs count the same activity.
     """
     shown = last_shown(tx, journey, step)
     counts = count_step(tx, journey, step, 0 if shown is None else min(shown, begun))
@@ -65,7 +65,7 @@ def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
 
 
 def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
-    """Enrollments at a step now, and what happened there from `since` on, in all versions."""
+    """The enrollments at a step now, and the activity there from `since` on, in all versions."""
     here = select(func.count()).where(
         enrollments.c.journey == journey,
         enrollments.c.step == step,
@@ -76,16 +76,16 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
         .where(passages.c.journey == journey, passages.c.step == step, passages.c.at >= since)
         .group_by(passages.c.outcome)
     )
-    fate = fate_of_messages()
+    fate = counted_state()
     wanted = (
         select(messages.c.channel, fate, messages.c.reason, func.count())
         .where(
             messages.c.journey == journey,
             messages.c.step == step,
-            # wanted in this time, or wanted before and sent in it
+            # requested in this period, or requested before and sent in it
             or_(
                 messages.c.wanted_at >= since,
-                (messages.c.send_at >= since) & fate.in_(WENT),
+                (messages.c.send_at >= since) & fate.in_(HANDED_OVER),
             ),
         )
         .group_by(messages.c.channel, fate, messages.c.reason)
@@ -100,7 +100,7 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
 
 
 def _fate(state: str, reason: str | None) -> str:
-    if state in WENT:
+    if state in HANDED_OVER:
         return "sent"
     return "planned" if state in AHEAD else (reason or state).split(":")[0]
 
@@ -125,7 +125,7 @@ class JourneyCounts:
 def count_journey(tx: Tx, journey: str) -> JourneyCounts:
     """All enrollments of a journey so far, in all its versions."""
     of_journey = enrollments.c.journey == journey
-    standing = (
+    current = (
         select(enrollments.c.step, func.count())
         .where(of_journey, enrollments.c.ended_at.is_(None))
         .group_by(enrollments.c.step)
@@ -137,7 +137,7 @@ def count_journey(tx: Tx, journey: str) -> JourneyCounts:
     )
     return JourneyCounts(
         tx.conn.execute(select(func.count()).where(of_journey)).scalar_one(),
-        _by_first(tx, standing),
+        _by_first(tx, current),
         Counter({(step, outcome): number for step, outcome, number in tx.conn.execute(edges)}),
     )
 

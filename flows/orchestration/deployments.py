@@ -1,4 +1,4 @@
-"""Each journey as a Prefect deployment: served from here on one machine, or run by a work pool."""
+"""Each journey as a Prefect deployment, served by this process or run by a work pool."""
 
 import asyncio
 
@@ -15,11 +15,11 @@ from prefect.types.entrypoint import EntrypointType
 
 from config.errors import SegueError
 from flows.orchestration.library import CATALOG, FLOWS
-from flows.orchestration.names import HOLDING, entrypoint
+from flows.orchestration.names import CONTROLS, entrypoint
 from flows.orchestration.picture import mermaid
 from journeys.definition.journey import Journey, ScheduleEntry
 
-# The name of the journey's own schedule, among those added in the UI.
+# The slug of the journey's own schedule; others were added in the UI.
 _SCHEDULE = "from-the-journey"
 # Seconds between two polls for new runs, and the most runs at once.
 _POLL = 2.0
@@ -27,10 +27,10 @@ _AT_ONCE = 4
 
 
 def deployments() -> list[RunnerDeployment]:
-    """One for each journey, with its schedule if its entry is one; one for pause, resume, stop."""
+    """One for each journey, with the schedule of its entry if any; one for pause, resume, stop."""
     return [
         *(_of_journey(version.journey) for version in CATALOG.current.values()),
-        _deployment(HOLDING, FLOWS[HOLDING].description or "", [], []),
+        _deployment(CONTROLS, FLOWS[CONTROLS].description or "", [], []),
     ]
 
 
@@ -67,8 +67,8 @@ def _deployment(
 def _description(journey: Journey) -> str:
     return (
         f"{journey.description}\n\n"
-        "**Run > Custom run** asks who enters, how many at most, and when: now or later. "
-        "A dry run only tells what would happen.\n\n"
+        "**Run > Custom run** asks for the audience, the limit and the start time. "
+        "A dry run only reports what would happen.\n\n"
         f"```mermaid\n{mermaid(journey)}\n```\n"
     )
 
@@ -78,7 +78,7 @@ async def serve_all() -> None:
 
     Each run is its own process, so that it can be cancelled in the UI.
     """
-    # Schedules stay active when this stops; under `segue up` nothing else would resume them.
+    # Keep the schedules active when this stops: under `segue up` nothing else would resume them.
     runner = Runner("segue", query_seconds=_POLL, limit=_AT_ONCE, pause_on_shutdown=False)
     async with get_client() as client:
         for deployment in deployments():
@@ -95,8 +95,8 @@ def deploy(work_pool: str) -> list[str]:
     server = PREFECT_API_URL.value()
     if server is None:
         raise SegueError(
-            "PREFECT_API_URL is not set: it says which Prefect server the journeys are for, "
-            "as in http://prefect.example:4200/api"
+            "PREFECT_API_URL is not set: set it to the API of the Prefect server, such as "
+            "http://prefect.example:4200/api"
         )
     try:
         asyncio.run(_deploy(work_pool, server))
@@ -113,7 +113,7 @@ async def _deploy(work_pool: str, server: str) -> None:
             await client.read_work_pool(work_pool)
         except ObjectNotFound:
             raise SegueError(
-                f"there is no work pool {work_pool!r} at {server}; make it with: "
+                f"there is no work pool {work_pool!r} at {server}; create it with: "
                 f"prefect work-pool create {work_pool} --type process"
             ) from None
         for deployment in deployments():

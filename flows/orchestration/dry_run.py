@@ -40,7 +40,7 @@ class DryRun:
         size = await asyncio.to_thread(audience_size, engine, self._audience)
         return Completed(
             name=f"{self._entered():,} would enter",
-            message=f"{self._entered():,} of the {size:,} people in {self._audience} would enter",
+            message=f"{self._entered():,} of the {size:,} profiles in {self._audience} would enter",
         )
 
     async def step(self, name: str) -> State[Any]:
@@ -67,13 +67,13 @@ class DryRun:
                 planned = fate == "planned"
                 state, reason = ("planned", "") if planned else ("skipped", fate)
                 summary.outcomes[channel, state, reason] += number
-        await write_picture(self.journey, JourneyCounts(entered, here, passed), rehearsed=True)
-        await write_outcomes(self.journey, summary, rehearsed=True)
+        await write_picture(self.journey, JourneyCounts(entered, here, passed), dry_run=True)
+        await write_outcomes(self.journey, summary, dry_run=True)
         return Completed(
-            message=f"Dry run: nothing was sent or kept. Would be: {run_labels(summary)}"
+            message=f"Dry run: nothing was sent or stored. Would be: {run_labels(summary)}"
         )
 
     def _entered(self) -> int:
-        """The number of entries: all were due at the first step, and stayed there or left it."""
+        """The number of new enrollments: those that are at the first step or have left it."""
         first = self._steps[self.journey.first_step]
         return first.here + first.left.total()

@@ -1,8 +1,8 @@
 """A journey as a Prefect flow: its steps are the tasks, joined by its edges.
 
 A run enters an audience if it has one, moves due enrollments step by step, and sends due messages.
-All state is in our own rows, so a task can be repeated, and the tasks report the rows, whether the
-run or a worker moved the enrollments.
+All state is in our own rows, so a task can be repeated. The tasks report from the rows, so they
+include what workers have moved.
 """
 
 import asyncio
@@ -27,9 +27,7 @@ from journeys.definition.journey import Journey, Version
 
 NOBODY_NEW = "nobody new"
 _ENTER = "enter"
-_DRY_RUN_OF_NOBODY = "A dry run tries the journey on an audience: choose one instead of " + repr(
-    NOBODY_NEW
-)
+_DRY_RUN_OF_NOBODY = f"A dry run needs an audience: choose one instead of {NOBODY_NEW!r}"
 
 
 class Act(Protocol):
@@ -68,10 +66,8 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
             if dry_run:
                 if audience == NOBODY_NEW:
                     return Failed(message=_DRY_RUN_OF_NOBODY)
-                rehearsal = DryRun(
-                    segue, current, audience=audience, people=people, launch_id=launch_id
-                )
-                return await perform(rehearsal)
+                dry = DryRun(segue, current, audience=audience, people=people, launch_id=launch_id)
+                return await perform(dry)
             entering = None if audience == NOBODY_NEW else audience
             async with segue.dispatcher() as dispatcher:
                 return await perform(
@@ -103,9 +99,9 @@ def _help(catalog: Catalog) -> str:
     return f"""Run the journey.
 
     Args:
-        audience: Who enters now. {NOBODY_NEW}: nobody, only due enrollments move. {segments}
-        limit: Enter at most this many people; 0 means the whole audience.
-        dry_run: Only report what would happen now: nobody enters, nothing is sent.
+        audience: The segment to enter now. {NOBODY_NEW}: only move due enrollments. {segments}
+        limit: The most profiles to enter; 0 means no limit.
+        dry_run: Only report what would happen now; nothing is stored or sent.
     """
 
 
@@ -124,7 +120,7 @@ async def perform(act: Act) -> State[Any]:
 async def _run_task(
     name: str, act: Callable[[], Awaitable[State[Any]]], upstream: list[State[Any]]
 ) -> State[Any]:
-    """Run one task to its end; every chunk can be repeated, so it is tried three times."""
+    """Run one task, with up to three attempts, which is safe because chunks can be repeated."""
 
     @task(
         name=name,

@@ -10,25 +10,25 @@ from journeys.operations.report import summarise
 Action = Literal["pause", "resume", "stop"]
 
 
-def hold(segue: Segue, journey: str, action: Action) -> str:
-    """Apply the action; returns a sentence about the journey's enrollments.
+def control_journey(segue: Segue, journey: str, action: Action) -> str:
+    """Apply the action; returns a sentence with the numbers of enrollments and messages.
 
     Raises SegueError for an unknown journey.
     """
     segue.catalog.journey(journey)
     with segue.db.transaction(write=False) as tx:
         before = summarise(tx, journey)
-    people = f"{before.active:,} people"
+    active = f"{before.active:,} active enrollments"
     planned = f"{before.planned.total():,} planned messages"
     match action:
         case "pause":
             pause(segue.db, journey)
-            parts = [f"{people} stay where they are", f"{planned} wait"]
+            parts = [f"{active} wait", f"{planned} wait"]
         case "resume":
             resume(segue.db, journey)
-            parts = [f"{people} go on", f"{planned} are looked at again before they go"]
+            parts = [f"{active} continue", f"{planned} are checked again before they are sent"]
         case "stop":
             stop(segue.db, journey)
-            parts = [f"{people} have left", f"{planned} are cancelled", "nobody enters"]
+            parts = [f"{active} have ended", f"{planned} are cancelled", "entries are refused"]
     state = {"pause": "paused", "resume": "running", "stop": "stopped"}[action]
     return f"{journey} is {state}: {sentence(parts)}"

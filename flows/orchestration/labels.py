@@ -1,4 +1,4 @@
-"""Counts as text: a short name for each badge of the Prefect UI, and its sentence."""
+"""Counts as text for the Prefect UI: a short name for each state, and its message."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from config.channels import channel_of
 from flows.orchestration.counts import StepCounts
 from journeys.operations.report import Summary
 
-STATE_NAMES = {"sending": "under way", "skipped": "not sent", "returned": "sent, came back"}
+STATE_NAMES = {"sending": "being sent", "skipped": "not sent", "returned": "sent, then returned"}
 
 
 def step_labels(counts: StepCounts) -> tuple[str, str]:
@@ -22,7 +22,7 @@ def step_labels(counts: StepCounts) -> tuple[str, str]:
         (counts.here, "waiting"),
     )
     if name is None:
-        return "Nobody due", "Nobody came to this step"
+        return "Nothing due", "No enrollment reached this step"
     return name, _details(counts)
 
 
@@ -36,7 +36,7 @@ def dry_run_labels(counts: StepCounts) -> tuple[str, str]:
         (counts.here, "would wait"),
     )
     if name is None:
-        return "Nobody due", "Nobody would come to this step now"
+        return "Nothing due", "No enrollment would reach this step now"
     return name, f"Would be: {_details(counts)}"
 
 
@@ -46,10 +46,10 @@ def run_labels(summary: Summary) -> str:
         [
             f"{summary.entered:,} entered",
             _by_channel(summary.sent, "sent"),
-            f"{summary.returned.total():,} of them came back" if summary.returned else "",
+            f"{summary.returned.total():,} of them returned" if summary.returned else "",
             _by_channel(summary.planned, "planned"),
             _not_sent(summary.not_sent),
-            f"{summary.active:,} on their way" if summary.active else "",
+            f"{summary.active:,} active" if summary.active else "",
         ]
     )
 

@@ -1,11 +1,11 @@
-"""Names of a journey in Prefect, apart from Prefect, whose import takes seconds."""
+"""The names of a journey in Prefect. A module without Prefect, whose import takes seconds."""
 
 # The deployment that pauses, resumes and stops journeys.
-HOLDING = "pause-resume-stop"
+CONTROLS = "pause-resume-stop"
 
 
 def deployment_name(journey: str) -> str:
-    """A journey's one deployment in Prefect's API: both parts are the journey's name."""
+    """The full name of a journey's deployment: the flow and the deployment have the same name."""
     return f"{journey}/{journey}"
 
 

@@ -30,20 +30,20 @@ def mermaid(journey: Journey, counts: JourneyCounts | None = None) -> str:
 
 def _lines(journey: Journey, counts: JourneyCounts | None) -> Iterator[str]:
     ids = {name: f"s{number}" for number, name in enumerate(journey.graph)} | {END: "done"}
-    came = f"{counts.entered:,} entered" if counts else ""
-    yield f"start([{_label(_entry(journey), came)}])"
+    entered = f"{counts.entered:,} entered" if counts else ""
+    yield f"start([{_label(_entry(journey), entered)}])"
     for name, node in journey.graph.items():
         here = counts.here[name] if counts else 0
         yield ids[name] + _shape(node.step, _label(name, f"{here:,} here" if here else ""))
     yield 'done(["end"])'
     yield f"start --> {ids[journey.first_step]}"
     for name, node in journey.graph.items():
-        for target, outcomes in _ways(node):
-            told = [
+        for target, outcomes in _edges(node):
+            labels = [
                 _outcome_label(outcome, counts.passed[name, outcome] if counts else 0)
                 for outcome in outcomes
             ]
-            label = f"|{_label(*told)}|" if any(told) else ""
+            label = f"|{_label(*labels)}|" if any(labels) else ""
             yield f"{ids[name]} -->{label} {ids[target]}"
     sends = [ids[name] for name, node in journey.graph.items() if isinstance(node.step, SendStep)]
     if sends:
@@ -51,7 +51,7 @@ def _lines(journey: Journey, counts: JourneyCounts | None) -> Iterator[str]:
         yield f"class {','.join(sends)} send"
 
 
-def _ways(node: Node) -> Iterator[tuple[str, list[str]]]:
+def _edges(node: Node) -> Iterator[tuple[str, list[str]]]:
     """The targets of a step, each with the outcomes that lead to it."""
     if isinstance(node.step, ExitStep):
         yield END, [f"exit: {node.step.reason}"]
@@ -61,8 +61,8 @@ def _ways(node: Node) -> Iterator[tuple[str, list[str]]]:
 
 
 def _outcome_label(outcome: str, number: int) -> str:
-    words = "" if outcome == NEXT or outcome.startswith("exit: ") else outcome
-    return f"{words} {number:,}".strip() if number else words
+    name = "" if outcome == NEXT or outcome.startswith("exit: ") else outcome
+    return f"{name} {number:,}".strip() if number else name
 
 
 def _shape(step: Step, label: str) -> str:

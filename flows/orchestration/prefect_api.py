@@ -11,14 +11,16 @@ from config.errors import SegueError
 from config.settings import Settings
 from flows.orchestration.names import deployment_name
 
-# On SQLite, Prefect's server responds 503 to a write that conflicts with another: try again.
+# On SQLite, Prefect's server responds 503 to a write that conflicts with another, which is retried.
 _BUSY = 503
 _TRIES = 20
 _PAUSE = 0.3  # seconds
 
-_UNDER_WAY = ["PENDING", "RUNNING", "CANCELLING"]
-_OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-_LOST = "Segue was stopped while this ran. Who had entered goes on; for the others, run it again."
+_RUNNING = ["PENDING", "RUNNING", "CANCELLING"]
+_ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_LOST = (
+    "Segue was stopped during this run. Its enrollments continue; to enter others, run it again."
+)
 
 
 class PrefectAPI:
@@ -47,13 +49,13 @@ class PrefectAPI:
 
     def is_served(self, journey: str) -> bool:
         """Whether a runner serves a journey's deployment."""
-        answer = self._http.get(f"/deployments/name/{deployment_name(journey)}")
-        return answer.is_success and answer.json()["status"] == "READY"
+        response = self._http.get(f"/deployments/name/{deployment_name(journey)}")
+        return response.is_success and response.json()["status"] == "READY"
 
     def start(self, journey: str, parameters: dict[str, Any], *, key: str | None = None) -> str:
         """Start a run now; returns its id. A repeated `key` is the same run."""
-        deployment = self._ask("GET", f"/deployments/name/{deployment_name(journey)}")
-        run = self._ask(
+        deployment = self._request("GET", f"/deployments/name/{deployment_name(journey)}")
+        run = self._request(
             "POST",
             f"/deployments/{deployment['id']}/create_flow_run",
             {"parameters": parameters, "idempotency_key": key or str(uuid.uuid4())},
@@ -62,26 +64,26 @@ class PrefectAPI:
 
     def ended(self, run_id: str) -> dict[str, Any] | None:
         """The state in which a run ended; None while it runs."""
-        state: dict[str, Any] = self._ask("GET", f"/flow_runs/{run_id}")["state"]
-        return state if state["type"] in _OVER else None
+        state: dict[str, Any] = self._request("GET", f"/flow_runs/{run_id}")["state"]
+        return state if state["type"] in _ENDED else None
 
     def end_lost_runs(self) -> None:
-        """Set runs to Crashed whose process was killed, and which Prefect shows as running."""
-        under_way = {"flow_runs": {"state": {"type": {"any_": _UNDER_WAY}}}}
-        for run in self._ask("POST", "/flow_runs/filter", under_way):
+        """Set runs to Crashed that Prefect shows as running although their process was killed."""
+        running = {"flow_runs": {"state": {"type": {"any_": _RUNNING}}}}
+        for run in self._request("POST", "/flow_runs/filter", running):
             crashed = {"state": {"type": "CRASHED", "message": _LOST}, "force": True}
-            self._ask("POST", f"/flow_runs/{run['id']}/set_state", crashed)
+            self._request("POST", f"/flow_runs/{run['id']}/set_state", crashed)
 
     def page(self, run_id: str) -> str:
         """The URL of a run in the UI."""
         return f"{self._ui}/v2/runs/flow-run/{run_id}"
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         for _ in range(_TRIES):
-            answer = self._http.request(method, path, json=body)
-            if answer.status_code != _BUSY:
+            response = self._http.request(method, path, json=body)
+            if response.status_code != _BUSY:
                 break
             time.sleep(_PAUSE)
-        if not answer.is_success:
-            raise SegueError(f"Prefect answers {answer.status_code}: {answer.text[:500]}")
-        return answer.json()
+        if not response.is_success:
+            raise SegueError(f"Prefect responds {response.status_code}: {response.text[:500]}")
+        return response.json()

@@ -1,7 +1,7 @@
-"""Report live counts to Prefect afterwards: at most one event a journey a second.
+"""Report live counts to Prefect: at most one event per journey and second, after the work.
 
-Nothing waits for Prefect. While its server does not respond, the counts add up, and are reported in
-one event when it is back. All workers add to the same counts, and one of them reports
+Nothing waits for Prefect. While its server does not respond, the counts add up and are reported in
+one event later. All workers add to the same counts, and any of them reports
 (journeys/operations/live_counts.py).
 """
 
@@ -23,7 +23,7 @@ from config.settings import Settings
 from flows.orchestration.names import deployment_name, deployment_page
 from flows.worker.waiting import first_of
 from journeys.engine.events import Reaction
-from journeys.operations.live_counts import News, share, take_due
+from journeys.operations.live_counts import LiveCounts, share, take_due
 from journeys.operations.report import bounces
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ BOUNCED_OVER = (1, 2, 5, 10, 20, 50)
 _ENOUGH = 50  # the fewest e-mails for which a share of bounces is reported
 
 # In seconds.
-_LAST_WAIT = 15.0
-_LAST_WORD_WITHIN = 1.0
+_LONGEST_WAIT = 15.0
+_LAST_REPORT_WITHIN = 1.0
 
 
 class Reporter:
@@ -45,12 +45,12 @@ class Reporter:
     def __init__(self, db: Database, settings: Settings) -> None:
         self._db = db
         self._settings = settings
-        self._news: defaultdict[str, News] = defaultdict(Counter)
+        self._news: defaultdict[str, LiveCounts] = defaultdict(Counter)
         self._arrived = asyncio.Event()
         # by journey: its deployment's id, None if it has none, and when that was looked up
         self._deployments: dict[str, tuple[str | None, float]] = {}
         self._counted_at: dict[str, float] = {}
-        self._unheard = False
+        self._failing = False
 
     def note(self, reaction: Reaction, moved: Mapping[str, int], sent: Tally) -> None:
         """Add the counts of one turn of the worker."""
@@ -72,30 +72,30 @@ class Reporter:
             self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Report until `stop` is set, and then the rest, if Prefect responds at once."""
+        """Report until `stop` is set, then report the rest if Prefect responds within a second."""
         if not self._settings.prefect_api_url:
             return
         timing = self._db.timing
         async with self._client() as http:
             wait = timing.report_every
             while not stop.is_set():
-                # Counts that an ended worker left are found even without counts of our own.
+                # Wake up even without counts of our own, to report those of stopped workers.
                 await first_of(stop, self._arrived, within=timing.report_again)
                 self._arrived.clear()
-                heard = await self._tell(http, timing.report_within)
-                wait = timing.report_every if heard else min(2 * wait, _LAST_WAIT)
+                accepted = await self._report(http, timing.report_within)
+                wait = timing.report_every if accepted else min(2 * wait, _LONGEST_WAIT)
                 await first_of(stop, within=wait)
-            await self._tell(http, _LAST_WORD_WITHIN)
+            await self._report(http, _LAST_REPORT_WITHIN)
 
     async def keep(self) -> None:
         """Store unreported counts, so that another worker reports them."""
         news, self._news = self._news, defaultdict(Counter)
         if news:
-            await self._give_back(news)
+            await self._store(news)
         if self._news:
-            log.warning("what Prefect was not told is lost, for the database can't be reached")
+            log.warning("unreported counts are lost: neither Prefect nor the database responds")
 
-    async def _give_back(self, news: Mapping[str, News]) -> None:
+    async def _store(self, news: Mapping[str, LiveCounts]) -> None:
         """Add counts to the shared row; keep them in memory if the database fails."""
         try:
             await asyncio.to_thread(self._share, news)
@@ -115,9 +115,9 @@ class Reporter:
             timeout=self._db.timing.report_within,
         )
 
-    async def _tell(self, http: httpx.AsyncClient, within: float) -> bool:
+    async def _report(self, http: httpx.AsyncClient, within: float) -> bool:
         """Post the due counts. Returns whether Prefect accepted them; if not, they are kept."""
-        ours: Mapping[str, News] = self._news
+        ours: Mapping[str, LiveCounts] = self._news
         self._news = defaultdict(Counter)
         try:
             now, ours, others_wait = await asyncio.to_thread(self._due, ours)
@@ -126,22 +126,22 @@ class Reporter:
                 if events := [one for one in found if one is not None]:
                     (await http.post("/events", json=events)).raise_for_status()
         except Exception as error:
-            await self._give_back(ours)
+            await self._store(ours)
             self._arrived.set()
             self._counted_at.clear()
-            if not self._unheard:
-                log.warning("Prefect can't be told, to be tried again: %s", reason_of(error))
-            self._unheard = True
+            if not self._failing:
+                log.warning("reporting to Prefect failed and will be retried: %s", reason_of(error))
+            self._failing = True
             return False
         if others_wait:
             self._arrived.set()
-        if self._unheard:
-            log.info("Prefect is told again")
-            self._unheard = False
+        if self._failing:
+            log.info("reporting to Prefect works again")
+            self._failing = False
         return True
 
     async def _event(
-        self, http: httpx.AsyncClient, journey: str, news: News, now: Instant
+        self, http: httpx.AsyncClient, journey: str, news: LiveCounts, now: Instant
     ) -> dict[str, Any] | None:
         """The event for Prefect's API; None if the journey has no deployment."""
         deployment = await self._deployment(http, journey)
@@ -191,13 +191,15 @@ class Reporter:
         bounced, handed_over = await asyncio.to_thread(self._count_bounces, journey)
         return round(100 * bounced / handed_over, 1) if handed_over >= _ENOUGH else None
 
-    def _due(self, ours: Mapping[str, News]) -> tuple[Instant, Mapping[str, News], bool]:
+    def _due(
+        self, ours: Mapping[str, LiveCounts]
+    ) -> tuple[Instant, Mapping[str, LiveCounts], bool]:
         """Add our counts to the shared row. Returns now, the due counts, and whether more wait."""
         with self._db.transaction() as tx:
             share(tx, ours)
             return tx.now, *take_due(tx)
 
-    def _share(self, ours: Mapping[str, News]) -> None:
+    def _share(self, ours: Mapping[str, LiveCounts]) -> None:
         with self._db.transaction() as tx:
             share(tx, ours)
 
@@ -206,7 +208,7 @@ class Reporter:
             return bounces(tx, journey, tx.now - DAY)
 
 
-def _nested(news: News) -> dict[str, Any]:
+def _nested(news: LiveCounts) -> dict[str, Any]:
     """The counts for the payload; keys that an automation may use are always present."""
     payload: dict[str, Any] = {
         **dict.fromkeys(("entered", "moved", "left", "converted"), 0),

@@ -1,8 +1,7 @@
 """Prefect's server as `segue up` starts it.
 
-Whoever reaches its API can run code on this machine, so pages of other sites are kept from it.
-`PREFECT_SERVER_CORS_ALLOWED_ORIGINS` and the login are set in its environment by
-flows/local/stack.py.
+A client of its API can run code on this machine, so it refuses requests from pages of other sites.
+flows/local/stack.py sets `PREFECT_SERVER_CORS_ALLOWED_ORIGINS` and the login in its environment.
 """
 
 from typing import Any
@@ -17,8 +16,8 @@ from config.settings import load_settings
 
 def create_app() -> ASGIApp:
     """For `uvicorn --factory`."""
-    # Prefect stores only some members of a deployment's schema, and additionalProperties is not
-    # one of them. So it is added where parameters are checked against the schema.
+    # Prefect does not store `additionalProperties` of a deployment's schema, so it is added where
+    # parameters are validated.
     vars(deployments)["validate"] = _validate_known
     return OwnPagesOnly(server.create_app(), load_settings().host, json_only=True)
 

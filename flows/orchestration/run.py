@@ -63,23 +63,23 @@ class Run:
         self._begun: Instant = 0
 
     async def enter(self) -> State[Any]:
-        """Enter the audience, as one launch: a restart enters nobody twice."""
+        """Enter the audience as one launch, so that a restart enters nobody twice."""
         shown = await asyncio.to_thread(self._begin)
         await asyncio.to_thread(self._catch_up)
         if self._audience is None:
-            message = f"Only those who are due are moved on; {shown}"
+            message = f"Only due enrollments move; {shown}"
             return Completed(name="Nobody new", message=message)
         entered, size = await self._launch(self._audience)
-        message = f"{entered:,} of the {size:,} people in {self._audience} entered"
+        message = f"{entered:,} of the {size:,} profiles in {self._audience} entered"
         if self._people is not None:
-            message += f", {self._people:,} at most"
+            message += f", limit {self._people:,}"
         elif entered < size:
-            message += "; the others are in the journey already, or were not long ago"
+            message += "; the re-entry rule refused the others"
         return Completed(name=f"{entered:,} entered", message=f"{message}; {shown}")
 
     def _catch_up(self) -> None:
-        """Work that belongs to no other task: enter profiles that came into the segment of the
-        journey's entry, and move enrollments at steps that only an older version has.
+        """Do the work that has no task: enter profiles that joined the segment of the journey's
+        entry, and move enrollments at steps that only an older version has.
         """
         enter_all_newcomers(self._engine, self.journey.name)
         for version in self._segue.catalog.versions(self.journey.name):
@@ -117,7 +117,7 @@ class Run:
         return Completed(name=state, message=message)
 
     async def _wait_for_others(self) -> None:
-        """Wait for messages of the journey that a worker is sending, so that they are counted."""
+        """Wait for messages of the journey that a worker is sending, to count them."""
         deadline = time.monotonic() + _WAIT_FOR_OTHERS
         while time.monotonic() < deadline and await asyncio.to_thread(self._under_way):
             await asyncio.sleep(0.3)
@@ -131,8 +131,8 @@ class Run:
         message = run_labels(summary)
         if self._audience is None:
             message = f"The whole journey: {message}"
-        if holding := await asyncio.to_thread(self._hold_state):
-            message = f"The journey is {holding}, so nobody moves and nothing goes. {message}"
+        if state := await asyncio.to_thread(self._control_state):
+            message = f"The journey is {state}, so nothing moves and nothing is sent. {message}"
         return Completed(message=message)
 
     # The rows -----------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Run:
             self._begun = tx.now
             shown = last_shown(tx, self.journey.name)
         since = "so far" if shown is None else f"since the last run, at {format_instant(shown)}"
-        return f"the steps show what happened {since}"
+        return f"the steps show the activity {since}"
 
     def _show(self, step: str) -> StepCounts:
         with self._segue.db.transaction() as tx:
@@ -153,7 +153,7 @@ class Run:
         with self._segue.db.transaction(write=False) as tx:
             return under_way(tx, self.journey.name) > 0
 
-    def _hold_state(self) -> str | None:
+    def _control_state(self) -> str | None:
         """Whether the journey is paused or stopped."""
         with self._segue.db.transaction(write=False) as tx:
             return held(tx).get(self.journey.name)

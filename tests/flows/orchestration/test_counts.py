@@ -100,7 +100,7 @@ def test_what_came_back_was_sent_all_the_same(engine: Engine, db: Database) -> N
     assert summary.returned == Counter(email=1)
     assert summary.not_sent["sendgrid"] == 1
     assert counts.fates("sent") == Counter(email=2)
-    assert "2 sent (2 e-mail); 1 of them came back; " in run_labels(summary)
+    assert "2 sent (2 e-mail); 1 of them returned; " in run_labels(summary)
 
 
 def test_messages_in_the_hands_of_another_process_are_under_way(
@@ -144,7 +144,7 @@ def test_a_rehearsal_keeps_to_the_limit(engine: Engine) -> None:
 
 @pytest.mark.parametrize("words", [step_labels, dry_run_labels])
 def test_nothing_to_tell_is_told(words: Callable[[StepCounts], tuple[str, str]]) -> None:
-    assert words(StepCounts())[0] == "Nobody due"
+    assert words(StepCounts())[0] == "Nothing due"
 
 
 def test_a_step_in_words() -> None:
@@ -178,4 +178,4 @@ def test_a_dry_run_in_words() -> None:
 
 def test_a_run_in_words() -> None:
     summary = Summary(entered=10, active=2, sent=Counter({"email": 8}))
-    assert run_labels(summary) == "10 entered; 8 sent (8 e-mail); 2 on their way"
+    assert run_labels(summary) == "10 entered; 8 sent (8 e-mail); 2 active"

@@ -29,7 +29,7 @@ from flows.launch import MOST_PEOPLE
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, environment, free_ports
 from flows.orchestration.deployments import deploy
-from flows.orchestration.names import HOLDING, deployment_name
+from flows.orchestration.names import CONTROLS, deployment_name
 from flows.orchestration.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
 from journeys.definition.graph import parents
@@ -127,7 +127,7 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
     assert tasks["enter"]["state"]["name"] == "30 entered"
     assert tasks["we miss you"]["state"]["name"] == f"{summary.sent.total()} sent"
     assert "not sent (" in tasks["we miss you"]["state"]["message"]
-    assert tasks["mark lapsed"]["state"]["name"] == "Nobody due"
+    assert tasks["mark lapsed"]["state"]["name"] == "Nothing due"
 
     # What it leaves behind.
     left = {one["key"]: one for one in rows(api, "artifacts", run_id)}
@@ -149,7 +149,7 @@ def test_a_dry_run_tells_and_keeps_nothing(segue: Segue, stack: Stack, api: http
         ]
     run_id, state = run(stack, "welcome", audience="everyone", dry_run=True)
     assert state["type"] == "COMPLETED"
-    told = "Dry run: nothing was sent or kept. Would be: 400 entered; "
+    told = "Dry run: nothing was sent or stored. Would be: 400 entered; "
     assert state["message"].startswith(told)
     tasks = {task["name"]: task["state"]["name"] for task in rows(api, "task_runs", run_id)}
     assert tasks["enter"] == "400 would enter"
@@ -209,7 +209,7 @@ def test_a_form_that_asks_not_to_be_checked_enters_nobody(stack: Stack, api: htt
 
 def test_the_form_that_holds_a_journey_refuses_more_than_it_asks_for(stack: Stack) -> None:
     with pytest.raises(SegueError, match=r"Additional properties are not allowed \('why' was"):
-        stack.prefect.start(HOLDING, {"journey": "welcome", "action": "pause", "why": "now"})
+        stack.prefect.start(CONTROLS, {"journey": "welcome", "action": "pause", "why": "now"})
 
 
 def test_the_form_explains_every_field(api: httpx.Client) -> None:
@@ -300,7 +300,7 @@ def prefect_of(stack: Stack) -> Iterator[None]:
 def test_a_held_journey_says_so(segue: Segue, stack: Stack) -> None:
     pause(segue.db, "cart-recovery")
     run_id, state = run(stack, "cart-recovery", audience="everyone", limit=3)
-    assert "The journey is paused, so nobody moves and nothing goes. 3 entered" in state["message"]
+    assert "The journey is paused, so nothing moves and nothing is sent. 3 " in state["message"]
     resume(segue.db, "cart-recovery")
     with segue.db.transaction() as tx:
         standing = summarise(tx, "cart-recovery", run_id)
@@ -308,20 +308,20 @@ def test_a_held_journey_says_so(segue: Segue, stack: Stack) -> None:
 
 
 def test_a_form_pauses_and_resumes(segue: Segue, stack: Stack, api: httpx.Client) -> None:
-    form = api.get(f"/deployments/name/{deployment_name(HOLDING)}").json()
+    form = api.get(f"/deployments/name/{deployment_name(CONTROLS)}").json()
     fields = form["parameter_openapi_schema"]["properties"]
     assert fields["journey"]["enum"] == list(segue.catalog.current)
     assert fields["action"]["enum"] == ["pause", "resume", "stop"]
     assert all(field["description"] for field in fields.values())
 
     for action, state in (("pause", {"welcome": "paused"}), ("resume", {})):
-        _, ended = run(stack, HOLDING, journey="welcome", action=action)
+        _, ended = run(stack, CONTROLS, journey="welcome", action=action)
         assert ended["type"] == "COMPLETED", ended["message"]
         assert ended["message"].startswith("welcome is ")
         with segue.db.transaction(write=False) as tx:
             assert held(tx) == state
     with pytest.raises(SegueError, match="'wellcome' is not one of"):
-        stack.prefect.start(HOLDING, {"journey": "wellcome", "action": "pause"})
+        stack.prefect.start(CONTROLS, {"journey": "wellcome", "action": "pause"})
 
 
 def test_what_happens_live_is_told_and_can_be_acted_on(

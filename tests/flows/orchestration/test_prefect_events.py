@@ -24,7 +24,7 @@ from flows.orchestration.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send
 from journeys.engine.events import Reaction
-from journeys.operations.live_counts import News, share, take_due
+from journeys.operations.live_counts import LiveCounts, share, take_due
 from journeys.tables import journey_news
 from tests.support.failures import until
 from tests.support.shop import MONDAY, House, bare_message
@@ -189,11 +189,11 @@ def test_what_prefect_did_not_hear_all_workers_share(
     telling(teller, scenario)
 
 
-def untold(db: Database) -> News:
+def untold(db: Database) -> LiveCounts:
     """What the row of the only journey holds after it was told of; empty before."""
     with db.transaction(write=False) as tx:
         rows = tx.conn.execute(select(journey_news).where(journey_news.c.told_at > 0)).all()
-    return News({tuple(place): number for row in rows for *place, number in row.counts})
+    return LiveCounts({tuple(place): number for row in rows for *place, number in row.counts})
 
 
 def test_who_comes_late_in_a_second_does_not_begin_it_again(db: Database) -> None:
@@ -201,7 +201,7 @@ def test_who_comes_late_in_a_second_does_not_begin_it_again(db: Database) -> Non
     for now, told in ((MONDAY, True), (MONDAY - 1, False), (MONDAY + 1, True), (0, True)):
         db.now = now
         with db.transaction() as tx:
-            share(tx, {"cart": News({("moved",): 1})})
+            share(tx, {"cart": LiveCounts({("moved",): 1})})
             assert bool(take_due(tx)[0]) == told
 
 
@@ -211,7 +211,7 @@ def test_counts_that_no_database_keeps_are_said_to_be_lost(
     teller = new_teller(Database(f"sqlite:///{tmp_path}/without-tables.db"))
     teller.note(NOTHING, {"cart": 3}, Tally())
     asyncio.run(teller.keep())
-    assert "what Prefect was not told is lost" in caplog.text
+    assert "unreported counts are lost" in caplog.text
 
 
 def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Reporter) -> None:
@@ -242,8 +242,8 @@ def test_what_prefect_did_not_hear_it_learns_later(
     assert reported(prefect)[-1]["payload"]["moved"] == 11
     assert len({event["id"] for event in reported(prefect)}) == 3, "none of them was taken"
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "Prefect can't be told, to be tried again",
-        "Prefect is told again",
+        "reporting to Prefect failed and will be retried",
+        "reporting to Prefect works again",
     ]
 
 

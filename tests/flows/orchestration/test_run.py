@@ -80,7 +80,7 @@ def test_a_run_shows_what_happened_live_since_the_last_one(house: House) -> None
     house.launch("letters")  # nobody runs the flow
     house.later("1h")
     states = run(house, version)
-    assert words(states["enter"]).endswith("the steps show what happened so far")
+    assert words(states["enter"]).endswith("the steps show the activity so far")
     assert states["hello"].name == "1 sent"
 
     house.later("1h")
@@ -88,13 +88,13 @@ def test_a_run_shows_what_happened_live_since_the_last_one(house: House) -> None
     house.launch("letters")  # both, for people may enter again
     house.later("1h")
     states = run(house, version)
-    since = "the steps show what happened since the last run, at 2026-03-02T11:00:00Z"
+    since = "the steps show the activity since the last run, at 2026-03-02T11:00:00Z"
     assert words(states["enter"]).endswith(since)
     assert states["hello"].name == "2 sent"
     assert states["mark"].message == "2 moved on"
 
     house.later("1h")
-    assert run(house, version)["hello"].name == "Nobody due"
+    assert run(house, version)["hello"].name == "Nothing due"
 
 
 def test_whoever_came_into_the_segment_of_the_entry_enters_at_every_run(house: House) -> None:
