@@ -43,19 +43,19 @@ def _answer(receiver: Receiver, pages: CustomerPages, token: str, *, confirming:
         confirmed = confirming and waits and confirm(tx, chosen.profile_id, link.topic)
     if confirmed:
         receiver.arrived()
-        return _page(pages, "You are subscribed", f"You get e-mail about “{topic}” from now on.")
+        return _page(pages, "You are subscribed", f"From now on you get e-mail about “{topic}”.")
     if waits:
-        says = f"Press the button, and you get e-mail about “{topic}” at this address."
-        return _page(pages, f"E-mail about “{topic}”?", says, button="Yes, subscribe me")
+        text = f"Press the button to get e-mail about “{topic}” at this address."
+        return _page(pages, f"E-mail about “{topic}”?", text, button="Yes, subscribe me")
     if allowed(segue.policy, chosen.consent, CONFIRMED_ON, link.topic):
         return _page(pages, "You are subscribed", f"You get e-mail about “{topic}”.")
     return _page(
         pages,
         "There is nothing to confirm",
-        "The link is older than seven days, or you have changed your mind or your address since. "
-        "You get nothing by it. To subscribe, say so once more where you did before.",
+        "The link is older than seven days, or your choices or your address have changed since. "
+        "It does not subscribe you. To subscribe, please sign up again.",
     )
 
 
-def _page(pages: CustomerPages, title: str, says: str, *, button: str = "") -> Response:
-    return pages.act(title, [says], _CONFIRM, button)
+def _page(pages: CustomerPages, title: str, text: str, *, button: str = "") -> Response:
+    return pages.act(title, [text], _CONFIRM, button)

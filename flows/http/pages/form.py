@@ -1,8 +1,7 @@
-"""The form of the preference center: its fields, and the changes that an answer asks for. Pure.
+"""The form of the preference center: its fields, and the changes that a filled form requests. Pure.
 
-The page also sends each field's value at the time it was shown. Only fields that the customer
-changed since then are saved. So a page that was open for a week does not undo a STOP that arrived
-meanwhile.
+The page also submits the value with which each field was shown, and only changed fields are saved.
+So a page that was open for a week does not undo a STOP that arrived meanwhile.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,8 +33,8 @@ class FilledForm(NamedTuple):
         return any(self.values[name] != self.shown[name] for name in names)
 
 
-class Understood(NamedTuple):
-    """The changes that an answer asks for, and the errors by field."""
+class RequestedChanges(NamedTuple):
+    """The changes that a filled form requests, and the errors by field."""
 
     changes: Changes
     errors: dict[str, str]
@@ -57,7 +56,7 @@ def with_stop(policy: Policy, chosen: Chosen) -> list[ChannelName]:
 
 
 def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
-    """The fields with the recorded values. Empty means not ticked, or no choice."""
+    """The fields with the recorded values; "" means not ticked, or no choice."""
     ticked = boxes(policy, chosen.consent)
     known_zone = chosen.timezone if chosen.timezone in zone_names() else None
     return {
@@ -74,7 +73,7 @@ def fields_of(policy: Policy, chosen: Chosen) -> dict[str, str]:
     }
 
 
-def read_answer(posted: Fields, names: Iterable[str]) -> FilledForm:
+def read_filled(posted: Fields, names: Iterable[str]) -> FilledForm:
     """Read the named fields.
 
     Browsers leave out clear checkboxes. Other missing fields stay as shown.
@@ -86,10 +85,10 @@ def read_answer(posted: Fields, names: Iterable[str]) -> FilledForm:
     return FilledForm(values, shown)
 
 
-def understand(
+def requested_changes(
     policy: Policy, languages: Mapping[str, str], chosen: Chosen, answer: FilledForm
-) -> Understood:
-    """The changes that an answer asks for; none if a field has an error.
+) -> RequestedChanges:
+    """The changes that a filled form requests; none if a field has an error.
 
     Parameters
     ----------
@@ -122,7 +121,9 @@ def understand(
         choices["timezone"] = values["timezone"] or None
     if answer.changed("language"):
         if values["language"] and values["language"] not in languages:
-            errors["language"] = "We do not write in this language. Choose one from the list."
+            errors["language"] = (
+                "We do not send messages in this language. Choose one from the list."
+            )
         choices["language"] = values["language"] or None
     ticked = {
         box: values[box_name(*box)] == TICKED
@@ -135,7 +136,7 @@ def understand(
         if answer.changed(stop_name(channel))
     }
     consent = consent_of(policy, chosen.consent, ticked, stops)
-    return Understood(Changes() if errors else Changes(consent, choices), errors)
+    return RequestedChanges(Changes() if errors else Changes(consent, choices), errors)
 
 
 def _per_week(text: str) -> int | None:
@@ -143,13 +144,13 @@ def _per_week(text: str) -> int | None:
         return None
     if text.isascii() and text.isdecimal() and len(text) < 3 and int(text) > 0:
         return int(text)
-    raise ValueError("This is not a number that we can keep to. Choose one from the list.")
+    raise ValueError("This is not a number of the list. Choose one from the list.")
 
 
 def _hours(
     policy: Policy, opens: Seconds | None, closes: Seconds | None
 ) -> tuple[Seconds | None, Seconds | None]:
-    """Check the hours. Only one given end is enough: "from 18:00" ends at midnight.
+    """Check the hours. A missing start or end is midnight.
 
     Returns None, None for the whole day. Raises ValueError with a message for the customer.
     """
@@ -161,7 +162,9 @@ def _hours(
     if not any(meets(policy, channel, opens, closes) for channel in offered(policy)):
         hours = hours_offered(policy)
         first, last = format_time(hours[0]), format_time(hours[-1] + HOUR)
-        raise ValueError(f"We never write at these hours. Choose some between {first} and {last}.")
+        raise ValueError(
+            f"We never send messages at these hours. Choose hours between {first} and {last}."
+        )
     return opens, closes
 
 
@@ -193,7 +196,7 @@ def windows_text(policy: Policy, channel: ChannelName) -> str:
 
 
 def numbers_offered(policy: Policy) -> list[int]:
-    """The weekly limits to choose from: those under the policy's caps, as others change nothing."""
+    """The weekly limits to choose from: those below the policy's caps; others have no effect."""
     ours = [
         cap.limit
         for cap in policy.caps

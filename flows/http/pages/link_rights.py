@@ -1,8 +1,8 @@
-"""What a link to a customer's page may do.
+"""The rights of a link to a customer's page.
 
-A link is made for one profile and one address. While the profile exists the link has all rights for
-it, even if its address has changed. After the profile is merged into another one, the link can only
-withdraw consent for its address. It can do nothing if the merge withheld the address, because
+A link is made for one profile and one address. While the profile exists, the link has all rights
+for it, even if the address has changed. After the profile is merged into another one, the link can
+only withdraw consent for its address. It has no rights if the merge withheld the address, because
 nothing is sent to such an address.
 """
 
@@ -24,12 +24,12 @@ from profiles.tables import identifiers
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The profile that a link leads to, and what the link may do.
+    """The profile of a link, and the rights of the link.
 
     chosen: the choices of the profile that exists now.
-    own: the link was made for that profile and has all rights.
-    withdraws: otherwise, the channels on which it can withdraw consent, each with the address that
-    the link was made for, if it is known.
+    own: whether the link was made for that profile, and so has all rights.
+    withdraws: if not, the channels on which it can withdraw consent, each with the address that the
+    link was made for, if that is known.
     """
 
     chosen: Chosen
@@ -46,7 +46,7 @@ def rights_of(
     *,
     lock: bool = False,
 ) -> Rights | None:
-    """The rights of a link; None when no profile is on record any more.
+    """The rights of a link; None if the profile no longer exists.
 
     Parameters
     ----------
@@ -56,10 +56,10 @@ def rights_of(
     found = chosen_now(tx, profile_id, lock=lock)
     if found is None:
         return None
-    chosen, heir = found
-    if heir is None:
+    chosen, survivor = found
+    if survivor is None:
         return Rights(chosen, own=True, withdraws={})
-    return Rights(chosen, own=False, withdraws=_withdraws(tx, settings, heir, digest, channel))
+    return Rights(chosen, own=False, withdraws=_withdraws(tx, settings, survivor, digest, channel))
 
 
 def chosen_now(
@@ -67,29 +67,29 @@ def chosen_now(
 ) -> tuple[Chosen, Survivor | None] | None:
     """The choices of a profile, or of the one that it was merged into, with its merge.
 
-    None when no profile is on record any more. lock: lock the profile until the transaction ends.
+    None if no profile is left. lock: lock the profile until the transaction ends.
     """
     while True:
-        heir = survivor_of(tx, profile_id)
-        now = profile_id if heir is None else heir.profile_id
+        survivor = survivor_of(tx, profile_id)
+        now = profile_id if survivor is None else survivor.profile_id
         chosen = read_chosen(tx, now, lock=lock)
         if chosen is not None:
-            return chosen, heir
+            return chosen, survivor
         if survivor_of(tx, now) is None:
             return None
 
 
 def _withdraws(
-    tx: Tx, settings: Settings, heir: Survivor, digest: str, channel: ChannelName | None
+    tx: Tx, settings: Settings, survivor: Survivor, digest: str, channel: ChannelName | None
 ) -> Mapping[ChannelName, str | None]:
     c = identifiers.c
     found = select(c.kind, c.value, is_in_use().label("in_use")).where(
-        c.profile_id == heir.profile_id, c.kind.in_(tuple(CHANNELS_TO))
+        c.profile_id == survivor.profile_id, c.kind.in_(tuple(CHANNELS_TO))
     )
     known: dict[Key, bool] = {(row.kind, row.value): row.in_use for row in tx.conn.execute(found)}
-    made_for = heir.addresses
+    made_for = survivor.addresses
     if digest:
-        address = address_of(settings, digest, {*heir.addresses, *heir.withheld, *known})
+        address = address_of(settings, digest, {*survivor.addresses, *survivor.withheld, *known})
         made_for = frozenset() if address is None else frozenset([address])
     if channel is not None:
         made_for = frozenset(key for key in made_for if channel in CHANNELS_TO[key[0]])
@@ -98,6 +98,6 @@ def _withdraws(
     return {
         name: key[1]
         for key in sorted(made_for)
-        if key not in heir.withheld or known.get(key)
+        if key not in survivor.withheld or known.get(key)
         for name in (CHANNELS_TO[key[0]] if channel is None else [channel])
     }

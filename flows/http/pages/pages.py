@@ -30,7 +30,7 @@ _LONGEST_FORM = 64 * KB
 _CHARSETS = (b"utf-8", b"us-ascii", b"iso-8859-1", b"windows-1252")
 # Tokens have about 100 characters, and more if the topic has a long name.
 _LONGEST_TOKEN = 1000
-_TROUBLE = "This did not work just now"
+_FAILED = "This did not work just now"
 
 
 def router(receiver: Receiver) -> APIRouter:
@@ -40,11 +40,11 @@ def router(receiver: Receiver) -> APIRouter:
         tags=["customers"],
         default_response_class=HTMLResponse,
         responses={
-            404: {"description": "The token is not one of ours."},
-            410: {"description": "Whom it was made for is not on record any more."},
-            413: {"description": "The form is longer than 64 KB."},
-            500: {"description": "Our fault; the page asks to look again."},
-            503: {"description": "The database does not answer; nothing was changed."},
+            404: {"description": "The token is invalid."},
+            410: {"description": "The profile of the link no longer exists, or the link expired."},
+            413: {"description": "The form is larger than 64 KB."},
+            500: {"description": "Internal error; the page asks to open the link again."},
+            503: {"description": "Database error; nothing was changed."},
         },
     )
 
@@ -54,10 +54,10 @@ def router(receiver: Receiver) -> APIRouter:
         except Exception as error:
             log.error("a customer's page can't be served: %s", reason_of(error))
             if of_the_database(error):
-                words = "Nothing was changed. Please try again in a few minutes."
-                return pages.notice(503, _TROUBLE, words)
-            words = "Please open the link again in a few minutes: it shows how things are then."
-            return pages.notice(500, _TROUBLE, words)
+                text = "Nothing was changed. Please try again in a few minutes."
+                return pages.notice(503, _FAILED, text)
+            text = "Please open the link again in a few minutes to see your current choices."
+            return pages.notice(500, _FAILED, text)
 
     async def shown(token: str, answer: Callable[[], Response]) -> Response:
         if len(token) > _LONGEST_TOKEN:
@@ -96,13 +96,13 @@ def router(receiver: Receiver) -> APIRouter:
     @routes.post(
         "/preferences/{token}",
         openapi_extra=_takes("action", "stop"),
-        responses={400: {"description": "Something can't be saved; the page says what."}},
+        responses={400: {"description": "A field has an error; the page names it."}},
     )
     async def save_preferences(token: str, request: Request) -> Response:
-        """Save the changed fields of the form, or stop everything. Answers with the page.
+        """Save the changed fields of the form, or stop everything. Responds with the page.
 
-        It does not redirect: "saved" would need a cookie, or a URL that says so forever. A reload
-        posts the same form again, which changes nothing.
+        It does not redirect, because the status "Saved" would need a cookie or a URL of its own. A
+        reload posts the same form again, which changes nothing.
         """
         return await posted(
             token, request, lambda form: preferences_page.save(receiver, pages, token, form)
@@ -124,8 +124,7 @@ def router(receiver: Receiver) -> APIRouter:
 
 
 async def _read_form(request: Request) -> Fields:
-    """Read a form in either encoding. Empty if it cannot be read. Raises Refusal (413) if too
-    long."""
+    """Read a form in either encoding; {} if it can't be read. Raises Refusal (413)."""
     body = await read_posted(request, _LONGEST_FORM)
 
     async def again() -> Message:

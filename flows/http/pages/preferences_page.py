@@ -13,7 +13,7 @@ from config.database.engine import Tx
 from config.policy import Policy
 from flows.http.context import Receiver
 from flows.http.pages.choices import allowed, nothing_at_all, nothing_on, topics_of
-from flows.http.pages.form import Fields, FilledForm, fields_of, read_answer, understand
+from flows.http.pages.form import Fields, FilledForm, fields_of, read_filled, requested_changes
 from flows.http.pages.link_rights import Rights, rights_of
 from flows.http.pages.preferences_view import masked, notes, preferences_view
 from flows.http.pages.rendering import CustomerPages
@@ -26,12 +26,12 @@ _SOURCE = "preference page"
 _SAVED = "Saved"
 _STOPPED = "Everything is stopped"
 _NEWER = (
-    "This link is older than the record that we now keep of you, so it can only stop messages. The "
-    "newest message that you have from us has a link to all your choices."
+    "This link was made before we joined two records of you, so it can only stop messages. Our "
+    "newest message to you has a link to all your choices."
 )
 # Links contain their creation time since this schema revision.
 _LINKS_HAVE_TIMES = "0009"
-_HOLDS = "It holds from now on, also for what was planned already."
+_APPLIES = "This also applies to messages that are already planned."
 
 
 def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
@@ -68,8 +68,8 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
             if not rights.own:
                 changes = Changes(_nothing_on(page.policy, rights))
         else:
-            answer = read_answer(form, fields_of(page.policy, before))
-            changes, errors = understand(page.policy, page.languages, before, answer)
+            answer = read_filled(form, fields_of(page.policy, before))
+            changes, errors = requested_changes(page.policy, page.languages, before, answer)
             if not rights.own:
                 changes = Changes(_withdrawn(rights, changes))
             elif errors:
@@ -86,7 +86,7 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
 
 
 def _is_expired(receiver: Receiver, tx: Tx, access: Access) -> bool:
-    """Whether a link is too old. Links of earlier releases count from the upgrade."""
+    """Whether a link has expired. Links of earlier releases count from the upgrade."""
     made_at = access.made_at
     if made_at is None:
         since = select(upgrades.c.at).where(upgrades.c.revision == _LINKS_HAVE_TIMES)
@@ -111,11 +111,11 @@ def _in_days(seconds: Seconds) -> str:
 
 def _nothing_on(policy: Policy, rights: Rights) -> TopicChanges:
     """The changes that stop everything that a link without full rights can withdraw."""
-    said = rights.chosen.consent
+    consent = rights.chosen.consent
     return {
         box: granted
         for channel in rights.withdraws
-        for box, granted in nothing_on(policy, said, channel).items()
+        for box, granted in nothing_on(policy, consent, channel).items()
     }
 
 
@@ -136,17 +136,17 @@ def _to_withdraw(receiver: Receiver, pages: CustomerPages, rights: Rights) -> Re
         f"{channel_of(channel).plural} {masked(channel, address)}".strip()
         for channel, address in rights.withdraws.items()
     )
-    policy, said = receiver.segue.policy, rights.chosen.consent
-    comes = any(
-        allowed(policy, said, channel, topic)
+    policy, consent = receiver.segue.policy, rights.chosen.consent
+    subscribed = any(
+        allowed(policy, consent, channel, topic)
         for channel in rights.withdraws
         for topic in topics_of(policy)
     )
-    if not comes:
-        says = [f"We send no {to}, but for receipts and what else an order can’t do without."]
-        return pages.act("Stopped", [*says, _NEWER])
-    says = [f"This stops all {to}. Receipts, and what else an order can’t do without, still come."]
-    return pages.act("Stop all of it?", [*says, _NEWER], "stop", "Stop")
+    if not subscribed:
+        text = f"We send no {to}, except receipts and other messages that an order needs."
+        return pages.act("Stopped", [text, _NEWER])
+    text = f"This stops all {to}. You still get receipts and other messages that an order needs."
+    return pages.act("Stop all of it?", [text, _NEWER], "stop", "Stop")
 
 
 class _Page:
@@ -158,7 +158,7 @@ class _Page:
         self._pages = pages
 
     def on_record(self, chosen: Chosen, status: str) -> Response:
-        """The form with the recorded choices; `status` says what was just done."""
+        """The form with the recorded choices. status: the result of the last action, or ""."""
         fields = fields_of(self.policy, chosen)
         return self._answer(chosen, FilledForm(fields, fields), status, {})
 
@@ -171,7 +171,7 @@ class _Page:
     ) -> Response:
         view = preferences_view(self.policy, self.languages, chosen, answer, errors)
         heading = "What you get, and when"
-        said = [_HOLDS] if status else []
+        about = [_APPLIES] if status else []
         return self._pages.page(
             "preferences",
             {
@@ -179,7 +179,7 @@ class _Page:
                 "title": f"{'Not saved' if errors else status}: {heading}".removeprefix(": "),
                 "heading": heading,
                 "status": status,
-                "notes": said + notes(self.policy, chosen),
+                "notes": about + notes(self.policy, chosen),
             },
             400 if errors else 200,
         )

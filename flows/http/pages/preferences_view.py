@@ -37,16 +37,16 @@ _Options = list[tuple[str, str]]  # value and label
 
 
 def masked(channel: ChannelName, address: str | None) -> str:
-    """An address in a form that only its owner recognises. Empty without an address."""
+    """An address, masked so that only its owner recognises it; "" without an address."""
     return "" if address is None else channel_of(channel).masked(address)
 
 
 def to_confirm(chosen: Chosen, about: str) -> str:
-    """The text that tells a customer to confirm a yes on e-mail."""
+    """The text that asks a customer to confirm an e-mail opt-in."""
     to = masked(CONFIRMED_ON, chosen.addresses.get(CONFIRMED_ON))
     return (
         f"{about[:1].upper()}{about[1:]} waits for your confirmation. We send an e-mail {to} with "
-        "a button, at most one a day. Nothing comes before you press it."
+        "a button, at most one a day. You get nothing until you press it."
     )
 
 
@@ -105,8 +105,8 @@ def notes(policy: Policy, chosen: Chosen) -> list[str]:
         if topic in topics
     ]
     return waiting + [
-        f"No {channel_of(channel).plural} can come at the hours that you chose: we send them "
-        f"only from {windows_text(policy, channel)}."
+        f"You get no {channel_of(channel).plural} at the hours that you chose: we send them only "
+        f"from {windows_text(policy, channel)}."
         for channel in out_of_reach(policy, chosen)
     ]
 
@@ -167,8 +167,7 @@ def _times(seconds: Iterable[int]) -> _Options:
 
 
 def _guess(policy: Policy, chosen: Chosen) -> str:
-    """The zone used while the customer names none; short, as a phone shows about thirty
-    characters."""
+    """The zone that is used without a choice; short, because a phone shows about 30 characters."""
     zones = zones_for(chosen.known_timezone, chosen.country, chosen.phone_country, policy.timezone)
     if len(zones.names) > 1:
         return "your country’s"
@@ -176,7 +175,7 @@ def _guess(policy: Policy, chosen: Chosen) -> str:
 
 
 def _known_language(languages: Mapping[str, str], chosen: Chosen) -> str:
-    """The label of the option that names no language: what is used then."""
+    """The label of the option without a choice: the language that is used then."""
     known = chosen.known_language
     if not known:
         return "No choice"

@@ -61,28 +61,28 @@ class CustomerPages:
         return self.page("act", {"title": title, **values})
 
     def unknown(self) -> HTMLResponse:
-        """For an invalid token: cut off, forged, or signed with an old key."""
+        """For an invalid token: truncated, forged, or signed with an old key."""
         return self.notice(
             404,
             "This link does not work",
             "A part of it may be missing, or it may be very old. Nothing was changed.",
-            "Please open the link in the newest message that you have from us. Or reply STOP to a "
-            "text message, and no text comes any more.",
+            "Please open the link in our newest message to you. You can also reply STOP to a text "
+            "message to stop all texts.",
         )
 
     def nothing_sent(self) -> HTMLResponse:
         """For a link to an address that is no longer used."""
         return self.notice(
             200,
-            "Nothing is sent to you here any more",
-            "We do not use the address that this link was made for.",
+            "We no longer send to this address",
+            "This link was made for an address that we no longer use.",
         )
 
     def gone(self) -> HTMLResponse:
-        """For a valid token whose profile is not on record any more."""
+        """For a valid token whose profile no longer exists."""
         return self.notice(
             410,
-            "There is nothing to choose here any more",
-            "We keep no record of the customer for whom this link was made, so nothing is sent to "
-            "them.",
+            "This link is no longer valid",
+            "We have no record of the customer for whom this link was made, so we send them "
+            "nothing.",
         )

@@ -17,16 +17,15 @@ from profiles.consent.preferences import Changes, Chosen, read_chosen, save
 
 _STOP, _UNDO = "stop", "undo"
 _STAYS = (
-    "Everything else stays as you chose it. Receipts, and whatever else an order can’t do without, "
-    "still come."
+    "Your other choices do not change. You still get receipts and other messages that an order "
+    "needs."
 )
 _ALL_STOPPED = (
-    "You have stopped all {channel}. To start them again, open the link to your choices in a "
-    "message from us."
+    "You have stopped all {channel}. To start them again, open the link to your choices in one of "
+    "our messages."
 )
 _MORE = (
-    "The newest message that you have from us has a link to all your choices: what you get, how "
-    "often and when."
+    "Our newest message to you has a link to all your choices: what you get, how often and when."
 )
 
 
@@ -42,15 +41,15 @@ def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
     page = _Page(receiver=receiver, pages=pages, link=link, rights=rights)
     if not page.may_stop:
         return pages.nothing_sent()
-    if page.comes(rights.chosen):
+    if page.is_subscribed(rights.chosen):
         to = " ".join((page.about, page.to)).strip()
-        says = [f"We will send no more {to}. That holds at once, also for what is planned already."]
-        return page.answer(f"Stop {page.about}?", [*says, _STAYS], _STOP, "Unsubscribe")
+        text = f"We will send no more {to}. This also applies to messages that are already planned."
+        return page.answer(f"Stop {page.about}?", [text, _STAYS], _STOP, "Unsubscribe")
     return page.stopped(f"You get no {page.about}", rights.chosen, "Send it to me again")
 
 
 def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
-    """Unsubscribe, or undo that. Applies to every message that is not yet handed over."""
+    """Unsubscribe, or undo that. It applies to every message that is not handed over yet."""
     link = read_unsubscribe(receiver.segue.settings, token)
     if link is None:
         return pages.unknown()
@@ -68,21 +67,21 @@ def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> R
             return pages.nothing_sent()
         before = rights.chosen
         undo = undo and rights.own
-        said = Changes(consent={(link.channel, link.topic): undo})
+        changes = Changes(consent={(link.channel, link.topic): undo})
         source = f"{source}, undone" if undo else source
-        changed = save(tx, before, said, source, receiver.segue.policy.double_opt_in)
+        changed = save(tx, before, changes, source, receiver.segue.policy.double_opt_in)
         after = read_chosen(tx, before.profile_id)
         assert after is not None
     if changed:
         receiver.arrived()
-    if page.comes(after):
-        says = [f"You get {page.about} as before."]
-        return page.answer("You are subscribed again", says, _STOP, "Unsubscribe", quiet=True)
+    if page.is_subscribed(after):
+        text = f"You get {page.about} as before."
+        return page.answer("You are subscribed again", [text], _STOP, "Unsubscribe", quiet=True)
     if undo and link.channel == CONFIRMED_ON and link.topic in after.unconfirmed:
         return page.answer("One step is left", [to_confirm(after, page.about)])
     if undo:
-        return page.stopped("This stays stopped", after, "")
-    back = "Undo" if page.comes(before) else "Send it to me again"
+        return page.stopped("You are still unsubscribed", after, "")
+    back = "Undo" if page.is_subscribed(before) else "Send it to me again"
     return page.stopped("You are unsubscribed", after, back)
 
 
@@ -112,7 +111,7 @@ class _Page:
             return masked(channel, self._rights.chosen.addresses.get(channel))
         return masked(channel, self._rights.withdraws[channel])
 
-    def comes(self, chosen: Chosen) -> bool:
+    def is_subscribed(self, chosen: Chosen) -> bool:
         """Whether consent allows the topic on the channel."""
         return allowed(self._policy, chosen.consent, self._link.channel, self._link.topic)
 
@@ -121,17 +120,18 @@ class _Page:
         channel = self._link.channel
         if stopped(chosen.consent, channel):
             return self.answer(title, [_ALL_STOPPED.format(channel=channel_of(channel).plural)])
-        says = [f"We send no more {self.about} from now on, and none that was planned.", _STAYS]
-        return self.answer(title, says, _UNDO, back if self._rights.own else "", quiet=True)
+        text = f"From now on we send no {self.about}, not even those that are already planned."
+        back = back if self._rights.own else ""
+        return self.answer(title, [text, _STAYS], _UNDO, back, quiet=True)
 
     def answer(
         self,
         title: str,
-        says: Sequence[str],
+        paragraphs: Sequence[str],
         action: str = "",
         button: str = "",
         *,
         quiet: bool = False,
     ) -> Response:
         """A page with at most one button."""
-        return self._pages.act(title, [*says, _MORE], action, button, quiet=quiet)
+        return self._pages.act(title, [*paragraphs, _MORE], action, button, quiet=quiet)

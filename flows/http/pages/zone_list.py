@@ -1,4 +1,4 @@
-"""Time zones for selection: by region, then country and city."""
+"""The time zones that a customer can choose, by region, then by country and city."""
 
 from functools import cache
 from typing import Any

@@ -15,12 +15,12 @@ from config.policy import CHANNELS, Policy
 from flows.http.pages.choices import boxes, consent_of, nothing_at_all, offered, stopped
 from flows.http.pages.form import (
     SHOWN,
-    Understood,
+    RequestedChanges,
     fields_of,
     hours_offered,
     numbers_offered,
-    read_answer,
-    understand,
+    read_filled,
+    requested_changes,
 )
 from flows.http.pages.preferences_view import notes
 from flows.http.pages.zone_list import zone_labels, zones_by_region
@@ -249,10 +249,10 @@ SHOP = Policy.model_validate(
 LANGUAGES = {"en": "English", "de": "Deutsch"}
 
 
-def answered(chosen: Chosen = NOBODY, /, **filled_in: str) -> Understood:
+def answered(chosen: Chosen = NOBODY, /, **filled_in: str) -> RequestedChanges:
     fields = fields_of(SHOP, chosen)
     posted = {**fields, **filled_in, **{SHOWN + name: value for name, value in fields.items()}}
-    return understand(SHOP, LANGUAGES, chosen, read_answer(posted, fields))
+    return requested_changes(SHOP, LANGUAGES, chosen, read_filled(posted, fields))
 
 
 @pytest.mark.parametrize(
@@ -322,8 +322,8 @@ def test_a_field_that_was_not_changed_is_not_looked_at() -> None:
 
 def test_a_form_without_what_was_shown_changes_only_what_it_names() -> None:
     chosen = replace(NOBODY, per_week=3, language="de", consent={("sms", "offers"): True})
-    answer = read_answer({"opens": "10:00", "sms.news": "on"}, fields_of(SHOP, chosen))
-    changes, errors = understand(SHOP, LANGUAGES, chosen, answer)
+    answer = read_filled({"opens": "10:00", "sms.news": "on"}, fields_of(SHOP, chosen))
+    changes, errors = requested_changes(SHOP, LANGUAGES, chosen, answer)
     assert errors == {}
     assert changes.consent == {("sms", "news"): True}
     assert changes.choices == {"opens": 10 * HOUR, "closes": DAY}
@@ -340,7 +340,7 @@ def test_a_channel_that_can_not_come_at_the_hours_chosen_is_named() -> None:
     everywhere: dict[ChannelName, str] = {"email": "a@example.com", "sms": "+44770", "push": "t"}
     morning = replace(NOBODY, opens=9 * HOUR, closes=12 * HOUR, addresses=everywhere)
     [note] = notes(SHOP, morning)
-    assert "No notifications in the app can come" in note
+    assert "You get no notifications in the app at the hours" in note
     assert "17:00 to 22:00" in note
     assert notes(SHOP, replace(morning, addresses={"email": "a@example.com"})) == []
     evening = replace(morning, opens=21 * HOUR, closes=22 * HOUR)

@@ -236,7 +236,7 @@ def test_the_links_of_an_attacker_do_nothing_for_the_customer_whom_they_named(
             shop.client.post(path, data={"shown.email.news": "on", "language": "de"}),
         ):
             assert answer.status_code == 200
-            assert "Nothing is sent to you here any more" in shown(answer.text)
+            assert "We no longer send to this address" in shown(answer.text)
             assert "example.com" not in answer.text
     assert everything(shop) == before
     # and nothing goes to the attacker
@@ -251,7 +251,7 @@ def test_the_links_of_an_attacker_do_nothing_for_the_customer_whom_they_named(
 def test_a_withheld_address_that_is_stated_again_is_in_use_again(shop: Shop) -> None:
     went, stays = joined_by_address(shop, phone=None, push_tokens={"t-sue": "ios"})
     path = shop.u("push", who=went, address="t-sue")
-    assert "Nothing is sent to you here any more" in shown(shop.get(path))
+    assert "We no longer send to this address" in shown(shop.get(path))
     device = {"device": {"token": "t-sue", "type": "ios"}}
     take(shop, "identify", userId="cyd", context=device)
     shop.client.post(path, data=one_click())
@@ -296,7 +296,7 @@ def test_links_already_sent_of_the_one_who_went_take_back_consent(shop: Shop, kn
         shop.client.post(choose, data={"action": "stop"})
         assert said_by(shop, stays) == {**said, ("email", "*"): False}
     else:
-        assert "Nothing is sent to you here any more" in shown(shop.get(choose))
+        assert "We no longer send to this address" in shown(shop.get(choose))
     path = f"/u/{old_token(shop, 'unsubscribe', [went, 'email', 'news'])}"
     assert shop.client.post(path, data=one_click()).status_code == 200
     assert said_by(shop, stays)["email", "news"] is False

@@ -135,7 +135,7 @@ def test_an_undo_lifts_no_stop(shop: Shop) -> None:
     page = shown(shop.get(shop.u("sms")))
     assert "You have stopped all text messages" in page
     answer = shop.client.post(shop.u("sms"), data={"action": "undo"})
-    assert "This stays stopped" in shown(answer.text)
+    assert "You are still unsubscribed" in shown(answer.text)
     assert shop.said()["sms", "*"] is False
 
 
