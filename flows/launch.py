@@ -13,7 +13,7 @@ from journeys.engine.move import StepReport
 from journeys.engine.turn import Turn
 from journeys.operations.report import summarise
 
-# The highest limit of a launch; without a limit, more can enter.
+# The highest limit that a launch accepts; a launch without a limit may enter more.
 MOST_PEOPLE = 10_000_000
 
 
@@ -27,8 +27,8 @@ def launch(
 ) -> dict[str, Any]:
     """Enter an audience, move due enrollments, send due messages; returns the counts.
 
-    A repeated `launch_id` continues where the first one stopped, and enters nobody twice.
-    Raises SegueError for an unknown journey or segment, and for missing credentials.
+    A repeated `launch_id` continues that launch, and enters nobody twice. Raises SegueError for an
+    unknown journey or segment, and for missing credentials.
     """
     launch_id = launch_id or str(uuid.uuid4())
     asyncio.run(_enter_and_work_off(segue, journey, audience, people, launch_id))
@@ -48,7 +48,7 @@ def launch(
 async def _enter_and_work_off(
     segue: Segue, journey: str, audience: str, people: int | None, launch_id: str
 ) -> None:
-    # Opened first, so that nobody enters if credentials are missing.
+    # First, so that no profile enters if credentials are missing.
     async with segue.dispatcher() as dispatcher:
         await asyncio.to_thread(_enter, segue, journey, audience, people, launch_id)
         await Turn(segue.engine, dispatcher, journey=journey).until_idle()

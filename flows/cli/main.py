@@ -57,15 +57,13 @@ Now = Annotated[
 
 
 def main() -> None:
-    """Run the command line; a SegueError becomes one line of text and exit status 1.
-
-    A failing database does the same: uncommitted work is lost and can be repeated. Files are
-    created for their owner only.
+    """Run the command line. A SegueError or a database error becomes one line of text and exit
+    status 1. New files are readable by their owner only.
     """
     os.umask(UMASK)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Characters that the terminal's encoding lacks are escaped; they raise no error.
+            # Escape characters that the terminal's encoding lacks, instead of raising an error.
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="segue")
@@ -117,7 +115,7 @@ def work_command(
         raise
     except Exception as error:
         # The error's message may contain customer data.
-        log.critical("the worker ends: %s", reason_of(error))
+        log.critical("the worker stops: %s", reason_of(error))
         raise typer.Exit(1) from None
 
 
@@ -187,15 +185,18 @@ def import_command(
     if report.refused_file:
         say(f"Refused rows, with the reasons: {report.refused_file}")
     if report.refused_noes:
-        say(f"{report.refused_noes} refused rows stated a no, which counts")
+        say(f"{report.refused_noes} refused rows stated an opt-out, which was recorded")
     if report.consent_overruled:
         say(f"{report.consent_overruled} statements of consent were overruled by others")
     for reason, number in report.left_out.most_common():
         say(f"Left out: {reason} ({number} rows)")
     for spelling, number in report.unknown_countries.most_common():
-        say(f"Not a country: {spelling!r} ({number} rows); phone or brand decide the zone")
+        say(
+            f"Unknown country: {spelling!r} ({number} rows); the phone number or the brand decides "
+            "the time zone"
+        )
     for spelling, number in report.invalid_zones.most_common():
-        say(f"Not a time zone: {spelling!r} ({number} rows)")
+        say(f"Unknown time zone: {spelling!r} ({number} rows)")
 
 
 def _import_json(report: "ImportReport") -> dict[str, Any]:
@@ -301,8 +302,8 @@ def explain(
         print_json(history)
         return
     for message in history:
-        told = f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}"
-        say(f"{told}: {message['why']}")
+        what = f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}"
+        say(f"{what}: {message['why']}")
         for one in message.get("devices", ()):
             say(f"    {one['device']}: {one['why']}")
 
@@ -332,11 +333,11 @@ def report(context: typer.Context, journey: str, as_json: AsJson = False) -> Non
             }
         )
         return
-    say(f"{summary.entered} entered, {summary.active} on their way, {summary.converted} converted")
+    say(f"{summary.entered} entered, {summary.active} active, {summary.converted} converted")
     if summary.unknown:
         say(
-            f"{summary.unknown.total()} messages of unknown fate, {summary.closed} of them closed, "
-            "for no word came"
+            f"{summary.unknown.total()} messages with unknown outcome, {summary.closed} of them "
+            "closed, because no delivery report arrived"
         )
     show_table(
         ("channel", "state", "reason", "messages"),
@@ -352,7 +353,7 @@ def check() -> None:
     for warning in policy.warnings():
         say(f"warning: {settings.policy_file}: {warning}", error=True, style="yellow")
     catalog = load_catalog(policy)
-    say(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: all well")
+    say(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: no errors")
 
 
 def _settings(now: str | None) -> Settings:

@@ -1,4 +1,4 @@
-"""The operator's commands: pause a journey, move enrollments between versions, find problems."""
+"""The operator's commands: control a journey, migrate enrollments, find and resolve problems."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from channels.providers.registry import unmet_needs
 from config.clock.times import format_duration, format_instant
 from config.errors import SegueError
 from flows.cli.output import AsJson, opened, print_json, say, show_table
-from flows.orchestration.journey_controls import hold
+from flows.orchestration.journey_controls import control_journey
 from journeys.operations.doctor import diagnose
 from journeys.operations.migration import MigrationCandidate, migrate_people, plan_migration
 
@@ -24,19 +24,19 @@ Apply = Annotated[bool, typer.Option("--apply", help="Apply the change; without 
 @commands.command(name="pause")
 def pause_command(context: typer.Context, journey: str) -> None:
     """Pause a journey: nothing moves and nothing is sent until it is resumed."""
-    say(hold(opened(context), journey, "pause"))
+    say(control_journey(opened(context), journey, "pause"))
 
 
 @commands.command(name="resume")
 def resume_command(context: typer.Context, journey: str) -> None:
-    """Resume a paused or stopped journey; planned messages are decided again first."""
-    say(hold(opened(context), journey, "resume"))
+    """Resume a paused or stopped journey; planned messages are checked again first."""
+    say(control_journey(opened(context), journey, "resume"))
 
 
 @commands.command(name="stop")
 def stop_command(context: typer.Context, journey: str) -> None:
-    """Stop a journey: end its enrollments, cancel planned messages, let nobody enter."""
-    say(hold(opened(context), journey, "stop"))
+    """Stop a journey: end its enrollments, cancel planned messages, refuse entries."""
+    say(control_journey(opened(context), journey, "stop"))
 
 
 @commands.command()
@@ -57,22 +57,22 @@ def migrate(
 ) -> None:
     """Show which enrollments would move to the journey's current version; --apply moves them."""
     if plan_only and apply:
-        raise SegueError("--plan only shows and --apply does it: give one of them")
+        raise SegueError("--plan and --apply exclude each other: give one of them")
     segue = opened(context)
     act: Callable[..., list[MigrationCandidate]] = migrate_people if apply else plan_migration
     with segue.db.transaction(write=apply) as tx:
         plan = act(tx, segue.catalog, journey)
     if as_json:
-        print_json({"applied": apply, "steps": [asdict(passenger) for passenger in plan]})
+        print_json({"applied": apply, "steps": [asdict(candidate) for candidate in plan]})
         return
     if not plan:
-        say(f"everybody in {journey} is on the current version")
+        say(f"all enrollments of {journey} are on the current version")
         return
     show_table(
-        ("version", "step", "people", "goes to", "why"),
+        ("version", "step", "enrollments", "new step", "reason"),
         [(one.version, one.step, str(one.people), one.to_step or "stays", one.why) for one in plan],
     )
-    say("moved" if apply else "nothing is moved yet; do it with --apply")
+    say("moved" if apply else "nothing was moved; to move them, add --apply")
 
 
 @commands.command()
@@ -81,35 +81,33 @@ def doctor(
     mend: Annotated[bool, typer.Option("--mend", help="Fix what can be fixed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Report problems: missing settings, enrollments past due, messages left behind."""
+    """Report problems: missing settings, overdue enrollments, overdue or unknown messages."""
     segue = opened(context)
     unmet = unmet_needs(segue.settings)
     with segue.db.transaction(write=mend) as tx:
         if mend:
             settle_lost(tx)
             close_unsettled(tx)
-        complaints = diagnose(tx)
+        findings = diagnose(tx)
     if as_json:
-        print_json(
-            {"settings": unmet, "complaints": [asdict(complaint) for complaint in complaints]}
-        )
+        print_json({"settings": unmet, "complaints": [asdict(finding) for finding in findings]})
     for line in () if as_json else unmet:
         say(line)
-    for complaint in () if as_json else complaints:
+    for finding in () if as_json else findings:
         say(
-            f"{complaint.what}: {complaint.number} ({complaint.where}), the oldest for "
-            f"{format_duration(complaint.for_seconds)}; {complaint.mend}"
+            f"{finding.what}: {finding.number} ({finding.where}), the oldest for "
+            f"{format_duration(finding.for_seconds)}; {finding.mend}"
         )
-    if unmet or complaints:
+    if unmet or findings:
         raise typer.Exit(1)
     if not as_json:
-        say("all is well")
+        say("no problems found")
 
 
 @commands.command(name="resolve")
 def resolve_command(
     context: typer.Context,
-    verdict: Annotated[Verdict, typer.Argument(help="Their outcome.")],
+    verdict: Annotated[Verdict, typer.Argument(help="The outcome to record.")],
     message: Annotated[
         int | None, typer.Option(help="One message; default: all unknown ones.")
     ] = None,
@@ -123,5 +121,5 @@ def resolve_command(
             resolve(tx, [message_id for message_id, _, _ in found], verdict)
     for message_id, channel, send_at in found:
         say(f"message {message_id}: {channel}, handed over {format_instant(send_at)}")
-    done = f"settled as {verdict}" if apply else f"would be {verdict}; do it with --apply"
+    done = f"marked as {verdict}" if apply else f"would be {verdict}; to mark them, add --apply"
     say(f"{len(found)} messages {done}")

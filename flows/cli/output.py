@@ -1,6 +1,6 @@
 """Shared by all commands: opening Segue, the --json option, and printing.
 
-Output contains text of customers, providers and files. It is never interpreted as markup, and
+Output contains text from customers, providers and files. It is never interpreted as markup, and
 characters that control a terminal are escaped.
 """
 
@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 # C0 and C1 controls with DEL; the soft hyphen, zero-width characters and those that change the
 # direction of text; line and paragraph separators; surrogates, which no terminal can be sent; tags.
-_STEERING = re.compile(
+_CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
@@ -37,7 +37,7 @@ def opened(context: typer.Context, settings: Settings | None = None) -> Segue:
 
 def shown(text: str) -> str:
     r"""The text with every character that controls a terminal escaped: \x1b, \n, \u202e."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def say(line: str, *, error: bool = False, style: str = "") -> None:
@@ -56,7 +56,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def json_line(value: Any) -> bytes:
     r"""A line of JSON. Characters that control a terminal are \u escapes, which parse the same."""
     text = orjson.dumps(value).decode()
-    return (_STEERING.sub(lambda found: _escaped(found[0]), text) + "\n").encode()
+    return (_CONTROLS.sub(lambda found: _escaped(found[0]), text) + "\n").encode()
 
 
 def print_json(value: Any) -> None:

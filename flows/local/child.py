@@ -1,7 +1,7 @@
-"""`python -m flows.local.child MODULE ...`: run a module, end when the parent process has ended.
+"""`python -m flows.local.child MODULE ...`: run a module until the parent process ends.
 
-The parent holds the other end of our standard input. However the parent ends, kill -9 included, we
-read end-of-file here, so no process is left behind.
+The parent holds the other end of our standard input. When it ends, even by SIGKILL, we read
+end-of-file, so no process is left running.
 """
 
 import os

@@ -1,12 +1,11 @@
-"""`segue demo`: the whole loop on one machine, on a clock that jumps, in about a minute.
+"""`segue demo`: two journeys on one machine, on a simulated clock, in about a minute.
 
 First a customer abandons a cart: the shop sends the event with Segment's client, a worker sends the
-reminder, and her purchase cancels the rest. Then one journey runs from its launch to its end, while
-the sandbox's customers open, click and reply STOP, and its providers send webhooks.
+reminder, and her purchase cancels the remaining messages. Then one journey runs from its launch to
+its end, while the sandbox's customers open, click and reply STOP, and its providers send webhooks.
 
-The demo starts on a Monday morning, and when nothing is left to do, the clock jumps to the next due
-time. So the result is the same at any hour; only the two durations that are measured in real time
-(of the reminder and of the demo) depend on the machine.
+The clock starts on a Monday morning and jumps to the next due time when no work is left. So the
+result is always the same, except the two durations in real time (of the reminder and of the demo).
 """
 
 import asyncio
@@ -52,8 +51,8 @@ BEHAVIOUR = {
     "gathered": 0,
 }
 _ANSWERS_EVERY = HOUR
-# How many turns at the same time are an error.
-_LOOKS = 10
+# More turns than this at the same due time are an error.
+_TURNS = 10
 
 _say = partial(say, error=True)
 
@@ -61,8 +60,8 @@ _say = partial(say, error=True)
 def demo() -> int:
     """Run the demo; returns the exit status. Its last line on standard output is the summary.
 
-    Raises SegueError, with nothing left running, when the numbers of the database and of the
-    sandbox differ, or when something can't start or dies.
+    Raises SegueError, with all processes stopped, if the counts of the database and of the sandbox
+    differ, or if a process can't start or ends early.
     """
     started = time.monotonic()
     stop_on_signals()
@@ -70,17 +69,17 @@ def demo() -> int:
     try:
         with only_one(data_dir):
             _wipe(data_dir)
-            told = _run(data_dir)
+            summary = _run(data_dir)
     except KeyboardInterrupt:
         _say("Stopped.")
         return 130
-    told["seconds"] = round(time.monotonic() - started, 1)
-    print_json(told)
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    print_json(summary)
     return 0
 
 
 def _wipe(data_dir: Path) -> None:
-    """Remove earlier data; the lock stays, because we hold it."""
+    """Remove earlier data, except the lock, which we hold."""
     for entry in data_dir.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -101,7 +100,7 @@ def _run(data_dir: Path) -> dict[str, Any]:
         _say(f"It is {_clock(BEGINS)}. Starting Prefect and the sandbox providers ...")
         stack.start_servers()
         shop = load_sample_shop(segue.db, BEGINS)
-        _say(f"The sample shop is open: {shop['customers']:,} invented customers.")
+        _say(f"Loaded the sample shop: {shop['customers']:,} invented customers.")
         stack.wait_for_sandbox()
         sandbox.behave(BEHAVIOUR)
         milliseconds = _live(stack, segue, sandbox)
@@ -110,12 +109,12 @@ def _run(data_dir: Path) -> dict[str, Any]:
         _say(f"Launching {JOURNEY} for the segment {AUDIENCE}, through Prefect ...")
         run_id = _run_journey(stack, {"audience": AUDIENCE})
         asyncio.run(_live_through(segue, sandbox))
-        _say("No enrollment is open any more. A last run, so that Prefect shows the end ...")
+        _say("All enrollments have ended. A last run shows that in Prefect ...")
         _run_journey(stack, {})
         with segue.db.transaction(write=False) as tx:
             entered = summarise(tx, JOURNEY, run_id).entered
             everything = [summarise(tx, journey) for journey in segue.catalog.journeys()]
-            told = {
+            summary = {
                 "journey": JOURNEY,
                 "entered": entered,
                 **_messages(everything),
@@ -123,19 +122,22 @@ def _run(data_dir: Path) -> dict[str, Any]:
                 "event_to_message_ms": round(milliseconds, 1),
                 "live": cart_outcome(tx),
             }
-        _say(f"Reactions of customers: {listed(Counter(told['answers']))}.")
-        _compare(told["sent"], sandbox)
-        _say("The sandbox accepted what the database says was sent. Stopping ...")
-    return told
+        _say(f"Reactions of customers: {listed(Counter(summary['answers']))}.")
+        _compare(summary["sent"], sandbox)
+        _say("The sandbox accepted exactly the messages that were sent. Stopping ...")
+    return summary
 
 
 def _live(stack: Stack, segue: Segue, sandbox: SandboxAPI) -> float:
-    """One event becomes a message, in real time, in a worker process."""
+    """Send one event in real time, and wait for its message from a worker process.
+
+    Returns the milliseconds between the two.
+    """
     _say("A worker starts. Ada leaves a cart, and the shop posts cart_abandoned ...")
     stack.start_worker()
     milliseconds = leave_cart_and_buy(stack, segue.db, sandbox)
     stack.stop_worker()
-    _say(f"  Her reminder left {milliseconds:.0f} ms later. She buys; the rest is stopped.")
+    _say(f"  Her reminder was sent {milliseconds:.0f} ms later. She buys; the rest is cancelled.")
     return milliseconds
 
 
@@ -152,19 +154,21 @@ def _run_journey(stack: Stack, parameters: dict[str, Any]) -> str:
 
 
 async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
-    """Jump from one due time to the next until nothing is due any more.
+    """Set the clock to the next due time until nothing is due.
 
     An enrollment, a message or a reaction of the sandbox's customers can be due. The sandbox's
     clock moves with ours, and its webhooks arrive before other work is done.
     """
-    now, looked = BEGINS, 0
+    now, turns = BEGINS, 0
     async with serving(segue, lambda: None), segue.dispatcher() as dispatcher:
         turn = Turn(segue.engine, dispatcher)
         while (due := await asyncio.to_thread(_next_due, segue, sandbox)) is not None:
             # Enrollments whose message was just sent are due again at once.
-            looked = 0 if due > now else looked + 1
-            if looked > _LOOKS:
-                raise SegueError(f"an enrollment is due since {_clock(due)} and does not move")
+            turns = 0 if due > now else turns + 1
+            if turns > _TURNS:
+                raise SegueError(
+                    f"an enrollment has been due since {_clock(due)} and does not move"
+                )
             segue.db.now = now = max(now, due)
             await asyncio.to_thread(sandbox.move_clock, now)
             if sent := await turn.until_idle():
@@ -197,19 +201,19 @@ def _answers(tx: Tx) -> dict[str, int]:
     """The reactions of customers and mail servers, as the providers reported them."""
     names = [f"{channel}_{kind}" for channel in CHANNELS for kind in get_args(FeedbackKind)]
     number = func.count().label("number")
-    told = select(events.c.name, number).where(events.c.name.in_(names)).group_by(events.c.name)
-    return {row.name: row.number for row in tx.conn.execute(told.order_by(events.c.name))}
+    summary = select(events.c.name, number).where(events.c.name.in_(names)).group_by(events.c.name)
+    return {row.name: row.number for row in tx.conn.execute(summary.order_by(events.c.name))}
 
 
 def _compare(sent: dict[str, int], sandbox: SandboxAPI) -> None:
     """Raise SegueError unless the sandbox accepted exactly the sent messages, each once, and
     delivered all its webhooks.
     """
-    stats, told = sandbox.stats(), sandbox.callbacks()
+    stats, summary = sandbox.stats(), sandbox.callbacks()
     if stats["accepted"] != sent or stats["duplicates"] or stats["without_id"]:
-        raise SegueError(f"the database says that {sent} were sent, but the sandbox: {stats}")
-    if told["waiting"] or told["given_up"] or told["dropped"]:
-        raise SegueError(f"the sandbox could not deliver its webhooks: {told}")
+        raise SegueError(f"the database has sent {sent}, but the sandbox has accepted {stats}")
+    if summary["waiting"] or summary["given_up"] or summary["dropped"]:
+        raise SegueError(f"the sandbox could not deliver its webhooks: {summary}")
 
 
 def _clock(instant: Instant) -> str:

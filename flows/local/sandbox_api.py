@@ -18,7 +18,7 @@ class SandboxAPI:
     """
 
     def __init__(self, settings: Settings) -> None:
-        # Moving its clock takes until all webhooks due by then are posted.
+        # A request that moves the clock waits until all webhooks due by then are posted.
         self._http = httpx.Client(
             base_url=settings.sandbox_url,
             timeout=60,
@@ -31,32 +31,34 @@ class SandboxAPI:
 
     def stats(self) -> dict[str, Any]:
         """Requests and distinct message ids by channel."""
-        return self._ask("GET", "/stats")
+        return self._request("GET", "/stats")
 
     def behave(self, behaviour: Mapping[str, Any]) -> None:
         """Set the customers' behaviour; {} is that of an average shop."""
-        self._ask("POST", "/behaviour", behaviour)
+        self._request("POST", "/behaviour", behaviour)
 
     def callbacks(self) -> dict[str, Any]:
         """Counts of webhooks: waiting, posted, given up."""
-        return self._ask("GET", "/behaviour")
+        return self._request("GET", "/behaviour")
 
     def move_clock(self, to: Instant) -> None:
         """Move its simulated clock; returns when all webhooks due by then were sent."""
-        self._ask("POST", "/clock", {"now": format_instant(to)})
+        self._request("POST", "/clock", {"now": format_instant(to)})
 
     def next_answer(self) -> Instant | None:
         """The time of the next webhook by its simulated clock; None if there is none."""
-        due = self._ask("GET", "/clock")["next"]
+        due = self._request("GET", "/clock")["next"]
         return None if due is None else parse_instant(due)
 
     def arrived(self, message_id: int) -> float:
         """When a message arrived, by this machine's monotonic clock, in seconds."""
-        return float(self._ask("GET", f"/message/{message_id}")["accepted"][0]["arrived"])
+        return float(self._request("GET", f"/message/{message_id}")["accepted"][0]["arrived"])
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        answer = self._http.request(method, path, json=body)
-        if not answer.is_success:
-            raise SegueError(f"the sandbox answers {answer.status_code}: {answer.text[:500]}")
-        told: dict[str, Any] = answer.json() if answer.content else {}
-        return told
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        response = self._http.request(method, path, json=body)
+        if not response.is_success:
+            raise SegueError(f"the sandbox responds {response.status_code}: {response.text[:500]}")
+        found: dict[str, Any] = response.json() if response.content else {}
+        return found

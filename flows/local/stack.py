@@ -1,8 +1,8 @@
-"""The processes of Segue on one machine: started, watched and stopped together.
+"""The processes of Segue on one machine: start, watch and stop them together.
 
-Each has its own process group, so that Ctrl-C in the terminal reaches only us and we stop them in
-order: first the clients of Prefect's server, then the server. Without the server, a stopping runner
-hangs for a minute.
+Each has its own process group, so that Ctrl-C in the terminal reaches only this process, which
+stops them in order: first the clients of Prefect's server, then the server. Without the server, a
+stopping runner hangs for a minute.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from config.access.private_files import UMASK, make_private_folder, open_private
 from config.clock.times import format_instant
 from config.errors import SegueError
 from config.settings import Settings
-from flows.orchestration.names import HOLDING
+from flows.orchestration.names import CONTROLS
 from flows.orchestration.prefect_api import PrefectAPI
 
 # Seconds from the stop until Prefect's clients are killed, and until all processes are.
@@ -137,7 +137,7 @@ class Stack:
     def start_runner(self, journeys: Iterable[str]) -> None:
         """Start the runner of Prefect's flow runs; returns when all flows are deployed."""
         self._clients.append(self._start("the runner", "flows.orchestration.deployments"))
-        for name in (*journeys, HOLDING):
+        for name in (*journeys, CONTROLS):
             self.wait_until(partial(self.prefect.is_served, name), f"deploying {name}")
 
     def _start(self, name: str, module: str, *arguments: str) -> _Child:
@@ -202,7 +202,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"sqlite+aiosqlite:///{data_dir / 'prefect' / 'prefect.db'}"
         ),
-        # The UI calls the server that it came from, under any of its names; no other page may.
+        # The UI calls the server that served it, under any host name; no other page may.
         "PREFECT_UI_API_URL": "/api",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": settings.prefect_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -239,8 +239,8 @@ def _check_port(settings: Settings, field: str, what: str) -> None:
         except OSError as error:
             variable = f"SEGUE_{field.upper()}"
             raise SegueError(
-                f"{what} can't have port {port} ({error.strerror}): perhaps another `segue up` or "
-                f"another Prefect server has it. Stop that, or choose another port: "
+                f"{what} can't use port {port} ({error.strerror}): perhaps another `segue up` or "
+                f"another Prefect server uses it. Stop that, or choose another port: "
                 f"{variable}={port + 1}"
             ) from error
 

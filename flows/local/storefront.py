@@ -1,7 +1,7 @@
-"""The shop's side of the demo: a customer abandons a cart, is reminded of it, and buys.
+"""The shop's side of the demo: a customer abandons a cart, gets a reminder, and buys.
 
-The shop uses Segment's own client library, with only its host changed. The library posts each call
-at once (`sync_mode`); by default it collects calls for half a second.
+The shop uses Segment's own client library with another host. The library posts each call at once
+(`sync_mode`); by default it collects calls for half a second.
 """
 
 import time
@@ -30,11 +30,10 @@ _CART = {
 
 
 def leave_cart_and_buy(stack: Stack, db: Database, sandbox: SandboxAPI) -> float:
-    """Play Ada; returns the milliseconds from her cart to its reminder.
+    """Send Ada's events; returns the milliseconds from her cart to its reminder.
 
-    The real time from just before the client gets the event until the request with the message
-    arrives at the provider. Both ends use the monotonic clock, which all processes of a machine
-    share.
+    That is the time from just before the call of the client to the arrival of the message at the
+    provider, by the monotonic clock, which all processes of a machine share.
     """
     client = _client(stack.settings)
     client.identify(
@@ -53,7 +52,7 @@ def leave_cart_and_buy(stack: Stack, db: Database, sandbox: SandboxAPI) -> float
 
 def cart_outcome(tx: Tx) -> dict[str, object]:
     """The journey that the cart started: what it sent so far, and what stopped the rest."""
-    [reason] = tx.conn.execute(_ADAS).scalars()
+    [reason] = tx.conn.execute(_END_REASON).scalars()
     return {
         "journey": JOURNEY,
         "started_by": LEAVES,
@@ -72,16 +71,18 @@ def _client(settings: Settings) -> Client:
     )
 
 
-# Nobody else enters the journey in the demo.
-_ADAS = select(enrollments.c.end_reason).where(enrollments.c.journey == JOURNEY)
-_GONE = select(messages.c.id).where(messages.c.journey == JOURNEY, messages.c.state.in_(SENT))
+# Only Ada enters the journey in the demo.
+_END_REASON = select(enrollments.c.end_reason).where(enrollments.c.journey == JOURNEY)
+_SENT_REMINDERS = select(messages.c.id).where(
+    messages.c.journey == JOURNEY, messages.c.state.in_(SENT)
+)
 
 
 def _reminders(db: Database) -> list[int]:
     with db.transaction(write=False) as tx:
-        return list(tx.conn.execute(_GONE).scalars())
+        return list(tx.conn.execute(_SENT_REMINDERS).scalars())
 
 
 def _ended(db: Database) -> bool:
     with db.transaction(write=False) as tx:
-        return tx.conn.execute(_ADAS).scalar_one() is not None
+        return tx.conn.execute(_END_REASON).scalar_one() is not None

@@ -23,7 +23,7 @@ from flows.local.stack import Stack, check_ports
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import profiles
 
-# Launched at the first start, so that there is something to see.
+# Launched at the first start, as an example.
 FIRST_JOURNEY, FIRST_AUDIENCE = "win-back", "lapsed"
 
 
@@ -33,11 +33,11 @@ def up(settings: Settings) -> int:
     Raises SegueError, with nothing left running, if a process can't start or ends.
     """
     if settings.now is not None:
-        raise SegueError("`segue up` lives in real time: unset SEGUE_NOW, or see `segue demo`")
+        raise SegueError("`segue up` runs in real time: unset SEGUE_NOW, or use `segue demo`")
     if settings.providers != "sandbox":
         raise SegueError(
-            "`segue up` fills the database with an invented shop and writes to its customers: "
-            "unset SEGUE_PROVIDERS. For real providers run `segue work` and `segue deploy`"
+            "`segue up` loads invented customers and sends messages to them: unset "
+            "SEGUE_PROVIDERS. For real providers run `segue work` and `segue deploy`"
         )
     stop_on_signals()
     try:
@@ -62,7 +62,7 @@ def stop_on_signals() -> None:
 def only_one(data_dir: Path) -> Iterator[None]:
     """Hold the data directory. Raises SegueError when another process holds it.
 
-    It is a kernel lock, which ends with the process that holds it, kill -9 included.
+    The kernel releases the lock when the process ends, even by SIGKILL.
     """
     make_private_folder(data_dir)
     with open(data_dir / "lock", "a+", opener=open_private) as file:
@@ -71,8 +71,8 @@ def only_one(data_dir: Path) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             raise SegueError(
-                f"Segue is up already on {data_dir} (process {file.read().strip()}): use that, "
-                "stop it with Ctrl-C, or choose other data: SEGUE_DATA_DIR=..."
+                f"Segue is already running on {data_dir} (process {file.read().strip()}): use it, "
+                "stop it with Ctrl-C, or choose another folder: SEGUE_DATA_DIR=..."
             ) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -81,10 +81,9 @@ def only_one(data_dir: Path) -> Iterator[None]:
 
 
 class FirstStart:
-    """Work that is done once: a file with its time marks it as begun, and is deleted at its end.
+    """The work of the first start. A file with its time exists from its begin to its end.
 
-    So a first start that was killed is repeated for the same time, and the repetition adds only
-    what is missing.
+    So a first start that was killed is repeated with the same time, and adds only what is missing.
     """
 
     def __init__(self, data_dir: Path, db: Database) -> None:
@@ -109,7 +108,7 @@ class FirstStart:
     def _moment(self) -> Instant:
         return parse_instant(self._mark.read_text().strip())
 
-    def is_over(self) -> None:
+    def finish(self) -> None:
         self._mark.unlink()
 
 
@@ -133,7 +132,7 @@ def _start(stack: Stack, segue: Segue) -> None:
     first = FirstStart(settings.data_dir, segue.db)
     stack.start_servers()
     if first.load_shop():
-        say("The sample shop is open: 3,000 invented customers, a year of their orders.")
+        say("Loaded the sample shop: 3,000 invented customers and a year of their orders.")
     stack.wait_for_servers()
     with closing(SandboxAPI(settings)) as sandbox:
         sandbox.behave({})
@@ -144,15 +143,15 @@ def _start(stack: Stack, segue: Segue) -> None:
     say(f"  Prefect, where journeys are started   {settings.prefect_url}")
     if login := prefect_login(settings):
         say(f"    its login                           {login}")
-    say(f"  Inbox, what customers got             {settings.sandbox_url}/inbox")
+    say(f"  Inbox, what customers receive         {settings.sandbox_url}/inbox")
     if not is_loopback(settings.host):
         say(f"    its login                           {own_login(settings)}")
-    say(f"  Receiver, where events come in        {settings.public_url}/docs")
+    say(f"  Receiver, the HTTP API for events     {settings.public_url}/docs")
     if first.is_now:
         run_id = prefect.start(FIRST_JOURNEY, {"audience": FIRST_AUDIENCE}, key="first-start")
-        first.is_over()
+        first.finish()
         say(f"  {FIRST_JOURNEY} is being sent to {FIRST_AUDIENCE}:")
         say(f"    {prefect.page(run_id)}")
-    say("  Customers open, click and answer what they get, within a minute or two.")
+    say("  The simulated customers open, click and reply within a minute or two.")
     say("")
     say(f"Ctrl-C stops everything. Data and logs: {settings.data_dir}")

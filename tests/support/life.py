@@ -38,7 +38,7 @@ EXITED = "exited: exit rule"
 Answer = Literal["sent", "failed", "gone", "later", "cut"]
 Death = Literal["before the post", "after the post"]
 OPEN = ("planned", "sending")
-WENT = ("sent", "delivered", "unknown")
+HANDED_OVER = ("sent", "delivered", "unknown")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -259,7 +259,7 @@ class Life:
         if waiting:
             stay.due = max(*waiting, self.now) + EVALUATE_AGAIN_AFTER
             return None
-        gone = max((one.send_at for one in letters if one.state in WENT), default=None)
+        gone = max((one.send_at for one in letters if one.state in HANDED_OVER), default=None)
         left = LAST[stay.phase :] if stay.step == "last" else ()
         if answered is not None:
             for channel, after, on_cap, max_delay in left:
@@ -291,7 +291,7 @@ class Life:
                 at
                 for letter in stay.at(step)
                 for name, at, about in self.events
-                if letter.state in WENT
+                if letter.state in HANDED_OVER
                 and name == f"{letter.channel}_{word}"
                 and at >= letter.send_at
                 and about in (None, letter)

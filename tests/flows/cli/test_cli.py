@@ -274,7 +274,7 @@ def test_check(segue: Segue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     said = segue("check")
     assert said.status == 0
     assert "journeys" in said.out
-    assert "all well" in said.out
+    assert "no errors" in said.out
     (tmp_path / "policy.toml").write_text(
         (ROOT / "config" / "policy.toml").read_text()
         + '\n[[caps]]\nchannels = ["push"]\nlimit = 0\nper = "day"\n'
@@ -291,7 +291,7 @@ def test_importing(segue: Segue, tmp_path: Path) -> None:
     assert said.status == 0
     assert "4 rows: 3 new, 0 changed, 0 unchanged, 1 refused" in said.out
     assert "customers.csv.refused.csv" in said.out
-    assert "Not a country: 'European Community' (1 rows)" in said.out
+    assert "Unknown country: 'European Community' (1 rows)" in said.out
     again = orjson.loads(segue("import", "customers.csv", "--json").out)
     assert (again["read"], again["created"], again["unchanged"], again["refused"]) == (4, 0, 3, 1)
 
@@ -321,7 +321,7 @@ def test_launching(stocked: Segue) -> None:
     assert [one["channel"] for one in by_mail] == ["email", "push", "sms"]
     counted = orjson.loads(stocked("report", "win-back", "--json").out)
     assert (counted["entered"], counted["active"]) == (2, 2)
-    assert "2 entered, 2 on their way, 0 converted" in stocked("report", "win-back").out
+    assert "2 entered, 2 active, 0 converted" in stocked("report", "win-back").out
 
 
 # Decide -------------------------------------------------------------------------------------------
@@ -465,5 +465,5 @@ def test_a_worker_logs_json_even_at_its_end(segue: Segue, monkeypatch: pytest.Mo
     begins, ends = map(orjson.loads, said.err.splitlines())
     assert (begins["level"], begins["message"]) == ("info", "it begins")
     assert ends["level"] == "critical"
-    assert ends["message"].startswith("the worker ends: KeyError at ")
+    assert ends["message"].startswith("the worker stops: KeyError at ")
     assert "@" not in said.err

@@ -24,7 +24,7 @@ from journeys.dsl import SMS, Email, Push, Send, Update, Wait, WaitUntil, did
 from journeys.engine.entry import enter_people
 from journeys.operations.control import held
 from journeys.operations.doctor import LATE
-from journeys.operations.heartbeat import sign_in
+from journeys.operations.heartbeat import record_heartbeat
 from tests.support.shop import MONDAY, House, described
 
 
@@ -86,7 +86,7 @@ def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
         described(Send("s", Email("hello"), SMS("hello", after="1h"))),
         described(Update("u", x=1), name="k"),
     )
-    assert segue("doctor") == Said(0, "all is well\n", "")
+    assert segue("doctor") == Said(0, "no problems found\n", "")
     ann, bob = house.customer(), house.customer()
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
@@ -104,14 +104,14 @@ def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
     said = segue("doctor")
     assert said.status == 1
     assert {line.split(",")[0] for line in said.out.splitlines()} == {
-        "people past due: 1 (j)",
-        "people past due: 1 (k)",
-        "journeys with no worker: 1 (j)",
-        "journeys with no worker: 1 (k)",
-        "messages planned in the past: 1 (sms)",
+        "overdue enrollments: 1 (j)",
+        "overdue enrollments: 1 (k)",
+        "no worker is running: 1 (j)",
+        "no worker is running: 1 (k)",
+        "overdue messages: 1 (sms)",
         "claims without an owner: 1 (email)",
     }
-    assert "people past due: 1 (k), the oldest for 64m; start a worker: segue work" in said.out
+    assert "overdue enrollments: 1 (k), the oldest for 64m; start a worker: segue work" in said.out
     [claims] = [
         one
         for one in orjson.loads(segue("doctor", "--json").out)["complaints"]
@@ -125,14 +125,14 @@ def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
     said = segue("doctor", "--mend")
     assert said.status == 1
     assert "claims without an owner" not in said.out
-    assert "people past due: 1 (k)" in said.out
+    assert "overdue enrollments: 1 (k)" in said.out
     assert [row.state for row in house.rows()] == ["unknown", "planned"]
 
     # what only a worker can mend
     with house.db.transaction() as tx:
-        sign_in(tx, "w")
+        record_heartbeat(tx, "w")
     house.run()
-    assert segue("doctor") == Said(0, "all is well\n", "")
+    assert segue("doctor") == Said(0, "no problems found\n", "")
     assert [row.state for row in house.rows()] == ["unknown", "sent"]
     assert house.attributes(bob) == {"x": 1}
 
@@ -158,18 +158,18 @@ def test_one_message_or_all_are_resolved_and_shown_before(unsettled: House, segu
     assert shown.out.splitlines() == [
         f"message {mail.id}: email, handed over {at}",
         f"message {text.id}: sms, handed over {at}",
-        "2 messages would be failed; do it with --apply",
+        "2 messages would be failed; to mark them, add --apply",
     ]
     one = segue("resolve", "sent", "--message", str(mail.id))
-    assert one.out.splitlines()[1:] == ["1 messages would be sent; do it with --apply"]
+    assert one.out.splitlines()[1:] == ["1 messages would be sent; to mark them, add --apply"]
     assert unsettled.rows() == [mail, text, *others]
 
     segue("resolve", "sent", "--message", str(mail.id), "--apply")
     assert [row.state for row in unsettled.rows()] == ["sent", "unknown", "sent", "skipped"]
-    assert segue("resolve", "failed", "--apply").out.endswith("1 messages settled as failed\n")
+    assert segue("resolve", "failed", "--apply").out.endswith("1 messages marked as failed\n")
     assert [row.state for row in unsettled.rows()] == ["sent", "failed", "sent", "skipped"]
     assert unsettled.rows()[2:] == others
-    assert segue("resolve", "failed", "--apply").out == "0 messages settled as failed\n"
+    assert segue("resolve", "failed", "--apply").out == "0 messages marked as failed\n"
     assert segue("resolve", "lost").status == 2
 
 
@@ -185,7 +185,7 @@ def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
     assert segue("doctor", "--mend").status == 0
     assert reported() == ({"email": 2, "sms": 1}, {"email": 1, "sms": 1}, 2)
     assert (
-        "2 messages of unknown fate, 2 of them closed, for no word came\n"
+        "2 messages with unknown outcome, 2 of them closed, because no delivery report arrived\n"
         in segue("report", "j").out
     )
     [mail, text, *_] = unsettled.rows()
@@ -195,7 +195,7 @@ def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
     # once; and an operator may still say otherwise
     with unsettled.db.transaction() as tx:
         assert close_unsettled(tx) == 0
-    assert segue("resolve", "sent", "--apply").out.endswith("2 messages settled as sent\n")
+    assert segue("resolve", "sent", "--apply").out.endswith("2 messages marked as sent\n")
     assert reported() == ({"email": 2, "sms": 1}, {}, 0)
     assert "unknown fate" not in segue("report", "j").out
 
@@ -212,7 +212,7 @@ def test_a_migration_is_shown_step_by_step_and_done_when_told(house: House, segu
     old = [person.version for person in house.people()]
     shown = segue("migrate", "j", "--plan")
     assert shown.status == 0
-    assert "nothing is moved yet; do it with --apply" in shown.out
+    assert "nothing was moved; to move them, add --apply" in shown.out
     rows = [line.split("│")[2:-1] for line in shown.out.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in rows] == [
         ["goes", "1", "stays", "the current version has no such step"],
@@ -233,7 +233,7 @@ def test_a_migration_is_shown_step_by_step_and_done_when_told(house: House, segu
     assert [person.version == current for person in house.people()] == [False, False, True]
     assert "has no such step" in segue("migrate", "j", "--plan").out
     house.later("3d")
-    assert segue("migrate", "j").out == "everybody in j is on the current version\n"
+    assert segue("migrate", "j").out == "all enrollments of j are on the current version\n"
 
 
 def test_holding_a_journey_from_the_command_line(house: House, segue: Segue) -> None:
@@ -242,7 +242,7 @@ def test_holding_a_journey_from_the_command_line(house: House, segue: Segue) -> 
     )
     house.customer("ann")
     house.launch("j")
-    assert segue("pause", "j").out.startswith("j is paused: 1 people stay where they are")
+    assert segue("pause", "j").out.startswith("j is paused: 1 active enrollments wait")
     house.later("5h")
     assert house.providers.accepted == []
     assert segue("doctor").out.count("past due") == 0

@@ -105,8 +105,8 @@ def test_reasons_of_providers(segue: Run) -> None:
 def test_names_of_events_and_steps(segue: Run) -> None:
     status, out, _ = segue("doctor")
     assert status == 1
-    assert f"events not worked: 1 ({ESCAPED})" in out
-    assert f"a step fails: 1 (j / {ESCAPED})" in out
+    assert f"unprocessed events: 1 ({ESCAPED})" in out
+    assert f"failing steps: 1 (j / {ESCAPED})" in out
     assert segue("doctor", "--json")[0] == 1
     assert segue("resolve", "failed")[0] == 0
 

@@ -111,7 +111,7 @@ def test_the_whole_day_of_segue_up(
     second = start(settings, processes)
     told, _ = second.communicate(timeout=PATIENCE)
     assert second.returncode == 1
-    assert f"Segue is up already on {settings.data_dir} (process {first.pid})" in told
+    assert f"Segue is already running on {settings.data_dir} (process {first.pid})" in told
     assert httpx.get(f"{settings.sandbox_url}/inbox", trust_env=False, timeout=PATIENCE).is_success
 
     first.send_signal(signal.SIGINT)
@@ -142,7 +142,7 @@ def test_a_port_in_use_is_named_with_its_setting(settings: Settings) -> None:
         other.listen()
         with pytest.raises(SegueError) as told:
             up(settings)
-    assert f"the sandbox can't have port {settings.sandbox_port}" in str(told.value)
+    assert f"the sandbox can't use port {settings.sandbox_port}" in str(told.value)
     assert f"SEGUE_SANDBOX_PORT={settings.sandbox_port + 1}" in str(told.value)
 
 
@@ -200,7 +200,7 @@ def test_a_first_start_that_was_killed_is_done_over_as_of_the_same_moment(
             latest = tx.conn.execute(select(func.max(events.c.occurred_at))).scalar_one()
         assert people == 3000
         assert latest < moment, format_instant(latest)
-        again.is_over()
+        again.finish()
         assert not FirstStart(settings.data_dir, segue.db).load_shop()
 
 

@@ -254,7 +254,7 @@ def test_every_now_and_then_it_says_what_is_wrong(
     house.db.now += 2 * 86400
 
     async def scenario() -> None:
-        await until(lambda: "fate unknown: 1 (email); no call-back came" in caplog.text)
+        await until(lambda: "unknown messages: 1 (email); no delivery report" in caplog.text)
         assert "closed" not in caplog.text
         house.db.now = house.now + 2 * 86400
         await until(lambda: "1 messages are closed as unknown" in caplog.text)
