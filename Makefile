@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make up` runs Segue, `make test` tests it. Both build .venv first.
+# `make up` runs Segue, `make test` tests it. Both build .venv first.
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 	if python$$v -c 'import venv, ensurepip' >/dev/null 2>&1; then echo python$$v; exit; fi; done; echo python3)
 BIN := .venv/bin
@@ -16,7 +16,7 @@ test prove: export PYTHONDONTWRITEBYTECODE =
 test: check
 	$(BIN)/python -m pytest -n 3 --dist loadgroup -rs
 
-# The tests of generated cases alone, each with many more of them: tests/support/proof.py
+# Only the tests with generated cases, with many more cases each: tests/support/proof.py
 prove: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "hypothesis or proof" --hypothesis-profile=prove
 
@@ -28,7 +28,7 @@ check: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
-# Kills everything again and again: make chaos SECONDS=120 SEED=1 DB=postgresql
+# Kills processes repeatedly under load: make chaos SECONDS=120 SEED=1 DB=postgresql
 chaos: SECONDS ?= 600
 chaos: SEED ?= 1
 chaos: DB ?= sqlite
@@ -39,16 +39,16 @@ chaos: .venv/ready
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
 	$(PYTHON) -m venv --clear .venv
-	# The lock file is complete: without its resolver pip can't wander to other versions.
+	# The lock file is complete; --no-deps keeps pip from choosing other versions.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-compile \
 		-r requirements.lock
-	# Compiled on all cores, which pip does on one; what does not compile is not for this Python.
+	# Compile on all cores (pip uses one); files for other Python versions may fail.
 	-$(BIN)/python -m compileall -qq -j 0 .venv/lib
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	$(BIN)/python -m pip check --disable-pip-version-check
 	@touch .venv/ready
 
-# Uses the .venv that is there, not one rebuilt from the lock file that it is about to replace.
+# Uses the existing .venv, without rebuilding it from the lock file that this replaces.
 lock:
 	@test -x $(BIN)/uv || $(MAKE) .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

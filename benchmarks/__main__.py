@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, show a table on standard error, print JSON as the last line."""
+"""`python -m benchmarks`: print a table on standard error, and JSON as the last line of output."""
 
 import argparse
 import json
@@ -30,10 +30,10 @@ BENCHMARKS: dict[str, Benchmark] = {
 def main() -> None:
     """Run the benchmarks that the arguments name."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--only", help=f"some of {', '.join(BENCHMARKS)}, with commas between")
-    parser.add_argument("--quick", action="store_true", help="tiny, to see that it works at all")
-    asked = parser.parse_args()
-    names = asked.only.split(",") if asked.only else list(BENCHMARKS)
+    parser.add_argument("--only", help=f"comma-separated names: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="use tiny sizes, as a smoke test")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     console = Console(stderr=True)
@@ -44,7 +44,9 @@ def main() -> None:
     for name in names:
         benchmark = BENCHMARKS[name]
         console.print(f"{time.perf_counter() - started:4.0f} s  {benchmark.about}")
-        results[name] = {key: _rounded(value) for key, value in benchmark.run(asked.quick).items()}
+        results[name] = {
+            key: _rounded(value) for key, value in benchmark.run(arguments.quick).items()
+        }
         table.add_section()
         for key, value in results[name].items():
             table.add_row(name, key, f"{value:,}", benchmark.aims.get(key, ""))

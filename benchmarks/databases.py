@@ -35,7 +35,7 @@ def on_sqlite(fill: Fill, now: Instant) -> Iterator[Fresh]:
 
 @contextmanager
 def on_postgresql(fill: Fill, now: Instant) -> Iterator[Fresh]:
-    """Databases of an embedded server. Its settings are not changed for speed."""
+    """Databases of an embedded server with the default settings."""
     with warnings.catch_warnings():
         # it warns that a service account has no XDG_RUNTIME_DIR, and uses /tmp
         warnings.simplefilter("ignore")

@@ -2,15 +2,14 @@
 
     python -m benchmarks.flow_runs
 
-runs the process that replaces the worker of benchmarks.live. The receiver is the same, and so is
-everything that the library's cart recovery looks up, decides, records, renders and posts. But each
-committed event starts a flow run in this process, which moves its customer to the first message.
+runs the process that replaces the worker of benchmarks.live. The receiver and all work of the cart
+recovery journey are the same. But each committed event starts a flow run in this process, which
+moves its customer to the first message.
 
-The setup favours Prefect: the run has no tasks, which Prefect's server would also have to record,
-and leaves out what happens a day later, for which it would have to sleep. Segue's tables are in
-PostgreSQL. Prefect's are in SQLite, because its server needs an extension (pg_trgm) that the
-embedded PostgreSQL does not have; so the number of concurrent runs is limited to what SQLite
-sustains.
+The setup favours Prefect: the run has no tasks, which Prefect's server would have to record, and
+omits the steps of the next day, for which it would have to sleep. Segue's tables are in PostgreSQL.
+Prefect's are in SQLite, because its server needs an extension (pg_trgm) that the embedded
+PostgreSQL lacks, so the number of concurrent runs is limited to what SQLite sustains.
 """
 
 import asyncio
@@ -44,7 +43,7 @@ _PEOPLE = 1000
 _RATES, _EVENTS = (5, 50, 200), 100
 _CLIMB = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 _WARM_UP = 5
-# One and four were slower: Prefect's server answers 503 when many runs write to its SQLite.
+# One and four were slower: Prefect's server responds 503 if many runs write to its SQLite.
 _RUNS_AT_ONCE = 2
 
 
@@ -105,7 +104,7 @@ async def _serve(segue: Segue) -> None:
                 try:
                     await recover()
                 except Exception:
-                    log.exception("the run for event %d failed; another begins", event_id)
+                    log.exception("the run for event %d failed and is started again", event_id)
                     waiting.put_nowait(event_id)
 
         async with serving(segue, committed.set), asyncio.TaskGroup() as tasks:
@@ -126,12 +125,14 @@ def _after(segue: Segue, event_id: int) -> list[int]:
 
 
 def _take_oldest(segue: Segue) -> None:
-    """Enter the customer of the oldest event that no other run has."""
+    """Enter the customer of the oldest event that no other run processes."""
     with segue.db.transaction() as tx:
         react(tx, segue.catalog, 1)
 
 
-FLOW_RUNS = Benchmark("the same journey with a Prefect flow run an event, for comparison", _run, {})
+FLOW_RUNS = Benchmark(
+    "for comparison: the same journey with one Prefect flow run for each event", _run, {}
+)
 
 if __name__ == "__main__":
     asyncio.run(_serve(open_segue()))

@@ -1,7 +1,7 @@
-"""Intake: events per second that a receiver commits, posted to `/v1/batch` a hundred at a time.
+"""Intake: events per second that one worker commits, posted to `/v1/batch` a hundred at a time.
 
-Segment's libraries batch a hundred. The worker is complete: it also reacts to the events as they
-arrive. The figure is for one worker; several share the database.
+Segment's libraries send batches of a hundred. The worker also reacts to the events while they
+arrive.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ async def _post_all(ports: list[int], requests: Iterator[bytes]) -> None:
     async def post_some() -> None:
         for request in requests:
             _, status = await shop.post(request)
-            assert status == 200, f"the receiver answers {status}"
+            assert status == 200, f"the receiver responds {status}"
 
     await asyncio.gather(*(post_some() for _ in range(_CONNECTIONS)))
     shop.close()
@@ -90,7 +90,7 @@ def _count(db: Database) -> int:
 
 
 INTAKE = Benchmark(
-    "intake: events a second committed, through /v1/batch",
+    "intake: events committed per second, through /v1/batch",
     _run,
     {"sqlite_per_second": "at least 3,000", "postgresql_per_second": "at least 5,000"},
 )

@@ -24,7 +24,7 @@ Rows = dict[Table, list[tuple[Any, ...]]]
 
 
 def enter_and_plan(db: Database, catalog: Catalog) -> int:
-    """Launch the journey for everybody. Returns the number of chunks of the entry."""
+    """Launch the journey for all profiles. Returns the number of chunks of the entry."""
     with db.transaction() as tx:
         catalog.register(tx)
     engine = Engine(db, catalog, Planner(policy()))
@@ -79,7 +79,7 @@ def _written(db: Database) -> Rows:
             ]
             for table in (enrollments, messages)
         }
-    assert len(rows[enrollments]) == len(rows[messages]), "somebody has no decision"
+    assert len(rows[enrollments]) == len(rows[messages]), "a profile has no decision"
     return rows
 
 

@@ -103,8 +103,7 @@ def climb(
 ) -> Figures:
     """Raise the rate until the workers fall behind.
 
-    Returns the last rate that they kept up with and the first at which they fell behind; 0 if they
-    did not.
+    Returns the last rate that they kept up with, and the first at which they fell behind (0: none).
 
     Parameters
     ----------
@@ -130,7 +129,7 @@ def offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float
 
     Returns the milliseconds from each event to its message, in order.
 
-    The events' times do not depend on how fast the answers are.
+    The times of the events do not depend on how fast the responses are.
     """
 
     async def leave_all() -> dict[int, float]:
@@ -140,7 +139,7 @@ def offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float
         async def leave(number: int) -> None:
             event = {"userId": f"u-{number}", "event": "cart_abandoned", "properties": _CART}
             left[number], status = await shop.post(request_of("/v1/track", event))
-            assert status == 200, f"the receiver answers {status}"
+            assert status == 200, f"the receiver responds {status}"
 
         loop, due = asyncio.get_running_loop(), time.monotonic()
         leaving = []
@@ -165,7 +164,7 @@ _CART = {
 
 
 POSTGRESQL = Benchmark(
-    "live: from an event's first byte to the message's, PostgreSQL, 200 a second with two workers",
+    "live: time from an event to its message, PostgreSQL, up to 200 per second with two workers",
     _postgresql,
     {
         "p50_ms_at_5": "at most 50",

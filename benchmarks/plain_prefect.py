@@ -3,7 +3,7 @@
     python -m benchmarks.plain_prefect PORT PEOPLE
 
 runs it against the Prefect server in the environment and prints the seconds that the flow took. The
-benchmark starts the server, and this as a separate process.
+benchmark starts the server and this module as separate processes.
 """
 
 import subprocess
@@ -71,7 +71,7 @@ def _map(port: int, people: int) -> float:
     return time.perf_counter() - started
 
 
-PLAIN_PREFECT = Benchmark("plain Prefect, for comparison: a task a profile", _run, {})
+PLAIN_PREFECT = Benchmark("for comparison: plain Prefect with one task for each profile", _run, {})
 
 if __name__ == "__main__":
     print(_map(int(sys.argv[1]), int(sys.argv[2])))

@@ -2,7 +2,7 @@
 
 `simple` and `three_caps` decide in memory, each decision at another time, as `segue decide` does.
 `history_...` does what a planning chunk does, database included, for customers who got one message
-a day for that many days. Messages that no cap can reach must cost nothing.
+a day for that many days. Messages older than every cap must cost nothing.
 """
 
 import statistics
@@ -120,7 +120,7 @@ def _by_length(people: int, times: int, rounds: int) -> Figures:
 
 
 PLANNER = Benchmark(
-    "planner: decisions a second on one core",
+    "planner: decisions per second on one core",
     _run,
     {
         "simple_per_second": "at least 50,000",

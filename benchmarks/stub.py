@@ -2,8 +2,8 @@
 
     python -m benchmarks.stub
 
-prints its port. It answers POST on persistent connections, and GET with the number of accepted
-messages. It costs far less than any client, so the client determines the measured time.
+prints its port. It responds to POST on persistent connections, and to GET with the number of
+accepted messages. It needs far less time than any client, so the client determines the result.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ class _Stub(asyncio.Protocol):
     accepted = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's
+        # uvloop's transports are not subclasses of asyncio's
         self._transport = cast(asyncio.Transport, transport)
         self._buffer = b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer every complete request in the buffer. Clients must send a Content-Length."""
+        """Respond to every complete request in the buffer. Clients must send a Content-Length."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].lower()

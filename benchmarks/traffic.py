@@ -1,4 +1,4 @@
-"""A cheap client that posts as shops do: prepared requests over persistent connections."""
+"""A fast client that posts prepared requests over persistent connections."""
 
 import asyncio
 import time
@@ -14,9 +14,9 @@ _FRESH = 3.0  # seconds
 _KEY = b64encode(Settings().write_key.get_secret_value().encode() + b":")
 
 
-def request_of(path: str, said: Any) -> bytes:
+def request_of(path: str, value: Any) -> bytes:
     """A complete HTTP request with the write key."""
-    body = orjson.dumps(said)
+    body = orjson.dumps(value)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nAuthorization: Basic {_KEY.decode()}\r\n\r\n"
@@ -56,7 +56,7 @@ class Shop:
 
 
 class _Connection(asyncio.Protocol):
-    """A connection with one request at a time. Answers must have a Content-Length."""
+    """A connection with one request at a time. Responses must have a Content-Length."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
@@ -65,11 +65,11 @@ class _Connection(asyncio.Protocol):
         self._answered: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's
+        # uvloop's transports are not subclasses of asyncio's
         self.transport = cast(asyncio.Transport, transport)
 
     def ask(self, request: bytes) -> asyncio.Future[int]:
-        """Send a request. Returns a future of the answer's status."""
+        """Send a request. Returns a future of the response's status."""
         self._answered = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self._answered

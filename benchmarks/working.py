@@ -30,8 +30,8 @@ def workers(
 ) -> Iterator[list[int]]:
     """Run workers until the block ends; yields the ports of their receivers.
 
-    The policy is the default one without windows, because these workers use the real clock. Without
-    `prefect_url` they report to no Prefect server.
+    The policy is the default one without windows, because these workers use the real clock. An
+    empty `prefect_url` means that they report to no Prefect server.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _process(command: Sequence[str], given: Mapping[str, str], log: int) -> Iter
 
 
 def wait_for(port: int, path: str, what: str) -> None:
-    """Wait until the server answers. Raises TimeoutError after _STARTS_WITHIN."""
+    """Wait until the server responds. Raises TimeoutError after _STARTS_WITHIN."""
     deadline = time.monotonic() + _STARTS_WITHIN
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):

@@ -222,7 +222,7 @@ def test_a_launch_id_of_another_launch(stocked: Segue) -> None:
     with Providers().listening():
         assert stocked("launch", "win-back", "--audience", "lapsed", "--id", "l").status == 0
         said = stocked("launch", "welcome", "--audience", "lapsed", "--id", "l")
-    wrong(said, "'l' is a launch of the journey win-back for lapsed", "another id")
+    wrong(said, "the launch 'l' exists, of the journey win-back for lapsed", "another id")
 
 
 def test_nobody_of_that_name(segue: Segue) -> None:

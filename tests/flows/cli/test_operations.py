@@ -245,8 +245,8 @@ def test_holding_a_journey_from_the_command_line(house: House, segue: Segue) -> 
     assert segue("pause", "j").out.startswith("j is paused: 1 active enrollments wait")
     house.later("5h")
     assert house.providers.accepted == []
-    assert segue("doctor").out.count("past due") == 0
-    assert segue("resume", "j").out.startswith("j is running: 1 people go on")
+    assert segue("doctor").out.count("overdue") == 0
+    assert segue("resume", "j").out.startswith("j is running: 1 active enrollments continue")
     house.run()
     assert [sent.channel for sent in house.providers.accepted] == ["push"]
     dropped = segue("explain", "ann").out
@@ -257,7 +257,7 @@ def test_holding_a_journey_from_the_command_line(house: House, segue: Segue) -> 
 
     house.customer("bob")
     house.launch("j")
-    assert segue("stop", "j").out.startswith("j is stopped: 1 people have left")
+    assert segue("stop", "j").out.startswith("j is stopped: 1 active enrollments have ended")
     house.customer("cleo")
     house.launch("j")
     house.later("1d")
