@@ -62,7 +62,7 @@ class Intake:
         if not calls:
             return []
         done = asyncio.get_running_loop().create_future()
-        request = _Request(calls=calls, done=done, came=time.monotonic())
+        request = _Request(calls=calls, done=done, arrived_at=time.monotonic())
         self._queue.append(request)
         self.waiting += len(calls)
         if self._writing is None:
