@@ -583,7 +583,7 @@ def test_json_and_back(condition: Condition) -> None:
         (lambda: did("e", within="soon"), "not a duration"),
         (lambda: did("e", at_least=0), "greater than or equal to 1"),
         (lambda: attribute('a"b') == 1, "pattern"),
-        (lambda: attribute("x").contains(""), "name what it should contain"),
+        (lambda: attribute("x").contains(""), "give another text"),
         (lambda: attribute("x").contains(None), r"\.exists\(\)"),
         (
             lambda: attribute("products[]sku") == 1,

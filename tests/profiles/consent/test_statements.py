@@ -181,7 +181,7 @@ def test_a_yes_from_the_future_takes_back_no_stop(house: House, api: Receiving) 
             "there is no channel 'fax'; the channels are email, sms, push",
         ),
         ({"channel": None}, "channel", "valid string"),
-        ({"topic": "newz"}, "topic", "there are: *, news, offers"),
+        ({"topic": "newz"}, "topic", "the topics are *, news, offers"),
         ({"granted": "yes"}, "granted", "valid boolean"),
         ({"granted": None}, "granted", "valid boolean"),
         ({"source": ""}, "source", "at least 1 character"),
