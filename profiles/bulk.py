@@ -21,6 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from config.database.arrays import any_of
 from config.database.engine import Tx
 from profiles.tables import profiles
 
@@ -109,10 +110,10 @@ def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) ->
     """
     if tx.conn.dialect.name == "sqlite":
         return sorted(ids)
-    held = (
-        select(profiles.c.id)
-        .where(among(tx, profiles.c.id, ids))
-        .order_by(profiles.c.id)
-        .with_for_update(key_share=True, skip_locked=skip_locked)
-    )
-    return list(tx.conn.execute(held).scalars())
+    lock = _LOCK_FREE if skip_locked else _LOCK
+    return list(tx.conn.execute(lock, {"profiles": ids}).scalars())
+
+
+_PROFILES = select(profiles.c.id).where(any_of(profiles.c.id, "profiles")).order_by(profiles.c.id)
+_LOCK = _PROFILES.with_for_update(key_share=True)
+_LOCK_FREE = _PROFILES.with_for_update(key_share=True, skip_locked=True)

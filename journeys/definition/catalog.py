@@ -14,9 +14,10 @@ from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Row, select, tuple_
 
 from channels.templates.compile import template_suffixes
+from config.database.arrays import rows_of
 from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
@@ -31,6 +32,15 @@ LIBRARY = Path(__file__).parents[1] / "library"
 # The journey that sends double opt-in e-mails, if the library has none that does.
 CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
+
+
+_ALL = select(journey_versions)
+_KEYS = select(journey_versions.c.journey, journey_versions.c.version)
+_OF_KEYS = _ALL.where(
+    tuple_(journey_versions.c.journey, journey_versions.c.version).in_(
+        select(rows_of("keys", journey_versions.c.journey, journey_versions.c.version))
+    )
+)
 
 
 class Catalog:
@@ -80,22 +90,20 @@ class Catalog:
                 for name, version in sorted(self.current.items())
             ],
         )
-        self._load(tx, select(journey_versions))
+        self._load(tx.conn.execute(_ALL))
 
     def learn(self, tx: Tx, wanted: Iterable[tuple[str, str]]) -> None:
         """Load the given versions (journey, digest) that another process has since registered."""
         missing = [key for key in wanted if key not in self._known]
         if missing:
-            key = tuple_(journey_versions.c.journey, journey_versions.c.version)
-            self._load(tx, select(journey_versions).where(key.in_(missing)))
+            self._load(tx.conn.execute(_OF_KEYS, {"keys": missing}))
 
     def catch_up(self, tx: Tx) -> None:
         """Load all versions that other processes have since registered."""
-        kept = select(journey_versions.c.journey, journey_versions.c.version)
-        self.learn(tx, [(row.journey, row.version) for row in tx.conn.execute(kept)])
+        self.learn(tx, [(row.journey, row.version) for row in tx.conn.execute(_KEYS)])
 
-    def _load(self, tx: Tx, kept: Select[Any]) -> None:
-        for row in tx.conn.execute(kept):
+    def _load(self, stored: Iterable[Row[Any]]) -> None:
+        for row in stored:
             key = (row.journey, row.version)
             if key not in self._known:
                 self._known[key] = Version.from_definition(row.definition, row.version)

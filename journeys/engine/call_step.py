@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import orjson
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from config.access.signatures import SIGNATURE, TIMESTAMP, sign
 from config.clock.times import MINUTE, Instant
+from config.database.arrays import any_of
 from config.database.engine import Tx
 from config.settings import load_settings
 from journeys.definition.journey import Version
@@ -35,6 +36,24 @@ _FIRST_RETRY = MINUTE
 _PARTS = 4
 
 
+_c = enrollments.c
+_ATTEMPTS = (
+    select(_c.id, _c.attempts)
+    .where(
+        any_of(_c.id, "enrollments"),
+        _c.version == bindparam("of_version"),
+        _c.step == bindparam("at_step"),
+        _c.ended_at.is_(None),
+    )
+    .order_by(_c.id)
+    .with_for_update()
+)
+_CONTEXTS = select(_c.id, _c.context).where(any_of(_c.id, "enrollments"))
+_USER_IDS = select(identifiers.c.profile_id, identifiers.c.value).where(
+    any_of(identifiers.c.profile_id, "profiles"), identifiers.c.kind == "user_id"
+)
+
+
 def lease(tx: Tx, people: Sequence[DueEnrollment]) -> None:
     """Reserve the enrollments for this process, for longer than the calls can take."""
     transitions.lease(tx, [person.enrollment_id for person in people], tx.now + _LEASE)
@@ -48,18 +67,12 @@ def still_leased(
     An enrollment is not returned if the lease expired and another process took it (`attempts`
     differs), or if it was migrated to another version.
     """
-    found = (
-        select(enrollments.c.id, enrollments.c.attempts)
-        .where(
-            enrollments.c.id.in_([person.enrollment_id for person in people]),
-            enrollments.c.version == version.digest,
-            enrollments.c.step == step.name,
-            enrollments.c.ended_at.is_(None),
-        )
-        .order_by(enrollments.c.id)
-        .with_for_update()
-    )
-    attempts = {row.id: row.attempts for row in tx.conn.execute(found)}
+    given = {
+        "enrollments": [person.enrollment_id for person in people],
+        "of_version": version.digest,
+        "at_step": step.name,
+    }
+    attempts = {row.id: row.attempts for row in tx.conn.execute(_ATTEMPTS, given)}
     return [
         person for person in people if attempts.get(person.enrollment_id) == person.attempts + 1
     ]
@@ -69,23 +82,12 @@ def payloads_of(
     tx: Tx, journey: str, step: str, people: Sequence[DueEnrollment]
 ) -> dict[int, dict[str, Any]]:
     """The JSON body for each enrollment: ids and the entry's context, no contact data."""
-    user_ids = {
-        row.profile_id: row.value
-        for row in tx.conn.execute(
-            select(identifiers.c.profile_id, identifiers.c.value).where(
-                identifiers.c.profile_id.in_({person.profile_id for person in people}),
-                identifiers.c.kind == "user_id",
-            )
-        )
+    given = {
+        "enrollments": [person.enrollment_id for person in people],
+        "profiles": {person.profile_id for person in people},
     }
-    contexts = {
-        row.id: row.context
-        for row in tx.conn.execute(
-            select(enrollments.c.id, enrollments.c.context).where(
-                enrollments.c.id.in_([person.enrollment_id for person in people])
-            )
-        )
-    }
+    user_ids = {row.profile_id: row.value for row in tx.conn.execute(_USER_IDS, given)}
+    contexts = {row.id: row.context for row in tx.conn.execute(_CONTEXTS, given)}
     return {
         person.enrollment_id: {
             "journey": journey,

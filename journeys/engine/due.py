@@ -1,32 +1,19 @@
 """Queries for due enrollments, step by step."""
 
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Integer,
-    func,
-    literal,
-    literal_column,
-    select,
-    union_all,
-)
+from sqlalchemy import BigInteger, bindparam, func, literal, not_, select
 
 from channels.messages import messages
 from config.clock.times import Instant
+from config.database.arrays import any_of, rows_of
 from config.database.engine import Tx
 from config.policy import CHANNELS
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
-from profiles.bulk import in_slices
-
-# Index seeks in one compound SELECT; SQLite allows 500 terms (SQLITE_MAX_COMPOUND_SELECT).
-_SEEKS = 200
 
 
 class DueEnrollment(NamedTuple):
@@ -43,8 +30,60 @@ class DueEnrollment(NamedTuple):
     step: str
 
 
+_c = enrollments.c
 # The columns of the table for the fields, in their order.
-DUE_COLUMNS = (enrollments.c.id, *(enrollments.c[name] for name in DueEnrollment._fields[1:]))
+DUE_COLUMNS = (_c.id, *(_c[name] for name in DueEnrollment._fields[1:]))
+
+_NOW = bindparam("now", type_=BigInteger)
+_MOST = bindparam("most", type_=BigInteger)
+_at_step = (
+    _c.journey == bindparam("of_journey"),
+    _c.version == bindparam("of_version"),
+    _c.step == bindparam("at_step"),
+    _c.ended_at.is_(None),
+)
+_DUE = (
+    select(*DUE_COLUMNS)
+    .where(*_at_step, _c.due_at <= _NOW)
+    .order_by(_c.due_at, _c.id)
+    .limit(_MOST)
+    .with_for_update(skip_locked=True)
+)
+_DUE_OF_LAUNCH = _DUE.where(_c.launch_id == bindparam("launch"))
+_DUE_NUMBER = select(func.count()).select_from(
+    select(literal(1))
+    .where(*_at_step, _c.due_at <= _NOW)
+    .order_by(_c.due_at)  # makes PostgreSQL use the index
+    .limit(_MOST)
+    .subquery()
+)
+# One index seek for each step.
+_PLACES = rows_of("places", _c.journey, _c.version, _c.step)
+_EARLIEST = select(
+    *_PLACES.c,
+    select(func.min(_c.due_at))
+    .where(
+        _c.journey == _PLACES.c.journey,
+        _c.version == _PLACES.c.version,
+        _c.step == _PLACES.c.step,
+        _c.ended_at.is_(None),
+    )
+    .scalar_subquery(),
+)
+# One index seek for each channel.
+_CHANNELS = rows_of("channels", messages.c.channel)
+_EARLIEST_MESSAGES = select(
+    select(func.min(messages.c.send_at))
+    .where(
+        messages.c.channel == _CHANNELS.c.channel,
+        messages.c.state == "planned",
+        not_(any_of(messages.c.journey, "held")),
+    )
+    .scalar_subquery()
+).select_from(_CHANNELS)
+_ENTERED = select(func.count()).where(
+    _c.journey == bindparam("of_journey"), _c.launch_id == bindparam("launch")
+)
 
 
 def lock_due(
@@ -54,19 +93,15 @@ def lock_due(
 
     Returns none for a paused or stopped journey.
     """
-    columns = enrollments.c
-    due = (
-        select(*DUE_COLUMNS)
-        .where(*_at_step(version.journey.name, version.digest, step), columns.due_at <= tx.now)
-        .order_by(columns.due_at, columns.id)
-        .limit(size)
-        .with_for_update(skip_locked=True)
-    )
-    if launch_id is not None:
-        due = due.where(columns.launch_id == launch_id)
     if version.journey.name in held(tx):
         return []
-    return [DueEnrollment._make(row) for row in tx.conn.execute(due)]
+    given = {**_place(version, step), "now": tx.now, "most": size, "launch": launch_id}
+    due = _DUE if launch_id is None else _DUE_OF_LAUNCH
+    return [DueEnrollment._make(row) for row in tx.conn.execute(due, given)]
+
+
+def _place(version: Version, step: str) -> dict[str, str]:
+    return {"of_journey": version.journey.name, "of_version": version.digest, "at_step": step}
 
 
 def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Instant]]:
@@ -79,43 +114,19 @@ def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Insta
         for version in catalog.versions(journey)
         for step in version.journey.graph
     ]
-    named = tuple((version.journey.name, version.digest, step) for version, step in places)
-    for seek in _seeks(named):
-        for place, due_at in tx.conn.execute(seek):
-            if due_at is not None:
-                yield (*places[place], due_at)
-
-
-@lru_cache(maxsize=8)
-def _seeks(places: tuple[tuple[str, str, str], ...]) -> list[CompoundSelect[Any]]:
-    """The statements that return (index of the place, its earliest due time or NULL).
-
-    Cached, because building such a long statement takes far longer than running it.
-    """
-    return [
-        union_all(
-            *(
-                select(literal_column(str(number), Integer), func.min(enrollments.c.due_at)).where(
-                    *_at_step(*place)
-                )
-                for number, place in some
-            )
-        )
-        for some in in_slices(list(enumerate(places)), _SEEKS)
-    ]
+    named = {(version.journey.name, version.digest, step): version for version, step in places}
+    for *place, due_at in tx.conn.execute(_EARLIEST, {"places": list(named)}).all():
+        if due_at is not None:
+            journey, digest, step = place
+            yield named[journey, digest, step], step, due_at
 
 
 def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
     """When the next enrollment or planned message is due; None: there is none."""
     moments = [due_at for _, _, due_at in earliest_due(tx, catalog)]
-    planned = select(func.min(messages.c.send_at)).where(
-        messages.c.state == "planned", messages.c.journey.notin_(list(held(tx)))
-    )
-    # one index seek per channel
-    earliest = [planned.where(messages.c.channel == channel) for channel in CHANNELS]
-    moments += [
-        send_at for one in earliest if (send_at := tx.conn.execute(one).scalar_one()) is not None
-    ]
+    given = {"channels": [[channel] for channel in CHANNELS], "held": held(tx)}
+    planned = tx.conn.execute(_EARLIEST_MESSAGES, given).scalars()
+    moments += [send_at for send_at in planned if send_at is not None]
     return min(moments, default=None)
 
 
@@ -125,31 +136,14 @@ def due_people(tx: Tx, catalog: Catalog, journey: str, most: int) -> int:
     0 for a paused or stopped journey.
     """
     number = 0
-    for version, step, due_at in list(earliest_due(tx, catalog)):
+    for version, step, due_at in earliest_due(tx, catalog):
         if version.journey.name == journey and due_at <= tx.now:
-            due = (
-                select(literal(1))
-                .where(*_at_step(journey, version.digest, step), enrollments.c.due_at <= tx.now)
-                .order_by(enrollments.c.due_at)  # makes PostgreSQL use the index
-                .limit(most - number)
-                .subquery()
-            )
-            number += tx.conn.execute(select(func.count()).select_from(due)).scalar_one()
+            given = {**_place(version, step), "now": tx.now, "most": most - number}
+            number += tx.conn.execute(_DUE_NUMBER, given).scalar_one()
     return number
 
 
 def entered_in(tx: Tx, version: Version, launch_id: str | None) -> int:
     """The number of profiles that a launch has entered."""
-    entered = select(func.count()).where(
-        enrollments.c.journey == version.journey.name, enrollments.c.launch_id == launch_id
-    )
-    return tx.conn.execute(entered).scalar_one()
-
-
-def _at_step(journey: str, digest: str, step: str) -> list[ColumnElement[bool]]:
-    return [
-        enrollments.c.journey == journey,
-        enrollments.c.version == digest,
-        enrollments.c.step == step,
-        enrollments.c.ended_at.is_(None),
-    ]
+    given = {"of_journey": version.journey.name, "launch": launch_id}
+    return tx.conn.execute(_ENTERED, given).scalar_one()

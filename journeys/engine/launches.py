@@ -6,7 +6,7 @@ first steps.
 
 from collections.abc import Iterator
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
@@ -20,6 +20,9 @@ from journeys.engine.move import Moved, StepReport
 from journeys.engine.retry import StepFailed
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.tables import launches
+
+_c = launches.c
+_LAUNCH = select(_c.journey, _c.audience, _c.version).where(_c.id == bindparam("launch"))
 
 
 class LaunchConflict(SegueError):
@@ -52,8 +55,7 @@ def record_launch(
         "started_at": tx.now,
     }
     insert_ignoring_conflicts(tx.conn, launches, [row])
-    c = launches.c
-    found = tx.conn.execute(select(c.journey, c.audience, c.version).where(c.id == launch_id)).one()
+    found = tx.conn.execute(_LAUNCH, {"launch": launch_id}).one()
     if (found.journey, found.audience) != (journey, audience):
         raise LaunchConflict(
             f"the launch {launch_id!r} exists, of the journey {found.journey} for "

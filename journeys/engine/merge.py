@@ -7,19 +7,37 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 
 from channels.messages import device_transitions
 from channels.messages import transitions as message_transitions
 from config.clock.times import Instant
-from config.database.engine import Tx, insert_ignoring_conflicts
+from config.database.arrays import any_of, rows_of
+from config.database.engine import Tx
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments, transitions
 from journeys.tables import passages, segment_members
-from profiles.bulk import among, lock_profiles
+from profiles.bucketing import bucket_of
+from profiles.bulk import lock_profiles
 from profiles.identity.merge import Merger, lock_events, merge_profiles, repoint
 
 MERGED = "merged"
+
+_m = segment_members.c
+_MEMBERSHIPS = (
+    select(_m.journey, _m.profile_id, _m.since)
+    .where(any_of(_m.profile_id, "profiles"))
+    .order_by(_m.journey)
+)
+_JOINING = rows_of("joining", _m.journey, _m.profile_id, _m.bucket, _m.since)
+_JOIN = insert(segment_members).from_select(
+    _JOINING.c.keys(),
+    # SQLite parses ON CONFLICT after a SELECT without a WHERE as the ON of a join.
+    select(_JOINING)
+    .where(_JOINING.c.profile_id.is_not(None))
+    .suffix_with("ON CONFLICT DO NOTHING"),
+)
+_LEAVE = delete(segment_members).where(any_of(_m.profile_id, "profiles"))
 
 
 def merge(
@@ -92,19 +110,18 @@ def _merge_memberships(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[str]
 
     Returns the journeys whose rows were removed, by the merged profile's id.
     """
-    c = segment_members.c
     left: dict[int, list[str]] = {merger.from_id: [] for merger in mergers}
     into = {merger.from_id: merger.into_id for merger in mergers}
-    theirs = tx.conn.execute(
-        select(c.journey, c.profile_id, c.since)
-        .where(among(tx, c.profile_id, left))
-        .order_by(c.journey)
-    ).all()
+    theirs = tx.conn.execute(_MEMBERSHIPS, {"profiles": left}).all()
     for row in theirs:
         left[row.profile_id].append(row.journey)
-    rows = [{**row._mapping, "profile_id": into[row.profile_id]} for row in theirs]
-    insert_ignoring_conflicts(tx.conn, segment_members, rows)
-    tx.conn.execute(delete(segment_members).where(among(tx, c.profile_id, left)))
+    if theirs:
+        rows = [
+            (row.journey, into[row.profile_id], bucket_of(into[row.profile_id]), row.since)
+            for row in theirs
+        ]
+        tx.conn.execute(_JOIN, {"joining": rows})
+        tx.conn.execute(_LEAVE, {"profiles": left})
     return left
 
 
@@ -120,14 +137,17 @@ class _Enrollment(NamedTuple):
     ended_at: Instant | None
 
 
-_COLUMNS = [enrollments.c[name] for name in _Enrollment._fields]
+_ENROLLMENTS = (
+    select(*(enrollments.c[name] for name in _Enrollment._fields))
+    .where(any_of(enrollments.c.profile_id, "profiles"))
+    .order_by(enrollments.c.id)
+)
+_LOCKED_ENROLLMENTS = _ENROLLMENTS.with_for_update()
 
 
 def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[_Enrollment]:
-    whose = among(tx, enrollments.c.profile_id, profile_ids)
-    rows = select(*_COLUMNS).where(whose).order_by(enrollments.c.id)
-    found = tx.conn.execute(rows.with_for_update() if lock else rows)
-    return [_Enrollment._make(row) for row in found]
+    found = _LOCKED_ENROLLMENTS if lock else _ENROLLMENTS
+    return [_Enrollment._make(row) for row in tx.conn.execute(found, {"profiles": profile_ids})]
 
 
 class _Survivor:

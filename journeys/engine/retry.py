@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from config.clock.times import MINUTE, Seconds
 from config.database.engine import Tx
@@ -25,6 +25,19 @@ log = logging.getLogger(__name__)
 # last attempt is 1 + 2 + 4 + 8 = 15 minutes after the first.
 TRIES = 5
 FIRST_RETRY: Seconds = MINUTE
+
+
+_c = enrollments.c
+_ATTEMPTS = (
+    select(_c.attempts)
+    .where(
+        _c.id == bindparam("enrollment"),
+        _c.version == bindparam("of_version"),
+        _c.step == bindparam("at_step"),
+        _c.ended_at.is_(None),
+    )
+    .with_for_update()
+)
 
 
 class StepFailed(Exception):
@@ -59,13 +72,12 @@ def retry_or_move_on(tx: Tx, version: Version, failure: StepFailed) -> dict[int,
     [person] = failure.people
     step = failure.step
     journey = version.journey.name
-    here = select(enrollments.c.attempts).where(
-        enrollments.c.id == person.enrollment_id,
-        enrollments.c.version == version.digest,
-        enrollments.c.step == step.name,
-        enrollments.c.ended_at.is_(None),
-    )
-    before = tx.conn.execute(here.with_for_update()).scalar_one_or_none()
+    here = {
+        "enrollment": person.enrollment_id,
+        "of_version": version.digest,
+        "at_step": step.name,
+    }
+    before = tx.conn.execute(_ATTEMPTS, here).scalar_one_or_none()
     if before is None:
         return {}
     tried = before + 1

@@ -4,21 +4,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from config.clock.times import Seconds
-from config.database.engine import Tx, insert_into
+from config.database.arrays import any_of, rows_of
+from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.engine.entry import enter_each
 from journeys.engine.launches import record_launch
 from journeys.enrollments import enrollments
 from journeys.operations.control import STOPPED, held
 from journeys.tables import signed_calls
-from profiles.bulk import among
 from profiles.identity.person import Key
 from profiles.identity.upsert import held_owners_of, owners_of
 
 _AUDIENCE = "named one by one"
+
+
+_INSIDE = select(enrollments.c.profile_id).where(
+    any_of(enrollments.c.profile_id, "profiles"),
+    enrollments.c.journey == bindparam("of_journey"),
+    enrollments.c.launch_id == bindparam("launch"),
+)
+_FORGET = delete(signed_calls).where(signed_calls.c.received_at < bindparam("before"))
+_CALLS = rows_of("calls", signed_calls.c.signature, signed_calls.c.received_at)
+_REMEMBER = (
+    insert(signed_calls)
+    .from_select(
+        _CALLS.c.keys(),
+        # SQLite parses ON CONFLICT after a SELECT without a WHERE as the ON of a join.
+        select(_CALLS).where(_CALLS.c.signature.is_not(None)).suffix_with("ON CONFLICT DO NOTHING"),
+    )
+    .returning(signed_calls.c.signature)
+)
 
 
 class StartRefused(Exception):
@@ -78,20 +96,10 @@ def remember(tx: Tx, signature: str, lasts: Seconds) -> bool:
 
     lasts: seconds for which a signature is valid. Older records are deleted.
     """
-    tx.conn.execute(delete(signed_calls).where(signed_calls.c.received_at < tx.now - lasts))
-    taken = (
-        insert_into(tx.conn, signed_calls)
-        .values(signature=signature, received_at=tx.now)
-        .on_conflict_do_nothing()
-        .returning(signed_calls.c.signature)
-    )
-    return tx.conn.execute(taken).first() is not None
+    tx.conn.execute(_FORGET, {"before": tx.now - lasts})
+    return tx.conn.execute(_REMEMBER, {"calls": [(signature, tx.now)]}).first() is not None
 
 
 def _inside(tx: Tx, journey: str, launch_id: str, profile_ids: Sequence[int]) -> set[int]:
-    rows = select(enrollments.c.profile_id).where(
-        among(tx, enrollments.c.profile_id, profile_ids),
-        enrollments.c.journey == journey,
-        enrollments.c.launch_id == launch_id,
-    )
-    return set(tx.conn.execute(rows).scalars())
+    given = {"profiles": profile_ids, "of_journey": journey, "launch": launch_id}
+    return set(tx.conn.execute(_INSIDE, given).scalars())

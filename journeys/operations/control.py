@@ -4,9 +4,10 @@ A paused journey moves and sends nothing. Profiles still enter and wait at the f
 resume, each planned message is checked again before it is sent, as at every hand-over.
 """
 
-from sqlalchemy import and_, delete, select
+from sqlalchemy import BigInteger, bindparam, delete, select
 
 from channels.messages import messages, transitions
+from config.database.arrays import any_of, one_of
 from config.database.change_counter import count_change
 from config.database.engine import Database, Tx, put
 from config.policy import CHANNELS
@@ -14,11 +15,43 @@ from journeys.engine.chunks import Chunk, Chunks
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments
 from journeys.tables import journey_controls
-from profiles.bulk import among, lock_profiles
+from profiles.bulk import lock_profiles
 
 PAUSED = "paused"
 STOPPED = "stopped"
 _STOPPED_REASON = "the journey was stopped"
+
+_HELD = select(journey_controls.c.journey, journey_controls.c.state)
+_of_journey = journey_controls.c.journey == bindparam("of_journey")
+_STOPPED = (
+    select(journey_controls)
+    .where(_of_journey, journey_controls.c.state == STOPPED)
+    .with_for_update()
+)
+_RESUME = delete(journey_controls).where(_of_journey)
+_MOST = bindparam("most", type_=BigInteger)
+_CURRENT = (
+    select(enrollments.c.id)
+    .where(enrollments.c.journey == bindparam("of_journey"), enrollments.c.ended_at.is_(None))
+    .limit(_MOST)
+)
+_LOCKED = (
+    select(enrollments.c.id, enrollments.c.profile_id)
+    .where(any_of(enrollments.c.id, "enrollments"), enrollments.c.ended_at.is_(None))
+    .order_by(enrollments.c.id)
+    .with_for_update()
+)
+_PLANNED = (
+    select(messages.c.id, messages.c.profile_id)
+    .where(
+        messages.c.journey == bindparam("of_journey"),
+        # It lets ix_message_report (journey, channel, state) be used, so that the time does not
+        # depend on how many messages the journey has sent.
+        one_of(messages.c.channel, CHANNELS),
+        messages.c.state == "planned",
+    )
+    .limit(_MOST)
+)
 
 
 def pause(db: Database, journey: str) -> None:
@@ -53,8 +86,7 @@ def resume(db: Database, journey: str) -> None:
     while True:
         with chunks.transaction("stop") as chunk:
             if _end_some(chunk, journey) is None:
-                there = journey_controls.c.journey == journey
-                chunk.tx.conn.execute(delete(journey_controls).where(there))
+                chunk.tx.conn.execute(_RESUME, {"of_journey": journey})
                 count_change(chunk.tx)
                 return
 
@@ -79,24 +111,16 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
     them, so that a concurrent resume can't let in enrollments which this would end.
     """
     tx = chunk.tx
-    stopped = select(journey_controls).where(
-        journey_controls.c.journey == journey, journey_controls.c.state == STOPPED
-    )
-    if tx.conn.execute(stopped.with_for_update()).first() is None:
+    given = {"of_journey": journey, "most": chunk.size}
+    if tx.conn.execute(_STOPPED, given).first() is None:
         return None
-    c, m = enrollments.c, messages.c
-    in_it = select(c.id).where(c.journey == journey, c.ended_at.is_(None)).limit(chunk.size)
-    if ids := tx.conn.execute(in_it).scalars().all():
-        still = select(c.id, c.profile_id).where(among(tx, c.id, ids), c.ended_at.is_(None))
-        people = tx.conn.execute(still.order_by(c.id).with_for_update()).all()
+    if ids := tx.conn.execute(_CURRENT, given).scalars().all():
+        people = tx.conn.execute(_LOCKED, {"enrollments": ids}).all()
         lock_profiles(tx, {person.profile_id for person in people})
         end(tx, [person.id for person in people], _STOPPED_REASON)
         chunk.people = len(people)
         return len(people)
-    # The channel condition lets ix_message_report (journey, channel, state) be used, so that the
-    # time does not depend on how many messages the journey has sent.
-    planned = and_(m.journey == journey, m.channel.in_(CHANNELS), m.state == "planned")
-    rows = tx.conn.execute(select(m.id, m.profile_id).where(planned).limit(chunk.size)).all()
+    rows = tx.conn.execute(_PLANNED, given).all()
     if not rows:
         return None
     lock_profiles(tx, {row.profile_id for row in rows})
@@ -108,9 +132,6 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
 def held(tx: Tx) -> dict[str, str]:
     """The state, `paused` or `stopped`, of each journey that is not running, by name."""
     return tx.cached("journey_control", _read_held)
-
-
-_HELD = select(journey_controls.c.journey, journey_controls.c.state)
 
 
 def _read_held(tx: Tx) -> dict[str, str]:

@@ -1,19 +1,22 @@
 """Heartbeats of workers. A worker cannot report that no worker is running; their age shows it."""
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 
 from config.clock.times import DAY, Instant
 from config.database.engine import Tx, put
 from journeys.tables import heartbeats
 
+_FORGET = delete(heartbeats).where(heartbeats.c.seen_at < bindparam("before"))
+_LAST_SEEN = select(func.max(heartbeats.c.seen_at))
+
 
 def record_heartbeat(tx: Tx, worker: str) -> None:
     """Record a heartbeat of this worker; delete those of workers not seen for a day."""
     put(tx.conn, heartbeats, {"worker": worker, "seen_at": tx.now})
-    tx.conn.execute(delete(heartbeats).where(heartbeats.c.seen_at < tx.now - DAY))
+    tx.conn.execute(_FORGET, {"before": tx.now - DAY})
 
 
 def last_seen(tx: Tx) -> Instant | None:
     """The time of the latest heartbeat of any worker; None: there is none on record."""
-    seen: Instant | None = tx.conn.execute(select(func.max(heartbeats.c.seen_at))).scalar_one()
+    seen: Instant | None = tx.conn.execute(_LAST_SEEN).scalar_one()
     return seen

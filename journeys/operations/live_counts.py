@@ -22,6 +22,7 @@ LiveCounts = Counter[tuple[str, ...]]
 # was set back.
 _AHEAD: Seconds = 60
 
+_LOCKED = select(journey_news).order_by(journey_news.c.journey).with_for_update()
 _write = (
     update(journey_news)
     .where(journey_news.c.journey == bindparam("of"))
@@ -64,7 +65,7 @@ def take_due(tx: Tx) -> tuple[dict[str, LiveCounts], bool]:
 
 def _locked(tx: Tx) -> dict[str, tuple[LiveCounts, int]]:
     """Lock and read all rows: the unreported counts and the last report's time, by journey."""
-    rows = tx.conn.execute(select(journey_news).order_by(journey_news.c.journey).with_for_update())
+    rows = tx.conn.execute(_LOCKED)
     return {
         row.journey: (
             LiveCounts({tuple(place): number for *place, number in row.counts}),

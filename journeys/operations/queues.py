@@ -2,15 +2,38 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import BigInteger, bindparam, func, literal, not_, select
 
 from channels.messages import messages
 from config.channels import ChannelName, by_channel
 from config.clock.times import Seconds
+from config.database.arrays import any_of
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
 from profiles.tables import events
+
+_NOW = bindparam("now", type_=BigInteger)
+_DUE_PEOPLE = select(func.count(), func.min(enrollments.c.due_at)).where(
+    enrollments.c.ended_at.is_(None),
+    enrollments.c.due_at <= _NOW,
+    not_(any_of(enrollments.c.journey, "held")),
+)
+_DUE_MESSAGES = (
+    select(messages.c.channel, func.count(), func.min(messages.c.send_at))
+    .where(
+        messages.c.state == "planned",
+        messages.c.send_at <= _NOW,
+        not_(any_of(messages.c.journey, "held")),
+    )
+    .group_by(messages.c.channel)
+)
+_waiting = events.c.worked_at.is_(None)
+_WAITING_EVENTS = select(func.count()).select_from(events).where(_waiting)
+_SOME_EVENTS = select(func.count()).select_from(
+    select(literal(1)).where(_waiting).limit(bindparam("most", type_=BigInteger)).subquery()
+)
+_OLDEST_EVENT = select(events.c.received_at).where(_waiting).order_by(events.c.id).limit(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,28 +53,13 @@ class Queues:
 
 def queues(tx: Tx) -> Queues:
     """Read the queues of the whole database."""
-    holding = list(held(tx))
-    waiting = select(func.count()).select_from(events).where(events.c.worked_at.is_(None))
-    people, since = tx.conn.execute(
-        select(func.count(), func.min(enrollments.c.due_at)).where(
-            enrollments.c.ended_at.is_(None),
-            enrollments.c.due_at <= tx.now,
-            enrollments.c.journey.notin_(holding),
-        )
-    ).one()
-    due = (
-        select(messages.c.channel, func.count(), func.min(messages.c.send_at))
-        .where(
-            messages.c.state == "planned",
-            messages.c.send_at <= tx.now,
-            messages.c.journey.notin_(holding),
-        )
-        .group_by(messages.c.channel)
-    )
-    found = {channel: (number, earliest) for channel, number, earliest in tx.conn.execute(due)}
+    given = {"held": held(tx), "now": tx.now}
+    people, since = tx.conn.execute(_DUE_PEOPLE, given).one()
+    due = tx.conn.execute(_DUE_MESSAGES, given)
+    found = {channel: (number, earliest) for channel, number, earliest in due}
     oldest = min([since or tx.now, *(earliest for _, earliest in found.values())])
     return Queues(
-        waiting_events=tx.conn.execute(waiting).scalar_one(),
+        waiting_events=tx.conn.execute(_WAITING_EVENTS).scalar_one(),
         due_people=people,
         due_messages=by_channel({channel: number for channel, (number, _) in found.items()}),
         oldest_due=tx.now - oldest,
@@ -61,12 +69,10 @@ def queues(tx: Tx) -> Queues:
 
 def waiting_events(tx: Tx, most: int) -> int:
     """The number of unprocessed events, counted up to `most`."""
-    some = select(literal(1)).where(events.c.worked_at.is_(None)).limit(most).subquery()
-    return tx.conn.execute(select(func.count()).select_from(some)).scalar_one()
+    return tx.conn.execute(_SOME_EVENTS, {"most": most}).scalar_one()
 
 
 def oldest_event(tx: Tx) -> Seconds:
     """Seconds since the oldest unprocessed event was received; 0: there is none."""
-    waiting = select(events.c.received_at).where(events.c.worked_at.is_(None))
-    received_at = tx.conn.execute(waiting.order_by(events.c.id).limit(1)).scalar()
+    received_at = tx.conn.execute(_OLDEST_EVENT).scalar()
     return 0 if received_at is None else max(0, tx.now - received_at)

@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, bindparam, case, func, select
 
 from channels.messages import messages
 from channels.messages.states import CLOSED
 from config.channels import channels
 from config.clock.times import Instant
+from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
 
@@ -20,19 +21,22 @@ HANDED_OVER = (*SENT, RETURNED)
 AHEAD = ("planned", "sending")
 
 
+_HANDED_OVER = select(func.count(case((messages.c.state == "failed", 1))), func.count()).where(
+    messages.c.journey == bindparam("of_journey"),
+    any_of(messages.c.channel, "channels"),
+    messages.c.send_at >= bindparam("since"),
+    one_of(messages.c.state, (*SENT, "failed")),
+)
+
+
 def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:
     """Count the messages that a journey handed over from `since` on: the failed ones, and all.
 
     Only on channels with `watch_bounces`.
     """
-    c = messages.c
     watched = [name for name, one in channels().items() if one.watch_bounces]
-    handed_over = (
-        select(func.count(case((c.state == "failed", 1))), func.count())
-        .where(c.journey == journey, c.channel.in_(watched), c.send_at >= since)
-        .where(c.state.in_((*SENT, "failed")))
-    )
-    failed, number = tx.conn.execute(handed_over).one()
+    given = {"of_journey": journey, "channels": watched, "since": since}
+    failed, number = tx.conn.execute(_HANDED_OVER, given).one()
     return failed, number
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, insert, literal, select
 from config.clock.times import DAY, HOUR, Instant, days, hours
 from config.database.engine import Database
 from journeys.dsl import attribute, consented, did, everyone, has_address, prop
+from journeys.engine.entry import audience_after, audience_size
 from profiles.conditions.language import (
     AllOf,
     AnyOf,
@@ -121,6 +122,30 @@ def chosen(
         )
         found = select(profiles.c.id).where(condition.sql(scope))
         return set(tx.conn.execute(found, {"now": tx.now}).scalars())
+
+
+def test_what_is_equal_to_python_are_different_tests(db: Database) -> None:
+    """Statements are cached by condition, also for two conditions in turn."""
+    store(db, [Somebody({"x": True}), Somebody({"x": 1})])
+    yes, one, again = (
+        Test(of="trait", name="x", op="in", value=(value,)) for value in (True, 1, True)
+    )
+    assert yes != one
+    assert (yes, hash(yes)) == (again, hash(again))
+    with db.transaction(write=False) as tx:
+        found = [list(audience_after(tx, which, 0, 9)) for which in (yes, one, yes)]
+    assert found == [[1], [2], [1]]
+
+
+def test_a_statement_that_is_built_once_looks_at_each_moment(db: Database) -> None:
+    store(db, [Somebody(did=[("bought", NOW, {})])])
+    lately = did("bought", within=hours(1))
+    sizes = []
+    for moment in (NOW, NOW + HOUR - 1, NOW + HOUR):
+        db.now = moment
+        with db.transaction(write=False) as tx:
+            sizes.append(audience_size(tx, lately))
+    assert sizes == [1, 1, 0]
 
 
 # One by one --------------------------------------------------------------------------------------
