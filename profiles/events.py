@@ -5,9 +5,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.clock.times import Instant, Seconds
-from config.database.engine import Tx, insert_into
+from config.database.arrays import InsertRows
+from config.database.engine import Tx
+from profiles.bucketing import bucket_of
 from profiles.identity.person import Key
 from profiles.tables import events as event_table
+
+_c = event_table.c
+_INSERT = InsertRows(
+    _c.profile_id,
+    _c.name,
+    _c.occurred_at,
+    _c.received_at,
+    _c.properties,
+    _c.dedupe_key,
+    _c.worked_at,
+    _c.identifier_kind,
+    _c.identifier_value,
+    _c.bucket,
+    on_conflict="DO NOTHING",
+)
 
 # The event for a change of the profile itself: attributes, consent.
 PROFILE_CHANGED = "profile_changed"
@@ -41,23 +58,21 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
 
     worked: True for history, which conditions can use but journeys do not react to.
     """
-    if not events:
-        return 0
-    return tx.conn.execute(
-        insert_into(tx.conn, event_table).on_conflict_do_nothing(),
+    worked_at = tx.now if worked else None
+    return _INSERT(
+        tx.conn,
         [
-            {
-                "profile_id": event.profile_id,
-                "name": event.name,
-                "occurred_at": event.occurred_at,
-                "received_at": tx.now - event.waited,
-                "properties": event.properties,
-                "dedupe_key": event.dedupe_key,
-                "worked_at": tx.now if worked else None,
-                **identifier_columns(event.identifier),
-            }
+            (
+                event.profile_id,
+                event.name,
+                event.occurred_at,
+                tx.now - event.waited,
+                event.properties,
+                event.dedupe_key,
+                worked_at,
+                *(event.identifier or (None, None)),
+                bucket_of(event.profile_id),
+            )
             for event in events
         ],
-        # without it PostgreSQL's driver reports no count for many rows
-        execution_options={"preserve_rowcount": True},
-    ).rowcount
+    )

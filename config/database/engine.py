@@ -4,7 +4,9 @@ A transaction has the connection and `now`, which is read from the database's cl
 that a machine with a wrong clock causes no errors. Tests and simulations pass their own time.
 """
 
+import math
 import re
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,9 +16,22 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import orjson
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Integer,
+    Table,
+    create_engine,
+    event,
+    literal_column,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import SQLModel
 
 from config.access.private_files import tighten_database
@@ -26,13 +41,30 @@ from config.database.write_turn import WriteTurn
 from config.errors import DatabaseUnusable, SegueError
 from config.timing import TIMING, Timing
 
-_CHANGES = "(SELECT changes FROM change_counter WHERE id = 1)"
-NOW = {
-    "sqlite": text("SELECT CAST(strftime('%s', 'now') AS INTEGER)"),
-    "postgresql": text("SELECT floor(extract(epoch FROM clock_timestamp()))::bigint"),
-}
+
+class _Clock(FunctionElement[int]):
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(_Clock, "sqlite")
+def _clock_of_sqlite(*_: Any, **_kw: Any) -> str:
+    return "CAST(strftime('%s', 'now') AS INTEGER)"
+
+
+@compiles(_Clock, "postgresql")
+def _clock_of_postgresql(*_: Any, **_kw: Any) -> str:
+    return "CAST(floor(extract(epoch FROM clock_timestamp())) AS BIGINT)"
+
+
+# The database's clock, for a column of a statement whose result goes to `Tx.set_clock`.
+CLOCK = _Clock()
+_READ_CLOCK = select(CLOCK)
 # The same with the counter of changes (change_counter.py).
-_NOW_AND_CHANGES = {name: text(", ".join((clock.text, _CHANGES))) for name, clock in NOW.items()}
+_READ_BOTH = select(
+    CLOCK,
+    literal_column("COALESCE((SELECT changes FROM change_counter WHERE id = 1), 0)", Integer),
+)
 # Milliseconds for which a writer waits for SQLite's write lock.
 _BUSY_MS = 15_000
 
@@ -42,18 +74,52 @@ T = TypeVar("T")
 Cache = dict[str, tuple[int | None, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Tx:
-    """An open transaction: its connection, its constant `now`, and the timing parameters.
+    """One open transaction: its connection, and how long things may take.
 
-    changes: the counter of changes when the transaction began; None: nothing is cached.
+    is_counted: whether there is a counter of changes; without one nothing is cached.
     """
 
     conn: Connection
-    now: Instant
     timing: Timing
-    changes: int | None = None
+    is_counted: bool = False
     cache: "Cache" = field(default_factory=dict)
+    _now: Instant | None  # None: the clock was not read yet
+    _changes: int | None = None
+
+    @property
+    def now(self) -> Instant:
+        """The time of this transaction, which does not change within it.
+
+        The first use reads the database's clock, unless a statement has read it before.
+        """
+        if self._now is None:
+            self._read_clock()
+        assert self._now is not None
+        return self._now
+
+    @property
+    def changes(self) -> int | None:
+        """The counter of changes when it was first used, or the clock; None if there is none."""
+        if self._changes is None and self.is_counted:
+            self._read_clock()
+        return self._changes
+
+    def set_clock(self, clock: Instant) -> None:
+        """Take the value of CLOCK in a statement's result as `now`, unless there is one already.
+
+        It saves the statement that only reads the clock.
+        """
+        if self._now is None:
+            self._now = clock
+
+    def _read_clock(self) -> None:
+        if self.is_counted:
+            clock, self._changes = self.conn.execute(_READ_BOTH).one()
+        else:
+            clock = self.conn.execute(_READ_CLOCK).scalar_one()
+        self.set_clock(clock)
 
     @property
     def is_sqlite(self) -> bool:
@@ -113,13 +179,14 @@ class Database:
         """
         turn = self._turn() if write and self.is_sqlite else nullcontext()
         with turn, self._connect(write=write) as conn, conn.begin() as transaction:
-            now, changes = self.now, None
-            if now is None and self.is_migrated:
-                now, changes = conn.execute(_NOW_AND_CHANGES[conn.dialect.name]).one()
-            elif now is None:
-                now = conn.execute(NOW[conn.dialect.name]).scalar_one()
-            cache = {} if changes is None else self._cache
-            yield Tx(conn=conn, now=now, timing=self.timing, changes=changes, cache=cache)
+            is_counted = self.now is None and self.is_migrated
+            yield Tx(
+                conn=conn,
+                timing=self.timing,
+                is_counted=is_counted,
+                cache=self._cache if is_counted else {},
+                _now=self.now,
+            )
             if not keep:
                 transaction.rollback()
 
@@ -207,6 +274,30 @@ def _end_idle_transactions(connection: Any, _record: Any, *, after: Seconds) -> 
     connection.commit()
 
 
+# A connection that was used within so many seconds is not checked before it is used again.
+_CHECK_AFTER: Seconds = 10
+
+
+def _check_idle_connections(engine: Engine) -> None:
+    """Replace connections that the server closed while they were idle.
+
+    SQLAlchemy's pool_pre_ping does so too, at the price of a statement before each transaction.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def note(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def check(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", math.inf) < _CHECK_AFTER:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # the pool takes a new connection
+
+
 def _engine(url: str, timing: Timing) -> Engine:
     try:
         parsed = make_url(url)
@@ -226,11 +317,9 @@ def _engine(url: str, timing: Timing) -> Engine:
     }
     if parsed.get_backend_name() == "postgresql":
         engine = create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            connect_args=_ALIVE,
-            **options,
+            parsed.set(drivername="postgresql+psycopg"), connect_args=_ALIVE, **options
         )
+        _check_idle_connections(engine)
         end = partial(_end_idle_transactions, after=timing.transaction_idle)
         event.listen(engine, "connect", end)
         return engine

@@ -1,6 +1,7 @@
 """The receiver: the HTTP application that every worker serves.
 
-Each module of this package defines `router(receiver)`. Only the paths of these routers exist.
+Each module of this package defines `router(receiver)`. Only the paths of these routers exist. POST
+to those in `_PLAIN` does not go through FastAPI (flows/http/ingest/plain.py).
 """
 
 import logging
@@ -14,10 +15,12 @@ from flows.http import errors, health, metrics, reference
 from flows.http.context import Receiver
 from flows.http.hooks import journey_start, providers
 from flows.http.ingest import consent, segment
+from flows.http.ingest.plain import PlainPosts, endpoints_of
 from flows.http.limits.guessing import Guesses
 from flows.http.pages import pages
 
-_MODULES = (health, metrics, reference, segment, consent, journey_start, providers, pages)
+_PLAIN = (segment, consent)
+_OTHERS = (health, metrics, reference, journey_start, providers, pages)
 
 
 def create_app(
@@ -37,10 +40,12 @@ def create_app(
     # uvicorn's access log contains full paths, and some have a customer's token. Configuring
     # logging later would undo `access_log=False`, but it keeps a filter.
     logging.getLogger("uvicorn.access").addFilter(_never)
-    errors.install(app)
     receiver = Receiver(segue, arrived=arrived, guesses=guesses or Guesses())
-    for module in _MODULES:
-        app.include_router(module.router(receiver))
+    plain = [module.router(receiver) for module in _PLAIN]
+    app.add_middleware(PlainPosts, endpoints=endpoints_of(plain))
+    errors.install(app)
+    for router in [*plain, *(module.router(receiver) for module in _OTHERS)]:
+        app.include_router(router)
     return app
 
 

@@ -110,9 +110,14 @@ def install(app: FastAPI) -> None:
     app.add_middleware(_Head)
 
 
+def refused(refusal: Refusal) -> Response:
+    """The response that a refusal describes."""
+    return json_response(refusal.status, refusal.problem, **(refusal.headers or {}))
+
+
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return json_response(error.status, error.problem, **(error.headers or {}))
+    return refused(error)
 
 
 async def _refused_by_starlette(request: Request, error: Exception) -> Response:

@@ -54,6 +54,8 @@ def read_person(
     `traits` override `context.traits`, which override other fields of the context. A trait of None
     removes the value.
     """
+    if not traits and not context:
+        return about, []
     take = _Values([], rules.meaningless)
     shown = context.get("traits") or {}
     if not isinstance(shown, dict):

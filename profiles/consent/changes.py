@@ -106,6 +106,8 @@ def change_consent(
     double_opt_in: `Policy.double_opt_in`; a yes to one of these topics on e-mail is pending until
         it is confirmed.
     """
+    if not changes:
+        return ConsentOutcome(applied=(), overruled=())
     changes = _of_survivors(tx, changes)
     current = consent_statements(tx, {change.profile_id for change in changes})
     if topics_too:

@@ -5,12 +5,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import bindparam, func, select, tuple_, update
 
+from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
 from config.policy import JoinOn
 from profiles.attributes.latest import FIELDS, attribute_key
-from profiles.bulk import among, in_slices, lock_profiles
+from profiles.bulk import lock_profiles
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import is_in_use
 from profiles.identity.merge import Merger, verify
@@ -20,6 +21,7 @@ from profiles.identity.segment_calls import CallRefused, SegmentCall
 from profiles.identity.upsert import (
     Holder,
     held_owners_of,
+    hold_settled_owners,
     holders_of,
     lock_identities,
     new_profile,
@@ -29,6 +31,34 @@ from profiles.identity.upsert import (
 from profiles.rules import DEFAULT_RULES, InputRules
 from profiles.tables import ADDRESS_KIND, events, identifiers, profiles
 
+_i, _p, _e = identifiers.c, profiles.c, events.c
+_theirs = any_of(_i.profile_id, "profiles")
+_COUNTS = (
+    select(_i.profile_id, _i.kind, func.count().label("number"))
+    .where(_theirs)
+    .group_by(_i.profile_id, _i.kind)
+)
+_ADDRESSES = select(_i.profile_id, _i.kind, _i.value, is_in_use().label("in_use")).where(
+    _theirs, one_of(_i.kind, tuple(ADDRESS_KIND.values()))
+)
+_KEYS = rows_of("keys", _i.kind, _i.value)
+_RELEASE = (
+    update(identifiers)
+    .where(tuple_(_i.kind, _i.value).in_(select(_KEYS)))
+    .values(retired_at=bindparam("now"), unverified_from=None)
+)
+_UNVERIFY = (
+    update(identifiers)
+    .where(_i.kind == "anonymous_id", any_of(_i.value, "anonymous"), _i.unverified_from.is_(None))
+    .values(unverified_from=0)
+)
+_KNOWN_VALUES = select(
+    _p.id, _p.country, _p.timezone, _p.language, _p.attributes, _p.attribute_times
+).where(any_of(_p.id, "profiles"))
+_PAIRS = rows_of("pairs", _e.profile_id, _e.dedupe_key)
+_RECORDED = select(_e.profile_id, _e.dedupe_key).join(
+    _PAIRS, (_e.profile_id == _PAIRS.c.profile_id) & (_e.dedupe_key == _PAIRS.c.dedupe_key)
+)
 SOURCE = "segment"
 # After a stop the next part has this many calls plus twice the previous part, so that many stops
 # stay linear.
@@ -197,20 +227,30 @@ class _Who:
 
 def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on: JoinOn) -> _Who:
     """Find the profiles of the calls, and merge those that the calls join. Locks the profiles."""
-    keys = {key for call in calls for key in keys_of(call)}
-    holders = holders_of(tx, keys)
+    keys_by_place = [keys_of(call) for call in calls]
+    named = [(place, key) for place, keys in enumerate(keys_by_place) for key in keys]
+    if tx.conn.dialect.name == "postgresql":  # SQLite has no locks of rows
+        settled = hold_settled_owners(tx, named)
+        if settled is not None:
+            return _Who(
+                owners=settled, again=_again(tx, _describing(calls), settled), events_only=()
+            )
+    every = {key for _, key in named}
+    holders = holders_of(tx, every)
     events_only = {place for place, call in enumerate(calls) if _only_adds_an_event(call, holders)}
     if not any(
-        _unsettled(call, holders) for place, call in enumerate(calls) if place not in events_only
+        _unsettled(keys, holders)
+        for place, keys in enumerate(keys_by_place)
+        if place not in events_only
     ):
         owners = _owners(holders)
-        held = held_owners_of(tx, keys, owners)
+        held = held_owners_of(tx, every, owners)
         if held == owners:
             return _Who(
                 owners=held, again=_again(tx, _describing(calls), held), events_only=events_only
             )
     lock_identities(tx)
-    holders = holders_of(tx, keys)
+    holders = holders_of(tx, every)
     owners = _owners(holders)
     profile_ids = set(owners.values())
     again = _again(tx, enumerate(calls), owners)
@@ -226,7 +266,7 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
     if joined.released:
         _release(tx, joined.released)
     return _Who(
-        owners=owners_of(tx, keys),
+        owners=owners_of(tx, every),
         again=again,
         events_only=joined.events_only,
         foreign=joined.foreign,
@@ -249,33 +289,28 @@ def _only_adds_an_event(call: SegmentCall, holders: Mapping[Key, Holder]) -> boo
     return unverified and not proofs_of(call.person)
 
 
-def _unsettled(call: SegmentCall, holders: Mapping[Key, Holder]) -> bool:
-    """Whether the call can join or verify identifiers.
+def _unsettled(keys: Sequence[Key], holders: Mapping[Key, Holder]) -> bool:
+    """Whether a call with these identifiers can join or verify some.
 
-    It cannot if one profile has all its identifiers and none is retired or unverified.
+    It cannot if one profile has all of them and none is retired or unverified.
     """
-    found = [holders.get(key) for key in keys_of(call)]
+    found = [holders.get(key) for key in keys]
     settled = [one for one in found if one and not one.retired and not one.unverified]
     return len(settled) < len(found) or len({one.profile_id for one in settled}) > 1
 
 
 def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
     """The data that `join` needs about the profiles of the calls."""
-    c = identifiers.c
     owners = _owners(holders)
-    theirs = among(tx, c.profile_id, set(owners.values()))
+    theirs = {"profiles": set(owners.values())}
     users: set[int] = set()
     sizes: dict[int, int] = defaultdict(int)
-    counted = select(c.profile_id, c.kind, func.count().label("number")).where(theirs)
-    for row in tx.conn.execute(counted.group_by(c.profile_id, c.kind)):
+    for row in tx.conn.execute(_COUNTS, theirs):
         sizes[row.profile_id] += row.number
         if row.kind == "user_id":
             users.add(row.profile_id)
     addresses: dict[int, dict[Key, bool]] = {}
-    found = select(c.profile_id, c.kind, c.value, is_in_use().label("in_use")).where(
-        theirs, c.kind.in_(tuple(ADDRESS_KIND.values()))
-    )
-    for row in tx.conn.execute(found):
+    for row in tx.conn.execute(_ADDRESSES, theirs):
         addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.in_use
     unverified = {key for key, holder in holders.items() if holder.unverified}
     return OnRecord(
@@ -285,19 +320,13 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
 
 def _release(tx: Tx, keys: Collection[Key]) -> None:
     """Take identifiers from their profiles. Whoever states them next takes over their rows."""
-    key = tuple_(identifiers.c.kind, identifiers.c.value)
-    for some in in_slices(sorted(keys)):
-        free = update(identifiers).where(key.in_(some))
-        tx.conn.execute(free.values(retired_at=tx.now, unverified_from=None))
+    tx.conn.execute(_RELEASE, {"keys": sorted(keys), "now": tx.now})
 
 
 def _note_unverified(tx: Tx, keys: Collection[Key]) -> None:
     """Mark stored anonymous ids as unverified: an unverified address joined them to a profile."""
     if keys:
-        c = identifiers.c
-        named = (c.kind == "anonymous_id") & among(tx, c.value, [value for _, value in keys])
-        new = update(identifiers).where(named, c.unverified_from.is_(None))
-        tx.conn.execute(new.values(unverified_from=0))
+        tx.conn.execute(_UNVERIFY, {"anonymous": [value for _, value in keys]})
 
 
 def _filling(
@@ -315,9 +344,7 @@ def _filling(
         places[place] = next(who.owners[key] for key in group if key in who.owners)
     if not places:
         return {}
-    p = profiles.c
-    found = select(p.id, p.country, p.timezone, p.language, p.attributes, p.attribute_times)
-    rows = tx.conn.execute(found.where(among(tx, p.id, places.values()))).mappings()
+    rows = tx.conn.execute(_KNOWN_VALUES, {"profiles": places.values()}).mappings()
     known = {row["id"]: row for row in rows}
     filling: dict[int, tuple[Person, list[str]]] = {}
     for place, profile_id in places.items():
@@ -374,10 +401,8 @@ def _again(tx: Tx, calls: Iterable[tuple[int, SegmentCall]], owners: Mapping[Key
         before.add((first, dedupe_key))
         if first in owners:
             places.setdefault((owners[first], dedupe_key), []).append(place)
-    found = select(events.c.profile_id, events.c.dedupe_key)
-    for some in in_slices(sorted(places)):
-        pair = tuple_(events.c.profile_id, events.c.dedupe_key)
-        for profile_id, dedupe_key in tx.conn.execute(found.where(pair.in_(some))):
+    if places:
+        for profile_id, dedupe_key in tx.conn.execute(_RECORDED, {"pairs": list(places)}):
             again.update(places[profile_id, dedupe_key])
     return again
 

@@ -180,6 +180,7 @@ MODELS: Mapping[CallKind, type[_Call]] = {
     "alias": Alias,
 }
 
+_KINDS: Mapping[str, CallKind] = {kind: kind for kind in MODELS}
 
 _IDS = ("userId", "anonymousId", "groupId", "previousId", "messageId")
 
@@ -205,7 +206,8 @@ def read_call(
     """
     nothing = _meaningless_ids(fields, rules.meaningless)
     try:
-        call = MODELS[kind].model_validate({k: v for k, v in fields.items() if k not in nothing})
+        meant = {k: v for k, v in fields.items() if k not in nothing} if nothing else fields
+        call = MODELS[kind].model_validate(meant)
     except ValidationError as error:
         raise refusal(error) from None
     if call.user_id is None and kind == "alias":
@@ -279,7 +281,8 @@ def read_item(
     """Parse a call of a batch, whose `type` names its kind. Raises CallRefused."""
     if not isinstance(item, dict):
         raise CallRefused("", 'write a call, such as {"type": "track", "userId": ...}')
-    kind = next((kind for kind in MODELS if kind == item.get("type")), None)
+    named = item.get("type")
+    kind = _KINDS.get(named) if isinstance(named, str) else None
     if kind is None:
         raise CallRefused("type", f"write one of {', '.join(MODELS)}")
     return read_call(kind, item, sent_at, rules)

@@ -4,12 +4,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Integer, bindparam, column, delete, func, select, tuple_, update
 
 from config.clock.times import Instant
-from config.database.engine import Tx, insert_ignoring_conflicts
+from config.database.arrays import InsertRows, any_of, rows_of
+from config.database.engine import CLOCK, Tx
 from config.errors import SegueError
-from profiles.bulk import among, lock_profiles, new_profile_ids
+from profiles.bucketing import bucket_of, identifier_bucket
+from profiles.bulk import lock_profiles, new_profile_ids
 from profiles.consent.changes import change_consent
 from profiles.identity.addresses import (
     ONE_AT_A_TIME,
@@ -23,8 +25,71 @@ from profiles.identity.profile import Account, Applied, new_account
 from profiles.rules import DEFAULT_RULES, InputRules, ProfileLimits
 from profiles.tables import IdentifierKind, identifiers, profiles
 
+_p, _i = profiles.c, identifiers.c
+# The columns that describe a profile, and those that describe an identifier.
+_DESCRIBED_BY = (
+    *(_p.country, _p.timezone, _p.language),
+    *(_p.attributes, _p.attribute_times, _p.attribute_identifiers),
+)
+_DESCRIBING = ("country", "platform", "seen_at", "retired_at")
+_ROW = (_i.kind, _i.value, _i.profile_id, *(_i[name] for name in _DESCRIBING))
+
+_KEYS = rows_of("keys", _i.kind, _i.value)
+_HOLDERS = select(
+    *(_i.kind, _i.value, _i.profile_id, is_retired().label("retired")),
+    *(_i.unverified_from.is_not(None).label("unverified"), select(CLOCK).scalar_subquery()),
+).where(any_of(_i.kind, "kinds"), any_of(_i.value, "values"))
+_NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value)
+_settled = (
+    select(_NAMED.c.number, _i.kind, _i.value, _i.profile_id)
+    .join(_NAMED, (_i.kind == _NAMED.c.kind) & (_i.value == _NAMED.c.value))
+    .where(_i.retired_at.is_(None), _i.unverified_from.is_(None))
+    .cte("settled")
+)
+_mixed = (
+    select(_settled.c.number)
+    .group_by(_settled.c.number)
+    .having(func.min(_settled.c.profile_id) < func.max(_settled.c.profile_id))
+)
+_number_settled = select(func.count()).select_from(_settled).scalar_subquery()
+_HOLD_SETTLED = (
+    select(_settled.c.kind, _settled.c.value, _p.id, select(CLOCK).scalar_subquery())
+    .join(_settled, _settled.c.profile_id == _p.id)
+    .where(
+        _number_settled == bindparam("number", type_=Integer),
+        ~_mixed.exists(),
+    )
+    .order_by(_p.id)
+    .with_for_update(key_share=True, of=profiles)
+)
+_USERS = select(_i.profile_id, _i.value).where(
+    _i.kind == "user_id", any_of(_i.profile_id, "profiles")
+)
+_THEIR_IDENTIFIERS = (
+    select(identifiers, is_in_use().label("in_use"), is_suppressed_anywhere().label("dead"))
+    .where(any_of(_i.profile_id, "profiles"))
+    .order_by(_i.seen_at, _i.value)
+)
+_THEIR_ROWS = select(_p.id, *_DESCRIBED_BY).where(any_of(_p.id, "profiles"))
+_INSERT_PROFILES = InsertRows(_p.id, *_DESCRIBED_BY, _p.created_at, _p.updated_at, _p.bucket)
+_PROFILES = rows_of("profiles", _p.id, *_DESCRIBED_BY, _p.updated_at)
+_UPDATE_PROFILES = (
+    update(profiles)
+    .where(_p.id == _PROFILES.c.id)
+    .values({column.name: column for column in _PROFILES.c if column.name != "id"})
+)
+_INSERT_IDENTIFIERS = InsertRows(*_ROW, _i.bucket)
+_INSERT_REMOVED = InsertRows(*_ROW, _i.bucket, on_conflict="DO NOTHING")
+_IDENTIFIERS = rows_of("identifiers", *_ROW)
+_UPDATE_IDENTIFIERS = (
+    update(identifiers)
+    .where(_i.kind == _IDENTIFIERS.c.kind, _i.value == _IDENTIFIERS.c.value)
+    .values({column.name: column for column in _IDENTIFIERS.c if column.name not in _KEYS.c})
+)
+_DROP_IDENTIFIERS = delete(identifiers).where(tuple_(_i.kind, _i.value).in_(select(_KEYS)))
 # The key of PostgreSQL's advisory lock for creating and moving identifiers; an arbitrary number.
 _IDENTITY_LOCK = 7_334_823
+_LOCK_IDENTITIES = select(func.pg_advisory_xact_lock(_IDENTITY_LOCK))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,9 +132,21 @@ def upsert_people(
     ----------
     source: stored in the consent records.
     same: sets of identifiers that belong to one customer each, in whatever persons they are.
-    owners: the result of `owners_of` for all identifiers, if it was read in this transaction.
+    owners: the result of `owners_of` for all identifiers, if the caller read it in this transaction
+        and has locked these profiles, and `lock_identities` as well if an identifier has no owner.
     topics_too: passed to `change_consent`.
     """
+    if not people and not same:
+        return UpsertReport(
+            profile_ids=[],
+            refused={},
+            left_out={},
+            effective=set(),
+            created=0,
+            updated=0,
+            unchanged=0,
+            consent_overruled=0,
+        )
     named = {key for person in people for key, _ in person.identifiers()}
     tokens: set[Key] = {("push_token", t) for person in people for t in person.removed_tokens}
     book = _open_book(tx, named.union(*same), tokens, owners)
@@ -208,20 +285,18 @@ def _open_book(
     tokens: push tokens to be removed; they lead to no profile.
     """
     every = {*keys, *tokens}
-    named = owners_of(tx, keys) if owners is None else owners
-    if any(key not in named for key in keys):
-        # A profile is new, or takes a free address. One process at a time does this.
-        named = settled_owners_of(tx, keys)
     if owners is None:
+        owners = owners_of(tx, keys)
+        if any(key not in owners for key in keys):
+            # A profile is new, or takes a free address. One process at a time does this.
+            lock_identities(tx)
         # A row of an import can name a profile by retired addresses alone. A call never does.
         held_owners_of(tx, every, _all_owners_of(tx, every), read=_all_owners_of)
         holders = holders_of(tx, every)
         ids = {holder.profile_id for holder in holders.values()}
     else:
-        mine = {key: named[key] for key in keys if key in named}
-        mine = dict(held_owners_of(tx, keys, mine))
-        holders = {key: Holder(owner, retired=False) for key, owner in mine.items()}
-        ids = set(mine.values())
+        holders = {key: Holder(owners[key], retired=False) for key in keys if key in owners}
+        ids = {holder.profile_id for holder in holders.values()}
         if others := every - holders.keys():
             holders |= holders_of(tx, others)
     accounts = _accounts(tx, ids)
@@ -242,33 +317,25 @@ def _open_book(
 
 def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
     """Read profiles, by id."""
-    p, i = profiles.c, identifiers.c
     known: dict[int, dict[Key, dict[str, Any]]] = {profile_id: {} for profile_id in ids}
     in_use: dict[int, dict[IdentifierKind, Key]] = {profile_id: {} for profile_id in ids}
     dead: dict[int, set[Key]] = {profile_id: set() for profile_id in ids}
-    rows = select(
-        identifiers, is_in_use().label("in_use"), is_suppressed_anywhere().label("dead")
-    ).where(among(tx, i.profile_id, ids))
-    for row in tx.conn.execute(rows.order_by(i.seen_at, i.value)).mappings():
+    for row in tx.conn.execute(_THEIR_IDENTIFIERS, {"profiles": ids}).mappings():
         key: Key = (row["kind"], row["value"])
         known[row["profile_id"]][key] = {name: row[name] for name in _DESCRIBING}
         if row["kind"] in ONE_AT_A_TIME and row["in_use"]:
             in_use[row["profile_id"]][row["kind"]] = key
         if row["dead"]:
             dead[row["profile_id"]].add(key)
-    columns = (
-        *(p.country, p.timezone, p.language),
-        *(p.attributes, p.attribute_times, p.attribute_identifiers),
-    )
     return {
         row["id"]: Account(
             id=row["id"],
-            before={column.name: row[column] for column in columns},
+            before={column.name: row[column] for column in _DESCRIBED_BY},
             known=known[row["id"]],
             in_use=in_use[row["id"]],
             dead=dead[row["id"]],
         )
-        for row in tx.conn.execute(select(p.id, *columns).where(among(tx, p.id, ids))).mappings()
+        for row in tx.conn.execute(_THEIR_ROWS, {"profiles": ids}).mappings()
     }
 
 
@@ -284,7 +351,7 @@ def lock_identities(tx: Tx) -> None:
     Call it before profiles are locked. SQLite needs no lock, as it has one writer.
     """
     if tx.conn.dialect.name == "postgresql":
-        tx.conn.execute(select(func.pg_advisory_xact_lock(_IDENTITY_LOCK)))
+        tx.conn.execute(_LOCK_IDENTITIES)
 
 
 def held_owners_of(
@@ -324,29 +391,25 @@ class Holder(NamedTuple):
 
 def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
     """The profiles that have or had these identifiers."""
-    c = identifiers.c
-    by_kind: dict[IdentifierKind, list[str]] = {}
-    for kind, value in keys:
-        by_kind.setdefault(kind, []).append(value)
-    return {
-        (kind, row.value): Holder(row.profile_id, row.retired, row.unverified_from is not None)
-        for kind, values in by_kind.items()
-        for row in tx.conn.execute(
-            select(c.value, c.profile_id, is_retired().label("retired"), c.unverified_from).where(
-                c.kind == kind, among(tx, c.value, values)
-            )
-        )
-    }
+    if not keys:
+        return {}
+    # Any of the kinds with any of the values: cheaper than pairs, and few rows too many.
+    given = {"kinds": {kind for kind, _ in keys}, "values": {value for _, value in keys}}
+    named = set(keys)
+    found: dict[Key, Holder] = {}
+    for kind, value, profile_id, retired, unverified, clock in tx.conn.execute(
+        _HOLDERS, given
+    ).all():
+        tx.set_clock(clock)
+        if (kind, value) in named:
+            found[kind, value] = Holder(profile_id, retired, unverified)
+    return found
 
 
 def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
     """The user ids of each profile that has one."""
-    c = identifiers.c
     users: dict[int, set[str]] = {}
-    found = select(c.profile_id, c.value).where(
-        c.kind == "user_id", among(tx, c.profile_id, profile_ids)
-    )
-    for profile_id, user_id in tx.conn.execute(found):
+    for profile_id, user_id in tx.conn.execute(_USERS, {"profiles": profile_ids}):
         users.setdefault(profile_id, set()).add(user_id)
     return users
 
@@ -356,6 +419,29 @@ def owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
     return {
         key: holder.profile_id for key, holder in holders_of(tx, keys).items() if not holder.retired
     }
+
+
+def hold_settled_owners(tx: Tx, named: Sequence[tuple[int, Key]]) -> dict[Key, int] | None:
+    """Lock the profiles of these identifiers by one statement, and return them by identifier.
+
+    None, and nothing is locked, unless each identifier has an owner and is not an unverified
+    anonymous id, and those with the same number belong to one profile. Otherwise identifiers may
+    change, and `lock_identities` comes before the locks of profiles. (A profile that is merged
+    while the statement waits for it also gives None; the others then stay locked.)
+
+    Parameters
+    ----------
+    named: numbered identifiers, such as those of each call.
+    """
+    given = {"named": [(number, *key) for number, key in named], "number": len(named)}
+    owners: dict[Key, int] = {}
+    rows = tx.conn.execute(_HOLD_SETTLED, given).all()
+    if len(rows) < len(named):
+        return None
+    for kind, value, profile_id, clock in rows:
+        owners[kind, value] = profile_id
+        tx.set_clock(clock)
+    return owners
 
 
 def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
@@ -376,25 +462,20 @@ def _insert_profiles(tx: Tx, fresh: Sequence[Account]) -> None:
         return
     for account, profile_id in zip(fresh, new_profile_ids(tx, len(fresh)), strict=True):
         account.id = profile_id
-    tx.conn.execute(
-        insert(profiles),
-        [
-            {"id": account.id, **account.row, "created_at": tx.now, "updated_at": tx.now}
-            for account in fresh
-        ],
+    _INSERT_PROFILES(
+        tx.conn, [(one.id, *_row(one), tx.now, tx.now, bucket_of(one.id or 0)) for one in fresh]
     )
 
 
 def _update_profiles(tx: Tx, changed: Sequence[Account]) -> None:
     if changed:
-        tx.conn.execute(
-            update(profiles).where(profiles.c.id == bindparam("profile")),
-            [{**account.row, "updated_at": tx.now, "profile": account.id} for account in changed],
-        )
+        rows = [(account.id, *_row(account), tx.now) for account in changed]
+        tx.conn.execute(_UPDATE_PROFILES, {"profiles": rows})
 
 
-# The columns that describe an identifier.
-_DESCRIBING = ("country", "platform", "seen_at", "retired_at")
+def _row(account: Account) -> tuple[Any, ...]:
+    row = account.row
+    return tuple(row[column.name] for column in _DESCRIBED_BY)
 
 
 def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key]) -> None:
@@ -402,33 +483,26 @@ def _write_identifiers(tx: Tx, accounts: Iterable[Account], free: Collection[Key
 
     free: identifiers that have a row, which their new profile takes over.
     """
-    new: list[dict[str, Any]] = []
-    removed: list[dict[str, Any]] = []
-    changed: list[dict[str, Any]] = []
+    new: list[tuple[Any, ...]] = []
+    removed: list[tuple[Any, ...]] = []
+    changed: list[tuple[Any, ...]] = []
     dropped: list[Key] = []
     for account in accounts:
         for key, about in account.identifiers.items():
             if about == account.known.get(key):
                 continue
-            row = {name: about[name] for name in _DESCRIBING}
-            named = {"of_kind": key[0], "of_value": key[1], "profile_id": account.id}
+            row = (*key, account.id, *(about[name] for name in _DESCRIBING))
             if key in account.known or key in free:
-                changed.append({**row, **named})
+                changed.append(row)
             else:
-                inserted = {**about, "kind": key[0], "value": key[1], "profile_id": account.id}
+                inserted = (*row, identifier_bucket(*key))
                 (removed if is_retired_row(about) else new).append(inserted)
         dropped += [key for key in account.known if key not in account.identifiers]
-    c = identifiers.c
-    one = (c.kind == bindparam("of_kind"), c.value == bindparam("of_value"))
     if dropped:
-        tx.conn.execute(
-            delete(identifiers).where(*one),
-            [{"of_kind": kind, "of_value": value} for kind, value in dropped],
-        )
-    if new:
-        tx.conn.execute(insert(identifiers), new)
+        tx.conn.execute(_DROP_IDENTIFIERS, {"keys": dropped})
+    _INSERT_IDENTIFIERS(tx.conn, new)
     # Removals do not take the identity lock, so another transaction can register the same token
     # now. Its row stays.
-    insert_ignoring_conflicts(tx.conn, identifiers, removed)
+    _INSERT_REMOVED(tx.conn, removed)
     if changed:
-        tx.conn.execute(update(identifiers).where(*one), changed)
+        tx.conn.execute(_UPDATE_IDENTIFIERS, {"identifiers": changed})

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from flows.http.body import KB, parse_object, read_body
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Problem, Refusal, json_response, problems
-from flows.http.ingest.keys import Credentials, check_write_key
+from flows.http.ingest.keys import WRITE_KEY, check_write_key
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import (
     ConsentStatement,
@@ -98,6 +98,7 @@ def router(receiver: Receiver) -> APIRouter:
         description=_DESCRIPTION,
         response_model=StatementsAccepted,
         responses=_ANSWERS,
+        dependencies=[WRITE_KEY],
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -105,8 +106,8 @@ def router(receiver: Receiver) -> APIRouter:
             }
         },
     )
-    async def consent(request: Request, credentials: Credentials) -> Response:
-        await check_write_key(receiver, request, credentials)
+    async def consent(request: Request) -> Response:
+        await check_write_key(receiver, request)
         body = parse_object(await read_body(request, BODY_LIMIT, DECOMPRESSED_LIMIT))
         several = "consents" in body
         items = body["consents"] if several else [body]

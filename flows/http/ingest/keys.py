@@ -1,11 +1,12 @@
 """Authentication by the write key, which Segment's client libraries send, and by signature."""
 
 import hmac
+from base64 import b64decode
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 from fastapi import Request, Security
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from fastapi.security import HTTPBasic
 
 from config.access.signatures import SIGNATURE, TIMESTAMP, sign
 from config.clock.times import MINUTE, Instant, Seconds
@@ -17,25 +18,26 @@ from flows.http.errors import Refusal
 TOLERANCE: Seconds = 5 * MINUTE
 _SIGNATURE_LENGTH = 64  # hex digits of a SHA-256
 
-_basic = HTTPBasic(
-    scheme_name="write_key",
-    description="The write key (SEGUE_WRITE_KEY) as the user name, no password.",
-    auto_error=False,
+# For the description of a path; `check_write_key` checks.
+WRITE_KEY = Security(
+    HTTPBasic(
+        scheme_name="write_key",
+        description="The write key (SEGUE_WRITE_KEY) as the user name, no password.",
+        auto_error=False,
+    )
 )
-Credentials = Annotated[HTTPBasicCredentials | None, Security(_basic)]
 
 
-async def check_write_key(
-    receiver: Receiver, request: Request, credentials: HTTPBasicCredentials | None
-) -> None:
+async def check_write_key(receiver: Receiver, request: Request) -> None:
     """Check the write key.
 
     Raises Refusal: 401 for a missing key, 401 after a delay for a wrong one, 429 if too many
     requests with a wrong key wait.
     """
-    if credentials is not None:
+    user = _user_of(request.headers.get("authorization", ""))
+    if user is not None:
         key = receiver.segue.settings.write_key.get_secret_value()
-        if hmac.compare_digest(credentials.username.encode(), key.encode()):
+        if hmac.compare_digest(user.encode(), key.encode()):
             return
         await receiver.guesses.wrong(request.client.host if request.client else "")
     raise Refusal(
@@ -44,6 +46,18 @@ async def check_write_key(
         "sign in with the write key as the user name, with HTTP basic auth",
         headers={"WWW-Authenticate": "Basic"},
     )
+
+
+def _user_of(authorization: str) -> str | None:
+    """The user name of a header with HTTP basic auth (RFC 7617); None if it has none."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, separator, _ = b64decode(credentials).decode("ascii").partition(":")
+    except ValueError:
+        return None
+    return user if separator else None
 
 
 class SignedHeaders(NamedTuple):

@@ -13,7 +13,7 @@ from flows.http.body import KB, json_size, parse_object, read_body, read_object,
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Refusal, json_response, problems
 from flows.http.ingest.intake import Intake
-from flows.http.ingest.keys import Credentials, check_write_key
+from flows.http.ingest.keys import WRITE_KEY, check_write_key
 from journeys.engine.merge import merge
 from journeys.operations.queues import waiting_events
 from profiles.consent.opt_outs import No, take_opt_outs
@@ -124,8 +124,8 @@ def router(receiver: Receiver) -> APIRouter:
     routes = APIRouter(tags=["segment"])
 
     def add(path: str, summary: str, body: dict[str, Any], take: _Take) -> None:
-        async def endpoint(request: Request, credentials: Credentials) -> Response:
-            await check_write_key(receiver, request, credentials)
+        async def endpoint(request: Request) -> Response:
+            await check_write_key(receiver, request)
             await backlog.check()
             return await take(request, parts)
 
@@ -138,6 +138,7 @@ def router(receiver: Receiver) -> APIRouter:
             description=_DESCRIPTION,
             response_model=CallsAccepted,
             responses=_ANSWERS,
+            dependencies=[WRITE_KEY],
             openapi_extra={
                 "requestBody": {"required": True, "content": {"application/json": body}}
             },

@@ -1,6 +1,6 @@
 """Lists as single parameters, on both engines."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -13,13 +13,16 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
+    delete,
     event,
     insert,
     select,
     tuple_,
+    update,
 )
+from sqlalchemy.exc import IntegrityError
 
-from config.database.arrays import any_of, rows_of
+from config.database.arrays import InsertRows, any_of, rows_of
 from config.database.engine import Database
 from profiles.tables import JSON_COLUMN
 
@@ -43,8 +46,9 @@ _NOT_BY_NAME = select(_C.id).where(~any_of(_C.name, "names")).order_by(_C.id)
 _BY_SMALL = select(_C.id).where(any_of(_C.small, "smalls")).order_by(_C.id)
 _PAIRS = rows_of("pairs", _C.id, _C.name)
 _BY_PAIR = select(_C.id).where(tuple_(_C.id, _C.name).in_(select(_PAIRS))).order_by(_C.id)
-_ROWS = rows_of("rows", *_C)
-_INSERT = insert(_TABLE).from_select([column.name for column in _C], select(_ROWS))
+_INSERT = InsertRows(*_C)
+_INSERT_NEW = InsertRows(_C.id, _C.name, on_conflict="DO NOTHING")
+_UPSERT = InsertRows(_C.id, _C.name, on_conflict="(id) DO UPDATE SET name = excluded.name")
 
 
 def _row(place: int, name: str | None, **more: Any) -> dict[str, Any]:
@@ -112,18 +116,39 @@ def test_many_members(things: Database) -> None:
 
 def test_rows_are_inserted_as_they_are(things: Database) -> None:
     about = {"nested": [1, 2.5, None, {"é": _QUOTED}], "empty": {}}
-    rows: list[Sequence[Any]] = [
+    rows: list[tuple[Any, ...]] = [
         (10, _QUOTED, -3, 0.1, True, about),
         (11, "", None, None, False, []),
         (12, None, 0, 1e300, None, None),
         (13, "123", 1, 2.0, None, "a text"),
     ]
     with things.transaction() as tx:
-        tx.conn.execute(_INSERT, {"rows": rows})
+        assert _INSERT(tx.conn, rows) == len(rows)
+        assert _INSERT(tx.conn, []) == 0
         found = tx.conn.execute(select(_TABLE).where(_C.id.between(10, 13)).order_by(_C.id)).all()
         null = select(_C.id).where(_C.about.is_(None)).order_by(_C.id)
         assert tx.conn.execute(null).scalars().all() == [1, 2, 12, 2**62]
     assert [tuple(row) for row in found] == rows
+
+
+def test_rows_in_conflict(things: Database) -> None:
+    with things.transaction() as tx:
+        assert _INSERT_NEW(tx.conn, [(1, "x"), (20, "x"), (20, "y")]) == 1
+        assert _UPSERT(tx.conn, [(20, "z"), (21, "z")]) == 2
+        names = tx.conn.execute(select(_C.id, _C.name).where(_C.id < 100).order_by(_C.id)).all()
+    assert [tuple(row) for row in names] == [(1, "a"), (2, _QUOTED), (20, "z"), (21, "z")]
+    with pytest.raises(IntegrityError), things.transaction() as tx:
+        _INSERT(tx.conn, [(1, *[None] * 5)])
+
+
+def test_rows_update_and_delete(things: Database) -> None:
+    changing = update(_TABLE).where(_C.id == _PAIRS.c.id).values(name=_PAIRS.c.name)
+    deleting = delete(_TABLE).where(tuple_(_C.id, _C.name).in_(select(_PAIRS)))
+    with things.transaction() as tx:
+        tx.conn.execute(changing, {"pairs": [(1, "new"), (2, None), (3, "nobody")]})
+        tx.conn.execute(deleting, {"pairs": [(1, "new"), (2, "another")]})
+        found = tx.conn.execute(select(_C.id, _C.name).order_by(_C.id)).all()
+    assert [tuple(row) for row in found] == [(2, None), (2**62, None)]
 
 
 def test_rows_come_in_their_order(things: Database) -> None:
@@ -168,7 +193,7 @@ def test_the_index_is_used(things: Database, statement: Any, given: dict[str, An
         return explain + sql, params
 
     with things.transaction() as tx:
-        tx.conn.execute(_INSERT, {"rows": [(n, *[None] * 5) for n in range(100, _MANY)]})
+        _INSERT(tx.conn, [(n, *[None] * 5) for n in range(100, _MANY)])
         if not things.is_sqlite:
             tx.conn.exec_driver_sql("ANALYZE thing")
         event.listen(things.engine, "before_cursor_execute", explained, retval=True)
