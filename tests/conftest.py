@@ -1,8 +1,9 @@
-"""An empty database for each test, on SQLite and on PostgreSQL.
+"""Fixtures: an empty database for each test, on SQLite and on PostgreSQL.
 
-Each engine has one template with all tables, made once a session (under pytest-xdist: once a
-worker). A test gets a copy of SQLite's file; PostgreSQL's takes a third of a second to copy, so
-one copy is emptied after each test, and made anew when a test changed its tables.
+Each engine has one template with all tables, created once per session (per worker under
+pytest-xdist). On SQLite a test gets a copy of the file. On PostgreSQL a copy takes a third of a
+second, so one copy is emptied after each test, and created anew after a test that changed its
+tables.
 """
 
 import os
@@ -94,7 +95,7 @@ def house(db: Database) -> House:
 
 @pytest.fixture
 def sqlite_house(sqlite_url: str) -> Iterator[House]:
-    """The same on SQLite, for what the database has no say in."""
+    """The same on SQLite, for tests that do not depend on the database."""
     db = Database(sqlite_url)
     yield House(db)
     db.close()
@@ -116,7 +117,7 @@ def small_shop(sqlite_url: str) -> Iterator[Shop]:
 
 @pytest.fixture
 def receiver(house: House) -> Iterator[Receiving]:
-    """The receiver of a house without journeys, on a free port."""
+    """The receiver of a shop without journeys, on a free port."""
     house.open()
     with receiving(house.segue) as receiver:
         yield receiver
@@ -220,7 +221,7 @@ class _Server:
         return self.name
 
     def empty(self) -> None:
-        """Whoever else is connected is sent away; a database of another shape is dropped."""
+        """Delete all rows. Closes other connections; drops a database whose tables have changed."""
         assert self.inside is not None
         try:
             self.inside.execute(

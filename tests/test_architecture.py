@@ -1,4 +1,4 @@
-"""Imports go one way, only flows/ knows Prefect, only channels/ knows a provider."""
+"""Imports go one way; only flows/ imports Prefect, and only channels/ the providers' packages."""
 
 import ast
 import re
@@ -136,7 +136,7 @@ def test_an_example_in_the_docs_runs(file: Path) -> None:
 
 
 def test_channels_are_described_with_config_alone() -> None:
-    """config/channels.py loads these files, so whatever they import would be below config."""
+    """config/channels.py loads these files, so their imports must be below config."""
     wrong = {
         f"{file.relative_to(ROOT)} imports {name}"
         for file in (ROOT / "channels" / "kinds").glob("*.py")
@@ -310,7 +310,7 @@ def test_a_positional_construction_is_found(source: str, found: bool) -> None:
 
 
 def test_rows_of_the_core_are_typed() -> None:
-    """A NamedTuple beside the statement says what is read, in place of Row[Any]."""
+    """A NamedTuple beside the statement describes its columns, in place of Row[Any]."""
     wrong = {
         f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}"
         for layer in LAYERS

@@ -1,6 +1,6 @@
-"""The benchmarks run and say what they are asked for; how fast it is, no test looks at.
+"""The benchmarks run and return their figures; the tests check no speed.
 
-Those that start Prefect's server are left out: each takes half a minute.
+Benchmarks with Prefect's server are left out, because each takes half a minute.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The short form of `make chaos`, and that it would notice what it looks for."""
+"""The short form of `make chaos`, and that it detects the errors that it looks for."""
 
 import json
 import os
@@ -356,7 +356,7 @@ def not_planned(run: Run, tx: Tx) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_the_verdict_can_tell(played: Run, tamper: Any, found: str) -> None:
+def test_the_verdict_detects_errors(played: Run, tamper: Any, found: str) -> None:
     before = played.verdict()
     assert before.wrong() == []
     assert before.accepted > 15

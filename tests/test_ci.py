@@ -1,4 +1,4 @@
-"""What CI does beside the tests: the audit, the public workflow, the versions in .venv."""
+"""CI besides the tests: the audit, the public workflow, the versions in .venv."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_a_source_that_has_no_advisories_is_never_taken_for_good_news(
     assert said.startswith("requirements.lock was NOT AUDITED: no advisories could be had (-s osv")
 
 
-def test_without_a_network_it_says_that_it_could_not(tmp_path: Path) -> None:
+def test_without_a_network_the_audit_reports_that_it_did_not_run(tmp_path: Path) -> None:
     status, said = audit(tmp_path, "http://127.0.0.1:1/v1/query")
     assert status == 0
     assert "NOT AUDITED" in said
@@ -128,7 +128,7 @@ def test_make_lists_the_tests_that_it_skips_with_the_reason() -> None:
     assert " -rs" in pytest_line
 
 
-def test_each_reason_for_a_skip_says_what_is_to_be_done() -> None:
+def test_each_skip_reason_names_the_fix() -> None:
     reasons = [
         (file.name, reason)
         for file in (ROOT / "tests").rglob("*.py")

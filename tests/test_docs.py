@@ -1,4 +1,4 @@
-"""What the pages name exists: modules, tests, terms, links."""
+"""The modules, tests, terms and links in the docs exist."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ def defined(module: Path) -> set[str]:
 
 
 def terms() -> Iterator[tuple[str, str]]:
-    """Each term of the glossary, with the cell that says where it lives."""
+    """Each term of the glossary, with the cell that names its place."""
     for line in GLOSSARY.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 3 and cells[0] not in ("Word", "---"):

@@ -1,4 +1,4 @@
-"""Messages and enrollments are written in one package each, and the docs show the rule in it."""
+"""One package each writes messages and enrollments, and the docs show its transitions."""
 
 from pathlib import Path
 

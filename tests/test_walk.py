@@ -1,4 +1,4 @@
-"""How many files one event crosses on its way from HTTP to the provider.
+"""The number of files that one event crosses from HTTP to the provider.
 
 `pytest -s tests/test_walk.py` prints them in the order in which they are entered.
 """

@@ -1,7 +1,7 @@
-"""A channel of one file and a provider of one file, from a folder of their own: nothing else.
+"""A new channel and a new provider work, each as one file in an external folder.
 
-The product runs in a process of its own, where both folders belong to the packages; a server on
-this machine stands for the provider.
+The product runs in its own process, in which both folders belong to the packages; a server on this
+machine plays the provider.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The links to customers' own pages: what a token says, who accepts it, and what revokes it."""
+"""Links to the customers' pages: the content of a token, its validation, and its revocation."""
 
 from base64 import urlsafe_b64decode
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""Every transition of messages and of their devices, from every state, does what ALLOWED says."""
+"""Every transition of messages and devices, from every state, follows ALLOWED."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
@@ -171,7 +171,7 @@ def in_every_state(tx: Tx) -> dict[int, MessageState]:
 
 
 def changes(db: Database, act: Act) -> Iterator[tuple[Row[Any], Row[Any]]]:
-    """The messages that it changes, before and after; as many as it says."""
+    """The changed messages, before and after; checks the returned number."""
     with db.transaction(keep=False) as tx:
         rows = in_every_state(tx)
         before = rows_of(tx)
@@ -190,7 +190,7 @@ def test_every_transition_is_a_function_and_every_function_a_transition() -> Non
 
 
 @pytest.mark.parametrize("transition", ACTS)
-def test_a_message_goes_where_it_may(db: Database, transition: str) -> None:
+def test_messages_follow_the_allowed_transitions(db: Database, transition: str) -> None:
     found = {
         (before.state, after.state)
         for act in ACTS[transition]
@@ -208,9 +208,7 @@ def test_a_new_message_is_planned_or_refused(db: Database) -> None:
 
 
 @pytest.mark.parametrize("transition", ["report", "follow_devices"])
-def test_what_was_taken_back_moves_by_what_is_said_of_its_hand_over(
-    db: Database, transition: str
-) -> None:
+def test_only_a_message_with_an_attempt_follows_reports(db: Database, transition: str) -> None:
     """A message that was never tried has no call-back of ours. Of a push the devices know it."""
     tries = {
         before.attempts
@@ -329,7 +327,7 @@ DEVICE_ACTS: dict[str, list[DeviceAct]] = {
 
 
 @pytest.mark.parametrize("transition", DEVICE_ACTS)
-def test_a_device_goes_where_it_may(db: Database, transition: str) -> None:
+def test_devices_follow_the_allowed_transitions(db: Database, transition: str) -> None:
     found: set[tuple[str | None, str]] = set()
     for act in DEVICE_ACTS[transition]:
         with db.transaction(keep=False) as tx:

@@ -1,4 +1,4 @@
-"""WhatsApp: templates, the 24-hour session, STOP, and what its provider reports."""
+"""WhatsApp: templates, the 24-hour session, STOP, and provider reports."""
 
 from typing import Any
 from urllib.parse import parse_qs
@@ -216,7 +216,7 @@ def test_without_a_session_all_means_none(house: House) -> None:
 # Consent and evidence ------------------------------------------------------------------------
 
 
-def test_it_is_opt_in_whatever_the_policy_says(house: House) -> None:
+def test_whatsapp_is_always_opt_in(house: House) -> None:
     policy = Policy.model_validate({"channels": {"whatsapp": {"consent": "opt-out"}}})
     said = policy.warnings()
     assert said == [
@@ -245,7 +245,7 @@ def test_a_stop_on_whatsapp_binds_whatsapp_and_nothing_else(house: House) -> Non
     assert shop.said()["whatsapp", "*"] is True
 
 
-def test_a_stop_by_text_says_nothing_about_whatsapp(shop: AnnsShop) -> None:
+def test_a_stop_by_text_does_not_affect_whatsapp(shop: AnnsShop) -> None:
     shop.says("STOP")
     assert shop.said()["sms", "*"] is False
     assert shop.said()["whatsapp", "*"] is True

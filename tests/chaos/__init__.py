@@ -1,8 +1,8 @@
-"""Segue killed again and again, with a provider and a database in trouble: what is left in order?
+"""Kill Segue's processes repeatedly, with a failing provider and database, and check the result.
 
     make chaos SECONDS=120 SEED=1 DB=postgresql
 
-`run.py` starts real processes and kills them; `crew.py` are the processes; `engines.py` has the
-databases and their troubles; `shop.py` tells what customers do; `provider.py` remembers what it was
-handed; `verdict.py` recounts everything afterwards. docs/faults.md says how to read the result.
+`run.py` starts real processes and kills them; `crew.py` has the processes; `engines.py` has the
+databases and their failures; `shop.py` sends the events of customers; `provider.py` records the
+requests that it gets; `verdict.py` checks the result. docs/faults.md explains the output.
 """

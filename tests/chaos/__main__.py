@@ -1,4 +1,4 @@
-"""`python -m tests.chaos SECONDS SEED DB`: one line of JSON; exit status 1 if anything is wrong."""
+"""`python -m tests.chaos SECONDS SEED DB`: prints one line of JSON; exit status 1 for any error."""
 
 import sys
 
@@ -8,7 +8,7 @@ from tests.chaos.run import run
 
 
 def main(seconds: str = "600", seed: str = "1", engine: str = "sqlite") -> int:
-    """Run; what is wrong goes to standard error."""
+    """Run; print errors on standard error."""
     if engine not in ("sqlite", "postgresql"):
         sys.exit(f"DB is sqlite or postgresql, not {engine!r}")
     line, wrong = run("sqlite" if engine == "sqlite" else "postgresql", int(seed), float(seconds))

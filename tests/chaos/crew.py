@@ -1,4 +1,4 @@
-"""The processes of the harness: workers and a launcher, killed, frozen and started again."""
+"""The processes of the chaos test: workers and a launcher, killed, frozen and restarted."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ class Crew:
     launched: bool = False
 
     def start(self, number: int) -> None:
-        """Start whoever is not running; a launcher that has done its work need not."""
+        """Start the processes that do not run, except a launcher that has finished."""
         if number in self.running and not self.running[number].is_alive():
             self._still_there(number, self.running.pop(number))
         if number not in self.running and not (number == LAUNCHER and self.launched):
@@ -57,7 +57,7 @@ class Crew:
         )
 
     def kill(self, number: int) -> None:
-        """SIGKILL, wherever it stands."""
+        """Send SIGKILL."""
         process = self.running.pop(number, None)
         if process is not None:
             self._still_there(number, process)
@@ -91,8 +91,10 @@ class Crew:
             self.fell.append(f"the launch of {_LAUNCHED} does not come to its end")
 
     def stop(self) -> None:
-        """SIGTERM: they end what they have begun. Who is still starting would not heed it yet, and
-        who found no database to start with has ended already.
+        """Send SIGTERM, after which processes finish their work.
+
+        A process that is still starting does not handle it yet; one that found no database has
+        ended already.
         """
         told: dict[int, ForkServerProcess] = {}
         for number, process in self.running.items():
@@ -109,7 +111,7 @@ class Crew:
                 process.kill()
 
     def _still_there(self, number: int, process: ForkServerProcess) -> None:
-        """Without a database nobody starts, and says so; else a worker never ends by itself."""
+        """Without a database a process ends at its start; else a worker never ends by itself."""
         if number == LAUNCHER:
             self.launched |= process.exitcode == 0
         elif process.exitcode is not None:
@@ -125,7 +127,7 @@ class Crew:
         return self.directory / f"{self._name(number)}.log"
 
     def logs(self) -> str:
-        """The ends of what they said."""
+        """The ends of the processes' logs."""
         files = sorted(self.directory.glob("*.log"))
         return "\n".join(f"{file.name}: {file.read_text()[-3000:]}" for file in files)
 

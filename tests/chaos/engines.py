@@ -1,4 +1,4 @@
-"""The databases of the harness, each with the troubles that it can be in."""
+"""The databases of the chaos test, each with the failures that it can have."""
 
 import sqlite3
 import tempfile
@@ -32,7 +32,7 @@ def _sqlite(directory: Path) -> Iterator[tuple[str, Sequence[Trouble]]]:
     file = directory / "segue.db"
 
     def locked() -> None:
-        """Somebody else holds the file's lock."""
+        """Another process holds the file's lock."""
         with closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as conn:
             conn.execute("BEGIN IMMEDIATE")
             time.sleep(_LASTS)

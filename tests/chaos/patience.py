@@ -1,4 +1,4 @@
-"""Waiting without a word about speed: as long as something goes on, and some time after that."""
+"""Wait without an assumption about speed: as long as there is progress, and some time after."""
 
 import time
 from collections.abc import Callable

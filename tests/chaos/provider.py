@@ -1,8 +1,8 @@
-"""SendGrid, Twilio and FCM in one process that is in trouble now and then, and forgets nothing.
+"""SendGrid, Twilio and FCM in one process that fails at times and records every request.
 
-Each request is written down before it is answered, message by message, so that what was accepted
-is known whatever dies next. What happens to a request depends on the seed, on the first message in
-it, on where that goes and on how often it had come there before.
+It records each message of a request before it responds, so the accepted messages are known even if
+a process is killed next. The response to a request depends on the seed, the first message, its
+address, and the number of earlier requests with it.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Outage(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """One message in one request. device: the token that a push goes to; empty for the others."""
+    """One message in one request. device: the token of a push; empty for other channels."""
 
     message_id: int
     device: str

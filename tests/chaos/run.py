@@ -1,4 +1,4 @@
-"""A run: workers, a provider and a shop as processes; kills by schedule; calm; the verdict."""
+"""A run: workers, a provider and a shop as processes, kills, a quiet phase, the verdict."""
 
 import os
 import random

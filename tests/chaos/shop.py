@@ -1,6 +1,6 @@
-"""What customers do, told to whichever worker listens, until it is answered 200.
+"""The customers' events, posted to any worker that listens, until one responds 200.
 
-As a client of Segment's would: the same event again, under the same id, until it was taken.
+Like Segment's clients, it posts an event again with the same id until it is accepted.
 """
 
 import random
@@ -42,7 +42,7 @@ class Event(NamedTuple):
     properties: dict[str, str]
 
     def call(self) -> dict[str, Any]:
-        """As Segment's clients say it."""
+        """The call as Segment's clients send it."""
         return {
             "type": "track",
             "userId": self.user_id,
@@ -93,7 +93,7 @@ def day(seed: int, seconds: float, a_second: float, people: int) -> list[Event]:
 
 
 class Shop:
-    """Tells events in the order of their time, on several threads; remembers what was taken."""
+    """Posts events in order of time, on several threads, and records the accepted ones."""
 
     def __init__(self, events: Sequence[Event], ports: Sequence[int]) -> None:
         self.accepted: dict[str, Event] = {}

@@ -1,6 +1,6 @@
-"""What is left when everything has calmed down, recounted from the rows and the provider's memory.
+"""The check of the final state, from the rows and the provider's records.
 
-Written without the product's own rules of counting: it is they that are in doubt.
+It shares no counting code with the product, which is what it tests.
 """
 
 from collections import Counter, defaultdict
@@ -49,7 +49,7 @@ class Fate(NamedTuple):
 
 @dataclass(slots=True)
 class Verdict:
-    """How much was done, and everything that is wrong, in words."""
+    """The amount of work done, and all errors as text."""
 
     events: int = 0
     _: KW_ONLY
@@ -125,7 +125,7 @@ def judge(db: Database, policy: Policy, taken: Mapping[str, Event], fate: Fate) 
 
 
 def _lost(tx: Tx, taken: Mapping[str, Event], people: Sequence[Row[Any]]) -> Iterator[str]:
-    """Events that we said we have, and that led to nothing."""
+    """Events that were accepted and had no effect."""
     found = tx.conn.execute(select(events.c.dedupe_key, events.c.name, events.c.worked_at))
     known = {row.dedupe_key: row for row in found}
     entered = {one.entry_key for one in people}
@@ -165,7 +165,7 @@ def _not_launched(people: Sequence[Row[Any]], everybody: Collection[int]) -> Ite
 
 
 def _not_planned(passed: Sequence[Row[Any]], rows: Iterable[Row[Any]]) -> Iterator[str]:
-    """Whoever has passed a send has a row that says what became of it."""
+    """Enrollments that passed a send without a row with the outcome."""
     wanted = {(row.enrollment_id, row.step) for row in rows}
     for enrollment_id, step in passed:
         if step in _SENDS and (enrollment_id, step) not in wanted:
@@ -210,9 +210,8 @@ def _period(cap: Cap, day: date) -> date:
 
 
 def _explanation(row: Row[Any], fate: Fate, silent: Collection[int]) -> str | None:
-    """No answer came to the post, or not in time, or one that says nothing; or whoever was about to
-    post was killed, or lost the database.
-    """
+    """No response, a late one or an unclear one; or the process was killed or lost the database
+    before the request."""
     if row.claimed_by is None:
         slow = (row.reason or "").startswith("ReadTimeout")
         return "no answer" if slow or row.id in silent else None
@@ -225,7 +224,7 @@ def _explanation(row: Row[Any], fate: Fate, silent: Collection[int]) -> str | No
 
 
 def _untrue(rows: Mapping[int, Row[Any]], accepted: Mapping[int, Sequence[float]]) -> Iterator[str]:
-    """Rows that say something else than the provider."""
+    """Rows that contradict the provider."""
     for one, times in accepted.items():
         row = rows.get(one)
         if row is None or row.state not in _WENT:
@@ -242,7 +241,7 @@ def _untrue_of_devices(
     devices: Mapping[tuple[int, str], str],
     accepted: Collection[tuple[int, str]],
 ) -> Iterator[str]:
-    """Devices that say something else than the provider, or than their message."""
+    """Devices that contradict the provider or their message."""
     for one in accepted:
         if devices.get(one) not in _WENT:
             yield f"message {one[0]} was accepted for {one[1]}, which is {devices.get(one)}"

@@ -1,8 +1,7 @@
-"""What a worker process of the harness runs: `segue work` or `segue launch`, with waits made short.
+"""A worker process of the chaos test: `segue work` or `segue launch`, with short waits.
 
-Nothing else is different, but that it writes down when it hands a message over, and that the clock
-of its machine may be wrong; unless CHAOS_BREAK is set: then the claim is not committed before the
-post, which the harness must notice.
+It also records each hand-over, and its clock may be wrong. With CHAOS_BREAK it does not commit the
+claim before the request, which the chaos test must detect.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Isolating what fails by halving, and sizing transactions by time."""
+"""Isolate a failing item by halving, and size transactions by their duration."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""The worker's log: one JSON object a line, with ids and without personal data."""
+"""The worker's log: one JSON object per line, with ids and without personal data."""
 
 import asyncio
 import io
@@ -138,7 +138,7 @@ def test_values_in_extra_are_masked_however_deep_they_lie() -> None:
     assert line["nested"] == {"***": {"phone": "***", "event_id": 7}}
 
 
-def test_an_exceptions_words_are_masked() -> None:
+def test_the_message_of_an_exception_is_masked() -> None:
     try:
         raise DatabaseUnusable("no room for ann@example.com and 07700900123")
     except DatabaseUnusable as error:
@@ -308,7 +308,7 @@ def test_an_error_that_repeats_keeps_its_kind_and_place() -> None:
 SECRETS = ("Annabel", "annabel", "Lee", "example.com", "7700900", "token-")
 
 
-def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_log_line_has_customer_data(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(Database(sqlite_url))
     house.shorten(after_trouble=0.02)
     steps = [Send("s", Email("hello"), SMS("hello")), Update("u", x=1)]
@@ -320,7 +320,7 @@ def test_nobodys_data_whatever_goes_wrong(sqlite_url: str, monkeypatch: pytest.M
         raise ValueError("Annabel Lee <annabel@example.com>")
 
     async def comes(log: Log, says: str, broken: str | None = None) -> None:
-        """Somebody comes, and something goes wrong with it."""
+        """A customer's event arrives, and processing it fails."""
         with pytest.MonkeyPatch.context() as patch:
             if broken:
                 patch.setattr(broken, bad)

@@ -208,6 +208,6 @@ def test_a_setting_asks_for_the_login_on_this_machine_too(tmp_path: Path) -> Non
     assert environment(settings)["SEGUE_PREFECT_LOGIN"] == "True"
 
 
-def test_prefect_is_told_its_own_origin_as_the_only_one(tmp_path: Path) -> None:
+def test_prefect_allows_only_its_own_origin(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, prefect_port=4711)
     assert environment(settings)["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4711"

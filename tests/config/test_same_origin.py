@@ -1,4 +1,4 @@
-"""Which requests a server on this machine refuses, header by header."""
+"""Which requests a server on this machine refuses, by their headers."""
 
 import asyncio
 from typing import Any

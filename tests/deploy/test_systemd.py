@@ -36,7 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analyze(*arguments: str, folder: Path) -> str:
-    """What systemd-analyze says of the units; empty if it finds nothing."""
+    """The output of systemd-analyze for the units; empty if it finds nothing."""
     done = subprocess.run(
         ["systemd-analyze", *arguments], cwd=folder, capture_output=True, text=True, check=False
     )

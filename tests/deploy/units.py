@@ -36,7 +36,7 @@ class Unit:
         return [value for _, name, value in self.lines if name == directive]
 
     def one(self, directive: str) -> str:
-        """The value of a directive that stands once."""
+        """The value of a directive that occurs once."""
         [value] = self.all(directive)
         return value
 

@@ -1,4 +1,4 @@
-"""Every transition of enrollments, from both states, does what ALLOWED says."""
+"""Every transition of enrollments, from both states, follows ALLOWED."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -68,7 +68,7 @@ def state_of(row: Row[Any]) -> str:
 
 
 def each_apart(ids: Collection[int]) -> dict[Any, list[int]]:
-    """Many places, most of them for nobody."""
+    """Many places, most of them without an enrollment."""
     apart = {Stay(LATER + number, 3): [-number] for number in range(1, 20)}
     return {**apart, Stay(LATER + 99, 3): list(ids)}
 
@@ -132,7 +132,7 @@ def test_every_transition_is_a_function_and_every_function_a_transition() -> Non
 
 
 @pytest.mark.parametrize("transition", ACTS)
-def test_an_enrollment_goes_where_it_may(db: Database, transition: str) -> None:
+def test_enrollments_follow_the_allowed_transitions(db: Database, transition: str) -> None:
     for act in ACTS[transition]:
         found = [(state_of(before), state_of(after)) for before, after in changes(db, act)]
         assert set(found) == allowed(ALLOWED, transition)
@@ -155,7 +155,7 @@ def test_who_enters_waits_and_enters_once(db: Database) -> None:
     assert states == allowed(ALLOWED, "enter")
 
 
-def test_who_goes_on_begins_the_step_anew(db: Database) -> None:
+def test_an_arrival_resets_phase_and_attempts(db: Database) -> None:
     with db.transaction() as tx:
         enter(tx, [1])
         [one] = rows_of(tx)

@@ -1,4 +1,4 @@
-"""Buckets: the same in Python and in SQL, even, on every row, and in every unique key."""
+"""Buckets: equal in Python and SQL, evenly distributed, on every row, and in every unique key."""
 
 from collections import Counter
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Conditions: each on both engines, and all of them against plain Python."""
+"""Conditions: each on both engines, and all compared with plain Python."""
 
 import operator
 import re
@@ -574,7 +574,7 @@ def population() -> Iterator[Somebody]:
 
 
 @pytest.mark.proof
-def test_sql_says_what_python_says(db: Database) -> None:
+def test_sql_agrees_with_python(db: Database) -> None:
     people = list(population())
     store(db, people)
 
@@ -623,7 +623,7 @@ def test_mistakes_are_found_where_they_are_made(make: Callable[[], object], mend
         make()
 
 
-def test_joining_with_words_is_a_mistake() -> None:
+def test_joining_conditions_with_and_or_or_is_refused() -> None:
     with pytest.raises(TypeError, match=r"join conditions with & \| ~"):
         _ = did("e") and did("f")
 

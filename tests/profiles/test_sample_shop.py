@@ -1,4 +1,4 @@
-"""The sample shop: whole, plausible, the same every time, and nobody's."""
+"""The sample shop: complete, plausible, reproducible, and without real data."""
 
 from collections import Counter
 

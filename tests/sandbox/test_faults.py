@@ -27,7 +27,7 @@ from tests.support.providers.sandbox_requests import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_provider_says_try_later_so_many_times(client: httpx.AsyncClient) -> None:
+async def test_a_fault_applies_to_its_number_of_requests(client: httpx.AsyncClient) -> None:
     fault = {"provider": "sendgrid", "answer": 429, "retry_after": 3, "count": 2}
     await client.post("/faults", json=fault)
     answers = [await post_mail(client, mail(str(n))) for n in range(3)]
@@ -37,7 +37,7 @@ async def test_a_provider_says_try_later_so_many_times(client: httpx.AsyncClient
     assert (await client.get("/stats")).json()["refused"] == 2
 
 
-async def test_each_provider_fails_in_its_own_words(client: httpx.AsyncClient) -> None:
+async def test_each_provider_has_its_own_error_texts(client: httpx.AsyncClient) -> None:
     for provider in ("sendgrid", "postmark", "twilio", "fcm"):
         for status in (401, 403, 429, 500, 503):
             fault = {"provider": provider, "answer": status, "count": 1}

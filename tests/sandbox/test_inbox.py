@@ -1,4 +1,4 @@
-"""The inbox shows sent and refused messages of each customer, with all data as text."""
+"""The inbox shows the sent and refused messages of each customer, with all data as text."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -266,7 +266,7 @@ def test_customers_are_found_by_name_mail_and_phone(
     assert sorted(who.id for who in timeline.search(text)) == found
 
 
-def test_ids_that_segue_never_gave_belong_to_nobody(timeline: DatabaseTimeline) -> None:
+def test_unknown_message_ids_have_no_customer(timeline: DatabaseTimeline) -> None:
     assert set(timeline.customers(["1", "99", "x", "²", "9" * 30])) == {"1"}
     assert timeline.customer("x") is None
 
@@ -280,7 +280,7 @@ async def test_a_search_finds_people_who_got_nothing(
         assert "This customer has received no e-mail" in page
 
 
-async def test_a_database_without_tables_is_said_plainly(store: Store, tmp_path: Path) -> None:
+async def test_a_database_without_tables_is_reported(store: Store, tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/empty.db")
     async with client_of(create_app(store, DatabaseTimeline(database), login=LOGIN)) as client:
         await post_mail(client, mail("1"))

@@ -20,7 +20,7 @@ from tests.support.providers.sandbox_requests import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_stats_count_ids_once_and_tell_what_came_twice(client: httpx.AsyncClient) -> None:
+async def test_stats_count_each_id_once_and_the_duplicates(client: httpx.AsyncClient) -> None:
     await post_mail(client, mail("1", "2"))
     await post_sms(client, sms("7"))
     await post_sms(client, sms("7"))

@@ -1,4 +1,4 @@
-"""The sandbox's customers react, and its providers report it as the real ones do."""
+"""The sandbox's customers react, and its providers send the webhooks of the real ones."""
 
 import asyncio
 from collections import Counter
@@ -191,7 +191,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     store.close()
 
 
-async def test_nobody_answers_unless_told_to(sandbox: Sandbox, listener: Listener) -> None:
+async def test_no_webhooks_without_a_behaviour(sandbox: Sandbox, listener: Listener) -> None:
     await post_mail(sandbox.client, mail("1"))
     await post_sms(sandbox.client, sms("2"))
     assert await sandbox.settled() == {
@@ -320,9 +320,7 @@ async def test_a_whatsapp_message_is_read_and_answered(
     ]
 
 
-async def test_what_is_said_twice_has_the_same_id_twice(
-    sandbox: Sandbox, listener: Listener
-) -> None:
+async def test_a_repeated_webhook_has_the_same_id(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave(opens=1, twice=1)
     await post_mail(sandbox.client, mail("1"))
     await post_sms(sandbox.client, sms("2"))
@@ -413,7 +411,7 @@ async def simulated(tmp_path: Path) -> AsyncIterator[Sandbox]:
     store.close()
 
 
-async def test_what_is_due_has_been_said_when_the_clock_has_moved(
+async def test_due_webhooks_are_posted_when_the_clock_has_moved(
     simulated: Sandbox, listener: Listener
 ) -> None:
     await simulated.behave(opens=1, delivered_within=60, answered_within=3600)
@@ -444,7 +442,7 @@ async def test_what_is_due_has_been_said_when_the_clock_has_moved(
     assert kept["accepted_at"] == MORNING
 
 
-async def test_the_clock_goes_one_way_and_only_if_it_is_simulated(
+async def test_only_a_simulated_clock_moves_and_only_forward(
     simulated: Sandbox, sandbox: Sandbox
 ) -> None:
     before = {"now": format_instant(MORNING - 1)}

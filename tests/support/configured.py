@@ -7,7 +7,7 @@ from config.settings import Settings
 
 
 def configured(**values: Any) -> Settings:
-    """General settings with these values. The others, which providers read, go to the environment.
+    """Settings with these values. Those that providers read are set in the environment.
 
     `tests/conftest.py` restores the environment after each test.
     """

@@ -1,4 +1,4 @@
-"""How many statements something costs."""
+"""Count the statements that something executes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

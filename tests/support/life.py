@@ -220,7 +220,7 @@ class Life:
         return moved
 
     def leaves_at(self, stay: Stay) -> int | None:
-        """The time at which the step was over; None: it goes on, and `due` is set."""
+        """The time at which the step ended; None: it has not, and `due` is set."""
         lasts = STEPS[stay.version][stay.step]
         match stay.step:
             case "first":

@@ -1,4 +1,4 @@
-"""A shop with a receiver, and its customer's pages as a browser gets them."""
+"""A shop with a receiver, and the pages of its customers as a browser gets them."""
 
 import asyncio
 import re
@@ -76,7 +76,7 @@ class Client:
 
 
 class Shop:
-    """A house with a receiver and one customer."""
+    """A shop with a receiver and one customer."""
 
     def __init__(self, db: Database) -> None:
         self.house = House(db)

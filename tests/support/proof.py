@@ -1,7 +1,7 @@
-"""Proofs: tests of generated cases, few in `make test` and many in `make prove`.
+"""Tests with generated cases: few in `make test` and many in `make prove`.
 
-A test with `@given` is a proof without further marks. Any other is marked `pytest.mark.proof`. Both
-read how many cases they try from `cases`.
+A test with `@given` needs no further mark; any other has `pytest.mark.proof`. Both read the number
+of cases from `cases`.
 """
 
 from hypothesis import settings

@@ -81,7 +81,7 @@ Answer = httpx.Response | Exception
 
 
 class Providers:
-    """All providers in one function. They accept everything, unless told otherwise."""
+    """All providers in one function. They accept everything unless `answer` was called."""
 
     def __init__(self) -> None:
         self.accepted: list[Sent] = []
@@ -98,7 +98,7 @@ class Providers:
         self._answers[channel].extend(answers)
 
     def answer_to(self, address: str, *answers: Answer) -> None:
-        """Set the answers to the next requests whose first message goes to this address."""
+        """Set the responses to the next requests whose first message has this address."""
         self._answers[address].extend(answers)
 
     def accept_again(self) -> None:
@@ -353,7 +353,7 @@ class House:
             asyncio.run(with_dispatcher())
 
     def until(self, moment: str | Instant) -> None:
-        """Advance the clock to an instant. Whatever becomes due before is done at its due time."""
+        """Advance the clock to an instant. Work that becomes due is done at its due time."""
         target = parse_instant(moment) if isinstance(moment, str) else moment
         while True:
             self.run()

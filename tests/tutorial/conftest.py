@@ -1,4 +1,4 @@
-"""What every chapter starts with: an empty library, a policy, and a shop that knows nobody yet."""
+"""The start of every chapter: an empty library, a policy, and a shop without customers."""
 
 from pathlib import Path
 from textwrap import dedent

@@ -1,6 +1,6 @@
-"""Chapter 1: a journey is a folder. Write it, import customers, launch it, look at what happened.
+"""Chapter 1: a journey is a folder. Write it, import customers, launch it, read the result.
 
-A journey's folder holds `journey.py` and its templates. Nothing else has to be told of it.
+The folder contains `journey.py` and the templates. Segue finds it without registration.
 """
 
 from pathlib import Path

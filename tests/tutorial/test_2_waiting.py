@@ -1,7 +1,7 @@
-"""Chapter 2: people wait in rows, not in running programs. A wait resumes by itself.
+"""Chapter 2: waits. A waiting enrollment is a row, not a running program, and resumes by itself.
 
-Texts go out Monday to Friday, 09:00 to 17:00. What is due outside these hours waits for the next
-opening, and what follows a message counts from the moment it went.
+Text messages are sent Monday to Friday, 09:00 to 17:00. A message that is due outside these hours
+waits for the next window, and the next step counts from the time at which it was sent.
 """
 
 from config.clock.times import parse_instant
@@ -80,7 +80,7 @@ UNTIL = """
 """
 
 
-def test_waiting_for_what_somebody_does(shop: House, library: Library, policy: Policy) -> None:
+def test_waiting_for_an_event(shop: House, library: Library, policy: Policy) -> None:
     library.write("after_signup/journey.py", UNTIL)
     library.write(
         "after_signup/thanks.email.html", "Subject: Thank you\n\n<p>It is on its way.</p>"

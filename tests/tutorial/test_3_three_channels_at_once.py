@@ -1,7 +1,7 @@
-"""Chapter 3: one send on several channels, in step with each other.
+"""Chapter 3: one send on several channels.
 
-The members of a send share one anchor: the earliest moment at which each of them, at its own
-offset, is inside the hours of its channel.
+The members of a send share one anchor: the earliest time at which each of them, at its own offset,
+is inside the windows of its channel.
 """
 
 from config.clock.times import parse_instant
@@ -36,7 +36,7 @@ def write_sale(library: Library, mode: str) -> None:
     library.write("sale/sale.sms.txt", "Our sale is on.")
 
 
-def test_they_go_together_when_all_channels_are_open(
+def test_members_are_sent_together_when_all_windows_are_open(
     shop: House, library: Library, policy: Policy
 ) -> None:
     write_sale(library, "any")

@@ -1,6 +1,6 @@
-"""Chapter 4: one channel at a time. A push first; where it is not opened, a mail two hours later.
+"""Chapter 4: one channel at a time. First a push; if it is not opened, a mail two hours later.
 
-The app says what it saw as an event, `push_opened`; nobody else can know.
+The app reports the opening as the event `push_opened`, because FCM does not.
 """
 
 from config.policy import Policy

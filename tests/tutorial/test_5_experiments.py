@@ -1,4 +1,4 @@
-"""Chapter 5: which of two mails works better? A draw that is the same for a person every time."""
+"""Chapter 5: an experiment with two mails. A profile gets the same arm every time."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Chapter 6: an exit rule. Who buys is left in peace from that moment on, in mid-wait or not."""
+"""Chapter 6: an exit rule. A purchase ends the enrollment at any step, even during a wait."""
 
 from config.clock.times import parse_instant
 from config.policy import Policy

@@ -1,7 +1,7 @@
-"""Chapter 7: WhatsApp. The shop begins with an approved template; free text needs an open session.
+"""Chapter 7: WhatsApp. The first message is an approved template; free text needs an open session.
 
-Ann agreed to WhatsApp. She gets the template, writes back, and then may get free text for a day.
-Her STOP ends WhatsApp, and leaves text messages as they were.
+Ann has opted in to WhatsApp. She gets the template, replies, and can get free text for 24 hours.
+Her STOP ends WhatsApp, but not text messages.
 """
 
 from sqlalchemy import select

@@ -1,4 +1,4 @@
-"""A channel is one file: the registry finds it, and no other file of the product names it."""
+"""A channel is one file: the registry finds it, and no other product file names it."""
 
 import ast
 import sys

@@ -1,6 +1,4 @@
-"""A provider in trouble stops only its own channel, for as long as is said; afterwards windows and
-caps hold as before.
-"""
+"""The breaker: a failing provider pauses only its own channel, and windows and caps still apply."""
 
 import asyncio
 import logging
@@ -30,7 +28,7 @@ from tests.support.providers.dispatching import DAYTIME
 from tests.support.shop import MONDAY, House, described, read_request
 
 
-def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
+def test_a_breaker_opens_logs_and_closes_while_other_channels_send(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     house.open(described(Send("s", Email("hello"), Push("hello"))))
@@ -77,7 +75,7 @@ def test_a_breaker_opens_says_so_and_closes_by_itself_while_others_go_on(
 def test_requests_that_fail_together_are_one_reason_to_pause(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Sixty are under way when the provider begins to refuse them: the pause is as long as said."""
+    """Sixty requests run when the provider starts to refuse them; the pause is not longer."""
     under_way = 60
     entered(house, SMS("hello"), people=under_way)
     all_there = asyncio.Barrier(under_way)
@@ -132,9 +130,8 @@ def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.Monkey
 def test_a_silent_provider_is_given_few_messages(
     house: House, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    """Whoever does not answer leaves messages of unknown fate, as many as are in a request. After a
-    pause one message goes, and the others only when that one is answered well.
-    """
+    """A provider without a response leaves unknown messages. After a pause one message is sent, and
+    the others only after its success."""
     monkeypatch.setattr("channels.outbox.dispatch.CLAIM_BATCH", together)
     template = "d-1" if together > 1 else ""
     entered(house, Email("hello"), people=60, sendgrid_template_id=template)
@@ -207,8 +204,8 @@ def test_a_cap_that_filled_during_the_outage(house: House) -> None:
     assert len(house.providers.accepted) == 1
 
 
-def test_a_slow_provider_holds_up_nobody_else(house: House) -> None:
-    """The text's answer comes only when the mail has gone and somebody else has moved on."""
+def test_a_slow_provider_does_not_delay_others(house: House) -> None:
+    """The response for the text comes after the mail was sent and an enrollment has moved on."""
     house.open(
         Journey(
             "j",

@@ -1,6 +1,4 @@
-"""The claim: committed before the post, given back when it can't be posted in time, and settled
-once, whoever dies or hears of it first.
-"""
+"""The claim: it is committed before the request, and each claim gets exactly one outcome."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -63,7 +61,7 @@ def test_a_claim_ends_with_the_window(house: House) -> None:
 def test_what_is_claimed_leaves_before_its_window_closes(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transport asks right before something leaves, whatever it still had to do first."""
+    """The transport checks the window directly before each request."""
     house.open(sending(Email("hello")), policy=POLICY)
     ann = house.customer()
     clock = [1000.0]
@@ -281,7 +279,7 @@ def test_the_fate_of_some_is_known_while_one_is_slow(
     house.dispatching(scenario)
 
 
-def test_a_call_back_that_is_faster_than_the_record_has_the_last_word(house: House) -> None:
+def test_a_webhook_before_our_record_wins(house: House) -> None:
     house.open(sending(Email("hello")), policy=POLICY)
     house.customer()
 

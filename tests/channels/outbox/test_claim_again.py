@@ -1,6 +1,4 @@
-"""The last look before a message leaves: what has changed since it was planned stops it, moves it,
-or hands over to the next channel.
-"""
+"""The check at the claim: changes since the planning cancel or move a message, or fall back."""
 
 from typing import Any
 
@@ -63,7 +61,7 @@ def test_an_address_that_bounced_meanwhile(house: House) -> None:
 
 
 def test_a_window_that_closed_meanwhile(house: House) -> None:
-    """Nobody was there to send it. When somebody is, it is night."""
+    """No worker runs until the window has closed."""
     house.open(sending(Email("hello", after="1h"), Push("hello", after="2h")), policy=POLICY)
     house.customer()
     house.launch("j")

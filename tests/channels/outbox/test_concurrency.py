@@ -1,4 +1,4 @@
-"""Many processes at once, and still no limit is ever broken and nothing goes twice."""
+"""Concurrent processes never exceed a limit and never send a message twice."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +97,7 @@ def period(cap: Cap, day: date) -> date:
     return day.replace(day=1) if cap.per == "month" else day
 
 
-def test_the_recount_can_tell() -> None:
+def test_the_recount_detects_errors() -> None:
     """One more in a period is found, whichever cap it breaks."""
     rolling = Cap.model_validate({"channels": "all", "limit": 2, "within": "24h"})
     daily = Cap.model_validate({"channels": "all", "limit": 1, "per": "day"})

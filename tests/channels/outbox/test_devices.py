@@ -1,4 +1,4 @@
-"""A push goes to every live device of a person, and to each at most once: it is one message."""
+"""A push is one message: it is sent to every live device of a profile, to each at most once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def add_device(house: House, person: int, token: str) -> None:
 # Which devices ------------------------------------------------------------------------------------
 
 
-def test_a_push_goes_to_every_live_device_and_is_one_message(house: House) -> None:
+def test_a_push_is_sent_to_every_live_device_as_one_message(house: House) -> None:
     caps = [{"channels": ["push"], "limit": 2, "per": "day"}]
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
     third = Journey("l", entry=OnLaunch(), topic="n", steps=[Send("s", Push("offer"))])
@@ -264,7 +264,7 @@ def test_what_was_not_posted_is_tried_again_as_if_it_had_not_been_claimed(house:
     assert house.devices(row.id) == dict.fromkeys(TOKENS, "sent")
 
 
-def test_a_text_that_can_not_be_rendered_goes_to_no_device(house: House) -> None:
+def test_a_push_that_can_not_be_rendered_is_sent_to_no_device(house: House) -> None:
     texts = {**TEXTS, "hello.push.txt": "Title: Hello\n\n{{ profile.first_name }}"}
     house.open(sending(Push("hello")), policy=POLICY, texts=texts)
     house.customer("ann", push_tokens=TOKENS)
@@ -275,7 +275,7 @@ def test_a_text_that_can_not_be_rendered_goes_to_no_device(house: House) -> None
     assert house.providers.requests == []
 
 
-def test_a_device_that_is_not_registered_goes_alone(house: House) -> None:
+def test_an_unregistered_device_is_removed_alone(house: House) -> None:
     ann = pushing(house)
     house.providers.answer_to("device-a", ANSWERS["gone"])
     house.launch("j")
@@ -345,7 +345,7 @@ def test_every_device_is_claimed_before_the_first_post(house: House) -> None:
 
 
 def test_a_death_at_the_hand_over_leaves_every_claimed_device_unknown(house: House) -> None:
-    """Nobody can tell which of them had been posted to."""
+    """It is not known which devices were posted to."""
     pushing(house)
 
     def dying() -> None:
@@ -409,7 +409,7 @@ def planned(house: House) -> None:
 
 
 def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
-    """The process had hung: what it was told still counts, and nothing goes twice."""
+    """The process had hung: its outcomes still count, and nothing is sent twice."""
     pushing(house)
     planned(house)
     held: list[tuple[Claim, list[Outgoing]]] = []
@@ -495,7 +495,7 @@ def hear(house: House, kind: Any, token: str | None, **said: Any) -> None:
         (("later", "failed"), "failed", "failed", ("failed", "failed")),
     ],
 )
-def test_a_late_word_about_one_device(
+def test_a_late_report_about_one_device(
     house: House, answers: Sequence[str], word: Any, state: str, devices: Sequence[str]
 ) -> None:
     pushing(house)
@@ -512,7 +512,7 @@ def test_a_late_word_about_one_device(
         assert len(house.providers.requests) == 2
 
 
-def test_a_word_about_a_device_that_is_somebody_elses_by_now(house: House) -> None:
+def test_a_report_about_a_device_of_another_profile_by_now(house: House) -> None:
     """It names the message that went to it; or the provider's own id alone."""
     pushing(house)
     house.providers.answer_to("device-a", httpx.ReadTimeout("slow"))

@@ -1,6 +1,4 @@
-"""What becomes of messages at the hand-over: by what the provider says, when a template lacks
-something, and many in one request.
-"""
+"""Dispatch: outcomes by the provider's response, missing template data, batches in one request."""
 
 import asyncio
 import json
@@ -112,7 +110,7 @@ def test_what_surely_failed_does_not_count(house: House) -> None:
     ]
 
 
-def test_credentials_refused_stop_a_channel_and_the_others_go_on(
+def test_refused_credentials_stop_only_their_channel(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = Email("hello"), SMS("hello")

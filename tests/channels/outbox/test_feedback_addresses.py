@@ -1,6 +1,4 @@
-"""Who can still be reached: what the providers say of addresses, and people of consent in their own
-words.
-"""
+"""Suppressions and consent from provider reports and from customers' replies."""
 
 from collections import Counter
 from itertools import cycle
@@ -51,7 +49,7 @@ def test_a_stop_that_twilio_knew_of_is_consent_taken_back(house: House) -> None:
     assert shop.of(consent_records, channel="sms")[-1].source == "twilio 21610"
 
 
-def test_a_complaint_is_the_last_word_on_an_address(house: House) -> None:
+def test_a_complaint_suppresses_an_address_for_good(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     shop.mail("spamreport")
     shop.mail("bounce", type="bounce")
@@ -121,7 +119,7 @@ def test_one_topic_that_was_wanted_again_later_stays(house: House) -> None:
 
 
 @pytest.mark.parametrize("last", ["unsubscribe", "group_resubscribe"])
-def test_what_is_told_at_once_holds_in_its_order(house: House, last: str) -> None:
+def test_reports_in_one_request_apply_in_their_order(house: House, last: str) -> None:
     shop = AnnsShop(house, NEWS)
     began, house.db.now = house.now, house.now + HOUR
     names = ["unsubscribe", "group_resubscribe", last]
@@ -167,7 +165,7 @@ def test_what_an_earlier_release_let_in_from_the_future_is_as_old_as_its_record(
     assert shop.consent("email") is False
 
 
-def test_what_was_said_last_holds_whatever_comes_last(house: House) -> None:
+def test_the_latest_statement_holds_in_any_order_of_arrival(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     house.db.now = house.now + HOUR
     shop.mail("group_resubscribe", at=house.now - MINUTE)
@@ -285,7 +283,7 @@ def test_an_old_stop_that_comes_again_does_not_undo_a_start(house: House) -> Non
     assert shop.consent("sms") is True
 
 
-def test_a_number_that_nobody_has_is_thanked_and_forgotten(house: House) -> None:
+def test_a_reply_from_an_unknown_number_is_ignored(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     answer = shop.outside.text("+12025550199", "STOP")
     assert (answer.status_code, answer.content[-21:]) == (200, b"<Response></Response>")

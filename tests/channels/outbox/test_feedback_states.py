@@ -1,6 +1,4 @@
-"""What the providers say changes the state of a message: in any order, before our own record or
-days after; each word once, and only about what is ours.
-"""
+"""Provider reports change a message's state in any order, once each, and only for our messages."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +65,7 @@ def test_words_in_any_order_end_the_same(
             assert sorted(tx.conn.execute(heard).scalars()) == names
 
 
-def test_a_word_settles_what_is_open(house: House) -> None:
+def test_a_report_resolves_an_unknown_message(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     for before, word, after in (
         ("sending", "processed", "sent"),
@@ -91,7 +89,7 @@ def test_a_word_settles_what_is_open(house: House) -> None:
 
 
 def test_what_was_taken_back_may_have_gone_all_the_same(house: House) -> None:
-    """The provider said "try later", and yet it has the message: it must not go twice."""
+    """The provider responded "try later" but accepted the message: it must not be sent twice."""
     shop = AnnsShop(house, NEWS)
     for state in ("cancelled", "skipped", "planned"):
         shop.becomes(state, send_at=house.now + HOUR, attempts=1)
@@ -116,7 +114,7 @@ def test_a_batch_takes_the_highest_state(house: House) -> None:
     assert house.rows()[0].provider_id is not None
 
 
-def test_a_failed_text_says_why_without_the_number(house: House) -> None:
+def test_a_failed_text_has_a_reason_without_the_number(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     shop.sms("undelivered", ErrorCode="30007")
     [row] = house.rows()
@@ -153,7 +151,7 @@ def test_a_batch_is_about_many_people(house: House) -> None:
         assert set(tx.conn.execute(refused).scalars()) == {people["cleo"], people["dora"]}
 
 
-def test_a_word_that_is_faster_than_our_own_record_is_the_last(house: House) -> None:
+def test_a_report_before_our_own_record_wins(house: House) -> None:
     house.open(NEWS)
     house.customer("ann")
 
@@ -219,7 +217,7 @@ def test_two_people_who_become_one_while_we_wait(
     bob = house.customer("bob")
 
     def lock(tx: Tx, ids: set[int]) -> list[int]:
-        """Somebody else had the lock until now."""
+        """Another process held the lock until now."""
         for table in (messages, identifiers):
             tx.conn.execute(update(table).values(profile_id=bob))
         return lock_profiles(tx, ids)
@@ -273,7 +271,7 @@ def test_other_peoples_messages_are_left_alone(house: House) -> None:
     assert (shop.state, shop.heard()) == ("sent", [])
 
 
-def test_a_bounce_of_the_address_counts_whatever_the_mail(house: House) -> None:
+def test_any_bounce_suppresses_the_address(house: House) -> None:
     """Asynchronous bounces come without the ids of the mail that they are about."""
     shop = AnnsShop(house, NEWS)
     shop.outside.mail(mail_event("bounce", None, "ann@example.com", type="bounce"))

@@ -1,4 +1,4 @@
-"""A click on one of our own links is no click, and SendGrid does not wrap them."""
+"""Clicks on our own links (unsubscribe, preferences) do not count; SendGrid does not wrap them."""
 
 import orjson
 import pytest
@@ -27,7 +27,7 @@ def test_a_click_on_our_own_page_is_no_click(house: House, number: int) -> None:
     assert shop.heard() == ["email_clicked"]
 
 
-def test_it_tells_that_the_mail_has_gone(house: House) -> None:
+def test_a_click_on_our_own_link_confirms_the_hand_over(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     shop.becomes("unknown")
     shop.mail("click", url=OURS[0])

@@ -1,4 +1,4 @@
-"""Planning: a row and a decision for every message wanted; people counted once."""
+"""Planning: one row with a decision for every requested message; caps count per profile."""
 
 from typing import Any
 
@@ -100,7 +100,7 @@ def test_members_that_never_meet(db: Database) -> None:
     ]
 
 
-def test_where_the_zone_came_from_is_told(db: Database) -> None:
+def test_the_decision_names_the_source_of_the_zone(db: Database) -> None:
     desk = Desk(db, timezone="Europe/Paris")
     people = [
         desk.house.customer(timezone="Asia/Tokyo", country="DE"),
@@ -259,7 +259,7 @@ def test_in_the_engine_too(db: Database) -> None:
     ]  # fmt: skip
 
 
-def test_a_deferred_message_goes_when_it_first_fits(db: Database) -> None:
+def test_a_deferred_message_is_sent_when_it_first_fits(db: Database) -> None:
     desk = Desk(db, caps=[{"channels": ["email"], "limit": 1, "within": "24h"}])
     ann = desk.house.customer()
     desk.wants(ann, message())

@@ -1,4 +1,4 @@
-"""Rates: what all processes together may send on a channel in a second."""
+"""Rate limits: the most messages per second on a channel, over all processes."""
 
 import asyncio
 from collections.abc import Callable
@@ -113,7 +113,7 @@ def test_an_excess_over_the_rate_is_taken_off_the_seconds_that_follow(
 
 
 def test_a_rate_counts_the_devices_of_a_push(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four a second: two people with two devices, then somebody with five, who goes alone."""
+    """Four per second: two profiles with two devices, then one with five, which is sent alone."""
     house.open(described(Send("s", Push("hello"))), rates={"push": 4})
     people = [
         house.customer(push_tokens={f"device-{number}-{one}": "ios" for one in range(devices)})

@@ -1,6 +1,4 @@
-"""What a provider does not take now is tried again: when it says, else later each time, and not all
-at once. So is what can't be said to it safely.
-"""
+"""Retries: at the provider's time or with growing pauses, with jitter."""
 
 import asyncio
 import socket
@@ -43,7 +41,9 @@ from tests.support.shop import MONDAY, House, described
     ],
     ids=["seconds", "date"],
 )
-def test_the_provider_says_when(house: House, channel: ChannelName, named: dict[str, str]) -> None:
+def test_the_provider_sets_the_retry_time(
+    house: House, channel: ChannelName, named: dict[str, str]
+) -> None:
     house.open(described(Send("s", ONE[channel])))
     house.customer()
     house.providers.answer(channel, httpx.Response(429, headers=named), httpx.Response(503))
@@ -108,9 +108,7 @@ def test_a_wait_begins_with_the_answer(house: House) -> None:
 
 @contextmanager
 def https_server(directory: Path, *, valid: bool) -> Iterator[tuple[int, list[bytes]]]:
-    """A provider by TLS, with a certificate that nobody vouches for or one that has expired; gives
-    its port and what was said to it.
-    """
+    """A TLS server with an untrusted or expired certificate; yields its port and its input."""
     now = datetime.now(UTC)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
@@ -161,7 +159,7 @@ def https_server(directory: Path, *, valid: bool) -> Iterator[tuple[int, list[by
 
 @pytest.mark.parametrize("valid", [True, False], ids=["nobody vouches for it", "expired"])
 def test_a_certificate_that_is_not_to_be_trusted(tmp_path: Path, valid: bool) -> None:
-    """Nothing is said to such a server; the message waits until somebody has mended it."""
+    """Nothing is sent to such a server; the message waits until the certificate is valid."""
     with https_server(tmp_path, valid=valid) as (port, said):
         [outcome] = posted_to(f"https://127.0.0.1:{port}")
     assert outcome.result == "retry"

@@ -1,4 +1,4 @@
-"""An operator's word on messages of unknown fate."""
+"""An operator resolves unknown messages."""
 
 import httpx
 import pytest

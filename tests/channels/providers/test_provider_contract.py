@@ -1,4 +1,4 @@
-"""What every provider in channels/providers/ must hold to; a new file there is tested at once."""
+"""The contract of every provider in channels/providers/; new files are tested automatically."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

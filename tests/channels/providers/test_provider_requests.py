@@ -1,4 +1,4 @@
-"""What goes out to the providers; to SendGrid, Twilio and FCM the same as their own SDKs build."""
+"""Requests to the providers; for SendGrid, Twilio and FCM they equal those of their SDKs."""
 
 import json
 import warnings
@@ -71,7 +71,7 @@ def test_one_mail_is_what_sendgrids_own_classes_build(unsubscribe_url: str | Non
     assert body_of(connected("sendgrid"), ours) == mail.get()
 
 
-def test_many_mails_go_through_a_template_as_sendgrids_own_classes_build_them() -> None:
+def test_a_batch_of_mails_equals_that_of_sendgrids_classes() -> None:
     from sendgrid.helpers.mail import Category, CustomArg, From, Mail, Personalization, ReplyTo
     from sendgrid.helpers.mail import To as Recipient
 
@@ -112,7 +112,7 @@ def test_a_request_holds_one_journey_and_step() -> None:
 @pytest.mark.parametrize(
     ("kind", "stream"), [("marketing", "broadcast"), ("transactional", "outbound")]
 )
-def test_a_mail_by_postmark_goes_through_the_stream_of_its_kind(kind: str, stream: str) -> None:
+def test_a_postmark_mail_uses_the_stream_of_its_kind(kind: str, stream: str) -> None:
     url = "https://shop.example/u/abc" if kind == "marketing" else None
     postmark = connected("postmark", reply_to="help@shop.example")
     one = outgoing("email", kind=kind, unsubscribe_url=url)
@@ -241,7 +241,7 @@ def test_a_notification_is_what_firebases_own_classes_build(
     assert body_of(connected("fcm"), ours) == {"message": expected}
 
 
-def test_a_notification_of_words_only() -> None:
+def test_a_text_only_notification() -> None:
     content = PushContent("Hello", "World", link="app://cart")
     message = body_of(connected("fcm"), outgoing("push", content=content))["message"]
     assert message["notification"] == {"title": "Hello", "body": "World"}

@@ -1,4 +1,4 @@
-"""What the answers of SendGrid, Twilio and FCM mean for a message and for its address."""
+"""The outcomes of SendGrid's, Twilio's and FCM's responses for a message and its address."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def test_accepted() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', b'{"errors": 1, "error": []}'])
-def test_every_status_without_words_that_help(
+def test_every_status_without_a_known_error_text(
     name: str, status: int, result: str, body: bytes
 ) -> None:
     [outcome] = connected(name).sender.read(status, {}, body, [outgoing(CHANNEL_OF[name])])
@@ -137,7 +137,7 @@ def test_sendgrids_errors(
     assert outcome.reason == f"sendgrid {status}: words" + (f" ({field})" if field else "")
 
 
-def test_of_a_half_refused_batch_the_others_may_go_again() -> None:
+def test_the_rest_of_a_partly_refused_batch_is_sent_again() -> None:
     sendgrid = connected("sendgrid", template_id="d-1")
     response = refused(400, "personalizations.3.to.0.email", "personalizations.0.custom_args")
     with respx.mock() as mock:
@@ -256,7 +256,7 @@ def test_who_is_inactive_on_a_broadcast_stream_may_have_unsubscribed() -> None:
     assert of_postmark(406, kind="transactional").suppress == "bounced"
 
 
-def test_a_request_refused_as_a_whole_says_nothing_about_one_address() -> None:
+def test_a_refused_request_suppresses_no_address() -> None:
     body = orjson.dumps({"ErrorCode": 300, "Message": "Invalid 'To' address: 'p1@example.com'."})
     found = connected("postmark").sender.read(422, {}, body, mails(3))
     assert {(one.result, one.suppress) for one in found} == {("failed", None)}

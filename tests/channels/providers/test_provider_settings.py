@@ -1,4 +1,4 @@
-"""Which providers there are, and what they need to be set."""
+"""The known providers and their required settings."""
 
 import asyncio
 import sys

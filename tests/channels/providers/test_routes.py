@@ -1,5 +1,5 @@
-"""Several providers of one channel: each message goes by the provider that the settings name, and a
-provider in trouble stops only what it sends.
+"""Several providers of one channel: settings choose the provider of each message, and a failing
+provider stops only its own messages.
 """
 
 from typing import Any
@@ -58,7 +58,7 @@ def sent_by(house: House) -> dict[str, set[str]]:
     [("transactional", BY_KIND), ("marketing", BY_TOPIC), ("marketing", BY_TOPIC | BY_KIND)],
     ids=["kind", "topic", "both"],
 )
-def test_each_message_goes_by_its_provider(
+def test_each_message_is_sent_by_its_provider(
     house: House, kind: str, settings: dict[str, Any]
 ) -> None:
     planned(house, kind=kind, **settings)
@@ -120,7 +120,7 @@ def test_a_rate_holds_for_its_provider_alone(house: House, monkeypatch: pytest.M
 def test_an_inactive_recipient_is_a_no_to_marketing_or_a_dead_address(
     house: House, kind: str, state: str | None, consent: bool
 ) -> None:
-    """On Postmark's broadcast stream they may have unsubscribed: other mail still goes to them."""
+    """On Postmark's broadcast stream they may have unsubscribed: other mail is still sent."""
     planned(house, people=1, kind=kind, email_provider="postmark")
     inactive = [{"ErrorCode": 406, "Message": "Found inactive addresses: c1@example.com."}]
     house.providers.answer("postmark", httpx.Response(200, json=inactive))

@@ -1,4 +1,4 @@
-"""Posting: what may have left, what surely has not, and how connections and tokens are used."""
+"""The transport: which errors leave a request unknown, and the reuse of connections and tokens."""
 
 import asyncio
 import re
@@ -205,7 +205,7 @@ def test_the_proxy_of_the_environment_is_for_real_providers(
     assert all(line.startswith(b"POST http://shop.invalid/2010") for line in asked)
 
 
-def test_a_batch_that_does_not_fit_goes_in_parts() -> None:
+def test_a_batch_that_is_too_large_is_sent_in_parts() -> None:
     sendgrid = connected("sendgrid", template_id="d-1")
     large = EmailContent("s", "x" * 12_000_000, "t")
     batch = [outgoing("email", i, to=f"p{i}@example.com", content=large) for i in range(5)]

@@ -1,6 +1,6 @@
-"""Call-backs are believed only when they are signed as the provider signs, and of now.
+"""Webhooks are accepted only with the provider's signature and a current time.
 
-The vectors are those that the makers publish with their SDKs (sendgrid-python, twilio-python).
+The vectors are those that the providers publish with their SDKs (sendgrid-python, twilio-python).
 """
 
 import hashlib
@@ -299,9 +299,7 @@ def test_blank_and_unheard_of_fields_are_signed_too() -> None:
     pairs=st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=20),
     url=st.sampled_from([URL, URL.replace(".com", ".com:1234"), "http://mycompany.com/x"]),
 )
-def test_whatever_twilios_own_package_signs_is_believed(
-    pairs: list[tuple[str, str]], url: str
-) -> None:
+def test_signatures_of_twilios_package_are_accepted(pairs: list[tuple[str, str]], url: str) -> None:
     form = MultiDict(parse_qsl(urlencode(pairs), keep_blank_values=True))
     signature = RequestValidator(TOKEN).compute_signature(url, form)
     assert twilio.fields(TOKEN, posted(signature, url, pairs)) == dict(form.multi_items())
@@ -648,7 +646,7 @@ def test_nothing_unsigned_raises_anything_but_refused(
         )
 
 
-def test_the_key_of_somebody_else_is_refused() -> None:
+def test_the_key_of_another_account_is_refused() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     signature = b64encode(key.sign(b"1" + PAYLOAD, ec.ECDSA(hashes.SHA256()))).decode()
     with pytest.raises(Refused):

@@ -1,4 +1,4 @@
-"""Caps: what counts, for how long, and when a message that waits for room goes."""
+"""Caps: what they count, over which period, and when a deferred message is sent."""
 
 import pytest
 
@@ -179,7 +179,7 @@ def test_a_history_of_100_000_messages() -> None:
     assert outcomes(by_planner(wanted)) == ["2026-03-03T06:40:00Z"]
 
 
-def test_a_deferred_message_goes_to_the_first_time_that_fits(decide: Decide) -> None:
+def test_a_deferred_message_gets_the_first_time_that_fits(decide: Decide) -> None:
     """Not one whole period later: 24 h after the one sent, midnight, or the opening after it."""
     wanted = case(
         message(on_cap="defer"), caps=[WITHIN_24H], history=[sent("2026-03-02T09:00:00Z")]
@@ -191,7 +191,7 @@ def test_a_deferred_message_goes_to_the_first_time_that_fits(decide: Decide) -> 
     assert outcomes(decide(wanted)) == ["2026-03-03T08:00:00Z"]
 
 
-def test_a_deferred_message_goes_round_what_is_planned_later(decide: Decide) -> None:
+def test_a_deferred_message_avoids_later_planned_messages(decide: Decide) -> None:
     later = [sent("2026-03-03T09:00:00Z", state="planned")]
     wanted = case(message(on_cap="defer"), caps=[WITHIN_24H], history=later)
     assert outcomes(decide(wanted)) == ["2026-03-04T09:00:00Z"]
@@ -224,7 +224,7 @@ def test_a_cap_is_looked_at_where_the_window_opens(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == ["2026-03-02T09:00:00Z"]
 
 
-def test_weeks_start_when_the_policy_says(decide: Decide) -> None:
+def test_weeks_start_on_the_policys_day(decide: Decide) -> None:
     """Sent on Saturday, wanted on Sunday: the same week from Monday on, another from Sunday on."""
     wanted = case(
         message(on_cap="defer"),
@@ -263,7 +263,7 @@ def test_a_day_of_25_hours_is_one_day(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == ["2026-10-25T23:00:00Z"]
 
 
-def test_clocks_that_go_back_over_midnight(decide: Decide) -> None:
+def test_clocks_that_are_set_back_over_midnight(decide: Decide) -> None:
     """St John's 2010-11-07: at 00:01 (02:31Z) it is 23:01 of Saturday again, until 03:30Z."""
     wanted = case(
         message(on_cap="defer"),

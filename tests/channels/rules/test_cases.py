@@ -1,4 +1,4 @@
-"""Malformed cases are refused by the name of the field; what may be left out is no mistake."""
+"""Malformed cases are refused with the name of the field; optional fields may be missing."""
 
 import copy
 from typing import Any
@@ -103,7 +103,7 @@ def test_a_malformed_case_is_refused_by_the_name_of_the_field(
 @pytest.mark.parametrize(
     "path", ["history.0.topic", "send.messages.0.topic", "send.messages.0.max_delay"]
 )
-def test_null_says_as_much_as_leaving_out(path: str) -> None:
+def test_null_equals_a_missing_field(path: str) -> None:
     deferred = message(on_cap="defer", max_delay="1h")
     wanted = case(deferred, caps=[A_DAY], history=[sent(MONDAY_10)])
     answers = [answer_case(put(wanted, path, value), DEFAULT) for value in (None, ...)]

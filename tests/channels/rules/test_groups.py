@@ -1,4 +1,4 @@
-"""Messages that go together: their one moment, who leaves the group, and what each mode means."""
+"""Groups: the common anchor, refused members, and the modes."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_members_keep_their_offsets(decide: Decide, mode: str) -> None:
 
 
 def test_the_anchor_waits_for_every_window(decide: Decide) -> None:
-    """The text may go from 09:00 on, ten minutes after the e-mail."""
+    """The text's window opens at 09:00, and the text follows ten minutes after the e-mail."""
     wanted = case(*OFFER, now="2026-03-02T06:00:00Z", email=[WAKING_HOURS], sms=[OFFICE])
     assert outcomes(decide(wanted)) == [
         "2026-03-02T08:50:00Z",
@@ -67,7 +67,7 @@ def test_each_member_counts_once_on_its_own_channel(decide: Decide) -> None:
 
 
 def test_refused_members_do_not_take_part(decide: Decide) -> None:
-    """The text has no consent: its window holds nobody back, and it counts for nobody."""
+    """The text has no consent, so its window delays no member, and it counts for no cap."""
     wanted = case(
         message("sms"),
         message("email"),
@@ -114,8 +114,8 @@ def test_the_anchor_is_found_anew_when_a_skippable_member_leaves(decide: Decide)
 
 
 def test_one_skippable_member_leaves_at_a_time(decide: Decide) -> None:
-    """At 09:00 both would be refused; without the push the group goes at 08:00, where the text's
-    hour is not yet full."""
+    """At 09:00 both would be refused; without the push the group is sent at 08:00, when the text's
+    hour is not full."""
     wanted = case(
         message("email"),
         message("push"),
@@ -146,7 +146,7 @@ def test_windows_that_never_meet_lose_the_last_member(decide: Decide) -> None:
     assert rule.endswith("13:00-17:00: not open together for 7d")
 
 
-def test_members_that_could_not_go_even_alone_leave_first(decide: Decide) -> None:
+def test_members_that_are_refused_alone_leave_first(decide: Decide) -> None:
     """The push meets a cap of 0, the text a closed window; both leave before the last must."""
     wanted = case(
         message("sms", max_delay="1h"),
@@ -160,7 +160,7 @@ def test_members_that_could_not_go_even_alone_leave_first(decide: Decide) -> Non
     assert outcomes(decide(wanted)) == ["window_closed", "capped", "2026-03-02T08:00:00Z"]
 
 
-def test_all_members_that_could_not_go_alone_leave_at_once(decide: Decide) -> None:
+def test_all_members_that_are_refused_alone_leave_at_once(decide: Decide) -> None:
     """The push meets a cap of 0; the e-mail meets a full day, were it alone. It leaves with the
     push, although it would fit tomorrow, which the text has to wait for."""
     wanted = case(
@@ -178,7 +178,7 @@ def test_all_members_that_could_not_go_alone_leave_at_once(decide: Decide) -> No
 
 
 def test_an_earlier_skippable_member_counts_while_the_anchor_is_sought(decide: Decide) -> None:
-    """The e-mail alone could go now, and so could the push, but one a week is all there is."""
+    """The e-mail alone could be sent now, and so could the push, but the cap allows one a week."""
     wanted = case(
         message("email"),
         message("push", on_cap="defer"),
@@ -190,7 +190,7 @@ def test_an_earlier_skippable_member_counts_while_the_anchor_is_sought(decide: D
 
 
 def test_members_keep_to_their_order_not_to_their_offsets(decide: Decide) -> None:
-    """The text stands first and counts first, although it would leave last."""
+    """The text is first in the list and counts first, although it would be sent last."""
     wanted = case(
         message("sms", after="2h"),
         message("email"),
@@ -215,7 +215,7 @@ def test_a_cap_between_members_loses_the_last_as_capped(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == [MONDAY_10, "capped"]
 
 
-def test_all_goes_together_or_not_at_all(decide: Decide) -> None:
+def test_mode_all_sends_every_member_or_none(decide: Decide) -> None:
     wanted = case(
         message("email"),
         message("sms"),
@@ -257,7 +257,7 @@ def test_transactional_members_are_decided_apart(decide: Decide, order: int) -> 
 
 
 def test_first_takes_the_first_that_can_go(decide: Decide) -> None:
-    """Whatever comes after it is not chosen, whatever else it was; what came before says why."""
+    """Later members are not chosen; earlier ones have the reason of their refusal."""
     wanted = case(
         message("sms"),
         message("email", after="30m"),
@@ -299,7 +299,7 @@ def test_first_looks_at_each_window_alone(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == ["window_closed", "2026-03-02T08:00:00Z", "not_chosen"]
 
 
-def test_first_may_choose_nobody(decide: Decide) -> None:
+def test_mode_first_may_choose_no_member(decide: Decide) -> None:
     wanted = case(
         message("email"), message("sms"), mode="first", caps=[{**A_DAY, "limit": 0}],
         profile={"consent": {}},

@@ -1,4 +1,4 @@
-"""What planning and dispatch read of people, and in how many statements."""
+"""What planning and dispatch read about profiles, and with how many statements."""
 
 from channels.rules.loaders import load_history, load_recipients
 from config.database.engine import Database

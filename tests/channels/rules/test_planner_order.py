@@ -1,4 +1,4 @@
-"""Why a message is refused at once: no address, suppressed, no consent, held out, in this order."""
+"""The order of immediate refusals: no address, suppressed, no consent, holdout."""
 
 import pytest
 
@@ -134,8 +134,8 @@ def test_topic_overrides_the_channel_on_email(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == [MONDAY_10, "no_consent", "no_consent", MONDAY_10]
 
 
-def test_what_is_not_said_follows_the_channel(decide: Decide) -> None:
-    """Opt-out unless the policy says otherwise; sms is opt-in always."""
+def test_unset_consent_follows_the_channel(decide: Decide) -> None:
+    """E-mail and push are opt-out unless the policy differs; SMS is always opt-in."""
     wanted = case(
         message("email"),
         message("push"),

@@ -1,4 +1,4 @@
-"""Generated cases: what the planner says against what the slow reference says."""
+"""The planner agrees with the reference on generated cases."""
 
 from random import Random
 from typing import Any
@@ -26,7 +26,7 @@ def test_planner_and_reference_agree(case: dict[str, Any]) -> None:
 
 @settings(large, max_examples=cases(test=150, prove=5000))
 @given(case=generated, seed=st.integers(0, 2**32))
-def test_a_single_message_goes_at_the_first_second_that_fits(
+def test_a_single_message_is_sent_at_the_first_second_that_fits(
     case: dict[str, Any], seed: int
 ) -> None:
     """Ten days and single seconds, too far to step through: the moment given fits, and neither

@@ -1,4 +1,4 @@
-"""Where a limit has no place for two, the less important message gives way."""
+"""Preemption: under a full cap the message of lower priority gives way."""
 
 import pytest
 from sqlalchemy import update
@@ -72,7 +72,7 @@ def test_the_least_important_gives_way_and_of_equals_the_latest(db: Database) ->
 
 
 def test_only_those_in_the_way_give_way(db: Database) -> None:
-    """Two in 24 h. What is planned for tomorrow is in nobody's way, though it is the latest."""
+    """Two in 24 h. A message planned for tomorrow does not give way, though it is the latest."""
     desk = Desk(db, caps=[{"channels": "all", "limit": 2, "within": "24h"}])
     ann = desk.house.customer()
     desk.wants(ann, message(after=1 * HOUR), priority=10)
@@ -158,7 +158,7 @@ def test_of_a_first_group_the_next_takes_over(db: Database) -> None:
     assert desk.rows()[1].send_at == MONDAY + 300
 
 
-def test_what_a_decision_told_is_kept_when_it_is_made_again(db: Database) -> None:
+def test_a_new_decision_keeps_the_details_of_the_old_one(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann = desk.house.customer()
     desk.wants(ann, message(after=60), priority=10)
@@ -172,7 +172,7 @@ def test_what_a_decision_told_is_kept_when_it_is_made_again(db: Database) -> Non
     assert middle["send_at"] == "2026-03-03T00:00:00Z"
 
 
-def test_nobody_gives_way_to_what_does_not_go(db: Database) -> None:
+def test_a_refused_message_preempts_nothing(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann = desk.house.customer()
     desk.wants(ann, message(after=60), priority=10)

@@ -1,4 +1,4 @@
-"""When a message goes: in its windows, also where the clocks change, and no later than it may."""
+"""Windows: messages are sent inside them, also at clock changes, and within their maximum delay."""
 
 import pytest
 

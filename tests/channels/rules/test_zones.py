@@ -1,4 +1,4 @@
-"""Whose time it is: by the profile, the country, the phone or the brand; in one zone or in many."""
+"""The recipient's zone: from the profile, the country, the phone number or the brand."""
 
 from typing import Any
 
@@ -81,11 +81,11 @@ def test_no_country_falls_through_to_the_phone_and_then_the_brand(
 
 
 @pytest.mark.parametrize("phone", ["+447700900123", "+442079460018"])
-def test_a_number_reserved_for_fiction_still_tells_its_country(decide: Decide, phone: str) -> None:
+def test_a_number_reserved_for_fiction_has_its_country(decide: Decide, phone: str) -> None:
     assert zone_of(decide, phone, timezone=None) == ("Europe/London", "phone")
 
 
-def test_a_suppressed_phone_still_tells_the_country(decide: Decide) -> None:
+def test_a_suppressed_phone_still_gives_the_country(decide: Decide) -> None:
     (decision,) = decide(case(message(), profile={"timezone": None, "suppressed": ["sms"]}))
     assert (decision["timezone"], decision["timezone_source"]) == (BERLIN, "phone")
 

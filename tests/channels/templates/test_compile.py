@@ -1,4 +1,4 @@
-"""Templates: what they render to, what they refuse, and what customer data can't do to them."""
+"""Templates: rendering, refused templates, and escaping of customer data."""
 
 from contextlib import suppress
 from typing import Any
@@ -159,7 +159,7 @@ def test_plain_text_of(html: str, text: str) -> None:
     assert mailed(mail(html), {"n": [1, 2], "u": "https://t/x"}).text == text
 
 
-def test_a_plain_text_of_its_own_goes_before() -> None:
+def test_an_explicit_plain_text_has_priority() -> None:
     sources = {"t.email.html": "Subject: S\n\n<p>x</p>", "t.email.txt": "Dear {{ name }}"}
     template = compile_template("email", "t", sources)
     assert template.variables == {"name"}
@@ -271,7 +271,7 @@ def test_odd_data_is_an_error_of_that_message(
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     )
 )
-def test_any_data_renders_or_says_why_not(value: Any) -> None:
+def test_any_data_renders_or_gives_a_reason(value: Any) -> None:
     template = sms("x{{ v }}{{ v.a | default: 1 }}{{ v | size | plus: 2 }}{{ v | round: 1 }}")
     with suppress(RenderError):
         assert said(template, v=value).startswith("x")

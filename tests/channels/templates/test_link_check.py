@@ -1,4 +1,4 @@
-"""Links: https only, and where customer data decides where one leads, only to hosts on the list."""
+"""Links: https only, and if customer data decides the host, only hosts on the list."""
 
 import re
 from contextlib import suppress
@@ -462,7 +462,7 @@ class _Addresses(HTMLParser):
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
-def test_whatever_data_says_a_link_leads_to_a_listed_host(url: str) -> None:
+def test_links_from_data_lead_only_to_listed_hosts(url: str) -> None:
     template = mail('<a href="{{ u }}">x</a><img src="{{ u }}" alt="{{ u }}"><p>{{ u }}</p>')
     try:
         html = sent(template, u=url).html

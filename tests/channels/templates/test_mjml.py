@@ -1,4 +1,4 @@
-"""MJML: what its author wrote arrives, and a mistake is found with its tag and line."""
+"""MJML: the author's text and attributes are kept, and an error has its tag and line."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""MJML looks as MJML's reference implementation makes it look: every component, pixel by pixel.
+"""Our MJML renders like the reference implementation: every component, pixel by pixel.
 
 The reference is the npm package `mjml`. To install it:
 `npm ci --prefix tests/channels/templates/mjml`.

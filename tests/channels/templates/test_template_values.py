@@ -1,4 +1,4 @@
-"""Values in templates: what is blank or missing, money and dates, and the head of a mail."""
+"""Values in templates: blank and missing values, money, dates, and mail headers."""
 
 import re
 from typing import Any
@@ -71,7 +71,7 @@ PEOPLE: list[tuple[dict[str, Any], str]] = [
         ("profile.x", {"empty", "spaces", "something"}),
     ],
 )
-def test_blank_empty_and_nil_are_what_shopify_says(
+def test_blank_empty_and_nil_follow_shopifys_liquid(
     profile: dict[str, Any], kind: str, test: str, kinds: set[str]
 ) -> None:
     expected = "yes" if kind in kinds else "no"
@@ -99,7 +99,7 @@ def test_a_case_knows_blank_too(profile: dict[str, Any], kind: str) -> None:
         "{% assign n = profile.first_name %}{% if n != blank %}{{ n }}{% else %}Hello{% endif %}",
     ],
 )
-def test_nobody_without_a_name_is_greeted_by_it(body: str) -> None:
+def test_a_missing_name_is_not_rendered(body: str) -> None:
     assert said(body, profile={}) == "Hello"
     assert said(body, profile={"first_name": "  "}) == "Hello"
 
@@ -119,7 +119,7 @@ def test_nobody_without_a_name_is_greeted_by_it(body: str) -> None:
         '{{ profile.renewal | default: "soon" | money: "EUR" }}',
     ],
 )
-def test_a_default_stands_in_before_and_after_a_filter(body: str, profile: dict[str, Any]) -> None:
+def test_a_default_applies_before_and_after_a_filter(body: str, profile: dict[str, Any]) -> None:
     if profile.get("renewal") == " " and body.index("default") < body.rindex("|"):
         # Liquid's default leaves a text of spaces as it is; it is missing all the same.
         with pytest.raises(MissingData):
@@ -258,7 +258,7 @@ def test_any_amount_is_shown_as_it_is_or_refused(value: object) -> None:
     assert abs(float(figures) - float(str(value))) <= max(0.0051, abs(float(figures)) * 1e-15)
 
 
-def test_a_currency_that_nobody_says_is_missing() -> None:
+def test_a_missing_currency_is_missing_data() -> None:
     with pytest.raises(MissingData) as caught:
         said("{{ event.total | money }}", event={"total": 5})
     assert caught.value.field == "event.currency"
@@ -319,7 +319,7 @@ WHOLE = "<!DOCTYPE html>\n<html>\n<head>\n</head>\n<body class='b'>\nx</body></h
     ("suffix", "body"),
     [("mjml", MJML), ("html", "<p>x</p>"), ("html", WHOLE), ("html", "<body><p>x</p></body>")],
 )
-def test_a_mail_says_its_language_title_and_colours(suffix: str, body: str) -> None:
+def test_a_mail_declares_its_language_title_and_colours(suffix: str, body: str) -> None:
     source = f"Subject: A & B for {{{{ profile.name }}}}\nPreheader: Now\n\n{body}"
     content = mail(source, suffix, profile={"name": "<Ann>", "language": "de-AT"})
     html = content.html
@@ -345,9 +345,7 @@ def test_a_mail_says_its_language_title_and_colours(suffix: str, body: str) -> N
         ("", '<html class="a" lang=""><body>x</body></html>', "sv"),
     ],
 )
-def test_what_the_author_says_of_the_language_goes_first(
-    headers: str, body: str, lang: str
-) -> None:
+def test_the_authors_language_attribute_has_priority(headers: str, body: str, lang: str) -> None:
     html = mail(f"Subject: S{headers}\n\n{body}", profile={"language": "sv"}).html
     assert re.findall(r'lang="([^"]*)"', html) == [lang]
 

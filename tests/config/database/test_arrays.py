@@ -1,4 +1,4 @@
-"""Lists as single parameters, on both engines."""
+"""Lists as single statement parameters, on both engines."""
 
 from collections.abc import Collection, Iterator
 from typing import Any

@@ -142,7 +142,7 @@ def test_a_full_disk(busy_house: House, caplog: pytest.LogCaptureFixture) -> Non
 TROUBLE = OperationalError("", {}, sqlite3.OperationalError("disk I/O error"))
 
 
-def test_what_the_provider_said_is_recorded_when_the_database_is_well_again(
+def test_outcomes_are_recorded_when_the_database_works_again(
     busy_house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -156,7 +156,7 @@ def test_what_the_provider_said_is_recorded_when_the_database_is_well_again(
     assert "5 outcomes can't be recorded yet: OperationalError: disk I/O error" in caplog.text
 
 
-def test_told_to_stop_in_trouble_a_worker_ends_and_nothing_goes_twice(
+def test_a_worker_stops_during_a_database_failure_and_sends_nothing_twice(
     busy_house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:

@@ -52,7 +52,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         "me:secret@127.0.0.1/segue",
     ],
 )
-def test_a_password_is_not_shown_wherever_it_stands(url: str) -> None:
+def test_a_password_is_masked_everywhere_in_a_url(url: str) -> None:
     with pytest.raises(SegueError) as caught:
         migrate(Database(url))
     assert "127.0.0.1" in str(caught.value)

@@ -1,8 +1,7 @@
-"""Databases of earlier releases, with people in their journeys: upgraded at rest and at work.
+"""Databases of earlier releases, with active enrollments: upgraded while idle and while in use.
 
-`upgrades/` has for each schema, in plain SQL, what a release with it would have written that those
-before could not.
-docs/decisions/0007-expand-then-contract.md says what a migration may do.
+`upgrades/` has for each schema, in plain SQL, rows that a release with it writes and earlier ones
+could not. docs/decisions/0007-expand-then-contract.md has the rules for migrations.
 """
 
 import asyncio
@@ -156,7 +155,7 @@ def test_what_was_released_stays_as_it_is() -> None:
 # At rest ------------------------------------------------------------------------------------------
 
 
-def test_everything_is_there_and_goes_on(old: Database) -> None:
+def test_an_upgraded_database_keeps_its_rows_and_continues(old: Database) -> None:
     with old.transaction(write=False) as tx:
         columns = columns_of(tx.conn)
         before = contents(tx.conn, columns)
@@ -326,7 +325,7 @@ def test_what_an_earlier_release_writes_is_still_taken(db: Database, revision: s
 
 @pytest.mark.parametrize("revision", REVISIONS[: REVISIONS.index(LAST_STOP)])
 def test_what_a_release_before_a_stop_writes_is_refused(db: Database, revision: str) -> None:
-    """It can't say in which bucket its rows are, and names columns that are gone."""
+    """It does not write the bucket, and names columns that were dropped."""
     with db.transaction(write=False) as tx:
         names = [table for table, columns in columns_of(tx.conn).items() if "bucket" in columns]
     for statement in statements(revision):
@@ -498,7 +497,7 @@ def _unworked(db: Database) -> int:
 
 
 def next_upgrade(db: Database) -> None:
-    """As the next release might do it: every table has one more column."""
+    """A migration of the next release: every table gets a column."""
     with db.transaction() as tx:
         take_tables(tx, db.shown)
         for table in columns_of(tx.conn):
@@ -506,7 +505,7 @@ def next_upgrade(db: Database) -> None:
         tx.conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
 
-def test_a_worker_goes_on_while_somebody_upgrades(
+def test_a_worker_continues_during_an_upgrade(
     db: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = House(db)
@@ -567,7 +566,7 @@ def test_statements_that_were_prepared_outlive_a_new_column(db: Database) -> Non
                 careless.exec_driver_sql("SELECT * FROM preference")
 
 
-def test_an_upgrade_that_never_gets_its_turn_says_who_is_in_its_way(
+def test_an_upgrade_that_gets_no_lock_names_the_blocking_process(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db = Database(postgresql_url, timing=Timing(upgrade_pause=0, upgrade_tries=3))

@@ -1,4 +1,4 @@
-"""The command line: what it prints, its exit status, and what it says of every bad input."""
+"""The command line: output, exit status, and the errors for invalid input."""
 
 import io
 import logging
@@ -225,7 +225,7 @@ def test_a_launch_id_of_another_launch(stocked: Segue) -> None:
     wrong(said, "the launch 'l' exists, of the journey win-back for lapsed", "another id")
 
 
-def test_nobody_of_that_name(segue: Segue) -> None:
+def test_an_unknown_customer(segue: Segue) -> None:
     wrong(
         segue("explain", "nobody@example.com"),
         "no customer has the identifier 'nobody@example.com'",

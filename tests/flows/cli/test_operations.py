@@ -1,4 +1,4 @@
-"""The operator's commands: what they show, what they change, and that they show before they do."""
+"""The operator's commands: their output, their effects, and that they change nothing by default."""
 
 import io
 import sqlite3
@@ -40,7 +40,7 @@ class Said(NamedTuple):
 def segue(
     house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Said]:
-    """Run a command in the house: on its database, at its time, with its journeys."""
+    """Run a command on the shop's database, at its time, with its journeys."""
 
     def catalog(*_: object) -> Catalog:
         return Catalog(house.segue.catalog.current, house.segue.catalog.segments)
@@ -173,9 +173,7 @@ def test_one_message_or_all_are_resolved_and_shown_before(unsettled: House, segu
     assert segue("resolve", "lost").status == 2
 
 
-def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
-    unsettled: House, segue: Segue
-) -> None:
+def test_unresolved_messages_are_closed_and_reported(unsettled: House, segue: Segue) -> None:
     def reported() -> tuple[Any, Any, Any]:
         report = orjson.loads(segue("report", "j", "--json").out)
         return report["sent"], report["unknown"], report["closed_as_unknown"]
@@ -200,7 +198,7 @@ def test_what_nobody_settles_is_closed_with_a_line_in_the_report(
     assert "unknown fate" not in segue("report", "j").out
 
 
-def test_a_migration_is_shown_step_by_step_and_done_when_told(house: House, segue: Segue) -> None:
+def test_a_migration_is_shown_and_then_applied(house: House, segue: Segue) -> None:
     house.open(described(Wait("1d", name="stays"), Wait("1d", name="goes")))
     for _ in range(2):
         house.customer()

@@ -1,7 +1,7 @@
-"""What the command line prints of what others wrote: as it is, and nothing that steers a terminal.
+"""The command line prints foreign text unchanged, except characters that control a terminal.
 
-Every command meets markup of rich, escape sequences and marks that change the direction of text,
-wherever a customer, a provider or a file can put them.
+Every command prints rich markup, escape sequences and direction marks from each place where a
+customer, a provider or a file can put them.
 """
 
 import io
@@ -45,7 +45,7 @@ def segue(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Run a command on the house's database; what it prints may not steer the terminal."""
+    """Run a command on the shop's database; its output must not control the terminal."""
 
     def catalog(*_: object) -> Catalog:
         return Catalog(sqlite_house.segue.catalog.current, sqlite_house.segue.catalog.segments)
@@ -74,7 +74,7 @@ def segue(
 
 @pytest.fixture
 def house(sqlite_house: House) -> House:
-    """Ann in a journey, with hostile text wherever somebody else can have put it."""
+    """Ann in a journey, with hostile text in every place that others can write."""
     house = sqlite_house
     house.open(described(Send("s", Email("hello"), SMS("hello", after="1h")), Wait("9d")))
     ann = house.customer("ann")

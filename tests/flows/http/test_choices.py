@@ -1,4 +1,4 @@
-"""What ticked boxes mean for consent, and what an answer on the form asks for."""
+"""The consent that ticked checkboxes stand for, and the changes that a filled form requests."""
 
 from dataclasses import replace
 from typing import Any
@@ -88,7 +88,7 @@ def test_exactly_the_boxes_that_were_ticked_are_ticked_afterwards(
 
 @however_slow
 @given(policies, said, ticked, a_stop)
-def test_planning_understands_it_in_the_same_way(
+def test_planning_agrees_with_the_checkboxes(
     policy: Policy, said: Said, ticked: Said, stop: bool | None
 ) -> None:
     now_said = saved(policy, said, ticked, stop)
@@ -113,7 +113,7 @@ EVER = (*TOPICS, "a topic of last year", "one of next year")
 
 @however_slow
 @given(policies, said, channels)
-def test_the_last_box_that_is_unticked_on_a_channel_is_a_no_to_whatever_comes_next_year(
+def test_unticking_the_last_box_of_a_channel_opts_out_of_future_topics(
     policy: Policy, said: Said, channel: ChannelName
 ) -> None:
     before = {box: yes for box, yes in boxes(policy, said).items() if box[0] == channel}
@@ -127,7 +127,7 @@ def test_the_last_box_that_is_unticked_on_a_channel_is_a_no_to_whatever_comes_ne
 
 @however_slow
 @given(policies, said)
-def test_to_stop_everything_is_a_no_to_whatever_comes_next_year(policy: Policy, said: Said) -> None:
+def test_stop_everything_opts_out_of_future_topics(policy: Policy, said: Said) -> None:
     now_said = after(said, nothing_at_all(policy, said))
     for channel in CHANNELS:
         for topic in EVER:
@@ -301,7 +301,7 @@ def test_choices_are_taken_back() -> None:
         ("language", "tlh", "do not write in this language"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_saved(name: str, value: str, words: str) -> None:
+def test_a_form_with_an_error_saves_nothing(name: str, value: str, words: str) -> None:
     changes, errors = answered(**{name: value, "email.news": ""})
     [(field, text)] = errors.items()
     assert field == ("closes" if value == "24:00" else name)

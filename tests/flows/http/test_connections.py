@@ -1,4 +1,4 @@
-"""What strangers can do to the receiver with connections alone. Real sockets, small limits."""
+"""The limits on connections, tested with real sockets and small limits."""
 
 import socket
 import threading
@@ -87,7 +87,7 @@ def until(what: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET", HEAD, BODY, BODY + b"{"])
-def test_half_sent_requests_lock_nobody_out(house: House, sent: bytes) -> None:
+def test_incomplete_requests_do_not_block_others(house: House, sent: bytes) -> None:
     with within(house) as receiver, ExitStack() as held:
         for _ in range(100):
             held.enter_context(connect(receiver)).sendall(sent)
@@ -243,7 +243,7 @@ def test_who_takes_no_answer_is_closed(house: House) -> None:
         until(lambda: receiver.connections.count == 0)
 
 
-def test_a_loop_that_stalls_closes_nobody() -> None:
+def test_a_stalled_event_loop_closes_no_connection() -> None:
     """The bytes of those who seem slow may be there, and not read yet."""
     connections = Connections(LIMITS, ())
     connections.tick(1000.0)
@@ -316,7 +316,7 @@ def test_the_largest_head_allowed_is_taken(house: House) -> None:
     [b"1;" + b"x" * 100_000, b"0\r\nX: " + b"x" * 100_000, b"0\r\n" + b"X: x\r\n" * 20_000],
     ids=["a chunk's extension", "a trailer", "many trailers"],
 )
-def test_what_stands_around_a_body_has_limits(house: House, without_end: bytes) -> None:
+def test_the_framing_of_a_body_has_limits(house: House, without_end: bytes) -> None:
     head = b"POST /u/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with within(house) as receiver, connect(receiver) as sock:
         with suppress(ConnectionError):
@@ -383,7 +383,7 @@ def test_wrong_keys_wait_and_right_ones_do_not(house: House) -> None:
             assert receiver.post("/v1/track", json=track(), headers=headers).status_code == 200
 
 
-def test_who_is_no_proxy_names_nobody_else(house: House) -> None:
+def test_only_trusted_proxies_forward_addresses(house: House) -> None:
     guesses = Guesses(wait=NEVER, share=1)
     with receiving(house.segue, LIMITS, guesses=guesses) as receiver, ExitStack() as held:
         first = held.enter_context(connect(receiver))
@@ -395,7 +395,7 @@ def test_who_is_no_proxy_names_nobody_else(house: House) -> None:
         assert answer.status_code == 429
 
 
-def test_nothing_is_remembered_of_whoever_waited(house: House) -> None:
+def test_a_closed_connection_leaves_no_state(house: House) -> None:
     guesses = Guesses(wait=0)
     with receiving(house.segue, guesses=guesses) as receiver:
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""What a request without a right signature or key costs grows no faster than its size."""
+"""The cost of an unauthenticated request grows at most linearly with its size."""
 
 import asyncio
 import gzip

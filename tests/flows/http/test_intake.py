@@ -1,4 +1,4 @@
-"""Group commit: who is written with whom, and who suffers for whom."""
+"""Group commit: which requests share a transaction, and that a failure affects only its request."""
 
 import asyncio
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ def test_more_requests_than_a_transaction_takes_are_all_served() -> None:
     assert written == names
 
 
-def test_nobody_suffers_for_a_bad_call_of_another() -> None:
+def test_a_failing_call_does_not_affect_other_requests() -> None:
     ledger = Ledger()
     intake = Intake(ledger.write, aim=1)
     done = asyncio.run(at_once(intake, ledger, calls("a"), calls("x", "bad"), calls("c")))

@@ -1,4 +1,4 @@
-"""Signed calls that start journeys: good ones, and every kind of bad one."""
+"""Signed calls that start journeys: valid ones, and every kind of invalid one."""
 
 import hmac
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def of(user_id: object, **context: Any) -> dict[str, Any]:
     return {"user_id": user_id, "context": context}
 
 
-def test_a_call_starts_a_journey_with_what_it_says(house: House, hooks: Receiving) -> None:
+def test_a_call_starts_a_journey_with_its_context(house: House, hooks: Receiving) -> None:
     ann, bob = house.customer("ann"), house.customer("bob")
     people = [of("ann", order_id=7731, by="Post"), of("bob", order_id="7732", by="Bike")]
     answer = start(hooks, {"people": [*people, of("nobody")], "id": "evening"})
@@ -85,7 +85,7 @@ def test_a_call_starts_a_journey_with_what_it_says(house: House, hooks: Receivin
 
 
 def test_the_id_of_a_call_is_that_of_events(house: House, hooks: Receiving) -> None:
-    """A number is the same id as its text; what means nothing names nobody."""
+    """A number is the same id as its text; a placeholder names no profile."""
     house.customer("1042")
     people = [of(1042.0, order_id=1, by="x"), of("undefined"), of(0)]
     said = start(hooks, {"people": people}).json()
@@ -107,7 +107,7 @@ def test_the_same_launch_enters_nobody_twice(house: House, hooks: Receiving) -> 
     assert len(house.people()) == 3
 
 
-def test_a_launch_goes_on_with_the_version_that_another_worker_brought(
+def test_a_launch_continues_with_a_version_from_another_worker(
     house: House, hooks: Receiving
 ) -> None:
     newer = House(house.db)
@@ -181,7 +181,7 @@ def test_a_launch_of_another_journey_is_no_launch_of_this_one(
     assert "exists, of the journey once" in problem(answer, 409, "not_started")["message"]
 
 
-def test_a_stopped_journey_lets_nobody_in(house: House, hooks: Receiving) -> None:
+def test_a_stopped_journey_refuses_entries(house: House, hooks: Receiving) -> None:
     ann = house.customer("ann")
     stop(house.db, "once")
     said = {"people": [of("ann")]}
@@ -277,7 +277,7 @@ def test_a_signature_is_good_once(house: House, hooks: Receiving) -> None:
 
 
 def test_a_call_is_good_for_no_other_journey(house: House, hooks: Receiving) -> None:
-    """Whether it was taken, or refused: whoever saw it can do nothing with it."""
+    """Whether the call was accepted or refused, its signature is useless for another journey."""
     house.customer("ann")
     stop(house.db, "shipped")
     headers = signed(BODY)
@@ -330,7 +330,7 @@ def test_a_flood_of_events_slows_starts(db: Database) -> None:
     assert house.people() == []
 
 
-def test_a_flood_of_starts_is_slowed_and_nobody_is_lost(db: Database) -> None:
+def test_a_flood_of_starts_is_limited_without_loss(db: Database) -> None:
     house = House(db)
     house.shorten(backlog_every=0)  # counted at every call
     house.open(SHIPPED, ONCE, texts={**TEXTS, **TEXT}, backlog_limit=3)

@@ -1,4 +1,4 @@
-"""What a link to a customer's own page may do: by itself, when it is old, and after a join."""
+"""The rights of a link to a customer's page: its own profile, an expired link, and a join."""
 
 from hashlib import sha256
 from typing import Any
@@ -30,7 +30,7 @@ def take(shop: Shop, kind: CallKind, **said: Any) -> None:
 
 
 def subscriber(shop: Shop, **said: Any) -> int:
-    """Somebody without a user id, who said yes to everything."""
+    """A profile without a user id that has opted in to everything."""
     person = {"email": EMAIL, "phone": None, "push_tokens": {}, **said}
     consent = {("email", "*"): True, ("sms", "*"): True, ("push", "*"): True}
     return shop.house.customer(
@@ -68,7 +68,7 @@ def said_by(shop: Shop, profile_id: int) -> dict[tuple[str, str], bool]:
 # By itself ----------------------------------------------------------------------------------------
 
 
-def test_a_link_counts_for_its_profile_whatever_its_address_is_now(shop: Shop) -> None:
+def test_a_link_keeps_its_rights_after_a_change_of_address(shop: Shop) -> None:
     unsubscribe, choose = shop.u(), shop.p()
     with shop.house.db.transaction() as tx:
         of = identifiers.c.value == "ann@example.com"
@@ -194,7 +194,7 @@ def test_the_preferences_link_of_the_one_who_went_takes_back_consent_and_nothing
     assert shop.rows(preferences) == []
 
 
-def test_a_page_that_lay_open_over_the_join_still_says_no(shop: Shop) -> None:
+def test_a_page_opened_before_a_join_can_still_opt_out(shop: Shop) -> None:
     went = subscriber(shop)
     path = shop.p(went, address=EMAIL)
     form = form_of(shop.get(path))

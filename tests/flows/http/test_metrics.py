@@ -1,4 +1,4 @@
-"""What /metrics and /healthz say: counts of what really happened, and red when nothing does."""
+"""/metrics and /healthz: counts of the actual work, and red when work is not done."""
 
 import asyncio
 import re
@@ -48,7 +48,7 @@ def get(house: House, path: str) -> httpx.Response:
 
 
 def gauges(house: House) -> dict[str, float]:
-    """What /metrics says of the queues."""
+    """The queue gauges of /metrics."""
     text = get(house, "/metrics").text
     found = re.findall(r"^(segue_(?:\w+_due|\w+_waiting|oldest_\w+)(?:{.*?})?) (.+)$", text, re.M)
     return {name: float(value) for name, value in found}
@@ -115,7 +115,7 @@ def test_sends_by_channel_and_outcome_and_decisions_by_reason(house: House) -> N
     assert counting.grown == [1, 1, 1, 2, 1, 1]
 
 
-def test_what_does_not_go_after_all_counts_too(house: House) -> None:
+def test_messages_refused_at_the_hand_over_are_counted(house: House) -> None:
     journey = Journey("j", entry=OnLaunch(), topic="news", exit_when=did("bought"),
                        steps=[Send("s", Email("hello", after="1h"))])  # fmt: skip
     house.open(journey)
@@ -370,7 +370,7 @@ def test_an_event_counts_from_when_it_came(
     assert least <= took <= least + time.monotonic() - began
 
 
-def test_a_reaction_says_for_how_long_what_woke_somebody_had_waited(db: Database) -> None:
+def test_a_reaction_reports_the_age_of_its_oldest_cause(db: Database) -> None:
     house = House(db)
     waiting = WaitUntil("w", did("looked"), timeout="30d")
     house.open(Journey("j", entry=OnLaunch(), topic="news", steps=[waiting]))

@@ -1,4 +1,4 @@
-"""Customers' own pages over HTTP: one-click unsubscribe, and what people choose."""
+"""The customers' pages over HTTP: one-click unsubscribe and the preference center."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -51,7 +51,7 @@ def test_nothing_but_a_post_changes_anything(small_shop: Shop, method: str) -> N
     assert shop.arrivals == 0
 
 
-def test_the_page_says_what_stops_and_has_a_button(small_shop: Shop) -> None:
+def test_the_page_shows_what_stops_and_a_button(small_shop: Shop) -> None:
     shop = small_shop
     page = shop.get(shop.u())
     words = shown(page)
@@ -108,7 +108,7 @@ def test_a_file_called_one_click_is_a_no_too(small_shop: Shop) -> None:
 
 
 def test_a_no_outweighs_a_yes_from_the_future(shop: Shop) -> None:
-    """An import may carry a wrong date: what somebody says here and now comes after it."""
+    """An import may have a wrong date; the opt-out on the page counts as later."""
     with shop.house.db.transaction() as tx:
         yes = ConsentChange(
             profile_id=shop.ann,
@@ -139,7 +139,7 @@ def test_an_undo_lifts_no_stop(shop: Shop) -> None:
     assert shop.said()["sms", "*"] is False
 
 
-def test_the_link_of_somebody_who_was_merged_is_the_link_of_who_they_are(shop: Shop) -> None:
+def test_the_link_of_a_merged_profile_leads_to_the_surviving_one(shop: Shop) -> None:
     before = shop.house.customer("anonymous")
     old, older = shop.u(who=before), shop.u(who=999)
     with shop.house.db.transaction() as tx:
@@ -226,7 +226,7 @@ def test_the_same_form_again_changes_nothing(shop: Shop) -> None:
     assert shop.arrivals == 1
 
 
-def test_a_page_that_lay_open_takes_back_nothing_that_was_said_since(shop: Shop) -> None:
+def test_a_page_that_was_open_does_not_undo_later_changes(shop: Shop) -> None:
     page = shop.get(shop.p())
     shop.client.post(shop.u(), data=one_click())
     shop.choose(per_week="1", no_sms="on")
@@ -325,7 +325,7 @@ def test_everything_stops_at_once(shop: Shop) -> None:
 
 
 def test_everything_stops_for_topics_of_next_year_too(small_shop: Shop) -> None:
-    """Somebody who refused every topic one by one said nothing of the next."""
+    """A customer who refused each topic has stated nothing about a later one."""
     shop = small_shop
     with shop.house.db.transaction() as tx:
         tx.conn.execute(delete(consents))
@@ -375,7 +375,7 @@ def test_a_mistake_is_named_beside_its_field_and_nothing_is_lost(small_shop: Sho
     assert shop.rows(preferences)[0].timezone == "Asia/Tokyo"
 
 
-def test_a_channel_without_address_says_so(small_shop: Shop) -> None:
+def test_a_channel_without_address_is_marked(small_shop: Shop) -> None:
     shop = small_shop
     nobody = shop.house.customer("bob", email=None, phone=None, push_tokens={})
     page = shown(shop.get(shop.p(nobody)))
@@ -393,7 +393,7 @@ def test_a_channel_without_address_says_so(small_shop: Shop) -> None:
         ({"country": None, "timezone": "Mars/Olympus"}, "Leave it to us (London)"),  # by number
     ],
 )
-def test_the_page_says_which_zone_is_gone_by_without_a_choice(
+def test_the_page_shows_the_zone_that_is_used_without_a_choice(
     small_shop: Shop, where: dict[str, Any], words: str
 ) -> None:
     with small_shop.house.db.transaction() as tx:
@@ -412,7 +412,7 @@ def test_the_page_says_which_zone_is_gone_by_without_a_choice(
         ("tlh", "Leave it to us (tlh)"),
     ],
 )
-def test_the_page_says_which_language_is_gone_by_without_a_choice(
+def test_the_page_shows_the_language_that_is_used_without_a_choice(
     small_shop: Shop, language: str | None, words: str
 ) -> None:
     with small_shop.house.db.transaction() as tx:

@@ -1,4 +1,4 @@
-"""What customers choose on their pages holds for what is planned, and journeys react to it."""
+"""Choices on the customers' pages apply to planned messages, and journeys react to them."""
 
 import re
 from html import unescape

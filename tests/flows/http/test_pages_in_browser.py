@@ -1,4 +1,4 @@
-"""Customers' own pages in a real browser: by keyboard, as wide as a phone, without JavaScript."""
+"""The customers' pages in a real browser: by keyboard, at phone width, without JavaScript."""
 
 import socket
 import threading
@@ -222,7 +222,7 @@ def test_a_mistake_leads_to_its_field(page: Page, small_shop: Shop, site: str) -
     assert small_shop.rows(preferences)[0].language == "it"
 
 
-def test_a_page_that_only_says_something(page: Page, site: str) -> None:
+def test_a_page_without_a_form(page: Page, site: str) -> None:
     page.goto(site + "/u/none")
     expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()
     is_fit(page)

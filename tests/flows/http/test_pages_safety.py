@@ -1,4 +1,4 @@
-"""Customers' own pages with links that are none, headers, logs, and names that are code."""
+"""The customers' pages with invalid links, their headers and logs, and names that contain code."""
 
 import logging
 from typing import Any
@@ -110,7 +110,7 @@ def test_a_token_longer_than_ours_is_not_looked_at(
     ],
     ids=lambda given: type(given).__name__,
 )
-def test_whatever_goes_wrong_is_said_kindly_and_logged_without_a_word_of_customers(
+def test_errors_on_pages_are_friendly_and_logged_without_customer_data(
     small_shop: Shop,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -204,7 +204,7 @@ def test_no_token_and_no_address_is_ever_logged(
         assert secret not in logged
 
 
-def test_whatever_a_customer_is_called_arrives_as_text(shop: Shop, tmp_path: Any) -> None:
+def test_any_customer_name_is_shown_as_text(shop: Shop, tmp_path: Any) -> None:
     """In mail, on the pages, in the inbox."""
     house = shop.house
     house.change(shop.ann, first_name=HOSTILE, name=HOSTILE)

@@ -1,4 +1,4 @@
-"""The hooks for the providers over HTTP: what they answer, and what they then changed."""
+"""The provider webhooks over HTTP: their responses and their effects."""
 
 import asyncio
 import threading
@@ -124,7 +124,7 @@ def test_a_signature_of_yesterday_is_stale(house: House) -> None:
     assert len(everything(house)[1]) == 1
 
 
-def test_what_makes_no_sense_says_so(house: House) -> None:
+def test_an_unreadable_webhook_gets_400(house: House) -> None:
     outside = FromProviders(house.segue)
     body = b'{"event": "open"}'
     headers = signed_by_sendgrid(sendgrid_key(house.segue.settings), body, MONDAY)
@@ -133,7 +133,7 @@ def test_what_makes_no_sense_says_so(house: House) -> None:
     assert answer.json()["message"] == "the body is not a JSON array of events"
 
 
-def test_half_an_emoji_costs_nobody_else_their_event(house: House) -> None:
+def test_a_lone_surrogate_does_not_affect_other_events(house: House) -> None:
     click = mail_event("click", None, "else@example.com", url="https://shop.example/?q=cut @@")
     mine = mail_event("click", mail_of(house), "ann@example.com", url="https://shop.example/@@")
     body = orjson.dumps([click, mine]).replace(b"@@", rb"\ud83d")
@@ -197,7 +197,7 @@ def test_what_can_not_be_signed_is_refused_before_its_body_is_read(
     assert (status, read) == (403, 0)
 
 
-def test_a_body_that_says_that_it_is_too_long_is_not_read(sqlite_house: House) -> None:
+def test_a_body_with_too_large_a_content_length_is_not_read(sqlite_house: House) -> None:
     outside = FromProviders(sqlite_house.open())
     for hook in webhooks(outside.settings, Policy()):
         for length in (str(hook.limit + 1), "9" * 18, "9" * 5000):
@@ -213,7 +213,7 @@ def test_sixteen_thousand_fields_are_refused_unread(sqlite_house: House) -> None
             assert answer.status_code == (413 if len(body) > 64 * 1024 else 403)
 
 
-def test_hooks_take_no_threads_from_whoever_moves_sends_and_reads_pages(
+def test_webhooks_use_their_own_threads(
     sqlite_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_house.open()

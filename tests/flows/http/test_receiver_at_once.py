@@ -1,4 +1,4 @@
-"""What was accepted is there, however many post at once, also when a database or process fails."""
+"""Accepted events are stored, under concurrent requests and failures of a database or process."""
 
 import socket
 import subprocess
@@ -22,7 +22,7 @@ from tests.support.receiving import WRITE_KEY, Receiving, keys, names, packed, p
 from tests.support.shop import House
 
 
-def test_whoever_comes_at_once_is_committed_before_the_answer(
+def test_concurrent_requests_are_committed_before_the_response(
     house: House, receiver: Receiving
 ) -> None:
     """The same people, new ones, the same calls twice, in many requests side by side."""

@@ -1,4 +1,4 @@
-"""Segment's own client, with only its host changed."""
+"""Segment's own client library, with another host."""
 
 from datetime import UTC, datetime, timedelta
 from threading import Event

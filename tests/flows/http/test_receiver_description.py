@@ -1,4 +1,4 @@
-"""The receiver against its own description, and against what is not in it."""
+"""The receiver conforms to its OpenAPI description, and refuses requests outside it."""
 
 import logging
 from collections import defaultdict
@@ -83,7 +83,7 @@ def signed_in(request: Prepared) -> Prepared:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_whatever_is_sent_is_answered_as_described(description: Any, mode: GenerationMode) -> None:
+def test_every_response_is_described(description: Any, mode: GenerationMode) -> None:
     answers: dict[str, set[int]] = defaultdict(set)
     for found in description.get_all_operations():
         operation = found.ok()

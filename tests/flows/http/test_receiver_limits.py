@@ -1,4 +1,4 @@
-"""How much may be posted to the receiver, how fast, and by whom."""
+"""Limits of the receiver: sizes, backlog, and guesses of the write key."""
 
 import gzip
 from typing import Any
@@ -71,7 +71,7 @@ def test_a_batch_of_more_calls_than_anybody_gathers_is_refused_unread(
     assert (said["field"], "errors" in said, names(house)) == ("batch", False, [])
 
 
-def test_of_many_faults_and_warnings_the_first_are_told(receiver: Receiving) -> None:
+def test_the_first_faults_and_warnings_are_listed(receiver: Receiving) -> None:
     wrong: list[Any] = [0] * (CALLS_LIMIT - 102)
     left_out = {"type": "track", "event": "x", "userId": "u", "context": {"locale": 7}}
     few, many = [left_out] * 100, [left_out] * 102
@@ -129,7 +129,7 @@ def test_a_flood_is_slowed(db: Database) -> None:
         {"Authorization": "Basic OndyaXRlLWtleS1mb3ItdGhlLXNhbmRib3gtb25seQ=="},  # as password
     ],
 )
-def test_without_the_write_key_nobody_writes(
+def test_requests_without_the_write_key_are_refused(
     house: House, receiver: Receiving, headers: dict[str, str]
 ) -> None:
     answer = receiver.client.post("/v1/track", json=track(), headers=headers)

@@ -1,4 +1,4 @@
-"""Segment's API over real HTTP, by hand: what is taken, what is refused, and what is said of it."""
+"""Segment's API over real HTTP: accepted calls, refused calls, and the responses."""
 
 import json
 import time
@@ -81,7 +81,9 @@ def test_a_second_customer_on_a_device_is_taken_in_with_a_warning(receiver: Rece
     assert answer.json()["warnings"] == ["anonymousId is left out: it belongs to another customer"]
 
 
-def test_one_bad_call_costs_nobody_the_rest_of_the_batch(house: House, receiver: Receiving) -> None:
+def test_an_invalid_call_does_not_affect_the_rest_of_the_batch(
+    house: House, receiver: Receiving
+) -> None:
     large = track(4, properties={"text": "x" * EVENT_LIMIT})
     receiver.post("/v1/identify", json={"userId": "ann"})
     batch = [
@@ -132,7 +134,7 @@ def test_a_body_that_makes_no_sense_is_refused(
 
 @pytest.mark.parametrize("depth", [200, 260, 600, 990, 1100])
 @pytest.mark.parametrize("text", ["x", "\\u0000", "\\ud83d"])
-def test_of_whatever_depth_a_call_is_taken_or_refused(
+def test_a_call_of_any_depth_is_accepted_or_refused(
     house: House, receiver: Receiving, depth: int, text: str
 ) -> None:
     deep = (
@@ -149,7 +151,7 @@ def test_of_whatever_depth_a_call_is_taken_or_refused(
 
 @pytest.mark.parametrize("kind", ["track", "identify", "group"])
 def test_a_call_has_250_levels_at_most(house: House, receiver: Receiving, kind: str) -> None:
-    """What is made of it then can be written, whatever lies around it: in the record of a merge."""
+    """What Segue stores around it, such as the record of a merge, can still be written."""
     taken = []
     for levels in range(245, 257):
         who = {"type": kind, "userId": f"u{levels}", "event": "x", "groupId": "g"}
@@ -221,7 +223,7 @@ ANY_CALL = st.builds(
 
 @settings(max_examples=cases(test=25, prove=1000), suppress_health_check=list(HealthCheck))
 @given(st.lists(ANY_CALL, max_size=6))
-def test_whatever_a_batch_holds_it_is_taken_or_refused(
+def test_any_batch_is_accepted_or_refused(
     house: House, receiver: Receiving, batch: list[Any]
 ) -> None:
     body = json.dumps({"batch": batch}).encode()
@@ -258,7 +260,7 @@ def test_who_buys_while_a_push_is_planned_never_gets_it(db: Database, worked: bo
     assert house.providers.accepted == []
 
 
-def test_what_an_event_says_of_the_person_ends_waits_and_enrollments_at_once(db: Database) -> None:
+def test_traits_in_an_event_end_waits_and_enrollments_at_once(db: Database) -> None:
     house = House(db)
     wait = WaitUntil("has the app", has_address("push"), timeout="7d")
     entry, moved = OnEvent("signed_up"), attribute("timezone") == "Asia/Tokyo"

@@ -1,4 +1,4 @@
-"""`segue demo`: the loop from an event and a launch to the end of all answers, and its numbers."""
+"""`segue demo`: from an event and a launch to the last reaction, and the numbers in its summary."""
 
 import subprocess
 import sys

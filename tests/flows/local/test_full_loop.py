@@ -1,5 +1,5 @@
 """The whole loop on one machine, over real HTTP and in real time: an event becomes a message, the
-sandbox's customers answer it, its providers say so, and journeys move on.
+sandbox's customers react, its providers report it, and journeys move on.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Pages of other sites in a real browser, against the servers that `segue up` starts.
 
-The other site is served from another port of this machine, so that nothing but our own servers
-keeps its requests away; under the name evil.example, which the browser resolves to this machine.
+The other site is served from another port of this machine, under the name evil.example, which the
+browser resolves to this machine. So only our own servers can refuse its requests.
 """
 
 import socket
@@ -108,7 +108,7 @@ def deployment(stack: Stack) -> dict[str, Any]:
 
 
 def runs(stack: Stack) -> int:
-    """How many runs somebody has started; those of a schedule come by themselves, at any time."""
+    """The number of runs that were started, without those of a schedule."""
     url = f"{stack.settings.prefect_url}/api/flow_runs/filter"
     found = httpx.post(url, json={}, trust_env=False).raise_for_status().json()
     return sum(not run["auto_scheduled"] for run in found)
@@ -203,7 +203,7 @@ def test_our_own_pages_work(stack: Stack, browser: Browser, host: str) -> None:
     page.close()
 
 
-def test_with_a_login_prefect_lets_in_nobody_without_it(
+def test_prefect_with_a_login_refuses_requests_without_it(
     stack: Stack, tmp_path: Path, browser: Browser
 ) -> None:
     """A second server, on a copy of the first one's deployments.

@@ -1,4 +1,4 @@
-"""`segue up`: started and stopped as one does it, on ports and data of its own."""
+"""`segue up`: start and stop it as a user does, on its own ports and data."""
 
 import signal
 import socket
@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def processes() -> Iterator[list["subprocess.Popen[str]"]]:
-    """Whatever a test has started and not stopped is killed."""
+    """Kills processes that a test has started and not stopped."""
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
@@ -58,7 +58,7 @@ def start(settings: Settings, processes: list["subprocess.Popen[str]"]) -> "subp
 
 
 def read_until(process: "subprocess.Popen[str]", words: str) -> str:
-    """What it prints, up to these words."""
+    """The output, up to these words."""
     assert process.stdout is not None
     text = ""
     for line in process.stdout:
@@ -69,7 +69,7 @@ def read_until(process: "subprocess.Popen[str]", words: str) -> str:
 
 
 def wait_for_free_ports(settings: Settings) -> None:
-    """Whoever listens holds a port: free ports are a sign that they are gone."""
+    """Each process holds a port, so free ports show that the processes have ended."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -147,7 +147,7 @@ def test_a_port_in_use_is_named_with_its_setting(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("half", [b"", b"SQLite format 3\0" + bytes(2000), b"not a database" * 99])
-def test_a_half_written_database_is_told_before_anything_starts(
+def test_a_damaged_database_is_reported_before_anything_starts(
     settings: Settings, half: bytes
 ) -> None:
     settings.data_dir.mkdir()
@@ -165,7 +165,7 @@ def test_a_half_written_database_is_told_before_anything_starts(
     check_ports(settings)
 
 
-def test_a_part_that_dies_is_told_with_the_end_of_its_log(settings: Settings) -> None:
+def test_a_process_that_ends_is_reported_with_the_end_of_its_log(settings: Settings) -> None:
     (settings.data_dir / "sandbox.db").mkdir(parents=True)
     with Stack(settings) as stack:
         stack.start_servers()

@@ -1,4 +1,4 @@
-"""What the tasks tell is what the rows say, and a dry run tells what would happen."""
+"""The counts and texts of a run's tasks equal the rows."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def engine(db: Database, catalog: Catalog) -> Engine:
 
 
 def launch(engine: Engine) -> None:
-    """Win-back for everyone, as far as it goes at once."""
+    """Launch win-back for everyone, and do the work that is due now."""
     version = start_launch(engine, "launch-1", "win-back", "everyone")
     assert sum(enter_audience(engine, version, "everyone", "launch-1")) == PEOPLE
     for step in version.journey.graph:
@@ -120,9 +120,7 @@ def test_messages_in_the_hands_of_another_process_are_under_way(
         assert under_way(tx, "win-back") == 0, "its process is dead"
 
 
-def test_a_rehearsal_tells_what_then_happens_and_keeps_nothing(
-    engine: Engine, db: Database
-) -> None:
+def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) -> None:
     version = engine.catalog.journey("win-back")
     told = dry_run(engine, version, "everyone", None, "launch-1")
     with db.transaction(write=False) as tx:
@@ -143,11 +141,11 @@ def test_a_rehearsal_keeps_to_the_limit(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("words", [step_labels, dry_run_labels])
-def test_nothing_to_tell_is_told(words: Callable[[StepCounts], tuple[str, str]]) -> None:
+def test_a_step_without_activity_has_a_text(words: Callable[[StepCounts], tuple[str, str]]) -> None:
     assert words(StepCounts())[0] == "Nothing due"
 
 
-def test_a_step_in_words() -> None:
+def test_the_text_of_a_step() -> None:
     counts = StepCounts(
         here=3,
         left=Counter({"timeout": 2, "next": 1}),
@@ -169,13 +167,13 @@ def test_a_step_in_words() -> None:
     )
 
 
-def test_a_dry_run_in_words() -> None:
+def test_the_text_of_a_dry_run() -> None:
     counts = StepCounts(messages=Counter({("push", "planned"): 4, ("sms", "no_consent"): 7}))
     name, message = dry_run_labels(counts)
     assert name == "4 would be sent"
     assert message == "Would be: 4 planned (4 push); 7 not sent (7 no consent)"
 
 
-def test_a_run_in_words() -> None:
+def test_the_text_of_a_run() -> None:
     summary = Summary(entered=10, active=2, sent=Counter({"email": 8}))
     assert run_labels(summary) == "10 entered; 8 sent (8 e-mail); 2 active"

@@ -1,4 +1,4 @@
-"""A rehearsal tells what a launch would do, and keeps nothing."""
+"""A dry run reports what a launch would do, and stores nothing."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from journeys.engine.launches import dry_run
 from tests.support.shop import MONDAY, House, described
 
 
-def test_a_rehearsal_tells_and_keeps_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_stores_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("journeys.engine.advance.post_all", None)  # nor does it call anybody
     steps = (
         Call("tell", "https://crm.shop.test/came"),
@@ -33,7 +33,7 @@ def test_a_rehearsal_tells_and_keeps_nothing(house: House, monkeypatch: pytest.M
     assert few["f"].outcomes == {"odd": 1, "otherwise": 2}
 
 
-def test_somebody_elses_people_are_left_alone(house: House) -> None:
+def test_a_dry_run_does_not_move_other_enrollments(house: House) -> None:
     """Who is in the journey already is neither entered nor moved by a rehearsal."""
     house.open(described(Wait("1h"), Update("u", x=1)))
     ann = house.customer()

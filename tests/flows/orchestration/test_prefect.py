@@ -1,6 +1,6 @@
-"""Journeys in Prefect, on its real server: what a marketer does in the UI, done through its API.
+"""Journeys on a real Prefect server: the actions of a marketer in the UI, through its API.
 
-One server, with the sandbox and the runner, for all of these tests.
+All of these tests share one server, with the sandbox and the runner.
 """
 
 import asyncio
@@ -141,7 +141,7 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
     ).items()
 
 
-def test_a_dry_run_tells_and_keeps_nothing(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+def test_a_dry_run_in_prefect_stores_nothing(segue: Segue, stack: Stack, api: httpx.Client) -> None:
     with segue.db.transaction(write=False) as tx:
         before = [
             tx.conn.scalar(select(func.count()).select_from(table))
@@ -185,13 +185,15 @@ def test_a_dry_run_wants_an_audience(stack: Stack) -> None:
         ({"dry_run": "perhaps"}, "'perhaps' is not of type 'boolean'"),
     ],
 )
-def test_a_bad_value_is_refused_in_words(stack: Stack, parameters: Row, words: str) -> None:
+def test_an_invalid_parameter_is_refused_with_a_reason(
+    stack: Stack, parameters: Row, words: str
+) -> None:
     with pytest.raises(SegueError) as refused:
         stack.prefect.start("win-back", parameters)
     assert words in str(refused.value)
 
 
-def test_a_form_that_asks_not_to_be_checked_enters_nobody(stack: Stack, api: httpx.Client) -> None:
+def test_a_run_without_parameter_validation_enters_nobody(stack: Stack, api: httpx.Client) -> None:
     """The API lets a caller leave the check out; then the run ends before its first task."""
     found = api.get(f"/deployments/name/{deployment_name('welcome')}").json()
     asked = {"parameters": {"audiance": "lapsed"}, "enforce_parameter_schema": False}
@@ -297,7 +299,7 @@ def prefect_of(stack: Stack) -> Iterator[None]:
         yield
 
 
-def test_a_held_journey_says_so(segue: Segue, stack: Stack) -> None:
+def test_a_run_of_a_paused_journey_reports_it(segue: Segue, stack: Stack) -> None:
     pause(segue.db, "cart-recovery")
     run_id, state = run(stack, "cart-recovery", audience="everyone", limit=3)
     assert "The journey is paused, so nothing moves and nothing is sent. 3 " in state["message"]
@@ -324,7 +326,7 @@ def test_a_form_pauses_and_resumes(segue: Segue, stack: Stack, api: httpx.Client
         stack.prefect.start(CONTROLS, {"journey": "wellcome", "action": "pause"})
 
 
-def test_what_happens_live_is_told_and_can_be_acted_on(
+def test_live_counts_are_reported_and_trigger_automations(
     segue: Segue, stack: Stack, api: httpx.Client
 ) -> None:
     """The automation of docs/prefect.md: bounces over 5 % pause the journey."""
@@ -374,8 +376,8 @@ def test_what_happens_live_is_told_and_can_be_acted_on(
     resume(segue.db, "win-back")
 
 
-def test_messages_go_on_while_the_server_stands_still(segue: Segue, stack: Stack) -> None:
-    """It takes connections, and answers nothing; a worker sends, and ends when it is told to."""
+def test_messages_are_sent_while_the_server_hangs(segue: Segue, stack: Stack) -> None:
+    """It accepts connections and does not respond; a worker sends, and stops when asked."""
     api_url = f"{stack.settings.prefect_url}/api"
     told = segue.settings.model_copy(update={"prefect_api_url": api_url, "receiver_port": 0})
     url = "https://shop.example/cart/1"

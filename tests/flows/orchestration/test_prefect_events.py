@@ -1,4 +1,4 @@
-"""Prefect is told of what happens live: seldom, afterwards, and never waited for."""
+"""Live counts are reported to Prefect after the work, at a limited rate, without waiting for it."""
 
 import asyncio
 import logging
@@ -56,7 +56,7 @@ def new_teller(db: Database) -> Reporter:
 
 
 def telling(teller: Reporter, scenario: Callable[[], Awaitable[None]]) -> None:
-    """Something happens while the teller runs."""
+    """Activity happens while the reporter runs."""
 
     async def both() -> None:
         stop = asyncio.Event()
@@ -131,7 +131,7 @@ def test_at_most_one_event_a_journey_a_second(
     assert moved(prefect) == [("cart", 1), ("welcome", 1), ("cart", 4)]
 
 
-def test_all_workers_together_tell_once_a_second(db: Database, prefect: respx.Router) -> None:
+def test_all_workers_together_report_once_a_second(db: Database, prefect: respx.Router) -> None:
     tellers = [new_teller(db) for _ in range(3)]
 
     async def scenario() -> None:
@@ -157,7 +157,7 @@ def test_all_workers_together_tell_once_a_second(db: Database, prefect: respx.Ro
     assert len(set(moments)) == len(moments)
 
 
-def test_what_a_worker_did_not_tell_any_more_another_tells(
+def test_another_worker_reports_the_counts_of_a_stopped_worker(
     db: Database, prefect: respx.Router, teller: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefect["events"].side_effect = httpx.ConnectError("refused")
@@ -190,14 +190,14 @@ def test_what_prefect_did_not_hear_all_workers_share(
 
 
 def untold(db: Database) -> LiveCounts:
-    """What the row of the only journey holds after it was told of; empty before."""
+    """The unreported counts of the only journey; empty without a row."""
     with db.transaction(write=False) as tx:
         rows = tx.conn.execute(select(journey_news).where(journey_news.c.told_at > 0)).all()
     return LiveCounts({tuple(place): number for row in rows for *place, number in row.counts})
 
 
 def test_who_comes_late_in_a_second_does_not_begin_it_again(db: Database) -> None:
-    """Its transaction began before, and waited for the row; a clock that was set back is heeded."""
+    """Its transaction began before and waited for the row; a clock that was set back counts too."""
     for now, told in ((MONDAY, True), (MONDAY - 1, False), (MONDAY + 1, True), (0, True)):
         db.now = now
         with db.transaction() as tx:
@@ -205,16 +205,14 @@ def test_who_comes_late_in_a_second_does_not_begin_it_again(db: Database) -> Non
             assert bool(take_due(tx)[0]) == told
 
 
-def test_counts_that_no_database_keeps_are_said_to_be_lost(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_reports_lost_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     teller = new_teller(Database(f"sqlite:///{tmp_path}/without-tables.db"))
     teller.note(NOTHING, {"cart": 3}, Tally())
     asyncio.run(teller.keep())
     assert "unreported counts are lost" in caplog.text
 
 
-def test_nothing_is_told_when_nothing_happens(prefect: respx.Router, teller: Reporter) -> None:
+def test_nothing_is_reported_without_activity(prefect: respx.Router, teller: Reporter) -> None:
     async def scenario() -> None:
         teller.note(NOTHING, {}, Tally())
         await asyncio.sleep(0.1)
@@ -247,7 +245,7 @@ def test_what_prefect_did_not_hear_it_learns_later(
     ]
 
 
-def test_a_journey_without_a_deployment_is_nobodys_business(
+def test_a_journey_without_a_deployment_is_not_reported(
     prefect: respx.Router, teller: Reporter
 ) -> None:
     prefect["deployment"].side_effect = lambda request, name: httpx.Response(404)
@@ -260,7 +258,7 @@ def test_a_journey_without_a_deployment_is_nobodys_business(
     assert reported(prefect) == []
 
 
-def test_without_an_address_nobody_is_told(prefect: respx.Router, sqlite_url: str) -> None:
+def test_without_an_api_url_nothing_is_reported(prefect: respx.Router, sqlite_url: str) -> None:
     teller = Reporter(Database(sqlite_url), Settings(prefect_api_url=""))
     teller.note(NOTHING, {"cart": 1}, Tally())
     asyncio.run(teller.run(asyncio.Event()))  # it does not wait for the end
@@ -331,7 +329,7 @@ def test_the_share_of_bounces_is_a_label(
     assert event["resource"].get("segue.bounced") == label
 
 
-def test_messages_go_on_while_prefect_is_gone_or_hangs(
+def test_messages_are_sent_while_prefect_is_gone_or_hangs(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = House(db)

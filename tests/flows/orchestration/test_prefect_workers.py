@@ -1,7 +1,7 @@
-"""Prefect's workers, their runs and ours are killed at bad moments, and share one PostgreSQL.
+"""Prefect workers, their runs and our workers are killed at critical moments, on one PostgreSQL.
 
-The moments are made, not met by chance: the test holds what the run needs next, sees that somebody
-waits for it, and kills.
+The moments do not depend on timing: the test locks what the run needs next, waits until the run
+waits for the lock, and kills the process.
 """
 
 import os
@@ -170,7 +170,7 @@ def sandbox(stack: Stack) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.long
-def test_whoever_is_killed_nobody_is_lost_and_nothing_goes_twice(
+def test_no_killed_process_loses_or_repeats_anything(
     segue: Segue, stack: Stack, workers: Processes, prefect: Prefect, sandbox: httpx.Client
 ) -> None:
     lapsed = _lapsed(segue)
@@ -260,7 +260,7 @@ def _place_of(segue: Segue, person: int) -> dict[str, Any]:
 
 @contextmanager
 def _held(segue: Segue, statement: Executable) -> Iterator[None]:
-    """What the statement locks, or writes and takes back; whoever else wants that waits."""
+    """Hold the locks of the statement, and roll back at the end; others wait for them."""
     with segue.db.transaction(keep=False) as tx:
         # However long the others take, the server must not end this transaction.
         tx.conn.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))

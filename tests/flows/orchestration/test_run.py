@@ -1,4 +1,4 @@
-"""A run of a journey moves everybody whom it concerns, on whatever version they are."""
+"""A run of a journey moves all its due enrollments, on every version."""
 
 import asyncio
 from typing import Any
@@ -59,7 +59,7 @@ def test_people_on_an_older_version_are_moved_too(house: House) -> None:
     assert house.passed(ann) == [("hello", "next"), ("gone", "next"), ("mark", "next")]
 
 
-def test_a_send_step_sends_and_says_what(house: House) -> None:
+def test_a_send_step_sends_and_reports_its_messages(house: House) -> None:
     version = letters(Wait("1h", "wait"), HELLO, MARK)
     house.open(version)
     house.customer("ann")
@@ -97,7 +97,7 @@ def test_a_run_shows_what_happened_live_since_the_last_one(house: House) -> None
     assert run(house, version)["hello"].name == "Nothing due"
 
 
-def test_whoever_came_into_the_segment_of_the_entry_enters_at_every_run(house: House) -> None:
+def test_each_run_enters_profiles_that_joined_the_segment(house: House) -> None:
     vips = Segment("vips", "Spent a lot", attribute("spent") > 100)
     version = Journey(
         "vips", entry=OnSegment("vips"), topic="promotions", steps=[Wait("1d", "wait"), MARK]
@@ -111,7 +111,7 @@ def test_whoever_came_into_the_segment_of_the_entry_enters_at_every_run(house: H
     assert run(house, version)["wait"].name == "2 waiting", "once each"
 
 
-def test_the_words_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_texts_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[Any] = []
 
     async def create(rows: list[dict[str, Any]], *_: object) -> None:

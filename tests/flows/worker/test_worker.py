@@ -1,4 +1,4 @@
-"""The worker: what fails in one part of it does not stop the others, and it ends when it should."""
+"""The worker: a failing part does not stop the others, and the worker stops when asked."""
 
 import asyncio
 import logging
@@ -59,7 +59,7 @@ def test_it_does_its_work_and_ends(house: House) -> None:
     assert states(house) == ["sent"]
 
 
-def test_a_turn_in_which_somebody_only_leaves_or_converts_is_a_line_too(
+def test_a_turn_with_only_exits_or_conversions_is_logged(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     bought = did("bought")
@@ -147,7 +147,7 @@ def test_people_on_a_version_that_a_dead_process_brought_are_moved(house: House)
     worked(house, scenario)
 
 
-def test_nobody_waits_for_a_slow_provider(house: House) -> None:
+def test_a_slow_provider_delays_no_turn(house: House) -> None:
     house.did(house.customer("ann"), "came")
     house.did(house.customer("bob", email=None), "came")
     gate = asyncio.Event()
@@ -176,7 +176,7 @@ def test_nobody_waits_for_a_slow_provider(house: House) -> None:
         worked(house, scenario)
 
 
-def test_nobody_waits_for_whom_a_step_calls(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_call_delays_no_turn(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     called, answers = threading.Event(), threading.Event()
 
     def slow(_: httpx.Request) -> httpx.Response:
@@ -205,7 +205,7 @@ def test_nobody_waits_for_whom_a_step_calls(house: House, monkeypatch: pytest.Mo
     assert [person.end_reason for person in house.people(ann)] == ["completed"]
 
 
-def test_it_looks_for_whoever_came_into_a_segment_meanwhile(house: House) -> None:
+def test_housekeeping_enters_profiles_that_joined_a_segment(house: House) -> None:
     entry = OnSegment("everyone")
     steps = [Update("u", x=1)]
     house.open(Journey("j", entry=entry, topic="news", steps=steps), receiver_port=0)
@@ -242,7 +242,7 @@ def test_a_receiver_that_dies_ends_the_worker_with_its_error(house: House) -> No
         asyncio.run(Worker(house.segue).run(asyncio.Event()))
 
 
-def test_every_now_and_then_it_says_what_is_wrong(
+def test_housekeeping_logs_the_doctors_findings(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     house.shorten(large_round=2)

@@ -1,5 +1,5 @@
-"""Workers that hang, wait, are older, or whose clock is wrong: the others go on, and nothing goes
-twice or too early.
+"""Workers that hang, wait, are older or have a wrong clock do not stop the others, and no message
+is sent twice or too early.
 """
 
 import threading
@@ -76,7 +76,7 @@ def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-def test_a_claim_waits_for_nobody_who_is_about_to_cancel(house: House) -> None:
+def test_a_claim_does_not_wait_for_a_cancellation(house: House) -> None:
     """So that no order of theirs can be a deadlock."""
     people = entered(house, SMS("hello"), people=3)
     cancelling = update(messages).where(messages.c.profile_id == people[0])
@@ -141,7 +141,7 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
 def test_a_worker_whose_clock_is_wrong_does_no_harm(
     house: House, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
-    """The time is the database's: nobody goes on too early, nothing counts at the wrong time."""
+    """The database's time is used: no enrollment moves too early."""
     right = time.time
     monkeypatch.setattr("time.time", lambda: right() + minutes * MINUTE)
     waiting_first = Journey("j", entry=OnLaunch(), topic="news", steps=[Wait("1h"), Wait("1d")])
@@ -169,7 +169,7 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(
 def test_a_version_that_came_after_the_worker_had_started_is_learnt(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process enters somebody on it, and nothing else ever happens to that person."""
+    """Another process enters a profile on it, and no other event happens to that profile."""
     house.shorten(housekeeping=0.05)
     steps = [Wait("1h", name="w"), Update("u", seen=True)]
     older = house.open(

@@ -1,4 +1,4 @@
-"""Loading a library: every mistake is found, with the journey, the step and the mend."""
+"""Loading a library: an error names the journey, the step and the fix."""
 
 from pathlib import Path
 
@@ -287,7 +287,7 @@ def test_answers_that_can_come(tmp_path: Path, text: str) -> None:
     "cron",
     ["0 8 * * mon", "*/15 8-20/2 1-7 JAN-mar *", "0 8 L * *", "30 9 * * 5#2", "5 4 1,15 * sun,7"],
 )
-def test_cron_lines_that_prefect_understands_too(tmp_path: Path, cron: str) -> None:
+def test_accepted_cron_expressions_are_valid_in_prefect(tmp_path: Path, cron: str) -> None:
     entry = f'OnSchedule("{cron}", segment="everyone", timezone="America/New_York")'
     write(tmp_path, "my_folder", steps('Wait("1h")', entry))
     assert list(load_catalog(POLICY, tmp_path).current) == ["broken"]

@@ -1,4 +1,4 @@
-"""Waits until a date of the profile: which texts are dates, and what happens without one."""
+"""Waits until a date of the profile: readable dates, and profiles without one."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -142,7 +142,7 @@ def test_no_date_leaves_the_calendar(day: date, ahead: int, name: str, time: int
 
 
 def test_a_date_that_is_taken_away_ends_no_wait(house: House) -> None:
-    """Whoever waits already goes on at the time that was read."""
+    """An enrollment that already waits continues at the time that was read."""
     house.open(described(Wait(date="d"), Update("u", x=1)))
     ann = house.customer(attributes={"d": "2026-03-10"})
     house.launch("j")

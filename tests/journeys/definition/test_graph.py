@@ -1,4 +1,4 @@
-"""Nested steps as a graph: nothing lost, nothing twice, nobody goes back, branches rejoin."""
+"""Nested steps as a graph: every step once, no cycles, branches rejoin."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -70,12 +70,12 @@ def test_branches_rejoin_after_the_step_they_came_from() -> None:
         [Experiment("e", arm("a", 1, [Exit("b"), Wait("1h", "never")]))],
     ],
 )
-def test_what_nobody_can_reach_is_a_mistake(steps: list[Step]) -> None:
+def test_an_unreachable_step_is_refused(steps: list[Step]) -> None:
     with pytest.raises(ValueError, match=r"step 'never' can't be reached.*move it into a branch"):
         build_graph(steps)
 
 
-def test_a_name_that_stands_twice_is_a_mistake() -> None:
+def test_a_duplicate_step_name_is_refused() -> None:
     steps: list[Step] = [
         Wait("1h", "pause"),
         Split("fork", when(everyone(), [Wait("2h", "pause")])),
@@ -145,7 +145,7 @@ def nested(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 def ends(step: Step) -> bool:
-    """Whether nobody comes out of the step."""
+    """Whether no enrollment leaves the step."""
     branches = dict(step.branches())
     return all(
         bool(branches.get(outcome)) and any(ends(inner) for inner in branches[outcome])
@@ -164,7 +164,7 @@ class _Left(Exception):
 
 
 def walked(steps: Sequence[Step], choices: Iterator[int], path: list[str]) -> None:
-    """Go through the nested steps as a reader would, taking the ways that were drawn."""
+    """Walk through the nested steps by the drawn branches."""
     for step in steps:
         path.append(step.name)
         if isinstance(step, ExitStep):

@@ -1,4 +1,4 @@
-"""Call steps: what is posted, tried again and never twice, and where nobody is called."""
+"""Call steps: the request, retries, idempotency, and refused hosts."""
 
 import hmac
 import re
@@ -26,7 +26,7 @@ from tests.support.shop import MONDAY, House, advance, described
 
 
 class Endpoint:
-    """An endpoint that answers as it is told, and keeps what it got."""
+    """An endpoint with configured responses, which keeps the requests."""
 
     def __init__(self) -> None:
         self.answers: list[int | BaseException] = []
@@ -209,7 +209,7 @@ def test_a_host_in_capitals_is_the_same_host(
 
 
 class Server(ThreadingHTTPServer):
-    """A real one on this machine, whose answers are long: what was asked, and how much it said."""
+    """A real server on this machine with long responses; records requests and bytes sent."""
 
     PART, PARTS = b"x" * 65_536, 1_000
 
@@ -219,7 +219,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, *_: Any) -> None:
-        """Whoever hangs up does so."""
+        """Ignore clients that close the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -329,7 +329,7 @@ def test_a_call_that_died_is_made_again_with_the_same_key(house: House, crm: End
     ("answer", "step", "passed"),
     [(200, "wait 1d", [("tell", "next"), ("u", "next")]), (500, "tell", [])],
 )
-def test_a_call_that_took_longer_than_its_lease_moves_nobody(
+def test_a_call_that_outlasts_its_lease_moves_no_enrollment(
     house: House,
     crm: Endpoint,
     monkeypatch: pytest.MonkeyPatch,
@@ -357,7 +357,7 @@ def test_a_call_that_took_longer_than_its_lease_moves_nobody(
 
 
 @pytest.mark.parametrize("answer", [200, 500])
-def test_who_is_moved_to_another_version_during_the_call_goes_on_in_that_one(
+def test_an_enrollment_migrated_during_its_call_continues_in_the_new_version(
     house: House, crm: Endpoint, answer: int
 ) -> None:
     """It knows nothing of what came next in the old one, and calls by its own rules."""

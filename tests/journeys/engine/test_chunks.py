@@ -1,4 +1,4 @@
-"""How many people a transaction takes follows from how long the last ones took."""
+"""The size of a chunk follows from the duration of the previous ones."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The engine: what each step does, on which version, what a crash leaves behind, who leaves."""
+"""The engine: the effect of each step, versions, crashes, exits."""
 
 from itertools import count
 from typing import Any
@@ -70,8 +70,8 @@ def test_update_merges_and_takes_away(house: House) -> None:
     assert house.attributes(ann) == {"a": 2, "c": "new", "z": 1}
 
 
-def test_an_update_wakes_whoever_waits_for_it(house: House) -> None:
-    """In every journey, at once; nobody is told where nobody asks or nothing changes."""
+def test_an_update_wakes_the_waits_for_it(house: House) -> None:
+    """In every journey, at once; no event is recorded if nothing waits or nothing changes."""
     is_vip = attribute("tier") == "vip"
     waits = WaitUntil("w", is_vip, timeout="9d", then=[Update("u", seen=True)])
     house.open(
@@ -110,7 +110,7 @@ def test_an_outcome_may_be_called_exit(house: House) -> None:
     assert person.end_reason == "completed"
 
 
-def test_enter_goes_by_the_other_journeys_own_rule(house: House) -> None:
+def test_enter_applies_the_other_journeys_re_entry_rule(house: House) -> None:
     other = described(Update("u", visits=1), name="other", entry=OnLaunch(again="once"))
     here = described(Enter("go", "other"), Wait("1d"), Enter("go again", "other"), name="here")
     house.open(here, other)
@@ -121,7 +121,7 @@ def test_enter_goes_by_the_other_journeys_own_rule(house: House) -> None:
     assert entered == [("here", "completed"), ("other", "completed")]
 
 
-def test_a_journey_that_is_gone_is_not_entered_and_nobody_is_stuck(house: House) -> None:
+def test_entering_a_removed_journey_continues_without_it(house: House) -> None:
     here = described(Wait("1d"), Enter("go", "other"), Update("u", end=True), name="here")
     house.open(here, described(Exit("x"), name="other"))
     ann = house.customer()
@@ -134,8 +134,8 @@ def test_a_journey_that_is_gone_is_not_entered_and_nobody_is_stuck(house: House)
     assert house.attributes(ann)["end"] is True
 
 
-def test_journeys_that_enter_each_other_for_ever_hang_nobody(house: House) -> None:
-    """No library may say so, but an older version may with a newer one: once a minute, then."""
+def test_an_endless_loop_of_entries_is_slowed_down(house: House) -> None:
+    """A library may not contain it, but an older version with a newer one may: once a minute."""
     always = OnLaunch(again="always")
     there = described(Enter("go", "back"), name="there", entry=always)
     back = described(Enter("go", "there"), name="back", entry=always)
@@ -248,7 +248,7 @@ def test_people_finish_on_what_they_entered(house: House) -> None:
     assert {person.end_reason for person in house.people()} == {"completed"}
 
 
-def test_a_launch_goes_on_with_the_version_it_began_with(house: House) -> None:
+def test_a_launch_continues_with_its_version(house: House) -> None:
     house.open(described(Update("u", version="old")))
     house.customer()
     house.launch("j", launch_id="l")
@@ -273,7 +273,7 @@ def test_what_another_process_brought_is_learnt(house: House) -> None:
 
 
 def test_versions_that_another_process_brought_and_left_behind(house: House) -> None:
-    """It entered people and died. Whoever is left learns of the version, and they go on."""
+    """It entered profiles and died; the other process loads the version and continues."""
     mine = house.open(described(Exit("x")))
     newer = described(Update("u", x=1), Wait("1h"))
     house.open(newer)
@@ -287,7 +287,7 @@ def test_versions_that_another_process_brought_and_left_behind(house: House) -> 
     assert house.attributes(ann) == {"x": 1}
 
 
-def test_a_launch_that_another_process_began_goes_on(house: House) -> None:
+def test_a_launch_of_another_process_continues(house: House) -> None:
     mine = house.open(described(Exit("x")))
     newer = described(Update("u", x=1))
     start_launch(house.open(newer).engine, "theirs", "j", "everyone")
@@ -361,7 +361,9 @@ def test_a_crash_in_mid_chunk_changes_nothing(
 @pytest.mark.parametrize(
     ("due_at", "ended_at"), [(None, None), (MONDAY, MONDAY)], ids=["neither", "both"]
 )
-def test_nobody_is_stuck(house: House, due_at: Instant | None, ended_at: Instant | None) -> None:
+def test_no_enrollment_is_stuck(
+    house: House, due_at: Instant | None, ended_at: Instant | None
+) -> None:
     """The table itself refuses an enrollment that is neither due nor over."""
     house.open(described(Wait("1d")))
     house.customer()
@@ -429,7 +431,7 @@ def test_a_goal_within_a_time_after_a_message(house: House) -> None:
     assert house.segue.engine.count_goals("j") == 0
 
 
-def test_goals_are_found_without_anybody_telling(house: House) -> None:
+def test_goals_are_counted_without_an_event_to_process(house: House) -> None:
     goal = Goal(did=did("bought"), within="2d")
     house.open(described(Wait("5d"), goal=goal))
     ann = house.customer()

@@ -1,4 +1,4 @@
-"""Entering: by event and launch, again or not, once however many enter them."""
+"""Entry by event and by launch, and the re-entry rule under concurrency."""
 
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -204,7 +204,7 @@ def test_audiences_larger_than_a_chunk(house: House) -> None:
     assert sorted(person.profile_id for person in house.people()) == people[1::2]
 
 
-def test_a_crash_while_entering_enters_nobody_twice(
+def test_a_crash_during_entry_enters_nobody_twice(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import journeys.engine.launches

@@ -1,5 +1,5 @@
-"""A `first` send: the next channel goes when the one before can't, or was not answered in time;
-never while that one may still be under way, and not after an answer.
+"""A `first` send: the fallback is sent if the previous message can't be sent or has no evidence in
+time; never while the outcome of that one is open, and never after evidence.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def went(house: House) -> list[tuple[ChannelName, int]]:
 
 
 def becomes(house: House, state: str) -> None:
-    """The provider's word on the first message."""
+    """Record the provider's report about the first message."""
     first_one = house.rows()[0].id
     with house.db.transaction() as tx:
         tx.conn.execute(update(messages).where(messages.c.id == first_one).values(state=state))
@@ -144,8 +144,8 @@ def test_a_late_bounce_of_one_does_not_hurry_the_next_but_one(house: House) -> N
 # While it may be under way ------------------------------------------------------------------------
 
 
-def test_nothing_goes_beside_what_may_be_under_way(house: House) -> None:
-    """A process died at the hand-over: nobody knows, so the answer is waited for all the time."""
+def test_no_fallback_while_the_previous_message_is_unknown(house: House) -> None:
+    """A process died during the hand-over, so the step waits for evidence of the message."""
     house.open(MAIL_THEN_TEXT)
     house.customer()
     house.launch("j")

@@ -1,4 +1,4 @@
-"""Journeys heed what the providers say: they stop, leave out, fall back, and wait for it."""
+"""Journeys react to provider reports: they stop, skip, fall back, and wait."""
 
 import httpx
 import pytest
@@ -134,7 +134,7 @@ def _first(unless: str) -> Journey:
         ("clicked", ["click"], False),
     ],
 )
-def test_the_next_channel_goes_unless_there_is_evidence(
+def test_the_fallback_is_sent_without_evidence(
     house: House, unless: str, words: list[str], falls_back: bool
 ) -> None:
     shop = AnnsShop(house, _first(unless))
@@ -167,7 +167,7 @@ def test_a_machine_that_opens_is_no_reader(house: House) -> None:
     assert [sent.channel for sent in house.providers.accepted] == ["email", "sms"]
 
 
-def test_a_person_who_opens_says_so_explicitly(house: House) -> None:
+def test_an_open_by_the_customer_is_evidence(house: House) -> None:
     shop = AnnsShop(house, _first("opened"))
     shop.mail("open", sg_machine_open=False)
     house.later("3h")

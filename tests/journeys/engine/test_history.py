@@ -1,4 +1,4 @@
-"""Events that are history enter nobody; age is measured at receipt, not when they are worked."""
+"""Old events enter nobody; the age of an event is measured when it is received."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_waiting_for_a_worker_is_no_age(house: House) -> None:
 
 
 def test_history_counts_for_conditions(house: House) -> None:
-    """It enters nobody, and is heard where people already are."""
+    """Old events enter nobody, but conditions of active enrollments see them."""
     journey = described(
         Wait("5d"),
         entry=OnEvent("signed_up"),

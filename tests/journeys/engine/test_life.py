@@ -1,7 +1,7 @@
-"""One person's life in a journey, whatever happens in whatever order: as the model says it must be.
+"""The engine agrees with a model of one profile's journey, for generated sequences of actions.
 
-Hypothesis makes up lives; after every act the rows are held against tests/support/life.py, and the
-promises are asked for one by one.
+After each action of a Hypothesis sequence, the test compares the rows with tests/support/life.py
+and checks each invariant.
 """
 
 import asyncio
@@ -216,7 +216,7 @@ class Lives(RuleBasedStateMachine):
             self.handed_over.setdefault(one.message_id, self.house.now)
 
     def _until(self, target: Instant) -> None:
-        """Whatever falls due on the way happens when it is due."""
+        """Advance the clock; work that becomes due is done at its due time."""
         while (due := self.life.next_due()) is not None and due <= target:
             assert due > self.life.now, "somebody stays due"
             self._set_clock(due)
@@ -257,7 +257,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.life.next_letter() is not None)
     @rule(name=st.sampled_from(EVENTS))
     def it_comes_when_a_message_is_due(self, name: str) -> None:
-        """And the outbox is quicker than whoever works events."""
+        """The outbox runs before the event is processed."""
         due = self.life.next_letter()
         assert due is not None
         self._until(max(self.life.now, due - MINUTE))
@@ -423,7 +423,7 @@ class Lives(RuleBasedStateMachine):
 
 
 def _code(state: str, reason: str | None) -> str | None:
-    """Why it does not go. Of what failed, and of what nobody knows, the provider has the words."""
+    """The reason of a refusal; for failed and unknown messages the provider has the text."""
     if state in ("skipped", "cancelled"):
         return reason if reason is None or "expired" not in reason else "expired"
     return None
@@ -436,7 +436,7 @@ SEEDS = [0, 1, 7, 8, 15, 16, *range(100, 100 + cases(test=0, prove=300))]
 
 @pytest.mark.proof
 @pytest.mark.parametrize("number", SEEDS)
-def test_a_life_is_as_the_model_says(sqlite_url: str, tmp_path: Path, number: int) -> None:
+def test_the_engine_agrees_with_the_model(sqlite_url: str, tmp_path: Path, number: int) -> None:
     @seed(number)
     class Here(Lives):
         def __init__(self) -> None:

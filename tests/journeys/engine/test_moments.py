@@ -1,5 +1,5 @@
-"""A step is over when what it waited for happened, however late it is worked: what follows counts
-from there.
+"""A step ends when what it waited for happened, however late it is processed; the next step counts
+from then.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ from tests.support.shop import MONDAY, House, described
 
 
 def until(condition: Condition, timeout: str = "1d", name: str = "until") -> Step:
-    """A wait that leaves a mark on those whom it lets go in time."""
+    """A wait that marks the profiles that leave it in time."""
     return WaitUntil(name, condition, timeout=timeout, then=[Update(f"{name}!", **{name: True})])
 
 
@@ -83,7 +83,7 @@ def test_time_counts_from_the_answer(house: House) -> None:
     assert house.rows()[-1].send_at == MONDAY + DAY + 15 * MINUTE
 
 
-def test_a_delivery_is_over_when_the_provider_says_so(house: House) -> None:
+def test_a_wait_for_delivery_ends_at_the_report(house: House) -> None:
     step = Send("s", Email("hello"), Push("hello"), mode="first", fallback_after="2h",
                 unless="delivered")  # fmt: skip
     house.open(described(step, Wait("1d")))
@@ -243,7 +243,7 @@ def test_the_first_step_begins_with_the_event_that_brought_them(house: House) ->
 
 
 def test_everybody_has_a_time_of_their_own(house: House) -> None:
-    """However many they are, and whether they go, wait or leave."""
+    """For any number of enrollments, whether they leave, wait or end."""
     gone = Split("f", when(attribute("x") == 1, [Exit("x")]))
     house.open(described(gone, Update("u", y=1), Wait("12h"), entry=OnEvent("cart")))
     people = [house.customer(attributes={"x": number % 3}) for number in range(40)]
@@ -264,7 +264,7 @@ def test_everybody_has_a_time_of_their_own(house: House) -> None:
 
 
 def test_a_moment_of_the_future_is_none(house: House) -> None:
-    """A sender's clock is not believed in any way that makes somebody arrive later than now."""
+    """A sender's clock can never set an arrival later than now."""
     house.open(described(Wait("12h"), entry=OnEvent("cart")))
     house.did(house.customer(), "cart", at=MONDAY + DAY)
     house.run()

@@ -1,4 +1,4 @@
-"""What fails on one person, event or message holds up no other."""
+"""A failing enrollment, event or message does not delay the others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +63,7 @@ def failing_on(*people: int, step: str = "bad") -> Any:
 # Steps --------------------------------------------------------------------------------------------
 
 
-def test_a_step_that_fails_on_some_holds_up_nobody_else(
+def test_a_failing_enrollment_does_not_delay_the_others(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     house.open(described(Update("bad", seen=True), Send("s", Email("hello")), Wait("30d")))
@@ -97,7 +97,7 @@ def test_a_step_that_fails_on_some_holds_up_nobody_else(
             assert person.arrived_at == MONDAY + pauses
 
 
-def test_who_is_moved_to_another_version_just_after_the_last_try_goes_on_in_that_one(
+def test_an_enrollment_migrated_at_its_last_attempt_continues_in_the_new_version(
     house: House,
 ) -> None:
     house.open(described(Update("bad", x=1), Update("old", x=1)))
@@ -159,7 +159,9 @@ def test_what_mends_itself_is_not_noticed(house: House) -> None:
     ],
     ids=lambda value: getattr(value, "type", None),
 )
-def test_where_they_go_on(house: House, step: Any, then: str | None, ended: str | None) -> None:
+def test_where_enrollments_continue_after_the_last_attempt(
+    house: House, step: Any, then: str | None, ended: str | None
+) -> None:
     rest = [] if isinstance(step, type(Exit("x"))) else [Wait("9d", name="next")]
     house.open(described(step, *rest))
     ann = house.customer()
@@ -188,7 +190,7 @@ def test_a_call_that_can_not_even_be_made_takes_its_on_error(house: House, on_er
         assert person.step == "next"
 
 
-def test_whatever_goes_wrong_with_a_call_is_that_calls(house: House) -> None:
+def test_any_error_of_a_call_fails_only_that_call(house: House) -> None:
     house.open(described(Call("call", "https://shop.example/x", tries=1), Wait("9d", name="next")))
     ann, bob = house.customer("ann"), house.customer("bob")
 
@@ -204,7 +206,7 @@ def test_whatever_goes_wrong_with_a_call_is_that_calls(house: House) -> None:
     assert house.passed(bob) == [("call", "next")]
 
 
-def test_the_databases_trouble_is_nobodys_fault(house: House) -> None:
+def test_a_database_error_blames_no_enrollment(house: House) -> None:
     house.open(described(Update("bad", seen=True)))
     ann = house.customer()
     with house.db.transaction() as tx:
@@ -400,7 +402,7 @@ def test_an_outcome_that_can_not_be_recorded(
     assert "@" not in caplog.text
 
 
-def test_a_providers_words_may_hold_anything(house: House) -> None:
+def test_a_providers_error_text_may_contain_anything(house: House) -> None:
     people = sending(house, 2)
     odd = {"errors": [{"message": "no\x00 \N{SNOWMAN}", "field": None}]}
     house.providers.answer("email", httpx.Response(400, json=odd))
@@ -410,7 +412,7 @@ def test_a_providers_words_may_hold_anything(house: House) -> None:
     assert len(people) == 2
 
 
-def test_what_a_log_says_of_an_error() -> None:
+def test_the_log_text_of_an_error() -> None:
     from config.database.failures import reason_of
 
     def deep() -> None:

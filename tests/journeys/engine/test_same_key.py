@@ -1,4 +1,4 @@
-"""Events that are matched by the entry's key: this cart's purchase, not another's."""
+"""Conditions match events by the entry key: the purchase of this cart, not of another one."""
 
 from typing import Any
 

@@ -1,6 +1,4 @@
-"""Coming into the segment of a journey's entry: at once where something happens, else when somebody
-looks; once for each time one comes in.
-"""
+"""Segment entry: at once after an event, else at the next check; once each time a profile joins."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -57,7 +55,7 @@ def test_what_happens_brings_them_in_at_once(house: House) -> None:
 
 
 def test_who_is_in_it_does_not_come_in(house: House) -> None:
-    """Whatever else they do, however often somebody looks, and though people may enter always."""
+    """Whatever happens and however often the segment is checked, even with again="always"."""
     opened(house)
     ann = house.customer()
     for _ in range(3):
@@ -105,7 +103,7 @@ def test_an_update_of_another_journey_brings_them_in(house: House) -> None:
     assert [person.journey for person in house.people(ann)] == ["free", "j"]
 
 
-def test_time_brings_them_in_when_somebody_looks(house: House) -> None:
+def test_profiles_that_join_by_time_enter_at_the_next_check(house: House) -> None:
     opened(house, entering("lapsed"))
     house.segue.engine.chunks.largest = 2
     people = [house.customer() for _ in range(5)]
@@ -136,7 +134,7 @@ def test_who_comes_in_while_it_is_stopped_comes_in_later(house: House) -> None:
     assert look(house) == 1
 
 
-def test_who_becomes_one_with_somebody_in_it_does_not_come_in(house: House) -> None:
+def test_merging_with_a_member_is_not_joining(house: House) -> None:
     opened(house)
     ann, also_ann, bob, also_bob = (house.customer() for _ in range(4))
     for person in (ann, bob, also_bob):
@@ -164,7 +162,7 @@ def test_no_other_journey_has_newcomers(house: House) -> None:
 
 
 def test_two_look_at_once(house: House) -> None:
-    """The second waits for the first, and sees nobody new."""
+    """The second check waits for the first, and finds no new member."""
     opened(house)
     ann = house.customer()
     house.did(ann, "bought")

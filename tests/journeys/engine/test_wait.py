@@ -1,4 +1,4 @@
-"""Waits: how long, until which moment where the person is, until what has happened."""
+"""Waits: for a duration, until a local time or weekday, and until a condition holds."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Pause, resume, stop: a paused journey sends nothing and loses nobody."""
+"""Pause, resume and stop: a paused journey sends nothing and loses no enrollment."""
 
 import asyncio
 from collections import Counter
@@ -58,7 +58,7 @@ def reported(house: House) -> list[tuple[str, str | None]]:
 # Pause --------------------------------------------------------------------------------------------
 
 
-def test_a_paused_journey_loses_nobody(house: House) -> None:
+def test_a_paused_journey_loses_no_enrollment(house: House) -> None:
     """People at every kind of place when it is paused, and some who come only then."""
     steps = [
         Wait("1h"),
@@ -162,7 +162,7 @@ def test_what_came_due_meanwhile_is_looked_at_again_on_resume(
 
 
 def test_what_people_did_meanwhile_counts(house: House) -> None:
-    """The event came in time; nobody looked until it was too late."""
+    """The event came in time, but was processed after the timeout."""
     steps = [WaitUntil("back", did("looked"), timeout="2h", then=[Update("yes", looked=True)])]
     house.open(sending("j", steps=steps))
     ann, bob = house.customer(), house.customer()
@@ -198,7 +198,7 @@ def test_holding_again_and_by_two_at_once(house: House) -> None:
 # Stop ---------------------------------------------------------------------------------------------
 
 
-def test_stop_ends_everybody_and_lets_nobody_in(house: House) -> None:
+def test_stop_ends_all_enrollments_and_refuses_entries(house: House) -> None:
     house.open(sending("j", Push("hello"), Email("hello", after="1h"), entry=OnEvent("came")),
                sending("k"))  # fmt: skip
     ann, bob = house.customer(), house.customer()
@@ -225,7 +225,7 @@ def test_stop_ends_everybody_and_lets_nobody_in(house: House) -> None:
     assert [row.state for row in house.rows(bob) if row.journey == "j"] == ["sent", "sent"]
 
 
-def test_who_came_in_as_it_was_stopped_does_not_go_on_when_it_runs_again(house: House) -> None:
+def test_an_enrollment_that_entered_during_the_stop_ends_at_the_resume(house: House) -> None:
     """Their entry was committed a moment after the stop."""
     house.open(sending("j", Push("hello")))
     ann = house.customer()
@@ -308,7 +308,7 @@ def test_a_stop_that_was_killed_is_finished(half_stopped: House, then: str) -> N
 
 
 def test_only_what_is_stopped_is_ended(house: House) -> None:
-    """Somebody let it run again while the stop was under way: who enters then is let be."""
+    """The journey is resumed during the stop: later entries are kept."""
     house.open(sending("j", Push("hello")), sending("k"))
     house.customer()
     house.launch("j")
@@ -335,7 +335,7 @@ def test_stops_beside_claims(house: House) -> None:
 
 
 def stop_beside_claims(house: House, name: str) -> int:
-    """Stop a journey while messages of it are being claimed; says how many were."""
+    """Stop a journey while its messages are claimed; returns how many were claimed."""
     house.open(sending(name))
     people = [
         Person(

@@ -1,4 +1,4 @@
-"""The doctor names what is not as it should be, since when, and what to do."""
+"""The doctor reports each problem with its duration and its fix."""
 
 from unittest.mock import patch
 
@@ -52,7 +52,7 @@ def test_all_is_well(house: House) -> None:
     assert complaints(house) == []
 
 
-def test_people_whom_nobody_moves(house: House) -> None:
+def test_overdue_enrollments(house: House) -> None:
     people = [house.customer() for _ in range(3)]
     with house.db.transaction() as tx:
         enter_people(tx, house.segue.catalog.journey("j"), people, None)
@@ -109,7 +109,7 @@ def test_journeys_with_no_worker(house: House) -> None:
         assert tx.conn.execute(select(heartbeats.c.worker)).scalars().all() == ["b:1"]
 
 
-def test_messages_that_nobody_sends(house: House) -> None:
+def test_overdue_messages(house: House) -> None:
     house.customer()
     house.launch("j")
     house.db.now = MONDAY + HOUR + LATE + 1
@@ -169,7 +169,7 @@ def test_a_step_that_fails(house: House) -> None:
     assert complaints(house) == []
 
 
-def test_events_that_nobody_works(house: House) -> None:
+def test_unprocessed_events(house: House) -> None:
     ann = house.customer()
     for _ in range(2):
         house.did(ann, "looked", MONDAY - DAY)

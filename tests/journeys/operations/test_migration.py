@@ -1,4 +1,4 @@
-"""Moving people to the current version of a journey: shown first, then done."""
+"""Migrating enrollments to the current version: the plan, then the change."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def migrated(house: House) -> list[MigrationCandidate]:
         return migrate_people(tx, house.segue.catalog, "j")
 
 
-def test_nobody_to_move(house: House) -> None:
+def test_no_enrollments_to_migrate(house: House) -> None:
     house.open(described(Wait("1d")))
     house.customer()
     house.launch("j")
@@ -33,7 +33,7 @@ def test_nobody_to_move(house: House) -> None:
         plan_migration(tx, house.segue.catalog, "other")
 
 
-def test_the_plan_says_who_would_go_where_and_why(house: House) -> None:
+def test_the_plan_lists_steps_targets_and_reasons(house: House) -> None:
     """Six people, two of them a day further than the next, and one who has ended."""
     names = ("same", "changed", "other kind", "gone")
     house.open(described(*(Wait("1d", name=name) for name in names)))
@@ -91,7 +91,7 @@ def test_the_plan_says_who_would_go_where_and_why(house: House) -> None:
         assert ("seen" in house.attributes(one.profile_id)) == (one.version == current)
 
 
-def test_what_was_planned_for_them_stays_and_goes_as_it_was_planned(house: House) -> None:
+def test_planned_messages_survive_a_migration(house: House) -> None:
     house.open(described(Send("s", Email("hello", after="1d")), Wait("1d")))
     house.customer()
     house.launch("j")
@@ -168,10 +168,10 @@ def test_who_is_in_the_middle_of_a_send_that_falls_back_alike_moves(house: House
     ],
     ids=["no exit rule any more", "an exit rule since"],
 )
-def test_what_was_planned_for_them_heeds_the_exit_rule_of_the_version_they_are_on(
+def test_planned_messages_obey_the_exit_rule_of_the_new_version(
     house: House, before: Condition | None, after: Condition | None, fate: tuple[str, str | None]
 ) -> None:
-    """Looked at as it is about to go: nobody has worked the event yet."""
+    """Checked at the claim, before the event is processed."""
     planning = Send("s", Email("hello", after="1h"))
     house.open(described(planning, Wait("1d"), exit_when=before))
     ann = house.customer()

@@ -1,4 +1,4 @@
-"""Countries as people write them."""
+"""Countries in their usual spellings."""
 
 from datetime import UTC, datetime
 

@@ -43,7 +43,7 @@ PROOF = {"form": "footer", "ip": "203.0.113.7"}
 
 
 class Desk:
-    """A shop whose topic `news` asks for a confirmation, and Ann, who said nothing yet."""
+    """A shop whose topic `news` needs confirmation, and Ann, without consent."""
 
     def __init__(self, house: House, library: Path) -> None:
         self.house = house
@@ -52,7 +52,7 @@ class Desk:
         self.client = Client(create_app(house.segue, lambda: None))
 
     def says(self, granted: bool = True, topic: str = "news", **more: Any) -> list[str]:
-        """She says it in a form of the shop."""
+        """State her consent by a form of the shop."""
         said = {
             **{"userId": "ann", "channel": "email", "topic": topic, "granted": granted},
             **{"source": "footer form", "wording": "Send me news", "evidence": PROOF, **more},
@@ -85,7 +85,7 @@ class Desk:
         return {(row.channel, row.topic): row.granted for row in self.rows(consents)}
 
     def gets(self, topic: str = "news") -> bool:
-        """Whether planning lets marketing about the topic go by e-mail."""
+        """Whether planning allows marketing e-mail about the topic."""
         with self.house.db.transaction(write=False) as tx:
             who = load_recipients(tx, POLICY, [self.ann])[self.ann]
         return who.refusal(POLICY, "email", "marketing", topic) is None
@@ -240,7 +240,7 @@ def test_a_yes_from_before_counts_on(house: House, tmp_path: Path) -> None:
 # Who says yes, and how ----------------------------------------------------------------------------
 
 
-def test_a_ticked_box_waits_and_the_page_says_so(desk: Desk) -> None:
+def test_a_ticked_box_waits_for_confirmation_and_the_page_shows_it(desk: Desk) -> None:
     settings, now = desk.house.segue.settings, desk.house.now
     url = preferences_url(settings, desk.ann, "email", "ann@example.com", now)
     path = url.removeprefix(settings.public_url)
@@ -285,7 +285,7 @@ def test_a_trait_waits(desk: Desk) -> None:
     assert desk.gets()
 
 
-def test_an_imported_yes_waits_and_the_same_file_asks_nobody_again(
+def test_an_imported_yes_waits_and_a_repeated_import_sends_no_mail(
     desk: Desk, tmp_path: Path
 ) -> None:
     (tmp_path / "map.toml").write_text(

@@ -1,4 +1,4 @@
-"""A row or call that is refused for another mistake still takes its no into account."""
+"""The opt-out in a row or call that is refused for another error is still recorded."""
 
 import csv
 from pathlib import Path
@@ -53,7 +53,7 @@ TRAITS = Policy.model_validate(
 
 
 def known(db: Database) -> tuple[int, int]:
-    """Ann and Bob, who said yes to everything a week ago."""
+    """Ann and Bob, who opted in to everything a week ago."""
     db.now = MONDAY
     yes: dict[tuple[ChannelName, str], bool] = {
         ("email", "*"): True,
@@ -135,7 +135,7 @@ def test_a_rows_no_holds_for_whom_it_names(
     assert all(reason.endswith(taken) for reason in reasons)
 
 
-def test_what_else_a_refused_row_says_is_not_taken(db: Database, tmp_path: Path) -> None:
+def test_nothing_else_of_a_refused_row_is_stored(db: Database, tmp_path: Path) -> None:
     known(db)
     [reason] = imported(db, tmp_path, "ann,new@example.com,,,,0000-00-00,yes,no,no")
     assert "the no to email (news), sms is recorded nevertheless" in reason
@@ -163,7 +163,7 @@ def test_two_addresses_of_two_people_are_a_no_of_both(db: Database, tmp_path: Pa
     assert noes(db) == {(ann, "email", "*"), (bob, "email", "*")}
 
 
-def test_a_no_of_a_customer_whom_nobody_knew_is_kept_for_them(db: Database, tmp_path: Path) -> None:
+def test_the_opt_out_of_an_unknown_customer_is_stored(db: Database, tmp_path: Path) -> None:
     ann, _ = known(db)
     rows = [
         "cyd,cyd@example.com,,,,0000-00-00,no,,",
@@ -182,7 +182,7 @@ def test_a_no_of_a_customer_whom_nobody_knew_is_kept_for_them(db: Database, tmp_
     assert noes(db) == {(one, "email", "*") for one in (cyd, dan, eve, fay)}
 
 
-def test_an_unticked_box_for_texts_creates_nobody(db: Database, tmp_path: Path) -> None:
+def test_an_unticked_sms_box_creates_no_profile(db: Database, tmp_path: Path) -> None:
     known(db)
     imported(db, tmp_path, "cyd,,,,,0000-00-00,,no,")
     with db.transaction(write=False) as tx:

@@ -1,4 +1,4 @@
-"""`POST /v1/consent`: what a shop's server states about consent, with its proof."""
+"""`POST /v1/consent`: statements of consent with their evidence."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +95,9 @@ def test_a_person_is_named_by_any_identifier(
     assert rows(house, identifiers) == before
 
 
-def test_whom_nobody_knows_gets_a_profile(house: House, api: Receiving) -> None:
+def test_a_statement_about_an_unknown_customer_creates_a_profile(
+    house: House, api: Receiving
+) -> None:
     assert api.post("/v1/consent", json=yes(email="new@example.com")).status_code == 200
     user, mail = sorted(rows(house, identifiers), key=lambda row: row.kind, reverse=True)
     assert (user.value, mail.value) == ("ann", "new@example.com")
@@ -103,7 +105,7 @@ def test_whom_nobody_knows_gets_a_profile(house: House, api: Receiving) -> None:
     assert user.profile_id == mail.profile_id
 
 
-def test_a_replaced_address_says_no_for_who_had_it_and_yes_for_somebody_else(
+def test_a_replaced_address_keeps_consent_of_its_old_and_new_profile_apart(
     house: House, api: Receiving
 ) -> None:
     ann = house.customer("ann", consent={})
@@ -131,7 +133,9 @@ def test_the_same_message_id_changes_nothing(house: House, api: Receiving) -> No
     assert (rows(house, consent_records), rows(house, events)[: len(before[1])]) == before
 
 
-def test_without_a_message_id_the_same_words_are_said_again(house: House, api: Receiving) -> None:
+def test_without_a_message_id_equal_statements_are_recorded_twice(
+    house: House, api: Receiving
+) -> None:
     ann = house.customer("ann", consent={})
     for granted in (False, True, False):
         house.db.now = house.now + 1
@@ -233,7 +237,7 @@ def test_a_mistake_is_named_and_nothing_of_the_statement_is_taken(
         {"messageId": {}},
     ],
 )
-def test_a_no_is_taken_whatever_else_is_wrong(
+def test_a_no_is_recorded_despite_other_errors(
     house: House, api: Receiving, wrong: dict[str, Any]
 ) -> None:
     ann = house.customer("ann", consent={})

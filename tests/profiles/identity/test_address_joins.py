@@ -1,4 +1,4 @@
-"""What an address joins, and what it does not: nobody takes over a customer by naming theirs."""
+"""Which addresses join profiles, and that nobody takes over a customer by naming their address."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,7 +119,7 @@ def warned(outcomes: Iterable[Outcome]) -> list[str]:
 
 @pytest.fixture
 def victim(db: Database) -> int:
-    """A customer with one address of each kind, who said nothing of consent."""
+    """A customer with one address of each kind and no recorded consent."""
     take(db, identify("v", email=VICTIM, phone=THEIR_PHONE, token="t-victim", plan="gold"))
     return owner(db, "user_id", "v")
 
@@ -296,9 +296,7 @@ def test_a_retired_address_is_free_for_another_customer(db: Database, victim: in
     assert suppressed(db) == {("sms", EVIL_PHONE): "complained"}
 
 
-def test_a_device_that_signs_in_goes_along_and_one_that_is_only_named_does_not(
-    db: Database, victim: int
-) -> None:
+def test_a_device_that_signs_in_is_moved_and_a_named_one_is_not(db: Database, victim: int) -> None:
     take(db, identify(anon="m", token="t-evil"))
     outcomes = take(db, identify(anon="m", token="t-victim"))
     assert warned(outcomes) == ["context.device.token is left out: it belongs to another customer"]
@@ -412,7 +410,7 @@ def test_it_adds_events_only(
     assert happened(db, victim)[-1] == expected
 
 
-def test_it_says_neither_yes_nor_no(db: Database, victim: int) -> None:
+def test_an_unverified_anonymous_id_states_no_consent(db: Database, victim: int) -> None:
     consent(db, victim, "email")
     take(db, identify(anon="m", email=VICTIM))
     before = says(db, victim)
@@ -436,7 +434,7 @@ def test_it_says_neither_yes_nor_no(db: Database, victim: int) -> None:
     assert says(db, victim) == before
 
 
-def test_a_consent_statement_gives_nobody_a_new_user_id(db: Database) -> None:
+def test_a_consent_statement_adds_no_user_id(db: Database) -> None:
     take(db, identify(anon="p", email=VICTIM, phone=THEIR_PHONE))
     subscriber = owner(db, "email", VICTIM)
     said = {
@@ -450,7 +448,7 @@ def test_a_consent_statement_gives_nobody_a_new_user_id(db: Database) -> None:
     assert says(db, subscriber) == {("email", "*"): True}
 
 
-def test_all_anonymous_ids_of_the_profile_that_goes_are_unverified(db: Database) -> None:
+def test_all_anonymous_ids_of_the_merged_profile_are_unverified(db: Database) -> None:
     take(db, identify(anon="a", email="ann@example.com"), identify("ann"))
     take(db, ("alias", {"userId": "x", "previousId": "b"}))
     take(db, identify(anon="c", email="ann@example.com"))
@@ -468,10 +466,10 @@ def test_all_anonymous_ids_of_the_profile_that_goes_are_unverified(db: Database)
     ids=["user id", "verified address"],
 )
 @pytest.mark.parametrize("before", [True, False])
-def test_proof_gives_it_its_word_and_brings_what_was_withheld(
+def test_proof_restores_what_an_address_join_withheld(
     db: Database, victim: int, proof: Said, before: bool
 ) -> None:
-    """Devices and opt-ins go along, whether the address or the proof comes first."""
+    """Devices and opt-ins are moved, in either order of address and proof."""
     take(db, identify(anon="m", token="t-m", email=None))
     consent(db, owner(db, "anonymous_id", "m"), "push")
     address = identify(anon="m", email=VICTIM)
@@ -489,7 +487,7 @@ def test_proof_gives_it_its_word_and_brings_what_was_withheld(
 def test_another_customer_who_signs_in_takes_their_anonymous_id_with_them(
     db: Database, victim: int, kind: CallKind
 ) -> None:
-    """Whoever named the wrong address is not that customer; nor do they become part of them."""
+    """A profile that named the wrong address is not joined to that customer."""
     take(db, identify(anon="m", email=VICTIM))
     said = {"userId": "bob", "event": "x"}
     take(db, (kind, {**said, "previousId" if kind == "alias" else "anonymousId": "m"}))
@@ -512,7 +510,7 @@ def test_a_subscriber_is_not_dragged_along_by_who_named_their_address(db: Databa
     assert in_use(db, subscriber) == {VICTIM, THEIR_PHONE, "t-victim"}
 
 
-def test_the_record_of_an_address_join_tells_what_was_withheld(db: Database, victim: int) -> None:
+def test_the_record_of_an_address_join_lists_what_was_withheld(db: Database, victim: int) -> None:
     take(db, identify(anon="m", phone=EVIL_PHONE, token="t-evil"))
     m = owner(db, "anonymous_id", "m")
     consent(db, m, "sms")
@@ -623,7 +621,7 @@ _U_IS_B: tuple[Any, ...] = ("u", "b", None, {})
 
 
 def _looks(db: Database, mark: str) -> Any:
-    """Who has which identifiers and says what, whatever the numbers of their profiles."""
+    """The identifiers and consent of each profile, without profile numbers."""
     people: dict[int, list[Any]] = {}
     with db.transaction(write=False) as tx:
         c = identifiers.c

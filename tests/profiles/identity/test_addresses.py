@@ -1,4 +1,4 @@
-"""The life of addresses: replaced, taken away, taken over by another customer, used again."""
+"""The life of an address: replaced, removed, moved to another profile, used again."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -73,7 +73,7 @@ def owner(db: Database, kind: str, value: str) -> int | None:
 
 @pytest.fixture
 def news(house: House) -> House:
-    """A house that sends a mail, a text or a push at each launch."""
+    """A shop that sends a mail, a text or a push at each launch."""
     members = {"mail": Email("hello"), "text": SMS("hello"), "push": Push("hello")}
     house.open(
         *(
@@ -120,7 +120,7 @@ def test_a_replaced_number_is_never_a_fallback(news: House) -> None:
     assert "sms" not in chosen.addresses
 
 
-def test_a_planned_message_goes_to_the_address_in_use_then(house: House) -> None:
+def test_a_planned_message_is_sent_to_the_address_in_use_then(house: House) -> None:
     later = Send("s", Email("hello", after="1h"))
     house.open(Journey("mail", entry=OnLaunch(), topic="news", steps=[later]))
     house.customer("ann")
@@ -200,7 +200,7 @@ def test_rows_of_one_file_free_an_address_as_calls_do(db: Database, known_before
     assert suppressed(db) == ({("email", OLD): "bounced"} if known_before else {})
 
 
-def test_whoever_is_named_by_a_retired_address_alone_is_the_one_who_had_it(db: Database) -> None:
+def test_a_retired_address_still_names_its_last_profile(db: Database) -> None:
     """An old list does not make a second customer who is written to at the old address."""
     db.now = NOW
     for said in (OLD, NEW):
@@ -215,7 +215,7 @@ def test_whoever_is_named_by_a_retired_address_alone_is_the_one_who_had_it(db: D
     assert again.unchanged == 1
 
 
-def test_an_old_statement_does_not_take_an_address_from_whoever_has_it_now(db: Database) -> None:
+def test_an_old_statement_does_not_move_an_address(db: Database) -> None:
     db.now = NOW
     for said in (OLD, NEW):
         identify(db, "ann", email=said)
@@ -295,7 +295,7 @@ def test_null_takes_an_address_away(news: House, journey: str, trait: str) -> No
 
 
 def test_null_takes_country_zone_and_language_away(db: Database) -> None:
-    """The context does not bring them back: a trait says more than what it happens to show."""
+    """The context does not restore them, because a trait overrides the context."""
     db.now = NOW
     said: dict[str, Any] = {"country": "GB", "timezone": "Europe/London", "language": "en"}
     identify(db, "ann", **said)
@@ -330,7 +330,7 @@ def test_a_device_is_signed_out_before_it_was_heard_of(db: Database) -> None:
     assert in_use(db, "push_token") == {}
 
 
-def test_nobody_signs_out_the_device_of_another_customer(db: Database) -> None:
+def test_only_the_owner_of_a_device_signs_it_out(db: Database) -> None:
     db.now = NOW
     device(db, "ann", "phone")
     outcome = device(db, "bob", "phone", removed=True)
@@ -408,14 +408,14 @@ def test_of_two_who_take_a_free_address_at_once_one_has_it(db: Database) -> None
 # Suppressed ---------------------------------------------------------------------------------------
 
 
-def test_an_address_is_suppressed_whoever_gets_it(news: House) -> None:
-    """Also where nobody had it any more when it came back."""
+def test_a_suppression_stays_when_an_address_changes_its_profile(news: House) -> None:
+    """Even if no profile had the address when it bounced."""
     becomes(news.db, "email", NEW, "bounced")
     identify(news.db, "ann", email=NEW)
     assert news.launch("mail")["not_sent"] == {"suppressed": 1}
 
 
-def test_what_became_of_another_channel_says_nothing_of_this_one(news: House) -> None:
+def test_a_suppression_applies_to_one_channel(news: House) -> None:
     identify(news.db, "ann", email=NEW)
     row = {"address": NEW, "channel": "letters", "bucket": identifier_bucket("email", NEW)}
     with news.db.transaction() as tx:

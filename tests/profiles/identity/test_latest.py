@@ -1,4 +1,4 @@
-"""Of each value the statement with the latest own time holds, whatever order statements come in."""
+"""The statement with the latest own time holds, in whatever order statements arrive."""
 
 from itertools import count, permutations
 from pathlib import Path
@@ -50,7 +50,7 @@ VALUES: dict[str, list[dict[str, Any]]] = {
 
 
 def state_of(db: Database, user_id: str) -> tuple[Any, ...]:
-    """What the profile says, and which of its addresses are not retired."""
+    """The attributes of the profile, and its addresses in use."""
     p, i = profiles.c, identifiers.c
     with db.transaction(write=False) as tx:
         whose = select(i.profile_id).where(i.kind == "user_id", i.value == user_id)
@@ -177,7 +177,7 @@ def test_the_context_of_an_old_event_displaces_nothing(db: Database) -> None:
 def test_a_row_without_a_date_displaces_nothing_dated(
     db: Database, tmp_path: Path, api_first: bool
 ) -> None:
-    """Nor what the API said. Where nothing is said it is taken."""
+    """Nor values from the API. Missing values are filled."""
     db.now = NOW
     mapping = tmp_path / "map.toml"
     mapping.write_text(
@@ -201,7 +201,7 @@ def test_a_row_without_a_date_displaces_nothing_dated(
     ]
 
 
-def test_a_row_with_a_date_goes_by_it(db: Database, tmp_path: Path) -> None:
+def test_a_dated_row_applies_by_its_date(db: Database, tmp_path: Path) -> None:
     db.now = NOW
     mapping = tmp_path / "map.toml"
     mapping.write_text(
@@ -235,7 +235,7 @@ def test_what_was_known_before_times_were_kept_counts_as_without_a_date(db: Data
     assert traits(db) == {"plan": "basic"}
 
 
-def test_what_a_journey_sets_is_said_then(house: House) -> None:
+def test_attributes_set_by_a_journey_have_its_time(house: House) -> None:
     house.open(described(Update("mark", plan="welcomed"), entry=OnLaunch()))
     ann = house.customer("ann")
     house.launch("j")
@@ -246,7 +246,7 @@ def test_what_a_journey_sets_is_said_then(house: House) -> None:
     assert house.attributes(ann)["plan"] == "newer"
 
 
-def test_across_a_join_ours_stay_whatever_their_times() -> None:
+def test_a_join_keeps_the_survivors_attributes() -> None:
     def row(
         country: str | None, said: dict[str, Any], times: Times, *said_of: list[Any]
     ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Two profiles become one: in events, consent, journeys, messages; and how it could be undone."""
+"""Merging two profiles: events, consent, enrollments, messages, and the record that undoes it."""
 
 from collections.abc import Sequence
 from threading import Event, Thread
@@ -72,7 +72,7 @@ def house(db: Database) -> House:
 
 
 def nobody(house: House, name: str = "anon") -> int:
-    """Somebody who never signed in."""
+    """An anonymous profile."""
     return house.customer(name, user_id=None, anonymous_id=f"a-{name}")
 
 
@@ -243,7 +243,7 @@ def test_a_no_wins(house: House, no_is_later: bool, no_is_theirs: bool) -> None:
 
 @pytest.mark.parametrize("granted", [True, False, None])
 @pytest.mark.parametrize("taken_back_is_theirs", [True, False])
-def test_of_what_somebody_took_back_no_yes_is_made(
+def test_a_withdrawn_yes_stays_withdrawn_after_a_merge(
     house: House, taken_back_is_theirs: bool, granted: bool | None
 ) -> None:
     """It outweighs a yes, and a no outweighs it."""
@@ -433,7 +433,7 @@ def undo(tx: Tx, from_id: int) -> None:
 
 
 def test_people_sign_in_while_their_journeys_run(db: Database) -> None:
-    """Reactions, moves and mergers at once: no deadlock, and nothing is left with nobody."""
+    """Reactions, moves and merges at once: no deadlock, and no row without a profile."""
     journey = Journey(
         "busy",
         entry=OnEvent("came", again="always"),

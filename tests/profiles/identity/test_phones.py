@@ -1,4 +1,4 @@
-"""Phone numbers: every way of writing them, and that a number never becomes another number."""
+"""Phone numbers: every spelling, and that a number never becomes another number."""
 
 import phonenumbers
 import pytest
@@ -249,7 +249,9 @@ def test_a_digit_more_or_less_never_gives_the_number_of_another(
 
 
 @given(st.sampled_from(REGIONS), st.integers(1, 10**15 - 1), st.sampled_from([".0", ",0", ".5"]))
-def test_a_number_with_a_fraction_is_nobodys(region: str, number: int, fraction: str) -> None:
+def test_a_number_with_a_fraction_is_no_phone_number(
+    region: str, number: int, fraction: str
+) -> None:
     with pytest.raises(ValueError, match=r"fraction|is not only a phone number"):
         normalise_phone(f"{number}{fraction}", region)
 

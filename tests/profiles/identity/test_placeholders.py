@@ -1,4 +1,4 @@
-"""What identifies somebody, and what does not: values that mean nothing, numbers, long texts."""
+"""Which values identify a profile, and which do not: placeholders, numbers, long texts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ def keys(call: SegmentCall) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("value", NOTHING)
-def test_an_id_that_means_nothing_names_nobody(value: str) -> None:
+def test_a_placeholder_names_no_profile(value: str) -> None:
     call = read("track", userId=value, anonymousId="a1")
     assert keys(call) == [("anonymous_id", "a1")]
     assert call.warnings == (f"userId is left out: {value!r} is a placeholder",)
@@ -59,12 +59,12 @@ def test_an_id_that_means_nothing_names_nobody(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", SOMETHING)
-def test_an_id_that_looks_like_nothing_names_somebody(value: str) -> None:
+def test_an_id_that_resembles_a_placeholder_is_an_id(value: str) -> None:
     call = read("track", userId=value)
     assert (keys(call), call.warnings) == ([("user_id", value)], ())
 
 
-def test_zero_as_a_number_names_nobody() -> None:
+def test_zero_as_a_number_is_a_placeholder() -> None:
     for zero in (0, 0.0, -0.0):
         assert keys(read("track", userId=zero, anonymousId="a1")) == [("anonymous_id", "a1")]
 
@@ -153,7 +153,7 @@ def known(db: Database) -> list[tuple[str, str]]:
         return [tuple(row) for row in tx.conn.execute(select(c.kind, c.value).order_by(c.value))]
 
 
-def test_cells_that_mean_nothing_name_nobody(db: Database, write: Write) -> None:
+def test_cells_with_placeholders_name_no_profile(db: Database, write: Write) -> None:
     rows = (
         "undefined,GB,ann@example.com,0000,NULL,,\n"
         "null,GB,bob@example.com,,,,\n"
@@ -174,13 +174,13 @@ def test_cells_that_mean_nothing_name_nobody(db: Database, write: Write) -> None
     assert "'undefined' is a placeholder; there is no other identifier" in refused
 
 
-def test_the_no_of_a_refused_row_is_nobodys_if_nobody_is_named(db: Database, write: Write) -> None:
+def test_the_opt_out_of_a_refused_row_needs_an_identifier(db: Database, write: Write) -> None:
     path = write(CUSTOMERS + "undefined,GB,,,,no,no\nundefined,GB,ann@example,null,,no,no\n")
     assert import_file(db, path).refused == 2
     assert known(db) == []
 
 
-def test_an_event_of_nobody_is_refused(db: Database, write: Write) -> None:
+def test_an_event_without_an_identifier_is_refused(db: Database, write: Write) -> None:
     header = "invoice,customer_id,ordered_at,items,total_gbp,top_item\n"
     path = write(f"{header}A1,undefined,2010-12-01T08:26:00Z,1,1,X\n")
     report = import_file(db, path, as_event="bought")

@@ -1,4 +1,4 @@
-"""How large a profile may get, whoever fills it: attributes in bytes, identifiers in number."""
+"""The limits of a profile: bytes of attributes and number of identifiers."""
 
 from typing import Any
 
@@ -142,7 +142,7 @@ def test_imports_keep_to_the_limit_and_say_so(db: Database) -> None:
 # Identifiers --------------------------------------------------------------------------------------
 
 
-def test_the_oldest_anonymous_id_goes_and_no_event_is_refused(db: Database) -> None:
+def test_the_oldest_anonymous_id_is_removed_and_no_event_is_refused(db: Database) -> None:
     db.now = NOW
     for number in range(150):
         db.now += 1
@@ -171,7 +171,7 @@ def test_a_batch_of_anonymous_ids_writes_no_more_than_the_limit(db: Database) ->
     assert sum(written) <= 100
 
 
-def test_devices_go_after_anonymous_ids_and_dead_ones_first(db: Database) -> None:
+def test_devices_are_removed_after_anonymous_ids_dead_ones_first(db: Database) -> None:
     limits = ProfileLimits(identifiers=10)
     db.now = NOW
     for number in range(6):

@@ -1,4 +1,4 @@
-"""Segment's calls in the database: people, events, and each call once."""
+"""Segment's calls in the database: profiles, events, and each call once."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +103,7 @@ def test_the_same_call_again_changes_nothing(db: Database) -> None:
     assert len(before[0]) == 4
 
 
-def test_what_comes_again_does_not_undo_what_was_said_since(db: Database) -> None:
+def test_a_repeated_call_does_not_undo_later_ones(db: Database) -> None:
     first = identify("u1", traits={"plan": "a"}, messageId="m1")
     second = identify("u1", traits={"plan": "b"}, messageId="m2")
     take(db, first)
@@ -146,7 +146,7 @@ def test_identify_lets_journeys_look_again(db: Database) -> None:
     ],
     ids=lambda context: next(iter(context)),
 )
-def test_what_an_event_says_of_the_person_lets_journeys_look_again(
+def test_traits_in_an_event_make_journeys_evaluate_again(
     db: Database, kind: CallKind, context: dict[str, Any]
 ) -> None:
     said = {"userId": "u1", "event": "x", "context": context}
@@ -161,7 +161,7 @@ def test_what_an_event_says_of_the_person_lets_journeys_look_again(
     assert len(happened(db)) == before + 3
 
 
-def test_of_somebody_new_it_counts_what_an_event_says(db: Database) -> None:
+def test_traits_in_an_event_of_a_new_profile_are_a_change(db: Database) -> None:
     take(db, track("u1", messageId="m1"), track("u2", messageId="m2", context={"locale": "de"}))
     assert [(name, key) for _, name, key in happened(db)] == [
         ("x", "m1"),
@@ -218,7 +218,7 @@ def test_two_customers_are_not_joined_by_an_anonymous_id(db: Database) -> None:
     assert attributes(db, bob) == {"plan": "b"}
 
 
-def test_somebody_elses_address_is_left_out(db: Database) -> None:
+def test_the_address_of_another_profile_is_ignored(db: Database) -> None:
     take(db, identify("ann", traits={"email": "ann@example.com", "phone": "+447700900001"}))
     [outcome] = take(
         db,
@@ -235,7 +235,7 @@ def test_somebody_elses_address_is_left_out(db: Database) -> None:
     assert known_as(db)["email", "ann@example.com"] == known_as(db)["user_id", "ann"]
 
 
-def test_a_device_belongs_to_whoever_signed_in_last(db: Database) -> None:
+def test_a_device_belongs_to_the_last_profile_that_signed_in(db: Database) -> None:
     device = {"device": {"token": "t1", "type": "android"}}
     take(db, track("ann", context=device))
     take(db, track("bob", context=device))
@@ -264,7 +264,7 @@ def test_an_alias_joins_two_customers_and_both_ids_work_on(db: Database) -> None
     assert count(db, profiles) == 1
 
 
-def test_an_alias_may_name_an_id_that_nobody_has_yet(db: Database) -> None:
+def test_an_alias_may_name_an_unknown_id(db: Database) -> None:
     take(db, track("old", messageId="m1"))
     take(db, ("alias", {"userId": "new", "previousId": "old", "anonymousId": "a1"}))
     take(db, ("alias", {"userId": "new", "previousId": "older"}))
@@ -288,7 +288,7 @@ def test_an_alias_may_name_whom_the_same_batch_made(db: Database) -> None:
     assert happened(db) == before
 
 
-def test_a_no_said_by_an_old_link_reaches_who_they_are_now(db: Database) -> None:
+def test_an_opt_out_by_an_old_link_reaches_the_surviving_profile(db: Database) -> None:
     take(db, ("track", {"anonymousId": "a1", "event": "y"}), track("u1"))
     before = known_as(db)["anonymous_id", "a1"]
     take(db, identify("u1", anonymousId="a1"))
@@ -305,7 +305,7 @@ def test_a_no_said_by_an_old_link_reaches_who_they_are_now(db: Database) -> None
     assert [(row.profile_id, row.granted) for row in said] == [(after, False)]
 
 
-def test_the_number_of_a_profile_that_is_gone_is_nobodys_again(db: Database) -> None:
+def test_the_number_of_a_merged_profile_is_not_reused(db: Database) -> None:
     take(db, track("u1"))
     take(db, ("track", {"anonymousId": "a1", "event": "y"}))
     gone = known_as(db)["anonymous_id", "a1"]
@@ -315,7 +315,7 @@ def test_the_number_of_a_profile_that_is_gone_is_nobodys_again(db: Database) -> 
 
 
 def test_many_processes_may_join_the_same_people_at_once(db: Database) -> None:
-    """Anonymous people sign in, in any order, while their events still come: nobody is split."""
+    """Anonymous profiles sign in, in any order, while their events arrive: no profile is split."""
     people = range(6)
     take(db, *(track(f"u{n}", messageId=f"first {n}") for n in people))
     db.now = NOW
@@ -353,7 +353,7 @@ def test_many_processes_may_join_the_same_people_at_once(db: Database) -> None:
     assert {owner for owner, _, _ in happened(db)} == set(known.values())
 
 
-def test_a_profile_that_somebody_deleted_by_hand_is_named(postgresql_url: str) -> None:
+def test_a_profile_deleted_by_hand_is_reported(postgresql_url: str) -> None:
     db = Database(postgresql_url)
     take(db, track("u1"))
     with db.transaction() as tx:

@@ -1,4 +1,4 @@
-"""Who is who: people joined, and kept apart."""
+"""Identity resolution: which identifiers are joined, and which are kept apart."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -121,7 +121,7 @@ def test_the_first_of_two_to_sign_in_with_an_anonymous_id_keeps_it() -> None:
     assert found.foreign == {1: {("anonymous_id", "a1")}}
 
 
-def test_new_people_are_one_person_whatever_came_first() -> None:
+def test_new_identifiers_join_in_any_order() -> None:
     calls = [
         call(anonymousId="n1"),
         call(anonymousId="n2"),
@@ -133,14 +133,14 @@ def test_new_people_are_one_person_whatever_came_first() -> None:
     assert found.people == [{("anonymous_id", "n1"), ("anonymous_id", "n2"), ("user_id", "new")}]
 
 
-def test_a_push_token_goes_with_the_device() -> None:
+def test_a_push_token_moves_with_the_device() -> None:
     found = joined(token("t-of-ann", userId="bob"))
     assert found.mergers == []
     assert found.released == {("push_token", "t-of-ann")}
     assert found.foreign == {}
 
 
-def test_a_call_waits_until_what_was_told_of_the_other_profile_is_written() -> None:
+def test_a_call_waits_for_the_writes_to_the_other_profile() -> None:
     found = joined(token("t-of-ann", userId="ann"), token("t-of-ann", userId="bob"))
     assert found.stopped_at == 1
     assert (found.mergers, found.released, found.foreign) == ([], set(), {})
@@ -191,7 +191,7 @@ KINDS = st.sampled_from(["user_id", "anonymous_id", "email", "push_token"])
 
 
 @given(CALLS, st.data())
-def test_nobody_is_torn_apart_and_no_two_customers_are_joined(
+def test_no_profile_is_split_and_no_two_customers_are_joined(
     calls: list[SegmentCall], data: st.DataObject
 ) -> None:
     keys = sorted({key for one in calls for key in keys_of(one)})

@@ -1,5 +1,6 @@
-"""By which identifier each event, each attribute and each statement of consent names its customer,
-and where each message went."""
+"""The identifier by which each event, attribute and statement of consent named its profile, and the
+address of each message.
+"""
 
 from typing import Any
 
@@ -39,7 +40,7 @@ def of_attributes(db: Database) -> Any:
         return tx.conn.execute(select(profiles.c.attribute_identifiers)).scalar_one()
 
 
-def test_an_event_is_said_of_what_names_its_customer_best(db: Database) -> None:
+def test_an_event_records_the_best_identifier_of_its_profile(db: Database) -> None:
     page = {"event": "page_viewed", "messageId": "1", "anonymousId": "web"}
     take(db, ("track", page), track("ann", messageId="2", anonymousId="web"))
     take(db, track("ann", messageId="3", event="bought", context={"traits": {"plan": "gold"}}))
@@ -51,7 +52,7 @@ def test_an_event_is_said_of_what_names_its_customer_best(db: Database) -> None:
     ]
 
 
-def test_an_attribute_is_said_of_what_named_the_customer_who_has_it(db: Database) -> None:
+def test_an_attribute_records_the_identifier_of_its_profile(db: Database) -> None:
     web = {"anonymousId": "web", "traits": {"plan": "basic", "size": 1}}
     take(db, ("identify", web))
     assert of_attributes(db) == [["anonymous_id", "web", [PLAN, SIZE]]]
@@ -73,7 +74,7 @@ def test_rows_of_a_file_say_it_too_and_again_they_change_nothing(db: Database) -
     assert of_attributes(db) == [["email", "ann@example.com", [PLAN]]]
 
 
-def test_what_a_journey_sets_is_said_of_no_identifier(house: House) -> None:
+def test_attributes_set_by_a_journey_have_no_identifier(house: House) -> None:
     house.open(described(Update("mark", plan="welcomed"), entry=OnLaunch()))
     house.customer("ann", attributes={"plan": "basic", "size": 1})
     assert of_attributes(house.db) == [["user_id", "ann", [PLAN, SIZE, "timezone"]]]
@@ -81,7 +82,7 @@ def test_what_a_journey_sets_is_said_of_no_identifier(house: House) -> None:
     assert of_attributes(house.db) == [["user_id", "ann", [SIZE, "timezone"]]]
 
 
-def test_consent_is_said_of_what_names_the_customer(db: Database) -> None:
+def test_consent_records_the_identifier_of_its_profile(db: Database) -> None:
     db.now = MONDAY
     person = Person(user_id="ann", consent={("email", "*"): True})
     with db.transaction() as tx:

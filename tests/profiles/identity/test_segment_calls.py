@@ -1,4 +1,4 @@
-"""Segment's calls: what they mean, and what is done about those that are wrong."""
+"""Parsing Segment's calls, and the errors of invalid ones."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def at(offset: int) -> str:
 # What a call says ---------------------------------------------------------------------------------
 
 
-def test_identify_says_who_somebody_is() -> None:
+def test_identify_reads_ids_and_traits() -> None:
     call = read_call(
         "identify",
         {
@@ -74,7 +74,7 @@ def test_identify_says_who_somebody_is() -> None:
     assert call.warnings == ()
 
 
-def test_a_trait_says_more_than_the_context() -> None:
+def test_a_trait_overrides_the_context() -> None:
     traits = {"timezone": "Asia/Tokyo", "language": "ja", "country": "JP"}
     context = {"timezone": "Europe/London", "locale": "en-GB"}
     person = read("identify", traits=traits, context=context).person
@@ -187,7 +187,7 @@ def test_a_call_that_is_wrong_is_refused_by_its_field(
         ({"type": "track"}, "event"),
     ],
 )
-def test_an_item_of_a_batch_says_its_kind(item: object, field: str) -> None:
+def test_an_item_of_a_batch_has_a_type(item: object, field: str) -> None:
     with pytest.raises(CallRefused) as refused:
         read_item(item, None)
     assert refused.value.field == field
@@ -223,7 +223,7 @@ def test_the_senders_clock_is_corrected(said: dict[str, str], offset: int) -> No
     assert call._replace(waited=40).occurred_at(NOW + 40) == NOW + offset
 
 
-def test_a_batch_says_when_it_was_sent_for_all_its_calls() -> None:
+def test_the_time_of_a_batch_applies_to_all_its_calls() -> None:
     item = {"type": "track", "userId": "u1", "event": "x", "timestamp": at(HOUR - 5)}
     assert read_item(item, NOW + HOUR).occurred_at(NOW) == NOW - 5
     assert read_item({**item, "sentAt": at(HOUR - 3)}, NOW + HOUR).occurred_at(NOW) == NOW - 2
@@ -237,7 +237,7 @@ def test_the_message_id_is_the_key() -> None:
     assert read("track", event="x", messageId=7).dedupe_key(NOW) == "7"
 
 
-def test_without_a_message_id_the_same_words_are_the_same_call() -> None:
+def test_without_a_message_id_equal_calls_are_one_call() -> None:
     def key(when: Instant = NOW, kind: CallKind = "track", **said: Any) -> str:
         return read(kind, **{"event": "x", "timestamp": at(-5)} | said).dedupe_key(when)
 
@@ -253,7 +253,7 @@ def test_without_a_message_id_the_same_words_are_the_same_call() -> None:
     assert len({key(), *different}) == 6
 
 
-def test_without_a_time_either_the_same_words_an_hour_later_are_another_call() -> None:
+def test_without_a_time_equal_calls_an_hour_apart_are_two_calls() -> None:
     call = read("track", event="renewed")
     assert call.dedupe_key(NOW) == call.dedupe_key(NOW + 60)
     assert call.dedupe_key(NOW) != call.dedupe_key(NOW + HOUR)
@@ -315,7 +315,7 @@ ITEMS = st.builds(
 @example({"type": "identify", "userId": "u", "traits": {"email": "a@" + "x" * 9000}})
 @example({"type": "identify", "userId": "u", "traits": {"phone": "+" + "9" * 5000}})
 @example({"type": "identify", "userId": "u", "traits": {"email": "a@xn--a"}})
-def test_whatever_a_call_says_it_is_taken_or_refused(item: dict[str, Any]) -> None:
+def test_any_call_is_accepted_or_refused(item: dict[str, Any]) -> None:
     try:
         call = read_item(item, None)
     except CallRefused:

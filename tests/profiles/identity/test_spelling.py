@@ -1,4 +1,4 @@
-"""One mailbox or handset is one identifier, however it is written and whoever writes it."""
+"""All spellings of a mailbox or phone number are one identifier, from every source."""
 
 import sys
 from pathlib import Path
@@ -188,7 +188,7 @@ def test_what_comes_by_whatsapp_is_about_whatsapp() -> None:
     assert (said.channel, said.kind, said.address) == ("whatsapp", "started", "+447700900123")
 
 
-def test_an_address_that_cannot_be_read_is_nobodys(sqlite_house: House) -> None:
+def test_an_unreadable_address_names_no_profile(sqlite_house: House) -> None:
     outside = FromProviders(sqlite_house.open(NEWS))
     for address in ("no address", "@", "x" * 10_000, "\x1b[31m", "12345"):
         said = mail_event("spamreport", 1, address)
@@ -217,20 +217,20 @@ def test_calls_and_files_that_spell_an_address_differently_are_of_one_customer(
 
 
 @pytest.mark.parametrize("spelling", [*MAILBOX, " mailto:ann@bücher.example "])
-def test_somebody_is_looked_up_by_any_spelling(sqlite_house: House, spelling: str) -> None:
+def test_any_spelling_finds_the_profile(sqlite_house: House, spelling: str) -> None:
     shop = AnnsShop(sqlite_house, NEWS, email=normalise_email(MAILBOX[0]))
     with sqlite_house.db.transaction(write=False) as tx:
         assert [row["message"] for row in history_of(tx, spelling)] == [shop.id]
 
 
 @pytest.mark.parametrize("spelling", ["+541123456789", "+54 9 11 2345-6789", "tel:+541123456789"])
-def test_somebody_is_looked_up_by_any_form_of_a_number(sqlite_house: House, spelling: str) -> None:
+def test_any_form_of_a_number_finds_the_profile(sqlite_house: House, spelling: str) -> None:
     shop = AnnsShop(sqlite_house, NEWS, phone=Phone("+5491123456789", "AR"))
     with sqlite_house.db.transaction(write=False) as tx:
         assert [row["message"] for row in history_of(tx, spelling)] == [shop.id]
 
 
-def test_nobody_is_found_by_what_is_no_identifier(sqlite_house: House) -> None:
+def test_other_text_finds_no_profile(sqlite_house: House) -> None:
     with (
         sqlite_house.db.transaction(write=False) as tx,
         pytest.raises(SegueError, match="no customer has the identifier"),

@@ -1,4 +1,4 @@
-"""Who is who: people found, created and brought up to date."""
+"""Profiles are found, created and updated."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -133,7 +133,7 @@ def test_any_identifier_finds_the_profile(db: Database) -> None:
         assert upsert(db, person).profile_ids == [first]
 
 
-def test_what_is_said_is_merged_and_what_is_not_said_stays(db: Database) -> None:
+def test_stated_attributes_change_and_others_stay(db: Database) -> None:
     upsert(
         db, Person(user_id="7", country="GB", language="en", attributes={"a": 1, "b": 2, "c": 3})
     )
@@ -218,7 +218,7 @@ def test_two_new_customers_who_share_an_address_are_not_taken_for_one(db: Databa
     assert report.created == 1
 
 
-def test_somebody_known_by_address_only_gets_their_user_id(db: Database) -> None:
+def test_a_profile_known_by_address_gets_its_user_id(db: Database) -> None:
     (known,) = upsert(db, Person(email=ANN)).profile_ids
     assert upsert(db, Person(user_id="1", email=ANN)).profile_ids == [known]
     assert upsert(db, Person(user_id="1")).profile_ids == [known]
@@ -278,7 +278,7 @@ class TestConsent:
         assert [record[0] for record in records(db)] == [True, False]
 
     def test_an_undated_yes_does_not_undo_a_stop(self, db: Database) -> None:
-        """The shop's export still says "opted in" when it is imported again after the STOP."""
+        """The shop's export still contains the opt-in when it is imported again after the STOP."""
         row = Person(user_id="1", consent={("sms", "*"): True})
         (ann,) = upsert(db, row, source="import customers.csv").profile_ids
         assert ann is not None
@@ -298,7 +298,7 @@ class TestConsent:
         assert (report.unchanged, report.consent_overruled) == (1, 1)
 
     def test_a_yes_from_the_future_does_not_undo_a_stop(self, db: Database) -> None:
-        """Nobody has said yes tomorrow, however often the file is imported."""
+        """Opt-ins with a future date are stored without a date, at each repeated import."""
         row = Person(user_id="1", consent={("sms", "*"): True}, seen_at=MONDAY + 400 * DAY)
         (ann,) = upsert(db, row, source="import customers.csv").profile_ids
         assert ann is not None
@@ -321,7 +321,7 @@ class TestConsent:
         assert consent_of(db, report.profile_ids[0]) == {("sms", "*"): True}
         assert [record[:2] for record in records(db)] == [(False, MONDAY), (True, MONDAY + 1)]
 
-    def test_a_file_may_correct_what_it_said_itself(self, db: Database) -> None:
+    def test_a_file_may_correct_its_own_statements(self, db: Database) -> None:
         for granted in (False, True):
             report = upsert(
                 db, Person(user_id="1", consent={("sms", "*"): granted}), source="import a.csv"
@@ -373,7 +373,7 @@ _runs = count()
         max_size=6,
     )
 )
-def test_whatever_comes_it_comes_once_and_every_user_id_has_one_profile(
+def test_every_user_id_has_one_profile_after_any_imports(
     db: Database, drawn: list[tuple[str | None, str | None, bool | None, Instant | None]]
 ) -> None:
     # An address that one customer replaces is free for another one, so the next time its row is

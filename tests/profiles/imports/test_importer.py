@@ -1,4 +1,4 @@
-"""Import of files: what comes in, what is refused and why, and running it again."""
+"""Import of files: accepted rows, refused rows with reasons, and repeated imports."""
 
 import csv
 import io
@@ -334,9 +334,7 @@ def test_a_quoted_field_may_run_over_several_lines(db: Database, write: Write) -
     assert properties["top_item"] == 'two\nlines, "quoted"'
 
 
-def test_the_refused_file_is_of_the_last_run_and_goes_when_nothing_is_refused(
-    db: Database, write: Write
-) -> None:
+def test_the_refused_file_belongs_to_the_last_run(db: Database, write: Write) -> None:
     good, bad = "1,GB,,,,true,false\n", "2,GB,nonsense,,,true,false\n"
     path = write(CUSTOMERS + good + bad)
     import_file(db, path)
@@ -356,7 +354,7 @@ def test_the_refused_file_can_be_mended_and_imported(db: Database, write: Write)
     assert refused(mended)[0]["refused"].startswith("line 3: email: 'more nonsense'")
 
 
-def test_nobody_else_may_read_the_refused_rows(db: Database, write: Write) -> None:
+def test_only_the_owner_may_read_the_refused_rows(db: Database, write: Write) -> None:
     path = write(CUSTOMERS + "2,GB,nonsense,,,true,false\n")
     refusals = path.with_name(path.name + ".refused.csv")
     refusals.write_text("of a run before")
@@ -640,7 +638,7 @@ def many_customers(number: int) -> str:
     return CUSTOMERS + "".join(f"{n},FR,c{n}@example.com,,,true,false\n" for n in range(number))
 
 
-def test_progress_goes_from_chunk_to_chunk_to_the_last_row(db: Database, write: Write) -> None:
+def test_progress_is_reported_for_each_chunk_up_to_the_last_row(db: Database, write: Write) -> None:
     seen: list[tuple[int, int]] = []
     import_file(db, write(many_customers(1200)), progress=lambda *done: seen.append(done))
     assert seen == [(500, 1200), (1000, 1200), (1200, 1200)]

@@ -1,4 +1,4 @@
-"""The real files: one year of a shop's orders, taken as they are."""
+"""The real files: one year of a shop's orders, imported unchanged."""
 
 import csv
 import shutil

@@ -110,7 +110,7 @@ async def test_twilio_refuses_strangers(client: httpx.AsyncClient, authorization
     assert (answer.status_code, answer.json()["code"]) == (401, 20003)
 
 
-async def test_twilio_refuses_whoever_opted_out(client: httpx.AsyncClient) -> None:
+async def test_twilio_refuses_numbers_that_opted_out(client: httpx.AsyncClient) -> None:
     stop = {"provider": "twilio", "answer": "opted_out", "numbers": ["+447700900001"]}
     assert (await client.post("/faults", json=stop)).status_code == 204
     assert (await post_sms(client, sms())).json()["code"] == 21610

@@ -20,7 +20,7 @@ TEXTS = Journey("texts", entry=OnLaunch(), topic="news", steps=[Send("hello", SM
 
 
 class AnnsShop:
-    """A house with Ann, who is launched into a journey, and the providers."""
+    """A shop with Ann, who is launched into a journey, and the providers."""
 
     def __init__(self, house: House, journey: Journey, **ann: Any) -> None:
         self.house = house

@@ -1,4 +1,4 @@
-"""Walks one event from HTTP to the provider: which files and functions of the project it enters."""
+"""Trace one event from HTTP to the provider: which files and functions of the project it enters."""
 
 import asyncio
 import http.client
@@ -48,7 +48,7 @@ class Walk:
             self._on = False
 
     async def quiet(self) -> None:
-        """Wait until the worker sleeps. The server's own ticks go on."""
+        """Wait until the worker sleeps; the server's timer still runs."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 with self.on():

@@ -1,4 +1,4 @@
-"""Waits, messages in step with each other, a split: most of what journeys do, within seconds."""
+"""Waits, a group of messages and a split: most features of journeys, within seconds."""
 
 from journeys.dsl import (
     SMS,

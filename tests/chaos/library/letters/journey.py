@@ -1,4 +1,4 @@
-"""One channel after the other, until the app says that the letter was opened."""
+"""One channel after the other, until the app reports that the message was opened."""
 
 from journeys.dsl import SMS, Email, Journey, OnEvent, Push, Send
 

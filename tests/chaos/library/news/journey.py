@@ -1,4 +1,4 @@
-"""Launched once for everybody, by a process that is killed on its way."""
+"""Launched once for all profiles, by a process that is killed during the launch."""
 
 from journeys.dsl import Email, Journey, OnLaunch, Push, Send, Update, Wait
 

@@ -1,4 +1,4 @@
-"""One mail for each order, whatever else happens and however long it takes."""
+"""One mail for each order, which must always be sent."""
 
 from journeys.dsl import Email, Journey, OnEvent, Send
 
