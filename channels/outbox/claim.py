@@ -262,11 +262,15 @@ def claim(
     return Claimed(claims, more or len(claims) < len(rows), refused)
 
 
+# The recipients of messages that a transaction planned for now, by enrollment and step.
+PlannedNow = Mapping[tuple[int, str], Recipient]
+
+
 def claim_planned(
     tx: Tx,
     planner: Planner,
     journeys: Journeys,
-    planned_now: Mapping[tuple[int, str], Recipient],
+    planned_now: PlannedNow,
     *,
     claimed_by: str,
     routes: Mapping[ChannelName, Route],
@@ -276,10 +280,6 @@ def claim_planned(
 
     The caller holds their profiles and enrollments. Messages over a limit, and those of channels
     with sessions, stay planned.
-
-    Parameters
-    ----------
-    planned_now: the recipients, by enrollment and step.
 
     Raises ClaimFailed.
     """

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from channels.outbox.claim import (
     ClaimFailed,
     HandOver,
     Journeys,
+    PlannedNow,
     claim,
     claim_planned,
     due_channels,
@@ -42,7 +43,6 @@ from channels.providers.registry import ConnectedProviders
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
-from channels.rules.recipient import Recipient
 from channels.templates.compile import BadLink, MissingData, RenderError
 from channels.templates.link_check import LinkRules
 from config.batches import Halving
@@ -79,10 +79,6 @@ class SendReport(NamedTuple):
 
     outcomes: Tally
     more: bool
-
-
-# The recipients of messages that a transaction planned for now, by enrollment and step.
-PlannedNow = Mapping[tuple[int, str], Recipient]
 
 
 class _Ready(NamedTuple):

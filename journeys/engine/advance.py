@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from channels.metrics import DECISIONS
-from channels.outbox.claim import Claim, ClaimFailed
+from channels.outbox.claim import Claim, ClaimFailed, PlannedNow
 from channels.rules.planner import Planner
 from config.batches import Halving
 from config.clock.times import Instant
@@ -31,7 +30,7 @@ from journeys.engine.call_step import (
 from journeys.engine.chunks import LARGEST, Chunks
 from journeys.engine.due import earliest_due, lock_due, next_due
 from journeys.engine.exits import goal_reached
-from journeys.engine.move import Moved, Mover, Place, PlannedNow, StepReport, apply, exit_by_rule
+from journeys.engine.move import Moved, Mover, StepOfVersion, StepReport, apply, exit_by_rule
 from journeys.engine.retry import StepFailed, raising_step_failed, retry_or_move_on
 from profiles.bulk import lock_profiles
 
@@ -60,7 +59,7 @@ class Round(NamedTuple):
     claims: list[Claim]
 
 
-class Chunk(NamedTuple):
+class MovedChunk(NamedTuple):
     """The result of one transaction, committed. more: whether others may be due at the step."""
 
     moved: Moved
@@ -158,7 +157,7 @@ class Engine:
 
     def _chunks(
         self, version: Version, step: str, claim: ClaimPlanned, *, through: bool
-    ) -> Iterator[Chunk]:
+    ) -> Iterator[MovedChunk]:
         """Move the due enrollments of a step, chunk by chunk, until none is due."""
         node = version.journey.graph[step]
         halving = Halving(LARGEST)
@@ -180,14 +179,14 @@ class Engine:
             if chunk is None:
                 return
             halving.worked()
-            count_decisions(chunk.moved)
+            chunk.moved.count_decisions()
             yield chunk
             if not chunk.more:
                 return
 
     def _chunk(
         self, version: Version, node: Node, most: int, claim: ClaimPlanned, *, through: bool
-    ) -> Chunk | None:
+    ) -> MovedChunk | None:
         """Move a chunk of at most `most`; None: none is due. Raises StepFailed, ClaimFailed."""
         if isinstance(node.step, CallStep):
             return self._call(version, node, node.step, min(CALLS_AT_ONCE, most))
@@ -200,18 +199,18 @@ class Engine:
             moved = self.mover.move(chunk.tx, people, through=through)
             claims = claim(chunk.tx, moved.planned_now)
             more = moved.more or len(people) == chunk.size
-        return Chunk(moved, claims, more)
+        return MovedChunk(moved, claims, more)
 
-    def _retry_later(self, version: Version, node: Node, failure: StepFailed) -> Chunk:
+    def _retry_later(self, version: Version, node: Node, failure: StepFailed) -> MovedChunk:
         moved, report = Moved(), StepReport()
         with self.db.transaction() as tx:
             moves = retry_or_move_on(tx, version, failure)
             people = failure.people if moves else []
             apply(tx, version, node, people, moves, report)
-        moved.add(Place(version.journey.name, version.digest, node.step.name), report)
-        return Chunk(moved, [], more=True)
+        moved.add(StepOfVersion(version.journey.name, version.digest, node.step.name), report)
+        return MovedChunk(moved, [], more=True)
 
-    def _call(self, version: Version, node: Node, step: CallStep, most: int) -> Chunk | None:
+    def _call(self, version: Version, node: Node, step: CallStep, most: int) -> MovedChunk | None:
         """Lease enrollments in one transaction, post without one, write the moves in another."""
         moved, report = Moved(), StepReport()
         with self.db.transaction() as tx:
@@ -228,12 +227,5 @@ class Engine:
             people = still_leased(tx, version, step, people)
             moves = call_moves(tx, step, people, failed)
             apply(tx, version, node, people, moves, report)
-        moved.add(Place(version.journey.name, version.digest, step.name), report)
-        return Chunk(moved, [], more=True)
-
-
-def count_decisions(moved: Moved) -> None:
-    """Add the decisions of a committed transaction to the metrics."""
-    for report in moved.steps.values():
-        for (channel, decision), number in report.messages.items():
-            DECISIONS.labels(channel, decision).inc(number)
+        moved.add(StepOfVersion(version.journey.name, version.digest, step.name), report)
+        return MovedChunk(moved, [], more=True)

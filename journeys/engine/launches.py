@@ -13,7 +13,7 @@ from config.errors import SegueError
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
 from journeys.engine import entry
-from journeys.engine.advance import Engine, count_decisions
+from journeys.engine.advance import Engine
 from journeys.engine.due import entered_in
 from journeys.engine.entry import audience_after, enter_people
 from journeys.engine.move import Moved, StepReport
@@ -137,7 +137,7 @@ def _enter_some(
         if move:
             moved = engine.mover.move(chunk.tx, entered)
         chunk.people = len(ids)
-    count_decisions(moved)
+    moved.count_decisions()
     return len(entered), ids[-1]
 
 

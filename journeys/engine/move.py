@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import insert
 
+from channels.metrics import DECISIONS
 from channels.rules.planner import Planner
 from channels.rules.recipient import Recipient
 from config.clock.times import Instant
@@ -69,16 +70,12 @@ class StepReport:
         return self.outcomes.total() + self.waiting + self.exited
 
 
-class Place(NamedTuple):
+class StepOfVersion(NamedTuple):
     """A step of a version of a journey."""
 
     journey: str
     version: str
     step: str
-
-
-# Messages that were planned for now, by enrollment and step, each with its recipient.
-PlannedNow = dict[tuple[int, str], Recipient]
 
 
 @dataclass(slots=True)
@@ -89,13 +86,19 @@ class Moved:
     was left to another transaction.
     """
 
-    steps: dict[Place, StepReport] = field(default_factory=dict)
-    planned_now: PlannedNow = field(default_factory=dict)
+    steps: dict[StepOfVersion, StepReport] = field(default_factory=dict)
+    planned_now: dict[tuple[int, str], Recipient] = field(default_factory=dict)
     more: bool = False
 
-    def add(self, place: Place, report: StepReport) -> None:
+    def add(self, place: StepOfVersion, report: StepReport) -> None:
         """Add the report of one step."""
         self.steps.setdefault(place, StepReport()).add(report)
+
+    def count_decisions(self) -> None:
+        """Add the decisions to the metrics, once the transaction is committed."""
+        for report in self.steps.values():
+            for (channel, decision), number in report.messages.items():
+                DECISIONS.labels(channel, decision).inc(number)
 
     @property
     def by_journey(self) -> Counter[str]:
@@ -134,10 +137,10 @@ class Mover:
         Raises StepFailed.
         """
         holding = held(tx)
-        waiting: dict[Place, list[DueEnrollment]] = defaultdict(list)
+        waiting: dict[StepOfVersion, list[DueEnrollment]] = defaultdict(list)
         for one in people:
             if one.journey not in holding:
-                waiting[Place(one.journey, one.version, one.step)].append(one)
+                waiting[StepOfVersion(one.journey, one.version, one.step)].append(one)
         moved = Moved()
         if not waiting:
             return moved
@@ -158,10 +161,10 @@ class Mover:
             moved.more |= isinstance(node.step, UpdateStep)
             for one in arrived if through else ():
                 if one.journey not in holding and one.due_at <= tx.now:
-                    waiting[Place(one.journey, one.version, one.step)].append(one)
+                    waiting[StepOfVersion(one.journey, one.version, one.step)].append(one)
         return moved
 
-    def _position(self, place: Place) -> tuple[str, str, int]:
+    def _position(self, place: StepOfVersion) -> tuple[str, str, int]:
         graph = self.catalog.version(place.journey, place.version).journey.graph
         return place.journey, place.version, list(graph).index(place.step)
 
@@ -171,7 +174,7 @@ class Mover:
         version: Version,
         node: Node,
         people: Sequence[DueEnrollment],
-        planned_now: PlannedNow,
+        planned_now: dict[tuple[int, str], Recipient],
     ) -> tuple[StepReport, list[DueEnrollment]]:
         """Run one step; returns its report, and who arrived at other steps or entered."""
         report = StepReport()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from channels.outbox.claim import Claim, ClaimFailed
 from config.batches import Halving
 from config.database.failures import reason_of
-from journeys.engine.advance import ClaimPlanned, Engine, claim_nothing, count_decisions
+from journeys.engine.advance import ClaimPlanned, Engine, claim_nothing
 from journeys.engine.events import EventsFailed, Reaction, react
 from journeys.engine.move import Moved
 from journeys.engine.retry import StepFailed
@@ -57,7 +57,7 @@ class Reactor:
             else:
                 if done.reaction.events:
                     self._halving.worked()
-                count_decisions(done.moved)
+                done.moved.count_decisions()
                 return done
 
     def _work(self, *, move: bool) -> EventRound:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Row, Select, Update, bindparam, insert, literal, update
+from sqlalchemy import Column, Select, Update, bindparam, insert, literal, update
 from sqlalchemy.sql.dml import ReturningInsert
 
 from config.clock.times import Instant
@@ -76,7 +76,7 @@ def enter(
     people: Select[Any],
     given: Mapping[str, Any],
     returning: Sequence[Column[Any]] = (_c.id,),
-) -> Sequence[Row[Any]]:
+) -> list[tuple[Any, ...]]:
     """Insert enrollments; skip profiles with a current enrollment for the same entry key.
 
     Returns the columns `returning` of each new row.
@@ -87,7 +87,7 @@ def enter(
         needs a WHERE; without one SQLite parses `ON CONFLICT` as the `ON` of a join.
     given: its parameters.
     """
-    return tx.conn.execute(_entering(people, tuple(returning)), given).all()
+    return list(map(tuple, tx.conn.execute(_entering(people, tuple(returning)), given)))
 
 
 @lru_cache(maxsize=STATEMENTS)

@@ -31,7 +31,7 @@ def test_an_event_takes_three_transactions(
     # A clock that stands still, but is the database's own.
     clock = text(f"SELECT {MONDAY}, (SELECT changes FROM change_counter WHERE id = 1)")
     clocks = dict.fromkeys(("sqlite", "postgresql"), clock)
-    monkeypatch.setattr("config.database.engine._NOW_AND_CHANGES", clocks)
+    monkeypatch.setattr("config.database.engine.NOW_AND_CHANGES", clocks)
     house.db.now, house.db.is_migrated = None, True
     counted: list[list[str]] = []
 
