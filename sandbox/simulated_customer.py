@@ -60,7 +60,7 @@ class Behaviour(BaseModel):
     )
 
 
-class Reaction(NamedTuple):
+class CustomerReaction(NamedTuple):
     """An event about a message, `after` seconds after the message was accepted.
 
     reported: seconds after which the provider reports it; two values if it reports it twice.
@@ -73,7 +73,7 @@ class Reaction(NamedTuple):
 
 def reactions_to(
     behaviour: Behaviour, channel: str, address: str, message_id: str
-) -> list[Reaction]:
+) -> list[CustomerReaction]:
     """All reactions to one message, in order of time. Pushes have none."""
     dice = Random(f"{behaviour.seed}/{address}/{message_id}")  # noqa: S311  repeatable is the point
     person = Random(f"{behaviour.seed}/{address}")  # noqa: S311
@@ -89,7 +89,7 @@ def reactions_to(
         for _ in found
     ]
     return [
-        Reaction(kind, after, (reported, *(reported + later for later in more)))
+        CustomerReaction(kind, after, (reported, *(reported + later for later in more)))
         for (kind, after), reported, more in zip(found, times, again, strict=True)
     ]
 

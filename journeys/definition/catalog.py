@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import Select, select, tuple_
 
 from channels.templates.compile import template_suffixes
 from config.database.arrays import rows_of
@@ -34,7 +34,7 @@ CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
 
 
-_ALL = select(journey_versions)
+_ALL = select(journey_versions.c.journey, journey_versions.c.version, journey_versions.c.definition)
 _KEYS = select(journey_versions.c.journey, journey_versions.c.version)
 _OF_KEYS = _ALL.where(
     tuple_(journey_versions.c.journey, journey_versions.c.version).in_(
@@ -90,23 +90,24 @@ class Catalog:
                 for name, version in sorted(self.current.items())
             ],
         )
-        self._load(tx.conn.execute(_ALL))
+        self._load(tx, _ALL, {})
 
     def learn(self, tx: Tx, wanted: Iterable[tuple[str, str]]) -> None:
         """Load the given versions (journey, digest) that another process has since registered."""
         missing = [key for key in wanted if key not in self._known]
         if missing:
-            self._load(tx.conn.execute(_OF_KEYS, {"keys": missing}))
+            self._load(tx, _OF_KEYS, {"keys": missing})
 
     def catch_up(self, tx: Tx) -> None:
         """Load all versions that other processes have since registered."""
         self.learn(tx, [(row.journey, row.version) for row in tx.conn.execute(_KEYS)])
 
-    def _load(self, stored: Iterable[Row[Any]]) -> None:
-        for row in stored:
-            key = (row.journey, row.version)
-            if key not in self._known:
-                self._known[key] = Version.from_definition(row.definition, row.version)
+    def _load(
+        self, tx: Tx, stored: Select[tuple[str, str, dict[str, Any]]], given: Mapping[str, Any]
+    ) -> None:
+        for journey, digest, definition in tx.conn.execute(stored, given):
+            if (journey, digest) not in self._known:
+                self._known[journey, digest] = Version.from_definition(definition, digest)
 
     def version(self, journey: str, digest: str) -> Version:
         """A version by its digest. Raises KeyError if this catalog has not loaded it."""

@@ -20,7 +20,7 @@ from config.settings import Settings
 from sandbox.app import create_app
 from sandbox.providers import caller
 from sandbox.providers.caller import Callbacks
-from sandbox.simulated_customer import Behaviour, Reaction, reactions_to
+from sandbox.simulated_customer import Behaviour, CustomerReaction, reactions_to
 from sandbox.store import Store
 from tests.support.patience import PATIENCE
 from tests.support.providers.sandbox_requests import (
@@ -72,7 +72,9 @@ def lives(channel: str = "email", people: int = 400, mails: int = 5, **changes: 
 def test_the_same_seed_gives_the_same_answers_in_any_order() -> None:
     messages = [(f"p{n % 7}@example.com", f"m{n}") for n in range(50)]
 
-    def run(seed: int, order: list[tuple[str, str]]) -> dict[tuple[str, str], list[Reaction]]:
+    def run(
+        seed: int, order: list[tuple[str, str]]
+    ) -> dict[tuple[str, str], list[CustomerReaction]]:
         behaviour = Behaviour(seed=seed, twice=0.5, out_of_order=0.5)
         return {one: reactions_to(behaviour, "email", *one) for one in order}
 
