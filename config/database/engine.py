@@ -59,9 +59,9 @@ def _clock_of_postgresql(*_: Any, **_kw: Any) -> str:
 
 # The database's clock, for a column of a statement whose result goes to `Tx.set_clock`.
 CLOCK = _Clock()
-_READ_CLOCK = select(CLOCK)
+READ_CLOCK = select(CLOCK)
 # The same with the counter of changes (change_counter.py).
-_READ_BOTH = select(
+READ_CLOCK_AND_CHANGES = select(
     CLOCK,
     literal_column("COALESCE((SELECT changes FROM change_counter WHERE id = 1), 0)", Integer),
 )
@@ -116,9 +116,9 @@ class Tx:
 
     def _read_clock(self) -> None:
         if self.is_counted:
-            clock, self._changes = self.conn.execute(_READ_BOTH).one()
+            clock, self._changes = self.conn.execute(READ_CLOCK_AND_CHANGES).one()
         else:
-            clock = self.conn.execute(_READ_CLOCK).scalar_one()
+            clock = self.conn.execute(READ_CLOCK).scalar_one()
         self.set_clock(clock)
 
     @property

@@ -43,7 +43,7 @@ _NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value)
 _settled = (
     select(_NAMED.c.number, _i.kind, _i.value, _i.profile_id)
     .join(_NAMED, (_i.kind == _NAMED.c.kind) & (_i.value == _NAMED.c.value))
-    .where(_i.retired_at.is_(None), _i.unverified_from.is_(None))
+    .where(~is_retired(), _i.unverified_from.is_(None))
     .cte("settled")
 )
 _mixed = (

@@ -1,10 +1,9 @@
 """Rate limits: the most messages per second on a channel, over all processes."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.rate_limit import RateLimits, channel_paces
@@ -12,23 +11,13 @@ from config.clock.times import HOUR, Instant
 from config.database.engine import Database
 from journeys.dsl import SMS, Email, Push, Send
 from journeys.engine.entry import enter_people
+from tests.support.clocks import own_clock
 from tests.support.failures import at, entered
 from tests.support.shop import MONDAY, House, described
 
 
-def on_a_clock(db: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[Instant], None]:
-    """A clock that stands still, but is the database's own, as far as rates can see."""
-    db.now = None
-
-    def set_clock(now: Instant) -> None:
-        clocks = dict.fromkeys(("sqlite", "postgresql"), text(f"SELECT {now}"))
-        monkeypatch.setattr("config.database.engine.NOW", clocks)
-
-    return set_clock
-
-
 def test_a_rate_is_shared_by_all_processes(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_clock = on_a_clock(db, monkeypatch)
+    set_clock = own_clock(db, monkeypatch)
 
     def take(wanted: int, now: Instant) -> int:
         """How much a process gets that leases and claims so many messages."""
@@ -57,7 +46,7 @@ def test_a_rate_is_shared_by_all_processes(db: Database, monkeypatch: pytest.Mon
 
 
 def test_a_lease_is_used_in_its_second_only(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_clock = on_a_clock(db, monkeypatch)
+    set_clock = own_clock(db, monkeypatch)
     limits = RateLimits(db, {"twilio": 100})
     set_clock(MONDAY)
     limits.lease({"twilio": 10})
@@ -84,7 +73,7 @@ def test_two_dispatchers_keep_a_rate_together(
             # what one of them held while the other looked
             await other.run()
 
-    set_clock = on_a_clock(house.db, monkeypatch)
+    set_clock = own_clock(house.db, monkeypatch)
     for seconds in range(3):
         set_clock(MONDAY + seconds)
         house.dispatching(both)
@@ -96,7 +85,7 @@ def test_two_dispatchers_keep_a_rate_together(
 def test_an_excess_over_the_rate_is_taken_off_the_seconds_that_follow(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_clock = on_a_clock(db, monkeypatch)
+    set_clock = own_clock(db, monkeypatch)
 
     def leased(now: Instant, spent: int = 0) -> int | None:
         """What another process can lease."""
@@ -126,7 +115,7 @@ def test_a_rate_counts_the_devices_of_a_push(house: House, monkeypatch: pytest.M
     async def once(one: Dispatcher) -> None:
         await one.run()
 
-    set_clock = on_a_clock(house.db, monkeypatch)
+    set_clock = own_clock(house.db, monkeypatch)
     posts = []
     for seconds in range(5):
         set_clock(MONDAY + seconds)

@@ -7,13 +7,14 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from channels.outbox.dispatch import Dispatcher
 from config.timing import TIMING
 from journeys.dsl import Email, Journey, OnLaunch, Send
 from journeys.engine.entry import enter_people
 from profiles.tables import consents
+from tests.support.clocks import own_clock
 from tests.support.providers.suppressing import suppressed
 from tests.support.shop import House
 
@@ -101,13 +102,9 @@ def test_a_rate_holds_for_its_provider_alone(house: House, monkeypatch: pytest.M
     async def run(dispatcher: Dispatcher) -> None:
         await dispatcher.run()
 
-    # A clock that stands still, but is the database's own.
-    house.db.now = None
+    set_clock = own_clock(house.db, monkeypatch)
     for seconds in range(3):
-        second = text(f"SELECT {now + seconds}")
-        monkeypatch.setattr(
-            "config.database.engine.NOW", dict.fromkeys(("sqlite", "postgresql"), second)
-        )
+        set_clock(now + seconds)
         house.dispatching(run)
         gone = [row.journey for row in house.rows() if row.state == "sent"]
         assert (gone.count("news"), gone.count("receipt")) == (6, 2 * (seconds + 1))

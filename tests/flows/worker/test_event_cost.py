@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from config.policy import Policy
 from flows.local.stack import free_ports
 from flows.worker.worker import Worker
 from journeys.definition.catalog import LIBRARY
+from tests.support.clocks import own_clock
 from tests.support.counting import transactions
 from tests.support.failures import until
 from tests.support.patience import PATIENCE
@@ -19,7 +19,7 @@ from tests.support.structure.walk import listens, post
 CART = {"cart_id": "c1", "items": [{"name": "Kettle", "price": 30}], "currency": "EUR"}
 
 
-@pytest.mark.parametrize(("devices", "statements"), [(0, 42), (1, 46)])
+@pytest.mark.parametrize(("devices", "statements"), [(0, 32), (1, 34)])
 def test_an_event_takes_three_transactions(
     house: House, monkeypatch: pytest.MonkeyPatch, devices: int, statements: int
 ) -> None:
@@ -28,11 +28,8 @@ def test_an_event_takes_three_transactions(
     house.open_library(LIBRARY, Policy(), receiver_port=port)
     # Neither housekeeping nor a look for what other processes plan is counted.
     house.shorten(housekeeping=3600, idle=3600, backlog_every=3600)
-    # A clock that stands still, but is the database's own.
-    clock = text(f"SELECT {MONDAY}, (SELECT changes FROM change_counter WHERE id = 1)")
-    clocks = dict.fromkeys(("sqlite", "postgresql"), clock)
-    monkeypatch.setattr("config.database.engine.NOW_AND_CHANGES", clocks)
-    house.db.now, house.db.is_migrated = None, True
+    own_clock(house.db, monkeypatch)(MONDAY)
+    house.db.is_migrated = True
     counted: list[list[str]] = []
 
     async def abandons(name: str) -> None:
