@@ -243,7 +243,7 @@ def test_the_sandbox_needs_nothing() -> None:
     ],
 )
 def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> None:
-    with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .*https:// address"):
+    with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .*https:// URL"):
         connect_providers(live(tmp_path, public_url=url))
 
 

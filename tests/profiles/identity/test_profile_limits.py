@@ -64,7 +64,7 @@ def test_an_attribute_that_is_too_much_is_left_out_and_the_rest_taken(db: Databa
     assert outcome.refused is None
     [warning] = outcome.warnings
     assert warning == (
-        "the attribute 'large' is left out: with it the profile would hold more than 262144 bytes "
+        "the attribute 'large' is left out: with it the profile would have more than 262144 bytes "
         "of attributes; remove others first"
     )
     assert attributes(db).keys() == {*full, "small"}
