@@ -9,14 +9,27 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Text, and_, bindparam, func, or_, update
+from sqlalchemy import (
+    Boolean,
+    Executable,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from channels.messages.states import DEVICE_ALLOWED, REPORTED, Reported, may_begin
 from channels.messages.table import message_devices
 from config.clock.times import Instant
-from config.database.arrays import any_of
+from config.database.arrays import any_of, rows_of
 from config.database.engine import Tx
+from profiles.bucketing import bucket_of
 from profiles.identity.merge import Merger, repoint
 
 _c = message_devices.c
@@ -56,9 +69,34 @@ class DeviceReport(NamedTuple):
     provider_id: str | None
 
 
-def _claiming(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
+class DevicesClaimed(NamedTuple):
+    """number: of the devices. left: the messages of which several devices were `later` or one that
+    is not claimed is.
+    """
+
+    number: int
+    left: set[int]
+
+
+_CLAIMED = ("message_id", "token", "profile_id", "bucket", "state", "attempts", "not_after")
+_claims = rows_of("claims", *(_c[name] for name in _CLAIMED))
+
+
+# As text, because SQLAlchemy leaves out the names of tables in RETURNING, in subqueries too.
+_OTHERS_LEFT = literal_column(
+    "EXISTS (SELECT 1 FROM message_device AS other"
+    " WHERE other.message_id = message_device.message_id"
+    " AND other.token <> message_device.token AND other.state = 'later')",
+    Boolean,
+)
+
+
+def _claiming(insert: sqlite.Insert | postgresql.Insert) -> Executable:
+    # Without a WHERE, SQLite reads the ON of ON CONFLICT as that of a join.
+    rows = select(_claims).where(true())
+    inserting = insert.from_select(_CLAIMED, rows, include_defaults=False)
     new = insert.excluded
-    return insert.on_conflict_do_update(
+    return inserting.on_conflict_do_update(
         index_elements=list(message_devices.primary_key),
         set_={
             "profile_id": new.profile_id,
@@ -69,7 +107,7 @@ def _claiming(insert: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | post
             "retry_at": None,
         },
         where=_before("claim"),
-    )
+    ).returning(_c.message_id, _OTHERS_LEFT)
 
 
 _CLAIM = {
@@ -117,14 +155,17 @@ _REPORT = {
 }
 
 
-def claim(tx: Tx, devices: Sequence[DeviceClaim]) -> int:
-    """Claim devices; a row of an earlier attempt is updated."""
-    rows = [{**one._asdict(), "state": "sending"} for one in devices]
-    if not rows:
-        return 0
-    return tx.conn.execute(
-        _CLAIM[tx.conn.dialect.name], rows, execution_options={"preserve_rowcount": True}
-    ).rowcount
+def claim(tx: Tx, devices: Sequence[DeviceClaim]) -> DevicesClaimed:
+    """Claim devices; a row of an earlier attempt is updated. One statement."""
+    rows = [
+        (
+            *(one.message_id, one.token, one.profile_id),
+            *(bucket_of(one.profile_id), "sending", one.attempts, one.not_after),
+        )
+        for one in devices
+    ]
+    claimed = tx.conn.execute(_CLAIM[tx.conn.dialect.name], {"claims": rows}).all() if rows else []
+    return DevicesClaimed(len(claimed), {message_id for message_id, left in claimed if left})
 
 
 def drop(

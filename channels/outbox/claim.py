@@ -19,7 +19,6 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
-    func,
     literal,
     select,
     tuple_,
@@ -29,15 +28,15 @@ from sqlalchemy import (
 from channels.messages import device_transitions, messages, transitions
 from channels.messages.device_transitions import DeviceClaim
 from channels.outbox import devices
-from channels.outbox.devices import Devices, Target
+from channels.outbox.devices import Devices
 from channels.outbox.plan import decide_again
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.outbox.sessions import session_ends
 from channels.providers.registry import Route
 from channels.rules.caps import Counted
-from channels.rules.loaders import load_history, load_recipients
+from channels.rules.loaders import Marks, load_contents, load_history, load_recipients
 from channels.rules.planner import Planner, Reason, Wanted
-from channels.rules.recipient import Kind, Recipient
+from channels.rules.recipient import Kind, Recipient, Target
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.clock.times import MINUTE, Instant, Seconds
@@ -45,11 +44,9 @@ from config.database.arrays import any_of
 from config.database.engine import Tx
 from config.database.failures import of_the_database
 from profiles.bulk import among
-from profiles.identity.addresses import channel_addresses
 from profiles.tables import (
     consent_records,
     events,
-    preferences,
     profiles,
 )
 
@@ -104,17 +101,6 @@ class ClaimFailed(Exception):
     def __init__(self, message_ids: Sequence[int]) -> None:
         super().__init__(f"{len(message_ids)} messages can't be claimed")
         self.message_ids = message_ids
-
-
-class Marks(NamedTuple):
-    """The highest ids of events and consent records when a claim was taken.
-
-    The profiles are locked then, so rows of these profiles with a higher id are newer than the
-    claim.
-    """
-
-    event_id: int
-    consent_record_id: int
 
 
 class Claim(NamedTuple):
@@ -246,14 +232,14 @@ def claim(
     rows = [MessageRow._make(row) for row in locked]
     if not rows:
         return Claimed([], more=False, refused=Counter())
-    pushes = [row for row in rows if channel_of(row.channel).per_device]
-    known = devices.look_up(tx, pushes) if pushes else devices.NONE
-    if pushes:
+    try:
+        recipients = load_recipients(tx, planner.policy, {row.profile_id for row in rows})
+        pushes = [row for row in rows if channel_of(row.channel).per_device]
+        known = devices.look_up(tx, pushes, recipients)
         later = _too_many(pushes, known, routes, limits)
         more |= bool(later)
         rows = [row for row in rows if row.id not in later]
-    try:
-        claims, refused = _claim_rows(tx, planner, journeys, rows, known, claimed_by)
+        claims, refused = _claim_rows(tx, planner, journeys, rows, known, recipients, claimed_by)
     except Exception as error:
         if of_the_database(error):
             raise
@@ -295,13 +281,11 @@ def claim_planned(
         return []
     try:
         pushes = [row for row in rows if channel_of(row.channel).per_device]
-        known = devices.look_up(tx, pushes) if pushes else devices.NONE
+        recipients = {row.profile_id: planned_now[row.enrollment_id, row.step] for row in rows}
+        known = devices.look_up(tx, pushes, recipients)
         rows = _within(rows, known, routes, limits)
-        fit = [
-            (row, _closes(planner, planned_now[row.enrollment_id, row.step], row, tx.now))
-            for row in rows
-        ]
-        claims = _with_content(tx, journeys, fit, known) if fit else []
+        fit = [(row, _closes(planner, recipients[row.profile_id], row, tx.now)) for row in rows]
+        claims = _with_content(tx, journeys, fit, known, recipients) if fit else []
         _write_claims(tx, claims, claimed_by)
     except Exception as error:
         if of_the_database(error):
@@ -379,6 +363,7 @@ def _claim_rows(
     journeys: Journeys,
     rows: Sequence[MessageRow],
     known: Devices,
+    recipients: Mapping[int, Recipient],
     claimed_by: str,
 ) -> tuple[list[Claim], Counter[tuple[str, ChannelName, str]]]:
     unwanted = journeys.unwanted(tx, rows)
@@ -409,8 +394,8 @@ def _claim_rows(
     no_session: dict[int, Reason] = {
         message_id: "no_session" for message_id, end in ends.items() if end <= tx.now
     }
-    fit, unfit = _evaluate(tx, planner, wanted_rows, together, ends, no_session)
-    claims = _with_content(tx, journeys, fit, known)
+    fit, unfit = _evaluate(tx, planner, wanted_rows, together, recipients, ends, no_session)
+    claims = _with_content(tx, journeys, fit, known, recipients)
     _write_claims(tx, claims, claimed_by)
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
@@ -449,13 +434,13 @@ def _evaluate(
     planner: Planner,
     rows: Sequence[MessageRow],
     together: Sequence[MessageRow],
+    recipients: Mapping[int, Recipient],
     ends: Mapping[int, Instant],
     no_session: Mapping[int, Reason],
 ) -> tuple[list[tuple[MessageRow, Instant | None]], list[MessageRow]]:
     """The rows that may be sent now, each with the end of that permission, and the other rows."""
-    profile_ids = {row.profile_id for row in rows}
-    recipients = load_recipients(tx, planner.policy, profile_ids)
-    histories = load_history(tx, planner.policy, recipients, tx.now)
+    people = {row.profile_id: recipients[row.profile_id] for row in rows}
+    histories = load_history(tx, planner.policy, people, tx.now)
     # Only handed-over messages count here; planned ones are evaluated at their own claim.
     handed_over: dict[int, list[Counted]] = defaultdict(list)
     for profile_id, history in histories.items():
@@ -524,32 +509,11 @@ def _with_content(
     journeys: Journeys,
     fit: Sequence[tuple[MessageRow, Instant | None]],
     known: Devices,
+    recipients: Mapping[int, Recipient],
 ) -> list[Claim]:
     rows = [row for row, _ in fit]
     contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
-    people = {row.profile_id for row in rows}
-    addresses = _addresses(tx, [row for row in rows if not channel_of(row.channel).per_device])
-    about = {
-        found.id: {
-            **{name: value for name, value in found.attributes.items() if value is not None},
-            "country": found.country,
-            "language": found.language,
-        }
-        for found in tx.conn.execute(
-            select(
-                profiles.c.id,
-                profiles.c.attributes,
-                profiles.c.country,
-                # a language chosen in the preference center takes precedence
-                func.coalesce(preferences.c.language, profiles.c.language).label("language"),
-            )
-            .join_from(
-                profiles, preferences, preferences.c.profile_id == profiles.c.id, isouter=True
-            )
-            .where(among(tx, profiles.c.id, people))
-        )
-    }
-    marks = Marks(*tx.conn.execute(_LAST_IDS).one())
+    contents = load_contents(tx, {row.profile_id for row in rows})
     return [
         Claim(
             message_id=row.id,
@@ -570,32 +534,15 @@ def _with_content(
             closes=closes,
             targets=known.open[row.id]
             if channel_of(row.channel).per_device
-            else [addresses[row.profile_id, row.channel]],
-            context={"profile": about[row.profile_id], **contexts[row.enrollment_id]},
-            marks=marks,
+            else recipients[row.profile_id].targets[row.channel],
+            context={
+                "profile": contents.profiles[row.profile_id],
+                **contexts[row.enrollment_id],
+            },
+            marks=contents.marks,
         )
         for row, closes in fit
     ]
-
-
-def _addresses(tx: Tx, rows: Sequence[MessageRow]) -> dict[tuple[int, str], Target]:
-    """The usable address of each profile on each channel."""
-    if not rows:
-        return {}
-    people = {row.profile_id for row in rows}
-    return {
-        (address.profile_id, address.channel): Target(address.value, None)
-        for address in channel_addresses(tx, people, {row.channel for row in rows})
-        if not address.suppressed
-    }
-
-
-_LAST_IDS = select(
-    *(
-        func.coalesce(select(func.max(table.c.id)).scalar_subquery(), 0)
-        for table in (events, consent_records)
-    )
-)
 
 
 def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOver]:

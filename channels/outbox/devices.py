@@ -4,12 +4,12 @@ A push is sent to all usable devices of a profile, at most once to each: the row
 is committed with the claim, before the request.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
-from sqlalchemy import and_, select
+from sqlalchemy import Select, bindparam, not_, select
 
 from channels.messages import (
     DeviceState,
@@ -20,24 +20,18 @@ from channels.messages import (
     transitions,
 )
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
-from channels.messages.states import NOT_HANDED_OVER, may_become
+from channels.messages.states import DEVICE_ALLOWED, NOT_HANDED_OVER, may_become
 from channels.messages.transitions import Followed
 from channels.outbox.rows import MessageRow
+from channels.rules.recipient import Recipient, Target
 from config.channels import ChannelName
 from config.clock.times import Instant
+from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
-from profiles.bulk import among
 from profiles.identity.addresses import is_usable, suppresses
 from profiles.tables import identifiers
 
 _GONE = "the device is no longer in use"
-
-
-class Target(NamedTuple):
-    """The address that a message is sent to; for a push, one device."""
-
-    address: str
-    platform: str | None
 
 
 def state_of(devices: Collection[str]) -> MessageState:
@@ -62,26 +56,21 @@ class Devices(NamedTuple):
     spent: Collection[int]
 
 
-NONE = Devices({}, ())
+def look_up(tx: Tx, pushes: Sequence[MessageRow], recipients: Mapping[int, Recipient]) -> Devices:
+    """The usable devices of each push that have no outcome for it yet.
 
+    One statement, if any of the pushes was handed over before; otherwise none.
 
-def look_up(tx: Tx, pushes: Sequence[MessageRow]) -> Devices:
-    """The usable devices of each push that have no outcome for it yet."""
-    live: dict[tuple[int, ChannelName], list[Target]] = defaultdict(list)
-    c = identifiers.c
-    for channel in {row.channel for row in pushes}:
-        people = {row.profile_id for row in pushes if row.channel == channel}
-        found = select(c.profile_id, c.value, c.platform).where(
-            is_usable(channel), among(tx, c.profile_id, people)
-        )
-        # The device that was seen last comes first.
-        for profile_id, *target in tx.conn.execute(found.order_by(c.seen_at.desc(), c.value)):
-            live[profile_id, channel].append(Target(*target))
-    answered = _answered(tx, [row.id for row in pushes])
+    Parameters
+    ----------
+    recipients: the recipients of the pushes, by profile id.
+    """
+    again = [row.id for row in pushes if row.attempts]
+    answered = _answered(tx, again) if again else ()
     open_devices: dict[int, list[Target]] = {}
     spent: list[int] = []
     for row in pushes:
-        usable = live[row.profile_id, row.channel]
+        usable = recipients[row.profile_id].targets.get(row.channel, ())
         targets = [one for one in usable if (row.id, one.address) not in answered]
         if targets:
             open_devices[row.id] = targets
@@ -92,25 +81,31 @@ def look_up(tx: Tx, pushes: Sequence[MessageRow]) -> Devices:
 
 def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:
     """Message id and token of the devices that the message is not handed over to again."""
-    c = message_devices.c
-    found = select(c.message_id, c.token).where(
-        among(tx, c.message_id, message_ids), c.state.notin_(("later", "dropped"))
-    )
-    return {(row.message_id, row.token) for row in tx.conn.execute(found)}
+    found = tx.conn.execute(_ANSWERED, {"messages": message_ids})
+    return {(message_id, token) for message_id, token in found}
 
 
 def usable_devices(tx: Tx, channel: ChannelName, tokens: Collection[str]) -> set[tuple[int, str]]:
-    """The usable devices among these, each as (profile id, token)."""
+    """The usable devices among these, each as (profile id, token). One statement."""
+    found = tx.conn.execute(_usable_devices(channel), {"tokens": tokens})
+    return {(profile_id, token) for profile_id, token in found}
+
+
+@cache
+def _usable_devices(channel: ChannelName) -> Select[tuple[int, str]]:
     c = identifiers.c
-    found = select(c.profile_id, c.value).where(is_usable(channel), among(tx, c.value, tokens))
-    return {(row.profile_id, row.value) for row in tx.conn.execute(found)}
+    return select(c.profile_id, c.value).where(is_usable(channel), any_of(c.value, "tokens"))
 
 
 def take(tx: Tx, claims: Sequence[DeviceClaim]) -> None:
-    """Write the claim of each device."""
-    device_transitions.claim(tx, claims)
-    # Devices of an earlier attempt that are not usable any more.
-    device_transitions.drop(tx, {one.message_id for one in claims}, _GONE)
+    """Write the claim of each device, and drop devices of an earlier attempt that are not usable
+    any more.
+
+    One statement; a second one if there may be such devices.
+    """
+    left = device_transitions.claim(tx, claims).left
+    if left:
+        device_transitions.drop(tx, left, _GONE)
 
 
 # After the hand-over ------------------------------------------------------------------------------
@@ -119,37 +114,30 @@ def take(tx: Tx, claims: Sequence[DeviceClaim]) -> None:
 def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]:
     """Record the outcomes on devices and update their messages. Returns as `follow` does.
 
-    A webhook report that arrived earlier is not overwritten.
+    A webhook report that arrived earlier is not overwritten. Three statements, and one more if a
+    device was to be tried again and its message is not.
     """
+    by_device = {(one.message_id, one.token): one for one in outcomes}
     ids = {one.message_id for one in outcomes}
-    hold(tx, ids)
+    held = [_Device._make(row) for row in tx.conn.execute(_HELD_DEVICES, {"messages": ids})]
     device_transitions.record(tx, outcomes)
-    return follow(tx, ids)
+    after = [_recorded(one, by_device.get((one.message_id, one.token))) for one in held]
+    return _follow(tx, after, None)
 
 
 def hold(tx: Tx, message_ids: Collection[int]) -> None:
     """Lock messages in the order of their ids; needed before their devices change."""
-    held = select(messages.c.id).where(among(tx, messages.c.id, message_ids))
-    tx.conn.execute(held.order_by(messages.c.id).with_for_update())
+    tx.conn.execute(_HELD, {"messages": message_ids})
 
 
 def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
     """The messages that were sent to a device whose token is suppressed."""
-    c = message_devices.c
-    found = (
-        select(c.message_id)
-        .join_from(message_devices, messages, messages.c.id == c.message_id)
-        .where(among(tx, c.message_id, message_ids), suppresses(messages.c.channel, c.token))
-    )
-    return set(tx.conn.execute(found).scalars())
+    return set(tx.conn.execute(_WITH_DEAD, {"messages": message_ids}).scalars())
 
 
 def lose(tx: Tx, before: Instant, reason: str) -> None:
     """Mark devices `unknown` whose claim ended before `before` without an outcome."""
-    c = message_devices.c
-    lost = and_(c.state == "sending", c.not_after < before)
-    found = select(messages.c.id).where(messages.c.id.in_(select(c.message_id).where(lost)))
-    ids = tx.conn.execute(found.with_for_update(skip_locked=True)).scalars().all()
+    ids = tx.conn.execute(_LOST, {"before": before}).scalars().all()
     if ids:
         device_transitions.lose(tx, ids, before, reason)
         follow(tx, ids)
@@ -159,6 +147,7 @@ class _Device(NamedTuple):
     """A push on one device. was, send_at: columns of the message."""
 
     message_id: int
+    token: str
     state: DeviceState
     reason: str | None
     attempts: int
@@ -168,11 +157,17 @@ class _Device(NamedTuple):
     send_at: Instant
 
 
-_OF_DEVICE = [
-    *(message_devices.c[name] for name in _Device._fields[:-2]),
-    messages.c.state.label("was"),
-    messages.c.send_at,
-]
+def _recorded(device: _Device, outcome: DeviceOutcome | None) -> _Device:
+    """The device after device_transitions.record."""
+    if outcome is None or outcome.state not in DEVICE_ALLOWED["record"].get(device.state, ()):
+        return device
+    return device._replace(
+        state=outcome.state,
+        reason=outcome.reason,
+        attempts=outcome.attempts,
+        retry_at=outcome.retry_at,
+        provider_id=outcome.provider_id,
+    )
 
 
 def follow(
@@ -188,16 +183,16 @@ def follow(
     -------
     The new states of the messages that changed, by id.
     """
-    c = message_devices.c
-    found = (
-        select(*_OF_DEVICE)
-        .join_from(message_devices, messages, messages.c.id == c.message_id)
-        .where(among(tx, c.message_id, message_ids))
-        .order_by(c.message_id, c.token)
-    )
+    found = tx.conn.execute(_DEVICES, {"messages": message_ids})
+    return _follow(tx, [_Device._make(row) for row in found], at)
+
+
+def _follow(
+    tx: Tx, rows: Sequence[_Device], at: Mapping[int, Instant] | None
+) -> dict[int, MessageState]:
+    """rows: all devices of these messages, sorted by message."""
     changes: list[Followed] = []
     waiting: list[int] = []
-    rows = [_Device._make(row) for row in tx.conn.execute(found)]
     for message_id, together in groupby(rows, key=lambda row: row.message_id):
         devices = list(together)
         was = devices[0].was
@@ -232,3 +227,44 @@ def _change(devices: Sequence[_Device], state: MessageState) -> Followed:
         attempts=max(one.attempts for one in devices),
         provider_id=next((one.provider_id for one in devices if one.provider_id), None),
     )
+
+
+# Statements ---------------------------------------------------------------------------------------
+
+_d = message_devices.c
+_ANSWERED = select(_d.message_id, _d.token).where(
+    any_of(_d.message_id, "messages"), not_(one_of(_d.state, ("later", "dropped")))
+)
+_HELD = (
+    select(messages.c.id)
+    .where(any_of(messages.c.id, "messages"))
+    .order_by(messages.c.id)
+    .with_for_update()
+)
+_DEVICES = (
+    select(
+        *(_d[name] for name in _Device._fields[:-2]),
+        messages.c.state.label("was"),
+        messages.c.send_at,
+    )
+    .join_from(messages, message_devices, _d.message_id == messages.c.id)
+    .where(any_of(messages.c.id, "messages"))
+    .order_by(messages.c.id, _d.token)
+)
+# Each message is locked before its devices, as everywhere. The devices are locked too, because
+# after waiting for a lock PostgreSQL reads only the locked rows again.
+_HELD_DEVICES = _DEVICES.with_for_update()
+_WITH_DEAD = (
+    select(_d.message_id)
+    .join_from(message_devices, messages, messages.c.id == _d.message_id)
+    .where(any_of(_d.message_id, "messages"), suppresses(messages.c.channel, _d.token))
+)
+_LOST = (
+    select(messages.c.id)
+    .where(
+        messages.c.id.in_(
+            select(_d.message_id).where(_d.state == "sending", _d.not_after < bindparam("before"))
+        )
+    )
+    .with_for_update(skip_locked=True)
+)

@@ -1,16 +1,17 @@
 """Sessions: the time after a customer's last message in which a channel allows free text."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
+from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
-from profiles.bulk import among
 from profiles.tables import events
 
 # Inbound texts are recorded as these events: `whatsapp_replied` ...
@@ -39,15 +40,22 @@ def session_ends(tx: Tx, templates: Templates, rows: Sequence[MessageRow]) -> di
     for channel, some in waiting.items():
         lasts = channel_of(channel).session
         assert lasts is not None
-        c = events.c
-        found = (
-            select(c.profile_id, func.max(c.occurred_at).label("at"))
-            .where(
-                among(tx, c.profile_id, {row.profile_id for row in some}),
-                c.name.in_([f"{channel}_{kind}" for kind in _WRITTEN]),
-            )
-            .group_by(c.profile_id)
-        )
-        until = {row.profile_id: row.at + lasts for row in tx.conn.execute(found)}
+        people = {row.profile_id for row in some}
+        last = tx.conn.execute(_last_written(channel), {"people": people})
+        until = {profile_id: at + lasts for profile_id, at in last}
         ends |= {row.id: until.get(row.profile_id, 0) for row in some}
     return ends
+
+
+@cache
+def _last_written(channel: ChannelName) -> Select[tuple[int, Instant]]:
+    """The time of the last message on the channel of each of `people` who wrote one."""
+    c = events.c
+    return (
+        select(c.profile_id, func.max(c.occurred_at))
+        .where(
+            any_of(c.profile_id, "people"),
+            one_of(c.name, [f"{channel}_{kind}" for kind in _WRITTEN]),
+        )
+        .group_by(c.profile_id)
+    )

@@ -1,27 +1,23 @@
-"""Load recipients and message histories for planning and claiming, in bulk."""
+"""Load recipients, message histories and template data, many at once, in one statement each."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, select
 
 from channels.messages import COUNTING_STATES, messages
 from channels.rules.caps import Counted, reach
-from channels.rules.recipient import (
-    NO_PREFERENCES,
-    Preferences,
-    Recipient,
-    preferences_of,
-    zones_for,
-)
+from channels.rules.recipient import Recipient, Target, preferences_of, zones_for
+from config.channels import ChannelName
 from config.clock.times import Instant
+from config.database.aggregates import rows_as_json
+from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from config.policy import Policy
 from profiles.bucketing import draw
-from profiles.bulk import among
-from profiles.identity.addresses import channel_addresses
-from profiles.tables import consents, preferences, profiles
+from profiles.identity.addresses import ADDRESSES_IN_USE, Address, addresses_from
+from profiles.tables import consent_records, consents, events, preferences, profiles
 
 
 class Past(NamedTuple):
@@ -36,106 +32,179 @@ class Past(NamedTuple):
     name: str  # for display: journey / step / member
 
 
+class Marks(NamedTuple):
+    """The highest ids of events and consent records when contents were read.
+
+    If the profiles are locked then, rows of these profiles with a higher id are newer.
+    """
+
+    event_id: int
+    consent_record_id: int
+
+
+class Contents(NamedTuple):
+    """What templates see of each profile, by id, and the marks of that moment."""
+
+    marks: Marks
+    profiles: Mapping[int, Mapping[str, Any]]
+
+
+_of_profile = preferences.c.profile_id == profiles.c.id
+_CONSENT = (
+    select(rows_as_json(consents.c.channel, consents.c.topic, consents.c.granted))
+    .where(consents.c.profile_id == profiles.c.id)
+    .correlate(profiles)
+    .scalar_subquery()
+)
+_RECIPIENTS = (
+    select(
+        *(profiles.c[name] for name in ("id", "timezone", "country")),
+        *(preferences.c[name] for name in ("timezone", "per_week", "opens", "closes")),
+        ADDRESSES_IN_USE,
+        _CONSENT,
+    )
+    .join_from(profiles, preferences, _of_profile, isouter=True)
+    .where(any_of(profiles.c.id, "profile_ids"))
+)
+_HISTORY = select(
+    *(
+        messages.c[name]
+        for name in (
+            *("profile_id", "id", "send_at", "channel", "kind", "topic", "priority", "state"),
+            *("enrollment_id", "step", "journey", "member"),
+        )
+    )
+).where(
+    any_of(messages.c.profile_id, "profile_ids"),
+    messages.c.send_at > bindparam("since"),
+    messages.c.send_at < bindparam("until"),
+    one_of(messages.c.state, COUNTING_STATES),
+)
+_CONTENTS = (
+    select(
+        *(
+            func.coalesce(select(func.max(log.c.id)).scalar_subquery(), 0)
+            for log in (events, consent_records)
+        ),
+        profiles.c.id,
+        profiles.c.attributes,
+        profiles.c.country,
+        # a language chosen in the preference center takes precedence
+        func.coalesce(preferences.c.language, profiles.c.language),
+    )
+    .join_from(profiles, preferences, _of_profile, isouter=True)
+    .where(any_of(profiles.c.id, "profile_ids"))
+)
+
+
 def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dict[int, Recipient]:
-    """The recipients, by profile id."""
-    ids = list(set(profile_ids))
-    addresses: dict[int, set[str]] = defaultdict(set)
-    usable: dict[int, set[str]] = defaultdict(set)
-    phone_country: dict[int, str | None] = {}
-    for address in channel_addresses(tx, ids):
-        addresses[address.profile_id].add(address.channel)
-        if not address.suppressed:
-            usable[address.profile_id].add(address.channel)
-        if address.country is not None:
-            phone_country[address.profile_id] = address.country
-    consent: dict[int, dict[tuple[str, str], bool]] = defaultdict(dict)
-    for profile_id, channel, topic, granted in tx.conn.execute(
-        select(
-            consents.c.profile_id, consents.c.channel, consents.c.topic, consents.c.granted
-        ).where(among(tx, consents.c.profile_id, ids))
-    ):
-        consent[profile_id][channel, topic] = granted
-    own: dict[int, Preferences] = {}
-    own_zone: dict[int, str | None] = {}
-    for profile_id, per_week, opens, closes, timezone in tx.conn.execute(
-        select(
-            preferences.c.profile_id,
-            preferences.c.per_week,
-            preferences.c.opens,
-            preferences.c.closes,
-            preferences.c.timezone,
-        ).where(among(tx, preferences.c.profile_id, ids))
-    ):
-        own[profile_id] = preferences_of(per_week, opens, closes)
-        own_zone[profile_id] = timezone
+    """The recipients, by profile id. Profiles that do not exist are left out.
+
+    One statement; none without profiles.
+    """
+    if not profile_ids:
+        return {}
     holdout = policy.holdout_percent / 100
-    nothing: set[str] = set()
-    return {
-        profile_id: Recipient(
+    found: dict[int, Recipient] = {}
+    for (
+        profile_id,
+        timezone,
+        country,
+        chosen,
+        per_week,
+        opens,
+        closes,
+        in_use,
+        said,
+    ) in tx.conn.execute(_RECIPIENTS, {"profile_ids": profile_ids}):
+        addresses = addresses_from(profile_id, in_use)
+        reached = {one.channel for one in addresses}
+        targets = _targets(addresses)
+        found[profile_id] = Recipient(
             zones=zones_for(
                 timezone,
                 country,
-                phone_country.get(profile_id),
+                next((one.country for one in addresses if one.country is not None), None),
                 policy.timezone,
-                chosen=own_zone.get(profile_id),
+                chosen=chosen,
             ),
-            addresses=addresses.get(profile_id, nothing),
-            suppressed=addresses.get(profile_id, nothing) - usable.get(profile_id, nothing),
-            consent=consent.get(profile_id, {}),
+            addresses=reached,
+            suppressed=reached - targets.keys(),
+            consent={(channel, topic): bool(granted) for channel, topic, granted in said or ()},
             held_out=holdout > 0 and draw(profile_id, "holdout") < holdout,
-            own=own.get(profile_id, NO_PREFERENCES),
+            own=preferences_of(per_week, opens, closes),
+            targets=targets,
         )
-        for profile_id, timezone, country in tx.conn.execute(
-            select(profiles.c.id, profiles.c.timezone, profiles.c.country).where(
-                among(tx, profiles.c.id, ids)
-            )
-        )
-    }
+    return found
+
+
+def _targets(addresses: Sequence[Address]) -> dict[ChannelName, list[Target]]:
+    usable: dict[ChannelName, list[Target]] = {}
+    for one in addresses:
+        if not one.suppressed:
+            usable.setdefault(one.channel, []).append(Target(one.value, one.platform))
+    return usable
 
 
 def load_history(
     tx: Tx, policy: Policy, recipients: Mapping[int, Recipient], latest: Instant
 ) -> dict[int, list[Past]]:
-    """The messages that count against caps for send times from now to `latest`, by profile."""
+    """The messages that count against caps for send times from now to `latest`, by profile.
+
+    Profiles without such messages have an empty list. One statement; none if there are no caps.
+    """
     found: dict[int, list[Past]] = defaultdict(list)
     own = {recipient.own.per_week for recipient in recipients.values()} - {None}
     caps = [*policy.caps, *(cap for cap in own if cap is not None)]
-    if not caps:
+    if not recipients or not caps:
         return found
     far = reach(caps)
-    columns = messages.c
-    for row in tx.conn.execute(
-        select(
-            columns.profile_id,
-            columns.id,
-            columns.send_at,
-            columns.channel,
-            columns.kind,
-            columns.topic,
-            columns.priority,
-            columns.state,
-            columns.enrollment_id,
-            columns.step,
-            columns.journey,
-            columns.member,
-        ).where(
-            among(tx, columns.profile_id, recipients),
-            columns.send_at > tx.now - far,
-            columns.send_at < latest + far,
-            columns.state.in_(COUNTING_STATES),
-        )
-    ):
-        found[row.profile_id].append(
+    given = {"profile_ids": recipients, "since": tx.now - far, "until": latest + far}
+    for (
+        profile_id,
+        message_id,
+        send_at,
+        channel,
+        kind,
+        topic,
+        priority,
+        state,
+        enrollment_id,
+        step,
+        journey,
+        member,
+    ) in tx.conn.execute(_HISTORY, given):
+        found[profile_id].append(
             Past(
-                id=row.id,
-                counted=Counted(
-                    send_at=row.send_at, channel=row.channel, kind=row.kind, topic=row.topic
-                ),
-                priority=row.priority,
-                planned=row.state == "planned",
-                enrollment_id=row.enrollment_id,
-                step=row.step,
-                name=f"{row.journey} / {row.step} / {row.member}",
+                id=message_id,
+                counted=Counted(send_at=send_at, channel=channel, kind=kind, topic=topic),
+                priority=priority,
+                planned=state == "planned",
+                enrollment_id=enrollment_id,
+                step=step,
+                name=f"{journey} / {step} / {member}",
             )
         )
     return found
+
+
+def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
+    """What templates see of each profile: its attributes, `country` and `language`.
+
+    One statement. Without profiles there is none, and the marks are 0.
+    """
+    marks = Marks(0, 0)
+    about: dict[int, dict[str, Any]] = {}
+    if profile_ids:
+        for (
+            event_id,
+            consent_record_id,
+            profile_id,
+            attributes,
+            country,
+            language,
+        ) in tx.conn.execute(_CONTENTS, {"profile_ids": profile_ids}):
+            marks = Marks(event_id, consent_record_id)
+            stated = {name: value for name, value in attributes.items() if value is not None}
+            about[profile_id] = {**stated, "country": country, "language": language}
+    return Contents(marks, about)

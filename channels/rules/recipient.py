@@ -1,6 +1,6 @@
 """The data of one recipient that planning needs: zone, addresses, consent, preferences."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -80,9 +80,23 @@ def preferences_of(
 NO_PREFERENCES = Preferences()
 
 
+class Target(NamedTuple):
+    """The address that a message is sent to; for a push, one device.
+
+    platform: of a device: ios, android or web.
+    """
+
+    address: str
+    platform: str | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Recipient:
-    """One profile as planning reads it."""
+    """One profile as planning reads it.
+
+    targets: the usable addresses by channel: for push all usable devices, the one seen last first;
+    for other channels one address. Channels without a usable address are left out.
+    """
 
     zones: Zones
     addresses: Set[str] = frozenset()  # channels with an address
@@ -90,6 +104,7 @@ class Recipient:
     consent: Mapping[tuple[str, str], bool] = field(default_factory=dict)  # (channel, topic)
     held_out: bool = False
     own: Preferences = NO_PREFERENCES
+    targets: Mapping[ChannelName, Sequence[Target]] = field(default_factory=dict)
 
     def refusal(self, policy: Policy, channel: ChannelName, kind: Kind, topic: str) -> str | None:
         """Why messages of this kind may never be sent on the channel; None if they may."""

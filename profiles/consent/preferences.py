@@ -103,8 +103,8 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
         known_timezone=about.known_timezone,
         known_language=about.known_language,
         country=about.country,
-        phone_country=countries[-1] if countries else None,
-        addresses={one.channel: one.value for one in usable},
+        phone_country=countries[0] if countries else None,
+        addresses={one.channel: one.value for one in reversed(usable)},
         unconfirmed={
             row.topic: row.address
             for row in waiting(tx, [profile_id])

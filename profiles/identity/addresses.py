@@ -5,7 +5,7 @@ is one of each, unless an older release or a merge left several. Every push toke
 retired is in use. An address in use can be suppressed on a channel; no other address replaces it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -21,16 +21,18 @@ from sqlalchemy import (
     tuple_,
 )
 
-from config.channels import ChannelName, channels
-from config.database.arrays import one_of
+from config.channels import ChannelName
+from config.clock.times import Instant
+from config.database.aggregates import rows_as_json
+from config.database.arrays import any_of, one_of
 from config.database.engine import Tx, insert_into
 from profiles.bucketing import identifier_bucket
-from profiles.bulk import among
 from profiles.tables import (
     ADDRESS_KIND,
     IdentifierKind,
     SuppressionState,
     identifiers,
+    profiles,
     suppressions,
 )
 
@@ -75,6 +77,10 @@ def is_retired_row(row: Mapping[str, Any]) -> bool:
     return row["retired_at"] is not None
 
 
+# kind, value, country, platform, seen_at, a channel on which it is suppressed
+_InUse = tuple[IdentifierKind, str, str | None, str | None, Instant, ChannelName | None]
+
+
 class Address(NamedTuple):
     """An address that messages to a profile on a channel go to. suppressed: nothing is sent to
     it."""
@@ -87,41 +93,34 @@ class Address(NamedTuple):
     platform: str | None  # of a push token
 
 
-def channel_addresses(
-    tx: Tx, profile_ids: Collection[int], names: Iterable[ChannelName] | None = None
-) -> list[Address]:
-    """The addresses in use on each channel. Push tokens are in order of `seen_at`, the latest last.
-
-    Parameters
-    ----------
-    names: the channels; None means all.
+def channel_addresses(tx: Tx, profile_ids: Collection[int]) -> list[Address]:
+    """The addresses in use of these profiles on each channel, those of one profile together and
+    the one seen last first. One statement.
     """
-    wanted = set(channels() if names is None else names)
-    kinds = {ADDRESS_KIND[name] for name in wanted}
-    c = identifiers.c
-    found = (
-        select(
-            c.profile_id, c.kind, c.value, c.country, c.platform, suppressions.c.channel.label("on")
-        )
-        .join_from(identifiers, suppressions, _of_address, isouter=True)
-        .where(among(tx, c.profile_id, profile_ids), c.kind.in_(kinds), is_in_use())
-        .order_by(c.seen_at, c.value)
-    )
-    # The outer join gives one row per channel on which an address is suppressed, or else one row.
-    rows = tx.conn.execute(found).all()
-    suppressed = {(row.kind, row.value, row.on) for row in rows}
+    found = tx.conn.execute(_CHANNEL_ADDRESSES, {"profile_ids": profile_ids})
+    return [
+        address for profile_id, in_use in found for address in addresses_from(profile_id, in_use)
+    ]
+
+
+def addresses_from(profile_id: int, in_use: Sequence[_InUse] | None) -> list[Address]:
+    """The addresses in a value of ADDRESSES_IN_USE, the one seen last first."""
+    if not in_use:
+        return []
+    # An address has one row for each channel on which it is suppressed, or else one row.
+    suppressed = {(kind, value, on) for kind, value, _, _, _, on in in_use if on is not None}
+    once = {(-seen_at, value, kind): rest for kind, value, *rest, seen_at, _ in in_use}
     return [
         Address(
-            profile_id=row.profile_id,
+            profile_id=profile_id,
             channel=name,
-            value=row.value,
-            suppressed=(row.kind, row.value, name) in suppressed,
-            country=row.country,
-            platform=row.platform,
+            value=value,
+            suppressed=(kind, value, name) in suppressed,
+            country=country,
+            platform=platform,
         )
-        for row in {(row.kind, row.value): row for row in rows}.values()
-        for name in CHANNELS_TO[row.kind]
-        if name in wanted
+        for (_, value, kind), (country, platform) in sorted(once.items())
+        for name in CHANNELS_TO[kind]
     ]
 
 
@@ -156,6 +155,27 @@ def _suppression() -> Select[tuple[int]]:
 
 _of_address = and_(
     suppressions.c.address == identifiers.c.value, suppressions.c.bucket == identifiers.c.bucket
+)
+# The addresses in use of a profile, for a statement on `profiles`: one column with an `_InUse` for
+# each row, which `addresses_from` reads.
+ADDRESSES_IN_USE = (
+    select(
+        rows_as_json(
+            *(identifiers.c[name] for name in ("kind", "value", "country", "platform", "seen_at")),
+            suppressions.c.channel,
+        )
+    )
+    .join_from(identifiers, suppressions, _of_address, isouter=True)
+    .where(
+        identifiers.c.profile_id == profiles.c.id,
+        one_of(identifiers.c.kind, CHANNELS_TO),
+        is_in_use(),
+    )
+    .correlate(profiles)
+    .scalar_subquery()
+)
+_CHANNEL_ADDRESSES = select(profiles.c.id, ADDRESSES_IN_USE).where(
+    any_of(profiles.c.id, "profile_ids")
 )
 
 

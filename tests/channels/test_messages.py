@@ -311,7 +311,7 @@ def claim_devices(tx: Tx, keys: list[tuple[int, str]]) -> int:
         DeviceClaim(message_id=message_id, token=token, profile_id=1, attempts=2, not_after=LATER)
         for message_id, token in keys
     ]
-    return device_transitions.claim(tx, claims)
+    return device_transitions.claim(tx, claims).number
 
 
 DEVICE_ACTS: dict[str, list[DeviceAct]] = {

@@ -6,9 +6,12 @@ from urllib.parse import parse_qs
 import httpx
 import orjson
 import pytest
+from sqlalchemy import select
 
 from channels.explain import history_of
 from channels.kinds.whatsapp import WhatsAppContent
+from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow
+from channels.outbox.sessions import session_ends
 from channels.providers.registry import connect_providers
 from channels.templates.compile import TemplateError, compile_template
 from channels.templates.link_check import LinkRules
@@ -16,8 +19,10 @@ from config.clock.times import HOUR
 from config.policy import Policy
 from config.settings import Settings
 from journeys.dsl import SMS, Email, Send, WhatsApp
+from journeys.engine.hand_over import CatalogJourneys
 from profiles.identity.addresses import channel_addresses
 from profiles.tables import events
+from tests.support.counting import statements
 from tests.support.providers.feedback_shop import AnnsShop
 from tests.support.providers.provider_samples import outgoing
 from tests.support.shop import TEXTS, House, described
@@ -185,6 +190,20 @@ def test_a_claim_ends_with_the_session(house: House) -> None:
     assert form["ValidityPeriod"] == "30"
 
 
+def test_sessions_are_one_statement_and_none_where_no_message_needs_one(shop: AnnsShop) -> None:
+    house = shop.house
+    templates = CatalogJourneys(house.segue.engine.mover)
+    writes(shop, "Hello?")
+    with house.db.transaction() as tx:
+        [row] = [MessageRow._make(row) for row in tx.conn.execute(select(*MESSAGE_COLUMNS))]
+        with statements(house.db) as executed:
+            assert session_ends(tx, templates, [row, row]) == {row.id: tx.now + 24 * HOUR}
+        assert len(executed) == 1
+        with statements(house.db) as executed:
+            assert session_ends(tx, templates, [row._replace(channel="sms")]) == {}
+        assert executed == []
+
+
 def test_an_approved_template_needs_no_session(house: House) -> None:
     open_shop(house, Send("s", WhatsApp("offer")))
     [sent] = house.providers.accepted
@@ -289,8 +308,9 @@ def test_what_twilio_reports_later_is_of_its_channel(house: House) -> None:
 
 def suppressed(shop: AnnsShop, channel: str) -> bool:
     with shop.house.db.transaction(write=False) as tx:
-        [one] = channel_addresses(tx, [shop.ann], [channel])
-    return one.suppressed
+        theirs = channel_addresses(tx, [shop.ann])
+    [suppressed] = [one.suppressed for one in theirs if one.channel == channel]
+    return suppressed
 
 
 def test_a_number_that_is_not_on_whatsapp_still_gets_texts(house: House) -> None:

@@ -7,17 +7,22 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from channels.explain import history_of
 from channels.messages import message_devices, messages
+from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
 from channels.outbox.claim import Claim, settle_lost
-from channels.outbox.devices import state_of
+from channels.outbox.devices import look_up, state_of, take
+from channels.outbox.devices import record as record_devices
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.feedback import apply
 from channels.outbox.outcomes import record, settled
+from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow
 from channels.providers.sending import Outgoing, SendOutcome, SendResult
 from channels.providers.webhook import Feedback
+from channels.rules.loaders import load_recipients
+from channels.rules.recipient import Target
 from config.policy import Policy
 from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
@@ -27,6 +32,7 @@ from journeys.engine.merge import merge
 from journeys.operations.report import summarise
 from profiles.identity.merge import Merger
 from profiles.tables import events, identifiers
+from tests.support.counting import statements
 from tests.support.providers.dispatching import POLICY, reported, sending
 from tests.support.providers.suppressing import becomes, suppressed
 from tests.support.shop import MONDAY, TEXTS, Answer, House
@@ -575,8 +581,77 @@ def test_a_push_of_an_earlier_release_has_no_devices(house: House) -> None:
 def test_messages_of_other_channels_cost_no_more(house: House) -> None:
     house.open(sending(Email("hello"), SMS("hello")), policy=POLICY)
     house.customer("ann", push_tokens=TOKENS)
-    asked: list[str] = []
-    event.listen(house.db.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-    house.launch("j")
+    with statements(house.db) as executed:
+        house.launch("j")
     assert [row.state for row in house.rows()] == ["sent", "sent"]
-    assert [one for one in asked if "message_device" in one] == []
+    assert [one for one in executed if "message_device" in one] == []
+
+
+# Statements ---------------------------------------------------------------------------------------
+
+
+def test_devices_are_looked_up_only_for_pushes_that_were_tried_before(house: House) -> None:
+    ann = pushing(house)
+    house.providers.answer_to("device-a", ANSWERS["failed"])
+    house.providers.answer_to("device-b", ANSWERS["later"])
+    house.launch("j")
+    with house.db.transaction() as tx:
+        [again] = [MessageRow._make(row) for row in tx.conn.execute(select(*MESSAGE_COLUMNS))]
+        recipients = load_recipients(tx, POLICY, [ann])
+        with statements(house.db) as executed:
+            first = look_up(tx, [again._replace(attempts=0)], recipients)
+        assert executed == []
+        assert [one.address for one in first.open[again.id]] == ["device-a", "device-b"]
+        with statements(house.db) as executed:
+            second = look_up(tx, [again], recipients)
+        assert len(executed) == 1
+        assert second == ({again.id: [Target("device-b", "android")]}, [])
+
+
+def test_a_claim_is_one_statement_and_a_second_one_for_what_is_left(house: House) -> None:
+    ann = pushing(house)
+    with house.db.transaction() as tx:
+        both = [
+            DeviceClaim(
+                message_id=1, token=token, profile_id=ann, attempts=1, not_after=MONDAY + 60
+            )
+            for token in ("device-a", "device-b")
+        ]
+        with statements(house.db) as executed:
+            take(tx, both)
+        assert len(executed) == 1
+        tx.conn.execute(update(message_devices).values(state="later", attempts=0))
+        with statements(house.db) as executed:
+            take(tx, both[:1])
+        assert len(executed) == 2
+    assert house.devices(1) == {"device-a": "sending", "device-b": "dropped"}
+
+
+@pytest.mark.parametrize(("other", "number"), [("failed", 3), ("later", 4)])
+def test_statements_of_the_record_of_a_push(house: House, other: Any, number: int) -> None:
+    pushing(house)
+    for token in ("device-a", "device-b"):
+        house.providers.answer_to(token, ANSWERS["later"])
+    house.launch("j")
+    [row] = house.rows()
+    with house.db.transaction() as tx:
+        for table in (messages, message_devices):
+            tx.conn.execute(update(table).values(state="sending"))
+        answers: dict[str, Any] = {"device-a": "sent", "device-b": other}
+        outcomes = [
+            DeviceOutcome(
+                message_id=row.id,
+                token=token,
+                state=state,
+                reason=None,
+                attempts=2,
+                retry_at=None,
+                provider_id=None,
+            )
+            for token, state in answers.items()
+        ]
+        with statements(house.db) as executed:
+            assert record_devices(tx, outcomes) == {row.id: "sent"}
+        assert len(executed) == number
+    [row] = house.rows()
+    assert (row.state, row.attempts) == ("sent", 2)
