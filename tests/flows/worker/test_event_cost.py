@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from config.policy import Policy
+from config.policy import load_policy
+from config.settings import Settings
 from flows.local.stack import free_ports
 from flows.worker.worker import Worker
 from journeys.definition.catalog import LIBRARY
@@ -16,16 +17,18 @@ from tests.support.patience import PATIENCE
 from tests.support.shop import MONDAY, House
 from tests.support.structure.walk import listens, post
 
+# From HTTP to the recorded outcome; the clock is read in them too.
+STATEMENTS = 28
 CART = {"cart_id": "c1", "items": [{"name": "Kettle", "price": 30}], "currency": "EUR"}
 
 
-@pytest.mark.parametrize(("devices", "statements"), [(0, 32), (1, 34)])
+@pytest.mark.parametrize("devices", [0, 1])
 def test_an_event_takes_three_transactions(
-    house: House, monkeypatch: pytest.MonkeyPatch, devices: int, statements: int
+    house: House, monkeypatch: pytest.MonkeyPatch, devices: int
 ) -> None:
     """The receiver commits it; its message is planned and claimed; the outcome is recorded."""
     [port] = free_ports(1)
-    house.open_library(LIBRARY, Policy(), receiver_port=port)
+    house.open_library(LIBRARY, load_policy(Settings().policy_file), receiver_port=port)
     # Neither housekeeping nor a look for what other processes plan is counted.
     house.shorten(housekeeping=3600, idle=3600, backlog_every=3600)
     own_clock(house.db, monkeypatch)(MONDAY)
@@ -60,4 +63,4 @@ def test_an_event_takes_three_transactions(
     channel = "push" if devices else "email"
     assert [one.channel for one in house.providers.accepted] == [channel] * 2
     assert len(counted) == 3, counted
-    assert sum(map(len, counted)) <= statements, counted
+    assert sum(map(len, counted)) <= STATEMENTS, counted
