@@ -51,6 +51,7 @@ def test_all_that_is_known_of_people_is_one_statement(house: House, db: Database
 
 
 def test_of_nobody_nothing_is_read(db: Database) -> None:
+    db.now = MONDAY
     with db.transaction() as tx, statements(db) as executed:
         assert load_recipients(tx, CAPPED, []) == {}
         assert load_history(tx, CAPPED, {}, tx.now) == {}
