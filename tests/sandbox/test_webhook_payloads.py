@@ -450,7 +450,7 @@ async def test_only_a_simulated_clock_moves_and_only_forward(
     before = {"now": format_instant(MORNING - 1)}
     back = await simulated.client.post("/clock", json=before)
     assert (back.status_code, back.json()["errors"][0]["msg"]) == (
-        *(409, "it is 2026-03-02T09:00:00Z already"),
+        *(409, "the clock is already at 2026-03-02T09:00:00Z"),
     )
     real = await sandbox.client.post("/clock", json=before)
     assert (real.status_code, "SEGUE_NOW" in real.json()["errors"][0]["msg"]) == (409, True)

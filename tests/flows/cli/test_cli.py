@@ -118,7 +118,7 @@ def test_a_broken_csv(segue: Segue, tmp_path: Path) -> None:
     wrong(segue("import", "customers.csv"), "customers.csv", "UTF-8")
     file.write_text("")
     wrong(segue("import", "customers.csv"), "customers.csv", "empty")
-    wrong(segue("import", "nowhere.csv"), "nowhere.csv", "no file")
+    wrong(segue("import", "nowhere.csv"), "nowhere.csv", "does not exist")
 
 
 def test_a_wrong_column_map(segue: Segue, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_wrong_column_map(segue: Segue, tmp_path: Path) -> None:
     [
         ("timezone = 5", ["timezone"]),
         ('timezone = "Mars/Base"', ["Mars/Base", "Europe/London"]),
-        ("[channels.email]\nwindows = []", ["channels.email", "leave windows out"]),
+        ("[channels.email]\nwindows = []", ["channels.email", "remove it to send at all hours"]),
         ('[[caps]]\nchannels = "all"\nlimit = 1', ["caps[0]", "per =", "within ="]),
         ("[channels.fax]", ["channels", "fax"]),
         ("timezone = ", ["not valid TOML"]),

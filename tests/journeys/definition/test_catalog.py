@@ -350,7 +350,7 @@ SMS_TEXT, PUSH_TEXT = "Hello", "Title: Hello\n\nHello"
                 "hello_push_txt": PUSH_TEXT,
                 "hello_email_mjml": "Subject: x\n\n<mjml><mj-body></mj-body></mjml>",
             },
-            ["hello.email.mjml and hello.email.html", "keep one"],
+            ["hello.email.mjml and hello.email.html", "remove one"],
         ),
     ],
 )
