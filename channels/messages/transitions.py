@@ -16,7 +16,6 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
-    insert,
     or_,
     select,
     update,
@@ -34,8 +33,9 @@ from channels.messages.states import (
 )
 from channels.messages.table import messages
 from config.clock.times import Instant
-from config.database.arrays import any_of
+from config.database.arrays import InsertRows, any_of
 from config.database.engine import Tx
+from profiles.bucketing import bucket_of
 from profiles.bulk import text_bound
 from profiles.identity.merge import Merger, repoint
 
@@ -86,7 +86,8 @@ class Redecided(Decided):
     message: int
 
 
-_PLAN = insert(messages)
+_NEW = list(NewMessage.__annotations__)
+_PLAN = InsertRows(_c.bucket, *(_c[name] for name in _NEW))
 # Messages that can be decided again: planned ones, and the members of a group with mode "first"
 # that were not chosen.
 is_undecided = and_(
@@ -137,9 +138,11 @@ _CLAIM = (
 
 def plan(tx: Tx, rows: Sequence[NewMessage]) -> int:
     """Insert new messages, planned or refused."""
-    if rows:
-        tx.conn.execute(_PLAN, cast(Sequence[dict[str, Any]], rows))
-    return len(rows)
+    new = cast(Sequence[dict[str, Any]], rows)
+    return _PLAN(
+        tx.conn,
+        [(bucket_of(row["profile_id"]), *(row[name] for name in _NEW)) for row in new],
+    )
 
 
 def replan(tx: Tx, changes: Sequence[Redecided]) -> int:

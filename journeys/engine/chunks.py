@@ -15,7 +15,8 @@ from config.database.engine import Database, Tx
 # The target duration of a transaction, in seconds.
 _ON_SQLITE = 0.04
 _ON_POSTGRESQL = 0.25
-FIRST, _SMALLEST, LARGEST = 250, 50, 5000
+# Smaller chunks cost more: each has the same statements, however many rows they write.
+_SMALLEST, LARGEST = 500, 5000
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class Chunks:
         self.largest = LARGEST
         aim = _ON_SQLITE if db.is_sqlite else _ON_POSTGRESQL
         self._sizes: dict[str, TimedSize] = defaultdict(
-            lambda: TimedSize(aim, first=FIRST, smallest=_SMALLEST, largest=LARGEST)
+            lambda: TimedSize(aim, first=_SMALLEST, smallest=_SMALLEST, largest=LARGEST)
         )
 
     @contextmanager

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import insert
-
 from channels.metrics import DECISIONS
 from channels.rules.planner import Planner
 from channels.rules.recipient import Recipient
 from config.clock.times import Instant
+from config.database.arrays import InsertRows
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.graph import END, Node
@@ -37,8 +36,10 @@ from journeys.enrollments import transitions
 from journeys.enrollments.transitions import Arrival, Stay
 from journeys.operations.control import held
 from journeys.tables import passages
+from profiles.bucketing import bucket_of
 
-_WRITE_PASSAGES = insert(passages)
+_PASSAGE = ("profile_id", "enrollment_id", "journey", "version", "step", "outcome", "at", "bucket")
+_WRITE_PASSAGES = InsertRows(*(passages.c[name] for name in _PASSAGE))
 
 
 @dataclass(slots=True)
@@ -220,7 +221,7 @@ def apply(
     staying: dict[Stay, list[int]] = defaultdict(list)
     arriving: dict[Arrival, list[int]] = defaultdict(list)
     ending: dict[str, list[int]] = defaultdict(list)
-    passing: list[dict[str, Any]] = []
+    passing: list[tuple[Any, ...]] = []
     arrived: list[DueEnrollment] = []
     for person in people:
         move = moves[person.enrollment_id]
@@ -249,22 +250,17 @@ def apply(
             )
         report.outcomes[move.outcome] += 1
         passing.append(
-            {
-                "profile_id": person.profile_id,
-                "enrollment_id": person.enrollment_id,
-                "journey": version.journey.name,
-                "version": version.digest,
-                "step": node.step.name,
-                "outcome": move.outcome,
-                "at": tx.now,
-            }
+            (
+                *(person.profile_id, person.enrollment_id),
+                *(version.journey.name, version.digest, node.step.name),
+                *(move.outcome, tx.now, bucket_of(person.profile_id)),
+            )
         )
     transitions.stay(tx, staying)
     transitions.arrive(tx, arriving)
     for reason, ids in ending.items():
         end(tx, ids, reason)
-    if passing:
-        tx.conn.execute(_WRITE_PASSAGES, passing)
+    _WRITE_PASSAGES(tx.conn, passing)
     return arrived
 
 

@@ -271,7 +271,7 @@ def half_stopped(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
 
     with monkeypatch.context() as killing:
         killing.setattr(control, "_end_some", killed)
-        killing.setattr("journeys.engine.chunks.FIRST", 1)
+        killing.setattr("journeys.engine.chunks.LARGEST", 1)
         with pytest.raises(KeyboardInterrupt):
             stop(house)
     assert sorted(reported(house)) == [
