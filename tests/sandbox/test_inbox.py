@@ -187,7 +187,7 @@ async def test_the_inbox_joins_what_one_customer_got_and_did_not_get(
         assert "Mail 4" not in ada
         grace = (await client.get("/inbox/2")).text
         assert "prints cart.total, which has no value" in grace
-        assert "never sent again by itself. Reason: the line broke." in grace
+        assert "not sent again automatically. Reason: the line broke." in grace
         await post_mail(client, mail("1"))
         assert "Accepted 2 times" in (await client.get("/inbox/1")).text
         assert (await client.get("/inbox/99")).status_code == 404
