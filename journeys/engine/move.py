@@ -55,7 +55,7 @@ class StepReport:
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
     waiting: int = 0
     exited: int = 0
-    again: bool = False
+    again: bool = field(default=False, compare=False)
 
     def add(self, other: "StepReport") -> None:
         """Add the counts of other enrollments."""

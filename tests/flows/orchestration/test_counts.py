@@ -122,15 +122,17 @@ def test_messages_in_the_hands_of_another_process_are_under_way(
 
 def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) -> None:
     version = engine.catalog.journey("win-back")
-    told = dry_run(engine, version, "everyone", None, "launch-1")
+    reports = dry_run(engine, version, "everyone", None, "launch-1")
     with db.transaction(write=False) as tx:
         for table in (enrollments, messages, passages, launches):
             assert tx.conn.execute(select(func.count()).select_from(table)).scalar_one() == 0
     start_launch(engine, "launch-1", "win-back", "everyone")
     for _ in enter_audience(engine, version, "everyone", "launch-1"):
         pass
-    happened = {step: engine.advance(version, step) for step in version.journey.graph}
-    assert told == happened
+    with db.transaction(write=False) as tx:
+        for step, report in reports.items():
+            assert StepCounts.of_report(report) == count_step(tx, "win-back", step, MONDAY), step
+    assert reports["we miss you"].messages["email", "planned"] > 0
 
 
 def test_a_rehearsal_keeps_to_the_limit(engine: Engine) -> None:
