@@ -40,7 +40,7 @@ from channels.rules.recipient import Kind, Recipient, Target
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.clock.times import MINUTE, Instant, Seconds
-from config.database.arrays import any_of
+from config.database.arrays import any_of, rows_of
 from config.database.engine import Tx
 from config.database.failures import of_the_database
 from profiles.bulk import among
@@ -169,6 +169,19 @@ def _due_query(channels: tuple[ChannelName, ...]) -> CompoundSelect[Any]:
     )
 
 
+_LOCK_DUE = (
+    select(*MESSAGE_COLUMNS)
+    .where(
+        messages.c.state == "planned",
+        messages.c.send_at <= bindparam("now"),
+        any_of(messages.c.id, "messages"),
+    )
+    .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
+    # Exit rules lock messages in another order; waiting for them could deadlock.
+    .with_for_update(skip_locked=True)
+)
+
+
 def claim(
     tx: Tx,
     planner: Planner,
@@ -222,13 +235,7 @@ def claim(
         found = tx.conn.execute(candidates).scalars().all()
         more |= len(found) == limit
         mine += found
-    locked = tx.conn.execute(
-        select(*MESSAGE_COLUMNS)
-        .where(due, among(tx, messages.c.id, mine))
-        .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
-        # Exit rules lock messages in another order; waiting for them could deadlock.
-        .with_for_update(skip_locked=True)
-    )
+    locked = tx.conn.execute(_LOCK_DUE, {"messages": mine, "now": tx.now})
     rows = [MessageRow._make(row) for row in locked]
     if not rows:
         return Claimed([], more=False, refused=Counter())
@@ -489,11 +496,16 @@ def _all_or_none(tx: Tx, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
     groups = {(row.enrollment_id, row.step) for row in rows if row.mode == "all"}
     if not groups:
         return []
-    waiting = select(*MESSAGE_COLUMNS).where(
-        messages.c.state == "planned",
-        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)),
-    )
-    return [MessageRow._make(row) for row in tx.conn.execute(waiting)]
+    waiting = tx.conn.execute(_PLANNED_OF_GROUPS, {"groups": sorted(groups)})
+    return [MessageRow._make(row) for row in waiting]
+
+
+_PLANNED_OF_GROUPS = select(*MESSAGE_COLUMNS).where(
+    messages.c.state == "planned",
+    tuple_(messages.c.enrollment_id, messages.c.step).in_(
+        select(rows_of("groups", messages.c.enrollment_id, messages.c.step))
+    ),
+)
 
 
 def _closes(
@@ -545,6 +557,15 @@ def _with_content(
     ]
 
 
+_PROFILES_OF = select(messages.c.id, messages.c.profile_id).where(any_of(messages.c.id, "messages"))
+_NEWER_EVENTS, _NEWER_CONSENTS = (
+    select(table.c.profile_id).where(
+        table.c.id > bindparam("mark"), any_of(table.c.profile_id, "profiles")
+    )
+    for table in (events, consent_records)
+)
+
+
 def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOver]:
     """The hand-overs that must be evaluated again, because something changed since the claim.
 
@@ -552,19 +573,16 @@ def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOve
     device is no longer in use or belongs to another profile.
     """
     held = set(journeys.held(tx))
-    c = messages.c
-    found = select(c.id, c.profile_id).where(among(tx, c.id, [one.message_id for one in claims]))
-    now_of = {row.id: row.profile_id for row in tx.conn.execute(found)}
+    found = tx.conn.execute(_PROFILES_OF, {"messages": [one.message_id for one in claims]})
+    now_of = {row.id: row.profile_id for row in found}
     people = set(now_of.values())
     active: set[int] = set()
-    for table, mark in (
-        (events, min(one.marks.event_id for one in claims)),
-        (consent_records, min(one.marks.consent_record_id for one in claims)),
+    for newer, mark in (
+        (_NEWER_EVENTS, min(one.marks.event_id for one in claims)),
+        (_NEWER_CONSENTS, min(one.marks.consent_record_id for one in claims)),
     ):
-        newer = select(table.c.profile_id).where(
-            table.c.id > mark, among(tx, table.c.profile_id, people)
-        )
-        active.update(tx.conn.execute(newer).scalars())
+        given = {"mark": mark, "profiles": people}
+        active.update(tx.conn.execute(newer, given).scalars())
     pushes = [one for one in claims if channel_of(one.channel).per_device]
     live = {
         (channel, *device)

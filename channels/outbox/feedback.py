@@ -27,8 +27,9 @@ from channels.providers.webhook import Feedback, FeedbackKind
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
+from config.database.arrays import any_of
 from config.database.engine import Tx
-from profiles.bulk import among, in_slices, lock_profiles
+from profiles.bulk import in_slices, lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent, given_back
 from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
@@ -176,13 +177,17 @@ def _resolve(tx: Tx, feedback: Sequence[Feedback]) -> list[_Resolved]:
     return resolved
 
 
+_d = message_devices.c
+_DEVICES_OF = select(_d.message_id, _d.token, _d.provider_id).where(
+    any_of(_d.message_id, "messages")
+)
+
+
 def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, dict[str, str | None]]:
     """The devices of pushes: by message id, the provider's id of each token."""
-    c = message_devices.c
     found: dict[int, dict[str, str | None]] = defaultdict(dict)
     if message_ids:
-        columns = select(c.message_id, c.token, c.provider_id)
-        for row in tx.conn.execute(columns.where(among(tx, c.message_id, message_ids))):
+        for row in tx.conn.execute(_DEVICES_OF, {"messages": message_ids}):
             found[row.message_id][row.token] = row.provider_id
     return found
 

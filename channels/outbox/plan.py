@@ -20,6 +20,7 @@ from channels.rules.planner import Decision, Mode, Planner, Reason, Wanted
 from channels.rules.preemption import preempted
 from channels.rules.recipient import Recipient
 from config.clock.times import Instant
+from config.database.arrays import rows_of
 from config.database.engine import Tx
 
 
@@ -171,6 +172,19 @@ def _outcome(
     }
 
 
+_UNDECIDED = (
+    select(*MESSAGE_COLUMNS, messages.c.decision)
+    .where(
+        tuple_(messages.c.enrollment_id, messages.c.step).in_(
+            select(rows_of("groups", messages.c.enrollment_id, messages.c.step))
+        ),
+        is_undecided,
+    )
+    .order_by(messages.c.id)
+    .with_for_update(of=messages)
+)
+
+
 def decide_again(
     tx: Tx,
     planner: Planner,
@@ -188,12 +202,9 @@ def decide_again(
     note: the cause; added to the decision, which keeps the causes of earlier decisions.
     at_hand_over: refusals, by message id, for reasons that are known only at the hand-over.
     """
-    found = select(*MESSAGE_COLUMNS, messages.c.decision).where(
-        tuple_(messages.c.enrollment_id, messages.c.step).in_(sorted(groups)), is_undecided
-    )
     rows: list[MessageRow] = []
     before: dict[int, Mapping[str, Any]] = {}
-    for *columns, its_decision in tx.conn.execute(found.order_by(messages.c.id).with_for_update()):
+    for *columns, its_decision in tx.conn.execute(_UNDECIDED, {"groups": sorted(groups)}):
         rows.append(MessageRow._make(columns))
         before[rows[-1].id] = its_decision
     profile_ids = {row.profile_id for row in rows}

@@ -18,7 +18,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # The umask of processes that create files themselves, such as Prefect.
 UMASK = _OTHERS
 # The suffixes of the files that SQLite writes beside a database.
-_BESIDE = ("", "-wal", "-shm", "-journal")
+_BESIDE = ("", "-wal", "-shm", "-journal", "-queue", "-turn")
 
 
 def open_private(path: str, flags: int) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
+from config.database.arrays import any_of
 from config.database.engine import Tx
 from journeys.definition.steps import SendStep
 from journeys.engine.exits import EXITED, exiting
@@ -17,7 +18,11 @@ from journeys.engine.move import Mover
 from journeys.engine.send import answers_to, lock_waiting, wake_unlocked
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import held
-from profiles.bulk import among, lock_profiles
+from profiles.bulk import lock_profiles
+
+_c = enrollments.c
+_ENDS = select(_c.id, _c.journey, _c.version, _c.end_reason).where(any_of(_c.id, "enrollments"))
+_CONTEXTS = select(_c.id, _c.context).where(any_of(_c.id, "enrollments"))
 
 
 @dataclass(slots=True)
@@ -62,10 +67,7 @@ class CatalogJourneys:
 
     def _left(self, tx: Tx, enrollment_ids: Collection[int]) -> dict[int, str]:
         """The enrollments that ended early or whose exit rule holds now, with the reason."""
-        c = enrollments.c
-        found = tx.conn.execute(
-            select(c.id, c.journey, c.version, c.end_reason).where(among(tx, c.id, enrollment_ids))
-        )
+        found = tx.conn.execute(_ENDS, {"enrollments": enrollment_ids})
         left: dict[int, str] = {}
         by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
         for row in found:
@@ -81,10 +83,8 @@ class CatalogJourneys:
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """The variables of each enrollment: the entry event's properties as `event`."""
-        found = select(enrollments.c.id, enrollments.c.context).where(
-            among(tx, enrollments.c.id, enrollment_ids)
-        )
-        return {row.id: {"event": row.context} for row in tx.conn.execute(found)}
+        found = tx.conn.execute(_CONTEXTS, {"enrollments": enrollment_ids})
+        return {row.id: {"event": row.context} for row in found}
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
         """Make those of the enrollments due whose step waits for a message that is now settled."""
