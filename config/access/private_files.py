@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # The umask of processes that create files themselves, such as Prefect.
 UMASK = _OTHERS
-# The suffixes of the files that SQLite writes beside a database.
+# The suffixes of a database and of the files beside it.
 _BESIDE = ("", "-wal", "-shm", "-journal", "-queue", "-turn")
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from config.access.private_files import open_private
+
 # Seconds between two tries to get a lock that another process holds.
 _POLL = 0.001
 
@@ -80,7 +82,7 @@ class WriteTurn:
 
 
 def _open(file: Path, name: str) -> int:
-    return os.open(f"{file}-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return open_private(f"{file}-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
 
 
 def _lock(descriptor: int, ends: float) -> bool:
