@@ -89,8 +89,9 @@ def join(
 ) -> Joined:
     """Decide which identifiers belong to one customer, call by call.
 
-    A call must wait if it joins a profile that an earlier call changes: the earlier call belongs to
-    the profile that is removed, so it must be written first. The first call never waits.
+    A call must wait if it joins two profiles of which an earlier call changes one: in a merge the
+    values of the profile that stays win, so the earlier call must be written first. The first call
+    never waits.
 
     Parameters
     ----------
@@ -138,7 +139,6 @@ class _Group:
     going: dict[int, tuple[str, UsableParts | None]] = field(default_factory=dict)
     described: bool = False  # a call of this batch states more than ids
     joined: bool = False  # a call of this batch joined two groups into this one
-    confirmed: bool = False  # a call of this batch puts withheld addresses into use
 
     @property
     def is_bare(self) -> bool:
@@ -198,6 +198,7 @@ class _Customers:
             by_profile[owner].keys.add(key)
             self._groups[key] = by_profile[owner]
         self._unverified = set(on_record.unverified)
+        self._only_events: set[Key] = set()  # identifiers in calls that only add events
         self.new_unverified: set[Key] = set()
         self.confirmed: set[Key] = set()
         self.foreign: dict[int, set[Key]] = {}
@@ -223,6 +224,7 @@ class _Customers:
         unverified = [key for key in keys if key in self._unverified]
         if (new or unverified) and not proofs:
             self.events_only.add(place)
+            self._only_events.update(keys)
             return True
         if new:
             return False
@@ -304,7 +306,7 @@ class _Customers:
         """
         self.confirmed.update(keys)
         for group in {self.group(key) for key in keys}:
-            group.described = group.confirmed = True
+            group.described = True
             self._retired |= group.retired
 
     def _join_ids(self, first: Key, key: Key, kind: str) -> bool:
@@ -316,7 +318,7 @@ class _Customers:
         larger = other.size - one.size > _MANY_MORE
         if other.has_user and (not one.has_user or larger):
             one, other = other, one
-        if (other.described and not one.is_bare) or (one.confirmed and not other.is_bare):
+        if (other.described and not one.is_bare) or (one.described and not other.is_bare):
             return False
         self._take_in(one, other, kind, None)
         return True
@@ -415,7 +417,6 @@ class _Customers:
         big.has_user, big.stays = one.has_user or other.has_user, one.stays
         big.described, big.size = one.described or other.described, one.size + other.size
         big.joined = True
-        big.confirmed = one.confirmed or other.confirmed
         big.going = _union(going, one.going)
         for ever in {*one.ever, *other.ever}:
             for mine, theirs in ((big.in_use, small.in_use), (big.ever, small.ever)):
@@ -427,7 +428,7 @@ class _Customers:
 
         False: the call must wait, because an earlier call may name a customer by this id alone.
         """
-        if self.group(key).joined:
+        if self.group(key).joined or key in self._only_events:
             return False
         self.group(key).lose(key)
         self.group(to).keys.add(key)
