@@ -143,8 +143,14 @@ class Account:
         for token in person.removed_tokens:
             changed |= self._sign_out(("push_token", token), at, elsewhere, left_out)
         for topic, granted in person.consent.items():
-            earlier = self.consent.get(topic, (False, None, None))[1]
-            if earlier is None or person.seen_at is None or earlier <= person.seen_at:
+            before, earlier, _ = self.consent.get(topic, (True, None, None))
+            # of two from the same second the no is effective, as in change_consent
+            if (
+                earlier is None
+                or person.seen_at is None
+                or earlier < person.seen_at
+                or (earlier == person.seen_at and before)
+            ):
                 self.consent[topic] = (granted, person.seen_at, person.named_by)
         return Applied(changed, left_out)
 
