@@ -22,7 +22,7 @@ Zones = Mapping[int, tuple[str | None, str | None]]
 HANDED_OVER = ("sending", "sent", "delivered", "unknown")
 
 
-PEOPLE = cases(test=300, prove=2000)
+PEOPLE = cases(test=120, prove=2000)
 
 
 @pytest.mark.long
