@@ -5,11 +5,9 @@ browser resolves to this machine. So only our own servers can refuse its request
 """
 
 import socket
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -20,10 +18,8 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from config.access.login import own_login
-from config.settings import Settings
 from flows.local.sandbox_api import SandboxAPI
-from flows.local.stack import Stack, on_free_ports
+from flows.local.stack import Stack
 from flows.orchestration.names import deployment_name
 from tests.support.chromium import chromium, needs_chromium
 
@@ -201,40 +197,3 @@ def test_our_own_pages_work(stack: Stack, browser: Browser, host: str) -> None:
     page.goto(f"http://{host}:{settings.sandbox_port}/inbox")
     expect(page.get_by_role("heading", name="Latest messages")).to_be_visible(timeout=60_000)
     page.close()
-
-
-def test_prefect_with_a_login_refuses_requests_without_it(
-    stack: Stack, tmp_path: Path, browser: Browser
-) -> None:
-    """A second server, on a copy of the first one's deployments.
-
-    test_up.py shows that the runner has the login.
-    """
-    ours = {"data_dir": tmp_path / "data", "prefect_login": True}
-    settings = on_free_ports(Settings().model_copy(update=ours))
-    _copy_prefect(stack.settings, settings)
-    with Stack(settings) as guarded:
-        guarded.start_servers()
-        guarded.wait_for_servers()
-        url = f"{settings.prefect_url}/api/deployments/name/{deployment_name(JOURNEY)}"
-        login = own_login(settings)
-        for auth in (None, ("segue", "wrong"), ("", "")):
-            assert httpx.get(url, trust_env=False, auth=auth).status_code == 401
-        page = browser.new_page()
-        page.goto(f"{settings.prefect_url}/v2/deployments")
-        field = page.locator("input")
-        expect(field).to_be_visible(timeout=60_000)
-        field.fill(login)
-        page.get_by_role("button", name="Login").click()
-        expect(page.get_by_text(JOURNEY).first).to_be_visible(timeout=60_000)
-        page.close()
-
-
-def _copy_prefect(settings: Settings, to: Settings) -> None:
-    """Prefect's database as it is now, while its server runs."""
-    (to.data_dir / "prefect").mkdir(parents=True)
-    with (
-        closing(sqlite3.connect(settings.data_dir / "prefect" / "prefect.db")) as theirs,
-        closing(sqlite3.connect(to.data_dir / "prefect" / "prefect.db")) as copy,
-    ):
-        theirs.backup(copy)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 from sqlalchemy import func, select
 
 from config.access.login import own_login
@@ -22,8 +23,10 @@ from flows.app import open_segue
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, check_ports, environment, on_free_ports
 from flows.local.up import FirstStart, only_one, up
+from flows.orchestration.names import deployment_name
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import events, profiles
+from tests.support.chromium import chromium, needs_chromium
 from tests.support.patience import PATIENCE
 
 
@@ -85,6 +88,23 @@ def number_of(settings: Settings, what: str) -> int:
         return int(tx.conn.exec_driver_sql(f"SELECT count(*) FROM {what}").scalar_one())
 
 
+def wants_login(settings: Settings) -> None:
+    """Prefect refuses requests without its login, and its pages open with it."""
+    api = f"{settings.prefect_url}/api"
+    for url in (f"{api}/version", f"{api}/deployments/name/{deployment_name('win-back')}"):
+        for auth in (None, ("segue", "wrong"), ("", "")):
+            assert httpx.get(url, trust_env=False, auth=auth).status_code == 401
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(f"{settings.prefect_url}/v2/deployments")
+        field = page.locator("input")
+        expect(field).to_be_visible(timeout=60_000)
+        field.fill(own_login(settings))
+        page.get_by_role("button", name="Login").click()
+        expect(page.get_by_text("win-back").first).to_be_visible(timeout=60_000)
+
+
+@needs_chromium
 @pytest.mark.long
 def test_the_whole_day_of_segue_up(
     settings: Settings, processes: list["subprocess.Popen[str]"]
@@ -123,7 +143,7 @@ def test_the_whole_day_of_segue_up(
     again = start(settings.model_copy(update={"prefect_login": True}), processes)
     said = read_until(again, "Ctrl-C stops everything")
     assert f"its login                           {own_login(settings)}\n" in said
-    assert httpx.get(f"{settings.prefect_url}/api/version", trust_env=False).status_code == 401
+    wants_login(settings)
     assert "sample shop" not in said
     assert "/runs/flow-run/" not in said
     assert number_of(settings, "profile") == 3000
