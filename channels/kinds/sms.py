@@ -55,7 +55,8 @@ def _filled(units: list[int], size: int) -> Iterator[int]:
     yield used
 
 
-def _masked(number: str) -> str:
+def masked_number(number: str) -> str:
+    """A phone number as customers' pages show it."""
     return f"to the number ending in {number[-3:]}"
 
 
@@ -70,7 +71,7 @@ CHANNEL = Channel(
     address_kind="phone",
     address="phone number",
     no_address="We have no phone number of yours.",
-    masked=_masked,
+    masked=masked_number,
     consent="opt-in",
     consent_fixed=True,
     has_stop=True,

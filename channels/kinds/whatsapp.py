@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from channels.kinds.sms import masked_number
 from config.channels import LANGUAGE, Channel, Content, Header
 from config.clock.times import HOUR
 from config.settings import Settings
@@ -42,10 +43,6 @@ class WhatsAppContent(Content):
         return f"{size} characters; the limit is {MOST_CHARACTERS}"
 
 
-def _masked(number: str) -> str:
-    return f"to the number ending in {number[-3:]}"
-
-
 CHANNEL = Channel(
     name="whatsapp",
     step="WhatsApp",
@@ -57,7 +54,7 @@ CHANNEL = Channel(
     address_kind="phone",
     address="phone number",
     no_address="We have no phone number of yours.",
-    masked=_masked,
+    masked=masked_number,
     consent="opt-in",
     consent_fixed=True,
     has_stop=True,

@@ -10,7 +10,7 @@ request to your webhook", "Track outbound message status" and "Opt-out keywords"
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlparse
@@ -131,6 +131,19 @@ class TwilioSettings(ProviderSettings):
         }
 
 
+def request_to(own: TwilioSettings) -> Callable[[Mapping[str, str]], ProviderRequest]:
+    """Return the function that makes a request to the account's Messages resource from a form."""
+    url = f"{own.url}/2010-04-01/Accounts/{own.account_sid}/Messages.json"
+    login = f"{own.account_sid}:{own.auth_token.get_secret_value()}"
+    headers = {
+        "Authorization": f"Basic {b64encode(login.encode()).decode()}",
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    return lambda form: ProviderRequest(
+        "POST", url, headers=headers, content=urlencode(form).encode()
+    )
+
+
 class Twilio:
     """One text message in a request."""
 
@@ -138,12 +151,7 @@ class Twilio:
     auth: httpx.Auth | None = None
 
     def __init__(self, own: TwilioSettings, settings: Settings) -> None:
-        self._url = f"{own.url}/2010-04-01/Accounts/{own.account_sid}/Messages.json"
-        login = f"{own.account_sid}:{own.auth_token.get_secret_value()}"
-        self._headers = {
-            "Authorization": f"Basic {b64encode(login.encode()).decode()}",
-            "Content-Type": "application/x-www-form-urlencoded",
-        }
+        self._request = request_to(own)
         by = "MessagingServiceSid" if own.sender.startswith("MG") else "From"
         self._sender = {by: own.sender}
         self._callback = f"{settings.public_url}/hooks/twilio/status?message_id="
@@ -160,9 +168,7 @@ class Twilio:
             "StatusCallback": f"{self._callback}{one.message_id}",
             **validity(one.ttl),
         }
-        return ProviderRequest(
-            "POST", self._url, headers=self._headers, content=urlencode(form).encode()
-        )
+        return self._request(form)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
@@ -210,26 +216,37 @@ def read_answer(
 
 def webhooks(own: TwilioSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
     """One webhook for delivery reports and one for inbound texts."""
+    return webhooks_of("twilio", "text messages", own, policy, ERRORS)
+
+
+def webhooks_of(
+    provider: str,
+    messages: str,
+    own: TwilioSettings,
+    policy: Policy,
+    errors: Mapping[int, ErrorMeaning],
+) -> list[Webhook]:
+    """The two webhooks below /hooks/`provider`. messages: their name in descriptions."""
     token, words = own.auth_token.get_secret_value(), stop_words_of(policy)
     admit = partial(signature_of, token)
 
     def status(request: WebhookRequest) -> list[Feedback]:
-        return read_status(fields(token, request), request.url)
+        return read_status(fields(token, request), request.url, errors)
 
     def inbound(request: WebhookRequest) -> list[Feedback]:
         return read_inbound(fields(token, request), words)
 
     return [
         Webhook(
-            "/hooks/twilio/status",
-            about="Delivery reports on text messages, from Twilio",
+            f"/hooks/{provider}/status",
+            about=f"Delivery reports on {messages}, from Twilio",
             admit=admit,
             read=status,
             limit=BODY_LIMIT,
         ),
         Webhook(
-            "/hooks/twilio/inbound",
-            about="Inbound text messages, from Twilio",
+            f"/hooks/{provider}/inbound",
+            about=f"Inbound {messages}, from Twilio",
             admit=admit,
             read=inbound,
             limit=BODY_LIMIT,

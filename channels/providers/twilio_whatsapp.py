@@ -6,11 +6,8 @@ notification messages with templates" and "Error and warning dictionary".
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 import orjson
@@ -18,11 +15,10 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from channels.kinds.whatsapp import WhatsAppContent
-from channels.outbox.replies import stop_words_of
 from channels.providers import twilio
-from channels.providers.base import Provider, ProviderSettings
+from channels.providers.base import Provider
 from channels.providers.sending import ErrorMeaning, Outgoing, ProviderRequest, SendOutcome
-from channels.providers.webhook import Feedback, Webhook, WebhookRequest
+from channels.providers.webhook import Webhook
 from config.policy import Policy
 from config.required import Need
 from config.settings import Settings, Url
@@ -48,7 +44,7 @@ ERRORS: Mapping[int, ErrorMeaning] = {
 }
 
 
-class TwilioWhatsAppSettings(ProviderSettings):
+class TwilioWhatsAppSettings(twilio.TwilioSettings):
     """The account in SEGUE_TWILIO_*, and SEGUE_TWILIO_WHATSAPP_FROM."""
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_TWILIO_WHATSAPP_")
@@ -63,12 +59,7 @@ class TwilioWhatsAppSettings(ProviderSettings):
     )
 
     def sandbox_account(self, secret: bytes) -> Mapping[str, Any]:
-        """The sandbox signs its webhooks with this auth token."""
-        return {
-            "account_sid": "AC" + "0" * 32,
-            "auth_token": SecretStr(secret.hex()),
-            "sender": self.sender or SANDBOX_NUMBER,
-        }
+        return {**super().sandbox_account(secret), "sender": self.sender or SANDBOX_NUMBER}
 
 
 class TwilioWhatsApp:
@@ -78,12 +69,7 @@ class TwilioWhatsApp:
     auth: httpx.Auth | None = None
 
     def __init__(self, own: TwilioWhatsAppSettings, settings: Settings) -> None:
-        self._url = f"{own.url}/2010-04-01/Accounts/{own.account_sid}/Messages.json"
-        login = f"{own.account_sid}:{own.auth_token.get_secret_value()}"
-        self._headers = {
-            "Authorization": f"Basic {b64encode(login.encode()).decode()}",
-            "Content-Type": "application/x-www-form-urlencoded",
-        }
+        self._request = twilio.request_to(own)
         self._sender = (
             {"MessagingServiceSid": own.sender}
             if own.sender.startswith("MG")
@@ -103,9 +89,7 @@ class TwilioWhatsApp:
             "StatusCallback": f"{self._callback}{one.message_id}",
             **twilio.validity(one.ttl),
         }
-        return ProviderRequest(
-            "POST", self._url, headers=self._headers, content=urlencode(form).encode()
-        )
+        return self._request(form)
 
     def read(
         self, status: int, headers: Mapping[str, str], body: bytes, batch: Sequence[Outgoing]
@@ -123,33 +107,7 @@ def _content_fields(content: WhatsAppContent) -> dict[str, str]:
 
 def webhooks(own: TwilioWhatsAppSettings, _settings: Settings, policy: Policy) -> list[Webhook]:
     """One webhook for delivery reports and one for inbound messages."""
-    token, words = own.auth_token.get_secret_value(), stop_words_of(policy)
-    admit = partial(twilio.signature_of, token)
-
-    def status(request: WebhookRequest) -> list[Feedback]:
-        return twilio.read_status(twilio.fields(token, request), request.url, ERRORS)
-
-    def inbound(request: WebhookRequest) -> list[Feedback]:
-        return twilio.read_inbound(twilio.fields(token, request), words)
-
-    return [
-        Webhook(
-            "/hooks/twilio_whatsapp/status",
-            about="Delivery reports on WhatsApp messages, from Twilio",
-            admit=admit,
-            read=status,
-            limit=twilio.BODY_LIMIT,
-        ),
-        Webhook(
-            "/hooks/twilio_whatsapp/inbound",
-            about="Inbound WhatsApp messages, from Twilio",
-            admit=admit,
-            read=inbound,
-            limit=twilio.BODY_LIMIT,
-            answer=twilio.SILENCE,
-            answer_type="text/xml",
-        ),
-    ]
+    return twilio.webhooks_of("twilio_whatsapp", "WhatsApp messages", own, policy, ERRORS)
 
 
 PROVIDER = Provider(
