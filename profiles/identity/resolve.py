@@ -116,7 +116,7 @@ def join(
         mergers=[merger for group in groups for merger in group.mergers()],
         people=[group.keys for group in groups if len(group.keys) > 1],
         foreign=customers.foreign,
-        released=customers.released & on_record.owners.keys(),
+        released=customers.left(on_record.owners),
         events_only=customers.events_only,
         filling=customers.filling,
         unverified=customers.new_unverified,
@@ -215,6 +215,15 @@ class _Customers:
     def groups(self) -> Iterator[_Group]:
         """Each group once, in the order in which they were named."""
         yield from {id(group): group for group in self._groups.values()}.values()
+
+    def left(self, owners: Mapping[Key, int]) -> set[Key]:
+        """The identifiers that leave their profiles. Some were moved and then joined again."""
+
+        def stays(key: Key) -> bool:
+            group = self.group(key)
+            return owners[key] == group.stays or owners[key] in group.going
+
+        return {key for key in self.released if key in owners and not stays(key)}
 
     def read(self, place: int, call: SegmentCall) -> bool:
         """Apply the joins of a call. False: the calls before it must be written first."""
