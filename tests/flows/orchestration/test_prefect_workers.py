@@ -61,10 +61,16 @@ class Processes:
             )
         self._running.append(process)
 
-    def kill(self, *runs: int) -> None:
+    def kill_runs(self) -> None:
+        """The processes of Prefect's runs. A run that was retried early may have two."""
+        for process in self._running:
+            for task in Path(f"/proc/{process.pid}/task").iterdir():
+                for run in (task / "children").read_text().split():
+                    os.kill(int(run), signal.SIGKILL)
+
+    def kill(self) -> None:
         """All of them, and Prefect's runs, which would outlive their worker."""
-        for run in runs:
-            os.kill(run, signal.SIGKILL)
+        self.kill_runs()
         while self._running:
             process = self._running.pop()
             os.killpg(process.pid, signal.SIGKILL)
@@ -103,23 +109,6 @@ class Prefect:
         if over:
             self.retry(run_id)
         return not over
-
-    def process(self, run_id: str) -> int:
-        """The process that the flow runs in. Prefect names that of the try before for a while."""
-
-        def named() -> int:
-            run = self._http.get(f"/flow_runs/{run_id}").raise_for_status().json()
-            return int(run["infrastructure_pid"].split(":")[-1])
-
-        def is_there() -> bool:
-            try:
-                os.kill(named(), 0)
-            except ProcessLookupError:
-                return False
-            return True
-
-        self._stack.wait_until(is_there, f"the process of the run {run_id}")
-        return named()
 
     def ended(self, run_id: str) -> str:
         """How a run ended; waits for that."""
@@ -183,35 +172,37 @@ def test_no_killed_process_loses_or_repeats_anything(
     with _held(segue, insert(enrollments).values(_place_of(segue, lapsed[-1]))):
         run_id = stack.prefect.start(JOURNEY, {"audience": "lapsed"})
         stack.wait_until(lambda: _somebody_waits(segue), "entering people")
-        os.kill(prefect.process(run_id), signal.SIGKILL)
+        workers.kill_runs()
         assert prefect.ended(run_id) == "CRASHED"
     assert not entered_all()
 
-    # In the middle of moving them: with its worker gone, Prefect believes that the run goes on.
+    # In the middle of moving those who enter: they have not entered either.
     with _held(segue, text("LOCK TABLE message IN SHARE MODE")):
-        stack.wait_until(lambda: prefect.retried(run_id) and entered_all(), "the rest to enter")
-        stack.wait_until(lambda: _somebody_waits(segue), "moving people")
-        workers.kill(prefect.process(run_id))
-    assert stack.prefect.ended(run_id) is None
-    stack.prefect.end_lost_runs()
-    assert prefect.ended(run_id) == "CRASHED"
+        stack.wait_until(
+            lambda: prefect.retried(run_id) and _somebody_waits(segue), "moving people"
+        )
+        workers.kill_runs()
+        assert prefect.ended(run_id) == "CRASHED"
+    assert not entered_all()
 
-    # In the middle of posting: the provider takes mails, and nobody is left who hears of it.
-    # No run comes to its end before it is killed.
+    # In the middle of posting: the provider takes mails, and nobody is left who hears of it. With
+    # its worker gone, Prefect believes that the run goes on. No run comes to its end before that.
     slow = {"provider": "sendgrid", "answer": "slow", "seconds": PATIENCE, "share": 0.5}
     sandbox.post("/faults", json=slow).raise_for_status()
-    workers.of_prefect()
     workers.of_ours()
-    prefect.retry(run_id)
-    stack.wait_until(lambda: len(_messages(segue, "sending")) > CLAIM_BATCH, "both to claim")
+    stack.wait_until(
+        lambda: prefect.retried(run_id) and len(_messages(segue, "sending")) > CLAIM_BATCH,
+        "both to claim",
+    )
     stack.wait_until(lambda: _accepted(sandbox) > 0, "posting")
-    workers.kill(prefect.process(run_id))
+    workers.kill()
     sandbox.delete("/faults").raise_for_status()
     unknown = _messages(segue, "sending")
+    assert stack.prefect.ended(run_id) is None
 
     stack.prefect.end_lost_runs()
+    assert prefect.ended(run_id) == "CRASHED"
     workers.of_prefect()
-    workers.of_ours()
     prefect.retry(run_id)
     assert prefect.ended(run_id) == "COMPLETED"
     workers.kill()
