@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, Protocol
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
-    and_,
+    Select,
     bindparam,
     case,
     exists,
     literal,
+    not_,
     select,
     tuple_,
     union_all,
@@ -32,7 +33,7 @@ from channels.outbox.devices import Devices
 from channels.outbox.plan import decide_again
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.outbox.sessions import session_ends
-from channels.providers.registry import Route
+from channels.providers.registry import Route, RouteKey
 from channels.rules.caps import Counted
 from channels.rules.loaders import Marks, load_contents, load_history, load_recipients
 from channels.rules.planner import Planner, Reason, Wanted
@@ -43,7 +44,6 @@ from config.clock.times import MINUTE, Instant, Seconds
 from config.database.arrays import any_of, rows_of
 from config.database.engine import Tx
 from config.database.failures import of_the_database
-from profiles.bulk import among
 from profiles.tables import (
     consent_records,
     events,
@@ -205,36 +205,22 @@ def claim(
 
     Raises ClaimFailed.
     """
-    due = and_(messages.c.state == "planned", messages.c.send_at <= tx.now)
-    asked: ColumnElement[bool] = messages.c.journey.notin_(list(journeys.held(tx)))
-    if journey is not None:
-        # The concatenation keeps SQLite from using the index on journeys, with which it would read
-        # all planned messages of the journey for each batch.
-        asked = and_(asked, messages.c.journey.concat("") == journey)
-    if only is not None:
-        asked = and_(asked, among(tx, messages.c.id, only))
     mine: list[int] = []
     more = False
-    lanes = [
-        (_sent_by(name, channel, route), limits[name])
-        for channel, route in routes.items()
-        for name in route.providers
-        if name in limits
-    ]
-    for sent_by, limit in lanes:
-        # Locked profiles are skipped, so a process that hangs does not block the others. Skipping
-        # never waits, so the order of the locks does not matter.
-        candidates = (
-            select(messages.c.id)
-            .join(profiles, profiles.c.id == messages.c.profile_id)
-            .where(due, asked, sent_by)
-            .order_by(messages.c.send_at)
-            .limit(limit)
-            .with_for_update(of=profiles, key_share=True, skip_locked=True)
-        )
-        found = tx.conn.execute(candidates).scalars().all()
-        more |= len(found) == limit
-        mine += found
+    given = {"now": tx.now, "held": journeys.held(tx), "of_journey": journey, "only": only}
+    for channel, route in routes.items():
+        for name in route.providers:
+            if limit := limits.get(name):
+                candidates = _candidates(
+                    channel,
+                    None if route.providers == [name] else name,
+                    route.key,
+                    of_journey=journey is not None,
+                    only=only is not None,
+                )
+                found = tx.conn.execute(candidates, {**given, "limit": limit}).scalars().all()
+                more |= len(found) == limit
+                mine += found
     locked = tx.conn.execute(_LOCK_DUE, {"messages": mine, "now": tx.now})
     rows = [MessageRow._make(row) for row in locked]
     if not rows:
@@ -332,15 +318,47 @@ def _within(
     return fit
 
 
-def _sent_by(provider: str, channel: ChannelName, route: Route) -> ColumnElement[bool]:
-    """The condition for messages of the channel that this provider sends."""
+@lru_cache(maxsize=64)
+def _candidates(
+    channel: ChannelName,
+    provider: str | None,
+    route: RouteKey,
+    *,
+    of_journey: bool,
+    only: bool,
+) -> Select[tuple[int]]:
+    """Due messages of a channel that a provider sends, by id; None: the channel's only provider."""
     c = messages.c
-    if route.providers == [provider]:
-        return c.channel == channel
-    by_kind = case(route.by_kind, value=c.kind, else_=route.default) if route.by_kind else None
-    rest = literal(route.default) if by_kind is None else by_kind
-    name = case(route.by_topic, value=c.topic, else_=rest) if route.by_topic else rest
-    return and_(c.channel == channel, name == provider)
+    asked = [
+        c.channel == channel,
+        c.state == "planned",
+        c.send_at <= bindparam("now"),
+        not_(any_of(c.journey, "held")),
+    ]
+    if of_journey:
+        # The concatenation keeps SQLite from using the index on journeys, with which it would read
+        # all planned messages of the journey for each batch.
+        asked.append(c.journey.concat("") == bindparam("of_journey"))
+    if only:
+        asked.append(any_of(c.id, "only"))
+    if provider is not None:
+        default, by_kind, by_topic = route
+        name: ColumnElement[Any] = literal(default)
+        if by_kind:
+            name = case(dict(by_kind), value=c.kind, else_=name)
+        if by_topic:
+            name = case(dict(by_topic), value=c.topic, else_=name)
+        asked.append(name == provider)
+    # Locked profiles are skipped, so a process that hangs does not block the others. Skipping never
+    # waits, so the order of the locks does not matter.
+    return (
+        select(c.id)
+        .join(profiles, profiles.c.id == c.profile_id)
+        .where(*asked)
+        .order_by(c.send_at)
+        .limit(bindparam("limit"))
+        .with_for_update(of=profiles, key_share=True, skip_locked=True)
+    )
 
 
 def _too_many(

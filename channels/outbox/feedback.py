@@ -8,9 +8,9 @@ ordered by its own times.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, not_, select, tuple_
+from sqlalchemy import Select, not_, select, tuple_
 
 from channels.messages import (
     MessageState,
@@ -27,9 +27,9 @@ from channels.providers.webhook import Feedback, FeedbackKind
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
-from config.database.arrays import any_of
+from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent, given_back
 from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
@@ -211,37 +211,47 @@ def _address(one: Feedback) -> tuple[str, str | None]:
 
 
 def _messages(tx: Tx, ids: Collection[int]) -> dict[int, _SentMessage]:
-    return {
-        row.id: row for some in in_slices(sorted(ids)) for row in _sent(tx, messages.c.id.in_(some))
-    }
+    return {row.id: row for row in _sent(tx, _SENT, {"messages": ids})}
 
 
-def _sent(tx: Tx, which: ColumnElement[bool]) -> list[_SentMessage]:
+_IN_ORDER = select(*_COLUMNS).order_by(messages.c.send_at, messages.c.id)
+_SENT = _IN_ORDER.where(any_of(messages.c.id, "messages"))
+_SENT_TO = _IN_ORDER.where(
+    tuple_(messages.c.profile_id, messages.c.channel).in_(
+        select(rows_of("answered", messages.c.profile_id, messages.c.channel))
+    ),
+    one_of(messages.c.state, ("sending", "unknown", "sent", "delivered")),
+)
+
+
+def _sent(tx: Tx, which: Select[tuple[Any, ...]], given: Mapping[str, Any]) -> list[_SentMessage]:
     """Messages in the order of their hand-over."""
-    found = select(*_COLUMNS).where(which).order_by(messages.c.send_at, messages.c.id)
-    return [_SentMessage._make(row) for row in tx.conn.execute(found)]
+    return [_SentMessage._make(row) for row in tx.conn.execute(which, given)]
+
+
+_i = identifiers.c
+_ADDRESS = tuple_(_i.kind, _i.value).in_(select(rows_of("addresses", _i.kind, _i.value)))
+_OWNERS = select(_i.kind, _i.value, _i.profile_id).where(_ADDRESS)
+_REPLACED = select(_i.kind, _i.value).where(_ADDRESS, not_(is_in_use()))
+_e = events.c
+_APPLIED = select(_e.profile_id, _e.dedupe_key).where(
+    tuple_(_e.profile_id, _e.dedupe_key).in_(select(rows_of("keys", _e.profile_id, _e.dedupe_key)))
+)
 
 
 def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None], int | None]:
     """The profile of each address; None: unknown."""
-    c = identifiers.c
     owners: dict[tuple[str, str | None], int | None] = dict.fromkeys(map(_address, feedback))
     named = sorted((kind, address) for kind, address in owners if address is not None)
-    for some in in_slices(named, 500):
-        found = select(c.kind, c.value, c.profile_id).where(tuple_(c.kind, c.value).in_(some))
-        owners |= {(kind, value): owner for kind, value, owner in tx.conn.execute(found)}
-    return owners
+    found = tx.conn.execute(_OWNERS, {"addresses": named})
+    return owners | {(kind, value): owner for kind, value, owner in found}
 
 
 def _not_in_use(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | None]]:
     """The addresses that are retired."""
-    c = identifiers.c
     named = sorted({(kind, value) for kind, value in map(_address, feedback) if value is not None})
-    replaced: set[tuple[str, str | None]] = set()
-    for some in in_slices(named, 500):
-        found = select(c.kind, c.value).where(tuple_(c.kind, c.value).in_(some), not_(is_in_use()))
-        replaced.update((row.kind, row.value) for row in tx.conn.execute(found))
-    return replaced
+    found = tx.conn.execute(_REPLACED, {"addresses": named})
+    return {(kind, value) for kind, value in found}
 
 
 def _last_sent(
@@ -250,23 +260,14 @@ def _last_sent(
     """The last message handed over to each of these profiles on the channel."""
     if not answered:
         return {}
-    theirs = and_(
-        tuple_(messages.c.profile_id, messages.c.channel).in_(sorted(answered)),
-        messages.c.state.in_(("sending", "unknown", "sent", "delivered")),
-    )
-    return {(row.profile_id, row.channel): row for row in _sent(tx, theirs)}
+    found = _sent(tx, _SENT_TO, {"answered": sorted(answered)})
+    return {(row.profile_id, row.channel): row for row in found}
 
 
 def _new(tx: Tx, resolved: Sequence[_Resolved]) -> list[_Resolved]:
     """The reports that are not applied yet, without duplicates in the batch."""
-    columns = events.c.profile_id, events.c.dedupe_key
-    known = {
-        (profile_id, dedupe_key)
-        for some in in_slices([one.key for one in resolved], 500)
-        for profile_id, dedupe_key in tx.conn.execute(
-            select(*columns).where(tuple_(*columns).in_(some))
-        )
-    }
+    found = tx.conn.execute(_APPLIED, {"keys": [one.key for one in resolved]})
+    known = {(profile_id, dedupe_key) for profile_id, dedupe_key in found}
     new = []
     for one in resolved:
         if one.key not in known:

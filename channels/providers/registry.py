@@ -33,6 +33,10 @@ class _ChannelSettings(BaseSettings):
     provider_by_topic: dict[str, str] = {}
 
 
+# The default, and the providers by kind and by topic.
+RouteKey = tuple[str, tuple[tuple[Kind, str], ...], tuple[tuple[str, str], ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Selects the provider of a channel's messages: by topic, else by kind, else the default."""
@@ -44,6 +48,11 @@ class Route:
     def provider(self, kind: Kind, topic: str) -> str:
         """The name of the provider that sends messages of this kind and topic."""
         return self.by_topic.get(topic) or self.by_kind.get(kind) or self.default
+
+    @property
+    def key(self) -> RouteKey:
+        """The same as a value that can be a key."""
+        return self.default, tuple(self.by_kind.items()), tuple(self.by_topic.items())
 
     @property
     def providers(self) -> list[str]:
