@@ -30,6 +30,7 @@ from journeys.dsl import (
     did,
 )
 from journeys.engine.advance import Engine
+from journeys.engine.move import Mover
 from journeys.engine.reactor import Reactor
 from journeys.operations.control import STOPPED, _hold
 from tests.support.failures import until, worked
@@ -100,7 +101,7 @@ def test_it_ends_those_whom_a_stop_left(house: House) -> None:
 
 @pytest.mark.parametrize(
     ("part", "fails"),
-    [(Reactor, "work"), (Engine, "advance_round"), (Engine, "count_goals")],
+    [(Reactor, "work"), (Mover, "move"), (Engine, "count_goals")],
     ids=["reacting", "moving", "housekeeping"],
 )
 def test_one_part_that_fails_does_not_stop_the_others(
