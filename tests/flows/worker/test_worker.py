@@ -258,7 +258,7 @@ def test_housekeeping_logs_the_doctors_findings(
         await until(lambda: "unknown messages: 1 (email); no delivery report" in caplog.text)
         assert "closed" not in caplog.text
         house.db.now = house.now + 2 * 86400
-        await until(lambda: "1 messages are closed as unknown" in caplog.text)
+        await until(lambda: "1 unknown messages are closed" in caplog.text)
 
     with caplog.at_level(logging.WARNING):
         worked(house, scenario)
