@@ -332,8 +332,8 @@ def test_no_log_line_has_customer_data(sqlite_url: str, monkeypatch: pytest.Monk
     async def scenario(log: Log) -> None:
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(house.segue).run(stop))
-        await comes(log, "failed and will be retried", "journeys.engine.events._lock")
-        await comes(log, "failed for enrollment", "journeys.engine.advance._handle")
+        await comes(log, "failed and will be retried", "journeys.engine.events.lock_profiles")
+        await comes(log, "failed for enrollment", "journeys.engine.move._handle")
         await comes(log, "can't be rendered", "channels.outbox.dispatch.Dispatcher._render")
         await comes(log, '"message":"sent"')
         refusal = {"errors": [{"message": "annabel@example.com must not send", "field": None}]}

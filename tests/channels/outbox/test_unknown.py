@@ -57,7 +57,7 @@ def test_settling_one(house: House, verdict: Verdict) -> None:
     mail, text, *others = house.rows()
     assert settle(house, [mail.id], verdict) == 1
     now = {row.id: (row.state, row.reason) for row in house.rows()}
-    assert now[mail.id] == (verdict, "settled by an operator")
+    assert now[mail.id] == (verdict, "resolved by an operator")
     assert now[text.id][0] == "unknown"
     assert [now[row.id] for row in others] == [(row.state, row.reason) for row in others]
     # once
