@@ -213,3 +213,8 @@ def _describe(schema: dict[str, object]) -> None:
 
 # The name of a channel; Pydantic models accept only existing ones.
 ChannelName = Annotated[str, AfterValidator(_known), Field(json_schema_extra=_describe)]
+
+
+def masked_number(number: str) -> str:
+    """A phone number as customers' pages show it."""
+    return f"to the number ending in {number[-3:]}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from config.channels import Channel, Content
+from config.channels import Channel, Content, masked_number
 from config.settings import Settings
 
 
@@ -53,11 +53,6 @@ def _filled(units: list[int], size: int) -> Iterator[int]:
             used = 0
         used += unit
     yield used
-
-
-def masked_number(number: str) -> str:
-    """A phone number as customers' pages show it."""
-    return f"to the number ending in {number[-3:]}"
 
 
 CHANNEL = Channel(

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from channels.kinds.sms import masked_number
-from config.channels import LANGUAGE, Channel, Content, Header
+from config.channels import LANGUAGE, Channel, Content, Header, masked_number
 from config.clock.times import HOUR
 from config.settings import Settings
 

@@ -148,7 +148,7 @@ def test_the_policy_adds_words() -> None:
     ("words", "wrong"),
     [
         ({"pl": {"alone": ["…"]}}, "'…' has no letter or digit"),
-        ({"pl": {"first": ["Yes!"]}}, "starts text messages"),
+        ({"pl": {"first": ["Yes!"]}}, "is a START keyword"),
         ({"pl": {"whole": ["x"]}}, "Extra inputs are not permitted"),
     ],
 )

@@ -298,7 +298,7 @@ def test_choices_are_taken_back() -> None:
         ("closes", "25:00", "not a time of day"),
         ("opens", "24:00", "later than 24:00"),
         ("timezone", "Mars/Olympus", "do not know this time zone"),
-        ("language", "tlh", "do not write in this language"),
+        ("language", "tlh", "do not send messages in this language"),
     ],
 )
 def test_a_form_with_an_error_saves_nothing(name: str, value: str, words: str) -> None:

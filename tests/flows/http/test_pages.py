@@ -58,7 +58,7 @@ def test_the_page_shows_what_stops_and_a_button(small_shop: Shop) -> None:
     assert "Stop e-mail about “Offers”?" in words
     assert "to a…\N{WORD JOINER}@example.com" in words
     assert "ann@example.com" not in page
-    assert "Receipts" in words
+    assert "receipts" in words
     assert '<form method="post"><button name="action" value="stop">Unsubscribe</button>' in page
     assert "Stop text messages about “News & <more>”?" in shown(shop.get(shop.u("sms", "news")))
     assert "to the number ending in 001" in shown(shop.get(shop.u("sms", "news")))

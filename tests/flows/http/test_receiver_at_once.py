@@ -82,7 +82,7 @@ def test_a_batch_of_which_a_part_was_taken_can_be_sent_again(
         said = problem(receiver.post("/v1/batch", json={"batch": batch}), 503, "try_again")
     assert 0 < len(keys(house)) < 60
     assert "nothing was taken" not in said["message"]
-    assert "what was taken of it counts once" in said["message"]
+    assert "accepted parts count only once" in said["message"]
     assert receiver.post("/v1/batch", json={"batch": batch}).status_code == 200
     assert keys(house) == [call["messageId"] for call in batch]
 
