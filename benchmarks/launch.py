@@ -17,8 +17,8 @@ from channels.rules.planner import Planner
 from config.database.engine import Database
 from journeys.definition.catalog import Catalog
 from journeys.engine.advance import Engine
-from journeys.engine.launches import enter_audience, start_launch
 from journeys.enrollments import enrollments
+from journeys.operations.launches import enter_audience, start_launch
 
 Rows = dict[Table, list[tuple[Any, ...]]]
 

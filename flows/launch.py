@@ -8,9 +8,9 @@ from typing import Any
 from config.channels import by_channel
 from config.policy import CHANNELS
 from flows.app import Segue
-from journeys.engine.launches import dry_run, enter_audience, start_launch
 from journeys.engine.move import StepReport
 from journeys.engine.turn import Turn
+from journeys.operations.launches import dry_run, enter_audience, start_launch
 from journeys.operations.report import summarise
 
 # The highest limit that a launch accepts; a launch without a limit may enter more.

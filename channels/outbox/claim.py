@@ -147,7 +147,7 @@ class Claimed(NamedTuple):
 def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[ChannelName]) -> list[ChannelName]:
     """The channels with due messages. Takes no locks."""
     query = _due_query(tuple(channels))
-    given = {"now": tx.now, "holding": list(journeys.held(tx))}
+    given = {"now": tx.now, "held": journeys.held(tx)}
     return list(tx.conn.execute(query, given).scalars())
 
 
@@ -161,7 +161,7 @@ def _due_query(channels: tuple[ChannelName, ...]) -> CompoundSelect[Any]:
                     messages.c.channel == channel,
                     messages.c.state == "planned",
                     messages.c.send_at <= bindparam("now"),
-                    messages.c.journey.notin_(bindparam("holding", expanding=True)),
+                    not_(any_of(messages.c.journey, "held")),
                 )
             )
             for channel in channels

@@ -12,7 +12,7 @@ from flows.orchestration.artifacts import write_outcomes, write_picture
 from flows.orchestration.counts import JourneyCounts, StepCounts
 from flows.orchestration.labels import dry_run_labels, run_labels
 from journeys.definition.journey import Journey
-from journeys.engine.launches import audience_size, dry_run
+from journeys.operations.launches import audience_size, dry_run
 from journeys.operations.report import Summary
 
 

@@ -24,14 +24,14 @@ from flows.orchestration.counts import (
 from flows.orchestration.labels import run_labels, step_labels
 from journeys.definition.journey import Journey
 from journeys.definition.steps import SendStep
-from journeys.engine.launches import (
+from journeys.engine.turn import Turn
+from journeys.operations.control import held
+from journeys.operations.launches import (
     audience_size,
     enter_all_newcomers,
     enter_audience,
     start_launch,
 )
-from journeys.engine.turn import Turn
-from journeys.operations.control import held
 from journeys.operations.report import Summary, summarise
 
 # Seconds between two updates of the progress bar.

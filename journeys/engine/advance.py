@@ -38,7 +38,7 @@ from profiles.bulk import lock_profiles
 ClaimPlanned = Callable[[Tx, PlannedNow], list[Claim]]
 
 
-def claim_nothing(tx: Tx, planned_now: PlannedNow) -> list[Claim]:  # noqa: ARG001  a ClaimPlanned
+def claim_nothing(*_: object) -> list[Claim]:
     """Leave planned messages to a later transaction."""
     return []
 

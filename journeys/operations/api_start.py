@@ -11,9 +11,9 @@ from config.database.arrays import any_of, rows_of
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.engine.entry import enter_each
-from journeys.engine.launches import record_launch
 from journeys.enrollments import enrollments
 from journeys.operations.control import STOPPED, held
+from journeys.operations.launches import record_launch
 from journeys.tables import signed_calls
 from profiles.identity.person import Key
 from profiles.identity.upsert import held_owners_of, owners_of

@@ -8,10 +8,10 @@ from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import close_unsettled
 from config.database.schema import newer_revision
 from journeys.engine.advance import Engine
-from journeys.engine.launches import enter_all_newcomers
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import record_heartbeat
+from journeys.operations.launches import enter_all_newcomers
 
 log = logging.getLogger(__name__)
 

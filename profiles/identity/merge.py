@@ -1,7 +1,8 @@
 """Merge two profiles of one customer: all rows of the first are moved to the second.
 
 If an address joins them, only the parts in `UsableParts` become usable. The others are stored, but
-not used. journeys/engine/merge.py moves the rows of journeys and channels and calls this module.
+not used. journeys/operations/merge.py moves the rows of journeys and channels and calls this
+module.
 
 `merge.moved` holds what a manual undo of a merge needs:
 

@@ -73,7 +73,7 @@ _ANOTHER_JOINED = (
 
 
 class MergeProfiles(Protocol):
-    """Merges profiles in all tables, including journeys': `merge` of journeys/engine/merge.py."""
+    """Merges profiles in all tables (journeys/operations/merge.py)."""
 
     def __call__(
         self,

@@ -10,7 +10,7 @@ from sqlmodel import SQLModel
 
 from config.database.engine import Database
 from journeys.dsl import Email, OnEvent, Push, Send, Wait
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.bucketing import BUCKETS, bucket_of, identifier_bucket
 from profiles.identity.merge import Merger
 from tests.support.shop import House, described

@@ -21,8 +21,8 @@ from flows.http.ingest.keys import (
     signed_headers,
 )
 from journeys.engine.due import due_people
-from journeys.engine.launches import LaunchConflict
 from journeys.operations.api_start import Starter, StartRefused, remember, start
+from journeys.operations.launches import LaunchConflict
 from journeys.operations.queues import waiting_events
 from profiles.identity.person import id_text, normalise_id
 from profiles.identity.segment_calls import refusal

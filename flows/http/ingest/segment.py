@@ -14,7 +14,7 @@ from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Refusal, json_response, problems
 from flows.http.ingest.intake import Intake
 from flows.http.ingest.keys import WRITE_KEY, check_write_key
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from journeys.operations.queues import waiting_events
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.identity.record_calls import SOURCE, Outcome, take_calls

@@ -24,8 +24,8 @@ from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait, did
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
-from journeys.engine.merge import merge
 from journeys.operations import control
+from journeys.operations.merge import merge
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.preferences import Changes, read_chosen, save
 from profiles.events import NewEvent, record_events

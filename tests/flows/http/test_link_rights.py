@@ -11,7 +11,7 @@ from config.channels import ChannelName
 from config.clock.times import DAY
 from flows.http.app import create_app
 from journeys.dsl import SMS, Email, Push, Send
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.identity.phones import Phone
 from profiles.identity.record_calls import take_calls
 from profiles.identity.segment_calls import CallKind, read_call

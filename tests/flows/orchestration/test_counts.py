@@ -16,8 +16,8 @@ from flows.orchestration.counts import StepCounts, count_journey, count_step, un
 from flows.orchestration.labels import dry_run_labels, run_labels, step_labels
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
-from journeys.engine.launches import dry_run, enter_audience, start_launch
 from journeys.enrollments import enrollments
+from journeys.operations.launches import dry_run, enter_audience, start_launch
 from journeys.operations.report import Summary, summarise
 from journeys.tables import launches, passages
 from profiles.sample.shop import load_sample_shop

@@ -4,7 +4,7 @@ import pytest
 
 from config.clock.times import hours
 from journeys.dsl import SMS, Call, Email, Send, Split, Update, Wait, attribute, when
-from journeys.engine.launches import dry_run
+from journeys.operations.launches import dry_run
 from tests.support.shop import MONDAY, House, described
 
 

@@ -34,9 +34,9 @@ from journeys.dsl import (
 )
 from journeys.engine.advance import Engine
 from journeys.engine.entry import enter_people
-from journeys.engine.launches import start_launch
 from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
+from journeys.operations.launches import start_launch
 from profiles.tables import events
 from tests.support.shop import MONDAY, TEXTS, House, advance, described
 

@@ -9,10 +9,10 @@ from sqlalchemy import select
 from config.clock.times import days
 from journeys.definition.journey import Again
 from journeys.dsl import Journey, OnSegment, Segment, Update, Wait, attribute, did
-from journeys.engine.launches import enter_all_newcomers
-from journeys.engine.merge import merge
 from journeys.engine.segment_entry import enter_newcomers
 from journeys.operations import control
+from journeys.operations.launches import enter_all_newcomers
+from journeys.operations.merge import merge
 from journeys.tables import segment_members
 from profiles.identity.merge import Merger
 from tests.support.patience import PATIENCE

@@ -17,7 +17,7 @@ from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.engine import Database
 from config.policy import JoinOn, Policy
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import read_statement, take_statements

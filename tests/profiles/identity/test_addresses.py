@@ -13,7 +13,7 @@ from channels.messages import messages
 from config.clock.times import DAY, Instant, format_instant, parse_instant
 from config.database.engine import Database
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, has_address
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.bucketing import identifier_bucket
 from profiles.conditions.language import Scope
 from profiles.consent.preferences import read_chosen

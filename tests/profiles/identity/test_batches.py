@@ -12,7 +12,7 @@ from sqlalchemy import Table, select
 from config.clock.times import Instant, format_instant
 from config.database.engine import Database
 from config.policy import ConsentTrait, JoinOn
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.identity.record_calls import take_calls
 from profiles.identity.segment_calls import CallKind, SegmentCall, read_call
 from profiles.rules import InputRules

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from config.clock.times import DAY, Instant, format_instant, parse_instant
 from config.database.engine import Database
 from journeys.dsl import OnLaunch, Update
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.attributes.latest import Times, attribute_key, join_profiles
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone

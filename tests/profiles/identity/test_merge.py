@@ -25,8 +25,8 @@ from journeys.dsl import (
 )
 from journeys.engine.advance import Engine
 from journeys.engine.events import react
-from journeys.engine.merge import merge
 from journeys.enrollments import enrollments
+from journeys.operations.merge import merge
 from journeys.tables import passages
 from profiles.bucketing import bucket_of
 from profiles.consent.changes import ConsentChange, change_consent

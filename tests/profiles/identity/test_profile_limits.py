@@ -10,7 +10,7 @@ from channels.rules.loaders import load_recipients
 from config.clock.times import Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.policy import Policy
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.identity import profile as profiles_account
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.record_calls import Outcome, take_calls

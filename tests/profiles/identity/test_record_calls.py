@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from config.clock.times import Instant, parse_instant
 from config.database.engine import Database
 from config.errors import SegueError
-from journeys.engine.merge import merge
+from journeys.operations.merge import merge
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.record_calls import Outcome, take_calls
