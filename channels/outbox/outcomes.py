@@ -184,7 +184,7 @@ def _of_device(tx: Tx, one: Done) -> DeviceOutcome:
 def _suppress(tx: Tx, found: Sequence[Done]) -> None:
     """Suppress addresses that the provider refuses; an opt-out there withdraws consent.
 
-    The caller holds the profiles, so that nobody else is about to claim for the same address.
+    The caller holds the profiles, so that no other process claims messages to the address.
     """
     stopped: list[ConsentChange] = []
     dead: list[Suppressed] = []

@@ -1,7 +1,7 @@
 """Planning: decide the messages of one step for many profiles and write them to the outbox.
 
 Each wanted message gets one row with its decision, also if it is refused. Runs in the caller's
-transaction and locks the profiles.
+transaction, which holds the profiles.
 """
 
 from collections import defaultdict
@@ -61,7 +61,7 @@ def plan(
     *,
     settled: Callable[[Tx, Sequence[int]], None] = lambda *_: None,
 ) -> Planned:
-    """Decide the send for everybody and write the outbox. The caller holds the profiles.
+    """Decide the send for each profile and write the outbox. The caller holds the profiles.
 
     Parameters
     ----------

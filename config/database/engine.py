@@ -1,7 +1,8 @@
 """The database: SQLite (embedded default) or PostgreSQL, behind one `transaction()`.
 
-A transaction has the connection and `now`, which is read from the database's clock at its start, so
-that a machine with a wrong clock causes no errors. Tests and simulations pass their own time.
+A transaction has the connection and `now`, which is read from the database's clock at its first
+use, so that a machine with a wrong clock causes no errors. Tests and simulations pass their own
+time.
 """
 
 import math
@@ -84,7 +85,7 @@ class Tx:
     conn: Connection
     timing: Timing
     is_counted: bool = False
-    cache: "Cache" = field(default_factory=dict)
+    cache: Cache = field(default_factory=dict)
     _now: Instant | None  # None: the clock was not read yet
     _changes: int | None = None
 
