@@ -44,11 +44,7 @@ from config.clock.times import MINUTE, Instant, Seconds
 from config.database.arrays import any_of, rows_of
 from config.database.engine import Tx
 from config.database.failures import of_the_database
-from profiles.tables import (
-    consent_records,
-    events,
-    profiles,
-)
+from profiles.tables import profiles
 
 # A message whose evaluation raises an error is evaluated again after this time.
 EVALUATE_AGAIN_AFTER: Seconds = 5 * MINUTE
@@ -126,10 +122,6 @@ class Claim(NamedTuple):
     targets: Sequence[Target]
     context: Mapping[str, Any]
     marks: Marks
-
-
-# A message id and the address or token it is sent to.
-HandOver = tuple[int, str]
 
 
 class Claimed(NamedTuple):
@@ -573,56 +565,6 @@ def _with_content(
         )
         for row, closes in fit
     ]
-
-
-_PROFILES_OF = select(messages.c.id, messages.c.profile_id).where(any_of(messages.c.id, "messages"))
-_NEWER_EVENTS, _NEWER_CONSENTS = (
-    select(table.c.profile_id).where(
-        table.c.id > bindparam("mark"), any_of(table.c.profile_id, "profiles")
-    )
-    for table in (events, consent_records)
-)
-
-
-def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOver]:
-    """The hand-overs that must be evaluated again, because something changed since the claim.
-
-    The profile has a new event or consent record, was merged, or its journey was paused; or the
-    device is no longer in use or belongs to another profile.
-    """
-    held = set(journeys.held(tx))
-    found = tx.conn.execute(_PROFILES_OF, {"messages": [one.message_id for one in claims]})
-    now_of = {row.id: row.profile_id for row in found}
-    people = set(now_of.values())
-    active: set[int] = set()
-    for newer, mark in (
-        (_NEWER_EVENTS, min(one.marks.event_id for one in claims)),
-        (_NEWER_CONSENTS, min(one.marks.consent_record_id for one in claims)),
-    ):
-        given = {"mark": mark, "profiles": people}
-        active.update(tx.conn.execute(newer, given).scalars())
-    pushes = [one for one in claims if channel_of(one.channel).per_device]
-    live = {
-        (channel, *device)
-        for channel in {one.channel for one in pushes}
-        for device in devices.usable_devices(
-            tx,
-            channel,
-            {to.address for one in pushes if one.channel == channel for to in one.targets},
-        )
-    }
-    return {
-        (one.message_id, target.address)
-        for one in claims
-        for target in one.targets
-        if one.journey in held
-        or now_of[one.message_id] != one.profile_id
-        or one.profile_id in active
-        or (
-            channel_of(one.channel).per_device
-            and (one.channel, one.profile_id, target.address) not in live
-        )
-    }
 
 
 def put_off(tx: Tx, message_id: int, reason: str) -> None:

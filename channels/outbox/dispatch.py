@@ -20,13 +20,11 @@ from channels.outbox.claim import (
     Claim,
     Claimed,
     ClaimFailed,
-    HandOver,
     Journeys,
     PlannedNow,
     claim,
     claim_planned,
     due_channels,
-    outdated,
     put_off,
 )
 from channels.outbox.outcomes import (
@@ -39,6 +37,7 @@ from channels.outbox.outcomes import (
     skipped,
 )
 from channels.outbox.rate_limit import RateLimits
+from channels.outbox.recheck import HandOver, outdated
 from channels.providers.registry import ConnectedProviders
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
