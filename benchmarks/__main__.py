@@ -12,6 +12,7 @@ from rich.table import Table
 
 from benchmarks import dispatch, flow_runs, intake, launch, live, memory, plain_prefect, planner
 from benchmarks.runner import Benchmark
+from config.garbage import collect_less_often
 
 BENCHMARKS: dict[str, Benchmark] = {
     "launch": launch.SQLITE,
@@ -36,6 +37,7 @@ def main() -> None:
     names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    collect_less_often()  # as all of Segue's processes do
     console = Console(stderr=True)
     table = Table("benchmark", "figure", "value", "aim")
     table.columns[2].justify = "right"

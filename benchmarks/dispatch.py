@@ -130,5 +130,5 @@ def _post_all(requests: Sequence[ProviderRequest], clients: int, connections: in
 DISPATCH = Benchmark(
     "dispatch: claim, render, post and record text messages",
     _run,
-    {"ratio_to_best_httpx_loop": "at least 0.7"},
+    {"ratio_to_best_httpx_loop": "at least 0.9"},
 )

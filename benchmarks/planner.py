@@ -18,7 +18,7 @@ from channels.messages import messages
 from channels.rules.caps import Counted
 from channels.rules.loaders import load_history, load_recipients
 from channels.rules.planner import Planner, Wanted
-from channels.rules.recipient import Recipient, zones_for
+from channels.rules.recipient import Situation, zones_for
 from config.clock.times import DAY
 from config.database.engine import Database
 from config.policy import Policy
@@ -62,11 +62,13 @@ def _run(quick: bool) -> Figures:
 
 
 def _rate(planner: Planner, history: Sequence[Counted], decisions: int, rounds: int) -> float:
-    recipient = Recipient(zones=zones_for("Europe/Berlin", None, None, "UTC"), addresses={"email"})
+    situation = Situation(
+        zones=zones_for("Europe/Berlin", None, None, "UTC"), addresses=frozenset({"email"})
+    )
 
     def decide() -> None:
         for now in range(AFTERNOON, AFTERNOON + decisions):
-            planner.decide(recipient, "any", _WANTED, history, now)
+            planner.decide(situation, "any", _WANTED, history, now)
 
     return decisions / statistics.median(cost_of(decide).cpu for _ in range(rounds))
 
@@ -96,7 +98,9 @@ def _by_length(people: int, times: int, rounds: int) -> Figures:
                 histories = load_history(tx, _CAPPED, recipients, tx.now + 7 * DAY)
                 for profile_id in some:
                     counted = [past.counted for past in histories[profile_id]]
-                    planner.decide(recipients[profile_id], "any", _WANTED, counted, tx.now)
+                    planner.decide(
+                        recipients[profile_id].situation, "any", _WANTED, counted, tx.now
+                    )
 
     with on_sqlite(write, AFTERNOON) as fresh:
         db = fresh()

@@ -17,6 +17,7 @@ from config.channels import ChannelName
 from config.database.engine import Database, unusable
 from config.database.schema import migrate
 from config.errors import SegueError
+from config.garbage import collect_less_often
 from config.policy import Policy, load_policy
 from config.settings import Settings, load_settings
 from journeys.definition.catalog import Catalog, load_catalog
@@ -93,6 +94,7 @@ def open_segue(settings: Settings | None = None) -> Segue:
     Removes the access of other users to files that earlier versions created in the data folder.
     Raises SegueError on the first error.
     """
+    collect_less_often()
     settings = settings or load_settings()
     if settings.now is not None and settings.providers != "sandbox":
         raise SegueError(

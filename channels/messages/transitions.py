@@ -8,8 +8,9 @@ profiles, and of the messages that it has read.
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypedDict, cast
+from typing import Any, Literal, NamedTuple
 
+import orjson
 from sqlalchemy import (
     Text,
     and_,
@@ -50,20 +51,25 @@ _before = partial(may_begin, _c.state, ALLOWED)
 # Up to the claim ---------------------------------------------------------------------------------
 
 
-class Decided(TypedDict):
-    """The columns that a decision sets. send_at: for a refused message, the wanted time."""
+class Decided(NamedTuple):
+    """The columns that a decision sets.
+
+    send_at: for a refused message, the wanted time. decision: JSON that is encoded already, since
+    many messages share it.
+    """
 
     state: Literal["planned", "skipped"]
     reason: str | None
     send_at: Instant
-    decision: dict[str, Any]
+    decision: orjson.Fragment
 
 
-class NewMessage(Decided):
-    """A new row of the outbox. after: seconds after the anchor of its group."""
+class Member(NamedTuple):
+    """The columns of a new message that are equal for everybody whose step is planned together.
 
-    profile_id: int
-    enrollment_id: int
+    member: its name in the group. after: seconds after the anchor of its group.
+    """
+
     journey: str
     version: str
     step: str
@@ -77,17 +83,27 @@ class NewMessage(Decided):
     on_cap: str
     wanted_at: Instant
     latest_anchor: Instant
-    attempts: int
+    attempts: int = 0
 
 
-class Redecided(Decided):
+class NewMessage(NamedTuple):
+    """A new row of the outbox."""
+
+    profile_id: int
+    enrollment_id: int
+    member: Member
+    decided: Decided
+
+
+class Redecided(NamedTuple):
     """A new decision for an existing message. message: its id."""
 
     message: int
+    decided: Decided
 
 
-_NEW = list(NewMessage.__annotations__)
-_PLAN = InsertRows(_c.bucket, *(_c[name] for name in _NEW))
+_NEW = ("bucket", "profile_id", "enrollment_id", *Member._fields, *Decided._fields)
+_PLAN = InsertRows(*(_c[name] for name in _NEW))
 # Messages that can be decided again: planned ones, and the members of a group with mode "first"
 # that were not chosen.
 is_undecided = and_(
@@ -97,7 +113,7 @@ is_undecided = and_(
 _REPLAN = (
     update(messages)
     .where(_c.id == bindparam("message"), is_undecided)
-    .values({name: bindparam(name) for name in Decided.__annotations__})
+    .values({name: bindparam(name) for name in Decided._fields})
 )
 _PUT_OFF_UNTIL = bindparam("until", type_=_c.send_at.type)
 _expires = _c.latest_anchor + _c.after < _PUT_OFF_UNTIL
@@ -138,10 +154,12 @@ _CLAIM = (
 
 def plan(tx: Tx, rows: Sequence[NewMessage]) -> int:
     """Insert new messages, planned or refused."""
-    new = cast(Sequence[dict[str, Any]], rows)
     return _PLAN(
         tx.conn,
-        [(bucket_of(row["profile_id"]), *(row[name] for name in _NEW)) for row in new],
+        [
+            (bucket_of(profile_id), profile_id, enrollment_id, *member, *decided)
+            for profile_id, enrollment_id, member, decided in rows
+        ],
     )
 
 
@@ -149,7 +167,8 @@ def replan(tx: Tx, changes: Sequence[Redecided]) -> int:
     """Reschedule or refuse planned messages and write the new decisions."""
     if not changes:
         return 0
-    return tx.conn.execute(_REPLAN, cast(Sequence[dict[str, Any]], changes)).rowcount
+    given = [{"message": message, **decided._asdict()} for message, decided in changes]
+    return tx.conn.execute(_REPLAN, given).rowcount
 
 
 def put_off(tx: Tx, message_id: int, until: Instant, reason: str) -> int:

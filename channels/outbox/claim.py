@@ -37,7 +37,7 @@ from channels.providers.registry import Route, RouteKey
 from channels.rules.caps import Counted
 from channels.rules.loaders import Marks, load_contents, load_history, load_recipients
 from channels.rules.planner import Planner, Reason, Wanted
-from channels.rules.recipient import Kind, Recipient, Target
+from channels.rules.recipient import Kind, Recipient, Situation, Target
 from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.clock.times import MINUTE, Instant, Seconds
@@ -269,7 +269,10 @@ def claim_planned(
         recipients = {row.profile_id: planned_now[row.enrollment_id, row.step] for row in rows}
         known = devices.look_up(tx, pushes, recipients)
         rows = _within(rows, known, routes, limits)
-        fit = [(row, _closes(planner, recipients[row.profile_id], row, tx.now)) for row in rows]
+        fit = [
+            (row, _closes(planner, recipients[row.profile_id].situation, row, tx.now))
+            for row in rows
+        ]
         claims = _with_content(tx, journeys, fit, known, recipients) if fit else []
         _write_claims(tx, claims, claimed_by)
     except Exception as error:
@@ -470,10 +473,12 @@ def _evaluate(
         (row.enrollment_id, row.step)
         for row in together
         if row.id in no_session
-        or recipients[row.profile_id].refusal(planner.policy, row.channel, row.kind, row.topic)
+        or recipients[row.profile_id].situation.refusal(
+            planner.policy, row.channel, row.kind, row.topic
+        )
     }
     for row in rows:
-        recipient = recipients[row.profile_id]
+        situation = recipients[row.profile_id].situation
         before = handed_over[row.profile_id]
         refused = no_session.get(row.id)
         wanted = Wanted(
@@ -485,7 +490,7 @@ def _evaluate(
             max_delay=0,
             refused=refused,
         )
-        [decision] = planner.decide(recipient, "any", [wanted], before, tx.now)
+        [decision] = planner.decide(situation, "any", [wanted], before, tx.now)
         if decision.reason:
             unfit.append(row)
             if row.mode == "all":
@@ -494,7 +499,7 @@ def _evaluate(
             before.append(
                 Counted(send_at=tx.now, channel=row.channel, kind=row.kind, topic=row.topic)
             )
-            until = (_closes(planner, recipient, row, tx.now), ends.get(row.id))
+            until = (_closes(planner, situation, row, tx.now), ends.get(row.id))
             fit.append((row, min((one for one in until if one is not None), default=None)))
     unfit += [row for row, _ in fit if (row.enrollment_id, row.step) in incomplete]
     fit = [one for one in fit if (one[0].enrollment_id, one[0].step) not in incomplete]
@@ -519,11 +524,11 @@ _PLANNED_OF_GROUPS = select(*MESSAGE_COLUMNS).where(
 
 
 def _closes(
-    planner: Planner, recipient: Recipient, row: MessageRow, now: Instant
+    planner: Planner, situation: Situation, row: MessageRow, now: Instant
 ) -> Instant | None:
     if row.kind == "transactional":
         return None
-    return planner.hours(row.channel, recipient).closes(now)
+    return planner.hours(row.channel, situation).closes(now)
 
 
 def _with_content(
@@ -556,7 +561,7 @@ def _with_content(
             closes=closes,
             targets=known.open[row.id]
             if channel_of(row.channel).per_device
-            else recipients[row.profile_id].targets[row.channel],
+            else recipients[row.profile_id].targets(row.channel),
             context={
                 "profile": contents.profiles[row.profile_id],
                 **contexts[row.enrollment_id],

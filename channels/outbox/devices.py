@@ -70,7 +70,7 @@ def look_up(tx: Tx, pushes: Sequence[MessageRow], recipients: Mapping[int, Recip
     open_devices: dict[int, list[Target]] = {}
     spent: list[int] = []
     for row in pushes:
-        usable = recipients[row.profile_id].targets.get(row.channel, ())
+        usable = recipients[row.profile_id].targets(row.channel)
         targets = [one for one in usable if (row.id, one.address) not in answered]
         if targets:
             open_devices[row.id] = targets

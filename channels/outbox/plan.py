@@ -9,16 +9,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import select, tuple_
 
 from channels.messages import messages, transitions
-from channels.messages.transitions import Decided, NewMessage, Redecided, is_undecided
+from channels.messages.transitions import Decided, Member, NewMessage, Redecided, is_undecided
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.rules.caps import Counted
 from channels.rules.loaders import Past, load_history, load_recipients
 from channels.rules.planner import Decision, Mode, Planner, Reason, Wanted
 from channels.rules.preemption import preempted
-from channels.rules.recipient import Recipient
+from channels.rules.recipient import Recipient, Situation
 from config.clock.times import Instant
 from config.database.arrays import rows_of
 from config.database.engine import Tx
@@ -42,7 +43,7 @@ class Planned(NamedTuple):
     recipients by profile.
     """
 
-    decisions: dict[int, list[Decision]]
+    decisions: dict[int, tuple[Decision, ...]]
     recipients: dict[int, Recipient]
 
 
@@ -69,48 +70,44 @@ def plan(
     """
     profile_ids = {person.profile_id for person in people}
     recipients = load_recipients(tx, planner.policy, profile_ids)
-    wanted = [member for _, member in send.members]
-    latest = tx.now + max(member.max_delay + member.offset for member in wanted)
+    latest = tx.now + max(member.max_delay + member.offset for _, member in send.members)
     histories = load_history(tx, planner.policy, recipients, latest)
-    decided: dict[int, list[Decision]] = {}
+    several_each = len(profile_ids) < len(people)
+    members = _members(send, tx.now)
+    cases: dict[_Case, _Decisions] = {}
+    decided: dict[int, tuple[Decision, ...]] = {}
     rows: list[NewMessage] = []
     displaced: list[Past] = []
     for profile_id, enrollment_id in people:
-        recipient = recipients[profile_id]
-        history = histories[profile_id]
+        history = histories.get(profile_id, ())
         # Planned marketing messages of lower priority can be preempted.
         lower = [
             past
             for past in history
             if past.planned and past.priority < send.priority and past.counted.kind == "marketing"
         ]
-        firm = [past.counted for past in history if past not in lower]
-        decisions = planner.decide(recipient, send.mode, wanted, firm, tx.now)
-        decided[enrollment_id] = decisions
-        planned = [
-            Counted(
-                send_at=decision.send_at,
-                channel=member.channel,
-                kind=member.kind,
-                topic=member.topic,
-            )
-            for member, decision in zip(wanted, decisions, strict=True)
-            if decision.send_at is not None
+        firm = tuple(past.counted for past in history if past not in lower)
+        case = _Case(recipients[profile_id].situation, firm)
+        made = cases.get(case)
+        if made is None:
+            made = cases[case] = _decide(planner, send, case, tx.now)
+        decided[enrollment_id] = made.decisions
+        outcomes, victims = made.outcomes, []
+        if lower and (victims := preempted(planner, *case, made.planned, lower)):
+            displaced += victims
+            note = {"took_place_of": [past.name for past in victims]}
+            outcomes = _outcomes(send, case.situation, made.decisions, tx.now, note)
+        rows += [
+            NewMessage(profile_id, enrollment_id, member, outcome)
+            for member, outcome in zip(members, outcomes, strict=True)
+            if outcome is not None
         ]
-        victims = preempted(planner, recipient, planned, firm, lower) if lower else []
-        displaced += victims
-        note = {"took_place_of": [past.name for past in victims]} if victims else {}
-        for (name, member), decision in zip(send.members, decisions, strict=True):
-            if send.may_fall_back and decision.reason == "not_chosen":
-                continue
-            took = {} if decision.reason else note
-            outcome = _outcome(decision, recipient, tx.now + member.offset, took)
-            rows.append(_row(tx, send, Addressee(profile_id, enrollment_id), name, member, outcome))
-        # A profile may occur twice in `people`, once for each of its enrollments.
-        history[:] = [past for past in history if past not in victims]
-        history += [
-            _as_past(counted, send.priority, enrollment_id, send.step) for counted in planned
-        ]
+        if several_each:
+            kept = [past for past in history if past not in victims]
+            histories[profile_id] = kept + [
+                _as_past(counted, send.priority, enrollment_id, send.step)
+                for counted in made.planned
+            ]
     transitions.plan(tx, rows)
     if displaced:
         # A preempted message is decided again with all members of its group.
@@ -129,47 +126,96 @@ def refuse(
     recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
     decision = Decision(None, reason)
     rows: list[NewMessage] = []
-    for person in people:
-        for name, member in send.members:
-            outcome = _outcome(decision, recipients[person.profile_id], tx.now, {})
-            rows.append(_row(tx, send, person, name, member, outcome))
+    for profile_id, enrollment_id in people:
+        outcome = _outcome(decision, recipients[profile_id].situation, tx.now, {})
+        rows += [
+            NewMessage(profile_id, enrollment_id, member, outcome)
+            for member in _members(send, tx.now)
+        ]
     transitions.plan(tx, rows)
 
 
-def _row(
-    tx: Tx, send: PlannedSend, person: Addressee, name: str, member: Wanted, decided: Decided
-) -> NewMessage:
-    return {
-        "profile_id": person.profile_id,
-        "enrollment_id": person.enrollment_id,
-        "journey": send.journey,
-        "version": send.version,
-        "step": send.step,
-        "member": name,
-        "channel": member.channel,
-        "kind": member.kind,
-        "topic": member.topic,
-        "priority": send.priority,
-        "mode": send.mode,
-        "after": member.offset,
-        "on_cap": member.on_cap,
-        "wanted_at": tx.now,
-        "latest_anchor": tx.now + member.max_delay,
-        "attempts": 0,
-        **decided,
-    }
+def _members(send: PlannedSend, now: Instant) -> list[Member]:
+    return [
+        Member(
+            journey=send.journey,
+            version=send.version,
+            step=send.step,
+            member=name,
+            channel=wanted.channel,
+            kind=wanted.kind,
+            topic=wanted.topic,
+            priority=send.priority,
+            mode=send.mode,
+            after=wanted.offset,
+            on_cap=wanted.on_cap,
+            wanted_at=now,
+            latest_anchor=now + wanted.max_delay,
+        )
+        for name, wanted in send.members
+    ]
+
+
+class _Case(NamedTuple):
+    """All that the decisions about a profile depend on; many profiles of a chunk are equal in it.
+
+    firm: the messages that count against caps and can't be preempted.
+    """
+
+    situation: Situation
+    firm: tuple[Counted, ...]
+
+
+class _Decisions(NamedTuple):
+    """The decisions of a case, by member of the send.
+
+    planned: the messages that go. outcomes: the columns of each message; None: it gets no row.
+    """
+
+    decisions: tuple[Decision, ...]
+    planned: list[Counted]
+    outcomes: list[Decided | None]
+
+
+def _decide(planner: Planner, send: PlannedSend, case: _Case, now: Instant) -> _Decisions:
+    wanted = [member for _, member in send.members]
+    decisions = tuple(planner.decide(case.situation, send.mode, wanted, case.firm, now))
+    planned = [
+        Counted(
+            send_at=decision.send_at, channel=member.channel, kind=member.kind, topic=member.topic
+        )
+        for member, decision in zip(wanted, decisions, strict=True)
+        if decision.send_at is not None
+    ]
+    return _Decisions(decisions, planned, _outcomes(send, case.situation, decisions, now, {}))
+
+
+def _outcomes(
+    send: PlannedSend,
+    situation: Situation,
+    decisions: Sequence[Decision],
+    now: Instant,
+    note: Mapping[str, Any],
+) -> list[Decided | None]:
+    """The columns of each member. note: is added to the decisions of messages that go."""
+    return [
+        None
+        if send.may_fall_back and decision.reason == "not_chosen"
+        else _outcome(decision, situation, now + member.offset, {} if decision.reason else note)
+        for (_, member), decision in zip(send.members, decisions, strict=True)
+    ]
 
 
 def _outcome(
-    decision: Decision, recipient: Recipient, wanted_at: Instant, note: Mapping[str, Any]
+    decision: Decision, situation: Situation, wanted_at: Instant, note: Mapping[str, Any]
 ) -> Decided:
     """The columns of a message that a decision sets."""
-    return {
-        "state": "skipped" if decision.reason else "planned",
-        "reason": decision.reason,
-        "send_at": wanted_at if decision.send_at is None else decision.send_at,
-        "decision": {**decision.described(recipient), **note},
-    }
+    return Decided(
+        state="skipped" if decision.reason else "planned",
+        reason=decision.reason,
+        send_at=wanted_at if decision.send_at is None else decision.send_at,
+        decision=orjson.Fragment(orjson.dumps({**decision.described(situation), **note})),
+    )
 
 
 _UNDECIDED = (
@@ -220,16 +266,16 @@ def decide_again(
     # history.
     undecided = {row.id for row in rows}
     for group in sorted(by_group.values(), key=lambda group: (-group[0].priority, group[0].id)):
-        recipient = recipients[group[0].profile_id]
+        situation = recipients[group[0].profile_id].situation
         history = histories[group[0].profile_id]
         counted = [past.counted for past in history if past.id not in undecided]
-        decisions = _decide_group(planner, recipient, group, counted, tx.now, at_hand_over)
+        decisions = _decide_group(planner, situation, group, counted, tx.now, at_hand_over)
         for row, decision in zip(group, decisions, strict=True):
             if decision.reason == "not_chosen":
                 continue  # the row does not change
             notes = {name: before[row.id][name] for name in _KEPT_NOTES if name in before[row.id]}
-            outcome = _outcome(decision, recipient, row.send_at, {**notes, **note})
-            changes.append({"message": row.id, **outcome})
+            outcome = _outcome(decision, situation, row.send_at, {**notes, **note})
+            changes.append(Redecided(row.id, outcome))
             if decision.reason is not None:
                 refused.append(RefusedMessage(row, decision.reason))
             elif decision.send_at is not None:
@@ -247,7 +293,7 @@ _KEPT_NOTES = ("took_place_of", "gave_way_to", "looked_at_again")
 
 def _decide_group(
     planner: Planner,
-    recipient: Recipient,
+    situation: Situation,
     group: Sequence[MessageRow],
     history: Sequence[Counted],
     now: Instant,
@@ -256,21 +302,21 @@ def _decide_group(
     """Decide one group again. No message is planned earlier than before."""
     if group[0].mode != "first":
         mode: Mode = "all" if group[0].mode == "all" else "any"
-        return _decide_members(planner, recipient, mode, group, history, now, at_hand_over)
+        return _decide_members(planner, situation, mode, group, history, now, at_hand_over)
     decisions: list[Decision] = []
     for row in group:
         if any(decision.reason is None for decision in decisions):
             decisions.append(Decision(None, "not_chosen"))
         else:
             decisions += _decide_members(
-                planner, recipient, "any", [row], history, now, at_hand_over
+                planner, situation, "any", [row], history, now, at_hand_over
             )
     return decisions
 
 
 def _decide_members(
     planner: Planner,
-    recipient: Recipient,
+    situation: Situation,
     mode: Mode,
     group: Sequence[MessageRow],
     history: Sequence[Counted],
@@ -291,7 +337,7 @@ def _decide_members(
         )
         for row in group
     ]
-    return planner.decide(recipient, mode, wanted, history, start)
+    return planner.decide(situation, mode, wanted, history, start)
 
 
 def _as_past(message: Counted, priority: int, enrollment_id: int, step: str) -> Past:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, Validat
 from channels.messages import COUNTING_STATES, MessageState
 from channels.rules.caps import Counted
 from channels.rules.planner import Mode, OnCap, Planner, Wanted
-from channels.rules.recipient import Kind, Recipient, zones_for
+from channels.rules.recipient import Kind, Situation, StatedConsent, zones_for
 from config.channels import AddressKind, ChannelName, channel_of
 from config.clock.times import Duration, Instant, parse_instant
 from config.policy import Policy, describe_errors
@@ -82,7 +82,7 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
         planner = default if parsed.policy is None else _planner(orjson.dumps(parsed.policy))
     except ValidationError as error:
         raise ValueError(describe_errors(error)) from error
-    recipient = _recipient(parsed.profile, planner.policy)
+    situation = _situation(parsed.profile, planner.policy)
     wanted = [
         Wanted(
             channel=message.channel,
@@ -99,11 +99,11 @@ def answer_case(case: Mapping[str, Any], default: Planner) -> dict[str, Any]:
         for past in parsed.history
         if past.state in COUNTING_STATES
     ]
-    decisions = planner.decide(recipient, parsed.send.mode, wanted, history, parsed.now)
+    decisions = planner.decide(situation, parsed.send.mode, wanted, history, parsed.now)
     return {
         "id": parsed.id,
         "decisions": [
-            {"channel": message.channel, **decision.described(recipient)}
+            {"channel": message.channel, **decision.described(situation)}
             for message, decision in zip(wanted, decisions, strict=True)
         ],
     }
@@ -124,7 +124,7 @@ def _is_usable(kind: AddressKind, given: Sequence[str]) -> bool:
     return any(address.strip() for address in given)
 
 
-def _recipient(profile: _Profile, policy: Policy) -> Recipient:
+def _situation(profile: _Profile, policy: Policy) -> Situation:
     addresses = {
         name: [given] if isinstance(given, str) else given or []
         for name, given in profile.addresses.items()
@@ -136,23 +136,23 @@ def _recipient(profile: _Profile, policy: Policy) -> Recipient:
         for address in given
         if (phone := _phone(address)) is not None
     )
-    return Recipient(
+    return Situation(
         zones=zones_for(
             profile.timezone,
             country_code(profile.country),
             next((phone.country for phone in phones), None),
             policy.timezone,
         ),
-        addresses={
+        addresses=frozenset(
             name
             for name, given in addresses.items()
             if _is_usable(channel_of(name).address_kind, given)
-        },
-        suppressed=profile.suppressed,
-        consent={
-            (channel, topic): granted
+        ),
+        suppressed=frozenset(profile.suppressed),
+        consent=StatedConsent.of(
+            (channel, topic, granted)
             for channel, topics in profile.consent.items()
             for topic, granted in topics.items()
-        },
+        ),
         held_out=profile.held_out,
     )

@@ -1,14 +1,20 @@
 """Load recipients, message histories and template data, many at once, in one statement each."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
 from channels.messages import COUNTING_STATES, messages
 from channels.rules.caps import Counted, reach
-from channels.rules.recipient import Recipient, Target, preferences_of, zones_for
+from channels.rules.recipient import (
+    Recipient,
+    Situation,
+    StatedConsent,
+    preferences_of,
+    zones_for,
+)
 from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.aggregates import rows_as_json
@@ -16,8 +22,8 @@ from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from config.policy import Policy
 from profiles.bucketing import draw
-from profiles.identity.addresses import ADDRESSES_IN_USE, Address, addresses_from
-from profiles.tables import consent_records, consents, events, preferences, profiles
+from profiles.identity.addresses import ADDRESSES_IN_USE, CHANNELS_TO
+from profiles.tables import IdentifierKind, consent_records, consents, events, preferences, profiles
 
 
 class Past(NamedTuple):
@@ -105,45 +111,77 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     if not profile_ids:
         return {}
     holdout = policy.holdout_percent / 100
+    rows = tx.conn.execute(_RECIPIENTS, {"profile_ids": profile_ids}).all()
+    situations: dict[_Stated, Situation] = {}
     found: dict[int, Recipient] = {}
-    for (
-        profile_id,
-        timezone,
-        country,
-        chosen,
-        per_week,
-        opens,
-        closes,
-        in_use,
-        said,
-    ) in tx.conn.execute(_RECIPIENTS, {"profile_ids": profile_ids}):
-        addresses = addresses_from(profile_id, in_use)
-        reached = {one.channel for one in addresses}
-        targets = _targets(addresses)
-        found[profile_id] = Recipient(
-            zones=zones_for(
-                timezone,
-                country,
-                next((one.country for one in addresses if one.country is not None), None),
-                policy.timezone,
-                chosen=chosen,
+    for profile_id, *zones_and_preferences, in_use, said in rows:
+        held_out = holdout > 0 and draw(profile_id, "holdout") < holdout
+        stated = (
+            *zones_and_preferences,
+            held_out,
+            # Without the addresses themselves, unless suppressed, and without their order: only
+            # phone numbers have a country, and only one of them is in use.
+            tuple(
+                [
+                    (kind, country, None if on is None else value, on)
+                    for kind, value, country, _, _, on in in_use or ()
+                ]
             ),
-            addresses=reached,
-            suppressed=reached - targets.keys(),
-            consent={(channel, topic): bool(granted) for channel, topic, granted in said or ()},
-            held_out=holdout > 0 and draw(profile_id, "holdout") < holdout,
-            own=preferences_of(per_week, opens, closes),
-            targets=targets,
+            tuple(map(tuple, said or ())),
         )
+        situation = situations.get(stated)
+        if situation is None:
+            situation = situations[stated] = _situation(policy, *stated)
+        found[profile_id] = Recipient(situation, in_use or ())
     return found
 
 
-def _targets(addresses: Sequence[Address]) -> dict[ChannelName, list[Target]]:
-    usable: dict[ChannelName, list[Target]] = {}
-    for one in addresses:
-        if not one.suppressed:
-            usable.setdefault(one.channel, []).append(Target(one.value, one.platform))
-    return usable
+# The parameters of `_situation` behind the policy.
+_Stated = tuple[Any, ...]
+
+
+def _situation(
+    policy: Policy,
+    timezone: str | None,
+    country: str | None,
+    chosen: str | None,
+    per_week: int | None,
+    opens: int | None,
+    closes: int | None,
+    held_out: bool,
+    addresses: Collection[tuple[IdentifierKind, str | None, str | None, ChannelName | None]],
+    said: Collection[tuple[str, str, object]],
+) -> Situation:
+    """The situation of profiles that all this is stated of.
+
+    addresses: for each address in use its kind and country; for one that is suppressed also the
+    address and a channel on which it is, one element for each channel.
+    said: see `StatedConsent.of`.
+    """
+    suppressed_on: dict[tuple[IdentifierKind, str | None], set[ChannelName]] = defaultdict(set)
+    for kind, _, value, on in addresses:
+        suppressed_on[kind, value].update([] if on is None else [on])
+    usable = {
+        name
+        for (kind, _), on in suppressed_on.items()
+        for name in CHANNELS_TO[kind]
+        if name not in on
+    }
+    reached = {name for kind, *_ in addresses for name in CHANNELS_TO[kind]}
+    return Situation(
+        zones=zones_for(
+            timezone,
+            country,
+            next((country for _, country, *_ in addresses if country is not None), None),
+            policy.timezone,
+            chosen=chosen,
+        ),
+        addresses=frozenset(reached),
+        suppressed=frozenset(reached - usable),
+        consent=StatedConsent.of(said),
+        held_out=held_out,
+        own=preferences_of(per_week, opens, closes),
+    )
 
 
 def load_history(
@@ -154,7 +192,7 @@ def load_history(
     Profiles without such messages have an empty list. One statement; none if there are no caps.
     """
     found: dict[int, list[Past]] = defaultdict(list)
-    own = {recipient.own.per_week for recipient in recipients.values()} - {None}
+    own = {recipient.situation.own.per_week for recipient in recipients.values()} - {None}
     caps = [*policy.caps, *(cap for cap in own if cap is not None)]
     if not recipients or not caps:
         return found
@@ -173,7 +211,7 @@ def load_history(
         step,
         journey,
         member,
-    ) in tx.conn.execute(_HISTORY, given):
+    ) in tx.conn.execute(_HISTORY, given).all():
         found[profile_id].append(
             Past(
                 id=message_id,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from channels.rules.caps import NEVER, Count, Counted, counts
-from channels.rules.recipient import Kind, Recipient
+from channels.rules.recipient import Kind, Situation
 from channels.rules.windows import OpeningHours
 from config.channels import ChannelName
 from config.clock.times import Instant, Seconds, format_duration, format_instant
@@ -55,21 +55,21 @@ class Decision(NamedTuple):
     reason: str | None = None
     rule: str | None = None
 
-    def described(self, recipient: Recipient) -> dict[str, Any]:
+    def described(self, situation: Situation) -> dict[str, Any]:
         """The decision as JSON, for message rows and `segue decide`."""
-        names = recipient.zones.names
+        names = situation.zones.names
         described: dict[str, Any] = {
             "outcome": "not_sent" if self.reason else "send",
             "send_at": None if self.send_at is None else format_instant(self.send_at),
             "reason": self.reason,
             "rule": self.rule,
             "timezone": names[0] if len(names) == 1 else list(names),
-            "timezone_source": recipient.zones.source,
+            "timezone_source": situation.zones.source,
         }
-        if recipient.zones.chosen:
+        if situation.zones.chosen:
             described["timezone_chosen"] = True
-        if recipient.zones.invalid:
-            described["invalid_timezone"] = recipient.zones.invalid
+        if situation.zones.invalid:
+            described["invalid_timezone"] = situation.zones.invalid
         return described
 
 
@@ -87,18 +87,18 @@ class Planner:
         self._hours: dict[tuple[ChannelName, tuple[str, ...], Window | None], OpeningHours] = {}
         self._caps: dict[tuple[ChannelName, str], tuple[Cap, ...]] = {}
 
-    def hours(self, channel: ChannelName, recipient: Recipient) -> OpeningHours:
+    def hours(self, channel: ChannelName, situation: Situation) -> OpeningHours:
         """The channel's open hours for a recipient."""
-        key = (channel, recipient.zones.names, recipient.own.hours)
+        key = (channel, situation.zones.names, situation.own.hours)
         hours = self._hours.get(key)
         if hours is None:
             hours = OpeningHours(self.policy.windows(channel), key[1], key[2])
             self._hours[key] = hours
         return hours
 
-    def caps(self, channel: ChannelName, topic: str, recipient: Recipient) -> tuple[Cap, ...]:
+    def caps(self, channel: ChannelName, topic: str, situation: Situation) -> tuple[Cap, ...]:
         """The caps for a marketing message on this channel and topic, including the recipient's."""
-        own = recipient.own.per_week
+        own = situation.own.per_week
         return self._policy_caps(channel, topic) + (() if own is None else (own,))
 
     def _policy_caps(self, channel: ChannelName, topic: str) -> tuple[Cap, ...]:
@@ -111,7 +111,7 @@ class Planner:
 
     def decide(
         self,
-        recipient: Recipient,
+        situation: Situation,
         mode: Mode,
         wanted: Sequence[Wanted],
         history: Sequence[Counted],
@@ -124,20 +124,20 @@ class Planner:
         history: the sent and planned messages that count against caps, in any order.
         """
         if mode == "first":
-            return self._first(recipient, wanted, history, now)
-        decisions = self._together(recipient, wanted, history, now)
+            return self._first(situation, wanted, history, now)
+        decisions = self._together(situation, wanted, history, now)
         return _whole(wanted, decisions) if mode == "all" else decisions
 
     def _first(
         self,
-        recipient: Recipient,
+        situation: Situation,
         wanted: Sequence[Wanted],
         history: Sequence[Counted],
         now: Instant,
     ) -> list[Decision]:
         decisions: list[Decision] = []
         for message in wanted:
-            decisions += self._together(recipient, [message], history, now)
+            decisions += self._together(situation, [message], history, now)
             if decisions[-1].reason is None:
                 break
         left = len(wanted) - len(decisions)
@@ -145,7 +145,7 @@ class Planner:
 
     def _together(
         self,
-        recipient: Recipient,
+        situation: Situation,
         wanted: Sequence[Wanted],
         history: Sequence[Counted],
         now: Instant,
@@ -154,7 +154,7 @@ class Planner:
         decisions: list[Decision] = [Decision(None)] * len(wanted)
         alive: list[_Member] = []
         for place, message in enumerate(wanted):
-            reason: str | None = recipient.refusal(
+            reason: str | None = situation.refusal(
                 self.policy, message.channel, message.kind, message.topic
             )
             reason = reason or message.refused
@@ -170,9 +170,9 @@ class Planner:
                     ),
                 ]
             else:
-                hours = self.hours(message.channel, recipient)
+                hours = self.hours(message.channel, situation)
                 alive.append(_Member(place, message, hours))
-        search = _Search(planner=self, recipient=recipient, history=history, now=now)
+        search = _Search(planner=self, situation=situation, history=history, now=now)
         while alive:
             anchor = search.anchor(alive)
             if anchor is not None:
@@ -210,10 +210,10 @@ class _Search:
     """The search for a common anchor of one recipient's group."""
 
     def __init__(
-        self, *, planner: Planner, recipient: Recipient, history: Sequence[Counted], now: Instant
+        self, *, planner: Planner, situation: Situation, history: Sequence[Counted], now: Instant
     ) -> None:
         self.planner = planner
-        self.recipient = recipient
+        self.situation = situation
         self.history = history
         self.now = now
         self._counts: dict[tuple[ChannelName, str], list[Count]] = {}
@@ -284,7 +284,7 @@ class _Search:
             for channel in dict.fromkeys(member.wanted.channel for member in group)
             if (windows := self.planner.policy.windows(channel))
         ]
-        if own := self.recipient.own.hours:
+        if own := self.situation.own.hours:
             parts.append(f"their own hours {own}")
         return ", ".join(parts)
 
@@ -331,10 +331,10 @@ class _Search:
                     fixed=sorted(
                         message.send_at for message in self.history if counts(cap, message)
                     ),
-                    zones=self.recipient.zones.names,
+                    zones=self.situation.zones.names,
                     first_weekday=self.planner.policy.first_weekday,
                 )
-                for cap in self.planner.caps(wanted.channel, wanted.topic, self.recipient)
+                for cap in self.planner.caps(wanted.channel, wanted.topic, self.situation)
             ]
             self._counts[key] = counted
         return counted

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from channels.rules.caps import Count, Counted, counts
 from channels.rules.loaders import Past
 from channels.rules.planner import Planner
-from channels.rules.recipient import Recipient
+from channels.rules.recipient import Situation
 
 
 def preempted(
     planner: Planner,
-    recipient: Recipient,
-    planned: Sequence[Counted],
+    situation: Situation,
     firm: Sequence[Counted],
+    planned: Sequence[Counted],
     lower: Sequence[Past],
 ) -> list[Past]:
     """The members of `lower` whose places the new messages need.
@@ -22,23 +22,23 @@ def preempted(
 
     Parameters
     ----------
-    planned: the new messages; they fit the caps beside `firm` alone.
     firm: messages that can't be preempted.
+    planned: the new messages; they fit the caps beside `firm` alone.
     """
     kept = sorted(lower, key=lambda past: (past.priority, -past.counted.send_at))
     victims: list[Past] = []
-    while kept and not _fit(planner, recipient, planned, firm, kept):
+    while kept and not _fit(planner, situation, planned, firm, kept):
         victims.append(kept.pop(0))
     # Keep those whose removal does not help, the highest priority first.
     for past in reversed(victims):
-        if _fit(planner, recipient, planned, firm, [*kept, past]):
+        if _fit(planner, situation, planned, firm, [*kept, past]):
             kept.append(past)
     return [past for past in victims if past not in kept]
 
 
 def _fit(
     planner: Planner,
-    recipient: Recipient,
+    situation: Situation,
     planned: Sequence[Counted],
     firm: Sequence[Counted],
     kept: Sequence[Past],
@@ -49,12 +49,12 @@ def _fit(
             continue
         others = [*firm, *planned[:number], *planned[number + 1 :]]
         others += [past.counted for past in kept]
-        for cap in planner.caps(message.channel, message.topic, recipient):
+        for cap in planner.caps(message.channel, message.topic, situation):
             fixed = sorted(other.send_at for other in others if counts(cap, other))
             count = Count(
                 cap=cap,
                 fixed=fixed,
-                zones=recipient.zones.names,
+                zones=situation.zones.names,
                 first_weekday=planner.policy.first_weekday,
             )
             if count.blocked_until(message.send_at, 0, ()) is not None:

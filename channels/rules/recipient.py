@@ -1,7 +1,7 @@
 """The data of one recipient that planning needs: zone, addresses, consent, preferences."""
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -9,6 +9,7 @@ from config.channels import ChannelName, channel_of
 from config.clock.times import Seconds
 from config.clock.zones import zone_name, zones_of_country
 from config.policy import CHANNELS, Cap, Policy, Window, format_time
+from profiles.identity.addresses import InUse, identifiers_from
 
 TimezoneSource = Literal["profile", "country", "phone", "brand"]
 Kind = Literal["marketing", "transactional"]
@@ -80,6 +81,65 @@ def preferences_of(
 NO_PREFERENCES = Preferences()
 
 
+class StatedConsent(NamedTuple):
+    """A profile's consent, as channel and topic of each statement; WHOLE_CHANNEL is a topic."""
+
+    granted: frozenset[tuple[str, str]] = frozenset()
+    refused: frozenset[tuple[str, str]] = frozenset()
+
+    @classmethod
+    def of(cls, said: Iterable[tuple[str, str, object]]) -> "StatedConsent":
+        """The consent of rows of channel, topic, and whether it is granted."""
+        granted: set[tuple[str, str]] = set()
+        refused: set[tuple[str, str]] = set()
+        for channel, topic, yes in said:
+            (granted if yes else refused).add((channel, topic))
+        return cls(frozenset(granted), frozenset(refused))
+
+    def to(self, channel: ChannelName, topic: str) -> bool | None:
+        """What was stated of the channel and topic; None: nothing."""
+        if (channel, topic) in self.granted:
+            return True
+        return False if (channel, topic) in self.refused else None
+
+
+NO_CONSENT = StatedConsent()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Situation:
+    """All about a profile that decisions depend on, without its addresses.
+
+    Many profiles that are loaded together share one, so that a decision is made once for all.
+    """
+
+    zones: Zones
+    addresses: frozenset[str] = frozenset()  # channels with an address
+    suppressed: frozenset[str] = frozenset()  # channels whose addresses are all suppressed
+    consent: StatedConsent = NO_CONSENT
+    held_out: bool = False
+    own: Preferences = NO_PREFERENCES
+
+    def refusal(self, policy: Policy, channel: ChannelName, kind: Kind, topic: str) -> str | None:
+        """Why messages of this kind may never be sent on the channel; None if they may."""
+        if channel not in self.addresses:
+            return "no_address"
+        if channel in self.suppressed:
+            return "suppressed"
+        whole = self.consent.to(channel, WHOLE_CHANNEL)
+        if whole is False and channel_of(channel).has_stop:
+            return "no_consent"  # a STOP applies to all topics and kinds
+        if kind == "transactional":
+            return None
+        granted = self.consent.to(channel, topic)
+        if policy.own_yes_only(channel, topic):
+            return None if granted else "no_consent"
+        granted = whole if granted is None else granted
+        if granted is False or (granted is None and policy.opt_in(channel)):
+            return "no_consent"
+        return "held_out" if self.held_out else None
+
+
 class Target(NamedTuple):
     """The address that a message is sent to; for a push, one device.
 
@@ -90,37 +150,22 @@ class Target(NamedTuple):
     platform: str | None
 
 
-@dataclass(slots=True, kw_only=True)
-class Recipient:
-    """One profile as planning reads it.
+class Recipient(NamedTuple):
+    """One profile that messages are planned for.
 
-    targets: the usable addresses by channel: for push all usable devices, the one seen last first;
-    for other channels one address. Channels without a usable address are left out.
+    in_use: its addresses, as ADDRESSES_IN_USE has them.
     """
 
-    zones: Zones
-    addresses: Set[str] = frozenset()  # channels with an address
-    suppressed: Set[str] = frozenset()  # channels whose addresses are all suppressed
-    consent: Mapping[tuple[str, str], bool] = field(default_factory=dict)  # (channel, topic)
-    held_out: bool = False
-    own: Preferences = NO_PREFERENCES
-    targets: Mapping[ChannelName, Sequence[Target]] = field(default_factory=dict)
+    situation: Situation
+    in_use: Sequence[InUse]
 
-    def refusal(self, policy: Policy, channel: ChannelName, kind: Kind, topic: str) -> str | None:
-        """Why messages of this kind may never be sent on the channel; None if they may."""
-        if channel not in self.addresses:
-            return "no_address"
-        if channel in self.suppressed:
-            return "suppressed"
-        whole = self.consent.get((channel, WHOLE_CHANNEL))
-        if whole is False and channel_of(channel).has_stop:
-            return "no_consent"  # a STOP applies to all topics and kinds
-        if kind == "transactional":
-            return None
-        granted = self.consent.get((channel, topic))
-        if policy.own_yes_only(channel, topic):
-            return None if granted else "no_consent"
-        granted = whole if granted is None else granted
-        if granted is False or (granted is None and policy.opt_in(channel)):
-            return "no_consent"
-        return "held_out" if self.held_out else None
+    def targets(self, channel: ChannelName) -> list[Target]:
+        """The usable addresses: for push all usable devices, the one seen last first; for other
+        channels at most one.
+        """
+        kind = channel_of(channel).address_kind
+        return [
+            Target(one.value, one.platform)
+            for one in identifiers_from(self.in_use)
+            if one.kind == kind and channel not in one.suppressed_on
+        ]

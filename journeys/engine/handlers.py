@@ -178,7 +178,7 @@ def _ends(cohort: Cohort, step: WaitStep, people: Sequence[DueEnrollment]) -> di
     return {
         person.enrollment_id: _resumes_in_all(
             step,
-            recipients[person.profile_id].zones.names,
+            recipients[person.profile_id].situation.zones.names,
             person.arrived_at,
             None if dates is None else dates[person.profile_id],
         )

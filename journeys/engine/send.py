@@ -1,6 +1,6 @@
 """The handler of Send steps: plan a group's messages, wait until they are sent, fall back."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast, get_args
 
@@ -11,8 +11,8 @@ from sqlalchemy.types import Text
 from channels.messages import messages
 from channels.messages.transitions import cancel_of
 from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
-from channels.rules.planner import Wanted
-from config.clock.times import Instant
+from channels.rules.planner import Decision, Wanted
+from config.clock.times import Instant, Seconds
 from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from journeys.definition.journey import Version
@@ -84,28 +84,51 @@ def _plan_from(
         settled=wake_unlocked,
     )
     moves: Moves = {}
-    profile_of = {person.enrollment_id: person.profile_id for person in people}
-    for enrollment_id, decisions in decided.items():
-        planned = [
-            (decision.send_at, number)
-            for number, decision in enumerate(decisions)
-            if decision.send_at is not None
-        ]
+    now, again = cohort.tx.now, cohort.tx.timing.send_again
+    # Many have equal decisions, so that most of the work is done once for all of them.
+    for decisions, number in Counter(decided.values()).items():
         for message, decision in zip(members, decisions, strict=True):
             if decision.reason != "not_chosen" or step.fallback_after is None:
-                cohort.messages[message.channel, decision.reason or "planned"] += 1
-        if not planned:
-            moves[enrollment_id] = Move(NEXT, ended_at=since.get(enrollment_id))
+                cohort.messages[message.channel, decision.reason or "planned"] += number
+    waits: dict[tuple[Decision, ...], _Wait | None] = {}
+    for person in people:
+        decisions = decided[person.enrollment_id]
+        if decisions not in waits:
+            waits[decisions] = _wait(decisions, first, again)
+        wait = waits[decisions]
+        if wait is None:
+            ended_at = since.get(person.enrollment_id)
+            moves[person.enrollment_id] = Move(NEXT, ended_at=ended_at)
             continue
-        if min(planned)[0] <= cohort.tx.now:
-            recipient = recipients[profile_of[enrollment_id]]
-            cohort.planned_now[enrollment_id, step.name] = recipient
-        last, number = max(planned)
-        # `wake` makes the enrollment due as soon as the message is sent.
-        moves[enrollment_id] = Move(
-            None, due_at=last + cohort.tx.timing.send_again, phase=first + number + 1
-        )
+        moves[person.enrollment_id] = wait.move
+        if wait.since <= now:
+            recipient = recipients[person.profile_id]
+            cohort.planned_now[person.enrollment_id, step.name] = recipient
     return moves
+
+
+class _Wait(NamedTuple):
+    """The wait for a group's messages. since: when the first of them is to be sent."""
+
+    since: Instant
+    move: Move
+
+
+def _wait(decisions: Sequence[Decision], first: int, again: Seconds) -> _Wait | None:
+    """The wait until the last of the messages is sent; None: none is planned.
+
+    first: the place of the first member in the step's group. again: see `Timing.send_again`.
+    """
+    planned = [
+        (decision.send_at, place)
+        for place, decision in enumerate(decisions)
+        if decision.send_at is not None
+    ]
+    if not planned:
+        return None
+    last, place = max(planned)
+    # `wake` makes the enrollment due as soon as the message is sent.
+    return _Wait(min(planned)[0], Move(None, due_at=last + again, phase=first + place + 1))
 
 
 def _wanted(cohort: Cohort, step: SendStep, first: int) -> PlannedSend:

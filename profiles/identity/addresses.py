@@ -78,7 +78,7 @@ def is_retired_row(row: Mapping[str, Any]) -> bool:
 
 
 # kind, value, country, platform, seen_at, a channel on which it is suppressed
-_InUse = tuple[IdentifierKind, str, str | None, str | None, Instant, ChannelName | None]
+InUse = tuple[IdentifierKind, str, str | None, str | None, Instant, ChannelName | None]
 
 
 class Address(NamedTuple):
@@ -103,25 +103,43 @@ def channel_addresses(tx: Tx, profile_ids: Collection[int]) -> list[Address]:
     ]
 
 
-def addresses_from(profile_id: int, in_use: Sequence[_InUse] | None) -> list[Address]:
-    """The addresses in a value of ADDRESSES_IN_USE, the one seen last first."""
-    if not in_use:
-        return []
-    # An address has one row for each channel on which it is suppressed, or else one row.
-    suppressed = {(kind, value, on) for kind, value, _, _, _, on in in_use if on is not None}
-    once = {(-seen_at, value, kind): rest for kind, value, *rest, seen_at, _ in in_use}
+def addresses_from(profile_id: int, in_use: Sequence[InUse] | None) -> list[Address]:
+    """The addresses in a value of ADDRESSES_IN_USE on each channel, the one seen last first."""
     return [
         Address(
             profile_id=profile_id,
             channel=name,
-            value=value,
-            suppressed=(kind, value, name) in suppressed,
-            country=country,
-            platform=platform,
+            value=one.value,
+            suppressed=name in one.suppressed_on,
+            country=one.country,
+            platform=one.platform,
         )
-        for (_, value, kind), (country, platform) in sorted(once.items())
-        for name in CHANNELS_TO[kind]
+        for one in identifiers_from(in_use)
+        for name in CHANNELS_TO[one.kind]
     ]
+
+
+class IdentifierInUse(NamedTuple):
+    """An address in use, once for all the channels that send to it."""
+
+    kind: IdentifierKind
+    value: str
+    country: str | None
+    platform: str | None
+    suppressed_on: list[ChannelName]
+
+
+def identifiers_from(in_use: Sequence[InUse] | None) -> list[IdentifierInUse]:
+    """The addresses in a value of ADDRESSES_IN_USE, the one seen last first."""
+    found: dict[tuple[Instant, str, IdentifierKind], IdentifierInUse] = {}
+    for kind, value, country, platform, seen_at, suppressed_on in in_use or ():
+        # An address has one row for each channel on which it is suppressed, or else one row.
+        key = (-seen_at, value, kind)
+        if key not in found:
+            found[key] = IdentifierInUse(kind, value, country, platform, [])
+        if suppressed_on is not None:
+            found[key].suppressed_on.append(suppressed_on)
+    return [found[key] for key in sorted(found)] if len(found) > 1 else list(found.values())
 
 
 def is_usable(channel: ChannelName) -> ColumnElement[bool]:
@@ -156,7 +174,7 @@ def _suppression() -> Select[tuple[int]]:
 _of_address = and_(
     suppressions.c.address == identifiers.c.value, suppressions.c.bucket == identifiers.c.bucket
 )
-# The addresses in use of a profile, for a statement on `profiles`: one column with an `_InUse` for
+# The addresses in use of a profile, for a statement on `profiles`: one column with an `InUse` for
 # each row, which `addresses_from` reads.
 ADDRESSES_IN_USE = (
     select(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, get_args
 
+import orjson
 import pytest
 from sqlalchemy import Row, select, update
 
@@ -18,7 +19,9 @@ from channels.messages import (
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome, DeviceReport
 from channels.messages.states import ALLOWED, CLOSED, DEVICE_ALLOWED, NOT_HANDED_OVER, REPORTED
 from channels.messages.transitions import (
+    Decided,
     Followed,
+    Member,
     NewMessage,
     Recorded,
     RecordedState,
@@ -39,24 +42,22 @@ def new(number: int, state: Any = "planned") -> NewMessage:
     return NewMessage(
         profile_id=1,
         enrollment_id=number,
-        journey="j",
-        version="v",
-        step="s",
-        member="email",
-        channel="email",
-        kind="marketing",
-        topic="news",
-        priority=0,
-        mode="any",
-        after=0,
-        on_cap="skip",
-        wanted_at=MONDAY,
-        latest_anchor=LATER,
-        attempts=0,
-        state=state,
-        reason=None,
-        send_at=MONDAY,
-        decision={},
+        member=Member(
+            journey="j",
+            version="v",
+            step="s",
+            member="email",
+            channel="email",
+            kind="marketing",
+            topic="news",
+            priority=0,
+            mode="any",
+            after=0,
+            on_cap="skip",
+            wanted_at=MONDAY,
+            latest_anchor=LATER,
+        ),
+        decided=Decided(state=state, reason=None, send_at=MONDAY, decision=orjson.Fragment(b"{}")),
     )
 
 
@@ -75,7 +76,7 @@ def replan(state: Any) -> Act:
     return lambda tx, rows: transitions.replan(
         tx,
         [
-            Redecided(message=one, state=state, reason="capped", send_at=LATER, decision={"n": 1})
+            Redecided(one, Decided(state, "capped", LATER, decision=orjson.Fragment(b'{"n":1}')))
             for one in rows
         ],
     )

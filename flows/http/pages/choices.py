@@ -8,7 +8,7 @@ counts as no, because they are opt-in.
 
 from collections.abc import Iterable, Mapping
 
-from channels.rules.recipient import WHOLE_CHANNEL, Recipient, Zones
+from channels.rules.recipient import WHOLE_CHANNEL, Situation, StatedConsent, Zones
 from config.channels import ChannelName, channel_of, channels
 from config.policy import CHANNELS, Policy
 from profiles.consent.preferences import TopicChanges, Topics
@@ -25,9 +25,12 @@ def offered(policy: Policy, consent: Topics = _NO_CONSENT) -> list[ChannelName]:
 
 def allowed(policy: Policy, consent: Topics, channel: ChannelName, topic: str) -> bool:
     """Whether consent allows marketing about the topic on the channel."""
-    given: dict[tuple[str, str], bool] = {(on, to): yes for (on, to), yes in consent.items()}
-    recipient = Recipient(zones=_ANYWHERE, addresses=frozenset(CHANNELS), consent=given)
-    return recipient.refusal(policy, channel, "marketing", topic) is None
+    situation = Situation(
+        zones=_ANYWHERE,
+        addresses=frozenset(CHANNELS),
+        consent=StatedConsent.of((on, to, yes) for (on, to), yes in consent.items()),
+    )
+    return situation.refusal(policy, channel, "marketing", topic) is None
 
 
 def stopped(consent: Topics, channel: ChannelName) -> bool:

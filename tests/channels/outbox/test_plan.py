@@ -227,7 +227,7 @@ def test_the_zone_is_that_of_the_number_that_is_texted(db: Database) -> None:
             insert(identifiers).values(**retired, seen_at=MONDAY + 120, retired_at=MONDAY + 120)
         )
         recipient = load_recipients(tx, desk.planner.policy, [ann])[ann]
-    assert recipient.zones.names == ("Asia/Tokyo",)
+    assert recipient.situation.zones.names == ("Asia/Tokyo",)
 
 
 # Counting -----------------------------------------------------------------------------------------

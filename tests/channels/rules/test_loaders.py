@@ -6,10 +6,17 @@ from sqlalchemy import func, insert, select, update
 
 from channels.messages import messages
 from channels.rules.loaders import Marks, load_contents, load_history, load_recipients
-from channels.rules.recipient import NO_PREFERENCES, Target, preferences_of
+from channels.rules.recipient import (
+    NO_CONSENT,
+    NO_PREFERENCES,
+    StatedConsent,
+    Target,
+    preferences_of,
+)
 from config.clock.times import HOUR, MINUTE
 from config.database.engine import Database
-from config.policy import Policy
+from config.policy import CHANNELS, Policy
+from profiles.bucketing import draw
 from profiles.identity.addresses import channel_addresses
 from profiles.tables import consent_records, events, identifiers, preferences, profiles
 from tests.support.counting import statements
@@ -36,18 +43,40 @@ def test_all_that_is_known_of_people_is_one_statement(house: House, db: Database
         found = load_recipients(tx, Policy(), [ann, bob, ann, 1_000_000])
     assert len(executed) == 1
     assert found.keys() == {ann, bob}
-    assert found[ann].zones.source == "country"
-    assert found[ann].addresses == {"email", "sms", "whatsapp", "push"}
-    assert found[ann].suppressed == set()
-    assert found[ann].consent == {
-        ("sms", "*"): True,
-        ("email", "*"): True,
-        ("email", "news"): False,
-    }
-    assert found[ann].own == preferences_of(2, 9 * HOUR, 12 * HOUR)
-    assert found[bob].zones.names == ("Asia/Tokyo",)
-    assert (found[bob].addresses, found[bob].consent) == (set(), {})
-    assert (found[bob].targets, found[bob].own) == ({}, NO_PREFERENCES)
+    anns, bobs = found[ann].situation, found[bob].situation
+    assert anns.zones.source == "country"
+    assert anns.addresses == {"email", "sms", "whatsapp", "push"}
+    assert anns.suppressed == set()
+    assert anns.consent == StatedConsent(
+        frozenset({("sms", "*"), ("email", "*")}), frozenset({("email", "news")})
+    )
+    assert anns.own == preferences_of(2, 9 * HOUR, 12 * HOUR)
+    assert bobs.zones.names == ("Asia/Tokyo",)
+    assert (bobs.addresses, bobs.consent) == (frozenset(), NO_CONSENT)
+    assert (found[bob].in_use, bobs.own) == ((), NO_PREFERENCES)
+
+
+def test_profiles_share_a_situation_only_if_nothing_of_it_differs(
+    house: House, db: Database
+) -> None:
+    ann, bob = house.customer("ann", country="ES"), house.customer("bob", country="ES")
+    others = [
+        house.customer("cem", country="ES", timezone="Asia/Tokyo"),
+        house.customer("dan", country="FR"),
+        house.customer("eva", country="ES", phone=None),
+        house.customer("fay", country="ES", consent={}),
+        house.customer("gil", country="ES"),
+        house.customer("hal", country="ES"),
+    ]
+    prefer(db, others[-2], per_week=2)
+    becomes(db, "email", "hal@example.com", "bounced")
+    with db.transaction() as tx:
+        found = load_recipients(tx, Policy(), [ann, bob, *others])
+        halves = load_recipients(tx, Policy(holdout_percent=50), [ann, bob, *others])
+    assert found[ann].situation is found[bob].situation
+    assert len({one.situation for one in found.values()}) == 1 + len(others)
+    for profile_id, one in halves.items():
+        assert one.situation.held_out == (draw(profile_id, "holdout") < 0.5)
 
 
 def test_of_nobody_nothing_is_read(db: Database) -> None:
@@ -72,12 +101,13 @@ def test_messages_go_to_what_is_in_use_and_not_suppressed(house: House, db: Data
             insert(identifiers).values(**retired, seen_at=MONDAY + HOUR, retired_at=MONDAY + HOUR)
         )
         [found] = load_recipients(tx, Policy(), [ann]).values()
-    assert found.targets == {
+    assert {channel: found.targets(channel) for channel in CHANNELS} == {
+        "email": [],
         "sms": [Target(phone, None)],
         "whatsapp": [Target(phone, None)],
         "push": [Target("new", "web"), Target("old", "ios")],
     }
-    assert found.suppressed == {"email"}
+    assert found.situation.suppressed == {"email"}
 
 
 def test_an_address_that_is_suppressed_on_one_channel_is_used_on_the_other(
@@ -91,8 +121,8 @@ def test_an_address_that_is_suppressed_on_one_channel_is_used_on_the_other(
     becomes(db, "whatsapp", phone, "unregistered")
     with db.transaction() as tx:
         [found] = load_recipients(tx, Policy(), [ann]).values()
-    assert found.suppressed == {"whatsapp"}
-    assert found.targets["sms"] == [Target(phone, None)]
+    assert found.situation.suppressed == {"whatsapp"}
+    assert found.targets("sms") == [Target(phone, None)]
 
 
 def test_addresses_on_every_channel_are_one_statement(house: House, db: Database) -> None:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from channels.rules.recipient import Recipient, Zones
+from channels.rules.recipient import Situation, StatedConsent, Zones
 from config.channels import ChannelName
 from config.clock.times import DAY, HOUR
 from config.policy import CHANNELS, Policy
@@ -67,9 +67,10 @@ def texts_stopped(said: Said) -> bool:
     return stopped(said, "sms")
 
 
-def recipient(said: Said) -> Recipient:
-    consent = {(str(channel), topic): yes for (channel, topic), yes in said.items()}
-    return Recipient(zones=Zones(("UTC",), "brand"), addresses=set(CHANNELS), consent=consent)
+def situation(said: Said) -> Situation:
+    consent = StatedConsent.of((channel, topic, yes) for (channel, topic), yes in said.items())
+    zones = Zones(("UTC",), "brand")
+    return Situation(zones=zones, addresses=frozenset(CHANNELS), consent=consent)
 
 
 @however_slow
@@ -92,7 +93,7 @@ def test_planning_agrees_with_the_checkboxes(
     policy: Policy, said: Said, ticked: Said, stop: bool | None
 ) -> None:
     now_said = saved(policy, said, ticked, stop)
-    somebody = recipient(now_said)
+    somebody = situation(now_said)
     for (channel, topic), wanted in boxes(policy, now_said).items():
         goes = wanted and not stopped(now_said, channel)
         reason = somebody.refusal(policy, channel, "marketing", topic)
@@ -120,7 +121,7 @@ def test_unticking_the_last_box_of_a_channel_opts_out_of_future_topics(
     now_said = saved(policy, said, dict.fromkeys(before, False))
     if any(before.values()) or stopped(said, channel):
         for topic in EVER:
-            why = recipient(now_said).refusal(policy, channel, "marketing", topic)
+            why = situation(now_said).refusal(policy, channel, "marketing", topic)
             assert why == "no_consent", topic
     assert texts_stopped(now_said) == texts_stopped(said)
 
@@ -131,7 +132,7 @@ def test_stop_everything_opts_out_of_future_topics(policy: Policy, said: Said) -
     now_said = after(said, nothing_at_all(policy, said))
     for channel in CHANNELS:
         for topic in EVER:
-            why = recipient(now_said).refusal(policy, channel, "marketing", topic)
+            why = situation(now_said).refusal(policy, channel, "marketing", topic)
             assert why == "no_consent", (channel, topic)
     assert texts_stopped(now_said)
     assert not any(boxes(policy, now_said).values())
@@ -143,9 +144,9 @@ def test_a_stop_that_is_lifted_is_no_yes_to_anything(
     policy: Policy, said: Said, ticked: Said
 ) -> None:
     now_said = saved(policy, {**said, ("sms", "*"): False}, ticked, stop=False)
-    why = recipient(now_said).refusal(policy, "sms", "marketing", "one of next year")
+    why = situation(now_said).refusal(policy, "sms", "marketing", "one of next year")
     assert why == "no_consent"
-    assert recipient(now_said).refusal(policy, "sms", "transactional", "orders") is None
+    assert situation(now_said).refusal(policy, "sms", "transactional", "orders") is None
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_without_topics_only_no_texts_at_all_is_a_stop(said: Said, stop: bool | 
     for wanted in (True, False):
         now_said = saved(NO_TOPICS, said, dict.fromkeys(before, wanted), stop)
         assert texts_stopped(now_said) == (texts_stopped(said) if stop is None else stop)
-        somebody = recipient(now_said)
+        somebody = situation(now_said)
         receipt = somebody.refusal(NO_TOPICS, "sms", "transactional", "orders")
         assert receipt == ("no_consent" if texts_stopped(now_said) else None)
         if before["sms", "*"] and not wanted:

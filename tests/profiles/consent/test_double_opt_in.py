@@ -88,7 +88,7 @@ class Desk:
         """Whether planning allows marketing e-mail about the topic."""
         with self.house.db.transaction(write=False) as tx:
             who = load_recipients(tx, POLICY, [self.ann])[self.ann]
-        return who.refusal(POLICY, "email", "marketing", topic) is None
+        return who.situation.refusal(POLICY, "email", "marketing", topic) is None
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_an_address_for_which_there_is_no_room_is_left_out(db: Database) -> None
     policy = Policy()
     with db.transaction(write=False) as tx:
         [recipient] = load_recipients(tx, policy, [report.profile_ids[0] or 0]).values()
-    assert recipient.addresses == {"email"}
+    assert recipient.situation.addresses == {"email"}
 
 
 def test_the_settings_say_how_large(house: House) -> None:

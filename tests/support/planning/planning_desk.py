@@ -51,7 +51,7 @@ class Desk:
         ]
         with self.house.db.transaction() as tx:
             decided = plan(tx, self.planner, send, people).decisions
-        return [decided[person.enrollment_id] for person in people]
+        return [list(decided[person.enrollment_id]) for person in people]
 
     def rows(self, profile: int | None = None) -> list[Row[Any]]:
         return self.house.rows(profile)

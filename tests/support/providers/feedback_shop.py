@@ -88,7 +88,7 @@ class AnnsShop:
         """Whether planning refuses messages because consent is missing."""
         with self.house.db.transaction(write=False) as tx:
             ann = load_recipients(tx, Policy(), [self.ann])[self.ann]
-        return ann.refusal(Policy(), channel, kind, topic) == "no_consent"
+        return ann.situation.refusal(Policy(), channel, kind, topic) == "no_consent"
 
     def says_no_texts(self) -> bool:
         """Whether a STOP is in force."""
