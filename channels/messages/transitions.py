@@ -86,11 +86,17 @@ class Member(NamedTuple):
     attempts: int = 0
 
 
-class NewMessage(NamedTuple):
-    """A new row of the outbox."""
+class Addressee(NamedTuple):
+    """A profile to send to, and the enrollment that wants it."""
 
     profile_id: int
     enrollment_id: int
+
+
+class NewMessage(NamedTuple):
+    """A new row of the outbox."""
+
+    to: Addressee
     member: Member
     decided: Decided
 
@@ -102,7 +108,7 @@ class Redecided(NamedTuple):
     decided: Decided
 
 
-_NEW = ("bucket", "profile_id", "enrollment_id", *Member._fields, *Decided._fields)
+_NEW = ("bucket", *Addressee._fields, *Member._fields, *Decided._fields)
 _PLAN = InsertRows(*(_c[name] for name in _NEW))
 # Messages that can be decided again: planned ones, and the members of a group with mode "first"
 # that were not chosen.
@@ -156,10 +162,7 @@ def plan(tx: Tx, rows: Sequence[NewMessage]) -> int:
     """Insert new messages, planned or refused."""
     return _PLAN(
         tx.conn,
-        [
-            (bucket_of(profile_id), profile_id, enrollment_id, *member, *decided)
-            for profile_id, enrollment_id, member, decided in rows
-        ],
+        [(bucket_of(to.profile_id), *to, *member, *decided) for to, member, decided in rows],
     )
 
 

@@ -13,7 +13,14 @@ import orjson
 from sqlalchemy import select, tuple_
 
 from channels.messages import messages, transitions
-from channels.messages.transitions import Decided, Member, NewMessage, Redecided, is_undecided
+from channels.messages.transitions import (
+    Addressee,
+    Decided,
+    Member,
+    NewMessage,
+    Redecided,
+    is_undecided,
+)
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.rules.caps import Counted
 from channels.rules.loaders import Past, load_history, load_recipients
@@ -47,13 +54,6 @@ class Planned(NamedTuple):
     recipients: dict[int, Recipient]
 
 
-class Addressee(NamedTuple):
-    """A profile to send to, and the enrollment that wants it."""
-
-    profile_id: int
-    enrollment_id: int
-
-
 def plan(
     tx: Tx,
     planner: Planner,
@@ -78,7 +78,8 @@ def plan(
     decided: dict[int, tuple[Decision, ...]] = {}
     rows: list[NewMessage] = []
     displaced: list[Past] = []
-    for profile_id, enrollment_id in people:
+    for person in people:
+        profile_id, enrollment_id = person
         history = histories.get(profile_id, ())
         # Planned marketing messages of lower priority can be preempted.
         lower = [
@@ -98,7 +99,7 @@ def plan(
             note = {"took_place_of": [past.name for past in victims]}
             outcomes = _outcomes(send, case.situation, made.decisions, tx.now, note)
         rows += [
-            NewMessage(profile_id, enrollment_id, member, outcome)
+            NewMessage(person, member, outcome)
             for member, outcome in zip(members, outcomes, strict=True)
             if outcome is not None
         ]
@@ -126,12 +127,9 @@ def refuse(
     recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
     decision = Decision(None, reason)
     rows: list[NewMessage] = []
-    for profile_id, enrollment_id in people:
-        outcome = _outcome(decision, recipients[profile_id].situation, tx.now, {})
-        rows += [
-            NewMessage(profile_id, enrollment_id, member, outcome)
-            for member in _members(send, tx.now)
-        ]
+    for person in people:
+        outcome = _outcome(decision, recipients[person.profile_id].situation, tx.now, {})
+        rows += [NewMessage(person, member, outcome) for member in _members(send, tx.now)]
     transitions.plan(tx, rows)
 
 

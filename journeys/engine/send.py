@@ -9,8 +9,8 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.types import Text
 
 from channels.messages import messages
-from channels.messages.transitions import cancel_of
-from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
+from channels.messages.transitions import Addressee, cancel_of
+from channels.outbox.plan import PlannedSend, plan, refuse
 from channels.rules.planner import Decision, Wanted
 from config.clock.times import Instant, Seconds
 from config.database.arrays import any_of, one_of

@@ -136,7 +136,9 @@ def identifiers_from(in_use: Sequence[InUse] | None) -> list[IdentifierInUse]:
         # An address has one row for each channel on which it is suppressed, or else one row.
         key = (-seen_at, value, kind)
         if key not in found:
-            found[key] = IdentifierInUse(kind, value, country, platform, [])
+            found[key] = IdentifierInUse(
+                kind=kind, value=value, country=country, platform=platform, suppressed_on=[]
+            )
         if suppressed_on is not None:
             found[key].suppressed_on.append(suppressed_on)
     return [found[key] for key in sorted(found)] if len(found) > 1 else list(found.values())

@@ -19,6 +19,7 @@ from channels.messages import (
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome, DeviceReport
 from channels.messages.states import ALLOWED, CLOSED, DEVICE_ALLOWED, NOT_HANDED_OVER, REPORTED
 from channels.messages.transitions import (
+    Addressee,
     Decided,
     Followed,
     Member,
@@ -40,8 +41,7 @@ LATER: Instant = MONDAY + HOUR
 
 def new(number: int, state: Any = "planned") -> NewMessage:
     return NewMessage(
-        profile_id=1,
-        enrollment_id=number,
+        to=Addressee(1, number),
         member=Member(
             journey="j",
             version="v",

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from channels.outbox.plan import Addressee, PlannedSend, plan, refuse
+from channels.messages.transitions import Addressee
+from channels.outbox.plan import PlannedSend, plan, refuse
 from channels.rules.loaders import load_recipients
 from channels.rules.planner import Wanted
 from config.clock.times import DAY, HOUR, Instant

@@ -70,7 +70,8 @@ def test_two_dispatchers_keep_a_rate_together(
     async def both(one: Dispatcher) -> None:
         async with house.segue.dispatcher() as other:
             await asyncio.gather(one.run(), other.run())
-            # what one of them held while the other looked
+            # What one of them had leased while the other held the messages.
+            await one.run()
             await other.run()
 
     set_clock = own_clock(house.db, monkeypatch)

@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import Row
 
 from channels.explain import ExplainedMessage, explanation
-from channels.outbox.plan import Addressee, PlannedSend, plan
+from channels.messages.transitions import Addressee
+from channels.outbox.plan import PlannedSend, plan
 from channels.rules.planner import Decision, Planner, Wanted
 from config.channels import ChannelName
 from config.clock.times import DAY, Instant, Seconds, format_instant, parse_instant
