@@ -107,7 +107,7 @@ async def _serve(segue: Segue) -> None:
                     log.exception("the run for event %d failed and is started again", event_id)
                     waiting.put_nowait(event_id)
 
-        async with serving(segue, committed.set), asyncio.TaskGroup() as tasks:
+        async with serving(segue, lambda _: committed.set()), asyncio.TaskGroup() as tasks:
             for _ in range(_RUNS_AT_ONCE):
                 tasks.create_task(run_each())
             last = 0

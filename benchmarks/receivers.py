@@ -88,7 +88,7 @@ async def _bare() -> None:
 
 
 async def _segue() -> None:
-    async with serving(open_segue(), lambda: None) as server:
+    async with serving(open_segue(), lambda _: None) as server:
         await server
 
 

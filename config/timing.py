@@ -53,6 +53,9 @@ class Timing:
     idle: float = 0.5
     # The wait after an error.
     after_trouble: float = 5
+    # How often a process renews its leases of buckets, and how long they last without that.
+    renew_every: float = 1
+    lease_lasts: Seconds = 5
     # How often housekeeping runs: goals, lost claims, stops, work of other processes.
     housekeeping: float = 30
     # The slow part of housekeeping runs every this many rounds (not seconds).

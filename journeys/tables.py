@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy import BigInteger, Column, Index, SmallInteger
 from sqlmodel import Field, SQLModel
 
 from config.clock.times import Instant
@@ -64,6 +64,28 @@ class Heartbeat(SQLModel, table=True):
     seen_at: Instant = Field(sa_type=BigInteger)
 
 
+class BucketHolder(SQLModel, table=True):
+    """A process that works on buckets, on PostgreSQL. Without renewal its leases end."""
+
+    __tablename__: ClassVar[str] = "bucket_holder"
+
+    journey: str = Field(
+        primary_key=True, description="the journey that a run works on; empty: a worker, all"
+    )
+    holder: str = Field(primary_key=True, description="host and process id")
+    until: Instant = Field(sa_type=BigInteger)
+
+
+class BucketLease(SQLModel, table=True):
+    """A bucket in which one process looks for due work, while it is a `bucket_holder`."""
+
+    __tablename__: ClassVar[str] = "bucket_lease"
+
+    journey: str = Field(primary_key=True)
+    bucket: int = Field(sa_type=SmallInteger, primary_key=True)
+    holder: str
+
+
 class SegmentMember(SQLModel, table=True):
     """A profile that is in the segment of a journey's entry; it enters when its row is added."""
 
@@ -121,6 +143,8 @@ journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
 signed_calls = table_of(SignedCall)
 heartbeats = table_of(Heartbeat)
+bucket_holders = table_of(BucketHolder)
+bucket_leases = table_of(BucketLease)
 segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
 steps_shown = table_of(StepShown)

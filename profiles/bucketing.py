@@ -1,8 +1,8 @@
 """Hashes of profiles that are equal on all machines: buckets of rows, and random draws."""
 
 import hashlib
+from collections.abc import Iterable
 
-BUCKETS = 256
 # An odd number near 2^32 divided by the golden ratio (Knuth, The Art of Computer Programming,
 # volume 3, 6.4), so that consecutive ids spread evenly.
 _FACTOR = 2_654_435_761
@@ -15,6 +15,11 @@ def bucket_of(profile_id: int) -> int:
     largest integer of both databases.
     """
     return profile_id % 2**31 * _FACTOR % 2**32 // 2**24
+
+
+def buckets_of(profile_ids: Iterable[int]) -> list[int]:
+    """The buckets of these profiles, in order, each once."""
+    return sorted(set(map(bucket_of, profile_ids)))
 
 
 def identifier_bucket(kind: str, value: str) -> int:

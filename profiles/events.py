@@ -59,6 +59,8 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
     worked: True for history, which conditions can use but journeys do not react to.
     """
     worked_at = tx.now if worked else None
+    if not worked:
+        tx.event_buckets.update(bucket_of(event.profile_id) for event in events)
     return _INSERT(
         tx.conn,
         [

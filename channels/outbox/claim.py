@@ -42,6 +42,7 @@ from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.clock.times import MINUTE, Instant, Seconds
 from config.database.arrays import any_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.failures import of_the_database
 from profiles.tables import profiles
@@ -137,9 +138,9 @@ class Claimed(NamedTuple):
 
 
 def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[ChannelName]) -> list[ChannelName]:
-    """The channels with due messages. Takes no locks."""
+    """The channels with due messages in the transaction's buckets. Takes no locks."""
     query = _due_query(tuple(channels))
-    given = {"now": tx.now, "held": journeys.held(tx)}
+    given = {"now": tx.now, "held": journeys.held(tx), "buckets": tx.buckets}
     return list(tx.conn.execute(query, given).scalars())
 
 
@@ -154,6 +155,7 @@ def _due_query(channels: tuple[ChannelName, ...]) -> CompoundSelect[Any]:
                     messages.c.state == "planned",
                     messages.c.send_at <= bindparam("now"),
                     not_(any_of(messages.c.journey, "held")),
+                    in_buckets(messages.c.bucket),
                 )
             )
             for channel in channels
@@ -167,6 +169,7 @@ _LOCK_DUE = (
         messages.c.state == "planned",
         messages.c.send_at <= bindparam("now"),
         any_of(messages.c.id, "messages"),
+        in_buckets(messages.c.bucket),
     )
     .order_by(messages.c.priority.desc(), messages.c.send_at, messages.c.id)
     # Exit rules lock messages in another order; waiting for them could deadlock.
@@ -185,7 +188,8 @@ def claim(
     journey: str | None = None,
     only: Sequence[int] | None = None,
 ) -> Claimed:
-    """Claim due messages, the earliest first, up to the limit of each provider.
+    """Claim due messages of the transaction's buckets, the earliest first, up to the limit of each
+    provider.
 
     Parameters
     ----------
@@ -199,7 +203,13 @@ def claim(
     """
     mine: list[int] = []
     more = False
-    given = {"now": tx.now, "held": journeys.held(tx), "of_journey": journey, "only": only}
+    given = {
+        "now": tx.now,
+        "held": journeys.held(tx),
+        "of_journey": journey,
+        "only": only,
+        "buckets": tx.buckets,
+    }
     for channel, route in routes.items():
         for name in route.providers:
             if limit := limits.get(name):
@@ -213,7 +223,8 @@ def claim(
                 found = tx.conn.execute(candidates, {**given, "limit": limit}).scalars().all()
                 more |= len(found) == limit
                 mine += found
-    locked = tx.conn.execute(_LOCK_DUE, {"messages": mine, "now": tx.now})
+    these = {"messages": mine, "now": tx.now, "buckets": tx.buckets}
+    locked = tx.conn.execute(_LOCK_DUE, these)
     rows = [MessageRow._make(row) for row in locked]
     if not rows:
         return Claimed([], more=False, refused=Counter())
@@ -329,6 +340,8 @@ def _candidates(
         c.state == "planned",
         c.send_at <= bindparam("now"),
         not_(any_of(c.journey, "held")),
+        in_buckets(c.bucket),
+        in_buckets(profiles.c.bucket),
     ]
     if of_journey:
         # The concatenation keeps SQLite from using the index on journeys, with which it would read
@@ -348,7 +361,7 @@ def _candidates(
     # waits, so the order of the locks does not matter.
     return (
         select(c.id)
-        .join(profiles, profiles.c.id == c.profile_id)
+        .join(profiles, (profiles.c.id == c.profile_id) & (profiles.c.bucket == c.bucket))
         .where(*asked)
         .order_by(c.send_at)
         .limit(bindparam("limit"))

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -47,12 +47,16 @@ from channels.templates.link_check import LinkRules
 from config.batches import Halving
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
+from config.database.buckets import ALL_BUCKETS
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database, reason_of
 from config.settings import Settings
 from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
+
+# The buckets in which this process may look for due messages now.
+Leased = Callable[[], Collection[int]]
 
 # For each provider: claims in one transaction, and concurrent requests.
 CLAIM_BATCH = 500
@@ -62,7 +66,7 @@ _FIRST_WAIT, _LAST_WAIT = 0.2, 5.0
 
 
 class ClaimedBatch(NamedTuple):
-    """A batch of claims, with the filters it was claimed with.
+    """A batch of claims, and where it was claimed.
 
     at: the time of the claim on the monotonic clock.
     """
@@ -71,6 +75,7 @@ class ClaimedBatch(NamedTuple):
     at: float
     journey: str | None
     channel: ChannelName | None
+    leased: Leased
 
 
 class SendReport(NamedTuple):
@@ -154,15 +159,22 @@ class Dispatcher:
         return report.outcomes
 
     async def take(
-        self, *, journey: str | None = None, channel: ChannelName | None = None
+        self,
+        *,
+        journey: str | None = None,
+        channel: ChannelName | None = None,
+        leased: Leased = lambda: ALL_BUCKETS,
     ) -> ClaimedBatch:
-        """Claim a batch of due messages. The caller passes it to `send` at once."""
+        """Claim a batch of due messages. The caller passes it to `send` at once.
+
+        leased: the buckets to look in.
+        """
         channels = tuple(self._routes) if channel is None else (channel,)
         at = time.monotonic()
         claimed = Claimed([], more=False, refused=Counter())
         if not self._stopping:
-            claimed = await asyncio.to_thread(self._claim, channels, journey)
-        return ClaimedBatch(claimed=claimed, at=at, journey=journey, channel=channel)
+            claimed = await asyncio.to_thread(self._claim, channels, journey, leased())
+        return ClaimedBatch(claimed=claimed, at=at, journey=journey, channel=channel, leased=leased)
 
     async def send(self, taken: ClaimedBatch) -> SendReport:
         """Send what was taken, and then everything else that is due."""
@@ -179,7 +191,9 @@ class Dispatcher:
                 left_due |= sent.more
             if not more:
                 return SendReport(tally, left_due)
-            taken = await self.take(journey=taken.journey, channel=taken.channel)
+            taken = await self.take(
+                journey=taken.journey, channel=taken.channel, leased=taken.leased
+            )
 
     def claim_planned(self, tx: Tx, planned_now: PlannedNow) -> list[Claim]:
         """Claim messages in the transaction that planned them for now, as far as limits allow.
@@ -237,10 +251,15 @@ class Dispatcher:
         """Stop claiming; `run` returns when the claimed messages are recorded."""
         self._stopping = True
 
-    def _claim(self, channels: Sequence[ChannelName], journey: str | None) -> Claimed:
+    def _claim(
+        self,
+        channels: Sequence[ChannelName],
+        journey: str | None,
+        buckets: Collection[int] = ALL_BUCKETS,
+    ) -> Claimed:
         """Claim a batch; a message whose evaluation fails is postponed."""
         try:
-            return self._claim_among(channels, journey, None)
+            return self._claim_among(channels, journey, None, buckets)
         except ClaimFailed as failure:
             left = failure.message_ids
         halving = Halving(len(left))
@@ -249,7 +268,7 @@ class Dispatcher:
         while left:
             some = left[: halving.size]
             try:
-                claimed = self._claim_among(channels, journey, some)
+                claimed = self._claim_among(channels, journey, some, buckets)
             except ClaimFailed as failure:
                 if not halving.failed(len(failure.message_ids)):
                     continue
@@ -274,12 +293,17 @@ class Dispatcher:
             put_off(tx, message_id, f"error: {type(error).__name__}")
 
     def _claim_among(
-        self, channels: Sequence[ChannelName], journey: str | None, only: Sequence[int] | None
+        self,
+        channels: Sequence[ChannelName],
+        journey: str | None,
+        only: Sequence[int] | None,
+        buckets: Collection[int],
     ) -> Claimed:
         routes = {one: self._routes[one] for one in channels}
         names = [name for route in routes.values() for name in route.providers]
         self._rates.lease(dict.fromkeys(names, CLAIM_BATCH))
         with self._db.transaction() as tx:
+            tx.buckets = buckets
             limits: dict[str, int] = {}
             for name in names:
                 left = self._rates.left(name, tx.now)

@@ -51,13 +51,19 @@ T = TypeVar("T")
 STATEMENTS = 1_000
 
 
-def any_of(column: ColumnElement[T], name: str) -> ColumnElement[bool]:
+def any_of(
+    column: ColumnElement[T], name: str, default: Collection[T] | None = None
+) -> ColumnElement[bool]:
     """The condition `column IN values`; the parameter `name` takes the values, of any collection.
 
     It is `= ANY(:name)` with an array of the column's type on PostgreSQL, and
     `IN (SELECT value FROM json_each(:name))` on SQLite. As with IN, NULL equals nothing.
+
+    default: the values of an execution without the parameter; None: that is an error.
     """
-    return _AnyOf(column, bindparam(name, type_=_Array(column.type)))
+    return _AnyOf(
+        column, bindparam(name, default, type_=_Array(column.type), required=default is None)
+    )
 
 
 def one_of(column: ColumnElement[T], values: Collection[T]) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ import math
 import re
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +37,7 @@ from sqlmodel import SQLModel
 
 from config.access.private_files import tighten_database
 from config.clock.times import Instant, Seconds
+from config.database.buckets import ALL_BUCKETS
 from config.database.failures import first_line
 from config.database.write_turn import WriteTurn
 from config.errors import DatabaseUnusable, SegueError
@@ -79,11 +80,17 @@ Cache = dict[str, tuple[int | None, Any]]
 class Tx:
     """One open transaction: its connection, and how long things may take.
 
+    buckets: those of the profiles whose rows it reads and writes, as far as it knows them. Whoever
+        narrows them down holds locks of these profiles or of rows of theirs, since a merge moves
+        rows to another bucket.
+    event_buckets: those with events that it has recorded and that journeys have to react to.
     is_counted: whether there is a counter of changes; without one nothing is cached.
     """
 
     conn: Connection
     timing: Timing
+    buckets: Collection[int] = ALL_BUCKETS
+    event_buckets: set[int] = field(default_factory=set)
     is_counted: bool = False
     cache: Cache = field(default_factory=dict)
     _now: Instant | None  # None: the clock was not read yet

@@ -5,7 +5,7 @@ to those in `_PLAIN` does not go through FastAPI (flows/http/ingest/plain.py).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fastapi import FastAPI
 
@@ -24,7 +24,7 @@ _OTHERS = (health, metrics, reference, journey_start, providers, pages)
 
 
 def create_app(
-    segue: Segue, arrived: Callable[[], object], guesses: Guesses | None = None
+    segue: Segue, arrived: Callable[[Collection[int]], object], guesses: Guesses | None = None
 ) -> FastAPI:
     """Build the application with all its routes. Raises SegueError for unsafe settings."""
     refuse_unmet_needs(segue.settings)

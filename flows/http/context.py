@@ -1,6 +1,6 @@
 """What every route of the receiver uses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import KW_ONLY, dataclass, field
 
 from flows.app import Segue
@@ -17,14 +17,15 @@ _HOOK_THREADS = 4
 class Receiver:
     """The parts that routes share.
 
-    arrived: call it, from any thread, after committing something that journeys react to.
+    arrived: call it, from any thread, after committing something that journeys react to, with the
+        buckets of the events.
     threads: run everything that uses the database or takes long, except provider webhooks.
     hook_threads: run the provider webhooks.
     """
 
     segue: Segue
     _: KW_ONLY
-    arrived: Callable[[], object]
+    arrived: Callable[[Collection[int]], object]
     guesses: Guesses
     in_progress: InProgress = field(default_factory=InProgress)
     threads: Threads = field(default_factory=lambda: Threads(_THREADS, "receiver"))

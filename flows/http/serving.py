@@ -4,7 +4,7 @@ import asyncio
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -20,14 +20,17 @@ GRACE = 10
 
 
 @asynccontextmanager
-async def serving(segue: Segue, arrived: Callable[[], object]) -> AsyncIterator[asyncio.Task[None]]:
+async def serving(
+    segue: Segue, arrived: Callable[[Collection[int]], object]
+) -> AsyncIterator[asyncio.Task[None]]:
     """Serve the receiver; yields its task, which ends early only if the server fails.
 
-    It calls `arrived` on this loop after committing something that journeys react to. Raises
-    SegueError if the port is not available, and at the end the server's error, if it failed.
+    It calls `arrived` on this loop after committing something that journeys react to, with the
+    buckets of the events. Raises SegueError if the port is not available, and at the end the
+    server's error, if it failed.
     """
     loop = asyncio.get_running_loop()
-    app = create_app(segue, lambda: loop.call_soon_threadsafe(arrived))
+    app = create_app(segue, lambda buckets: loop.call_soon_threadsafe(arrived, buckets))
     listener = _listen(segue.settings)
     proxies = segue.settings.trusted_proxies
     server = Server(Config(app, limits_here(), proxies, timeout_graceful_shutdown=GRACE))

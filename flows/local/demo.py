@@ -160,7 +160,7 @@ async def _live_through(segue: Segue, sandbox: SandboxAPI) -> None:
     clock moves with ours, and its webhooks arrive before other work is done.
     """
     now, turns = BEGINS, 0
-    async with serving(segue, lambda: None), segue.dispatcher() as dispatcher:
+    async with serving(segue, lambda _: None), segue.dispatcher() as dispatcher:
         turn = Turn(segue.engine, dispatcher)
         while (due := await asyncio.to_thread(_next_due, segue, sandbox)) is not None:
             # Enrollments whose message was just sent are due again at once.

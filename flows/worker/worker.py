@@ -6,7 +6,7 @@ It does not need Prefect: journeys continue while Prefect's server is down.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -16,6 +16,7 @@ from config.database.failures import of_the_database, reason_of
 from flows.app import Segue
 from flows.http.serving import serving
 from flows.orchestration.prefect_events import Reporter
+from flows.worker.leasing import leasing
 from flows.worker.waiting import first_of
 from journeys.engine.reactor import Reactor
 from journeys.engine.turn import Turn, TurnReport
@@ -32,6 +33,7 @@ class Worker:
         self._reporter = Reporter(segue.db, segue.settings)
         self._woken = asyncio.Event()
         self._arrived_at: float | None = None
+        self._arrived_in: set[int] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Receive, react, move and send until `stop` is set; errors are logged and retried.
@@ -39,15 +41,20 @@ class Worker:
         Raises SegueError if the receiver can't start.
         """
         wait = self.segue.db.timing.after_trouble
-        async with self._receiving(stop), self.segue.dispatcher() as dispatcher:
-            turn = Turn(self.segue.engine, dispatcher, woken=self._woken.set)
+        async with (
+            self._receiving(stop),
+            self.segue.dispatcher() as dispatcher,
+            leasing(self.segue) as leases,
+        ):
+            turn = Turn(self.segue.engine, dispatcher, leased=leases.held, woken=self._woken.set)
             housekeeping = asyncio.create_task(self._housekeep(turn.reactor, stop))
             reporting = asyncio.create_task(self._reporter.run(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
                 self._woken.clear()
                 arrived_at, self._arrived_at = self._arrived_at, None
-                report = await turn.work(arrived_at)
+                arrived_in, self._arrived_in = self._arrived_in, set()
+                report = await turn.work(arrived_at, arrived_in)
                 self._note(report)
                 if report.errors:
                     log.error("retrying in %d s: %s", wait, _texts(report.errors))
@@ -92,7 +99,8 @@ class Worker:
             receiver.add_done_callback(lambda _: stop.set())
             yield
 
-    def _wake(self) -> None:
+    def _wake(self, buckets: Collection[int]) -> None:
+        self._arrived_in.update(buckets)
         if self._arrived_at is None:
             self._arrived_at = time.monotonic()
         self._woken.set()

@@ -6,13 +6,14 @@ die anywhere, and several processes can work on the same journey.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from channels.outbox.claim import Claim, ClaimFailed, PlannedNow
 from channels.rules.planner import Planner
 from config.batches import Halving
 from config.clock.times import Instant
+from config.database.buckets import ALL_BUCKETS
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database
 from journeys.definition.catalog import Catalog
@@ -36,6 +37,8 @@ from profiles.bulk import lock_profiles
 
 # Claims, in the transaction that planned them, the messages that are due now.
 ClaimPlanned = Callable[[Tx, PlannedNow], list[Claim]]
+# The buckets in which a process may look for due work now.
+Leased = Callable[[], Collection[int]]
 
 
 def claim_nothing(*_: object) -> list[Claim]:
@@ -83,7 +86,7 @@ class Engine:
         Enrollments for which the step fails stay at it and are retried later.
         """
         report = StepReport()
-        for chunk in self._chunks(version, step, claim_nothing, through=False):
+        for chunk in self._chunks(version, step, claim_nothing, lambda: ALL_BUCKETS, through=False):
             for one in chunk.moved.steps.values():
                 report.add(one)
         return report
@@ -93,6 +96,7 @@ class Engine:
         steps: Iterable[tuple[Version, str]],
         claim: ClaimPlanned = claim_nothing,
         *,
+        leased: Leased = lambda: ALL_BUCKETS,
         through: bool = True,
     ) -> Round:
         """Move one chunk at each of these steps.
@@ -102,6 +106,7 @@ class Engine:
 
         Parameters
         ----------
+        leased: the buckets to look in.
         through: False moves each enrollment through one step only.
         """
         moves: Counter[str] = Counter()
@@ -109,7 +114,7 @@ class Engine:
         failed = None
         for version, step in steps:
             try:
-                chunk = next(self._chunks(version, step, claim, through=through), None)
+                chunk = next(self._chunks(version, step, claim, leased, through=through), None)
             except Exception as error:
                 if of_the_database(error):
                     raise
@@ -156,14 +161,14 @@ class Engine:
         return found
 
     def _chunks(
-        self, version: Version, step: str, claim: ClaimPlanned, *, through: bool
+        self, version: Version, step: str, claim: ClaimPlanned, leased: Leased, *, through: bool
     ) -> Iterator[MovedChunk]:
         """Move the due enrollments of a step, chunk by chunk, until none is due."""
         node = version.journey.graph[step]
         halving = Halving(LARGEST)
         while True:
             try:
-                chunk = self._chunk(version, node, halving.size, claim, through=through)
+                chunk = self._chunk(version, node, halving.size, claim, leased(), through=through)
             except ClaimFailed:
                 # The messages stay planned; the dispatcher finds the one that fails.
                 claim = claim_nothing
@@ -185,12 +190,20 @@ class Engine:
                 return
 
     def _chunk(
-        self, version: Version, node: Node, most: int, claim: ClaimPlanned, *, through: bool
+        self,
+        version: Version,
+        node: Node,
+        most: int,
+        claim: ClaimPlanned,
+        buckets: Collection[int],
+        *,
+        through: bool,
     ) -> MovedChunk | None:
         """Move a chunk of at most `most`; None: none is due. Raises StepFailed, ClaimFailed."""
         if isinstance(node.step, CallStep):
-            return self._call(version, node, node.step, min(CALLS_AT_ONCE, most))
+            return self._call(version, node, node.step, min(CALLS_AT_ONCE, most), buckets)
         with self.chunks.transaction(f"{version.journey.name} / {node.step.name}", most) as chunk:
+            chunk.tx.buckets = buckets
             people = lock_due(chunk.tx, version, node.step.name, chunk.size)
             chunk.people = len(people)
             if not people:
@@ -210,10 +223,13 @@ class Engine:
         moved.add(StepOfVersion(version.journey.name, version.digest, node.step.name), report)
         return MovedChunk(moved, [], more=True)
 
-    def _call(self, version: Version, node: Node, step: CallStep, most: int) -> MovedChunk | None:
+    def _call(
+        self, version: Version, node: Node, step: CallStep, most: int, buckets: Collection[int]
+    ) -> MovedChunk | None:
         """Lease enrollments in one transaction, post without one, write the moves in another."""
         moved, report = Moved(), StepReport()
         with self.db.transaction() as tx:
+            tx.buckets = buckets
             due = lock_due(tx, version, step.name, most)
             if not due:
                 return None

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, bindparam, func, literal, not_, select
 from channels.messages import messages
 from config.clock.times import Instant
 from config.database.arrays import any_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.policy import CHANNELS
 from journeys.definition.catalog import Catalog
@@ -41,6 +42,7 @@ _at_step = (
     _c.version == bindparam("of_version"),
     _c.step == bindparam("at_step"),
     _c.ended_at.is_(None),
+    in_buckets(_c.bucket),
 )
 _DUE = (
     select(*DUE_COLUMNS)
@@ -67,6 +69,7 @@ _EARLIEST = select(
         _c.version == _PLACES.c.version,
         _c.step == _PLACES.c.step,
         _c.ended_at.is_(None),
+        in_buckets(_c.bucket),
     )
     .scalar_subquery(),
 )
@@ -89,13 +92,20 @@ _ENTERED = select(func.count()).where(
 def lock_due(
     tx: Tx, version: Version, step: str, size: int, launch_id: str | None = None
 ) -> list[DueEnrollment]:
-    """Lock and read at most `size` due enrollments of a step, without those that others lock.
+    """Lock and read at most `size` due enrollments of a step, without those that others lock, in
+    the transaction's buckets.
 
     Returns none for a paused or stopped journey.
     """
     if version.journey.name in held(tx):
         return []
-    given = {**_place(version, step), "now": tx.now, "most": size, "launch": launch_id}
+    given = {
+        **_place(version, step),
+        "now": tx.now,
+        "most": size,
+        "launch": launch_id,
+        "buckets": tx.buckets,
+    }
     due = _DUE if launch_id is None else _DUE_OF_LAUNCH
     return [DueEnrollment._make(row) for row in tx.conn.execute(due, given)]
 
@@ -105,7 +115,9 @@ def _place(version: Version, step: str) -> dict[str, str]:
 
 
 def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Instant]]:
-    """The earliest due time at each step that has enrollments: one index seek per step."""
+    """The earliest due time at each step that has enrollments, in the transaction's buckets: one
+    index seek per step.
+    """
     holding = held(tx)
     places = [
         (version, step)
@@ -115,7 +127,8 @@ def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Insta
         for step in version.journey.graph
     ]
     named = {(version.journey.name, version.digest, step): version for version, step in places}
-    for *place, due_at in tx.conn.execute(_EARLIEST, {"places": list(named)}).all():
+    given = {"places": list(named), "buckets": tx.buckets}
+    for *place, due_at in tx.conn.execute(_EARLIEST, given).all():
         if due_at is not None:
             journey, digest, step = place
             yield named[journey, digest, step], step, due_at

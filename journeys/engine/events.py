@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, literal, or_, select, update
 
 from config.clock.times import Instant, Seconds
 from config.database.arrays import any_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.failures import of_the_database
 from config.policy import CHANNELS
@@ -89,7 +90,7 @@ class Reacted(NamedTuple):
 _c = events.c
 _BATCH = (
     select(_c.id)
-    .where(_c.worked_at.is_(None), ~any_of(_c.id, "without"))
+    .where(_c.worked_at.is_(None), ~any_of(_c.id, "without"), in_buckets(_c.bucket))
     .order_by(_c.id)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
@@ -98,7 +99,7 @@ _BATCH = (
 )
 _TAKE = (
     update(events)
-    .where(_c.id.in_(select(_BATCH.c.id)))
+    .where(_c.id.in_(select(_BATCH.c.id)), in_buckets(_c.bucket))
     .values(worked_at=bindparam("now"))
     .returning(
         _c.id,
@@ -109,7 +110,11 @@ _TAKE = (
         _c.properties["journey"].as_string().label("journey"),
     )
 )
-_ANY = select(literal(1)).where(_c.worked_at.is_(None), ~any_of(_c.id, "without")).limit(1)
+_ANY = (
+    select(literal(1))
+    .where(_c.worked_at.is_(None), ~any_of(_c.id, "without"), in_buckets(_c.bucket))
+    .limit(1)
+)
 # Ended enrollments can still convert.
 _e = enrollments.c
 _OF_PEOPLE = (
@@ -124,16 +129,21 @@ _OF_PEOPLE = (
 
 
 def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:
-    """Whether there is an unprocessed event other than `without`. Takes no lock."""
-    return tx.conn.execute(_ANY, {"without": without}).first() is not None
+    """Whether the transaction's buckets have an unprocessed event other than `without`.
+
+    Takes no lock.
+    """
+    given = {"without": without, "buckets": tx.buckets}
+    return tx.conn.execute(_ANY, given).first() is not None
 
 
 def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reacted:
-    """Process the oldest `limit` unprocessed events, except `without` and those locked by others.
+    """Process the oldest `limit` unprocessed events of the transaction's buckets, except `without`
+    and those locked by others.
 
     Raises EventsFailed.
     """
-    given = {"without": without, "limit": limit, "now": tx.now}
+    given = {"without": without, "limit": limit, "now": tx.now, "buckets": tx.buckets}
     batch = [_Event(*row) for row in tx.conn.execute(_TAKE, given)]
     if not batch:
         return Reacted(Reaction(), [])

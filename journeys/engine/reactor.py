@@ -1,10 +1,12 @@
 """Processes new events, batch by batch: one transaction from the events to claimed messages."""
 
 import logging
+from collections.abc import Collection
 from typing import NamedTuple
 
 from channels.outbox.claim import Claim, ClaimFailed
 from config.batches import Halving
+from config.database.buckets import ALL_BUCKETS
 from config.database.failures import reason_of
 from journeys.engine.advance import ClaimPlanned, Engine, claim_nothing
 from journeys.engine.events import EventsFailed, Reaction, react
@@ -41,12 +43,15 @@ class Reactor:
         self.aside: set[int] = set()
         self._halving = Halving(BATCH)
 
-    def work(self) -> EventRound:
-        """Process one batch. A reaction to 0 events means that no event is left."""
+    def work(self, buckets: Collection[int] = ALL_BUCKETS) -> EventRound:
+        """Process one batch of events in these buckets.
+
+        A reaction to 0 events means that no event is left.
+        """
         move = True
         while True:
             try:
-                done = self._work(move=move)
+                done = self._work(buckets, move=move)
             except (StepFailed, ClaimFailed):
                 # The enrollments become due; the step or message that fails gets transactions of
                 # its own.
@@ -60,9 +65,10 @@ class Reactor:
                 done.moved.count_decisions()
                 return done
 
-    def _work(self, *, move: bool) -> EventRound:
+    def _work(self, buckets: Collection[int], *, move: bool) -> EventRound:
         engine = self._engine
         with engine.db.transaction() as tx:
+            tx.buckets = buckets
             reaction, due = react(tx, engine.catalog, self._halving.size, self.aside)
             moved = engine.mover.move(tx, due) if move else Moved(more=bool(due))
             claims = self._claim(tx, moved.planned_now)

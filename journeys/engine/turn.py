@@ -6,7 +6,7 @@ The worker, flow runs, launches, the demo and the tests all use it.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -15,6 +15,7 @@ from channels.outbox.claim import Claim
 from channels.outbox.dispatch import Dispatcher, SendReport
 from channels.outbox.outcomes import Tally
 from config.channels import ChannelName
+from config.database.buckets import ALL_BUCKETS
 from config.policy import CHANNELS
 from journeys.definition.journey import Version
 from journeys.engine.advance import DueSteps, Engine, Round
@@ -68,6 +69,7 @@ class Turn:
     ----------
     journey: work on this journey only, and leave events to other processes.
     step: advance this step only.
+    leased: the buckets in which to look for due work; called whenever it looks.
     woken: called when a task has ended and more work may be due.
     """
 
@@ -78,6 +80,7 @@ class Turn:
         *,
         journey: str | None = None,
         step: str | None = None,
+        leased: Callable[[], Collection[int]] = lambda: ALL_BUCKETS,
         woken: Callable[[], None] = lambda: None,
     ) -> None:
         self.reactor = Reactor(engine, dispatcher.claim_planned)
@@ -85,6 +88,7 @@ class Turn:
         self._dispatcher = dispatcher
         self._journey = journey
         self._step = step
+        self._leased = leased
         self._woken = woken
         self._idle = engine.db.timing.idle
         self._looked_at = 0.0
@@ -94,7 +98,9 @@ class Turn:
         self._calling: asyncio.Task[Round] | None = None
         self._errors: list[Exception] = []
 
-    async def work(self, arrived_at: float | None = None) -> TurnReport:
+    async def work(
+        self, arrived_at: float | None = None, arrived_in: Collection[int] = ALL_BUCKETS
+    ) -> TurnReport:
         """Run one turn. Does not raise: the report has the errors.
 
         An event that has just arrived is processed at once. The rest of the turn, which first reads
@@ -104,10 +110,12 @@ class Turn:
         ----------
         arrived_at: when this process received its oldest unprocessed event, on the monotonic clock;
             None: it has received none.
+        arrived_in: the buckets of the events that it has received. It processes these events
+            itself, whoever leases the buckets.
         """
         report = TurnReport()
         if arrived_at is not None:
-            await self._react(arrived_at, report)
+            await self._react(arrived_at, report, arrived_in)
         if arrived_at is None or time.monotonic() - self._looked_at > self._idle:
             self._looked_at = time.monotonic()
             await self._work_due(report)
@@ -116,11 +124,14 @@ class Turn:
 
     async def _work_due(self, report: TurnReport) -> None:
         """Do what is due: process events, move enrollments, claim messages."""
-        due = await self._try(asyncio.to_thread(self._look), None)
+        buckets = self._leased()
+        if not buckets:
+            return
+        due = await self._try(asyncio.to_thread(self._look, buckets), None)
         if due is None:
             return
         if due.events:
-            await self._react(None, report)
+            await self._react(None, report, buckets)
         moved = await self._try(self._advance(due.steps.steps), None)
         if moved is not None:
             report.moved.update(moved.moves)
@@ -158,19 +169,22 @@ class Turn:
             if not (report.more or rest.more):
                 return sent
 
-    def _look(self) -> Due:
-        """Read what is due, without a lock."""
+    def _look(self, buckets: Collection[int]) -> Due:
+        """Read what is due in these buckets, without a lock."""
         with self._engine.db.transaction(write=False) as tx:
+            tx.buckets = buckets
             return Due(
                 self._journey is None and anything_to_work(tx, self.reactor.aside),
                 self._engine.steps_due(tx, self._journey, self._step),
                 self._dispatcher.due_channels(tx),
             )
 
-    async def _react(self, arrived_at: float | None, report: TurnReport) -> None:
+    async def _react(
+        self, arrived_at: float | None, report: TurnReport, buckets: Collection[int]
+    ) -> None:
         began = time.monotonic()
         await self._try(self._dispatcher.lease_ahead(), None)
-        done = await self._try(asyncio.to_thread(self.reactor.work), None)
+        done = await self._try(asyncio.to_thread(self.reactor.work, buckets), None)
         if done is None:
             return
         reaction, moved, claims, more = done
@@ -195,6 +209,7 @@ class Turn:
             self._engine.advance_round,
             steps,
             self._dispatcher.claim_planned,
+            leased=self._leased,
             through=self._step is None,
         )
         self._send(moved.claims, began, None)
@@ -202,7 +217,7 @@ class Turn:
 
     async def _call(self, steps: Sequence[tuple[Version, str]]) -> Round:
         try:
-            return await asyncio.to_thread(self._engine.advance_round, steps)
+            return await asyncio.to_thread(self._engine.advance_round, steps, leased=self._leased)
         finally:
             self._woken()
 
@@ -217,7 +232,9 @@ class Turn:
         Waiting for the first claims keeps other database work of the turn from delaying them.
         Returns whether there was anything to claim or to refuse.
         """
-        taken = await self._dispatcher.take(journey=self._journey, channel=channel)
+        taken = await self._dispatcher.take(
+            journey=self._journey, channel=channel, leased=self._leased
+        )
         self._start(self._dispatcher.send(taken), channel, since)
         return bool(taken.claimed.claims or taken.claimed.refused)
 

@@ -194,7 +194,7 @@ summary = launch(segue, "alarm", "everyone")
 
 def ask(method, path, **more):
     async def asking():
-        transport = httpx.ASGITransport(create_app(segue, lambda: None))
+        transport = httpx.ASGITransport(create_app(segue, lambda _: None))
         async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
             return await client.request(method, path, **more)
 

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import Connection, select, text
 from sqlmodel import SQLModel
 
+from config.database.buckets import BUCKETS
 from config.database.engine import Database
 from journeys.dsl import Email, OnEvent, Push, Send, Wait
 from journeys.operations.merge import merge
-from profiles.bucketing import BUCKETS, bucket_of, identifier_bucket
+from profiles.bucketing import bucket_of, identifier_bucket
 from profiles.identity.merge import Merger
 from tests.support.shop import House, described
 

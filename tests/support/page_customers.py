@@ -85,7 +85,7 @@ class Shop:
         self.arrivals = 0
         self.client = Client(create_app(self.house.segue, self._arrived))
 
-    def _arrived(self) -> None:
+    def _arrived(self, _buckets: object) -> None:
         self.arrivals += 1
 
     @property

@@ -84,7 +84,7 @@ def receiving(
     with httpx.Client(base_url=server.url, timeout=PATIENCE, verify=False) as client:
         receiver = Receiving(server.url, client, server.connections)
 
-        def arrived() -> None:
+        def arrived(_buckets: object) -> None:
             receiver.told += 1
 
         server.app = create_app(segue, arrived, guesses or Guesses(wait=0))

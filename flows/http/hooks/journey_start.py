@@ -144,7 +144,7 @@ def router(receiver: Receiver) -> APIRouter:
         call = _read(body)
         with receiver.in_progress.one():
             started = await receiver.threads.run(_start, receiver, name, call, signed)
-        receiver.arrived()
+        receiver.arrived(())
         return json_response(200, started.model_dump())
 
     return routes

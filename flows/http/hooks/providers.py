@@ -58,7 +58,7 @@ def _endpoint(receiver: Receiver, hook: Webhook) -> Callable[[Request], Awaitabl
             with db.transaction() as tx:
                 counts = apply(tx, some, receiver.segue.policy.double_opt_in)
             count_feedback(counts)
-            receiver.arrived()
+            receiver.arrived(tx.event_buckets)
 
     async def endpoint(request: Request) -> Response:
         query = request.scope["query_string"].decode("latin-1")

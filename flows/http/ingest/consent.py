@@ -80,6 +80,7 @@ def router(receiver: Receiver) -> APIRouter:
                 faults[place] = error
         with segue.db.transaction() as tx:
             done = take_statements(tx, statements, segue.policy.double_opt_in)
+        receiver.arrived(tx.event_buckets)
         faults |= done.refused
         noes = {
             place: no
@@ -89,7 +90,7 @@ def router(receiver: Receiver) -> APIRouter:
         if noes:
             with segue.db.transaction() as tx:
                 noes = take_opt_outs(tx, noes, _REFUSED_SOURCE, topics_too=True)
-        receiver.arrived()
+            receiver.arrived(tx.event_buckets)
         return Stated(done.results, faults), noes
 
     @routes.post(

@@ -104,7 +104,7 @@ def router(receiver: Receiver) -> APIRouter:
             waited = [int(begun - at) for at in arrived_at]
             received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
             outcomes = take_calls(tx, received, merge, rules)
-        receiver.arrived()
+        receiver.arrived(tx.event_buckets)
         return outcomes
 
     def record_opt_outs(refused: Mapping[int, Mapping[str, Any]]) -> dict[int, No]:
@@ -114,7 +114,7 @@ def router(receiver: Receiver) -> APIRouter:
         if noes:
             with db.transaction() as tx:
                 noes = take_opt_outs(tx, noes, SOURCE, topics_too=True)
-            receiver.arrived()
+            receiver.arrived(tx.event_buckets)
         return noes
 
     intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)

@@ -42,7 +42,7 @@ def _answer(receiver: Receiver, pages: CustomerPages, token: str, *, confirming:
         waits = address_of(segue.settings, link.digest, named) is not None
         confirmed = confirming and waits and confirm(tx, chosen.profile_id, link.topic)
     if confirmed:
-        receiver.arrived()
+        receiver.arrived(tx.event_buckets)
         return _page(pages, "You are subscribed", f"From now on you get e-mail about “{topic}”.")
     if waits:
         text = f"Press the button to get e-mail about “{topic}” at this address."

@@ -79,7 +79,7 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
         after = read_chosen(tx, before.profile_id)
         assert after is not None
     if changed:
-        receiver.arrived()
+        receiver.arrived(tx.event_buckets)
     if not rights.own:
         return _to_withdraw(receiver, pages, replace(rights, chosen=after))
     return page.on_record(after, status)

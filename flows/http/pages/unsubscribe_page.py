@@ -73,7 +73,7 @@ def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> R
         after = read_chosen(tx, before.profile_id)
         assert after is not None
     if changed:
-        receiver.arrived()
+        receiver.arrived(tx.event_buckets)
     if page.is_subscribed(after):
         text = f"You get {page.about} as before."
         return page.answer("You are subscribed again", [text], _STOP, "Unsubscribe", quiet=True)

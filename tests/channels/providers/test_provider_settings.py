@@ -140,7 +140,7 @@ def test_live_takes_senders_that_customers_can_answer(tmp_path: Path, sender: st
 def test_the_receiver_refuses_to_start_without_what_it_hears_with(house: House) -> None:
     segue = house.open(**LIVE | {"sendgrid_webhook_key": ""})
     with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is not set"):
-        create_app(segue, lambda: None)
+        create_app(segue, lambda _: None)
 
 
 def test_what_a_provider_needs_that_sends_nothing_is_not_asked_for(

@@ -179,7 +179,7 @@ async def answered(app: FastAPI, asked: Asked) -> int:
 def test_four_times_the_size_costs_four_times_the_work(sqlite_house: House, name: str) -> None:
     """By the processor's time, which other programs do not add to; a square would be 16 times."""
     make, largest = ATTACKS[name]
-    app = create_app(sqlite_house.open(), lambda: None, Guesses(wait=0))
+    app = create_app(sqlite_house.open(), lambda _: None, Guesses(wait=0))
     small, large = make(largest // 4), make(largest)
 
     async def cost(asked: Asked) -> float:

@@ -123,7 +123,7 @@ def test_a_preferences_link_expires(shop: Shop) -> None:
 def test_the_lifetime_is_a_setting(shop: Shop) -> None:
     path = shop.p()
     shop.house.open(policy=POLICY, texts=TEXTS, preferences_link_lifetime="1d")
-    client = Client(create_app(shop.house.segue, lambda: None))
+    client = Client(create_app(shop.house.segue, lambda _: None))
     shop.house.db.now = MONDAY + DAY
     assert client.get(path).status_code == 200
     shop.house.db.now = MONDAY + DAY + 1

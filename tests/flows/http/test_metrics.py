@@ -40,7 +40,7 @@ def house(sqlite_house: House) -> House:
 
 def get(house: House, path: str) -> httpx.Response:
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(house.segue, lambda: None))
+        transport = httpx.ASGITransport(create_app(house.segue, lambda _: None))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.get(path)
 
@@ -268,7 +268,7 @@ def test_red_when_what_comes_in_is_not_written(
     monkeypatch.setattr("flows.http.ingest.segment.take_calls", take)
 
     async def scenario() -> None:
-        transport = httpx.ASGITransport(create_app(house.segue, lambda: None))
+        transport = httpx.ASGITransport(create_app(house.segue, lambda _: None))
         async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
             posted = asyncio.create_task(
                 client.post("/v1/track", json=track(), auth=(WRITE_KEY, ""))
@@ -302,7 +302,7 @@ def test_who_asks_at_the_same_time_is_answered_by_one_look(
     monkeypatch.setattr("flows.http.health.oldest_event", look)
 
     async def scenario() -> list[int]:
-        transport = httpx.ASGITransport(create_app(house.segue, lambda: None))
+        transport = httpx.ASGITransport(create_app(house.segue, lambda _: None))
         async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
             answers = await asyncio.gather(*(client.get("/healthz") for _ in range(50)))
             return [answer.status_code for answer in answers]

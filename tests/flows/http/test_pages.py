@@ -302,7 +302,7 @@ def test_what_was_taken_back_does_not_come_back_by_an_import(shop: Shop) -> None
 
 def test_without_topics_an_unticked_box_of_texts_is_no_stop(shop: Shop) -> None:
     shop.house.open(JOURNEY, policy=Policy(), texts=TEXTS)
-    client = Client(create_app(shop.house.segue, lambda: None))
+    client = Client(create_app(shop.house.segue, lambda _: None))
     page = client.get(shop.p()).text
     assert client.post(shop.p(), data={**form_of(page), "sms.*": ""}).status_code == 200
     assert shop.said() == {("email", "*"): True}

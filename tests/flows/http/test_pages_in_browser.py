@@ -32,7 +32,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 def site(small_shop: Shop) -> Iterator[str]:
     """The receiver on a port of its own, as the worker serves it."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(small_shop.house.segue, lambda: None)
+    app = create_app(small_shop.house.segue, lambda _: None)
     config = uvicorn.Config(app, lifespan="off", ws="none", access_log=False, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -29,7 +29,7 @@ def shop(db: Database) -> Shop:
     policy = POLICY.model_copy(update={"channels": channels})
     shop = Shop(db)
     shop.house.open(JOURNEY, policy=policy, texts={"chat.whatsapp.txt": TEXT})
-    shop.client = Client(create_app(shop.house.segue, lambda: None))
+    shop.client = Client(create_app(shop.house.segue, lambda _: None))
     shop.house.say(shop.ann, "whatsapp", "*", granted=True)
     return shop
 

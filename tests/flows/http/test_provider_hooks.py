@@ -229,7 +229,7 @@ def test_webhooks_use_their_own_threads(
     signed = signed_by_sendgrid(sendgrid_key(sqlite_house.segue.settings), body, MONDAY)
 
     async def scenario() -> list[int]:
-        transport = httpx.ASGITransport(create_app(sqlite_house.segue, lambda: None))
+        transport = httpx.ASGITransport(create_app(sqlite_house.segue, lambda _: None))
         async with httpx.AsyncClient(transport=transport, base_url="http://in") as client:
             posts = [
                 asyncio.create_task(client.post("/hooks/sendgrid", content=body, headers=signed))
@@ -283,7 +283,7 @@ def test_a_database_in_trouble_makes_the_provider_try_again(sqlite_house: House)
 
 
 def test_only_posts_are_answered_and_they_are_described(house: House) -> None:
-    app = create_app(house.segue, lambda: None)
+    app = create_app(house.segue, lambda _: None)
     described = app.openapi()["paths"]
     for path in HOOKS:
         assert set(described[path]) == {"post"}

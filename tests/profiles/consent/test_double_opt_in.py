@@ -49,7 +49,7 @@ class Desk:
         self.house = house
         house.open_library(library, POLICY)
         self.ann = house.customer("ann", consent={})
-        self.client = Client(create_app(house.segue, lambda: None))
+        self.client = Client(create_app(house.segue, lambda _: None))
 
     def says(self, granted: bool = True, topic: str = "news", **more: Any) -> list[str]:
         """State her consent by a form of the shop."""

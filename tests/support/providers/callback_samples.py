@@ -93,7 +93,7 @@ class FromProviders:
         self.woken = 0
         self._app = create_app(segue, self._wake)
 
-    def _wake(self) -> None:
+    def _wake(self, _buckets: object) -> None:
         self.woken += 1
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:

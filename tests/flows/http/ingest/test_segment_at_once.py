@@ -94,7 +94,7 @@ from config.settings import Settings
 from flows.app import open_segue
 from flows.http.app import create_app
 segue = open_segue(Settings(database_url=sys.argv[1]))
-app = create_app(segue, lambda: None)
+app = create_app(segue, lambda _: None)
 uvicorn.run(app, fd=int(sys.argv[2]), lifespan="off", ws="none", log_level="critical")
 """
 
