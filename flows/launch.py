@@ -8,6 +8,7 @@ from typing import Any
 from config.channels import by_channel
 from config.policy import CHANNELS
 from flows.app import Segue
+from flows.worker.leasing import leasing
 from journeys.engine.move import StepReport
 from journeys.engine.turn import Turn
 from journeys.operations.launches import dry_run, enter_audience, start_launch
@@ -51,7 +52,9 @@ async def _enter_and_work_off(
     # First, so that no profile enters if credentials are missing.
     async with segue.dispatcher() as dispatcher:
         await asyncio.to_thread(_enter, segue, journey, audience, people, launch_id)
-        await Turn(segue.engine, dispatcher, journey=journey).until_idle()
+        async with leasing(segue, journey) as leases:
+            turn = Turn(segue.engine, dispatcher, journey=journey, leased=leases.held)
+            await turn.until_idle()
 
 
 def _enter(segue: Segue, journey: str, audience: str, people: int | None, launch_id: str) -> None:

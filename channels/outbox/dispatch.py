@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -47,16 +47,13 @@ from channels.templates.link_check import LinkRules
 from config.batches import Halving
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
-from config.database.buckets import ALL_BUCKETS
+from config.database.buckets import ALL_BUCKETS, Leased
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database, reason_of
 from config.settings import Settings
 from profiles.bulk import in_slices
 
 log = logging.getLogger(__name__)
-
-# The buckets in which this process may look for due messages now.
-Leased = Callable[[], Collection[int]]
 
 # For each provider: claims in one transaction, and concurrent requests.
 CLAIM_BATCH = 500

@@ -11,7 +11,7 @@ asks no other node:
 profiles/bucketing.py computes the buckets.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement
@@ -24,6 +24,8 @@ from config.database.arrays import any_of
 # It divides evenly over 2, 4, 8 ... workers or partitions.
 BUCKETS = 256
 ALL_BUCKETS: Collection[int] = tuple(range(BUCKETS))
+# The buckets in which a process may look for due work now (journeys/operations/leases.py).
+Leased = Callable[[], Collection[int]]
 
 
 def in_buckets(column: ColumnElement[int], name: str = "buckets") -> ColumnElement[bool]:

@@ -21,6 +21,7 @@ from flows.launch import MOST_PEOPLE
 from flows.orchestration.dry_run import DryRun
 from flows.orchestration.labels import sentence
 from flows.orchestration.run import Run
+from flows.worker.leasing import leasing
 from journeys.definition.catalog import Catalog
 from journeys.definition.graph import parents
 from journeys.definition.journey import Journey, Version
@@ -69,11 +70,12 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
                 dry = DryRun(segue, current, audience=audience, people=people, launch_id=launch_id)
                 return await perform(dry)
             entering = None if audience == NOBODY_NEW else audience
-            async with segue.dispatcher() as dispatcher:
+            async with segue.dispatcher() as dispatcher, leasing(segue, journey.name) as leases:
                 return await perform(
                     Run(
                         segue,
                         dispatcher,
+                        leases,
                         journey=current,
                         audience=entering,
                         people=people,

@@ -32,6 +32,7 @@ from journeys.operations.launches import (
     enter_audience,
     start_launch,
 )
+from journeys.operations.leases import Leases
 from journeys.operations.report import Summary, summarise
 
 # Seconds between two updates of the progress bar.
@@ -47,6 +48,7 @@ class Run:
         self,
         segue: Segue,
         dispatcher: Dispatcher,
+        leases: Leases,
         *,
         journey: Journey,
         audience: str | None,
@@ -57,6 +59,7 @@ class Run:
         self._segue = segue
         self._engine = segue.engine
         self._dispatcher = dispatcher
+        self._leases = leases
         self._audience = audience
         self._people = people
         self._launch_id = launch_id
@@ -85,7 +88,7 @@ class Run:
         for version in self._segue.catalog.versions(self.journey.name):
             for step in version.journey.graph:
                 if step not in self.journey.graph:
-                    self._engine.advance(version, step)
+                    self._engine.advance(version, step, self._leases.held)
 
     async def _launch(self, audience: str) -> tuple[int, int]:
         """The number of profiles entered by this launch, and the size of the segment."""
@@ -109,7 +112,13 @@ class Run:
 
     async def step(self, name: str) -> State[Any]:
         """Move enrollments due at a step, in every version that has it; send due messages."""
-        turn = Turn(self._engine, self._dispatcher, journey=self.journey.name, step=name)
+        turn = Turn(
+            self._engine,
+            self._dispatcher,
+            journey=self.journey.name,
+            step=name,
+            leased=self._leases.held,
+        )
         await turn.until_idle()
         if isinstance(self.journey.graph[name].step, SendStep):
             await self._wait_for_others()

@@ -1,4 +1,4 @@
-"""Keep leases of buckets while a process works, and wait for the processes that have the others."""
+"""Keep leases of buckets while a process works."""
 
 import asyncio
 import logging
@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 async def leasing(segue: Segue, journey: str = WORKERS) -> AsyncIterator[Leases]:
     """Lease buckets until the block ends.
 
+    A run of a journey begins with its whole share: it works once through what is due, so it would
+    leave out what it leases later. After a crash that takes as long as the lost leases last.
+
     journey: the journey that a run works on; WORKERS for a worker.
     """
     leases = Leases(segue.db, segue.process, journey)
@@ -24,6 +27,9 @@ async def leasing(segue: Segue, journey: str = WORKERS) -> AsyncIterator[Leases]
         yield leases
         return
     await _renew(leases)
+    while journey != WORKERS and not leases.is_complete:
+        await asyncio.sleep(segue.db.timing.renew_every)
+        await asyncio.to_thread(leases.renew)
     stop = asyncio.Event()
     renewing = asyncio.create_task(_keep(leases, segue.db.timing.renew_every, stop))
     try:

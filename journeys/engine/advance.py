@@ -13,7 +13,7 @@ from channels.outbox.claim import Claim, ClaimFailed, PlannedNow
 from channels.rules.planner import Planner
 from config.batches import Halving
 from config.clock.times import Instant
-from config.database.buckets import ALL_BUCKETS
+from config.database.buckets import ALL_BUCKETS, Leased
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database
 from journeys.definition.catalog import Catalog
@@ -37,8 +37,6 @@ from profiles.bulk import lock_profiles
 
 # Claims, in the transaction that planned them, the messages that are due now.
 ClaimPlanned = Callable[[Tx, PlannedNow], list[Claim]]
-# The buckets in which a process may look for due work now.
-Leased = Callable[[], Collection[int]]
 
 
 def claim_nothing(*_: object) -> list[Claim]:
@@ -80,13 +78,17 @@ class Engine:
         self.mover = Mover(catalog, planner)
         self.chunks = Chunks(db)
 
-    def advance(self, version: Version, step: str) -> StepReport:
+    def advance(
+        self, version: Version, step: str, leased: Leased = lambda: ALL_BUCKETS
+    ) -> StepReport:
         """Move all due enrollments of one step of one version, through this step only.
 
         Enrollments for which the step fails stay at it and are retried later.
+
+        leased: the buckets to look in.
         """
         report = StepReport()
-        for chunk in self._chunks(version, step, claim_nothing, lambda: ALL_BUCKETS, through=False):
+        for chunk in self._chunks(version, step, claim_nothing, leased, through=False):
             for one in chunk.moved.steps.values():
                 report.add(one)
         return report

@@ -15,7 +15,7 @@ from channels.outbox.claim import Claim
 from channels.outbox.dispatch import Dispatcher, SendReport
 from channels.outbox.outcomes import Tally
 from config.channels import ChannelName
-from config.database.buckets import ALL_BUCKETS
+from config.database.buckets import ALL_BUCKETS, Leased
 from config.policy import CHANNELS
 from journeys.definition.journey import Version
 from journeys.engine.advance import DueSteps, Engine, Round
@@ -80,7 +80,7 @@ class Turn:
         *,
         journey: str | None = None,
         step: str | None = None,
-        leased: Callable[[], Collection[int]] = lambda: ALL_BUCKETS,
+        leased: Leased = lambda: ALL_BUCKETS,
         woken: Callable[[], None] = lambda: None,
     ) -> None:
         self.reactor = Reactor(engine, dispatcher.claim_planned)

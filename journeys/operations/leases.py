@@ -5,18 +5,21 @@ it stops or hangs they end after `timing.lease_lasts`. The live processes have e
 with too many buckets gives some up when it renews, one with too few takes free ones. Leases only
 keep processes apart. Row locks keep the work correct if two processes have the same bucket.
 
-The workers share the buckets for all journeys. Runs of a journey share those for it, while no
-worker is running. SQLite has one writer at a time, so each process has all its buckets.
+The workers share the buckets for all journeys. The runs of a journey share them for this journey:
+a run helps the workers, in the buckets of any of them. SQLite has one writer at a time, so there
+each process has all buckets.
 """
 
 import time
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, bindparam, delete, func, select
 
+from config.clock.times import Instant
 from config.database.arrays import InsertRows, any_of
 from config.database.buckets import ALL_BUCKETS, BUCKETS
-from config.database.engine import Database, Tx
+from config.database.engine import READ_CLOCK, Database, Tx
 from journeys.tables import bucket_holders, bucket_leases
 
 # The journey of the workers' leases, which are for all journeys.
@@ -29,8 +32,8 @@ _RENEW = InsertRows(
     *(_h.journey, _h.holder, _h.until),
     on_conflict="(journey, holder) DO UPDATE SET until = excluded.until",
 )
-_HOLDERS = select(_h.journey, _h.holder).where(
-    _h.until >= bindparam("now"), any_of(_h.journey, "journeys")
+_HOLDERS = select(_h.holder).where(
+    _h.until >= bindparam("now"), _h.journey == bindparam("of_journey")
 )
 _LEASES = select(_l.bucket, _l.holder).where(_l.journey == bindparam("of_journey"))
 _TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("key", _LOCK, type_=BigInteger)))
@@ -64,6 +67,8 @@ class Leases:
         self._journey = journey
         self._buckets: Collection[int] = ()
         self._renewed_at = 0.0
+        # Whether it has its share, which others may have to give up first.
+        self.is_complete = db.is_sqlite
 
     def held(self) -> Collection[int]:
         """The buckets that it leases now. Reads no database."""
@@ -79,8 +84,8 @@ class Leases:
             return
         begun = time.monotonic()
         with self._db.transaction() as tx:
-            buckets = _renew(tx, self._journey, self._process)
-        self._buckets, self._renewed_at = buckets, begun
+            buckets, self.is_complete = _renew(tx, self._journey, self._process)
+        self._buckets, self._renewed_at = sorted(buckets), begun
 
     def release(self) -> None:
         """End the leases."""
@@ -93,33 +98,20 @@ class Leases:
             tx.conn.execute(_LEAVE, given)
 
 
-def _renew(tx: Tx, journey: str, process: str) -> list[int]:
-    _RENEW(tx.conn, [(journey, process, tx.now + tx.timing.lease_lasts)])
-    owned, wanted = _read(tx, journey, process)
-    if owned != wanted and tx.conn.execute(_TRY_LOCK).scalar_one():
-        # Another process may have changed them before it released the lock.
-        owned, wanted = _read(tx, journey, process)
-        given = {"of_journey": journey, "by": process, "surplus": owned - wanted, "now": tx.now}
-        tx.conn.execute(_GIVE_UP, given)
-        _TAKE(tx.conn, [(journey, bucket, process) for bucket in sorted(wanted - owned)])
-        tx.conn.execute(_FORGET, given)
-        owned = wanted
-    return sorted(owned)
+class LeaseShare(NamedTuple):
+    """The buckets of one process.
+
+    owned: those that it leases. wanted: those that it should lease now. size: how many it should
+    have, once others have given up theirs.
+    """
+
+    owned: set[int]
+    wanted: set[int]
+    size: int
 
 
-def _read(tx: Tx, journey: str, process: str) -> tuple[set[int], set[int]]:
-    """The buckets that a process leases, and those that it should lease."""
-    given = {"journeys": {journey, WORKERS}, "of_journey": journey, "now": tx.now}
-    holders = [tuple(row) for row in tx.conn.execute(_HOLDERS, given)]
-    leases = dict(map(tuple, tx.conn.execute(_LEASES, given)))
-    owned = {bucket for bucket, holder in leases.items() if holder == process}
-    if journey != WORKERS and any(whose == WORKERS for whose, _ in holders):
-        return owned, set()
-    return owned, share(process, [holder for _, holder in holders], leases)
-
-
-def share(process: str, holders: Collection[str], leases: Mapping[int, str]) -> set[int]:
-    """The buckets that a process should lease: those that it has, then free ones, up to its share.
+def share(process: str, holders: Collection[str], leases: Mapping[int, str]) -> LeaseShare:
+    """What a process should lease: the buckets that it has, then free ones, up to an equal share.
 
     Parameters
     ----------
@@ -131,4 +123,28 @@ def share(process: str, holders: Collection[str], leases: Mapping[int, str]) -> 
     size += ordered.index(process) < rest
     owned = [bucket for bucket in ALL_BUCKETS if leases.get(bucket) == process]
     free = [bucket for bucket in ALL_BUCKETS if leases.get(bucket) not in ordered]
-    return set((owned + free)[:size])
+    return LeaseShare(set(owned), set((owned + free)[:size]), size)
+
+
+def _renew(tx: Tx, journey: str, process: str) -> tuple[set[int], bool]:
+    """Renew leases. Returns the buckets that the process has now, and whether it has its share."""
+    # The database's own clock, because a simulated one stands still.
+    now: Instant = tx.conn.execute(READ_CLOCK).scalar_one()
+    _RENEW(tx.conn, [(journey, process, now + tx.timing.lease_lasts)])
+    owned, wanted, size = _read(tx, journey, process, now)
+    if owned != wanted and tx.conn.execute(_TRY_LOCK).scalar_one():
+        # Another process may have changed them before it released the lock.
+        owned, wanted, size = _read(tx, journey, process, now)
+        given = {"of_journey": journey, "by": process, "surplus": owned - wanted, "now": now}
+        tx.conn.execute(_GIVE_UP, given)
+        _TAKE(tx.conn, [(journey, bucket, process) for bucket in sorted(wanted - owned)])
+        tx.conn.execute(_FORGET, given)
+        owned = wanted
+    return owned, len(owned) == size
+
+
+def _read(tx: Tx, journey: str, process: str, now: Instant) -> LeaseShare:
+    given = {"of_journey": journey, "now": now}
+    holders = tx.conn.execute(_HOLDERS, given).scalars().all()
+    leases = dict(map(tuple, tx.conn.execute(_LEASES, given)))
+    return share(process, holders, leases)

@@ -57,6 +57,8 @@ SHORT = Timing(
     transaction_idle=4,
     send_again=2,
     housekeeping=1.0,
+    renew_every=0.3,
+    lease_lasts=2,
     after_trouble=0.5,
 )
 _OURS = {

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -160,7 +160,8 @@ def _member(
         async with segue.dispatcher() as dispatcher:
             await work(dispatcher)
 
-    with _listening() as accepted:
+    accepted: list[int] = []
+    with listening(accepted.extend):
         asyncio.run(with_dispatcher())
     (folder / f"accepted-{os.getpid()}.json").write_bytes(orjson.dumps(accepted))
 
@@ -168,18 +169,17 @@ def _member(
 
 
 @contextmanager
-def _listening() -> Any:
-    """Accept all requests, and collect the ids of their messages."""
-    accepted: list[int] = []
+def listening(accept: Callable[[list[int]], object]) -> Iterator[None]:
+    """Accept all requests of this process; `accept` gets the ids of each one's messages."""
 
     async def respond(_transport: Any, request: httpx.Request) -> httpx.Response:
         await request.aread()
-        accepted.extend(one.message_id for one in read_request(request))
+        accept([one.message_id for one in read_request(request)])
         await asyncio.sleep(0)
         return httpx.Response(202, json={}, request=request)
 
     with patch.object(httpx.AsyncHTTPTransport, "handle_async_request", respond):
-        yield accepted
+        yield
 
 
 def working_days(number: int) -> list[Instant]:

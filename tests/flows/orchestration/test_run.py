@@ -10,6 +10,7 @@ from channels.outbox.dispatch import Dispatcher
 from config.clock.times import HOUR
 from flows.orchestration.artifacts import write_outcomes
 from flows.orchestration.run import Run
+from flows.worker.leasing import leasing
 from journeys.dsl import Email, Journey, OnLaunch, OnSegment, Segment, Send, Update, Wait, attribute
 from journeys.operations.report import Summary
 from tests.support.shop import House
@@ -20,12 +21,19 @@ def run(house: House, version: Journey) -> dict[str, State[Any]]:
     states: dict[str, State[Any]] = {}
 
     async def tasks(dispatcher: Dispatcher) -> None:
-        act = Run(
-            house.segue, dispatcher, journey=version, audience=None, people=None, launch_id="run"
-        )
-        states["enter"] = await act.enter()
-        for step in version.graph:
-            states[step] = await act.step(step)
+        async with leasing(house.segue, version.name) as leases:
+            act = Run(
+                house.segue,
+                dispatcher,
+                leases,
+                journey=version,
+                audience=None,
+                people=None,
+                launch_id="run",
+            )
+            states["enter"] = await act.enter()
+            for step in version.graph:
+                states[step] = await act.step(step)
 
     house.dispatching(tasks)
     return states

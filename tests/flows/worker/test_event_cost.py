@@ -29,8 +29,10 @@ def test_an_event_takes_three_transactions(
     """The receiver commits it; its message is planned and claimed; the outcome is recorded."""
     [port] = free_ports(1)
     house.open_library(LIBRARY, load_policy(Settings().policy_file), receiver_port=port)
-    # Neither housekeeping nor a look for what other processes plan is counted.
-    house.shorten(housekeeping=3600, idle=3600, backlog_every=3600)
+    # Neither housekeeping, renewed leases nor a look for what other processes plan is counted.
+    house.shorten(
+        housekeeping=3600, idle=3600, backlog_every=3600, renew_every=3600, lease_lasts=7200
+    )
     own_clock(house.db, monkeypatch)(MONDAY)
     house.db.is_migrated = True
     counted: list[list[str]] = []
