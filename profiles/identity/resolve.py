@@ -99,14 +99,16 @@ def join(
     new_profile: creates an empty profile and returns its id.
     """
     customers = _Customers(on_record, join_on)
-    stopped_at = None
+    stopped_at = next(
+        (place for place, call in calls.items() if not customers.read(place, call)), None
+    )
+    if stopped_at is not None:
+        # The call that must wait has changed the groups. Without it, none of the others waits.
+        calls = {place: call for place, call in calls.items() if place < stopped_at}
+        customers = _Customers(on_record, join_on)
+        for place, call in calls.items():
+            customers.read(place, call)
     for place, call in calls.items():
-        if not customers.read(place, call):
-            stopped_at = place
-            break
-    for place, call in calls.items():
-        if place == stopped_at:
-            break
         customers.note_foreign(place, call)
     groups = list(customers.groups())
     for group in groups:

@@ -57,12 +57,26 @@ def _about(kind: CallKind, ids: dict[str, Any], traits: dict[str, Any], token: s
     return kind, {**ids, "event": "x", "context": {**context, "traits": traits}}
 
 
-def _identify(user: str | None, anon: str | None, at: Instant | None, **traits: Any) -> Said:
-    return _about("identify", _fields(user, anon, at), traits, None)
+def _identify(
+    user: str | None,
+    anon: str | None,
+    at: Instant | None,
+    *,
+    token: str | None = None,
+    **traits: Any,
+) -> Said:
+    return _about("identify", _fields(user, anon, at), traits, token)
 
 
-def _track(user: str | None, anon: str | None) -> Said:
-    return _about("track", _fields(user, anon, None), {}, None)
+def _track(
+    user: str | None,
+    anon: str | None,
+    at: Instant | None = None,
+    *,
+    token: str | None = None,
+    **traits: Any,
+) -> Said:
+    return _about("track", _fields(user, anon, at), traits, token)
 
 
 _IDS = st.builds(_fields, st.none() | _USERS, st.none() | _ANONS, _TIMES)
@@ -189,11 +203,23 @@ def _rows(db: Database, number: int) -> list[Any]:
     [_track(None, "a"), _track("v", "a"), _track(None, "a")],
     "any",
 ).via("an event of an anonymous id that the next call moves to another customer")
+@example(
+    [
+        _identify("u", None, MONDAY - 100, token="t2", email="y@example.com", email_verified=True),
+        _track(None, "a", MONDAY - 100, token="t2", email="x@example.com", email_verified=True),
+    ],
+    [
+        _identify("u", None, MONDAY - 100, token="t2", email="y@example.com", email_verified=True),
+        _track(None, "a", MONDAY - 100, token="t2", email="x@example.com", email_verified=True),
+        _track(None, "a", MONDAY - 200),
+    ],
+    "any",
+).via("a call that must wait changes nothing before it is written")
 def test_a_batch_leaves_the_rows_that_its_calls_leave_one_by_one(
-    sqlite_house: House, before: list[Said], calls: list[Said], join_on: JoinOn
+    house: House, before: list[Said], calls: list[Said], join_on: JoinOn
 ) -> None:
     """Some calls before it are recorded one by one, so the batch meets stored profiles."""
-    db, one_by_one = sqlite_house.db, [[call] for call in [*before, *calls]]
+    db, one_by_one = house.db, [[call] for call in [*before, *calls]]
     together = [*one_by_one[: len(before)], calls]
     assert _record(db, together, next(_numbers), join_on) == _record(
         db, one_by_one, next(_numbers), join_on
