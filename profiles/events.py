@@ -1,8 +1,7 @@
 """Record the events of profiles, each once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from config.clock.times import Instant, Seconds
 from config.database.arrays import InsertRows
@@ -30,8 +29,7 @@ _INSERT = InsertRows(
 PROFILE_CHANGED = "profile_changed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event to record. Events of a profile with the same `dedupe_key` are the same event.
 
     waited: seconds from its receipt to the transaction that records it.
@@ -58,7 +56,8 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
 
     worked: True for history, which conditions can use but journeys do not react to.
     """
-    worked_at = tx.now if worked else None
+    now = tx.now
+    worked_at = now if worked else None
     if not worked:
         tx.event_buckets.update(bucket_of(event.profile_id) for event in events)
     return _INSERT(
@@ -68,7 +67,7 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
                 event.profile_id,
                 event.name,
                 event.occurred_at,
-                tx.now - event.waited,
+                now - event.waited,
                 event.properties,
                 event.dedupe_key,
                 worked_at,

@@ -25,6 +25,8 @@ _BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
 _LONGEST_MOMENT = 100
 _EDGE = 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 # Times outside this range are refused as errors in the input.
 EARLIEST: Instant = 0
 LATEST: Instant = int(datetime(3000, 1, 1, tzinfo=UTC).timestamp())
@@ -36,25 +38,27 @@ def parse_instant(text: object) -> Instant:
 
     A fraction of a second is rounded up. Raises ValueError.
     """
-    shown = text if not isinstance(text, str) else text[:_LONGEST_MOMENT]
-    unreadable = ValueError(f"{shown!r} is not a date and time; write it like 2026-03-02T04:30:00Z")
-    if not isinstance(text, str | datetime) or shown != text:
-        raise unreadable
     try:
-        moment = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+        moment = text if isinstance(text, datetime) else _parsed(text)
     except ValueError:
-        raise unreadable from None
+        shown = text[:_LONGEST_MOMENT] if isinstance(text, str) else text
+        raise ValueError(
+            f"{shown!r} is not a date and time; write it like 2026-03-02T04:30:00Z"
+        ) from None
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; end it with Z or an offset such as +01:00")
-    try:
-        whole = moment.replace(microsecond=0).astimezone(UTC)
-    except OverflowError:
-        raise ValueError(f"{text!r} is outside the calendar") from None
-    fraction = moment.microsecond or (isinstance(text, str) and _BELOW_MICROSECONDS.search(text))
-    instant = int(whole.timestamp()) + bool(fraction)
+    since = moment - _EPOCH
+    fraction = since.microseconds or (isinstance(text, str) and _BELOW_MICROSECONDS.search(text))
+    instant = since // _SECOND + bool(fraction)
     if not EARLIEST <= instant < LATEST:
         raise ValueError(f"{text!r} is not between the years 1970 and 3000")
     return instant
+
+
+def _parsed(text: object) -> datetime:
+    if not isinstance(text, str) or len(text) > _LONGEST_MOMENT:
+        raise ValueError
+    return datetime.fromisoformat(text)
 
 
 def format_instant(instant: Instant) -> str:

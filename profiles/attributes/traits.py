@@ -6,7 +6,6 @@ affect the rest of the call.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from config.channels import ChannelName
@@ -84,8 +83,7 @@ def read_person(
     }
     device = context.get("device")
     token, gone = _token(device, take)
-    person = replace(
-        about,
+    person = about._replace(
         email=take.field(
             fields,
             "email",
@@ -106,19 +104,19 @@ def read_person(
     return person, take.warnings
 
 
-def stated_traits(traits: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
-    """The traits of a call by their original names; `traits` override `context.traits`."""
-    shown = context.get("traits")
-    return {**(shown if isinstance(shown, dict) else {}), **traits}
-
-
 def consent_in(
-    traits: Mapping[str, Any], rules: Sequence[ConsentTrait]
+    traits: Mapping[str, Any], context: Mapping[str, Any], rules: Sequence[ConsentTrait]
 ) -> dict[tuple[ChannelName, str], bool]:
-    """The consent in traits by the policy's rules. If two disagree, the no is effective."""
+    """The consent in the traits of a call by the policy's rules. If two disagree, the no is
+    effective. `traits` override `context.traits`.
+    """
     stated: dict[tuple[ChannelName, str], bool] = {}
+    if not rules:
+        return stated
+    shown = context.get("traits")
+    said = {**(shown if isinstance(shown, dict) else {}), **traits}
     for rule in rules:
-        if rule.trait in traits and _is(traits[rule.trait], rule.value):
+        if rule.trait in said and _is(said[rule.trait], rule.value):
             key = rule.channel, rule.topic
             stated[key] = rule.granted and stated.get(key, True)
     return stated

@@ -94,7 +94,7 @@ def take_opt_outs(
 
 
 def _keys(person: Person) -> list[Key]:
-    return [key for key, _ in person.identifiers()]
+    return person.keys
 
 
 def _meant(
@@ -118,8 +118,7 @@ def _without(person: Person, others: Collection[Key]) -> Person:
     """The person without identifiers of other customers; the user id is kept."""
     email, phone = person.email, person.phone
     anonymous: Key = ("anonymous_id", person.anonymous_id or "")
-    return replace(
-        person,
+    return person._replace(
         anonymous_id=None if anonymous in others else person.anonymous_id,
         email=None if email and ("email", email) in others else email,
         phone=None if phone and ("phone", phone.value) in others else phone,

@@ -1,7 +1,6 @@
 """Statements of consent by a shop's server: parsed, then written with their proof."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, cast
 from uuid import uuid4
 
@@ -126,7 +125,7 @@ def read_statement(stated: object, policy: Policy) -> ConsentStatement:
     except ValidationError as error:
         raise refusal(error) from None
     one = one.without(Meaningless(policy.meaningless))
-    if not list(one.person().identifiers()):
+    if not one.person().keys:
         raise CallRefused("userId", "give userId, anonymousId, email or phone")
     if one.topic != "*" and policy.topics and one.topic not in policy.topics:
         known = ", ".join(["*", *policy.topics])
@@ -148,7 +147,7 @@ def opt_out_stated(stated: object, meaningless: Meaningless = MEANINGLESS) -> No
     # An opt-out needs no source, and granted may be text such as "false".
     one = without_faults(ConsentStatement, {**stated, "source": "any", "granted": False})
     one = None if one is None else one.without(meaningless)
-    if one is None or not list(one.person().identifiers()):
+    if one is None or not one.person().keys:
         return None
     at = one.timestamp
     return No(
@@ -206,7 +205,7 @@ def _people(
 ) -> tuple[dict[int, _Named], dict[int, CallRefused]]:
     """Find and lock the profiles of statements; returns refusals for the others."""
     people = {place: one.person() for place, one in statements.items()}
-    keys = {place: [key for key, _ in person.identifiers()] for place, person in people.items()}
+    keys = {place: person.keys for place, person in people.items()}
     named = {key for some in keys.values() for key in some}
     owners = settled_owners_of(tx, named)
     found_by = holders_of(tx, named)
@@ -220,7 +219,7 @@ def _people(
     others: dict[int, Person] = {}
     for place, person in people.items():
         if unverified.intersection(keys[place]):
-            person = replace(person, anonymous_id=None)
+            person = person._replace(anonymous_id=None)
             keys[place] = [key for key in keys[place] if key not in unverified]
             if not keys[place]:
                 refused[place] = CallRefused("anonymousId", _UNVERIFIED)
@@ -234,7 +233,7 @@ def _people(
         elif found:
             whose[place] = _Named(found.pop(), keys[place][0])
         else:
-            others[place] = replace(person, seen_at=tx.now)
+            others[place] = person._replace(seen_at=tx.now)
     report = upsert_people(tx, list(others.values()), "consent", owners=owners)
     for index, place in enumerate(others):
         profile_id = report.profile_ids[index]

@@ -3,9 +3,9 @@
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NewType
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, NewType
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -94,20 +94,25 @@ def normalise_id(text: str) -> str:
     Surrounding spaces are removed. "1042.0" becomes "1042": programs that keep ids as
     floating-point numbers write them so.
     """
-    too_long = ValueError(f"{text[:20]!r}... is longer than {LONGEST_IDENTIFIER} bytes")
     if len(text) > LONGEST_IDENTIFIER:
-        raise too_long
+        raise _too_long(text)
     value = text.strip()
     if not value:
         raise ValueError("the value is empty")
     if "\0" in value:
         raise ValueError(f"{value!r} contains a NUL character")
-    if len(value.encode()) > LONGEST_IDENTIFIER:
-        raise too_long
+    if not value.isascii() and len(value.encode()) > LONGEST_IDENTIFIER:
+        raise _too_long(text)
+    if "." not in value and "+" not in value:
+        return value  # both forms below have one of them
     whole = _WHOLE.fullmatch(value)
     if _ROUNDED.fullmatch(value) or (whole and abs(float(value)) >= _FIRST_INEXACT):
         raise ValueError(f"{value!r} may be a rounded number; write all digits without a point")
     return whole[1] if whole else value
+
+
+def _too_long(text: str) -> ValueError:
+    return ValueError(f"{text[:20]!r}... is longer than {LONGEST_IDENTIFIER} bytes")
 
 
 def id_text(value: object) -> str:
@@ -128,8 +133,10 @@ def id_text(value: object) -> str:
     return str(value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Person(NamedTuple):
     """A source's statements about one customer. None or missing means not stated, so not changed.
 
     Identifiers are in normal form (normalise_id, normalise_email, normalise_phone); the country is
@@ -141,14 +148,12 @@ class Person:
     anonymous_id: str | None = None
     email: Email | None = None
     phone: Phone | None = None
-    push_tokens: Mapping[str, str | None] = field(default_factory=dict)  # token -> platform
+    push_tokens: Mapping[str, str | None] = _NOTHING  # token -> platform
     country: str | None = None
     timezone: str | None = None  # IANA name as stated; it can be invalid
     language: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    consent: Mapping[tuple[ChannelName, str], bool] = field(
-        default_factory=dict
-    )  # (channel, topic)
+    attributes: Mapping[str, Any] = _NOTHING
+    consent: Mapping[tuple[ChannelName, str], bool] = _NOTHING  # (channel, topic)
     removed: Collection[str] = frozenset()
     removed_tokens: Collection[str] = frozenset()
     seen_at: Instant | None = None  # time of the statements; None: unknown
@@ -173,21 +178,31 @@ class Person:
 
     @property
     def named_by(self) -> Key | None:
-        """The identifier that the statements are stored with: the first of `identifiers`."""
-        return next((key for key, _ in self.identifiers()), None)
+        """The identifier that the statements are stored with: the first of `keys`."""
+        return next(iter(self.keys), None)
 
-    def identifiers(self) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Each identifier with the columns that describe it, user id first."""
+    @property
+    def keys(self) -> list[Key]:
+        """The identifiers, user id first."""
+        keys: list[Key] = []
         if self.user_id is not None:
-            yield ("user_id", self.user_id), {}
+            keys.append(("user_id", self.user_id))
         if self.anonymous_id is not None:
-            yield ("anonymous_id", self.anonymous_id), {}
+            keys.append(("anonymous_id", self.anonymous_id))
         if self.email is not None:
-            yield ("email", self.email), {}
+            keys.append(("email", self.email))
         if self.phone is not None:
-            yield ("phone", self.phone.value), {"country": self.phone.country}
-        for token, platform in self.push_tokens.items():
-            yield ("push_token", token), {"platform": platform} if platform else {}
+            keys.append(("phone", self.phone.value))
+        if self.push_tokens:
+            keys += [("push_token", token) for token in self.push_tokens]
+        return keys
+
+    def described(self, key: Key) -> dict[str, Any]:
+        """The columns that describe one of `keys`."""
+        if key[0] == "phone" and self.phone is not None:
+            return {"country": self.phone.country}
+        platform = self.push_tokens.get(key[1]) if key[0] == "push_token" else None
+        return {"platform": platform} if platform else {}
 
 
 def address_of(kind: IdentifierKind, text: str) -> str:

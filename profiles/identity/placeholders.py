@@ -1,7 +1,6 @@
 """Placeholders, such as "undefined": values that identify nobody. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from profiles.identity.person import Person
 
@@ -44,8 +43,7 @@ def without_meaningless(person: Person, meaningless: Meaningless) -> Person:
     def drop(value: str | None) -> bool:
         return value is not None and value in meaningless
 
-    return replace(
-        person,
+    return person._replace(
         user_id=None if drop(person.user_id) else person.user_id,
         anonymous_id=None if drop(person.anonymous_id) else person.anonymous_id,
         email=None if drop(person.email) else person.email,

@@ -137,9 +137,9 @@ class Account:
         for kind in ONE_AT_A_TIME:
             if kind in person.removed and self._overrules(kind, at):
                 changed |= self.in_use.pop(kind, None) is not None
-        for key, about in person.identifiers():
+        for key in person.keys:
             if key in self.identifiers or not self._is_full(key, limits.identifiers, left_out):
-                changed |= self._name(key, about, at, now, key in elsewhere)
+                changed |= self._name(key, person.described(key), at, now, key in elsewhere)
         for token in person.removed_tokens:
             changed |= self._sign_out(("push_token", token), at, elsewhere, left_out)
         for topic, granted in person.consent.items():

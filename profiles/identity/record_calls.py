@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sqlalchemy import bindparam, func, select, tuple_, update
@@ -128,7 +128,7 @@ def _write(
     rules: InputRules,
 ) -> list[Outcome]:
     """Record calls whose profiles are known."""
-    outcomes = [Outcome(list(call.warnings)) for call in calls]
+    outcomes = [Outcome([*call.warnings]) for call in calls]
     profile_ids: dict[int, int] = {}  # by the place of the call
     changing: dict[int, int] = {}  # place of the call -> place in `people`
     people: list[Person] = []
@@ -136,23 +136,26 @@ def _write(
     for place, call in enumerate(calls):
         if place in who.again:
             continue
+        person = call.person
+        warnings: list[str] = []
         if place in filling:
             person, warnings = filling[place]
         elif place in who.events_only:
-            person = Person(anonymous_id=call.person.anonymous_id)
+            person = Person(anonymous_id=person.anonymous_id)
             warnings = [_UNVERIFIED] if call.person.has_details else []
-        else:
-            person, warnings = _without(call.person, who.foreign.get(place, set()))
+        elif place in who.foreign:
+            person, warnings = _without(person, who.foreign[place])
         outcomes[place].warnings += warnings
-        owner = who.owner_of(person)
+        owner = who.owner_of(person.keys)
         if owner is not None and not person.has_details:
             profile_ids[place] = owner
         else:
             changing[place] = len(people)
-            people.append(replace(person, seen_at=call.occurred_at(tx.now)))
-        previous: Key = ("anonymous_id", call.previous_id or "")
-        if any(previous in group for group in who.same):
-            people.append(Person(anonymous_id=call.previous_id))
+            people.append(person._replace(seen_at=call.occurred_at(tx.now)))
+        if call.previous_id is not None:
+            previous: Key = ("anonymous_id", call.previous_id)
+            if any(previous in group for group in who.same):
+                people.append(Person(anonymous_id=call.previous_id))
     report = upsert_people(
         tx,
         people,
@@ -176,9 +179,9 @@ def _write(
             name=call.event,
             occurred_at=call.occurred_at(tx.now),
             dedupe_key=call.dedupe_key(tx.now),
-            properties=dict(call.properties),
+            properties=call.properties,
             waited=call.waited,
-            identifier=keys_of(call)[0],
+            identifier=who.keys[place][0],
         )
         for place, call in enumerate(calls)
         if place in profile_ids
@@ -192,7 +195,7 @@ def _write(
             occurred_at=tx.now,
             dedupe_key=f"{calls[place].dedupe_key(tx.now)} changed the profile",
             properties={},
-            identifier=keys_of(calls[place])[0],
+            identifier=who.keys[place][0],
         )
         for place, index in changing.items()
         if index in report.effective
@@ -207,9 +210,10 @@ def _write(
 class _Who:
     """The profiles of the calls, which are locked. Other fields are as in `Joined`.
 
-    again: places of repeated calls.
+    keys: the identifiers of each call. again: places of repeated calls.
     """
 
+    keys: Sequence[Sequence[Key]]
     owners: Mapping[Key, int]
     again: Collection[int]
     events_only: Collection[int]
@@ -219,9 +223,11 @@ class _Who:
     unverified: Collection[Key] = ()
     stopped_at: int | None = None
 
-    def owner_of(self, person: Person) -> int | None:
-        """The one profile that has all identifiers of the person; None if there is none."""
-        found = {self.owners.get(key) for key, _ in person.identifiers()}
+    def owner_of(self, keys: Sequence[Key]) -> int | None:
+        """The one profile that has all these identifiers; None if there is none."""
+        if len(keys) == 1:
+            return self.owners.get(keys[0])
+        found = {self.owners.get(key) for key in keys}
         return found.pop() if len(found) == 1 else None
 
 
@@ -232,12 +238,16 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
     if tx.conn.dialect.name == "postgresql":  # SQLite has no locks of rows
         settled = hold_settled_owners(tx, named)
         if settled is not None:
-            return _Who(
-                owners=settled, again=_again(tx, _describing(calls), settled), events_only=()
-            )
+            again = _again(tx, _describing(calls), keys_by_place, settled)
+            return _Who(keys=keys_by_place, owners=settled, again=again, events_only=())
     every = {key for _, key in named}
     holders = holders_of(tx, every)
-    events_only = {place for place, call in enumerate(calls) if _only_adds_an_event(call, holders)}
+    unverified = {key for key, holder in holders.items() if holder.unverified}
+    events_only = {
+        place
+        for place, call in enumerate(calls)
+        if unverified and _only_adds_an_event(call, unverified)
+    }
     if not any(
         _unsettled(keys, holders)
         for place, keys in enumerate(keys_by_place)
@@ -246,14 +256,13 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
         owners = _owners(holders)
         held = held_owners_of(tx, every, owners)
         if held == owners:
-            return _Who(
-                owners=held, again=_again(tx, _describing(calls), held), events_only=events_only
-            )
+            again = _again(tx, _describing(calls), keys_by_place, held)
+            return _Who(keys=keys_by_place, owners=held, again=again, events_only=events_only)
     lock_identities(tx)
     holders = holders_of(tx, every)
     owners = _owners(holders)
     profile_ids = set(owners.values())
-    again = _again(tx, enumerate(calls), owners)
+    again = _again(tx, enumerate(calls), keys_by_place, owners)
     new = {place: call for place, call in enumerate(calls) if place not in again}
     joined = join(new, _on_record(tx, holders), join_on, lambda: new_profile(tx))
     later = () if joined.stopped_at is None else profile_ids
@@ -266,6 +275,7 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
     if joined.released:
         _release(tx, joined.released)
     return _Who(
+        keys=keys_by_place,
         owners=owners_of(tx, every),
         again=again,
         events_only=joined.events_only,
@@ -282,11 +292,10 @@ def _owners(holders: Mapping[Key, Holder]) -> dict[Key, int]:
     return {key: holder.profile_id for key, holder in holders.items() if not holder.retired}
 
 
-def _only_adds_an_event(call: SegmentCall, holders: Mapping[Key, Holder]) -> bool:
+def _only_adds_an_event(call: SegmentCall, unverified: Collection[Key]) -> bool:
     """Whether the call names an unverified anonymous id without proof of its owner."""
     anonymous: Key = ("anonymous_id", call.person.anonymous_id or "")
-    unverified = anonymous in holders and holders[anonymous].unverified
-    return unverified and not proofs_of(call.person)
+    return anonymous in unverified and not proofs_of(call.person)
 
 
 def _unsettled(keys: Sequence[Key], holders: Mapping[Key, Holder]) -> bool:
@@ -294,9 +303,15 @@ def _unsettled(keys: Sequence[Key], holders: Mapping[Key, Holder]) -> bool:
 
     It cannot if one profile has all of them and none is retired or unverified.
     """
-    found = [holders.get(key) for key in keys]
-    settled = [one for one in found if one and not one.retired and not one.unverified]
-    return len(settled) < len(found) or len({one.profile_id for one in settled}) > 1
+    whose: int | None = None
+    for key in keys:
+        holder = holders.get(key)
+        if holder is None or holder.retired or holder.unverified:
+            return True
+        if whose is not None and holder.profile_id != whose:
+            return True
+        whose = holder.profile_id
+    return False
 
 
 def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
@@ -352,7 +367,7 @@ def _filling(
         times = row["attribute_times"] or {}
         left_out = {
             key
-            for key, _ in said.identifiers()
+            for key in said.keys
             if key[0] != "anonymous_id" and who.owners.get(key) != profile_id
         }
         _, warnings = _without(said, left_out, _ANOTHER_JOINED)
@@ -386,8 +401,13 @@ def _describing(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall
     )
 
 
-def _again(tx: Tx, calls: Iterable[tuple[int, SegmentCall]], owners: Mapping[Key, int]) -> set[int]:
-    """The places of repeated calls.
+def _again(
+    tx: Tx,
+    calls: Iterable[tuple[int, SegmentCall]],
+    keys: Sequence[Sequence[Key]],
+    owners: Mapping[Key, int],
+) -> set[int]:
+    """The places of repeated calls. keys: the identifiers of each call by its place.
 
     A repeated call must not undo later changes of profiles or of who has an identifier.
     """
@@ -395,7 +415,7 @@ def _again(tx: Tx, calls: Iterable[tuple[int, SegmentCall]], owners: Mapping[Key
     again: set[int] = set()
     before: set[tuple[Key, str]] = set()
     for place, call in calls:
-        first, dedupe_key = keys_of(call)[0], call.dedupe_key(tx.now)
+        first, dedupe_key = keys[place][0], call.dedupe_key(tx.now)
         if (first, dedupe_key) in before:
             again.add(place)
         before.add((first, dedupe_key))
@@ -414,8 +434,7 @@ def _without(
     if not keys:
         return person, []
     left_out = {kind for kind, _ in keys}
-    changed = replace(
-        person,
+    changed = person._replace(
         anonymous_id=None if "anonymous_id" in left_out else person.anonymous_id,
         email=None if "email" in left_out else person.email,
         phone=None if "phone" in left_out else person.phone,

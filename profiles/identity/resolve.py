@@ -67,7 +67,7 @@ class Joined:
 
 def keys_of(call: SegmentCall) -> list[Key]:
     """The identifiers in a call; the first is the one that the call is about."""
-    keys = [key for key, _ in call.person.identifiers()]
+    keys = call.person.keys
     if call.previous_id is not None:
         kinds: tuple[IdentifierKind, ...] = ("anonymous_id", "user_id")
         keys += [(kind, call.previous_id) for kind in kinds]
@@ -78,7 +78,7 @@ def proofs_of(person: Person) -> list[Key]:
     """The identifiers that prove whom a call is about: the user id, or else verified addresses."""
     if person.user_id is not None:
         return [("user_id", person.user_id)]
-    return [key for key, _ in person.identifiers() if key[0] in person.verified]
+    return [key for key in person.keys if key[0] in person.verified]
 
 
 def join(
@@ -385,7 +385,7 @@ class _Customers:
         verified = call.person.verified
         named = {
             one
-            for one, _ in call.person.identifiers()
+            for one in call.person.keys
             if one == key
             or (going.has(one) and (speaks or one[0] in verified) and self._may_join(one, call))
         }

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from config.clock.times import HOUR, Instant, Seconds, parse_instant
-from profiles.attributes.traits import consent_in, read_person, stated_traits
+from profiles.attributes.traits import consent_in, read_person
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.person import Person, id_text, normalise_id
@@ -48,7 +48,7 @@ class SegmentCall(NamedTuple):
     kind: CallKind
     person: Person
     event: str
-    properties: Mapping[str, Any]
+    properties: dict[str, Any]
     message_id: str | None
     digest: str
     at: Instant | None  # by the sender's clock
@@ -219,7 +219,7 @@ def read_call(
     traits: Mapping[str, Any] = {}
     more: dict[str, Any] = {}
     event: str = PROFILE_CHANGED
-    properties: Mapping[str, Any] = {}
+    properties: dict[str, Any] = {}
     match call:
         case Identify():
             traits = call.traits
@@ -243,11 +243,12 @@ def read_call(
         user_id=call.user_id,
         anonymous_id=call.anonymous_id,
         attributes=more,
-        consent=consent_in(stated_traits(traits, call.context), rules.consent_traits),
+        consent=consent_in(traits, call.context, rules.consent_traits),
     )
     person, warnings = read_person(about, traits, call.context, rules)
-    left_out = [f"{name} is left out: {value} is a placeholder" for name, value in nothing.items()]
-    warnings = left_out + warnings
+    if nothing:
+        left_out = "{} is left out: {} is a placeholder"
+        warnings = [*(left_out.format(*one) for one in nothing.items()), *warnings]
     return SegmentCall(
         kind=kind,
         person=person,
@@ -296,14 +297,14 @@ def opt_out_in(fields: Mapping[str, Any], rules: InputRules = DEFAULT_RULES) -> 
     call = without_faults(Identify, fields)
     if call is None:
         return None
-    stated = consent_in(stated_traits(call.traits, call.context), rules.consent_traits)
+    stated = consent_in(call.traits, call.context, rules.consent_traits)
     refuses = [key for key, granted in stated.items() if not granted]
     about, _ = read_person(Person(), call.traits, call.context, InputRules(lenient_dots=True))
     person = Person(
         user_id=call.user_id, anonymous_id=call.anonymous_id, email=about.email, phone=about.phone
     )
     person = without_meaningless(person, rules.meaningless)
-    if not refuses or not list(person.identifiers()):
+    if not refuses or not person.keys:
         return None
     at = call.timestamp if call.original_timestamp is None else call.original_timestamp
     return No(person=person, refuses=refuses, said_at=at, just_now=at is None)

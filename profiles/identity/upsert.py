@@ -147,7 +147,7 @@ def upsert_people(
             unchanged=0,
             consent_overruled=0,
         )
-    named = {key for person in people for key, _ in person.identifiers()}
+    named = {key for person in people for key in person.keys}
     tokens: set[Key] = {("push_token", t) for person in people for t in person.removed_tokens}
     book = _open_book(tx, named.union(*same), tokens, owners)
     for keys in same:
@@ -222,7 +222,7 @@ class _Book:
 
         Raises ValueError if the person has no identifiers, or those of two customers.
         """
-        keys = [key for key, _ in person.identifiers()]
+        keys = person.keys
         if not keys:
             raise ValueError(
                 "there is no identifier; give a user id, e-mail address, phone number or push token"
@@ -250,7 +250,7 @@ class _Book:
     ) -> Applied:
         """Apply the person's statements, and update which profile uses which address."""
         before = set(account.in_use.values())
-        keys: list[Key] = [key for key, _ in person.identifiers()]
+        keys: list[Key] = person.keys
         keys += [("push_token", token) for token in person.removed_tokens]
         elsewhere = {
             key

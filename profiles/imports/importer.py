@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -218,7 +218,7 @@ class _People:
         # A row needs a user id if the map has its column, unless the cell has a placeholder.
         if columns.user_id and person.user_id is None and columns.user_id not in nothing:
             raise ValueError(f"{columns.user_id}: the cell is empty")
-        if not any(person.identifiers()) and (why := left_out or next(iter(nothing.values()), "")):
+        if not person.keys and (why := left_out or next(iter(nothing.values()), "")):
             raise ValueError(f"{why}; there is no other identifier")
         self.report.left_out.update(nothing.values())
         if columns.country and cells[columns.country] and country is None:
@@ -269,7 +269,7 @@ class _People:
             push_tokens={token: None} if token else {},
         )
         person = without_meaningless(person, self.rules.meaningless)
-        if not refuses or not list(person.identifiers()):
+        if not refuses or not person.keys:
             return None
         return No(
             person=person,
@@ -307,7 +307,7 @@ class _Events:
         outcome = upsert_people(tx, [Person(user_id=user_id) for user_id in users], self.source)
         ids = dict(zip(users, outcome.profile_ids, strict=True))
         events = [
-            replace(event, profile_id=profile_id, identifier=("user_id", user_id))
+            event._replace(profile_id=profile_id, identifier=("user_id", user_id))
             for user_id, event in rows
             if (profile_id := ids[user_id]) is not None
         ]

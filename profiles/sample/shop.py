@@ -8,7 +8,6 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, islice
 from random import Random
@@ -42,7 +41,7 @@ def load_sample_shop(
         with db.transaction() as tx:
             report = upsert_people(tx, [person for person, _ in chunk], "sample shop")
             events = [
-                replace(event, profile_id=profile_id, identifier=person.named_by)
+                event._replace(profile_id=profile_id, identifier=person.named_by)
                 for profile_id, (person, history) in zip(report.profile_ids, chunk, strict=True)
                 for event in history
                 if profile_id is not None
@@ -89,7 +88,7 @@ class _Shop:
                 properties={},
             )
             history = [signed_up, *orders, *self._cart(index, favourite)]
-            yield replace(person, attributes=traits), history
+            yield person._replace(attributes=traits), history
 
     def _person(self, index: int, place: Region, came: Instant) -> Person:
         first, last = (self.random.choice(names.split()) for names in place.names)

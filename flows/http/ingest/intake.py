@@ -18,7 +18,9 @@ from profiles.identity.segment_calls import SegmentCall
 # Takes the calls, and for each the time at which it arrived (monotonic clock, seconds).
 Write = Callable[[Sequence[SegmentCall], Sequence[float]], Sequence[Outcome]]
 
-_FEWEST = 25
+# A transaction costs as much processor time as 17 events on SQLite and 66 on PostgreSQL, so smaller
+# ones would mostly pay for that.
+_FEWEST = 200
 _MOST = 2000
 
 

@@ -101,8 +101,10 @@ def router(receiver: Receiver) -> APIRouter:
     def write(calls: Sequence[SegmentCall], arrived_at: Sequence[float]) -> list[Outcome]:
         with db.transaction() as tx:
             begun = time.monotonic()
-            waited = [int(begun - at) for at in arrived_at]
-            received = [call._replace(waited=s) for call, s in zip(calls, waited, strict=True)]
+            received = [
+                call if begun - at < 1 else call._replace(waited=int(begun - at))
+                for call, at in zip(calls, arrived_at, strict=True)
+            ]
             outcomes = take_calls(tx, received, merge, rules)
         receiver.arrived(tx.event_buckets)
         return outcomes

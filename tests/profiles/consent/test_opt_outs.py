@@ -253,7 +253,7 @@ def test_a_trait_is_a_no_by_the_policys_map(house: House, calls: Receiving, valu
 def test_a_value_is_compared_as_it_is_written(wanted: object, value: object, fits: object) -> None:
     rule = {"trait": "t", "value": wanted, "channel": "email", "granted": False}
     policy = Policy.model_validate({"consent_traits": [rule]})
-    assert bool(consent_in({"t": value}, policy.consent_traits)) is fits
+    assert bool(consent_in({"t": value}, {}, policy.consent_traits)) is fits
 
 
 def test_other_values_of_the_trait_say_nothing(house: House, calls: Receiving) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import count, permutations
 from typing import Any, Literal
 
@@ -428,7 +427,7 @@ def test_an_unverified_anonymous_id_states_no_consent(db: Database, victim: int)
             person=Person(anonymous_id="m"), refuses=[("email", "*")], said_at=None, just_now=True
         )
         assert take_opt_outs(tx, {0: no}, "test") == {}
-    mapped = replace(read_call(*identify(anon="m")).person, consent={("email", "*"): False})
+    mapped = read_call(*identify(anon="m")).person._replace(consent={("email", "*"): False})
     with db.transaction() as tx:
         take_calls(tx, [read_call(*identify(anon="m"))._replace(person=mapped)], merge)
     assert says(db, victim) == before

@@ -1,7 +1,6 @@
 """The life of an address: replaced, removed, moved to another profile, used again."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
@@ -191,7 +190,7 @@ def test_rows_of_one_file_free_an_address_as_calls_do(db: Database, known_before
     if known_before:
         identify(db, "ann", NOW - DAY, email=OLD)
         becomes(db, "email", OLD, "bounced")
-        people = [replace(person, seen_at=NOW) for person in people]
+        people = [person._replace(seen_at=NOW) for person in people]
     with db.transaction() as tx:
         report = upsert_people(tx, people, "import")
     assert list(report.refused) == [3]

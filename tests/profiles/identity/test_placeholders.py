@@ -16,7 +16,7 @@ from config.errors import SegueError
 from config.policy import Policy
 from config.text.json_input import read_json
 from profiles.attributes.countries import country_code
-from profiles.identity.person import normalise_email, normalise_id
+from profiles.identity.person import Key, normalise_email, normalise_id
 from profiles.identity.phones import normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
 from profiles.identity.segment_calls import CallKind, CallRefused, SegmentCall, read_call, read_item
@@ -38,8 +38,8 @@ def read(kind: CallKind, meaningless: Meaningless = MEANINGLESS, **said: Any) ->
     return read_call(kind, {"event": "x", **said}, rules=InputRules(meaningless=meaningless))
 
 
-def keys(call: SegmentCall) -> list[tuple[str, str]]:
-    return [key for key, _ in call.person.identifiers()]
+def keys(call: SegmentCall) -> list[Key]:
+    return call.person.keys
 
 
 # Values that mean nothing -------------------------------------------------------------------------

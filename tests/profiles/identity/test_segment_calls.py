@@ -103,7 +103,7 @@ def test_what_is_no_good_is_left_out_and_the_rest_taken(
     assert call.person.attributes["plan"] == "premium"
     assert [one for one in call.warnings if warning in one] == list(call.warnings)
     assert len(call.warnings) == 1
-    assert [key for key, _ in call.person.identifiers()] == [("user_id", "u1")]
+    assert call.person.keys == [("user_id", "u1")]
 
 
 def test_track_is_an_event() -> None:
@@ -324,7 +324,7 @@ def test_any_call_is_accepted_or_refused(item: dict[str, Any]) -> None:
     assert 0 < len(call.dedupe_key(NOW).encode()) <= 1000
     assert 0 < len(call.event) <= 255
     assert call.person.user_id or call.person.anonymous_id
-    for (_, value), _ in call.person.identifiers():
+    for _, value in call.person.keys:
         assert 0 < len(value.encode()) <= 1000
     orjson.dumps([call.properties, call.person.attributes])  # what the database keeps
     assert read_item(item, None) == call

@@ -80,7 +80,7 @@ def test_who_comes_alone_is_written_at_once() -> None:
 def test_a_large_request_takes_several_transactions_and_keeps_its_order() -> None:
     ledger = Ledger()
     intake = Intake(ledger.write, aim=0)  # every transaction takes longer than this
-    names = [f"n{number}" for number in range(120)]
+    names = [f"n{number}" for number in range(1000)]
     assert answered(asyncio.run(intake.take(calls(*names)))) == names
     assert len(ledger.transactions) > 3
     assert [name for some in ledger.transactions for name in some] == names
@@ -89,14 +89,14 @@ def test_a_large_request_takes_several_transactions_and_keeps_its_order() -> Non
 def test_requests_take_turns() -> None:
     """A small request does not wait for the rest of a large one, nor one large one for another."""
     ledger = Ledger()
-    intake = Intake(ledger.write, aim=0)  # so 25 calls a transaction
-    large = [[f"{client}{number}" for number in range(200)] for client in "ab"]
+    intake = Intake(ledger.write, aim=0)  # so 200 calls a transaction
+    large = [[f"{client}{number}" for number in range(900)] for client in "ab"]
     requests = [*(calls(*names) for names in large), calls("small")]
     done = asyncio.run(at_once(intake, ledger, *requests))
     assert [answered(one) for one in done if isinstance(one, list)] == [*large, ["small"]]
     first, second, *_ = ledger.transactions[1:]
-    assert first == [*large[0][:12], *large[1][:12], "small"]
-    assert [name[0] for name in second].count("a") == 12
+    assert first == [*large[0][:99], *large[1][:100], "small"]
+    assert [name[0] for name in second].count("a") == 100
     for names in large:
         written = [name for some in ledger.transactions for name in some if name in names]
         assert written == names
@@ -105,7 +105,7 @@ def test_requests_take_turns() -> None:
 def test_more_requests_than_a_transaction_takes_are_all_served() -> None:
     ledger = Ledger()
     intake = Intake(ledger.write, aim=0)
-    names = [f"n{number}" for number in range(60)]
+    names = [f"n{number}" for number in range(500)]
     done = asyncio.run(at_once(intake, ledger, *(calls(name, "more") for name in names)))
     assert [answered(one) for one in done if isinstance(one, list)] == [[n, "more"] for n in names]
     written = [name for some in ledger.transactions[1:] for name in some if name != "more"]
@@ -125,7 +125,7 @@ def test_a_failing_call_does_not_affect_other_requests() -> None:
 def test_the_rest_of_a_request_that_failed_is_not_written() -> None:
     ledger = Ledger()
     intake = Intake(ledger.write, aim=0)
-    names = [f"n{number}" for number in range(60)]
+    names = [f"n{number}" for number in range(500)]
     with pytest.raises(RuntimeError, match="a bad call"):
         asyncio.run(intake.take(calls("bad", *names)))
     assert ledger.transactions == []
