@@ -5,7 +5,7 @@ built here, because firebase-admin's encoder is private; a test compares the res
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pydantic_settings import SettingsConfigDict
 from channels.kinds.push import PushContent
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
+    Authorize,
     ErrorMeaning,
     Outgoing,
     ProviderRequest,
@@ -97,8 +98,8 @@ def connect(own: FCMSettings, _settings: Settings) -> "FCM":
     return FCM(own.url, own.project or credentials.project_id, auth=GoogleToken(credentials))
 
 
-class GoogleToken(httpx.Auth):
-    """Adds an OAuth token, which a thread fetches before the previous one expires.
+class GoogleToken:
+    """Authorizes with an OAuth token, which a thread fetches before the previous one expires.
 
     For one event loop.
     """
@@ -108,17 +109,17 @@ class GoogleToken(httpx.Auth):
         self._within = within
         self._fetching = asyncio.Lock()
 
-    async def async_auth_flow(
-        self, request: httpx.Request
-    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Raises SignInFailed if Google refuses the account, ConnectError if it is unreachable."""
+    async def __call__(self) -> str:
+        """The Authorization header.
+
+        Raises SignInFailed if Google refuses the account, ConnectError if it is unreachable.
+        """
         # google-auth treats a token as invalid some minutes before it expires.
         if not self._credentials.valid:
             async with self._fetching:
                 if not self._credentials.valid:
                     await self._fetch()
-        request.headers["Authorization"] = f"Bearer {self._credentials.token}"
-        yield request
+        return f"Bearer {self._credentials.token}"
 
     async def _fetch(self) -> None:
         try:
@@ -142,7 +143,7 @@ class FCM:
         project: str,
         *,
         headers: Mapping[str, str] | None = None,
-        auth: httpx.Auth | None = None,
+        auth: Authorize | None = None,
     ) -> None:
         self.auth = auth
         self._url = f"{url}/v1/projects/{project}/messages:send"

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import orjson
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -23,6 +22,7 @@ from channels.kinds.email import EmailContent
 from channels.links import one_click_headers, our_pages, own_anchors
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
+    Authorize,
     DoesNotFit,
     ErrorMeaning,
     Outgoing,
@@ -152,7 +152,7 @@ class Postmark:
     """Up to 500 mails in a request, each with its own content."""
 
     batch_size = MAX_BATCH
-    auth: httpx.Auth | None = None
+    auth: Authorize | None = None
 
     def __init__(self, own: PostmarkSettings, settings: Settings) -> None:
         self._url = f"{own.url}/email/batch"

@@ -13,7 +13,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-import httpx
 import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,6 +29,7 @@ from channels.kinds.email import EmailContent
 from channels.links import one_click_headers, our_pages, own_anchors
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
+    Authorize,
     DoesNotFit,
     Outgoing,
     ProviderRequest,
@@ -140,7 +140,7 @@ def sandbox_key(secret: bytes) -> ec.EllipticCurvePrivateKey:
 class SendGrid:
     """One mail in a request, or up to 1000 with a pass-through template."""
 
-    auth: httpx.Auth | None = None
+    auth: Authorize | None = None
 
     def __init__(self, own: SendGridSettings, settings: Settings) -> None:
         self.batch_size = MAX_BATCH if own.template_id else 1

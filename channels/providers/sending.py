@@ -4,13 +4,12 @@ A sender turns a batch of messages into one HTTP request and reads the answer. I
 channels/providers/transport.py posts, and the outbox decides what happens next.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
-import httpx
 import orjson
 
 from config.channels import Content
@@ -106,18 +105,23 @@ class SignInFailed(Exception):
     """
 
 
+# Gives the value of the Authorization header, from a token that expires. Raises SignInFailed if the
+# provider refuses the account, httpx.ConnectError if it is unreachable.
+Authorize = Callable[[], Awaitable[str]]
+
+
 class Sender(Protocol):
     """A provider's API, for one account.
 
     batch_size: the most messages that fit into one request. A batch has each message once.
-    auth: authenticates requests with a token that expires; None if fixed headers are enough.
+    auth: gives the token that authenticates requests; None if fixed headers are enough.
     """
 
     @property
     def batch_size(self) -> int: ...
 
     @property
-    def auth(self) -> httpx.Auth | None: ...
+    def auth(self) -> Authorize | None: ...
 
     def prepare(self, batch: Sequence[Outgoing]) -> ProviderRequest:
         """The request that hands over the whole batch. Pure. Raises DoesNotFit."""

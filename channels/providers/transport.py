@@ -1,18 +1,17 @@
-"""Post requests to providers with httpx. Retries are left to the outbox."""
+"""Post requests to providers. Retries are left to the outbox."""
 
 import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
-from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from channels.providers.base import ConnectedProvider
+from channels.providers.connection import ProviderConnection, ProviderResponse
 from channels.providers.sending import (
     Outgoing,
     ProviderRequest,
@@ -27,22 +26,10 @@ from config.timing import TIMING, Timing
 
 log = logging.getLogger(__name__)
 
-# One connection in each pool: httpx scans all connections of a pool at each event, so one pool of a
-# hundred connections is several times slower than a hundred pools of one.
-# Idle connections are closed before servers close them (the earliest after 5 s), because a request
-# on a closing connection has an unknown outcome.
-LIMITS = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=4)
-# SendGrid requires Accept-Encoding.
-_HEADERS = {"User-Agent": "segue", "Accept": "application/json", "Accept-Encoding": "gzip"}
 # Raised before the first byte of a request is sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 # The URL setting is invalid.
 _NO_ADDRESS = (httpx.InvalidURL, httpx.UnsupportedProtocol)
-
-# httpx logs each request at INFO, which is one line for each message.
-logging.getLogger("httpx").setLevel(logging.WARNING)
-
-_url = lru_cache(maxsize=16)(httpx.URL)
 
 MayLeave = Callable[[], Awaitable[bool]]
 
@@ -70,8 +57,8 @@ class Transport:
         self._trust_env = settings.providers == "live"
         # Shared, because loading the certificates takes 20 ms.
         self._tls = httpx.create_ssl_context(trust_env=self._trust_env)
-        self._idle: dict[str, list[httpx.AsyncHTTPTransport]] = defaultdict(list)
-        self._senders: list[httpx.AsyncHTTPTransport] = []
+        self._idle: dict[str, list[ProviderConnection]] = defaultdict(list)
+        self._connections: list[ProviderConnection] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,8 +69,8 @@ class Transport:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for sender in self._senders:
-            await sender.aclose()
+        for connection in self._connections:
+            await connection.aclose()
 
     async def post(
         self, provider: ConnectedProvider, batch: Sequence[Outgoing], may_leave: MayLeave
@@ -128,7 +115,7 @@ class Transport:
     ) -> list[SendOutcome]:
         """Send one request and read the answer; empty if `may_leave` returned False."""
         try:
-            response = await self._send(provider, request, may_leave)
+            answer = await self._send(provider, request, may_leave)
         except _NotAllowed:
             return []
         except (SignInFailed, *_NO_ADDRESS) as error:
@@ -147,9 +134,7 @@ class Transport:
             )
             return outcomes(batch, "unknown", type(error).__name__)
         try:
-            found = provider.sender.read(
-                response.status_code, response.headers, response.content, batch
-            )
+            found = provider.sender.read(*answer, batch)
         except Exception as error:
             log.error(
                 "can't read an answer of %s: %s",
@@ -165,65 +150,48 @@ class Transport:
 
     async def _send(
         self, provider: ConnectedProvider, request: ProviderRequest, may_leave: MayLeave
-    ) -> httpx.Response:
-        """Post with httpx's transport, without its client: saves 20 % of the time. Providers need
-        no cookies, redirects or hooks.
-        """
+    ) -> ProviderResponse:
+        """Send once it may leave, and read the answer. Raises httpx's errors and _NotAllowed."""
         left = False
 
-        async def leave() -> None:
-            nonlocal left
+        async def ask() -> None:
             if not await may_leave():
                 raise _NotAllowed
-            left = True
 
         async def trace(event: str, _: object) -> None:
             """httpcore's trace callback."""
+            nonlocal left
             if event.endswith("send_request_headers.started"):
-                await leave()
+                await ask()
+                left = True
 
-        http_request = httpx.Request(
-            request.method,
-            _url(request.url),
-            headers={**_HEADERS, **request.headers},
-            content=request.content,
-            extensions={"timeout": self._timeout},
-        )
+        extensions: dict[str, Any] = {"timeout": self._timeout}
         try:
             async with asyncio.timeout(self._within):
-                if provider.sender.auth is not None:
-                    async with aclosing(provider.sender.auth.async_auth_flow(http_request)) as flow:
-                        http_request = await anext(flow)
-                if self._idle[provider.name]:
-                    # Already connected, so no trace callback is needed; it takes 10 % of the time.
-                    await leave()
-                if not self._idle[provider.name]:
-                    # No connection, or another post took it during `leave`.
-                    http_request.extensions["trace"] = trace
-                return await self._exchange(provider.name, http_request)
+                auth = provider.sender.auth
+                authorization = None if auth is None else await auth()
+                idle = self._idle[provider.name]
+                # The one used last is the most likely to be still connected.
+                connection = idle.pop() if idle else self._connection(request.url)
+                try:
+                    await ask()
+                    if await connection.ready():
+                        left = True
+                    else:
+                        # Asks again once it is connected. Tracing takes 10 % of the time.
+                        extensions["trace"] = trace
+                    return await connection.send(request, authorization, extensions)
+                finally:
+                    idle.append(connection)
         except TimeoutError as error:
             timeout = httpx.ReadTimeout if left else httpx.ConnectTimeout
             raise timeout(f"not done within {self._within} s") from error
 
-    async def _exchange(self, provider: str, http_request: httpx.Request) -> httpx.Response:
-        # The transport used last has the most recent connection.
-        idle = self._idle[provider]
-        sender = idle.pop() if idle else self._sender(http_request.url)
-        try:
-            response = await sender.handle_async_request(http_request)
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-        finally:
-            idle.append(sender)
-        return response
-
-    def _sender(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
-        proxy = _proxy_for(url) if self._trust_env else None
-        sender = httpx.AsyncHTTPTransport(verify=self._tls, limits=LIMITS, proxy=proxy)
-        self._senders.append(sender)
-        return sender
+    def _connection(self, url: str) -> ProviderConnection:
+        proxy = _proxy_for(httpx.URL(url)) if self._trust_env else None
+        connection = ProviderConnection(url, self._tls, proxy)
+        self._connections.append(connection)
+        return connection
 
 
 def _log_fields(provider: ConnectedProvider) -> dict[str, str]:

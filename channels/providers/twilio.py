@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlparse
 
-import httpx
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 from twilio.request_validator import RequestValidator
@@ -24,6 +23,7 @@ from channels.kinds.sms import SMSContent
 from channels.outbox.replies import Reply, StopWordForms, read_reply, stop_words_of
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
+    Authorize,
     ErrorMeaning,
     Outgoing,
     ProviderRequest,
@@ -148,7 +148,7 @@ class Twilio:
     """One text message in a request."""
 
     batch_size = 1
-    auth: httpx.Auth | None = None
+    auth: Authorize | None = None
 
     def __init__(self, own: TwilioSettings, settings: Settings) -> None:
         self._request = request_to(own)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx
 import orjson
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -17,7 +16,13 @@ from pydantic_settings import SettingsConfigDict
 from channels.kinds.whatsapp import WhatsAppContent
 from channels.providers import twilio
 from channels.providers.base import Provider
-from channels.providers.sending import ErrorMeaning, Outgoing, ProviderRequest, SendOutcome
+from channels.providers.sending import (
+    Authorize,
+    ErrorMeaning,
+    Outgoing,
+    ProviderRequest,
+    SendOutcome,
+)
 from channels.providers.webhook import Webhook
 from config.policy import Policy
 from config.required import Need
@@ -66,7 +71,7 @@ class TwilioWhatsApp:
     """One WhatsApp message in a request."""
 
     batch_size = 1
-    auth: httpx.Auth | None = None
+    auth: Authorize | None = None
 
     def __init__(self, own: TwilioWhatsAppSettings, settings: Settings) -> None:
         self._request = twilio.request_to(own)

@@ -1,11 +1,10 @@
 """The claim: it is committed before the request, and each claim gets exactly one outcome."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
@@ -231,16 +230,13 @@ def test_what_comes_in_while_a_token_is_fetched(
     house.open(sending(Push("hello"), exit_when=did("bought")), policy=POLICY)
     _, bob = house.customer(), house.customer()
 
-    class Fetching(httpx.Auth):
-        async def async_auth_flow(
-            self, request: httpx.Request
-        ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-            if house.providers.requests:
-                await asyncio.to_thread(house.did, bob, "bought")
-            yield request
+    async def fetched() -> str:
+        if house.providers.requests:
+            await asyncio.to_thread(house.did, bob, "bought")
+        return "Bearer token"
 
     def fetching(own: FCMSettings, _: Settings) -> FCM:
-        return FCM(own.url, "p", auth=Fetching())
+        return FCM(own.url, "p", auth=fetched)
 
     monkeypatch.setattr(fcm, "PROVIDER", replace(fcm.PROVIDER, connect=fetching))
     house.launch("j")
