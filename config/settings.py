@@ -43,6 +43,10 @@ def _long(key: SecretStr) -> SecretStr:
     return key
 
 
+def _long_or_empty(key: SecretStr) -> SecretStr:
+    return _long(key) if key.get_secret_value() else key
+
+
 Url = Annotated[str, AfterValidator(_no_slash)]
 LinkHost = Annotated[str, AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_long)]
@@ -106,7 +110,24 @@ class Settings(BaseSettings):
 
     write_key: SigningKey = Field(
         default=SecretStr("write-key-for-the-sandbox-only"),
-        description="The write key of Segment's clients. Real providers require your own.",
+        description="The write key of your servers. Real providers require your own.",
+    )
+    user_token_secret: Annotated[SecretStr, AfterValidator(_long_or_empty)] = Field(
+        default=SecretStr(""),
+        description="Signs the user tokens that name a known person with a public key. Empty: a "
+        "public key names nobody.",
+    )
+    public_key_rate: int = Field(
+        default=1000,
+        ge=1,
+        description="Calls a second that a process accepts with one public key; ten seconds' worth "
+        "at once.",
+    )
+    public_address_rate: int = Field(
+        default=50,
+        ge=1,
+        description="Calls a second that a process accepts with public keys from one address; ten "
+        "seconds' worth at once.",
     )
     hook_secret: SigningKey = Field(
         default=SecretStr("hook-secret-for-the-sandbox-only"),

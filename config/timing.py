@@ -74,6 +74,8 @@ class Timing:
 
     # The shortest time between counts of the backlog.
     backlog_every: float = 1
+    # The shortest time between reads of the keys: a revoked key works for that long.
+    keys_every: float = 1
     # Retry-After for clients while the backlog is full.
     backlog_retry: Seconds = 5
 

@@ -27,6 +27,11 @@ def identifier_bucket(kind: str, value: str) -> int:
     return hashlib.sha256(f"{kind}:{value}".encode()).digest()[0]
 
 
+def company_bucket(company_id: str) -> int:
+    """The bucket of a company, 0 to 255."""
+    return identifier_bucket("group_id", company_id)
+
+
 def draw(profile_id: int, salt: str) -> float:
     """A number in [0, 1), uniform over profiles, independent between salts."""
     digest = hashlib.blake2b(f"{salt}:{profile_id}".encode(), digest_size=8).digest()

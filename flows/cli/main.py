@@ -31,6 +31,7 @@ from config.logs.setup import log_to
 from config.policy import load_policy
 from config.settings import Settings, load_settings
 from flows.app import Segue
+from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, json_line, opened, print_json, say, show_table, shown
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
@@ -50,6 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands)
+app.add_typer(key_commands, name="keys")
 Now = Annotated[
     str | None,
     typer.Option("--now", help="Use this time as now (ISO 8601); sandbox only."),

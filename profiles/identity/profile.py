@@ -98,6 +98,11 @@ class Account:
         return before != self.row or self.known != self.identifiers
 
     @property
+    def is_known(self) -> bool:
+        """Whether it has, or had, an identifier other than anonymous ids."""
+        return any(kind != "anonymous_id" for kind, _ in self.identifiers)
+
+    @property
     def times(self) -> Times:
         times: Times = self.after["attribute_times"]
         return times
@@ -123,6 +128,8 @@ class Account:
 
         elsewhere: the person's identifiers that another profile has or had.
         """
+        if person.by_public_key and self.is_known:
+            return Applied(changed=False, left_out=[])
         # A time in the future counts as unknown; otherwise it would override every later statement.
         at = None if person.seen_at is None or person.seen_at > now else person.seen_at
         left_out: list[str] = []

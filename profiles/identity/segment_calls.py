@@ -228,7 +228,11 @@ def read_call(
         case Page():  # Screen is a subclass of Page
             event = f"{kind}_viewed"
             named = {"name": call.name, "category": call.category}
-            properties = {**call.properties, **{k: v for k, v in named.items() if v is not None}}
+            properties = {
+                **_page_url(call.context),
+                **call.properties,
+                **{k: v for k, v in named.items() if v is not None},
+            }
         case Group():
             more = {f"group_{name}": value for name, value in call.traits.items()}
             if call.group_id is not None:
@@ -261,6 +265,13 @@ def read_call(
         warnings=tuple(warnings),
         previous_id=previous_id,
     )
+
+
+def _page_url(context: Mapping[str, Any]) -> dict[str, str]:
+    """The property `url`, from `context.page.url`."""
+    page = context.get("page")
+    url = page.get("url") if isinstance(page, dict) else None
+    return {"url": url} if isinstance(url, str) and url else {}
 
 
 def _meaningless_ids(fields: Mapping[str, Any], meaningless: Meaningless) -> dict[str, str]:
