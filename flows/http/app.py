@@ -14,7 +14,10 @@ from flows.app import Segue
 from flows.http import errors, health, metrics, reference
 from flows.http.context import Receiver
 from flows.http.hooks import journey_start, providers
-from flows.http.ingest import consent, segment
+from flows.http.ingest import client_settings, consent, segment
+from flows.http.ingest.cors import Cors
+from flows.http.ingest.key_cache import KeyCache
+from flows.http.ingest.keys import Access
 from flows.http.ingest.plain import PlainPosts, endpoints_of
 from flows.http.limits.guessing import Guesses
 from flows.http.pages import pages
@@ -40,11 +43,15 @@ def create_app(
     # uvicorn's access log contains full paths, and some have a customer's token. Configuring
     # logging later would undo `access_log=False`, but it keeps a filter.
     logging.getLogger("uvicorn.access").addFilter(_never)
-    receiver = Receiver(segue, arrived=arrived, guesses=guesses or Guesses())
-    plain = [module.router(receiver) for module in _PLAIN]
+    keys = KeyCache(segue.db)
+    receiver = Receiver(segue, arrived=arrived, guesses=guesses or Guesses(), keys=keys)
+    access = Access(receiver)
+    plain = [module.router(receiver, access) for module in _PLAIN]
     app.add_middleware(PlainPosts, endpoints=endpoints_of(plain))
     errors.install(app)
-    for router in [*plain, *(module.router(receiver) for module in _OTHERS)]:
+    app.add_middleware(Cors, keys=keys)
+    others = [module.router(receiver) for module in _OTHERS]
+    for router in [*plain, client_settings.router(receiver, access), *others]:
         app.include_router(router)
     return app
 

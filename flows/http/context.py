@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import KW_ONLY, dataclass, field
 
 from flows.app import Segue
+from flows.http.ingest.key_cache import KeyCache
 from flows.http.limits.guessing import Guesses
 from flows.http.limits.work import InProgress, Threads
 
@@ -27,6 +28,7 @@ class Receiver:
     _: KW_ONLY
     arrived: Callable[[Collection[int]], object]
     guesses: Guesses
+    keys: KeyCache
     in_progress: InProgress = field(default_factory=InProgress)
     threads: Threads = field(default_factory=lambda: Threads(_THREADS, "receiver"))
     hook_threads: Threads = field(default_factory=lambda: Threads(_HOOK_THREADS, "hooks"))

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
+from config.access.api_keys import make_key
 from flows.app import Segue
 from flows.http.app import create_app
 from flows.http.limits.connections import Config, Connections, Limits, Network
@@ -118,6 +119,17 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     said: dict[str, Any] = answer.json()
     assert (answer.status_code, said["success"], said["code"]) == (status, False, code)
     return said
+
+
+SHOP = "https://shop.example"
+
+
+def made_key(
+    house: House, label: str = "web", *, public: bool = True, origins: Sequence[str] = (SHOP,)
+) -> str:
+    """A new key. Make it before the receiver's first request: keys are read once a second."""
+    with house.db.transaction() as tx:
+        return make_key(tx, label, public=public, origins=origins if public else ())
 
 
 def packed(content: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from flows.http.body import KB, parse_object, read_body
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Problem, Refusal, json_response, problems
-from flows.http.ingest.keys import WRITE_KEY, check_write_key
+from flows.http.ingest.keys import WRITE_KEY, Access
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import (
     ConsentStatement,
@@ -49,7 +49,8 @@ body, or up to {STATEMENTS_LIMIT} in `consents`. Responds 200 once they are comm
 mentions it."""
 _ANSWERS = problems(
     s400="A field is invalid; the message names it and the fix. The other statements are recorded",
-    s401="The write key is missing or wrong",
+    s401="The key is missing or wrong",
+    s403="The key is a public key",
     s413=f"The body is larger than 500 KB, or has more than {STATEMENTS_LIMIT} statements",
     s503="Database error; send it again, recorded statements count only once",
 )
@@ -65,7 +66,7 @@ class StatementsAccepted(BaseModel):
     results: list[Result]
 
 
-def router(receiver: Receiver) -> APIRouter:
+def router(receiver: Receiver, access: Access) -> APIRouter:
     """`POST /v1/consent`."""
     segue = receiver.segue
     routes = APIRouter(tags=["consent"])
@@ -108,7 +109,7 @@ def router(receiver: Receiver) -> APIRouter:
         },
     )
     async def consent(request: Request) -> Response:
-        await check_write_key(receiver, request)
+        await access.server_key(request)
         body = parse_object(await read_body(request, BODY_LIMIT, DECOMPRESSED_LIMIT))
         several = "consents" in body
         items = body["consents"] if several else [body]

@@ -1,22 +1,29 @@
-"""The HTTP tracking API of Segment, for its client libraries: `/v1/track`, `/v1/batch` ..."""
+"""The HTTP tracking API of Segment, for its clients and RudderStack's: `/v1/track`, `/v1/batch` ...
+
+docs/clients.md has what each client sends.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from config.access.api_keys import ApiKey
+from config.access.user_tokens import fault_of
+from config.clock.times import Instant
 from flows.http.backlog import Backlog
 from flows.http.body import KB, json_size, parse_object, read_body, read_object, too_large
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Refusal, json_response, problems
 from flows.http.ingest.intake import Intake
-from flows.http.ingest.keys import WRITE_KEY, check_write_key
+from flows.http.ingest.keys import WRITE_KEY, Access
 from journeys.operations.merge import merge
 from journeys.operations.queues import waiting_events
 from profiles.consent.opt_outs import No, take_opt_outs
+from profiles.identity.public_calls import as_public
 from profiles.identity.record_calls import SOURCE, Outcome, take_calls
 from profiles.identity.segment_calls import (
     MODELS,
@@ -36,6 +43,8 @@ DECOMPRESSED_LIMIT = 2048 * KB
 # With this many calls, each has 50 of the 500,000 bytes. Calls of libraries are larger, and they
 # send some hundred at a time.
 CALLS_LIMIT = 10_000
+# Segment's clients send at most this many.
+PUBLIC_CALLS_LIMIT = 2500
 # The most faults, and the most warnings, that a response lists.
 _LISTED = 100
 # The target duration of an intake transaction, in seconds. On SQLite it blocks other writers.
@@ -44,9 +53,11 @@ _AIM = 0.2
 
 _ANSWERS = problems(
     s400="A field is invalid; the message names it and the fix",
-    s401="The write key is missing or wrong",
+    s401="The key is missing or wrong",
+    s403="The page's origin is not one of the public key's",
     s413="Larger than the limits. If it is a call of a batch, the others are recorded (`accepted`)",
-    s429="Too much work is waiting, or too many wrong keys; Retry-After has the seconds to wait",
+    s429="Too much work is waiting, too many calls with a public key, or too many wrong keys; "
+    "Retry-After has the seconds to wait",
     s503="Database error; send it again, recorded calls count only once",
 )
 _SUMMARIES: Mapping[CallKind, str] = {
@@ -79,8 +90,11 @@ _EXAMPLES: Mapping[CallKind, dict[str, Any]] = {
 }
 
 
-# The Ruby library uses the second path, the Java library the third, the app libraries the last.
-_BATCH = ("/v1/batch", "/v1/import", "/v1/import/", "/v1/b")
+# The Ruby library uses the second path, the Java library the third, browsers and apps the fourth,
+# RudderStack's browser library the last.
+_BATCH = ("/v1/batch", "/v1/import", "/v1/import/", "/v1/b", "/beacon/v1/batch")
+# The paths of Segment's browser library are `/v1/` and the first letter. They are not described.
+_UNDESCRIBED = frozenset({"/beacon/v1/batch", *(f"/v1/{kind[0]}" for kind in _SUMMARIES)})
 
 
 class CallsAccepted(BaseModel):
@@ -94,7 +108,7 @@ class CallsAccepted(BaseModel):
     more_warnings: int | None = None
 
 
-def router(receiver: Receiver) -> APIRouter:
+def router(receiver: Receiver, access: Access) -> APIRouter:
     """`/v1/{kind}` for each kind of call, and the paths of batches."""
     db, rules = receiver.segue.db, receiver.segue.rules
 
@@ -120,16 +134,18 @@ def router(receiver: Receiver) -> APIRouter:
         return noes
 
     intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)
-    parts = _Parts(receiver, intake, record_opt_outs)
+    parts = _Parts(receiver, access, intake, record_opt_outs)
     limit = receiver.segue.settings.backlog_limit
     backlog = Backlog(db, limit, waiting=waiting_events, arriving=lambda: intake.waiting)
     routes = APIRouter(tags=["segment"])
 
     def add(path: str, summary: str, body: dict[str, Any], take: _Take) -> None:
         async def endpoint(request: Request) -> Response:
-            await check_write_key(receiver, request)
+            key = await access.in_headers(request)
+            if key is not None:
+                access.check_rate(key, request)
             await backlog.check()
-            return await take(request, parts)
+            return await take(request, parts, key)
 
         routes.add_api_route(
             path,
@@ -141,13 +157,15 @@ def router(receiver: Receiver) -> APIRouter:
             response_model=CallsAccepted,
             responses=_ANSWERS,
             dependencies=[WRITE_KEY],
+            include_in_schema=path not in _UNDESCRIBED,
             openapi_extra={
                 "requestBody": {"required": True, "content": {"application/json": body}}
             },
         )
 
     for kind, summary in _SUMMARIES.items():
-        add(f"/v1/{kind}", summary, _described(kind), _taking_one(kind))
+        for path in (f"/v1/{kind}", f"/v1/{kind[0]}"):
+            add(path, summary, _described(kind), _taking_one(kind))
     described = _batch_described()
     for path in _BATCH:
         add(path, "Send many calls in one request", described, _take_batch)
@@ -161,11 +179,34 @@ class _Parts(NamedTuple):
     """
 
     receiver: Receiver
+    access: Access
     intake: Intake
     record_opt_outs: Callable[[Mapping[int, Mapping[str, Any]]], dict[int, No]]
 
+    async def key_of(self, request: Request, key: ApiKey | None, body: dict[str, Any]) -> ApiKey:
+        """The key of a request: the one in its headers, else the one in its body or query."""
+        if key is None:
+            key = await self.access.in_body(request, body)
+            self.access.check_rate(key, request)
+        return key
 
-_Take = Callable[[Request, _Parts], Awaitable[Response]]
+    def admit(self, key: ApiKey, fields: object, call: SegmentCall) -> SegmentCall:
+        """The call as far as the key allows it. Raises CallRefused."""
+        if not key.is_public:
+            return call
+        context = fields.get("context") if isinstance(fields, dict) else None
+        token = context.get("userToken") if isinstance(context, dict) else None
+        secret, now = self.receiver.segue.settings.user_token_secret, self._now()
+        return as_public(call, lambda user_id: fault_of(token, secret, user_id, now))
+
+    def _now(self) -> Instant:
+        """The time for the expiry of user tokens: no statement for the database's clock."""
+        now = self.receiver.segue.db.now
+        return int(time.time()) if now is None else now
+
+
+# The last parameter is the key in the headers.
+_Take = Callable[[Request, _Parts, ApiKey | None], Awaitable[Response]]
 
 _DESCRIPTION = (
     "Compatible with the HTTP tracking API of Segment. Responds 200 once the calls are committed. "
@@ -175,25 +216,42 @@ _DESCRIPTION = (
 
 
 def _taking_one(kind: CallKind) -> _Take:
-    async def take(request: Request, parts: _Parts) -> Response:
+    async def take(request: Request, parts: _Parts, key: ApiKey | None) -> Response:
         body = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
+        key = await parts.key_of(request, key, body)
+        parts.access.count(key, request, 1)
         try:
             with parts.receiver.in_progress.one():
-                call = read_call(kind, body, rules=parts.receiver.segue.rules)
+                sent_at = _sent_at(request)
+                call = read_call(kind, body, sent_at, rules=parts.receiver.segue.rules)
+                call = parts.admit(key, body, call)
                 [outcome] = await parts.intake.take([call])
             if outcome.refused is not None:
                 raise outcome.refused
         except CallRefused as error:
-            refused = {0: body} if kind == "identify" else {}
+            refused = {0: body} if kind == "identify" and not key.is_public else {}
             noes = await parts.receiver.threads.run(parts.record_opt_outs, refused)
             why = "; ".join([error.why, *map(str, noes.values())])
             raise Refusal(400, "invalid", why, field=error.field) from None
-        return _accepted(outcome.warnings)
+        return _accepted(_warned(key, call, outcome))
 
     return take
 
 
-async def _take_batch(request: Request, parts: _Parts) -> Response:
+def _warned(key: ApiKey, call: SegmentCall, outcome: Outcome) -> list[str]:
+    """The warnings that the sender may see: with a public key those that the call alone gives."""
+    return list(call.warnings) if key.is_public else outcome.warnings
+
+
+def _sent_at(request: Request) -> Instant | None:
+    """The time in the header of RudderStack's browser library; None if there is no valid one."""
+    try:
+        return parse_sent_at(request.headers.get("sentat"))
+    except CallRefused:
+        return None
+
+
+async def _take_batch(request: Request, parts: _Parts, key: ApiKey | None) -> Response:
     """Record the valid calls of a batch even if others are refused.
 
     Client libraries drop a refused batch, so the valid calls would be lost.
@@ -201,11 +259,16 @@ async def _take_batch(request: Request, parts: _Parts) -> Response:
     body = await read_body(request, BATCH_LIMIT, DECOMPRESSED_LIMIT)
     segue, run = parts.receiver.segue, parts.receiver.threads.run
     with parts.receiver.in_progress.one():
-        items, calls, faults = await run(_read_batch, body, segue.rules)
+        batch = await run(read_object, body)
+        key = await parts.key_of(request, key, batch)
+        items = _items_of(batch, PUBLIC_CALLS_LIMIT if key.is_public else CALLS_LIMIT)
+        parts.access.count(key, request, len(items))
+        sent_at, admit = _sent_at_of(batch, request), partial(parts.admit, key)
+        calls, faults = await run(_read_calls, items, sent_at, segue.rules, admit)
         outcomes = await parts.intake.take(list(calls.values()))
     warnings: list[str] = []
-    for place, outcome in zip(calls, outcomes, strict=True):
-        warnings += [f"batch.{place}: {warning}" for warning in outcome.warnings]
+    for (place, call), outcome in zip(calls.items(), outcomes, strict=True):
+        warnings += [f"batch.{place}: {warning}" for warning in _warned(key, call, outcome)]
         if outcome.refused is not None:
             faults[place] = _refusal(place, outcome.refused)
     if not faults:
@@ -213,7 +276,9 @@ async def _take_batch(request: Request, parts: _Parts) -> Response:
     identified = {
         place: items[place]
         for place in faults
-        if isinstance(items[place], dict) and items[place].get("type") == "identify"
+        if not key.is_public
+        and isinstance(items[place], dict)
+        and items[place].get("type") == "identify"
     }
     for place, no in (await run(parts.record_opt_outs, identified)).items():
         faults[place] = _with_more(faults[place], str(no))
@@ -233,36 +298,45 @@ async def _take_batch(request: Request, parts: _Parts) -> Response:
     return json_response(first.status, problem)
 
 
-def _read_batch(
-    body: bytes, rules: InputRules
-) -> tuple[list[Any], dict[int, SegmentCall], dict[int, Refusal]]:
-    """Parse a batch: its items, the valid calls by place, and the refusals of the others by place.
-
-    Raises Refusal for the whole batch.
-    """
-    batch = read_object(body)
+def _items_of(batch: Mapping[str, Any], most: int) -> list[Any]:
+    """The items of a batch. Raises Refusal for the whole batch."""
     items = batch.get("batch")
     if not isinstance(items, list):
         raise Refusal(400, "invalid", "write a list of calls", field="batch")
-    if len(items) > CALLS_LIMIT:
-        message = f"more than {CALLS_LIMIT} calls; send fewer in one request"
+    if len(items) > most:
+        message = f"more than {most} calls; send fewer in one request"
         raise Refusal(413, "too_large", message, field="batch")
+    return items
+
+
+def _sent_at_of(batch: Mapping[str, Any], request: Request) -> Instant | None:
+    """When a batch was sent. Raises Refusal for the whole batch."""
     try:
         sent_at = parse_sent_at(batch.get("sentAt"))
     except CallRefused as error:
         raise Refusal(400, "invalid", error.why, field=error.field) from None
+    return _sent_at(request) if sent_at is None else sent_at
+
+
+def _read_calls(
+    items: Sequence[Any],
+    sent_at: Instant | None,
+    rules: InputRules,
+    admit: Callable[[Any, SegmentCall], SegmentCall],
+) -> tuple[dict[int, SegmentCall], dict[int, Refusal]]:
+    """The valid calls of a batch by place, and the refusals of the others by place."""
     calls: dict[int, SegmentCall] = {}
     faults: dict[int, Refusal] = {}
     for place, item in enumerate(items):
         try:
             if json_size(item, f"batch.{place}") > EVENT_LIMIT:
                 raise too_large(f"batch.{place}", EVENT_LIMIT)
-            calls[place] = read_item(item, sent_at, rules)
+            calls[place] = admit(item, read_item(item, sent_at, rules))
         except Refusal as refusal:
             faults[place] = refusal
         except CallRefused as error:
             faults[place] = _refusal(place, error)
-    return items, calls, faults
+    return calls, faults
 
 
 def _with_more(refused: Refusal, more: str) -> Refusal:

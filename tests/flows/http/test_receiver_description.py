@@ -110,7 +110,7 @@ def test_every_response_is_described(description: Any, mode: GenerationMode) -> 
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/v1", "/v1/t", "/v1/track/", "/V1/track", "/hooks", "/hooks/journeys", "/redoc"),
+        *("/", "/v1", "/v1/x", "/v1/track/", "/V1/track", "/hooks", "/hooks/journeys", "/redoc"),
         *("/.env", "/static/../settings.py", "/v1/track%2F", "/%00", "/docs/oauth2-redirect"),
     ],
 )
@@ -179,7 +179,8 @@ def test_every_call_is_described_with_an_example_that_is_accepted(
     shared_receiver: Receiving,
 ) -> None:
     paths = shared_receiver.client.get("/openapi.json").json()["paths"]
-    posted = [path for path in paths if path.startswith("/v1/")]
+    posted = [path for path in paths if "requestBody" in paths[path].get("post", {})]
+    posted = [path for path in posted if path.startswith("/v1/")]
     assert len(posted) == 11
     for path in posted:
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]

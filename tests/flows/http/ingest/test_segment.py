@@ -17,7 +17,6 @@ from journeys.dsl import Journey, OnEvent, Push, Send, Wait, WaitUntil, attribut
 from profiles.identity.segment_calls import MODELS
 from tests.support.proof import cases
 from tests.support.receiving import (
-    WRITE_KEY,
     Receiving,
     happened,
     keys,
@@ -30,7 +29,8 @@ from tests.support.receiving import (
 from tests.support.shop import MONDAY, House
 
 
-def test_each_kind_of_call_has_its_path(house: House, receiver: Receiving) -> None:
+@pytest.mark.parametrize("short", [False, True], ids=["word", "letter"])
+def test_each_kind_of_call_has_its_path(house: House, receiver: Receiving, short: bool) -> None:
     for path, body in (
         ("identify", {"traits": {"plan": "a"}}),
         ("track", {"event": "x"}),
@@ -39,16 +39,17 @@ def test_each_kind_of_call_has_its_path(house: House, receiver: Receiving) -> No
         ("group", {"groupId": "g1"}),
         ("alias", {"previousId": "a1"}),
     ):
-        answer = receiver.post(f"/v1/{path}", json={"userId": "u1", **body})
+        name = path[0] if short else path
+        answer = receiver.post(f"/v1/{name}", json={"userId": "u1", **body})
         assert (answer.status_code, answer.json()) == (200, {"success": True})
     assert names(house) == ["x", "page_viewed", "screen_viewed"]
     assert receiver.told == 6
 
 
-# As the libraries for Ruby, for Java, and for apps post it.
-@pytest.mark.parametrize("path", ["/v1/import", "/v1/import/", "/v1/b"])
+# As the libraries for Ruby, for Java, for apps and RudderStack's for browsers post it.
+@pytest.mark.parametrize("path", ["/v1/import", "/v1/import/", "/v1/b", "/beacon/v1/batch"])
 def test_a_batch_has_further_names(house: House, receiver: Receiving, path: str) -> None:
-    batch = orjson.dumps({"batch": [track(1), track(2)], "writeKey": WRITE_KEY})
+    batch = orjson.dumps({"batch": [track(1), track(2)]})
     problem(receiver.client.post(path, content=batch), 401, "not_signed_in")
     assert names(house) == []
     answer = receiver.post(path, **packed(batch))
