@@ -17,7 +17,7 @@ from flows.http.hooks import journey_start, providers
 from flows.http.ingest import client_settings, consent, segment
 from flows.http.ingest.cors import Cors
 from flows.http.ingest.key_cache import KeyCache
-from flows.http.ingest.keys import Access
+from flows.http.ingest.keys import Authentication
 from flows.http.ingest.plain import PlainPosts, endpoints_of
 from flows.http.limits.guessing import Guesses
 from flows.http.pages import pages
@@ -45,13 +45,13 @@ def create_app(
     logging.getLogger("uvicorn.access").addFilter(_never)
     keys = KeyCache(segue.db)
     receiver = Receiver(segue, arrived=arrived, guesses=guesses or Guesses(), keys=keys)
-    access = Access(receiver)
-    plain = [module.router(receiver, access) for module in _PLAIN]
+    auth = Authentication(receiver)
+    plain = [module.router(receiver, auth) for module in _PLAIN]
     app.add_middleware(PlainPosts, endpoints=endpoints_of(plain))
     errors.install(app)
     app.add_middleware(Cors, keys=keys)
     others = [module.router(receiver) for module in _OTHERS]
-    for router in [*plain, client_settings.router(receiver, access), *others]:
+    for router in [*plain, client_settings.router(receiver, auth), *others]:
         app.include_router(router)
     return app
 

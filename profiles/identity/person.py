@@ -157,10 +157,10 @@ class Person(NamedTuple):
     removed: Collection[str] = frozenset()
     removed_tokens: Collection[str] = frozenset()
     seen_at: Instant | None = None  # time of the statements; None: unknown
-    # stated with a public key: it changes nothing of a profile with another kind of identifier
-    by_public_key: bool = False
     # kinds of address that the sender states as verified
     verified: Collection[IdentifierKind] = frozenset()
+    # stated with a public key: it changes nothing of a profile with another kind of identifier
+    by_public_key: bool = False
 
     @property
     def has_details(self) -> bool:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from flows.http.body import KB, read_posted
 from flows.http.context import Receiver
 from flows.http.errors import json_response, problems
-from flows.http.ingest.keys import Access
+from flows.http.ingest.keys import Authentication
 
 _METRICS_LIMIT = 64 * KB
 _ANSWERS = problems(
@@ -22,7 +22,7 @@ _ANSWERS = problems(
 _METRICS_ANSWERS = problems(s413="The body is larger than 64 KB")
 
 
-def router(receiver: Receiver, access: Access) -> APIRouter:
+def router(receiver: Receiver, auth: Authentication) -> APIRouter:
     """`/v1/projects/{key}/settings`, `/projects/{key}/settings`, `/sourceConfig/`, `/v1/m`."""
     routes = APIRouter(tags=["segment"])
     url = urlsplit(receiver.segue.settings.public_url)
@@ -32,15 +32,15 @@ def router(receiver: Receiver, access: Access) -> APIRouter:
 
     async def segment_settings(key: str, request: Request) -> Response:
         """The settings of Segment's clients: the one integration that posts to this host."""
-        await access.public_key(request, key)
+        await auth.public_key(request, key)
         integration = {"apiKey": key, "apiHost": host, **plain}
-        return json_response(200, {"integrations": {"Segment.io": integration}}, Vary="Origin")
+        return json_response(200, {"integrations": {"Segment.io": integration}})
 
     async def source_config(request: Request) -> Response:
         """The configuration of RudderStack's browser client: a source without destinations."""
-        await access.public_key(request)
+        await auth.public_key(request)
         source = {"id": "segue", "name": "segue", "config": {}, "destinations": []}
-        return json_response(200, {"source": source}, Vary="Origin")
+        return json_response(200, {"source": source})
 
     async def metrics(request: Request) -> Response:
         """Accept what clients count about themselves, without a key, and drop it."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from flows.http.body import KB, parse_object, read_body
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Problem, Refusal, json_response, problems
-from flows.http.ingest.keys import WRITE_KEY, Access
+from flows.http.ingest.keys import WRITE_KEY, Authentication
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import (
     ConsentStatement,
@@ -66,7 +66,7 @@ class StatementsAccepted(BaseModel):
     results: list[Result]
 
 
-def router(receiver: Receiver, access: Access) -> APIRouter:
+def router(receiver: Receiver, auth: Authentication) -> APIRouter:
     """`POST /v1/consent`."""
     segue = receiver.segue
     routes = APIRouter(tags=["consent"])
@@ -109,7 +109,7 @@ def router(receiver: Receiver, access: Access) -> APIRouter:
         },
     )
     async def consent(request: Request) -> Response:
-        await access.server_key(request)
+        await auth.server_key(request)
         body = parse_object(await read_body(request, BODY_LIMIT, DECOMPRESSED_LIMIT))
         several = "consents" in body
         items = body["consents"] if several else [body]

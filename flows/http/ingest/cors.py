@@ -35,13 +35,14 @@ class Cors:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else None
-        if headers is None or "origin" not in headers or not _PATHS.fullmatch(scope["path"]):
+        if scope["type"] != "http" or not _PATHS.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        origin = headers["origin"]
-        allowed = await self._allows(origin)
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+        headers = Headers(scope=scope)
+        origin = headers.get("origin", "")
+        allowed = bool(origin) and await self._allows(origin)
+        preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        if origin and preflight:
             wanted = headers.get("access-control-request-headers", "")
             response = _preflight(origin, wanted) if allowed else _refusal()
             await response(scope, receive, send)
@@ -50,7 +51,7 @@ class Cors:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 added = MutableHeaders(scope=message)
-                added.add_vary_header("Origin")
+                added.add_vary_header("Origin")  # also without one, for caches
                 if allowed:
                     added["Access-Control-Allow-Origin"] = origin
                     added["Access-Control-Allow-Credentials"] = "true"

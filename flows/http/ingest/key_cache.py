@@ -5,16 +5,22 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from config.access.api_keys import ApiKey, live_keys
+from config.clock.times import Instant
 from config.database.engine import Database
 from config.database.failures import of_the_database
 from flows.http.limits.work import Shared
 
 
 class LiveKeys(NamedTuple):
-    """The live keys by digest, and the origins of all public ones."""
+    """The live keys by digest, the origins of all public ones, and when they were read.
+
+    at: by the database's clock. monotonic: by this machine's.
+    """
 
     by_digest: Mapping[str, ApiKey]
     origins: frozenset[str]
+    at: Instant
+    monotonic: float
 
 
 class KeyCache:
@@ -41,8 +47,22 @@ class KeyCache:
                     raise
         return self._keys
 
+    @property
+    def now(self) -> Instant:
+        """The database's time, without a statement: that of the last read and what passed since.
+
+        Only for a request with a key from `current`.
+        """
+        assert self._keys is not None
+        return self._keys.at + int(time.monotonic() - self._keys.monotonic)
+
     def _read(self) -> LiveKeys:
         with self._db.transaction(write=False) as tx:
-            keys = live_keys(tx)
+            keys, at = live_keys(tx), tx.now
         origins = (key.origins for key in keys.values() if key.is_public)
-        return LiveKeys(keys, frozenset().union(*origins))
+        return LiveKeys(
+            by_digest=keys,
+            origins=frozenset().union(*origins),
+            at=at,
+            monotonic=time.monotonic(),
+        )

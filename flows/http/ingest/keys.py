@@ -30,7 +30,7 @@ _SIGNATURE_LENGTH = 64  # hex digits of a SHA-256
 # The key of the setting SEGUE_WRITE_KEY.
 _SETTING = ApiKey("SEGUE_WRITE_KEY")
 
-# For the description of a path; `Access` checks.
+# For the description of a path; `Authentication` checks.
 WRITE_KEY = Security(
     HTTPBasic(
         scheme_name="write_key",
@@ -40,7 +40,7 @@ WRITE_KEY = Security(
 )
 
 
-class Access:
+class Authentication:
     """Checks the key of each request, and counts the calls of public keys.
 
     Its methods raise Refusal: 401 for a missing key, 401 after a delay for a wrong one, 429 if too

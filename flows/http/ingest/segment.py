@@ -19,7 +19,7 @@ from flows.http.body import KB, json_size, parse_object, read_body, read_object,
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Refusal, json_response, problems
 from flows.http.ingest.intake import Intake
-from flows.http.ingest.keys import WRITE_KEY, Access
+from flows.http.ingest.keys import WRITE_KEY, Authentication
 from journeys.operations.merge import merge
 from journeys.operations.queues import waiting_events
 from profiles.consent.opt_outs import No, take_opt_outs
@@ -108,7 +108,7 @@ class CallsAccepted(BaseModel):
     more_warnings: int | None = None
 
 
-def router(receiver: Receiver, access: Access) -> APIRouter:
+def router(receiver: Receiver, auth: Authentication) -> APIRouter:
     """`/v1/{kind}` for each kind of call, and the paths of batches."""
     db, rules = receiver.segue.db, receiver.segue.rules
 
@@ -134,16 +134,16 @@ def router(receiver: Receiver, access: Access) -> APIRouter:
         return noes
 
     intake = Intake(write, _SQLITE_AIM if db.is_sqlite else _AIM)
-    parts = _Parts(receiver, access, intake, record_opt_outs)
+    parts = _Parts(receiver, auth, intake, record_opt_outs=record_opt_outs)
     limit = receiver.segue.settings.backlog_limit
     backlog = Backlog(db, limit, waiting=waiting_events, arriving=lambda: intake.waiting)
     routes = APIRouter(tags=["segment"])
 
     def add(path: str, summary: str, body: dict[str, Any], take: _Take) -> None:
         async def endpoint(request: Request) -> Response:
-            key = await access.in_headers(request)
+            key = await auth.in_headers(request)
             if key is not None:
-                access.check_rate(key, request)
+                auth.check_rate(key, request)
             await backlog.check()
             return await take(request, parts, key)
 
@@ -179,15 +179,15 @@ class _Parts(NamedTuple):
     """
 
     receiver: Receiver
-    access: Access
+    auth: Authentication
     intake: Intake
     record_opt_outs: Callable[[Mapping[int, Mapping[str, Any]]], dict[int, No]]
 
     async def key_of(self, request: Request, key: ApiKey | None, body: dict[str, Any]) -> ApiKey:
         """The key of a request: the one in its headers, else the one in its body or query."""
         if key is None:
-            key = await self.access.in_body(request, body)
-            self.access.check_rate(key, request)
+            key = await self.auth.in_body(request, body)
+            self.auth.check_rate(key, request)
         return key
 
     def admit(self, key: ApiKey, fields: object, call: SegmentCall) -> SegmentCall:
@@ -196,13 +196,8 @@ class _Parts(NamedTuple):
             return call
         context = fields.get("context") if isinstance(fields, dict) else None
         token = context.get("userToken") if isinstance(context, dict) else None
-        secret, now = self.receiver.segue.settings.user_token_secret, self._now()
+        secret, now = self.receiver.segue.settings.user_token_secret, self.receiver.keys.now
         return as_public(call, lambda user_id: fault_of(token, secret, user_id, now))
-
-    def _now(self) -> Instant:
-        """The time for the expiry of user tokens: no statement for the database's clock."""
-        now = self.receiver.segue.db.now
-        return int(time.time()) if now is None else now
 
 
 # The last parameter is the key in the headers.
@@ -219,7 +214,7 @@ def _taking_one(kind: CallKind) -> _Take:
     async def take(request: Request, parts: _Parts, key: ApiKey | None) -> Response:
         body = parse_object(await read_body(request, EVENT_LIMIT, EVENT_LIMIT))
         key = await parts.key_of(request, key, body)
-        parts.access.count(key, request, 1)
+        parts.auth.count(key, request, 1)
         try:
             with parts.receiver.in_progress.one():
                 sent_at = _sent_at(request)
@@ -262,7 +257,7 @@ async def _take_batch(request: Request, parts: _Parts, key: ApiKey | None) -> Re
         batch = await run(read_object, body)
         key = await parts.key_of(request, key, batch)
         items = _items_of(batch, PUBLIC_CALLS_LIMIT if key.is_public else CALLS_LIMIT)
-        parts.access.count(key, request, len(items))
+        parts.auth.count(key, request, len(items))
         sent_at, admit = _sent_at_of(batch, request), partial(parts.admit, key)
         calls, faults = await run(_read_calls, items, sent_at, segue.rules, admit)
         outcomes = await parts.intake.take(list(calls.values()))
