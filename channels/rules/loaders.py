@@ -21,9 +21,18 @@ from config.database.aggregates import rows_as_json
 from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from config.policy import Policy
+from profiles.attributes.companies import IS_COMPANY_OF_PROFILE
 from profiles.bucketing import draw
 from profiles.identity.addresses import ADDRESSES_IN_USE, CHANNELS_TO
-from profiles.tables import IdentifierKind, consent_records, consents, events, preferences, profiles
+from profiles.tables import (
+    IdentifierKind,
+    companies,
+    consent_records,
+    consents,
+    events,
+    preferences,
+    profiles,
+)
 
 
 class Past(NamedTuple):
@@ -49,10 +58,12 @@ class Marks(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What templates see of each profile, by id, and the marks of that moment."""
+    """What templates see of each profile and of its company, by the profile's id, and the marks of
+    that moment."""
 
     marks: Marks
     profiles: Mapping[int, Mapping[str, Any]]
+    groups: Mapping[int, Mapping[str, Any]]
 
 
 _of_profile = preferences.c.profile_id == profiles.c.id
@@ -97,8 +108,11 @@ _CONTENTS = (
         profiles.c.country,
         # a language chosen in the preference center takes precedence
         func.coalesce(preferences.c.language, profiles.c.language),
+        companies.c.id,
+        companies.c.traits,
     )
     .join_from(profiles, preferences, _of_profile, isouter=True)
+    .join(companies, IS_COMPANY_OF_PROFILE, isouter=True)
     .where(any_of(profiles.c.id, "profile_ids"))
 )
 
@@ -227,12 +241,14 @@ def load_history(
 
 
 def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
-    """What templates see of each profile: its attributes, `country` and `language`.
+    """What templates see of each profile: its attributes, `country` and `language`, and of its
+    company: its traits and `id`.
 
     One statement. Without profiles there is none, and the marks are 0.
     """
     marks = Marks(0, 0)
     about: dict[int, dict[str, Any]] = {}
+    groups: dict[int, dict[str, Any]] = {}
     if profile_ids:
         for (
             event_id,
@@ -241,8 +257,11 @@ def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
             attributes,
             country,
             language,
+            company_id,
+            traits,
         ) in tx.conn.execute(_CONTENTS, {"profile_ids": profile_ids}):
             marks = Marks(event_id, consent_record_id)
             stated = {name: value for name, value in attributes.items() if value is not None}
             about[profile_id] = {**stated, "country": country, "language": language}
-    return Contents(marks, about)
+            groups[profile_id] = {} if company_id is None else {"id": company_id, **traits}
+    return Contents(marks, about, groups)
