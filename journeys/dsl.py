@@ -44,7 +44,6 @@ from profiles.conditions.language import (
     consented,
     did,
     everyone,
-    group,
     has_address,
     prop,
 )
@@ -72,7 +71,6 @@ __all__ = [
     "days",
     "did",
     "everyone",
-    "group",
     "has_address",
     "hours",
     "minutes",

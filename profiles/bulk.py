@@ -22,7 +22,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from config.database.arrays import any_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from profiles.bucketing import buckets_of
 from profiles.tables import profiles
 
 T = TypeVar("T")
@@ -111,9 +113,14 @@ def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) ->
     if tx.conn.dialect.name == "sqlite":
         return sorted(ids)
     lock = _LOCK_FREE if skip_locked else _LOCK
-    return list(tx.conn.execute(lock, {"profiles": ids}).scalars())
+    given = {"profiles": ids, "buckets": buckets_of(ids)}
+    return list(tx.conn.execute(lock, given).scalars())
 
 
-_PROFILES = select(profiles.c.id).where(any_of(profiles.c.id, "profiles")).order_by(profiles.c.id)
+_PROFILES = (
+    select(profiles.c.id)
+    .where(any_of(profiles.c.id, "profiles"), in_buckets(profiles.c.bucket))
+    .order_by(profiles.c.id)
+)
 _LOCK = _PROFILES.with_for_update(key_share=True)
 _LOCK_FREE = _PROFILES.with_for_update(key_share=True, skip_locked=True)

@@ -28,6 +28,7 @@ from channels.messages.states import DEVICE_ALLOWED, REPORTED, Reported, may_beg
 from channels.messages.table import message_devices
 from config.clock.times import Instant
 from config.database.arrays import any_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from profiles.bucketing import bucket_of
 from profiles.identity.merge import Merger, repoint
@@ -86,6 +87,7 @@ _claims = rows_of("claims", *(_c[name] for name in _CLAIMED))
 _OTHERS_LEFT = literal_column(
     "EXISTS (SELECT 1 FROM message_device AS other"
     " WHERE other.message_id = message_device.message_id"
+    " AND other.bucket = message_device.bucket"
     " AND other.token <> message_device.token AND other.state = 'later')",
     Boolean,
 )
@@ -116,7 +118,7 @@ _CLAIM = {
 }
 _DROP = (
     update(message_devices)
-    .where(any_of(_c.message_id, "messages"))
+    .where(any_of(_c.message_id, "messages"), in_buckets(_c.bucket))
     .values(
         state="dropped",
         reason=func.coalesce(bindparam("why", type_=Text), _c.reason),
@@ -126,7 +128,9 @@ _DROP = (
 )
 _DROP_WAITING = _DROP.where(_c.state == "later")
 _DROP_ALL = _DROP.where(_before("drop"))
-_one = and_(_c.message_id == bindparam("message"), _c.token == bindparam("device"))
+_one = and_(
+    _c.message_id == bindparam("message"), _c.token == bindparam("device"), in_buckets(_c.bucket)
+)
 _RECORD = (
     update(message_devices)
     .where(_one, _before("record"))
@@ -177,7 +181,7 @@ def drop(
     ----------
     reason: None keeps the previous reason. claimed: also drop claimed devices.
     """
-    given = {"messages": message_ids, "why": reason}
+    given = {"messages": message_ids, "why": reason, "buckets": tx.buckets}
     return tx.conn.execute(_DROP_ALL if claimed else _DROP_WAITING, given).rowcount
 
 
@@ -192,6 +196,7 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> int:
             "attempts": one.attempts,
             "retry_at": one.retry_at,
             "provider_id": one.provider_id,
+            "buckets": tx.buckets,
         }
         for one in outcomes
     ]

@@ -35,8 +35,9 @@ from channels.messages.states import (
 from channels.messages.table import messages
 from config.clock.times import Instant
 from config.database.arrays import InsertRows, any_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
-from profiles.bucketing import bucket_of
+from profiles.bucketing import bucket_of, narrowest
 from profiles.bulk import text_bound
 from profiles.identity.merge import Merger, repoint
 
@@ -118,14 +119,14 @@ is_undecided = and_(
 )
 _REPLAN = (
     update(messages)
-    .where(_c.id == bindparam("message"), is_undecided)
+    .where(_c.id == bindparam("message"), in_buckets(_c.bucket), is_undecided)
     .values({name: bindparam(name) for name in Decided._fields})
 )
 _PUT_OFF_UNTIL = bindparam("until", type_=_c.send_at.type)
 _expires = _c.latest_anchor + _c.after < _PUT_OFF_UNTIL
 _PUT_OFF = (
     update(messages)
-    .where(_c.id == bindparam("message"), _before("put_off"))
+    .where(_c.id == bindparam("message"), in_buckets(_c.bucket), _before("put_off"))
     .values(
         state=case((_expires, "skipped"), else_="planned"),
         send_at=case((_expires, _c.send_at), else_=_PUT_OFF_UNTIL),
@@ -134,19 +135,19 @@ _PUT_OFF = (
 )
 _WITHDRAW = {
     state: update(messages)
-    .where(any_of(_c.id, "messages"), _before(transition))
+    .where(any_of(_c.id, "messages"), in_buckets(_c.bucket), _before(transition))
     .values(state=state, reason=bindparam("why"))
     for transition, state in (("skip", "skipped"), ("cancel", "cancelled"), ("fail", "failed"))
 }
 _CANCEL_OF = (
     update(messages)
-    .where(any_of(_c.enrollment_id, "enrollments"), _before("cancel_of"))
+    .where(any_of(_c.enrollment_id, "enrollments"), in_buckets(_c.bucket), _before("cancel_of"))
     .values(state="cancelled", reason=bindparam("why"))
 )
 _CANCEL_OF_STEP = _CANCEL_OF.where(_c.step == bindparam("of_step"))
 _CLAIM = (
     update(messages)
-    .where(any_of(_c.id, "messages"), _before("claim"))
+    .where(any_of(_c.id, "messages"), in_buckets(_c.bucket), _before("claim"))
     .values(
         state="sending",
         send_at=bindparam("now"),
@@ -176,7 +177,7 @@ def replan(tx: Tx, changes: Sequence[Redecided]) -> int:
 
 def put_off(tx: Tx, message_id: int, until: Instant, reason: str) -> int:
     """Postpone a planned message; skip it if `until` is after its latest send time."""
-    given = {"message": message_id, "until": until, "why": reason}
+    given = {"message": message_id, "until": until, "why": reason, "buckets": tx.buckets}
     return tx.conn.execute(_PUT_OFF, given).rowcount
 
 
@@ -201,7 +202,9 @@ def _withdraw(tx: Tx, state: MessageState, reasons: Mapping[int, str]) -> int:
     for message_id, reason in reasons.items():
         by_reason[reason].append(message_id)
     return sum(
-        tx.conn.execute(_WITHDRAW[state], {"messages": ids, "why": reason}).rowcount
+        tx.conn.execute(
+            _WITHDRAW[state], {"messages": ids, "why": reason, "buckets": tx.buckets}
+        ).rowcount
         for reason, ids in by_reason.items()
     )
 
@@ -210,7 +213,7 @@ def cancel_of(
     tx: Tx, enrollment_ids: Collection[int], reason: str, *, step: str | None = None
 ) -> int:
     """Cancel the planned messages of these enrollments; with `step`, only those of that step."""
-    given = {"enrollments": enrollment_ids, "why": reason}
+    given = {"enrollments": enrollment_ids, "why": reason, "buckets": tx.buckets}
     if step is None:
         return tx.conn.execute(_CANCEL_OF, given).rowcount
     return tx.conn.execute(_CANCEL_OF_STEP, {**given, "of_step": step}).rowcount
@@ -229,6 +232,7 @@ def claim(
         "now": tx.now,
         "until": not_after,
         "by": claimed_by,
+        "buckets": tx.buckets,
     }
     return tx.conn.execute(_CLAIM, given).rowcount
 
@@ -247,6 +251,7 @@ class Recorded(NamedTuple):
     """
 
     message_id: int
+    profile_id: int
     state: RecordedState
     reason: str | None
     send_at: Instant
@@ -280,19 +285,23 @@ class Followed(NamedTuple):
 
 _RECORD = (
     update(messages)
-    .where(_c.id == bindparam("message_id"), _before("record"))
+    .where(_c.id == bindparam("message_id"), in_buckets(_c.bucket), _before("record"))
     .values(
-        **{name: bindparam(name) for name in Recorded._fields[1:]},
+        **{name: bindparam(name) for name in Recorded._fields[2:]},
         **_unclaimed,
     )
 )
 # Locked rows are being recorded at this moment, so they are not lost.
 _LOST = (
     select(_c.id)
-    .where(_before("lose"), _c.not_after < bindparam("before"))
+    .where(_before("lose"), _c.not_after < bindparam("before"), in_buckets(_c.bucket))
     .with_for_update(skip_locked=True)
 )
-_LOSE = update(messages).where(_c.id.in_(_LOST)).values(state="unknown", reason=bindparam("why"))
+_LOSE = (
+    update(messages)
+    .where(_c.id.in_(_LOST), in_buckets(_c.bucket))
+    .values(state="unknown", reason=bindparam("why"))
+)
 _not_handed_over = or_(*(_c.state == state for state in NOT_HANDED_OVER))
 _REPORT = {
     state: update(messages)
@@ -313,7 +322,7 @@ _REPORT = {
 }
 _FOLLOW = (
     update(messages)
-    .where(_c.id == bindparam("message_id"), _c.state == bindparam("was"))
+    .where(_c.id == bindparam("message_id"), in_buckets(_c.bucket), _c.state == bindparam("was"))
     .values(
         **{name: bindparam(name) for name in Followed._fields[2:]},
         **_unclaimed,
@@ -337,12 +346,16 @@ _CLOSE = (
 def record(tx: Tx, outcomes: Sequence[Recorded]) -> int:
     """Write outcomes of claimed messages. A report that arrived earlier is not overwritten."""
     rows = [one._asdict() for one in outcomes]
+    for row in rows:
+        # A parameter with the name of a column would be written to it.
+        row["buckets"] = narrowest(row.pop("profile_id"), tx.buckets)
     return tx.conn.execute(_RECORD, rows).rowcount if rows else 0
 
 
 def lose(tx: Tx, before: Instant, reason: str) -> int:
     """Mark messages `unknown` whose claim ended before `before`: they may have been sent."""
-    return tx.conn.execute(_LOSE, {"before": before, "why": reason}).rowcount
+    given = {"before": before, "why": reason, "buckets": tx.buckets}
+    return tx.conn.execute(_LOSE, given).rowcount
 
 
 def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:
@@ -356,7 +369,11 @@ def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:
 
 def follow_devices(tx: Tx, changes: Sequence[Followed]) -> int:
     """Write states of pushes, derived from their devices. The caller has locked the messages."""
-    rows = [one._asdict() for one in changes if may_become("follow_devices", one.was, one.state)]
+    rows = [
+        {**one._asdict(), "buckets": tx.buckets}
+        for one in changes
+        if may_become("follow_devices", one.was, one.state)
+    ]
     return tx.conn.execute(_FOLLOW, rows).rowcount if rows else 0
 
 

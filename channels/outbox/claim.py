@@ -45,6 +45,7 @@ from config.database.arrays import any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.failures import of_the_database
+from profiles.bucketing import buckets_of
 from profiles.tables import profiles
 
 # A message whose evaluation raises an error is evaluated again after this time.
@@ -228,6 +229,7 @@ def claim(
     rows = [MessageRow._make(row) for row in locked]
     if not rows:
         return Claimed([], more=False, refused=Counter())
+    tx.buckets = buckets_of(row.profile_id for row in rows)
     try:
         recipients = load_recipients(tx, planner.policy, {row.profile_id for row in rows})
         pushes = [row for row in rows if channel_of(row.channel).per_device]
@@ -265,7 +267,11 @@ def claim_planned(
 
     Raises ClaimFailed.
     """
-    given = {"enrollments": {enrollment for enrollment, _ in planned_now}, "now": tx.now}
+    given = {
+        "enrollments": {enrollment for enrollment, _ in planned_now},
+        "now": tx.now,
+        "buckets": tx.buckets,
+    }
     rows = [
         row
         for row in map(MessageRow._make, tx.conn.execute(_PLANNED, given))
@@ -297,6 +303,7 @@ _PLANNED = (
     select(*MESSAGE_COLUMNS)
     .where(
         any_of(messages.c.enrollment_id, "enrollments"),
+        in_buckets(messages.c.bucket),
         messages.c.state == "planned",
         messages.c.send_at <= bindparam("now"),
     )
@@ -524,12 +531,14 @@ def _all_or_none(tx: Tx, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
     groups = {(row.enrollment_id, row.step) for row in rows if row.mode == "all"}
     if not groups:
         return []
-    waiting = tx.conn.execute(_PLANNED_OF_GROUPS, {"groups": sorted(groups)})
+    given = {"groups": sorted(groups), "buckets": tx.buckets}
+    waiting = tx.conn.execute(_PLANNED_OF_GROUPS, given)
     return [MessageRow._make(row) for row in waiting]
 
 
 _PLANNED_OF_GROUPS = select(*MESSAGE_COLUMNS).where(
     messages.c.state == "planned",
+    in_buckets(messages.c.bucket),
     tuple_(messages.c.enrollment_id, messages.c.step).in_(
         select(rows_of("groups", messages.c.enrollment_id, messages.c.step))
     ),
@@ -577,7 +586,6 @@ def _with_content(
             else recipients[row.profile_id].targets(row.channel),
             context={
                 "profile": contents.profiles[row.profile_id],
-                "group": contents.groups[row.profile_id],
                 **contexts[row.enrollment_id],
             },
             marks=contents.marks,

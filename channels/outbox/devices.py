@@ -9,7 +9,7 @@ from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
-from sqlalchemy import Select, bindparam, not_, select
+from sqlalchemy import Select, and_, bindparam, not_, select
 
 from channels.messages import (
     DeviceState,
@@ -27,6 +27,7 @@ from channels.rules.recipient import Recipient, Target
 from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.arrays import any_of, one_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from profiles.identity.addresses import is_usable, suppresses
 from profiles.tables import identifiers
@@ -81,7 +82,7 @@ def look_up(tx: Tx, pushes: Sequence[MessageRow], recipients: Mapping[int, Recip
 
 def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:
     """Message id and token of the devices that the message is not handed over to again."""
-    found = tx.conn.execute(_ANSWERED, {"messages": message_ids})
+    found = tx.conn.execute(_ANSWERED, {"messages": message_ids, "buckets": tx.buckets})
     return {(message_id, token) for message_id, token in found}
 
 
@@ -119,7 +120,8 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]
     """
     by_device = {(one.message_id, one.token): one for one in outcomes}
     ids = {one.message_id for one in outcomes}
-    held = [_Device._make(row) for row in tx.conn.execute(_HELD_DEVICES, {"messages": ids})]
+    given = {"messages": ids, "buckets": tx.buckets}
+    held = [_Device._make(row) for row in tx.conn.execute(_HELD_DEVICES, given)]
     device_transitions.record(tx, outcomes)
     after = [_recorded(one, by_device.get((one.message_id, one.token))) for one in held]
     return _follow(tx, after, None)
@@ -127,12 +129,14 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]
 
 def hold(tx: Tx, message_ids: Collection[int]) -> None:
     """Lock messages in the order of their ids; needed before their devices change."""
-    tx.conn.execute(_HELD, {"messages": message_ids})
+    tx.conn.execute(_HELD, {"messages": message_ids, "buckets": tx.buckets})
 
 
 def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
     """The messages that were sent to a device whose token is suppressed."""
-    return set(tx.conn.execute(_WITH_DEAD, {"messages": message_ids}).scalars())
+    return set(
+        tx.conn.execute(_WITH_DEAD, {"messages": message_ids, "buckets": tx.buckets}).scalars()
+    )
 
 
 def lose(tx: Tx, before: Instant, reason: str) -> None:
@@ -183,7 +187,7 @@ def follow(
     -------
     The new states of the messages that changed, by id.
     """
-    found = tx.conn.execute(_DEVICES, {"messages": message_ids})
+    found = tx.conn.execute(_DEVICES, {"messages": message_ids, "buckets": tx.buckets})
     return _follow(tx, [_Device._make(row) for row in found], at)
 
 
@@ -232,12 +236,15 @@ def _change(devices: Sequence[_Device], state: MessageState) -> Followed:
 # Statements ---------------------------------------------------------------------------------------
 
 _d = message_devices.c
+_of_message = and_(_d.message_id == messages.c.id, _d.bucket == messages.c.bucket)
 _ANSWERED = select(_d.message_id, _d.token).where(
-    any_of(_d.message_id, "messages"), not_(one_of(_d.state, ("later", "dropped")))
+    any_of(_d.message_id, "messages"),
+    in_buckets(_d.bucket),
+    not_(one_of(_d.state, ("later", "dropped"))),
 )
 _HELD = (
     select(messages.c.id)
-    .where(any_of(messages.c.id, "messages"))
+    .where(any_of(messages.c.id, "messages"), in_buckets(messages.c.bucket))
     .order_by(messages.c.id)
     .with_for_update()
 )
@@ -247,8 +254,8 @@ _DEVICES = (
         messages.c.state.label("was"),
         messages.c.send_at,
     )
-    .join_from(messages, message_devices, _d.message_id == messages.c.id)
-    .where(any_of(messages.c.id, "messages"))
+    .join_from(messages, message_devices, _of_message)
+    .where(any_of(messages.c.id, "messages"), in_buckets(messages.c.bucket), in_buckets(_d.bucket))
     .order_by(messages.c.id, _d.token)
 )
 # Each message is locked before its devices, as everywhere. The devices are locked too, because
@@ -256,8 +263,13 @@ _DEVICES = (
 _HELD_DEVICES = _DEVICES.with_for_update()
 _WITH_DEAD = (
     select(_d.message_id)
-    .join_from(message_devices, messages, messages.c.id == _d.message_id)
-    .where(any_of(_d.message_id, "messages"), suppresses(messages.c.channel, _d.token))
+    .join_from(message_devices, messages, _of_message)
+    .where(
+        any_of(_d.message_id, "messages"),
+        in_buckets(messages.c.bucket),
+        in_buckets(_d.bucket),
+        suppresses(messages.c.channel, _d.token),
+    )
 )
 _LOST = (
     select(messages.c.id)

@@ -252,6 +252,7 @@ def _change(
 ) -> Recorded:
     return Recorded(
         message_id=one.message_id,
+        profile_id=one.profile_id,
         state=state,
         # PostgreSQL can't store the NUL that a provider's text may contain
         reason=None if reason is None else reason.replace("\0", ""),

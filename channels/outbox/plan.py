@@ -29,6 +29,7 @@ from channels.rules.preemption import preempted
 from channels.rules.recipient import Recipient, Situation
 from config.clock.times import Instant
 from config.database.arrays import rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 
 
@@ -222,6 +223,7 @@ _UNDECIDED = (
         tuple_(messages.c.enrollment_id, messages.c.step).in_(
             select(rows_of("groups", messages.c.enrollment_id, messages.c.step))
         ),
+        in_buckets(messages.c.bucket),
         is_undecided,
     )
     .order_by(messages.c.id)
@@ -248,7 +250,8 @@ def decide_again(
     """
     rows: list[MessageRow] = []
     before: dict[int, Mapping[str, Any]] = {}
-    for *columns, its_decision in tx.conn.execute(_UNDECIDED, {"groups": sorted(groups)}):
+    given = {"groups": sorted(groups), "buckets": tx.buckets}
+    for *columns, its_decision in tx.conn.execute(_UNDECIDED, given):
         rows.append(MessageRow._make(columns))
         before[rows[-1].id] = its_decision
     profile_ids = {row.profile_id for row in rows}

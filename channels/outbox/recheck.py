@@ -9,16 +9,22 @@ from channels.outbox import devices
 from channels.outbox.claim import Claim, Journeys
 from config.channels import channel_of
 from config.database.arrays import any_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from profiles.bucketing import buckets_of
 from profiles.tables import consent_records, events
 
 # A message id and the address or token it is sent to.
 HandOver = tuple[int, str]
 
-_PROFILES_OF = select(messages.c.id, messages.c.profile_id).where(any_of(messages.c.id, "messages"))
+_PROFILES_OF = select(messages.c.id, messages.c.profile_id).where(
+    any_of(messages.c.id, "messages"), in_buckets(messages.c.bucket)
+)
 _NEWER_EVENTS, _NEWER_CONSENTS = (
     select(table.c.profile_id).where(
-        table.c.id > bindparam("mark"), any_of(table.c.profile_id, "profiles")
+        table.c.id > bindparam("mark"),
+        any_of(table.c.profile_id, "profiles"),
+        in_buckets(table.c.bucket),
     )
     for table in (events, consent_records)
 )
@@ -31,16 +37,18 @@ def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOve
     device is no longer in use or belongs to another profile.
     """
     held = set(journeys.held(tx))
-    found = tx.conn.execute(_PROFILES_OF, {"messages": [one.message_id for one in claims]})
-    now_of = {row.id: row.profile_id for row in found}
+    buckets = buckets_of(one.profile_id for one in claims)
+    these = {"messages": [one.message_id for one in claims], "buckets": buckets}
+    # A merge may have moved a message to another bucket.
+    now_of = {row.id: row.profile_id for row in tx.conn.execute(_PROFILES_OF, these)}
     people = set(now_of.values())
     active: set[int] = set()
     for newer, mark in (
         (_NEWER_EVENTS, min(one.marks.event_id for one in claims)),
         (_NEWER_CONSENTS, min(one.marks.consent_record_id for one in claims)),
     ):
-        given = {"mark": mark, "profiles": people}
-        active.update(tx.conn.execute(newer, given).scalars())
+        newest = {"mark": mark, "profiles": people, "buckets": buckets}
+        active.update(tx.conn.execute(newer, newest).scalars())
     pushes = [one for one in claims if channel_of(one.channel).per_device]
     live = {
         (channel, *device)
@@ -56,7 +64,7 @@ def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOve
         for one in claims
         for target in one.targets
         if one.journey in held
-        or now_of[one.message_id] != one.profile_id
+        or now_of.get(one.message_id) != one.profile_id
         or one.profile_id in active
         or (
             channel_of(one.channel).per_device

@@ -11,7 +11,9 @@ from channels.templates.compile import Template
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
 from config.database.arrays import any_of, one_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from profiles.bucketing import buckets_of
 from profiles.tables import events
 
 # Inbound texts are recorded as these events: `whatsapp_replied` ...
@@ -41,7 +43,9 @@ def session_ends(tx: Tx, templates: Templates, rows: Sequence[MessageRow]) -> di
         lasts = channel_of(channel).session
         assert lasts is not None
         people = {row.profile_id for row in some}
-        last = tx.conn.execute(_last_written(channel), {"people": people})
+        last = tx.conn.execute(
+            _last_written(channel), {"people": people, "buckets": buckets_of(people)}
+        )
         until = {profile_id: at + lasts for profile_id, at in last}
         ends |= {row.id: until.get(row.profile_id, 0) for row in some}
     return ends
@@ -55,6 +59,7 @@ def _last_written(channel: ChannelName) -> Select[tuple[int, Instant]]:
         select(c.profile_id, func.max(c.occurred_at))
         .where(
             any_of(c.profile_id, "people"),
+            in_buckets(c.bucket),
             one_of(c.name, [f"{channel}_{kind}" for kind in _WRITTEN]),
         )
         .group_by(c.profile_id)

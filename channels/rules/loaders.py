@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import and_, bindparam, func, select
 
 from channels.messages import COUNTING_STATES, messages
 from channels.rules.caps import Counted, reach
@@ -19,20 +19,12 @@ from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.aggregates import rows_as_json
 from config.database.arrays import any_of, one_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.policy import Policy
-from profiles.attributes.companies import IS_COMPANY_OF_PROFILE
-from profiles.bucketing import draw
+from profiles.bucketing import buckets_of, draw
 from profiles.identity.addresses import ADDRESSES_IN_USE, CHANNELS_TO
-from profiles.tables import (
-    IdentifierKind,
-    companies,
-    consent_records,
-    consents,
-    events,
-    preferences,
-    profiles,
-)
+from profiles.tables import IdentifierKind, consent_records, consents, events, preferences, profiles
 
 
 class Past(NamedTuple):
@@ -48,7 +40,8 @@ class Past(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """The highest ids of events and consent records when contents were read.
+    """The highest ids of events and consent records in the profiles' buckets when contents were
+    read.
 
     If the profiles are locked then, rows of these profiles with a higher id are newer.
     """
@@ -58,18 +51,24 @@ class Marks(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What templates see of each profile and of its company, by the profile's id, and the marks of
-    that moment."""
+    """What templates see of each profile, by id, and the marks of that moment."""
 
     marks: Marks
     profiles: Mapping[int, Mapping[str, Any]]
-    groups: Mapping[int, Mapping[str, Any]]
 
 
-_of_profile = preferences.c.profile_id == profiles.c.id
+_of_profile = and_(
+    preferences.c.profile_id == profiles.c.id,
+    preferences.c.bucket == profiles.c.bucket,
+    in_buckets(preferences.c.bucket),
+)
 _CONSENT = (
     select(rows_as_json(consents.c.channel, consents.c.topic, consents.c.granted))
-    .where(consents.c.profile_id == profiles.c.id)
+    .where(
+        consents.c.profile_id == profiles.c.id,
+        consents.c.bucket == profiles.c.bucket,
+        in_buckets(consents.c.bucket),
+    )
     .correlate(profiles)
     .scalar_subquery()
 )
@@ -81,7 +80,7 @@ _RECIPIENTS = (
         _CONSENT,
     )
     .join_from(profiles, preferences, _of_profile, isouter=True)
-    .where(any_of(profiles.c.id, "profile_ids"))
+    .where(any_of(profiles.c.id, "profile_ids"), in_buckets(profiles.c.bucket))
 )
 _HISTORY = select(
     *(
@@ -93,6 +92,7 @@ _HISTORY = select(
     )
 ).where(
     any_of(messages.c.profile_id, "profile_ids"),
+    in_buckets(messages.c.bucket),
     messages.c.send_at > bindparam("since"),
     messages.c.send_at < bindparam("until"),
     one_of(messages.c.state, COUNTING_STATES),
@@ -100,7 +100,9 @@ _HISTORY = select(
 _CONTENTS = (
     select(
         *(
-            func.coalesce(select(func.max(log.c.id)).scalar_subquery(), 0)
+            func.coalesce(
+                select(func.max(log.c.id)).where(in_buckets(log.c.bucket)).scalar_subquery(), 0
+            )
             for log in (events, consent_records)
         ),
         profiles.c.id,
@@ -108,12 +110,9 @@ _CONTENTS = (
         profiles.c.country,
         # a language chosen in the preference center takes precedence
         func.coalesce(preferences.c.language, profiles.c.language),
-        companies.c.id,
-        companies.c.traits,
     )
     .join_from(profiles, preferences, _of_profile, isouter=True)
-    .join(companies, IS_COMPANY_OF_PROFILE, isouter=True)
-    .where(any_of(profiles.c.id, "profile_ids"))
+    .where(any_of(profiles.c.id, "profile_ids"), in_buckets(profiles.c.bucket))
 )
 
 
@@ -125,7 +124,9 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     if not profile_ids:
         return {}
     holdout = policy.holdout_percent / 100
-    rows = tx.conn.execute(_RECIPIENTS, {"profile_ids": profile_ids}).all()
+    rows = tx.conn.execute(
+        _RECIPIENTS, {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
+    ).all()
     situations: dict[_Stated, Situation] = {}
     found: dict[int, Recipient] = {}
     for profile_id, *zones_and_preferences, in_use, said in rows:
@@ -211,7 +212,12 @@ def load_history(
     if not recipients or not caps:
         return found
     far = reach(caps)
-    given = {"profile_ids": recipients, "since": tx.now - far, "until": latest + far}
+    given = {
+        "profile_ids": recipients,
+        "since": tx.now - far,
+        "until": latest + far,
+        "buckets": buckets_of(recipients),
+    }
     for (
         profile_id,
         message_id,
@@ -241,15 +247,14 @@ def load_history(
 
 
 def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
-    """What templates see of each profile: its attributes, `country` and `language`, and of its
-    company: its traits and `id`.
+    """What templates see of each profile: its attributes, `country` and `language`.
 
     One statement. Without profiles there is none, and the marks are 0.
     """
     marks = Marks(0, 0)
     about: dict[int, dict[str, Any]] = {}
-    groups: dict[int, dict[str, Any]] = {}
     if profile_ids:
+        given = {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
         for (
             event_id,
             consent_record_id,
@@ -257,11 +262,8 @@ def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
             attributes,
             country,
             language,
-            company_id,
-            traits,
-        ) in tx.conn.execute(_CONTENTS, {"profile_ids": profile_ids}):
+        ) in tx.conn.execute(_CONTENTS, given):
             marks = Marks(event_id, consent_record_id)
             stated = {name: value for name, value in attributes.items() if value is not None}
             about[profile_id] = {**stated, "country": country, "language": language}
-            groups[profile_id] = {} if company_id is None else {"id": company_id, **traits}
-    return Contents(marks, about, groups)
+    return Contents(marks, about)

@@ -33,6 +33,7 @@ from journeys.engine.due import earliest_due, lock_due, next_due
 from journeys.engine.exits import goal_reached
 from journeys.engine.move import Moved, Mover, StepOfVersion, StepReport, apply, exit_by_rule
 from journeys.engine.retry import StepFailed, raising_step_failed, retry_or_move_on
+from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
 
 # Claims, in the transaction that planned them, the messages that are due now.
@@ -210,7 +211,9 @@ class Engine:
             chunk.people = len(people)
             if not people:
                 return None
-            lock_profiles(chunk.tx, {one.profile_id for one in people})
+            ids = {one.profile_id for one in people}
+            chunk.tx.buckets = buckets_of(ids)
+            lock_profiles(chunk.tx, ids)
             moved = self.mover.move(chunk.tx, people, through=through)
             claims = claim(chunk.tx, moved.planned_now)
             more = moved.more or len(people) == chunk.size
@@ -235,6 +238,7 @@ class Engine:
             due = lock_due(tx, version, step.name, most)
             if not due:
                 return None
+            tx.buckets = buckets_of(one.profile_id for one in due)
             with raising_step_failed(step, due):
                 people = exit_by_rule(tx, version, due, report)
                 lease(tx, people)

@@ -18,6 +18,7 @@ from sqlalchemy import bindparam, select
 from config.access.signatures import SIGNATURE, TIMESTAMP, sign
 from config.clock.times import MINUTE, Instant
 from config.database.arrays import any_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.settings import load_settings
 from journeys.definition.journey import Version
@@ -41,6 +42,7 @@ _ATTEMPTS = (
     select(_c.id, _c.attempts)
     .where(
         any_of(_c.id, "enrollments"),
+        in_buckets(_c.bucket),
         _c.version == bindparam("of_version"),
         _c.step == bindparam("at_step"),
         _c.ended_at.is_(None),
@@ -48,7 +50,7 @@ _ATTEMPTS = (
     .order_by(_c.id)
     .with_for_update()
 )
-_CONTEXTS = select(_c.id, _c.context).where(any_of(_c.id, "enrollments"))
+_CONTEXTS = select(_c.id, _c.context).where(any_of(_c.id, "enrollments"), in_buckets(_c.bucket))
 _USER_IDS = select(identifiers.c.profile_id, identifiers.c.value).where(
     any_of(identifiers.c.profile_id, "profiles"), identifiers.c.kind == "user_id"
 )
@@ -85,6 +87,7 @@ def payloads_of(
     given = {
         "enrollments": [person.enrollment_id for person in people],
         "profiles": {person.profile_id for person in people},
+        "buckets": tx.buckets,
     }
     user_ids = {row.profile_id: row.value for row in tx.conn.execute(_USER_IDS, given)}
     contexts = {row.id: row.context for row in tx.conn.execute(_CONTEXTS, given)}

@@ -25,6 +25,7 @@ from sqlalchemy.types import BigInteger, Text
 
 from config.clock.times import Seconds
 from config.database.arrays import STATEMENTS, any_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.journey import After, EventEntry, Version
 from journeys.engine.due import DUE_COLUMNS, DueEnrollment
@@ -96,7 +97,7 @@ def _listed(_version: Version, _sqlite: bool) -> Select[Any]:
         literal({}, JSON_COLUMN).label("context"),
         cast(null(), BigInteger).label("entry_event_id"),
         NOW.label("since"),
-    ).where(any_of(profiles.c.id, "profiles"))
+    ).where(any_of(profiles.c.id, "profiles"), in_buckets(profiles.c.bucket))
 
 
 def enter_each(
@@ -163,6 +164,7 @@ def _of_events(version: Version, sqlite: bool) -> Select[Any]:
         events.c.occurred_at.label("since"),
     ).where(
         any_of(events.c.id, "events"),
+        in_buckets(events.c.bucket),
         events.c.name == entry.event,
         events.c.received_at - events.c.occurred_at < entry.max_age,
         *(test.on(events.c.properties, scope) for test in entry.where),
@@ -184,7 +186,9 @@ def _enter(
     if held(tx).get(version.journey.name) == STOPPED:
         return []
     people = _allowed(version, source, tx.is_sqlite, pauses=pauses)
-    rows = transitions.enter(tx, people, {**given, "now": tx.now}, DUE_COLUMNS)
+    rows = transitions.enter(
+        tx, people, {**given, "now": tx.now, "buckets": tx.buckets}, DUE_COLUMNS
+    )
     return [DueEnrollment._make(row) for row in rows]
 
 
@@ -196,6 +200,8 @@ def _allowed(version: Version, source: _Source, sqlite: bool, *, pauses: bool) -
     before = enrollments.alias("before")
     same = and_(
         before.c.profile_id == who.c.profile_id,
+        before.c.bucket == who.c.bucket,
+        in_buckets(before.c.bucket),
         before.c.journey == journey.name,
         before.c.entry_key == who.c.entry_key,
     )

@@ -25,6 +25,7 @@ from journeys.engine.entry import enter_by_events
 from journeys.engine.exits import EXITED, end, exiting, goal_reached
 from journeys.engine.segment_entry import enter_newcomers
 from journeys.enrollments import enrollments, transitions
+from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
@@ -121,6 +122,7 @@ _OF_PEOPLE = (
     select(*DUE_COLUMNS, _e.ended_at)
     .where(
         any_of(_e.profile_id, "people"),
+        in_buckets(_e.bucket),
         or_(_e.ended_at.is_(None), _e.converted_at.is_(None)),
     )
     .order_by(_e.id)
@@ -185,8 +187,11 @@ def _react(tx: Tx, catalog: Catalog, batch: Sequence[_Event]) -> Reacted:
     # Waits for a transaction that moves one of them. Otherwise that transaction would not see the
     # event, and this one would not see the wait at which the enrollment arrives.
     people = {one.profile_id for one in batch}
+    # The events are locked, so these profiles stay in their buckets.
+    tx.buckets = buckets_of(people)
     enrolled: dict[tuple[str, str], _Standing] = defaultdict(_Standing)
-    for *columns, ended_at in tx.conn.execute(_OF_PEOPLE, {"people": people}):
+    given = {"people": people, "buckets": tx.buckets}
+    for *columns, ended_at in tx.conn.execute(_OF_PEOPLE, given):
         enrollment = DueEnrollment(*columns)
         theirs = enrolled[enrollment.journey, enrollment.version]
         if ended_at is None:

@@ -10,6 +10,7 @@ from channels.messages import messages
 from channels.messages.transitions import cancel_of
 from config.clock.times import Instant, Seconds
 from config.database.arrays import STATEMENTS, any_of, one_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.enrollments import enrollments, transitions
@@ -20,7 +21,12 @@ EXITED = "exited: exit rule"
 
 _c = enrollments.c
 # The sent messages of an enrollment of the enclosing statement.
-_sent_messages = (messages.c.enrollment_id == _c.id, one_of(messages.c.state, SENT))
+_sent_messages = (
+    messages.c.enrollment_id == _c.id,
+    messages.c.bucket == _c.bucket,
+    in_buckets(messages.c.bucket),
+    one_of(messages.c.state, SENT),
+)
 
 
 def exiting(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> set[int]:
@@ -28,7 +34,7 @@ def exiting(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> set[in
     rule = version.journey.exit_when
     if rule is None or not enrollment_ids:
         return set()
-    given = {"enrollments": enrollment_ids, "now": tx.now}
+    given = {"enrollments": enrollment_ids, "now": tx.now, "buckets": tx.buckets}
     return set(tx.conn.execute(_exiting(version, tx.is_sqlite), given).scalars())
 
 
@@ -43,7 +49,9 @@ def goal_reached(tx: Tx, version: Version, profile_ids: Collection[int] | None =
     """
     if version.journey.goal is None:
         return 0
-    given: dict[str, Any] = {} if profile_ids is None else {"profiles": profile_ids}
+    given: dict[str, Any] = {"buckets": tx.buckets}
+    if profile_ids is not None:
+        given["profiles"] = profile_ids
     reached = _reached(version, tx.is_sqlite, everybody=profile_ids is None)
     return transitions.convert(tx, reached, given)
 
@@ -52,7 +60,7 @@ def goal_moments(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> d
     """When each of these enrollments of a version reached its goal, without those that did not."""
     if version.journey.goal is None:
         return {}
-    given = {"enrollments": enrollment_ids, "now": tx.now}
+    given = {"enrollments": enrollment_ids, "now": tx.now, "buckets": tx.buckets}
     rows = tx.conn.execute(_moments(version, tx.is_sqlite), given)
     return {row.id: row.at for row in rows if row.at is not None}
 
@@ -61,7 +69,9 @@ def goal_moments(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> d
 def _exiting(version: Version, sqlite: bool) -> Select[tuple[int]]:
     rule = version.journey.exit_when
     assert rule is not None
-    return select(_c.id).where(any_of(_c.id, "enrollments"), rule.sql(_since_entry(sqlite)))
+    return select(_c.id).where(
+        any_of(_c.id, "enrollments"), in_buckets(_c.bucket), rule.sql(_since_entry(sqlite))
+    )
 
 
 @lru_cache(maxsize=STATEMENTS)
@@ -78,6 +88,7 @@ def _reached(version: Version, sqlite: bool, *, everybody: bool) -> Select[tuple
             _c.journey == version.journey.name,
             _c.version == version.digest,
             _c.converted_at.is_(None),
+            in_buckets(_c.bucket),
             *([] if everybody else [any_of(_c.profile_id, "profiles")]),
             rule,
         )
@@ -96,7 +107,7 @@ def _moments(version: Version, sqlite: bool) -> Select[tuple[int, Instant]]:
         began = goal.did.began(_since_message(sqlite, goal.within), NOW)
         first = select(func.min(began)).where(*_sent_messages).scalar_subquery()
     at = func.coalesce(first, _c.converted_at).label("at")
-    return select(_c.id, at).where(any_of(_c.id, "enrollments"))
+    return select(_c.id, at).where(any_of(_c.id, "enrollments"), in_buckets(_c.bucket))
 
 
 def _since_entry(sqlite: bool, until: ColumnElement[int] | None = None) -> Scope:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from channels.outbox.rows import MessageRow
 from channels.templates.compile import Template
 from config.database.arrays import any_of
+from config.database.buckets import ALL_BUCKETS, in_buckets
 from config.database.engine import Tx
 from journeys.definition.steps import SendStep
 from journeys.engine.exits import EXITED, exiting
@@ -18,11 +19,13 @@ from journeys.engine.move import Mover
 from journeys.engine.send import answers_to, lock_waiting, wake_unlocked
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import held
+from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
 
 _c = enrollments.c
-_ENDS = select(_c.id, _c.journey, _c.version, _c.end_reason).where(any_of(_c.id, "enrollments"))
-_CONTEXTS = select(_c.id, _c.context).where(any_of(_c.id, "enrollments"))
+_these = (any_of(_c.id, "enrollments"), in_buckets(_c.bucket))
+_ENDS = select(_c.id, _c.journey, _c.version, _c.end_reason).where(*_these)
+_CONTEXTS = select(_c.id, _c.context).where(*_these)
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ class CatalogJourneys:
 
     def _left(self, tx: Tx, enrollment_ids: Collection[int]) -> dict[int, str]:
         """The enrollments that ended early or whose exit rule holds now, with the reason."""
-        found = tx.conn.execute(_ENDS, {"enrollments": enrollment_ids})
+        found = tx.conn.execute(_ENDS, {"enrollments": enrollment_ids, "buckets": tx.buckets})
         left: dict[int, str] = {}
         by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
         for row in found:
@@ -83,7 +86,7 @@ class CatalogJourneys:
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """The variables of each enrollment: the entry event's properties as `event`."""
-        found = tx.conn.execute(_CONTEXTS, {"enrollments": enrollment_ids})
+        found = tx.conn.execute(_CONTEXTS, {"enrollments": enrollment_ids, "buckets": tx.buckets})
         return {row.id: {"event": row.context} for row in found}
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
@@ -97,16 +100,22 @@ class CatalogJourneys:
         """Lock the enrollments that wait for these messages, then the profiles; after the block
         move the enrollments on. Those of a paused journey become due.
         """
+        tx.buckets = buckets_of(profile_ids)
         waiting = lock_waiting(tx, enrollment_ids)
-        lock_profiles(tx, {*profile_ids, *(one.profile_id for one in waiting)})
+        people = {*profile_ids, *(one.profile_id for one in waiting)}
         following = _Following()
+        if len(lock_profiles(tx, people)) < len(people):
+            # One was merged since the claim, which moved its rows to another bucket.
+            tx.buckets = ALL_BUCKETS
+            wake_unlocked(tx, list(enrollment_ids))
+            following.more = True
         yield following
         holding = held(tx)
         moving = [one for one in waiting if move and one.journey not in holding]
         if len(moving) < len(waiting):
             ids = {one.enrollment_id for one in waiting}
             transitions.wake(tx, ids - {one.enrollment_id for one in moving})
-            following.more = not move
+            following.more |= not move
         if moving:
             moved = self._mover.move(tx, moving)
             following.more |= moved.more or bool(moved.planned_now)

@@ -24,6 +24,7 @@ from channels.rules.windows import resolve
 from config.clock.times import DAY, MINUTE, Instant, add_days, parse_date
 from config.clock.zones import zone
 from config.database.arrays import STATEMENTS, any_of, one_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
@@ -50,7 +51,7 @@ from journeys.enrollments import enrollments
 from journeys.operations.report import SENT
 from journeys.tables import passages
 from profiles.attributes.latest import set_attributes
-from profiles.bucketing import draw
+from profiles.bucketing import draw, narrowest
 from profiles.bulk import lock_profiles
 from profiles.conditions.language import NOW, Scope
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
@@ -60,11 +61,13 @@ log = logging.getLogger(__name__)
 
 
 _c, _p = enrollments.c, profiles.c
-_ATTRIBUTES = select(_p.id, _p.attributes).where(any_of(_p.id, "profiles"))
+_these = (any_of(_p.id, "profiles"), in_buckets(_p.bucket))
+_ATTRIBUTES = select(_p.id, _p.attributes).where(*_these)
 _DRAWN = (
     select(passages.c.profile_id, passages.c.outcome)
     .where(
         any_of(passages.c.profile_id, "profiles"),
+        in_buckets(passages.c.bucket),
         passages.c.journey == bindparam("of_journey"),
         passages.c.step == bindparam("at_step"),
     )
@@ -72,10 +75,10 @@ _DRAWN = (
     .order_by(passages.c.at.desc(), passages.c.enrollment_id.desc())
 )
 _SETTABLE = (_p.attributes, _p.attribute_times, _p.attribute_identifiers)
-_CURRENT = select(_p.id, *_SETTABLE).where(any_of(_p.id, "profiles"))
+_CURRENT = select(_p.id, *_SETTABLE).where(*_these)
 _SET = (
     update(profiles)
-    .where(_p.id == bindparam("row"))
+    .where(_p.id == bindparam("row"), in_buckets(_p.bucket))
     .values({column: bindparam(f"new_{column.name}") for column in _SETTABLE})
     .values(updated_at=bindparam("now"))
 )
@@ -122,6 +125,7 @@ class Cohort:
         given = {
             "enrollments": [person.enrollment_id for person in self.people],
             "now": self.tx.now,
+            "buckets": self.tx.buckets,
         }
         found = _evaluating(expression, self.version, self.step.name, self.tx.is_sqlite)
         rows = self.tx.conn.execute(found, given)
@@ -136,7 +140,8 @@ Expression = Callable[[Version, str, bool], ColumnElement[Any]]
 def _evaluating(
     expression: Expression, version: Version, step: str, sqlite: bool
 ) -> Select[tuple[int, Any]]:
-    return select(_c.id, expression(version, step, sqlite)).where(any_of(_c.id, "enrollments"))
+    found = select(_c.id, expression(version, step, sqlite))
+    return found.where(any_of(_c.id, "enrollments"), in_buckets(_c.bucket))
 
 
 def wait(cohort: Cohort, step: WaitStep) -> Moves:
@@ -198,7 +203,7 @@ def _resumes_in_all(step: WaitStep, zones: Sequence[str], now: Instant, on: date
 
 def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
     """The dates in an attribute, by profile id, without missing and unreadable ones."""
-    rows = tx.conn.execute(_ATTRIBUTES, {"profiles": profile_ids})
+    rows = tx.conn.execute(_ATTRIBUTES, {"profiles": profile_ids, "buckets": tx.buckets})
     read = {profile_id: parse_date(attributes.get(attribute)) for profile_id, attributes in rows}
     return {profile_id: found for profile_id, found in read.items() if found is not None}
 
@@ -296,11 +301,16 @@ def _looks_back_to(version: Version, step: str) -> ColumnElement[Any]:
     ]
     if not sends:
         return _c.arrived_at
-    last_sent = select(func.max(messages.c.send_at)).where(
-        messages.c.enrollment_id == _c.id,
-        one_of(messages.c.step, sends),
-        one_of(messages.c.state, SENT),
-        messages.c.send_at <= _c.arrived_at,
+    last_sent = (
+        select(func.max(messages.c.send_at))
+        .where(
+            messages.c.enrollment_id == _c.id,
+            messages.c.bucket == _c.bucket,
+            in_buckets(messages.c.bucket),
+            one_of(messages.c.step, sends),
+            one_of(messages.c.state, SENT),
+            messages.c.send_at <= _c.arrived_at,
+        )
     )
     return func.coalesce(last_sent.scalar_subquery(), _c.arrived_at)
 
@@ -366,6 +376,7 @@ def _drawn_before(cohort: Cohort, step: ExperimentStep) -> dict[int, str]:
         "profiles": {person.profile_id for person in cohort.people},
         "of_journey": cohort.version.journey.name,
         "at_step": step.name,
+        "buckets": cohort.tx.buckets,
     }
     arms = step.outcomes()
     drawn = cohort.tx.conn.execute(_DRAWN, given)
@@ -377,7 +388,8 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
     tx = cohort.tx
     ids = {person.profile_id for person in cohort.people}
     lock_profiles(tx, ids)
-    rows = [dict(row) for row in tx.conn.execute(_CURRENT, {"profiles": ids}).mappings()]
+    given = {"profiles": ids, "buckets": tx.buckets}
+    rows = [dict(row) for row in tx.conn.execute(_CURRENT, given).mappings()]
     after = {row["id"]: set_attributes(row, step.attributes, tx.now) for row in rows}
     tx.conn.execute(
         _SET,
@@ -385,6 +397,7 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
             {
                 "row": profile_id,
                 "now": tx.now,
+                "buckets": narrowest(profile_id, tx.buckets),
                 **{f"new_{name}": value for name, value in new.items()},
             }
             for profile_id, new in after.items()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from sqlalchemy import bindparam, select
 
 from config.clock.times import MINUTE, Seconds
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.failures import of_the_database, reason_of
 from journeys.definition.journey import Version
@@ -32,6 +33,7 @@ _ATTEMPTS = (
     select(_c.attempts)
     .where(
         _c.id == bindparam("enrollment"),
+        in_buckets(_c.bucket),
         _c.version == bindparam("of_version"),
         _c.step == bindparam("at_step"),
         _c.ended_at.is_(None),

@@ -11,12 +11,14 @@ from sqlalchemy import BigInteger, Delete, Text, bindparam, delete, insert, not_
 from sqlalchemy.sql.dml import ReturningInsert
 
 from config.database.arrays import STATEMENTS, any_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.engine.due import DueEnrollment
 from journeys.engine.entry import enter_people
 from journeys.operations.control import STOPPED, held
 from journeys.tables import segment_members
+from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
 from profiles.conditions.language import NOW, Condition, Scope
 from profiles.tables import profiles
@@ -41,7 +43,12 @@ def enter_newcomers(
     if held(tx).get(journey) == STOPPED:
         return []
     lock_profiles(tx, profile_ids)
-    given = {"of_journey": journey, "profiles": profile_ids, "now": tx.now}
+    given = {
+        "of_journey": journey,
+        "profiles": profile_ids,
+        "now": tx.now,
+        "buckets": buckets_of(profile_ids),
+    }
     changes = _changes(condition, tx.is_sqlite)
     tx.conn.execute(changes.leaving, given)
     newcomers = tx.conn.execute(changes.joining, given).scalars().all()
@@ -61,10 +68,14 @@ def _changes(condition: Condition, sqlite: bool) -> _Changes:
     journey = bindparam("of_journey", type_=Text)
     in_it = select(profiles.c.id).where(
         any_of(profiles.c.id, "profiles"),
+        in_buckets(profiles.c.bucket),
         condition.sql(Scope(sqlite=sqlite, profile_id=profiles.c.id)),
     )
     leaving = delete(segment_members).where(
-        c.journey == journey, any_of(c.profile_id, "profiles"), not_(c.profile_id.in_(in_it))
+        c.journey == journey,
+        any_of(c.profile_id, "profiles"),
+        in_buckets(c.bucket),
+        not_(c.profile_id.in_(in_it)),
     )
     rows = in_it.with_only_columns(journey, profiles.c.id, profiles.c.bucket, NOW)
     joining = insert(segment_members).from_select(

@@ -14,6 +14,7 @@ from channels.outbox.plan import PlannedSend, plan, refuse
 from channels.rules.planner import Decision, Wanted
 from config.clock.times import Instant, Seconds
 from config.database.arrays import any_of, one_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
@@ -29,6 +30,7 @@ from profiles.tables import events
 _OF_STEP = select(messages.c.enrollment_id, messages.c.state, messages.c.send_at).where(
     any_of(messages.c.profile_id, "profiles"),
     any_of(messages.c.enrollment_id, "enrollments"),
+    in_buckets(messages.c.bucket),
     messages.c.step == bindparam("of_step"),
 )
 # Locks the enrollments that have a message of the step at which they are.
@@ -36,9 +38,13 @@ _AT_A_MESSAGE = (
     select(*DUE_COLUMNS)
     .where(
         any_of(enrollments.c.id, "enrollments"),
+        in_buckets(enrollments.c.bucket),
         enrollments.c.ended_at.is_(None),
         exists().where(
-            messages.c.enrollment_id == enrollments.c.id, messages.c.step == enrollments.c.step
+            messages.c.enrollment_id == enrollments.c.id,
+            messages.c.bucket == enrollments.c.bucket,
+            in_buckets(messages.c.bucket),
+            messages.c.step == enrollments.c.step,
         ),
     )
     .order_by(enrollments.c.id)
@@ -170,6 +176,7 @@ def _after_planning(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollme
         "profiles": {person.profile_id for person in people},
         "enrollments": [person.enrollment_id for person in people],
         "of_step": step.name,
+        "buckets": tx.buckets,
     }
     for row in tx.conn.execute(_OF_STEP, given):
         rows[row.enrollment_id].append(row)
@@ -246,7 +253,7 @@ def lock_waiting(
     if not enrollment_ids:
         return []
     locked = _FREE if skip_locked else _AT_A_MESSAGE
-    found = tx.conn.execute(locked, {"enrollments": enrollment_ids})
+    found = tx.conn.execute(locked, {"enrollments": enrollment_ids, "buckets": tx.buckets})
     # Not in the WHERE, which on PostgreSQL reads the phase before the wait for the lock and would
     # miss an enrollment whose phase another process has raised meanwhile.
     return [one for one in map(DueEnrollment._make, found) if one.phase > 0]
@@ -286,7 +293,12 @@ def _answered_in(
     tx: Tx, step: SendStep, kind: AwaitedEvidence, enrollment_ids: Collection[int]
 ) -> dict[int, Instant]:
     """When the first message of the step was delivered, opened or clicked, by enrollment id."""
-    given = {"enrollments": enrollment_ids, "of_step": step.name, "now": tx.now}
+    given = {
+        "enrollments": enrollment_ids,
+        "of_step": step.name,
+        "now": tx.now,
+        "buckets": tx.buckets,
+    }
     rows = tx.conn.execute(_ANSWERED[kind], given)
     return {row.enrollment_id: row.at for row in rows if row.at is not None}
 
@@ -303,6 +315,8 @@ def _answered_at(kind: AwaitedEvidence) -> ColumnElement[Any]:
     later = messages.alias("later")
     was_later = exists().where(
         later.c.profile_id == messages.c.profile_id,
+        later.c.bucket == messages.c.bucket,
+        in_buckets(later.c.bucket),
         later.c.channel == messages.c.channel,
         one_of(later.c.state, SENT),
         later.c.send_at > messages.c.send_at,
@@ -312,6 +326,8 @@ def _answered_at(kind: AwaitedEvidence) -> ColumnElement[Any]:
     # email_opened, push_opened, sms_clicked ...: from the provider or the app
     reported = select(func.min(events.c.occurred_at)).where(
         events.c.profile_id == messages.c.profile_id,
+        events.c.bucket == messages.c.bucket,
+        in_buckets(events.c.bucket),
         events.c.name == messages.c.channel + literal(f"_{kind}"),
         events.c.occurred_at >= messages.c.send_at,
         events.c.occurred_at <= NOW,
@@ -327,6 +343,7 @@ _ANSWERED = {
     kind: select(messages.c.enrollment_id, func.min(_answered_at(kind)).label("at"))
     .where(
         any_of(messages.c.enrollment_id, "enrollments"),
+        in_buckets(messages.c.bucket),
         messages.c.step == bindparam("of_step"),
         one_of(messages.c.state, SENT),
     )

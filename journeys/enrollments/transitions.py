@@ -14,12 +14,13 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from config.clock.times import Instant
 from config.database.arrays import STATEMENTS, any_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.enrollments.table import enrollments
 from profiles.identity.merge import Merger, repoint
 
 _c = enrollments.c
-_waiting = update(enrollments).where(_c.ended_at.is_(None))
+_waiting = update(enrollments).where(_c.ended_at.is_(None), in_buckets(_c.bucket))
 _these = any_of(_c.id, "enrollments")
 _each = _c.id == bindparam("enrollment")
 
@@ -115,26 +116,33 @@ def _place(tx: Tx, placing: _Placing, places: Mapping[Any, Sequence[int]]) -> in
         return 0
     if len(places) == 1:
         [(place, ids)] = places.items()
-        given = {**place._asdict(), "enrollments": ids}
+        given = {**place._asdict(), "enrollments": ids, "buckets": tx.buckets}
         return tx.conn.execute(placing.together, given).rowcount
     rows = [(one, *place) for place, ids in places.items() for one in ids]
-    return tx.conn.execute(placing.each, {"places": rows}).rowcount
+    return tx.conn.execute(placing.each, {"places": rows, "buckets": tx.buckets}).rowcount
 
 
 def retry(tx: Tx, enrollment_id: int, *, attempts: int, due_at: Instant) -> int:
     """Schedule a retry of a failed step at `due_at`. attempts: the failed attempts so far."""
-    given = {"enrollment": enrollment_id, "until": due_at, "tried": attempts}
+    given = {
+        "enrollment": enrollment_id,
+        "until": due_at,
+        "tried": attempts,
+        "buckets": tx.buckets,
+    }
     return tx.conn.execute(_RETRY, given).rowcount
 
 
 def lease(tx: Tx, enrollment_ids: Collection[int], until: Instant) -> int:
     """Reserve enrollments for this process until then. The lease counts as an attempt."""
-    return tx.conn.execute(_LEASE, {"enrollments": enrollment_ids, "until": until}).rowcount
+    given = {"enrollments": enrollment_ids, "until": until, "buckets": tx.buckets}
+    return tx.conn.execute(_LEASE, given).rowcount
 
 
 def wake(tx: Tx, enrollment_ids: Collection[int]) -> int:
     """Make enrollments due now if they are due later."""
-    return tx.conn.execute(_WAKE, {"enrollments": enrollment_ids, "now": tx.now}).rowcount
+    given = {"enrollments": enrollment_ids, "now": tx.now, "buckets": tx.buckets}
+    return tx.conn.execute(_WAKE, given).rowcount
 
 
 def migrate(tx: Tx, people: Select[tuple[int]], given: Mapping[str, Any], version: str) -> int:
@@ -152,7 +160,12 @@ def _migrating(people: Select[tuple[int]]) -> Update:
 
 def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
     """End enrollments now. reason: stored in `end_reason`."""
-    given = {"enrollments": enrollment_ids, "now": tx.now, "why": reason}
+    given = {
+        "enrollments": enrollment_ids,
+        "now": tx.now,
+        "why": reason,
+        "buckets": tx.buckets,
+    }
     return tx.conn.execute(_END, given).rowcount
 
 
@@ -169,7 +182,9 @@ def convert(tx: Tx, reached: Select[tuple[int]], given: Mapping[str, Any]) -> in
 
 @lru_cache(maxsize=STATEMENTS)
 def _converting(reached: Select[tuple[int]]) -> Update:
-    marking = update(enrollments).where(_c.id.in_(reached), _c.converted_at.is_(None))
+    marking = update(enrollments).where(
+        _c.id.in_(reached), _c.converted_at.is_(None), in_buckets(_c.bucket)
+    )
     return marking.values(converted_at=bindparam("now"))
 
 

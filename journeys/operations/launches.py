@@ -20,6 +20,7 @@ from journeys.engine.move import Moved, StepReport
 from journeys.engine.retry import StepFailed
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.tables import launches
+from profiles.bucketing import buckets_of
 
 _c = launches.c
 _LAUNCH = select(_c.journey, _c.audience, _c.version).where(_c.id == bindparam("launch"))
@@ -133,6 +134,7 @@ def _enter_some(
         ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
         if not ids:
             return None
+        chunk.tx.buckets = buckets_of(ids)
         entered = enter_people(chunk.tx, version, ids, launch_id)
         if move:
             moved = engine.mover.move(chunk.tx, entered)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import (
+    Column,
     ColumnElement,
     FromClause,
     and_,
@@ -37,11 +38,10 @@ from sqlalchemy.types import BigInteger, Text
 from config.channels import ChannelName
 from config.clock.times import Duration
 from config.database.arrays import one_of
-from profiles.attributes.companies import GROUP_ID
+from config.database.buckets import in_buckets
 from profiles.conditions.json_path import Place, anywhere, parse_path
 from profiles.identity.addresses import is_usable
 from profiles.tables import (
-    companies,
     consents,
     events,
     identifiers,
@@ -87,6 +87,17 @@ class Scope:
     except_event: ColumnElement[int] | None = None
     once: frozenset[str] = frozenset()
     context: ColumnElement[Any] | None = None
+
+    def in_bucket(self, table: FromClause) -> ColumnElement[bool]:
+        """The condition on a row of another table that it is in the profile's bucket.
+
+        It names the bucket twice: the list is known before the statement is executed, and Citus
+        joins tables only by the column that they are distributed by.
+        """
+        known = in_buckets(table.c.bucket)
+        if not isinstance(self.profile_id, Column):
+            return known
+        return and_(known, table.c.bucket == self.profile_id.table.c.bucket)
 
 
 class _Condition(BaseModel, ABC):
@@ -137,18 +148,17 @@ class _Condition(BaseModel, ABC):
 
 
 class Test(_Condition):
-    """An attribute of the profile, a trait of its company, or a property of an event.
+    """One attribute of the profile, or one property of an event, against a value.
 
-    It is compared with a value. The name may be a path (profiles/conditions/json_path.py). An
-    attribute whose own name is written like a path is found before the path. Where lists are on the
-    path, the test holds when it holds for at least one of their elements; `!=` is the opposite of
-    `==` there too.
+    The name may be a path (profiles/conditions/json_path.py). An attribute whose own name is
+    written like a path is found before the path. Where lists are on the path, the test holds
+    when it holds for at least one of their elements; `!=` is the opposite of `==` there too.
     """
 
     __test__ = False  # not a test case; pytest collects classes by this name
 
     type: Literal["test"] = "test"
-    of: Literal["trait", "property", "group"]
+    of: Literal["trait", "property"]
     name: str = Field(pattern=r'^[^"]+$')
     op: Operator
     value: Scalar | tuple[Scalar, ...] | None = None
@@ -182,8 +192,6 @@ class Test(_Condition):
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         """The test of a trait, correlated to the profile. Properties are tested by `on`."""
-        if self.of == "group":
-            return self._of_company(scope)
         # An alias, because the enclosing statement may also select from profiles.
         who = profiles.alias("who_has")
         source: FromClause = who
@@ -193,7 +201,8 @@ class Test(_Condition):
             text: ColumnElement[Any] = who.c[self.name]
             if self.name in _CHOSEN_COLUMNS:
                 own = preferences.alias("what_they_chose")
-                source = who.outerjoin(own, own.c.profile_id == who.c.id)
+                theirs = and_(own.c.profile_id == who.c.id, own.c.bucket == who.c.bucket)
+                source = who.outerjoin(own, and_(theirs, in_buckets(own.c.bucket)))
                 text = func.coalesce(own.c[self.name], text)
             matches = self._holds(
                 lambda value: text if isinstance(value, str) else null(), text.is_not(None), scope
@@ -201,26 +210,11 @@ class Test(_Condition):
         return (
             select(literal(1))
             .select_from(source)
-            .where(who.c.id == scope.profile_id, matches)
-            .exists()
-        )
-
-    def _of_company(self, scope: Scope) -> ColumnElement[bool]:
-        """The test of a trait of the profile's company. Without a company nothing is equal."""
-        if self.op == "!=":
-            return not_(self.model_copy(update={"op": "=="})._of_company(scope))
-        who, company = profiles.alias("who_belongs"), companies.alias("company_of")
-        return (
-            select(literal(1))
-            .select_from(who)
-            .join(company, company.c.id == cast(who.c.attributes[GROUP_ID].as_string(), Text))
-            .where(who.c.id == scope.profile_id, self.on(company.c.traits, scope))
+            .where(who.c.id == scope.profile_id, scope.in_bucket(who), matches)
             .exists()
         )
 
     def trait_names(self) -> Iterator[str]:
-        if self.of == "group":
-            yield GROUP_ID
         if self.of == "trait":
             yield self.name
             if (first := parse_path(self.name)[0][0]) != self.name:
@@ -280,14 +274,13 @@ class Test(_Condition):
 def _of_event(test: Test) -> Test:
     if test.of != "property":
         raise ValueError(
-            f"an event is asked for prop({test.name!r}), not for attribute({test.name!r}) or "
-            f"group({test.name!r})"
+            f"an event is asked for prop({test.name!r}), not for attribute({test.name!r})"
         )
     return test
 
 
 def _of_profile(condition: _Condition) -> _Condition:
-    if isinstance(condition, Test) and condition.of == "property":
+    if isinstance(condition, Test) and condition.of != "trait":
         raise ValueError(
             f"prop({condition.name!r}) can only be asked of an event, within did(); "
             f"a profile is asked for attribute({condition.name!r})"
@@ -332,6 +325,7 @@ class Did(_Condition):
     def _matching(self, scope: Scope) -> list[ColumnElement[bool]]:
         matching = [
             events.c.profile_id == scope.profile_id,
+            scope.in_bucket(events),
             events.c.name == self.event,
             events.c.occurred_at <= NOW,
             *(test.on(events.c.properties, scope) for test in self.where),
@@ -380,6 +374,7 @@ class Consented(_Condition):
             .select_from(consents)
             .where(
                 consents.c.profile_id == scope.profile_id,
+                scope.in_bucket(consents),
                 consents.c.channel == self.channel,
                 consents.c.topic == self.topic,
                 consents.c.granted,
@@ -483,8 +478,8 @@ for _model in (AllOf, AnyOf, Not):
 class _Named:
     """`attribute("x") > 3`: an operator on a name gives a Test."""
 
-    def __init__(self, of: Literal["trait", "property", "group"], name: str) -> None:
-        self._of: Literal["trait", "property", "group"] = of
+    def __init__(self, of: Literal["trait", "property"], name: str) -> None:
+        self._of: Literal["trait", "property"] = of
         self._name = name
 
     def _test(self, op: Operator, value: Any) -> Test:
@@ -527,11 +522,6 @@ class _Named:
 def attribute(name: str) -> Any:
     """An attribute of the profile, to be compared: `attribute("address.country") == "DE"`."""
     return _Named("trait", name)
-
-
-def group(name: str) -> Any:
-    """A trait of the profile's company, to be compared: `group("plan") == "premium"`."""
-    return _Named("group", name)
 
 
 def prop(name: str) -> Any:

@@ -8,9 +8,10 @@ from sqlalchemy import Integer, bindparam, column, delete, func, select, tuple_,
 
 from config.clock.times import Instant
 from config.database.arrays import InsertRows, any_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import CLOCK, Tx
 from config.errors import SegueError
-from profiles.bucketing import bucket_of, identifier_bucket
+from profiles.bucketing import bucket_of, bucket_sql, identifier_bucket, identifier_buckets
 from profiles.bulk import lock_profiles, new_profile_ids
 from profiles.consent.changes import change_consent
 from profiles.identity.addresses import (
@@ -38,12 +39,12 @@ _KEYS = rows_of("keys", _i.kind, _i.value)
 _HOLDERS = select(
     *(_i.kind, _i.value, _i.profile_id, is_retired().label("retired")),
     *(_i.unverified_from.is_not(None).label("unverified"), select(CLOCK).scalar_subquery()),
-).where(any_of(_i.kind, "kinds"), any_of(_i.value, "values"))
+).where(any_of(_i.kind, "kinds"), any_of(_i.value, "values"), in_buckets(_i.bucket))
 _NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value)
 _settled = (
     select(_NAMED.c.number, _i.kind, _i.value, _i.profile_id)
     .join(_NAMED, (_i.kind == _NAMED.c.kind) & (_i.value == _NAMED.c.value))
-    .where(~is_retired(), _i.unverified_from.is_(None))
+    .where(~is_retired(), _i.unverified_from.is_(None), in_buckets(_i.bucket))
     .cte("settled")
 )
 _mixed = (
@@ -54,7 +55,10 @@ _mixed = (
 _number_settled = select(func.count()).select_from(_settled).scalar_subquery()
 _HOLD_SETTLED = (
     select(_settled.c.kind, _settled.c.value, _p.id, select(CLOCK).scalar_subquery())
-    .join(_settled, _settled.c.profile_id == _p.id)
+    .join(
+        _settled,
+        (_settled.c.profile_id == _p.id) & (bucket_sql(_settled.c.profile_id) == _p.bucket),
+    )
     .where(
         _number_settled == bindparam("number", type_=Integer),
         ~_mixed.exists(),
@@ -394,7 +398,11 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
     if not keys:
         return {}
     # Any of the kinds with any of the values: cheaper than pairs, and few rows too many.
-    given = {"kinds": {kind for kind, _ in keys}, "values": {value for _, value in keys}}
+    given = {
+        "kinds": {kind for kind, _ in keys},
+        "values": {value for _, value in keys},
+        "buckets": identifier_buckets(keys),
+    }
     named = set(keys)
     found: dict[Key, Holder] = {}
     for kind, value, profile_id, retired, unverified, clock in tx.conn.execute(
@@ -433,7 +441,11 @@ def hold_settled_owners(tx: Tx, named: Sequence[tuple[int, Key]]) -> dict[Key, i
     ----------
     named: numbered identifiers, such as those of each call.
     """
-    given = {"named": [(number, *key) for number, key in named], "number": len(named)}
+    given = {
+        "named": [(number, *key) for number, key in named],
+        "number": len(named),
+        "buckets": identifier_buckets(key for _, key in named),
+    }
     owners: dict[Key, int] = {}
     rows = tx.conn.execute(_HOLD_SETTLED, given).all()
     if len(rows) < len(named):

@@ -92,6 +92,7 @@ def record(state: RecordedState) -> Act:
         [
             Recorded(
                 message_id=one,
+                profile_id=1,
                 state=state,
                 reason="why",
                 send_at=LATER,
@@ -250,6 +251,7 @@ def test_what_a_claim_and_its_record_write(db: Database) -> None:
             [
                 Recorded(
                     message_id=row.id,
+                    profile_id=row.profile_id,
                     state="sent",
                     reason=None,
                     send_at=MONDAY,

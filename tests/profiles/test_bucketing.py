@@ -5,14 +5,14 @@ from importlib import import_module
 from random import Random
 
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, literal, select, text
 from sqlmodel import SQLModel
 
 from config.database.buckets import BUCKETS
 from config.database.engine import Database
 from journeys.dsl import Email, OnEvent, Push, Send, Wait
 from journeys.operations.merge import merge
-from profiles.bucketing import bucket_of, identifier_bucket
+from profiles.bucketing import bucket_of, bucket_sql, identifier_bucket
 from profiles.identity.merge import Merger
 from tests.support.shop import House, described
 
@@ -50,6 +50,12 @@ def test_the_migration_computes_the_same_bucket(db: Database) -> None:
         for value in VALUES:
             key = {"kind": "email", "value": value}
             assert tx.conn.execute(of_key, key).scalar_one() == identifier_bucket(**key)
+
+
+def test_a_statement_computes_the_same_bucket(db: Database) -> None:
+    with db.transaction() as tx:
+        found = [tx.conn.execute(select(bucket_sql(literal(one)))).scalar_one() for one in IDS]
+    assert found == [bucket_of(one) for one in IDS]
 
 
 def test_buckets_are_even() -> None:

@@ -14,6 +14,8 @@ import httpx
 import orjson
 
 from channels.outbox.dispatch import Dispatcher
+from channels.providers.connection import ProviderConnection, ProviderResponse
+from channels.providers.sending import ProviderRequest
 from channels.rules.planner import Planner
 from config.clock.times import HOUR, Instant
 from config.database.engine import Database
@@ -172,13 +174,17 @@ def _member(
 def listening(accept: Callable[[list[int]], object]) -> Iterator[None]:
     """Accept all requests of this process; `accept` gets the ids of each one's messages."""
 
-    async def respond(_transport: Any, request: httpx.Request) -> httpx.Response:
-        await request.aread()
-        accept([one.message_id for one in read_request(request)])
+    async def respond(
+        _: Any, request: ProviderRequest, _authorization: str | None, extensions: dict[str, Any]
+    ) -> ProviderResponse:
+        if "trace" in extensions:
+            await extensions["trace"]("http11.send_request_headers.started", {})
+        posted = httpx.Request(request.method, request.url, content=request.content)
+        accept([one.message_id for one in read_request(posted)])
         await asyncio.sleep(0)
-        return httpx.Response(202, json={}, request=request)
+        return ProviderResponse(202, {}, b"{}")
 
-    with patch.object(httpx.AsyncHTTPTransport, "handle_async_request", respond):
+    with patch.object(ProviderConnection, "send", respond):
         yield
 
 
