@@ -311,6 +311,8 @@ def _looks_back_to(version: Version, step: str) -> ColumnElement[Any]:
             one_of(messages.c.state, SENT),
             messages.c.send_at <= _c.arrived_at,
         )
+        # It stands in a subquery on events; SQLAlchemy correlates to the next statement only.
+        .correlate(enrollments)
     )
     return func.coalesce(last_sent.scalar_subquery(), _c.arrived_at)
 

@@ -70,6 +70,21 @@ def test_a_wait_behind_a_send_sees_all_since_the_message(
     assert house.attributes(ann) == ({"until": True} if seen else {})
 
 
+def test_a_wait_behind_a_send_looks_back_to_the_own_message(house: House) -> None:
+    """Another customer's later message does not shorten it."""
+    house.open(described(NUDGE, until(did("viewed"))))
+    ann = house.customer()
+    house.launch("j")
+    house.db.now = MONDAY + 20 * MINUTE
+    house.customer()
+    house.launch("j", launch_id="later")
+    house.db.now = MONDAY + 30 * MINUTE + 20
+    house.did(ann, "viewed", at=MONDAY + 10 * MINUTE)
+    house.did(ann, "push_opened", at=MONDAY + 30 * MINUTE)
+    house.run()
+    assert house.attributes(ann) == {"until": True}
+
+
 def test_time_counts_from_the_answer(house: House) -> None:
     """A time of day that is over when the answer comes is tomorrow's."""
     house.open(described(NUDGE, Wait(time="10:15"), Send("s", Email("offer"))))
