@@ -16,7 +16,6 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
-from unittest.mock import patch
 
 import psycopg
 import pytest
@@ -68,8 +67,12 @@ def _done_once() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
     """What a test sets in the environment ends with it."""
-    with patch.dict(os.environ):
-        yield
+    before = os.environ.copy()
+    yield
+    now = os.environ.copy()
+    for name in now.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if now.get(name) != value})
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

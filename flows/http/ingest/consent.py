@@ -43,6 +43,13 @@ _EXAMPLE: dict[str, Any] = {
         }
     ]
 }
+_ONE = ConsentStatement.model_json_schema()
+_SEVERAL = {
+    "type": "object",
+    "required": ["consents"],
+    "properties": {"consents": {"type": "array", "maxItems": STATEMENTS_LIMIT, "items": _ONE}},
+}
+_SCHEMA = {"anyOf": [_ONE, _SEVERAL]}
 _DESCRIPTION = f"""Records statements of consent, each a yes or a no with its evidence: one as the
 body, or up to {STATEMENTS_LIMIT} in `consents`. Responds 200 once they are committed. A repeated
 `messageId` changes nothing. The no of a refused statement is still recorded, and the response
@@ -104,7 +111,7 @@ def router(receiver: Receiver, auth: Authentication) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": _schema(), "example": _EXAMPLE}},
+                "content": {"application/json": {"schema": _SCHEMA, "example": _EXAMPLE}},
             }
         },
     )
@@ -145,14 +152,3 @@ def _problem(done: Stated, noes: Mapping[int, No], *, several: bool) -> Problem:
         more_errors=len(done.refused) - len(faults) or None,
         accepted=len(done.results),
     )
-
-
-def _schema() -> dict[str, Any]:
-    """The schema of the body: one statement, or several in `consents`."""
-    one = ConsentStatement.model_json_schema()
-    several = {
-        "type": "object",
-        "required": ["consents"],
-        "properties": {"consents": {"type": "array", "maxItems": STATEMENTS_LIMIT, "items": one}},
-    }
-    return {"anyOf": [one, several]}

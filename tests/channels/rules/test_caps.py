@@ -165,13 +165,13 @@ def test_a_history_of_100_000_messages() -> None:
     wanted = case(
         message(on_cap="defer"),
         now="2026-02-28T23:59:30Z",
-        history=history,
         caps=[
             {"channels": "all", "limit": 1440, "per": "day"},
             {"channels": "all", "limit": 1440, "within": "24h"},
             {"channels": "all", "limit": 28 * 1440, "per": "month"},
         ],
     )
+    wanted["history"] = history
     assert outcomes(by_planner(wanted)) == ["2026-03-01T00:00:00Z"]
     wanted["policy"]["caps"] = [{"channels": "all", "limit": 100, "within": "24h"}]
     assert outcomes(by_planner(wanted)) == ["2026-03-01T22:20:00Z"]

@@ -140,7 +140,10 @@ def test_naming_a_customers_address_takes_nothing_over_in_any_order(
     db: Database, victim: int, own: str, stolen: str, at_once: bool
 ) -> None:
     before = in_use(db, victim), says(db, victim), attributes(db, victim)
-    for number, order in enumerate(permutations(["own", "stolen", "yes", "own"])):
+    # the two "own" are alike, so that half of the permutations repeat the others
+    orders = sorted(set(permutations(["own", "stolen", "yes", "own"])))
+    assert len(orders) == 12
+    for number, order in enumerate(orders):
         anon = f"m{number}"
         calls = [track(anon=anon)]
         for step in (*order, "end"):

@@ -19,7 +19,7 @@ from config.clock.times import (
     parse_instant,
 )
 from config.clock.zones import zone_names, zones_of_country
-from tests.support.planning.reference import SPELLINGS, local
+from tests.support.planning.reference import SPELLINGS, local, offset
 
 CHANNELS = ["email", "sms", "push", "whatsapp"]
 TOPICS = ["promotions", "news"]
@@ -275,24 +275,20 @@ def clock_changes(zone_name: str) -> list[int]:
     found = []
     end = parse_instant("2031-01-01T00:00:00Z")
     day = parse_instant("2024-01-01T00:00:00Z")
-    before = _offset(day, zone_name)
+    before = offset(day, zone_name)
     while day < end:
-        after = _offset(day + DAY, zone_name)
+        after = offset(day + DAY, zone_name)
         if after != before:
             low, high = day, day + DAY
             while high - low > 1:
                 middle = (low + high) // 2
-                if _offset(middle, zone_name) == before:
+                if offset(middle, zone_name) == before:
                     low = middle
                 else:
                     high = middle
             found.append(high)
         day, before = day + DAY, after
     return found
-
-
-def _offset(instant: int, zone_name: str) -> float:
-    return (local(instant, zone_name) - local(instant, "UTC")).total_seconds()
 
 
 def all_clock_changes() -> list[tuple[str, int]]:

@@ -35,6 +35,13 @@ def local(instant: int, zone_name: str) -> datetime:
     return datetime.fromtimestamp(instant, zone(zone_name)).replace(tzinfo=None)
 
 
+def offset(instant: int, zone_name: str) -> int:
+    """Seconds by which local time is ahead of UTC."""
+    ahead = datetime.fromtimestamp(instant, zone(zone_name)).utcoffset()
+    assert ahead is not None
+    return int(ahead.total_seconds())
+
+
 @cache
 def edge(zone_name: str, wall: datetime, *, closing: bool) -> int:
     """The instant of a window's edge.
@@ -44,10 +51,9 @@ def edge(zone_name: str, wall: datetime, *, closing: bool) -> int:
     """
     near = int(wall.replace(tzinfo=UTC).timestamp())
     around = range(near - 26 * HOUR, near + 27 * HOUR, 2 * HOUR)
-    offsets = {
-        int(local(t, zone_name).replace(tzinfo=UTC).timestamp()) - t for t in around
-    }  # every offset in force near that time; none lasts less than two hours
-    shown = sorted(near - offset for offset in offsets if local(near - offset, zone_name) == wall)
+    # every offset in force near that time; none lasts less than two hours
+    offsets = {offset(t, zone_name) for t in around}
+    shown = sorted(near - ahead for ahead in offsets if local(near - ahead, zone_name) == wall)
     if shown:
         return shown[-1] if closing else shown[0]
     return next(
