@@ -32,7 +32,6 @@ from profiles.tables import events
 _PEOPLE = 2000
 _A_BATCH = 100
 _CONNECTIONS = 8
-_WARM_UP = 1000
 _CPU = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 
 
@@ -40,52 +39,60 @@ def _run(quick: bool) -> Figures:
     # Processor time is counted in hundredths of a second, so a receiver needs some events.
     number = 4_000 if quick else 20_000
     people = 200 if quick else _PEOPLE
+    warm_up = 100 if quick else 1000
     now = int(time.time())
     figures: dict[str, float] = {"events": number}
     for name, database in (("sqlite", on_sqlite), ("postgresql", on_postgresql)):
         with database(lambda db: fill_known(db, people), now) as fresh:
-            figures[f"{name}_per_second"] = number / _seconds(fresh, number, people)
+            figures[f"{name}_per_second"] = number / _seconds(fresh, number, people, warm_up)
             for form, size in (("batch", _A_BATCH), ("single", 1)):
                 some = number if size > 1 else number // 10
-                ratios = [_ratio(fresh, some, people, size) for _ in range(1 if quick else 3)]
+                ratios = [
+                    _ratio(fresh, some, people, size=size, warm_up=warm_up)
+                    for _ in range(1 if quick else 3)
+                ]
                 figures[f"{name}_{form}_cpu_ratio"] = statistics.median(ratios)
     return figures
 
 
-def _seconds(fresh: Fresh, number: int, people: int) -> float:
+def _seconds(fresh: Fresh, number: int, people: int, warm_up: int) -> float:
     """The seconds until a worker has accepted all events."""
     db = fresh()
     db.close()
     with running_stub() as stub, workers(1, db.url, stub) as ports:
-        uvloop.run(_post_all(ports, _requests(_WARM_UP, people, "before", _A_BATCH)))
+        uvloop.run(_post_all(ports, _requests(warm_up, people, "before", _A_BATCH)))
         requests = list(_requests(number, people, "now", _A_BATCH))
         started = time.perf_counter()
         uvloop.run(_post_all(ports, iter(requests)))
         took = time.perf_counter() - started
-    _check(db, _WARM_UP + number)
+    _check(db, warm_up + number)
     return took
 
 
-def _ratio(fresh: Fresh, number: int, people: int, size: int) -> float:
+def _ratio(fresh: Fresh, number: int, people: int, *, size: int, warm_up: int) -> float:
     """The processor time of the bare application by that of the receiver."""
     ours, bare = (
-        _cpu_seconds(fresh, f"benchmarks.receivers {which}", number, people, size)
+        _cpu_seconds(
+            fresh, f"benchmarks.receivers {which}", number, people, size=size, warm_up=warm_up
+        )
         for which in ("segue", "bare")
     )
     return bare / ours
 
 
-def _cpu_seconds(fresh: Fresh, command: str, number: int, people: int, size: int) -> float:
+def _cpu_seconds(
+    fresh: Fresh, command: str, number: int, people: int, *, size: int, warm_up: int
+) -> float:
     """The processor seconds of a receiving process for so many events."""
     db = fresh()
     db.close()
     with workers(1, db.url, 1, command) as ports:
-        uvloop.run(_post_all(ports, _requests(_WARM_UP, people, "before", size)))
+        uvloop.run(_post_all(ports, _requests(warm_up, people, "before", size)))
         requests = list(_requests(number, people, "now", size))
         before = _cpu_so_far(ports[0])
         uvloop.run(_post_all(ports, iter(requests)))
         took = _cpu_so_far(ports[0]) - before
-    _check(db, _WARM_UP + number)
+    _check(db, warm_up + number)
     return took
 
 
