@@ -8,6 +8,7 @@ from config.settings import load_settings
 from sandbox.app import create_app
 from sandbox.inbox.timeline import DatabaseTimeline
 from sandbox.providers.caller import Callbacks
+from sandbox.shop.pages import Shop
 from sandbox.store import Store
 
 
@@ -15,10 +16,12 @@ def main() -> None:
     settings = load_settings()
     store = Store(settings.data_dir / "sandbox.db", simulated=settings.now)
     callbacks = Callbacks(settings, store.now, simulated=settings.now is not None)
+    db = Database(settings.database, now=settings.now)
     app = create_app(
         store,
-        DatabaseTimeline(Database(settings.database)),
+        DatabaseTimeline(db),
         callbacks,
+        Shop(settings, db),
         login=own_login(settings),
         host=settings.host,
     )

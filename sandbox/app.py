@@ -1,4 +1,4 @@
-"""The sandbox server: the providers' paths, the inbox, and control of faults and behaviour.
+"""The sandbox server: the providers' paths, the inbox, a sample shop, and control of faults.
 
 Segue sends to it with the same code as to the real providers; only the base URL differs.
 
@@ -30,6 +30,7 @@ from sandbox.providers import fcm, postmark, sendgrid, twilio
 from sandbox.providers.caller import Callbacks, Reply
 from sandbox.providers.faults import Faults, ProviderName
 from sandbox.providers.provider_api import ApiCall, LookAlike
+from sandbox.shop.pages import Shop
 from sandbox.simulated_customer import Behaviour
 from sandbox.store import Store
 
@@ -38,6 +39,7 @@ def create_app(
     store: Store,
     timeline: Timeline | None = None,
     callbacks: Callbacks | None = None,
+    shop: Shop | None = None,
     *,
     login: str,
     host: str = "127.0.0.1",
@@ -45,7 +47,7 @@ def create_app(
     """The server for one store. host: the address it listens on; login: `user:password`.
 
     Without a timeline the inbox shows addresses, not customers. Without callbacks the sandbox sends
-    no webhooks.
+    no webhooks. Without a shop there is no sample shop.
     """
     faults = Faults(callbacks.opted_out if callbacks else set())
     pages = Pages(store, timeline)
@@ -80,7 +82,7 @@ def create_app(
         sending("/2010-04-01/Accounts/{sid}/Messages.json", "twilio", twilio),
         sending("/v1/projects/{project}/messages:send", "fcm", fcm),
     ]
-    inbox = pages.routes()
+    inbox = [*pages.routes(), *(shop.routes() if shop else ())]
     control = [
         Route("/stats", stats),
         Route("/message/{id:path}", message),

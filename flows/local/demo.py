@@ -1,8 +1,9 @@
 """`segue demo`: two journeys on one machine, on a simulated clock, in about a minute.
 
-First a customer abandons a cart: the shop sends the event with Segment's client, a worker sends the
-reminder, and her purchase cancels the remaining messages. Then one journey runs from its launch to
-its end, while the sandbox's customers open, click and reply STOP, and its providers send webhooks.
+First a customer abandons a cart on the sample shop's page: Segment's browser client sends the
+event, a worker sends the reminder, and her purchase cancels the remaining messages. Then one
+journey runs from its launch to its end, while the sandbox's customers open, click and reply STOP,
+and its providers send webhooks.
 
 The clock starts on a Monday morning and jumps to the next due time when no work is left. So the
 result is always the same, except the two durations in real time (of the reminder and of the demo).
@@ -133,7 +134,7 @@ def _live(stack: Stack, segue: Segue, sandbox: SandboxAPI) -> float:
 
     Returns the milliseconds between the two.
     """
-    _say("A worker starts. Ada leaves a cart, and the shop posts cart_abandoned ...")
+    _say("A worker starts. Ada leaves a cart, and the shop's page sends cart_abandoned ...")
     stack.start_worker()
     milliseconds = leave_cart_and_buy(stack, segue.db, sandbox)
     stack.stop_worker()

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+from pydantic import SecretStr
 
 from config.access.login import prefect_login
 from config.access.private_files import UMASK, make_private_folder, open_private
@@ -34,6 +35,8 @@ _CLIENTS_STOP = 2.0
 _ALL_STOP = 3.8
 # Seconds for a worker that is stopped alone.
 _WORKER_STOPS = 30.0
+# Signs the user tokens of the sample shop, unless there is a secret of your own.
+_SANDBOX_USER_TOKENS = SecretStr("user-tokens-for-the-sandbox-only")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTHING = 0  # signal 0 only checks whether the process exists
 _TAIL = 15  # lines of a log that are shown
@@ -195,6 +198,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "SEGUE_PREFECT_LOGIN": str(settings.prefect_login),
         "SEGUE_SANDBOX_PORT": str(settings.sandbox_port),
         "SEGUE_RECEIVER_PORT": str(settings.receiver_port),
+        "SEGUE_USER_TOKEN_SECRET": user_token_secret(settings).get_secret_value(),
         "PREFECT_HOME": str(data_dir / "prefect"),
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
         "PREFECT_SERVER_API_HOST": host,
@@ -221,6 +225,11 @@ def environment(settings: Settings) -> dict[str, str]:
     if login is not None:
         ours |= {"PREFECT_SERVER_API_AUTH_STRING": login, "PREFECT_API_AUTH_STRING": login}
     return given | ours
+
+
+def user_token_secret(settings: Settings) -> SecretStr:
+    """The secret that signs the user tokens of the sample shop."""
+    return settings.user_token_secret if settings.user_token_secret else _SANDBOX_USER_TOKENS
 
 
 def check_ports(settings: Settings) -> None:
