@@ -78,10 +78,10 @@ def _reminder(stack: Stack, db: Database) -> int:
 
 
 def _called_at(db: Database) -> float:
-    """When the page called its client, by the monotonic clock; the page states it in real time."""
+    """When the page called its client, by the monotonic clock."""
     with db.transaction(write=False) as tx:
         cart = tx.conn.execute(_LAST_CART).scalar_one()
-    return time.monotonic() - (time.time() - float(cart["called_at_ms"]) / 1000)
+    return float(cart["called_at"])
 
 
 def cart_outcome(tx: Tx) -> dict[str, object]:

@@ -7,6 +7,7 @@ customer to Segue with the server key, and signs the user token that the page's 
 """
 
 import hashlib
+import time
 from pathlib import Path
 
 import httpx
@@ -64,10 +65,11 @@ class Shop:
         )
 
     def routes(self) -> list[Route]:
-        """The page at /shop, its files, and the sign-in."""
+        """The page at /shop, its files, the sign-in, and the monotonic clock in seconds."""
         return [
             Route("/shop", self.page),
             Route("/shop/sign-in", self.sign_in, methods=["POST"]),
+            Route("/shop/moment", lambda _: JSONResponse({"moment": time.monotonic()})),
             *(
                 Route(f"/shop/{name}", lambda _, name=name: _file(name))
                 for name in ("shop.js", "shop.css", "analytics-next/analytics.js")
