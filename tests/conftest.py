@@ -11,7 +11,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Generator, Iterator
-from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from itertools import count
 from pathlib import Path
@@ -22,13 +21,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser
 
-from config.clock.times import parse_instant
 from config.database.engine import Database
 from config.database.schema import migrate
-from config.settings import Settings
-from flows.app import Segue, open_segue
-from flows.local.stack import Stack, on_free_ports
-from profiles.sample.shop import load_sample_shop
 from tests.support.chromium import chromium, skip_without_chromium
 from tests.support.once import done_once
 from tests.support.page_customers import Shop
@@ -125,29 +119,6 @@ def receiver(house: House) -> Iterator[Receiving]:
     house.open()
     with receiving(house.segue) as receiver:
         yield receiver
-
-
-_MONDAY = parse_instant("2026-03-02T09:00:00Z")
-
-
-@pytest.fixture(scope="session")
-def segue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segue]:
-    """The sample shop on a Monday morning, for the tests of what `segue up` starts."""
-    ours = {"data_dir": tmp_path_factory.mktemp("segue"), "now": _MONDAY}
-    found = open_segue(on_free_ports(Settings().model_copy(update=ours)))
-    load_sample_shop(found.db, _MONDAY, customers=400)
-    with closing(found.db):
-        yield found
-
-
-@pytest.fixture(scope="session")
-def stack(segue: Segue) -> Iterator[Stack]:
-    """Its servers and the runner: one set of processes for all tests of a process."""
-    with Stack(segue.settings) as stack:
-        stack.start_servers()
-        stack.wait_for_servers()
-        stack.start_runner(segue.catalog.current)
-        yield stack
 
 
 @pytest.fixture(params=["planner", "reference"])

@@ -63,7 +63,7 @@ class RepeatsWhileBusy(httpx.HTTPTransport):
             time.sleep(0.2)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(stack: Stack) -> Iterator[httpx.Client]:
     url = f"{stack.settings.prefect_url}/api"
     with httpx.Client(base_url=url, transport=RepeatsWhileBusy(), timeout=PATIENCE) as client:

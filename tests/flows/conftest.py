@@ -1,0 +1,37 @@
+"""Fixtures: the processes that `segue up` starts, one set for all tests of this package.
+
+They stop when pytest goes on to another package: the runner asks Prefect for work all the time.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from config.clock.times import parse_instant
+from config.settings import Settings
+from flows.app import Segue, open_segue
+from flows.local.stack import Stack, on_free_ports
+from profiles.sample.shop import load_sample_shop
+
+_MONDAY = parse_instant("2026-03-02T09:00:00Z")
+
+
+@pytest.fixture(scope="package")
+def segue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segue]:
+    """The sample shop on a Monday morning."""
+    ours = {"data_dir": tmp_path_factory.mktemp("segue"), "now": _MONDAY}
+    found = open_segue(on_free_ports(Settings().model_copy(update=ours)))
+    load_sample_shop(found.db, _MONDAY, customers=400)
+    with closing(found.db):
+        yield found
+
+
+@pytest.fixture(scope="package")
+def stack(segue: Segue) -> Iterator[Stack]:
+    """Its servers and the runner."""
+    with Stack(segue.settings) as stack:
+        stack.start_servers()
+        stack.wait_for_servers()
+        stack.start_runner(segue.catalog.current)
+        yield stack
