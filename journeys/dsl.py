@@ -44,6 +44,7 @@ from profiles.conditions.language import (
     consented,
     did,
     everyone,
+    group,
     has_address,
     prop,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "days",
     "did",
     "everyone",
+    "group",
     "has_address",
     "hours",
     "minutes",

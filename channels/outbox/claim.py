@@ -586,6 +586,7 @@ def _with_content(
             else recipients[row.profile_id].targets(row.channel),
             context={
                 "profile": contents.profiles[row.profile_id],
+                "group": contents.groups[row.profile_id],
                 **contexts[row.enrollment_id],
             },
             marks=contents.marks,

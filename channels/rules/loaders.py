@@ -22,9 +22,18 @@ from config.database.arrays import any_of, one_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.policy import Policy
+from profiles.attributes.companies import IS_COMPANY_OF_PROFILE
 from profiles.bucketing import buckets_of, draw
 from profiles.identity.addresses import ADDRESSES_IN_USE, CHANNELS_TO
-from profiles.tables import IdentifierKind, consent_records, consents, events, preferences, profiles
+from profiles.tables import (
+    IdentifierKind,
+    companies,
+    consent_records,
+    consents,
+    events,
+    preferences,
+    profiles,
+)
 
 
 class Past(NamedTuple):
@@ -51,10 +60,12 @@ class Marks(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What templates see of each profile, by id, and the marks of that moment."""
+    """What templates see of each profile and of its company, by the profile's id, and the marks of
+    that moment."""
 
     marks: Marks
     profiles: Mapping[int, Mapping[str, Any]]
+    groups: Mapping[int, Mapping[str, Any]]
 
 
 _of_profile = and_(
@@ -110,8 +121,11 @@ _CONTENTS = (
         profiles.c.country,
         # a language chosen in the preference center takes precedence
         func.coalesce(preferences.c.language, profiles.c.language),
+        companies.c.id,
+        companies.c.traits,
     )
     .join_from(profiles, preferences, _of_profile, isouter=True)
+    .join(companies, IS_COMPANY_OF_PROFILE, isouter=True)
     .where(any_of(profiles.c.id, "profile_ids"), in_buckets(profiles.c.bucket))
 )
 
@@ -247,12 +261,14 @@ def load_history(
 
 
 def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
-    """What templates see of each profile: its attributes, `country` and `language`.
+    """What templates see of each profile: its attributes, `country` and `language`, and of its
+    company: its traits and `id`.
 
     One statement. Without profiles there is none, and the marks are 0.
     """
     marks = Marks(0, 0)
     about: dict[int, dict[str, Any]] = {}
+    groups: dict[int, dict[str, Any]] = {}
     if profile_ids:
         given = {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
         for (
@@ -262,8 +278,11 @@ def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
             attributes,
             country,
             language,
+            company_id,
+            traits,
         ) in tx.conn.execute(_CONTENTS, given):
             marks = Marks(event_id, consent_record_id)
             stated = {name: value for name, value in attributes.items() if value is not None}
             about[profile_id] = {**stated, "country": country, "language": language}
-    return Contents(marks, about)
+            groups[profile_id] = {} if company_id is None else {"id": company_id, **traits}
+    return Contents(marks, about, groups)

@@ -212,7 +212,7 @@ def _check_templates(version: Version, step: SendStep) -> None:
 
 
 def _provided(journey: Journey, step: SendStep) -> _Provided:
-    roots = {"profile", "brand", "links"}
+    roots = {"profile", "group", "brand", "links"}
     if isinstance(journey.entry, EventEntry):
         roots.add("event")
     links = {"preferences"}

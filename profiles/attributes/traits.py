@@ -35,6 +35,9 @@ _NAMES = {"firstName": "first_name", "lastName": "last_name", "createdAt": "crea
 # Traits that are not attributes.
 _FIELDS = ("email", "phone", "country", "timezone", "language")
 _PLATFORMS = ("ios", "android", "web")
+_OFFSET = re.compile(r"(GMT|UTC)[+-]\d{2}:?\d{2}")
+# 32 bytes or more in hex; a registration token of FCM has a colon and other letters.
+_APNS_TOKEN = re.compile(r"[0-9A-Fa-f]{64,200}")
 # The claims of OpenID Connect (Core 1.0, section 5.1); Amazon Cognito writes them as text.
 _CLAIMS: Mapping[IdentifierKind, str] = {
     "email": "email_verified",
@@ -65,7 +68,7 @@ def read_person(
     country = take.field(fields, "country", _country)
     zone = take.field(fields, "timezone", _zone)
     language = take.field(fields, "language", _language)
-    shown_zone = take("context.timezone", context.get("timezone"), _zone)
+    shown_zone = take("context.timezone", _without_offset(context.get("timezone")), _zone)
     shown_language = take("context.locale", context.get("locale"), _language)
     removed = frozenset(name for name, one in fields.items() if one.value is None)
     if "timezone" not in removed:
@@ -185,6 +188,14 @@ class _Values(NamedTuple):
         return checked
 
 
+def _without_offset(zone: object) -> object:
+    """The zone, or None for an offset such as "GMT+0100", which RudderStack's clients always send.
+
+    An offset is not a zone: it does not tell when the clocks change.
+    """
+    return None if isinstance(zone, str) and _OFFSET.fullmatch(zone) else zone
+
+
 def _token(device: object, take: _Values) -> tuple[str | None, bool]:
     """The push token of a device, and whether it is removed: `{"token": ..., "removed": true}`."""
     gone = _within(device, "removed")
@@ -192,7 +203,17 @@ def _token(device: object, take: _Values) -> tuple[str | None, bool]:
         take.warnings.append("context.device is left out: `removed` must be true or false")
         return None, False
     token = _within(device, "token")
-    return take("context.device.token", token, take.identifier(normalise_id)), bool(gone)
+    on_ios = _platform(_within(device, "type")) == "ios"
+
+    def checked(text: str) -> str:
+        if on_ios and not gone and _APNS_TOKEN.fullmatch(text):
+            raise ValueError(
+                "it is an APNs token; push messages need the registration token of FCM. Segment's "
+                "Swift library sends the APNs token if the app forwards its registration to it"
+            )
+        return normalise_id(text)
+
+    return take("context.device.token", token, take.identifier(checked)), bool(gone)
 
 
 def _within(value: object, name: str) -> object:

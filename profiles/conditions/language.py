@@ -39,9 +39,11 @@ from config.channels import ChannelName
 from config.clock.times import Duration
 from config.database.arrays import one_of
 from config.database.buckets import in_buckets
+from profiles.attributes.companies import GROUP_ID
 from profiles.conditions.json_path import Place, anywhere, parse_path
 from profiles.identity.addresses import is_usable
 from profiles.tables import (
+    companies,
     consents,
     events,
     identifiers,
@@ -148,17 +150,18 @@ class _Condition(BaseModel, ABC):
 
 
 class Test(_Condition):
-    """One attribute of the profile, or one property of an event, against a value.
+    """An attribute of the profile, a trait of its company, or a property of an event.
 
-    The name may be a path (profiles/conditions/json_path.py). An attribute whose own name is
-    written like a path is found before the path. Where lists are on the path, the test holds
-    when it holds for at least one of their elements; `!=` is the opposite of `==` there too.
+    It is compared with a value. The name may be a path (profiles/conditions/json_path.py). An
+    attribute whose own name is written like a path is found before the path. Where lists are on the
+    path, the test holds when it holds for at least one of their elements; `!=` is the opposite of
+    `==` there too.
     """
 
     __test__ = False  # not a test case; pytest collects classes by this name
 
     type: Literal["test"] = "test"
-    of: Literal["trait", "property"]
+    of: Literal["trait", "property", "group"]
     name: str = Field(pattern=r'^[^"]+$')
     op: Operator
     value: Scalar | tuple[Scalar, ...] | None = None
@@ -192,6 +195,8 @@ class Test(_Condition):
 
     def sql(self, scope: Scope) -> ColumnElement[bool]:
         """The test of a trait, correlated to the profile. Properties are tested by `on`."""
+        if self.of == "group":
+            return self._of_company(scope)
         # An alias, because the enclosing statement may also select from profiles.
         who = profiles.alias("who_has")
         source: FromClause = who
@@ -214,7 +219,26 @@ class Test(_Condition):
             .exists()
         )
 
+    def _of_company(self, scope: Scope) -> ColumnElement[bool]:
+        """The test of a trait of the profile's company. Without a company nothing is equal."""
+        if self.op == "!=":
+            return not_(self.model_copy(update={"op": "=="})._of_company(scope))
+        who, company = profiles.alias("who_belongs"), companies.alias("company_of")
+        return (
+            select(literal(1))
+            .select_from(who)
+            .join(company, company.c.id == cast(who.c.attributes[GROUP_ID].as_string(), Text))
+            .where(
+                who.c.id == scope.profile_id,
+                scope.in_bucket(who),
+                self.on(company.c.traits, scope),
+            )
+            .exists()
+        )
+
     def trait_names(self) -> Iterator[str]:
+        if self.of == "group":
+            yield GROUP_ID
         if self.of == "trait":
             yield self.name
             if (first := parse_path(self.name)[0][0]) != self.name:
@@ -274,13 +298,14 @@ class Test(_Condition):
 def _of_event(test: Test) -> Test:
     if test.of != "property":
         raise ValueError(
-            f"an event is asked for prop({test.name!r}), not for attribute({test.name!r})"
+            f"an event is asked for prop({test.name!r}), not for attribute({test.name!r}) or "
+            f"group({test.name!r})"
         )
     return test
 
 
 def _of_profile(condition: _Condition) -> _Condition:
-    if isinstance(condition, Test) and condition.of != "trait":
+    if isinstance(condition, Test) and condition.of == "property":
         raise ValueError(
             f"prop({condition.name!r}) can only be asked of an event, within did(); "
             f"a profile is asked for attribute({condition.name!r})"
@@ -478,8 +503,8 @@ for _model in (AllOf, AnyOf, Not):
 class _Named:
     """`attribute("x") > 3`: an operator on a name gives a Test."""
 
-    def __init__(self, of: Literal["trait", "property"], name: str) -> None:
-        self._of: Literal["trait", "property"] = of
+    def __init__(self, of: Literal["trait", "property", "group"], name: str) -> None:
+        self._of: Literal["trait", "property", "group"] = of
         self._name = name
 
     def _test(self, op: Operator, value: Any) -> Test:
@@ -522,6 +547,11 @@ class _Named:
 def attribute(name: str) -> Any:
     """An attribute of the profile, to be compared: `attribute("address.country") == "DE"`."""
     return _Named("trait", name)
+
+
+def group(name: str) -> Any:
+    """A trait of the profile's company, to be compared: `group("plan") == "premium"`."""
+    return _Named("group", name)
 
 
 def prop(name: str) -> Any:

@@ -10,13 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 
 from config.channels import channels
+from profiles.attributes.companies import GROUP_ID
 from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.person import Person
 from profiles.identity.segment_calls import CallRefused, SegmentCall
 
-# The attribute that names the company of a profile, whose traits templates can print.
-GROUP_ID = "group_id"
 # Where an address that a public key states is kept: nothing is sent to it, and it joins nothing.
 UNCONFIRMED: Mapping[str, str] = {"email": "unconfirmed_email", "phone": "unconfirmed_phone"}
 _FIELDS = ("country", "timezone", "language")
@@ -47,7 +46,7 @@ def as_public(call: SegmentCall, token_fault: TokenFault) -> SegmentCall:
         if call.kind in ("identify", "group"):
             warnings.append("traits are left out: those of a known person need a server key")
         person = Person(user_id=said.user_id, by_public_key=True)
-        return call._replace(person=person, warnings=tuple(warnings))
+        return call._replace(person=person, warnings=tuple(warnings), company_traits={})
     if said.anonymous_id is None:
         raise CallRefused("userId", f"{fault}; give anonymousId, or the user's token")
     if fault is not None:
@@ -67,7 +66,7 @@ def as_public(call: SegmentCall, token_fault: TokenFault) -> SegmentCall:
         attributes={} if call.kind == "group" else _attributes(said),
         by_public_key=True,
     )
-    return call._replace(person=person, warnings=tuple(warnings))
+    return call._replace(person=person, warnings=tuple(warnings), company_traits={})
 
 
 def _is_own(event: str) -> bool:

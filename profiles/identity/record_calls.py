@@ -10,12 +10,13 @@ from sqlalchemy import bindparam, func, select, tuple_, update
 from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
 from config.policy import JoinOn
+from profiles.attributes.companies import GROUP_ID, CompanyStatement, record_companies
 from profiles.attributes.latest import FIELDS, attribute_key
 from profiles.bulk import lock_profiles
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import is_in_use
 from profiles.identity.merge import Merger, verify
-from profiles.identity.person import Key, Person
+from profiles.identity.person import Key, Person, excerpt
 from profiles.identity.resolve import OnRecord, join, keys_of, proofs_of
 from profiles.identity.segment_calls import CallRefused, SegmentCall
 from profiles.identity.upsert import (
@@ -107,17 +108,34 @@ def take_calls(
     Call it at most once per transaction, before any other lock.
     """
 
-    def write(some: Sequence[SegmentCall]) -> list[Outcome]:
-        who = _settle(tx, some, merge, rules.join_on)
-        return _write(tx, some[: who.stopped_at], who, rules)
+    companies: dict[int, CompanyStatement] = {}
 
-    outcomes = write(calls)
+    def write(start: int, some: Sequence[SegmentCall]) -> list[Outcome]:
+        who = _settle(tx, some, merge, rules.join_on)
+        some = some[: who.stopped_at]
+        outcomes = _write(tx, some, who, rules)
+        for place, call in enumerate(some):
+            taken = outcomes[place].refused is None and who.takes_all_of(place)
+            if call.company_traits and taken:
+                company_id, at = call.person.attributes[GROUP_ID], call.occurred_at(tx.now)
+                companies[start + place] = CompanyStatement(company_id, call.company_traits, at)
+        return outcomes
+
+    outcomes = write(0, calls)
     taken = len(outcomes)
     while len(outcomes) < len(calls):
         some = calls[len(outcomes) : len(outcomes) + _FEWEST + 2 * taken]
-        written = write(some)
+        written = write(len(outcomes), some)
         taken = len(written)
         outcomes += written
+    left_out = record_companies(tx, list(companies.values()), rules.limits.attributes)
+    for place, one in companies.items():
+        outcomes[place].warnings += [
+            f"the trait {excerpt(name)} is left out: with it the company would have more than "
+            f"{rules.limits.attributes} bytes of traits; remove others first"
+            for name in left_out.get(one.company_id, ())
+            if name in one.traits
+        ]
     return outcomes
 
 
@@ -222,6 +240,10 @@ class _Who:
     filling: Collection[int] = ()
     unverified: Collection[Key] = ()
     stopped_at: int | None = None
+
+    def takes_all_of(self, place: int) -> bool:
+        """Whether all that a call states is recorded, not only its event."""
+        return not any(place in some for some in (self.again, self.events_only, self.filling))
 
     def owner_of(self, keys: Sequence[Key]) -> int | None:
         """The one profile that has all these identifiers; None if there is none."""

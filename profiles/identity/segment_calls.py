@@ -6,6 +6,7 @@ trait is ignored with a warning.
 
 import hashlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import orjson
@@ -13,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from config.clock.times import HOUR, Instant, Seconds, parse_instant
+from profiles.attributes.companies import GROUP_ID
 from profiles.attributes.traits import consent_in, read_person
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED
@@ -25,6 +27,9 @@ CallKind = Literal["identify", "track", "page", "screen", "group", "alias"]
 M = TypeVar("M", bound=BaseModel)
 
 _LONGEST_NAME = 255
+
+
+_NO_TRAITS: Mapping[str, Any] = MappingProxyType({})
 
 
 class CallRefused(ValueError):
@@ -42,6 +47,7 @@ class SegmentCall(NamedTuple):
     person: the customer; `seen_at` is not set yet.
     event, properties: the event that journeys see.
     previous_id: of an alias, the previous id, of whatever kind.
+    company_traits: of a group, the traits of the company that the attribute `group_id` names.
     waited: seconds from its receipt to the transaction that records it.
     """
 
@@ -55,6 +61,7 @@ class SegmentCall(NamedTuple):
     sent_at: Instant | None  # by the sender's clock
     warnings: tuple[str, ...] = ()
     previous_id: str | None = None
+    company_traits: Mapping[str, Any] = _NO_TRAITS
     waited: Seconds = 0
 
     @property
@@ -159,7 +166,8 @@ class Screen(Page):
 
 
 class Group(_Call):
-    """A group of a customer: the attributes group_id and group_<trait>."""
+    """A company that a customer belongs to, and its traits; also the customer's attributes group_id
+    and group_<trait>."""
 
     group_id: Id
     traits: Object
@@ -216,6 +224,7 @@ def read_call(
         why = "".join(f"{value} is a placeholder; " for value in nothing.values())
         raise CallRefused("userId", f"{why}give userId or anonymousId")
     previous_id = None
+    company_traits = _NO_TRAITS
     traits: Mapping[str, Any] = {}
     more: dict[str, Any] = {}
     event: str = PROFILE_CHANGED
@@ -236,7 +245,8 @@ def read_call(
         case Group():
             more = {f"group_{name}": value for name, value in call.traits.items()}
             if call.group_id is not None:
-                more["group_id"] = call.group_id
+                more[GROUP_ID] = call.group_id
+                company_traits = call.traits
             elif "groupId" not in nothing:
                 raise CallRefused("groupId", "give the group's id")
         case Alias():
@@ -264,6 +274,7 @@ def read_call(
         sent_at=sent_at if call.sent_at is None else call.sent_at,
         warnings=tuple(warnings),
         previous_id=previous_id,
+        company_traits=company_traits,
     )
 
 

@@ -326,7 +326,7 @@ SMS_TEXT, PUSH_TEXT = "Hello", "Title: Hello\n\nHello"
         ),
         (
             {"hello_sms_txt": "{{ event.url }}", "hello_push_txt": PUSH_TEXT},
-            ["sms:hello", "{{ event.url }}", "'event' is not available", "brand, links, profile"],
+            ["sms:hello", "{{ event.url }}", "'event' is not available", "group, links, profile"],
         ),
         (
             {"hello_sms_txt": "{{ customer.name }}", "hello_push_txt": PUSH_TEXT},

@@ -88,6 +88,7 @@ def test_a_token_that_means_nothing_is_no_device(value: str) -> None:
 def test_a_group_that_means_nothing_is_none() -> None:
     call = read("group", userId="u1", groupId="undefined", traits={"plan": "team"})
     assert call.person.attributes == {"group_plan": "team"}
+    assert call.company_traits == {}
     assert call.warnings == ("groupId is left out: 'undefined' is a placeholder",)
 
 

@@ -94,6 +94,7 @@ def test_a_trait_overrides_the_context() -> None:
         ({}, {"timezone": "Mars/Base"}, "context.timezone is left out"),
         ({}, {"locale": "not a language"}, "context.locale is left out"),
         ({}, {"device": {"token": "x" * 2000}}, "context.device.token is left out"),
+        ({}, {"device": {"token": "0a" * 32, "type": "iOS"}}, "it is an APNs token"),
     ],
 )
 def test_what_is_no_good_is_left_out_and_the_rest_taken(
@@ -104,6 +105,29 @@ def test_what_is_no_good_is_left_out_and_the_rest_taken(
     assert [one for one in call.warnings if warning in one] == list(call.warnings)
     assert len(call.warnings) == 1
     assert call.person.keys == [("user_id", "u1")]
+
+
+def test_hex_is_refused_only_where_it_is_a_token_of_apns() -> None:
+    for device in (
+        {"token": "0a" * 32, "type": "android"},
+        {"token": "0a" * 32, "type": "ios", "removed": True},
+        {"token": "0a" * 20 + ":APA91b" + "0a" * 20, "type": "ios"},
+    ):
+        assert read("track", event="x", context={"device": device}).warnings == ()
+
+
+@pytest.mark.parametrize("offset", ["GMT+0000", "GMT-0330", "UTC+01:00"])
+def test_an_offset_is_no_zone_and_no_fault(offset: str) -> None:
+    """RudderStack's clients send it with every call."""
+    call = read("track", event="x", context={"timezone": offset})
+    assert (call.person.timezone, call.warnings) == (None, ())
+
+
+def test_traits_in_the_context_are_traits() -> None:
+    """Where RudderStack's clients put those of identify."""
+    said = {"context": {"traits": {"email": "ann@example.com", "plan": "premium"}}}
+    person = read("identify", **said).person
+    assert (person.email, person.attributes) == ("ann@example.com", {"plan": "premium"})
 
 
 def test_track_is_an_event() -> None:
@@ -118,6 +142,12 @@ def test_what_was_seen_is_an_event(kind: CallKind, event: str) -> None:
     assert call.event == event
     assert call.properties == {"url": "https://shop.example", "name": "Cart", "category": "Shop"}
     assert read(kind).properties == {}
+    page = {"page": {"url": "https://shop.example/cart", "title": "Cart"}}
+    assert read(kind, context=page).properties == {"url": "https://shop.example/cart"}
+    own = read(kind, properties={"url": "https://shop.example"}, context=page)
+    assert own.properties == {"url": "https://shop.example"}
+    for odd in (None, 7, {"url": 7}, {"url": ""}):
+        assert read(kind, context={"page": odd}).properties == {}
 
 
 def test_group_sets_attributes() -> None:
@@ -127,6 +157,7 @@ def test_group_sets_attributes() -> None:
         "group_plan": "team",
         "group_name": "Acme",
     }
+    assert call.company_traits == {"plan": "team", "name": "Acme"}
     assert call.event == PROFILE_CHANGED
 
 
