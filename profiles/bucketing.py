@@ -46,11 +46,6 @@ def identifier_bucket(kind: str, value: str) -> int:
     return hashlib.sha256(f"{kind}:{value}".encode()).digest()[0]
 
 
-def company_bucket(company_id: str) -> int:
-    """The bucket of a company, 0 to 255."""
-    return identifier_bucket("group_id", company_id)
-
-
 def identifier_buckets(keys: Iterable[tuple[str, str]]) -> list[int]:
     """The buckets of these identifiers, each a kind and a value, in order, each once."""
     return sorted({identifier_bucket(*key) for key in keys})

@@ -29,7 +29,7 @@ from sqlmodel import Field, SQLModel
 from config.channels import AddressKind, ChannelName, channels
 from config.clock.times import Instant
 from config.database.engine import table_of
-from profiles.bucketing import bucket_of, company_bucket, identifier_bucket
+from profiles.bucketing import bucket_of, identifier_bucket
 
 # The kind of identifier that messages on each channel are sent to, in ADDRESS_KIND.
 IdentifierKind = Literal["user_id", "anonymous_id", "email", "phone", "push_token"]
@@ -281,16 +281,13 @@ class Merge(SQLModel, table=True):
 class Company(SQLModel, table=True):
     """A company, which `group` calls describe. A profile belongs to the one that its attribute
     `group_id` names.
+
+    It has no bucket: there are few companies, and profiles of all buckets read them.
     """
 
     __tablename__: ClassVar[str] = "company"
 
     id: str = Field(primary_key=True, description="the groupId, normalised as other ids")
-    bucket: int = Field(
-        sa_column=Column(
-            SmallInteger, default=_from(company_bucket, "id"), primary_key=True, nullable=False
-        )
-    )
     traits: dict[str, Any] = Field(sa_column=Column(JSON_COLUMN, nullable=False))
     trait_times: dict[str, Instant] = Field(
         sa_column=Column(JSON_COLUMN, nullable=False),

@@ -14,7 +14,6 @@ from config.clock.times import Instant
 from config.database.arrays import InsertRows, any_of
 from config.database.engine import Tx
 from profiles.attributes.latest import Times, attribute_key, attributes_size, entry_size, holds
-from profiles.bucketing import company_bucket
 from profiles.tables import companies, profiles
 
 # The attribute of a profile that names its company.
@@ -23,9 +22,7 @@ GROUP_ID = "group_id"
 _c = companies.c
 # Whether a company is that of the profile in the enclosing statement.
 IS_COMPANY_OF_PROFILE = _c.id == profiles.c.attributes[GROUP_ID].as_string()
-_INSERT = InsertRows(
-    _c.id, _c.bucket, _c.traits, _c.trait_times, _c.updated_at, on_conflict="DO NOTHING"
-)
+_INSERT = InsertRows(_c.id, _c.traits, _c.trait_times, _c.updated_at, on_conflict="DO NOTHING")
 _LOCKED = (
     select(_c.id, _c.traits, _c.trait_times)
     .where(any_of(_c.id, "companies"))
@@ -34,7 +31,7 @@ _LOCKED = (
 )
 _UPDATE = (
     update(companies)
-    .where(_c.id == bindparam("of_id"), _c.bucket == bindparam("of_bucket"))
+    .where(_c.id == bindparam("of_id"))
     .values(
         traits=bindparam("new_traits", type_=_c.traits.type),
         trait_times=bindparam("new_times", type_=_c.trait_times.type),
@@ -63,7 +60,7 @@ def record_companies(
     if not statements:
         return left_out
     ids = sorted({one.company_id for one in statements})
-    _INSERT(tx.conn, [(one, company_bucket(one), {}, {}, tx.now) for one in ids])
+    _INSERT(tx.conn, [(one, {}, {}, tx.now) for one in ids])
     rows = {row.id: row for row in tx.conn.execute(_LOCKED, {"companies": ids})}
     traits = {one: dict(rows[one].traits) for one in ids}
     times: dict[str, Times] = {one: dict(rows[one].trait_times) for one in ids}
@@ -80,7 +77,6 @@ def record_companies(
             [
                 {
                     "of_id": one,
-                    "of_bucket": company_bucket(one),
                     "new_traits": traits[one],
                     "new_times": times[one],
                     "now": tx.now,

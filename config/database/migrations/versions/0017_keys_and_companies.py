@@ -27,9 +27,8 @@ def upgrade() -> None:
     op.create_table(
         "company",
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("bucket", sa.SmallInteger(), nullable=False),
         sa.Column("traits", _JSON, nullable=False),
         sa.Column("trait_times", _JSON, nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", "bucket"),
+        sa.PrimaryKeyConstraint("id"),
     )

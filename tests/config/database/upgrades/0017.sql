@@ -2,5 +2,5 @@
 
 INSERT INTO api_key (digest, label, is_public, origins, made_at)
 VALUES ('0f0e0d', 'web', true, 'https://shop.example', 1772445600);
-INSERT INTO company (id, bucket, traits, trait_times, updated_at)
-VALUES ('g-5', 0, '{"plan": "premium"}', '{}', 1772445600)
+INSERT INTO company (id, traits, trait_times, updated_at)
+VALUES ('g-5', '{"plan": "premium"}', '{}', 1772445600)
