@@ -10,7 +10,17 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dispatch, flow_runs, intake, launch, live, memory, plain_prefect, planner
+from benchmarks import (
+    dispatch,
+    event_cost,
+    flow_runs,
+    intake,
+    launch,
+    live,
+    memory,
+    plain_prefect,
+    planner,
+)
 from benchmarks.runner import Benchmark
 from config.garbage import collect_less_often
 
@@ -18,6 +28,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "launch": launch.SQLITE,
     "launch-postgresql": launch.POSTGRESQL,
     "dispatch": dispatch.DISPATCH,
+    "event-cost": event_cost.EVENT_COST,
     "live": live.POSTGRESQL,
     "live-sqlite": live.SQLITE,
     "live-flow-runs": flow_runs.FLOW_RUNS,

@@ -10,13 +10,11 @@ workers share the database.
 """
 
 import asyncio
-import re
 import statistics
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import uvloop
 from sqlalchemy import func, select
 
@@ -25,14 +23,13 @@ from benchmarks.live import fill_known
 from benchmarks.runner import Benchmark, Figures
 from benchmarks.stub import running_stub
 from benchmarks.traffic import Shop, request_of
-from benchmarks.working import workers
+from benchmarks.working import cpu_seconds, workers
 from config.database.engine import Database
 from profiles.tables import events
 
 _PEOPLE = 2000
 _A_BATCH = 100
 _CONNECTIONS = 8
-_CPU = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 
 
 def _run(quick: bool) -> Figures:
@@ -89,18 +86,11 @@ def _cpu_seconds(
     with workers(1, db.url, 1, command) as ports:
         uvloop.run(_post_all(ports, _requests(warm_up, people, "before", size)))
         requests = list(_requests(number, people, "now", size))
-        before = _cpu_so_far(ports[0])
+        before = cpu_seconds(ports[0])
         uvloop.run(_post_all(ports, iter(requests)))
-        took = _cpu_so_far(ports[0]) - before
+        took = cpu_seconds(ports[0]) - before
     _check(db, warm_up + number)
     return took
-
-
-def _cpu_so_far(port: int) -> float:
-    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-    found = _CPU.search(metrics)
-    assert found is not None, metrics
-    return float(found[1])
 
 
 def _requests(number: int, people: int, name: str, size: int) -> Iterator[bytes]:

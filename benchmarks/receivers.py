@@ -39,18 +39,12 @@ class Bare:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         if scope["path"] == "/metrics":
-            await _answer(send, generate_latest(REGISTRY))
+            await answer(send, generate_latest(REGISTRY))
             return
-        body = b""
-        more = True
-        while more:
-            message = await receive()
-            body += message["body"]
-            more = message.get("more_body", False)
-        if body:
+        if body := await body_of(receive):
             said = orjson.loads(body)
             await asyncio.to_thread(self._write, said.get("batch") or [said])
-        await _answer(send, b'{"success":true}')
+        await answer(send, b'{"success":true}')
 
     def _write(self, calls: list[dict[str, Any]]) -> None:
         with self._db.transaction() as tx:
@@ -72,7 +66,19 @@ class Bare:
             tx.conn.exec_driver_sql(self._insert, rows)
 
 
-async def _answer(send: Send, body: bytes) -> None:
+async def body_of(receive: Receive) -> bytes:
+    """The whole body of a request."""
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        body += message["body"]
+        more = message.get("more_body", False)
+    return body
+
+
+async def answer(send: Send, body: bytes) -> None:
+    """Answer with 200 and this JSON."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

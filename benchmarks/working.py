@@ -17,6 +17,7 @@ from flows.local.stack import environment, free_ports
 
 _STARTS_WITHIN = 60.0  # seconds
 _STOPS_WITHIN = 30.0
+_CPU = re.compile(r"^process_cpu_seconds_total (\S+)$", re.MULTILINE)
 _WINDOWS = re.compile(r"windows = \[.*?\]\n", re.DOTALL)
 
 
@@ -86,3 +87,11 @@ def wait_for(port: int, path: str, what: str) -> None:
             return
         time.sleep(0.1)
     raise TimeoutError(f"{what} does not start")
+
+
+def cpu_seconds(port: int) -> float:
+    """The processor seconds that the process behind a port has used so far, to a hundredth."""
+    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    found = _CPU.search(metrics)
+    assert found is not None, metrics
+    return float(found[1])
