@@ -13,7 +13,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvloop
 from sqlalchemy import func, select
@@ -29,67 +29,71 @@ from profiles.tables import events
 
 _PEOPLE = 2000
 _A_BATCH = 100
+_FORMS = {"batch": _A_BATCH, "single": 1}
 _CONNECTIONS = 8
 
 
 def _run(quick: bool) -> Figures:
     # Processor time is counted in hundredths of a second, so a receiver needs some events.
-    number = 4_000 if quick else 20_000
-    people = 200 if quick else _PEOPLE
-    warm_up = 100 if quick else 1000
+    size = _Size(200, 4_000, 100) if quick else _Size(_PEOPLE, 20_000, 1000)
     now = int(time.time())
-    figures: dict[str, float] = {"events": number}
+    figures: dict[str, float] = {"events": size.events}
     for name, database in (("sqlite", on_sqlite), ("postgresql", on_postgresql)):
-        with database(lambda db: fill_known(db, people), now) as fresh:
-            figures[f"{name}_per_second"] = number / _seconds(fresh, number, people, warm_up)
-            for form, size in (("batch", _A_BATCH), ("single", 1)):
-                some = number if size > 1 else number // 10
-                ratios = [
-                    _ratio(fresh, some, people, size=size, warm_up=warm_up)
-                    for _ in range(1 if quick else 3)
-                ]
-                figures[f"{name}_{form}_cpu_ratio"] = statistics.median(ratios)
+        with database(lambda db: fill_known(db, size.people), now) as fresh:
+            figures[f"{name}_per_second"] = size.events / _seconds(fresh, size)
+            rounds = [_ratios(fresh, size) for _ in range(1 if quick else 3)]
+            for form in _FORMS:
+                ratio = statistics.median(found[form] for found in rounds)
+                figures[f"{name}_{form}_cpu_ratio"] = ratio
     return figures
 
 
-def _seconds(fresh: Fresh, number: int, people: int, warm_up: int) -> float:
+class _Size(NamedTuple):
+    """Customers, events in batches, and events to warm up; a tenth of them are sent singly."""
+
+    people: int
+    events: int
+    warm_up: int
+
+
+def _seconds(fresh: Fresh, size: _Size) -> float:
     """The seconds until a worker has accepted all events."""
     db = fresh()
     db.close()
     with running_stub() as stub, workers(1, db.url, stub) as ports:
-        uvloop.run(_post_all(ports, _requests(warm_up, people, "before", _A_BATCH)))
-        requests = list(_requests(number, people, "now", _A_BATCH))
+        uvloop.run(_post_all(ports, _requests(size.warm_up, size.people, "before", _A_BATCH)))
+        requests = list(_requests(size.events, size.people, "now", _A_BATCH))
         started = time.perf_counter()
         uvloop.run(_post_all(ports, iter(requests)))
         took = time.perf_counter() - started
-    _check(db, warm_up + number)
+    _check(db, size.warm_up + size.events)
     return took
 
 
-def _ratio(fresh: Fresh, number: int, people: int, *, size: int, warm_up: int) -> float:
-    """The processor time of the bare application by that of the receiver."""
+def _ratios(fresh: Fresh, size: _Size) -> dict[str, float]:
+    """The processor time of the bare application by that of the receiver, by form."""
     ours, bare = (
-        _cpu_seconds(
-            fresh, f"benchmarks.receivers {which}", number, people, size=size, warm_up=warm_up
-        )
-        for which in ("segue", "bare")
+        _cpu_seconds(fresh, f"benchmarks.receivers {which}", size) for which in ("segue", "bare")
     )
-    return bare / ours
+    return {form: bare[form] / ours[form] for form in _FORMS}
 
 
-def _cpu_seconds(
-    fresh: Fresh, command: str, number: int, people: int, *, size: int, warm_up: int
-) -> float:
-    """The processor seconds of a receiving process for so many events."""
+def _cpu_seconds(fresh: Fresh, command: str, size: _Size) -> dict[str, float]:
+    """The processor seconds of a receiving process for the events in each form."""
     db = fresh()
     db.close()
+    took: dict[str, float] = {}
+    sent = 0
     with workers(1, db.url, 1, command) as ports:
-        uvloop.run(_post_all(ports, _requests(warm_up, people, "before", size)))
-        requests = list(_requests(number, people, "now", size))
-        before = cpu_seconds(ports[0])
-        uvloop.run(_post_all(ports, iter(requests)))
-        took = cpu_seconds(ports[0]) - before
-    _check(db, warm_up + number)
+        for form, in_a_call in _FORMS.items():
+            events = size.events if in_a_call > 1 else size.events // 10
+            for number, name in ((size.warm_up, "before"), (events, "now")):
+                requests = list(_requests(number, size.people, f"{name}-{form}", in_a_call))
+                before = cpu_seconds(ports[0])
+                uvloop.run(_post_all(ports, iter(requests)))
+                took[form] = cpu_seconds(ports[0]) - before
+                sent += number
+    _check(db, sent)
     return took
 
 

@@ -17,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import uvloop
@@ -120,18 +120,19 @@ def _offered(
     db = fresh()
     db.close()
     figures: dict[str, float] = {}
-    for load in loads:
-        with workers(load.processes, db.url, sandbox.port, command) as ports:
+    for processes, same in groupby(loads, lambda load: load.processes):
+        with workers(processes, db.url, sandbox.port, command) as ports:
             offer(ports, sandbox, list(islice(left, _WARM_UP)), _WARM_UP)
-            some = list(islice(left, round(load.rate * load.seconds)))
-            before = sum(map(cpu_seconds, ports))
-            took = offer(ports, sandbox, some, load.rate)
-            if load.rate == _CPU_AT:
-                spent = sum(map(cpu_seconds, ports)) - before
-                figures["cpu_ms_a_message"] = 1000 * spent / len(some)
-            figures |= percentiles(took, load.rate)
-            if faster and load is loads[-1]:
-                figures |= climb(ports, sandbox, left, faster, (load.rate, took))
+            for load in same:
+                some = list(islice(left, round(load.rate * load.seconds)))
+                before = sum(map(cpu_seconds, ports))
+                took = offer(ports, sandbox, some, load.rate)
+                if load.rate == _CPU_AT:
+                    spent = sum(map(cpu_seconds, ports)) - before
+                    figures["cpu_ms_a_message"] = 1000 * spent / len(some)
+                figures |= percentiles(took, load.rate)
+                if faster and load is loads[-1]:
+                    figures |= climb(ports, sandbox, left, faster, (load.rate, took))
     return figures
 
 
