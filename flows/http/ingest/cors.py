@@ -40,6 +40,9 @@ class Cors:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
+        if not origin and scope["method"] == "POST":
+            await self._app(scope, receive, send)  # of a server or an app, and not cacheable
+            return
         allowed = bool(origin) and await self._allows(origin)
         preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         if origin and preflight:
@@ -51,7 +54,7 @@ class Cors:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 added = MutableHeaders(scope=message)
-                added.add_vary_header("Origin")  # also without one, for caches
+                added.add_vary_header("Origin")
                 if allowed:
                     added["Access-Control-Allow-Origin"] = origin
                     added["Access-Control-Allow-Credentials"] = "true"

@@ -2,12 +2,14 @@
 
 import logging
 from base64 import b64encode
+from ipaddress import ip_network
 from typing import Any
 
 import orjson
 import pytest
 
 from config.access.api_keys import revoke_key
+from flows.http.limits.connections import Limits
 from flows.http.limits.rates import BURST
 from tests.support.receiving import (
     SHOP,
@@ -146,6 +148,28 @@ def test_a_public_key_is_slowed_above_its_rate(
         problem(receiver.client.post("/v1/b", json=in_body), 429, "too_many")
         assert send(100, WRITE_KEY).status_code == 200, "a server key is not slowed"
     assert "the public key web" in caplog.text
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
+def test_addresses_are_forwarded_only_by_named_proxies(house: House, named: bool) -> None:
+    """Otherwise a sender could evade its rate with an address of its own making in each call."""
+    house.open(public_address_rate=1)
+    key = made_key(house)
+    proxies = [ip_network("127.0.0.1")] if named else []
+    with receiving(house.segue, Limits(), proxies=proxies) as receiver:
+
+        def send(number: int, address: str) -> int:
+            call = {"type": "track", "anonymousId": "a1", "event": "x"}
+            headers = {"X-Forwarded-For": address}
+            return receiver.post(
+                "/v1/b", json={"batch": [call] * number}, auth=(key, ""), headers=headers
+            ).status_code
+
+        assert send(BURST + 50, "203.0.113.7") == 200
+        assert send(1, "203.0.113.7") == 429
+        assert send(1, "203.0.113.8") == (200 if named else 429)
+        assert send(BURST + 50, "2001:db8::1") == (200 if named else 429)
+        assert send(1, "2001:db8::2") == 429, "a /64 is one sender"
 
 
 def test_a_public_key_sends_fewer_calls_at_once(house: House) -> None:

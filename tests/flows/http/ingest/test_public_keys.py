@@ -11,6 +11,7 @@ from sqlalchemy import Row, select
 from sqlmodel import SQLModel
 
 from config.access.user_tokens import user_token
+from config.clock.times import DAY
 from config.database.engine import Database
 from config.policy import Policy
 from profiles.events import PROFILE_CHANGED
@@ -172,6 +173,15 @@ def test_a_fault_does_not_affect_the_rest_of_a_batch(page: Page) -> None:
         "batch.3.event",
     ]
     assert (said["accepted"], names(page.house)) == (2, ["one", "three"])
+
+
+def test_a_message_is_the_same_days_later(page: Page) -> None:
+    """A phone that was offline sends a batch again whose response it did not get."""
+    said = {"anonymousId": "a1", "event": "bought", "messageId": "m1"}
+    page.say("track", **said)
+    page.house.db.now = MONDAY + 3 * DAY
+    page.say("track", **said)
+    assert names(page.house) == ["bought"]
 
 
 def test_the_no_in_a_refused_call_does_not_count(page: Page) -> None:
