@@ -30,7 +30,7 @@ from config.clock.times import Instant
 from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
 from profiles.bulk import lock_profiles
-from profiles.consent.changes import ConsentChange, change_consent, given_back
+from profiles.consent.changes import ConsentChange, change_consent_in_turn, given_back
 from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import Suppressed, is_in_use, suppress
@@ -339,9 +339,9 @@ def _change_consent(tx: Tx, new: Sequence[_Resolved], double_opt_in: Mapping[str
             (one.profile_id, one.report.channel) for one in resolved if one.report.kind == "started"
         }
         back = given_back(tx, starting) if starting else {}
-        changes = {change.key: change for one in resolved if (change := _consent(one, back))}
-        applied = change_consent(
-            tx, list(changes.values()), source, topics_too=True, double_opt_in=double_opt_in
+        changes = [[change] for one in resolved if (change := _consent(one, back))]
+        applied = change_consent_in_turn(
+            tx, changes, source, topics_too=True, double_opt_in=double_opt_in
         ).applied
         changed |= {change.profile_id for change in applied}
     by = {one.profile_id: one for one in new}

@@ -3,7 +3,8 @@
 All changes of consent use this module: imports, pages, webhooks, calls.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,16 @@ from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
 from config.database.engine import Tx, insert_into
 from profiles.bulk import in_slices, lock_profiles
-from profiles.consent.double_opt_in import CONFIRMED_ON, NO_TOPICS, Yes, ask, proof, settle, waiting
+from profiles.consent.double_opt_in import (
+    CONFIRMED_ON,
+    NO_TOPICS,
+    PendingYes,
+    Yes,
+    ask,
+    proof,
+    settle,
+    waiting,
+)
 from profiles.consent.state import ConsentKey, Statement, consent_statements, withdrawn
 from profiles.events import PROFILE_CHANGED, NewEvent, identifier_columns, record_events
 from profiles.identity.merge import survivors
@@ -106,43 +116,174 @@ def change_consent(
     double_opt_in: `Policy.double_opt_in`; a yes to one of these topics on e-mail is pending until
         it is confirmed.
     """
-    if not changes:
-        return ConsentOutcome(applied=(), overruled=())
-    changes = _of_survivors(tx, changes)
-    current = consent_statements(tx, {change.profile_id for change in changes})
-    if topics_too:
-        changes = [*changes, *_of_topics(changes, current)]
-    changes = [*changes, *_ending_a_wait(tx, changes)]
-    new = {change.profile_id for change in changes if change.key not in current}
-    current = {**withdrawn(tx, new), **current}
-    differing = [change for change in changes if _differs(change, current.get(change.key))]
-    last_sources = _last_sources(
-        tx, {c.profile_id for c in differing if c.granted is not False and c.of_unknown_age(tx.now)}
+    return change_consent_in_turn(
+        tx, [changes], source, topics_too=topics_too, double_opt_in=double_opt_in
     )
 
-    def holds(change: ConsentChange) -> bool:
-        before = current.get(change.key)
+
+def change_consent_in_turn(
+    tx: Tx,
+    rounds: Sequence[Sequence[ConsentChange]],
+    source: str,
+    *,
+    topics_too: bool = False,
+    double_opt_in: Mapping[str, str] = NO_TOPICS,
+) -> ConsentOutcome:
+    """`change_consent` of each round, one after the other; the state is read and written once."""
+    rounds = _of_survivors(tx, [changes for changes in rounds if changes])
+    whose = {change.profile_id for changes in rounds for change in changes}
+    ledger = _Ledger(tx, whose, source, double_opt_in)
+    for changes in _passes(rounds):
+        ledger.take(changes, topics_too=topics_too)
+    ledger.write()
+    return ConsentOutcome(
+        applied=ledger.applied,
+        overruled=ledger.overruled,
+        waiting=ledger.waiting,
+        no_address=ledger.no_address,
+    )
+
+
+def _passes(rounds: Sequence[Sequence[ConsentChange]]) -> list[list[ConsentChange]]:
+    """The same changes in as few rounds as possible: each has the next one of every profile."""
+    passes: list[list[ConsentChange]] = []
+    taken: Counter[int] = Counter()
+    for changes in rounds:
+        for change in changes:
+            place = taken[change.profile_id]
+            if place == len(passes):
+                passes.append([])
+            passes[place].append(change)
+        taken.update({change.profile_id for change in changes})
+    return passes
+
+
+class _Ledger:
+    """The consent of some profiles, as it was read and as it will be written."""
+
+    def __init__(
+        self, tx: Tx, whose: Collection[int], source: str, double_opt_in: Mapping[str, str]
+    ) -> None:
+        self._tx = tx
+        self._whose = whose
+        self._source = source
+        self._double_opt_in = double_opt_in
+        self._current = consent_statements(tx, whose) if whose else {}
+        self._pending: list[PendingYes] | None = None  # None: read them when they are needed
+        self._last_sources: dict[ConsentKey, str] = {}
+        # profiles whose statements without a row, and whose last sources, were read
+        self._withdrawn_of: set[int] = set()
+        self._sources_of: set[int] = set()
+        self._recorded: list[ConsentChange] = []
+        self.applied: list[ConsentChange] = []
+        self.overruled: list[ConsentChange] = []
+        self.waiting: list[ConsentChange] = []
+        self.no_address: list[ConsentChange] = []
+
+    def take(self, changes: Sequence[ConsentChange], *, topics_too: bool) -> None:
+        """Decide about changes that were stated together."""
+        if topics_too:
+            changes = [*changes, *_of_topics(changes, self._current)]
+        changes = [*changes, *self._ending_a_wait(changes)]
+        self._read_withdrawn(changes)
+        differing = [one for one in changes if _differs(one, self._current.get(one.key))]
+        self._read_last_sources(differing)
+        new_proof = [one for one in changes if _proves_again(one, self._current.get(one.key))]
+        to_confirm: list[ConsentChange] = []
+        applied: list[ConsentChange] = []
+        for change in differing:
+            if not self._holds(change):
+                self.overruled.append(change)
+            elif _to_confirm(change, self._double_opt_in):
+                to_confirm.append(change)
+            else:
+                applied.append(change)
+        for change in applied:
+            self._current[change.key] = Statement(
+                *change.key, granted=change.granted, changed_at=change.at(self._tx.now)
+            )
+        for change in [*applied, *new_proof]:
+            self._last_sources[change.key] = self._source
+            self._recorded.append(change)
+        self.applied += applied
+        if to_confirm:
+            self._ask(to_confirm)
+
+    def write(self) -> None:
+        """Write the statements that changed, and the records."""
+        last = {change.key: change for change in self.applied}
+        _write(self._tx, list(last.values()))
+        _record(self._tx, self._recorded, self._source)
+
+    def _holds(self, change: ConsentChange) -> bool:
+        """Whether it overrules the current consent."""
+        before, now = self._current.get(change.key), self._tx.now
         if before is None or change.just_now:
             return True
-        if change.of_unknown_age(tx.now):
-            return change.granted is False or last_sources.get(change.key) == source
-        if change.at(tx.now) == before.changed_at:
+        if change.of_unknown_age(now):
+            return change.granted is False or self._last_sources.get(change.key) == self._source
+        if change.at(now) == before.changed_at:
             return change.granted is False
-        return change.at(tx.now) > before.changed_at
+        return change.at(now) > before.changed_at
 
-    holding = [change for change in differing if holds(change)]
-    to_confirm = [one for one in holding if _to_confirm(one, double_opt_in)]
-    applied = [one for one in holding if not _to_confirm(one, double_opt_in)]
-    new_proof = [one for one in changes if _proves_again(one, current.get(one.key))]
-    _write(tx, applied)
-    _record(tx, [*applied, *new_proof], source)
-    unreachable = ask(tx, [_yes(one, source, tx.now) for one in to_confirm], double_opt_in)
-    return ConsentOutcome(
-        applied=applied,
-        overruled=[change for change in differing if not holds(change)],
-        waiting=[one for one in to_confirm if (one.profile_id, one.topic) not in unreachable],
-        no_address=[one for one in to_confirm if (one.profile_id, one.topic) in unreachable],
-    )
+    def _read_withdrawn(self, changes: Sequence[ConsentChange]) -> None:
+        new = {one.profile_id for one in changes if one.key not in self._current}
+        new -= self._withdrawn_of
+        if new:
+            self._withdrawn_of |= new
+            self._current = {**withdrawn(self._tx, new), **self._current}
+
+    def _read_last_sources(self, differing: Sequence[ConsentChange]) -> None:
+        now = self._tx.now
+        new = {
+            one.profile_id
+            for one in differing
+            if one.granted is not False and one.of_unknown_age(now)
+        }
+        new -= self._sources_of
+        if new:
+            self._sources_of |= new
+            self._last_sources = {**_last_sources(self._tx, new), **self._last_sources}
+
+    def _ask(self, to_confirm: Sequence[ConsentChange]) -> None:
+        """Request confirmations by e-mail."""
+        yeses = [_yes(one, self._source, self._tx.now) for one in to_confirm]
+        unreachable = ask(self._tx, yeses, self._double_opt_in)
+        self._pending = None
+        for one in to_confirm:
+            lost = (one.profile_id, one.topic) in unreachable
+            (self.no_address if lost else self.waiting).append(one)
+
+    def _ending_a_wait(self, changes: Sequence[ConsentChange]) -> list[ConsentChange]:
+        """End the pending yeses to which `changes` has a later no; returns additional noes.
+
+        A no to e-mail as a whole becomes a no to each of these topics, so that an older import
+        can't restore the yes.
+        """
+        noes = {
+            (change.profile_id, change.topic): change
+            for change in changes
+            if change.channel == CONFIRMED_ON and change.granted is False
+        }
+        if not noes:
+            return []
+        if self._pending is None:
+            self._pending = waiting(self._tx, self._whose)
+        named = {change.key for change in changes}
+        ended: list[PendingYes] = []
+        more: list[ConsentChange] = []
+        for row in self._pending:
+            no = noes.get((row.owner, row.topic)) or noes.get((row.owner, "*"))
+            if no is not None and (no.just_now or no.at(self._tx.now) >= row.said_at):
+                ended.append(row)
+                implied = replace(no, topic=row.topic)
+                if implied.key not in named:
+                    named.add(implied.key)
+                    more.append(implied)
+        if ended:
+            settle(self._tx, ended)
+            self._pending = [row for row in self._pending if row not in ended]
+        return more
 
 
 def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
@@ -240,39 +381,25 @@ def _yes(change: ConsentChange, source: str, now: Instant) -> Yes:
     )
 
 
-def _ending_a_wait(tx: Tx, changes: Sequence[ConsentChange]) -> list[ConsentChange]:
-    """End the pending yeses to which `changes` has a later no; returns additional noes.
-
-    A no to e-mail as a whole becomes a no to each of these topics, so that an older import can't
-    restore the yes.
-    """
-    noes = {
-        (change.profile_id, change.topic): change
-        for change in changes
-        if change.channel == CONFIRMED_ON and change.granted is False
-    }
-    named = {change.key for change in changes}
-    ended, more = [], []
-    for row in waiting(tx, {whose for whose, _ in noes}):
-        no = noes.get((row.owner, row.topic)) or noes.get((row.owner, "*"))
-        if no is not None and (no.just_now or no.at(tx.now) >= row.said_at):
-            ended.append(row)
-            implied = replace(no, topic=row.topic)
-            if implied.key not in named:
-                named.add(implied.key)
-                more.append(implied)
-    settle(tx, ended)
-    return more
-
-
-def _of_survivors(tx: Tx, changes: Sequence[ConsentChange]) -> Sequence[ConsentChange]:
-    """The changes with the ids of merged profiles replaced. Locks the profiles."""
-    whose = {change.profile_id for change in changes}
+def _of_survivors(
+    tx: Tx, rounds: Sequence[Sequence[ConsentChange]]
+) -> Sequence[Sequence[ConsentChange]]:
+    """The rounds with the ids of merged profiles replaced. Locks the profiles."""
+    whose = {change.profile_id for changes in rounds for change in changes}
+    if not whose:
+        return rounds
     lock_profiles(tx, whose)
     merged_into = survivors(tx, whose)
     if not merged_into:
-        return changes
+        return rounds
     lock_profiles(tx, set(merged_into.values()))
+    return [_of_others(changes, merged_into) for changes in rounds]
+
+
+def _of_others(
+    changes: Sequence[ConsentChange], merged_into: Mapping[int, int]
+) -> list[ConsentChange]:
+    """The changes of a round; of two of one profile the no is effective."""
     by_key: dict[ConsentKey, ConsentChange] = {}
     for one in changes:
         change = replace(one, profile_id=merged_into.get(one.profile_id, one.profile_id))
@@ -295,6 +422,8 @@ def _of_topics(
         and change.granted is False
         and not channel_of(change.channel).has_stop
     }
+    if not refused:
+        return
     named = {change.key for change in changes}
     for key, one in current.items():
         no = refused.get((one.profile_id, one.channel))

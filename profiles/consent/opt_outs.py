@@ -7,7 +7,7 @@ from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.engine import Tx
 from profiles.bulk import lock_profiles
-from profiles.consent.changes import ConsentChange, change_consent
+from profiles.consent.changes import ConsentChange, change_consent_in_turn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.person import Key, Person
 from profiles.identity.upsert import holders_of, lock_identities, upsert_people, users_of
@@ -69,13 +69,11 @@ def take_opt_outs(
     for place, profile_id in zip(strangers, created, strict=True):
         if profile_id is not None:
             whose[place] = {profile_id}
-    changes = {
-        change.key: change
+    rounds = [
+        [change for profile_id in whose[place] for change in _changes(no, profile_id)]
         for place, no in taken.items()
-        for profile_id in whose[place]
-        for change in _changes(no, profile_id)
-    }
-    applied = change_consent(tx, list(changes.values()), source, topics_too=topics_too).applied
+    ]
+    applied = change_consent_in_turn(tx, rounds, source, topics_too=topics_too).applied
     record_events(
         tx,
         [

@@ -67,10 +67,9 @@ class Account:
     user_id: str | None = field(init=False)  # the first one
     lasting: int = field(init=False)  # number of identifiers that are never dropped
     size: int | None = None  # bytes of the attributes; None until it is needed
-    # (channel, topic) -> granted, when, and the identifier that the statement named
-    consent: dict[tuple[ChannelName, str], tuple[bool, Instant | None, Key | None]] = field(
-        default_factory=dict
-    )
+    consent: list[Person] = field(default_factory=list)  # whoever stated some, in order
+    # channels and topics of which a statement has no time
+    undated_consent: set[tuple[ChannelName, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.after = {
@@ -149,16 +148,10 @@ class Account:
                 changed |= self._name(key, person.described(key), at, now, key in elsewhere)
         for token in person.removed_tokens:
             changed |= self._sign_out(("push_token", token), at, elsewhere, left_out)
-        for topic, granted in person.consent.items():
-            before, earlier, _ = self.consent.get(topic, (True, None, None))
-            # of two from the same second the no is effective, as in change_consent
-            if (
-                earlier is None
-                or person.seen_at is None
-                or earlier < person.seen_at
-                or (earlier == person.seen_at and before)
-            ):
-                self.consent[topic] = (granted, person.seen_at, person.named_by)
+        if person.consent:
+            self.consent.append(person)
+        if at is None:
+            self.undated_consent.update(person.consent)
         return Applied(changed, left_out)
 
     def _overrules(self, key: str, at: Instant | None) -> bool:
@@ -331,17 +324,32 @@ class Account:
 
         return sorted((key for key in self.identifiers if key[0] in _DROPPED), key=order)[:number]
 
-    def changes(self) -> Iterator[ConsentChange]:
+    def changes(self) -> Iterator[list[ConsentChange]]:
+        """The statements of consent, by the person that stated them.
+
+        Where one has no time, as in the rows of some files, only the last one counts. So a file
+        that is imported again changes nothing.
+        """
         assert self.id is not None
-        for (channel, topic), (granted, seen_at, identifier) in self.consent.items():
-            yield ConsentChange(
-                profile_id=self.id,
-                channel=channel,
-                topic=topic,
-                granted=granted,
-                occurred_at=seen_at,
-                identifier=identifier,
-            )
+        last = {
+            key: person
+            for person in self.consent
+            for key in person.consent
+            if key in self.undated_consent
+        }
+        for person in self.consent:
+            yield [
+                ConsentChange(
+                    profile_id=self.id,
+                    channel=channel,
+                    topic=topic,
+                    granted=granted,
+                    occurred_at=person.seen_at,
+                    identifier=person.named_by,
+                )
+                for (channel, topic), granted in person.consent.items()
+                if last.get((channel, topic), person) is person
+            ]
 
 
 def new_account() -> Account:

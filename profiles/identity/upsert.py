@@ -13,7 +13,7 @@ from config.database.engine import CLOCK, Tx
 from config.errors import SegueError
 from profiles.bucketing import bucket_of, bucket_sql, identifier_bucket, identifier_buckets
 from profiles.bulk import lock_profiles, new_profile_ids
-from profiles.consent.changes import change_consent
+from profiles.consent.changes import change_consent_in_turn
 from profiles.identity.addresses import (
     ONE_AT_A_TIME,
     is_in_use,
@@ -183,9 +183,9 @@ def upsert_people(
     known = [account for account in touched if account.id is not None]
     _insert_profiles(tx, fresh)
     _write_identifiers(tx, touched, book.free)
-    consent = change_consent(
+    consent = change_consent_in_turn(
         tx,
-        [change for account in touched for change in account.changes()],
+        [changes for account in touched for changes in account.changes()],
         source,
         topics_too=topics_too,
         double_opt_in=rules.double_opt_in,

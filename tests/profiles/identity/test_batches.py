@@ -1,6 +1,7 @@
 """Calls of one batch leave the same rows as the same calls one after the other."""
 
 import re
+from collections import Counter
 from itertools import count
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Table, select
 
+from config.channels import ChannelName
 from config.clock.times import Instant, format_instant
 from config.database.engine import Database
 from config.policy import ConsentTrait, JoinOn
@@ -16,15 +18,30 @@ from journeys.operations.merge import merge
 from profiles.identity.record_calls import take_calls
 from profiles.identity.segment_calls import CallKind, SegmentCall, read_call
 from profiles.rules import InputRules
-from profiles.tables import consents, events, identifiers, preferences, profiles
+from profiles.tables import (
+    consent_records,
+    consents,
+    email_confirmations,
+    events,
+    identifiers,
+    preferences,
+    profiles,
+)
 from tests.support.proof import cases
 from tests.support.shop import MONDAY, House
 
 Said = tuple[CallKind, dict[str, Any]]
 
+# A trait, and the consent that it states.
+_CONSENT: list[tuple[str, ChannelName, str]] = [
+    ("news", "email", "news"),
+    ("mails", "email", "*"),
+    ("texts", "sms", "*"),
+]
 _RULES = InputRules(
     consent_traits=tuple(
-        ConsentTrait(trait="news", value=yes, channel="email", topic="news", granted=yes)
+        ConsentTrait(trait=trait, value=yes, channel=channel, topic=topic, granted=yes)
+        for trait, channel, topic in _CONSENT
         for yes in (True, False)
     )
 )
@@ -38,7 +55,7 @@ _TRAITS = st.fixed_dictionaries(
         "phone": st.sampled_from("12"),
         "plan": st.sampled_from(["gold", "silver"]),
         "timezone": st.sampled_from(["Europe/Paris", "Asia/Tokyo"]),
-        "news": st.booleans(),
+        **{trait: st.booleans() for trait, *_ in _CONSENT},
     },
 )
 # None: when it is received.
@@ -115,7 +132,7 @@ def _marked(said: Said, number: int, place: int) -> SegmentCall:
 
 
 def _record(
-    db: Database, batches: list[list[Said]], number: int, join_on: JoinOn
+    db: Database, batches: list[list[Said]], number: int, rules: InputRules
 ) -> list[tuple[str, Any]]:
     """Record batches of calls. Returns the rows of each profile."""
     db.now = MONDAY
@@ -123,14 +140,12 @@ def _record(
     for batch in batches:
         calls = [_marked(said, number, next(places)) for said in batch]
         with db.transaction() as tx:
-            take_calls(tx, calls, merge, InputRules(join_on=join_on))
+            take_calls(tx, calls, merge, rules)
     return _rows(db, number)
 
 
-# Numbers of rows, and times of joins. A batch records only the last of several statements about a
-# channel and topic, so the time of consent (`changed_at`) can be an earlier one.
+# Numbers of rows, and times of joins.
 _LEFT_OUT = {"id", "profile_id", "bucket", "retired_at", "unverified_from", "updated_at"}
-_LEFT_OUT |= {"changed_at"}
 
 
 def _rows(db: Database, number: int) -> list[Any]:
@@ -162,11 +177,20 @@ def _rows(db: Database, number: int) -> list[Any]:
                 )
             )
         table: Table
-        for table in (profiles, consents, preferences, events):
+        for table in (profiles, consents, preferences, events, email_confirmations):
             column = table.c.id if table is profiles else table.c.profile_id
             for row in tx.conn.execute(select(table).where(column.in_(ids))).mappings():
                 if not str(row.get("dedupe_key")).startswith("merge of"):
                     people[row[column.name]].append((table.name, shown(row)))
+        # The order of the records of one consent counts: the last one says whence it comes.
+        r = consent_records.c
+        before: Counter[tuple[Any, ...]] = Counter()
+        for row in tx.conn.execute(
+            select(consent_records).where(r.profile_id.in_(ids)).order_by(r.id)
+        ).mappings():
+            key = row["profile_id"], row["channel"], row["topic"]
+            people[row["profile_id"]].append(("consent_record", before[key], shown(row)))
+            before[key] += 1
     return sorted(sorted(map(str, one)) for one in people.values())
 
 
@@ -178,21 +202,25 @@ def _rows(db: Database, number: int) -> list[Any]:
     st.lists(_CALL, max_size=3),
     st.lists(_CALL, min_size=2, max_size=6),
     st.sampled_from(["any", "verified"]),
+    st.sampled_from([{}, {"news": "News"}]),
 )
 @example(
     [_identify(None, "a", None, plan="gold")],
     [_identify("u", None, MONDAY - 300, plan="silver"), _track("u", "a")],
     "any",
+    {},
 ).via("a value of the profile that stays wins over a later one of the profile that goes")
 @example(
     [_identify(None, "a", MONDAY - 300, news=False)],
     [_identify("u", None, None, news=True), _track("u", "a")],
     "any",
+    {},
 ).via("a no of the profile that goes wins over a later yes")
 @example(
     [],
     [_identify("u", None, None, news=False), _identify("u", None, None, news=True)],
     "any",
+    {},
 ).via("a no outweighs a yes from the same second")
 @example(
     [
@@ -202,6 +230,7 @@ def _rows(db: Database, number: int) -> list[Any]:
     ],
     [_track(None, "a"), _track("v", "a"), _track(None, "a")],
     "any",
+    {},
 ).via("an event of an anonymous id that the next call moves to another customer")
 @example(
     [
@@ -214,13 +243,19 @@ def _rows(db: Database, number: int) -> list[Any]:
         _track(None, "a", MONDAY - 200),
     ],
     "any",
+    {},
 ).via("a call that must wait changes nothing before it is written")
 def test_a_batch_leaves_the_rows_that_its_calls_leave_one_by_one(
-    house: House, before: list[Said], calls: list[Said], join_on: JoinOn
+    house: House,
+    before: list[Said],
+    calls: list[Said],
+    join_on: JoinOn,
+    double_opt_in: dict[str, str],
 ) -> None:
     """Some calls before it are recorded one by one, so the batch meets stored profiles."""
     db, one_by_one = house.db, [[call] for call in [*before, *calls]]
     together = [*one_by_one[: len(before)], calls]
-    assert _record(db, together, next(_numbers), join_on) == _record(
-        db, one_by_one, next(_numbers), join_on
+    rules = InputRules(join_on=join_on, double_opt_in=double_opt_in)
+    assert _record(db, together, next(_numbers), rules) == _record(
+        db, one_by_one, next(_numbers), rules
     )
