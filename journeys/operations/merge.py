@@ -24,11 +24,7 @@ from profiles.identity.merge import Merger, lock_events, merge_profiles, repoint
 MERGED = "merged"
 
 _m = segment_members.c
-_MEMBERSHIPS = (
-    select(_m.journey, _m.profile_id, _m.since)
-    .where(any_of(_m.profile_id, "profiles"))
-    .order_by(_m.journey)
-)
+_MEMBERSHIPS = select(_m.journey, _m.profile_id, _m.since).where(any_of(_m.profile_id, "profiles"))
 _JOINING = rows_of("joining", _m.journey, _m.profile_id, _m.bucket, _m.since)
 _JOIN = insert(segment_members).from_select(
     _JOINING.c.keys(),
@@ -112,7 +108,11 @@ def _merge_memberships(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[str]
     """
     left: dict[int, list[str]] = {merger.from_id: [] for merger in mergers}
     into = {merger.from_id: merger.into_id for merger in mergers}
-    theirs = tx.conn.execute(_MEMBERSHIPS, {"profiles": left}).all()
+    places = {merger.from_id: place for place, merger in enumerate(mergers)}
+    theirs = sorted(
+        tx.conn.execute(_MEMBERSHIPS, {"profiles": left}),
+        key=lambda row: (places[row.profile_id], row.journey),
+    )
     for row in theirs:
         left[row.profile_id].append(row.journey)
     if theirs:

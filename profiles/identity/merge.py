@@ -190,7 +190,7 @@ def merge_profiles(
 
     Parameters
     ----------
-    mergers: no profile is both removed and merged into.
+    mergers: no profile is both removed and merged into. The values of earlier ones win.
     moved: the keys that callers already moved, by the profile that they left; stored in the merge.
 
     Returns
@@ -234,11 +234,12 @@ def merge_profiles(
 
 
 def _drop_duplicates(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, int]:
-    """Keep one of several equal events: that of the profile that stays, else the oldest."""
+    """Keep one of several equal events: of the profile that stays, else of the first merger."""
     c = events.c
     into = {merger.from_id: merger.into_id for merger in mergers}
+    places = {merger.from_id: place for place, merger in enumerate(mergers)}
     theirs = select(c.id, c.profile_id, c.dedupe_key).where(among(tx, c.profile_id, into))
-    rows = tx.conn.execute(theirs.order_by(c.id)).all()
+    rows = sorted(tx.conn.execute(theirs), key=lambda row: (places[row.profile_id], row.id))
     first: dict[tuple[int, str], int] = {}
     pairs = sorted({(into[row.profile_id], row.dedupe_key) for row in rows})
     of_the_other = select(c.profile_id, c.dedupe_key, c.id)

@@ -9,7 +9,6 @@ from sqlalchemy import bindparam, func, select, tuple_, update
 
 from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
-from config.policy import JoinOn
 from profiles.attributes.companies import GROUP_ID, CompanyStatement, record_companies
 from profiles.attributes.latest import FIELDS, attribute_key
 from profiles.bulk import lock_profiles
@@ -17,7 +16,7 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import is_in_use
 from profiles.identity.merge import Merger, verify
 from profiles.identity.person import Key, Person, excerpt
-from profiles.identity.resolve import OnRecord, join, keys_of, proofs_of
+from profiles.identity.resolve import OnRecord, asks, join, keys_of, proofs_of
 from profiles.identity.segment_calls import CallRefused, SegmentCall
 from profiles.identity.upsert import (
     Holder,
@@ -111,7 +110,7 @@ def take_calls(
     companies: dict[int, CompanyStatement] = {}
 
     def write(start: int, some: Sequence[SegmentCall]) -> list[Outcome]:
-        who = _settle(tx, some, merge, rules.join_on)
+        who = _settle(tx, some, merge, rules)
         some = some[: who.stopped_at]
         outcomes = _write(tx, some, who, rules)
         for place, call in enumerate(some):
@@ -253,11 +252,12 @@ class _Who:
         return found.pop() if len(found) == 1 else None
 
 
-def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on: JoinOn) -> _Who:
+def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, rules: InputRules) -> _Who:
     """Find the profiles of the calls, and merge those that the calls join. Locks the profiles."""
     keys_by_place = [keys_of(call) for call in calls]
     named = [(place, key) for place, keys in enumerate(keys_by_place) for key in keys]
-    if tx.conn.dialect.name == "postgresql":  # SQLite has no locks of rows
+    asking = any(asks(call.person, rules.double_opt_in) for call in calls)
+    if tx.conn.dialect.name == "postgresql" and not asking:  # SQLite has no locks of rows
         settled = hold_settled_owners(tx, named)
         if settled is not None:
             again = _again(tx, _describing(calls), keys_by_place, settled)
@@ -270,7 +270,7 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
         for place, call in enumerate(calls)
         if unverified and _only_adds_an_event(call, unverified)
     }
-    if not any(
+    if not asking and not any(
         _unsettled(keys, holders)
         for place, keys in enumerate(keys_by_place)
         if place not in events_only
@@ -286,7 +286,13 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, join_on:
     profile_ids = set(owners.values())
     again = _again(tx, enumerate(calls), keys_by_place, owners)
     new = {place: call for place, call in enumerate(calls) if place not in again}
-    joined = join(new, _on_record(tx, holders), join_on, lambda: new_profile(tx))
+    joined = join(
+        new,
+        _on_record(tx, holders),
+        rules.join_on,
+        lambda: new_profile(tx),
+        rules.double_opt_in,
+    )
     later = () if joined.stopped_at is None else profile_ids
     if joined.mergers or later:
         merge(tx, joined.mergers, also_lock=profile_ids, later=later)

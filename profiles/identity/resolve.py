@@ -9,11 +9,13 @@ does not state that the address is verified, the anonymous ids of the removed pr
 unverified: their calls only add events, until one names them with a user id or a verified address.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple
 
 from config.policy import JoinOn
+from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.identity.addresses import CHANNELS_TO, ONE_AT_A_TIME
 from profiles.identity.merge import Merger, UsableParts
 from profiles.identity.person import Key, Person
@@ -81,31 +83,42 @@ def proofs_of(person: Person) -> list[Key]:
     return [key for key in person.keys if key[0] in person.verified]
 
 
+def asks(person: Person, double_opt_in: Collection[str]) -> bool:
+    """Whether it states a yes that is confirmed by e-mail. double_opt_in: the topics with that."""
+    return bool(double_opt_in) and any(
+        granted and channel == CONFIRMED_ON and topic in double_opt_in
+        for (channel, topic), granted in person.consent.items()
+    )
+
+
 def join(
     calls: Mapping[int, SegmentCall],
     on_record: OnRecord,
     join_on: JoinOn,
     new_profile: Callable[[], int],
+    double_opt_in: Collection[str] = (),
 ) -> Joined:
     """Decide which identifiers belong to one customer, call by call.
 
     A call must wait if it joins two profiles of which an earlier call changes one: in a merge the
-    values of the profile that stays win, so the earlier call must be written first. The first call
-    never waits.
+    values of the profile that stays win, so the earlier call must be written first. It also waits
+    if it changes the e-mail address to which an earlier call requests a confirmation. The first
+    call never waits.
 
     Parameters
     ----------
     calls: by their places, in order.
     new_profile: creates an empty profile and returns its id.
+    double_opt_in: the topics whose yes on e-mail needs a confirmation.
     """
-    customers = _Customers(on_record, join_on)
+    customers = _Customers(on_record, join_on, double_opt_in)
     stopped_at = next(
         (place for place, call in calls.items() if not customers.read(place, call)), None
     )
     if stopped_at is not None:
         # The call that must wait has changed the groups. Without it, none of the others waits.
         calls = {place: call for place, call in calls.items() if place < stopped_at}
-        customers = _Customers(on_record, join_on)
+        customers = _Customers(on_record, join_on, double_opt_in)
         for place, call in calls.items():
             customers.read(place, call)
     for place, call in calls.items():
@@ -137,10 +150,11 @@ class _Group:
     size: int = 0  # number of stored identifiers
     in_use: dict[str, set[Key]] = field(default_factory=dict)  # addresses by kind
     ever: dict[str, set[Key]] = field(default_factory=dict)  # as in_use, with retired addresses
-    # profiles merged into this one: what joined them, and their usable parts (None: all)
-    going: dict[int, tuple[str, UsableParts | None]] = field(default_factory=dict)
+    # profiles merged into this one, whose values win over those of the next ones
+    going: deque["_Going"] = field(default_factory=deque)
     described: bool = False  # a call of this batch states more than ids
     joined: bool = False  # a call of this batch joined two groups into this one
+    asks: bool = False  # a call of this batch requests a confirmation by e-mail
 
     @property
     def is_bare(self) -> bool:
@@ -175,15 +189,29 @@ class _Group:
 
     def mergers(self) -> Iterator[Merger]:
         if self.stays is not None:
-            for from_id, (why, share) in sorted(self.going.items()):
-                yield Merger(from_id=from_id, into_id=self.stays, why=why, share=share)
+            for one in self.going:
+                yield Merger(
+                    from_id=one.profile_id, into_id=self.stays, why=one.why, share=one.share
+                )
+
+
+class _Going(NamedTuple):
+    """A profile that is merged into another one: what joined them, and its usable parts (None:
+    all)."""
+
+    profile_id: int
+    why: str
+    share: UsableParts | None
 
 
 class _Customers:
     """The customers that the calls name."""
 
-    def __init__(self, on_record: OnRecord, join_on: JoinOn) -> None:
+    def __init__(
+        self, on_record: OnRecord, join_on: JoinOn, double_opt_in: Collection[str]
+    ) -> None:
         self._join_on = join_on
+        self._double_opt_in = double_opt_in
         self._retired: set[Key] = set()  # addresses that joins retired
         self._groups: dict[Key, _Group] = {}
         by_profile: dict[int, _Group] = {}
@@ -221,11 +249,15 @@ class _Customers:
     def left(self, owners: Mapping[Key, int]) -> set[Key]:
         """The identifiers that leave their profiles. Some were moved and then joined again."""
 
-        def stays(key: Key) -> bool:
-            group = self.group(key)
-            return owners[key] == group.stays or owners[key] in group.going
-
-        return {key for key in self.released if key in owners and not stays(key)}
+        homes: dict[int | None, _Group] = {}
+        for group in self.groups():
+            homes[group.stays] = group
+            homes.update((one.profile_id, group) for one in group.going)
+        return {
+            key
+            for key in self.released
+            if key in owners and homes.get(owners[key]) is not self.group(key)
+        }
 
     def read(self, place: int, call: SegmentCall) -> bool:
         """Apply the joins of a call. False: the calls before it must be written first."""
@@ -261,7 +293,11 @@ class _Customers:
                 return False
             if place in self.filling:
                 break  # an unverified anonymous id states no address
-        self.group(first).described |= call.person.has_details
+        home = self.group(first)
+        if home.asks and (call.person.email is not None or "email" in call.person.removed):
+            return False
+        home.asks |= asks(call.person, self._double_opt_in)
+        home.described |= call.person.has_details
         if confirmed:
             self._confirm(confirmed)
         return True
@@ -401,14 +437,14 @@ class _Customers:
         """Join the second group to the first. Returns the joined group."""
         going = other.going
         if share is not None:
-            going = {
-                from_id: (before, share if theirs is None else theirs.within(share))
-                for from_id, (before, theirs) in going.items()
-            }
+            going = deque(
+                each._replace(share=share if each.share is None else each.share.within(share))
+                for each in going
+            )
         if one.stays is None and share is None:
             one.stays = other.stays
         elif other.stays is not None:
-            going[other.stays] = why, share
+            going.appendleft(_Going(other.stays, why, share))
         if share is None:
             usable = {
                 k: v
@@ -427,8 +463,9 @@ class _Customers:
         big.keys |= small.keys
         big.has_user, big.stays = one.has_user or other.has_user, one.stays
         big.described, big.size = one.described or other.described, one.size + other.size
+        big.asks = one.asks or other.asks
         big.joined = True
-        big.going = _union(going, one.going)
+        big.going = _in_order(one.going, going)
         for ever in {*one.ever, *other.ever}:
             for mine, theirs in ((big.in_use, small.in_use), (big.ever, small.ever)):
                 mine[ever] = _union(mine.get(ever, set()), theirs.get(ever, set()))
@@ -448,11 +485,17 @@ class _Customers:
         return True
 
 
-_Collection = TypeVar("_Collection", dict[int, tuple[str, UsableParts | None]], set[Key])
-
-
-def _union(one: _Collection, other: _Collection) -> _Collection:
+def _union(one: set[Key], other: set[Key]) -> set[Key]:
     """The union, stored in the larger of the two."""
     big, small = (one, other) if len(one) >= len(other) else (other, one)
-    big.update(small)
+    big |= small
     return big
+
+
+def _in_order(first: deque[_Going], second: deque[_Going]) -> deque[_Going]:
+    """The first followed by the second, stored in the longer of the two."""
+    if len(first) >= len(second):
+        first.extend(second)
+        return first
+    second.extendleft(reversed(first))
+    return second

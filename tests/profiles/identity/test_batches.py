@@ -245,6 +245,25 @@ def _rows(db: Database, number: int) -> list[Any]:
     "any",
     {},
 ).via("a call that must wait changes nothing before it is written")
+@example(
+    [
+        _track(None, "a"),
+        _identify(None, "b", None, email="y@example.com"),
+        _identify("v", None, None, email="x@example.com"),
+    ],
+    [_track("v", "b"), ("alias", {"userId": "u", "anonymousId": "a", "previousId": "v"})],
+    "any",
+    {},
+).via("a profile takes in another one before both go into a third")
+@example(
+    [],
+    [
+        _identify("u", None, None, email="x@example.com", news=True),
+        _identify("u", None, None, email="y@example.com"),
+    ],
+    "any",
+    {"news": "News"},
+).via("the e-mail address changes after a confirmation was requested")
 def test_a_batch_leaves_the_rows_that_its_calls_leave_one_by_one(
     house: House,
     before: list[Said],
