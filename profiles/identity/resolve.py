@@ -204,6 +204,20 @@ class _Going(NamedTuple):
     share: UsableParts | None
 
 
+@dataclass(slots=True)
+class _Proven:
+    """An unverified anonymous id in a call that proves its owner.
+
+    group: the customer that had it. others: the other identifiers of that customer. must_wait:
+    whether earlier calls must be written before its withheld addresses come into use.
+    """
+
+    key: Key
+    group: _Group
+    others: set[Key] = field(default_factory=set)
+    must_wait: bool = False
+
+
 class _Customers:
     """The customers that the calls name."""
 
@@ -271,8 +285,8 @@ class _Customers:
             return True
         if new:
             return False
-        confirmed = self._verify(unverified, proofs[0]) if unverified else []
-        if confirmed is None:
+        proven = [_Proven(key, self.group(key)) for key in unverified]
+        if not self._verify(proven, proofs):
             return False
         first, *others = keys
         self.group(first)  # creates the group: a later alias can name it
@@ -298,9 +312,7 @@ class _Customers:
             return False
         home.asks |= asks(call.person, self._double_opt_in)
         home.described |= call.person.has_details
-        if confirmed:
-            self._confirm(confirmed)
-        return True
+        return self._confirm(proven)
 
     def note_foreign(self, place: int, call: SegmentCall) -> None:
         """Record which identifiers in a call belong to another customer, after all calls are
@@ -325,36 +337,40 @@ class _Customers:
         known = [key for key in (anonymous, user) if key in self._groups]
         return [*certain, *(known or [anonymous])]
 
-    def _verify(self, unverified: Sequence[Key], proof: Key) -> list[Key] | None:
-        """Verify anonymous ids whose owner a call proves.
+    def _verify(self, proven: Sequence["_Proven"], proofs: Sequence[Key]) -> bool:
+        """Move anonymous ids to the customer whom a call proves. False: the call must wait."""
+        for one in proven:
+            if proofs[0] in self._retired:
+                return False
+            # Withheld addresses come into use before any call is written. So earlier calls that
+            # change the profile or take one of its retired addresses are written first.
+            one.must_wait = (
+                one.group.described
+                or one.group.joined
+                or not one.group.retired.isdisjoint(self._groups)
+            )
+            if self.group(proofs[0]) is not one.group and not self._move(one.key, proofs[0]):
+                return False
+            one.others = set(one.group.keys) - {one.key}
+            self._unverified.discard(one.key)
+        return True
 
-        Returns those that the owner's profile has already. None: the call must wait.
+    def _confirm(self, proven: Sequence["_Proven"]) -> bool:
+        """Note whose profiles change: those that the anonymous ids left for nobody else's.
+
+        Withheld addresses come into use there. Later calls that depend on these addresses wait
+        until that is written. False: the call must wait.
         """
-        if proof in self._retired:
-            return None
-        confirmed: list[Key] = []
-        for key in unverified:
-            group = self.group(key)
-            if self.group(proof) is group:
-                # Withheld addresses come into use before any call is written. So earlier calls that
-                # change the profile or take one of its retired addresses are written first.
-                if group.described or group.joined or not group.retired.isdisjoint(self._groups):
-                    return None
-                confirmed.append(key)
-            elif not self._move(key, proof):
-                return None
-            self._unverified.discard(key)
-        return confirmed
-
-    def _confirm(self, keys: Sequence[Key]) -> None:
-        """Note that the owners' profiles change: withheld addresses come into use.
-
-        Later calls that depend on these addresses wait until that is written.
-        """
-        self.confirmed.update(keys)
-        for group in {self.group(key) for key in keys}:
+        for one in proven:
+            group = self.group(one.key)
+            if not any(self.group(key) is group for key in one.others):
+                continue  # it went to another customer
+            if one.must_wait:
+                return False
+            self.confirmed.add(one.key)
             group.described = True
             self._retired |= group.retired
+        return True
 
     def _join_ids(self, first: Key, key: Key, kind: str) -> bool:
         """Join the profiles of two ids, unless they are two customers. False: the call must

@@ -182,13 +182,13 @@ def _rows(db: Database, number: int) -> list[Any]:
             for row in tx.conn.execute(select(table).where(column.in_(ids))).mappings():
                 if not str(row.get("dedupe_key")).startswith("merge of"):
                     people[row[column.name]].append((table.name, shown(row)))
-        # The order of the records of one consent counts: the last one says whence it comes.
+        # The order of the records of a profile counts: the last one says whence consent comes.
         r = consent_records.c
         before: Counter[tuple[Any, ...]] = Counter()
         for row in tx.conn.execute(
             select(consent_records).where(r.profile_id.in_(ids)).order_by(r.id)
         ).mappings():
-            key = row["profile_id"], row["channel"], row["topic"]
+            key = row["identifier_value"], row["channel"], row["topic"]
             people[row["profile_id"]].append(("consent_record", before[key], shown(row)))
             before[key] += 1
     return sorted(sorted(map(str, one)) for one in people.values())
