@@ -20,6 +20,7 @@ MODULES = sorted(
         *(ROOT / "journeys/engine").glob("*.py"),
         *(ROOT / "channels/rules").glob("*.py"),
         *(ROOT / "channels/outbox").glob("*.py"),
+        *(ROOT / "profiles").rglob("*.py"),
     ]
 )
 # These run rarely: every few minutes, or at a command or a request for a report.

@@ -31,7 +31,7 @@ from config.database.arrays import any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from profiles.bucketing import bucket_of
-from profiles.identity.merge import Merger, repoint
+from profiles.identity.mergers import Merger, repoint
 
 _c = message_devices.c
 

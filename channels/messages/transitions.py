@@ -39,7 +39,7 @@ from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from profiles.bucketing import bucket_of, narrowest
 from profiles.bulk import text_bound
-from profiles.identity.merge import Merger, repoint
+from profiles.identity.mergers import Merger, repoint
 
 _c = messages.c
 # Whether a report is still expected for an `unknown` message.

@@ -17,7 +17,7 @@ from config.database.arrays import STATEMENTS, any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.enrollments.table import enrollments
-from profiles.identity.merge import Merger, repoint
+from profiles.identity.mergers import Merger, repoint
 
 _c = enrollments.c
 _waiting = update(enrollments).where(_c.ended_at.is_(None), in_buckets(_c.bucket))

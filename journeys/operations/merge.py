@@ -19,7 +19,8 @@ from journeys.enrollments import enrollments, transitions
 from journeys.tables import passages, segment_members
 from profiles.bucketing import bucket_of
 from profiles.bulk import lock_profiles
-from profiles.identity.merge import Merger, lock_events, merge_profiles, repoint
+from profiles.identity.merge import lock_events, merge_profiles
+from profiles.identity.mergers import Merger, repoint
 
 MERGED = "merged"
 

@@ -8,12 +8,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, or_, select, tuple_
+from sqlalchemy import delete, or_, select, tuple_
 
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
-from config.database.engine import Tx, insert_into
-from profiles.bulk import in_slices, lock_profiles
+from config.database.arrays import InsertRows, any_of, rows_of
+from config.database.engine import Tx
+from profiles.bucketing import bucket_of
+from profiles.bulk import lock_profiles
 from profiles.consent.double_opt_in import (
     CONFIRMED_ON,
     NO_TOPICS,
@@ -24,11 +26,43 @@ from profiles.consent.double_opt_in import (
     settle,
     waiting,
 )
-from profiles.consent.state import ConsentKey, Statement, consent_statements, withdrawn
-from profiles.events import PROFILE_CHANGED, NewEvent, identifier_columns, record_events
-from profiles.identity.merge import survivors
+from profiles.consent.state import (
+    ConsentKey,
+    Statement,
+    consent_statements,
+    insert_records,
+    withdrawn,
+)
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.person import Key as Identifier
+from profiles.identity.survivors import survivors
 from profiles.tables import consent_records, consents
+
+_c, _r = consents.c, consent_records.c
+_STARTING = rows_of("starting", _c.profile_id, _c.channel)
+_STOPPED = select(_c.profile_id, _c.channel).where(
+    tuple_(_c.profile_id, _c.channel).in_(select(_STARTING)),
+    _c.topic == "*",
+    _c.granted.is_(False),
+)
+_BEFORE_STOP = (
+    select(_r.profile_id, _r.channel, _r.granted)
+    .where(tuple_(_r.profile_id, _r.channel).in_(select(_STARTING)), _r.topic == "*")
+    .where(or_(_r.granted.is_(True), _r.granted.is_(None)))
+    .order_by(_r.id)
+)
+_SOURCES = (
+    select(_r.profile_id, _r.channel, _r.topic, _r.source)
+    .where(any_of(_r.profile_id, "profiles"))
+    .order_by(_r.id)
+)
+_UPSERT = InsertRows(
+    *(_c.profile_id, _c.channel, _c.topic, _c.granted, _c.changed_at, _c.bucket),
+    on_conflict=f"({', '.join(column.name for column in consents.primary_key)}) DO UPDATE "
+    "SET granted = excluded.granted, changed_at = excluded.changed_at",
+)
+_KEYS = rows_of("keys", _c.profile_id, _c.channel, _c.topic)
+_DELETE = delete(consents).where(tuple_(_c.profile_id, _c.channel, _c.topic).in_(select(_KEYS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +166,7 @@ def change_consent_in_turn(
     """`change_consent` of each round, one after the other; the state is read and written once."""
     rounds = _of_survivors(tx, [changes for changes in rounds if changes])
     whose = {change.profile_id for changes in rounds for change in changes}
-    ledger = _Ledger(tx, whose, source, double_opt_in)
+    ledger = _Ledger(tx, whose, source, double_opt_in=double_opt_in)
     for changes in _passes(rounds):
         ledger.take(changes, topics_too=topics_too)
     ledger.write()
@@ -162,7 +196,7 @@ class _Ledger:
     """The consent of some profiles, as it was read and as it will be written."""
 
     def __init__(
-        self, tx: Tx, whose: Collection[int], source: str, double_opt_in: Mapping[str, str]
+        self, tx: Tx, whose: Collection[int], source: str, *, double_opt_in: Mapping[str, str]
     ) -> None:
         self._tx = tx
         self._whose = whose
@@ -331,21 +365,13 @@ def given_back(
 
     It is the last consent to the channel before the STOP; None: unset.
     """
-    named = sorted(starting)
-    c, r = consents.c, consent_records.c
-    stopped = select(c.profile_id, c.channel).where(
-        tuple_(c.profile_id, c.channel).in_(named), c.topic == "*", c.granted.is_(False)
-    )
-    before = (
-        select(r.profile_id, r.channel, r.granted)
-        .where(tuple_(r.profile_id, r.channel).in_(named), r.topic == "*")
-        .where(or_(r.granted.is_(True), r.granted.is_(None)))
-        .order_by(r.id)
-    )
-    held = {(row.profile_id, row.channel): row.granted for row in tx.conn.execute(before)}
+    given = {"starting": sorted(starting)}
+    before = {
+        (row.profile_id, row.channel): row.granted for row in tx.conn.execute(_BEFORE_STOP, given)
+    }
     return {
-        (row.profile_id, row.channel): held.get((row.profile_id, row.channel))
-        for row in tx.conn.execute(stopped)
+        (row.profile_id, row.channel): before.get((row.profile_id, row.channel))
+        for row in tx.conn.execute(_STOPPED, given)
     }
 
 
@@ -431,82 +457,35 @@ def _of_topics(
             yield replace(no, topic=one.topic)
 
 
-def _last_sources(tx: Tx, profile_ids: Iterable[int]) -> dict[ConsentKey, str]:
+def _last_sources(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, str]:
     """The source of the newest record of each consent of these profiles."""
-    c = consent_records.c
     return {
         (row.profile_id, row.channel, row.topic): row.source
-        for some in in_slices(sorted(profile_ids))
-        for row in tx.conn.execute(
-            select(c.profile_id, c.channel, c.topic, c.source)
-            .where(c.profile_id.in_(some))
-            .order_by(c.id)
-        )
+        for row in tx.conn.execute(_SOURCES, {"profiles": profile_ids})
     }
 
 
 def _write(tx: Tx, changes: Sequence[ConsentChange]) -> None:
-    _upsert(tx, [change for change in changes if change.granted is not None])
-    _delete(tx, [change for change in changes if change.granted is None])
+    _UPSERT(
+        tx.conn,
+        [
+            (*one.key, one.granted, one.at(tx.now), bucket_of(one.profile_id))
+            for one in changes
+            if one.granted is not None
+        ],
+    )
+    if unset := [one.key for one in changes if one.granted is None]:
+        tx.conn.execute(_DELETE, {"keys": unset})
 
 
 def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
-    if not changes:
-        return
-    tx.conn.execute(
-        insert(consent_records),
+    insert_records(
+        tx,
         [
-            {
-                "profile_id": change.profile_id,
-                "channel": change.channel,
-                "topic": change.topic,
-                "granted": change.granted,
-                "occurred_at": change.at(tx.now),
-                "recorded_at": tx.now,
-                "source": source,
-                "wording": change.wording,
-                "evidence": change.evidence,
-                **identifier_columns(change.identifier),
-            }
-            for change in changes
-        ],
-    )
-
-
-def _upsert(tx: Tx, changes: Sequence[ConsentChange]) -> None:
-    if not changes:
-        return
-    upsert = insert_into(tx.conn, consents)
-    tx.conn.execute(
-        upsert.on_conflict_do_update(
-            index_elements=list(consents.primary_key),
-            set_={name: upsert.excluded[name] for name in ("granted", "changed_at")},
-        ),
-        [
-            {
-                "profile_id": change.profile_id,
-                "channel": change.channel,
-                "topic": change.topic,
-                "granted": change.granted,
-                "changed_at": change.at(tx.now),
-            }
-            for change in changes
-        ],
-    )
-
-
-def _delete(tx: Tx, changes: Sequence[ConsentChange]) -> None:
-    if not changes:
-        return
-    c = consents.c
-    tx.conn.execute(
-        delete(consents).where(
-            c.profile_id == bindparam("whose"),
-            c.channel == bindparam("on"),
-            c.topic == bindparam("about"),
-        ),
-        [
-            {"whose": change.profile_id, "on": change.channel, "about": change.topic}
+            (
+                *(*change.key, change.granted, change.at(tx.now), tx.now, source),
+                *(change.wording, change.evidence, *(change.identifier or (None, None))),
+            )
             for change in changes
         ],
     )

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, not_, select, tuple_, update
+from sqlalchemy import not_, select, tuple_, update
 
 from config.channels import channels
 from config.clock.times import DAY, Instant, Seconds, format_instant
-from config.database.engine import Tx, insert_into
-from profiles.bulk import among, in_slices
+from config.database.arrays import InsertRows, any_of, rows_of
+from config.database.engine import Tx
 from profiles.events import NewEvent, record_events
 from profiles.identity.addresses import is_retired, is_suppressed, is_usable
-from profiles.identity.merge import survivors
+from profiles.identity.survivors import survivors
 from profiles.tables import email_confirmations, identifiers
 
 # The channel whose opt-ins are confirmed.
@@ -29,6 +29,31 @@ ASK_AGAIN_AFTER: Seconds = DAY
 LASTS: Seconds = 7 * DAY
 # No topic has double opt-in.
 NO_TOPICS: Mapping[str, str] = MappingProxyType({})
+
+_e, _i = email_confirmations.c, identifiers.c
+_ADDRESSES = select(_i.profile_id, _i.value).where(
+    any_of(_i.profile_id, "profiles"), is_usable(CONFIRMED_ON)
+)
+_KEYS = rows_of("keys", _e.address, _e.topic)
+_named = tuple_(_e.address, _e.topic).in_(select(_KEYS))
+_REQUESTS = select(_e.address, _e.topic, _e.profile_id, _e.said_at, _e.asked_at).where(_named)
+_PENDING = (
+    select(
+        *(_i.profile_id.label("owner"), _e.profile_id, _e.address, _e.topic),
+        *(_e.said_at, _e.asked_at, _e.source, _e.wording, _e.evidence),
+    )
+    .join(identifiers, (_i.kind == "email") & (_i.value == _e.address))
+    .where(any_of(_i.profile_id, "profiles"), _e.said_at.is_not(None))
+    .where(not_(is_suppressed(CONFIRMED_ON)), not_(is_retired()))
+    .order_by(_e.asked_at, _e.address)
+)
+_SETTLE = update(email_confirmations).where(_named).values(said_at=None)
+_STATED = ("profile_id", "said_at", "asked_at", "source", "wording", "evidence")
+_UPSERT = InsertRows(
+    *(_e.address, _e.topic, *(_e[name] for name in _STATED)),
+    on_conflict="(address, topic) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _STATED),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +87,7 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
     addresses = _addresses(tx, {one.profile_id for one in yeses})
     keys = {(addresses[one.profile_id], one.topic) for one in yeses if one.profile_id in addresses}
     known = {(row.address, row.topic): row for row in _requests(tx, keys)}
-    written: dict[tuple[str, str], dict[str, Any]] = {}
+    written: dict[tuple[str, str], tuple[Any, ...]] = {}
     asking: list[NewEvent] = []
     for one in yeses:
         if one.profile_id not in addresses:
@@ -72,16 +97,12 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
         if row is not None and row.profile_id == one.profile_id and not _is_newer(one, row):
             continue
         due = row is None or tx.now - row.asked_at >= ASK_AGAIN_AFTER
-        written[key] = {
-            "address": key[0],
-            "topic": one.topic,
-            "profile_id": one.profile_id,
-            "said_at": tx.now if one.said_at is None else one.said_at,
-            "asked_at": tx.now if due or row is None else row.asked_at,
-            "source": one.source,
-            "wording": one.wording,
-            "evidence": one.evidence,
-        }
+        written[key] = (
+            *(*key, one.profile_id),
+            tx.now if one.said_at is None else one.said_at,
+            tx.now if due or row is None else row.asked_at,
+            *(one.source, one.wording, one.evidence),
+        )
         if due:
             properties = {"topic": one.topic, "topic_name": names[one.topic]}
             name = f"confirm email {one.topic} {tx.now}"
@@ -94,15 +115,7 @@ def ask(tx: Tx, yeses: Sequence[Yes], names: Mapping[str, str]) -> set[tuple[int
             )
             asking.append(event)
     if written:
-        upsert = insert_into(tx.conn, email_confirmations)
-        columns = ("profile_id", "said_at", "asked_at", "source", "wording", "evidence")
-        tx.conn.execute(
-            upsert.on_conflict_do_update(
-                index_elements=list(email_confirmations.primary_key),
-                set_={name: upsert.excluded[name] for name in columns},
-            ),
-            list(written.values()),
-        )
+        _UPSERT(tx.conn, list(written.values()))
     record_events(tx, asking, worked=False)
     return {(one.profile_id, one.topic) for one in yeses if one.profile_id not in addresses}
 
@@ -129,17 +142,7 @@ def waiting(tx: Tx, profile_ids: Collection[int]) -> list[PendingYes]:
     """The pending yeses of these profiles, including expired ones, the latest last."""
     if not profile_ids:
         return []
-    e, i = email_confirmations.c, identifiers.c
-    rows = tx.conn.execute(
-        select(
-            *(i.profile_id.label("owner"), e.profile_id, e.address, e.topic),
-            *(e.said_at, e.asked_at, e.source, e.wording, e.evidence),
-        )
-        .join(identifiers, (i.kind == "email") & (i.value == e.address))
-        .where(among(tx, i.profile_id, profile_ids), e.said_at.is_not(None))
-        .where(not_(is_suppressed(CONFIRMED_ON)), not_(is_retired()))
-        .order_by(e.asked_at, e.address)
-    )
+    rows = tx.conn.execute(_PENDING, {"profiles": profile_ids})
     found = [PendingYes._make(row) for row in rows]
     merged_into = survivors(tx, {one.said_by for one in found})
     return [one for one in found if merged_into.get(one.said_by, one.said_by) == one.owner]
@@ -169,15 +172,8 @@ def can_be_confirmed(row: PendingYes, now: Instant) -> bool:
 
 def settle(tx: Tx, rows: Iterable[PendingYes]) -> None:
     """End pending yeses after a confirmation or a no. The row keeps the time of the last mail."""
-    c = email_confirmations.c
-    keys = [{"of_address": row.address, "of_topic": row.topic} for row in rows]
-    if keys:
-        tx.conn.execute(
-            update(email_confirmations)
-            .where(c.address == bindparam("of_address"), c.topic == bindparam("of_topic"))
-            .values(said_at=None),
-            keys,
-        )
+    if keys := [(row.address, row.topic) for row in rows]:
+        tx.conn.execute(_SETTLE, {"keys": keys})
 
 
 def proof(row: PendingYes) -> dict[str, Any]:
@@ -187,18 +183,10 @@ def proof(row: PendingYes) -> dict[str, Any]:
 
 def _addresses(tx: Tx, profile_ids: Collection[int]) -> dict[int, str]:
     """The e-mail address of each profile that has a usable one."""
-    i = identifiers.c
-    found = select(i.profile_id, i.value).where(
-        among(tx, i.profile_id, profile_ids), is_usable(CONFIRMED_ON)
-    )
-    return {row.profile_id: row.value for row in tx.conn.execute(found)}
+    rows = tx.conn.execute(_ADDRESSES, {"profiles": profile_ids})
+    return {row.profile_id: row.value for row in rows}
 
 
 def _requests(tx: Tx, keys: Collection[tuple[str, str]]) -> list[_Request]:
-    c = email_confirmations.c
-    columns = [c[name] for name in _Request._fields]
-    return [
-        _Request._make(row)
-        for some in in_slices(sorted(keys), 500)
-        for row in tx.conn.execute(select(*columns).where(tuple_(c.address, c.topic).in_(some)))
-    ]
+    rows = tx.conn.execute(_REQUESTS, {"keys": sorted(keys)})
+    return [_Request._make(row) for row in rows]

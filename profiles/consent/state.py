@@ -1,14 +1,34 @@
 """The current state of consent: yes, no, or withdrawn to unset."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
 from config.clock.times import Instant
+from config.database.arrays import InsertRows, any_of
 from config.database.engine import Tx
-from profiles.bulk import among
+from profiles.bucketing import bucket_of
 from profiles.tables import consent_records, consents
+
+_c, _r = consents.c, consent_records.c
+_STATEMENTS = select(_c.profile_id, _c.channel, _c.topic, _c.granted, _c.changed_at).where(
+    any_of(_c.profile_id, "profiles")
+)
+_RECORDED_AT = (
+    select(_r.profile_id, _r.channel, _r.topic, _r.recorded_at)
+    .where(any_of(_r.profile_id, "profiles"))
+    .order_by(_r.id)
+)
+_WITHDRAWN = (
+    select(_r.profile_id, _r.channel, _r.topic, _r.granted, _r.occurred_at)
+    .where(any_of(_r.profile_id, "profiles"), _r.granted.is_(None))
+    .order_by(_r.id)
+)
+_INSERT_RECORDS = InsertRows(
+    *(_r.profile_id, _r.channel, _r.topic, _r.granted, _r.occurred_at, _r.recorded_at),
+    *(_r.source, _r.wording, _r.evidence, _r.identifier_kind, _r.identifier_value, _r.bucket),
+)
 
 ConsentKey = tuple[int, str, str]  # profile, channel, topic
 
@@ -36,15 +56,12 @@ def consent_statements(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey,
 
     A row with a future time, which older imports could write, gets the time of its record.
     """
-    c, r = consents.c, consent_records.c
-    rows = select(c.profile_id, c.channel, c.topic, c.granted, c.changed_at)
-    found = tx.conn.execute(rows.where(among(tx, c.profile_id, profile_ids)))
+    found = tx.conn.execute(_STATEMENTS, {"profiles": profile_ids})
     current = {one.key: one for one in (Statement._make(row) for row in found)}
     ahead = [one for one in current.values() if one.changed_at > tx.now]
     if ahead:
-        whose = among(tx, r.profile_id, {one.profile_id for one in ahead})
-        records = select(r.profile_id, r.channel, r.topic, r.recorded_at).where(whose)
-        written = {(*key,): at for *key, at in tx.conn.execute(records.order_by(r.id))}
+        records = tx.conn.execute(_RECORDED_AT, {"profiles": {one.profile_id for one in ahead}})
+        written = {(*key,): at for *key, at in records}
         for one in ahead:
             current[one.key] = one._replace(changed_at=written.get(one.key, tx.now))
     return current
@@ -55,7 +72,14 @@ def withdrawn(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, Statemen
 
     A row in `consent` is later and overrides it.
     """
-    c = consent_records.c
-    rows = select(c.profile_id, c.channel, c.topic, c.granted, c.occurred_at).order_by(c.id)
-    found = tx.conn.execute(rows.where(among(tx, c.profile_id, profile_ids), c.granted.is_(None)))
+    found = tx.conn.execute(_WITHDRAWN, {"profiles": profile_ids})
     return {one.key: one for one in (Statement._make(row) for row in found)}
+
+
+def insert_records(tx: Tx, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Record statements.
+
+    rows: profile, channel, topic, granted, occurred_at, recorded_at, source, wording, evidence,
+    kind and value of the identifier.
+    """
+    _INSERT_RECORDS(tx.conn, [(*row, bucket_of(row[0])) for row in rows])

@@ -7,12 +7,13 @@ from uuid import uuid4
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 
 from config.channels import ChannelName
+from config.database.arrays import rows_of
 from config.database.engine import Tx
 from config.policy import Policy
-from profiles.bulk import in_slices, lock_profiles
+from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
@@ -28,6 +29,11 @@ from profiles.tables import events
 LONGEST_WORDING = 4000
 LARGEST_EVIDENCE = 4096
 
+_PAIRS = rows_of("pairs", events.c.profile_id, events.c.dedupe_key)
+_RECORDED = select(events.c.profile_id, events.c.dedupe_key).join(
+    _PAIRS,
+    (events.c.profile_id == _PAIRS.c.profile_id) & (events.c.dedupe_key == _PAIRS.c.dedupe_key),
+)
 _UNVERIFIED = (
     "an address that is not verified joined it to its customer, so it only adds events; give the "
     "userId or an address"
@@ -251,11 +257,8 @@ def _new(
     named = {
         place: (one.profile_id, statements[place].dedupe_key()) for place, one in whose.items()
     }
-    key = tuple_(events.c.profile_id, events.c.dedupe_key)
-    known: set[tuple[int, str]] = set()
-    for some in in_slices(sorted(set(named.values())), 500):
-        found = select(events.c.profile_id, events.c.dedupe_key).where(key.in_(some))
-        known.update((row.profile_id, row.dedupe_key) for row in tx.conn.execute(found))
+    found = tx.conn.execute(_RECORDED, {"pairs": sorted(set(named.values()))})
+    known = {(profile_id, dedupe_key) for profile_id, dedupe_key in found}
     new: list[int] = []
     results: dict[int, Result] = {}
     noted: list[NewEvent] = []

@@ -14,9 +14,9 @@ from profiles.attributes.latest import FIELDS, attribute_key
 from profiles.bulk import lock_profiles
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import is_in_use
-from profiles.identity.merge import Merger, verify
+from profiles.identity.mergers import Merger
 from profiles.identity.person import Key, Person, excerpt
-from profiles.identity.resolve import OnRecord, asks, join, keys_of, proofs_of
+from profiles.identity.resolve import OnRecord, depends_on_address, join, keys_of, proofs_of
 from profiles.identity.segment_calls import CallRefused, SegmentCall
 from profiles.identity.upsert import (
     Holder,
@@ -28,6 +28,7 @@ from profiles.identity.upsert import (
     owners_of,
     upsert_people,
 )
+from profiles.identity.verification import verify
 from profiles.rules import DEFAULT_RULES, InputRules
 from profiles.tables import ADDRESS_KIND, events, identifiers, profiles
 
@@ -256,8 +257,8 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, rules: I
     """Find the profiles of the calls, and merge those that the calls join. Locks the profiles."""
     keys_by_place = [keys_of(call) for call in calls]
     named = [(place, key) for place, keys in enumerate(keys_by_place) for key in keys]
-    asking = any(asks(call.person, rules.double_opt_in) for call in calls)
-    if tx.conn.dialect.name == "postgresql" and not asking:  # SQLite has no locks of rows
+    dependent = any(depends_on_address(call.person, rules.double_opt_in) for call in calls)
+    if tx.conn.dialect.name == "postgresql" and not dependent:  # SQLite has no locks of rows
         settled = hold_settled_owners(tx, named)
         if settled is not None:
             again = _again(tx, _describing(calls), keys_by_place, settled)
@@ -270,7 +271,7 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, rules: I
         for place, call in enumerate(calls)
         if unverified and _only_adds_an_event(call, unverified)
     }
-    if not asking and not any(
+    if not dependent and not any(
         _unsettled(keys, holders)
         for place, keys in enumerate(keys_by_place)
         if place not in events_only

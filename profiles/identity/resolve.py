@@ -17,7 +17,7 @@ from typing import NamedTuple
 from config.policy import JoinOn
 from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.identity.addresses import CHANNELS_TO, ONE_AT_A_TIME
-from profiles.identity.merge import Merger, UsableParts
+from profiles.identity.mergers import Merger, UsableParts
 from profiles.identity.person import Key, Person
 from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import IdentifierKind
@@ -83,10 +83,13 @@ def proofs_of(person: Person) -> list[Key]:
     return [key for key in person.keys if key[0] in person.verified]
 
 
-def asks(person: Person, double_opt_in: Collection[str]) -> bool:
-    """Whether it states a yes that is confirmed by e-mail. double_opt_in: the topics with that."""
+def depends_on_address(person: Person, double_opt_in: Collection[str]) -> bool:
+    """Whether it states a yes that is confirmed by e-mail, or a no that can end such a wait.
+
+    Both depend on the e-mail address in use. double_opt_in: the topics with confirmations.
+    """
     return bool(double_opt_in) and any(
-        granted and channel == CONFIRMED_ON and topic in double_opt_in
+        channel == CONFIRMED_ON and (not granted or topic in double_opt_in)
         for (channel, topic), granted in person.consent.items()
     )
 
@@ -102,8 +105,8 @@ def join(
 
     A call must wait if it joins two profiles of which an earlier call changes one: in a merge the
     values of the profile that stays win, so the earlier call must be written first. It also waits
-    if it changes the e-mail address to which an earlier call requests a confirmation. The first
-    call never waits.
+    if it changes the e-mail address that an earlier call needs for a confirmation. The first call
+    never waits.
 
     Parameters
     ----------
@@ -154,7 +157,9 @@ class _Group:
     going: deque["_Going"] = field(default_factory=deque)
     described: bool = False  # a call of this batch states more than ids
     joined: bool = False  # a call of this batch joined two groups into this one
-    asks: bool = False  # a call of this batch requests a confirmation by e-mail
+    depends_on_address: bool = (
+        False  # what a call of this batch states depends on the e-mail address in use
+    )
 
     @property
     def is_bare(self) -> bool:
@@ -308,9 +313,11 @@ class _Customers:
             if place in self.filling:
                 break  # an unverified anonymous id states no address
         home = self.group(first)
-        if home.asks and (call.person.email is not None or "email" in call.person.removed):
+        if home.depends_on_address and (
+            call.person.email is not None or "email" in call.person.removed
+        ):
             return False
-        home.asks |= asks(call.person, self._double_opt_in)
+        home.depends_on_address |= depends_on_address(call.person, self._double_opt_in)
         home.described |= call.person.has_details
         return self._confirm(proven)
 
@@ -479,7 +486,7 @@ class _Customers:
         big.keys |= small.keys
         big.has_user, big.stays = one.has_user or other.has_user, one.stays
         big.described, big.size = one.described or other.described, one.size + other.size
-        big.asks = one.asks or other.asks
+        big.depends_on_address = one.depends_on_address or other.depends_on_address
         big.joined = True
         big.going = _in_order(one.going, going)
         for ever in {*one.ever, *other.ever}:

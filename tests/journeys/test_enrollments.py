@@ -14,7 +14,7 @@ from journeys.enrollments import enrollments, transitions
 from journeys.enrollments.states import ALLOWED
 from journeys.enrollments.transitions import Arrival, Stay
 from profiles.bucketing import bucket_of
-from profiles.identity.merge import Merger
+from profiles.identity.mergers import Merger
 from profiles.tables import JSON_COLUMN
 from tests.support.shop import MONDAY
 from tests.support.structure.lifecycles import allowed, functions

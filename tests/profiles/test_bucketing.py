@@ -13,7 +13,7 @@ from config.database.engine import Database
 from journeys.dsl import Email, OnEvent, Push, Send, Wait
 from journeys.operations.merge import merge
 from profiles.bucketing import bucket_of, bucket_sql, identifier_bucket
-from profiles.identity.merge import Merger
+from profiles.identity.mergers import Merger
 from tests.support.shop import House, described
 
 migration = import_module("config.database.migrations.versions.0014_buckets_and_suppressions")

@@ -17,8 +17,8 @@ from config.database.engine import Tx
 from config.settings import Settings
 from profiles.consent.preferences import Chosen, read_chosen
 from profiles.identity.addresses import CHANNELS_TO, is_in_use
-from profiles.identity.merge import Survivor, survivor_of
 from profiles.identity.person import Key
+from profiles.identity.survivors import Survivor, survivor_of
 from profiles.tables import identifiers
 
 

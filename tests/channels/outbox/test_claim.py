@@ -28,7 +28,7 @@ from journeys.operations.merge import merge
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.preferences import Changes, read_chosen, save
 from profiles.events import NewEvent, record_events
-from profiles.identity.merge import Merger
+from profiles.identity.mergers import Merger
 from tests.support.providers.dispatching import POLICY, reported, sending
 from tests.support.shop import MONDAY, House
 

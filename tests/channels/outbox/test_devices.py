@@ -30,7 +30,7 @@ from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.operations.merge import merge
 from journeys.operations.report import summarise
-from profiles.identity.merge import Merger
+from profiles.identity.mergers import Merger
 from profiles.tables import events, identifiers
 from tests.support.counting import statements
 from tests.support.providers.dispatching import POLICY, reported, sending

@@ -14,7 +14,7 @@ from journeys.operations import control
 from journeys.operations.launches import enter_all_newcomers
 from journeys.operations.merge import merge
 from journeys.tables import segment_members
-from profiles.identity.merge import Merger
+from profiles.identity.mergers import Merger
 from tests.support.patience import PATIENCE
 from tests.support.shop import House
 

@@ -17,7 +17,8 @@ from config.policy import Policy
 from flows.http.app import create_app
 from journeys.definition.catalog import load_catalog
 from profiles.consent.changes import ConsentChange, change_consent
-from profiles.identity.merge import Merger, merge_profiles
+from profiles.identity.merge import merge_profiles
+from profiles.identity.mergers import Merger
 from profiles.imports.importer import import_file
 from profiles.rules import InputRules
 from profiles.tables import consent_records, consents, email_confirmations, events

@@ -31,9 +31,10 @@ from journeys.tables import passages
 from profiles.bucketing import bucket_of
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
-from profiles.identity.merge import Merger, survivors
+from profiles.identity.mergers import Merger
 from profiles.identity.record_calls import take_calls
 from profiles.identity.segment_calls import read_call
+from profiles.identity.survivors import survivors
 from profiles.tables import (
     consent_records,
     consents,

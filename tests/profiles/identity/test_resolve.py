@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.channels import ChannelName
-from profiles.identity.merge import Merger, UsableParts
+from profiles.identity.mergers import Merger, UsableParts
 from profiles.identity.person import Key
 from profiles.identity.resolve import Joined, OnRecord, join, keys_of
 from profiles.identity.segment_calls import CallKind, SegmentCall, read_call
