@@ -9,9 +9,9 @@ from sqlalchemy import and_, select
 from channels.messages import MessageState, message_devices, messages
 from config.channels import ChannelName, channel_of
 from config.clock.times import DAY, HOUR, MINUTE, Instant, Seconds, format_instant, parse_instant
+from config.database.arrays import any_of
 from config.database.engine import Tx
 from config.errors import SegueError
-from profiles.bulk import among
 from profiles.identity.addresses import DEVICE_KINDS
 from profiles.identity.person import possible_keys
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
@@ -129,11 +129,11 @@ def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, list[dict[str, A
     found = (
         select(message_devices, identifiers.c.platform)
         .join_from(message_devices, identifiers, known, isouter=True)
-        .where(among(tx, c.message_id, message_ids))
+        .where(any_of(c.message_id, "messages"))
         .order_by(c.message_id, c.token)
     )
     devices: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in tx.conn.execute(found):
+    for row in tx.conn.execute(found, {"messages": message_ids}):
         why = _DEVICE.get(row.state, row.state)
         devices[row.message_id].append(
             {

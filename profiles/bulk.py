@@ -9,14 +9,10 @@ from sqlalchemy import (
     Dialect,
     Text,
     TypeDecorator,
-    any_,
     bindparam,
-    func,
-    literal,
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -37,17 +33,6 @@ def in_slices(values: Sequence[T], size: int = _SLICE) -> Iterator[Sequence[T]]:
     """Slices of the values; the default size fits into one IN (...)."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
-
-
-def among(tx: Tx, column: ColumnElement[T], values: Collection[T]) -> ColumnElement[bool]:
-    """`column IN values` with all of them in one parameter.
-
-    However many there are, the statement is the same, so it is compiled and prepared once.
-    """
-    if tx.conn.dialect.name == "sqlite":
-        rows = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
-        return column.in_(select(rows.c.value))
-    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 class _Texts(TypeDecorator[Mapping[int, str | None]]):

@@ -8,17 +8,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from config.channels import ChannelName
 from config.clock.times import Seconds
-from config.database.engine import Tx, put
+from config.database.arrays import InsertRows
+from config.database.engine import Tx
+from profiles.bucketing import bucket_of
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.double_opt_in import NO_TOPICS, can_be_confirmed, waiting
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import channel_addresses
 from profiles.tables import consents, preferences, profiles
+
+_CHOICES = ("per_week", "opens", "closes", "timezone", "language")
+_p, _f, _c = profiles.c, preferences.c, consents.c
+_ABOUT = (
+    select(
+        _p.timezone.label("known_timezone"),
+        _p.language.label("known_language"),
+        _p.country,
+        *(_f[name] for name in _CHOICES),
+    )
+    .join_from(profiles, preferences, _f.profile_id == _p.id, isouter=True)
+    .where(_p.id == bindparam("whose"))
+)
+_CONSENT = select(_c.channel, _c.topic, _c.granted).where(_c.profile_id == bindparam("whose"))
+_PUT = InsertRows(
+    *(_f.profile_id, *(_f[name] for name in _CHOICES), _f.changed_at, _f.bucket),
+    on_conflict=f"({', '.join(column.name for column in preferences.primary_key)}) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in (*_CHOICES, "changed_at")),
+)
 
 Topics = Mapping[tuple[ChannelName, str], bool]  # channel and topic (or `*`) -> granted
 # The wanted state; None returns consent to unset.
@@ -66,30 +87,11 @@ def read_chosen(tx: Tx, profile_id: int, *, lock: bool = False) -> Chosen | None
     """
     if lock:
         lock_profiles(tx, [profile_id])
-    about = tx.conn.execute(
-        select(
-            profiles.c.timezone.label("known_timezone"),
-            profiles.c.language.label("known_language"),
-            profiles.c.country,
-            preferences.c.per_week,
-            preferences.c.opens,
-            preferences.c.closes,
-            preferences.c.timezone,
-            preferences.c.language,
-        )
-        .join_from(profiles, preferences, preferences.c.profile_id == profiles.c.id, isouter=True)
-        .where(profiles.c.id == profile_id)
-    ).one_or_none()
+    whose = {"whose": profile_id}
+    about = tx.conn.execute(_ABOUT, whose).one_or_none()
     if about is None:
         return None
-    consent = {
-        (row.channel, row.topic): row.granted
-        for row in tx.conn.execute(
-            select(consents.c.channel, consents.c.topic, consents.c.granted).where(
-                consents.c.profile_id == profile_id
-            )
-        )
-    }
+    consent = {(row.channel, row.topic): row.granted for row in tx.conn.execute(_CONSENT, whose)}
     usable = [one for one in channel_addresses(tx, [profile_id]) if not one.suppressed]
     countries = [one.country for one in usable if one.country is not None]
     return Chosen(
@@ -142,7 +144,8 @@ def save(
     outcome = change_consent(tx, statements, source, double_opt_in=double_opt_in)
     choices = {name: to for name, to in changes.choices.items() if getattr(before, name) != to}
     if choices:
-        put(tx.conn, preferences, {"profile_id": whose, **choices, "changed_at": tx.now})
+        row = (choices.get(name, getattr(before, name)) for name in _CHOICES)
+        _PUT(tx.conn, [(whose, *row, tx.now, bucket_of(whose))])
     if not (outcome.applied or choices):
         return bool(outcome.waiting)
     event = NewEvent(

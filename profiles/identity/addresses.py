@@ -24,8 +24,8 @@ from sqlalchemy import (
 from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.aggregates import rows_as_json
-from config.database.arrays import any_of, one_of
-from config.database.engine import Tx, insert_into
+from config.database.arrays import InsertRows, any_of, one_of
+from config.database.engine import Tx
 from profiles.bucketing import identifier_bucket
 from profiles.tables import (
     ADDRESS_KIND,
@@ -198,6 +198,13 @@ _CHANNEL_ADDRESSES = select(profiles.c.id, ADDRESSES_IN_USE).where(
     any_of(profiles.c.id, "profile_ids")
 )
 
+_s = suppressions.c
+_SUPPRESS = InsertRows(
+    *(_s.address, _s.channel, _s.bucket, _s.state, _s.since),
+    on_conflict=f"({', '.join(column.name for column in suppressions.primary_key)}) DO UPDATE "
+    "SET state = excluded.state WHERE suppression.state <> 'complained'",
+)
+
 
 class Suppressed(NamedTuple):
     """An address to suppress on a channel."""
@@ -215,22 +222,14 @@ def suppress(tx: Tx, found: Collection[Suppressed]) -> None:
     """
     if not found:
         return
-    c = suppressions.c
-    adding = insert_into(tx.conn, suppressions)
-    tx.conn.execute(
-        adding.on_conflict_do_update(
-            index_elements=list(suppressions.primary_key),
-            set_={"state": adding.excluded.state},
-            where=c.state != "complained",
-        ),
+    _SUPPRESS(
+        tx.conn,
         [
-            {
-                "address": one.address,
-                "channel": one.channel,
-                "bucket": identifier_bucket(ADDRESS_KIND[one.channel], one.address),
-                "state": one.state,
-                "since": tx.now,
-            }
+            (
+                *(one.address, one.channel),
+                identifier_bucket(ADDRESS_KIND[one.channel], one.address),
+                *(one.state, tx.now),
+            )
             for one in sorted(found)
         ],
     )

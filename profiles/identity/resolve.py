@@ -157,9 +157,8 @@ class _Group:
     going: deque["_Going"] = field(default_factory=deque)
     described: bool = False  # a call of this batch states more than ids
     joined: bool = False  # a call of this batch joined two groups into this one
-    depends_on_address: bool = (
-        False  # what a call of this batch states depends on the e-mail address in use
-    )
+    # consent in a call of this batch depends on the e-mail address in use
+    depends_on_address: bool = False
 
     @property
     def is_bare(self) -> bool:
@@ -313,9 +312,8 @@ class _Customers:
             if place in self.filling:
                 break  # an unverified anonymous id states no address
         home = self.group(first)
-        if home.depends_on_address and (
-            call.person.email is not None or "email" in call.person.removed
-        ):
+        changes_address = call.person.email is not None or "email" in call.person.removed
+        if home.depends_on_address and changes_address:
             return False
         home.depends_on_address |= depends_on_address(call.person, self._double_opt_in)
         home.described |= call.person.has_details
