@@ -68,8 +68,6 @@ class Account:
     lasting: int = field(init=False)  # number of identifiers that are never dropped
     size: int | None = None  # bytes of the attributes; None until it is needed
     consent: list[Person] = field(default_factory=list)  # whoever stated some, in order
-    # channels and topics of which a statement has no time
-    undated_consent: set[tuple[ChannelName, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.after = {
@@ -150,8 +148,6 @@ class Account:
             changed |= self._sign_out(("push_token", token), at, elsewhere, left_out)
         if person.consent:
             self.consent.append(person)
-        if at is None:
-            self.undated_consent.update(person.consent)
         return Applied(changed, left_out)
 
     def _overrules(self, key: str, at: Instant | None) -> bool:
@@ -324,32 +320,47 @@ class Account:
 
         return sorted((key for key in self.identifiers if key[0] in _DROPPED), key=order)[:number]
 
-    def changes(self) -> Iterator[list[ConsentChange]]:
+    def changes(self, *, in_turn: bool) -> Iterator[list[ConsentChange]]:
         """The statements of consent, by the person that stated them.
 
-        Where one has no time, as in the rows of some files, only the last one counts. So a file
-        that is imported again changes nothing.
+        in_turn: all of them. Otherwise only the last of each channel and topic, so that a file that
+        is imported again changes nothing.
         """
-        assert self.id is not None
-        last = {
-            key: person
-            for person in self.consent
-            for key in person.consent
-            if key in self.undated_consent
-        }
+        last = {} if in_turn else self._last_statements()
         for person in self.consent:
             yield [
-                ConsentChange(
-                    profile_id=self.id,
-                    channel=channel,
-                    topic=topic,
-                    granted=granted,
-                    occurred_at=person.seen_at,
-                    identifier=person.named_by,
-                )
-                for (channel, topic), granted in person.consent.items()
-                if last.get((channel, topic), person) is person
+                self._change(person, key)
+                for key in person.consent
+                if in_turn or last[key] is person
             ]
+
+    def _last_statements(self) -> dict[tuple[ChannelName, str], Person]:
+        """Who stated the last one of each channel and topic; at the same second the no is last."""
+        last: dict[tuple[ChannelName, str], Person] = {}
+        for person in self.consent:
+            for key in person.consent:
+                before = last.get(key)
+                if (
+                    before is None
+                    or before.seen_at is None
+                    or person.seen_at is None
+                    or before.seen_at < person.seen_at
+                    or (before.seen_at == person.seen_at and before.consent[key])
+                ):
+                    last[key] = person
+        return last
+
+    def _change(self, person: Person, key: tuple[ChannelName, str]) -> ConsentChange:
+        assert self.id is not None
+        channel, topic = key
+        return ConsentChange(
+            profile_id=self.id,
+            channel=channel,
+            topic=topic,
+            granted=person.consent[key],
+            occurred_at=person.seen_at,
+            identifier=person.named_by,
+        )
 
 
 def new_account() -> Account:

@@ -181,6 +181,7 @@ def _write(
         same=who.same,
         owners=who.owners,
         topics_too=True,
+        in_turn=True,
         rules=rules,
     )
     _note_unverified(tx, who.unverified)

@@ -118,6 +118,7 @@ def upsert_people(
     same: Collection[Collection[Key]] = (),
     owners: Mapping[Key, int] | None = None,
     topics_too: bool = False,
+    in_turn: bool = False,
     rules: InputRules = DEFAULT_RULES,
 ) -> UpsertReport:
     """Find or create each person's profile and update it.
@@ -139,6 +140,8 @@ def upsert_people(
     owners: the result of `owners_of` for all identifiers, if the caller read it in this transaction
         and has locked these profiles, and `lock_identities` as well if an identifier has no owner.
     topics_too: passed to `change_consent`.
+    in_turn: decide about each statement of consent, as if the persons came one by one; otherwise
+        about the last one of each profile, channel and topic.
     """
     if not people and not same:
         return UpsertReport(
@@ -185,7 +188,7 @@ def upsert_people(
     _write_identifiers(tx, touched, book.free)
     consent = change_consent_in_turn(
         tx,
-        [changes for account in touched for changes in account.changes()],
+        [some for account in touched for some in account.changes(in_turn=in_turn)],
         source,
         topics_too=topics_too,
         double_opt_in=rules.double_opt_in,
