@@ -7,7 +7,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -373,6 +373,13 @@ _runs = count()
         max_size=6,
     )
 )
+@example(
+    [
+        ("a", None, True, MONDAY - 9),
+        ("a", None, True, MONDAY - 5),
+        ("a", None, False, MONDAY - 9),
+    ]
+).via("a no that is older than one of two yeses")
 def test_every_user_id_has_one_profile_after_any_imports(
     db: Database, drawn: list[tuple[str | None, str | None, bool | None, Instant | None]]
 ) -> None:
