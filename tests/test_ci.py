@@ -112,6 +112,15 @@ def test_ci_runs_the_audit() -> None:
     assert ".ci/audit.py requirements.lock" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_ci_installs_every_npm_package_of_the_tests() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    locks = (ROOT / "tests").rglob("package-lock.json")
+    folders = [file.parent for file in locks if "node_modules" not in file.parts]
+    assert len(folders) >= 2
+    for folder in folders:
+        assert str(folder.relative_to(ROOT)) in script
+
+
 @pytest.mark.parametrize("package", ["pip", "setuptools", "hatchling", "editables", "uv"])
 def test_the_installers_in_venv_are_those_of_the_lock_file(package: str) -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -77,10 +78,17 @@ def receiving(
     *,
     proxies: Sequence[Network] = (),
     guesses: Guesses | None = None,
+    public: bool = False,
 ) -> Iterator[Receiving]:
-    """Serve until the block ends, by default with the default limits except for the deadlines."""
+    """Serve until the block ends, by default with the default limits except for the deadlines.
+
+    public: the setting `public_url` is the URL of this server.
+    """
     usual = limits is None
     server = _idle.pop() if usual and _idle else _Server(limits or _LIMITS, proxies)
+    if public:
+        settings = segue.settings.model_copy(update={"public_url": server.url})
+        segue = replace(segue, settings=settings)
     # plain HTTP needs no certificates, and loading them takes longer than most requests
     with httpx.Client(base_url=server.url, timeout=PATIENCE, verify=False) as client:
         receiver = Receiving(server.url, client, server.connections)

@@ -1,0 +1,128 @@
+"""The browser clients of Segment and RudderStack, in Chromium, on a page of another origin."""
+
+from collections import Counter
+
+import pytest
+from playwright.sync_api import Browser
+from sqlalchemy import select
+
+from config.settings import ROOT
+from profiles.events import PROFILE_CHANGED
+from profiles.tables import identifiers, profiles
+from tests.support.browser_clients import (
+    CLIENTS,
+    PACKAGES,
+    Client,
+    Visit,
+    needs_browser_clients,
+    visiting,
+)
+from tests.support.receiving import happened, names
+from tests.support.shop import House
+
+pytestmark = [needs_browser_clients, pytest.mark.xdist_group("browser clients")]
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> Client:
+    return CLIENTS[request.param]
+
+
+CALLS = """async () => {
+  await client.identify("u-1042", { plan: "gold" }, options());
+  await client.page("Shop", "Cart", { items: 2 }, options());
+  await client.group("g-5", { size: 9 }, options());
+  await client.alias("u-1042", "u-1", options());
+  await client.track("cart_abandoned", { cart_id: "c-9" }, options());
+}"""
+SIGN_OUT = """async () => {
+  userToken = undefined;
+  await signOut();
+  await client.track("after", {}, options());
+}"""
+
+
+def owners(house: House) -> dict[str, set[str]]:
+    """The events by the user id of their profile; `anonymous` without one."""
+    with house.db.transaction(write=False) as tx:
+        users = {
+            row.profile_id: row.value
+            for row in tx.conn.execute(select(identifiers))
+            if row.kind == "user_id"
+        }
+    found: dict[str, set[str]] = {}
+    for event in happened(house):
+        if event.name != PROFILE_CHANGED:
+            found.setdefault(users.get(event.profile_id, "anonymous"), set()).add(event.name)
+    return found
+
+
+def attributes(house: House) -> list[object]:
+    with house.db.transaction(write=False) as tx:
+        return list(
+            tx.conn.execute(select(profiles.c.attributes).order_by(profiles.c.id)).scalars()
+        )
+
+
+def check_calls(visit: Visit) -> None:
+    """What `CALLS` and `SIGN_OUT` store besides the profile."""
+    house = visit.house
+    visit.do(CALLS)
+    visit.wait_until(lambda: "cart_abandoned" in names(house))
+    visit.do(SIGN_OUT)
+    visit.wait_until(lambda: "after" in names(house) and len(visit.answers) == 6)
+    assert sorted(names(house)) == ["after", "cart_abandoned", "page_viewed"]
+    by_name = {event.name: event for event in happened(house)}
+    assert by_name["cart_abandoned"].properties == {"cart_id": "c-9"}
+    viewed = by_name["page_viewed"].properties
+    expected = {"category": "Shop", "name": "Cart", "items": 2, "url": f"{visit.url}/"}
+    assert viewed.items() >= expected.items()
+    assert by_name["after"].profile_id != by_name["cart_abandoned"].profile_id
+    statuses = Counter(answer.status for answer in visit.answers)
+    assert statuses == {200: 5, 400: 1}, "alias is refused, and not sent again"
+
+
+def test_calls_of_a_visitor(browser: Browser, house: House, client: Client) -> None:
+    """Without a user token, a user id and a group are left out."""
+    with visiting(browser, house, client) as visit:
+        check_calls(visit)
+        assert owners(house) == {"anonymous": {"cart_abandoned", "page_viewed", "after"}}
+        assert attributes(house) == [{"plan": "gold"}, {}]
+
+
+def test_calls_of_a_customer(browser: Browser, house: House, client: Client) -> None:
+    """With a user token, the events are the customer's; the traits are the server's to state."""
+    with visiting(browser, house, client) as visit:
+        stated = {"userId": "u-1042", "traits": {"plan": "silver"}}
+        assert visit.receiver.post("/v1/identify", json=stated).status_code == 200
+        visit.sign_in("u-1042")
+        check_calls(visit)
+        assert owners(house) == {
+            "u-1042": {"cart_abandoned", "page_viewed"},
+            "anonymous": {"after"},
+        }
+        assert attributes(house) == [{"plan": "silver"}, {}]
+
+
+def test_the_lines_of_the_docs(browser: Browser, sqlite_house: House, client: Client) -> None:
+    """The blocks in their order: a visitor, who signs in and out."""
+    house = sqlite_house
+    with visiting(browser, house, client, calls=True) as visit:
+        visit.sign_in("u-1042")
+        visit.do("signIn()")
+        visit.wait_until(lambda: len(names(house)) == 3)
+        visit.do("signOut()")
+        visit.do("client.track('after', {}, options())")
+        visit.wait_until(lambda: "after" in names(house))
+        assert owners(house) == {
+            "anonymous": {"page_viewed", "cart_abandoned", "after"},
+            "u-1042": {"order_completed"},
+        }
+        by_name = {event.name: event.profile_id for event in happened(house)}
+        assert by_name["after"] != by_name["cart_abandoned"], "another anonymous id"
+
+
+def test_the_sample_shop_serves_the_client_of_the_package() -> None:
+    served = ROOT / "sandbox" / "shop" / "static" / "analytics-next" / "analytics.js"
+    package = PACKAGES / "@segment" / "analytics-next" / "dist" / "umd" / "index.js"
+    assert served.read_bytes() == package.read_bytes()

@@ -1,0 +1,252 @@
+"""The shop's page with a real browser client, on another origin than the receiver.
+
+The page runs the lines of docs/clients.md. Its globals: `client`; `userToken`, the token of the
+customer who is signed in; `options()`, the last argument of each call; `signIn()` and `signOut()`,
+the calls of the docs.
+"""
+
+import json
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Response
+from pydantic import SecretStr
+
+from config.access.user_tokens import user_token
+from config.clock.times import HOUR
+from config.settings import ROOT
+from tests.support.patience import PATIENCE
+from tests.support.receiving import Receiving, made_key, receiving
+from tests.support.shop import House
+
+PACKAGES = ROOT / "tests" / "flows" / "http" / "ingest" / "clients" / "node_modules"
+INSTALLED = (
+    shutil.which("chromium") is not None and (PACKAGES / "@segment" / "analytics-next").is_dir()
+)
+needs_browser_clients = pytest.mark.skipif(
+    not INSTALLED,
+    reason="no browser clients: apt-get install chromium npm; "
+    "npm ci --prefix tests/flows/http/ingest/clients",
+)
+SECRET = SecretStr("the-secret-of-the-user-tokens")
+_TYPES = {".js": "text/javascript", ".mjs": "text/javascript"}
+
+
+class Lines(NamedTuple):
+    """Blocks of code of the docs: to load a client, and then calls."""
+
+    load: str
+    of_a_visitor: str
+    of_a_customer: str
+    sign_out: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A client for browsers.
+
+    heading: its section of docs/clients.md. modules: its packages as `import` finds them. script:
+    what the page loads before. globals: the end of the page's module.
+    """
+
+    heading: str
+    modules: dict[str, str]
+    script: str | None = None
+    globals: str
+
+    @property
+    def lines(self) -> Lines:
+        """The blocks of code of its section."""
+        page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+        section = page.partition(f"## {self.heading}\n")[2].partition("\n## ")[0]
+        return Lines(*re.findall(r"```js\n(.*?)```", section, re.DOTALL))
+
+
+_UMD = "/npm/@segment/analytics-next/dist/umd/index.js"
+CLIENTS = {
+    "segment": Client(
+        heading="Browsers: Segment",
+        script=_UMD,
+        # The package's modules need a bundler; the file for script tags has the same exports.
+        modules={
+            "@segment/analytics-next": "data:text/javascript,"
+            "export const { AnalyticsBrowser } = window.AnalyticsNext"
+        },
+        globals="window.client = analytics; window.options = () => ({});",
+    ),
+    "rudderstack": Client(
+        heading="Browsers: RudderStack",
+        modules={
+            "@rudderstack/analytics-js/bundled": (
+                "/npm/@rudderstack/analytics-js/dist/npm/modern/bundled/esm/index.mjs"
+            )
+        },
+        globals="window.client = rudder; window.options = () => ({ context: { userToken } });",
+    ),
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: "_Site"
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        file = PACKAGES / path.removeprefix("/npm/")
+        if path == "/":
+            kind, content = "text/html", self.server.html.encode()
+        elif path.startswith("/npm/") and file.is_file():
+            kind, content = _TYPES[file.suffix], file.read_bytes()
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+class _Site(ThreadingHTTPServer):
+    """Serves the page at `/` and the packages."""
+
+    html = ""
+    daemon_threads = True
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@contextmanager
+def _serving() -> Iterator[_Site]:
+    site = _Site(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield site
+    site.shutdown()
+    thread.join()
+    site.server_close()
+
+
+def _html(client: Client, calls: bool) -> str:
+    script = f'<script src="{client.script}"></script>' if client.script else ""
+    lines = client.lines
+    return f"""<!doctype html><html lang="en"><title>Cart</title><link rel="icon" href="data:,">
+<script>var userToken</script>{script}
+<script type="importmap">{json.dumps({"imports": client.modules})}</script>
+<script type="module">{lines.load}
+{lines.of_a_visitor if calls else ""}
+window.signIn = () => {{ {lines.of_a_customer} }};
+window.signOut = async () => {{ {lines.sign_out} }};
+{client.globals}</script>"""
+
+
+class Answer(NamedTuple):
+    """A response of the receiver to calls of the page; `ids`: of the calls' messages."""
+
+    path: str
+    status: int
+    ids: list[str]
+
+
+@dataclass
+class Visit:
+    """A visitor of the shop, with the receiver behind it."""
+
+    house: House
+    receiver: Receiving
+    context: BrowserContext
+    _: KW_ONLY
+    url: str
+    page: Page
+
+    def __post_init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.outside: list[str] = []
+        self.logged: list[str] = []
+        self.context.on("response", self._answered)
+        self.context.on("request", lambda request: self._asked(request.url))
+        self.context.on("console", lambda message: self.logged.append(message.text))
+
+    def open(self) -> None:
+        """Load the page, in a new tab if it was closed."""
+        if self.page.is_closed():
+            self.page = self.context.new_page()
+        self.page.goto(self.url)
+        self.page.wait_for_function("window.client !== undefined")
+
+    def do(self, code: str) -> Any:
+        """Run code in the page; a promise is awaited."""
+        return self.page.evaluate(code)
+
+    def sign_in(self, user_id: str) -> None:
+        """The shop's server signs a token, and the page has it from now on."""
+        token = user_token(SECRET, user_id, int(time.time()) + HOUR)
+        self.do(f"userToken = {json.dumps(token)}")
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        """Wait while the browser works on."""
+        limit = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < limit, self.logged
+            if self.page.is_closed():
+                time.sleep(0.02)
+            else:
+                self.page.wait_for_timeout(20)
+
+    def accepted(self) -> list[str]:
+        """The ids of the messages in requests that were answered with 200."""
+        return [one for answer in self.answers if answer.status == 200 for one in answer.ids]
+
+    def _answered(self, response: Response) -> None:
+        request = response.request
+        if request.method == "POST" and request.url.startswith(self.receiver.url):
+            said = json.loads(request.post_data or "{}")
+            calls = said.get("batch", [said])
+            ids = [call["messageId"] for call in calls if "messageId" in call]
+            path = request.url.removeprefix(self.receiver.url)
+            self.answers.append(Answer(path, response.status, ids))
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self.outside.append(url)
+
+
+@contextmanager
+def visiting(
+    browser: Browser,
+    house: House,
+    client: Client,
+    *,
+    calls: bool = False,
+    **settings: Any,
+) -> Iterator[Visit]:
+    """Open the page of a shop without journeys until the block ends.
+
+    calls: the page also runs the calls of a visitor in docs/clients.md.
+    """
+    house.open(user_token_secret=SECRET, **settings)
+    house.db.now = None  # the browser has a clock of its own
+    with _serving() as site:
+        key = made_key(house, origins=[site.origin])
+        with receiving(house.segue, public=True) as receiver:
+            site.html = _html(client, calls).replace("pk_…", key)
+            site.html = site.html.replace("https://segue.shop.example", receiver.url)
+            context = browser.new_context()
+            context.set_default_timeout(PATIENCE * 1000)
+            visit = Visit(house, receiver, context, url=site.origin, page=context.new_page())
+            visit.open()
+            yield visit
+            context.close()
+    assert visit.outside == [], "the page needs no other host"
