@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 _RETRY_AFTER: Seconds = 5
 # Code and message by status, for errors that Starlette raises. Its own messages give no fix.
 _MESSAGES = {
-    401: ("not_signed_in", "sign in with the write key as the user name, with HTTP basic auth"),
     404: ("not_found", "this path does not exist; /openapi.json lists the paths"),
     405: ("wrong_method", "this path does not accept this method; /openapi.json lists the methods"),
 }

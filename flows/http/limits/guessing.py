@@ -38,7 +38,7 @@ class Guesses:
             raise Refusal(
                 429,
                 "too_many",
-                "too many requests with a wrong write key; set the right one (SEGUE_WRITE_KEY)",
+                "too many requests with a wrong key; set SEGUE_WRITE_KEY or a live key",
                 headers={"Retry-After": "1"},
             )
         self._waiting[client] += 1
