@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     plain_prefect,
     planner,
+    workers,
 )
 from benchmarks.runner import Benchmark
 from config.garbage import collect_less_often
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "event-cost": event_cost.EVENT_COST,
     "live": live.POSTGRESQL,
     "live-sqlite": live.SQLITE,
+    "workers": workers.WORKERS,
     "live-flow-runs": flow_runs.FLOW_RUNS,
     "intake": intake.INTAKE,
     "plain-prefect": plain_prefect.PLAIN_PREFECT,

@@ -175,12 +175,27 @@ def _falls_behind(took: Sequence[float]) -> bool:
     return statistics.median(last) > 1000 * _BEHIND
 
 
+def event_of(number: int) -> bytes:
+    """The request with the event of a customer."""
+    event = {"userId": f"u-{number}", "event": "cart_abandoned", "properties": _CART}
+    return request_of("/v1/track", event)
+
+
 def offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float) -> list[float]:
     """Post one event per customer, at a mean rate per second.
 
     Returns the milliseconds from each event to its message, in order.
+    """
+    left = post_events(ports, people, rate)
+    arrived = sandbox.all_arrived(people)
+    return [(arrived[number] - left[number]) * 1000 for number in people]
 
-    The times of the events do not depend on how fast the responses are.
+
+def post_events(ports: Sequence[int], people: Sequence[int], rate: float) -> dict[int, float]:
+    """Post one event per customer, at a mean rate per second.
+
+    Returns when each left, by the machine's monotonic clock. The times do not depend on how fast
+    the responses are.
     """
 
     async def leave_all() -> dict[int, float]:
@@ -188,8 +203,7 @@ def offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float
         left: dict[int, float] = {}
 
         async def leave(number: int) -> None:
-            event = {"userId": f"u-{number}", "event": "cart_abandoned", "properties": _CART}
-            left[number], status = await shop.post(request_of("/v1/track", event))
+            left[number], status = await shop.post(event_of(number))
             assert status == 200, f"the receiver responds {status}"
 
         loop, due = asyncio.get_running_loop(), time.monotonic()
@@ -202,9 +216,7 @@ def offer(ports: Sequence[int], sandbox: Sandbox, people: list[int], rate: float
         shop.close()
         return left
 
-    left = uvloop.run(leave_all())
-    arrived = sandbox.all_arrived(people)
-    return [(arrived[number] - left[number]) * 1000 for number in people]
+    return uvloop.run(leave_all())
 
 
 _CART = {
