@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         default=ROOT / ".segue", description="The folder for files of the embedded defaults."
     )
     database_url: str = Field(default="", description="Empty: SQLite in the data folder.")
+    distributed: bool = Field(
+        default=False,
+        description="Whether PostgreSQL's tables are distributed by bucket over several nodes "
+        "(Citus). Rows are then locked bucket by bucket, which takes more statements.",
+    )
     policy_file: Path = Field(default=ROOT / "config" / "policy.toml")
     now: Annotated[Instant | None, BeforeValidator(lambda v: v and parse_instant(v))] = Field(
         default=None, description="A simulated time; only with the sandbox."

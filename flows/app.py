@@ -105,7 +105,7 @@ def open_segue(settings: Settings | None = None) -> Segue:
     catalog = load_catalog(policy)
     if settings.data_dir.exists():
         tighten_folder(settings.data_dir)
-    db = Database(settings.database, now=settings.now)
+    db = Database(settings.database, now=settings.now, distributed=settings.distributed)
     migrate(db)
     try:
         with db.transaction() as tx:

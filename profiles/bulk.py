@@ -20,6 +20,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from config.database.arrays import any_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import bucket_turns
 from profiles.bucketing import buckets_of
 from profiles.tables import profiles
 
@@ -98,8 +99,11 @@ def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) ->
     if tx.conn.dialect.name == "sqlite":
         return sorted(ids)
     lock = _LOCK_FREE if skip_locked else _LOCK
-    given = {"profiles": ids, "buckets": buckets_of(ids)}
-    return list(tx.conn.execute(lock, given).scalars())
+    return [
+        profile_id
+        for buckets in bucket_turns(tx, buckets_of(ids))
+        for profile_id in tx.conn.execute(lock, {"profiles": ids, "buckets": buckets}).scalars()
+    ]
 
 
 _PROFILES = (

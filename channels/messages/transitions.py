@@ -37,6 +37,7 @@ from config.clock.times import Instant
 from config.database.arrays import InsertRows, any_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import bucket_turns
 from profiles.bucketing import bucket_of, narrowest
 from profiles.bulk import text_bound
 from profiles.identity.mergers import Merger, repoint
@@ -354,8 +355,11 @@ def record(tx: Tx, outcomes: Sequence[Recorded]) -> int:
 
 def lose(tx: Tx, before: Instant, reason: str) -> int:
     """Mark messages `unknown` whose claim ended before `before`: they may have been sent."""
-    given = {"before": before, "why": reason, "buckets": tx.buckets}
-    return tx.conn.execute(_LOSE, given).rowcount
+    given = {"before": before, "why": reason}
+    return sum(
+        tx.conn.execute(_LOSE, {**given, "buckets": buckets}).rowcount
+        for buckets in bucket_turns(tx)
+    )
 
 
 def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     CompoundSelect,
     Select,
@@ -45,6 +46,7 @@ from config.database.arrays import any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.failures import of_the_database
+from config.database.locking import lock_rows
 from profiles.bucketing import buckets_of
 from profiles.tables import profiles
 
@@ -209,7 +211,6 @@ def claim(
         "held": journeys.held(tx),
         "of_journey": journey,
         "only": only,
-        "buckets": tx.buckets,
     }
     for channel, route in routes.items():
         for name in route.providers:
@@ -221,11 +222,15 @@ def claim(
                     of_journey=journey is not None,
                     only=only is not None,
                 )
-                found = tx.conn.execute(candidates, {**given, "limit": limit}).scalars().all()
+                found = [
+                    row.id
+                    for row in lock_rows(
+                        tx, candidates.lock, given, most=limit, find=candidates.buckets
+                    )
+                ]
                 more |= len(found) == limit
                 mine += found
-    these = {"messages": mine, "now": tx.now, "buckets": tx.buckets}
-    locked = tx.conn.execute(_LOCK_DUE, these)
+    locked = lock_rows(tx, _LOCK_DUE, {"messages": mine, "now": tx.now})
     rows = [MessageRow._make(row) for row in locked]
     if not rows:
         return Claimed([], more=False, refused=Counter())
@@ -331,6 +336,13 @@ def _within(
     return fit
 
 
+class _Candidates(NamedTuple):
+    """Statements for due messages: their ids, with locks of their profiles, and their buckets."""
+
+    lock: Select[tuple[int]]
+    buckets: Select[tuple[int]]
+
+
 @lru_cache(maxsize=64)
 def _candidates(
     channel: ChannelName,
@@ -339,8 +351,8 @@ def _candidates(
     *,
     of_journey: bool,
     only: bool,
-) -> Select[tuple[int]]:
-    """Due messages of a channel that a provider sends, by id; None: the channel's only provider."""
+) -> _Candidates:
+    """Due messages of a channel that a provider sends; None: the channel's only provider."""
     c = messages.c
     asked = [
         c.channel == channel,
@@ -366,13 +378,16 @@ def _candidates(
         asked.append(name == provider)
     # Locked profiles are skipped, so a process that hangs does not block the others. Skipping never
     # waits, so the order of the locks does not matter.
-    return (
+    due = (
         select(c.id)
         .join(profiles, (profiles.c.id == c.profile_id) & (profiles.c.bucket == c.bucket))
         .where(*asked)
         .order_by(c.send_at)
-        .limit(bindparam("limit"))
-        .with_for_update(of=profiles, key_share=True, skip_locked=True)
+        .limit(bindparam("most", type_=BigInteger))
+    )
+    return _Candidates(
+        due.with_for_update(of=profiles, key_share=True, skip_locked=True),
+        select(due.with_only_columns(c.bucket).subquery().c.bucket).distinct(),
     )
 
 

@@ -29,6 +29,7 @@ from config.clock.times import Instant
 from config.database.arrays import any_of, one_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import lock_rows
 from profiles.identity.addresses import is_usable, suppresses
 from profiles.tables import identifiers
 
@@ -120,8 +121,7 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]
     """
     by_device = {(one.message_id, one.token): one for one in outcomes}
     ids = {one.message_id for one in outcomes}
-    given = {"messages": ids, "buckets": tx.buckets}
-    held = [_Device._make(row) for row in tx.conn.execute(_HELD_DEVICES, given)]
+    held = [_Device._make(row) for row in lock_rows(tx, _HELD_DEVICES, {"messages": ids})]
     device_transitions.record(tx, outcomes)
     after = [_recorded(one, by_device.get((one.message_id, one.token))) for one in held]
     return _follow(tx, after, None)
@@ -129,7 +129,7 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> dict[int, MessageState]
 
 def hold(tx: Tx, message_ids: Collection[int]) -> None:
     """Lock messages in the order of their ids; needed before their devices change."""
-    tx.conn.execute(_HELD, {"messages": message_ids, "buckets": tx.buckets})
+    lock_rows(tx, _HELD, {"messages": message_ids})
 
 
 def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
@@ -141,7 +141,7 @@ def with_dead(tx: Tx, message_ids: Collection[int]) -> set[int]:
 
 def lose(tx: Tx, before: Instant, reason: str) -> None:
     """Mark devices `unknown` whose claim ended before `before` without an outcome."""
-    ids = tx.conn.execute(_LOST, {"before": before}).scalars().all()
+    ids = [row.id for row in lock_rows(tx, _LOST, {"before": before}, find=_WITH_LOST)]
     if ids:
         device_transitions.lose(tx, ids, before, reason)
         follow(tx, ids)
@@ -271,12 +271,10 @@ _WITH_DEAD = (
         suppresses(messages.c.channel, _d.token),
     )
 )
+_lost = (_d.state == "sending", _d.not_after < bindparam("before"), in_buckets(_d.bucket))
+_WITH_LOST = select(_d.bucket).where(*_lost).distinct()
 _LOST = (
     select(messages.c.id)
-    .where(
-        messages.c.id.in_(
-            select(_d.message_id).where(_d.state == "sending", _d.not_after < bindparam("before"))
-        )
-    )
+    .where(messages.c.id.in_(select(_d.message_id).where(*_lost)), in_buckets(messages.c.bucket))
     .with_for_update(skip_locked=True)
 )

@@ -29,6 +29,7 @@ from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
 from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
+from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent_in_turn, given_back
 from profiles.consent.double_opt_in import NO_TOPICS
@@ -130,6 +131,7 @@ def _locked(tx: Tx, feedback: Sequence[Feedback]) -> list[_Resolved]:
         resolved = _resolve(tx, feedback)
         people = {one.profile_id for one in resolved}
         if people <= held:
+            tx.buckets = buckets_of(people)
             return resolved
         lock_profiles(tx, people)
         held |= people

@@ -31,6 +31,7 @@ from config.clock.times import Instant
 from config.database.arrays import rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import lock_rows
 
 
 class PlannedSend(NamedTuple):
@@ -250,8 +251,7 @@ def decide_again(
     """
     rows: list[MessageRow] = []
     before: dict[int, Mapping[str, Any]] = {}
-    given = {"groups": sorted(groups), "buckets": tx.buckets}
-    for *columns, its_decision in tx.conn.execute(_UNDECIDED, given):
+    for *columns, its_decision in lock_rows(tx, _UNDECIDED, {"groups": sorted(groups)}):
         rows.append(MessageRow._make(columns))
         before[rows[-1].id] = its_decision
     profile_ids = {row.profile_id for row in rows}

@@ -83,6 +83,7 @@ class Tx:
     buckets: those of the profiles whose rows it reads and writes, as far as it knows them. Whoever
         narrows them down holds locks of these profiles or of rows of theirs, since a merge moves
         rows to another bucket.
+    distributed: whether tables are on several nodes (locking.py).
     event_buckets: those with events that it has recorded and that journeys have to react to.
     is_counted: whether there is a counter of changes; without one nothing is cached.
     """
@@ -90,6 +91,7 @@ class Tx:
     conn: Connection
     timing: Timing
     buckets: Collection[int] = ALL_BUCKETS
+    distributed: bool = False
     event_buckets: set[int] = field(default_factory=set)
     is_counted: bool = False
     cache: Cache = field(default_factory=dict)
@@ -152,12 +154,21 @@ class Database:
     url: SQLAlchemy URL, `sqlite:///file` or `postgresql+psycopg://...`.
     now: a fixed time for simulations and tests; None reads the database's clock.
     timing: waits and time limits.
+    distributed: whether PostgreSQL's tables are distributed by bucket over several nodes.
     """
 
-    def __init__(self, url: str, *, now: Instant | None = None, timing: Timing = TIMING) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        now: Instant | None = None,
+        timing: Timing = TIMING,
+        distributed: bool = False,
+    ) -> None:
         self.url = url
         self.now = now
         self.timing = timing
+        self.distributed = distributed
         # Whether `migrate` has brought the tables up to date; until then nothing is cached.
         self.is_migrated = False
         self._cache: Cache = {}
@@ -191,6 +202,7 @@ class Database:
             yield Tx(
                 conn=conn,
                 timing=self.timing,
+                distributed=self.distributed and not self.is_sqlite,
                 is_counted=is_counted,
                 cache=self._cache if is_counted else {},
                 _now=self.now,

@@ -12,6 +12,7 @@ from itertools import count
 
 from channels.metrics import EVENTS
 from channels.outbox.outcomes import Tally
+from config.database.buckets import Leased
 from config.database.failures import of_the_database, reason_of
 from flows.app import Segue
 from flows.http.serving import serving
@@ -47,7 +48,7 @@ class Worker:
             leasing(self.segue) as leases,
         ):
             turn = Turn(self.segue.engine, dispatcher, leased=leases.held, woken=self._woken.set)
-            housekeeping = asyncio.create_task(self._housekeep(turn.reactor, stop))
+            housekeeping = asyncio.create_task(self._housekeep(turn.reactor, leases.held, stop))
             reporting = asyncio.create_task(self._reporter.run(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
@@ -105,8 +106,8 @@ class Worker:
             self._arrived_at = time.monotonic()
         self._woken.set()
 
-    async def _housekeep(self, reactor: Reactor, stop: asyncio.Event) -> None:
-        housekeeping = Housekeeping(self.segue.engine, self.segue.process)
+    async def _housekeep(self, reactor: Reactor, leased: Leased, stop: asyncio.Event) -> None:
+        housekeeping = Housekeeping(self.segue.engine, self.segue.process, leased)
         timing = self.segue.db.timing
         for number in count(1):
             if stop.is_set():

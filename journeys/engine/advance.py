@@ -154,12 +154,16 @@ class Engine:
         with self.db.transaction(write=False) as tx:
             return next_due(tx, self.catalog)
 
-    def count_goals(self, journey: str) -> int:
-        """Mark the enrollments of a journey that reached its goal; returns how many are new."""
+    def count_goals(self, journey: str, leased: Leased = lambda: ALL_BUCKETS) -> int:
+        """Mark the enrollments of a journey that reached its goal; returns how many are new.
+
+        leased: the buckets to look in.
+        """
         found = 0
         for version in self.catalog.versions(journey):
             if version.journey.goal is not None:
                 with self.db.transaction() as tx:
+                    tx.buckets = leased()
                     found += goal_reached(tx, version)
         return found
 
@@ -246,6 +250,7 @@ class Engine:
             signed_at = tx.now
         failed = post_all(step, payloads, signed_at, self.db.timing.call_within)
         with self.db.transaction() as tx:
+            tx.buckets = buckets_of(one.profile_id for one in people)
             people = still_leased(tx, version, step, people)
             moves = call_moves(tx, step, people, failed)
             apply(tx, version, node, people, moves, report)

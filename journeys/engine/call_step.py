@@ -20,6 +20,7 @@ from config.clock.times import MINUTE, Instant
 from config.database.arrays import any_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import lock_rows
 from config.settings import load_settings
 from journeys.definition.journey import Version
 from journeys.definition.steps import FAILED, NEXT, CallStep
@@ -74,7 +75,7 @@ def still_leased(
         "of_version": version.digest,
         "at_step": step.name,
     }
-    attempts = {row.id: row.attempts for row in tx.conn.execute(_ATTEMPTS, given)}
+    attempts = {row.id: row.attempts for row in lock_rows(tx, _ATTEMPTS, given)}
     return [
         person for person in people if attempts.get(person.enrollment_id) == person.attempts + 1
     ]

@@ -10,6 +10,7 @@ from config.clock.times import Instant
 from config.database.arrays import any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import lock_rows
 from config.policy import CHANNELS
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
@@ -51,6 +52,14 @@ _DUE = (
     .limit(_MOST)
     .with_for_update(skip_locked=True)
 )
+_DUE_BUCKETS = select(
+    select(_c.bucket)
+    .where(*_at_step, _c.due_at <= _NOW)
+    .order_by(_c.due_at, _c.id)
+    .limit(_MOST)
+    .subquery()
+    .c.bucket
+).distinct()
 _DUE_OF_LAUNCH = _DUE.where(_c.launch_id == bindparam("launch"))
 _DUE_NUMBER = select(func.count()).select_from(
     select(literal(1))
@@ -102,12 +111,11 @@ def lock_due(
     given = {
         **_place(version, step),
         "now": tx.now,
-        "most": size,
         "launch": launch_id,
-        "buckets": tx.buckets,
     }
     due = _DUE if launch_id is None else _DUE_OF_LAUNCH
-    return [DueEnrollment._make(row) for row in tx.conn.execute(due, given)]
+    found = lock_rows(tx, due, given, most=size, find=_DUE_BUCKETS)
+    return [DueEnrollment._make(row) for row in found]
 
 
 def _place(version: Version, step: str) -> dict[str, str]:

@@ -9,13 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, literal, or_, select, update
+from sqlalchemy import BigInteger, bindparam, literal, or_, select, update
 
 from config.clock.times import Instant, Seconds
 from config.database.arrays import any_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.failures import of_the_database
+from config.database.locking import lock_rows
 from config.policy import CHANNELS
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry, Journey, Version
@@ -93,7 +94,7 @@ _BATCH = (
     select(_c.id)
     .where(_c.worked_at.is_(None), ~any_of(_c.id, "without"), in_buckets(_c.bucket))
     .order_by(_c.id)
-    .limit(bindparam("limit"))
+    .limit(bindparam("most", type_=BigInteger))
     .with_for_update(skip_locked=True)
     .cte("batch")
     .prefix_with("MATERIALIZED", dialect="postgresql")
@@ -111,6 +112,14 @@ _TAKE = (
         _c.properties["journey"].as_string().label("journey"),
     )
 )
+_TO_WORK = select(
+    select(_c.bucket)
+    .where(_c.worked_at.is_(None), ~any_of(_c.id, "without"), in_buckets(_c.bucket))
+    .order_by(_c.id)
+    .limit(bindparam("most", type_=BigInteger))
+    .subquery()
+    .c.bucket
+).distinct()
 _ANY = (
     select(literal(1))
     .where(_c.worked_at.is_(None), ~any_of(_c.id, "without"), in_buckets(_c.bucket))
@@ -145,8 +154,8 @@ def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -
 
     Raises EventsFailed.
     """
-    given = {"without": without, "limit": limit, "now": tx.now, "buckets": tx.buckets}
-    batch = [_Event(*row) for row in tx.conn.execute(_TAKE, given)]
+    given = {"without": without, "now": tx.now}
+    batch = [_Event(*row) for row in lock_rows(tx, _TAKE, given, most=limit, find=_TO_WORK)]
     if not batch:
         return Reacted(Reaction(), [])
     batch.sort()
@@ -190,8 +199,7 @@ def _react(tx: Tx, catalog: Catalog, batch: Sequence[_Event]) -> Reacted:
     # The events are locked, so these profiles stay in their buckets.
     tx.buckets = buckets_of(people)
     enrolled: dict[tuple[str, str], _Standing] = defaultdict(_Standing)
-    given = {"people": people, "buckets": tx.buckets}
-    for *columns, ended_at in tx.conn.execute(_OF_PEOPLE, given):
+    for *columns, ended_at in lock_rows(tx, _OF_PEOPLE, {"people": people}):
         enrollment = DueEnrollment(*columns)
         theirs = enrolled[enrollment.journey, enrollment.version]
         if ended_at is None:

@@ -49,9 +49,7 @@ def goal_reached(tx: Tx, version: Version, profile_ids: Collection[int] | None =
     """
     if version.journey.goal is None:
         return 0
-    given: dict[str, Any] = {"buckets": tx.buckets}
-    if profile_ids is not None:
-        given["profiles"] = profile_ids
+    given: dict[str, Any] = {} if profile_ids is None else {"profiles": profile_ids}
     reached = _reached(version, tx.is_sqlite, everybody=profile_ids is None)
     return transitions.convert(tx, reached, given)
 

@@ -19,6 +19,7 @@ from journeys.definition.steps import FAILED, CallStep, Step
 from journeys.engine.due import DueEnrollment
 from journeys.engine.handlers import Move
 from journeys.enrollments import enrollments, transitions
+from profiles.bucketing import bucket_of
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ def retry_or_move_on(tx: Tx, version: Version, failure: StepFailed) -> dict[int,
         "enrollment": person.enrollment_id,
         "of_version": version.digest,
         "at_step": step.name,
+        "buckets": [bucket_of(person.profile_id)],
     }
     before = tx.conn.execute(_ATTEMPTS, here).scalar_one_or_none()
     if before is None:

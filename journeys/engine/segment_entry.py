@@ -25,7 +25,7 @@ from profiles.tables import profiles
 
 _AFTER = (
     select(profiles.c.id)
-    .where(profiles.c.id > bindparam("after"))
+    .where(profiles.c.id > bindparam("after"), in_buckets(profiles.c.bucket))
     .order_by(profiles.c.id)
     .limit(bindparam("most", type_=BigInteger))
 )
@@ -87,5 +87,8 @@ def _changes(condition: Condition, sqlite: bool) -> _Changes:
 
 
 def profiles_after(tx: Tx, after: int, limit: int) -> Sequence[int]:
-    """The ids of at most `limit` profiles with an id above `after`, in order."""
-    return tx.conn.execute(_AFTER, {"after": after, "most": limit}).scalars().all()
+    """The ids of at most `limit` profiles with an id above `after`, in order, in the transaction's
+    buckets.
+    """
+    given = {"after": after, "most": limit, "buckets": tx.buckets}
+    return tx.conn.execute(_AFTER, given).scalars().all()

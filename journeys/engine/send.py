@@ -16,6 +16,7 @@ from config.clock.times import Instant, Seconds
 from config.database.arrays import any_of, one_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import lock_rows
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
 from journeys.engine.due import DUE_COLUMNS, DueEnrollment
@@ -253,7 +254,7 @@ def lock_waiting(
     if not enrollment_ids:
         return []
     locked = _FREE if skip_locked else _AT_A_MESSAGE
-    found = tx.conn.execute(locked, {"enrollments": enrollment_ids, "buckets": tx.buckets})
+    found = lock_rows(tx, locked, {"enrollments": enrollment_ids})
     # Not in the WHERE, which on PostgreSQL reads the phase before the wait for the lock and would
     # miss an enrollment whose phase another process has raised meanwhile.
     return [one for one in map(DueEnrollment._make, found) if one.phase > 0]

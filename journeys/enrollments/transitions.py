@@ -16,6 +16,7 @@ from config.clock.times import Instant
 from config.database.arrays import STATEMENTS, any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import bucket_turns
 from journeys.enrollments.table import enrollments
 from profiles.identity.mergers import Merger, repoint
 
@@ -150,7 +151,15 @@ def migrate(tx: Tx, people: Select[tuple[int]], given: Mapping[str, Any], versio
 
     people: a SELECT of ids, with the parameters `given`.
     """
-    return tx.conn.execute(_migrating(people), {**given, "to_version": version}).rowcount
+    return _in_turns(tx, _migrating(people), {**given, "to_version": version})
+
+
+def _in_turns(tx: Tx, changing: Update, given: Mapping[str, Any]) -> int:
+    """Execute a statement with a subquery that locks enrollments; returns how many it changed."""
+    return sum(
+        tx.conn.execute(changing, {**given, "buckets": buckets}).rowcount
+        for buckets in bucket_turns(tx)
+    )
 
 
 @lru_cache(maxsize=STATEMENTS)
@@ -177,7 +186,7 @@ def convert(tx: Tx, reached: Select[tuple[int]], given: Mapping[str, Any]) -> in
 
     reached: a SELECT of ids, with the parameters `given` and `now`.
     """
-    return tx.conn.execute(_converting(reached), {**given, "now": tx.now}).rowcount
+    return _in_turns(tx, _converting(reached), {**given, "now": tx.now})
 
 
 @lru_cache(maxsize=STATEMENTS)

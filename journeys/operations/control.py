@@ -8,13 +8,16 @@ from sqlalchemy import BigInteger, bindparam, delete, select
 
 from channels.messages import messages, transitions
 from config.database.arrays import any_of, one_of
+from config.database.buckets import in_buckets
 from config.database.change_counter import count_change
 from config.database.engine import Database, Tx, put
+from config.database.locking import lock_rows
 from config.policy import CHANNELS
 from journeys.engine.chunks import Chunk, Chunks
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments
 from journeys.tables import journey_controls
+from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
 
 PAUSED = "paused"
@@ -31,13 +34,17 @@ _STOPPED = (
 _RESUME = delete(journey_controls).where(_of_journey)
 _MOST = bindparam("most", type_=BigInteger)
 _CURRENT = (
-    select(enrollments.c.id)
+    select(enrollments.c.id, enrollments.c.profile_id)
     .where(enrollments.c.journey == bindparam("of_journey"), enrollments.c.ended_at.is_(None))
     .limit(_MOST)
 )
 _LOCKED = (
     select(enrollments.c.id, enrollments.c.profile_id)
-    .where(any_of(enrollments.c.id, "enrollments"), enrollments.c.ended_at.is_(None))
+    .where(
+        any_of(enrollments.c.id, "enrollments"),
+        in_buckets(enrollments.c.bucket),
+        enrollments.c.ended_at.is_(None),
+    )
     .order_by(enrollments.c.id)
     .with_for_update()
 )
@@ -114,8 +121,9 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
     given = {"of_journey": journey, "most": chunk.size}
     if tx.conn.execute(_STOPPED, given).first() is None:
         return None
-    if ids := tx.conn.execute(_CURRENT, given).scalars().all():
-        people = tx.conn.execute(_LOCKED, {"enrollments": ids}).all()
+    if current := tx.conn.execute(_CURRENT, given).all():
+        tx.buckets = buckets_of(row.profile_id for row in current)
+        people = lock_rows(tx, _LOCKED, {"enrollments": [row.id for row in current]})
         lock_profiles(tx, {person.profile_id for person in people})
         end(tx, [person.id for person in people], _STOPPED_REASON)
         chunk.people = len(people)
@@ -123,6 +131,7 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
     rows = tx.conn.execute(_PLANNED, given).all()
     if not rows:
         return None
+    tx.buckets = buckets_of(row.profile_id for row in rows)
     lock_profiles(tx, {row.profile_id for row in rows})
     transitions.cancel(tx, {row.id: _STOPPED_REASON for row in rows})
     chunk.people = len(rows)

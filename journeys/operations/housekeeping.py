@@ -6,6 +6,7 @@ from functools import partial
 
 from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import close_unsettled
+from config.database.buckets import ALL_BUCKETS, Leased
 from config.database.schema import newer_revision
 from journeys.engine.advance import Engine
 from journeys.operations.control import finish_stops
@@ -22,12 +23,14 @@ class Housekeeping:
     Parameters
     ----------
     process: the worker's name in its heartbeat: host and process id.
+    leased: the buckets of the rows that it looks after.
     """
 
-    def __init__(self, engine: Engine, process: str) -> None:
+    def __init__(self, engine: Engine, process: str, leased: Leased = lambda: ALL_BUCKETS) -> None:
         self._engine = engine
         self._db = engine.db
         self._process = process
+        self._leased = leased
 
     def often(self) -> Iterator[Callable[[], object]]:
         """The tasks of every round."""
@@ -36,12 +39,12 @@ class Housekeeping:
         yield self._settle_lost
         yield partial(finish_stops, self._db)
         for journey in self._engine.catalog.journeys():
-            yield partial(self._engine.count_goals, journey)
+            yield partial(self._engine.count_goals, journey, self._leased)
 
     def newcomers(self) -> Iterator[Callable[[], object]]:
         """Enter profiles that joined a journey's entry segment without an event."""
         for journey in list(self._engine.catalog.current):
-            yield partial(enter_all_newcomers, self._engine, journey)
+            yield partial(enter_all_newcomers, self._engine, journey, self._leased)
 
     def seldom(self) -> Iterator[Callable[[], object]]:
         """The tasks that may wait for some minutes."""
@@ -59,12 +62,14 @@ class Housekeeping:
 
     def _settle_lost(self) -> None:
         with self._db.transaction() as tx:
+            tx.buckets = self._leased()
             lost = settle_lost(tx)
         if lost:
             log.warning("%d messages are unknown: a process died during the hand-over", lost)
 
     def _close_unsettled(self) -> None:
         with self._db.transaction() as tx:
+            tx.buckets = self._leased()
             closed = close_unsettled(tx)
         if closed:
             log.warning("%d unknown messages are closed: no delivery report arrived", closed)

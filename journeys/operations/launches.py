@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import bindparam, select
 
+from config.database.buckets import ALL_BUCKETS, Leased
 from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
 from journeys.definition.catalog import Catalog
@@ -143,16 +144,19 @@ def _enter_some(
     return len(entered), ids[-1]
 
 
-def enter_all_newcomers(engine: Engine, journey: str) -> int:
+def enter_all_newcomers(engine: Engine, journey: str, leased: Leased = lambda: ALL_BUCKETS) -> int:
     """Examine all profiles, chunk by chunk, and enter those that joined the entry's segment.
 
     Returns how many entered; 0 for other entry types.
+
+    leased: the buckets to look in.
     """
     entered = after = 0
     version = engine.catalog.current.get(journey)
     condition = None if version is None else engine.catalog.entry_segment(version)
     while version is not None and condition is not None:
         with engine.chunks.transaction("look for newcomers") as chunk:
+            chunk.tx.buckets = leased()
             ids = profiles_after(chunk.tx, after, chunk.size)
             if not ids:
                 break

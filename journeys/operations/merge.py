@@ -13,11 +13,13 @@ from channels.messages import device_transitions
 from channels.messages import transitions as message_transitions
 from config.clock.times import Instant
 from config.database.arrays import any_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import bucket_turns
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments, transitions
 from journeys.tables import passages, segment_members
-from profiles.bucketing import bucket_of
+from profiles.bucketing import bucket_of, buckets_of
 from profiles.bulk import lock_profiles
 from profiles.identity.merge import lock_events, merge_profiles
 from profiles.identity.mergers import Merger, repoint
@@ -140,7 +142,7 @@ class _Enrollment(NamedTuple):
 
 _ENROLLMENTS = (
     select(*(enrollments.c[name] for name in _Enrollment._fields))
-    .where(any_of(enrollments.c.profile_id, "profiles"))
+    .where(any_of(enrollments.c.profile_id, "profiles"), in_buckets(enrollments.c.bucket))
     .order_by(enrollments.c.id)
 )
 _LOCKED_ENROLLMENTS = _ENROLLMENTS.with_for_update()
@@ -148,7 +150,11 @@ _LOCKED_ENROLLMENTS = _ENROLLMENTS.with_for_update()
 
 def _enrollments(tx: Tx, profile_ids: Collection[int], *, lock: bool = False) -> list[_Enrollment]:
     found = _LOCKED_ENROLLMENTS if lock else _ENROLLMENTS
-    return [_Enrollment._make(row) for row in tx.conn.execute(found, {"profiles": profile_ids})]
+    return [
+        _Enrollment._make(row)
+        for buckets in bucket_turns(tx, buckets_of(profile_ids))
+        for row in tx.conn.execute(found, {"profiles": profile_ids, "buckets": buckets})
+    ]
 
 
 class _Survivor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, case, func, select
 
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
@@ -20,6 +21,7 @@ _AT_STEP = (
         _c.version == bindparam("of_version"),
         _c.step == bindparam("at_step"),
         _c.ended_at.is_(None),
+        in_buckets(_c.bucket),
     )
     .order_by(_c.id)
     .with_for_update()

@@ -22,8 +22,11 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from config.database.arrays import InsertRows, any_of, one_of, rows_of
+from config.database.buckets import in_buckets
 from config.database.engine import Tx
+from config.database.locking import bucket_turns
 from profiles.attributes.latest import FIELDS, join_profiles
+from profiles.bucketing import buckets_of
 from profiles.consent.merge import merge_consents, merge_preferences
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import ONE_AT_A_TIME, is_in_use, is_retired
@@ -43,7 +46,10 @@ _ADDRESSES = frozenset(ADDRESS_KIND.values())
 
 _e, _i, _p, _m = events.c, identifiers.c, profiles.c, merges.c
 _LOCK_EVENTS = (
-    select(_e.id).where(any_of(_e.profile_id, "profiles")).order_by(_e.id).with_for_update()
+    select(_e.id)
+    .where(any_of(_e.profile_id, "profiles"), in_buckets(_e.bucket))
+    .order_by(_e.id)
+    .with_for_update()
 )
 _EVENTS = select(_e.id, _e.profile_id, _e.dedupe_key).where(any_of(_e.profile_id, "profiles"))
 _PAIRS = rows_of("pairs", _e.profile_id, _e.dedupe_key)
@@ -85,7 +91,8 @@ def lock_events(tx: Tx, profile_ids: Collection[int]) -> None:
 
     Journeys lock events before anything else, so a merge must use the same order.
     """
-    tx.conn.execute(_LOCK_EVENTS, {"profiles": profile_ids})
+    for buckets in bucket_turns(tx, buckets_of(profile_ids)):
+        tx.conn.execute(_LOCK_EVENTS, {"profiles": profile_ids, "buckets": buckets})
 
 
 def merge_profiles(

@@ -259,7 +259,8 @@ def _settle(tx: Tx, calls: Sequence[SegmentCall], merge: MergeProfiles, rules: I
     keys_by_place = [keys_of(call) for call in calls]
     named = [(place, key) for place, keys in enumerate(keys_by_place) for key in keys]
     dependent = any(depends_on_address(call.person, rules.double_opt_in) for call in calls)
-    if tx.conn.dialect.name == "postgresql" and not dependent:  # SQLite has no locks of rows
+    # SQLite has no locks of rows, and Citus can't join profiles in other buckets.
+    if not tx.is_sqlite and not tx.distributed and not dependent:
         settled = hold_settled_owners(tx, named)
         if settled is not None:
             again = _again(tx, _describing(calls), keys_by_place, settled)
