@@ -5,38 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import event, text
-from sqlmodel import SQLModel
 
-from config.database.buckets import BUCKETS
 from config.database.engine import Database
+from config.settings import ROOT
 
-PARTITIONS = 16
-_WIDTH = BUCKETS // PARTITIONS
+_SCRIPT = ROOT / "deploy" / "postgres" / "partition.sql"
 
 
 def partition_by_bucket(db: Database) -> list[str]:
-    """Replace the empty tables with a bucket by partitioned ones. Returns their names."""
-    tables = [
-        table.name
-        for table in SQLModel.metadata.sorted_tables
-        if "bucket" in table.columns and table.name != "bucket_lease"
-    ]
+    """Partition the tables as an operator does. Returns their names."""
     with db.transaction() as tx:
-        for name in tables:
-            statements = [
-                f"CREATE TABLE new (LIKE {name} INCLUDING ALL EXCLUDING DEFAULTS) "
-                "PARTITION BY RANGE (bucket)",
-                f"DROP TABLE {name}",
-                f"ALTER TABLE new RENAME TO {name}",
-                *(
-                    f"CREATE TABLE {name}_p{number} PARTITION OF {name} "
-                    f"FOR VALUES FROM ({number * _WIDTH}) TO ({(number + 1) * _WIDTH})"
-                    for number in range(PARTITIONS)
-                ),
-            ]
-            for statement in statements:
-                tx.conn.execute(text(statement))
-    return tables
+        tx.conn.connection.cursor().execute(_SCRIPT.read_text(encoding="utf-8"))
+        found = "SELECT relname FROM pg_class WHERE relkind = 'p' ORDER BY relname"
+        return list(tx.conn.execute(text(found)).scalars())
 
 
 # The partitions that a statement reads, by table.
@@ -47,7 +28,8 @@ Reads = dict[str, set[str]]
 def partitions_read(db: Database, tables: Collection[str]) -> Iterator[dict[str, Reads]]:
     """What PostgreSQL reads for each statement from here on, by the statement's text on one line.
 
-    Each statement is executed twice: first by EXPLAIN ANALYZE, and rolled back. A part of a plan
+    Of several executions of a statement the one that reads most counts, for each table. Each is
+    executed twice: first by EXPLAIN ANALYZE, and rolled back. A part of a plan
     that was never executed is left out, since the executor skips partitions too.
     """
     found: dict[str, Reads] = {}
@@ -61,11 +43,14 @@ def partitions_read(db: Database, tables: Collection[str]) -> Iterator[dict[str,
                 explaining.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", row)
                 [[[plan]]] = explaining.fetchall()
                 explaining.execute("ROLLBACK TO SAVEPOINT explain")
-                reads = found.setdefault(" ".join(sql.split()), {})
+                reads: Reads = {}
                 for name in _relations(plan["Plan"]):
                     table, _, number = name.rpartition("_p")
                     if table in tables and number.isdigit():
                         reads.setdefault(table, set()).add(name)
+                widest = found.setdefault(" ".join(sql.split()), {})
+                for table, partitions in reads.items():
+                    widest[table] = max(widest.get(table, set()), partitions, key=len)
 
     event.listen(db.engine, "before_cursor_execute", explain)
     try:
