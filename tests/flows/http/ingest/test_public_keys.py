@@ -315,6 +315,7 @@ CALL = st.fixed_dictionaries(
 CALLS = 10  # an example
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("together", [True, False], ids=["batch", "single"])
 def test_no_call_with_a_public_key_changes_a_known_person(db: Database, together: bool) -> None:
     house = House(db)
