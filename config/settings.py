@@ -3,7 +3,7 @@
 import re
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from config.clock.times import DAY, Duration, Instant, parse_instant
+from config.clock.times import DAY, Duration, Instant, Seconds, parse_duration, parse_instant
 from config.errors import SegueError
 from config.logs.setup import Level
 
@@ -47,9 +47,20 @@ def _long_or_empty(key: SecretStr) -> SecretStr:
     return _long(key) if key.get_secret_value() else key
 
 
+def _retention(value: Any) -> Seconds | None:
+    """None for an empty text; else seconds."""
+    if value in ("", None):
+        return None
+    seconds = value if isinstance(value, int) else parse_duration(value)
+    if seconds < 30 * DAY:
+        raise ValueError("a retention is at least 30d, or empty: for ever")
+    return seconds
+
+
 Url = Annotated[str, AfterValidator(_no_slash)]
 LinkHost = Annotated[str, AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_long)]
+RetentionTime = Annotated[Seconds | None, BeforeValidator(_retention)]
 Model = TypeVar("Model", bound=BaseSettings)
 
 
@@ -182,6 +193,22 @@ class Settings(BaseSettings):
         le=10,
         description="The most segments of an SMS; longer texts are not sent. Twilio's limit of "
         "1600 characters is 10 segments.",
+    )
+
+    message_retention: RetentionTime = Field(
+        default=365 * DAY,
+        description="How long messages stay after their end, such as 365d; reports count them "
+        "longer. At least 30d; longer than the caps reach in any case. Empty: for ever.",
+    )
+    passage_retention: RetentionTime = Field(
+        default=90 * DAY,
+        description="How long the log of passages through steps stays, such as 90d; reports count "
+        "them longer. At least 30d. Empty: for ever.",
+    )
+    event_retention: RetentionTime = Field(
+        default=None,
+        description="How long the properties of processed events stay, such as 730d; the events "
+        "themselves stay. At least 30d. Empty: for ever.",
     )
 
     log_level: Level = Field(

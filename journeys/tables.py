@@ -101,7 +101,11 @@ class Passage(SQLModel, table=True):
     """A log row: one enrollment left one step with one outcome. Reports and graphs read it."""
 
     __tablename__: ClassVar[str] = "passage"
-    __table_args__ = (Index("ix_passage_edge", "journey", "step", "outcome"),)
+    __table_args__ = (
+        Index("ix_passage_edge", "journey", "step", "outcome"),
+        # Rows come in the order of this time, so a summary of each block is enough.
+        Index("ix_passage_at", "at", postgresql_using="brin"),
+    )
 
     profile_id: int = Field(sa_type=BigInteger, primary_key=True)
     enrollment_id: int = Field(sa_type=BigInteger, primary_key=True)
@@ -111,6 +115,65 @@ class Passage(SQLModel, table=True):
     version: str
     outcome: str = Field(description="the edge taken: next, a branch's or arm's name, timeout ...")
     at: Instant = Field(sa_type=BigInteger)
+
+
+class PassageTotal(SQLModel, table=True):
+    """The number of passages that were removed when their retention ended."""
+
+    __tablename__: ClassVar[str] = "passage_total"
+
+    journey: str = Field(primary_key=True)
+    step: str = Field(primary_key=True)
+    outcome: str = Field(primary_key=True)
+    since: Instant = Field(
+        sa_type=BigInteger,
+        primary_key=True,
+        description="`step_shown.until` at the removal if they are from then on; else 0",
+    )
+    number: int = Field(sa_type=BigInteger)
+
+
+class MessageTotal(SQLModel, table=True):
+    """The number of messages that were removed when their retention ended."""
+
+    __tablename__: ClassVar[str] = "message_total"
+
+    journey: str = Field(primary_key=True)
+    launch_id: str = Field(primary_key=True, description="empty: no launch")
+    step: str = Field(primary_key=True)
+    channel: str = Field(primary_key=True)
+    state: str = Field(primary_key=True, description="as counted in reports")
+    reason: str = Field(primary_key=True, description="as counted in reports; empty: none")
+    since: Instant = Field(
+        sa_type=BigInteger, primary_key=True, description="as in `passage_total`"
+    )
+    number: int = Field(sa_type=BigInteger)
+
+
+class ExperimentArm(SQLModel, table=True):
+    """The first passage of a profile by an arm of an experiment, after its retention.
+
+    A profile keeps its arm, so experiments read these rows and the passages.
+    """
+
+    __tablename__: ClassVar[str] = "experiment_arm"
+
+    profile_id: int = Field(sa_type=BigInteger, primary_key=True)
+    enrollment_id: int = Field(sa_type=BigInteger, primary_key=True)
+    step: str = Field(primary_key=True)
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
+    journey: str
+    outcome: str = Field(description="the name of the arm")
+    at: Instant = Field(sa_type=BigInteger)
+
+
+class RetentionPosition(SQLModel, table=True):
+    """Up to which row number the worker has applied the retention of a table."""
+
+    __tablename__: ClassVar[str] = "retention_position"
+
+    name: str = Field(primary_key=True, description="of the table")
+    position: int = Field(sa_type=BigInteger)
 
 
 class StepShown(SQLModel, table=True):
@@ -147,5 +210,9 @@ bucket_holders = table_of(BucketHolder)
 bucket_leases = table_of(BucketLease)
 segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
+passage_totals = table_of(PassageTotal)
+message_totals = table_of(MessageTotal)
+experiment_arms = table_of(ExperimentArm)
+retention_positions = table_of(RetentionPosition)
 steps_shown = table_of(StepShown)
 journey_news = table_of(LiveCount)

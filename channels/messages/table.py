@@ -1,6 +1,6 @@
 """The tables of the outbox: one row for each wanted message, also if it was refused.
 
-Any module may read these tables; only transitions.py and device_transitions.py write them.
+Any module may read these tables; only transitions.py, device_transitions.py and past.py write them.
 """
 
 from typing import Any, ClassVar
@@ -115,5 +115,31 @@ class MessageDevice(SQLModel, table=True):
     provider_id: str | None = Field(default=None, description="the provider's id of the message")
 
 
+class PastMessage(SQLModel, table=True):
+    """What remains of a message that a process has claimed at least once, after its retention.
+
+    Provider reports and goals still need it. Its state does not change any more.
+    """
+
+    __tablename__: ClassVar[str] = "past_message"
+    __table_args__ = (Index("ix_past_message_profile", "profile_id"),)
+
+    id: int = Field(
+        sa_column=Column(BigInteger, primary_key=True, autoincrement=False, nullable=False)
+    )
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
+    profile_id: int = Field(sa_type=BigInteger)
+    enrollment_id: int = Field(sa_type=BigInteger)
+    journey: str
+    step: str
+    channel: str
+    topic: str
+    wanted_at: Instant = Field(sa_type=BigInteger)
+    send_at: Instant = Field(sa_type=BigInteger)
+    state: str = Field(description="MessageState")
+    address: str | None = None
+
+
 messages = table_of(Message)
+past_messages = table_of(PastMessage)
 message_devices = table_of(MessageDevice)

@@ -6,17 +6,19 @@ ordered by its own times.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, not_, select, tuple_
+from sqlalchemy import ColumnElement, CompoundSelect, not_, select, tuple_, union_all
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from channels.messages import (
     MessageState,
     device_transitions,
     message_devices,
     messages,
+    past_messages,
     transitions,
 )
 from channels.messages.device_transitions import DeviceReport
@@ -70,9 +72,6 @@ class _SentMessage(NamedTuple):
     send_at: Instant
     wanted_at: Instant
     address: str | None
-
-
-_COLUMNS = [messages.c[name] for name in _SentMessage._fields]
 
 
 class _Resolved(NamedTuple):
@@ -216,17 +215,29 @@ def _messages(tx: Tx, ids: Collection[int]) -> dict[int, _SentMessage]:
     return {row.id: row for row in _sent(tx, _SENT, {"messages": ids})}
 
 
-_IN_ORDER = select(*_COLUMNS).order_by(messages.c.send_at, messages.c.id)
-_SENT = _IN_ORDER.where(any_of(messages.c.id, "messages"))
-_SENT_TO = _IN_ORDER.where(
-    tuple_(messages.c.profile_id, messages.c.channel).in_(
-        select(rows_of("answered", messages.c.profile_id, messages.c.channel))
-    ),
-    one_of(messages.c.state, ("sending", "unknown", "sent", "delivered")),
+def _in_order(
+    conditions: Callable[[ReadOnlyColumnCollection[str, Any]], Sequence[ColumnElement[bool]]],
+) -> CompoundSelect[Any]:
+    """Messages and past messages in the order of their hand-over."""
+    found = (
+        select(*(columns[name] for name in _SentMessage._fields)).where(*conditions(columns))
+        for columns in (messages.c, past_messages.c)
+    )
+    return union_all(*found).order_by("send_at", "id")
+
+
+_SENT = _in_order(lambda columns: [any_of(columns.id, "messages")])
+_SENT_TO = _in_order(
+    lambda columns: [
+        tuple_(columns.profile_id, columns.channel).in_(
+            select(rows_of("answered", messages.c.profile_id, messages.c.channel))
+        ),
+        one_of(columns.state, ("sending", "unknown", "sent", "delivered")),
+    ]
 )
 
 
-def _sent(tx: Tx, which: Select[tuple[Any, ...]], given: Mapping[str, Any]) -> list[_SentMessage]:
+def _sent(tx: Tx, which: CompoundSelect[Any], given: Mapping[str, Any]) -> list[_SentMessage]:
     """Messages in the order of their hand-over."""
     return [_SentMessage._make(row) for row in tx.conn.execute(which, given)]
 

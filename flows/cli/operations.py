@@ -15,6 +15,7 @@ from flows.cli.output import AsJson, opened, print_json, say, show_table
 from flows.orchestration.journey_controls import control_journey
 from journeys.operations.doctor import diagnose
 from journeys.operations.migration import MigrationCandidate, migrate_people, plan_migration
+from journeys.operations.retention import Removed, Retention
 
 commands = typer.Typer()
 
@@ -102,6 +103,20 @@ def doctor(
         raise typer.Exit(1)
     if not as_json:
         say("no problems found")
+
+
+@commands.command()
+def tidy(context: typer.Context) -> None:
+    """Apply the retention of messages, passages and events now, as workers do bit by bit."""
+    segue = opened(context)
+    retention = Retention(segue.engine, segue.settings)
+    removed = Removed(0, 0, 0)
+    while any(some := retention.apply()):
+        removed = Removed(*map(sum, zip(removed, some, strict=True)))
+    say(
+        f"removed {removed.messages} messages, {removed.passages} passages and the properties of "
+        f"{removed.events} events"
+    )
 
 
 @commands.command(name="resolve")

@@ -1,10 +1,14 @@
-"""Counts of what happened at each step of a journey, in any process, read from the rows."""
+"""Counts of what happened at each step of a journey, in any process, read from the rows.
+
+Rows that were removed when their retention ended are counted from `passage_total` and
+`message_total`.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import CompoundSelect, Select, func, or_, select, union_all
 
 from channels.messages import messages
 from config.clock.times import Instant
@@ -12,7 +16,7 @@ from config.database.engine import Tx, put
 from journeys.engine.move import StepReport
 from journeys.enrollments import enrollments
 from journeys.operations.report import AHEAD, HANDED_OVER, counted_state
-from journeys.tables import passages, steps_shown
+from journeys.tables import message_totals, passage_totals, passages, steps_shown
 
 
 @dataclass(slots=True)
@@ -90,11 +94,18 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
         )
         .group_by(messages.c.channel, fate, messages.c.reason)
     )
+    p, m = passage_totals.c, message_totals.c
+    removed = select(p.outcome, p.number).where(
+        p.journey == journey, p.step == step, p.since >= since
+    )
+    removed_messages = select(m.channel, m.state, m.reason, m.number).where(
+        m.journey == journey, m.step == step, m.since >= since
+    )
     counts = StepCounts(
         tx.conn.execute(here).scalar_one(),
-        _by_first(tx, left),
+        _by_first(tx, union_all(left, removed)),
     )
-    for channel, state, reason, number in tx.conn.execute(wanted):
+    for channel, state, reason, number in tx.conn.execute(union_all(wanted, removed_messages)):
         counts.messages[channel, _fate(state, reason)] += number
     return counts
 
@@ -135,14 +146,19 @@ def count_journey(tx: Tx, journey: str) -> JourneyCounts:
         .where(passages.c.journey == journey)
         .group_by(passages.c.step, passages.c.outcome)
     )
+    t = passage_totals.c
+    removed = select(t.step, t.outcome, t.number).where(t.journey == journey)
+    passed: Counter[tuple[str, str]] = Counter()
+    for step, outcome, number in tx.conn.execute(union_all(edges, removed)):
+        passed[step, outcome] += number
     return JourneyCounts(
         tx.conn.execute(select(func.count()).where(of_journey)).scalar_one(),
         _by_first(tx, current),
-        Counter({(step, outcome): number for step, outcome, number in tx.conn.execute(edges)}),
+        passed,
     )
 
 
-def _by_first(tx: Tx, counted: Select[Any]) -> Counter[str]:
+def _by_first(tx: Tx, counted: Select[Any] | CompoundSelect[Any]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for what, number in tx.conn.execute(counted):
         counts[what] += number

@@ -107,7 +107,9 @@ class Worker:
         self._woken.set()
 
     async def _housekeep(self, reactor: Reactor, leased: Leased, stop: asyncio.Event) -> None:
-        housekeeping = Housekeeping(self.segue.engine, self.segue.process, leased)
+        housekeeping = Housekeeping(
+            self.segue.engine, self.segue.process, self.segue.settings, leased=leased
+        )
         timing = self.segue.db.timing
         for number in count(1):
             if stop.is_set():

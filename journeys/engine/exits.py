@@ -1,12 +1,13 @@
 """Exit rules and goals, evaluated on enrollments."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from channels.messages import messages
+from channels.messages import messages, past_messages
 from channels.messages.transitions import cancel_of
 from config.clock.times import Instant, Seconds
 from config.database.arrays import STATEMENTS, any_of, one_of
@@ -20,13 +21,21 @@ from profiles.conditions.language import NOW, Scope
 EXITED = "exited: exit rule"
 
 _c = enrollments.c
-# The sent messages of an enrollment of the enclosing statement.
-_sent_messages = (
-    messages.c.enrollment_id == _c.id,
-    messages.c.bucket == _c.bucket,
-    in_buckets(messages.c.bucket),
-    one_of(messages.c.state, SENT),
-)
+
+
+# Columns of `messages`, or of `past_messages`, which has those of enrollments that ended long ago.
+_Columns = ReadOnlyColumnCollection[str, Any]
+
+
+def _sent_in(columns: _Columns) -> Sequence[ColumnElement[bool]]:
+    """The conditions for the sent messages of an enrollment of the enclosing statement."""
+    return (
+        columns.enrollment_id == _c.id,
+        columns.profile_id == _c.profile_id,  # past messages have an index by it
+        columns.bucket == _c.bucket,
+        in_buckets(columns.bucket),
+        one_of(columns.state, SENT),
+    )
 
 
 def exiting(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> set[int]:
@@ -55,7 +64,10 @@ def goal_reached(tx: Tx, version: Version, profile_ids: Collection[int] | None =
 
 
 def goal_moments(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> dict[int, Instant]:
-    """When each of these enrollments of a version reached its goal, without those that did not."""
+    """When each of these enrollments of a version reached its goal, without those that did not.
+
+    The enrollments are current.
+    """
     if version.journey.goal is None:
         return {}
     given = {"enrollments": enrollment_ids, "now": tx.now, "buckets": tx.buckets}
@@ -79,7 +91,14 @@ def _reached(version: Version, sqlite: bool, *, everybody: bool) -> Select[tuple
     if goal.after == "entry":
         rule = goal.did.sql(_since_entry(sqlite, until=_c.since + goal.within))
     else:
-        rule = exists().where(*_sent_messages, goal.did.sql(_since_message(sqlite, goal.within)))
+        rule = or_(
+            *(
+                exists().where(
+                    *_sent_in(columns), goal.did.sql(_since_message(columns, sqlite, goal.within))
+                )
+                for columns in (messages.c, past_messages.c)
+            )
+        )
     return (
         select(_c.id)
         .where(
@@ -102,8 +121,8 @@ def _moments(version: Version, sqlite: bool) -> Select[tuple[int, Instant]]:
     if goal.after == "entry":
         first = goal.did.began(_since_entry(sqlite, until=_c.since + goal.within), NOW)
     else:
-        began = goal.did.began(_since_message(sqlite, goal.within), NOW)
-        first = select(func.min(began)).where(*_sent_messages).scalar_subquery()
+        began = goal.did.began(_since_message(messages.c, sqlite, goal.within), NOW)
+        first = select(func.min(began)).where(*_sent_in(messages.c)).scalar_subquery()
     at = func.coalesce(first, _c.converted_at).label("at")
     return select(_c.id, at).where(any_of(_c.id, "enrollments"), in_buckets(_c.bucket))
 
@@ -119,13 +138,13 @@ def _since_entry(sqlite: bool, until: ColumnElement[int] | None = None) -> Scope
     )
 
 
-def _since_message(sqlite: bool, within: Seconds) -> Scope:
+def _since_message(columns: _Columns, sqlite: bool, within: Seconds) -> Scope:
     """The events of a message's profile, for `within` seconds from its hand-over."""
     return Scope(
         sqlite=sqlite,
-        profile_id=messages.c.profile_id,
-        since=messages.c.send_at,
-        until=messages.c.send_at + within,
+        profile_id=columns.profile_id,
+        since=columns.send_at,
+        until=columns.send_at + within,
         context=_c.context,
     )
 

@@ -14,7 +14,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    case,
+    desc,
+    func,
+    literal,
+    select,
+    union_all,
+    update,
+)
 
 from channels.messages import messages
 from channels.rules.loaders import load_recipients
@@ -49,7 +60,7 @@ from journeys.engine.due import DueEnrollment
 from journeys.engine.entry import enter_people
 from journeys.enrollments import enrollments
 from journeys.operations.report import SENT
-from journeys.tables import passages
+from journeys.tables import experiment_arms, passages
 from profiles.attributes.latest import set_attributes
 from profiles.bucketing import draw, narrowest
 from profiles.bulk import lock_profiles
@@ -63,17 +74,18 @@ log = logging.getLogger(__name__)
 _c, _p = enrollments.c, profiles.c
 _these = (any_of(_p.id, "profiles"), in_buckets(_p.bucket))
 _ATTRIBUTES = select(_p.id, _p.attributes).where(*_these)
-_DRAWN = (
-    select(passages.c.profile_id, passages.c.outcome)
-    .where(
-        any_of(passages.c.profile_id, "profiles"),
-        in_buckets(passages.c.bucket),
-        passages.c.journey == bindparam("of_journey"),
-        passages.c.step == bindparam("at_step"),
+_DRAWN = union_all(
+    *(
+        select(*(table.c[name] for name in ("profile_id", "outcome", "at", "enrollment_id"))).where(
+            any_of(table.c.profile_id, "profiles"),
+            in_buckets(table.c.bucket),
+            table.c.journey == bindparam("of_journey"),
+            table.c.step == bindparam("at_step"),
+        )
+        for table in (passages, experiment_arms)
     )
     # Latest first: `_drawn_before` keeps the last row of a profile.
-    .order_by(passages.c.at.desc(), passages.c.enrollment_id.desc())
-)
+).order_by(desc("at"), desc("enrollment_id"))
 _SETTABLE = (_p.attributes, _p.attribute_times, _p.attribute_identifiers)
 _CURRENT = select(_p.id, *_SETTABLE).where(*_these)
 _SET = (

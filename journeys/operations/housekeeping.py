@@ -8,11 +8,13 @@ from channels.outbox.claim import settle_lost
 from channels.outbox.unknown import close_unsettled
 from config.database.buckets import ALL_BUCKETS, Leased
 from config.database.schema import newer_revision
+from config.settings import Settings
 from journeys.engine.advance import Engine
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import record_heartbeat
 from journeys.operations.launches import enter_all_newcomers
+from journeys.operations.retention import Retention
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +25,22 @@ class Housekeeping:
     Parameters
     ----------
     process: the worker's name in its heartbeat: host and process id.
+    settings: have the retention.
     leased: the buckets of the rows that it looks after.
     """
 
-    def __init__(self, engine: Engine, process: str, leased: Leased = lambda: ALL_BUCKETS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        process: str,
+        settings: Settings,
+        leased: Leased = lambda: ALL_BUCKETS,
+    ) -> None:
         self._engine = engine
         self._db = engine.db
         self._process = process
         self._leased = leased
+        self._retention = Retention(engine, settings)
 
     def often(self) -> Iterator[Callable[[], object]]:
         """The tasks of every round."""
@@ -49,6 +59,7 @@ class Housekeeping:
     def seldom(self) -> Iterator[Callable[[], object]]:
         """The tasks that may wait for some minutes."""
         yield self._close_unsettled
+        yield self._apply_retention
         yield self._examine
 
     def _record_heartbeat(self) -> None:
@@ -73,6 +84,14 @@ class Housekeeping:
             closed = close_unsettled(tx)
         if closed:
             log.warning("%d unknown messages are closed: no delivery report arrived", closed)
+
+    def _apply_retention(self) -> None:
+        removed = self._retention.apply()
+        if any(removed):
+            log.info(
+                "retention: removed %d messages, %d passages and the properties of %d events",
+                *removed,
+            )
 
     def _examine(self) -> None:
         with self._db.transaction(write=False) as tx:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, select
 
-from channels.messages import device_transitions
+from channels.messages import device_transitions, past
 from channels.messages import transitions as message_transitions
 from config.clock.times import Instant
 from config.database.arrays import any_of, rows_of
@@ -18,7 +18,7 @@ from config.database.engine import Tx
 from config.database.locking import bucket_turns
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments, transitions
-from journeys.tables import passages, segment_members
+from journeys.tables import experiment_arms, passages, segment_members
 from profiles.bucketing import bucket_of, buckets_of
 from profiles.bulk import lock_profiles
 from profiles.identity.merge import lock_events, merge_profiles
@@ -95,10 +95,13 @@ def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str,
         ("enrollments", transitions.give_to(tx, mergers)),
         ("messages", message_transitions.give_to(tx, mergers)),
         ("message_devices", device_transitions.give_to(tx, mergers)),
+        # after the messages: these may become past ones until they are locked
+        ("past_messages", past.give_to(tx, mergers)),
     ):
         for from_id, ids in theirs.items():
             moved[from_id][name] = ids
     repoint(tx, passages, mergers)
+    repoint(tx, experiment_arms, mergers)
     for from_id, journeys in _merge_memberships(tx, mergers).items():
         moved[from_id]["segments"] = journeys
     return moved

@@ -1,9 +1,12 @@
-"""Counts of a journey's enrollments and messages."""
+"""Counts of a journey's enrollments and messages.
+
+Messages that were removed when their retention ended are counted from `message_total`.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, bindparam, case, func, select
+from sqlalchemy import ColumnElement, bindparam, case, func, select, union_all
 
 from channels.messages import messages
 from channels.messages.states import CLOSED
@@ -12,6 +15,7 @@ from config.clock.times import Instant
 from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
+from journeys.tables import message_totals
 
 # The states of sent messages: the provider accepted them, or may have.
 SENT = ("sent", "delivered", "unknown")
@@ -64,6 +68,17 @@ def counted_state() -> ColumnElement[str]:
     return case((returned, RETURNED), else_=messages.c.state)
 
 
+def counted_reason(state: str, reason: str | None) -> str:
+    """A message's reason for counting, by its counted state.
+
+    After the hand-over it is cut at its colon, because the rest may be a provider's text, which
+    differs from message to message.
+    """
+    if state in HANDED_OVER or state == "failed":
+        return (reason or "").split(":")[0]
+    return reason or ""
+
+
 def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
     """Count a journey's enrollments and messages, or only those of one launch."""
     summary = Summary()
@@ -77,7 +92,10 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
     wanted = select(messages.c.channel, fate, messages.c.reason, func.count()).where(
         messages.c.journey == journey
     )
+    t = message_totals.c
+    removed = select(t.channel, t.state, t.reason, t.number).where(t.journey == journey)
     if launch_id is not None:
+        removed = removed.where(t.launch_id == launch_id)
         people = people.where(enrollments.c.launch_id == launch_id)
         wanted = wanted.join(enrollments, enrollments.c.id == messages.c.enrollment_id).where(
             enrollments.c.launch_id == launch_id
@@ -91,15 +109,15 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
             summary.active += number
         else:
             summary.ended[reason] += number
-    for channel, state, reason, number in tx.conn.execute(
-        wanted.group_by(messages.c.channel, fate, messages.c.reason)
-    ):
-        summary.outcomes[channel, state, reason or ""] += number
+    wanted = wanted.group_by(messages.c.channel, fate, messages.c.reason)
+    for channel, state, full_reason, number in tx.conn.execute(union_all(wanted, removed)):
+        reason = counted_reason(state, full_reason)
+        summary.outcomes[channel, state, reason] += number
         if state in HANDED_OVER:
             summary.sent[channel] += number
             if state == "unknown":
                 summary.unknown[channel] += number
-                summary.closed += number if (reason or "").startswith(CLOSED) else 0
+                summary.closed += number if reason.startswith(CLOSED) else 0
             if state == RETURNED:
                 summary.returned[channel] += number
         elif state in AHEAD:

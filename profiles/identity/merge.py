@@ -6,7 +6,8 @@ module.
 
 `merge.moved` holds what a manual undo of a merge needs:
 
-- `identifiers`, `events`, `consent_records`: the keys of rows that moved
+- `identifiers`, `events`, `consent_records`, `enrollments`, `messages`, `past_messages`,
+  `message_devices`: the keys of rows that moved
 - `retired`: addresses that were in use before
 - `unverified`: anonymous ids that were verified before
 - `withheld`: addresses and opt-ins that the joining address does not make usable

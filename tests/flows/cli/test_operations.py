@@ -290,3 +290,25 @@ def test_a_database_in_trouble_is_named_in_a_line(house: House, segue: Segue) ->
         pytest.raises(ProgrammingError),
     ):
         segue("pause", "j")
+
+
+def test_tidy_applies_the_retention(
+    segue: Segue, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.open(described(Send("s", Email("hello"))))
+    house.customer()
+    house.launch("j")
+    house.later("364d")
+    nothing = Said(0, "removed 0 messages, 0 passages and the properties of 0 events\n", "")
+    passed = Said(0, "removed 0 messages, 1 passages and the properties of 0 events\n", "")
+    assert [segue("tidy") for _ in range(2)] == [passed, nothing]
+    monkeypatch.setenv("SEGUE_MESSAGE_RETENTION", "")
+    house.later("2d")
+    assert segue("tidy") == nothing
+    monkeypatch.setenv("SEGUE_MESSAGE_RETENTION", "29d")
+    refused = segue("tidy")
+    assert refused.status == 1
+    assert "SEGUE_MESSAGE_RETENTION: a retention is at least 30d" in refused.err
+    monkeypatch.delenv("SEGUE_MESSAGE_RETENTION")
+    assert segue("tidy").out.startswith("removed 1 messages, 0 passages")
+    assert '"sent":{"email":1}' in segue("report", "j", "--json").out

@@ -11,19 +11,19 @@ from collections.abc import Collection, Iterator, Mapping
 # The packages that may write, and the modules that define their tables.
 HOMES = ("channels/messages/", "journeys/enrollments/")
 _TABLES: Mapping[str, Collection[str]] = {
-    "channels.messages": ("messages", "message_devices"),
-    "channels.messages.table": ("messages", "message_devices"),
+    "channels.messages": ("messages", "message_devices", "past_messages"),
+    "channels.messages.table": ("messages", "message_devices", "past_messages"),
     "journeys.enrollments": ("enrollments",),
     "journeys.enrollments.table": ("enrollments",),
 }
-_MODELS = {"Message", "MessageDevice", "Enrollment"}
+_MODELS = {"Message", "MessageDevice", "PastMessage", "Enrollment"}
 # Uses that only read: attributes of a table, and functions with a table as argument.
 _READS = {"c", "alias"}
 _READERS = {"select", "select_from", "join", "outerjoin", "join_from", "correlate"}
-_NAMES = {"message", "message_device", "enrollment"}
+_NAMES = {"message", "message_device", "past_message", "enrollment"}
 _SQL = re.compile(
     r"\b(insert\s+into|update|delete\s+from|replace\s+into|merge\s+into|truncate(\s+table)?)"
-    r"\s+(only\s+)?\W?(message|message_device|enrollment)\b",
+    r"\s+(only\s+)?\W?(message|message_device|past_message|enrollment)\b",
     re.IGNORECASE,
 )
 
