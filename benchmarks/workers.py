@@ -23,7 +23,7 @@ from config.database.engine import Database
 
 _MANY = 4
 _RATE = 5  # events a second for each worker
-_WARM_UP = 20  # events for each worker
+_WARM_UP = 10  # events for each worker
 _IDLE = 5.0  # seconds
 _RECORDED_WITHIN = 60.0  # seconds
 _COUNTS = text(
@@ -33,7 +33,7 @@ _COUNTS = text(
 
 
 def _run(quick: bool) -> Figures:
-    events, rounds = (20, 1) if quick else (100, 3)
+    events, rounds = (20, 1) if quick else (60, 2)
     people = _MANY * (events + _WARM_UP)
     one: list[_Cost] = []
     many: list[_Cost] = []
