@@ -30,8 +30,9 @@ from config.database.arrays import any_of, one_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.locking import lock_rows
+from profiles.bucketing import identifier_buckets
 from profiles.identity.addresses import is_usable, suppresses
-from profiles.tables import identifiers
+from profiles.tables import ADDRESS_KIND, identifiers
 
 _GONE = "the device is no longer in use"
 
@@ -89,14 +90,18 @@ def _answered(tx: Tx, message_ids: Collection[int]) -> set[tuple[int, str]]:
 
 def usable_devices(tx: Tx, channel: ChannelName, tokens: Collection[str]) -> set[tuple[int, str]]:
     """The usable devices among these, each as (profile id, token). One statement."""
-    found = tx.conn.execute(_usable_devices(channel), {"tokens": tokens})
+    keys = [(ADDRESS_KIND[channel], token) for token in tokens]
+    given = {"tokens": tokens, "buckets": identifier_buckets(keys)}
+    found = tx.conn.execute(_usable_devices(channel), given)
     return {(profile_id, token) for profile_id, token in found}
 
 
 @cache
 def _usable_devices(channel: ChannelName) -> Select[tuple[int, str]]:
     c = identifiers.c
-    return select(c.profile_id, c.value).where(is_usable(channel), any_of(c.value, "tokens"))
+    return select(c.profile_id, c.value).where(
+        is_usable(channel), any_of(c.value, "tokens"), in_buckets(c.bucket)
+    )
 
 
 def take(tx: Tx, claims: Sequence[DeviceClaim]) -> None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, func, null, select
 
 from channels.messages import COUNTING_STATES, messages
 from channels.rules.caps import Counted, reach
@@ -24,7 +24,7 @@ from config.database.engine import Tx
 from config.policy import Policy
 from profiles.attributes.companies import IS_COMPANY_OF_PROFILE
 from profiles.bucketing import buckets_of, draw
-from profiles.identity.addresses import ADDRESSES_IN_USE, CHANNELS_TO
+from profiles.identity.addresses import ADDRESSES_IN_USE, CHANNELS_TO, addresses_in_use
 from profiles.tables import (
     IdentifierKind,
     companies,
@@ -83,15 +83,16 @@ _CONSENT = (
     .correlate(profiles)
     .scalar_subquery()
 )
-_RECIPIENTS = (
+_RECIPIENTS, _RECIPIENTS_APART = (
     select(
         *(profiles.c[name] for name in ("id", "timezone", "country")),
         *(preferences.c[name] for name in ("timezone", "per_week", "opens", "closes")),
-        ADDRESSES_IN_USE,
+        addresses,
         _CONSENT,
     )
     .join_from(profiles, preferences, _of_profile, isouter=True)
     .where(any_of(profiles.c.id, "profile_ids"), in_buckets(profiles.c.bucket))
+    for addresses in (ADDRESSES_IN_USE, null())
 )
 _HISTORY = select(
     *(
@@ -133,17 +134,20 @@ _CONTENTS = (
 def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dict[int, Recipient]:
     """The recipients, by profile id. Profiles that do not exist are left out.
 
-    One statement; none without profiles.
+    One statement, and another one for addresses in distributed tables; none without profiles.
     """
     if not profile_ids:
         return {}
     holdout = policy.holdout_percent / 100
+    reading = _RECIPIENTS_APART if tx.distributed else _RECIPIENTS
     rows = tx.conn.execute(
-        _RECIPIENTS, {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
+        reading, {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
     ).all()
+    apart = addresses_in_use(tx, profile_ids) if tx.distributed else {}
     situations: dict[_Stated, Situation] = {}
     found: dict[int, Recipient] = {}
-    for profile_id, *zones_and_preferences, in_use, said in rows:
+    for profile_id, *zones_and_preferences, together, said in rows:
+        in_use = apart.get(profile_id, together or ())
         held_out = holdout > 0 and draw(profile_id, "holdout") < holdout
         stated = (
             *zones_and_preferences,
@@ -153,7 +157,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
             tuple(
                 [
                     (kind, country, None if on is None else value, on)
-                    for kind, value, country, _, _, on in in_use or ()
+                    for kind, value, country, _, _, on in in_use
                 ]
             ),
             tuple(map(tuple, said or ())),
@@ -161,7 +165,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
         situation = situations.get(stated)
         if situation is None:
             situation = situations[stated] = _situation(policy, *stated)
-        found[profile_id] = Recipient(situation, in_use or ())
+        found[profile_id] = Recipient(situation, in_use)
     return found
 
 

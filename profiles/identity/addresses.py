@@ -5,7 +5,8 @@ is one of each, unless an older release or a merge left several. Every push toke
 retired is in use. An address in use can be suppressed on a channel; no other address replaces it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -97,10 +98,36 @@ def channel_addresses(tx: Tx, profile_ids: Collection[int]) -> list[Address]:
     """The addresses in use of these profiles on each channel, those of one profile together and
     the one seen last first. One statement.
     """
-    found = tx.conn.execute(_CHANNEL_ADDRESSES, {"profile_ids": profile_ids})
+    found: Iterable[tuple[int, Sequence[InUse] | None]]
+    if tx.distributed:
+        found = addresses_in_use(tx, profile_ids).items()
+    else:
+        found = tx.conn.execute(_CHANNEL_ADDRESSES, {"profile_ids": profile_ids}).tuples()
     return [
         address for profile_id, in_use in found for address in addresses_from(profile_id, in_use)
     ]
+
+
+def addresses_in_use(tx: Tx, profile_ids: Collection[int]) -> dict[int, list[InUse]]:
+    """The value of ADDRESSES_IN_USE of each profile that has addresses, for distributed tables.
+
+    One statement, which joins no tables in different buckets.
+    """
+    rows = [
+        (profile_id, (kind, value, country, platform, seen_at, suppressed_on))
+        for profile_id, kind, value, country, platform, seen_at, suppressed_on in tx.conn.execute(
+            _ADDRESSES_APART, {"profile_ids": profile_ids}
+        ).tuples()
+    ]
+    latest: dict[tuple[int, IdentifierKind], tuple[Instant, str]] = {}
+    for profile_id, (kind, value, _, _, seen_at, _) in rows:
+        latest[profile_id, kind] = max((seen_at, value), latest.get((profile_id, kind), (0, "")))
+    found: dict[int, list[InUse]] = defaultdict(list)
+    for profile_id, one in rows:
+        kind, value, _, _, seen_at, _ = one
+        if kind not in ONE_AT_A_TIME or latest[profile_id, kind] == (seen_at, value):
+            found[profile_id].append(one)
+    return found
 
 
 def addresses_from(profile_id: int, in_use: Sequence[InUse] | None) -> list[Address]:
@@ -146,9 +173,9 @@ def identifiers_from(in_use: Sequence[InUse] | None) -> list[IdentifierInUse]:
 
 def is_usable(channel: ChannelName) -> ColumnElement[bool]:
     """The SQL condition on a row of `identifiers` that the channel can send to it."""
-    return and_(
-        identifiers.c.kind == ADDRESS_KIND[channel], not_(is_suppressed(channel)), is_in_use()
-    )
+    kind = ADDRESS_KIND[channel]
+    in_use = is_in_use() if kind in ONE_AT_A_TIME else not_(is_retired())
+    return and_(identifiers.c.kind == kind, not_(is_suppressed(channel)), in_use)
 
 
 def is_suppressed(channel: ChannelName) -> ColumnElement[bool]:
@@ -193,6 +220,19 @@ ADDRESSES_IN_USE = (
     )
     .correlate(profiles)
     .scalar_subquery()
+)
+_ADDRESSES_APART = (
+    select(
+        identifiers.c.profile_id,
+        *(identifiers.c[name] for name in ("kind", "value", "country", "platform", "seen_at")),
+        suppressions.c.channel,
+    )
+    .join_from(identifiers, suppressions, _of_address, isouter=True)
+    .where(
+        any_of(identifiers.c.profile_id, "profile_ids"),
+        one_of(identifiers.c.kind, CHANNELS_TO),
+        not_(is_retired()),
+    )
 )
 _CHANNEL_ADDRESSES = select(profiles.c.id, ADDRESSES_IN_USE).where(
     any_of(profiles.c.id, "profile_ids")

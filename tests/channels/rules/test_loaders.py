@@ -110,6 +110,33 @@ def test_messages_go_to_what_is_in_use_and_not_suppressed(house: House, db: Data
     assert found.situation.suppressed == {"email"}
 
 
+def test_addresses_in_distributed_tables_are_the_same(house: House, db: Database) -> None:
+    """They are read by a statement of their own, which joins nothing in other buckets."""
+    ann = house.customer("ann", push_tokens={"a": "ios", "b": "web"})
+    bob = house.customer("bob", email=None, phone=None, push_tokens={})
+    becomes(db, "email", "ann@example.com", "bounced")
+    c = identifiers.c
+    row = {"kind": "phone", "profile_id": ann, "country": "GB"}
+    with db.transaction() as tx:
+        # Two numbers, as a merge of an earlier release left them, and a retired one.
+        for number, at in (("+447700900998", MONDAY - HOUR), ("+447700900999", MONDAY + HOUR)):
+            tx.conn.execute(insert(identifiers).values(**row, value=number, seen_at=at))
+        tx.conn.execute(update(identifiers).where(c.value == "b").values(retired_at=MONDAY))
+        found = load_recipients(tx, Policy(), [ann, bob])
+        addresses = channel_addresses(tx, [ann, bob])
+        tx.distributed = True
+        apart = load_recipients(tx, Policy(), [ann, bob])
+        addresses_apart = channel_addresses(tx, [ann, bob])
+    for one in (ann, bob):
+        ours, theirs = apart[one].situation, found[one].situation
+        assert (ours.zones, ours.addresses) == (theirs.zones, theirs.addresses)
+        assert ours.suppressed == theirs.suppressed
+        for channel in CHANNELS:
+            assert apart[one].targets(channel) == found[one].targets(channel)
+    assert sorted(addresses_apart) == sorted(addresses)
+    assert [one.value for one in addresses if one.channel == "sms"] == ["+447700900999"]
+
+
 def test_an_address_that_is_suppressed_on_one_channel_is_used_on_the_other(
     house: House, db: Database
 ) -> None:

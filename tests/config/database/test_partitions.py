@@ -146,4 +146,6 @@ def test_with_distributed_tables_a_statement_locks_rows_in_one_partition(
     assert len(locking) > 6
     assert not wide(locking)
     assert wide(found), "others name several buckets at once"
+    together = [sql for sql, reads in found.items() if {"profile", "identifier"} <= reads.keys()]
+    assert not together, "they are in different buckets"
     assert {row.state for row in house.rows()} <= {"delivered", "skipped", "cancelled"}
