@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from typing import Any
 
+from channels.outbox.render import Renderer
 from config.channels import by_channel
 from config.policy import CHANNELS
 from flows.app import Segue
@@ -68,7 +69,8 @@ def launch_dry_run(
 ) -> dict[str, Any]:
     """A dry run: what a launch would do now, without storing anything."""
     version = segue.catalog.journey(journey)
-    reports = dry_run(segue.engine, version, audience, people, str(uuid.uuid4()))
+    renderer = Renderer(segue.settings)
+    reports = dry_run(segue.engine, version, audience, people, str(uuid.uuid4()), renderer)
     total = StepReport()
     for report in reports.values():
         total.add(report)

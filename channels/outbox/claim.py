@@ -295,7 +295,7 @@ def claim_planned(
             (row, _closes(planner, recipients[row.profile_id].situation, row, tx.now))
             for row in rows
         ]
-        claims = _with_content(tx, journeys, fit, known, recipients) if fit else []
+        claims = with_content(tx, journeys, fit, known, recipients) if fit else []
         _write_claims(tx, claims, claimed_by)
     except Exception as error:
         if of_the_database(error):
@@ -450,7 +450,7 @@ def _claim_rows(
         message_id: "no_session" for message_id, end in ends.items() if end <= tx.now
     }
     fit, unfit = _evaluate(tx, planner, wanted_rows, together, recipients, ends, no_session)
-    claims = _with_content(tx, journeys, fit, known, recipients)
+    claims = with_content(tx, journeys, fit, known, recipients)
     _write_claims(tx, claims, claimed_by)
     if unfit:
         groups = {(row.enrollment_id, row.step) for row in unfit}
@@ -568,13 +568,14 @@ def _closes(
     return planner.hours(row.channel, situation).closes(now)
 
 
-def _with_content(
+def with_content(
     tx: Tx,
     journeys: Journeys,
     fit: Sequence[tuple[MessageRow, Instant | None]],
     known: Devices,
     recipients: Mapping[int, Recipient],
 ) -> list[Claim]:
+    """The claims of messages, with what templates see. fit: when the window closes, of each."""
     rows = [row for row, _ in fit]
     contexts = journeys.contexts(tx, list({row.enrollment_id for row in rows}))
     contents = load_contents(tx, {row.profile_id for row in rows})

@@ -11,9 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-from channels.links import confirm_url, preferences_url, unsubscribe_url
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.outbox.breaker import Breaker
 from channels.outbox.claim import (
@@ -38,14 +36,13 @@ from channels.outbox.outcomes import (
 )
 from channels.outbox.rate_limit import RateLimits
 from channels.outbox.recheck import HandOver, outdated
+from channels.outbox.render import NotRendered, Renderer
 from channels.providers.registry import ConnectedProviders
 from channels.providers.sending import Outgoing, SendOutcome
 from channels.providers.transport import Transport
 from channels.rules.planner import Planner
-from channels.templates.compile import BadLink, MissingData, RenderError
-from channels.templates.link_check import LinkRules
 from config.batches import Halving
-from config.channels import ChannelName, channel_of
+from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.buckets import ALL_BUCKETS, Leased
 from config.database.engine import Database, Tx
@@ -139,7 +136,7 @@ class Dispatcher:
         self._rates = RateLimits(db, rates)
         # Claims of passed transactions that are not recorded yet, by provider.
         self._open: Counter[str] = Counter()
-        self._link_rules = link_rules(settings)
+        self._renderer = Renderer(settings)
         # One semaphore for each provider, so that a slow one does not block the others.
         self._slots = {name: asyncio.Semaphore(IN_FLIGHT) for name in self._providers}
         self._stopping = False
@@ -337,23 +334,18 @@ class Dispatcher:
         ready: dict[tuple[str, str, str, int], list[_Ready]] = defaultdict(list)
         for one in claims:
             try:
-                rendered = self._render(one)
-                if too_long := rendered[0].content.excess(self._settings):
-                    done.append(skipped(one, f"too_long: {too_long}"))
-                    continue
-                provider = self._provider_of(one)
-                for place, outgoing in enumerate(rendered):
-                    ready[provider, one.journey, one.step, place].append(_Ready(one, outgoing))
-            except BadLink as error:
-                done.append(skipped(one, f"link_refused: {error.to}"))
-            except MissingData as error:
-                done.append(skipped(one, f"missing_data: {error.field}"))
-            except RenderError as error:
-                done.append(skipped(one, f"render_error: {error}"))
-            except Exception as error:
-                why = reason_of(error)
-                log.error("message %d can't be rendered: %s", one.message_id, why, extra=_ids(one))
-                done.append(skipped(one, f"render_error: {type(error).__name__}"))
+                rendered = self._outgoing(one)
+            except NotRendered as refused:
+                if refused.__cause__ is not None:
+                    why = reason_of(refused.__cause__)
+                    log.error(
+                        "message %d can't be rendered: %s", one.message_id, why, extra=_ids(one)
+                    )
+                done.append(skipped(one, str(refused)))
+                continue
+            provider = self._provider_of(one)
+            for place, outgoing in enumerate(rendered):
+                ready[provider, one.journey, one.step, place].append(_Ready(one, outgoing))
         recheck = _Recheck(claims, taken)
         posts = {
             asyncio.create_task(self._post(provider, batch, recheck))
@@ -382,25 +374,13 @@ class Dispatcher:
         _count(tally)
         return SendReport(tally, more)
 
-    def _render(self, one: Claim) -> list[Outgoing]:
-        """The rendered message for each of its targets."""
-        template = self._journeys.template(one.journey, one.version, one.step, one.member)
-        # Links are signed only if they are used; e-mail also carries one in its headers.
-        address = one.targets[0].address  # for a push, the links are the same for all devices
-        url = None
-        in_text = "links.unsubscribe" in template.variables
-        if one.kind == "marketing" and (in_text or channel_of(one.channel).unsubscribe_link):
-            url = unsubscribe_url(self._settings, one.profile_id, one.channel, one.topic, address)
-        links = {"unsubscribe": url} if url else {}
-        if "links.preferences" in template.variables:
-            links["preferences"] = preferences_url(
-                self._settings, one.profile_id, one.channel, address, one.send_at
-            )
-        if "links.confirm" in template.variables:
-            topic = str(one.context["event"]["topic"])
-            links["confirm"] = confirm_url(self._settings, one.profile_id, address, topic)
-        context = {**one.context, "brand": self._settings.brand, "links": links}
-        content = template.render(context, self._link_rules)
+    def _outgoing(self, one: Claim) -> list[Outgoing]:
+        """The rendered message for each of its targets. Raises NotRendered."""
+        try:
+            template = self._journeys.template(one.journey, one.version, one.step, one.member)
+        except Exception as error:
+            raise NotRendered(f"render_error: {type(error).__name__}") from error
+        content, url = self._renderer.render(one, template)
         return [
             Outgoing(
                 message_id=one.message_id,
@@ -512,12 +492,6 @@ class Dispatcher:
     def _write(self, done: Sequence[Done], *, move: bool) -> Outcomes:
         with self._db.transaction() as tx:
             return record(tx, self._journeys, done, move=move)
-
-
-def link_rules(settings: Settings) -> LinkRules:
-    """Links from customer data may lead to SEGUE_LINK_HOSTS and to our own pages."""
-    own = urlsplit(settings.public_url).hostname or ""
-    return LinkRules(settings.link_hosts | {own}, loopback=settings.providers == "sandbox")
 
 
 def _ids(one: Claim) -> dict[str, int | str]:

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State
 from prefect.states import Completed
 
+from channels.outbox.render import Renderer
 from flows.app import Segue
 from flows.orchestration.artifacts import write_outcomes, write_picture
 from flows.orchestration.counts import JourneyCounts, StepCounts
@@ -34,7 +35,13 @@ class DryRun:
         engine = self._segue.engine
         version = self._segue.catalog.journey(self.journey.name)
         reports = await asyncio.to_thread(
-            dry_run, engine, version, self._audience, self._people, self._launch_id
+            dry_run,
+            engine,
+            version,
+            self._audience,
+            self._people,
+            self._launch_id,
+            Renderer(self._segue.settings),
         )
         self._steps = {step: StepCounts.of_report(report) for step, report in reports.items()}
         size = await asyncio.to_thread(audience_size, engine, self._audience)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import bindparam, select
 
+from channels.outbox.render import Renderer, unrenderable
 from config.database.buckets import ALL_BUCKETS, Leased
 from config.database.engine import Tx, insert_ignoring_conflicts
 from config.errors import SegueError
@@ -17,6 +18,7 @@ from journeys.engine import entry
 from journeys.engine.advance import Engine
 from journeys.engine.due import entered_in
 from journeys.engine.entry import audience_after, enter_people
+from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.move import Moved, StepReport
 from journeys.engine.retry import StepFailed
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
@@ -167,12 +169,19 @@ def enter_all_newcomers(engine: Engine, journey: str, leased: Leased = lambda: A
 
 
 def dry_run(
-    engine: Engine, version: Version, audience: str, people: int | None, launch_id: str
+    engine: Engine,
+    version: Version,
+    audience: str,
+    people: int | None,
+    launch_id: str,
+    renderer: Renderer,
 ) -> dict[str, StepReport]:
     """Report what a launch would do now, by step in graph order; nothing is sent or stored.
 
-    Runs chunk by chunk in transactions that are rolled back. Does not call URLs.
+    Messages are rendered with today's data, so that those count as refused that could not be. Runs
+    chunk by chunk in transactions that are rolled back. Does not call URLs.
     """
+    journeys = CatalogJourneys(engine.mover)
     condition = engine.catalog.segment(audience).condition
     reports = {step: StepReport() for step in version.journey.graph}
     after = entered = 0
@@ -187,6 +196,13 @@ def dry_run(
             for place, report in engine.mover.move(chunk.tx, some, dry_run=True).steps.items():
                 if place.journey == version.journey.name:
                     reports[place.step].add(report)
+            ids_of_entered = [one.enrollment_id for one in some]
+            refused = unrenderable(
+                chunk.tx, engine.planner.policy, journeys, renderer, ids_of_entered
+            )
+            for (_, step, channel, reason), number in refused.items():
+                reports[step].messages[channel, "planned"] -= number
+                reports[step].messages[channel, reason] += number
             chunk.people = len(ids)
         after = ids[-1]
 

@@ -390,7 +390,7 @@ def test_a_death_when_one_device_has_answered(
         await dispatcher._record([answer(dispatcher, claim, "device-a", first)])
 
     def answer(dispatcher: Dispatcher, claim: Claim, token: str, result: Any) -> Any:
-        [outgoing] = [one for one in dispatcher._render(claim) if one.to == token]
+        [outgoing] = [one for one in dispatcher._outgoing(claim) if one.to == token]
         return settled(claim, outgoing, SendOutcome(claim.message_id, result, reason="so"), TIMING)
 
     house.db.now = MONDAY
@@ -422,7 +422,7 @@ def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
 
     async def claimed(dispatcher: Dispatcher) -> None:
         [claim] = dispatcher._claim(["push"], None).claims
-        held.append((claim, dispatcher._render(claim)))
+        held.append((claim, dispatcher._outgoing(claim)))
 
     house.dispatching(claimed)
     assert lost(house) == 1

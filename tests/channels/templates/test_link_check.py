@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels.kinds.email import EmailContent
-from channels.outbox.dispatch import link_rules
+from channels.outbox.render import link_rules
 from channels.templates.compile import BadLink, Template, TemplateError, compile_template
 from channels.templates.link_check import LinkRules
 from config.settings import Settings

@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy import func, select, update
 
 from channels.messages import messages
+from channels.outbox.render import Renderer
 from channels.rules.planner import Planner
 from config.clock.times import DAY, MINUTE, parse_instant
 from config.database.engine import Database
 from config.policy import load_policy
-from config.settings import ROOT
+from config.settings import ROOT, Settings
 from flows.orchestration.counts import StepCounts, count_journey, count_step, under_way
 from flows.orchestration.labels import dry_run_labels, run_labels, step_labels
 from journeys.definition.catalog import Catalog, load_catalog
@@ -122,7 +123,7 @@ def test_messages_in_the_hands_of_another_process_are_under_way(
 
 def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) -> None:
     version = engine.catalog.journey("win-back")
-    reports = dry_run(engine, version, "everyone", None, "launch-1")
+    reports = dry_run(engine, version, "everyone", None, "launch-1", Renderer(Settings()))
     with db.transaction(write=False) as tx:
         for table in (enrollments, messages, passages, launches):
             assert tx.conn.execute(select(func.count()).select_from(table)).scalar_one() == 0
@@ -137,7 +138,7 @@ def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) ->
 
 def test_a_rehearsal_keeps_to_the_limit(engine: Engine) -> None:
     version = engine.catalog.journey("win-back")
-    told = dry_run(engine, version, "everyone", 7, "launch-1")["we miss you"]
+    told = dry_run(engine, version, "everyone", 7, "launch-1", Renderer(Settings()))["we miss you"]
     assert told.waiting + told.outcomes.total() == 7
     assert told.messages.total() == 3 * 7
 

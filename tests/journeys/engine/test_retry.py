@@ -10,8 +10,8 @@ from sqlalchemy.exc import OperationalError
 
 import journeys.engine.advance
 from channels.outbox.claim import EVALUATE_AGAIN_AFTER
-from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import record
+from channels.outbox.render import Renderer
 from channels.providers.sendgrid import SendGrid
 from config.clock.times import MINUTE
 from config.policy import Policy
@@ -338,14 +338,14 @@ def test_a_last_look_that_failed_for_a_while(house: House) -> None:
 
 def test_a_template_that_fails_in_an_unforeseen_way(house: House) -> None:
     people = sending(house, 5)
-    render = Dispatcher._render
+    render = Renderer._rendered
 
-    def odd(self: Dispatcher, one: Any) -> Any:
+    def odd(self: Renderer, one: Any, template: Any) -> Any:
         if (one.profile_id, one.channel) == (people[2], "email"):
             raise ZeroDivisionError("ann@example.com")
-        return render(self, one)
+        return render(self, one, template)
 
-    with patch.object(Dispatcher, "_render", odd):
+    with patch.object(Renderer, "_rendered", odd):
         house.launch("j")
     fate = ("skipped", "render_error: ZeroDivisionError")
     assert fates(house) == all_but(people, people[2], "email", fate)
