@@ -317,17 +317,21 @@ class _Customers:
             return False
         home.depends_on_address |= depends_on_address(call.person, self._double_opt_in)
         home.described |= call.person.has_details
+        self.note_foreign(place, call)
         return self._confirm(proven)
 
     def note_foreign(self, place: int, call: SegmentCall) -> None:
-        """Record which identifiers in a call belong to another customer, after all calls are
-        read."""
+        """Record which identifiers in a call belong to another customer.
+
+        It is asked when the call is read, because a later call can move them to this customer, and
+        again when all are read, because a later call can move them away.
+        """
         if place in self.events_only or place in self.filling:
             return
         first, *others = self._meant(call)
         home = self.group(first)
         if theirs := {key for key in others if self.group(key) is not home}:
-            self.foreign[place] = theirs
+            self.foreign.setdefault(place, set()).update(theirs)
 
     def _meant(self, call: SegmentCall) -> list[Key]:
         """The identifiers in a call.

@@ -17,6 +17,7 @@ from config.policy import ConsentTrait, JoinOn
 from journeys.operations.merge import merge
 from profiles.identity.record_calls import take_calls
 from profiles.identity.segment_calls import CallKind, SegmentCall, read_call
+from profiles.identity.survivors import survivors
 from profiles.rules import InputRules
 from profiles.tables import (
     consent_records,
@@ -177,11 +178,23 @@ def _rows(db: Database, number: int) -> list[Any]:
                 )
             )
         table: Table
-        for table in (profiles, consents, preferences, events, email_confirmations):
+        for table in (profiles, consents, preferences, events):
             column = table.c.id if table is profiles else table.c.profile_id
             for row in tx.conn.execute(select(table).where(column.in_(ids))).mappings():
                 if not str(row.get("dedupe_key")).startswith("merge of"):
                     people[row[column.name]].append((table.name, shown(row)))
+        # A pending yes belongs to whoever has the address, if that customer said it.
+        e = email_confirmations.c
+        for row in tx.conn.execute(
+            select(c.profile_id.label("owner"), email_confirmations)
+            .join(identifiers, (c.kind == "email") & (c.value == e.address))
+            .where(c.profile_id.in_(ids))
+        ).mappings():
+            said_by = survivors(tx, [row["profile_id"]]).get(row["profile_id"], row["profile_id"])
+            told = {name: value for name, value in row.items() if name != "owner"}
+            people[row["owner"]].append(
+                ("email_confirmation", shown(told), said_by == row["owner"])
+            )
         # The order of the records of a profile counts: the last one says whence consent comes.
         r = consent_records.c
         before: Counter[tuple[Any, ...]] = Counter()
@@ -264,6 +277,15 @@ def _rows(db: Database, number: int) -> list[Any]:
     "any",
     {"news": "News"},
 ).via("the e-mail address changes after a confirmation was requested")
+@example(
+    [_identify("u", "a", None), _identify("v", None, MONDAY - 300, token="t1")],
+    [
+        _identify(None, "a", MONDAY - 100, token="t1"),
+        _identify("u", None, MONDAY - 200, token="t1"),
+    ],
+    "any",
+    {},
+).via("a call names another customer's token, which the next call moves to this customer")
 def test_a_batch_leaves_the_rows_that_its_calls_leave_one_by_one(
     house: House,
     before: list[Said],
