@@ -108,6 +108,8 @@ def test_the_lines_of_the_docs(browser: Browser, sqlite_house: House, client: Cl
     """The blocks in their order: a visitor, who signs in and out."""
     house = sqlite_house
     with visiting(browser, house, client, calls=True) as visit:
+        # Calls that wait for the client's settings take the user of that moment.
+        visit.wait_until(lambda: len(names(house)) == 2)
         visit.sign_in("u-1042")
         visit.do("signIn()")
         visit.wait_until(lambda: len(names(house)) == 3)
