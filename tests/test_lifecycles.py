@@ -42,7 +42,7 @@ MESSAGES = "from channels.messages import messages\n"
         MESSAGES + "for table in (messages, events): update(table)",
         MESSAGES + "table = messages",
         "from channels.messages import messages as outbox\nupdate(outbox)",
-        "from channels.messages.table import message_devices\ninsert_into(conn, message_devices)",
+        "from channels.messages.table import message_devices\ninsert(message_devices)",
         "from journeys.enrollments import enrollments\nput(tx.conn, enrollments, row)",
         "from channels.messages.table import Message\nsession.add(Message())",
         "from channels import messages\nupdate(messages.messages)",

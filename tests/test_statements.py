@@ -31,7 +31,7 @@ RARE = {
     "journeys/operations/report.py": {"summarise"},
 }
 
-BUILD = {"delete", "exists", "insert", "insert_into", "select", "union_all", "update"}
+BUILD = {"delete", "exists", "insert", "select", "union_all", "update"}
 # Whoever takes one of these is called anew for each transaction.
 VALUES = {"chunk", "cohort", "conn", "tx"}
 

@@ -16,7 +16,8 @@ from sqlalchemy import BigInteger, bindparam, case, select, update
 from sqlmodel import Field, SQLModel
 
 from config.clock.times import Instant, Seconds
-from config.database.engine import Database, Tx, insert_ignoring_conflicts, table_of
+from config.database.arrays import InsertRows
+from config.database.engine import Database, Tx, table_of
 
 # A transaction may get the lock after one that began a second later; a row at most this far in the
 # future counts. A row further ahead means that the clock was set back, and is reset.
@@ -41,6 +42,7 @@ class ChannelPace(SQLModel, table=True):
 
 channel_paces = table_of(ChannelPace)
 _c = channel_paces.c
+_INSERT = InsertRows(_c.channel, _c.second, _c.used, on_conflict="DO NOTHING")
 _LOCKED = select(channel_paces).where(_c.channel == bindparam("provider")).with_for_update()
 _now = bindparam("now", type_=BigInteger)
 _this_second = _c.second.between(_now, _now + _AHEAD)
@@ -135,8 +137,7 @@ def _lease(tx: Tx, provider: str, rate: int, wanted: int, *, owed: int) -> int:
         return 0
     row = tx.conn.execute(_LOCKED, {"provider": provider}).one_or_none()
     if row is None:
-        new = {"channel": provider, "second": 0, "used": 0}
-        insert_ignoring_conflicts(tx.conn, channel_paces, [new])
+        _INSERT(tx.conn, [(provider, 0, 0)])
         row = tx.conn.execute(_LOCKED, {"provider": provider}).one()
     left: int = rate - row.used
     if row.second < tx.now:

@@ -144,6 +144,14 @@ class InsertRows:
         return tuple(values)
 
 
+def insert_or_update(*columns: Column[Any]) -> InsertRows:
+    """`InsertRows` that updates a row with the same primary key, which is among the columns."""
+    key = [_quoted(column.name) for column in columns[0].table.primary_key]
+    names = [_quoted(column.name) for column in columns]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    return InsertRows(*columns, on_conflict=f"({', '.join(key)}) DO UPDATE SET {updates}")
+
+
 def _quoted(name: str) -> str:
     return f'"{name}"'
 

@@ -9,7 +9,7 @@ import math
 import re
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +29,6 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -249,29 +248,6 @@ def unusable(url: str, error: DBAPIError) -> DatabaseUnusable:
 def table_of(model: type[SQLModel]) -> Table:
     """The SQLAlchemy table of a SQLModel class, for bulk statements in Core."""
     return SQLModel.metadata.tables[str(model.__tablename__)]
-
-
-def insert_into(conn: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """The INSERT of the database's dialect, which supports ON CONFLICT."""
-    if conn.dialect.name == "sqlite":
-        return sqlite.insert(table)
-    return postgresql.insert(table)
-
-
-def insert_ignoring_conflicts(
-    conn: Connection, table: Table, rows: Sequence[dict[str, Any]]
-) -> None:
-    """Bulk insert; rows that violate a unique constraint are skipped."""
-    if rows:
-        conn.execute(insert_into(conn, table).on_conflict_do_nothing(), list(rows))
-
-
-def put(conn: Connection, table: Table, row: dict[str, Any]) -> None:
-    """Insert a row, or update the row with the same primary key."""
-    key = [column.name for column in table.primary_key]
-    values = {name: value for name, value in row.items() if name not in key}
-    writing = insert_into(conn, table).values(row)
-    conn.execute(writing.on_conflict_do_update(index_elements=key, set_=values))
 
 
 # Detect a lost server within about a minute; the kernel's default is two hours.

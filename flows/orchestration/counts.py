@@ -12,11 +12,14 @@ from sqlalchemy import CompoundSelect, Select, func, or_, select, union_all
 
 from channels.messages import messages
 from config.clock.times import Instant
-from config.database.engine import Tx, put
+from config.database.arrays import insert_or_update
+from config.database.engine import Tx
 from journeys.engine.move import StepReport
 from journeys.enrollments import enrollments
 from journeys.operations.report import AHEAD, HANDED_OVER, counted_state
 from journeys.tables import message_totals, passage_totals, passages, steps_shown
+
+_PUT_SHOWN = insert_or_update(steps_shown.c.journey, steps_shown.c.step, steps_shown.c.until)
 
 
 @dataclass(slots=True)
@@ -64,7 +67,7 @@ def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
     """
     shown = last_shown(tx, journey, step)
     counts = count_step(tx, journey, step, 0 if shown is None else min(shown, begun))
-    put(tx.conn, steps_shown, {"journey": journey, "step": step, "until": tx.now})
+    _PUT_SHOWN(tx.conn, [(journey, step, tx.now)])
     return counts
 
 

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from sqlalchemy import Select, select, tuple_
 
 from channels.templates.compile import template_suffixes
-from config.database.arrays import rows_of
-from config.database.engine import Tx, insert_ignoring_conflicts
+from config.database.arrays import InsertRows, rows_of
+from config.database.engine import Tx
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
 from journeys import dsl
@@ -34,12 +34,12 @@ CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
 
 
-_ALL = select(journey_versions.c.journey, journey_versions.c.version, journey_versions.c.definition)
-_KEYS = select(journey_versions.c.journey, journey_versions.c.version)
+_v = journey_versions.c
+_INSERT = InsertRows(_v.journey, _v.version, _v.definition, _v.created_at, on_conflict="DO NOTHING")
+_ALL = select(_v.journey, _v.version, _v.definition)
+_KEYS = select(_v.journey, _v.version)
 _OF_KEYS = _ALL.where(
-    tuple_(journey_versions.c.journey, journey_versions.c.version).in_(
-        select(rows_of("keys", journey_versions.c.journey, journey_versions.c.version))
-    )
+    tuple_(_v.journey, _v.version).in_(select(rows_of("keys", _v.journey, _v.version)))
 )
 
 
@@ -77,16 +77,10 @@ class Catalog:
 
         Enrollments finish on the version they entered, so versions are stored and never deleted.
         """
-        insert_ignoring_conflicts(
+        _INSERT(
             tx.conn,
-            journey_versions,
             [
-                {
-                    "journey": name,
-                    "version": version.digest,
-                    "definition": version.definition,
-                    "created_at": tx.now,
-                }
+                (name, version.digest, version.definition, tx.now)
                 for name, version in sorted(self.current.items())
             ],
         )

@@ -7,10 +7,10 @@ resume, each planned message is checked again before it is sent, as at every han
 from sqlalchemy import BigInteger, bindparam, delete, select
 
 from channels.messages import messages, transitions
-from config.database.arrays import any_of, one_of
+from config.database.arrays import any_of, insert_or_update, one_of
 from config.database.buckets import in_buckets
 from config.database.change_counter import count_change
-from config.database.engine import Database, Tx, put
+from config.database.engine import Database, Tx
 from config.database.locking import lock_rows
 from config.policy import CHANNELS
 from journeys.engine.chunks import Chunk, Chunks
@@ -30,6 +30,9 @@ _STOPPED = (
     select(journey_controls)
     .where(_of_journey, journey_controls.c.state == STOPPED)
     .with_for_update()
+)
+_PUT = insert_or_update(
+    journey_controls.c.journey, journey_controls.c.state, journey_controls.c.changed_at
 )
 _RESUME = delete(journey_controls).where(_of_journey)
 _MOST = bindparam("most", type_=BigInteger)
@@ -150,6 +153,5 @@ def _read_held(tx: Tx) -> dict[str, str]:
 def _hold(db: Database, journey: str, state: str) -> None:
     """Set the state. Of two concurrent calls the later one wins."""
     with db.transaction() as tx:
-        row = {"journey": journey, "state": state, "changed_at": tx.now}
-        put(tx.conn, journey_controls, row)
+        _PUT(tx.conn, [(journey, state, tx.now)])
         count_change(tx)

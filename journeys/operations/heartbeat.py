@@ -3,16 +3,18 @@
 from sqlalchemy import bindparam, delete, func, select
 
 from config.clock.times import DAY, Instant
-from config.database.engine import Tx, put
+from config.database.arrays import insert_or_update
+from config.database.engine import Tx
 from journeys.tables import heartbeats
 
+_PUT = insert_or_update(heartbeats.c.worker, heartbeats.c.seen_at)
 _FORGET = delete(heartbeats).where(heartbeats.c.seen_at < bindparam("before"))
 _LAST_SEEN = select(func.max(heartbeats.c.seen_at))
 
 
 def record_heartbeat(tx: Tx, worker: str) -> None:
     """Record a heartbeat of this worker; delete those of workers not seen for a day."""
-    put(tx.conn, heartbeats, {"worker": worker, "seen_at": tx.now})
+    _PUT(tx.conn, [(worker, tx.now)])
     tx.conn.execute(_FORGET, {"before": tx.now - DAY})
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from sqlalchemy import bindparam, select
 
 from channels.outbox.render import Renderer, unrenderable
+from config.database.arrays import InsertRows
 from config.database.buckets import ALL_BUCKETS, Leased
-from config.database.engine import Tx, insert_ignoring_conflicts
+from config.database.engine import Tx
 from config.errors import SegueError
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Version
@@ -26,6 +27,10 @@ from journeys.tables import launches
 from profiles.bucketing import buckets_of
 
 _c = launches.c
+_INSERT = InsertRows(
+    *(_c.id, _c.journey, _c.version, _c.audience, _c.people, _c.started_at),
+    on_conflict="DO NOTHING",
+)
 _LAUNCH = select(_c.journey, _c.audience, _c.version).where(_c.id == bindparam("launch"))
 
 
@@ -50,15 +55,8 @@ def record_launch(
     ----------
     people: the most profiles that may enter; None: no limit.
     """
-    row = {
-        "id": launch_id,
-        "journey": journey,
-        "version": catalog.journey(journey).digest,
-        "audience": audience,
-        "people": people,
-        "started_at": tx.now,
-    }
-    insert_ignoring_conflicts(tx.conn, launches, [row])
+    version = catalog.journey(journey).digest
+    _INSERT(tx.conn, [(launch_id, journey, version, audience, people, tx.now)])
     found = tx.conn.execute(_LAUNCH, {"launch": launch_id}).one()
     if (found.journey, found.audience) != (journey, audience):
         raise LaunchConflict(

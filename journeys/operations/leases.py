@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, bindparam, delete, func, select
 
 from config.clock.times import Instant
-from config.database.arrays import InsertRows, any_of
+from config.database.arrays import any_of, insert_or_update
 from config.database.buckets import ALL_BUCKETS, BUCKETS
 from config.database.engine import READ_CLOCK, Database, Tx
 from journeys.tables import bucket_holders, bucket_leases
@@ -28,19 +28,13 @@ WORKERS = ""
 _LOCK = 7_334_802
 
 _h, _l = bucket_holders.c, bucket_leases.c
-_RENEW = InsertRows(
-    *(_h.journey, _h.holder, _h.until),
-    on_conflict="(journey, holder) DO UPDATE SET until = excluded.until",
-)
+_RENEW = insert_or_update(_h.journey, _h.holder, _h.until)
 _HOLDERS = select(_h.holder).where(
     _h.until >= bindparam("now"), _h.journey == bindparam("of_journey")
 )
 _LEASES = select(_l.bucket, _l.holder).where(_l.journey == bindparam("of_journey"))
 _TRY_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("key", _LOCK, type_=BigInteger)))
-_TAKE = InsertRows(
-    *(_l.journey, _l.bucket, _l.holder),
-    on_conflict="(journey, bucket) DO UPDATE SET holder = excluded.holder",
-)
+_TAKE = insert_or_update(_l.journey, _l.bucket, _l.holder)
 _GIVE_UP = delete(bucket_leases).where(
     _l.journey == bindparam("of_journey"),
     _l.holder == bindparam("by"),

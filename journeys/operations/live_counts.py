@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from config.clock.times import Seconds
-from config.database.engine import Tx, insert_ignoring_conflicts
+from config.database.arrays import InsertRows
+from config.database.engine import Tx
 from journeys.tables import journey_news
 
 # Counts by their path in the reported event: ("messages", "email", "sent").
@@ -22,6 +23,10 @@ LiveCounts = Counter[tuple[str, ...]]
 # was set back.
 _AHEAD: Seconds = 60
 
+_INSERT = InsertRows(
+    *(journey_news.c.journey, journey_news.c.counts, journey_news.c.told_at),
+    on_conflict="DO NOTHING",
+)
 _LOCKED = select(journey_news).order_by(journey_news.c.journey).with_for_update()
 _write = (
     update(journey_news)
@@ -34,8 +39,7 @@ def share(tx: Tx, ours: Mapping[str, LiveCounts]) -> None:
     """Add this worker's counts, by journey, to the shared counts."""
     if not ours:
         return
-    rows = [{"journey": journey, "counts": [], "told_at": 0} for journey in sorted(ours)]
-    insert_ignoring_conflicts(tx.conn, journey_news, rows)
+    _INSERT(tx.conn, [(journey, [], 0) for journey in sorted(ours)])
     written = [
         _row(journey, news + ours[journey], told_at)
         for journey, (news, told_at) in _locked(tx).items()

@@ -35,9 +35,9 @@ from channels.messages import messages, past
 from channels.messages.transitions import is_open
 from channels.rules.caps import reach
 from config.clock.times import DAY, Instant, Seconds
-from config.database.arrays import InsertRows, any_of, one_of, rows_of
+from config.database.arrays import InsertRows, any_of, insert_or_update, one_of, rows_of
 from config.database.buckets import in_buckets
-from config.database.engine import Tx, insert_ignoring_conflicts, put
+from config.database.engine import Tx
 from config.database.locking import lock_rows
 from config.settings import Settings
 from journeys.definition.catalog import Catalog
@@ -174,7 +174,7 @@ class Retention:
         before `before`, and the next one starts at the beginning. Then, or while another process
         has a window of this table, there is none.
         """
-        insert_ignoring_conflicts(tx.conn, retention_positions, [{"name": name, "position": 0}])
+        _ADD_POSITION(tx.conn, [(name, 0)])
         after = tx.conn.scalar(_POSITION, {"of": name})
         if after is None:
             return None
@@ -182,11 +182,13 @@ class Retention:
         rows = tx.conn.execute(_IN_ORDER[name], given).all()
         there = any(row.at < before for row in rows)
         up_to = rows[-1].id if there else 0
-        put(tx.conn, retention_positions, {"name": name, "position": up_to})
+        _PUT_POSITION(tx.conn, [(name, up_to)])
         return {"after": after, "up_to": up_to} if there else None
 
 
 _r = retention_positions.c
+_ADD_POSITION = InsertRows(_r.name, _r.position, on_conflict="DO NOTHING")
+_PUT_POSITION = insert_or_update(_r.name, _r.position)
 _POSITION = select(_r.position).where(_r.name == bindparam("of")).with_for_update(skip_locked=True)
 _IN_ORDER = {
     number.table.name: select(number, at.label("at"))

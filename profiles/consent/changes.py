@@ -12,7 +12,7 @@ from sqlalchemy import delete, or_, select, tuple_
 
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
-from config.database.arrays import InsertRows, any_of, rows_of
+from config.database.arrays import any_of, insert_or_update, rows_of
 from config.database.engine import Tx
 from profiles.bucketing import bucket_of
 from profiles.bulk import lock_profiles
@@ -56,10 +56,8 @@ _SOURCES = (
     .where(any_of(_r.profile_id, "profiles"))
     .order_by(_r.id)
 )
-_UPSERT = InsertRows(
-    *(_c.profile_id, _c.channel, _c.topic, _c.granted, _c.changed_at, _c.bucket),
-    on_conflict=f"({', '.join(column.name for column in consents.primary_key)}) DO UPDATE "
-    "SET granted = excluded.granted, changed_at = excluded.changed_at",
+_UPSERT = insert_or_update(
+    _c.profile_id, _c.channel, _c.topic, _c.granted, _c.changed_at, _c.bucket
 )
 _KEYS = rows_of("keys", _c.profile_id, _c.channel, _c.topic)
 _DELETE = delete(consents).where(tuple_(_c.profile_id, _c.channel, _c.topic).in_(select(_KEYS)))

@@ -13,7 +13,7 @@ from sqlalchemy import not_, select, tuple_, update
 
 from config.channels import channels
 from config.clock.times import DAY, Instant, Seconds, format_instant
-from config.database.arrays import InsertRows, any_of, rows_of
+from config.database.arrays import any_of, insert_or_update, rows_of
 from config.database.engine import Tx
 from profiles.events import NewEvent, record_events
 from profiles.identity.addresses import is_retired, is_suppressed, is_usable
@@ -49,11 +49,7 @@ _PENDING = (
 )
 _SETTLE = update(email_confirmations).where(_named).values(said_at=None)
 _STATED = ("profile_id", "said_at", "asked_at", "source", "wording", "evidence")
-_UPSERT = InsertRows(
-    *(_e.address, _e.topic, *(_e[name] for name in _STATED)),
-    on_conflict="(address, topic) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _STATED),
-)
+_UPSERT = insert_or_update(_e.address, _e.topic, *(_e[name] for name in _STATED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

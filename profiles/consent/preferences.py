@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select
 
 from config.channels import ChannelName
 from config.clock.times import Seconds
-from config.database.arrays import InsertRows
+from config.database.arrays import insert_or_update
 from config.database.engine import Tx
 from profiles.bucketing import bucket_of
 from profiles.bulk import lock_profiles
@@ -35,11 +35,7 @@ _ABOUT = (
     .where(_p.id == bindparam("whose"))
 )
 _CONSENT = select(_c.channel, _c.topic, _c.granted).where(_c.profile_id == bindparam("whose"))
-_PUT = InsertRows(
-    *(_f.profile_id, *(_f[name] for name in _CHOICES), _f.changed_at, _f.bucket),
-    on_conflict=f"({', '.join(column.name for column in preferences.primary_key)}) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in (*_CHOICES, "changed_at")),
-)
+_PUT = insert_or_update(_f.profile_id, *(_f[name] for name in _CHOICES), _f.changed_at, _f.bucket)
 
 Topics = Mapping[tuple[ChannelName, str], bool]  # channel and topic (or `*`) -> granted
 # The wanted state; None returns consent to unset.

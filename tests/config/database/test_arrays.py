@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from config.database.arrays import InsertRows, any_of, rows_of
+from config.database.arrays import InsertRows, any_of, insert_or_update, rows_of
 from config.database.engine import Database
 from profiles.tables import JSON_COLUMN
 
@@ -48,7 +48,7 @@ _PAIRS = rows_of("pairs", _C.id, _C.name)
 _BY_PAIR = select(_C.id).where(tuple_(_C.id, _C.name).in_(select(_PAIRS))).order_by(_C.id)
 _INSERT = InsertRows(*_C)
 _INSERT_NEW = InsertRows(_C.id, _C.name, on_conflict="DO NOTHING")
-_UPSERT = InsertRows(_C.id, _C.name, on_conflict="(id) DO UPDATE SET name = excluded.name")
+_UPSERT = insert_or_update(_C.id, _C.name)
 
 
 def _row(place: int, name: str | None, **more: Any) -> dict[str, Any]:
