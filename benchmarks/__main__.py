@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     plain_prefect,
     planner,
+    size,
     workers,
 )
 from benchmarks.runner import Benchmark
@@ -44,11 +45,15 @@ BENCHMARKS: dict[str, Benchmark] = {
 def main() -> None:
     """Run the benchmarks that the arguments name."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--only", help=f"comma-separated names: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--only", help=f"comma-separated names: {', '.join(BENCHMARKS)}, size")
+    parser.add_argument(
+        "--people", type=int, default=1_000_000, help="profiles of `size`, which runs if named"
+    )
     parser.add_argument("--quick", action="store_true", help="use tiny sizes, as a smoke test")
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)
-    if unknown := set(names) - set(BENCHMARKS):
+    known = {**BENCHMARKS, "size": size.size(arguments.people)}
+    if unknown := set(names) - set(known):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     collect_less_often()  # as all of Segue's processes do
     console = Console(stderr=True)
@@ -57,7 +62,7 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     started = time.perf_counter()
     for name in names:
-        benchmark = BENCHMARKS[name]
+        benchmark = known[name]
         console.print(f"{time.perf_counter() - started:4.0f} s  {benchmark.about}")
         results[name] = {
             key: _rounded(value) for key, value in benchmark.run(arguments.quick).items()

@@ -39,10 +39,10 @@ def _peak(people: int) -> float:
 
 def _launch(url: str) -> None:
     enter_and_plan(Database(url, now=MORNING), catalog_of(EMAIL))
-    print(_peak_mb())
+    print(peak_mb())
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """The peak resident memory of this process, in MB."""
     status = Path("/proc/self/status")
     if not status.exists():

@@ -18,6 +18,7 @@ FIGURES = {
     "intake": {"events", "sqlite_per_second", "postgresql_per_second"},
     "planner": {"simple_per_second", "three_caps_per_second", "history_10000_per_second"},
     "memory": {"ratio_of_many_to_few"},
+    "size": {"p50_ratio_of_many_to_few", "report_seconds", "import_memory_ratio_of_many_to_few"},
 }
 
 

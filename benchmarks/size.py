@@ -1,0 +1,270 @@
+"""Size: what depends on the number of profiles, on PostgreSQL, with `--people` and with 20,000.
+
+Each profile has 20 events and 5 messages of a year, which the database generates. It takes too long
+for the list of benchmarks, so it runs only when it is named:
+
+    python -m benchmarks --only size --people 100000
+
+Every audience is everybody. Memory is that of a process of its own (`python -m benchmarks.size`).
+"""
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import func, select, text
+
+from benchmarks.databases import on_postgresql
+from benchmarks.launch import enter_and_plan
+from benchmarks.live import offer, percentiles
+from benchmarks.material import EMAIL, catalog_of, policy
+from benchmarks.memory import peak_mb
+from benchmarks.runner import Benchmark, Figures
+from benchmarks.sandbox import Sandbox, running_sandbox
+from benchmarks.working import workers
+from channels.explain import history_of
+from channels.rules.planner import Planner
+from config.clock.times import Instant
+from config.database.engine import Database
+from config.database.schema import migrate
+from journeys.definition.catalog import Catalog, load_catalog
+from journeys.engine.advance import Engine
+from journeys.operations.doctor import diagnose
+from journeys.operations.report import summarise
+from profiles.bucketing import bucket_of
+from profiles.conditions.language import Scope
+from profiles.imports.importer import import_file
+from profiles.tables import profiles
+
+_FEW = 20_000
+_EVENTS, _MESSAGES = 20, 5
+_RATE, _WARM_UP = 5, 20
+# of profiles/imports/maps/customers.toml
+_COLUMNS = ["customer_id", "email", "phone", "push_token", "country", "email_opt_in", "sms_opt_in"]
+_JOURNEY, _SEGMENT = "welcome", "regulars"
+# As profiles/bucketing.py computes them.
+_BUCKET = "({} % 2147483648 * 2654435761 % 4294967296 / 16777216)::smallint"
+_OF_PROFILE = _BUCKET.format("n")
+
+
+def _of_identifier(kind: str, value: str) -> str:
+    return f"get_byte(sha256(convert_to('{kind}:' || {value}, 'UTF8')), 0)::smallint"
+
+
+_USER_ID, _MAIL, _PHONE = (
+    "'u-' || n",
+    "'customer.' || n || '@example.com'",
+    "'+44770' || lpad(n::text, 7, '0')",
+)
+_IDENTIFIER = "INSERT INTO identifier (kind, value, profile_id, country, seen_at, bucket) SELECT "
+# :people profiles, numbered from 1; `n` is a profile, `k` numbers its rows.
+_FILL = (
+    f"""INSERT INTO profile (id, timezone, country, language, attributes, created_at, updated_at,
+        bucket)
+    SELECT n, (ARRAY['Europe/London', 'Europe/Berlin', NULL])[n % 3 + 1],
+        (ARRAY['GB', 'DE', 'ES'])[n % 3 + 1], 'en', jsonb_build_object('first_name', 'Ada',
+        'favourite', (ARRAY['Books', 'Garden'])[n % 2 + 1], 'lifetime_value', n % 1500),
+        :now - 86400 * 365, :now - 86400, {_OF_PROFILE}
+    FROM generate_series(1, :people) AS n""",
+    f"{_IDENTIFIER} 'user_id', {_USER_ID}, n, NULL, :now - 86400, "
+    f"{_of_identifier('user_id', _USER_ID)} FROM generate_series(1, :people) AS n",
+    f"{_IDENTIFIER} 'email', {_MAIL}, n, NULL, :now - 86400, "
+    f"{_of_identifier('email', _MAIL)} FROM generate_series(1, :people) AS n",
+    f"{_IDENTIFIER} 'phone', {_PHONE}, n, 'GB', :now - 86400, "
+    f"{_of_identifier('phone', _PHONE)} FROM generate_series(1, :people) AS n",
+    f"""INSERT INTO consent (profile_id, channel, topic, granted, changed_at, bucket)
+    SELECT n, 'sms', '*', true, :now - 86400, {_OF_PROFILE}
+    FROM generate_series(1, :people) AS n""",
+    f"""INSERT INTO event (profile_id, name, occurred_at, received_at, properties, dedupe_key,
+        worked_at, identifier_kind, identifier_value, bucket)
+    SELECT n, (ARRAY['page_viewed', 'product_viewed', 'cart_viewed', 'order_completed'])[k % 4 + 1],
+        at, at, jsonb_build_object('url', '/products/' || n % 5000, 'price', n % 300, 'number', k),
+        'generated-' || k, at, 'user_id', {_USER_ID}, {_OF_PROFILE}
+    FROM generate_series(1, {_EVENTS}) AS k, generate_series(1, :people) AS n,
+        LATERAL (SELECT :now - 86400 * 18 * ({_EVENTS + 1} - k) + n % 86400 AS at) AS moment""",
+    f"""INSERT INTO enrollment (profile_id, journey, version, entry_key, context, entered_at, since,
+        step, arrived_at, phase, attempts, ended_at, end_reason, converted_at, bucket)
+    SELECT n, '{_JOURNEY}', :version, '', '{{}}', :now - 86400 * 350, :now - 86400 * 350, 'thanks',
+        :now - 86400 * 30, 0, 0, :now - 86400 * 30, 'completed',
+        CASE WHEN n % 3 = 0 THEN :now - 86400 * 100 END, {_OF_PROFILE}
+    FROM generate_series(1, :people) AS n""",
+    f"""INSERT INTO message (profile_id, enrollment_id, journey, version, step, member, channel,
+        kind, topic, priority, mode, after, on_cap, wanted_at, latest_anchor, send_at, state,
+        reason, decision, attempts, provider_id, address, bucket)
+    SELECT n, e.id, '{_JOURNEY}', :version, 'step ' || k, 'email', 'email', 'marketing',
+        'promotions', 50, 'any', 0, 'skip', at, at + 604800, at,
+        CASE WHEN k = 5 THEN 'skipped' WHEN n % 50 = 0 THEN 'failed' ELSE 'delivered' END,
+        CASE WHEN k = 5 THEN 'capped' WHEN n % 50 = 0 THEN '550: no mailbox' END,
+        jsonb_build_object('outcome', 'send', 'timezone', 'Europe/London', 'timezone_source',
+        'profile', 'counts', jsonb_build_array(n % 3)), 1, 'generated-' || n, {_MAIL}, e.bucket
+    FROM generate_series(1, {_MESSAGES}) AS k, enrollment AS e,
+        LATERAL (SELECT e.profile_id AS n) AS profile,
+        LATERAL (SELECT :now - 86400 * 60 * ({_MESSAGES + 1} - k) + n % 86400 AS at) AS moment""",
+    f"""INSERT INTO passage (profile_id, enrollment_id, step, journey, version, outcome, at, bucket)
+    SELECT profile_id, id, 'step ' || k, journey, version, 'next', :now - 86400 * 30, bucket
+    FROM generate_series(1, {_MESSAGES}) AS k, enrollment""",
+    "SELECT setval(pg_get_serial_sequence('profile', 'id'), :people)",
+)
+
+
+def size(people: int) -> Benchmark:
+    """The benchmark with this many profiles."""
+    return Benchmark(
+        "size: what depends on the number of profiles, PostgreSQL",
+        lambda quick: _measure(200, 400, 1.0) if quick else _measure(_FEW, people, 30.0),
+        {
+            "p50_ratio_of_many_to_few": "at most 1.2",
+            "launch_rate_ratio_of_many_to_few": "about 1",
+            "launch_memory_ratio_of_many_to_few": "about 1",
+            "import_memory_ratio_of_many_to_few": "about 1",
+            **dict.fromkeys(
+                (
+                    "report_seconds",
+                    "explain_seconds",
+                    "segment_seconds",
+                    "doctor_seconds",
+                ),
+                "at most 2",
+            ),
+        },
+    )
+
+
+class _Launched(NamedTuple):
+    """A launch, or an import: its profiles or rows a second, and the peak memory."""
+
+    per_second: float
+    peak_mb: float
+
+
+def _measure(few: int, many: int, seconds: float) -> Figures:
+    """seconds: how long events are offered."""
+    now = int(time.time())
+    with on_postgresql(migrate, now=now) as fresh, running_sandbox() as sandbox:
+        small, large = fresh(), fresh()
+        catalog = load_catalog(policy())
+        fill(small, few, now, catalog)
+        began = time.perf_counter()
+        fill(large, many, now, catalog)
+        figures: dict[str, float] = {
+            "profiles": many,
+            "fill_seconds": time.perf_counter() - began,
+            **_queries(large, catalog),
+        }
+        p50 = [
+            _p50(db, sandbox, range(first, first + _WARM_UP + round(_RATE * seconds)))
+            for db, first in ((small, 1), (large, few // 2))
+        ]
+        launches = [_apart("launch", db.url) for db in (small, large)]
+        imports = [_import(large, rows) for rows in (many // 10, many)]
+        for db in (small, large):
+            db.close()
+    return {
+        **figures,
+        "p50_ms": p50[1],
+        "p50_ratio_of_many_to_few": p50[1] / p50[0],
+        "launch_per_second": launches[1].per_second,
+        "launch_rate_ratio_of_many_to_few": launches[1].per_second / launches[0].per_second,
+        "launch_memory_ratio_of_many_to_few": launches[1].peak_mb / launches[0].peak_mb,
+        "import_per_second": imports[1].per_second,
+        "import_memory_ratio_of_many_to_few": imports[1].peak_mb / imports[0].peak_mb,
+    }
+
+
+def fill(db: Database, people: int, now: Instant, catalog: Catalog) -> None:
+    """Generate this many profiles, and register the library's journeys."""
+    given = {"people": people, "now": now, "version": catalog.journey(_JOURNEY).digest}
+    with db.transaction() as tx:
+        catalog.register(tx)
+        for statement in _FILL:
+            tx.conn.execute(text(statement), given)
+        written = tx.conn.execute(select(profiles.c.bucket).where(profiles.c.id == people))
+        assert written.scalar_one() == bucket_of(people)
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(text("VACUUM ANALYZE"))
+
+
+def _queries(db: Database, catalog: Catalog) -> Figures:
+    """Seconds of what people wait for, the first time it is asked."""
+    engine = Engine(db, catalog, Planner(policy()))
+    condition = catalog.segment(_SEGMENT).condition
+
+    def report() -> None:
+        engine.count_goals(_JOURNEY)
+        with db.transaction(write=False) as tx:
+            assert summarise(tx, _JOURNEY).sent
+
+    def explain() -> None:
+        with db.transaction(write=False) as tx:
+            assert history_of(tx, "u-17")
+
+    def segment() -> None:
+        members = condition.sql(Scope(sqlite=False, profile_id=profiles.c.id))
+        counted = select(func.count()).select_from(profiles).where(members)
+        with db.transaction(write=False) as tx:
+            tx.conn.execute(counted, {"now": tx.now}).scalar_one()
+
+    def doctor() -> None:
+        with db.transaction(write=False) as tx:
+            diagnose(tx)
+
+    jobs = (report, explain, segment, doctor)
+    return {f"{job.__name__}_seconds": _seconds(job) for job in jobs}
+
+
+def _seconds(job: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
+
+
+def _p50(db: Database, sandbox: Sandbox, people: Sequence[int]) -> float:
+    """The median of the milliseconds from an event to its message, for these customers."""
+    with workers(1, db.url, sandbox.port) as ports:
+        offer(ports, sandbox, list(people[:_WARM_UP]), _WARM_UP)
+        took = offer(ports, sandbox, list(people[_WARM_UP:]), _RATE)
+    return percentiles(took, _RATE)[f"p50_ms_at_{_RATE}"]
+
+
+def _import(db: Database, rows: int) -> _Launched:
+    """Import new customers from a file."""
+    with tempfile.TemporaryDirectory(prefix="segue-bench-") as folder:
+        file = Path(folder) / f"{rows}.csv"
+        with file.open("w", newline="") as written:
+            lines = csv.writer(written)
+            lines.writerow(_COLUMNS)
+            for number in range(rows):
+                name = f"new-{rows}-{number}"
+                lines.writerow([name, f"{name}@example.com", "", "", "GB", "yes", ""])
+        return _apart("import", db.url, str(file))
+
+
+def _apart(*arguments: str) -> _Launched:
+    command = [sys.executable, "-m", "benchmarks.size", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return _Launched(*json.loads(done.stdout))
+
+
+def main(job: str, url: str, file: str = "") -> None:
+    """Launch a journey for everybody, or import a file; print the speed and the peak memory."""
+    db = Database(url)
+    migrate(db)
+    began = time.perf_counter()
+    if job == "launch":
+        enter_and_plan(db, catalog_of(EMAIL))
+        with db.transaction(write=False) as tx:
+            number = tx.conn.execute(select(func.count()).select_from(profiles)).scalar_one()
+    else:
+        number = import_file(db, Path(file)).created
+    seconds = time.perf_counter() - began
+    print(json.dumps([number / seconds, peak_mb()]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
