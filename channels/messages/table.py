@@ -35,7 +35,8 @@ class Message(SQLModel, table=True):
             sqlite_where=text("state = 'sending'"),
             postgresql_where=text("state = 'sending'"),
         ),
-        Index("ix_message_report", "journey", "channel", "state"),
+        # Reports read it alone. Reasons have at most some hundred characters.
+        Index("ix_message_report", "journey", "channel", "state", postgresql_include=["reason"]),
     )
 
     id: int = Field(sa_column=id_column())

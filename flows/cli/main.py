@@ -36,6 +36,8 @@ from flows.cli.operations import commands
 from flows.cli.output import AsJson, json_line, opened, print_json, say, show_table, shown
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
+from journeys.operations.doctor import LATE
+from journeys.operations.heartbeat import last_seen
 from journeys.operations.report import summarise
 
 if TYPE_CHECKING:
@@ -315,7 +317,11 @@ def report(context: typer.Context, journey: str, as_json: AsJson = False) -> Non
     """Count a journey's enrollments and messages by result."""
     segue = opened(context)
     segue.catalog.journey(journey)
-    segue.engine.count_goals(journey)
+    with segue.db.transaction(write=False) as tx:
+        seen = last_seen(tx)
+        counted = seen is not None and seen >= tx.now - LATE
+    if not counted:  # a worker counts goals all the time
+        segue.engine.count_goals(journey)
     with segue.db.transaction(write=False) as tx:
         summary = summarise(tx, journey)
     if as_json:

@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from sqlalchemy import bindparam, func, select
+
 from channels.outbox.claim import Claim, ClaimFailed, PlannedNow
 from channels.rules.planner import Planner
 from config.batches import Halving
-from config.clock.times import Instant
-from config.database.buckets import ALL_BUCKETS, Leased
+from config.clock.times import DAY, Instant
+from config.database.arrays import any_of
+from config.database.buckets import ALL_BUCKETS, Leased, in_buckets
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database
 from journeys.definition.catalog import Catalog
@@ -35,6 +38,8 @@ from journeys.engine.move import Moved, Mover, StepOfVersion, StepReport, apply,
 from journeys.engine.retry import StepFailed, raising_step_failed, retry_or_move_on
 from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
+from profiles.events import PROFILE_CHANGED
+from profiles.tables import events
 
 # Claims, in the transaction that planned them, the messages that are due now.
 ClaimPlanned = Callable[[Tx, PlannedNow], list[Claim]]
@@ -69,6 +74,30 @@ class MovedChunk(NamedTuple):
     more: bool
 
 
+class _GoalsSeen(NamedTuple):
+    """Up to where a process has counted a goal: the last event, in which buckets, and when for all
+    enrollments.
+    """
+
+    event_id: int
+    buckets: frozenset[int]
+    all_at: Instant
+
+
+# Events are committed later than others with greater ids. So the last ones are read again.
+_LATER_COMMITS = 10_000
+_LAST_EVENT = select(func.max(events.c.id))
+_WITH_EVENTS = (
+    select(events.c.profile_id)
+    .where(
+        events.c.id > bindparam("after"),
+        any_of(events.c.name, "names"),
+        in_buckets(events.c.bucket),
+    )
+    .distinct()
+)
+
+
 class Engine:
     """Moves the enrollments of a catalog's journeys."""
 
@@ -78,6 +107,7 @@ class Engine:
         self.planner = planner
         self.mover = Mover(catalog, planner)
         self.chunks = Chunks(db)
+        self._goals_seen: dict[str, _GoalsSeen] = {}  # by the version's digest
 
     def advance(
         self, version: Version, step: str, leased: Leased = lambda: ALL_BUCKETS
@@ -157,6 +187,9 @@ class Engine:
     def count_goals(self, journey: str, leased: Leased = lambda: ALL_BUCKETS) -> int:
         """Mark the enrollments of a journey that reached its goal; returns how many are new.
 
+        The first call in a process, and one every day, examines all enrollments. The others examine
+        those of profiles with an event since the call before.
+
         leased: the buckets to look in.
         """
         found = 0
@@ -164,8 +197,28 @@ class Engine:
             if version.journey.goal is not None:
                 with self.db.transaction() as tx:
                     tx.buckets = leased()
-                    found += goal_reached(tx, version)
+                    number, seen = self._count_goal(tx, version)
+                found += number
+                self._goals_seen[version.digest] = seen
         return found
+
+    def _count_goal(self, tx: Tx, version: Version) -> tuple[int, "_GoalsSeen"]:
+        goal = version.journey.goal
+        assert goal is not None
+        buckets = frozenset(tx.buckets)
+        last = tx.conn.execute(_LAST_EVENT).scalar() or 0
+        seen = self._goals_seen.get(version.digest)
+        if seen is None or not buckets <= seen.buckets or not 0 <= tx.now - seen.all_at < DAY:
+            return goal_reached(tx, version), _GoalsSeen(last, buckets, tx.now)
+        given = {
+            "after": seen.event_id - _LATER_COMMITS,
+            # after a merge a profile has other events
+            "names": [goal.did.event, PROFILE_CHANGED],
+            "buckets": buckets,
+        }
+        people = tx.conn.execute(_WITH_EVENTS, given).scalars().all()
+        number = goal_reached(tx, version, people) if people else 0
+        return number, _GoalsSeen(last, buckets, seen.all_at)
 
     def _chunks(
         self, version: Version, step: str, claim: ClaimPlanned, leased: Leased, *, through: bool

@@ -88,18 +88,27 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
         func.count(),
         func.count(enrollments.c.converted_at),
     ).where(enrollments.c.journey == journey)
-    fate = counted_state()
-    wanted = select(messages.c.channel, fate, messages.c.reason, func.count()).where(
-        messages.c.journey == journey
-    )
+    # Only failed messages need a column that is not in the index.
+    wanted = [
+        select(messages.c.channel, state.label("counted"), messages.c.reason, func.count()).where(
+            messages.c.journey == journey, which
+        )
+        for state, which in (
+            (messages.c.state, messages.c.state != "failed"),
+            (counted_state(), messages.c.state == "failed"),
+        )
+    ]
     t = message_totals.c
     removed = select(t.channel, t.state, t.reason, t.number).where(t.journey == journey)
     if launch_id is not None:
         removed = removed.where(t.launch_id == launch_id)
         people = people.where(enrollments.c.launch_id == launch_id)
-        wanted = wanted.join(enrollments, enrollments.c.id == messages.c.enrollment_id).where(
-            enrollments.c.launch_id == launch_id
-        )
+        wanted = [
+            some.join(enrollments, enrollments.c.id == messages.c.enrollment_id).where(
+                enrollments.c.launch_id == launch_id
+            )
+            for some in wanted
+        ]
     for reason, active, number, converted in tx.conn.execute(
         people.group_by(enrollments.c.end_reason, enrollments.c.ended_at.is_(None))
     ):
@@ -109,8 +118,8 @@ def summarise(tx: Tx, journey: str, launch_id: str | None = None) -> Summary:
             summary.active += number
         else:
             summary.ended[reason] += number
-    wanted = wanted.group_by(messages.c.channel, fate, messages.c.reason)
-    for channel, state, full_reason, number in tx.conn.execute(union_all(wanted, removed)):
+    counted = [some.group_by(messages.c.channel, "counted", messages.c.reason) for some in wanted]
+    for channel, state, full_reason, number in tx.conn.execute(union_all(*counted, removed)):
         reason = counted_reason(state, full_reason)
         summary.outcomes[channel, state, reason] += number
         if state in HANDED_OVER:

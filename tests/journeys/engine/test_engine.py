@@ -4,13 +4,13 @@ from itertools import count
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 import journeys.engine.move
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import Outcomes, record
-from config.clock.times import HOUR, Instant
+from config.clock.times import DAY, HOUR, Instant
 from journeys.dsl import (
     SMS,
     Email,
@@ -37,6 +37,8 @@ from journeys.engine.entry import enter_people
 from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
 from journeys.operations.launches import start_launch
+from profiles.bucketing import bucket_of
+from profiles.events import NewEvent, record_events
 from profiles.tables import events
 from tests.support.shop import MONDAY, TEXTS, House, advance, described
 
@@ -440,6 +442,46 @@ def test_goals_are_counted_without_an_event_to_process(house: House) -> None:
     house.did(ann, "bought")
     assert house.segue.engine.count_goals("j") == 1
     assert house.segue.engine.count_goals("j") == 0
+
+
+def test_goals_of_imported_events_are_counted_soon_or_after_a_day(house: House) -> None:
+    """Between the counts of a day only profiles with new events are examined."""
+    goal = Goal(did=did("bought"), within="5d")
+    house.open(described(Wait("5d"), goal=goal))
+    ann, bob, cyd = (house.customer() for _ in range(3))
+    house.launch("j")
+    count_goals = house.segue.engine.count_goals
+
+    def bought(person: int, at: Instant) -> None:
+        new = NewEvent(
+            profile_id=person, name="bought", occurred_at=at, dedupe_key="k", properties={}
+        )
+        with house.db.transaction() as tx:
+            record_events(tx, [new], worked=True)
+
+    def many_events_later() -> None:
+        house.did(ann, "came")
+        with house.db.transaction() as tx:
+            last = select(func.max(events.c.id)).scalar_subquery()
+            tx.conn.execute(
+                update(events).where(events.c.id == last).values(id=events.c.id + 50_000)
+            )
+        count_goals("j", lambda: [bucket_of(ann)])
+
+    assert count_goals("j", lambda: [bucket_of(ann)]) == 0
+    house.db.now = MONDAY + HOUR
+    bought(ann, MONDAY + HOUR)
+    bought(bob, MONDAY + HOUR)
+    bought(cyd, MONDAY + 2 * HOUR)
+    found = count_goals("j", lambda: [bucket_of(ann)])
+    many_events_later()
+    # on PostgreSQL nobody has looked after the bucket of bob since
+    found += count_goals("j")
+    assert found == 2
+    house.db.now = MONDAY + 3 * HOUR
+    assert count_goals("j") == 0
+    house.db.now = MONDAY + DAY + HOUR
+    assert count_goals("j") == 1
 
 
 def test_the_exit_rule_looks_back_to_the_entry(house: House) -> None:
