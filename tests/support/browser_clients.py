@@ -10,6 +10,7 @@ import re
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
@@ -17,14 +18,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Response
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Response
 from pydantic import SecretStr
 
 from config.access.user_tokens import user_token
 from config.clock.times import HOUR
 from config.settings import ROOT
 from tests.support.patience import PATIENCE
-from tests.support.receiving import Receiving, made_key, receiving
+from tests.support.receiving import Receiving, happened, made_key, receiving
 from tests.support.shop import House
 
 PACKAGES = ROOT / "tests" / "flows" / "http" / "ingest" / "clients" / "node_modules"
@@ -36,6 +37,8 @@ needs_browser_clients = pytest.mark.skipif(
     reason="no browser clients: apt-get install chromium npm; "
     "npm ci --prefix tests/flows/http/ingest/clients",
 )
+# The receiver, as docs/clients.md writes it.
+HOST = "https://segue.shop.example"
 SECRET = SecretStr("the-secret-of-the-user-tokens")
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript"}
 
@@ -61,6 +64,7 @@ class Client:
     modules: dict[str, str]
     script: str | None = None
     globals: str
+    batches: tuple[str, str]
 
     @property
     def lines(self) -> Lines:
@@ -81,6 +85,11 @@ CLIENTS = {
             "export const { AnalyticsBrowser } = window.AnalyticsNext"
         },
         globals="window.client = analytics; window.options = () => ({});",
+        batches=(
+            f'cdnURL: "{HOST}",\n}}',
+            f'cdnURL: "{HOST}",\n}}, {{ integrations: {{ "Segment.io": {{ deliveryStrategy: '
+            '{ strategy: "batching" } } } }',
+        ),
     ),
     "rudderstack": Client(
         heading="Browsers: RudderStack",
@@ -90,6 +99,7 @@ CLIENTS = {
             )
         },
         globals="window.client = rudder; window.options = () => ({ context: { userToken } });",
+        batches=("{\n  configUrl", "{\n  useBeacon: true,\n  configUrl"),
     ),
 }
 
@@ -173,10 +183,12 @@ class Visit:
 
     def __post_init__(self) -> None:
         self.answers: list[Answer] = []
+        self.sent: Counter[str] = Counter()  # messages, by how often they were sent
         self.outside: list[str] = []
         self.logged: list[str] = []
+        self._blank = self.context.new_page()  # a tab that stays open
         self.context.on("response", self._answered)
-        self.context.on("request", lambda request: self._asked(request.url))
+        self.context.on("request", self._asked)
         self.context.on("console", lambda message: self.logged.append(message.text))
 
     def open(self) -> None:
@@ -190,6 +202,15 @@ class Visit:
         """Run code in the page; a promise is awaited."""
         return self.page.evaluate(code)
 
+    def track(self, *numbers: int) -> None:
+        """Call track with the event `n` and a property `n` for each number, without waiting."""
+        code = "for (const n of %s) client.track('n', { n }, options())"
+        self.do(code % json.dumps(numbers))
+
+    def tracked(self) -> list[int]:
+        """The numbers of the stored events, sorted."""
+        return sorted(one.properties["n"] for one in happened(self.house) if one.name == "n")
+
     def sign_in(self, user_id: str) -> None:
         """The shop's server signs a token, and the page has it from now on."""
         token = user_token(SECRET, user_id, int(time.time()) + HOUR)
@@ -200,27 +221,29 @@ class Visit:
         limit = time.monotonic() + PATIENCE
         while not done():
             assert time.monotonic() < limit, self.logged
-            if self.page.is_closed():
-                time.sleep(0.02)
-            else:
-                self.page.wait_for_timeout(20)
+            self._blank.wait_for_timeout(20)
 
     def accepted(self) -> list[str]:
         """The ids of the messages in requests that were answered with 200."""
         return [one for answer in self.answers if answer.status == 200 for one in answer.ids]
 
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self.outside.append(request.url)
+        self.sent.update(self._ids(request))
+
     def _answered(self, response: Response) -> None:
         request = response.request
         if request.method == "POST" and request.url.startswith(self.receiver.url):
-            said = json.loads(request.post_data or "{}")
-            calls = said.get("batch", [said])
-            ids = [call["messageId"] for call in calls if "messageId" in call]
             path = request.url.removeprefix(self.receiver.url)
-            self.answers.append(Answer(path, response.status, ids))
+            self.answers.append(Answer(path, response.status, self._ids(request)))
 
-    def _asked(self, url: str) -> None:
-        if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-            self.outside.append(url)
+    def _ids(self, request: Request) -> list[str]:
+        """The messages in a request to the receiver."""
+        if request.method != "POST" or not request.url.startswith(self.receiver.url):
+            return []
+        said = json.loads(request.post_data or "{}")
+        return [call["messageId"] for call in said.get("batch", [said]) if "messageId" in call]
 
 
 @contextmanager
@@ -230,19 +253,24 @@ def visiting(
     client: Client,
     *,
     calls: bool = False,
+    load: dict[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Visit]:
     """Open the page of a shop without journeys until the block ends.
 
-    calls: the page also runs the calls of a visitor in docs/clients.md.
+    calls: the page also runs the calls of a visitor in docs/clients.md. load: replacements in its
+    lines.
     """
     house.open(user_token_secret=SECRET, **settings)
     house.db.now = None  # the browser has a clock of its own
     with _serving() as site:
         key = made_key(house, origins=[site.origin])
         with receiving(house.segue, public=True) as receiver:
-            site.html = _html(client, calls).replace("pk_…", key)
-            site.html = site.html.replace("https://segue.shop.example", receiver.url)
+            html = _html(client, calls)
+            for written, real in {**(load or {}), "pk_…": key, HOST: receiver.url}.items():
+                assert written in html
+                html = html.replace(written, real)
+            site.html = html
             context = browser.new_context()
             context.set_default_timeout(PATIENCE * 1000)
             visit = Visit(house, receiver, context, url=site.origin, page=context.new_page())

@@ -3,8 +3,9 @@
 from collections import Counter
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Route
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from config.settings import ROOT
 from profiles.events import PROFILE_CHANGED
@@ -122,6 +123,115 @@ def test_the_lines_of_the_docs(browser: Browser, sqlite_house: House, client: Cl
         }
         by_name = {event.name: event.profile_id for event in happened(house)}
         assert by_name["after"] != by_name["cart_abandoned"], "another anonymous id"
+
+
+# A shared device ----------------------------------------------------------------------------------
+
+USERS = [f"u-{number}" for number in range(1, 51)]
+
+
+def check_nobody_is_mixed(house: House) -> None:
+    assert owners(house) == {user: {f"by {user}"} for user in USERS}
+    with house.db.transaction(write=False) as tx:
+        assert len(tx.conn.execute(select(profiles.c.id)).all()) == len(USERS)
+
+
+def test_a_shared_device_with_user_tokens(
+    browser: Browser, sqlite_house: House, client: Client
+) -> None:
+    with visiting(browser, sqlite_house, client) as visit:
+        for user in USERS:
+            visit.sign_in(user)
+            visit.do(f"client.identify('{user}', {{}}, options())")
+            visit.do(f"client.track('by {user}', {{}}, options())")
+            visit.do("signOut()")
+        visit.wait_until(lambda: len(names(sqlite_house)) == len(USERS))
+        check_nobody_is_mixed(sqlite_house)
+
+
+def test_a_shared_device_whose_users_the_server_joins(
+    browser: Browser, sqlite_house: House, client: Client
+) -> None:
+    """Their pages have no token: the events are those of the anonymous id."""
+    anonymous_id = """async () =>
+        client.getAnonymousId ? client.getAnonymousId() : (await client.user()).anonymousId()"""
+    with visiting(browser, sqlite_house, client) as visit:
+        for user in USERS:
+            joined = {"userId": user, "anonymousId": visit.do(anonymous_id)}
+            visit.do(f"client.track('by {user}')")
+            assert visit.receiver.post("/v1/identify", json=joined).status_code == 200
+            visit.do(f"client.track('by {user}')")
+            visit.do("signOut()")
+        visit.wait_until(lambda: len(names(sqlite_house)) == 2 * len(USERS))
+        check_nobody_is_mixed(sqlite_house)
+
+
+# Refusals, and a network that fails ---------------------------------------------------------------
+
+
+def statuses(visit: Visit) -> Counter[int]:
+    return Counter(answer.status for answer in visit.answers)
+
+
+def test_calls_over_the_rate_are_sent_again(
+    browser: Browser, sqlite_house: House, client: Client
+) -> None:
+    """Ten seconds' worth of calls is accepted at once; the others get 429 with Retry-After."""
+    numbers = range(60)
+    with visiting(browser, sqlite_house, client, public_key_rate=5) as visit:
+        visit.track(*numbers)
+        visit.wait_until(lambda: len(visit.accepted()) == len(numbers))
+        assert statuses(visit)[429] > 0
+        assert visit.tracked() == [*numbers]
+
+
+def test_calls_are_sent_again_after_a_database_error(
+    browser: Browser, sqlite_house: House, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("gone"))
+
+    with visiting(browser, sqlite_house, client) as visit:
+        with monkeypatch.context() as broken:
+            broken.setattr("flows.http.ingest.segment.take_calls", fail)
+            visit.track(1, 2, 3)
+            visit.wait_until(lambda: statuses(visit)[503] >= 3)
+        visit.wait_until(lambda: visit.tracked() == [1, 2, 3])
+        assert statuses(visit)[200] == 3
+
+
+def test_a_call_whose_answer_is_lost_counts_once(
+    browser: Browser, sqlite_house: House, client: Client
+) -> None:
+    lost: list[int] = []
+
+    def lose(route: Route) -> None:
+        if route.request.method == "POST" and len(lost) < 3:
+            lost.append(route.fetch().status)
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    with visiting(browser, sqlite_house, client) as visit:
+        visit.context.route("**/v1/*", lose)
+        visit.track(1, 2, 3)
+        visit.wait_until(lambda: len(visit.accepted()) == 3)
+        assert lost == [200, 200, 200]
+        assert visit.tracked() == [1, 2, 3]
+
+
+def test_calls_made_without_a_network_are_sent_later(
+    browser: Browser, sqlite_house: House, client: Client
+) -> None:
+    with visiting(browser, sqlite_house, client) as visit:
+        visit.track(0)
+        visit.wait_until(lambda: visit.tracked() == [0])
+        visit.context.set_offline(True)
+        visit.track(1, 2, 3)
+        visit.page.wait_for_timeout(300)
+        assert visit.tracked() == [0]
+        visit.context.set_offline(False)
+        visit.wait_until(lambda: visit.tracked() == [0, 1, 2, 3])
 
 
 def test_the_sample_shop_serves_the_client_of_the_package() -> None:
