@@ -195,8 +195,11 @@ def _queries(db: Database, catalog: Catalog) -> Figures:
     engine = Engine(db, catalog, Planner(policy()))
     condition = catalog.segment(_SEGMENT).condition
 
-    def report() -> None:
+    def goals() -> None:
+        """What a worker does at its start and once a day, and a report without a worker."""
         engine.count_goals(_JOURNEY)
+
+    def report() -> None:
         with db.transaction(write=False) as tx:
             assert summarise(tx, _JOURNEY).sent
 
@@ -214,7 +217,7 @@ def _queries(db: Database, catalog: Catalog) -> Figures:
         with db.transaction(write=False) as tx:
             diagnose(tx)
 
-    jobs = (report, explain, segment, doctor)
+    jobs = (report, explain, segment, doctor, goals)
     return {f"{job.__name__}_seconds": _seconds(job) for job in jobs}
 
 
