@@ -373,7 +373,9 @@ class _Customers:
         for one in proven:
             group = self.group(one.key)
             if not any(self.group(key) is group for key in one.others):
-                continue  # it went to another customer
+                # It went to another customer. A later call that joins the two waits until then.
+                group.described = True
+                continue
             if one.must_wait:
                 return False
             self.confirmed.add(one.key)

@@ -286,6 +286,18 @@ def _rows(db: Database, number: int) -> list[Any]:
     "any",
     {},
 ).via("a call names another customer's token, which the next call moves to this customer")
+@example(
+    [
+        _identify(None, "a", None, email="x@example.com"),
+        _identify("u", None, None, email="x@example.com"),
+    ],
+    [
+        ("alias", {"userId": "v", "previousId": "a"}),
+        ("alias", {"userId": "u", "previousId": "a"}),
+    ],
+    "any",
+    {},
+).via("an unverified anonymous id goes to another customer, who is then joined to the previous one")
 def test_a_batch_leaves_the_rows_that_its_calls_leave_one_by_one(
     house: House,
     before: list[Said],
