@@ -1,5 +1,6 @@
 """The operator's commands: control a journey, migrate enrollments, find and resolve problems."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
@@ -109,10 +110,10 @@ def doctor(
 def tidy(context: typer.Context) -> None:
     """Apply the retention of messages, passages and events now, as workers do bit by bit."""
     segue = opened(context)
-    retention = Retention(segue.engine, segue.settings)
-    removed = Removed(0, 0, 0)
-    while any(some := retention.apply()):
-        removed = Removed(*map(sum, zip(removed, some, strict=True)))
+    retention = Retention(segue.engine, segue.settings, chunks=sys.maxsize)
+    # A worker may have begun a walk: the first call ends it, the second one is from the beginning.
+    both = retention.apply(), retention.apply()
+    removed = Removed(*map(sum, zip(*both, strict=True)))
     say(
         f"removed {removed.messages} messages, {removed.passages} passages and the properties of "
         f"{removed.events} events"
