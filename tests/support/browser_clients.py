@@ -104,6 +104,12 @@ CLIENTS = {
 }
 
 
+# The number of calls that RudderStack's client has kept.
+KEPT = """() => Object.entries(localStorage)
+  .filter(([key]) => /^rudder_.*(queue|inProgress)$/.test(key))
+  .reduce((sum, [, value]) => sum + Object.keys(JSON.parse(value) ?? []).length, 0)"""
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: "_Site"
 
@@ -141,7 +147,9 @@ class _Site(ThreadingHTTPServer):
 @contextmanager
 def _serving() -> Iterator[_Site]:
     site = _Site(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02})
+    thread = threading.Thread(
+        target=site.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     yield site
     site.shutdown()
@@ -202,9 +210,14 @@ class Visit:
         """Run code in the page; a promise is awaited."""
         return self.page.evaluate(code)
 
+    def close(self) -> None:
+        """Close the tab as a visitor does, so that the page notices."""
+        self.page.close(run_before_unload=True)
+        self.wait_until(self.page.is_closed)
+
     def track(self, *numbers: int) -> None:
         """Call track with the event `n` and a property `n` for each number, without waiting."""
-        code = "for (const n of %s) client.track('n', { n }, options())"
+        code = "for (const n of %s) client.track('n', { n }, options()); null"
         self.do(code % json.dumps(numbers))
 
     def tracked(self) -> list[int]:
@@ -226,6 +239,11 @@ class Visit:
     def accepted(self) -> list[str]:
         """The ids of the messages in requests that were answered with 200."""
         return [one for answer in self.answers if answer.status == 200 for one in answer.ids]
+
+    def waiting(self) -> bool:
+        """Whether the client has calls that it will still send, or waits for answers."""
+        kept = self.do(KEPT)
+        return bool(kept) or sum(self.sent.values()) > sum(len(one.ids) for one in self.answers)
 
     def _asked(self, request: Request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):

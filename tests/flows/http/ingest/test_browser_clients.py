@@ -1,6 +1,12 @@
 """The browser clients of Segment and RudderStack, in Chromium, on a page of another origin."""
 
+import asyncio
+import sys
 from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from threading import Event
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Route
@@ -8,7 +14,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from config.settings import ROOT
+from flows.http.ingest.intake import Intake
 from profiles.events import PROFILE_CHANGED
+from profiles.identity.record_calls import Outcome, take_calls
+from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import identifiers, profiles
 from tests.support.browser_clients import (
     CLIENTS,
@@ -18,6 +27,7 @@ from tests.support.browser_clients import (
     needs_browser_clients,
     visiting,
 )
+from tests.support.proof import cases
 from tests.support.receiving import happened, names
 from tests.support.shop import House
 
@@ -232,6 +242,93 @@ def test_calls_made_without_a_network_are_sent_later(
         assert visit.tracked() == [0]
         visit.context.set_offline(False)
         visit.wait_until(lambda: visit.tracked() == [0, 1, 2, 3])
+
+
+def test_a_tab_that_is_closed_while_calls_are_under_way(
+    browser: Browser, sqlite_house: House, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next page of the shop sends the rest, and no call counts twice."""
+    closed = Event()
+    arrived: list[object] = []
+    take = Intake.take
+
+    async def hold(self: Intake, calls: Sequence[SegmentCall]) -> list[Outcome]:
+        arrived.append(calls)
+        while len(arrived) > 5 and not closed.is_set():
+            await asyncio.sleep(0.01)
+        return await take(self, calls)
+
+    monkeypatch.setattr(Intake, "take", hold)
+    numbers = range(80)
+    with visiting(browser, sqlite_house, client) as visit:
+        visit.track(*numbers)
+        visit.wait_until(lambda: len(arrived) > 5)
+        visit.close()
+        assert len(visit.tracked()) <= 5
+        closed.set()
+        visit.open()
+        visit.wait_until(lambda: visit.tracked() == [*numbers])
+
+
+def test_calls_that_wait_for_a_batch_are_sent_when_the_tab_is_closed(
+    browser: Browser, sqlite_house: House, client: Client
+) -> None:
+    """By a keepalive request, or a beacon."""
+    with visiting(browser, sqlite_house, client, load=dict([client.batches])) as visit:
+        visit.track(*range(4))
+        visit.page.wait_for_timeout(200)
+        assert visit.tracked() == []
+        visit.close()
+        visit.wait_until(lambda: visit.tracked() == [*range(4)])
+
+
+# Many calls, and the limits of the clients --------------------------------------------------------
+
+
+@pytest.mark.proof
+def test_many_calls(
+    browser: Browser, sqlite_house: House, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that was answered with 200 is there exactly once, and none without.
+
+    Meanwhile transactions fail. What the client drops is counted: without being sent, because
+    RudderStack's keeps 100 calls, and after it was sent in vain.
+    """
+    made = cases(test=250, prove=10_000)
+    chance = Random(1)
+
+    def fail_sometimes(*args: Any) -> Any:
+        if chance.random() < 0.3:
+            raise OperationalError("INSERT", {}, Exception("gone"))
+        return take_calls(*args)
+
+    monkeypatch.setattr("flows.http.ingest.segment.take_calls", fail_sometimes)
+    rate: dict[str, Any] = {"public_key_rate": 10**6, "public_address_rate": 10**6}
+    with visiting(browser, sqlite_house, client, **rate) as visit:
+        for first in range(0, made, 50):
+            visit.track(*range(first, min(first + 50, made)))
+            visit.page.wait_for_timeout(50)
+        visit.wait_until(
+            lambda: (
+                len(set(visit.accepted())) == made
+                or (client is not CLIENTS["segment"] and not visit.waiting())
+            )
+        )
+        accepted = Counter(visit.accepted())
+        stored = [one.dedupe_key for one in happened(sqlite_house) if one.name == "n"]
+    assert sorted(accepted) == sorted(stored)
+    assert visit.tracked() == sorted(set(visit.tracked()))
+    unsent = made - len(visit.sent)
+    in_vain = len(visit.sent.keys() - accepted.keys())
+    assert len(stored) + unsent + in_vain == made
+    assert in_vain == sum("will be dropped" in line for line in visit.logged)
+    if client is CLIENTS["segment"]:
+        assert unsent == in_vain == 0
+    assert statuses(visit)[503] > 0
+    sys.stdout.write(
+        f"\n{client.heading}: {made} made, {len(stored)} stored, {unsent} dropped without being "
+        f"sent, {in_vain} after retries\n"
+    )
 
 
 def test_the_sample_shop_serves_the_client_of_the_package() -> None:
