@@ -471,5 +471,6 @@ class Life:
                 letter.state, letter.reason = "failed", answer
         if answer == "gone":
             self.suppressed.add(letter.channel)
-        if answer != "later":
+        if answer != "later" or letter.channel == "push":
+            # A push to several devices is looked at after each answer, also if it is tried again.
             self.wake(letter)
