@@ -192,11 +192,13 @@ class Visit:
     def __post_init__(self) -> None:
         self.answers: list[Answer] = []
         self.sent: Counter[str] = Counter()  # messages, by how often they were sent
+        self.failed = 0  # messages in requests that failed in the network
         self.outside: list[str] = []
         self.logged: list[str] = []
         self._blank = self.context.new_page()  # a tab that stays open
         self.context.on("response", self._answered)
         self.context.on("request", self._asked)
+        self.context.on("requestfailed", self._failed)
         self.context.on("console", lambda message: self.logged.append(message.text))
 
     def open(self) -> None:
@@ -243,7 +245,8 @@ class Visit:
     def waiting(self) -> bool:
         """Whether the client has calls that it will still send, or waits for answers."""
         kept = self.do(KEPT)
-        return bool(kept) or sum(self.sent.values()) > sum(len(one.ids) for one in self.answers)
+        ended = sum(len(one.ids) for one in self.answers) + self.failed
+        return bool(kept) or sum(self.sent.values()) > ended
 
     def _asked(self, request: Request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
@@ -255,6 +258,9 @@ class Visit:
         if request.method == "POST" and request.url.startswith(self.receiver.url):
             path = request.url.removeprefix(self.receiver.url)
             self.answers.append(Answer(path, response.status, self._ids(request)))
+
+    def _failed(self, request: Request) -> None:
+        self.failed += len(self._ids(request))
 
     def _ids(self, request: Request) -> list[str]:
         """The messages in a request to the receiver."""

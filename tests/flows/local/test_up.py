@@ -104,6 +104,22 @@ def wants_login(settings: Settings) -> None:
         expect(page.get_by_text("win-back").first).to_be_visible(timeout=60_000)
 
 
+def leaves_a_cart(settings: Settings) -> None:
+    """A click on the sample shop's page becomes a message, now or when the window opens."""
+    hers = "message JOIN identifier USING (profile_id) WHERE value = 'mara@example.com'"
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(f"{settings.sandbox_url}/shop")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_text("You are signed in as Mara.")).to_be_visible(timeout=60_000)
+        page.get_by_role("button", name="Add to cart").first.click()
+        expect(page.get_by_text("cart_abandoned: accepted")).to_be_visible(timeout=60_000)
+    deadline = time.monotonic() + PATIENCE
+    while not number_of(settings, hers):
+        assert time.monotonic() < deadline, "the cart has no message"
+        time.sleep(0.1)
+
+
 @needs_chromium
 @pytest.mark.long
 def test_the_whole_day_of_segue_up(
@@ -114,6 +130,7 @@ def test_the_whole_day_of_segue_up(
     said = read_until(first, "Ctrl-C stops everything")
     assert f"{settings.prefect_url}\n" in said
     assert f"{settings.sandbox_url}/inbox\n" in said
+    assert f"{settings.sandbox_url}/shop\n" in said
     assert f"{settings.public_url}/docs\n" in said
     assert httpx.get(f"{settings.public_url}/docs", trust_env=False, timeout=PATIENCE).is_success
     with closing(SandboxAPI(settings)) as sandbox:
@@ -125,6 +142,7 @@ def test_the_whole_day_of_segue_up(
         page, trust_env=False, timeout=PATIENCE, headers={"Accept": "text/html"}
     ).is_success
     assert number_of(settings, "profile") == 3000
+    leaves_a_cart(settings)
     for path in (settings.data_dir, *settings.data_dir.rglob("*")):
         assert not path.lstat().st_mode & 0o077 or path.is_symlink(), path
 
@@ -146,7 +164,7 @@ def test_the_whole_day_of_segue_up(
     wants_login(settings)
     assert "sample shop" not in said
     assert "/runs/flow-run/" not in said
-    assert number_of(settings, "profile") == 3000
+    assert number_of(settings, "profile") == 3001
     assert number_of(settings, "launch") == launched
 
     again.kill()
