@@ -16,7 +16,7 @@ demo: .venv/ready
 test prove: export PYTHONDONTWRITEBYTECODE =
 
 test: check
-	$(BIN)/python -m pytest -n 4 --dist loadgroup -rs
+	$(BIN)/python -m pytest -n 5 --dist loadgroup -rs
 
 # Only the tests with generated cases, with many more cases each: tests/support/proof.py
 prove: .venv/ready

@@ -334,7 +334,7 @@ def test_no_log_line_has_customer_data(sqlite_url: str, monkeypatch: pytest.Monk
         working = asyncio.create_task(Worker(house.segue).run(stop))
         await comes(log, "failed and will be retried", "journeys.engine.events.lock_profiles")
         await comes(log, "failed for enrollment", "journeys.engine.move._handle")
-        await comes(log, "can't be rendered", "channels.outbox.dispatch.Dispatcher._render")
+        await comes(log, "can't be rendered", "channels.outbox.render.Renderer._rendered")
         await comes(log, '"message":"sent"')
         refusal = {"errors": [{"message": "annabel@example.com must not send", "field": None}]}
         house.providers.answer("email", httpx.Response(401, json=refusal))

@@ -97,12 +97,14 @@ def receiving(
             receiver.told += 1
 
         server.app = create_app(segue, arrived, guesses or Guesses(wait=0))
-        yield receiver
-        server.app = None
-    if usual:
-        _idle.append(server)
-    else:
-        server.stop()
+        try:
+            yield receiver
+        finally:
+            server.app = None
+            if usual:
+                _idle.append(server)
+            else:
+                server.stop()
 
 
 def happened(house: House) -> list[Any]:

@@ -20,7 +20,6 @@ from profiles.identity.record_calls import Outcome, take_calls
 from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import identifiers, profiles
 from tests.support.browser_clients import (
-    KEPT,
     CLIENTS,
     PACKAGES,
     Client,
@@ -208,7 +207,7 @@ def test_calls_are_sent_again_after_a_database_error(
             visit.track(1, 2, 3)
             visit.wait_until(lambda: statuses(visit)[503] >= 3)
         visit.wait_until(lambda: visit.tracked() == [1, 2, 3])
-        assert statuses(visit)[200] == 3
+        visit.wait_until(lambda: statuses(visit)[200] == 3)
 
 
 def test_a_call_whose_answer_is_lost_counts_once(
@@ -330,22 +329,6 @@ def test_many_calls(
         f"\n{client.heading}: {made} made, {len(stored)} stored, {unsent} dropped without being "
         f"sent, {in_vain} after retries\n"
     )
-
-
-def test_what_rudderstack_drops_without_a_network(browser: Browser, sqlite_house: House) -> None:
-    """Its client keeps at most 100 calls; Segment's keeps them all."""
-    client, made = CLIENTS["rudderstack"], 150
-    with visiting(browser, sqlite_house, client) as visit:
-        visit.context.set_offline(True)
-        visit.track(*range(made))
-        visit.page.wait_for_timeout(1000)
-        kept = int(visit.do(KEPT))
-        visit.context.set_offline(False)
-        visit.wait_until(lambda: not visit.waiting())
-        stored = visit.tracked()
-    assert 0 < len(stored) <= kept <= 100
-    assert len(set(stored)) == len(stored)
-    sys.stdout.write(f"\n{client.heading}: {made} made, {len(stored)} stored\n")
 
 
 def test_the_sample_shop_serves_the_client_of_the_package() -> None:
