@@ -40,10 +40,14 @@ _HOLDERS = select(
     *(_i.kind, _i.value, _i.profile_id, is_retired().label("retired")),
     *(_i.unverified_from.is_not(None).label("unverified"), select(CLOCK).scalar_subquery()),
 ).where(any_of(_i.kind, "kinds"), any_of(_i.value, "values"), in_buckets(_i.bucket))
-_NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value)
+_NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value, _i.bucket)
 _settled = (
     select(_NAMED.c.number, _i.kind, _i.value, _i.profile_id)
-    .join(_NAMED, (_i.kind == _NAMED.c.kind) & (_i.value == _NAMED.c.value))
+    .join(
+        _NAMED,
+        # The bucket of each: with all of them PostgreSQL would look for each key in each bucket.
+        (_i.kind == _NAMED.c.kind) & (_i.value == _NAMED.c.value) & (_i.bucket == _NAMED.c.bucket),
+    )
     .where(~is_retired(), _i.unverified_from.is_(None), in_buckets(_i.bucket))
     .cte("settled")
 )
@@ -445,7 +449,7 @@ def hold_settled_owners(tx: Tx, named: Sequence[tuple[int, Key]]) -> dict[Key, i
     named: numbered identifiers, such as those of each call.
     """
     given = {
-        "named": [(number, *key) for number, key in named],
+        "named": [(number, *key, identifier_bucket(*key)) for number, key in named],
         "number": len(named),
         "buckets": identifier_buckets(key for _, key in named),
     }
