@@ -146,7 +146,7 @@ def _start(stack: Stack, segue: Segue) -> None:
     say(f"  Inbox, what customers receive         {settings.sandbox_url}/inbox")
     if not is_loopback(settings.host):
         say(f"    its login                           {own_login(settings)}")
-    say(f"  Sample shop, whose events become mails {settings.sandbox_url}/shop")
+    say(f"  Sample shop, to see an event arrive   {settings.sandbox_url}/shop")
     say(f"  Receiver, the HTTP API for events     {settings.public_url}/docs")
     if first.is_now:
         run_id = prefect.start(FIRST_JOURNEY, {"audience": FIRST_AUDIENCE}, key="first-start")
