@@ -34,7 +34,9 @@ def router(receiver: Receiver, auth: Authentication) -> APIRouter:
         """The settings of Segment's clients: the one integration that posts to this host."""
         await auth.public_key(request, key)
         integration = {"apiKey": key, "apiHost": host, **plain}
-        return json_response(200, {"integrations": {"Segment.io": integration}})
+        # Without a rate the browser's client sends metrics about itself to Segment's own host.
+        metrics = {"sampleRate": 0}
+        return json_response(200, {"integrations": {"Segment.io": integration}, "metrics": metrics})
 
     async def source_config(request: Request) -> Response:
         """The configuration of RudderStack's browser client: a source without destinations."""

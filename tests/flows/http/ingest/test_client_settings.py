@@ -13,7 +13,10 @@ def test_settings_of_segments_clients(house: House) -> None:
             assert answer.status_code == 200
             assert answer.headers["Access-Control-Allow-Origin"] == SHOP
             integration = {"apiKey": key, "apiHost": "segue.shop.example/v1"}
-            assert answer.json() == {"integrations": {"Segment.io": integration}}
+            assert answer.json() == {
+                "integrations": {"Segment.io": integration},
+                "metrics": {"sampleRate": 0},
+            }
         assert receiver.client.get(f"/v1/projects/{key}/settings").headers["Vary"] == "Origin"
 
 
