@@ -16,6 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from typing_extensions import override
 
 from config.database.arrays import any_of
 from config.database.buckets import in_buckets
@@ -42,11 +43,8 @@ class _Texts(TypeDecorator[Mapping[int, str | None]]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(
-        self,
-        value: Mapping[int, str | None] | None,
-        dialect: Dialect,  # noqa: ARG002  the interface's
-    ) -> str:
+    @override
+    def process_bind_param(self, value: Mapping[int, str | None] | None, dialect: Dialect) -> str:
         return orjson.dumps(dict(value or {}), option=orjson.OPT_NON_STR_KEYS).decode()
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from config.channels import LANGUAGE, Channel, Content, Header
 from config.settings import Settings
 
@@ -17,7 +19,8 @@ class EmailContent(Content):
     html: str
     text: str
 
-    def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
+    @override
+    def excess(self, settings: Settings) -> str | None:
         size = sum(len(part.encode()) for part in (self.subject, self.html, self.text))
         return f"{size} bytes; the limit is {MOST_BYTES}" if size > MOST_BYTES else None
 

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
 import orjson
+from typing_extensions import override
 
 from config.channels import LANGUAGE, Channel, Content, Header
 from config.settings import Settings
@@ -36,13 +37,15 @@ class PushContent(Content):
             silent=options.get("sound") == "none",
         )
 
-    def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
+    @override
+    def excess(self, settings: Settings) -> str | None:
         parts = [self.title, self.body, self.link or "", self.image or ""]
         size = len(orjson.dumps(parts))
         return f"{size} bytes; the limit is {MOST_BYTES}" if size > MOST_BYTES else None
 
 
-def _masked(token: str) -> str:  # noqa: ARG001  a token means nothing to its owner
+def _masked(_token: str) -> str:
+    """A token means nothing to its owner."""
     return "to your devices with our app"
 
 

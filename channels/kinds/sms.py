@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from config.channels import Channel, Content, masked_number
 from config.settings import Settings
 
@@ -13,6 +15,7 @@ class SMSContent(Content):
 
     body: str
 
+    @override
     def excess(self, settings: Settings) -> str | None:
         size, most = segments(self.body), settings.sms_segments
         return f"{size} segments; the limit is {most}" if size > most else None

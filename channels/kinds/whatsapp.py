@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from typing_extensions import override
+
 from config.channels import LANGUAGE, Channel, Content, Header, masked_number
 from config.clock.times import HOUR
 from config.settings import Settings
@@ -35,7 +37,8 @@ class WhatsAppContent(Content):
         ordered = sorted(variables.items(), key=lambda one: int(one[0]))
         return cls(parts.get("body", ""), options.get("content-sid"), tuple(ordered))
 
-    def excess(self, settings: Settings) -> str | None:  # noqa: ARG002  the base's
+    @override
+    def excess(self, settings: Settings) -> str | None:
         size = len(self.body)
         if size <= MOST_CHARACTERS:
             return None

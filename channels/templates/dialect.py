@@ -32,6 +32,7 @@ from liquid.tag import Tag
 from liquid.token import TOKEN_EOF, TOKEN_TAG
 from liquid.undefined import UNDEFINED, is_undefined
 from liquid.utils import ReadOnlyChainMap
+from typing_extensions import override
 
 from channels.templates.link_check import (
     CLOSE,
@@ -267,11 +268,9 @@ class _CheckNode(Node):
         assert isinstance(context, Context)
         return buffer.write(self.check(inside.getvalue(), context))
 
+    @override
     def children(
-        self,
-        static_context: RenderContext,  # noqa: ARG002  the interface's
-        *,
-        include_partials: bool = True,  # noqa: ARG002
+        self, static_context: RenderContext, *, include_partials: bool = True
     ) -> Iterable[Node]:
         yield self.block
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from html.parser import HTMLParser
 
+from typing_extensions import override
+
 from channels.templates.plain_text import VOID
 
 _CONTENT = frozenset(
@@ -253,7 +255,8 @@ class _Nesting(HTMLParser):
         self.open: list[tuple[str, int]] = []
         self.problem: tuple[str, int] | None = None
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002  the interface's
+    @override
+    def handle_starttag(self, tag: str, attrs: object) -> None:
         if tag not in VOID:
             self.open.append((tag, self.getpos()[0]))
 

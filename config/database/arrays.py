@@ -44,6 +44,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeEngine
+from typing_extensions import override
 
 T = TypeVar("T")
 
@@ -198,11 +199,8 @@ class _Json(TypeDecorator[Sequence[Sequence[Any]]]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(
-        self,
-        value: Sequence[Sequence[Any]] | None,
-        dialect: Dialect,  # noqa: ARG002  the interface's
-    ) -> str:
+    @override
+    def process_bind_param(self, value: Sequence[Sequence[Any]] | None, dialect: Dialect) -> str:
         return orjson.dumps(value or ()).decode()
 
 

@@ -340,7 +340,7 @@ def _ended_earlier_waits(version: Version, step: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def split(cohort: Cohort, step: SplitStep) -> Moves:  # noqa: ARG001  the handlers'
+def split(cohort: Cohort) -> Moves:
     """Leave by the first branch whose condition holds, else by `otherwise`."""
     chosen = cohort.evaluate(_first_branch)
     return {

@@ -279,8 +279,8 @@ def _handle(cohort: Cohort) -> Moves:
             return handlers.wait(cohort, step)
         case WaitUntilStep() as step:
             return handlers.wait_until(cohort, step)
-        case SplitStep() as step:
-            return handlers.split(cohort, step)
+        case SplitStep():
+            return handlers.split(cohort)
         case ExperimentStep() as step:
             return handlers.experiment(cohort, step)
         case UpdateStep() as step:

@@ -34,6 +34,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.types import BigInteger, Text
+from typing_extensions import override
 
 from config.channels import ChannelName
 from config.clock.times import Duration
@@ -337,11 +338,8 @@ class Did(_Condition):
         counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
         return counted >= self.at_least
 
-    def began(
-        self,
-        scope: Scope,
-        untold: ColumnElement[int],  # noqa: ARG002  the interface's
-    ) -> ColumnElement[Any]:
+    @override
+    def began(self, scope: Scope, untold: ColumnElement[int]) -> ColumnElement[Any]:
         """The time of the event that made it true."""
         happened = select(events.c.occurred_at).where(*self._matching(scope))
         last = happened.order_by(events.c.occurred_at).offset(self.at_least - 1).limit(1)
@@ -431,7 +429,8 @@ class Everyone(_Condition):
 
     type: Literal["everyone"] = "everyone"
 
-    def sql(self, scope: Scope) -> ColumnElement[bool]:  # noqa: ARG002  the interface's
+    @override
+    def sql(self, scope: Scope) -> ColumnElement[bool]:
         return true()
 
 
