@@ -2,7 +2,7 @@
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 	if python$$v -c 'import venv, ensurepip' >/dev/null 2>&1; then echo python$$v; exit; fi; done; echo python3)
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-compile
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 NOT_IMPORTED := /twilio/rest/|/phonenumbers/(carrier|geo|tz)data/|/(setuptools|mypyc?|apprise)/
 
 .PHONY: up demo test prove check bench chaos lock clean
@@ -37,20 +37,21 @@ chaos: DB ?= sqlite
 chaos: .venv/ready
 	@$(BIN)/python -m tests.chaos $(SECONDS) $(SEED) $(DB)
 
+# The lock file is complete; --no-deps keeps pip from choosing other versions. pip works on one core,
+# so that two of them install half of the packages each. compileall works on all cores; it leaves out
+# what Segue does not import, a third of all, and files for other Python versions may fail.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
-	$(PYTHON) -m venv --clear .venv
-	# The lock file is complete; --no-deps keeps pip from choosing other versions. pip works on one
-	# core, so that two of them install half of the packages each.
-	awk '/^[^ #]/ {n++} {print > (".venv/half" (n % 2) ".txt")}' requirements.lock
-	$(INSTALL) -r .venv/half0.txt & first=$$!; $(INSTALL) -r .venv/half1.txt; second=$$?; \
+	@echo "Building .venv from requirements.lock; this takes about a minute."
+	@$(PYTHON) -m venv --clear .venv
+	@awk '/^[^ #]/ {n++} {print > (".venv/half" (n % 2) ".txt")}' requirements.lock
+	@$(INSTALL) --require-hashes -r .venv/half0.txt & first=$$!; \
+		$(INSTALL) --require-hashes -r .venv/half1.txt; second=$$?; \
 		wait $$first && exit $$second
-	# Compile on all cores (pip uses one); files for other Python versions may fail. Left out is what
-	# Segue does not import, a third of all.
-	-$(BIN)/python -m compileall -qq -j 0 -x '$(NOT_IMPORTED)' .venv/lib
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
-	$(BIN)/python -m pip check --disable-pip-version-check
+	@$(BIN)/python -m compileall -qq -j 0 -x '$(NOT_IMPORTED)' .venv/lib || true
+	@$(INSTALL) --no-build-isolation --no-index -e .
+	@$(BIN)/python -m pip check --disable-pip-version-check
 	@touch .venv/ready
 
 # Uses the existing .venv, without rebuilding it from the lock file that this replaces.
