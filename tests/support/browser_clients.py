@@ -107,7 +107,10 @@ CLIENTS = {
 # The number of calls that RudderStack's client has kept.
 KEPT = """() => Object.entries(localStorage)
   .filter(([key]) => /^rudder_.*(queue|inProgress)$/.test(key))
-  .reduce((sum, [, value]) => sum + Object.keys(JSON.parse(value) ?? []).length, 0)"""
+  // The client encodes its lists twice.
+  .map(([, value]) => JSON.parse(value))
+  .map((value) => (typeof value === "string" ? JSON.parse(value) : value))
+  .reduce((sum, value) => sum + Object.keys(value ?? []).length, 0)"""
 
 
 class _Handler(BaseHTTPRequestHandler):

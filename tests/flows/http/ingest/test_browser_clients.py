@@ -21,6 +21,7 @@ from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import identifiers, profiles
 from tests.support.browser_clients import (
     CLIENTS,
+    KEPT,
     PACKAGES,
     Client,
     Visit,
@@ -329,6 +330,22 @@ def test_many_calls(
         f"\n{client.heading}: {made} made, {len(stored)} stored, {unsent} dropped without being "
         f"sent, {in_vain} after retries\n"
     )
+
+
+def test_what_rudderstack_drops_without_a_network(browser: Browser, sqlite_house: House) -> None:
+    """Its client keeps the last 100 calls; each of them is stored once the network is back."""
+    client, made = CLIENTS["rudderstack"], 150
+    with visiting(browser, sqlite_house, client) as visit:
+        visit.context.set_offline(True)
+        visit.track(*range(made))
+        visit.wait_until(lambda: visit.failed >= made)
+        kept = int(visit.do(KEPT))
+        visit.context.set_offline(False)
+        visit.wait_until(lambda: not visit.waiting())
+        stored = visit.tracked()
+    assert kept == 100
+    assert stored == list(range(made - kept, made))
+    sys.stdout.write(f"\n{client.heading}: {made} made, {made - len(stored)} dropped\n")
 
 
 def test_the_sample_shop_serves_the_client_of_the_package() -> None:
