@@ -206,7 +206,7 @@ _Take = Callable[[Request, _Parts, ApiKey | None], Awaitable[Response]]
 _DESCRIPTION = (
     "Compatible with the HTTP tracking API of Segment. Responds 200 once the calls are committed. "
     "The body may be compressed (`Content-Encoding: gzip`). Limits: 32 KB for a call, 500 KB and "
-    "10,000 calls for a batch."
+    "10,000 calls for a batch, 2,500 with a public key."
 )
 
 

@@ -24,7 +24,7 @@ from profiles.rules import InputRules
 from profiles.tables import consent_records, consents, email_confirmations, events
 from tests.support.page_customers import Client, form_of, one_click, shown
 from tests.support.providers.callback_samples import FromProviders, mail_event
-from tests.support.receiving import WRITE_KEY
+from tests.support.receiving import WRITE_KEY, made_key
 from tests.support.shop import MONDAY, House
 
 POLICY = Policy.model_validate(
@@ -178,6 +178,31 @@ def test_at_most_one_mail_a_day_for_an_address_and_a_topic(desk: Desk) -> None:
     desk.house.db.now = MONDAY + DAY
     desk.says()
     assert len(desk.mails()) == 3
+
+
+def test_an_address_that_a_page_states_gets_at_most_one_mail_a_day(desk: Desk) -> None:
+    """None before the shop's server states it too, whatever a page with a public key repeats."""
+    key = made_key(desk.house)
+    stated = {"anonymousId": "a1", "traits": {"email": "new@example.com", "news": True}}
+
+    def page_states(times: int) -> None:
+        for _ in range(times):
+            answer = desk.client.post("/v1/identify", json=stated, auth=(key, ""))
+            assert answer.status_code == 200
+        desk.house.run()
+
+    page_states(3)
+    assert desk.mails() == []
+    server = {**stated, "userId": "new", "traits": {"email": "new@example.com"}}
+    assert desk.client.post("/v1/identify", json=server, auth=(WRITE_KEY, "")).status_code == 200
+    for _ in range(3):
+        assert desk.says(userId="new") == ["waiting"]
+        page_states(3)
+    [mail] = desk.mails()
+    assert mail.address == "new@example.com"
+    desk.house.db.now = MONDAY + DAY
+    page_states(3)
+    assert len(desk.mails()) == 1
 
 
 def test_the_link_expires_after_seven_days(desk: Desk) -> None:
