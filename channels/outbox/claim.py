@@ -7,10 +7,9 @@ sent is rescheduled or refused.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -30,16 +29,16 @@ from sqlalchemy import (
 from channels.messages import device_transitions, messages, transitions
 from channels.messages.device_transitions import DeviceClaim
 from channels.outbox import devices
+from channels.outbox.claims import Claim, Claimed, ClaimFailed, Journeys, PlannedNow
 from channels.outbox.devices import Devices
 from channels.outbox.plan import decide_again
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow, RefusedMessage
 from channels.outbox.sessions import session_ends
 from channels.providers.registry import Route, RouteKey
 from channels.rules.caps import Counted
-from channels.rules.loaders import Marks, load_contents, load_history, load_recipients
+from channels.rules.loaders import load_contents, load_history, load_recipients
 from channels.rules.planner import Planner, Reason, Wanted
-from channels.rules.recipient import Kind, Recipient, Situation, Target
-from channels.templates.compile import Template
+from channels.rules.recipient import Recipient, Situation
 from config.channels import ChannelName, channel_of
 from config.clock.times import MINUTE, Instant, Seconds
 from config.database.arrays import any_of, rows_of
@@ -52,92 +51,6 @@ from profiles.tables import profiles
 
 # A message whose evaluation raises an error is evaluated again after this time.
 EVALUATE_AGAIN_AFTER: Seconds = 5 * MINUTE
-_DIED = "the process died around the hand-over"
-
-
-class Journeys(Protocol):
-    """What the outbox needs from journeys; channels do not import them."""
-
-    def held(self, tx: Tx) -> Collection[str]:
-        """The paused journeys; their messages are not claimed."""
-
-    def unwanted(self, tx: Tx, rows: Sequence[MessageRow]) -> Mapping[int, str]:
-        """The messages to cancel, by id, each with the reason."""
-
-    def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
-        """The template variables of each enrollment, by id."""
-
-    def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:
-        """Make the enrollments due whose messages were sent or refused.
-
-        The caller holds profiles or messages, so this does not wait for locked enrollments.
-        """
-
-    def following(
-        self, tx: Tx, enrollment_ids: Collection[int], profile_ids: Collection[int], *, move: bool
-    ) -> AbstractContextManager["Following"]:
-        """Lock the enrollments that wait for messages, and the profiles, for a block that records
-        the outcomes. At its end the enrollments are moved on or, without `move`, made due.
-        """
-
-    def template(self, journey: str, version: str, step: str, member: str) -> Template:
-        """The compiled template of a message."""
-
-
-class Following(Protocol):
-    """The enrollments whose messages are being recorded."""
-
-    @property
-    def more(self) -> bool:
-        """After the block: whether enrollments or messages are due now."""
-
-
-class ClaimFailed(Exception):
-    """The evaluation of these messages failed, and the database is not the reason.
-
-    `__cause__` is the error.
-    """
-
-    def __init__(self, message_ids: Sequence[int]) -> None:
-        super().__init__(f"{len(message_ids)} messages can't be claimed")
-        self.message_ids = message_ids
-
-
-class Claim(NamedTuple):
-    """A message that only this process may hand over, until `not_after`.
-
-    targets: one address, or for a push all devices.
-    """
-
-    message_id: int
-    profile_id: int
-    enrollment_id: int
-    journey: str
-    version: str
-    step: str
-    member: str
-    channel: ChannelName
-    kind: Kind
-    topic: str
-    attempts: int
-    send_at: Instant
-    not_after: Instant
-    closes: Instant | None  # when the channel's window or the session ends; None: never
-    targets: Sequence[Target]
-    context: Mapping[str, Any]
-    marks: Marks
-
-
-class Claimed(NamedTuple):
-    """The result of claiming a batch.
-
-    more: whether more messages may be due that can be claimed now.
-    refused: messages that were refused or cancelled, by journey, channel and reason.
-    """
-
-    claims: list[Claim]
-    more: bool
-    refused: Counter[tuple[str, ChannelName, str]]
 
 
 def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[ChannelName]) -> list[ChannelName]:
@@ -249,10 +162,6 @@ def claim(
         raise ClaimFailed([row.id for row in rows]) from error
     # The group of a refused message may be sent on another channel now.
     return Claimed(claims, more or len(claims) < len(rows), refused)
-
-
-# The recipients of messages that a transaction planned for now, by enrollment and step.
-PlannedNow = Mapping[tuple[int, str], Recipient]
 
 
 def claim_planned(
@@ -614,16 +523,3 @@ def with_content(
 def put_off(tx: Tx, message_id: int, reason: str) -> None:
     """Postpone a message whose evaluation failed; skip it once its latest send time is over."""
     transitions.put_off(tx, message_id, tx.now + EVALUATE_AGAIN_AFTER, reason)
-
-
-def settle_lost(tx: Tx) -> int:
-    """Mark claims of dead processes `unknown`; returns the number of messages.
-
-    They may have been handed over, so they count against caps and are not sent again. A report of
-    the provider resolves them. A push that was accepted for one device stays `sent`; only the
-    devices without an outcome become `unknown`.
-    """
-    before = tx.now - tx.timing.lost_after
-    lost = transitions.lose(tx, before, _DIED)
-    devices.lose(tx, before, _DIED)
-    return lost

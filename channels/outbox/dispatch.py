@@ -14,17 +14,8 @@ from typing import NamedTuple
 
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.outbox.breaker import Breaker
-from channels.outbox.claim import (
-    Claim,
-    Claimed,
-    ClaimFailed,
-    Journeys,
-    PlannedNow,
-    claim,
-    claim_planned,
-    due_channels,
-    put_off,
-)
+from channels.outbox.claim import claim, claim_planned, due_channels, put_off
+from channels.outbox.claims import Claim, Claimed, ClaimFailed, Journeys, PlannedNow
 from channels.outbox.outcomes import (
     Done,
     Outcomes,
@@ -44,7 +35,7 @@ from channels.rules.planner import Planner
 from config.batches import Halving
 from config.channels import ChannelName
 from config.clock.times import Instant
-from config.database.buckets import ALL_BUCKETS, Leased
+from config.database.buckets import ALL_BUCKETS, Leased, all_buckets
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database, reason_of
 from config.settings import Settings
@@ -157,7 +148,7 @@ class Dispatcher:
         *,
         journey: str | None = None,
         channel: ChannelName | None = None,
-        leased: Leased = lambda: ALL_BUCKETS,
+        leased: Leased = all_buckets,
     ) -> ClaimedBatch:
         """Claim a batch of due messages. The caller passes it to `send` at once.
 

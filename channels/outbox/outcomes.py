@@ -8,7 +8,7 @@ from channels.messages import device_transitions, transitions
 from channels.messages.device_transitions import DeviceOutcome
 from channels.messages.transitions import Recorded, RecordedState
 from channels.outbox import devices
-from channels.outbox.claim import Claim, Journeys
+from channels.outbox.claims import Claim, Journeys
 from channels.providers.sending import Outgoing, SendOutcome, Suppress
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of

@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, select
 
 from channels.messages import messages
 from channels.outbox import devices
-from channels.outbox.claim import Claim, Journeys
+from channels.outbox.claims import Claim, Journeys
 from config.channels import channel_of
 from config.database.arrays import any_of
 from config.database.buckets import in_buckets

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from channels.links import confirm_url, preferences_url, unsubscribe_url
 from channels.messages import messages
 from channels.outbox import devices
-from channels.outbox.claim import Claim, Journeys, with_content
+from channels.outbox.claim import with_content
+from channels.outbox.claims import Claim, Journeys
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow
 from channels.rules.loaders import load_recipients
 from channels.templates.compile import BadLink, MissingData, RenderError, Template

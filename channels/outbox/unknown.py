@@ -1,4 +1,5 @@
-"""Unknown messages without a provider report: an operator resolves them, or they are closed.
+"""Unknown messages: claims of dead processes become unknown; an operator resolves them, a provider
+report does, or they are closed.
 
 A closed message stays `unknown`: it counts against caps and is not sent again, and a late provider
 report still resolves it.
@@ -11,6 +12,7 @@ from sqlalchemy import select
 
 from channels.messages import messages, transitions
 from channels.messages.states import CLOSED
+from channels.outbox import devices
 from config.clock.times import DAY, Instant, Seconds, format_duration
 from config.database.engine import Tx
 
@@ -20,6 +22,20 @@ Verdict = Literal["sent", "failed"]
 REPORT_EXPECTED_FOR: Seconds = DAY
 # After this time an unknown message is closed: operators are not asked about it any more.
 CLOSED_AFTER: Seconds = 3 * DAY
+_DIED = "the process died around the hand-over"
+
+
+def settle_lost(tx: Tx) -> int:
+    """Mark claims of dead processes `unknown`; returns the number of messages.
+
+    They may have been handed over, so they count against caps and are not sent again. A report of
+    the provider resolves them. A push that was accepted for one device stays `sent`; only the
+    devices without an outcome become `unknown`.
+    """
+    before = tx.now - tx.timing.lost_after
+    lost = transitions.lose(tx, before, _DIED)
+    devices.lose(tx, before, _DIED)
+    return lost
 
 
 def unknown_messages(tx: Tx, message_id: int | None = None) -> Sequence[tuple[int, str, Instant]]:

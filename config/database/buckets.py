@@ -28,6 +28,11 @@ ALL_BUCKETS: Collection[int] = tuple(range(BUCKETS))
 Leased = Callable[[], Collection[int]]
 
 
+def all_buckets() -> Collection[int]:
+    """A `Leased` of a process that may look everywhere."""
+    return ALL_BUCKETS
+
+
 def in_buckets(column: ColumnElement[int], name: str = "buckets") -> ColumnElement[bool]:
     """The condition that `column` is one of the buckets in the parameter `name`; by default all.
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from channels.outbox.claim import settle_lost
-from channels.outbox.unknown import Verdict, close_unsettled, resolve, unknown_messages
+from channels.outbox.unknown import Verdict, close_unsettled, resolve, settle_lost, unknown_messages
 from channels.providers.registry import unmet_needs
 from config.clock.times import format_duration, format_instant
 from config.errors import SegueError

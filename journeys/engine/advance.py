@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
-from channels.outbox.claim import Claim, ClaimFailed, PlannedNow
+from channels.outbox.claims import Claim, ClaimFailed, PlannedNow
 from channels.rules.planner import Planner
 from config.batches import Halving
 from config.clock.times import DAY, Instant
 from config.database.arrays import any_of
-from config.database.buckets import ALL_BUCKETS, Leased, in_buckets
+from config.database.buckets import Leased, all_buckets, in_buckets
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database
 from journeys.definition.catalog import Catalog
@@ -109,9 +109,7 @@ class Engine:
         self.chunks = Chunks(db)
         self._goals_seen: dict[str, _GoalsSeen] = {}  # by the version's digest
 
-    def advance(
-        self, version: Version, step: str, leased: Leased = lambda: ALL_BUCKETS
-    ) -> StepReport:
+    def advance(self, version: Version, step: str, leased: Leased = all_buckets) -> StepReport:
         """Move all due enrollments of one step of one version, through this step only.
 
         Enrollments for which the step fails stay at it and are retried later.
@@ -129,7 +127,7 @@ class Engine:
         steps: Iterable[tuple[Version, str]],
         claim: ClaimPlanned = claim_nothing,
         *,
-        leased: Leased = lambda: ALL_BUCKETS,
+        leased: Leased = all_buckets,
         through: bool = True,
     ) -> Round:
         """Move one chunk at each of these steps.
@@ -184,7 +182,7 @@ class Engine:
         with self.db.transaction(write=False) as tx:
             return next_due(tx, self.catalog)
 
-    def count_goals(self, journey: str, leased: Leased = lambda: ALL_BUCKETS) -> int:
+    def count_goals(self, journey: str, leased: Leased = all_buckets) -> int:
         """Mark the enrollments of a journey that reached its goal; returns how many are new.
 
         The first call in a process, and one every day, examines all enrollments. The others examine

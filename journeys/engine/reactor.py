@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection
 from typing import NamedTuple
 
-from channels.outbox.claim import Claim, ClaimFailed
+from channels.outbox.claims import Claim, ClaimFailed
 from config.batches import Halving
 from config.database.buckets import ALL_BUCKETS
 from config.database.failures import reason_of

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from channels.metrics import REACTION_SECONDS
-from channels.outbox.claim import Claim
+from channels.outbox.claims import Claim
 from channels.outbox.dispatch import Dispatcher, SendReport
 from channels.outbox.outcomes import Tally
 from config.channels import ChannelName
-from config.database.buckets import ALL_BUCKETS, Leased
+from config.database.buckets import ALL_BUCKETS, Leased, all_buckets
 from config.policy import CHANNELS
 from journeys.definition.journey import Version
 from journeys.engine.advance import DueSteps, Engine, Round
@@ -80,7 +80,7 @@ class Turn:
         *,
         journey: str | None = None,
         step: str | None = None,
-        leased: Leased = lambda: ALL_BUCKETS,
+        leased: Leased = all_buckets,
         woken: Callable[[], None] = lambda: None,
     ) -> None:
         self.reactor = Reactor(engine, dispatcher.claim_planned)

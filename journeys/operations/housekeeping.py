@@ -4,9 +4,8 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from channels.outbox.claim import settle_lost
-from channels.outbox.unknown import close_unsettled
-from config.database.buckets import ALL_BUCKETS, Leased
+from channels.outbox.unknown import close_unsettled, settle_lost
+from config.database.buckets import Leased, all_buckets
 from config.database.schema import newer_revision
 from config.settings import Settings
 from journeys.engine.advance import Engine
@@ -34,7 +33,7 @@ class Housekeeping:
         engine: Engine,
         process: str,
         settings: Settings,
-        leased: Leased = lambda: ALL_BUCKETS,
+        leased: Leased = all_buckets,
     ) -> None:
         self._engine = engine
         self._db = engine.db

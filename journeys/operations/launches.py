@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 
 from channels.outbox.render import Renderer, unrenderable
 from config.database.arrays import InsertRows
-from config.database.buckets import ALL_BUCKETS, Leased
+from config.database.buckets import Leased, all_buckets
 from config.database.engine import Tx
 from config.errors import SegueError
 from journeys.definition.catalog import Catalog
@@ -144,7 +144,7 @@ def _enter_some(
     return len(entered), ids[-1]
 
 
-def enter_all_newcomers(engine: Engine, journey: str, leased: Leased = lambda: ALL_BUCKETS) -> int:
+def enter_all_newcomers(engine: Engine, journey: str, leased: Leased = all_buckets) -> int:
     """Examine all profiles, chunk by chunk, and enter those that joined the entry's segment.
 
     Returns how many entered; 0 for other entry types.

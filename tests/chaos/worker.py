@@ -21,7 +21,7 @@ from sqlalchemy import Pool, event, update
 
 from channels.messages import messages
 from channels.messages.device_transitions import DeviceClaim
-from channels.outbox.claim import Claimed
+from channels.outbox.claims import Claimed
 from channels.outbox.devices import take
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.outcomes import Done, Outcomes

@@ -10,8 +10,8 @@ from sqlalchemy import update
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 
 from channels.messages import messages
-from channels.outbox.claim import settle_lost
 from channels.outbox.dispatch import Dispatcher
+from channels.outbox.unknown import settle_lost
 from channels.providers import fcm
 from channels.providers.base import ConnectedProvider
 from channels.providers.fcm import FCM, FCMSettings

@@ -12,13 +12,14 @@ from sqlalchemy import func, insert, select, update
 from channels.explain import history_of
 from channels.messages import message_devices, messages
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
-from channels.outbox.claim import Claim, settle_lost
+from channels.outbox.claims import Claim
 from channels.outbox.devices import look_up, state_of, take
 from channels.outbox.devices import record as record_devices
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.feedback import apply
 from channels.outbox.outcomes import record, settled
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow
+from channels.outbox.unknown import settle_lost
 from channels.providers.sending import Outgoing, SendOutcome, SendResult
 from channels.providers.webhook import Feedback
 from channels.rules.loaders import load_recipients

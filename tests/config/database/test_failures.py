@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import channels.outbox.dispatch
-from channels.outbox.claim import settle_lost
+from channels.outbox.unknown import settle_lost
 from config.database.engine import Database, Tx
 from config.database.failures import of_the_database
 from config.timing import TIMING

@@ -26,7 +26,7 @@ from sqlalchemy import Connection, delete, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
-from channels.outbox.claim import settle_lost
+from channels.outbox.unknown import settle_lost
 from config.clock.times import DAY, format_instant
 from config.database.engine import Database
 from config.database.schema import _config, differences, migrate, take_tables

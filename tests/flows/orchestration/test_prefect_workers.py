@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Executable, func, insert, select, text
 
 from channels.messages import messages
-from channels.outbox.claim import settle_lost
+from channels.outbox.unknown import settle_lost
 from config.access.login import basic, own_login
 from config.clock.times import MINUTE
 from config.settings import Settings

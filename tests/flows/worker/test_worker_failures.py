@@ -12,7 +12,8 @@ from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from channels.messages import messages
-from channels.outbox.claim import Claimed, claim
+from channels.outbox.claim import claim
+from channels.outbox.claims import Claimed
 from channels.providers.registry import Route
 from config.clock.times import HOUR, MINUTE
 from config.database.engine import Database, Tx

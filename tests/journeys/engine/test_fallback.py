@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from channels.messages import messages
-from channels.outbox.claim import settle_lost
+from channels.outbox.unknown import settle_lost
 from config.channels import ChannelName
 from config.clock.times import HOUR, MINUTE
 from config.policy import Policy

@@ -28,10 +28,11 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Row
 
-from channels.outbox.claim import Claim, settle_lost
+from channels.outbox.claims import Claim
 from channels.outbox.dispatch import Dispatcher
 from channels.outbox.feedback import apply
 from channels.outbox.outcomes import Done, Outcomes
+from channels.outbox.unknown import settle_lost
 from channels.providers.webhook import Feedback
 from config.channels import ChannelName
 from config.clock.times import DAY, HOUR, MINUTE, Instant

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from channels.messages import messages
-from channels.outbox.claim import Claim
+from channels.outbox.claims import Claim
 from channels.outbox.dispatch import Dispatcher
 from config.clock.times import DAY, HOUR, format_instant
 from config.policy import Policy

@@ -7,8 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from channels.messages import messages
-from channels.outbox.claim import settle_lost
-from channels.outbox.unknown import CLOSED_AFTER, REPORT_EXPECTED_FOR, close_unsettled
+from channels.outbox.unknown import CLOSED_AFTER, REPORT_EXPECTED_FOR, close_unsettled, settle_lost
 from config.clock.times import DAY, HOUR, MINUTE
 from config.database.engine import Database
 from config.timing import TIMING
