@@ -23,7 +23,7 @@ from benchmarks import (
     size,
     workers,
 )
-from benchmarks.runner import Benchmark
+from benchmarks.support.runner import Benchmark
 from config.garbage import collect_less_often
 
 BENCHMARKS: dict[str, Benchmark] = {

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import httpx
 import uvloop
 
-from benchmarks.databases import Fresh, on_sqlite
 from benchmarks.launch import enter_and_plan
-from benchmarks.material import AFTERNOON, TEXT, catalog_of, fill, policy
-from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
-from benchmarks.stub import accepted, running_stub
+from benchmarks.support.databases import Fresh, on_sqlite
+from benchmarks.support.material import AFTERNOON, TEXT, catalog_of, fill, policy
+from benchmarks.support.runner import Benchmark, Cost, Figures, a_second, against, cost_of
+from benchmarks.support.stub import accepted, running_stub
 from channels.outbox.dispatch import Dispatcher
 from channels.providers.base import ConnectedProvider
 from channels.providers.registry import ConnectedProviders, Route, connect_providers

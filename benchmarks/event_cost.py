@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.databases import on_postgresql
 from benchmarks.live import fill_known, offer
-from benchmarks.runner import Benchmark, Figures
-from benchmarks.sandbox import Sandbox, running_sandbox
-from benchmarks.working import workers
+from benchmarks.support.databases import on_postgresql
+from benchmarks.support.runner import Benchmark, Figures
+from benchmarks.support.sandbox import Sandbox, running_sandbox
+from benchmarks.support.working import workers
 from config.database.engine import Database
 
 _PEOPLE = 50

@@ -23,11 +23,11 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy import select
 
-from benchmarks.databases import on_postgresql
 from benchmarks.live import climb, fill_known, offer, percentiles
-from benchmarks.runner import Benchmark, Figures
-from benchmarks.sandbox import Sandbox
-from benchmarks.working import workers
+from benchmarks.support.databases import on_postgresql
+from benchmarks.support.runner import Benchmark, Figures
+from benchmarks.support.sandbox import Sandbox
+from benchmarks.support.working import workers
 from config.settings import Settings
 from flows.app import Segue, open_segue
 from flows.http.serving import serving

@@ -1,9 +1,10 @@
 """Intake: what it costs a receiver to commit events, against a bare ASGI application.
 
 Segment's libraries batch a hundred events; a server sends single ones. A receiver alone in its
-process (benchmarks/receivers.py) takes both, and so does the bare application, on the same database
-and server (uvicorn with uvloop and httptools). `cpu_ratio` is the processor time of the bare
-process by that of the receiver's, without the database server's: it does not depend on other load.
+process (benchmarks/baselines/receivers.py) takes both, and so does the bare application, on the
+same database and server (uvicorn with uvloop and httptools). `cpu_ratio` is the processor time of
+the bare process by that of the receiver's, without the database server's: it does not depend on
+other load.
 
 `per_second` is for a complete worker, which also reacts to the events as they arrive. Several
 workers share the database.
@@ -18,12 +19,12 @@ from typing import Any, NamedTuple
 import uvloop
 from sqlalchemy import func, select
 
-from benchmarks.databases import Fresh, on_postgresql, on_sqlite
 from benchmarks.live import fill_known
-from benchmarks.runner import Benchmark, Figures
-from benchmarks.stub import running_stub
-from benchmarks.traffic import Shop, request_of
-from benchmarks.working import cpu_seconds, workers
+from benchmarks.support.databases import Fresh, on_postgresql, on_sqlite
+from benchmarks.support.runner import Benchmark, Figures
+from benchmarks.support.stub import running_stub
+from benchmarks.support.traffic import Shop, request_of
+from benchmarks.support.working import cpu_seconds, workers
 from config.database.engine import Database
 from profiles.tables import events
 
@@ -73,7 +74,8 @@ def _seconds(fresh: Fresh, size: _Size) -> float:
 def _ratios(fresh: Fresh, size: _Size) -> dict[str, float]:
     """The processor time of the bare application by that of the receiver, by form."""
     ours, bare = (
-        _cpu_seconds(fresh, f"benchmarks.receivers {which}", size) for which in ("segue", "bare")
+        _cpu_seconds(fresh, f"benchmarks.baselines.receivers {which}", size)
+        for which in ("segue", "bare")
     )
     return {form: bare[form] / ours[form] for form in _FORMS}
 

@@ -9,9 +9,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from sqlalchemy import Table
 
-from benchmarks.databases import Fresh, on_postgresql, on_sqlite
-from benchmarks.material import EMAIL, EVERYBODY, MORNING, catalog_of, fill, policy
-from benchmarks.runner import Benchmark, Cost, Figures, a_second, against, cost_of
+from benchmarks.support.databases import Fresh, on_postgresql, on_sqlite
+from benchmarks.support.material import EMAIL, EVERYBODY, MORNING, catalog_of, fill, policy
+from benchmarks.support.runner import Benchmark, Cost, Figures, a_second, against, cost_of
 from channels.messages import messages
 from channels.rules.planner import Planner
 from config.database.engine import Database

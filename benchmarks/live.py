@@ -5,9 +5,10 @@ random times. The worker commits it, enters the customer, plans the reminder und
 claims it, and posts it to the sandbox, which records when the request arrives. All times are of the
 machine's monotonic clock. Each customer abandons one cart.
 
-The reference is a process that does the least for the same events (benchmarks/bare_loop.py), with
-the same sandbox and the same database server. `cpu_ratio_to_bare_loop` is the worker's processor
-time for each message by that of the bare process.
+The reference is a process that does the least for the same events
+(benchmarks/baselines/bare_loop.py), with the same sandbox and the same database server.
+`cpu_ratio_to_bare_loop` is the worker's processor time for each message by that of the bare
+process.
 """
 
 import asyncio
@@ -23,16 +24,16 @@ from typing import NamedTuple
 import uvloop
 from sqlalchemy import insert
 
-from benchmarks.databases import Fresh, on_postgresql, on_sqlite
-from benchmarks.material import fill
-from benchmarks.runner import Benchmark, Figures
-from benchmarks.sandbox import Sandbox, running_sandbox
-from benchmarks.traffic import Shop, request_of
-from benchmarks.working import cpu_seconds, workers
+from benchmarks.support.databases import Fresh, on_postgresql, on_sqlite
+from benchmarks.support.material import fill
+from benchmarks.support.runner import Benchmark, Figures
+from benchmarks.support.sandbox import Sandbox, running_sandbox
+from benchmarks.support.traffic import Shop, request_of
+from benchmarks.support.working import cpu_seconds, workers
 from config.database.engine import Database
 from profiles.tables import identifiers
 
-_WORKER, _BARE = "flows.cli.main work", "benchmarks.bare_loop"
+_WORKER, _BARE = "flows.cli.main work", "benchmarks.baselines.bare_loop"
 # The rates at which Segue is compared with the bare loop.
 _P50_AT, _CPU_AT = 5, 50
 # Rates to try after the planned ones, until the processes fall behind.

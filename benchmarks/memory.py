@@ -11,10 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.databases import on_sqlite
 from benchmarks.launch import enter_and_plan
-from benchmarks.material import EMAIL, MORNING, catalog_of, fill
-from benchmarks.runner import Benchmark, Figures
+from benchmarks.support.databases import on_sqlite
+from benchmarks.support.material import EMAIL, MORNING, catalog_of, fill
+from benchmarks.support.runner import Benchmark, Figures
 from config.database.engine import Database
 
 

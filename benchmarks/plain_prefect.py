@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.material import TEMPLATES
-from benchmarks.runner import Benchmark, Figures
-from benchmarks.stub import accepted, running_stub
+from benchmarks.support.material import TEMPLATES
+from benchmarks.support.runner import Benchmark, Figures
+from benchmarks.support.stub import accepted, running_stub
 from channels.kinds.sms import SMSContent
 from channels.templates.compile import compile_template
 from channels.templates.link_check import LinkRules

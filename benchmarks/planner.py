@@ -11,9 +11,9 @@ from functools import partial
 
 from sqlalchemy import insert
 
-from benchmarks.databases import on_sqlite
-from benchmarks.material import AFTERNOON, fill, message_row
-from benchmarks.runner import Benchmark, Figures, cost_of
+from benchmarks.support.databases import on_sqlite
+from benchmarks.support.material import AFTERNOON, fill, message_row
+from benchmarks.support.runner import Benchmark, Figures, cost_of
 from channels.messages import messages
 from channels.rules.caps import Counted
 from channels.rules.loaders import load_history, load_recipients

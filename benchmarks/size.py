@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 from sqlalchemy import func, select, text
 
-from benchmarks.databases import on_postgresql
 from benchmarks.launch import enter_and_plan
 from benchmarks.live import offer, percentiles
-from benchmarks.material import EMAIL, catalog_of, policy
 from benchmarks.memory import peak_mb
-from benchmarks.runner import Benchmark, Figures
-from benchmarks.sandbox import Sandbox, running_sandbox
-from benchmarks.working import workers
+from benchmarks.support.databases import on_postgresql
+from benchmarks.support.material import EMAIL, catalog_of, policy
+from benchmarks.support.runner import Benchmark, Figures
+from benchmarks.support.sandbox import Sandbox, running_sandbox
+from benchmarks.support.working import workers
 from channels.explain import history_of
 from channels.rules.planner import Planner
 from config.clock.times import Instant

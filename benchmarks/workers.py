@@ -13,11 +13,11 @@ from typing import NamedTuple, Self
 
 from sqlalchemy import func, select, text
 
-from benchmarks.databases import Fresh, on_postgresql
 from benchmarks.live import fill_known, post_events
-from benchmarks.runner import Benchmark, Figures
-from benchmarks.sandbox import Sandbox, running_sandbox
-from benchmarks.working import cpu_seconds, workers
+from benchmarks.support.databases import Fresh, on_postgresql
+from benchmarks.support.runner import Benchmark, Figures
+from benchmarks.support.sandbox import Sandbox, running_sandbox
+from benchmarks.support.working import cpu_seconds, workers
 from channels.messages import messages
 from config.database.engine import Database
 

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.bare_loop`: the process that replaces the worker of `live`, without Segue.
+"""The process that replaces the worker of `live`, without Segue.
+
+    python -m benchmarks.baselines.bare_loop
 
 It does the least that turns an event into a message: an ASGI route parses the call and inserts a
 row, answers, posts the mail with httpx, and updates the row. It checks no key and no rule, and the
@@ -14,7 +16,7 @@ import uvloop
 from prometheus_client import REGISTRY, generate_latest
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.receivers import answer, body_of
+from benchmarks.baselines.receivers import answer, body_of
 from channels.kinds.email import EmailContent
 from channels.providers.registry import connect_providers
 from channels.providers.sending import Outgoing, ProviderRequest

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmarks.working import wait_for
+from benchmarks.support.working import wait_for
 from config.settings import Settings
 from flows.local.stack import environment, on_free_ports
 
@@ -38,7 +38,7 @@ class Sandbox(NamedTuple):
     def _arrived(self) -> dict[int, float]:
         with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as conn:
             rows = conn.execute("SELECT address, min(arrived) FROM accepted GROUP BY address")
-            # addresses of benchmarks.material contain the customer's number
+            # addresses of benchmarks.support.material contain the customer's number
             return {int(address.split("@")[0].split(".")[1]): arrived for address, arrived in rows}
 
 

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.receivers segue|bare`: a process that only receives, for `intake`.
+"""A process that only receives, for `intake`.
+
+    python -m benchmarks.baselines.receivers segue|bare
 
 `segue` is the worker's receiver without the rest of a worker. `bare` is the least that an ASGI
 application does for the same rows: it parses the body, inserts the events of the request by one

@@ -1,6 +1,6 @@
 """A stub of the providers as a separate process. It accepts every message.
 
-    python -m benchmarks.stub
+    python -m benchmarks.support.stub
 
 prints its port. It responds to POST on persistent connections, and to GET with the number of
 accepted messages. It needs far less time than any client, so the client determines the result.
@@ -59,7 +59,7 @@ async def _serve() -> None:
 @contextmanager
 def running_stub() -> Iterator[int]:
     """Run the stub as a separate process until the block ends; yields its port."""
-    command = [sys.executable, "-m", "benchmarks.stub"]
+    command = [sys.executable, "-m", "benchmarks.support.stub"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
