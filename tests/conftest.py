@@ -23,11 +23,11 @@ from playwright.sync_api import Browser
 
 from config.database.engine import Database
 from config.database.schema import migrate
-from tests.support.chromium import chromium, skip_without_chromium
+from tests.support.http.chromium import chromium, skip_without_chromium
+from tests.support.http.page_customers import Shop
+from tests.support.http.receiving import Receiving, receiving
 from tests.support.once import done_once
-from tests.support.page_customers import Shop
 from tests.support.planning.planner_cases import Decide, by_planner, by_reference
-from tests.support.receiving import Receiving, receiving
 from tests.support.shop import House
 
 with warnings.catch_warnings():

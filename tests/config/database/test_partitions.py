@@ -20,8 +20,8 @@ from journeys.engine.turn import Turn
 from journeys.operations.launches import enter_audience, start_launch
 from profiles.bucketing import buckets_of
 from tests.config.database.test_upgrades import columns_of, contents
+from tests.support.http.receiving import receiving
 from tests.support.partitions import Reads, partition_by_bucket, partitions_read
-from tests.support.receiving import receiving
 from tests.support.shop import House
 
 on_postgresql = pytest.mark.parametrize("db", ["postgresql"], indirect=True)

@@ -13,7 +13,7 @@ from starlette.types import Message, Scope
 
 from flows.http.app import create_app
 from flows.http.limits.guessing import Guesses
-from tests.support.receiving import WRITE_KEY
+from tests.support.http.receiving import WRITE_KEY
 from tests.support.shop import House
 
 FORM = "application/x-www-form-urlencoded"

@@ -15,7 +15,7 @@ from config.settings import Settings
 from flows.http.hooks.journey_start import BODY_LIMIT, PEOPLE_LIMIT
 from journeys.dsl import Email, Journey, OnEvent, OnLaunch, Send, Wait
 from journeys.operations.control import pause, resume, stop
-from tests.support.receiving import Receiving, problem, receiving
+from tests.support.http.receiving import Receiving, problem, receiving
 from tests.support.shop import MONDAY, TEXTS, House
 
 SHIPPED = Journey(

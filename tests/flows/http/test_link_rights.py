@@ -16,7 +16,7 @@ from profiles.identity.phones import Phone
 from profiles.identity.record_calls import take_calls
 from profiles.identity.segment_calls import CallKind, read_call
 from profiles.tables import consents, identifiers, merges, preferences, upgrades
-from tests.support.page_customers import POLICY, TEXTS, Client, Shop, form_of, one_click, shown
+from tests.support.http.page_customers import POLICY, TEXTS, Client, Shop, form_of, one_click, shown
 from tests.support.shop import MONDAY, described
 
 EMAIL, PHONE = "sue@example.com", "+447700900555"

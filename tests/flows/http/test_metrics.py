@@ -27,9 +27,9 @@ from journeys.enrollments import enrollments
 from journeys.operations import control
 from profiles.identity.record_calls import take_calls
 from tests.support.failures import until
+from tests.support.http.receiving import WRITE_KEY, track
 from tests.support.providers.callback_samples import FromProviders, mail_event
 from tests.support.providers.dispatching import sending
-from tests.support.receiving import WRITE_KEY, track
 from tests.support.shop import MONDAY, House
 
 

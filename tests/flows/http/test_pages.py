@@ -13,7 +13,15 @@ from flows.http.app import create_app
 from flows.http.pages.form import SHOWN
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.tables import consent_records, consents, events, merges, preferences, profiles
-from tests.support.page_customers import JOURNEY, TEXTS, Client, Shop, form_of, one_click, shown
+from tests.support.http.page_customers import (
+    JOURNEY,
+    TEXTS,
+    Client,
+    Shop,
+    form_of,
+    one_click,
+    shown,
+)
 from tests.support.shop import MONDAY
 
 # Unsubscribe -------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from journeys.dsl import (
 )
 from profiles.imports.importer import import_file
 from profiles.tables import profiles
-from tests.support.page_customers import POLICY, TEXTS, Shop, form_of, one_click
-from tests.support.receiving import WRITE_KEY
+from tests.support.http.page_customers import POLICY, TEXTS, Shop, form_of, one_click
+from tests.support.http.receiving import WRITE_KEY
 from tests.support.shop import MONDAY
 
 # What then never leaves --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 from config.clock.times import DAY, HOUR
 from flows.http.app import create_app
 from profiles.tables import preferences, profiles
-from tests.support.page_customers import Shop
+from tests.support.http.page_customers import Shop
 from tests.support.patience import PATIENCE
 
 DESKTOP = ViewportSize(width=1100, height=800)

@@ -18,7 +18,7 @@ from profiles.tables import consent_records, events, profiles
 from sandbox.app import create_app as create_sandbox
 from sandbox.inbox.timeline import DatabaseTimeline
 from sandbox.store import Store
-from tests.support.page_customers import Client, Shop, one_click, shown
+from tests.support.http.page_customers import Client, Shop, one_click, shown
 from tests.support.providers.sandbox_requests import LOGIN
 from tests.support.shop import MONDAY
 

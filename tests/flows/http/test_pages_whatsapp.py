@@ -9,7 +9,7 @@ from config.clock.times import DAY, HOUR
 from config.database.engine import Database
 from flows.http.app import create_app
 from journeys.dsl import Journey, OnLaunch, Send, Wait, WhatsApp
-from tests.support.page_customers import POLICY, Client, Shop, form_of, one_click, shown
+from tests.support.http.page_customers import POLICY, Client, Shop, form_of, one_click, shown
 from tests.support.shop import MONDAY
 
 TEXT = "Content-SID: HX" + "0a" * 16 + "\nVariable-1: {{ links.unsubscribe }}\n"

@@ -27,8 +27,8 @@ from config.database.engine import Database
 from config.database.schema import migrate
 from config.settings import Settings
 from journeys.dsl import Wait
+from tests.support.http.receiving import WRITE_KEY, Receiving, receiving
 from tests.support.proof import cases
-from tests.support.receiving import WRITE_KEY, Receiving, receiving
 from tests.support.shop import MONDAY, House, described
 
 CHECKS = [

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack
 from flows.orchestration.names import deployment_name
-from tests.support.chromium import chromium, needs_chromium
+from tests.support.http.chromium import chromium, needs_chromium
 
 pytestmark = [
     needs_chromium,

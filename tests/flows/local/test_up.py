@@ -26,7 +26,7 @@ from flows.local.up import FirstStart, only_one, up
 from flows.orchestration.names import deployment_name
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import events, profiles
-from tests.support.chromium import chromium, needs_chromium
+from tests.support.http.chromium import chromium, needs_chromium
 from tests.support.patience import PATIENCE
 
 

@@ -22,9 +22,9 @@ from profiles.identity.mergers import Merger
 from profiles.imports.importer import import_file
 from profiles.rules import InputRules
 from profiles.tables import consent_records, consents, email_confirmations, events
-from tests.support.page_customers import Client, form_of, one_click, shown
+from tests.support.http.page_customers import Client, form_of, one_click, shown
+from tests.support.http.receiving import WRITE_KEY, made_key
 from tests.support.providers.callback_samples import FromProviders, mail_event
-from tests.support.receiving import WRITE_KEY, made_key
 from tests.support.shop import MONDAY, House
 
 POLICY = Policy.model_validate(

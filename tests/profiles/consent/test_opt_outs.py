@@ -19,7 +19,7 @@ from profiles.identity.phones import Phone
 from profiles.identity.upsert import owners_of, upsert_people
 from profiles.imports.importer import import_file
 from profiles.tables import consent_records, consents, identifiers
-from tests.support.receiving import Receiving, problem, receiving
+from tests.support.http.receiving import Receiving, problem, receiving
 from tests.support.shop import MONDAY, House
 
 ANN_MAIL, BOB_MAIL = normalise_email("ann@example.com"), normalise_email("bob@example.com")

@@ -12,7 +12,7 @@ from config.policy import Policy
 from flows.http.ingest.consent import BODY_LIMIT
 from profiles.identity.person import normalise_email
 from profiles.tables import consent_records, consents, events, identifiers
-from tests.support.receiving import Receiving, problem, receiving
+from tests.support.http.receiving import Receiving, problem, receiving
 from tests.support.shop import MONDAY, House
 
 POLICY = Policy.model_validate({"topics": {"news": "News", "offers": "Offers"}})

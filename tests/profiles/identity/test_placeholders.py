@@ -23,7 +23,7 @@ from profiles.identity.segment_calls import CallKind, CallRefused, SegmentCall, 
 from profiles.imports.importer import import_file
 from profiles.rules import InputRules
 from profiles.tables import identifiers
-from tests.support.receiving import receiving
+from tests.support.http.receiving import receiving
 from tests.support.shop import House
 
 NOTHING = [

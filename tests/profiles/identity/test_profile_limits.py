@@ -18,7 +18,7 @@ from profiles.identity.segment_calls import CallKind, read_call
 from profiles.identity.upsert import UpsertReport, upsert_people
 from profiles.rules import DEFAULT_LIMITS, InputRules, ProfileLimits
 from profiles.tables import events, identifiers, profiles
-from tests.support.receiving import receiving
+from tests.support.http.receiving import receiving
 from tests.support.shop import House
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")

@@ -26,10 +26,10 @@ from profiles.identity.segment_calls import read_call
 from profiles.imports.importer import import_file
 from profiles.rules import InputRules
 from profiles.tables import identifiers, profiles
+from tests.support.http.receiving import receiving
 from tests.support.providers.callback_samples import FromProviders, mail_event
 from tests.support.providers.feedback_shop import NEWS, TEXTS, AnnsShop
 from tests.support.providers.suppressing import suppressed
-from tests.support.receiving import receiving
 from tests.support.shop import House
 
 

@@ -17,8 +17,8 @@ from flows.local.stack import free_ports
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send, Wait
 from tests.support.failures import until
+from tests.support.http.receiving import WRITE_KEY
 from tests.support.patience import PATIENCE
-from tests.support.receiving import WRITE_KEY
 from tests.support.shop import House
 
 _ROOT = f"{Path(__file__).parents[3]}/"

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import select
 
 from profiles.tables import identifiers, profiles
+from tests.support.http.receiving import Receiving, happened, made_key, names, receiving
 from tests.support.patience import PATIENCE
-from tests.support.receiving import Receiving, happened, made_key, names, receiving
 from tests.support.shop import House
 
 HERE = Path(__file__).parent / "requests"

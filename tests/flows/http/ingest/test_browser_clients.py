@@ -19,7 +19,7 @@ from profiles.events import PROFILE_CHANGED
 from profiles.identity.record_calls import Outcome, take_calls
 from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import identifiers, profiles
-from tests.support.browser_clients import (
+from tests.support.http.browser_clients import (
     CLIENTS,
     KEPT,
     PACKAGES,
@@ -28,8 +28,8 @@ from tests.support.browser_clients import (
     needs_browser_clients,
     visiting,
 )
+from tests.support.http.receiving import happened, names
 from tests.support.proof import cases
-from tests.support.receiving import happened, names
 from tests.support.shop import House
 
 pytestmark = [needs_browser_clients, pytest.mark.xdist_group("browser clients")]

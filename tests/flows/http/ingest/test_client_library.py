@@ -12,7 +12,14 @@ from flows.http.backlog import Backlog
 from flows.http.errors import Refusal
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events, identifiers, profiles
-from tests.support.receiving import WRITE_KEY, Receiving, happened, leave_unworked, names, receiving
+from tests.support.http.receiving import (
+    WRITE_KEY,
+    Receiving,
+    happened,
+    leave_unworked,
+    names,
+    receiving,
+)
 from tests.support.shop import House
 
 

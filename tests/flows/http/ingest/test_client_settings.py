@@ -1,6 +1,6 @@
 """What clients fetch before they send: without it, most of them send nothing."""
 
-from tests.support.receiving import SHOP, WRITE_KEY, made_key, names, problem, receiving
+from tests.support.http.receiving import SHOP, WRITE_KEY, made_key, names, problem, receiving
 from tests.support.shop import House
 
 

@@ -17,8 +17,8 @@ from sqlalchemy import select
 from config.access.user_tokens import fault_of
 from config.settings import ROOT
 from profiles.tables import identifiers, profiles
+from tests.support.http.receiving import Receiving, happened, made_key, names, receiving
 from tests.support.patience import PATIENCE
-from tests.support.receiving import Receiving, happened, made_key, names, receiving
 from tests.support.shop import House
 
 # `npm ci --prefix tests/flows/http/ingest/clients` installs them; .ci/run does.

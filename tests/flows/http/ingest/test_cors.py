@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from config.access.api_keys import revoke_key
-from tests.support.receiving import SHOP, Receiving, leave_unworked, made_key, receiving
+from tests.support.http.receiving import SHOP, Receiving, leave_unworked, made_key, receiving
 from tests.support.shop import House
 
 OTHER = "https://evil.example"

@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from config.access.user_tokens import user_token
 from tests.support.counting import statements
-from tests.support.receiving import WRITE_KEY, Receiving, keys, made_key, receiving, track
+from tests.support.http.receiving import WRITE_KEY, Receiving, keys, made_key, receiving, track
 from tests.support.shop import House
 
 _PEOPLE = 100

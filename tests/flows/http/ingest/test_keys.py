@@ -11,7 +11,7 @@ import pytest
 from config.access.api_keys import revoke_key
 from flows.http.limits.connections import Limits
 from flows.http.limits.rates import BURST
-from tests.support.receiving import (
+from tests.support.http.receiving import (
     SHOP,
     WRITE_KEY,
     Receiving,

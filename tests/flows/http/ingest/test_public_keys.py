@@ -17,8 +17,7 @@ from config.policy import Policy
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.segment_calls import MODELS
 from profiles.tables import events, identifiers, merges, profiles
-from tests.support.proof import cases
-from tests.support.receiving import (
+from tests.support.http.receiving import (
     WRITE_KEY,
     Receiving,
     happened,
@@ -27,6 +26,7 @@ from tests.support.receiving import (
     problem,
     receiving,
 )
+from tests.support.proof import cases
 from tests.support.shop import MONDAY, House
 
 SECRET = "the-secret-of-the-user-tokens"

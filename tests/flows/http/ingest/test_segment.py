@@ -15,8 +15,7 @@ from config.database.engine import Database
 from flows.http.ingest.segment import BATCH_LIMIT, EVENT_LIMIT
 from journeys.dsl import Journey, OnEvent, Push, Send, Wait, WaitUntil, attribute, did, has_address
 from profiles.identity.segment_calls import MODELS
-from tests.support.proof import cases
-from tests.support.receiving import (
+from tests.support.http.receiving import (
     Receiving,
     happened,
     keys,
@@ -26,6 +25,7 @@ from tests.support.receiving import (
     receiving,
     track,
 )
+from tests.support.proof import cases
 from tests.support.shop import MONDAY, House
 
 

@@ -17,8 +17,8 @@ import flows.http.ingest.segment
 from config.database.engine import Database
 from profiles.identity.record_calls import take_calls
 from profiles.tables import events
+from tests.support.http.receiving import WRITE_KEY, Receiving, keys, names, packed, problem, track
 from tests.support.patience import PATIENCE
-from tests.support.receiving import WRITE_KEY, Receiving, keys, names, packed, problem, track
 from tests.support.shop import House
 
 

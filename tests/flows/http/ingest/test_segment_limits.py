@@ -8,7 +8,7 @@ import pytest
 
 from config.database.engine import Database
 from flows.http.ingest.segment import BATCH_LIMIT, CALLS_LIMIT, DECOMPRESSED_LIMIT, EVENT_LIMIT
-from tests.support.receiving import (
+from tests.support.http.receiving import (
     Receiving,
     keys,
     leave_unworked,

@@ -24,8 +24,8 @@ from pydantic import SecretStr
 from config.access.user_tokens import user_token
 from config.clock.times import HOUR
 from config.settings import ROOT
+from tests.support.http.receiving import Receiving, happened, made_key, receiving
 from tests.support.patience import PATIENCE
-from tests.support.receiving import Receiving, happened, made_key, receiving
 from tests.support.shop import House
 
 PACKAGES = ROOT / "tests" / "flows" / "http" / "ingest" / "clients" / "node_modules"
