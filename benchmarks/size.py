@@ -38,7 +38,7 @@ from journeys.engine.advance import Engine
 from journeys.operations.doctor import diagnose
 from journeys.operations.report import summarise
 from profiles.bucketing import bucket_of
-from profiles.conditions.language import Scope
+from profiles.conditions.sql import Scope, condition_holds
 from profiles.imports.importer import import_file
 from profiles.tables import profiles
 
@@ -208,7 +208,7 @@ def _queries(db: Database, catalog: Catalog) -> Figures:
             assert history_of(tx, "u-17")
 
     def segment() -> None:
-        members = condition.sql(Scope(sqlite=False, profile_id=profiles.c.id))
+        members = condition_holds(condition, Scope(sqlite=False, profile_id=profiles.c.id))
         counted = select(func.count()).select_from(profiles).where(members)
         with db.transaction(write=False) as tx:
             tx.conn.execute(counted, {"now": tx.now}).scalar_one()

@@ -33,7 +33,8 @@ from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held
 from profiles.bucketing import bucket_of
 from profiles.bulk import lock_profiles
-from profiles.conditions.language import NOW, Condition, Scope
+from profiles.conditions.language import Condition
+from profiles.conditions.sql import NOW, Scope, condition_holds, property_holds
 from profiles.tables import JSON_COLUMN, events, profiles
 
 # Entry keys are cut to this many characters: a PostgreSQL btree index row holds 2,704 bytes.
@@ -52,7 +53,7 @@ def _audience_after(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
         select(profiles.c.id)
         .where(
             profiles.c.id > bindparam("after"),
-            condition.sql(Scope(sqlite=sqlite, profile_id=profiles.c.id)),
+            condition_holds(condition, Scope(sqlite=sqlite, profile_id=profiles.c.id)),
         )
         .order_by(profiles.c.id)
         .limit(bindparam("most", type_=BigInteger))
@@ -67,7 +68,7 @@ def audience_size(tx: Tx, condition: Condition) -> int:
 
 @lru_cache(maxsize=STATEMENTS)
 def _audience_size(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
-    holds = condition.sql(Scope(sqlite=sqlite, profile_id=profiles.c.id))
+    holds = condition_holds(condition, Scope(sqlite=sqlite, profile_id=profiles.c.id))
     return select(func.count()).select_from(profiles).where(holds)
 
 
@@ -167,7 +168,7 @@ def _of_events(version: Version, sqlite: bool) -> Select[Any]:
         in_buckets(events.c.bucket),
         events.c.name == entry.event,
         events.c.received_at - events.c.occurred_at < entry.max_age,
-        *(test.on(events.c.properties, scope) for test in entry.where),
+        *(property_holds(test, events.c.properties, scope) for test in entry.where),
     )
 
 

@@ -16,7 +16,7 @@ from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT
-from profiles.conditions.language import NOW, Scope
+from profiles.conditions.sql import NOW, Scope, condition_holds, condition_holds_since
 
 EXITED = "exited: exit rule"
 
@@ -80,7 +80,9 @@ def _exiting(version: Version, sqlite: bool) -> Select[tuple[int]]:
     rule = version.journey.exit_when
     assert rule is not None
     return select(_c.id).where(
-        any_of(_c.id, "enrollments"), in_buckets(_c.bucket), rule.sql(_since_entry(sqlite))
+        any_of(_c.id, "enrollments"),
+        in_buckets(_c.bucket),
+        condition_holds(rule, _since_entry(sqlite)),
     )
 
 
@@ -89,12 +91,13 @@ def _reached(version: Version, sqlite: bool, *, everybody: bool) -> Select[tuple
     goal = version.journey.goal
     assert goal is not None
     if goal.after == "entry":
-        rule = goal.did.sql(_since_entry(sqlite, until=_c.since + goal.within))
+        rule = condition_holds(goal.did, _since_entry(sqlite, until=_c.since + goal.within))
     else:
         rule = or_(
             *(
                 exists().where(
-                    *_sent_in(columns), goal.did.sql(_since_message(columns, sqlite, goal.within))
+                    *_sent_in(columns),
+                    condition_holds(goal.did, _since_message(columns, sqlite, goal.within)),
                 )
                 for columns in (messages.c, past_messages.c)
             )
@@ -119,9 +122,13 @@ def _moments(version: Version, sqlite: bool) -> Select[tuple[int, Instant]]:
     assert goal is not None
     first: ColumnElement[Any]
     if goal.after == "entry":
-        first = goal.did.began(_since_entry(sqlite, until=_c.since + goal.within), NOW)
+        first = condition_holds_since(
+            goal.did, _since_entry(sqlite, until=_c.since + goal.within), NOW
+        )
     else:
-        began = goal.did.began(_since_message(messages.c, sqlite, goal.within), NOW)
+        began = condition_holds_since(
+            goal.did, _since_message(messages.c, sqlite, goal.within), NOW
+        )
         first = select(func.min(began)).where(*_sent_in(messages.c)).scalar_subquery()
     at = func.coalesce(first, _c.converted_at).label("at")
     return select(_c.id, at).where(any_of(_c.id, "enrollments"), in_buckets(_c.bucket))

@@ -64,7 +64,7 @@ from journeys.tables import experiment_arms, passages
 from profiles.attributes.latest import set_attributes
 from profiles.bucketing import draw, narrowest
 from profiles.bulk import lock_profiles
-from profiles.conditions.language import NOW, Scope
+from profiles.conditions.sql import NOW, Scope, condition_holds, condition_holds_since
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.tables import profiles
 
@@ -298,7 +298,7 @@ def _began(version: Version, step_name: str, sqlite: bool) -> ColumnElement[Any]
     # The time for a part of the condition that holds but has no event, such as an attribute: the
     # arrival if it holds on arrival; later now, but at most the timeout.
     untold = case((_c.phase == 0, _c.arrived_at), (ends_at < NOW, ends_at), else_=NOW)
-    return step.condition.began(scope, untold)
+    return condition_holds_since(step.condition, scope, untold)
 
 
 def _looks_back_to(version: Version, step: str) -> ColumnElement[Any]:
@@ -354,7 +354,7 @@ def _first_branch(version: Version, step_name: str, sqlite: bool) -> ColumnEleme
     step = version.journey.graph[step_name].step
     assert isinstance(step, SplitStep)
     scope = Scope(sqlite=sqlite, profile_id=_c.profile_id, context=_c.context)
-    return case(*((way.condition.sql(scope), literal(way.name)) for way in step.ways))
+    return case(*((condition_holds(way.condition, scope), literal(way.name)) for way in step.ways))
 
 
 def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:

@@ -20,7 +20,8 @@ from journeys.operations.control import STOPPED, held
 from journeys.tables import segment_members
 from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
-from profiles.conditions.language import NOW, Condition, Scope
+from profiles.conditions.language import Condition
+from profiles.conditions.sql import NOW, Scope, condition_holds
 from profiles.tables import profiles
 
 _AFTER = (
@@ -69,7 +70,7 @@ def _changes(condition: Condition, sqlite: bool) -> _Changes:
     in_it = select(profiles.c.id).where(
         any_of(profiles.c.id, "profiles"),
         in_buckets(profiles.c.bucket),
-        condition.sql(Scope(sqlite=sqlite, profile_id=profiles.c.id)),
+        condition_holds(condition, Scope(sqlite=sqlite, profile_id=profiles.c.id)),
     )
     leaving = delete(segment_members).where(
         c.journey == journey,

@@ -24,7 +24,7 @@ from journeys.engine.exits import goal_moments
 from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.report import SENT
-from profiles.conditions.language import NOW
+from profiles.conditions.sql import NOW
 from profiles.tables import events
 
 # The messages of enrollments at a step.

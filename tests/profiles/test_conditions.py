@@ -25,9 +25,9 @@ from profiles.conditions.language import (
     Everyone,
     HasAddress,
     Not,
-    Scope,
     Test,
 )
+from profiles.conditions.sql import Scope, condition_holds
 from profiles.identity.addresses import CHANNELS_TO, Suppressed, suppress
 from profiles.tables import (
     ADDRESS_KIND,
@@ -120,7 +120,7 @@ def chosen(
             until=moment(until),
             except_event=moment(except_event),
         )
-        found = select(profiles.c.id).where(condition.sql(scope))
+        found = select(profiles.c.id).where(condition_holds(condition, scope))
         return set(tx.conn.execute(found, {"now": tx.now}).scalars())
 
 

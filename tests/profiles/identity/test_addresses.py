@@ -14,7 +14,7 @@ from config.database.engine import Database
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, has_address
 from journeys.operations.merge import merge
 from profiles.bucketing import identifier_bucket
-from profiles.conditions.language import Scope
+from profiles.conditions.sql import Scope, condition_holds
 from profiles.consent.preferences import read_chosen
 from profiles.identity.addresses import Suppressed, suppress
 from profiles.identity.person import Person, normalise_email
@@ -113,7 +113,9 @@ def test_a_replaced_number_is_never_a_fallback(news: House) -> None:
     with news.db.transaction(write=False) as tx:
         chosen = read_chosen(tx, ann)
         sqlite = tx.conn.dialect.name == "sqlite"
-        condition = has_address("sms").sql(Scope(sqlite=sqlite, profile_id=literal(ann)))
+        condition = condition_holds(
+            has_address("sms"), Scope(sqlite=sqlite, profile_id=literal(ann))
+        )
         assert not tx.conn.execute(select(condition)).scalar_one()
     assert chosen is not None
     assert "sms" not in chosen.addresses
