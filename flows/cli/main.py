@@ -10,12 +10,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
@@ -31,9 +28,11 @@ from config.logs.setup import log_to
 from config.policy import load_policy
 from config.settings import Settings, load_settings
 from flows.app import Segue
+from flows.cli.analytics import commands as analytics_commands
+from flows.cli.cases import Cases, answer_cases
 from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
-from flows.cli.output import AsJson, json_line, opened, print_json, say, show_table, shown
+from flows.cli.output import AsJson, opened, print_json, say, show_table, shown
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
 from journeys.operations.doctor import LATE
@@ -53,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands)
+app.add_typer(analytics_commands)
 app.add_typer(key_commands, name="keys")
 Now = Annotated[
     str | None,
@@ -251,45 +251,10 @@ def launch_command(
 
 
 @app.command()
-def decide(
-    cases: Annotated[str, typer.Argument(help="A file of cases, one JSON object a line, or -.")],
-) -> None:
+def decide(cases: Cases) -> None:
     """Decide test cases, one JSON object a line. See docs/decide.md."""
     planner = Planner(load_policy(load_settings().policy_file))
-    failed = False
-    with _lines(cases) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            case: Any = None
-            try:
-                case = orjson.loads(line)
-                if not isinstance(case, dict):
-                    raise ValueError("a case is a JSON object")
-                answer = json_line(answer_case(case, planner))
-            # orjson raises TypeError for a value that is nested too deeply to be printed.
-            except (ValueError, TypeError) as error:
-                failed = True
-                named = case.get("id") if isinstance(case, dict) else None
-                if not isinstance(named, str | int | float):
-                    named = None
-                answer = json_line({"id": named, "line": number, "error": str(error)})
-            sys.stdout.buffer.write(answer)
-    sys.stdout.flush()
-    if failed:
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _lines(path: str) -> Iterator[Iterator[bytes]]:
-    if path == "-":
-        yield iter(sys.stdin.buffer)
-        return
-    try:
-        with Path(path).open("rb") as file:
-            yield iter(file)
-    except OSError as error:
-        raise SegueError(f"can't read the cases in {path}: {error.strerror}") from error
+    answer_cases(cases, lambda case: answer_case(case, planner))
 
 
 @app.command()

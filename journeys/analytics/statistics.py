@@ -159,7 +159,7 @@ def smallest_effect(control: Sample, arm_people: Number) -> tuple[Number, Number
 
 
 def _moments(n: Number, total: Number, squares: Number) -> tuple[Number, Number]:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         average = np.divide(total, n, dtype=np.float64)
         left = squares - average * total
         # `left` is NaN for nobody, and then no comparison holds.
@@ -175,9 +175,11 @@ def _part(sample: Sample) -> Number:
 
 
 def _freedom(control: Sample, arm: Sample, control_part: Any, arm_part: Any) -> Any:
-    """Degrees of freedom by Welch and Satterthwaite."""
-    return (control_part + arm_part) ** 2 / (
-        control_part**2 / np.subtract(control.n, 1) + arm_part**2 / np.subtract(arm.n, 1)
+    """Degrees of freedom by Welch and Satterthwaite, from shares that cannot underflow."""
+    whole = control_part + arm_part
+    return 1 / (
+        (control_part / whole) ** 2 / np.subtract(control.n, 1)
+        + (arm_part / whole) ** 2 / np.subtract(arm.n, 1)
     )
 
 

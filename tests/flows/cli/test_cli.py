@@ -404,6 +404,19 @@ def test_decide_answers_the_others_when_one_is_nested_too_deeply(segue: Segue) -
     ]  # fmt: skip
 
 
+def test_lift_answers_in_order_and_names_the_line_of_an_invalid_case(segue: Segue) -> None:
+    case = {"kind": "proportion", "control": [28, 14], "arm": [30, 16]}
+    said = segue("lift", "-", stdin=lines(case, b"", {**case, "arm": [30]}, b"{", case))
+    assert said.status == 1
+    answers = [orjson.loads(line) for line in said.out.splitlines()]
+    assert answers[0] == answers[3]
+    assert [round(one, 5) for one in answers[0]["absolute_fixed"][1]] == [-0.22961, 0.29628]
+    assert [one["line"] for one in answers[1:3]] == [3, 4]
+    assert answers[1]["error"] == "arm: it must be a list [people, conversions]"
+    assert segue("lift", "-", stdin=lines(case)).status == 0
+    wrong(segue("lift", "nowhere.jsonl"), "nowhere.jsonl", "No such file")
+
+
 # The real customers -------------------------------------------------------------------------------
 
 
