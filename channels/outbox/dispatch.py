@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.outbox.breaker import Breaker
-from channels.outbox.claim import claim, claim_planned, due_channels, put_off
+from channels.outbox.claim import claim, claim_planned, put_off
 from channels.outbox.claims import Claim, Claimed, ClaimFailed, Journeys, PlannedNow
+from channels.outbox.due import due_channels
 from channels.outbox.outcomes import (
     Done,
     Outcomes,

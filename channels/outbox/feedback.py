@@ -33,8 +33,9 @@ from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
 from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
-from profiles.consent.changes import ConsentChange, change_consent_in_turn, given_back
+from profiles.consent.changes import ConsentChange, change_consent_in_turn
 from profiles.consent.double_opt_in import NO_TOPICS
+from profiles.consent.state import given_back
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import Suppressed, is_in_use, suppress
 from profiles.identity.person import Key
