@@ -4,17 +4,13 @@ All changes of consent use this module: imports, pages, webhooks, calls.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import delete, or_, select, tuple_
-
 from config.channels import ChannelName, channel_of
 from config.clock.times import Instant
-from config.database.arrays import any_of, insert_or_update, rows_of
 from config.database.engine import Tx
-from profiles.bucketing import bucket_of
 from profiles.bulk import lock_profiles
 from profiles.consent.double_opt_in import (
     CONFIRMED_ON,
@@ -31,36 +27,13 @@ from profiles.consent.state import (
     Statement,
     consent_statements,
     insert_records,
+    last_sources,
     withdrawn,
+    write_statements,
 )
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.person import Key as Identifier
 from profiles.identity.survivors import survivors
-from profiles.tables import consent_records, consents
-
-_c, _r = consents.c, consent_records.c
-_STARTING = rows_of("starting", _c.profile_id, _c.channel)
-_STOPPED = select(_c.profile_id, _c.channel).where(
-    tuple_(_c.profile_id, _c.channel).in_(select(_STARTING)),
-    _c.topic == "*",
-    _c.granted.is_(False),
-)
-_BEFORE_STOP = (
-    select(_r.profile_id, _r.channel, _r.granted)
-    .where(tuple_(_r.profile_id, _r.channel).in_(select(_STARTING)), _r.topic == "*")
-    .where(or_(_r.granted.is_(True), _r.granted.is_(None)))
-    .order_by(_r.id)
-)
-_SOURCES = (
-    select(_r.profile_id, _r.channel, _r.topic, _r.source)
-    .where(any_of(_r.profile_id, "profiles"))
-    .order_by(_r.id)
-)
-_UPSERT = insert_or_update(
-    _c.profile_id, _c.channel, _c.topic, _c.granted, _c.changed_at, _c.bucket
-)
-_KEYS = rows_of("keys", _c.profile_id, _c.channel, _c.topic)
-_DELETE = delete(consents).where(tuple_(_c.profile_id, _c.channel, _c.topic).in_(select(_KEYS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,8 +216,8 @@ class _Ledger:
 
     def write(self) -> None:
         """Write the statements that changed, and the records."""
-        last = {change.key: change for change in self.applied}
-        _write(self._tx, list(last.values()))
+        applied = dict.fromkeys(change.key for change in self.applied)
+        write_statements(self._tx, [self._current[key] for key in applied])
         _record(self._tx, self._recorded, self._source)
 
     def _holds(self, change: ConsentChange) -> bool:
@@ -275,7 +248,7 @@ class _Ledger:
         new -= self._sources_of
         if new:
             self._sources_of |= new
-            self._last_sources = {**_last_sources(self._tx, new), **self._last_sources}
+            self._last_sources = {**last_sources(self._tx, new), **self._last_sources}
 
     def _ask(self, to_confirm: Sequence[ConsentChange]) -> None:
         """Request confirmations by e-mail."""
@@ -354,23 +327,6 @@ def confirm(tx: Tx, profile_id: int, topic: str) -> bool:
         worked=False,
     )
     return True
-
-
-def given_back(
-    tx: Tx, starting: Iterable[tuple[int, ChannelName]]
-) -> dict[tuple[int, ChannelName], bool | None]:
-    """The consent that a START restores, for the profiles that stopped the channel.
-
-    It is the last consent to the channel before the STOP; None: unset.
-    """
-    given = {"starting": sorted(starting)}
-    before = {
-        (row.profile_id, row.channel): row.granted for row in tx.conn.execute(_BEFORE_STOP, given)
-    }
-    return {
-        (row.profile_id, row.channel): before.get((row.profile_id, row.channel))
-        for row in tx.conn.execute(_STOPPED, given)
-    }
 
 
 def _differs(change: ConsentChange, before: Statement | None) -> bool:
@@ -453,27 +409,6 @@ def _of_topics(
         no = refused.get((one.profile_id, one.channel))
         if no is not None and one.granted and key not in named:
             yield replace(no, topic=one.topic)
-
-
-def _last_sources(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, str]:
-    """The source of the newest record of each consent of these profiles."""
-    return {
-        (row.profile_id, row.channel, row.topic): row.source
-        for row in tx.conn.execute(_SOURCES, {"profiles": profile_ids})
-    }
-
-
-def _write(tx: Tx, changes: Sequence[ConsentChange]) -> None:
-    _UPSERT(
-        tx.conn,
-        [
-            (*one.key, one.granted, one.at(tx.now), bucket_of(one.profile_id))
-            for one in changes
-            if one.granted is not None
-        ],
-    )
-    if unset := [one.key for one in changes if one.granted is None]:
-        tx.conn.execute(_DELETE, {"keys": unset})
 
 
 def _record(tx: Tx, changes: Sequence[ConsentChange], source: str) -> None:
