@@ -13,9 +13,9 @@ from config.database.arrays import any_of
 from config.database.engine import Tx
 from config.errors import SegueError
 from profiles.identity.addresses import DEVICE_KINDS
+from profiles.identity.owners import holders_of
 from profiles.identity.person import possible_keys
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
-from profiles.identity.upsert import holders_of
 from profiles.tables import identifiers
 
 _REASON = {

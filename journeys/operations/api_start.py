@@ -15,8 +15,8 @@ from journeys.enrollments import enrollments
 from journeys.operations.control import STOPPED, held
 from journeys.operations.launches import record_launch
 from journeys.tables import signed_calls
+from profiles.identity.owners import held_owners_of, owners_of
 from profiles.identity.person import Key
-from profiles.identity.upsert import held_owners_of, owners_of
 
 _AUDIENCE = "named one by one"
 

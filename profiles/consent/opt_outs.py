@@ -9,8 +9,9 @@ from config.database.engine import Tx
 from profiles.bulk import lock_profiles
 from profiles.consent.changes import ConsentChange, change_consent_in_turn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.owners import holders_of, lock_identities, users_of
 from profiles.identity.person import Key, Person
-from profiles.identity.upsert import holders_of, lock_identities, upsert_people, users_of
+from profiles.identity.upsert import upsert_people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,15 @@ from config.database.arrays import rows_of
 from config.database.engine import Tx
 from config.policy import Policy
 from profiles.bulk import lock_profiles
+from profiles.calls.segment_calls import CallRefused, CallTime, Id, refusal, without_faults
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.owners import holders_of, settled_owners_of, users_of
 from profiles.identity.person import Email, Key, Person, normalise_email
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
-from profiles.identity.segment_calls import CallRefused, CallTime, Id, refusal, without_faults
-from profiles.identity.upsert import holders_of, settled_owners_of, upsert_people, users_of
+from profiles.identity.upsert import upsert_people
 from profiles.imports.columns import yes_or_no
 from profiles.tables import events
 

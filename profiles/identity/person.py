@@ -199,6 +199,13 @@ class Person(NamedTuple):
             keys += [("push_token", token) for token in self.push_tokens]
         return keys
 
+    @property
+    def proofs(self) -> list[Key]:
+        """The identifiers that prove who it is: the user id, or else verified addresses."""
+        if self.user_id is not None:
+            return [("user_id", self.user_id)]
+        return [key for key in self.keys if key[0] in self.verified]
+
     def described(self, key: Key) -> dict[str, Any]:
         """The columns that describe one of `keys`."""
         if key[0] == "phone" and self.phone is not None:

@@ -1,25 +1,30 @@
 """Find, create and update profiles by their identifiers, in bulk."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Integer, bindparam, column, delete, func, select, tuple_, update
+from sqlalchemy import delete, select, tuple_, update
 
 from config.clock.times import Instant
 from config.database.arrays import InsertRows, any_of, rows_of
-from config.database.buckets import in_buckets
-from config.database.engine import CLOCK, Tx
-from config.errors import SegueError
-from profiles.bucketing import bucket_of, bucket_sql, identifier_bucket, identifier_buckets
-from profiles.bulk import lock_profiles, new_profile_ids
+from config.database.engine import Tx
+from profiles.bucketing import bucket_of, identifier_bucket
+from profiles.bulk import new_profile_ids
 from profiles.consent.changes import change_consent_in_turn
 from profiles.identity.addresses import (
     ONE_AT_A_TIME,
     is_in_use,
-    is_retired,
     is_retired_row,
     is_suppressed_anywhere,
+)
+from profiles.identity.owners import (
+    Holder,
+    all_owners_of,
+    held_owners_of,
+    holders_of,
+    lock_identities,
+    owners_of,
 )
 from profiles.identity.person import Key, Person
 from profiles.identity.profile import Account, Applied, new_account
@@ -36,43 +41,6 @@ _DESCRIBING = ("country", "platform", "seen_at", "retired_at")
 _ROW = (_i.kind, _i.value, _i.profile_id, *(_i[name] for name in _DESCRIBING))
 
 _KEYS = rows_of("keys", _i.kind, _i.value)
-_HOLDERS = select(
-    *(_i.kind, _i.value, _i.profile_id, is_retired().label("retired")),
-    *(_i.unverified_from.is_not(None).label("unverified"), select(CLOCK).scalar_subquery()),
-).where(any_of(_i.kind, "kinds"), any_of(_i.value, "values"), in_buckets(_i.bucket))
-_NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value, _i.bucket)
-_settled = (
-    select(_NAMED.c.number, _i.kind, _i.value, _i.profile_id)
-    .join(
-        _NAMED,
-        # The bucket of each: with all of them PostgreSQL would look for each key in each bucket.
-        (_i.kind == _NAMED.c.kind) & (_i.value == _NAMED.c.value) & (_i.bucket == _NAMED.c.bucket),
-    )
-    .where(~is_retired(), _i.unverified_from.is_(None), in_buckets(_i.bucket))
-    .cte("settled")
-)
-_mixed = (
-    select(_settled.c.number)
-    .group_by(_settled.c.number)
-    .having(func.min(_settled.c.profile_id) < func.max(_settled.c.profile_id))
-)
-_number_settled = select(func.count()).select_from(_settled).scalar_subquery()
-_HOLD_SETTLED = (
-    select(_settled.c.kind, _settled.c.value, _p.id, select(CLOCK).scalar_subquery())
-    .join(
-        _settled,
-        (_settled.c.profile_id == _p.id) & (bucket_sql(_settled.c.profile_id) == _p.bucket),
-    )
-    .where(
-        _number_settled == bindparam("number", type_=Integer),
-        ~_mixed.exists(),
-    )
-    .order_by(_p.id)
-    .with_for_update(key_share=True, of=profiles)
-)
-_USERS = select(_i.profile_id, _i.value).where(
-    _i.kind == "user_id", any_of(_i.profile_id, "profiles")
-)
 _THEIR_IDENTIFIERS = (
     select(identifiers, is_in_use().label("in_use"), is_suppressed_anywhere().label("dead"))
     .where(any_of(_i.profile_id, "profiles"))
@@ -95,9 +63,6 @@ _UPDATE_IDENTIFIERS = (
     .values({column.name: column for column in _IDENTIFIERS.c if column.name not in _KEYS.c})
 )
 _DROP_IDENTIFIERS = delete(identifiers).where(tuple_(_i.kind, _i.value).in_(select(_KEYS)))
-# The key of PostgreSQL's advisory lock for creating and moving identifiers; an arbitrary number.
-_IDENTITY_LOCK = 7_334_823
-_LOCK_IDENTITIES = select(func.pg_advisory_xact_lock(_IDENTITY_LOCK))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -302,7 +267,7 @@ def _open_book(
             # A profile is new, or takes a free address. One process at a time does this.
             lock_identities(tx)
         # A row of an import can name a profile by retired addresses alone. A call never does.
-        held_owners_of(tx, every, _all_owners_of(tx, every), read=_all_owners_of)
+        held_owners_of(tx, every, all_owners_of(tx, every), read=all_owners_of)
         holders = holders_of(tx, every)
         ids = {holder.profile_id for holder in holders.values()}
     else:
@@ -348,124 +313,6 @@ def _accounts(tx: Tx, ids: Collection[int]) -> dict[int, Account]:
         )
         for row in tx.conn.execute(_THEIR_ROWS, {"profiles": ids}).mappings()
     }
-
-
-def settled_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
-    """`owners_of`, under `lock_identities`. Call it before profiles are locked."""
-    lock_identities(tx)
-    return owners_of(tx, keys)
-
-
-def lock_identities(tx: Tx) -> None:
-    """Let no other transaction create or move identifiers until this one ends.
-
-    Call it before profiles are locked. SQLite needs no lock, as it has one writer.
-    """
-    if tx.conn.dialect.name == "postgresql":
-        tx.conn.execute(_LOCK_IDENTITIES)
-
-
-def held_owners_of(
-    tx: Tx,
-    keys: Collection[Key],
-    owners: Mapping[Key, int],
-    *,
-    read: Callable[[Tx, Collection[Key]], dict[Key, int]] | None = None,
-) -> Mapping[Key, int]:
-    """Lock the profiles of `owners`. Returns the owners, read again if a profile was merged.
-
-    read: reads owners again; None means `owners_of`. Raises SegueError when an identifier names a
-    profile that does not exist.
-    """
-    read = read or owners_of
-    while len(lock_profiles(tx, ids := set(owners.values()))) < len(ids):
-        # one of them was merged into another profile meanwhile
-        before, owners = owners, read(tx, keys)
-        if owners == before:
-            raise SegueError(
-                f"identifiers refer to the profiles {sorted(ids)}, of which at least one does not "
-                "exist; restore the deleted rows of the table profile from a backup"
-            )
-    return owners
-
-
-class Holder(NamedTuple):
-    """The profile that has an identifier or, of a retired address, had it last.
-
-    unverified: an anonymous id whose calls only add events (profiles/identity/resolve.py).
-    """
-
-    profile_id: int
-    retired: bool
-    unverified: bool = False
-
-
-def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
-    """The profiles that have or had these identifiers."""
-    if not keys:
-        return {}
-    # Any of the kinds with any of the values: cheaper than pairs, and few rows too many.
-    given = {
-        "kinds": {kind for kind, _ in keys},
-        "values": {value for _, value in keys},
-        "buckets": identifier_buckets(keys),
-    }
-    named = set(keys)
-    found: dict[Key, Holder] = {}
-    for kind, value, profile_id, retired, unverified, clock in tx.conn.execute(
-        _HOLDERS, given
-    ).all():
-        tx.set_clock(clock)
-        if (kind, value) in named:
-            found[kind, value] = Holder(profile_id, retired, unverified)
-    return found
-
-
-def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:
-    """The user ids of each profile that has one."""
-    users: dict[int, set[str]] = {}
-    for profile_id, user_id in tx.conn.execute(_USERS, {"profiles": profile_ids}):
-        users.setdefault(profile_id, set()).add(user_id)
-    return users
-
-
-def owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
-    """The profiles that have these identifiers. A retired address has none."""
-    return {
-        key: holder.profile_id for key, holder in holders_of(tx, keys).items() if not holder.retired
-    }
-
-
-def hold_settled_owners(tx: Tx, named: Sequence[tuple[int, Key]]) -> dict[Key, int] | None:
-    """Lock the profiles of these identifiers by one statement, and return them by identifier.
-
-    None, and nothing is locked, unless each identifier has an owner and is not an unverified
-    anonymous id, and those with the same number belong to one profile. Otherwise identifiers may
-    change, and `lock_identities` comes before the locks of profiles. (A profile that is merged
-    while the statement waits for it also gives None; the others then stay locked.)
-
-    Parameters
-    ----------
-    named: numbered identifiers, such as those of each call.
-    """
-    given = {
-        "named": [(number, *key, identifier_bucket(*key)) for number, key in named],
-        "number": len(named),
-        "buckets": identifier_buckets(key for _, key in named),
-    }
-    owners: dict[Key, int] = {}
-    rows = tx.conn.execute(_HOLD_SETTLED, given).all()
-    if len(rows) < len(named):
-        return None
-    for kind, value, profile_id, clock in rows:
-        owners[kind, value] = profile_id
-        tx.set_clock(clock)
-    return owners
-
-
-def _all_owners_of(tx: Tx, keys: Collection[Key]) -> dict[Key, int]:
-    """As `owners_of`, and for retired addresses the profile that had it last."""
-    return {key: holder.profile_id for key, holder in holders_of(tx, keys).items()}
 
 
 def new_profile(tx: Tx) -> int:

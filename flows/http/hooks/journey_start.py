@@ -24,8 +24,8 @@ from journeys.engine.due import due_people
 from journeys.operations.api_start import Starter, StartRefused, remember, start
 from journeys.operations.launches import LaunchConflict
 from journeys.operations.queues import waiting_events
+from profiles.calls.segment_calls import refusal
 from profiles.identity.person import id_text, normalise_id
-from profiles.identity.segment_calls import refusal
 
 BODY_LIMIT = 500 * KB
 PEOPLE_LIMIT = 1000

@@ -10,6 +10,7 @@ from flows.http.body import KB, parse_object, read_body
 from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Problem, Refusal, json_response, problems
 from flows.http.ingest.keys import WRITE_KEY, Authentication
+from profiles.calls.segment_calls import CallRefused
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import (
     ConsentStatement,
@@ -19,7 +20,6 @@ from profiles.consent.statements import (
     read_statement,
     take_statements,
 )
-from profiles.identity.segment_calls import CallRefused
 
 BODY_LIMIT = 500 * KB
 DECOMPRESSED_LIMIT = 2048 * KB

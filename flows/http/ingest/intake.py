@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from config.batches import Halving, TimedSize
 from config.database.failures import of_the_database
-from profiles.identity.record_calls import Outcome
-from profiles.identity.segment_calls import SegmentCall
+from profiles.calls.record_calls import Outcome
+from profiles.calls.segment_calls import SegmentCall
 
 # Takes the calls, and for each the time at which it arrived (monotonic clock, seconds).
 Write = Callable[[Sequence[SegmentCall], Sequence[float]], Sequence[Outcome]]

@@ -22,10 +22,9 @@ from flows.http.ingest.intake import Intake
 from flows.http.ingest.keys import WRITE_KEY, Authentication
 from journeys.operations.merge import merge
 from journeys.operations.queues import waiting_events
-from profiles.consent.opt_outs import No, take_opt_outs
-from profiles.identity.public_calls import as_public
-from profiles.identity.record_calls import SOURCE, Outcome, take_calls
-from profiles.identity.segment_calls import (
+from profiles.calls.public_calls import as_public
+from profiles.calls.record_calls import SOURCE, Outcome, take_calls
+from profiles.calls.segment_calls import (
     MODELS,
     CallKind,
     CallRefused,
@@ -35,6 +34,7 @@ from profiles.identity.segment_calls import (
     read_call,
     read_item,
 )
+from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.rules import InputRules
 
 EVENT_LIMIT = 32 * KB

@@ -16,7 +16,7 @@ from flows.http import serving
 from flows.http.limits.clients import client_of
 from flows.http.limits.connections import Connections, Limits
 from flows.http.limits.guessing import Guesses
-from profiles.identity.record_calls import take_calls
+from profiles.calls.record_calls import take_calls
 from tests.support.http.receiving import WRITE_KEY, Receiving, receiving, track
 from tests.support.patience import PATIENCE
 from tests.support.shop import House

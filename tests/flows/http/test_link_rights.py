@@ -12,9 +12,9 @@ from config.clock.times import DAY
 from flows.http.app import create_app
 from journeys.dsl import SMS, Email, Push, Send
 from journeys.operations.merge import merge
+from profiles.calls.record_calls import take_calls
+from profiles.calls.segment_calls import CallKind, read_call
 from profiles.identity.phones import Phone
-from profiles.identity.record_calls import take_calls
-from profiles.identity.segment_calls import CallKind, read_call
 from profiles.tables import consents, identifiers, merges, preferences, upgrades
 from tests.support.http.page_customers import POLICY, TEXTS, Client, Shop, form_of, one_click, shown
 from tests.support.shop import MONDAY, described

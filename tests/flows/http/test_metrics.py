@@ -25,7 +25,7 @@ from journeys.engine.events import react
 from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
 from journeys.operations import control
-from profiles.identity.record_calls import take_calls
+from profiles.calls.record_calls import take_calls
 from tests.support.failures import until
 from tests.support.http.receiving import WRITE_KEY, track
 from tests.support.providers.callback_samples import FromProviders, mail_event

@@ -11,8 +11,8 @@ from journeys.dsl import Email, Exit, Journey, OnEvent, Send, Split, attribute, 
 from journeys.engine.entry import audience_size
 from journeys.operations.merge import merge
 from profiles.attributes.companies import CompanyStatement, record_companies
-from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import read_call
+from profiles.calls.record_calls import Outcome, take_calls
+from profiles.calls.segment_calls import read_call
 from profiles.rules import InputRules, ProfileLimits
 from profiles.tables import companies
 from tests.support.counting import statements

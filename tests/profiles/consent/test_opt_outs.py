@@ -14,9 +14,10 @@ from config.database.engine import Database
 from config.policy import Policy
 from profiles.attributes.traits import consent_in
 from profiles.consent.changes import ConsentChange, change_consent
+from profiles.identity.owners import owners_of
 from profiles.identity.person import Key, Person, normalise_email
 from profiles.identity.phones import Phone
-from profiles.identity.upsert import owners_of, upsert_people
+from profiles.identity.upsert import upsert_people
 from profiles.imports.importer import import_file
 from profiles.tables import consent_records, consents, identifiers
 from tests.support.http.receiving import Receiving, problem, receiving

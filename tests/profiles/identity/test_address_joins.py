@@ -17,12 +17,12 @@ from config.clock.times import Instant
 from config.database.engine import Database
 from config.policy import JoinOn, Policy
 from journeys.operations.merge import merge
+from profiles.calls.record_calls import Outcome, take_calls
+from profiles.calls.segment_calls import CallKind, read_call
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.consent.opt_outs import No, take_opt_outs
 from profiles.consent.statements import read_statement, take_statements
 from profiles.identity.person import Person
-from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import CallKind, read_call
 from profiles.rules import InputRules
 from profiles.tables import (
     ADDRESS_KIND,

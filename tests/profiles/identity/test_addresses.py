@@ -14,12 +14,12 @@ from config.database.engine import Database
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, has_address
 from journeys.operations.merge import merge
 from profiles.bucketing import identifier_bucket
+from profiles.calls.record_calls import Outcome, take_calls
+from profiles.calls.segment_calls import read_call
 from profiles.conditions.sql import Scope, condition_holds
 from profiles.consent.preferences import read_chosen
 from profiles.identity.addresses import Suppressed, suppress
 from profiles.identity.person import Person, normalise_email
-from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import read_call
 from profiles.identity.upsert import upsert_people
 from profiles.tables import SuppressionState, consents, identifiers, profiles, suppressions
 from tests.support.providers.callback_samples import FromProviders, mail_event

@@ -14,10 +14,10 @@ from config.database.engine import Database
 from journeys.dsl import OnLaunch, Update
 from journeys.operations.merge import merge
 from profiles.attributes.latest import Times, attribute_key, join_profiles
+from profiles.calls.record_calls import take_calls
+from profiles.calls.segment_calls import read_call
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
-from profiles.identity.record_calls import take_calls
-from profiles.identity.segment_calls import read_call
 from profiles.identity.upsert import upsert_people
 from profiles.imports.importer import import_file
 from profiles.tables import identifiers, profiles

@@ -29,11 +29,11 @@ from journeys.enrollments import enrollments
 from journeys.operations.merge import merge
 from journeys.tables import passages
 from profiles.bucketing import bucket_of
+from profiles.calls.record_calls import take_calls
+from profiles.calls.segment_calls import read_call
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.mergers import Merger
-from profiles.identity.record_calls import take_calls
-from profiles.identity.segment_calls import read_call
 from profiles.identity.survivors import survivors
 from profiles.tables import (
     consent_records,

@@ -16,10 +16,10 @@ from config.errors import SegueError
 from config.policy import Policy
 from config.text.json_input import read_json
 from profiles.attributes.countries import country_code
+from profiles.calls.segment_calls import CallKind, CallRefused, SegmentCall, read_call, read_item
 from profiles.identity.person import Key, normalise_email, normalise_id
 from profiles.identity.phones import normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
-from profiles.identity.segment_calls import CallKind, CallRefused, SegmentCall, read_call, read_item
 from profiles.imports.importer import import_file
 from profiles.rules import InputRules
 from profiles.tables import identifiers

@@ -11,10 +11,10 @@ from config.clock.times import Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.policy import Policy
 from journeys.operations.merge import merge
+from profiles.calls.record_calls import Outcome, take_calls
+from profiles.calls.segment_calls import CallKind, read_call
 from profiles.identity import profile as profiles_account
 from profiles.identity.person import Person, normalise_email
-from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import CallKind, read_call
 from profiles.identity.upsert import UpsertReport, upsert_people
 from profiles.rules import DEFAULT_LIMITS, InputRules, ProfileLimits
 from profiles.tables import events, identifiers, profiles

@@ -15,7 +15,7 @@ from profiles.events import PROFILE_CHANGED
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.upsert import upsert_people
 from profiles.tables import consent_records, events, profiles
-from tests.profiles.identity.test_record_calls import identify, take, track
+from tests.profiles.calls.test_record_calls import identify, take, track
 from tests.support.shop import MONDAY, House, described
 
 PLAN, SIZE = "attributes.plan", "attributes.size"

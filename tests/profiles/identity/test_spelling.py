@@ -20,9 +20,9 @@ from config.errors import SegueError
 from config.policy import Policy
 from config.text.invisible_characters import trimmed, visible
 from profiles.attributes.countries import country_code
+from profiles.calls.segment_calls import read_call
 from profiles.identity.person import normalise_email, possible_keys
 from profiles.identity.phones import Phone
-from profiles.identity.segment_calls import read_call
 from profiles.imports.importer import import_file
 from profiles.rules import InputRules
 from profiles.tables import identifiers, profiles

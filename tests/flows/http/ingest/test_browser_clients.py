@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from config.settings import ROOT
 from flows.http.ingest.intake import Intake
+from profiles.calls.record_calls import Outcome, take_calls
+from profiles.calls.segment_calls import SegmentCall
 from profiles.events import PROFILE_CHANGED
-from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import SegmentCall
 from profiles.tables import identifiers, profiles
 from tests.support.http.browser_clients import (
     CLIENTS,

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from flows.http.ingest.intake import Intake
-from profiles.identity.record_calls import Outcome
-from profiles.identity.segment_calls import SegmentCall, read_call
+from profiles.calls.record_calls import Outcome
+from profiles.calls.segment_calls import SegmentCall, read_call
 
 DOWN = OperationalError("SELECT 1", {}, Exception("gone"))
 

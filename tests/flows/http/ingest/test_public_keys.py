@@ -14,8 +14,8 @@ from config.access.user_tokens import user_token
 from config.clock.times import DAY
 from config.database.engine import Database
 from config.policy import Policy
+from profiles.calls.segment_calls import MODELS
 from profiles.events import PROFILE_CHANGED
-from profiles.identity.segment_calls import MODELS
 from profiles.tables import events, identifiers, merges, profiles
 from tests.support.http.receiving import (
     WRITE_KEY,

@@ -14,7 +14,7 @@ from config.clock.times import HOUR
 from config.database.engine import Database
 from flows.http.ingest.segment import BATCH_LIMIT, EVENT_LIMIT
 from journeys.dsl import Journey, OnEvent, Push, Send, Wait, WaitUntil, attribute, did, has_address
-from profiles.identity.segment_calls import MODELS
+from profiles.calls.segment_calls import MODELS
 from tests.support.http.receiving import (
     Receiving,
     happened,

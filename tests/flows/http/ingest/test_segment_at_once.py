@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 import flows.http.ingest.segment
 from config.database.engine import Database
-from profiles.identity.record_calls import take_calls
+from profiles.calls.record_calls import take_calls
 from profiles.tables import events
 from tests.support.http.receiving import WRITE_KEY, Receiving, keys, names, packed, problem, track
 from tests.support.patience import PATIENCE

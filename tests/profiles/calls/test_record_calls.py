@@ -11,10 +11,10 @@ from config.clock.times import Instant, parse_instant
 from config.database.engine import Database
 from config.errors import SegueError
 from journeys.operations.merge import merge
+from profiles.calls.record_calls import Outcome, take_calls
+from profiles.calls.segment_calls import CallKind, read_call
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED
-from profiles.identity.record_calls import Outcome, take_calls
-from profiles.identity.segment_calls import CallKind, read_call
 from profiles.tables import consents, events, identifiers, merges, profiles
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")

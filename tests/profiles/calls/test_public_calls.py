@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from config.policy import ConsentTrait
+from profiles.calls.public_calls import as_public
+from profiles.calls.segment_calls import CallKind, CallRefused, SegmentCall, read_call
 from profiles.identity.person import Person
-from profiles.identity.public_calls import as_public
-from profiles.identity.segment_calls import CallKind, CallRefused, SegmentCall, read_call
 from profiles.rules import InputRules
 
 NEWS = ConsentTrait(trait="news", value=True, channel="email", topic="news", granted=True)

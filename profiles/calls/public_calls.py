@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 from config.channels import channels
 from profiles.attributes.companies import GROUP_ID
+from profiles.calls.segment_calls import CallRefused, SegmentCall
 from profiles.consent.double_opt_in import CONFIRMATION_REQUESTED
 from profiles.events import PROFILE_CHANGED
 from profiles.identity.person import Person
-from profiles.identity.segment_calls import CallRefused, SegmentCall
 
 # Where an address that a public key states is kept: nothing is sent to it, and it joins nothing.
 UNCONFIRMED: Mapping[str, str] = {"email": "unconfirmed_email", "phone": "unconfirmed_phone"}

@@ -5,7 +5,7 @@ trait is ignored with a warning.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -16,11 +16,13 @@ from pydantic.alias_generators import to_camel
 from config.clock.times import HOUR, Instant, Seconds, parse_instant
 from profiles.attributes.companies import GROUP_ID
 from profiles.attributes.traits import consent_in, read_person
+from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.consent.opt_outs import No
 from profiles.events import PROFILE_CHANGED
-from profiles.identity.person import Person, id_text, normalise_id
+from profiles.identity.person import Key, Person, id_text, normalise_id
 from profiles.identity.placeholders import Meaningless, without_meaningless
 from profiles.rules import DEFAULT_RULES, InputRules
+from profiles.tables import IdentifierKind
 
 CallKind = Literal["identify", "track", "page", "screen", "group", "alias"]
 
@@ -65,9 +67,28 @@ class SegmentCall(NamedTuple):
     waited: Seconds = 0
 
     @property
+    def keys(self) -> list[Key]:
+        """The identifiers; the first is the one that the call is about."""
+        keys = self.person.keys
+        if self.previous_id is not None:
+            kinds: tuple[IdentifierKind, ...] = ("anonymous_id", "user_id")
+            keys += [(kind, self.previous_id) for kind in kinds]
+        return keys
+
+    @property
     def describes_person(self) -> bool:
         """Whether it changes the profile, so that repeating it could undo a later change."""
         return self.kind in ("identify", "group", "alias")
+
+    def depends_on_address(self, double_opt_in: Collection[str]) -> bool:
+        """Whether it states a yes that is confirmed by e-mail, or a no that can end such a wait.
+
+        Both depend on the e-mail address in use. double_opt_in: the topics with confirmations.
+        """
+        return bool(double_opt_in) and any(
+            channel == CONFIRMED_ON and (not granted or topic in double_opt_in)
+            for (channel, topic), granted in self.person.consent.items()
+        )
 
     def occurred_at(self, now: Instant) -> Instant:
         """The time of the event by this clock: Segment's receivedAt - (sentAt - originalTimestamp).

@@ -15,8 +15,8 @@ from config.clock.times import Instant, format_instant
 from config.database.engine import Database
 from config.policy import ConsentTrait, JoinOn
 from journeys.operations.merge import merge
-from profiles.identity.record_calls import take_calls
-from profiles.identity.segment_calls import CallKind, SegmentCall, read_call
+from profiles.calls.record_calls import take_calls
+from profiles.calls.segment_calls import CallKind, SegmentCall, read_call
 from profiles.identity.survivors import survivors
 from profiles.rules import InputRules
 from profiles.tables import (

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.channels import ChannelName
+from profiles.calls.resolve import Joined, OnRecord, join
+from profiles.calls.segment_calls import CallKind, SegmentCall, read_call
 from profiles.identity.mergers import Merger, UsableParts
 from profiles.identity.person import Key
-from profiles.identity.resolve import Joined, OnRecord, join, keys_of
-from profiles.identity.segment_calls import CallKind, SegmentCall, read_call
 
 
 def call(kind: CallKind = "track", **said: Any) -> SegmentCall:
@@ -44,7 +44,7 @@ def read(calls: Sequence[SegmentCall], owners: Mapping[Key, int], **known: Any) 
         if key[0] in ("email", "phone", "push_token"):
             addresses.setdefault(owner, {})[key] = True
     join_on = known.pop("join_on", "any")
-    named = {key: owners[key] for one in calls for key in keys_of(one) if key in owners}
+    named = {key: owners[key] for one in calls for key in one.keys if key in owners}
     on_record = OnRecord(owners=named, **{"users": USERS, "addresses": addresses, **known})
     return join(dict(enumerate(calls)), on_record, join_on, count(NEW).__next__)
 
@@ -194,7 +194,7 @@ KINDS = st.sampled_from(["user_id", "anonymous_id", "email", "push_token"])
 def test_no_profile_is_split_and_no_two_customers_are_joined(
     calls: list[SegmentCall], data: st.DataObject
 ) -> None:
-    keys = sorted({key for one in calls for key in keys_of(one)})
+    keys = sorted({key for one in calls for key in one.keys})
     owners = {
         key: owner
         for key in keys
@@ -218,7 +218,7 @@ def test_no_profile_is_split_and_no_two_customers_are_joined(
     for place, one in enumerate(calls[: found.stopped_at]):
         if place in found.events_only:
             continue  # only its anonymous id counts
-        named = set(keys_of(one)) - found.foreign.get(place, set())
+        named = set(one.keys) - found.foreign.get(place, set())
         assert len({owner_of(key) for key in named} - {None}) <= 1 or one.kind == "alias"
     if not any(one.kind == "alias" for one in calls):
         for merger in found.mergers:

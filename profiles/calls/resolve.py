@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from config.policy import JoinOn
-from profiles.consent.double_opt_in import CONFIRMED_ON
+from profiles.calls.segment_calls import SegmentCall
 from profiles.identity.addresses import CHANNELS_TO, ONE_AT_A_TIME
 from profiles.identity.mergers import Merger, UsableParts
-from profiles.identity.person import Key, Person
-from profiles.identity.segment_calls import SegmentCall
-from profiles.tables import IdentifierKind
+from profiles.identity.person import Key
 
 # In an alias of two customers the profile of userId stays, unless the other one has this many more
 # identifiers. Otherwise each alias in a long chain would move all of them.
@@ -65,33 +63,6 @@ class Joined:
     confirmed: set[Key]
     # calls from this place on must wait until the calls before it are written; None: all are read
     stopped_at: int | None
-
-
-def keys_of(call: SegmentCall) -> list[Key]:
-    """The identifiers in a call; the first is the one that the call is about."""
-    keys = call.person.keys
-    if call.previous_id is not None:
-        kinds: tuple[IdentifierKind, ...] = ("anonymous_id", "user_id")
-        keys += [(kind, call.previous_id) for kind in kinds]
-    return keys
-
-
-def proofs_of(person: Person) -> list[Key]:
-    """The identifiers that prove whom a call is about: the user id, or else verified addresses."""
-    if person.user_id is not None:
-        return [("user_id", person.user_id)]
-    return [key for key in person.keys if key[0] in person.verified]
-
-
-def depends_on_address(person: Person, double_opt_in: Collection[str]) -> bool:
-    """Whether it states a yes that is confirmed by e-mail, or a no that can end such a wait.
-
-    Both depend on the e-mail address in use. double_opt_in: the topics with confirmations.
-    """
-    return bool(double_opt_in) and any(
-        channel == CONFIRMED_ON and (not granted or topic in double_opt_in)
-        for (channel, topic), granted in person.consent.items()
-    )
 
 
 def join(
@@ -280,7 +251,7 @@ class _Customers:
     def read(self, place: int, call: SegmentCall) -> bool:
         """Apply the joins of a call. False: the calls before it must be written first."""
         keys = self._meant(call)
-        proofs = proofs_of(call.person)
+        proofs = call.person.proofs
         new = [key for key in keys if key in self.new_unverified]
         unverified = [key for key in keys if key in self._unverified]
         if (new or unverified) and not proofs:
@@ -315,7 +286,7 @@ class _Customers:
         changes_address = call.person.email is not None or "email" in call.person.removed
         if home.depends_on_address and changes_address:
             return False
-        home.depends_on_address |= depends_on_address(call.person, self._double_opt_in)
+        home.depends_on_address |= call.depends_on_address(self._double_opt_in)
         home.described |= call.person.has_details
         self.note_foreign(place, call)
         return self._confirm(proven)
@@ -339,7 +310,7 @@ class _Customers:
         An alias does not say the kind of the previous id: it is each kind that is known, else an
         anonymous id.
         """
-        keys = keys_of(call)
+        keys = call.keys
         if call.previous_id is None:
             return keys
         *certain, anonymous, user = keys

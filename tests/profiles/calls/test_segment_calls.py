@@ -8,9 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from config.clock.times import HOUR, Instant, format_instant, parse_instant
-from profiles.events import PROFILE_CHANGED
-from profiles.identity.phones import Phone
-from profiles.identity.segment_calls import (
+from profiles.calls.segment_calls import (
     MODELS,
     CallKind,
     CallRefused,
@@ -18,6 +16,8 @@ from profiles.identity.segment_calls import (
     read_call,
     read_item,
 )
+from profiles.events import PROFILE_CHANGED
+from profiles.identity.phones import Phone
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
 
