@@ -47,6 +47,18 @@ def _long_or_empty(key: SecretStr) -> SecretStr:
     return _long(key) if key.get_secret_value() else key
 
 
+def _currency(code: str) -> str:
+    if not re.fullmatch("[A-Za-z]{3}", code):
+        raise ValueError(f"{code!r} is not a currency; use a code of ISO 4217 such as EUR")
+    return code.upper()
+
+
+def _property(path: str) -> str:
+    if "[]" in path:
+        raise ValueError(f"{path!r} names several values; name one, such as totals.gross")
+    return path
+
+
 def _retention(value: Any) -> Seconds | None:
     """None for an empty text; else seconds."""
     if value in ("", None):
@@ -61,6 +73,7 @@ Url = Annotated[str, AfterValidator(_no_slash)]
 LinkHost = Annotated[str, AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_long)]
 RetentionTime = Annotated[Seconds | None, BeforeValidator(_retention)]
+PropertyPath = Annotated[str, AfterValidator(_property)]
 Model = TypeVar("Model", bound=BaseSettings)
 
 
@@ -209,6 +222,30 @@ class Settings(BaseSettings):
         default=None,
         description="How long the properties of processed events stay, such as 730d; the events "
         "themselves stay. At least 30d. Empty: for ever.",
+    )
+
+    revenue_event: str = Field(
+        default="order_completed", min_length=1, description="The event that is an order."
+    )
+    revenue_amount: PropertyPath = Field(
+        default="total_gbp",
+        description="The property of an order with its amount, such as total or totals.gross. "
+        "Amounts below 0 are refunds.",
+    )
+    revenue_currency_property: PropertyPath = Field(
+        default="",
+        description="The property of an order with its currency. Empty: all are in "
+        "SEGUE_REVENUE_CURRENCY.",
+    )
+    revenue_currency: Annotated[str, AfterValidator(_currency)] = Field(
+        default="GBP",
+        description="The currency of reports, ISO 4217. Orders in others are counted apart.",
+    )
+    satisfaction_event: str = Field(
+        default="", description="The event with a customer's answer to a survey. Empty: none."
+    )
+    satisfaction_score: PropertyPath = Field(
+        default="score", description="The property of that event with the answer, 0 to 10."
     )
 
     log_level: Level = Field(

@@ -4,8 +4,8 @@
   ago. `message_total` counts them; `past_message` keeps what provider reports and goals need.
 - Passages are removed. `passage_total` counts them; `experiment_arm` keeps the arms of profiles.
 - Of processed events the properties are removed, unless a condition reads those of events with this
-  name. The row stays, because all-time conditions count it and its `dedupe_key` makes a repeated
-  call change nothing.
+  name, or reports do: orders and survey answers. The row stays, because all-time conditions count
+  it and its `dedupe_key` makes a repeated call change nothing.
 
 docs/decisions/0033-retention.md has the reasons.
 """
@@ -91,6 +91,7 @@ class Retention:
         self._messages = None if of_messages is None else max(of_messages, caps)
         self._passages = settings.passage_retention
         self._events = settings.event_retention
+        self._reported = {settings.revenue_event, settings.satisfaction_event}
 
     def apply(self) -> Removed:
         """Apply the retention in short transactions, some for each table.
@@ -161,7 +162,7 @@ class Retention:
         window = self._window(tx, "event", before)
         if window is None:
             return 0, False
-        read = _events_with_properties(tx, self._engine.catalog)
+        read = _events_with_properties(tx, self._engine.catalog) | self._reported
         rows = lock_rows(tx, _WORKED, {**window, "before": before, "read": read})
         if rows:
             tx.conn.execute(_FORGET, {"events": [row.id for row in rows]})

@@ -18,6 +18,7 @@ from config.policy import Policy
 from flows.orchestration.counts import count_journey, count_step, show_step
 from journeys.dsl import (
     Email,
+    Exit,
     Experiment,
     Goal,
     Journey,
@@ -307,3 +308,18 @@ def test_small_chunks_end_the_same(db: Database) -> None:
     rest = tidy(story.house, chunk=3, chunks=2)
     assert rest.messages > 20
     assert story.summaries() == before
+
+
+def test_orders_and_survey_answers_keep_their_properties(house: House) -> None:
+    house.open(described(Exit("out", "over")), satisfaction_event="nps_answered", **SETTINGS)
+    person = house.customer()
+    house.did(person, "order_completed", total_gbp=12.5)
+    house.did(person, "nps_answered", score=9)
+    house.did(person, "cart_viewed", total=12.5)
+    house.run()
+    house.later("100d")
+    tidy(house)
+    with house.db.transaction(write=False) as tx:
+        stays = select(events.c.name, events.c.properties)
+        kept = {name: properties for name, properties in tx.conn.execute(stays) if properties}
+    assert kept == {"order_completed": {"total_gbp": 12.5}, "nps_answered": {"score": 9}}

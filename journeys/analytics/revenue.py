@@ -1,0 +1,132 @@
+"""Orders and what they brought: events that the settings map to an amount and a currency.
+
+All sums are whole numbers of 1/10,000 of the currency, which is exact for every currency of ISO
+4217, so that the order of additions changes nothing. An amount below 0 is a refund: it lowers the
+revenue and is no order. Orders in other currencies, and those without a number as their amount,
+are counted apart and never added.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, bindparam, select
+
+from config.clock.times import Instant
+from config.database.engine import Tx
+from config.settings import Settings
+from profiles.conditions.json_path import Place, parse_path
+from profiles.tables import events
+
+UNIT = 10_000  # amounts are in 1/UNIT of the currency
+_LARGEST = 10**13  # of the currency; larger amounts are errors, and sums fit in 64 bits
+_v = events.c
+
+
+class RevenueMapping(NamedTuple):
+    """Which event is an order, where its amount and currency are, and the currency of reports."""
+
+    event: str
+    amount: str
+    currency_property: str
+    currency: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The mapping in the settings."""
+        return cls(
+            event=settings.revenue_event,
+            amount=settings.revenue_amount,
+            currency_property=settings.revenue_currency_property,
+            currency=settings.revenue_currency,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """Orders and refunds in one currency, by profile and time.
+
+    profile_ids, times, amounts: one element for each, sorted by profile and time; amounts in
+    1/UNIT of the currency. other_currencies: orders left out, by currency; "" if none is stated.
+    unreadable: orders left out because their amount is missing or no number.
+    """
+
+    currency: str
+    profile_ids: NDArray[np.int64]
+    times: NDArray[np.int64]
+    amounts: NDArray[np.int64]
+    other_currencies: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+
+    def left_out(self) -> list[str]:
+        """Statements about what the revenue does not contain, for people."""
+        said = [
+            f"{number:,} orders in {currency or 'an unstated currency'} are not part of the revenue"
+            for currency, number in sorted(self.other_currencies.items())
+        ]
+        if self.unreadable:
+            said.append(f"{self.unreadable:,} orders without a number as their amount are left out")
+        return said
+
+
+def read_orders(tx: Tx, mapping: RevenueMapping, since: Instant, until: Instant) -> Orders:
+    """The orders of all profiles from `since` on and before `until`, by their own time."""
+    path = parse_path(mapping.amount)[0]
+    rows = tx.conn.execute(
+        select(_v.profile_id, _v.occurred_at, *_values(tx, mapping, path))
+        .where(
+            _v.name == bindparam("event"),
+            _v.occurred_at >= bindparam("since"),
+            _v.occurred_at < bindparam("until"),
+        )
+        .order_by(_v.profile_id, _v.occurred_at, _v.id),
+        {"event": mapping.event, "since": since, "until": until},
+    )
+    found: list[tuple[int, int, int]] = []
+    others: Counter[str] = Counter()
+    unreadable = 0
+    for profile_id, at, amount, currency in rows:
+        whole = None if amount is None else _in_units(amount)
+        if mapping.currency_property and (currency or "").upper() != mapping.currency:
+            others[(currency or "").upper()] += 1
+        elif whole is None:
+            unreadable += 1
+        else:
+            found.append((profile_id, at, whole))
+    profile_ids, times, amounts = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    return Orders(
+        currency=mapping.currency,
+        profile_ids=profile_ids,
+        times=times,
+        amounts=amounts,
+        other_currencies=others,
+        unreadable=unreadable,
+    )
+
+
+def in_currency(amount: float) -> float:
+    """An amount in the currency, from 1/UNIT of it."""
+    return amount / UNIT
+
+
+def _values(
+    tx: Tx, mapping: RevenueMapping, amount: tuple[str, ...]
+) -> tuple[ColumnElement[float], ColumnElement[str]]:
+    """The amount and the currency of an order; NULL if they are missing or of another type."""
+    of_currency = parse_path(mapping.currency_property or "currency")[0]
+    places = (
+        Place(sqlite=tx.is_sqlite, document=_v.properties, members=members)
+        for members in (amount, of_currency)
+    )
+    number, text = places
+    return number.value(0.0).label("amount"), text.value("").label("currency")
+
+
+def _in_units(amount: Any) -> int | None:
+    """A number in 1/UNIT of the currency; None if it is too large."""
+    if abs(amount) > _LARGEST:
+        return None
+    return int((Decimal(str(amount)) * UNIT).to_integral_value())
