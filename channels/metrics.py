@@ -36,7 +36,7 @@ EVENTS = Counter("segue_events_total", "Events that journeys processed.")
 
 
 def count_feedback(counts: Mapping[str, int]) -> None:
-    """Add the counts that `channels.outbox.feedback.apply` returned, after the commit."""
+    """Add the counts that `channels.feedback.apply.apply` returned, after the commit."""
     for name, number in counts.items():
         channel, _, kind = name.partition("_")
         if kind:

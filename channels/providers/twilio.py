@@ -19,8 +19,8 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 from twilio.request_validator import RequestValidator
 
+from channels.feedback.replies import Reply, StopWordForms, read_reply, stop_words_of
 from channels.kinds.sms import SMSContent
-from channels.outbox.replies import Reply, StopWordForms, read_reply, stop_words_of
 from channels.providers.base import Provider, ProviderSettings
 from channels.providers.sending import (
     Authorize,

@@ -1,6 +1,6 @@
 """Webhook requests of providers, and the reports in them as `Feedback`.
 
-A provider's module verifies and parses a request, without I/O; `channels/outbox/feedback.py`
+A provider's module verifies and parses a request, without I/O; `channels/feedback/apply.py`
 applies the reports.
 """
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
+from channels.feedback.apply import apply
 from channels.metrics import count_feedback
-from channels.outbox.feedback import apply
 from channels.providers.registry import webhooks
 from channels.providers.webhook import Refused, Unreadable, Webhook, WebhookRequest
 from flows.http.body import read_posted

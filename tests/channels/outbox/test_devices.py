@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from channels.explain import history_of
+from channels.feedback.apply import apply
 from channels.messages import message_devices, messages
 from channels.messages.device_transitions import DeviceClaim, DeviceOutcome
 from channels.outbox.claims import Claim
 from channels.outbox.devices import look_up, state_of, take
 from channels.outbox.devices import record as record_devices
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.feedback import apply
 from channels.outbox.outcomes import record, settled
 from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow
 from channels.outbox.unknown import settle_lost

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from starlette.datastructures import MultiDict
 from twilio.request_validator import RequestValidator
 
-from channels.outbox.replies import stop_words_of
+from channels.feedback.replies import stop_words_of
 from channels.providers import postmark, sendgrid, twilio
 from channels.providers.base import ProviderSettings
 from channels.providers.postmark import PostmarkSettings

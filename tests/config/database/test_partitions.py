@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 from sqlalchemy import Connection, text
 
+from channels.feedback.apply import apply
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.feedback import apply
 from channels.providers.webhook import Feedback
 from config.clock.times import DAY
 from config.policy import load_policy

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import update
 
+from channels.feedback.apply import apply
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.feedback import apply
 from config.clock.times import HOUR, MINUTE
 from config.database.engine import Database
 from config.policy import Policy

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import select
 
+from channels.feedback.apply import apply
 from channels.messages import messages
-from channels.outbox.feedback import apply
 from channels.providers.registry import webhooks
 from channels.providers.webhook import Feedback
 from config.database.engine import Database, Tx

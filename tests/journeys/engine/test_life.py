@@ -28,9 +28,9 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Row
 
+from channels.feedback.apply import apply
 from channels.outbox.claims import Claim
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.feedback import apply
 from channels.outbox.outcomes import Done, Outcomes
 from channels.outbox.unknown import settle_lost
 from channels.providers.webhook import Feedback

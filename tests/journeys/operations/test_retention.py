@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, union_all
 
+from channels.feedback.apply import apply
 from channels.messages import message_devices, messages, past_messages
-from channels.outbox.feedback import apply
 from channels.providers.webhook import Feedback
 from config.clock.times import DAY, Instant
 from config.database.engine import Database

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, select
 
-from channels.outbox.feedback import apply
+from channels.feedback.apply import apply
 from channels.providers.webhook import Feedback
 from config.channels import ChannelName
 from config.clock.times import Instant

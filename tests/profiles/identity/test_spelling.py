@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from channels.explain import history_of
-from channels.outbox.replies import stop_words_of
+from channels.feedback.replies import stop_words_of
 from channels.providers.twilio import read_inbound
 from channels.rules.recipient import zones_for
 from config.clock.zones import zone_name

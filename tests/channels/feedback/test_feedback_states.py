@@ -8,9 +8,9 @@ from random import Random
 import pytest
 from sqlalchemy import func, select, update
 
+from channels.feedback import matching
+from channels.feedback.apply import apply
 from channels.messages import messages
-from channels.outbox import feedback
-from channels.outbox.feedback import apply
 from channels.providers.webhook import Feedback
 from config.clock.times import HOUR
 from config.database.engine import Tx
@@ -222,7 +222,7 @@ def test_two_people_who_become_one_while_we_wait(
             tx.conn.execute(update(table).values(profile_id=bob))
         return lock_profiles(tx, ids)
 
-    monkeypatch.setattr(feedback, "lock_profiles", lock)
+    monkeypatch.setattr(matching, "lock_profiles", lock)
     shop.mail("open")
     assert shop.heard() == []
     shop.ann = bob

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from channels.outbox.replies import read_reply, stop_words_of
+from channels.feedback.replies import read_reply, stop_words_of
 from config.policy import Policy
 from config.text.stop_words import SHIPPED, START_WORDS, bare
 from tests.support.providers.feedback_shop import TEXTS, AnnsShop
