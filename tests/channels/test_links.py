@@ -78,7 +78,7 @@ def test_links_of_earlier_releases_name_no_address() -> None:
     assert read_preferences(ours, signed("preferences", 7)) == (7, "", None)
 
 
-def test_neither_kind_of_token_passes_for_the_other() -> None:
+def test_the_two_kinds_of_token_are_not_interchangeable() -> None:
     ours = settings()
     assert read_preferences(ours, unsubscribe_token(ours)) is None
     assert read_unsubscribe(ours, preferences_token(ours)) is None
@@ -98,14 +98,14 @@ def test_a_retired_key_is_accepted_until_it_is_removed_and_signs_nothing() -> No
 
 @however_slow
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
-def test_any_other_text_is_no_token(text: str) -> None:
+def test_any_other_text_is_refused(text: str) -> None:
     assert read_unsubscribe(settings(), text) is None
     assert read_preferences(settings(), text) is None
 
 
 @however_slow
 @given(st.data())
-def test_a_token_of_which_one_character_is_wrong_is_none_of_ours(data: st.DataObject) -> None:
+def test_a_token_with_one_changed_character_is_refused(data: st.DataObject) -> None:
     token = unsubscribe_token(settings())
     at = data.draw(st.integers(0, len(token) - 2))  # the last one holds spare bits
     other = data.draw(st.sampled_from("abcXYZ019-_.").filter(lambda char: char != token[at]))
@@ -113,7 +113,7 @@ def test_a_token_of_which_one_character_is_wrong_is_none_of_ours(data: st.DataOb
     assert read_unsubscribe(settings(), token[:at]) is None
 
 
-def test_a_token_signed_with_the_right_key_for_another_purpose_is_none_of_ours() -> None:
+def test_a_token_signed_for_another_purpose_is_refused() -> None:
     foreign = URLSafeSerializer(NEW, salt="password reset").dumps([7, "email", "promotions"])
     assert isinstance(foreign, str)
     assert read_unsubscribe(settings(), foreign) is None
@@ -134,7 +134,7 @@ def test_retired_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch)
         ("SEGUE_SECRET_KEYS_RETIRED", "hunter2"),
     ],
 )
-def test_a_key_that_will_not_do_is_named_and_not_shown(
+def test_an_unusable_key_is_named_without_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -147,7 +147,7 @@ def test_a_key_that_will_not_do_is_named_and_not_shown(
     assert raised.value.__cause__ is None
 
 
-def test_the_key_that_everybody_knows_is_refused_among_the_retired_ones() -> None:
+def test_the_default_key_is_refused_as_a_retired_key() -> None:
     known = Settings.model_fields["secret_key"].default.get_secret_value()
     with pytest.raises(SegueError, match="SEGUE_SECRET_KEYS_RETIRED"):
         connect_providers(settings(NEW, known, providers="live"))

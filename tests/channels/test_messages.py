@@ -228,7 +228,7 @@ def test_a_skipped_message_is_decided_again_only_if_another_was_chosen(db: Datab
     assert reasons == {"not_chosen"}
 
 
-def test_a_push_that_moved_meanwhile_stays(db: Database) -> None:
+def test_a_push_in_another_state_is_not_changed(db: Database) -> None:
     """Its state was derived from another one."""
 
     def stale(tx: Tx, rows: Rows) -> int:
@@ -238,7 +238,7 @@ def test_a_push_that_moved_meanwhile_stays(db: Database) -> None:
     assert list(changes(db, stale)) == []
 
 
-def test_what_a_claim_and_its_record_write(db: Database) -> None:
+def test_columns_that_a_claim_and_its_outcome_write(db: Database) -> None:
     with db.transaction() as tx:
         transitions.plan(tx, [new(1)])
         [row] = rows_of(tx).values()

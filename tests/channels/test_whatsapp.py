@@ -93,7 +93,7 @@ def test_a_text_without_headers_is_free_text() -> None:
         ("Title: Hello\n\nHello", "allowed are Content-SID:, Variable-1:, Language:"),
     ],
 )
-def test_mistakes_in_a_template(text: str, says: str) -> None:
+def test_errors_in_a_template(text: str, says: str) -> None:
     with pytest.raises(TemplateError, match=says):
         compile_template("whatsapp", "t", {"t.whatsapp.txt": text})
 
@@ -107,7 +107,7 @@ def test_a_text_may_have_1600_characters() -> None:
 # The provider --------------------------------------------------------------------------------
 
 
-def test_what_twilio_is_asked() -> None:
+def test_the_request_to_twilio() -> None:
     sender = connect_providers(Settings()).by_name["twilio_whatsapp"].sender
     free = form_of_request(sender.prepare([outgoing("whatsapp")]).content)
     assert free["To"] == "whatsapp:+4915112345678"
@@ -135,7 +135,7 @@ def form_of_request(body: bytes) -> dict[str, str]:
         (21610, "failed", "opted_out"),
     ],
 )
-def test_what_its_errors_mean(code: int, result: str, suppress: str | None) -> None:
+def test_twilios_whatsapp_error_codes(code: int, result: str, suppress: str | None) -> None:
     sender = connect_providers(Settings()).by_name["twilio_whatsapp"].sender
     body = orjson.dumps({"code": code, "message": "No, whatsapp:+4915112345678"})
     [outcome] = sender.read(400, {}, body, [outgoing("whatsapp")])
@@ -143,7 +143,9 @@ def test_what_its_errors_mean(code: int, result: str, suppress: str | None) -> N
     assert "+49" not in str(outcome.reason)
 
 
-def test_real_messages_need_it_only_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatsapp_has_a_live_route_only_if_a_setting_chooses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from channels.providers.registry import known_providers, routes
 
     live = Settings.model_construct(providers="live")
@@ -270,13 +272,13 @@ def test_a_stop_by_text_does_not_affect_whatsapp(shop: AnnsShop) -> None:
     assert shop.said()["whatsapp", "*"] is True
 
 
-def test_a_start_on_whatsapp_is_none_to_texts(shop: AnnsShop) -> None:
+def test_a_start_on_whatsapp_does_not_affect_sms(shop: AnnsShop) -> None:
     shop.says("STOP")
     writes(shop, "START")
     assert shop.said()["sms", "*"] is False
 
 
-def test_read_is_opened(house: House) -> None:
+def test_a_read_receipt_is_recorded_as_opened(house: House) -> None:
     shop = open_shop(house, Send("s", WhatsApp("offer")))
     for status in ("delivered", "read"):
         answer = shop.outside.status(shop.id, status, f"whatsapp:{shop.phone}")
@@ -285,7 +287,7 @@ def test_read_is_opened(house: House) -> None:
     assert shop.heard() == ["whatsapp_delivered", "whatsapp_opened"]
 
 
-def test_once_it_is_read_the_fallback_does_not_go(house: House) -> None:
+def test_a_read_message_prevents_the_fallback(house: House) -> None:
     step = Send(
         "s", WhatsApp("offer"), SMS("hello"), mode="first", fallback_after="2h", unless="opened"
     )
@@ -295,7 +297,7 @@ def test_once_it_is_read_the_fallback_does_not_go(house: House) -> None:
     assert [one.channel for one in house.providers.accepted] == ["whatsapp"], house.outbox()
 
 
-def test_what_twilio_reports_later_is_of_its_channel(house: House) -> None:
+def test_a_late_twilio_report_applies_to_whatsapp(house: House) -> None:
     shop = open_shop(house, Send("s", WhatsApp("offer")))
     shop.outside.status(shop.id, "undelivered", f"whatsapp:{shop.phone}", ErrorCode="63016")
     [row] = house.rows()

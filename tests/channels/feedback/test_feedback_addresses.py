@@ -17,7 +17,7 @@ from tests.support.shop import House
 # Addresses --------------------------------------------------------------------------------------
 
 
-def test_what_becomes_of_an_address(house: House) -> None:
+def test_reports_that_suppress_an_e_mail_address(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     for event, more, state in (
         ("deferred", {}, None),
@@ -34,7 +34,7 @@ def test_what_becomes_of_an_address(house: House) -> None:
         assert shop.suppressed("email") == state, (event, more)
 
 
-def test_what_becomes_of_a_number(house: House) -> None:
+def test_reports_that_suppress_a_phone_number(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     for code, state in (("30003", None), ("30005", "unregistered"), ("30006", "bounced")):
         becomes(house.db, "sms", "+447700900001", None)
@@ -42,7 +42,7 @@ def test_what_becomes_of_a_number(house: House) -> None:
         assert shop.suppressed("sms") == state, code
 
 
-def test_a_stop_that_twilio_knew_of_is_consent_taken_back(house: House) -> None:
+def test_twilios_opt_out_error_withdraws_consent(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     shop.sms("failed", ErrorCode="21610")
     assert (shop.state, shop.consent("sms")) == ("failed", False)
@@ -76,7 +76,7 @@ def test_the_reason_of_a_bounce_holds_no_address(house: House) -> None:
         ("group_resubscribe", "news", True),
     ],
 )
-def test_unsubscribing_at_sendgrid_is_consent_taken_back(
+def test_an_unsubscribe_at_sendgrid_withdraws_consent(
     house: House, event: str, topic: str, granted: bool
 ) -> None:
     shop = AnnsShop(house, NEWS)
@@ -93,7 +93,7 @@ def test_unsubscribing_at_sendgrid_is_consent_taken_back(
 @pytest.mark.parametrize(
     ("event", "more"), [("unsubscribe", {}), ("dropped", {"reason": "Unsubscribed Address"})]
 )
-def test_no_e_mail_at_all_is_none_about_a_topic_either(
+def test_a_no_to_all_e_mail_withdraws_consent_to_each_topic(
     house: House, event: str, more: dict[str, str]
 ) -> None:
     shop = AnnsShop(house, NEWS, consent={("email", "news"): True, ("push", "news"): True})
@@ -109,7 +109,7 @@ def test_no_e_mail_at_all_is_none_about_a_topic_either(
     assert {row.source for row in shop.of(consent_records, granted=False)} == {f"sendgrid {event}"}
 
 
-def test_one_topic_that_was_wanted_again_later_stays(house: House) -> None:
+def test_a_later_yes_to_one_topic_stays(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     house.db.now = house.now + HOUR
     shop.mail("group_resubscribe", at=house.now - MINUTE)
@@ -153,7 +153,7 @@ def test_an_unsubscribe_outweighs_a_yes_from_the_future(house: House) -> None:
         assert change_consent(tx, [yes], "import").overruled == [yes]
 
 
-def test_what_an_earlier_release_let_in_from_the_future_is_as_old_as_its_record(
+def test_a_stored_future_time_counts_as_the_time_of_its_record(
     house: House,
 ) -> None:
     shop = AnnsShop(house, NEWS)
@@ -173,7 +173,7 @@ def test_the_latest_statement_holds_in_any_order_of_arrival(house: House) -> Non
     assert shop.consent("email", "news") is True
 
 
-def test_every_stop_word_takes_consent_back_and_every_start_word_gives_it_back(
+def test_every_stop_word_withdraws_consent_and_every_start_word_restores_it(
     house: House,
 ) -> None:
     shop = AnnsShop(house, TEXTS)
@@ -208,7 +208,7 @@ def test_advanced_opt_out_speaks_every_language(house: House) -> None:
     assert shop.heard()[-1] == "sms_replied"
 
 
-def test_a_yes_to_something_else_is_no_consent(house: House) -> None:
+def test_a_start_without_a_stop_changes_no_consent(house: House) -> None:
     shop = AnnsShop(house, TEXTS, consent={})
     shop.says("YES")
     assert shop.consent("sms") is None
@@ -218,7 +218,7 @@ def test_a_yes_to_something_else_is_no_consent(house: House) -> None:
 @pytest.mark.parametrize(
     "before", [{}, {("sms", "orders"): True}, {("sms", "*"): True, ("sms", "orders"): False}]
 )
-def test_a_start_gives_back_what_the_stop_took_and_no_more(
+def test_a_start_restores_exactly_the_consent_before_the_stop(
     house: House, before: dict[tuple[str, str], bool]
 ) -> None:
     shop = AnnsShop(house, TEXTS, consent=before)
@@ -237,7 +237,7 @@ def test_a_start_gives_back_what_the_stop_took_and_no_more(
     assert shop.said() == before
 
 
-def test_a_yes_between_two_stops_is_given_back(house: House) -> None:
+def test_a_start_restores_a_yes_between_two_stops(house: House) -> None:
     shop = AnnsShop(house, TEXTS, consent={})
     shop.says("STOP")
     shop.says("START")
@@ -248,7 +248,7 @@ def test_a_yes_between_two_stops_is_given_back(house: House) -> None:
     assert shop.consent("sms") is True
 
 
-def test_a_yes_that_was_taken_back_is_not_given_back(house: House) -> None:
+def test_a_start_does_not_restore_a_withdrawn_yes(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     with house.db.transaction() as tx:
         unticked = ConsentChange(
@@ -260,7 +260,7 @@ def test_a_yes_that_was_taken_back_is_not_given_back(house: House) -> None:
     assert shop.consent("sms") is None
 
 
-def test_a_start_after_a_stop_that_only_twilio_knew_of(house: House) -> None:
+def test_a_start_after_a_stop_recorded_only_at_twilio(house: House) -> None:
     shop = AnnsShop(house, TEXTS, consent={("sms", "news"): True})
     shop.sms("failed", ErrorCode="21610")
     assert shop.said() == {("sms", "*"): False, ("sms", "news"): True}
@@ -275,7 +275,7 @@ def test_a_stop_and_a_start_within_a_second_hold_in_their_order(house: House) ->
         assert shop.consent("sms") is granted
 
 
-def test_an_old_stop_that_comes_again_does_not_undo_a_start(house: House) -> None:
+def test_a_repeated_old_stop_does_not_undo_a_start(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     shop.says("STOP", sid="SM1")
     shop.says("START", sid="SM2")
@@ -290,7 +290,7 @@ def test_a_reply_from_an_unknown_number_is_ignored(house: House) -> None:
     assert (shop.heard(), shop.consent("sms")) == ([], True)
 
 
-def test_an_answer_is_taken_for_one_to_the_last_text(house: House) -> None:
+def test_a_reply_is_assigned_to_the_last_text_message(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     shop.says("Do you deliver on Sundays?")
     [event] = shop.of(events)

@@ -42,7 +42,7 @@ from tests.support.shop import House
         (TEXTS, ("queued", "sent", "delivered"), "delivered", ["sms_delivered"]),
     ],
 )
-def test_words_in_any_order_end_the_same(
+def test_reports_in_any_order_give_the_same_state(
     house: House, journey: Journey, words: tuple[str, ...], state: str, names: list[str]
 ) -> None:
     orders = list(permutations(words))
@@ -88,7 +88,7 @@ def test_a_report_resolves_an_unknown_message(house: House) -> None:
             assert (row.reason, row.claimed_by) == (None, None)
 
 
-def test_what_was_taken_back_may_have_gone_all_the_same(house: House) -> None:
+def test_a_report_marks_a_withdrawn_message_with_an_attempt_as_delivered(house: House) -> None:
     """The provider responded "try later" but accepted the message: it must not be sent twice."""
     shop = AnnsShop(house, NEWS)
     for state in ("cancelled", "skipped", "planned"):
@@ -100,7 +100,7 @@ def test_what_was_taken_back_may_have_gone_all_the_same(house: House) -> None:
     assert len(house.providers.accepted) == 1
 
 
-def test_what_was_never_handed_over_is_not_delivered(house: House) -> None:
+def test_a_report_on_a_message_without_an_attempt_changes_nothing(house: House) -> None:
     shop = AnnsShop(house, NEWS)
     shop.becomes("planned", send_at=house.now + HOUR, attempts=0)
     shop.mail("delivered")
@@ -151,7 +151,7 @@ def test_a_batch_is_about_many_people(house: House) -> None:
         assert set(tx.conn.execute(refused).scalars()) == {people["cleo"], people["dora"]}
 
 
-def test_a_report_before_our_own_record_wins(house: House) -> None:
+def test_a_report_before_the_recorded_outcome_wins(house: House) -> None:
     house.open(NEWS)
     house.customer("ann")
 
@@ -175,7 +175,7 @@ def test_a_report_before_our_own_record_wins(house: House) -> None:
     assert (row.state, row.provider_id, row.claimed_by) == ("delivered", "X1", None)
 
 
-def test_many_hear_the_same_at_once(house: House) -> None:
+def test_concurrent_copies_of_a_report_count_once(house: House) -> None:
     house.open(NEWS)
     for number in range(30):
         house.customer(f"c{number}")
@@ -210,7 +210,7 @@ def test_many_hear_the_same_at_once(house: House) -> None:
         assert tx.conn.execute(refused.where(~consent_records.c.granted)).scalar_one() == 30
 
 
-def test_two_people_who_become_one_while_we_wait(
+def test_profiles_merged_while_a_report_waits_for_the_lock(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = AnnsShop(house, NEWS)

@@ -49,7 +49,7 @@ def test_a_stop_word_is_a_stop_however_it_is_written(text: str) -> None:
         *("descadastrar por favor", "darme de baja, gracias", "dar de baja"),
     ],
 )
-def test_a_short_text_that_begins_with_an_unmistakable_word_is_a_stop(text: str) -> None:
+def test_a_short_text_that_begins_with_an_unambiguous_stop_word_is_a_stop(text: str) -> None:
     assert meaning(text) == "stopped"
 
 
@@ -111,7 +111,7 @@ def _wide(word: str) -> str:
 
 
 @given(word=ANY_STOP, before=NOISE, after=NOISE, between=NOISE, data=st.data())
-def test_noise_around_and_within_a_stop_word_changes_nothing(
+def test_punctuation_and_invisible_characters_do_not_hide_a_stop_word(
     word: str, before: str, after: str, between: str, data: st.DataObject
 ) -> None:
     at = data.draw(st.integers(0, len(word)))
@@ -158,7 +158,7 @@ def test_a_word_that_cannot_work_is_refused(words: object, wrong: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["“STOP”", "OPT-OUT", "Stop please", "désabonner"])
-def test_a_stop_by_text_binds_and_a_start_gives_back(house: House, text: str) -> None:
+def test_a_stop_by_text_applies_and_a_start_restores_consent(house: House, text: str) -> None:
     shop = AnnsShop(house, TEXTS)
     shop.says(text)
     assert shop.consent("sms") is False
@@ -167,7 +167,7 @@ def test_a_stop_by_text_binds_and_a_start_gives_back(house: House, text: str) ->
     assert shop.consent("sms") is True
 
 
-def test_twilios_own_reading_counts_for_more(house: House) -> None:
+def test_twilios_opt_out_type_overrides_the_stop_words(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     shop.says("genug davon, wirklich, ein für alle Mal", OptOutType="STOP")
     assert shop.consent("sms") is False

@@ -91,7 +91,7 @@ def test_the_channels_are_in_their_order() -> None:
     assert orders == sorted(orders)
 
 
-def test_an_unknown_channel_is_named_with_those_that_there_are() -> None:
+def test_an_unknown_channel_error_lists_the_known_channels() -> None:
     with pytest.raises(
         ValueError, match="there is no channel 'fax'; the channels are email, sms, push"
     ):
@@ -100,7 +100,7 @@ def test_an_unknown_channel_is_named_with_those_that_there_are() -> None:
         Policy.model_validate({"channels": {"fax": {"consent": "opt-in"}}})
 
 
-def test_a_file_without_a_channel_is_named(package: Path) -> None:
+def test_a_file_that_exports_no_channel_is_an_error(package: Path) -> None:
     (package / "pager_without.py").write_text("")
     with pytest.raises(SegueError, match=r"channels\.kinds\.pager_without must define CHANNEL"):
         registry.channels()
@@ -113,7 +113,7 @@ def test_a_file_without_a_channel_is_named(package: Path) -> None:
         ("E-Mail", "'E-Mail' must have only lower-case letters and digits"),
     ],
 )
-def test_a_bad_name_is_refused(
+def test_an_invalid_channel_name_is_refused(
     package: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str
 ) -> None:
     (package / "another.py").touch()

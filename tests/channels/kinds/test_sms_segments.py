@@ -50,7 +50,7 @@ def test_segments(body: str, expected: int) -> None:
 
 
 @given(GSM7)
-def test_plain_gsm7_is_arithmetic(body: str) -> None:
+def test_gsm7_segments_follow_from_the_length(body: str) -> None:
     assert segments(body) == (1 if len(body) <= 160 else -(-len(body) // 153))
 
 

@@ -72,7 +72,7 @@ def test_a_breaker_opens_logs_and_closes_while_other_channels_send(
     assert "@" not in caplog.text
 
 
-def test_requests_that_fail_together_are_one_reason_to_pause(
+def test_concurrent_failures_open_the_breaker_once(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Sixty requests run when the provider starts to refuse them; the pause is not longer."""
@@ -99,7 +99,9 @@ def test_requests_that_fail_together_are_one_reason_to_pause(
     assert {row.state for row in house.rows()} == {"sent"}
 
 
-def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_begins_at_the_time_of_the_response(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The provider answers after half a minute, when a pause from the claim on would be over."""
     entered(house, SMS("hello"), people=TRIPS_AT + 1)
     slowness, clock = 30, [1000.0]
@@ -127,7 +129,7 @@ def test_a_pause_begins_with_the_answer(house: House, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("together", [1, 10])
-def test_a_silent_provider_is_given_few_messages(
+def test_a_provider_that_times_out_gets_few_messages(
     house: House, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     """A provider without a response leaves unknown messages. After a pause one message is sent, and
@@ -164,7 +166,7 @@ def test_a_silent_provider_is_given_few_messages(
     ],
     ids=["moved", "too late"],
 )
-def test_after_an_outage_windows_and_limits_hold_as_before(
+def test_windows_and_caps_apply_after_an_outage(
     house: House, wanted: MessageSpec, state: str, reason: str | None, when: str | None
 ) -> None:
     policy = Policy.model_validate(
@@ -188,7 +190,7 @@ def test_after_an_outage_windows_and_limits_hold_as_before(
     assert house.people()[0].end_reason == "completed"
 
 
-def test_a_cap_that_filled_during_the_outage(house: House) -> None:
+def test_a_cap_reached_during_an_outage_applies_afterwards(house: House) -> None:
     policy = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "per": "day"}]})
     mail = described(Send("s", Email("hello")))
     rival = described(Send("s", Email("offer")), name="k", priority=90)

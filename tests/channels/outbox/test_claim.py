@@ -57,7 +57,7 @@ def test_a_claim_ends_with_the_window(house: House) -> None:
     assert seen[0].not_after == MONDAY + 10 * HOUR
 
 
-def test_what_is_claimed_leaves_before_its_window_closes(
+def test_a_claimed_message_is_posted_before_its_window_closes(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transport checks the window directly before each request."""
@@ -98,7 +98,9 @@ def dying() -> None:
     raise Killed
 
 
-def test_a_death_at_the_hand_over_leaves_unknown_and_never_a_second_send(house: House) -> None:
+def test_a_crash_during_the_request_leaves_the_message_unknown_and_unsent_again(
+    house: House,
+) -> None:
     house.open(sending(Email("hello")), sending_again := Journey(
         "again", entry=OnLaunch(), topic="news", steps=[Send("s", Email("offer"))]
     ), policy=POLICY)  # fmt: skip
@@ -128,7 +130,7 @@ def test_a_death_at_the_hand_over_leaves_unknown_and_never_a_second_send(house: 
     assert {person.end_reason for person in house.people()} == {"completed"}
 
 
-def test_what_could_not_be_posted_in_time_is_given_back(
+def test_a_message_that_cannot_be_posted_within_its_claim_is_released(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One connection, and the first post takes longer than a claim lasts."""
@@ -165,7 +167,7 @@ def test_what_could_not_be_posted_in_time_is_given_back(
 @pytest.mark.parametrize(
     "what", ["no consent", "chosen hours", "a purchase", "another profile's", "paused", "trouble"]
 )
-def test_what_comes_in_while_claims_wait_for_their_turn(
+def test_changes_while_claims_wait_for_a_slot_are_checked_before_the_post(
     house: House, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A provider takes one at a time; while it has the first something is heard of the second."""
@@ -222,7 +224,7 @@ def test_what_comes_in_while_claims_wait_for_their_turn(
     assert len(house.providers.accepted) == [row.state for row in house.rows()].count("sent")
 
 
-def test_what_comes_in_while_a_token_is_fetched(
+def test_changes_while_a_token_is_fetched_are_checked_before_the_post(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("channels.outbox.dispatch.IN_FLIGHT", 1)
@@ -244,7 +246,7 @@ def test_what_comes_in_while_a_token_is_fetched(
     assert len(house.providers.accepted) == 1
 
 
-def test_the_fate_of_some_is_known_while_one_is_slow(
+def test_outcomes_are_recorded_while_a_slow_request_is_under_way(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.shorten(record_every=0.01)
@@ -275,7 +277,7 @@ def test_the_fate_of_some_is_known_while_one_is_slow(
     house.dispatching(scenario)
 
 
-def test_a_webhook_before_our_record_wins(house: House) -> None:
+def test_a_delivery_report_before_the_recorded_outcome_wins(house: House) -> None:
     house.open(sending(Email("hello")), policy=POLICY)
     house.customer()
 
@@ -289,7 +291,7 @@ def test_a_webhook_before_our_record_wins(house: House) -> None:
     assert (row.state, row.provider_id) == ("delivered", "theirs")
 
 
-def test_people_move_on_when_their_message_has_gone(house: House) -> None:
+def test_an_enrollment_moves_on_when_its_last_message_is_sent(house: House) -> None:
     house.open(sending(Email("hello"), Push("hello", after="10m"), then=(Wait("1h"),)))
     house.customer()
     house.launch("j")
@@ -298,7 +300,7 @@ def test_people_move_on_when_their_message_has_gone(house: House) -> None:
     assert (person.step, person.arrived_at) == ("wait 1h", MONDAY + 10 * MINUTE)
 
 
-def test_a_record_that_comes_late_ends_no_later_wait(house: House) -> None:
+def test_a_late_outcome_does_not_end_a_later_wait(house: House) -> None:
     """The process hung at the hand-over; its people have long gone on."""
     house.open(sending(Email("hello"), then=(Wait("2d"),)))
     house.customer()

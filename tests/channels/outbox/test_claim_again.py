@@ -22,7 +22,7 @@ from tests.support.shop import MONDAY, House, described
     ("channel", "topic", "reason"),
     [("sms", "*", "no_consent"), ("email", "news", "no_consent"), ("email", "other", None)],
 )
-def test_consent_taken_back(
+def test_consent_withdrawn_before_the_claim(
     house: House, channel: ChannelName, topic: str, reason: str | None
 ) -> None:
     message = {"sms": SMS, "email": Email}[channel]("hello", after="1h")
@@ -50,7 +50,7 @@ def test_a_stop_binds_transactional_texts_too(house: House) -> None:
     assert reported(house) == [("sms", "skipped", "no_consent")]
 
 
-def test_an_address_that_bounced_meanwhile(house: House) -> None:
+def test_an_address_that_bounced_before_the_claim(house: House) -> None:
     house.open(sending(), policy=POLICY)
     house.customer("ann")
     house.launch("j")
@@ -60,7 +60,7 @@ def test_an_address_that_bounced_meanwhile(house: House) -> None:
     assert house.providers.requests == []
 
 
-def test_a_window_that_closed_meanwhile(house: House) -> None:
+def test_a_window_that_closed_before_the_claim(house: House) -> None:
     """No worker runs until the window has closed."""
     house.open(sending(Email("hello", after="1h"), Push("hello", after="2h")), policy=POLICY)
     house.customer()
@@ -79,7 +79,7 @@ def test_a_window_that_closed_meanwhile(house: House) -> None:
     ]
 
 
-def test_a_customer_who_moved(house: House) -> None:
+def test_a_time_zone_that_changed_before_the_claim(house: House) -> None:
     house.open(sending(), policy=POLICY)
     ann = house.customer()
     house.launch("j")
@@ -93,7 +93,7 @@ def test_a_customer_who_moved(house: House) -> None:
 
 
 @pytest.mark.parametrize(("on_cap", "state"), [("skip", "skipped"), ("defer", "planned")])
-def test_a_cap_that_filled_meanwhile(house: House, on_cap: str, state: str) -> None:
+def test_a_cap_reached_before_the_claim(house: House, on_cap: str, state: str) -> None:
     house.open(sending(Email("hello", after="1h", on_cap=on_cap)), policy=POLICY)
     house.customer()
     house.launch("j")
@@ -110,7 +110,7 @@ def test_a_cap_that_filled_meanwhile(house: House, on_cap: str, state: str) -> N
     assert state == "skipped" or format_instant(row.send_at) == "2026-03-03T08:00:00Z"
 
 
-def test_a_late_message_counts_when_it_goes(house: House) -> None:
+def test_a_late_message_counts_against_caps_at_its_send_time(house: House) -> None:
     """The next, planned for 24 hours after the first was planned, waits for 24 after it went."""
     wanted = Send("s", SMS("offer", on_cap="defer"))
     other = Journey("k", entry=OnLaunch(), topic="news", steps=[wanted])
@@ -128,7 +128,7 @@ def test_a_late_message_counts_when_it_goes(house: House) -> None:
     ]
 
 
-def test_an_exit_rule_met_and_not_yet_worked(house: House) -> None:
+def test_an_exit_rule_that_is_not_processed_yet_cancels_the_message(house: House) -> None:
     house.open(sending(exit_when=did("bought") | (attribute("gone") == 1)), policy=POLICY)
     ann, bob, cleo = (house.customer() for _ in range(3))
     house.launch("j")
@@ -144,7 +144,9 @@ def test_an_exit_rule_met_and_not_yet_worked(house: House) -> None:
 
 
 @pytest.mark.parametrize("evidence", ["opened", "clicked"])
-def test_stop_on_what_is_done_with_a_message_of_the_step(house: House, evidence: str) -> None:
+def test_stop_on_counts_only_evidence_about_messages_of_the_step(
+    house: House, evidence: str
+) -> None:
     """Bob does the same as Ann, but with another journey's mail."""
     stopping = sending(Email("hello"), SMS("hello", after="1h"), stop_on=evidence)
     house.open(described(Send("s", Email("offer")), name="k"), stopping)
@@ -163,7 +165,7 @@ def test_stop_on_what_is_done_with_a_message_of_the_step(house: House, evidence:
     ] == [(ann, "cancelled", f"stopped: {evidence}"), (bob, "sent", None)]
 
 
-def test_stop_on_the_goal(house: House) -> None:
+def test_stop_on_converted_counts_the_goal_event(house: House) -> None:
     """Bob does with his mail what can be done, but does not buy."""
     goal = Goal(did=did("bought"), within="5d")
     wanted = Email("hello"), SMS("hello", after="1h")
@@ -189,7 +191,7 @@ def first_push_then_mail(**options: Any) -> Journey:
     return sending(Push("hello"), Email("hello"), **fallback)
 
 
-def test_evidence_that_comes_before_the_fallback_leaves(house: House) -> None:
+def test_evidence_before_the_fallback_is_sent_cancels_it(house: House) -> None:
     """At 21:00 the mail has to wait for the morning; the push is opened at night."""
     windows = {"email": DAYTIME}
     house.open(first_push_then_mail(), policy=Policy.model_validate({"channels": windows}))
@@ -240,7 +242,7 @@ def test_a_paused_journey_sends_nothing(house: House) -> None:
     assert reported(house) == [("email", "sent", None)]
 
 
-def test_the_last_moment_is_early_enough(house: House) -> None:
+def test_a_message_claimed_shortly_after_its_latest_time_is_sent(house: House) -> None:
     """Wanted within an hour, the window opens in an hour: it leaves then, not a second too late."""
     house.open(sending(Email("hello", max_delay="1h")), policy=POLICY)
     house.customer()
@@ -251,7 +253,7 @@ def test_the_last_moment_is_early_enough(house: House) -> None:
     assert reported(house) == [("email", "sent", None)]
 
 
-def test_what_is_too_late_does_not_leave(house: House) -> None:
+def test_a_message_past_its_max_delay_is_not_sent(house: House) -> None:
     house.open(sending(Email("hello", after="10m", max_delay="1h")), policy=POLICY)
     house.customer()
     house.launch("j")
@@ -264,7 +266,7 @@ def test_what_is_too_late_does_not_leave(house: House) -> None:
     assert house.people()[0].end_reason == "completed"
 
 
-def test_all_or_none_also_at_the_hand_over(house: House) -> None:
+def test_mode_all_applies_at_the_claim(house: House) -> None:
     wanted = Email("hello", after="1h"), Push("hello", after="1h"), SMS("hello", after="2h")
     house.open(sending(*wanted, mode="all"), policy=POLICY)
     ann, bob, cleo = (house.customer() for _ in range(3))
@@ -280,7 +282,7 @@ def test_all_or_none_also_at_the_hand_over(house: House) -> None:
     assert {house.rows()[6].profile_id} == {cleo}
 
 
-def test_all_wait_for_the_one_that_has_to(house: House) -> None:
+def test_mode_all_waits_for_the_member_that_is_deferred(house: House) -> None:
     """The mail's place is taken meanwhile; the push, due at the same moment, stays with it."""
     wanted = Email("hello", after="1h", on_cap="defer"), Push("hello", after="1h")
     house.open(sending(*wanted, mode="all"), policy=POLICY)
@@ -298,7 +300,7 @@ def test_all_wait_for_the_one_that_has_to(house: House) -> None:
     ]
 
 
-def test_the_next_channel_takes_over_at_the_hand_over(house: House) -> None:
+def test_a_refusal_at_the_claim_hands_over_to_the_next_channel(house: House) -> None:
     house.open(
         sending(SMS("hello", after="1h"), Email("hello", after="1h"), mode="first"), policy=POLICY
     )
@@ -310,7 +312,9 @@ def test_the_next_channel_takes_over_at_the_hand_over(house: House) -> None:
     assert [one.channel for one in house.providers.accepted] == ["email"]
 
 
-def test_of_two_for_one_place_the_more_important_goes(house: House) -> None:
+def test_the_message_with_the_higher_priority_takes_the_last_place_under_a_cap(
+    house: House,
+) -> None:
     """Both were planned before there was a cap; the new policy leaves room for one."""
     journeys = [
         Journey(

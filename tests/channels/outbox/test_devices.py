@@ -142,7 +142,7 @@ def test_only_devices_that_are_live_at_the_claim(house: House) -> None:
     ],
     ids=["another customer's", "unregistered", "taken away", "seen again"],
 )
-def test_the_last_look_covers_each_device(
+def test_each_device_is_checked_again_before_its_request(
     house: House, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], gets: bool
 ) -> None:
     """While the first device's request is under way the second one changes."""
@@ -184,7 +184,7 @@ def test_the_last_look_covers_each_device(
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else value,
 )
-def test_a_message_is_what_its_devices_say(
+def test_the_state_of_a_push_follows_from_its_devices(
     house: House, answers: Sequence[str], state: str, devices: Sequence[str]
 ) -> None:
     pushing(house, len(answers))
@@ -208,7 +208,7 @@ def test_a_message_is_what_its_devices_say(
     assert house.people()[0].end_reason == "completed"
 
 
-def test_a_message_is_planned_for_when_every_device_may_be_tried(house: House) -> None:
+def test_a_push_is_retried_when_every_device_may_be_retried(house: House) -> None:
     pushing(house, 3)
     for token, wait in (("device-a", "60"), ("device-b", "900"), ("device-c", "120")):
         house.providers.answer_to(token, httpx.Response(429, headers={"retry-after": wait}))
@@ -223,7 +223,7 @@ def test_a_message_is_planned_for_when_every_device_may_be_tried(house: House) -
     assert house.rows()[0].attempts == 2
 
 
-def test_a_device_that_is_new_when_it_is_tried_again(house: House) -> None:
+def test_a_retry_includes_a_new_device(house: House) -> None:
     """The app was installed again: its token is another one."""
     ann = pushing(house)
     house.providers.answer_to("device-a", ANSWERS["later"])
@@ -242,7 +242,7 @@ def test_a_device_that_is_new_when_it_is_tried_again(house: House) -> None:
     assert tries(house) == dict.fromkeys(TOKENS, 1)
 
 
-def test_when_every_device_that_is_left_has_refused_it(house: House) -> None:
+def test_a_push_fails_when_every_remaining_device_refused_it(house: House) -> None:
     pushing(house)
     house.providers.answer_to("device-a", ANSWERS["later"])
     house.providers.answer_to("device-b", ANSWERS["failed"])
@@ -256,7 +256,7 @@ def test_when_every_device_that_is_left_has_refused_it(house: House) -> None:
     assert house.people()[0].end_reason == "completed"
 
 
-def test_what_was_not_posted_is_tried_again_as_if_it_had_not_been_claimed(house: House) -> None:
+def test_a_push_that_was_not_posted_is_sent_later_without_a_counted_attempt(house: House) -> None:
     ann = pushing(house)
     for token in ("device-a", "device-b"):
         house.providers.answer_to(token, httpx.Response(401))
@@ -325,7 +325,7 @@ def test_when_no_device_is_registered_the_push_failed_once(house: House, togethe
         ({"failed", "dropped"}, "failed"),
     ],
 )
-def test_the_order_of_the_rule(states: set[str], message: str) -> None:
+def test_the_state_of_a_push_by_the_states_of_its_devices(states: set[str], message: str) -> None:
     assert state_of(states) == message
 
 
@@ -351,7 +351,7 @@ def test_every_device_is_claimed_before_the_first_post(house: House) -> None:
     assert seen[0] == dict.fromkeys(TOKENS, "sending")
 
 
-def test_a_death_at_the_hand_over_leaves_every_claimed_device_unknown(house: House) -> None:
+def test_a_crash_during_the_request_leaves_every_claimed_device_unknown(house: House) -> None:
     """It is not known which devices were posted to."""
     pushing(house)
 
@@ -380,7 +380,7 @@ def test_a_death_at_the_hand_over_leaves_every_claimed_device_unknown(house: Hou
         ("failed", "unknown", ("failed", "unknown")),
     ],
 )
-def test_a_death_when_one_device_has_answered(
+def test_a_crash_after_one_device_was_recorded(
     house: House, first: Any, state: str, devices: Sequence[str]
 ) -> None:
     pushing(house)
@@ -415,7 +415,7 @@ def planned(house: House) -> None:
     house.advance()
 
 
-def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
+def test_an_outcome_recorded_after_the_claim_was_lost(house: House) -> None:
     """The process had hung: its outcomes still count, and nothing is sent twice."""
     pushing(house)
     planned(house)
@@ -443,7 +443,7 @@ def test_a_record_that_comes_after_the_claim_was_lost(house: House) -> None:
     assert house.providers.requests == []
 
 
-def test_the_fate_of_one_device_is_known_while_another_is_slow(
+def test_the_outcome_of_one_device_is_recorded_while_another_is_slow(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.shorten(record_every=0.01)
@@ -519,7 +519,7 @@ def test_a_late_report_about_one_device(
         assert len(house.providers.requests) == 2
 
 
-def test_a_report_about_a_device_of_another_profile_by_now(house: House) -> None:
+def test_a_report_about_a_device_that_now_belongs_to_another_profile(house: House) -> None:
     """It names the message that went to it; or the provider's own id alone."""
     pushing(house)
     house.providers.answer_to("device-a", httpx.ReadTimeout("slow"))
@@ -535,7 +535,7 @@ def test_a_report_about_a_device_of_another_profile_by_now(house: House) -> None
     assert house.rows()[0].state == "delivered"
 
 
-def test_two_profiles_become_one(house: House) -> None:
+def test_a_merge_moves_the_devices_of_messages(house: House) -> None:
     ann = pushing(house)
     house.launch("j")
     bob = house.customer("bob", push_tokens={})
@@ -609,7 +609,7 @@ def test_devices_are_looked_up_only_for_pushes_that_were_tried_before(house: Hou
         assert second == ({again.id: [Target("device-b", "android")]}, [])
 
 
-def test_a_claim_is_one_statement_and_a_second_one_for_what_is_left(house: House) -> None:
+def test_claiming_devices_takes_one_statement_or_two_on_a_retry(house: House) -> None:
     ann = pushing(house)
     with house.db.transaction() as tx:
         both = [
@@ -629,7 +629,7 @@ def test_a_claim_is_one_statement_and_a_second_one_for_what_is_left(house: House
 
 
 @pytest.mark.parametrize(("other", "number"), [("failed", 3), ("later", 4)])
-def test_statements_of_the_record_of_a_push(house: House, other: Any, number: int) -> None:
+def test_number_of_statements_that_record_a_push(house: House, other: Any, number: int) -> None:
     pushing(house)
     for token in ("device-a", "device-b"):
         house.providers.answer_to(token, ANSWERS["later"])

@@ -32,7 +32,7 @@ def answered(house: House, channel: ChannelName, *answers: httpx.Response | Exce
     return house.rows()
 
 
-def test_later_means_later(house: House) -> None:
+def test_a_retry_waits_as_long_as_the_provider_asks_and_backs_off(house: House) -> None:
     busy = httpx.Response(429, headers={"retry-after": "120"}, json={})
     [row] = answered(house, "sms", busy, httpx.Response(503))
     assert (row.state, row.attempts) == ("planned", 1)
@@ -54,7 +54,7 @@ def test_later_means_later(house: House) -> None:
     assert row.reason is None
 
 
-def test_a_retry_is_looked_at_again(house: House) -> None:
+def test_a_retry_evaluates_the_rules_again(house: House) -> None:
     answered(house, "sms", httpx.Response(429, headers={"retry-after": "600"}, json={}))
     [row] = house.rows()
     house.say(row.profile_id, "sms", "*", granted=False)
@@ -78,7 +78,7 @@ def test_a_retry_is_looked_at_again(house: House) -> None:
     ],
     ids=repr,
 )
-def test_what_surely_was_not_accepted_is_tried_again(
+def test_a_request_that_was_certainly_not_accepted_is_retried(
     house: House, answer: httpx.Response | Exception, state: str
 ) -> None:
     [row] = answered(house, "email", answer)
@@ -91,7 +91,7 @@ def test_what_surely_was_not_accepted_is_tried_again(
     assert house.people()[0].end_reason == "completed"
 
 
-def test_what_may_have_gone_counts(house: House) -> None:
+def test_an_unknown_message_counts_against_caps(house: House) -> None:
     answered(house, "email", httpx.ReadError("cut"))
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
     house.open(again, policy=POLICY)
@@ -99,7 +99,7 @@ def test_what_may_have_gone_counts(house: House) -> None:
     assert reported(house)[1] == ("email", "skipped", "capped")
 
 
-def test_what_surely_failed_does_not_count(house: House) -> None:
+def test_a_failed_message_does_not_count_against_caps(house: House) -> None:
     answered(house, "email", httpx.Response(400, json={}))
     again = Journey("k", entry=OnLaunch(), topic="n", steps=[Send("s", Email("offer"))])
     house.open(again, policy=POLICY)
@@ -149,7 +149,7 @@ def test_refused_credentials_stop_only_their_channel(
     assert any("refuses our account" in record.message for record in caplog.records)
 
 
-def test_a_reply_of_stop_that_the_provider_knows_of(house: House) -> None:
+def test_twilios_opt_out_error_records_a_stop(house: House) -> None:
     said = {"code": 21610, "message": "Attempt to send to unsubscribed recipient"}
     [row] = answered(house, "sms", httpx.Response(400, json=said))
     assert (row.state, row.reason) == ("failed", "twilio 21610: the recipient replied STOP")
@@ -162,7 +162,7 @@ def test_a_reply_of_stop_that_the_provider_knows_of(house: House) -> None:
     assert reported(house)[1] == ("sms", "skipped", "no_consent")
 
 
-def test_an_app_that_is_gone(house: House) -> None:
+def test_an_unregistered_device_is_suppressed(house: House) -> None:
     detail = {"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError"}
     body = {"error": {"code": 404, "details": [detail | {"errorCode": "UNREGISTERED"}]}}
     [row] = answered(house, "push", httpx.Response(404, json=body))
@@ -174,7 +174,7 @@ def test_an_app_that_is_gone(house: House) -> None:
     assert reported(house)[1] == ("push", "skipped", "suppressed")
 
 
-def test_what_a_template_lacks_is_named(house: House) -> None:
+def test_a_missing_template_variable_is_named_in_the_reason(house: House) -> None:
     texts = {**TEXTS, "hello.sms.txt": "Hello {{ profile.first_name }}"}
     house.open(sending(SMS("hello"), then=(Send("t", Push("hello")),)), policy=POLICY, texts=texts)
     ann, bob = house.customer(attributes={"first_name": "Ann"}), house.customer()
@@ -192,7 +192,7 @@ def test_what_a_template_lacks_is_named(house: House) -> None:
     assert [row.reason for row in house.rows()[4:]] == ["capped", None]
 
 
-def test_odd_data_of_one_does_not_stop_the_others(house: House) -> None:
+def test_invalid_data_of_one_customer_does_not_affect_others(house: House) -> None:
     texts = {**TEXTS, "hello.sms.txt": "{{ profile.n | date: '%d' }}"}
     house.open(sending(SMS("hello")), policy=POLICY, texts=texts)
     for number in (1, "soon", 10**18):
@@ -235,7 +235,7 @@ def test_a_link_that_leads_elsewhere_is_not_sent(house: House) -> None:
     assert told_of["why"].startswith("It links to https://evil.example. Links need https")
 
 
-def test_what_is_longer_than_the_channel_takes_is_not_sent(house: House) -> None:
+def test_a_message_longer_than_the_channel_allows_is_not_sent(house: House) -> None:
     texts = {
         **TEXTS,
         "hello.sms.txt": "{{ profile.x }}",
@@ -318,7 +318,7 @@ def test_a_request_refused_for_one_of_its_mails(house: House) -> None:
     assert suppressed(house.db) == {("email", "c2@example.com"): "bounced"}
 
 
-def test_one_address_twice_makes_two_requests(house: House) -> None:
+def test_a_request_to_sendgrid_names_an_address_once(house: House) -> None:
     """SendGrid refuses a request whole that names an address twice."""
     policy = Policy()
     steps = [Send("s", Email("hello"), Email("offer"))]

@@ -19,7 +19,7 @@ OURS = [
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_a_click_on_our_own_page_is_no_click(house: House, number: int) -> None:
+def test_a_click_on_our_own_page_is_not_recorded_as_a_click(house: House, number: int) -> None:
     shop = AnnsShop(house, NEWS)
     shop.mail("click", url=OURS[number])
     assert shop.heard() == []
@@ -34,7 +34,7 @@ def test_a_click_on_our_own_link_confirms_the_hand_over(house: House) -> None:
     assert shop.state == "sent"
 
 
-def test_it_stops_no_other_message(house: House) -> None:
+def test_a_click_on_our_own_link_cancels_no_message(house: House) -> None:
     both = Send("both", Email("hello"), Push("hello", after="1h"), stop_on="clicked")
     house.open(Journey("j", entry=OnLaunch(), topic="news", steps=[both]))
     house.customer("ann")

@@ -75,7 +75,7 @@ def test_every_refusal_has_its_row_and_its_reason(
     assert bool(rule) == bool(decision.rule)
 
 
-def test_the_reasons_of_groups(db: Database) -> None:
+def test_refusal_reasons_of_group_members(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer(consent={("email", "*"): True})
     desk.wants(ann, message("email"), message("sms"), mode="all")
@@ -86,7 +86,7 @@ def test_the_reasons_of_groups(db: Database) -> None:
     ]  # fmt: skip
 
 
-def test_members_that_never_meet(db: Database) -> None:
+def test_a_member_without_a_common_time_is_skipped(db: Database) -> None:
     hours = {"email": "09:00", "push": "15:00"}
     windows = {
         channel: {"windows": [{"days": "mon-sun", "from": opens, "to": f"{opens[:2]}:30"}]}
@@ -139,7 +139,7 @@ def test_the_holdout_gets_no_marketing(db: Database) -> None:
     assert [row.reason for row in later if row.kind == "transactional"] == [None] * 40
 
 
-def test_a_wanted_message_is_wanted_once(db: Database) -> None:
+def test_planning_a_message_twice_is_an_integrity_error(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer()
     send = PlannedSend(
@@ -152,7 +152,7 @@ def test_a_wanted_message_is_wanted_once(db: Database) -> None:
     assert len(desk.rows()) == 1
 
 
-def test_refusing_leaves_rows_too(db: Database) -> None:
+def test_a_refused_step_has_rows_and_decisions(db: Database) -> None:
     desk = Desk(db)
     ann, bob = desk.house.customer(), desk.house.customer()
     send = PlannedSend(
@@ -205,7 +205,7 @@ def test_of_several_addresses_the_one_seen_last_is_in_use(db: Database) -> None:
     assert [mail.to for mail in house.providers.accepted] == ["new@example.com"]
 
 
-def test_when_the_address_in_use_is_dead_the_channel_is_suppressed(db: Database) -> None:
+def test_a_suppressed_address_in_use_suppresses_the_channel(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer("ann")
     addresses(db, ann, ("second@example.com", "bounced", MONDAY + 60))
@@ -213,7 +213,7 @@ def test_when_the_address_in_use_is_dead_the_channel_is_suppressed(db: Database)
     assert [row.reason for row in desk.rows()] == ["suppressed", None]
 
 
-def test_the_zone_is_that_of_the_number_that_is_texted(db: Database) -> None:
+def test_the_time_zone_follows_the_phone_number_in_use(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer("ann", timezone=None)
     with db.transaction() as tx:
@@ -234,7 +234,7 @@ def test_the_zone_is_that_of_the_number_that_is_texted(db: Database) -> None:
 # Counting -----------------------------------------------------------------------------------------
 
 
-def test_two_carts_of_one_person_count_against_each_other(db: Database) -> None:
+def test_messages_of_two_carts_of_one_profile_count_against_the_same_caps(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann, bob = desk.house.customer(), desk.house.customer()
     desk.wants([ann, ann, bob], message())
@@ -245,7 +245,7 @@ def test_two_carts_of_one_person_count_against_each_other(db: Database) -> None:
     ]
 
 
-def test_in_the_engine_too(db: Database) -> None:
+def test_a_send_step_counts_several_carts_against_the_same_caps(db: Database) -> None:
     house = House(db)
     entry = OnEvent("cart", prop("total") > 0, key="cart_id", again="always")
     policy = Policy.model_validate({"caps": ONE_A_DAY})
@@ -274,7 +274,7 @@ def test_a_deferred_message_is_sent_when_it_first_fits(db: Database) -> None:
     ]
 
 
-def test_what_a_customer_chose_binds_too(db: Database) -> None:
+def test_limits_from_the_preference_center_apply(db: Database) -> None:
     desk = Desk(db)
     ann = desk.house.customer()
     with db.transaction() as tx:
@@ -290,7 +290,7 @@ def test_what_a_customer_chose_binds_too(db: Database) -> None:
     ]
 
 
-def test_the_zone_that_a_customer_chose_comes_before_what_others_say(db: Database) -> None:
+def test_the_chosen_time_zone_overrides_other_sources(db: Database) -> None:
     evening = {"windows": [{"days": "mon-sun", "from": "20:00", "to": "21:00"}]}
     desk = Desk(db, channels={"email": evening})
     chosen = {

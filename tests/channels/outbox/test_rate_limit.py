@@ -83,7 +83,7 @@ def test_two_dispatchers_keep_a_rate_together(
     assert len({one.message_id for one in house.providers.accepted}) == 20
 
 
-def test_an_excess_over_the_rate_is_taken_off_the_seconds_that_follow(
+def test_an_excess_over_the_rate_is_deducted_from_the_next_seconds(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_clock = own_clock(db, monkeypatch)

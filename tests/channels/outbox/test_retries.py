@@ -68,7 +68,7 @@ def test_the_provider_sets_the_retry_time(
         *((one, httpx.Response(429, headers={"retry-after": "90"}), 90, 90) for one in ONE),
     ],
 )
-def test_what_was_refused_together_does_not_come_back_together(
+def test_retries_of_one_batch_are_spread_over_time(
     house: House, channel: ChannelName, answer: httpx.Response, first: int, then: int
 ) -> None:
     """Each waits as long as is due and up to half as much again, and longer each time unless the
@@ -91,7 +91,7 @@ def test_what_was_refused_together_does_not_come_back_together(
     assert {row.state for row in house.rows()} == {"sent"}
 
 
-def test_a_wait_begins_with_the_answer(house: House) -> None:
+def test_a_retry_delay_begins_at_the_response(house: House) -> None:
     """It took longer to come than the provider asks us to wait."""
     house.open(described(Send("s", SMS("hello"))))
     house.customer()
@@ -158,7 +158,7 @@ def https_server(directory: Path, *, valid: bool) -> Iterator[tuple[int, list[by
 
 
 @pytest.mark.parametrize("valid", [True, False], ids=["nobody vouches for it", "expired"])
-def test_a_certificate_that_is_not_to_be_trusted(tmp_path: Path, valid: bool) -> None:
+def test_an_untrusted_certificate_is_retried_later(tmp_path: Path, valid: bool) -> None:
     """Nothing is sent to such a server; the message waits until the certificate is valid."""
     with https_server(tmp_path, valid=valid) as (port, said):
         [outcome] = posted_to(f"https://127.0.0.1:{port}")

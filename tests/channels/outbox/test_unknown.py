@@ -43,7 +43,7 @@ def settle(house: House, ids: list[int], verdict: Verdict) -> int:
         return resolve(tx, ids, verdict)
 
 
-def test_what_is_unknown(house: House) -> None:
+def test_unknown_messages_are_listed(house: House) -> None:
     mail, text, *_ = house.rows()
     assert unknown(house) == [(mail.id, "email", MONDAY), (text.id, "sms", MONDAY + HOUR)]
     assert unknown(house, text.id) == [(text.id, "sms", MONDAY + HOUR)]
@@ -53,7 +53,7 @@ def test_what_is_unknown(house: House) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["sent", "failed"])
-def test_settling_one(house: House, verdict: Verdict) -> None:
+def test_one_unknown_message_is_resolved(house: House, verdict: Verdict) -> None:
     mail, text, *others = house.rows()
     assert settle(house, [mail.id], verdict) == 1
     now = {row.id: (row.state, row.reason) for row in house.rows()}
@@ -66,7 +66,7 @@ def test_settling_one(house: House, verdict: Verdict) -> None:
     assert len(house.providers.requests) == 3
 
 
-def test_only_what_is_unknown_is_settled(house: House) -> None:
+def test_only_unknown_messages_are_resolved(house: House) -> None:
     ids = [row.id for row in house.rows()]
     assert settle(house, ids, "failed") == 2
     assert unknown(house) == []
@@ -78,7 +78,7 @@ def test_only_what_is_unknown_is_settled(house: House) -> None:
 @pytest.mark.parametrize(
     ("verdict", "next_one"), [("sent", ("skipped", "capped")), ("failed", ("sent", None))]
 )
-def test_failed_gives_the_place_in_the_caps_back(
+def test_a_message_resolved_as_failed_no_longer_counts_against_caps(
     house: House, verdict: Verdict, next_one: tuple[str, str | None]
 ) -> None:
     mail = house.rows()[0]

@@ -115,7 +115,7 @@ def test_a_single_message_always_fits(provider: ConnectedProvider) -> None:
 
 
 @every_provider
-def test_words_of_any_kind_arrive_as_they_are(provider: ConnectedProvider) -> None:
+def test_any_text_arrives_unchanged(provider: ConnectedProvider) -> None:
     words = "Zoë & “co” <b>+1%\n{{ x }} 😀 \\ \" '"
     content = CONTENT[provider.channel]
     values = asdict(content)
@@ -160,7 +160,7 @@ def test_any_answer_is_read(
         (504, {"unknown"}),
     ],
 )
-def test_the_promises_of_delivery(
+def test_every_status_code_has_its_result(
     provider: ConnectedProvider, status: int, results: set[str]
 ) -> None:
     batch = batch_for(provider, provider.sender.batch_size)

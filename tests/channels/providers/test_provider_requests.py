@@ -253,13 +253,13 @@ def test_a_text_only_notification() -> None:
     assert "fcm_options" not in message["webpush"]  # FCM takes https links only
 
 
-def test_a_ttl_needs_the_moment_that_it_counts_from() -> None:
+def test_a_ttl_requires_now() -> None:
     with pytest.raises(ValueError, match="ttl needs `now`"):
         outgoing("push", ttl=60, now=None)
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_message_of_another_channel_is_a_mistake_of_ours(name: str) -> None:
+def test_a_message_of_another_channel_raises(name: str) -> None:
     channel = CHANNEL_OF[name]
     other: Content = CONTENT["sms" if channel != "sms" else "email"]
     with pytest.raises(TypeError, match="message 7 is no"):

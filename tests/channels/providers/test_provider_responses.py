@@ -186,7 +186,7 @@ def test_retry_after(headers: dict[str, str], wait: int | None) -> None:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize("status", [429, 503])
-def test_every_provider_is_given_the_time_that_it_asks_for(name: str, status: int) -> None:
+def test_retry_after_is_respected_for_every_provider(name: str, status: int) -> None:
     outcome = answered(name, httpx.Response(status, headers={"Retry-After": "42"}))
     assert (outcome.result, outcome.retry_after) == ("retry", 42)
 
@@ -251,7 +251,7 @@ def test_postmarks_error_codes(
     assert TO["email"] not in outcome.reason.lower()
 
 
-def test_who_is_inactive_on_a_broadcast_stream_may_have_unsubscribed() -> None:
+def test_an_inactive_recipient_of_a_broadcast_stream_counts_as_unsubscribed() -> None:
     assert of_postmark(406, kind="marketing").suppress == "opted_out"
     assert of_postmark(406, kind="transactional").suppress == "bounced"
 

@@ -127,23 +127,23 @@ def test_a_credentials_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sender", ["Your Shop", "SHOP", "447700900001", "+0770", "MG123", "+44 7"])
-def test_live_demands_a_sender_that_customers_can_answer_stop(tmp_path: Path, sender: str) -> None:
+def test_live_requires_an_sms_sender_that_receives_replies(tmp_path: Path, sender: str) -> None:
     with pytest.raises(SegueError, match=r"SEGUE_TWILIO_FROM is '.*STOP"):
         connect_providers(live(tmp_path, twilio_from=sender))
 
 
 @pytest.mark.parametrize("sender", ["+447700900001", "60123", "MG" + "0a" * 16])
-def test_live_takes_senders_that_customers_can_answer(tmp_path: Path, sender: str) -> None:
+def test_live_accepts_sms_senders_that_receive_replies(tmp_path: Path, sender: str) -> None:
     assert unmet_needs(live(tmp_path, twilio_from=sender)) == []
 
 
-def test_the_receiver_refuses_to_start_without_what_it_hears_with(house: House) -> None:
+def test_the_receiver_does_not_start_without_webhook_keys(house: House) -> None:
     segue = house.open(**LIVE | {"sendgrid_webhook_key": ""})
     with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is not set"):
         create_app(segue, lambda _: None)
 
 
-def test_what_a_provider_needs_that_sends_nothing_is_not_asked_for(
+def test_settings_of_a_provider_that_sends_nothing_are_not_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = live(tmp_path, sendgrid_api_key="", sendgrid_webhook_key="")
@@ -210,7 +210,7 @@ def test_a_topic_counts_before_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PROVIDER_BY_TOPIC", "news", r"SEGUE_EMAIL_\*: .*write it as JSON"),
     ],
 )
-def test_a_choice_that_cannot_be_is_named(
+def test_an_invalid_choice_of_provider_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
 ) -> None:
     with pytest.raises(SegueError, match=words):
@@ -242,7 +242,7 @@ def test_the_sandbox_needs_nothing() -> None:
         *("https://segue.test.", "https://nas.home.arpa", "https://a b.shop", "https://u:p@a.shop"),
     ],
 )
-def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> None:
+def test_live_requires_a_public_base_url(tmp_path: Path, url: str) -> None:
     with pytest.raises(SegueError, match=r"SEGUE_PUBLIC_URL is .*https:// URL"):
         connect_providers(live(tmp_path, public_url=url))
 
@@ -254,7 +254,7 @@ def test_live_demands_an_address_that_others_reach(tmp_path: Path, url: str) -> 
         *("https://localhost.shop", "HTTPS://Journeys.Your.Shop", "https://127.0.0.1.nip.io"),
     ],
 )
-def test_live_takes_any_address_of_ones_own(tmp_path: Path, url: str) -> None:
+def test_live_accepts_any_base_url_of_the_operator(tmp_path: Path, url: str) -> None:
     assert unmet_needs(live(tmp_path, public_url=url)) == []
 
 

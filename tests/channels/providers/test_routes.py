@@ -114,7 +114,7 @@ def test_a_rate_holds_for_its_provider_alone(house: House, monkeypatch: pytest.M
     ("kind", "state", "consent"),
     [("marketing", None, False), ("transactional", "bounced", True)],
 )
-def test_an_inactive_recipient_is_a_no_to_marketing_or_a_dead_address(
+def test_an_inactive_recipient_is_an_opt_out_or_a_suppressed_address(
     house: House, kind: str, state: str | None, consent: bool
 ) -> None:
     """On Postmark's broadcast stream they may have unsubscribed: other mail is still sent."""

@@ -126,7 +126,7 @@ def test_a_connection_dropped_after_the_request_leaves_its_fate_unknown() -> Non
     asyncio.run(run())
 
 
-def test_an_answer_that_trickles_is_none() -> None:
+def test_a_response_that_trickles_times_out() -> None:
     """Each byte comes in time, and the whole never does."""
     hung_up = asyncio.Event()
 
@@ -273,13 +273,13 @@ def test_the_token_is_fetched_once_for_many() -> None:
         (google.auth.exceptions.RefreshError("invalid_grant"), "stopped"),  # type: ignore[no-untyped-call]
     ],
 )
-def test_without_a_token_nothing_leaves(error: Exception, result: str) -> None:
+def test_without_an_access_token_nothing_is_posted(error: Exception, result: str) -> None:
     [outcome], used = push_with(Token(error))
     assert (outcome.result, used) == (result, [])
 
 
 @pytest.mark.parametrize("in_all", [50, 0.1], ids=["it may not go any more", "it takes too long"])
-def test_a_token_that_comes_too_late(in_all: float) -> None:
+def test_an_access_token_that_arrives_after_the_claim_ended(in_all: float) -> None:
     """Whether something may leave is asked when all is ready."""
     there = False
     said: list[bytes] = []
@@ -307,7 +307,7 @@ def test_a_token_that_comes_too_late(in_all: float) -> None:
     assert b"".join(said) == b""
 
 
-def test_a_post_that_has_to_connect_asks_again_when_it_is_connected() -> None:
+def test_a_claim_is_checked_again_after_connecting() -> None:
     """Of two concurrent posts, one takes the idle connection and the other opens another."""
     opened = 0
     asked: list[int] = []
@@ -339,7 +339,7 @@ def test_a_post_that_has_to_connect_asks_again_when_it_is_connected() -> None:
     assert asked == [1, 1, 2]
 
 
-def test_google_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_request_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread waits for a token, and threads are few."""
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as silent:

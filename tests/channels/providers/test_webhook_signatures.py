@@ -108,7 +108,7 @@ def mail(
 # SendGrid ---------------------------------------------------------------------------------------
 
 
-def test_sendgrids_own_vector() -> None:
+def test_sendgrids_published_example_is_verified() -> None:
     [said] = hook("/hooks/sendgrid").read(mail())
     assert said.id == f"sendgrid {EVENT['sg_event_id']}"
     assert (said.kind, said.suppress, said.address) == ("failed", "bounced", "hello@world.com")
@@ -118,7 +118,7 @@ def test_sendgrids_own_vector() -> None:
 @pytest.mark.parametrize(
     "key", [KEY, f"-----BEGIN PUBLIC KEY-----\n{KEY}\n-----END PUBLIC KEY-----"]
 )
-def test_the_key_may_be_pasted_either_way(key: str) -> None:
+def test_the_public_key_is_accepted_with_and_without_pem_lines(key: str) -> None:
     assert hook("/hooks/sendgrid", webhook_key=key).read(mail())
 
 
@@ -161,18 +161,18 @@ def test_another_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-300, 0, 300])
-def test_five_minutes_old_is_of_now(seconds: int) -> None:
+def test_a_signature_five_minutes_old_is_accepted(seconds: int) -> None:
     assert hook("/hooks/sendgrid").read(mail(now=SIGNED_AT + seconds))
 
 
 @pytest.mark.parametrize("seconds", [-301, 301, 86_400])
-def test_older_is_refused(seconds: int) -> None:
+def test_a_signature_older_than_five_minutes_is_refused(seconds: int) -> None:
     with pytest.raises(Refused, match=f"{seconds} s old"):
         hook("/hooks/sendgrid").read(mail(now=SIGNED_AT + seconds))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{}", b"null", b"7", b'"text"', b'"\\ud800"'])
-def test_what_is_signed_but_no_list_is_unreadable(body: bytes) -> None:
+def test_a_signed_body_that_is_not_a_list_is_unreadable(body: bytes) -> None:
     settings = Settings()
     headers = signed_by_sendgrid(sendgrid_key(settings), body, SIGNED_AT)
     with pytest.raises(Unreadable):
@@ -218,7 +218,7 @@ def posted(
         ("0ZXoZLH/DfblKGATFgpif+LLRf4=", "http://mycompany.com/myapp.php?foo=1&bar=2"),
     ],
 )
-def test_twilios_own_vectors(signature: str, url: str) -> None:
+def test_twilios_published_examples_are_verified(signature: str, url: str) -> None:
     assert dict(twilio.fields(TOKEN, posted(signature, url))) == PARAMS
 
 
@@ -252,13 +252,13 @@ def of_json(body: bytes) -> WebhookRequest:
     return WebhookRequest(url=url, headers=headers, body=body, now=None)
 
 
-def test_a_json_body_that_is_none_is_unreadable() -> None:
+def test_a_signed_body_that_is_not_json_is_unreadable() -> None:
     for body in (b"[]", b"{", b"[" * 2000):
         with pytest.raises(Unreadable):
             twilio.fields(TOKEN, of_json(body))
 
 
-def test_of_half_an_emoji_a_json_body_keeps_the_rest() -> None:
+def test_a_lone_surrogate_in_a_json_body_is_replaced() -> None:
     assert twilio.fields(TOKEN, of_json(rb'{"Body": "STOP \ud83d"}')) == {"Body": "STOP \ufffd"}
 
 
@@ -287,7 +287,7 @@ def test_what_twilio_did_not_sign_is_refused(forged: WebhookRequest) -> None:
         twilio.fields(TOKEN, forged)
 
 
-def test_blank_and_unheard_of_fields_are_signed_too() -> None:
+def test_blank_and_unknown_fields_are_part_of_the_signature() -> None:
     form = {**PARAMS, "FromCity": "", "OfTomorrow": "é + & ="}
     good = WebhookRequest(
         url=URL, headers=signed_by_twilio(TOKEN, URL, form), body=urlencode(form).encode(), now=None
@@ -305,7 +305,7 @@ def test_signatures_of_twilios_package_are_accepted(pairs: list[tuple[str, str]]
     assert twilio.fields(TOKEN, posted(signature, url, pairs)) == dict(form.multi_items())
 
 
-def test_more_fields_than_twilio_has_are_refused_before_they_are_taken_apart() -> None:
+def test_too_many_form_fields_are_refused_before_parsing() -> None:
     form = {f"Field{number}": "" for number in range(twilio.FIELDS_LIMIT)}
     signature = signed_by_twilio(TOKEN, URL, form)[twilio.SIGNATURE]
     assert twilio.fields(TOKEN, posted(signature, form=form)) == form
@@ -374,7 +374,7 @@ def said_by_postmark(**fields: Any) -> list[Feedback]:
     return hook("/hooks/postmark").read(of_postmark({"Email": "a@x.example", **fields}))
 
 
-def test_postmarks_own_examples() -> None:
+def test_postmarks_published_examples_are_read() -> None:
     delivered, bounced, left = (
         feedback
         for event in EVENTS_OF_POSTMARK
@@ -426,11 +426,13 @@ def test_postmarks_types_of_bounces(bounce: str, kind: str | None, suppress: str
         {"SuppressionReason": "SpamComplaint"},
     ],
 )
-def test_a_change_that_no_customer_made_is_no_unsubscribe(change: dict[str, Any]) -> None:
+def test_a_subscription_change_not_made_by_the_customer_is_no_unsubscribe(
+    change: dict[str, Any],
+) -> None:
     assert said_by_postmark(**EVENTS_OF_POSTMARK[2] | change) == []
 
 
-def test_a_click_on_an_own_page_is_no_click_for_postmark_either() -> None:
+def test_a_postmark_click_on_our_own_page_is_not_a_click() -> None:
     for url, kind in (
         ("https://mycompany.com/u/abc", "sent"),
         ("https://mycompany.com/shop", "clicked"),
@@ -477,7 +479,7 @@ def test_a_header_that_is_no_login_is_refused(given: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"7", b'"text"'])
-def test_what_postmark_posts_that_is_no_event_is_unreadable(body: bytes) -> None:
+def test_a_postmark_body_without_an_event_is_unreadable(body: bytes) -> None:
     with pytest.raises(Unreadable):
         hook("/hooks/postmark").read(of_postmark(body))
 
@@ -494,13 +496,13 @@ def test_what_postmark_posts_that_is_no_event_is_unreadable(body: bytes) -> None
         ("/hooks/twilio/inbound", "SEGUE_TWILIO_AUTH_TOKEN"),
     ],
 )
-def test_without_a_key_nothing_is_believed(path: str, variable: str) -> None:
+def test_without_a_key_every_webhook_is_refused(path: str, variable: str) -> None:
     none = dict.fromkeys(("auth_token", "webhook_password"), SecretStr(""))
     with pytest.raises(Refused, match=variable):
         hook(path, webhook_key="", **none).read(mail())
 
 
-def test_live_the_sandbox_is_a_stranger() -> None:
+def test_live_mode_refuses_webhooks_of_the_sandbox() -> None:
     body = b"[]"
     headers = signed_by_sendgrid(sendgrid_key(LIVE), body, SIGNED_AT)
     assert (
@@ -533,7 +535,7 @@ def test_every_installation_has_a_sandbox_key_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("key", ["junk", "MFkw", OTHER_KEY[:-8]])
-def test_a_key_that_is_none_is_named_at_the_start(key: str) -> None:
+def test_an_unreadable_webhook_key_is_named_at_the_start(key: str) -> None:
     with pytest.raises(SegueError, match="SEGUE_SENDGRID_WEBHOOK_KEY is not a verification key"):
         hook("/hooks/sendgrid", webhook_key=key)
 

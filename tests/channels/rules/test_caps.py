@@ -18,7 +18,7 @@ from tests.support.planning.planner_cases import (
 )
 
 
-def test_calendar_days_part_at_midnight(decide: Decide) -> None:
+def test_calendar_days_change_at_midnight(decide: Decide) -> None:
     wanted = case(
         message(),
         now="2026-03-03T00:00:00Z",
@@ -207,12 +207,12 @@ def test_deferring_ends_with_max_delay_inclusive(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == ["capped"]
 
 
-def test_skip_is_what_happens_when_nothing_is_said(decide: Decide) -> None:
+def test_on_cap_is_skip_by_default(decide: Decide) -> None:
     wanted = case(message(), caps=[A_DAY], history=[sent("2026-03-02T09:00:00Z")])
     assert outcomes(decide(wanted)) == ["capped"]
 
 
-def test_a_cap_is_looked_at_where_the_window_opens(decide: Decide) -> None:
+def test_caps_are_evaluated_at_the_opening_of_the_window(decide: Decide) -> None:
     """Wanted on Sunday, which is full; the window opens on Monday, which is not."""
     wanted = case(
         message(),
@@ -224,7 +224,7 @@ def test_a_cap_is_looked_at_where_the_window_opens(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == ["2026-03-02T09:00:00Z"]
 
 
-def test_weeks_start_on_the_policys_day(decide: Decide) -> None:
+def test_weeks_start_on_the_day_in_the_policy(decide: Decide) -> None:
     """Sent on Saturday, wanted on Sunday: the same week from Monday on, another from Sunday on."""
     wanted = case(
         message(on_cap="defer"),
@@ -237,7 +237,7 @@ def test_weeks_start_on_the_policys_day(decide: Decide) -> None:
     assert outcomes(decide(wanted)) == ["2026-03-08T10:00:00Z"]
 
 
-def test_months_are_those_of_the_recipient(decide: Decide) -> None:
+def test_months_follow_the_recipients_time_zone(decide: Decide) -> None:
     """In Kiritimati it is March at 2026-02-28T10:00Z; the cap is full for March, not February."""
     wanted = case(
         message(on_cap="defer"),

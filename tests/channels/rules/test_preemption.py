@@ -10,7 +10,7 @@ from tests.support.planning.planning_desk import ONE_A_DAY, Desk, explained, mes
 from tests.support.shop import MONDAY
 
 
-def test_giving_way_shows_in_both_decisions(db: Database) -> None:
+def test_preemption_is_recorded_in_both_decisions(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann = desk.house.customer()
     desk.wants(ann, message(after=60), priority=10, journey="low")
@@ -25,7 +25,7 @@ def test_giving_way_shows_in_both_decisions(db: Database) -> None:
     assert "It preempted low / step 1 / m0." in explained(high)
 
 
-def test_who_may_wait_gives_way_by_waiting(db: Database) -> None:
+def test_a_preempted_message_with_defer_is_deferred(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann = desk.house.customer()
     desk.wants(ann, message(after=60, on_cap="defer"), priority=10)
@@ -38,7 +38,7 @@ def test_who_may_wait_gives_way_by_waiting(db: Database) -> None:
 
 
 @pytest.mark.parametrize("priority", [50, 49])
-def test_equals_do_not_give_way(db: Database, priority: int) -> None:
+def test_a_message_of_equal_priority_is_not_preempted(db: Database, priority: int) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann = desk.house.customer()
     desk.wants(ann, message(after=60), priority=50)
@@ -47,7 +47,7 @@ def test_equals_do_not_give_way(db: Database, priority: int) -> None:
 
 
 @pytest.mark.parametrize("state", ["sending", "sent", "delivered", "unknown"])
-def test_what_was_handed_over_does_not_give_way(db: Database, state: str) -> None:
+def test_a_message_that_was_handed_over_is_not_preempted(db: Database, state: str) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann = desk.house.customer()
     desk.wants(ann, message(), priority=10)
@@ -57,7 +57,7 @@ def test_what_was_handed_over_does_not_give_way(db: Database, state: str) -> Non
     assert [row.reason for row in desk.rows()] == [None, "capped"]
 
 
-def test_the_least_important_gives_way_and_of_equals_the_latest(db: Database) -> None:
+def test_the_lowest_priority_is_preempted_first_then_the_latest(db: Database) -> None:
     desk = Desk(db, caps=[{"channels": "all", "limit": 3, "per": "day"}])
     ann = desk.house.customer()
     for priority, after in ((20, 60), (10, 120), (10, 180)):
@@ -71,7 +71,7 @@ def test_the_least_important_gives_way_and_of_equals_the_latest(db: Database) ->
     assert desk.rows()[-1].reason == "capped"
 
 
-def test_only_those_in_the_way_give_way(db: Database) -> None:
+def test_only_messages_counted_by_the_cap_are_preempted(db: Database) -> None:
     """Two in 24 h. A message planned for tomorrow does not give way, though it is the latest."""
     desk = Desk(db, caps=[{"channels": "all", "limit": 2, "within": "24h"}])
     ann = desk.house.customer()
@@ -84,7 +84,7 @@ def test_only_those_in_the_way_give_way(db: Database) -> None:
     assert gave_way == [None, "j / step 4", None, None]
 
 
-def test_who_gave_way_once_is_out_of_the_way(db: Database) -> None:
+def test_a_preempted_message_no_longer_counts(db: Database) -> None:
     """Two carts of one person in one chunk: each takes another's place."""
     desk = Desk(db, caps=[{"channels": "all", "limit": 2, "per": "day"}])
     ann = desk.house.customer()
@@ -121,7 +121,7 @@ def test_transactional_messages_keep_their_place(db: Database) -> None:
     assert [row.reason for row in desk.rows()] == [None, "capped", None]
 
 
-def test_a_group_gives_way_as_a_whole(db: Database) -> None:
+def test_a_group_with_mode_all_is_preempted_as_a_whole(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann, bob = desk.house.customer(), desk.house.customer()
     group = (message("email", after=60, on_cap="defer"), message("push", after=120))
@@ -143,7 +143,7 @@ def test_a_group_gives_way_as_a_whole(db: Database) -> None:
     assert {row.decision.get("gave_way_to") for row in desk.rows()[:4]} == {"j / step 3"}
 
 
-def test_of_a_first_group_the_next_takes_over(db: Database) -> None:
+def test_the_next_member_of_mode_first_replaces_a_preempted_one(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     ann = desk.house.customer()
     wanted = (message("email", after=60), message("push", after=300), message("sms"))
@@ -184,7 +184,7 @@ def test_a_refused_message_preempts_nothing(db: Database) -> None:
     assert [row.reason for row in desk.rows(ann_again)] == [None, "group_incomplete", "no_consent"]
 
 
-def test_two_chunks_of_different_people_do_not_meet(db: Database) -> None:
+def test_chunks_of_different_profiles_do_not_preempt_each_other(db: Database) -> None:
     desk = Desk(db, caps=ONE_A_DAY)
     people = [desk.house.customer() for _ in range(3)]
     desk.wants(people[:2], message(), priority=10)

@@ -183,7 +183,7 @@ def test_no_filter_lets_a_script_through(filters: str) -> None:
 
 
 @given(st.text())
-def test_no_data_breaks_out_of_a_header_line(evil: str) -> None:
+def test_data_cannot_add_lines_to_a_header(evil: str) -> None:
     template = mail("<p>x</p>", "Subject: Hi {{ n }}")
     assert len(mailed(template, {"n": evil}).subject.splitlines()) == 1
 
@@ -214,7 +214,7 @@ def test_a_subject_stays_one_line() -> None:
         ("{{ missing | default: other }}", "other"),
     ],
 )
-def test_what_is_missing_is_named_and_never_printed(body: str, field: str) -> None:
+def test_a_missing_variable_is_an_error_that_names_it(body: str, field: str) -> None:
     template = sms("x" + body)
     context = {"a": {"none": None}, "none": None, "bare": [], "items": [{"price": 1}, {}]}
     with pytest.raises(MissingData) as caught:
@@ -258,7 +258,7 @@ def test_dates_do_not_depend_on_the_machine() -> None:
         (" {{ x }} ", {"x": ""}, "the body is empty"),
     ],
 )
-def test_odd_data_is_an_error_of_that_message(
+def test_invalid_data_fails_only_its_message(
     body: str, context: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(RenderError, match=words):
@@ -283,7 +283,7 @@ def test_the_same_sources_are_compiled_once() -> None:
     assert sms("same") is not sms("other")
 
 
-def test_files_from_windows_are_the_same_files() -> None:
+def test_windows_line_ends_make_no_difference() -> None:
     template = compile_template("push", "t", {"t.push.txt": "\ufeffTitle: T\r\n\r\nB\r\nC"})
     assert template.render({}, LISTED) == PushContent("T", "B\nC")
 
@@ -321,7 +321,7 @@ def test_files_from_windows_are_the_same_files() -> None:
         ("email.mjml", "Subject: a\n\n<p>x</p>", "line 3: MJML: unexpected <p>.*with <mjml>"),
     ],
 )  # fmt: skip
-def test_a_bad_template_is_refused_with_file_line_and_mend(
+def test_an_invalid_template_error_names_file_line_and_fix(
     file: str, source: str, error: str
 ) -> None:
     [channel] = [one for one in CHANNELS if file.startswith(f"{one}.")]
@@ -330,7 +330,7 @@ def test_a_bad_template_is_refused_with_file_line_and_mend(
         compile_template(channel, "t", {f"t.{file}": source})
 
 
-def test_no_template_or_two_of_them_is_an_error() -> None:
+def test_a_missing_or_duplicate_template_is_an_error() -> None:
     with pytest.raises(TemplateError, match=r"add t\.email\.mjml or t\.email\.html to the"):
         compile_template("email", "t", {"u.email.html": "Subject: x\n\nb"})
     both = {"t.email.html": "Subject: x\n\nb", "t.email.mjml": "Subject: x\n\nb"}

@@ -229,7 +229,7 @@ def test_other_texts_of_data_are_sent(text: str) -> None:
         ("www.{{ a }}.com", {"a": "evil"}),
     ],
 )
-def test_a_host_that_data_has_a_part_in_is_refused(body: str, data: dict[str, Any]) -> None:
+def test_a_host_partly_from_data_is_refused(body: str, data: dict[str, Any]) -> None:
     for template in (sms(body), mail(f'<a href="{body}">x</a>')):
         with pytest.raises(BadLink):
             sent(template, **data)
@@ -251,7 +251,7 @@ def test_a_host_that_the_author_wrote_may_be_any(body: str, data: dict[str, Any]
     assert 'href="https://partner.example/' in sent(mail(f'<a href="{body}">x</a>'), **data).html
 
 
-def test_a_link_of_data_between_others_does_not_profit_from_the_authors() -> None:
+def test_a_link_from_data_beside_a_link_of_the_author_is_checked() -> None:
     template = mail(
         '<a href="https://partner.example/">p</a>'
         '<a href="{{ u | default: "https://partner.example/" }}">x</a>'
@@ -357,7 +357,9 @@ def test_a_link_that_the_author_may_not_write_is_found_at_load(html: str, error:
         ("push", "t.push.txt", "Title: T\nImage: shop://picture\n\nB"),
     ],
 )
-def test_so_is_one_in_a_text(channel: Any, file: str, source: str) -> None:
+def test_a_forbidden_link_in_a_text_template_is_found_at_load(
+    channel: Any, file: str, source: str
+) -> None:
     with pytest.raises(TemplateError, match=rf"^{file}, line 2: .*need https"):
         compile_template(channel, "t", {file: source})
 
@@ -401,7 +403,7 @@ def test_http_on_this_machine_is_for_the_sandbox(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["links", "brand"])
-def test_what_every_template_sees_keeps_its_meaning(name: str) -> None:
+def test_a_template_cannot_reassign_built_in_variables(name: str) -> None:
     for body in (
         f"{{% assign {name} = event %}}x",
         f"{{% capture {name} %}}y{{% endcapture %}}x",
@@ -433,7 +435,7 @@ def test_our_own_links_are_not_wrapped_by_click_tracking() -> None:
     assert 'clicktracking="off"' in sent(button, links=links).html
 
 
-def test_marks_in_data_are_no_marks() -> None:
+def test_link_marks_in_data_are_ignored() -> None:
     with pytest.raises(BadLink):
         sent(sms("Hi {{ u }}"), u="\ufdd1https://evil.example/\ufdd0")
 

@@ -171,7 +171,7 @@ def test_a_property_that_the_data_has_is_printed(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["items.last", "items.first", "items.size", "items.last.name"])
-def test_what_is_in_nothing_is_missing(path: str) -> None:
+def test_a_property_of_a_missing_value_is_missing(path: str) -> None:
     with pytest.raises(MissingData):
         said(f"{{{{ profile.{path} }}}}", profile={})
     if path != "items.size":
@@ -243,7 +243,7 @@ def test_a_no_break_space_stays_in_html_only() -> None:
         (float("inf"), "is not an amount"),
     ],
 )
-def test_a_wrong_amount_is_never_a_figure(value: object, words: str) -> None:
+def test_an_invalid_amount_is_refused(value: object, words: str) -> None:
     with pytest.raises(RenderError, match=words):
         said("{{ total | money: 'EUR' }}", total=value)
 
@@ -301,7 +301,7 @@ def test_dates_in_the_customers_language(language: str, length: str, shown: str)
 
 
 @pytest.mark.parametrize("day", ["--05-04", "05/04/1990", "0000-00-00", "1990", True, 10**20, []])
-def test_no_date_is_no_date(day: object) -> None:
+def test_a_value_that_is_not_a_date_is_refused(day: object) -> None:
     with pytest.raises(RenderError):
         said("{{ day | local_date }}", day=day)
 
@@ -362,7 +362,7 @@ def test_an_author_may_write_the_head() -> None:
 
 
 @pytest.mark.parametrize("language", [None, 5, "", "x'><script>"])
-def test_a_language_that_is_none_is_english(language: object) -> None:
+def test_an_unknown_language_falls_back_to_english(language: object) -> None:
     assert 'lang="en"' in mail("Subject: S\n\nx", profile={"language": language}).html
 
 
