@@ -140,14 +140,14 @@ def test_enrollments_follow_the_allowed_transitions(db: Database, transition: st
 
 
 @pytest.mark.parametrize("name", CHANGE_NO_STATE)
-def test_what_changes_no_state(db: Database, name: str) -> None:
+def test_transitions_that_change_no_state(db: Database, name: str) -> None:
     found = changes(db, CHANGE_NO_STATE[name])
     assert found
     for before, after in found:
         assert state_of(before) == state_of(after)
 
 
-def test_who_enters_waits_and_enters_once(db: Database) -> None:
+def test_a_new_enrollment_waits_and_is_inserted_once(db: Database) -> None:
     with db.transaction() as tx:
         assert len(enter(tx, PEOPLE)) == len(PEOPLE)
         assert len(enter(tx, [*PEOPLE, 5])) == 1
@@ -169,7 +169,7 @@ def test_an_arrival_resets_phase_and_attempts(db: Database) -> None:
     assert row.arrived_at == LATER
 
 
-def test_who_is_due_is_not_woken(db: Database) -> None:
+def test_a_due_enrollment_is_not_woken(db: Database) -> None:
     db.now = MONDAY
     with db.transaction() as tx:
         enter(tx, [1])

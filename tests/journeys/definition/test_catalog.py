@@ -73,7 +73,7 @@ def refused(library: Path) -> str:
     return str(caught.value)
 
 
-def test_a_library_of_one(tmp_path: Path) -> None:
+def test_a_library_with_one_journey_loads(tmp_path: Path) -> None:
     write(tmp_path, "fine", FINE)
     catalog = load_catalog(POLICY, tmp_path)
     assert list(catalog.current) == ["fine"]
@@ -257,7 +257,7 @@ def test_the_real_library_loads() -> None:
         ("import journeys.steps", ["line 3", "'journeys.steps'", "from journeys.dsl import"]),
     ],
 )
-def test_mistakes_in_a_journey(tmp_path: Path, text: str, says: list[str]) -> None:
+def test_errors_in_a_journey(tmp_path: Path, text: str, says: list[str]) -> None:
     write(tmp_path, "my_folder", text)
     told = refused(tmp_path)
     assert [part for part in says if part not in told] == [], told
@@ -277,7 +277,7 @@ def test_mistakes_in_a_journey(tmp_path: Path, text: str, says: list[str]) -> No
         'Send("s", Push("hello"), Email("hello", after="1h"), stop_on="opened")',
     ],
 )
-def test_answers_that_can_come(tmp_path: Path, text: str) -> None:
+def test_evidence_that_a_member_can_report_is_accepted(tmp_path: Path, text: str) -> None:
     templates = {"hello_sms_txt": SMS_TEXT, "hello_push_txt": PUSH_TEXT}
     write(tmp_path, "my_folder", steps(text), **templates)
     assert list(load_catalog(POLICY, tmp_path).current) == ["broken"]
@@ -294,7 +294,7 @@ def test_accepted_cron_expressions_are_valid_in_prefect(tmp_path: Path, cron: st
     assert Cron(cron, timezone="America/New_York").cron == cron
 
 
-def test_what_is_wrong_now_may_have_been_right_once(db: Database) -> None:
+def test_a_stored_version_that_is_invalid_now_still_loads(db: Database) -> None:
     """People are on versions that this Segue would not take: they must be found all the same."""
     group = Send("s", SMS("hello"), Email("hello"), mode="first", fallback_after="2h",
                  unless="opened")  # fmt: skip
@@ -354,7 +354,7 @@ SMS_TEXT, PUSH_TEXT = "Hello", "Title: Hello\n\nHello"
         ),
     ],
 )
-def test_mistakes_in_templates(tmp_path: Path, templates: dict[str, str], says: list[str]) -> None:
+def test_errors_in_templates(tmp_path: Path, templates: dict[str, str], says: list[str]) -> None:
     write(tmp_path, "my_folder", SEND, **templates)
     told = refused(tmp_path)
     assert [part for part in ["journey broken", "step 's'", *says] if part not in told] == [], told
@@ -366,7 +366,7 @@ def test_a_transactional_mail_has_no_unsubscribe_link(tmp_path: Path) -> None:
     assert "no link of that name on this message; there are: preferences" in refused(tmp_path)
 
 
-def test_what_an_event_brings_may_be_used(tmp_path: Path) -> None:
+def test_templates_may_use_properties_of_the_entry_event(tmp_path: Path) -> None:
     text = steps('Send("s", SMS("hello"))', 'OnEvent("cart_abandoned")')
     write(tmp_path, "f", text, hello_sms_txt="{{ event.url }} {{ profile.x }} {{ brand }}")
     assert list(load_catalog(POLICY, tmp_path).current) == ["broken"]
@@ -461,13 +461,13 @@ def test_two_journeys_of_one_name(tmp_path: Path) -> None:
         ("segments = [", ["segments.py", "SyntaxError"]),
     ],
 )
-def test_mistakes_in_segments(tmp_path: Path, text: str, says: list[str]) -> None:
+def test_errors_in_segments(tmp_path: Path, text: str, says: list[str]) -> None:
     (tmp_path / "segments.py").write_text(f"{HEAD}{text}")
     told = refused(tmp_path)
     assert [part for part in says if part not in told] == [], told
 
 
-def test_asking_for_what_is_not_there(tmp_path: Path) -> None:
+def test_an_unknown_journey_or_segment_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "fine", FINE)
     catalog = load_catalog(POLICY, tmp_path)
     with pytest.raises(SegueError, match="there is no journey 'fin'; there are: fine"):
@@ -534,7 +534,7 @@ def test_a_change_of_steps_or_texts_is_another_version() -> None:
     assert Version(EVERYTHING, dict(sorted(TEXTS.items(), reverse=True))).digest == version.digest
 
 
-def test_registering_again_keeps_what_is_there(db: Database) -> None:
+def test_registering_again_changes_nothing(db: Database) -> None:
     old = Version(EVERYTHING, TEXTS)
     new = Version(EVERYTHING, {**TEXTS, "hello.sms.txt": "Hi"})
     for version in (old, new, new, old):

@@ -42,7 +42,7 @@ UNREADABLE: list[Any] = [
 
 
 @pytest.mark.parametrize("value", UNREADABLE)
-def test_what_is_not_a_date(value: Any) -> None:
+def test_values_that_are_not_dates_are_refused(value: Any) -> None:
     assert parse_date(value) is None
 
 
@@ -109,7 +109,7 @@ def test_missing_belongs_to_a_date(wait: Any, says: str) -> None:
     ],
 )
 @pytest.mark.parametrize("zone_name", ["Pacific/Kiritimati", "Etc/GMT+12"])
-def test_years_1_to_9999_do_no_harm(
+def test_years_1_to_9999_are_accepted(
     sqlite_house: House, value: str, wait: Step, zone_name: str
 ) -> None:
     house = sqlite_house
@@ -141,7 +141,7 @@ def test_no_date_leaves_the_calendar(day: date, ahead: int, name: str, time: int
     assert format_instant(instant)[4] == "-"
 
 
-def test_a_date_that_is_taken_away_ends_no_wait(house: House) -> None:
+def test_a_removed_date_does_not_end_the_wait(house: House) -> None:
     """An enrollment that already waits continues at the time that was read."""
     house.open(described(Wait(date="d"), Update("u", x=1)))
     ann = house.customer(attributes={"d": "2026-03-10"})

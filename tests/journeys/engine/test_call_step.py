@@ -136,7 +136,7 @@ def test_a_call_is_tried_again_later(house: House, crm: Endpoint) -> None:
         ),
     ],
 )
-def test_what_comes_of_a_call_that_fails(
+def test_a_failed_call_continues_at_its_on_error(
     house: House, crm: Endpoint, on_error: str, ended: str, passed: list[tuple[str, str]]
 ) -> None:
     crm.answers = [500, 500]
@@ -168,7 +168,7 @@ def test_our_own_network_is_not_called(house: House, crm: Endpoint, host: str) -
     assert house.passed(ann) == [("tell", "failed"), ("u", "next")]
 
 
-def test_a_name_that_leads_home_once_it_was_looked_at_is_not_called(
+def test_a_host_that_resolves_to_a_private_address_later_is_not_called(
     sqlite_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = sqlite_house
@@ -258,7 +258,7 @@ def test_a_long_answer_is_not_read_to_its_end(
     assert server.said < Server.PARTS
 
 
-def test_an_answer_that_trickles_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_that_trickles_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time, and the whole never does."""
     monkeypatch.setenv("SEGUE_CALL_HOSTS", '["localhost"]')
     said: list[int] = []
@@ -280,7 +280,7 @@ def test_an_answer_that_trickles_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(said) > 1
 
 
-def test_the_proxy_of_the_environment_is_not_asked(
+def test_the_proxy_of_the_environment_is_not_used(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGUE_CALL_HOSTS", '["localhost"]')
@@ -294,7 +294,7 @@ def test_the_proxy_of_the_environment_is_not_asked(
     assert (proxy.asked, server.asked) == ([], ["/came"])
 
 
-def test_who_has_left_is_not_called(house: House, crm: Endpoint) -> None:
+def test_an_ended_enrollment_makes_no_call(house: House, crm: Endpoint) -> None:
     bought = did("bought")
     house.open(described(Wait("1h"), CALL, exit_when=bought))
     ann, _bob = house.customer("ann"), house.customer("bob")
@@ -309,7 +309,7 @@ def test_who_has_left_is_not_called(house: House, crm: Endpoint) -> None:
     assert anns.end_reason == "exited: exit rule"
 
 
-def test_a_call_that_died_is_made_again_with_the_same_key(house: House, crm: Endpoint) -> None:
+def test_a_call_after_a_crash_repeats_the_idempotency_key(house: House, crm: Endpoint) -> None:
     crm.answers = [KeyboardInterrupt()]
     house.open(described(CALL))
     house.customer()

@@ -30,14 +30,14 @@ def work(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Work:
     return one
 
 
-def test_the_size_of_a_chunk_follows_from_how_long_the_last_ones_took(work: Work) -> None:
+def test_the_chunk_size_follows_the_duration_of_the_last_chunks(work: Work) -> None:
     first = work(QUICK, None)
     assert work(QUICK, None) == 2 * first
     assert work(SLOW, 3) == 4 * first
     assert work(SLOW, 3) == 2 * first
 
 
-def test_kinds_of_work_are_apart(sqlite_url: str) -> None:
+def test_each_kind_of_work_has_its_own_chunk_size(sqlite_url: str) -> None:
     chunks = Chunks(Database(sqlite_url))
     with chunks.transaction("one") as chunk:
         chunk.people = chunk.size

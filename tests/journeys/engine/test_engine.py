@@ -45,7 +45,7 @@ from tests.support.shop import MONDAY, TEXTS, House, advance, described
 # One step after the other -------------------------------------------------------------------------
 
 
-def test_split_takes_the_first_way_that_fits(house: House) -> None:
+def test_split_takes_the_first_branch_whose_condition_holds(house: House) -> None:
     fork = Split(
         "fork",
         when(attribute("x") > 5, [Update("big", is_="big")], "big"),
@@ -65,14 +65,14 @@ def test_split_takes_the_first_way_that_fits(house: House) -> None:
     assert house.passed(people[0]) == [("fork", "big"), ("big", "next"), ("end", "next")]
 
 
-def test_update_merges_and_takes_away(house: House) -> None:
+def test_update_sets_and_removes_attributes(house: House) -> None:
     house.open(described(Update("u", a=2, b=None, c="new")))
     ann = house.customer(attributes={"a": 1, "b": 1, "z": 1})
     house.launch("j")
     assert house.attributes(ann) == {"a": 2, "c": "new", "z": 1}
 
 
-def test_an_update_wakes_the_waits_for_it(house: House) -> None:
+def test_an_update_ends_waits_for_the_attribute(house: House) -> None:
     """In every journey, at once; no event is recorded if nothing waits or nothing changes."""
     is_vip = attribute("tier") == "vip"
     waits = WaitUntil("w", is_vip, timeout="9d", then=[Update("u", seen=True)])
@@ -182,7 +182,7 @@ def test_a_turn_comes_to_its_end(house: House, monkeypatch: pytest.MonkeyPatch) 
     assert len([person for person in house.people() if person.ended_at is None]) == 1
 
 
-def test_an_experiment_leaves_its_holdout_alone(house: House) -> None:
+def test_the_holdout_of_an_experiment_gets_no_arm(house: House) -> None:
     halves = Experiment("e", arm("a", 1, [Update("u", arm="a")]), holdout=50)
     house.open(described(halves, Update("all", done=True)))
     people = [house.customer() for _ in range(60)]
@@ -195,7 +195,7 @@ def test_an_experiment_leaves_its_holdout_alone(house: House) -> None:
         assert house.attributes(person)["done"] is True
 
 
-def test_who_was_in_an_experiment_stays_in_their_arm(house: House) -> None:
+def test_a_profile_keeps_its_arm_on_reentry(house: House) -> None:
     """Though its weights have changed since; an arm that is gone is drawn anew."""
     always = OnLaunch(again="always")
 
@@ -229,7 +229,7 @@ def test_a_round_moves_a_chunk_and_gives_the_others_their_turn(house: House) -> 
 # Versions -----------------------------------------------------------------------------------------
 
 
-def test_people_finish_on_what_they_entered(house: House) -> None:
+def test_enrollments_finish_on_the_version_that_they_entered(house: House) -> None:
     old = described(Wait("1d"), Send("s", SMS("hello")), Send("gone", SMS("offer")))
     house.open(old)
     ann = house.customer()
@@ -260,7 +260,7 @@ def test_a_launch_continues_with_its_version(house: House) -> None:
     assert house.attributes(bob) == {"version": "old"}
 
 
-def test_what_another_process_brought_is_learnt(house: House) -> None:
+def test_a_version_registered_by_another_process_is_loaded(house: House) -> None:
     """A newer Segue runs beside this one: what it plans is handed over all the same."""
     mine = house.open(described(Exit("x")))
     newer = described(Send("s", Email("hello")), exit_when=did("bought"))
@@ -274,7 +274,7 @@ def test_what_another_process_brought_is_learnt(house: House) -> None:
     assert house.run() == {("j", "email", "sent"): 1}
 
 
-def test_versions_that_another_process_brought_and_left_behind(house: House) -> None:
+def test_enrollments_on_versions_of_another_process_move(house: House) -> None:
     """It entered profiles and died; the other process loads the version and continues."""
     mine = house.open(described(Exit("x")))
     newer = described(Update("u", x=1), Wait("1h"))
@@ -499,7 +499,7 @@ def test_the_exit_rule_looks_back_to_the_entry(house: House) -> None:
     assert (bobs.ended_at, bobs.end_reason) == (house.now, "exited: exit rule")
 
 
-def test_what_brought_them_in_does_not_take_them_out(house: House) -> None:
+def test_the_entry_event_does_not_trigger_the_exit_rule(house: House) -> None:
     house.open(described(Wait("1d"), entry=OnEvent("cart"), exit_when=did("cart")))
     ann, bob = house.customer(), house.customer()
     house.did(ann, "cart")

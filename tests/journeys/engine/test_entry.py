@@ -113,7 +113,7 @@ def test_entering_returns_the_enrollments_that_are_now_due(house: House) -> None
         assert enter_people(tx, other, people, None) == []
 
 
-def test_of_two_events_at_once_the_first_brings_them_in(house: House) -> None:
+def test_the_earlier_of_two_concurrent_events_enters(house: House) -> None:
     house.open(described(Wait("1d"), entry=OnEvent("cart", again="always")))
     ann = house.customer()
     for at, number in ((30, 3), (10, 1), (20, 2)):
@@ -134,7 +134,7 @@ def test_a_launch_enters_once_even_where_always_is_the_rule(house: House) -> Non
     assert len(house.people()) == 2
 
 
-def test_once_is_once_though_two_processes_enter_at_once(house: House) -> None:
+def test_reentry_once_holds_for_concurrent_processes(house: House) -> None:
     """The other's person has come and gone before it commits."""
     house.open(described(Exit("x")))
     ann = house.customer()

@@ -55,7 +55,7 @@ def becomes(house: House, state: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["email_bounced", "email_failed"])
-def test_a_bounce_hands_over_at_once(house: House, word: str) -> None:
+def test_a_bounce_starts_the_fallback_at_once(house: House, word: str) -> None:
     house.open(MAIL_THEN_TEXT)
     ann = house.customer()
     house.launch("j")
@@ -66,7 +66,7 @@ def test_a_bounce_hands_over_at_once(house: House, word: str) -> None:
     assert went(house) == [("email", 0), ("sms", 30)]
 
 
-def test_what_the_provider_refuses_hands_over_at_once(house: House) -> None:
+def test_a_refused_message_starts_the_fallback_at_once(house: House) -> None:
     house.open(MAIL_THEN_TEXT)
     house.customer()
     house.providers.answer("email", httpx.Response(400, json={}))
@@ -83,7 +83,7 @@ def at_night(house: House, *journeys: Journey, policy: Policy = MAIL_BY_DAY) -> 
     return ann
 
 
-def test_what_is_refused_at_the_last_look_hands_over_at_once(house: House) -> None:
+def test_a_refusal_at_the_claim_starts_the_fallback_at_once(house: House) -> None:
     ann = at_night(house, MAIL_THEN_TEXT)
     house.say(ann, "email", "*", granted=False)
     house.until(MORNING)
@@ -91,7 +91,7 @@ def test_what_is_refused_at_the_last_look_hands_over_at_once(house: House) -> No
     assert went(house) == [("sms", 22 * 60)]
 
 
-def test_what_a_template_lacks_hands_over_at_once(house: House) -> None:
+def test_a_missing_template_variable_starts_the_fallback_at_once(house: House) -> None:
     texts = {"hello.email.html": "Subject: {{ profile.x }}\n\n<p>x</p>", "hello.sms.txt": "x"}
     house.open(MAIL_THEN_TEXT, texts=texts)
     house.customer()
@@ -99,7 +99,7 @@ def test_what_a_template_lacks_hands_over_at_once(house: House) -> None:
     assert went(house) == [("sms", 0)]
 
 
-def test_what_is_too_late_hands_over_at_once(house: House) -> None:
+def test_an_expired_message_starts_the_fallback_at_once(house: House) -> None:
     step = first(Email("hello", max_delay="0s"), SMS("hello"))
     house.open(step)
     house.customer()
@@ -111,7 +111,7 @@ def test_what_is_too_late_hands_over_at_once(house: House) -> None:
     assert went(house) == [("sms", (mail.send_at - MONDAY) // MINUTE)]
 
 
-def test_what_gives_way_hands_over_at_once(house: House) -> None:
+def test_a_preempted_message_starts_the_fallback_at_once(house: House) -> None:
     caps = [{"channels": ["email"], "limit": 1, "per": "day"}]
     policy = Policy.model_validate({"channels": {"email": DAYTIME}, "caps": caps})
     more = Journey("k", entry=OnLaunch(), topic="news", priority=90,
@@ -128,7 +128,7 @@ def test_what_gives_way_hands_over_at_once(house: House) -> None:
     assert went(house) == [("sms", 12 * 60)]
 
 
-def test_a_late_bounce_of_one_does_not_hurry_the_next_but_one(house: House) -> None:
+def test_a_late_bounce_does_not_start_the_fallback_after_the_next(house: House) -> None:
     house.open(first(Email("hello"), SMS("hello"), Push("hello")))
     ann = house.customer()
     house.launch("j")
@@ -166,7 +166,7 @@ def test_no_fallback_while_the_previous_message_is_unknown(house: House) -> None
     assert went(house) == [("email", 0), ("sms", 120)]
 
 
-def test_what_is_tried_again_later_has_not_failed(house: House) -> None:
+def test_a_message_that_is_retried_does_not_start_the_fallback(house: House) -> None:
     house.open(MAIL_THEN_TEXT)
     house.customer()
     house.providers.answer("email", *[httpx.Response(503) for _ in range(4)])
@@ -183,7 +183,7 @@ def test_what_is_tried_again_later_has_not_failed(house: House) -> None:
 # When there is an answer --------------------------------------------------------------------------
 
 
-def test_an_answer_cancels_what_is_planned_and_moves_on_at_once(house: House) -> None:
+def test_a_reply_cancels_planned_messages_and_moves_on_at_once(house: House) -> None:
     """The push was not opened in time, so the mail is planned for the morning; then it is."""
     ann = at_night(house, first(Push("hello"), Email("hello"), SMS("hello")))
     house.later("3h")
@@ -204,7 +204,7 @@ def test_an_answer_cancels_what_is_planned_and_moves_on_at_once(house: House) ->
     assert len(house.providers.accepted) == 1
 
 
-def test_an_answer_that_names_no_message_is_one_to_the_last(house: House) -> None:
+def test_a_reply_without_a_message_id_belongs_to_the_last_message(house: House) -> None:
     pushed = Push("hello"), Email("hello")
     house.open(first(*pushed), first(*pushed, name="k"))
     ann = house.customer()
@@ -222,7 +222,7 @@ def test_an_answer_that_names_no_message_is_one_to_the_last(house: House) -> Non
     ]
 
 
-def test_an_answer_while_the_next_is_handed_over_waits_for_it(house: House) -> None:
+def test_a_reply_during_the_next_hand_over_waits_for_its_outcome(house: House) -> None:
     ann = at_night(house, first(Push("hello"), Email("hello")))
     house.later("3h")
     with house.db.transaction() as tx:

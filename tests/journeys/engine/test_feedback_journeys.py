@@ -42,7 +42,7 @@ def test_a_text_planned_before_a_stop_never_leaves(house: House) -> None:
     ]
 
 
-def test_a_stop_ends_journeys_that_leave_on_it(house: House) -> None:
+def test_a_stop_ends_journeys_with_that_exit_rule(house: House) -> None:
     shop = AnnsShop(
         house,
         Journey(
@@ -59,7 +59,7 @@ def test_a_stop_ends_journeys_that_leave_on_it(house: House) -> None:
     assert person.end_reason == "exited: exit rule"
 
 
-def test_a_bounce_ends_journeys_that_leave_without_an_address(house: House) -> None:
+def test_a_bounce_ends_journeys_that_exit_without_an_address(house: House) -> None:
     steps = [Send("hello", Email("hello")), Wait("30d")]
     leaving = ~has_address("email")
     shop = AnnsShop(
@@ -71,7 +71,7 @@ def test_a_bounce_ends_journeys_that_leave_without_an_address(house: House) -> N
     assert person.end_reason == "exited: exit rule"
 
 
-def test_so_does_a_number_that_the_provider_refuses(house: House) -> None:
+def test_a_refused_number_ends_journeys_that_exit_without_an_address(house: House) -> None:
     steps = [Send("hello", SMS("hello")), Wait("30d")]
     leaving = ~has_address("sms")
     house.providers.answer("sms", httpx.Response(400, json={"code": 21211, "message": "no"}))
@@ -150,14 +150,14 @@ def test_the_fallback_is_sent_without_evidence(
     assert house.attributes(shop.ann)["nudged"] is True
 
 
-def test_what_was_delivered_and_came_back_is_no_evidence(house: House) -> None:
+def test_a_delivered_message_that_bounced_is_no_evidence(house: House) -> None:
     shop = AnnsShop(house, _first("delivered"))
     shop.mail("delivered", "bounce")
     house.later("3h")
     assert [sent.channel for sent in house.providers.accepted] == ["email", "sms"]
 
 
-def test_a_machine_that_opens_is_no_reader(house: House) -> None:
+def test_a_machine_open_is_no_evidence(house: House) -> None:
     shop = AnnsShop(house, _first("opened"))
     house.later("30m")
     shop.mail("open", sg_machine_open=True)
@@ -175,7 +175,7 @@ def test_an_open_by_the_customer_is_evidence(house: House) -> None:
 
 
 @pytest.mark.parametrize("hours", [-9, 9])
-def test_a_clock_of_the_providers_that_is_wrong_does_no_harm(house: House, hours: int) -> None:
+def test_a_wrong_clock_of_the_provider_changes_nothing(house: House, hours: int) -> None:
     shop = AnnsShop(house, _first("opened"))
     house.later("30m")
     shop.mail("open", at=house.now + hours * HOUR)
@@ -183,7 +183,7 @@ def test_a_clock_of_the_providers_that_is_wrong_does_no_harm(house: House, hours
     assert [sent.channel for sent in house.providers.accepted] == ["email"]
 
 
-def test_a_click_stops_what_has_not_gone_yet(house: House) -> None:
+def test_a_click_cancels_planned_messages(house: House) -> None:
     steps = [Send("offer", Email("offer"), Push("offer", after="1h"), stop_on="clicked")]
     shop = AnnsShop(house, Journey("offer", entry=OnLaunch(), topic="news", steps=steps))
     shop.mail("click", url="https://shop.example/x")
@@ -194,7 +194,7 @@ def test_a_click_stops_what_has_not_gone_yet(house: House) -> None:
     ]
 
 
-def test_journeys_wait_for_what_the_providers_see(house: House) -> None:
+def test_journeys_can_wait_for_provider_events(house: House) -> None:
     clicked = did("email_clicked", prop("url") == "https://shop.example/a", prop("step") == "hello")
     shop = AnnsShop(
         house,

@@ -36,7 +36,7 @@ def test_only_events_younger_than_max_age_enter(
     assert entered(house) == enters
 
 
-def test_waiting_for_a_worker_is_no_age(house: House) -> None:
+def test_time_spent_waiting_for_a_worker_does_not_count_as_age(house: House) -> None:
     house.open(described(Wait("1d"), entry=OnEvent("signed_up")))
     ann, bob = house.customer(), house.customer()
     house.did(ann, "signed_up", at=MONDAY - DAY + 1)

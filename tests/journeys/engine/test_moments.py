@@ -57,7 +57,7 @@ def arrivals(house: House) -> list[int]:
         (-1, False),  # before the message
     ],
 )
-def test_a_wait_behind_a_send_sees_all_since_the_message(
+def test_a_wait_after_a_send_counts_events_since_the_message(
     house: House, viewed: int, seen: bool
 ) -> None:
     house.open(described(NUDGE, until(did("viewed"))))
@@ -70,7 +70,7 @@ def test_a_wait_behind_a_send_sees_all_since_the_message(
     assert house.attributes(ann) == ({"until": True} if seen else {})
 
 
-def test_a_wait_behind_a_send_looks_back_to_the_own_message(house: House) -> None:
+def test_a_wait_after_a_send_counts_from_its_own_message(house: House) -> None:
     """Another customer's later message does not shorten it."""
     house.open(described(NUDGE, until(did("viewed"))))
     ann = house.customer()
@@ -85,7 +85,7 @@ def test_a_wait_behind_a_send_looks_back_to_the_own_message(house: House) -> Non
     assert house.attributes(ann) == {"until": True}
 
 
-def test_time_counts_from_the_answer(house: House) -> None:
+def test_the_next_step_counts_from_the_event_that_ended_the_wait(house: House) -> None:
     """A time of day that is over when the answer comes is tomorrow's."""
     house.open(described(NUDGE, Wait(time="10:15"), Send("s", Email("offer"))))
     ann = house.customer()
@@ -131,7 +131,7 @@ def test_waits_do_not_add_up_the_workers_delay(house: House) -> None:
     )
 
 
-def test_what_follows_a_message_counts_from_its_hand_over(house: House) -> None:
+def test_a_step_after_a_message_counts_from_its_hand_over(house: House) -> None:
     """A minute passes before anybody looks at who stood behind it."""
     house.open(described(Send("s", Email("hello")), until(did("viewed"))))
     ann, bob = house.customer(), house.customer()
@@ -161,7 +161,7 @@ def test_an_event_after_the_timeout_is_too_late(house: House, at: int, seen: boo
     assert arrivals(house) == [DAY]
 
 
-def test_what_holds_without_an_event_may_have_held_in_time(house: House) -> None:
+def test_a_condition_without_an_event_that_holds_late_counts_as_in_time(house: House) -> None:
     house.open(described(until(attribute("vip") == 1), Wait("12h")))
     ann = house.customer()
     house.launch("j")
@@ -204,7 +204,7 @@ def test_a_wait_is_over_when_its_condition_came_true(
     assert arrivals(house) == [over]
 
 
-def test_what_holds_on_arrival_is_over_on_arrival(house: House) -> None:
+def test_a_condition_that_holds_on_arrival_ends_the_wait_at_once(house: House) -> None:
     house.open(described(Wait("1h"), until((attribute("vip") == 1) | did("x")), Wait("12h")))
     house.customer(attributes={"vip": 1})
     house.launch("j")
@@ -213,7 +213,7 @@ def test_what_holds_on_arrival_is_over_on_arrival(house: House) -> None:
     assert arrivals(house) == [HOUR]
 
 
-def test_an_answer_and_the_next_in_one_batch(house: House) -> None:
+def test_two_events_in_one_batch_end_two_waits(house: House) -> None:
     house.open(described(Send("s", Email("hello")), until(did("email_opened"), name="opened"),
                          until(did("email_clicked"), name="clicked")))  # fmt: skip
     ann = house.customer()
@@ -244,7 +244,7 @@ def test_one_event_does_not_end_two_waits(house: House, between: list[Any]) -> N
 # At the beginning ---------------------------------------------------------------------------------
 
 
-def test_the_first_step_begins_with_the_event_that_brought_them(house: House) -> None:
+def test_the_first_step_begins_at_the_time_of_the_entry_event(house: House) -> None:
     house.open(described(until(did("viewed")), Wait("12h"), entry=OnEvent("cart")))
     ann, bob = house.customer(), house.customer()
     for person, viewed in ((ann, 12), (bob, 9)):
@@ -257,7 +257,7 @@ def test_the_first_step_begins_with_the_event_that_brought_them(house: House) ->
     assert arrivals(house) == [12, 10]
 
 
-def test_everybody_has_a_time_of_their_own(house: House) -> None:
+def test_each_enrollment_counts_from_its_own_time(house: House) -> None:
     """For any number of enrollments, whether they leave, wait or end."""
     gone = Split("f", when(attribute("x") == 1, [Exit("x")]))
     house.open(described(gone, Update("u", y=1), Wait("12h"), entry=OnEvent("cart")))
@@ -278,7 +278,7 @@ def test_everybody_has_a_time_of_their_own(house: House) -> None:
     assert {person.end_reason for person in house.people()} == {"exit: exit step", "completed"}
 
 
-def test_a_moment_of_the_future_is_none(house: House) -> None:
+def test_an_event_with_a_future_time_counts_as_now(house: House) -> None:
     """A sender's clock can never set an arrival later than now."""
     house.open(described(Wait("12h"), entry=OnEvent("cart")))
     house.did(house.customer(), "cart", at=MONDAY + DAY)

@@ -123,7 +123,7 @@ def test_an_enrollment_migrated_at_its_last_attempt_continues_in_the_new_version
     assert house.passed() == [("bad", "next"), ("new", "next")]
 
 
-def test_what_mends_itself_is_not_noticed(house: House) -> None:
+def test_a_failure_that_passes_resets_the_attempts(house: House) -> None:
     house.open(described(Send("bad", Email("hello")), Wait("30d")))
     ann = house.customer()
     with failing_on(ann):
@@ -175,7 +175,7 @@ def test_where_enrollments_continue_after_the_last_attempt(
 
 
 @pytest.mark.parametrize("on_error", ["continue", "exit"])
-def test_a_call_that_can_not_even_be_made_takes_its_on_error(house: House, on_error: str) -> None:
+def test_a_call_that_cannot_be_built_continues_at_its_on_error(house: House, on_error: str) -> None:
     call = Call("bad", "https://shop.example/x", on_error=on_error)
     house.open(described(call, Wait("9d", name="next")))
     house.customer()
@@ -220,7 +220,7 @@ def test_a_database_error_blames_no_enrollment(house: House) -> None:
     assert (person.attempts, person.due_at) == (0, MONDAY)
 
 
-def test_a_step_that_can_not_even_be_looked_at_comes_after_the_others(house: House) -> None:
+def test_a_step_that_cannot_be_loaded_comes_after_the_others(house: House) -> None:
     house.open(described(Update("bad", seen=True)), Journey("k", entry=OnLaunch(), topic="n",
         steps=[Update("good", done=True)]))  # fmt: skip
     ann = house.customer()
@@ -242,7 +242,7 @@ def test_a_step_that_can_not_even_be_looked_at_comes_after_the_others(house: Hou
 # Events -------------------------------------------------------------------------------------------
 
 
-def test_an_event_that_can_not_be_worked_holds_up_no_other(
+def test_an_event_that_cannot_be_processed_does_not_delay_others(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     house.open(described(Wait("9d"), entry=OnEvent("came")))
@@ -302,7 +302,7 @@ def all_but(people: list[int], bad: int, channel: str, fate: tuple[str, str | No
     return sent | {(bad, channel): fate}
 
 
-def test_a_last_look_that_fails(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_claim_whose_evaluation_fails(house: House, caplog: pytest.LogCaptureFixture) -> None:
     people = sending(house, 9, policy=Policy.model_validate({"max_delay": "2h"}))
     bad = people[4]
     unwanted = CatalogJourneys.unwanted
@@ -327,7 +327,7 @@ def test_a_last_look_that_fails(house: House, caplog: pytest.LogCaptureFixture) 
     assert {person.end_reason for person in house.people()} == {"completed"}
 
 
-def test_a_last_look_that_failed_for_a_while(house: House) -> None:
+def test_a_claim_whose_evaluation_failed_for_a_while(house: House) -> None:
     people = sending(house, 2)
     with patch.object(CatalogJourneys, "unwanted", side_effect=KeyError):
         house.launch("j")
@@ -351,7 +351,7 @@ def test_a_template_that_fails_in_an_unforeseen_way(house: House) -> None:
     assert fates(house) == all_but(people, people[2], "email", fate)
 
 
-def test_a_request_that_can_not_be_made_for_one_of_many(house: House) -> None:
+def test_a_request_that_cannot_be_built_for_one_message_of_many(house: House) -> None:
     people = sending(house, 9, sendgrid_template_id="d-1")
     prepare = SendGrid.prepare
 
@@ -373,7 +373,7 @@ def test_a_request_that_can_not_be_made_for_one_of_many(house: House) -> None:
         (lambda *_: [], "no answer about it"),
     ],
 )
-def test_an_answer_that_can_not_be_read_is_no_reason_to_send_again(
+def test_a_message_with_an_unreadable_response_is_not_sent_again(
     house: House, read: Any, reason: str
 ) -> None:
     people = sending(house, 1)
@@ -384,9 +384,7 @@ def test_an_answer_that_can_not_be_read_is_no_reason_to_send_again(
     assert len(house.providers.accepted) == 2
 
 
-def test_an_outcome_that_can_not_be_recorded(
-    house: House, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_outcome_that_cannot_be_recorded(house: House, caplog: pytest.LogCaptureFixture) -> None:
     people = sending(house, 9)
 
     def odd(tx: Any, asked: Any, done: Any, **options: Any) -> Any:

@@ -97,7 +97,7 @@ def test_exit_rule_goal_and_split_match_by_key_too(house: House) -> None:
     assert house.attributes(bob) == {}
 
 
-def test_who_was_launched_has_no_key(house: House) -> None:
+def test_a_launched_enrollment_has_no_entry_key(house: House) -> None:
     house.open(described(WAIT, entry=ENTRY))
     ann = house.customer()
     house.launch("j")

@@ -44,7 +44,7 @@ def look(house: House) -> int:
     return enter_all_newcomers(house.segue.engine, "j")
 
 
-def test_what_happens_brings_them_in_at_once(house: House) -> None:
+def test_an_event_that_makes_a_profile_a_member_enters_it_at_once(house: House) -> None:
     opened(house)
     ann, bob = house.customer(), house.customer()
     house.did(ann, "bought")
@@ -54,7 +54,7 @@ def test_what_happens_brings_them_in_at_once(house: House) -> None:
     assert house.people(ann)[0].context == {}
 
 
-def test_who_is_in_it_does_not_come_in(house: House) -> None:
+def test_existing_members_do_not_enter(house: House) -> None:
     """Whatever happens and however often the segment is checked, even with again="always"."""
     opened(house)
     ann = house.customer()
@@ -66,7 +66,7 @@ def test_who_is_in_it_does_not_come_in(house: House) -> None:
     assert ways(house, ann) == 1
 
 
-def test_who_leaves_may_come_again(house: House) -> None:
+def test_a_profile_that_left_the_segment_may_enter_again(house: House) -> None:
     opened(house)
     ann = house.customer()
     house.did(ann, "bought")
@@ -79,7 +79,7 @@ def test_who_leaves_may_come_again(house: House) -> None:
         assert ways(house, ann) == (1 if blocked == "yes" else 2)
 
 
-def test_once_is_once(house: House) -> None:
+def test_reentry_once_applies_to_segments(house: House) -> None:
     opened(house, entering(again="once"))
     ann = house.customer()
     for blocked in ("no", "yes", "no"):
@@ -90,7 +90,7 @@ def test_once_is_once(house: House) -> None:
     assert ways(house, ann) == 1
 
 
-def test_an_update_of_another_journey_brings_them_in(house: House) -> None:
+def test_an_update_step_of_another_journey_enters_new_members(house: House) -> None:
     free = Journey("free", entry=OnSegment("everyone"), topic="news",
                    steps=[Update("u", blocked=None)])  # fmt: skip
     opened(house, entering(), free)
@@ -123,7 +123,7 @@ def test_profiles_that_join_by_time_enter_at_the_next_check(house: House) -> Non
     assert [ways(house, person) for person in people] == [0, 2, 1, 1, 1]
 
 
-def test_who_comes_in_while_it_is_stopped_comes_in_later(house: House) -> None:
+def test_members_who_join_while_the_journey_is_stopped_enter_later(house: House) -> None:
     opened(house)
     ann = house.customer()
     control.stop(house.db, "j")
@@ -154,14 +154,14 @@ def test_merging_with_a_member_is_not_joining(house: House) -> None:
     assert [ways(house, person) for person in (also_ann, also_bob)] == [1, 2]
 
 
-def test_no_other_journey_has_newcomers(house: House) -> None:
+def test_only_journeys_with_a_segment_entry_have_newcomers(house: House) -> None:
     opened(house, Journey("j", entry=OnSegment("everyone"), topic="n", steps=[Wait("1h")]))
     house.customer()
     assert enter_all_newcomers(house.segue.engine, "k") == 0
     assert look(house) == 1
 
 
-def test_two_look_at_once(house: House) -> None:
+def test_concurrent_checks_enter_a_member_once(house: House) -> None:
     """The second check waits for the first, and finds no new member."""
     opened(house)
     ann = house.customer()

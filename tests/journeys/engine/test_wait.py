@@ -157,7 +157,7 @@ def test_a_wait_in_several_zones_is_over_in_all_of_them(house: House) -> None:
     assert format_instant(person.ended_at) == "2026-03-02T16:00:00Z"
 
 
-def test_a_day_that_comes_in_the_last_zone_is_not_over_in_the_first(house: House) -> None:
+def test_a_date_counts_until_it_has_come_in_every_zone(house: House) -> None:
     """It is Wednesday in Sydney and still Tuesday in Perth: this Tuesday is over for them."""
     house.open(described(Wait(days="tue"), Update("u", x=1)))
     ann = house.customer(timezone=None, country="AU", phone=None)

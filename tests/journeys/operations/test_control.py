@@ -135,7 +135,7 @@ def nothing(house: House) -> None:
     ],
     ids=["sent", "night", "short delay", "a week", "no consent", "exit", "capped", "deferred"],
 )
-def test_what_came_due_meanwhile_is_looked_at_again_on_resume(
+def test_messages_due_during_a_pause_are_evaluated_again_on_resume(
     house: House,
     meanwhile: Callable[[House], None],
     message: MessageSpec,
@@ -161,7 +161,7 @@ def test_what_came_due_meanwhile_is_looked_at_again_on_resume(
     assert [one.ended_at is not None for one in house.people()] == [True] * len(house.people())
 
 
-def test_what_people_did_meanwhile_counts(house: House) -> None:
+def test_events_during_a_pause_count(house: House) -> None:
     """The event came in time, but was processed after the timeout."""
     steps = [WaitUntil("back", did("looked"), timeout="2h", then=[Update("yes", looked=True)])]
     house.open(sending("j", steps=steps))
@@ -177,7 +177,7 @@ def test_what_people_did_meanwhile_counts(house: House) -> None:
     assert house.passed(bob)[0] == ("back", "timeout")
 
 
-def test_holding_again_and_by_two_at_once(house: House) -> None:
+def test_pausing_twice_and_concurrently(house: House) -> None:
     house.open(sending("j"))
     pause(house)
     house.db.now = MONDAY + 60
@@ -241,7 +241,7 @@ def test_an_enrollment_that_entered_during_the_stop_ends_at_the_resume(house: Ho
     assert [person.end_reason for person in house.people()] == ["the journey was stopped"]
 
 
-def test_what_is_being_handed_over_at_a_stop_is_recorded_as_it_went(house: House) -> None:
+def test_a_message_being_handed_over_at_a_stop_keeps_its_outcome(house: House) -> None:
     house.open(sending("j", Email("hello")))
     house.customer()
 
@@ -282,7 +282,7 @@ def half_stopped(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     return house
 
 
-def test_a_stop_that_was_killed_holds(half_stopped: House) -> None:
+def test_a_killed_stop_still_refuses_entries(half_stopped: House) -> None:
     house = half_stopped
     house.later("1d")
     assert house.launch("j", people=1)["entered"] == 0
@@ -291,7 +291,7 @@ def test_a_stop_that_was_killed_holds(half_stopped: House) -> None:
 
 
 @pytest.mark.parametrize("then", ["stop", "resume", "a worker"])
-def test_a_stop_that_was_killed_is_finished(half_stopped: House, then: str) -> None:
+def test_a_killed_stop_is_completed_later(half_stopped: House, then: str) -> None:
     house = half_stopped
     match then:
         case "stop":
@@ -307,7 +307,7 @@ def test_a_stop_that_was_killed_is_finished(half_stopped: House, then: str) -> N
         assert held(tx) == ({} if then == "resume" else {"j": STOPPED})
 
 
-def test_only_what_is_stopped_is_ended(house: House) -> None:
+def test_finishing_stops_ends_only_stopped_journeys(house: House) -> None:
     """The journey is resumed during the stop: later entries are kept."""
     house.open(sending("j", Push("hello")), sending("k"))
     house.customer()
@@ -324,7 +324,7 @@ PEOPLE = 3000
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-def test_stops_beside_claims(house: House) -> None:
+def test_stops_concurrent_with_claims(house: House) -> None:
     """Claims lock messages in an order of their own: neither may wait for what the other holds."""
     for name in ("a", "b", "c"):
         claimed = stop_beside_claims(house, name)

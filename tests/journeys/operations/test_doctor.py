@@ -42,7 +42,7 @@ def reported(house: House) -> list[tuple[str, str, int, int]]:
     return [(one.what, one.where, one.number, one.for_seconds) for one in complaints(house)]
 
 
-def test_all_is_well(house: House) -> None:
+def test_no_findings(house: House) -> None:
     assert complaints(house) == []
     house.customer()
     house.launch("j")
@@ -121,7 +121,7 @@ def test_overdue_messages(house: House) -> None:
     assert complaints(house) == []
 
 
-def test_claims_of_the_dead_are_named_and_mended(house: House) -> None:
+def test_claims_of_dead_processes_are_named_and_fixed(house: House) -> None:
     house.customer()
     with (
         patch("channels.outbox.dispatch.Dispatcher._hand_over", side_effect=KeyboardInterrupt),
@@ -138,7 +138,7 @@ def test_claims_of_the_dead_are_named_and_mended(house: House) -> None:
     assert complaints(house) == []
 
 
-def test_a_fate_that_no_call_back_settles(house: House) -> None:
+def test_unknown_messages_without_a_later_webhook_are_named(house: House) -> None:
     house.customer()
     house.providers.answer("email", httpx.ReadError("cut"))
     house.launch("j")

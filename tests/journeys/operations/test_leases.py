@@ -19,7 +19,7 @@ NAMES = st.sampled_from([f"host:{number}" for number in range(1, 9)])
     st.dictionaries(st.integers(0, BUCKETS - 1), NAMES, max_size=BUCKETS),
     st.lists(NAMES, min_size=1, unique=True),
 )
-def test_shares_become_equal_without_taking_from_the_living(
+def test_shares_become_equal_without_taking_leased_buckets(
     leases: dict[int, str], alive: list[str]
 ) -> None:
     for _ in range(2):  # in the first round some give up what others take in the second
@@ -80,7 +80,7 @@ def test_runs_of_a_journey_share_buckets_apart_from_the_workers(db: Database) ->
 
 
 @on_postgresql
-def test_a_process_that_hung_has_nothing_until_it_renews(
+def test_a_process_that_hung_has_no_buckets_until_it_renews(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leases = Leases(db, "host:1")

@@ -120,7 +120,7 @@ FALLS_BACK: dict[str, Any] = {"mode": "first", "fallback_after": "2h", "unless":
     ],
     ids=["in another order", "all at once"],
 )
-def test_who_is_in_the_middle_of_a_send_that_falls_back_otherwise_stays(
+def test_an_enrollment_in_a_send_with_another_fallback_is_not_migrated(
     house: House, before: SendStep, goes: list[str]
 ) -> None:
     """The next channel of the new one is one that has gone; who has not begun moves."""
@@ -146,7 +146,7 @@ def test_who_is_in_the_middle_of_a_send_that_falls_back_otherwise_stays(
     assert house.passed() == [("s", "next")] * 2
 
 
-def test_who_is_in_the_middle_of_a_send_that_falls_back_alike_moves(house: House) -> None:
+def test_an_enrollment_in_a_send_with_the_same_fallback_is_migrated(house: House) -> None:
     house.open(described(Send("s", Push("hello"), Email("hello"), **FALLS_BACK)))
     house.customer()
     house.launch("j")
@@ -184,7 +184,7 @@ def test_planned_messages_obey_the_exit_rule_of_the_new_version(
     assert [(row.state, row.reason) for row in house.rows()] == [fate]
 
 
-def test_a_version_that_another_process_brought_is_learnt(house: House) -> None:
+def test_a_version_registered_by_another_process_is_loaded(house: House) -> None:
     house.open(described(Wait("1d", name="w"), Update("u", seen=True)))
     mine = house.segue
     house.open(described(Wait("2d", name="w")))
@@ -198,7 +198,7 @@ def test_a_version_that_another_process_brought_is_learnt(house: House) -> None:
     assert house.attributes(ann) == {"seen": True}
 
 
-def test_only_this_journeys_people_move(house: House) -> None:
+def test_only_enrollments_of_the_journey_are_migrated(house: House) -> None:
     house.open(described(Wait("1d")), described(Wait("1d"), name="k"))
     house.customer()
     house.launch("j")
