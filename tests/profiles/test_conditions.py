@@ -124,7 +124,7 @@ def chosen(
         return set(tx.conn.execute(found, {"now": tx.now}).scalars())
 
 
-def test_what_is_equal_to_python_are_different_tests(db: Database) -> None:
+def test_values_equal_in_python_are_different_tests(db: Database) -> None:
     """Statements are cached by condition, also for two conditions in turn."""
     store(db, [Somebody({"x": True}), Somebody({"x": 1})])
     yes, one, again = (
@@ -137,7 +137,7 @@ def test_what_is_equal_to_python_are_different_tests(db: Database) -> None:
     assert found == [[1], [2], [1]]
 
 
-def test_a_statement_that_is_built_once_looks_at_each_moment(db: Database) -> None:
+def test_a_cached_statement_is_evaluated_at_each_time(db: Database) -> None:
     store(db, [Somebody(did=[("bought", NOW, {})])])
     lately = did("bought", within=hours(1))
     sizes = []
@@ -197,7 +197,7 @@ def test_comparing(db: Database, condition: Condition, expected: str) -> None:
     assert [labels[number - 1] for number in sorted(chosen(db, condition))] == expected.split()
 
 
-def test_a_trait_is_asked_of_each_profile_by_itself(db: Database) -> None:
+def test_an_attribute_is_read_from_the_same_profile(db: Database) -> None:
     # "does anybody have it?" would choose both
     store(db, [Somebody({"x": 5}), Somebody({"x": 1})])
     assert chosen(db, attribute("x") > 3) == {1}
@@ -315,7 +315,7 @@ def test_columns_of_the_profile(db: Database, condition: Condition, expected: se
     ],
     ids=str,
 )
-def test_what_people_chose_comes_first(
+def test_preferences_override_profile_columns(
     db: Database, condition: Condition, expected: set[int]
 ) -> None:
     store(
@@ -355,7 +355,7 @@ def test_did(db: Database) -> None:
     assert chosen(db, did("ordered", prop("coupon").exists())) == set()
 
 
-def test_where_did_looks(db: Database) -> None:
+def test_the_time_range_of_did(db: Database) -> None:
     """`within` ends now and begins after so long ago; since and until are included."""
     moments = (NOW - DAY, NOW - DAY + 1, NOW - HOUR, NOW)
     store(db, [Somebody(did=[("e", at, {})]) for at in moments])
@@ -369,7 +369,7 @@ def test_where_did_looks(db: Database) -> None:
     assert chosen(db, did("e"), since=NOW + 1) == set()
 
 
-def test_the_entry_event_is_no_answer(db: Database) -> None:
+def test_the_entry_event_does_not_count(db: Database) -> None:
     store(db, [Somebody(did=[("e", NOW, {})]), Somebody(did=[("e", NOW, {}), ("e", NOW, {})])])
     with db.transaction(write=False) as tx:
         first = tx.conn.execute(select(events.c.id).where(events.c.profile_id == 1)).scalar_one()
@@ -618,7 +618,9 @@ def test_json_and_back(condition: Condition) -> None:
     ],
     ids=range(13),
 )
-def test_mistakes_are_found_where_they_are_made(make: Callable[[], object], mend: str) -> None:
+def test_an_invalid_condition_raises_where_it_is_written(
+    make: Callable[[], object], mend: str
+) -> None:
     with pytest.raises(ValidationError, match=mend):
         make()
 
@@ -628,6 +630,6 @@ def test_joining_conditions_with_and_or_or_is_refused() -> None:
         _ = did("e") and did("f")
 
 
-def test_the_events_that_matter() -> None:
+def test_the_event_names_of_a_condition() -> None:
     condition = (did("a") & ~did("b")) | (attribute("x") > 1) | did("c", prop("x") > 1)
     assert sorted(condition.event_names()) == ["a", "b", "c"]

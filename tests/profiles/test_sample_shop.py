@@ -20,7 +20,7 @@ NOW: Instant = 1_790_000_000  # a Monday in September 2026
 SIZE = 600
 
 
-def test_the_shop_is_whole(db: Database) -> None:
+def test_the_shop_has_consistent_data(db: Database) -> None:
     db.now = NOW
     counts = load_sample_shop(db, NOW, SIZE)
     assert counts["customers"] == counts["signed_up"] == SIZE
@@ -90,7 +90,7 @@ def test_all_topics_are_those_of_the_policy(db: Database) -> None:
     assert topics - {"*"} <= set(load_policy(load_settings().policy_file).topics)
 
 
-def test_the_usual_test_numbers_are_left_to_others(db: Database) -> None:
+def test_the_shop_uses_no_common_test_numbers(db: Database) -> None:
     """A file of test customers can be imported into the sample shop."""
     load_sample_shop(db, NOW, SIZE)
     with db.transaction(write=False) as tx:

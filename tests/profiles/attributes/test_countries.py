@@ -49,7 +49,7 @@ def test_usual_spellings_are_understood(written: str, code: str) -> None:
 @pytest.mark.parametrize(
     "written", [None, "", "  ", "European Community", "Unspecified", "Unknown", "EU", "Atlantis"]
 )
-def test_what_is_no_country_gives_none(written: str | None) -> None:
+def test_an_unknown_country_gives_none(written: str | None) -> None:
     assert country_code(written) is None
 
 

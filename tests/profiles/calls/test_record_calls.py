@@ -65,7 +65,7 @@ def refused(outcomes: Iterable[Outcome]) -> list[str]:
     return [one.refused.field for one in outcomes if one.refused is not None]
 
 
-def test_an_event_is_written_with_its_person(db: Database) -> None:
+def test_an_event_creates_its_profile(db: Database) -> None:
     [outcome] = take(
         db,
         track(
@@ -130,7 +130,7 @@ def test_a_repeated_call_does_not_undo_later_ones(db: Database) -> None:
     assert attributes(db, known_as(db)["user_id", "u2"]) == {"plan": "b"}
 
 
-def test_identify_lets_journeys_look_again(db: Database) -> None:
+def test_identify_makes_journeys_evaluate_conditions_again(db: Database) -> None:
     take(db, identify("u1", traits={"plan": "a"}, messageId="m1"))
     [(_, name, key)] = happened(db)
     assert (name, key) == (PROFILE_CHANGED, "m1")
@@ -170,7 +170,7 @@ def test_traits_in_an_event_of_a_new_profile_are_a_change(db: Database) -> None:
     ]
 
 
-def test_a_trait_that_is_null_is_taken_away(db: Database) -> None:
+def test_a_null_trait_removes_the_attribute(db: Database) -> None:
     take(db, identify("u1", traits={"plan": "a", "size": 3}, messageId="m1"))
     take(db, identify("u1", traits={"plan": None}, messageId="m2"))
     assert attributes(db, known_as(db)["user_id", "u1"]) == {"size": 3}
@@ -187,7 +187,7 @@ def test_an_anonymous_customer_who_signs_in_brings_what_they_did(db: Database) -
     assert ("y", "m2") in [(name, key) for _, name, key in happened(db)]
 
 
-def test_an_order_of_calls_in_one_batch_is_no_obstacle(db: Database) -> None:
+def test_calls_of_one_batch_are_recorded_in_order(db: Database) -> None:
     take(db, track("u1", messageId="m0"))
     outcomes = take(
         db,
@@ -247,7 +247,7 @@ def test_a_device_belongs_to_the_last_profile_that_signed_in(db: Database) -> No
     assert known_as(db)["push_token", "t1"] == known_as(db)["user_id", "ann"]
 
 
-def test_what_comes_again_takes_nothing_back(db: Database) -> None:
+def test_a_repeated_call_does_not_move_identifiers_back(db: Database) -> None:
     device = {"device": {"token": "t1", "type": "android"}}
     take(db, track("ann", context=device, messageId="1"))
     take(db, track("bob", context=device, messageId="2"))
@@ -255,7 +255,7 @@ def test_what_comes_again_takes_nothing_back(db: Database) -> None:
     assert known_as(db)["push_token", "t1"] == known_as(db)["user_id", "bob"]
 
 
-def test_an_alias_joins_two_customers_and_both_ids_work_on(db: Database) -> None:
+def test_after_an_alias_both_ids_name_the_profile(db: Database) -> None:
     take(db, track("old", messageId="m1"), track("new", messageId="m2"))
     take(db, ("alias", {"userId": "new", "previousId": "old", "messageId": "m3"}))
     take(db, track("old", messageId="m4"), track("new", messageId="m5"))
@@ -278,7 +278,7 @@ def test_an_alias_may_name_an_unknown_id(db: Database) -> None:
     assert len(set(known_as(db).values())) == 1
 
 
-def test_an_alias_may_name_whom_the_same_batch_made(db: Database) -> None:
+def test_an_alias_may_name_a_profile_created_in_the_same_batch(db: Database) -> None:
     alias: Said = "alias", {"userId": "new", "previousId": "old", "messageId": "m3"}
     take(db, track("new", messageId="m1"), track("old", messageId="m2"), alias)
     assert set(known_as(db)) == {("user_id", "new"), ("user_id", "old")}
@@ -314,7 +314,7 @@ def test_the_number_of_a_merged_profile_is_not_reused(db: Database) -> None:
     assert known_as(db)["user_id", "u2"] != gone
 
 
-def test_many_processes_may_join_the_same_people_at_once(db: Database) -> None:
+def test_concurrent_processes_may_join_the_same_profiles(db: Database) -> None:
     """Anonymous profiles sign in, in any order, while their events arrive: no profile is split."""
     people = range(6)
     take(db, *(track(f"u{n}", messageId=f"first {n}") for n in people))

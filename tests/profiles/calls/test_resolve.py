@@ -73,7 +73,7 @@ def test_an_anonymous_person_who_gives_a_known_address_is_that_customer() -> Non
     assert found.mergers == [Merger(from_id=ANON, into_id=ANN, why="identify", share=share(EMAIL))]
 
 
-def test_two_customers_stay_two() -> None:
+def test_two_customers_are_not_joined() -> None:
     found = joined(call("identify", userId="bob", anonymousId="a-of-ann"))
     assert found.mergers == []
     assert found.foreign == {0: {("anonymous_id", "a-of-ann")}}
@@ -105,7 +105,7 @@ def test_an_alias_to_a_new_id_keeps_the_profile() -> None:
     assert found.people == [{("user_id", "ann"), ("user_id", "ann-2")}]
 
 
-def test_an_alias_means_the_customer_whom_a_call_before_it_named() -> None:
+def test_an_alias_refers_to_the_customer_of_an_earlier_call() -> None:
     found = joined(call(userId="cyd"), call("alias", userId="dan", previousId="cyd"))
     assert found.people == [{("user_id", "cyd"), ("user_id", "dan")}]
 
@@ -162,7 +162,7 @@ def test_of_two_customers_in_an_alias_a_much_larger_one_stays(size: int, stays: 
     assert merger.into_id == stays
 
 
-def test_an_anonymous_device_is_its_owners() -> None:
+def test_an_anonymous_profile_of_a_device_joins_the_customer_who_states_it() -> None:
     owners: dict[Key, int] = {("push_token", "t1"): ANON, ("user_id", "ann"): ANN}
     found = read([token("t1", userId="ann")], owners)
     theirs = share(("push_token", "t1"), yes_on=["push"])

@@ -97,7 +97,7 @@ def test_a_trait_overrides_the_context() -> None:
         ({}, {"device": {"token": "0a" * 32, "type": "iOS"}}, "it is an APNs token"),
     ],
 )
-def test_what_is_no_good_is_left_out_and_the_rest_taken(
+def test_invalid_values_are_ignored_and_the_others_kept(
     traits: dict[str, Any], context: dict[str, Any], warning: str
 ) -> None:
     call = read("identify", traits={"plan": "premium", **traits}, context=context)
@@ -117,7 +117,7 @@ def test_hex_is_refused_only_where_it_is_a_token_of_apns() -> None:
 
 
 @pytest.mark.parametrize("offset", ["GMT+0000", "GMT-0330", "UTC+01:00"])
-def test_an_offset_is_no_zone_and_no_fault(offset: str) -> None:
+def test_an_offset_is_neither_a_time_zone_nor_an_error(offset: str) -> None:
     """RudderStack's clients send it with every call."""
     call = read("track", event="x", context={"timezone": offset})
     assert (call.person.timezone, call.warnings) == (None, ())
@@ -137,7 +137,7 @@ def test_track_is_an_event() -> None:
 
 
 @pytest.mark.parametrize(("kind", "event"), [("page", "page_viewed"), ("screen", "screen_viewed")])
-def test_what_was_seen_is_an_event(kind: CallKind, event: str) -> None:
+def test_page_and_screen_calls_are_events(kind: CallKind, event: str) -> None:
     call = read(kind, name="Cart", category="Shop", properties={"url": "https://shop.example"})
     assert call.event == event
     assert call.properties == {"url": "https://shop.example", "name": "Cart", "category": "Shop"}
@@ -161,7 +161,7 @@ def test_group_sets_attributes() -> None:
     assert call.event == PROFILE_CHANGED
 
 
-def test_alias_names_the_id_until_now() -> None:
+def test_alias_names_the_previous_id() -> None:
     call = read("alias", previousId="a1")
     assert (call.previous_id, call.person.user_id) == ("a1", "u1")
 
@@ -198,7 +198,7 @@ def test_numbers_serve_as_ids() -> None:
         ("alias", {"userId": None, "anonymousId": "a", "previousId": "b"}, "userId"),
     ],
 )
-def test_a_call_that_is_wrong_is_refused_by_its_field(
+def test_an_invalid_call_is_refused_with_its_field(
     kind: CallKind, said: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(CallRefused) as refused:

@@ -249,13 +249,13 @@ def test_other_topics_and_channels_need_no_confirmation(desk: Desk) -> None:
     assert desk.said() == {("email", "offers"): True, ("push", "news"): True}
 
 
-def test_a_yes_to_the_whole_channel_is_none_to_such_a_topic(desk: Desk) -> None:
+def test_a_yes_to_the_channel_does_not_confirm_a_topic(desk: Desk) -> None:
     assert desk.says(topic="*") == ["recorded"]
     assert desk.gets("offers")
     assert not desk.gets("news")
 
 
-def test_a_yes_from_before_counts_on(house: House, tmp_path: Path) -> None:
+def test_a_yes_before_double_opt_in_was_set_still_counts(house: House, tmp_path: Path) -> None:
     desk = Desk(house, tmp_path)
     house.say(desk.ann, "email", "news", granted=True)
     assert desk.gets()
@@ -285,7 +285,7 @@ def test_a_ticked_box_waits_for_confirmation_and_the_page_shows_it(desk: Desk) -
     assert form_of(desk.client.get(path).text)["email.news"] == "on"
 
 
-def test_an_undone_unsubscribe_waits(desk: Desk) -> None:
+def test_undoing_an_unsubscribe_is_pending(desk: Desk) -> None:
 
     desk.says()
     desk.press()
@@ -301,7 +301,7 @@ def test_an_undone_unsubscribe_waits(desk: Desk) -> None:
     assert desk.gets()
 
 
-def test_a_trait_waits(desk: Desk) -> None:
+def test_a_yes_in_a_trait_is_pending(desk: Desk) -> None:
     said = {"userId": "ann", "traits": {"newsletter": True}}
     assert desk.client.post("/v1/identify", json=said, auth=(WRITE_KEY, "")).status_code == 200
     desk.house.run()
@@ -332,7 +332,7 @@ def test_an_imported_yes_waits_and_a_repeated_import_sends_no_mail(
     assert len(desk.mails()) == 1
 
 
-def test_a_resubscription_at_sendgrid_waits(desk: Desk) -> None:
+def test_a_resubscription_at_sendgrid_is_pending(desk: Desk) -> None:
     desk.says()
     desk.press()
     desk.house.say(desk.ann, "email", "news", granted=False)
@@ -352,7 +352,7 @@ def test_a_resubscription_at_sendgrid_waits(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("topic", ["news", "*"])
-def test_a_no_ends_the_wait(desk: Desk, topic: str) -> None:
+def test_a_no_ends_a_pending_yes(desk: Desk, topic: str) -> None:
     desk.says()
     desk.house.db.now = MONDAY + 60
     desk.says(granted=False, topic=topic)
@@ -361,7 +361,7 @@ def test_a_no_ends_the_wait(desk: Desk, topic: str) -> None:
     assert desk.said()["email", "news"] is False
 
 
-def test_an_older_no_does_not(desk: Desk) -> None:
+def test_an_older_no_does_not_end_a_pending_yes(desk: Desk) -> None:
     desk.says()
     with desk.house.db.transaction() as tx:
         old = ConsentChange(
@@ -376,7 +376,7 @@ def test_an_older_no_does_not(desk: Desk) -> None:
     assert desk.gets()
 
 
-def test_an_address_that_is_not_theirs_any_more_confirms_nothing(desk: Desk) -> None:
+def test_a_link_to_a_retired_address_confirms_nothing(desk: Desk) -> None:
     desk.says()
     with desk.house.db.transaction() as tx:
         tx.conn.exec_driver_sql("UPDATE identifier SET retired_at = 1 WHERE kind = 'email'")
@@ -384,7 +384,7 @@ def test_an_address_that_is_not_theirs_any_more_confirms_nothing(desk: Desk) -> 
     assert desk.said() == {}
 
 
-def test_after_a_merge_the_link_confirms_for_the_one_that_is_left(desk: Desk) -> None:
+def test_after_a_merge_the_link_confirms_for_the_surviving_profile(desk: Desk) -> None:
     desk.says()
     into = desk.house.customer("also-ann", consent={}, email=None)
     with desk.house.db.transaction() as tx:
@@ -426,7 +426,7 @@ def test_a_topic_is_a_name_or_a_table() -> None:
         Policy.model_validate({"topics": {"x": {"double_opt_in": True}}})
 
 
-def test_the_policy_in_the_docs_is_one() -> None:
+def test_the_policy_in_the_docs_is_valid() -> None:
     page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
     text = page[page.index("```toml") + 7 : page.index("```\n\nDays are")]
     policy = Policy.model_validate(tomllib.loads(text))

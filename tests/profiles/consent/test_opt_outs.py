@@ -126,7 +126,7 @@ def imported(db: Database, tmp_path: Path, *rows: str, parquet: bool = False) ->
         ",,07700 900001,GB,,0000-00-00,no,,",
     ],
 )
-def test_a_rows_no_holds_for_whom_it_names(
+def test_a_no_in_a_refused_row_applies_to_the_named_profile(
     db: Database, tmp_path: Path, row: str, parquet: bool
 ) -> None:
     ann, _ = known(db)
@@ -145,7 +145,7 @@ def test_nothing_else_of_a_refused_row_is_stored(db: Database, tmp_path: Path) -
     assert "new@example.com" not in values
 
 
-def test_a_replaced_address_in_a_refused_row_is_a_no_of_who_had_it(
+def test_a_no_by_a_retired_address_applies_to_its_last_profile(
     db: Database, tmp_path: Path
 ) -> None:
     ann, _ = known(db)
@@ -158,7 +158,7 @@ def test_a_replaced_address_in_a_refused_row_is_a_no_of_who_had_it(
         assert owners_of(tx, [("email", "ann@example.com")]) == {}
 
 
-def test_two_addresses_of_two_people_are_a_no_of_both(db: Database, tmp_path: Path) -> None:
+def test_a_no_with_addresses_of_two_profiles_applies_to_both(db: Database, tmp_path: Path) -> None:
     ann, bob = known(db)
     imported(db, tmp_path, ",ann@example.com,+447700900002,,,,no,,")
     assert noes(db) == {(ann, "email", "*"), (bob, "email", "*")}
@@ -204,7 +204,7 @@ def test_an_older_no_does_not_outweigh_a_later_yes(db: Database, tmp_path: Path)
 
 
 @pytest.mark.parametrize("row", ["ann,,,,,0000-00-00,yes,yes,", ",,,,,0000-00-00,no,,", "ann,,,no"])
-def test_without_a_no_or_a_name_or_columns_nothing_is_taken(
+def test_a_refused_row_without_a_no_or_an_identifier_stores_nothing(
     db: Database, tmp_path: Path, row: str
 ) -> None:
     known(db)
@@ -236,7 +236,7 @@ def calls(house: House) -> Any:
 
 
 @pytest.mark.parametrize("value", [True, "true", "Yes", 1, "1"])
-def test_a_trait_is_a_no_by_the_policys_map(house: House, calls: Receiving, value: object) -> None:
+def test_the_policy_maps_a_trait_to_a_no(house: House, calls: Receiving, value: object) -> None:
     ann, _ = known(house.db)
     answer = calls.post("/v1/identify", json=identify(traits={"unsubscribed": value}))
     assert answer.status_code == 200
@@ -257,7 +257,7 @@ def test_a_value_is_compared_as_it_is_written(wanted: object, value: object, fit
     assert bool(consent_in({"t": value}, {}, policy.consent_traits)) is fits
 
 
-def test_other_values_of_the_trait_say_nothing(house: House, calls: Receiving) -> None:
+def test_other_values_of_a_consent_trait_are_ignored(house: House, calls: Receiving) -> None:
     known(house.db)
     values: list[Any] = [False, "no", 0, None, "", [], "perhaps"]
     for value in values:
@@ -285,7 +285,7 @@ def test_a_trait_can_be_a_yes_and_a_no_of_a_topic(house: House, calls: Receiving
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/identify", "/v1/batch"])
-def test_the_no_in_a_refused_call_holds(
+def test_a_no_in_a_refused_call_applies(
     house: House, calls: Receiving, path: str, wrong: dict[str, Any]
 ) -> None:
     ann, _ = known(house.db)
@@ -297,7 +297,7 @@ def test_the_no_in_a_refused_call_holds(
     assert noes(house.db) == {(ann, "email", "*"), (ann, "email", "news")}
 
 
-def test_a_refused_call_without_a_no_takes_nothing(house: House, calls: Receiving) -> None:
+def test_a_refused_call_without_a_no_stores_nothing(house: House, calls: Receiving) -> None:
     known(house.db)
     body = identify(timestamp="yesterday", traits={"newsletter": "yes"})
     said = problem(calls.post("/v1/identify", json=body), 400, "invalid")
@@ -305,7 +305,7 @@ def test_a_refused_call_without_a_no_takes_nothing(house: House, calls: Receivin
     assert noes(house.db) == set()
 
 
-def test_an_identifier_that_is_left_out_costs_no_no(house: House, calls: Receiving) -> None:
+def test_a_no_applies_despite_an_ignored_identifier(house: House, calls: Receiving) -> None:
     ann, _ = known(house.db)
     calls.post("/v1/identify", json={"userId": "bob", "anonymousId": "of-bob"})
     answer = calls.post("/v1/identify", json=identify(anonymousId="of-bob"))

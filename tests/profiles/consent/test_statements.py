@@ -152,7 +152,7 @@ def test_new_proof_of_the_same_yes_is_kept(house: House, api: Receiving) -> None
     assert said(house, ann)["email", "news"] is True
 
 
-def test_of_two_statements_in_one_call_the_later_holds(house: House, api: Receiving) -> None:
+def test_the_later_of_two_statements_in_one_call_applies(house: House, api: Receiving) -> None:
     ann = house.customer("ann", consent={})
     later = no(topic="news", timestamp=format_instant(MONDAY - 60))
     answer = api.post("/v1/consent", json={"consents": [later, yes()]})
@@ -168,7 +168,7 @@ def test_an_older_yes_does_not_outweigh_a_later_no(house: House, api: Receiving)
     assert said(house, ann) == {("email", "news"): False}
 
 
-def test_a_yes_from_the_future_takes_back_no_stop(house: House, api: Receiving) -> None:
+def test_a_yes_with_a_future_time_does_not_undo_a_stop(house: House, api: Receiving) -> None:
     ann = house.customer("ann", consent={})
     house.say(ann, "sms", "*", granted=False)
     future = yes(channel="sms", topic="*", timestamp=format_instant(MONDAY + DAY))
@@ -205,7 +205,7 @@ def test_a_yes_from_the_future_takes_back_no_stop(house: House, api: Receiving) 
         ({"email": "bob@example.com"}, None, "belong to different customers"),
     ],
 )
-def test_a_mistake_is_named_and_nothing_of_the_statement_is_taken(
+def test_an_invalid_statement_is_refused_as_a_whole(
     house: House, api: Receiving, change: dict[str, Any], field: str | None, words: str
 ) -> None:
     house.customer("ann", consent={})
@@ -249,7 +249,7 @@ def test_a_no_is_recorded_despite_other_errors(
     assert len(rows(house, consents)) == 1
 
 
-def test_only_the_write_key_may(house: House, api: Receiving) -> None:
+def test_only_the_write_key_is_accepted(house: House, api: Receiving) -> None:
     for auth in (("wrong", ""), ("", "write-key-for-the-sandbox-only")):
         problem(api.post("/v1/consent", json=yes(), auth=auth), 401, "not_signed_in")
     problem(api.client.post("/v1/consent", json=yes()), 401, "not_signed_in")

@@ -136,7 +136,7 @@ _STEPS: Mapping[str, tuple[dict[str, str], dict[str, str]]] = {
 @pytest.mark.parametrize("own", _STEPS)
 @pytest.mark.parametrize("stolen", _STEPS)
 @pytest.mark.parametrize("at_once", [True, False])
-def test_naming_a_customers_address_takes_nothing_over_in_any_order(
+def test_stating_a_customers_address_does_not_take_over_their_profile(
     db: Database, victim: int, own: str, stolen: str, at_once: bool
 ) -> None:
     before = in_use(db, victim), says(db, victim), attributes(db, victim)
@@ -174,7 +174,7 @@ def test_an_attacker_with_an_address_of_their_own_stays_apart(db: Database, vict
     assert attributes(db, m) == {"size": 3}
 
 
-def test_a_customer_known_by_address_only_is_not_taken_over_either(db: Database) -> None:
+def test_a_profile_known_by_address_only_is_not_taken_over(db: Database) -> None:
     take(db, identify(anon="p", email=VICTIM, phone=THEIR_PHONE, token="t-victim"))
     subscriber = owner(db, "email", VICTIM)
     take(db, identify(anon="m", phone=EVIL_PHONE, token="t-evil"))
@@ -209,7 +209,9 @@ def test_an_opt_in_for_an_address_before_does_not_count_for_the_next_one(db: Dat
     assert says(db, victim) == {}
 
 
-def test_a_start_gives_back_no_opt_in_of_the_profile_that_went(db: Database, victim: int) -> None:
+def test_a_start_does_not_restore_an_opt_in_of_the_merged_profile(
+    db: Database, victim: int
+) -> None:
     take(db, track(anon="m"))
     m = owner(db, "anonymous_id", "m")
     consent(db, m, "sms")
@@ -222,7 +224,7 @@ def test_a_start_gives_back_no_opt_in_of_the_profile_that_went(db: Database, vic
 # What an address joins ----------------------------------------------------------------------------
 
 
-def test_the_survivor_gets_history_and_what_it_does_not_know(db: Database, victim: int) -> None:
+def test_the_surviving_profile_gets_history_and_missing_values(db: Database, victim: int) -> None:
     take(db, track(anon="m", name="cart_abandoned"), identify(anon="m", plan="evil", size=3))
     take(db, identify(anon="m", email=VICTIM))
     assert owner(db, "anonymous_id", "m") == victim
@@ -231,7 +233,7 @@ def test_the_survivor_gets_history_and_what_it_does_not_know(db: Database, victi
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_whom_a_user_id_joins_by_an_address_brings_what_is_of_that_address(
+def test_a_join_by_address_brings_only_what_belongs_to_the_address(
     db: Database, at_once: bool
 ) -> None:
     known = identify(anon="a", email="ann@example.com", phone="+447700900001", token="t1", size=3)
@@ -253,7 +255,7 @@ def test_whom_a_user_id_joins_by_an_address_brings_what_is_of_that_address(
     assert (chosen.profile_id, chosen.per_week) == (ann, 2)
 
 
-def test_every_address_that_the_call_names_brings_its_opt_in(db: Database) -> None:
+def test_each_address_in_the_call_brings_its_opt_in(db: Database) -> None:
     take(db, identify(anon="a", email="ann@example.com", phone="+447700900001", token="t1"))
     consent(db, owner(db, "anonymous_id", "a"), "email", "sms", "push")
     take(db, identify("ann", email="ann@example.com", phone="+447700900001"))
@@ -263,7 +265,9 @@ def test_every_address_that_the_call_names_brings_its_opt_in(db: Database) -> No
 
 
 @pytest.mark.parametrize("channel", ["email", "sms", "push"])
-def test_every_no_counts(db: Database, victim: int, channel: ChannelName) -> None:
+def test_every_no_of_the_merged_profile_counts(
+    db: Database, victim: int, channel: ChannelName
+) -> None:
     take(db, track(anon="m"))
     consent(db, owner(db, "anonymous_id", "m"), channel, yes=False)
     consent(db, victim, "email", "sms", "push")
@@ -342,9 +346,7 @@ def test_the_policy_can_demand_that_addresses_are_verified(db: Database, victim:
 
 
 @pytest.mark.parametrize("claim", [True, "true"])
-def test_a_verified_address_speaks_for_the_customer(
-    db: Database, victim: int, claim: object
-) -> None:
+def test_a_verified_address_proves_the_customer(db: Database, victim: int, claim: object) -> None:
     take(db, track(anon="m"))
     consent(db, owner(db, "anonymous_id", "m"), "sms", "email")
     take(db, identify(anon="m", phone=THEIR_PHONE, phone_number_verified=claim, plan="silver"))
@@ -355,12 +357,16 @@ def test_a_verified_address_speaks_for_the_customer(
 
 
 @pytest.mark.parametrize("claim", [False, "false", "yes", 1, 1.5, None, {}, ["true"]])
-def test_other_claims_verify_nothing(db: Database, victim: int, claim: object) -> None:
+def test_other_statements_do_not_verify_an_address(
+    db: Database, victim: int, claim: object
+) -> None:
     take(db, identify(anon="m", email=VICTIM, email_verified=claim), join_on="verified")
     assert owner(db, "anonymous_id", "m") != victim
 
 
-def test_a_claim_is_about_the_address_beside_it(db: Database, victim: int) -> None:
+def test_a_verification_applies_only_to_the_address_in_the_same_call(
+    db: Database, victim: int
+) -> None:
     shown = {"traits": {"email": EVIL, "email_verified": True}}
     said = {"anonymousId": "m", "traits": {"email": VICTIM}, "context": shown}
     take(db, ("identify", said), join_on="verified")
@@ -392,7 +398,7 @@ _SAYS: Sequence[dict[str, Any]] = [
 
 @pytest.mark.parametrize("said", _SAYS, ids=lambda said: "+".join(said))
 @pytest.mark.parametrize("kind", ["identify", "track", "group"])
-def test_it_adds_events_only(
+def test_an_unverified_anonymous_id_adds_only_events(
     db: Database, victim: int, said: dict[str, Any], kind: CallKind
 ) -> None:
     take(db, identify(anon="m", email=VICTIM))
@@ -500,7 +506,7 @@ def test_another_customer_who_signs_in_takes_their_anonymous_id_with_them(
     assert attributes(db, victim) == {"plan": "gold"}
 
 
-def test_a_subscriber_is_not_dragged_along_by_who_named_their_address(db: Database) -> None:
+def test_a_subscriber_does_not_follow_a_profile_that_stated_their_address(db: Database) -> None:
     take(db, identify(anon="p", email=VICTIM, phone=THEIR_PHONE, token="t-victim"))
     subscriber = owner(db, "email", VICTIM)
     consent(db, subscriber, "email", "sms", "push")
@@ -577,7 +583,7 @@ def statements(db: Database, number: int, at_once: int) -> list[int]:
     return taken
 
 
-def test_a_chain_of_aliases_is_linear_at_once_and_in_batches(db: Database) -> None:
+def test_a_chain_of_aliases_takes_linear_work(db: Database) -> None:
     [few], [many] = statements(db, 50, 50), statements(db, 400, 400)
     assert many < 9 * few
     batches = statements(db, 300, 25)
@@ -650,7 +656,7 @@ def _looks(db: Database, mark: str) -> Any:
 @example([*_WITHHELD, ("u", None, None, {"phone": "2"}), ("u", "a", None, {})], "any")
 @example([*_WITHHELD, (None, "b", None, {"phone": "2"}), ("u", "a", None, {}), _U_IS_B], "any")
 @example([*_WITHHELD, (None, "b", None, {"phone": "2"}), _U_IS_B, ("u", "a", None, {})], "any")
-def test_calls_at_once_mean_what_they_mean_one_after_the_other(
+def test_concurrent_calls_give_the_same_result_as_sequential_ones(
     sqlite_house: House, calls: list[tuple[Any, ...]], join_on: JoinOn
 ) -> None:
     looks = []

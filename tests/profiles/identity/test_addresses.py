@@ -229,14 +229,14 @@ def test_an_old_statement_does_not_move_an_address(db: Database) -> None:
 # What is heard from a retired address -------------------------------------------------------------
 
 
-def test_a_stop_from_a_retired_number_is_heard(house: House) -> None:
+def test_a_stop_from_a_retired_number_applies(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     identify(house.db, "ann", phone="+447700900777")
     shop.says("STOP")
     assert shop.consent("sms") is False
 
 
-def test_a_stop_from_a_number_that_changed_hands_is_its_owners(house: House) -> None:
+def test_a_stop_from_a_number_that_moved_applies_to_its_new_profile(house: House) -> None:
     shop = AnnsShop(house, TEXTS)
     identify(house.db, "ann", phone="+447700900777")
     identify(house.db, "bob", phone=shop.phone)
@@ -249,7 +249,7 @@ def test_a_stop_from_a_number_that_changed_hands_is_its_owners(house: House) -> 
 
 
 @pytest.mark.parametrize("name", ["unsubscribe", "spamreport"])
-def test_a_no_from_a_retired_mail_address_is_heard(news: House, name: str) -> None:
+def test_a_no_from_a_retired_e_mail_address_applies(news: House, name: str) -> None:
     ann = news.customer("ann", email=normalise_email(OLD))
     news.launch("mail")
     identify(news.db, "ann", email=NEW)
@@ -266,7 +266,7 @@ def test_a_no_from_a_retired_mail_address_is_heard(news: House, name: str) -> No
     assert (name == "unsubscribe") == (granted is False)
 
 
-def test_a_bounce_of_a_retired_address_is_heard(news: House) -> None:
+def test_a_bounce_of_a_retired_address_suppresses_it(news: House) -> None:
     news.customer("ann", email=normalise_email(OLD))
     news.launch("mail")
     identify(news.db, "ann", email=NEW)
@@ -283,7 +283,7 @@ def test_a_bounce_of_a_retired_address_is_heard(news: House) -> None:
 @pytest.mark.parametrize(
     ("journey", "trait"), [("mail", "email"), ("text", "phone")], ids=["email", "phone"]
 )
-def test_null_takes_an_address_away(news: House, journey: str, trait: str) -> None:
+def test_null_removes_an_address(news: House, journey: str, trait: str) -> None:
     news.customer("ann")
     identify(news.db, "ann", **only(trait, None))
     assert news.launch(journey)["not_sent"] == {"no_address": 1}
@@ -295,7 +295,7 @@ def test_null_takes_an_address_away(news: House, journey: str, trait: str) -> No
     assert in_use(news.db, trait) == {}
 
 
-def test_null_takes_country_zone_and_language_away(db: Database) -> None:
+def test_null_removes_country_time_zone_and_language(db: Database) -> None:
     """The context does not restore them, because a trait overrides the context."""
     db.now = NOW
     said: dict[str, Any] = {"country": "GB", "timezone": "Europe/London", "language": "en"}
@@ -324,7 +324,7 @@ def test_one_device_is_signed_out_and_the_others_stay(news: House) -> None:
     assert set(in_use(news.db, "push_token")) == {"phone", "tablet"}
 
 
-def test_a_device_is_signed_out_before_it_was_heard_of(db: Database) -> None:
+def test_an_unknown_device_can_be_signed_out(db: Database) -> None:
     db.now = NOW
     assert device(db, "ann", "phone", removed=True).warnings == []
     device(db, "ann", "phone", NOW - 60)
@@ -387,7 +387,7 @@ def test_the_messages_of_others_are_untouched(news: House) -> None:
         assert tx.conn.execute(select(messages.c.profile_id)).scalars().all() == [ann]
 
 
-def test_of_two_who_take_a_free_address_at_once_one_has_it(db: Database) -> None:
+def test_a_free_address_stated_by_two_concurrent_calls_has_one_owner(db: Database) -> None:
     db.now = NOW
     for said in (OLD, NEW):
         identify(db, "ann", email=said)

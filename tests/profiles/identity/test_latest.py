@@ -226,7 +226,7 @@ def test_a_date_in_the_future_counts_as_no_date(db: Database) -> None:
         assert traits(db) == {"plan": "gold", "size": 1}
 
 
-def test_what_was_known_before_times_were_kept_counts_as_without_a_date(db: Database) -> None:
+def test_an_attribute_stored_without_a_time_counts_as_undated(db: Database) -> None:
     db.now = NOW
     identify(db, {"plan": "gold"})
     with db.transaction() as tx:

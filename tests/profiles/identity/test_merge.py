@@ -93,7 +93,7 @@ def rows(db: Database, table: Table) -> list[dict[str, Any]]:
 # One person in journeys and caps ------------------------------------------------------------------
 
 
-def test_caps_see_one_person(house: House) -> None:
+def test_caps_count_messages_of_both_profiles(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     house.did(anon, "signed_up")
     house.run()
@@ -106,7 +106,7 @@ def test_caps_see_one_person(house: House) -> None:
     ]
 
 
-def test_of_two_enrollments_in_one_journey_the_later_ends(house: House) -> None:
+def test_the_later_of_two_enrollments_in_one_journey_ends(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     house.did(anon, "cart_abandoned", cart_id="c1")
     house.run()
@@ -136,7 +136,7 @@ def test_the_later_enrollment_ends_whichever_profile_it_was(house: House) -> Non
     assert [one.end_reason for one in house.people(ann)] == [None, "merged"]
 
 
-def test_what_the_later_one_planned_is_cancelled(house: House) -> None:
+def test_messages_planned_by_the_ended_enrollment_are_cancelled(house: House) -> None:
     policy = Policy.model_validate(
         {"channels": {"email": {"windows": [{"days": "tue", "from": "09:00", "to": "12:00"}]}}}
     )
@@ -159,7 +159,7 @@ def test_what_the_later_one_planned_is_cancelled(house: House) -> None:
     ]
 
 
-def test_what_the_one_did_ends_the_journey_of_the_other(house: House) -> None:
+def test_events_of_one_profile_end_journeys_of_the_other(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     house.did(anon, "cart_abandoned", cart_id="c1")
     house.run()
@@ -171,7 +171,7 @@ def test_what_the_one_did_ends_the_journey_of_the_other(house: House) -> None:
     assert [one.end_reason for one in house.people(ann)] == ["exited: exit rule"]
 
 
-def test_the_reentry_rule_sees_one_person(house: House) -> None:
+def test_the_reentry_rule_counts_both_profiles(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     house.did(anon, "cart_abandoned", cart_id="c1")
     house.later("2d")
@@ -181,7 +181,7 @@ def test_the_reentry_rule_sees_one_person(house: House) -> None:
     assert len(house.people(ann)) == 1
 
 
-def test_a_launch_keeps_its_people_apart_only_once(house: House) -> None:
+def test_a_merged_profile_does_not_enter_a_launch_again(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     house.launch("launched", launch_id="spring")
     merged(house, (anon, ann))
@@ -194,7 +194,7 @@ def test_a_launch_keeps_its_people_apart_only_once(house: House) -> None:
     assert len(house.people(ann)) == 2
 
 
-def test_an_event_that_came_to_both_is_one(house: House) -> None:
+def test_an_event_of_both_profiles_is_kept_once(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     with house.db.transaction() as tx:
         for one in (anon, ann):
@@ -266,7 +266,7 @@ def test_a_withdrawn_yes_stays_withdrawn_after_a_merge(
         assert change_consent(tx, [yes], "an old list").overruled == [yes]
 
 
-def test_of_two_that_say_the_same_the_later_holds(house: House) -> None:
+def test_the_later_of_two_equal_statements_is_kept(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann")
     consent(house, anon, MONDAY - 5, yes=True)
     consent(house, ann, MONDAY - 10, yes=True)
@@ -278,7 +278,7 @@ def test_of_two_that_say_the_same_the_later_holds(house: House) -> None:
     assert {row["profile_id"] for row in said.values()} == {ann}
 
 
-def test_what_the_profile_that_stays_knows_counts_for_more(house: House) -> None:
+def test_values_of_the_surviving_profile_win(house: House) -> None:
     anon = nobody(house)
     ann = house.customer("ann", timezone=None, country="GB", attributes={"plan": "a", "size": 1})
     house.change(anon, plan="b", colour="red")
@@ -290,7 +290,7 @@ def test_what_the_profile_that_stays_knows_counts_for_more(house: House) -> None
 
 
 @pytest.mark.parametrize(("theirs", "ours", "holds"), [(1, 2, 20), (2, 1, 10), (1, None, 10)])
-def test_what_was_chosen_last_holds(
+def test_the_latest_preferences_win(
     house: House, theirs: int, ours: int | None, holds: int
 ) -> None:
     anon, ann = nobody(house), house.customer("ann")
@@ -304,7 +304,7 @@ def test_what_was_chosen_last_holds(
     assert (row["profile_id"], row["per_week"]) == (ann, holds)
 
 
-def test_a_choice_that_the_later_one_leaves_open_still_holds(house: House) -> None:
+def test_a_preference_that_the_later_profile_does_not_set_is_kept(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann", language="en")
     tokyo = {"timezone": "Asia/Tokyo", "language": None, "opens": 1, "closes": 2, "changed_at": 1}
     german = {"timezone": None, "language": "de", "opens": None, "closes": None, "changed_at": 2}
@@ -322,7 +322,7 @@ def test_a_choice_that_the_later_one_leaves_open_still_holds(house: House) -> No
         anon = nobody(house, "again")
 
 
-def test_several_may_become_one_at_once(house: House) -> None:
+def test_several_profiles_merge_at_once(house: House) -> None:
     ann = house.customer("ann")
     others = [nobody(house, f"n{number}") for number in range(3)]
     bob, bobs = house.customer("bob"), nobody(house, "n9")
@@ -335,7 +335,7 @@ def test_several_may_become_one_at_once(house: House) -> None:
     assert [one.end_reason for one in house.people(bob)] == [None]
 
 
-def test_an_old_number_leads_to_who_it_is_now(house: House) -> None:
+def test_the_id_of_a_merged_profile_leads_to_the_survivor(house: House) -> None:
     first, second, third = nobody(house, "x"), nobody(house, "y"), house.customer("z")
     merged(house, (first, second))
     merged(house, (second, third))
@@ -346,7 +346,7 @@ def test_an_old_number_leads_to_who_it_is_now(house: House) -> None:
 # Undoing ------------------------------------------------------------------------------------------
 
 
-def test_the_record_has_all_it_takes_to_undo_it(house: House) -> None:
+def test_the_merge_record_contains_what_undoes_it(house: House) -> None:
     anon, ann = nobody(house), house.customer("ann", attributes={"plan": "a"})
     consent(house, anon, MONDAY, yes=False)
     consent(house, ann, MONDAY + 1, yes=True)
@@ -433,7 +433,7 @@ def undo(tx: Tx, from_id: int) -> None:
 # At once with everything else ---------------------------------------------------------------------
 
 
-def test_people_sign_in_while_their_journeys_run(db: Database) -> None:
+def test_merges_concurrent_with_running_journeys(db: Database) -> None:
     """Reactions, moves and merges at once: no deadlock, and no row without a profile."""
     journey = Journey(
         "busy",

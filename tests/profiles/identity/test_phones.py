@@ -114,7 +114,7 @@ def test_every_spelling_gives_the_same_number(written: str, country: str | None)
         ),
     ],
 )
-def test_the_optional_digit_of_mobile_phones_makes_no_second_number(
+def test_an_optional_mobile_digit_gives_the_same_number(
     stored: Phone, spellings: list[tuple[str, str | None]]
 ) -> None:
     assert {spelling: normalise_phone(*spelling) for spelling in spellings} == dict.fromkeys(
@@ -132,7 +132,7 @@ def test_the_optional_digit_of_mobile_phones_makes_no_second_number(
         "+529991234567",
     ],
 )
-def test_what_has_one_form_only_keeps_it(value: str) -> None:
+def test_a_number_with_one_form_is_unchanged(value: str) -> None:
     assert normalise_phone(value, None).value == value
 
 
@@ -223,7 +223,7 @@ def _digits(text: str) -> str:
     st.text("0123456789", max_size=3),
     st.integers(0, 3),
 )
-def test_a_digit_more_or_less_never_gives_the_number_of_another(
+def test_an_added_or_missing_digit_never_gives_another_number(
     region: str, kind: int, more: str, fewer: int
 ) -> None:
     """In the form with + the digits that are written are the digits of the number, but for the

@@ -71,7 +71,7 @@ def test_zero_as_a_number_is_a_placeholder() -> None:
 
 @pytest.mark.parametrize("value", [one for one in NOTHING if one])
 @pytest.mark.parametrize("trait", ["email", "phone"])
-def test_an_address_that_means_nothing_is_left_out(trait: str, value: str) -> None:
+def test_a_placeholder_address_is_ignored(trait: str, value: str) -> None:
     call = read("identify", userId="u1", traits={trait: value, "plan": "a"})
     assert keys(call) == [("user_id", "u1")]
     assert call.person.attributes == {"plan": "a"}
@@ -79,26 +79,26 @@ def test_an_address_that_means_nothing_is_left_out(trait: str, value: str) -> No
 
 
 @pytest.mark.parametrize("value", ["undefined", "null", "0"])
-def test_a_token_that_means_nothing_is_no_device(value: str) -> None:
+def test_a_placeholder_token_is_ignored(value: str) -> None:
     call = read("track", userId="u1", context={"device": {"token": value}})
     assert keys(call) == [("user_id", "u1")]
     assert call.warnings == (f"context.device.token is left out: {value!r} is a placeholder",)
 
 
-def test_a_group_that_means_nothing_is_none() -> None:
+def test_a_placeholder_group_is_ignored() -> None:
     call = read("group", userId="u1", groupId="undefined", traits={"plan": "team"})
     assert call.person.attributes == {"group_plan": "team"}
     assert call.company_traits == {}
     assert call.warnings == ("groupId is left out: 'undefined' is a placeholder",)
 
 
-def test_an_alias_of_nothing_is_refused() -> None:
+def test_an_alias_of_a_placeholder_is_refused() -> None:
     for user, previous in (("u1", "null"), ("null", "a")):
         with pytest.raises(CallRefused):
             read("alias", userId=user, previousId=previous)
 
 
-def test_a_message_id_that_means_nothing_is_none() -> None:
+def test_a_placeholder_message_id_is_ignored() -> None:
     """Else every event of a broken client would be the same event."""
     one, other = (read("track", userId="u1", messageId="undefined", event=name) for name in "ab")
     assert one.message_id is None
@@ -219,7 +219,7 @@ def user_id(body: bytes) -> str | None:
     ],
 )
 @pytest.mark.parametrize("more", [b"", rb', "event": "x\u0000"', rb', "event": "\ud83d"'])
-def test_a_number_is_the_id_that_it_is(written: bytes, user: str, more: bytes) -> None:
+def test_a_numeric_id_is_read_exactly(written: bytes, user: str, more: bytes) -> None:
     """Whichever way the body is read: strictly, without NUL, without half an emoji."""
     assert user_id(b'{"type": "track", "event": "x", "userId": ' + written + more + b"}") == user
 

@@ -56,7 +56,7 @@ def size(db: Database) -> int:
     return len(orjson.dumps(attributes(db)))
 
 
-def test_an_attribute_that_is_too_much_is_left_out_and_the_rest_taken(db: Database) -> None:
+def test_an_attribute_over_the_limit_is_ignored_and_the_others_kept(db: Database) -> None:
     full = {f"a{number}": "x" * (30 * KB) for number in range(8)}
     upsert(db, Person(user_id="ann", attributes=full))
     more = {"small": 1, "large": "y" * (20 * KB), "email": "ann@example.com"}
@@ -86,7 +86,7 @@ def test_the_limit_is_exact(db: Database) -> None:
     assert size(db) == exact + 10
 
 
-def test_attributes_that_are_taken_away_do_not_fill_a_profile(db: Database) -> None:
+def test_removed_attributes_do_not_count(db: Database) -> None:
     """That they were is remembered as long as there is room, and no longer."""
     for number in range(30):
         names = {f"{number:04}-{name}-{'n' * 500}": None for name in range(40)}
@@ -129,7 +129,7 @@ def test_twenty_megabytes_of_attributes_are_linear_work(
     assert size(db) <= DEFAULT_LIMITS.attributes
 
 
-def test_imports_keep_to_the_limit_and_say_so(db: Database) -> None:
+def test_imports_apply_the_limit_and_report_it(db: Database) -> None:
     report = upsert(
         db,
         Person(user_id="1", attributes={"notes": "x" * (300 * KB)}),
@@ -203,7 +203,7 @@ def test_an_address_for_which_there_is_no_room_is_left_out(db: Database) -> None
     assert recipient.situation.addresses == {"email"}
 
 
-def test_the_settings_say_how_large(house: House) -> None:
+def test_the_limits_come_from_the_settings(house: House) -> None:
     house.open(profile_attributes_limit=1024, profile_identifiers_limit=10)
     with receiving(house.segue) as receiver:
         said = {"userId": "ann", "traits": {"notes": "x" * 2000, "plan": "a"}}

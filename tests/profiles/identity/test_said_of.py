@@ -60,7 +60,7 @@ def test_an_attribute_records_the_identifier_of_its_profile(db: Database) -> Non
     assert of_attributes(db) == [["anonymous_id", "web", [SIZE]], ["user_id", "ann", [PLAN]]]
 
 
-def test_rows_of_a_file_say_it_too_and_again_they_change_nothing(db: Database) -> None:
+def test_imported_rows_record_the_identifier_and_repeat_without_change(db: Database) -> None:
     db.now = MONDAY
     ann = Person(email=normalise_email("ann@example.com"), attributes={"plan": "gold"})
     for updated in (0, 0):

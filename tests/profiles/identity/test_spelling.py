@@ -70,7 +70,7 @@ def test_every_spelling_of_a_mailbox_gives_one_address(written: str, stored: str
         *("mailto:ann@example.com?subject=hi", "ann@xn--a.example"),
     ],
 )
-def test_what_is_no_address_is_refused(written: str) -> None:
+def test_an_invalid_address_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="is not an e-mail address"):
         normalise_email(written)
 
@@ -84,7 +84,7 @@ def test_what_is_no_address_is_refused(written: str) -> None:
         ("ann@example.com", "ann@example.com"),
     ],
 )
-def test_addresses_with_odd_dots_can_be_let_in(written: str, stored: str) -> None:
+def test_lenient_dots_accepts_dots_at_the_ends_or_in_a_row(written: str, stored: str) -> None:
     assert normalise_email(written, lenient_dots=True) == stored
 
 
@@ -97,7 +97,7 @@ def test_addresses_with_odd_dots_can_be_let_in(written: str, stored: str) -> Non
         f"{'a.' * 40}@docomo.ne.jp",
     ],
 )
-def test_nothing_but_odd_dots_is_let_in(written: str) -> None:
+def test_lenient_dots_accepts_no_other_invalid_address(written: str) -> None:
     with pytest.raises(ValueError, match="is not an e-mail address"):
         normalise_email(written, lenient_dots=True)
 
@@ -160,7 +160,7 @@ def test_an_event_without_a_message_of_ours_finds_the_address_too(house: House, 
 
 
 @pytest.mark.parametrize("spellings", HANDSETS)
-def test_a_stop_is_heard_from_every_form_of_a_number(
+def test_a_stop_applies_from_every_form_of_a_number(
     sqlite_house: House, spellings: list[str]
 ) -> None:
     stored = Phone(spellings[1].replace(" ", ""), None)
@@ -182,7 +182,7 @@ def test_a_delivery_report_may_name_the_other_form(
     assert shop.state == "delivered"
 
 
-def test_what_comes_by_whatsapp_is_about_whatsapp() -> None:
+def test_a_whatsapp_message_applies_to_whatsapp() -> None:
     form = {"From": "whatsapp:+447700900123", "Body": "START", "MessageSid": "SM1"}
     [said] = read_inbound(form, stop_words_of(Policy()))
     assert (said.channel, said.kind, said.address) == ("whatsapp", "started", "+447700900123")
@@ -243,7 +243,7 @@ def test_other_text_finds_no_profile(sqlite_house: House) -> None:
 
 
 @pytest.mark.parametrize("lenient", [False, True])
-def test_a_setting_lets_odd_dots_in_by_calls_and_files(
+def test_the_lenient_dots_setting_applies_to_calls_and_files(
     house: House, tmp_path: Path, lenient: bool
 ) -> None:
     segue = house.open(NEWS, lenient_email_dots=lenient)
@@ -268,7 +268,7 @@ BLANKS = ["{}", " {} ", "\t{}\r\n", "\u00a0{}\u3000", "\ufeff{}\u200b", "\u202a{
 
 
 @pytest.mark.parametrize("around", BLANKS)
-def test_blanks_around_a_zone_or_a_country_are_nothing(around: str) -> None:
+def test_blanks_around_a_time_zone_or_country_are_removed(around: str) -> None:
     zone, country = around.format("Europe/Berlin"), around.format("Germany")
     assert zone_name(zone) == "Europe/Berlin"
     assert country_code(country) == "DE"
@@ -283,7 +283,7 @@ def test_blanks_around_a_zone_or_a_country_are_nothing(around: str) -> None:
     assert call.warnings == ()
 
 
-def test_blanks_around_a_zone_or_a_country_are_nothing_in_a_file(
+def test_blanks_around_a_time_zone_or_country_in_a_file_are_removed(
     db: Database, tmp_path: Path
 ) -> None:
     file, columns = tmp_path / "people.csv", tmp_path / "map.toml"
@@ -298,12 +298,12 @@ def test_blanks_around_a_zone_or_a_country_are_nothing_in_a_file(
     assert set(found) == {("Europe/Berlin", "DE")}
 
 
-def test_blanks_are_all_that_unicode_knows() -> None:
+def test_every_unicode_blank_is_removed() -> None:
     spaces = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))
     assert trimmed(f"{spaces}a b{spaces}") == "a b"
     # zero-width joiners shape letters and emoji
     assert visible("\u200da\u200db\u200d") == "a\u200db"
 
 
-def test_no_country_is_as_long_as_a_megabyte() -> None:
+def test_a_country_of_a_megabyte_is_unknown() -> None:
     assert country_code("Germany" + " " * 1_000_000) is None

@@ -199,7 +199,7 @@ def test_ids_come_in_the_order_of_the_people(db: Database) -> None:
         (Person(user_id="3", email=ANN), "belongs to the customer with user_id '1'"),
     ],
 )
-def test_who_cannot_be_placed_is_refused_with_the_reason(
+def test_a_person_without_one_profile_is_refused_with_the_reason(
     db: Database, person: Person, reason: str
 ) -> None:
     upsert(db, Person(user_id="1", email=ANN), Person(user_id="2", email=BOB))
@@ -211,7 +211,7 @@ def test_who_cannot_be_placed_is_refused_with_the_reason(
     assert state(db) == before
 
 
-def test_two_new_customers_who_share_an_address_are_not_taken_for_one(db: Database) -> None:
+def test_the_second_of_two_new_user_ids_with_one_address_is_refused(db: Database) -> None:
     report = upsert(db, Person(user_id="1", email=ANN), Person(user_id="2", email=ANN))
     assert report.profile_ids[1] is None
     assert "belongs to the customer with user_id '1'" in report.refused[1]
@@ -272,7 +272,7 @@ class TestConsent:
             (True, MONDAY + 1, MONDAY + DAY, "test"),
         ]
 
-    def test_of_two_statements_of_one_second_the_no_holds(self, db: Database) -> None:
+    def test_the_no_of_two_statements_of_one_second_applies(self, db: Database) -> None:
         for granted in (True, False, True):
             upsert(db, Person(user_id="1", consent={("sms", "*"): granted}, seen_at=MONDAY))
         assert [record[0] for record in records(db)] == [True, False]
@@ -313,7 +313,7 @@ class TestConsent:
             assert consent_of(db, ann) == {("sms", "*"): False}
             assert report.consent_overruled == 1
 
-    def test_a_no_from_the_future_is_one_of_today(self, db: Database) -> None:
+    def test_a_no_with_a_future_time_counts_as_now(self, db: Database) -> None:
         no = Person(user_id="1", consent={("sms", "*"): False}, seen_at=MONDAY + 400 * DAY)
         yes = Person(user_id="1", consent={("sms", "*"): True}, seen_at=MONDAY + 1)
         upsert(db, no)
@@ -459,7 +459,7 @@ def test_addresses_are_stored_in_lower_case(written: str, stored: str) -> None:
 @pytest.mark.parametrize(
     "written", ["", "ann", "ann@", "ann@@example.com", "a b@example.com", "@x"]
 )
-def test_what_is_no_address_is_refused(written: str) -> None:
+def test_an_invalid_address_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="is not an e-mail address"):
         normalise_email(written)
 

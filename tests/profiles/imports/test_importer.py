@@ -210,7 +210,7 @@ def test_a_bad_customer_row_is_refused_alone(
         ("9,GB,,07700900001 ext 5,,true,false", "remove 'ext 5'"),
     ],
 )
-def test_a_row_is_taken_without_a_number_that_cannot_be_read(
+def test_a_row_is_imported_without_its_unreadable_number(
     db: Database, write: Write, row: str, reason: str
 ) -> None:
     path = write(CUSTOMERS + row + "\n")
@@ -250,7 +250,7 @@ def test_a_row_that_only_an_unreadable_number_names_is_refused(db: Database, wri
         ("tel:+44-7700-900001", ""),
     ],
 )
-def test_what_spreadsheets_do_to_a_number_without_changing_it(
+def test_numbers_as_spreadsheets_write_them_are_read(
     db: Database, write: Write, cell: str, country: str
 ) -> None:
     assert import_file(db, write(f"{CUSTOMERS}1,{country},,{cell},,,\n")).taken_in_part == 0
@@ -318,7 +318,7 @@ def test_a_bad_order_row_is_refused_alone(
     assert reason in refused(path)[0]["reason"]
 
 
-def test_a_stray_quote_costs_its_own_row_only(db: Database, write: Write) -> None:
+def test_a_stray_quote_affects_only_its_row(db: Database, write: Write) -> None:
     lines = [f"{n},GB,c{n}@example.com,,,true,false" for n in range(1, 200)]
     lines[99] = '100,"GB,c100@example.com,,,true,false'
     path = write(CUSTOMERS + "\n".join(lines) + "\n")
@@ -345,7 +345,7 @@ def test_the_refused_file_belongs_to_the_last_run(db: Database, write: Write) ->
     assert not path.with_name(path.name + ".refused.csv").exists()
 
 
-def test_the_refused_file_can_be_mended_and_imported(db: Database, write: Write) -> None:
+def test_the_refused_file_can_be_fixed_and_imported(db: Database, write: Write) -> None:
     path = write(CUSTOMERS + "2,GB,nonsense,,,true,false\n3,GB,more nonsense,,,true,false\n")
     import_file(db, path)
     refusals = path.with_name(path.name + ".refused.csv")
@@ -644,7 +644,7 @@ def test_progress_is_reported_for_each_chunk_up_to_the_last_row(db: Database, wr
     assert seen == [(500, 1200), (1000, 1200), (1200, 1200)]
 
 
-def test_killed_on_the_way_and_run_again_it_ends_the_same(db: Database, write: Write) -> None:
+def test_an_import_killed_and_run_again_gives_the_same_rows(db: Database, write: Write) -> None:
     path = write(many_customers(1200))
     killed = subprocess.run(
         [

@@ -97,7 +97,7 @@ def test_orders_before_customers_give_the_same(db: Database, tmp_path: Path) -> 
     assert counts == (4372 - len(customers), len(customers), 0)
 
 
-def test_they_come_into_the_sample_shop_as_well(db: Database, tmp_path: Path) -> None:
+def test_the_shared_data_can_be_imported_into_the_sample_shop(db: Database, tmp_path: Path) -> None:
     load_sample_shop(db, NOW)
     shutil.copyfile(DATA / "customers.csv", tmp_path / "customers.csv")
     people = import_file(db, tmp_path / "customers.csv")
