@@ -46,7 +46,7 @@ def test_the_last_line_is_json_with_every_figure() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--only", "no-such-thing"], ["--fast"]])
-def test_what_is_not_there_is_refused(arguments: list[str]) -> None:
+def test_unknown_arguments_are_refused(arguments: list[str]) -> None:
     done = _benchmarks(*arguments)
     assert done.returncode == 2
     assert arguments[-1] in done.stderr

@@ -120,7 +120,7 @@ def test_a_seed_repeats_a_run() -> None:
     assert day(1, 20, 10, 50) == day(1, 20, 10, 50) != day(2, 20, 10, 50)
 
 
-def test_slow_is_not_still() -> None:
+def test_a_slow_system_is_not_reported_as_stuck() -> None:
     turns = count()
     # something happens every now and then, and in the end it is done
     assert patiently(lambda: next(turns) > 2000, lambda: next(turns) // 500, turn=0)
@@ -377,7 +377,7 @@ def test_the_verdict_detects_errors(played: Run, tamper: Any, found: str) -> Non
         ({"claimed_by": "host:18", "send_at": MONDAY + DAY + 12}, None),
     ],
 )
-def test_what_explains_a_fate_that_is_unknown(
+def test_faults_that_explain_an_unknown_message(
     played: Run, why: dict[str, Any], explanation: str | None
 ) -> None:
     last = played.heard[-1].message_id

@@ -49,7 +49,7 @@ def test_an_error_is_its_kind_and_place() -> None:
     assert line["error"].startswith("KeyError at test_logs.py:")
 
 
-def test_others_say_their_first_line_and_nothing_else() -> None:
+def test_other_libraries_log_only_their_first_line() -> None:
     """asyncio shows the exception's message from its second line on."""
     said = "Task exception was never retrieved\nfuture: <Task exception=KeyError('Ann Lee')>"
     line = one("asyncio", said, extra={"color_message": "Ann Lee"})
@@ -181,7 +181,7 @@ def test_no_value_breaks_a_line() -> None:
 
 
 @pytest.mark.parametrize("values", [("ann@example.com",), (Unwritable(),), (1, 2, 3)])
-def test_words_and_values_that_do_not_fit_are_a_line_all_the_same(
+def test_a_record_with_mismatched_arguments_is_still_logged(
     values: tuple[object, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = one("flows.worker.worker", "message %d of %d", *values)
@@ -255,7 +255,7 @@ def test_a_repeated_warning_is_written_once_a_minute() -> None:
     ]
 
 
-def test_other_lines_bring_the_count() -> None:
+def test_the_count_of_repeats_is_written_with_other_lines() -> None:
     said = lines_of((0, "a", {}), (1, "a", {}), (59, "b", {}), (60, "c", {}), (61, "a", {}))
     assert said == [
         {"time": at(0), "message": "a"},
@@ -276,7 +276,7 @@ def test_a_clock_that_is_set_back_silences_nothing() -> None:
     assert [line.get("repeated") for line in said] == [None, None, 1]
 
 
-def test_not_more_than_a_thousand_lines_are_remembered() -> None:
+def test_at_most_a_thousand_lines_are_remembered() -> None:
     many = map(str, range(1001))
     said = lines_of(*((0, text, {}) for text in ("0", *many, "0")))
     assert len(said) == 1003

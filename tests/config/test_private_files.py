@@ -84,7 +84,7 @@ def test_the_sandboxs_database_is_private(tmp_path: Path) -> None:
         assert readable_by_others(tmp_path) == {}
 
 
-def test_refused_rows_are_private_even_where_the_file_was_there(
+def test_an_existing_file_of_refused_rows_becomes_private(
     sqlite_house: House, tmp_path: Path
 ) -> None:
     source, columns = tmp_path / "people.csv", tmp_path / "map.toml"
@@ -97,7 +97,7 @@ def test_refused_rows_are_private_even_where_the_file_was_there(
     assert "nonsense" in refused.read_text()
 
 
-def test_what_is_in_the_data_folder_is_closed_to_others_at_the_start(tmp_path: Path) -> None:
+def test_files_in_the_data_folder_become_private_at_the_start(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for name in ("segue.db-journal", "sandbox.db", "first-start", "logs/the-worker.log"):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def test_processes_that_start_together_have_one_login(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "segue", "segue:", "segue:short", ":" + "x" * 32])
-def test_a_file_that_holds_no_login_is_never_taken_for_none(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_login_file_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "login").write_text(text)
     with pytest.raises(SegueError, match=r"has no login .*; delete it"):
         own_login(Settings(data_dir=tmp_path))

@@ -128,7 +128,7 @@ def test_another_origin_is_refused_for_every_method(origin: str) -> None:
 
 
 @pytest.mark.parametrize("host", [OWN, "localhost:4200", "[::1]:4200"])
-def test_its_own_pages_ask_and_so_do_programs(host: str) -> None:
+def test_requests_of_its_own_pages_and_of_programs_are_accepted(host: str) -> None:
     for headers in ({"host": host}, {"host": host, "origin": f"http://{host}"}):
         assert status("POST", "{}", content_type="application/json", **headers) == 200
         assert opens(**headers)

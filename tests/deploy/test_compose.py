@@ -28,7 +28,7 @@ segues = pytest.mark.parametrize(
 )
 
 
-def test_it_follows_the_compose_specification() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     plain = {name: part for name, part in COMPOSE.items() if name != "name"}
     assert [error.message for error in Draft7Validator(SCHEMA).iter_errors(plain)] == []
     broken = plain | {"services": {"a": {"imagee": "x"}}}

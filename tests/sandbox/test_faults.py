@@ -85,7 +85,7 @@ async def test_a_slow_provider_still_answers(client: httpx.AsyncClient) -> None:
         {"provider": "sendgrid", "answer": "opted_out", "numbers": []},
     ],
 )
-async def test_a_fault_that_is_none_is_refused(
+async def test_an_invalid_fault_is_refused(
     client: httpx.AsyncClient, fault: dict[str, Any]
 ) -> None:
     answer = await client.post("/faults", json=fault)

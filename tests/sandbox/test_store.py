@@ -42,7 +42,7 @@ async def test_stats_count_each_id_once_and_the_duplicates(client: httpx.AsyncCl
     assert (await client.get("/message/8")).status_code == 404
 
 
-def test_the_store_keeps_what_it_took(tmp_path: Path) -> None:
+def test_the_store_keeps_accepted_messages(tmp_path: Path) -> None:
     one = Accepted(
         channel="sms",
         message_id="1",

@@ -94,7 +94,7 @@ def test_shares_are_those_of_the_whole() -> None:
     assert 0.05 < sum("stop" in text for text in texts) / len(texts) < 0.15
 
 
-def test_people_keep_their_habits() -> None:
+def test_a_recipient_behaves_the_same_each_time() -> None:
     for person in lives(dead=0.3, machine_opens=0.5):
         assert len({"bounce" in mail for mail in person}) == 1
         assert len({"machine_open" in mail for mail in person if "delivered" in mail}) <= 1
@@ -107,7 +107,7 @@ def test_people_keep_their_habits() -> None:
     assert sum(opened[n] for n in range(14, 21)) > 20
 
 
-def test_one_thing_follows_another() -> None:
+def test_events_of_a_message_follow_in_order() -> None:
     behaviour = Behaviour(seed=3, opens=1, clicks=1, complaints=1, dead=0, blocked=0)
     for number in range(50):
         told = reactions_to(behaviour, "email", f"p{number}@example.com", "m")
@@ -118,7 +118,7 @@ def test_one_thing_follows_another() -> None:
         assert all(one.reported == (one.after,) for one in told)
 
 
-def test_nothing_is_ever_heard_of_a_push() -> None:
+def test_a_push_has_no_webhooks() -> None:
     assert reactions_to(Behaviour(), "push", "token", "1") == []
 
 
@@ -332,7 +332,7 @@ async def test_a_repeated_webhook_has_the_same_id(sandbox: Sandbox, listener: Li
     assert set(said.values()) == {2}
 
 
-async def test_call_backs_may_come_backwards(sandbox: Sandbox, listener: Listener) -> None:
+async def test_webhooks_may_arrive_in_reverse_order(sandbox: Sandbox, listener: Listener) -> None:
     await sandbox.behave(out_of_order=1, delivered_within=0.2)
     await post_sms(sandbox.client, sms("7"))
     await sandbox.settled()
@@ -356,7 +356,7 @@ async def test_a_receiver_that_stays_down_is_given_up(sandbox: Sandbox, listener
     assert len(listener.requests) == 4
 
 
-async def test_only_so_much_waits(
+async def test_the_queue_of_webhooks_is_limited(
     sandbox: Sandbox, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caller, "MOST_WAITING", 10)
@@ -389,7 +389,9 @@ async def test_pushes_are_taken_in_silence(sandbox: Sandbox, listener: Listener)
         ("/clock", {"now": "09:00"}),
     ],
 )
-async def test_nonsense_is_refused(sandbox: Sandbox, path: str, body: dict[str, Any]) -> None:
+async def test_invalid_behaviour_is_refused(
+    sandbox: Sandbox, path: str, body: dict[str, Any]
+) -> None:
     answer = await sandbox.client.post(path, json=body)
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["msg"]

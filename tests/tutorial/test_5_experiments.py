@@ -26,7 +26,7 @@ JOURNEY = """
 """
 
 
-def test_people_are_split_by_weight_and_stay_where_they_were(
+def test_profiles_are_split_by_weight_and_keep_their_arm(
     shop: House, library: Library, policy: Policy
 ) -> None:
     library.write("which_subject/journey.py", JOURNEY)

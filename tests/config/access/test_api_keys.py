@@ -88,6 +88,6 @@ def test_an_origin_is_stored_as_browsers_write_it(text: str, origin: str) -> Non
         *("https://shop.example:port", "https://a b.example"),
     ],
 )
-def test_what_is_no_origin_is_refused(text: str) -> None:
+def test_an_invalid_origin_is_refused(text: str) -> None:
     with pytest.raises(SegueError, match="is not an origin"):
         read_origin(text)

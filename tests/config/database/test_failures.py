@@ -173,7 +173,7 @@ def test_a_worker_stops_during_a_database_failure_and_sends_nothing_twice(
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-def test_a_value_that_is_too_large_is_no_trouble_of_the_database(db: Database) -> None:
+def test_a_value_that_is_too_large_is_not_a_database_failure(db: Database) -> None:
     """One row is the cause: the others do not wait as for a failing database."""
     large = Random(1).randbytes(5000).hex()
 

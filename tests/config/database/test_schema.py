@@ -10,7 +10,7 @@ from config.database.schema import differences, migrate
 from config.errors import SegueError
 
 
-def test_the_migrated_database_is_what_the_models_say(db: Database) -> None:
+def test_the_migrated_schema_equals_the_models(db: Database) -> None:
     with db.transaction() as tx:
         assert differences(tx.conn) == []
 
@@ -21,7 +21,7 @@ def test_migrating_again_changes_nothing(db: Database) -> None:
         assert differences(tx.conn) == []
 
 
-def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path / 'other.db'}")
     with db.transaction() as tx:
         tx.conn.execute(text("CREATE TABLE theirs (id INTEGER)"))

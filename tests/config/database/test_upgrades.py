@@ -144,7 +144,7 @@ def test_every_migration_brings_rows_of_its_own() -> None:
     assert EARLIER
 
 
-def test_what_was_released_stays_as_it_is() -> None:
+def test_released_migrations_are_unchanged() -> None:
     found = {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         for file in VERSIONS.glob("[0-9]*.py")
@@ -299,7 +299,7 @@ def test_addresses_get_the_one_form_in_which_they_are_looked_up(
     assert "example" not in caplog.text
 
 
-def test_those_that_start_at_once_migrate_one_after_the_other(old: Database) -> None:
+def test_concurrent_starts_migrate_one_after_the_other(old: Database) -> None:
     databases = [Database(old.url) for _ in range(6)]
     start = threading.Barrier(len(databases))
 
@@ -315,7 +315,7 @@ def test_those_that_start_at_once_migrate_one_after_the_other(old: Database) -> 
 
 
 @pytest.mark.parametrize("revision", REVISIONS[REVISIONS.index(LAST_STOP) :])
-def test_what_an_earlier_release_writes_is_still_taken(db: Database, revision: str) -> None:
+def test_rows_that_an_earlier_release_writes_are_accepted(db: Database, revision: str) -> None:
     """A worker of before may be at work yet."""
     with db.transaction() as tx:
         for statement in statements(revision):

@@ -205,7 +205,7 @@ def test_a_database_that_cannot_be_reached(segue: Segue, monkeypatch: pytest.Mon
     wrong(segue("report", "win-back"), "'nonsense' is not a database URL")
 
 
-def test_a_setting_that_makes_no_sense(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGUE_SANDBOX_PORT", "many")
     wrong(segue("check"), "SEGUE_SANDBOX_PORT", "'many'")
 

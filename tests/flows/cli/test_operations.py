@@ -79,9 +79,7 @@ def test_upgrade_makes_the_tables_and_can_be_repeated(
         assert conn.execute("SELECT count(*) FROM message").fetchone() == (0,)
 
 
-def test_the_doctor_names_all_that_is_wrong_and_mends_what_it_can(
-    house: House, segue: Segue
-) -> None:
+def test_the_doctor_lists_findings_and_fixes_what_it_can(house: House, segue: Segue) -> None:
     house.open(
         described(Send("s", Email("hello"), SMS("hello", after="1h"))),
         described(Update("u", x=1), name="k"),
@@ -151,7 +149,9 @@ def unsettled(house: House) -> House:
     return house
 
 
-def test_one_message_or_all_are_resolved_and_shown_before(unsettled: House, segue: Segue) -> None:
+def test_resolve_lists_unknown_messages_before_it_changes_them(
+    unsettled: House, segue: Segue
+) -> None:
     mail, text, *others = unsettled.rows()
     shown = segue("resolve", "failed")
     at = format_instant(MONDAY)

@@ -137,7 +137,9 @@ def test_a_table_of_steps(sqlite_house: House, segue: Run) -> None:
         *([command, HOSTILE] for command in ("pause", "resume", "stop", "migrate")),
     ],
 )
-def test_errors_that_name_what_was_given(segue: Run, tmp_path: Path, command: list[str]) -> None:
+def test_errors_show_user_input_without_markup(
+    segue: Run, tmp_path: Path, command: list[str]
+) -> None:
     (tmp_path / "people.csv").write_text("customer_id\n")
     status, out, err = segue(*command)
     assert (status, out) == (1, "")
@@ -148,7 +150,7 @@ def test_errors_that_name_what_was_given(segue: Run, tmp_path: Path, command: li
 
 @pytest.mark.usefixtures("house")
 @pytest.mark.parametrize("command", [["resolve", MARKUP], [MARKUP], ["doctor", f"--{MARKUP}"]])
-def test_wrong_usage_is_no_markup_either(segue: Run, command: list[str]) -> None:
+def test_usage_errors_show_input_without_markup(segue: Run, command: list[str]) -> None:
     status, out, err = segue(*command)
     assert (status, out) == (2, "")
     assert "[/red]" in err
@@ -222,7 +224,7 @@ def test_a_terminal_without_unicode_ends_no_command(
 
 
 @given(st.text())
-def test_what_is_shown_steers_nothing_and_json_stays_the_same(text: str) -> None:
+def test_control_characters_are_escaped_and_json_keeps_its_values(text: str) -> None:
     assert not set(shown(text)) & STEERING
     line = json_line({"said": text}).decode()
     assert not set(line.removesuffix("\n")) & STEERING

@@ -140,9 +140,7 @@ def test_stop_everything_opts_out_of_future_topics(policy: Policy, said: Said) -
 
 @however_slow
 @given(policies, said, ticked)
-def test_a_stop_that_is_lifted_is_no_yes_to_anything(
-    policy: Policy, said: Said, ticked: Said
-) -> None:
+def test_lifting_a_stop_gives_no_consent(policy: Policy, said: Said, ticked: Said) -> None:
     now_said = saved(policy, {**said, ("sms", "*"): False}, ticked, stop=False)
     why = situation(now_said).refusal(policy, "sms", "marketing", "one of next year")
     assert why == "no_consent"
@@ -276,13 +274,13 @@ def test_choices(filled_in: dict[str, str], choices: dict[str, int | str | None]
     assert answered(known, **filled_in) == (Changes(choices=choices), {})
 
 
-def test_what_is_known_already_can_be_chosen_for_good() -> None:
+def test_a_known_value_can_be_saved_as_a_choice() -> None:
     known = replace(NOBODY, known_timezone="Asia/Tokyo", known_language="de")
     choices = {"timezone": "Asia/Tokyo", "language": "de"}
     assert answered(known, **choices) == (Changes(choices=choices), {})
 
 
-def test_choices_are_taken_back() -> None:
+def test_choices_can_be_removed() -> None:
     chosen = replace(NOBODY, per_week=2, opens=10 * HOUR, closes=12 * HOUR, timezone="Asia/Tokyo")
     empty = {"per_week": "", "opens": "", "closes": "", "timezone": ""}
     assert answered(chosen, **empty) == (Changes(choices=dict.fromkeys(empty)), {})
@@ -310,13 +308,13 @@ def test_a_form_with_an_error_saves_nothing(name: str, value: str, words: str) -
     assert changes == Changes()
 
 
-def test_hours_have_to_have_an_end_and_to_meet_ours() -> None:
+def test_hours_need_an_end_and_must_overlap_the_policys_windows() -> None:
     assert "later than 10:00" in answered(opens="10:00", closes="10:00").errors["closes"]
     assert "between 09:00 and 22:00" in answered(opens="03:00", closes="05:00").errors["closes"]
     assert answered(opens="21:00", closes="22:00").errors == {}  # by push
 
 
-def test_a_field_that_was_not_changed_is_not_looked_at() -> None:
+def test_an_unchanged_field_is_not_validated() -> None:
     odd = replace(NOBODY, language="<script>", per_week=4711, opens=3 * HOUR, closes=5 * HOUR)
     assert answered(odd, timezone="Asia/Tokyo") == (Changes(choices={"timezone": "Asia/Tokyo"}), {})
 
@@ -330,14 +328,14 @@ def test_a_form_without_what_was_shown_changes_only_what_it_names() -> None:
     assert changes.choices == {"opens": 10 * HOUR, "closes": DAY}
 
 
-def test_what_is_offered_lies_below_our_own_limits_and_within_our_hours() -> None:
+def test_offered_choices_are_within_the_policys_limits_and_windows() -> None:
     assert numbers_offered(SHOP) == [1, 2, 3]
     assert numbers_offered(Policy()) == [1, 2, 3, 4, 5, 6, 7]
     assert hours_offered(SHOP) == [hour * HOUR for hour in range(9, 22)]
     assert len(hours_offered(Policy())) == 24
 
 
-def test_a_channel_that_can_not_come_at_the_hours_chosen_is_named() -> None:
+def test_a_channel_without_a_window_in_the_chosen_hours_is_named() -> None:
     everywhere: dict[ChannelName, str] = {"email": "a@example.com", "sms": "+44770", "push": "t"}
     morning = replace(NOBODY, opens=9 * HOUR, closes=12 * HOUR, addresses=everywhere)
     [note] = notes(SHOP, morning)

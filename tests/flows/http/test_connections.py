@@ -96,7 +96,7 @@ def test_incomplete_requests_do_not_block_others(house: House, sent: bytes) -> N
         assert receiver.connections.count <= LIMITS.connections
 
 
-def test_a_client_has_a_share(house: House) -> None:
+def test_a_client_has_a_limited_share_of_connections(house: House) -> None:
     with within(house) as receiver, ExitStack() as held:
         other = held.enter_context(connect(receiver))
         other.sendall(HEAD)
@@ -111,7 +111,7 @@ def test_a_client_has_a_share(house: House) -> None:
         assert b"200 OK" in rest(other)
 
 
-def test_proxies_have_no_share(house: House) -> None:
+def test_proxies_are_exempt_from_the_share(house: House) -> None:
     with within(house) as receiver, ExitStack() as held:
         for _ in range(2 * LIMITS.share):
             held.enter_context(connect(receiver)).sendall(HEAD)
@@ -144,7 +144,7 @@ WHOLE = b"".join(
 
 
 @pytest.mark.usefixtures("stuck")
-def test_what_is_being_worked_makes_no_room(house: House) -> None:
+def test_a_request_in_progress_is_not_closed_to_make_room(house: House) -> None:
     with within(house) as receiver, ExitStack() as held:
 
         def fill(number: int, source: str) -> None:
@@ -172,7 +172,7 @@ def test_a_client_is_an_address_or_a_network_of_ipv6() -> None:
 @pytest.mark.parametrize(
     ("files", "connections"), [(256, 128), (1024, 512), (65_536, 512), (-1, 512)]
 )
-def test_half_the_files_stay_free(
+def test_half_of_the_file_descriptors_stay_free(
     monkeypatch: pytest.MonkeyPatch, files: int, connections: int
 ) -> None:
     """-1 is no limit."""
@@ -208,7 +208,7 @@ def test_a_body_must_come_in_time(house: House) -> None:
 @pytest.mark.parametrize(
     "start", [b"", b"\r\n", HEAD + b"X: ", BODY], ids=["idle", "lines", "head", "body"]
 )
-def test_a_byte_now_and_then_buys_no_time(house: House, start: bytes) -> None:
+def test_a_trickle_of_bytes_does_not_extend_the_time_limit(house: House, start: bytes) -> None:
     with within(house, head_within=0.5, body_within=0.5) as receiver, connect(receiver) as sock:
         sock.settimeout(0.01)
         end = time.monotonic() + PATIENCE
@@ -222,12 +222,12 @@ def test_a_byte_now_and_then_buys_no_time(house: House, start: bytes) -> None:
         assert time.monotonic() < end
 
 
-def test_a_connection_that_asks_nothing_is_closed(house: House) -> None:
+def test_an_idle_connection_is_closed(house: House) -> None:
     with within(house, head_within=0.3) as receiver, connect(receiver) as sock:
         assert rest(sock) == b""
 
 
-def test_who_takes_no_answer_is_closed(house: House) -> None:
+def test_a_client_that_does_not_read_the_response_is_closed(house: House) -> None:
     ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * LIMITS.ahead
     with within(house, taken_within=0.3) as receiver, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -252,7 +252,7 @@ def test_a_stalled_event_loop_closes_no_connection() -> None:
     assert connections.clock == pytest.approx(1.1)
 
 
-def test_who_waits_for_us_is_not_slow(house: House) -> None:
+def test_time_spent_in_the_server_does_not_count_as_slowness(house: House) -> None:
     """While nothing is read from a connection its deadline moves on."""
     guesses = Guesses(wait=NEVER)
     limits = LIMITS._replace(body_within=0.3)
@@ -351,7 +351,7 @@ def test_a_websocket_is_not_opened(house: House) -> None:
 # Wrong keys ---------------------------------------------------------------------------------------
 
 
-def test_wrong_keys_wait_and_right_ones_do_not(house: House) -> None:
+def test_wrong_keys_are_delayed_and_right_ones_are_not(house: House) -> None:
     guesses = Guesses(wait=NEVER, at_once=3, share=2)
     proxies = (HERE,)
     with (

@@ -84,7 +84,7 @@ def test_a_call_starts_a_journey_with_its_context(house: House, hooks: Receiving
     assert len(house.people(bob)) == 1
 
 
-def test_the_id_of_a_call_is_that_of_events(house: House, hooks: Receiving) -> None:
+def test_user_ids_are_read_as_in_events(house: House, hooks: Receiving) -> None:
     """A number is the same id as its text; a placeholder names no profile."""
     house.customer("1042")
     people = [of(1042.0, order_id=1, by="x"), of("undefined"), of(0)]
@@ -156,7 +156,7 @@ def test_a_person_may_be_named_with_two_carts(house: House, hooks: Receiving) ->
         (orjson.dumps({"people": [{"user_id": "ann"}] * (PEOPLE_LIMIT + 1)}), "people"),
     ],
 )
-def test_a_call_that_makes_no_sense_is_refused(
+def test_an_invalid_call_is_refused(
     house: House, hooks: Receiving, body: bytes, field: str | None
 ) -> None:
     house.customer("ann")
@@ -172,9 +172,7 @@ def test_an_unknown_journey_is_named_with_those_there_are(hooks: Receiving) -> N
     assert said["message"] == "there is no such journey; there are: once, shipped"
 
 
-def test_a_launch_of_another_journey_is_no_launch_of_this_one(
-    house: House, hooks: Receiving
-) -> None:
+def test_a_launch_id_of_another_journey_is_refused(house: House, hooks: Receiving) -> None:
     house.customer("ann")
     start(hooks, {"people": [of("ann")], "id": "l1"}, journey="once")
     answer = start(hooks, {"people": [of("ann")], "id": "l1"}, at=MONDAY + 1)
@@ -238,7 +236,7 @@ GOOD = signed(BODY)
         (signed(BODY, "9" * 400), BODY, "not_signed"),
     ],
 )
-def test_what_is_not_signed_as_it_should_be_changes_nothing(
+def test_a_call_with_an_invalid_signature_changes_nothing(
     house: House, hooks: Receiving, headers: dict[str, str], body: bytes, code: str
 ) -> None:
     house.customer("ann"), house.customer("bob")
@@ -250,7 +248,9 @@ def test_what_is_not_signed_as_it_should_be_changes_nothing(
 
 
 @pytest.mark.parametrize("late", [-300, 0, 300])
-def test_a_signature_is_good_for_five_minutes(house: House, hooks: Receiving, late: int) -> None:
+def test_a_signature_is_accepted_for_five_minutes(
+    house: House, hooks: Receiving, late: int
+) -> None:
     house.customer("ann")
     answer = hooks.client.post(
         "/hooks/journeys/shipped", content=BODY, headers=signed(BODY, MONDAY + late)
@@ -258,7 +258,7 @@ def test_a_signature_is_good_for_five_minutes(house: House, hooks: Receiving, la
     assert answer.status_code == 200
 
 
-def test_a_signature_is_good_once(house: House, hooks: Receiving) -> None:
+def test_a_signature_is_accepted_once(house: House, hooks: Receiving) -> None:
     house.customer("ann")
     headers = signed(BODY, MONDAY + 300)
 
@@ -276,7 +276,7 @@ def test_a_signature_is_good_once(house: House, hooks: Receiving) -> None:
     assert len(house.people()) == 1
 
 
-def test_a_call_is_good_for_no_other_journey(house: House, hooks: Receiving) -> None:
+def test_a_signature_is_accepted_for_its_journey_only(house: House, hooks: Receiving) -> None:
     """Whether the call was accepted or refused, its signature is useless for another journey."""
     house.customer("ann")
     stop(house.db, "shipped")
@@ -295,7 +295,7 @@ def test_a_call_is_good_for_no_other_journey(house: House, hooks: Receiving) -> 
     assert [one.journey for one in house.people()] == ["shipped"]
 
 
-def test_of_many_at_once_one_is_taken(house: House, hooks: Receiving) -> None:
+def test_one_of_many_concurrent_copies_is_accepted(house: House, hooks: Receiving) -> None:
     house.customer("ann")
     headers = signed(BODY)
 
@@ -358,7 +358,7 @@ def test_a_flood_of_starts_is_limited_without_loss(db: Database) -> None:
     assert len(house.rows()) == 4
 
 
-def test_who_is_not_due_or_held_is_no_backlog(db: Database) -> None:
+def test_enrollments_not_due_or_paused_do_not_count_as_backlog(db: Database) -> None:
     house = House(db)
     house.shorten(backlog_every=0)
     house.open(SHIPPED, ONCE, texts={**TEXTS, **TEXT}, backlog_limit=1)

@@ -149,7 +149,7 @@ def test_links_already_sent_unsubscribe_for_ever_and_open_preferences_for_60_day
 # After a join -------------------------------------------------------------------------------------
 
 
-def test_the_unsubscribe_link_of_the_one_who_went_takes_back_consent(shop: Shop) -> None:
+def test_an_unsubscribe_link_of_a_merged_profile_withdraws_consent(shop: Shop) -> None:
     went, stays = joined_by_address(shop)
     path = shop.u(who=went, address=EMAIL)
     page = shop.get(path)
@@ -164,7 +164,7 @@ def test_the_unsubscribe_link_of_the_one_who_went_takes_back_consent(shop: Shop)
     assert said_by(shop, stays) == after
 
 
-def test_the_preferences_link_of_the_one_who_went_takes_back_consent_and_nothing_else(
+def test_a_preferences_link_of_a_merged_profile_only_withdraws_consent(
     shop: Shop,
 ) -> None:
     went, stays = joined_by_address(shop)
@@ -258,7 +258,7 @@ def test_a_withheld_address_that_is_stated_again_is_in_use_again(shop: Shop) -> 
     assert said_by(shop, stays)["push", "offers"] is False
 
 
-def test_after_a_join_by_ids_a_link_takes_back_consent_for_its_channel(shop: Shop) -> None:
+def test_after_a_join_by_ids_a_link_withdraws_consent_for_its_channel(shop: Shop) -> None:
     went = subscriber(shop)
     take(shop, "identify", userId="ann", anonymousId="a-sue")
     path = shop.p(went, address=EMAIL)
@@ -271,7 +271,7 @@ def test_after_a_join_by_ids_a_link_takes_back_consent_for_its_channel(shop: Sho
     }
 
 
-def test_texts_are_taken_back_without_a_stop(shop: Shop) -> None:
+def test_consent_to_texts_is_withdrawn_without_a_stop(shop: Shop) -> None:
     went = subscriber(shop, email=None, phone=Phone(PHONE, "GB"))
     stays = shop.house.customer("cyd", phone=None)
     take(shop, "identify", userId="cyd", traits={"phone": PHONE})
@@ -284,7 +284,7 @@ def test_texts_are_taken_back_without_a_stop(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_links_already_sent_of_the_one_who_went_take_back_consent(shop: Shop, known: bool) -> None:
+def test_older_links_of_a_merged_profile_withdraw_consent(shop: Shop, known: bool) -> None:
     went, stays = joined_by_address(shop)
     if not known:  # the record of a join of long ago
         with shop.house.db.transaction() as tx:

@@ -141,7 +141,7 @@ def test_the_channels_that_were_not_needed_are_decisions_too(house: House) -> No
     assert counting.grown == [1, 1]
 
 
-def test_what_providers_say_back(house: House) -> None:
+def test_provider_reports_are_counted(house: House) -> None:
     house.open(sending(Email("hello"), SMS("hello")))
     house.customer("ann")
     house.launch("j")
@@ -166,9 +166,7 @@ def test_what_providers_say_back(house: House) -> None:
     assert counting.grown == [2, 1, 1, 1, 1, 1, 1, 5, 1]
 
 
-def test_nothing_is_counted_that_is_not_committed(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_committed_changes_are_counted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.open(sending(Email("hello")))
     house.customer("ann")
     house.launch("j")
@@ -252,9 +250,7 @@ def test_red_when_the_database_does_not_answer(house: House) -> None:
     assert (answer.status_code, answer.json()["why"]) == (503, "the database does not respond")
 
 
-def test_red_when_what_comes_in_is_not_written(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_red_when_events_are_not_written(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.open()
     clock = SimpleNamespace(monotonic=lambda: 0.0)
     monkeypatch.setattr("flows.http.limits.work.time", clock)
@@ -294,7 +290,7 @@ def test_red_when_what_comes_in_is_not_written(
         released.set()
 
 
-def test_who_asks_at_the_same_time_is_answered_by_one_look(
+def test_concurrent_requests_share_one_health_check(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.open()
@@ -345,7 +341,7 @@ def test_from_the_event_to_the_message(sqlite_url: str) -> None:
     [(600, False, 600), (600, True, 600), (1, False, 1), (1, True, 0)],
     ids=["waited", "waited while others came", "another worker's", "our own"],
 )
-def test_an_event_counts_from_when_it_came(
+def test_the_latency_of_an_event_counts_from_its_receipt(
     house: House, waits: int, heard: bool, least: int
 ) -> None:
     """By our own clock what we received just now; by the database's whole seconds the rest."""
@@ -394,7 +390,7 @@ def test_the_providers_time(house: House) -> None:
     assert counting.grown == [1]
 
 
-def test_caps_show(house: House) -> None:
+def test_refusals_by_caps_are_counted(house: House) -> None:
     policy = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 0, "per": "day"}]})
     house.open(sending(Email("hello")), policy=policy)
     house.customer()

@@ -28,7 +28,7 @@ from tests.support.shop import MONDAY
 
 
 @pytest.mark.parametrize("body", ["urlencoded", "multipart"])
-def test_one_click(shop: Shop, body: str) -> None:
+def test_a_one_click_unsubscribe(shop: Shop, body: str) -> None:
     """RFC 8058: POST, 200, no redirect, no cookies; the same again changes nothing."""
     post: dict[str, Any] = {"data": one_click()}
     if body == "multipart":
@@ -73,7 +73,7 @@ def test_the_page_shows_what_stops_and_a_button(small_shop: Shop) -> None:
     assert "about “a topic of last year”" in shown(shop.get(shop.u("push", "a topic of last year")))
 
 
-def test_the_button_stops_and_undo_takes_it_back_even_within_the_second(shop: Shop) -> None:
+def test_undo_restores_consent_even_within_the_same_second(shop: Shop) -> None:
     answer = shop.client.post(shop.u("push"), data={"action": "stop"})
     assert "You are unsubscribed" in shown(answer.text)
     assert shop.last_record() == ("push", "offers", False, MONDAY, "unsubscribe link")
@@ -102,14 +102,14 @@ def test_the_button_stops_and_undo_takes_it_back_even_within_the_second(shop: Sh
         ("", b"\x00"),
     ],
 )
-def test_a_no_is_a_no_however_it_is_written(small_shop: Shop, kind: str, body: bytes) -> None:
+def test_every_form_of_the_one_click_body_is_a_no(small_shop: Shop, kind: str, body: bytes) -> None:
     shop = small_shop
     headers = {"Content-Type": kind} if kind else {}
     assert shop.client.post(shop.u(), content=body, headers=headers).status_code == 200
     assert shop.said()["email", "offers"] is False
 
 
-def test_a_file_called_one_click_is_a_no_too(small_shop: Shop) -> None:
+def test_a_multipart_one_click_body_is_a_no(small_shop: Shop) -> None:
     files = {"List-Unsubscribe": ("file.txt", b"One-Click")}
     assert small_shop.client.post(small_shop.u(), files=files).status_code == 200
     assert small_shop.said()["email", "offers"] is False
@@ -130,7 +130,7 @@ def test_a_no_outweighs_a_yes_from_the_future(shop: Shop) -> None:
     assert shop.said()["email", "offers"] is False
 
 
-def test_what_was_off_before_is_not_called_an_undo(small_shop: Shop) -> None:
+def test_no_undo_is_offered_for_consent_that_was_unset(small_shop: Shop) -> None:
     shop = small_shop
     shop.choose(email_on_offers="")
     answer = shop.client.post(shop.u(), data={"action": "stop"})
@@ -234,7 +234,7 @@ def test_the_same_form_again_changes_nothing(shop: Shop) -> None:
     assert shop.arrivals == 1
 
 
-def test_a_page_that_was_open_does_not_undo_later_changes(shop: Shop) -> None:
+def test_an_outdated_page_does_not_undo_later_changes(shop: Shop) -> None:
     page = shop.get(shop.p())
     shop.client.post(shop.u(), data=one_click())
     shop.choose(per_week="1", no_sms="on")
@@ -285,7 +285,7 @@ def test_a_stop_and_a_start(shop: Shop) -> None:
     ]
 
 
-def test_what_was_taken_back_does_not_come_back_by_an_import(shop: Shop) -> None:
+def test_an_import_does_not_restore_withdrawn_consent(shop: Shop) -> None:
     """On texts an empty page leaves no row, but the shop's old list of numbers is no news."""
     shop.choose(no_sms="on")
     shop.choose(no_sms="")
@@ -350,7 +350,7 @@ def test_everything_stops_for_topics_of_next_year_too(small_shop: Shop) -> None:
     assert (said["email", "*"], said["sms", "*"], said["push", "*"]) == (False,) * 3
 
 
-def test_a_mistake_is_named_beside_its_field_and_nothing_is_lost(small_shop: Shop) -> None:
+def test_an_error_is_shown_beside_its_field_and_the_input_is_kept(small_shop: Shop) -> None:
     shop = small_shop
     before = shop.everything()
     changes = {

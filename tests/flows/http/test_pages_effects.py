@@ -38,7 +38,7 @@ def planned(shop: Shop) -> None:
     assert [row.state for row in shop.house.outbox()] == []
 
 
-def test_an_unsubscribe_holds_for_what_is_planned(shop: Shop) -> None:
+def test_an_unsubscribe_applies_to_planned_messages(shop: Shop) -> None:
     shop.house.launch("offers")
     shop.house.until(MONDAY + 2 * HOUR)
     assert [(row.channel, row.state) for row in shop.house.outbox()] == [
@@ -57,7 +57,7 @@ def test_an_unsubscribe_holds_for_what_is_planned(shop: Shop) -> None:
     assert [sent.channel for sent in shop.house.providers.accepted] == ["email"]
 
 
-def test_own_hours_move_what_is_planned(shop: Shop) -> None:
+def test_chosen_hours_move_planned_messages(shop: Shop) -> None:
     shop.house.launch("offers")
     shop.house.until(MONDAY + 2 * HOUR)
     shop.choose(opens="18:00", closes="20:00")
@@ -69,7 +69,7 @@ def test_own_hours_move_what_is_planned(shop: Shop) -> None:
     ]
 
 
-def test_an_own_cap_holds_for_what_is_planned(shop: Shop) -> None:
+def test_a_chosen_cap_applies_to_planned_messages(shop: Shop) -> None:
     shop.house.launch("offers")
     shop.house.until(MONDAY + 2 * HOUR)
     shop.choose(per_week="2")
@@ -81,7 +81,7 @@ def test_an_own_cap_holds_for_what_is_planned(shop: Shop) -> None:
     ]
 
 
-def test_a_zone_and_a_language_that_were_chosen_outlast_what_others_say(
+def test_a_chosen_time_zone_and_language_override_later_statements(
     shop: Shop, tmp_path: Path
 ) -> None:
     shop.choose(timezone="America/New_York", language="de")
@@ -130,7 +130,7 @@ def test_a_zone_and_a_language_that_were_chosen_outlast_what_others_say(
     assert [mail.text for mail in shop.house.providers.accepted] == ["de", "ko"]
 
 
-def test_a_zone_that_was_chosen_moves_what_is_planned(shop: Shop) -> None:
+def test_a_chosen_time_zone_moves_planned_messages(shop: Shop) -> None:
     shop.house.launch("offers")
     shop.house.until(MONDAY + 2 * HOUR)
     shop.choose(timezone="America/Los_Angeles")

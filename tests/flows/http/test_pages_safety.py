@@ -29,7 +29,7 @@ ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}"
 # What does not work ------------------------------------------------------------------------------
 
 
-def test_a_token_that_is_none_gets_a_kind_page(small_shop: Shop) -> None:
+def test_an_invalid_token_gets_an_error_page(small_shop: Shop) -> None:
     shop = small_shop
     before = shop.everything()
     foreign = Settings.model_validate({"secret_key": "another key of another shop"})
@@ -48,7 +48,7 @@ def test_a_token_that_is_none_gets_a_kind_page(small_shop: Shop) -> None:
     assert shop.everything() == before
 
 
-def test_a_customer_who_was_erased_gets_a_kind_page(shop: Shop) -> None:
+def test_the_token_of_an_erased_customer_gets_an_error_page(shop: Shop) -> None:
     nobody = 4711
     for path in (shop.u(who=nobody), shop.p(who=nobody)):
         for answer in (shop.client.get(path), shop.client.post(path, data=one_click())):
@@ -68,7 +68,7 @@ def test_a_body_without_end_is_refused(small_shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("charset", ["punycode", "idna", "utf-7", "unicode_escape"])
-def test_no_codec_that_a_stranger_names_is_used(
+def test_a_charset_outside_the_list_is_not_used(
     small_shop: Shop, monkeypatch: pytest.MonkeyPatch, charset: str
 ) -> None:
     shop, used = small_shop, Mock()
@@ -90,7 +90,7 @@ def test_a_form_may_name_a_usual_charset(small_shop: Shop, charset: str) -> None
     assert small_shop.last_record()[-1] == "one-click"
 
 
-def test_a_token_longer_than_ours_is_not_looked_at(
+def test_a_token_that_is_too_long_is_not_decoded(
     small_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("channels.links.URLSafeSerializer.loads", None)

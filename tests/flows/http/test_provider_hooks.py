@@ -66,7 +66,7 @@ def mail_of(house: House) -> int:
     return int(row.id)
 
 
-def test_a_replay_is_thanked_and_changes_nothing(house: House) -> None:
+def test_a_replay_is_accepted_and_changes_nothing(house: House) -> None:
     outside = FromProviders(house.segue)
     body = orjson.dumps([mail_event("open", mail_of(house), "ann@example.com")])
     headers = signed_by_sendgrid(sendgrid_key(house.segue.settings), body, MONDAY)
@@ -79,7 +79,7 @@ def test_a_replay_is_thanked_and_changes_nothing(house: House) -> None:
     assert outside.woken == 2
 
 
-def test_what_is_forged_changes_nothing(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forged_webhook_changes_nothing(house: House, caplog: pytest.LogCaptureFixture) -> None:
     outside = FromProviders(house.segue)
     before = everything(house)
     stranger = ec.generate_private_key(ec.SECP256R1())
@@ -189,7 +189,7 @@ def test_a_body_longer_than_any_providers_is_refused(sqlite_house: House) -> Non
     ],
     ids=["none", "empty", "of another length", "long", "a long time"],
 )
-def test_what_can_not_be_signed_is_refused_before_its_body_is_read(
+def test_a_webhook_without_a_signature_is_refused_before_its_body_is_read(
     sqlite_house: House, path: str, headers: dict[str, str]
 ) -> None:
     outside = FromProviders(sqlite_house.open())
@@ -248,7 +248,7 @@ def test_webhooks_use_their_own_threads(
         released.set()
 
 
-def test_live_with_keys_it_is_they_who_are_believed(house: House) -> None:
+def test_live_mode_accepts_only_webhooks_signed_with_its_keys(house: House) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     house.open(

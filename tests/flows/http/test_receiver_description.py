@@ -114,7 +114,7 @@ def test_every_response_is_described(description: Any, mode: GenerationMode) -> 
         *("/.env", "/static/../settings.py", "/v1/track%2F", "/%00", "/docs/oauth2-redirect"),
     ],
 )
-def test_nothing_else_is_answered(shared_receiver: Receiving, path: str) -> None:
+def test_other_paths_are_not_found(shared_receiver: Receiving, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
         answer = shared_receiver.client.request(method, path)
         assert answer.status_code == 404
@@ -202,7 +202,7 @@ def test_the_description_is_a_page_too(shared_receiver: Receiving) -> None:
 # What we did not foresee --------------------------------------------------------------------------
 
 
-def test_our_own_faults_are_logged_without_what_was_sent(
+def test_internal_errors_are_logged_without_the_request(
     shared_receiver: Receiving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:

@@ -80,7 +80,7 @@ def test_the_picture_counts_everybody_who_entered(engine: Engine, db: Database) 
     assert counts.passed == {("we miss you", "next"): counts.here["back in the shop"]}
 
 
-def test_what_came_back_was_sent_all_the_same(engine: Engine, db: Database) -> None:
+def test_bounced_messages_count_as_sent(engine: Engine, db: Database) -> None:
     """A provider took it, and a mail server returned it; another the provider refused."""
     launch(engine)
     some = select(messages.c.id).where(messages.c.channel == "email", messages.c.state == "planned")
@@ -104,9 +104,7 @@ def test_what_came_back_was_sent_all_the_same(engine: Engine, db: Database) -> N
     assert "2 sent (2 e-mail); 1 of them returned; " in run_labels(summary)
 
 
-def test_messages_in_the_hands_of_another_process_are_under_way(
-    engine: Engine, db: Database
-) -> None:
+def test_messages_claimed_by_another_process_count_as_sending(engine: Engine, db: Database) -> None:
     launch(engine)
     with db.transaction() as tx:
         one = tx.conn.scalars(
@@ -136,7 +134,7 @@ def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) ->
     assert reports["we miss you"].messages["email", "planned"] > 0
 
 
-def test_a_rehearsal_keeps_to_the_limit(engine: Engine) -> None:
+def test_a_dry_run_respects_the_limit(engine: Engine) -> None:
     version = engine.catalog.journey("win-back")
     told = dry_run(engine, version, "everyone", 7, "launch-1", Renderer(Settings()))["we miss you"]
     assert told.waiting + told.outcomes.total() == 7

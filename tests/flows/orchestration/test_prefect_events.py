@@ -176,7 +176,7 @@ def test_another_worker_reports_the_counts_of_a_stopped_worker(
     assert moved(prefect) == [("cart", 3)] * 2
 
 
-def test_what_prefect_did_not_hear_all_workers_share(
+def test_unsent_counts_are_reported_by_any_worker(
     db: Database, prefect: respx.Router, teller: Reporter
 ) -> None:
     """So a worker that is killed while Prefect is away takes no more than its last second along."""
@@ -196,7 +196,7 @@ def untold(db: Database) -> LiveCounts:
     return LiveCounts({tuple(place): number for row in rows for *place, number in row.counts})
 
 
-def test_who_comes_late_in_a_second_does_not_begin_it_again(db: Database) -> None:
+def test_an_earlier_clock_does_not_restart_the_second(db: Database) -> None:
     """Its transaction began before and waited for the row; a clock that was set back counts too."""
     for now, told in ((MONDAY, True), (MONDAY - 1, False), (MONDAY + 1, True), (0, True)):
         db.now = now
@@ -221,7 +221,7 @@ def test_nothing_is_reported_without_activity(prefect: respx.Router, teller: Rep
     assert not prefect.calls
 
 
-def test_what_prefect_did_not_hear_it_learns_later(
+def test_unsent_counts_are_reported_later(
     db: Database, prefect: respx.Router, teller: Reporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = httpx.ConnectError("refused")

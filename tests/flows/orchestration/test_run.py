@@ -51,7 +51,7 @@ HELLO = Send("hello", Email("hello"))
 MARK = Update("mark", seen=True)
 
 
-def test_people_on_an_older_version_are_moved_too(house: House) -> None:
+def test_enrollments_on_an_older_version_are_moved(house: House) -> None:
     older, newer = letters(HELLO, Wait("1h", "gone"), MARK), letters(HELLO, MARK)
     house.open(older)
     ann = house.customer("ann")

@@ -50,7 +50,7 @@ def states(house: House) -> list[str]:
     return [row.state for row in house.rows()]
 
 
-def test_it_does_its_work_and_ends(house: House) -> None:
+def test_a_worker_processes_due_work_and_stops(house: House) -> None:
     async def scenario() -> None:
         house.did(house.customer(), "came")
         # who stands behind a message moves on in the turn after it has gone
@@ -88,7 +88,7 @@ def test_a_turn_with_only_exits_or_conversions_is_logged(
     assert (counted("exited"), counted("converted")) == ([{"leaves": 1}], [{"converts": 1}])
 
 
-def test_it_ends_those_whom_a_stop_left(house: House) -> None:
+def test_a_worker_ends_enrollments_that_a_killed_stop_left(house: House) -> None:
     house.did(house.customer(), "came")
     house.run()
 
@@ -122,7 +122,7 @@ def test_one_part_that_fails_does_not_stop_the_others(
     assert "@" not in caplog.text
 
 
-def test_who_waits_for_a_message_is_served_while_reacting_fails(house: House) -> None:
+def test_due_messages_are_sent_while_reacting_fails(house: House) -> None:
     house.did(house.customer(), "came")
     Reactor(house.segue.engine).work()
 
@@ -133,7 +133,7 @@ def test_who_waits_for_a_message_is_served_while_reacting_fails(house: House) ->
     worked(house, scenario)
 
 
-def test_people_on_a_version_that_a_dead_process_brought_are_moved(house: House) -> None:
+def test_enrollments_on_a_version_of_a_dead_process_are_moved(house: House) -> None:
     old = house.segue
     newer = Journey("j", entry=OnEvent("came"), topic="news", steps=[Update("u", x=1)])
     house.open(newer, receiver_port=0)

@@ -31,7 +31,7 @@ from tests.support.shop import MONDAY, House, advance, described
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-def test_rows_that_a_hanging_process_holds_come_free_by_themselves(db: Database) -> None:
+def test_locks_of_a_hanging_process_are_released(db: Database) -> None:
     with db.transaction(write=False) as tx:
         held = tx.conn.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
     assert held == "1min"
@@ -50,7 +50,7 @@ def test_rows_that_a_hanging_process_holds_come_free_by_themselves(db: Database)
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-def test_what_a_hanging_claim_holds_is_passed_over(house: House) -> None:
+def test_rows_locked_by_a_hanging_claim_are_skipped(house: House) -> None:
     """However many it holds, and though they are the earliest."""
     entered(house, SMS("hello"), people=25)
     outbox = CatalogJourneys(house.segue.engine.mover)
@@ -98,7 +98,7 @@ def test_a_claim_does_not_wait_for_a_cancellation(house: House) -> None:
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None:
+def test_another_worker_takes_over_the_work_of_a_hanging_one(house: House) -> None:
     """It hangs with its work done and not committed; what it did is gone, and is done again."""
     house.open(described(Send("s", Email("hello"))))
     people = [house.customer() for _ in range(3)]
@@ -139,7 +139,7 @@ def test_another_worker_takes_over_what_a_hanging_one_held(house: House) -> None
 
 
 @pytest.mark.parametrize("minutes", [-7, 7, 90])
-def test_a_worker_whose_clock_is_wrong_does_no_harm(
+def test_a_wrong_clock_of_a_worker_moves_no_enrollment_early(
     house: House, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
     """The database's time is used: no enrollment moves too early."""
@@ -167,7 +167,7 @@ def test_a_worker_whose_clock_is_wrong_does_no_harm(
     assert claimed.not_after == claimed.send_at + TIMING.claim_lasts
 
 
-def test_a_version_that_came_after_the_worker_had_started_is_learnt(
+def test_a_version_registered_after_the_start_is_loaded(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process enters a profile on it, and no other event happens to that profile."""

@@ -39,7 +39,9 @@ JSON = st.recursive(
 )
 @settings(max_examples=cases(test=60, prove=5000))
 @given(data=st.data())
-def test_no_body_breaks_them(provider: Any, base: dict[str, Any], data: st.DataObject) -> None:
+def test_no_body_causes_a_server_error(
+    provider: Any, base: dict[str, Any], data: st.DataObject
+) -> None:
     """Any value in place of any part of a valid body gets a response, never an exception."""
     body = deepcopy(base)
     part: Any = body

@@ -78,7 +78,7 @@ def test_the_requests_of_apps_are_accepted_once(house: House, name: str, events:
         assert row.attributes == {"plan": "basic", "unconfirmed_email": "ann@example.com"}
 
 
-def test_a_token_of_apns_is_refused_with_words(house: House) -> None:
+def test_an_apns_token_is_refused_with_a_warning(house: House) -> None:
     """Only FCM's token can be sent to; Swift's library fills in the other one."""
     house.open()
     key = made_key(house, "crm", public=False)

@@ -160,7 +160,7 @@ WIRES = {
 
 @pytest.mark.parametrize("client", WIRES)
 @pytest.mark.parametrize("public", [True, False], ids=["public", "server"])
-def test_every_client_is_understood(house: House, client: str, public: bool) -> None:
+def test_calls_of_every_client_are_accepted(house: House, client: str, public: bool) -> None:
     wire = WIRES[client]
     house.open()
     key = made_key(house, public=public, origins=())

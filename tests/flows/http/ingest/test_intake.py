@@ -59,7 +59,7 @@ async def at_once(
     return await asyncio.gather(*rest, return_exceptions=True)
 
 
-def test_who_comes_meanwhile_shares_the_next_transaction() -> None:
+def test_requests_during_a_transaction_share_the_next_one() -> None:
     ledger = Ledger()
     intake = Intake(ledger.write, aim=1)
     done = asyncio.run(at_once(intake, ledger, calls("a", "b"), calls("c"), calls("d")))
@@ -68,7 +68,7 @@ def test_who_comes_meanwhile_shares_the_next_transaction() -> None:
     assert intake.waiting == 0
 
 
-def test_who_comes_alone_is_written_at_once() -> None:
+def test_a_single_request_is_written_at_once() -> None:
     ledger = Ledger()
     intake = Intake(ledger.write, aim=1)
     for name in ("a", "b"):
@@ -131,7 +131,7 @@ def test_the_rest_of_a_request_that_failed_is_not_written() -> None:
     assert ledger.transactions == []
 
 
-def test_a_database_that_is_down_is_not_asked_for_each() -> None:
+def test_a_database_failure_is_shared_by_the_waiting_requests() -> None:
     ledger = Ledger()
     intake = Intake(ledger.write, aim=1)
     ledger.down = True

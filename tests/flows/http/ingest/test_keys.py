@@ -56,7 +56,7 @@ def test_a_key_is_found_in_each_place(receiver: Receiving, place: str) -> None:
 @pytest.mark.parametrize(
     ("first", "second"), [("basic", "body"), ("bearer", "body"), ("basic", "query")]
 )
-def test_the_first_key_counts(receiver: Receiving, first: str, second: str) -> None:
+def test_the_first_of_several_keys_is_used(receiver: Receiving, first: str, second: str) -> None:
     assert post(receiver, **{first: WRITE_KEY, second: WRONG}) == 200
     assert post(receiver, **{first: WRONG, second: WRITE_KEY}) == 401
     assert post(receiver, body=WRONG, query=WRITE_KEY) == 401

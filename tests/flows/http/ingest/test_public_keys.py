@@ -126,7 +126,7 @@ def test_the_token_of_a_new_user_makes_a_profile_that_the_server_describes(page:
     assert people(page.house) == {1: {"plan": "silver"}}
 
 
-def test_nobody_squats_on_a_user_id(page: Page) -> None:
+def test_a_public_key_cannot_claim_a_user_id(page: Page) -> None:
     page.say("identify", userId="future", anonymousId="a1", traits={"plan": "evil"})
     page.server("identify", userId="future", traits={})
     everybody = people(page.house)
@@ -199,7 +199,7 @@ def test_the_no_in_a_refused_call_does_not_count(page: Page) -> None:
 
 
 @pytest.mark.parametrize("kind", ["identify", "track", "group", "page"])
-def test_an_answer_does_not_tell_what_is_known(page: Page, kind: str) -> None:
+def test_a_response_does_not_reveal_stored_data(page: Page, kind: str) -> None:
     """The same call about somebody known and about somebody unknown."""
     page.house.customer("ann", email="ann@example.com")
     page.server("identify", userId="ann", anonymousId="known-1")

@@ -58,7 +58,7 @@ def test_a_batch_has_further_names(house: House, receiver: Receiving, path: str)
     problem(receiver.post(path, content=b" " * (BATCH_LIMIT + 1)), 413, "too_large")
 
 
-def test_what_was_left_out_is_said(house: House, receiver: Receiving) -> None:
+def test_ignored_values_are_reported_as_warnings(house: House, receiver: Receiving) -> None:
     said = {"userId": "u1", "traits": {"email": "nobody", "plan": "a"}}
     answer = receiver.post("/v1/identify", json=said)
     assert answer.status_code == 200
@@ -70,7 +70,7 @@ def test_what_was_left_out_is_said(house: House, receiver: Receiving) -> None:
     assert warning.startswith("batch.1: traits.email is left out")
 
 
-def test_a_call_that_is_wrong_is_refused(house: House, receiver: Receiving) -> None:
+def test_an_invalid_call_is_refused(house: House, receiver: Receiving) -> None:
     said = problem(receiver.post("/v1/track", json={"userId": "u1"}), 400, "invalid")
     assert (said["field"], said["message"]) == ("event", "event: the field is missing")
 
@@ -126,9 +126,7 @@ def test_an_invalid_call_does_not_affect_the_rest_of_the_batch(
         (b'{"batch": "\xff"}', None),
     ],
 )
-def test_a_body_that_makes_no_sense_is_refused(
-    receiver: Receiving, body: bytes, field: str | None
-) -> None:
+def test_an_invalid_body_is_refused(receiver: Receiving, body: bytes, field: str | None) -> None:
     said = problem(receiver.post("/v1/batch", content=body), 400, "invalid")
     assert said.get("field") == field
 
@@ -171,7 +169,7 @@ def test_an_empty_batch_is_fine(receiver: Receiving) -> None:
     assert receiver.post("/v1/batch", json={"batch": []}).json() == {"success": True}
 
 
-def test_what_no_database_can_store_is_cleaned(house: House, receiver: Receiving) -> None:
+def test_characters_that_no_database_stores_are_replaced(house: House, receiver: Receiving) -> None:
     """NUL characters, halves of an emoji, numbers that are none: clients send them all."""
     body = (
         rb'{"batch": [{"type": "track", "userId": "u\u00001", "event": "x", "messageId": "m1",'
@@ -240,7 +238,7 @@ def test_any_batch_is_accepted_or_refused(
 
 
 @pytest.mark.parametrize("worked", [True, False], ids=["worked", "not yet worked"])
-def test_who_buys_while_a_push_is_planned_never_gets_it(db: Database, worked: bool) -> None:
+def test_a_purchase_cancels_a_planned_push(db: Database, worked: bool) -> None:
     house = House(db)
     push = Send("remind", Push("hello", after="1h"))
     entry, bought = OnEvent("cart_abandoned"), did("order_completed")

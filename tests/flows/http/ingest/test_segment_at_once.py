@@ -46,7 +46,7 @@ def test_a_large_batch_is_written_in_pieces_and_whole(house: House, receiver: Re
     assert receiver.told > 1
 
 
-def test_when_the_database_is_in_trouble_nothing_is_promised(
+def test_a_database_failure_is_answered_with_an_error(
     house: House, receiver: Receiving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

@@ -54,7 +54,7 @@ def test_the_limits_are_those_of_segment(house: House, receiver: Receiving) -> N
     assert "the others are recorded (`accepted`)" in described["responses"]["413"]["description"]
 
 
-def test_a_zip_bomb_is_not_unfolded(receiver: Receiving) -> None:
+def test_a_zip_bomb_is_refused_before_decompression(receiver: Receiving) -> None:
     bomb = gzip.compress(b"\0" * 20_000_000, 9)
     assert len(bomb) < BATCH_LIMIT
     answer = receiver.post("/v1/batch", content=bomb, headers={"Content-Encoding": "gzip"})
@@ -96,9 +96,7 @@ def test_the_first_faults_and_warnings_are_listed(receiver: Receiving) -> None:
     ],
     ids=["no gzip", "cut off", "more behind it", "another"],
 )
-def test_an_encoding_that_is_none_is_refused(
-    receiver: Receiving, content: bytes, encoding: str
-) -> None:
+def test_an_invalid_encoding_is_refused(receiver: Receiving, content: bytes, encoding: str) -> None:
     answer = receiver.post("/v1/batch", content=content, headers={"Content-Encoding": encoding})
     problem(answer, 400, "invalid")
 
@@ -139,7 +137,7 @@ def test_requests_without_the_write_key_are_refused(
     assert names(house) == []
 
 
-def test_a_key_of_ones_own_is_the_only_one(db: Database) -> None:
+def test_a_configured_write_key_replaces_the_default(db: Database) -> None:
     house = House(db)
     house.open(write_key="a-write-key-of-our-own")
     with receiving(house.segue) as receiver:
