@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,10 +62,13 @@ class Processes:
 
     def kill_runs(self) -> None:
         """The processes of Prefect's runs. A run that was retried early may have two."""
-        for process in self._running:
-            for task in Path(f"/proc/{process.pid}/task").iterdir():
-                for run in (task / "children").read_text().split():
-                    os.kill(int(run), signal.SIGKILL)
+        workers = {process.pid for process in self._running}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            # A process that ends meanwhile has no file any more, or no line in it.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[1]) in workers:  # the parent
+                    os.kill(int(stat.parent.name), signal.SIGKILL)
 
     def kill(self) -> None:
         """All of them, and Prefect's runs, which would outlive their worker."""

@@ -21,7 +21,6 @@ from profiles.events import PROFILE_CHANGED
 from profiles.tables import identifiers, profiles
 from tests.support.http.browser_clients import (
     CLIENTS,
-    KEPT,
     PACKAGES,
     Client,
     Visit,
@@ -164,8 +163,11 @@ def test_a_shared_device_whose_users_the_server_joins(
     browser: Browser, sqlite_house: House, client: Client
 ) -> None:
     """Their pages have no token: the events are those of the anonymous id."""
-    anonymous_id = """async () =>
-        client.getAnonymousId ? client.getAnonymousId() : (await client.user()).anonymousId()"""
+    anonymous_id = """async () => {
+        await new Promise((done) => client.ready(done));
+        const { getAnonymousId } = client;
+        return getAnonymousId ? client.getAnonymousId() : (await client.user()).anonymousId();
+    }"""
     with visiting(browser, sqlite_house, client) as visit:
         for user in USERS:
             joined = {"userId": user, "anonymousId": visit.do(anonymous_id)}
@@ -339,7 +341,7 @@ def test_what_rudderstack_drops_without_a_network(browser: Browser, sqlite_house
         visit.context.set_offline(True)
         visit.track(*range(made))
         visit.wait_until(lambda: visit.failed >= made)
-        kept = int(visit.do(KEPT))
+        kept = visit.kept()
         visit.context.set_offline(False)
         visit.wait_until(lambda: not visit.waiting())
         stored = visit.tracked()
