@@ -335,19 +335,23 @@ def test_many_calls(
 
 
 def test_what_rudderstack_drops_without_a_network(browser: Browser, sqlite_house: House) -> None:
-    """Its client keeps the last 100 calls; each of them is stored once the network is back."""
-    client, made = CLIENTS["rudderstack"], 150
+    """Its client keeps 100 calls in a queue and up to 100 that it is trying to send.
+
+    Each of them is stored once when the network is back. Which ones it drops, and whether 100 or
+    200, depends on how fast it tries.
+    """
+    client, made = CLIENTS["rudderstack"], 300
     with visiting(browser, sqlite_house, client) as visit:
         visit.context.set_offline(True)
         visit.track(*range(made))
         visit.wait_until(lambda: visit.failed >= made)
-        kept = visit.kept()
         visit.context.set_offline(False)
         visit.wait_until(lambda: not visit.waiting())
         stored = visit.tracked()
-    assert kept == 100
-    assert stored == list(range(made - kept, made))
-    sys.stdout.write(f"\n{client.heading}: {made} made, {made - len(stored)} dropped\n")
+    assert stored == sorted(set(stored))
+    dropped = made - len(stored)
+    assert 100 <= dropped <= 200
+    sys.stdout.write(f"\n{client.heading}: {made} made, {dropped} dropped\n")
 
 
 def test_the_sample_shop_serves_the_client_of_the_package() -> None:
