@@ -16,10 +16,7 @@ from channels.feedback.matching import (
     new_reports,
     retired_addresses,
 )
-from channels.messages import (
-    device_transitions,
-    transitions,
-)
+from channels.messages import device_transitions, transitions
 from channels.messages.device_transitions import DeviceReport
 from channels.messages.states import REPORTED, Reported
 from channels.messages.transitions import Report

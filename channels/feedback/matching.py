@@ -7,12 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, CompoundSelect, not_, select, tuple_, union_all
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from channels.messages import (
-    MessageState,
-    message_devices,
-    messages,
-    past_messages,
-)
+from channels.messages import MessageState, message_devices, messages, past_messages
 from channels.messages.states import NOT_HANDED_OVER
 from channels.providers.webhook import Feedback, FeedbackKind
 from config.channels import ChannelName, channel_of
@@ -68,8 +63,9 @@ class MatchedReport(NamedTuple):
 
 
 def match_reports(tx: Tx, feedback: Sequence[Feedback]) -> list[MatchedReport]:
-    """Match the reports and lock their profiles.
+    """The profile and message of each report; reports for unknown profiles are left out.
 
+    Locks the profiles, and limits the transaction to their buckets.
     Profiles may merge while this waits for the locks, so the reports are matched again afterwards.
     """
     held: set[int] = set()
@@ -155,6 +151,7 @@ def _time_of(tx: Tx, one: Feedback, row: SentMessage) -> Instant:
 
 
 def address_key(one: Feedback) -> tuple[str, str | None]:
+    """The kind and value of the address that a report names; None: it names none."""
     return ADDRESS_KIND[one.channel], one.address
 
 
@@ -208,7 +205,7 @@ def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None]
 
 
 def retired_addresses(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, str | None]]:
-    """The addresses that are retired."""
+    """The addresses in these reports that are retired."""
     named = sorted(
         {(kind, value) for kind, value in map(address_key, feedback) if value is not None}
     )

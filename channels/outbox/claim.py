@@ -9,11 +9,7 @@ sent is rescheduled or refused.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import (
-    bindparam,
-    select,
-    tuple_,
-)
+from sqlalchemy import bindparam, select, tuple_
 
 from channels.messages import device_transitions, messages, transitions
 from channels.messages.device_transitions import DeviceClaim

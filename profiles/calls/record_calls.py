@@ -15,9 +15,9 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.person import Key, Person, excerpt
 from profiles.identity.upsert import upsert_people
 from profiles.rules import DEFAULT_RULES, InputRules
-from profiles.tables import events, identifiers, profiles
+from profiles.tables import identifiers, profiles
 
-_i, _p, _e = identifiers.c, profiles.c, events.c
+_i, _p = identifiers.c, profiles.c
 _UNVERIFY = (
     update(identifiers)
     .where(_i.kind == "anonymous_id", any_of(_i.value, "anonymous"), _i.unverified_from.is_(None))
