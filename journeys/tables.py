@@ -167,6 +167,17 @@ class ExperimentArm(SQLModel, table=True):
     at: Instant = Field(sa_type=BigInteger)
 
 
+class Promotion(SQLModel, table=True):
+    """An arm that everybody takes who enters from now on: docs/decisions/0035-promotion.md."""
+
+    __tablename__: ClassVar[str] = "promotion"
+
+    journey: str = Field(primary_key=True)
+    step: str = Field(primary_key=True)
+    arm: str = Field(description="an outcome of the experiment: an arm's name, or holdout")
+    promoted_at: Instant = Field(sa_type=BigInteger)
+
+
 class RetentionPosition(SQLModel, table=True):
     """Up to which row number the worker has applied the retention of a table."""
 
@@ -213,6 +224,7 @@ passages = table_of(Passage)
 passage_totals = table_of(PassageTotal)
 message_totals = table_of(MessageTotal)
 experiment_arms = table_of(ExperimentArm)
+promotions = table_of(Promotion)
 retention_positions = table_of(RetentionPosition)
 steps_shown = table_of(StepShown)
 journey_news = table_of(LiveCount)

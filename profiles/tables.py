@@ -278,6 +278,35 @@ class Merge(SQLModel, table=True):
     )
 
 
+class HeldOut(SQLModel, table=True):
+    """A profile in the global holdout, for good. While the policy has a holdout, it gets no
+    marketing."""
+
+    __tablename__: ClassVar[str] = "held_out"
+
+    profile_id: int = Field(
+        sa_column=Column(BigInteger, primary_key=True, autoincrement=False, nullable=False)
+    )
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
+    since: Instant = Field(sa_type=BigInteger)
+
+
+class HeldOutAddress(SQLModel, table=True):
+    """An address of a held-out profile, as a keyed hash. Whoever has it later is held out too.
+
+    The hash stays when the address is removed.
+    """
+
+    __tablename__: ClassVar[str] = "held_out_address"
+
+    hash: str = Field(primary_key=True, description="profiles/identity/holdout.py")
+    bucket: int = Field(
+        sa_column=Column(SmallInteger, primary_key=True, nullable=False),
+        description="the first byte of the hash",
+    )
+    since: Instant = Field(sa_type=BigInteger)
+
+
 class Company(SQLModel, table=True):
     """A company, which `group` calls describe. A profile belongs to the one that its attribute
     `group_id` names.
@@ -314,5 +343,7 @@ email_confirmations = table_of(EmailConfirmation)
 preferences = table_of(Preference)
 events = table_of(Event)
 merges = table_of(Merge)
+held_out = table_of(HeldOut)
+held_out_addresses = table_of(HeldOutAddress)
 companies = table_of(Company)
 upgrades = table_of(Upgrade)
