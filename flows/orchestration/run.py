@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import State
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
@@ -12,7 +12,12 @@ from prefect.states import Completed
 from channels.outbox.dispatch import Dispatcher
 from config.clock.times import Instant, format_instant
 from flows.app import Segue
-from flows.orchestration.artifacts import artifact_key, write_outcomes, write_picture
+from flows.orchestration.artifacts import (
+    artifact_key,
+    write_experiment,
+    write_outcomes,
+    write_picture,
+)
 from flows.orchestration.counts import (
     JourneyCounts,
     StepCounts,
@@ -23,7 +28,7 @@ from flows.orchestration.counts import (
 )
 from flows.orchestration.labels import run_labels, step_labels
 from journeys.definition.journey import Journey
-from journeys.definition.steps import SendStep
+from journeys.definition.steps import ExperimentStep, SendStep
 from journeys.engine.turn import Turn
 from journeys.operations.control import held
 from journeys.operations.launches import (
@@ -34,6 +39,9 @@ from journeys.operations.launches import (
 )
 from journeys.operations.leases import Leases
 from journeys.operations.report import Summary, summarise
+
+if TYPE_CHECKING:
+    from journeys.analytics.experiments import ExperimentReport
 
 # Seconds between two updates of the progress bar.
 _PROGRESS_EVERY = 0.5
@@ -137,12 +145,33 @@ class Run:
         counts, summary = await asyncio.to_thread(self._everything)
         await write_picture(self.journey, counts)
         await write_outcomes(self.journey, summary)
+        for report in await asyncio.to_thread(self._experiments):
+            await write_experiment(self.journey, report)
         message = run_labels(summary)
         if self._audience is None:
             message = f"The whole journey: {message}"
         if state := await asyncio.to_thread(self._control_state):
             message = f"The journey is {state}, so nothing moves and nothing is sent. {message}"
         return Completed(message=message)
+
+    def _experiments(self) -> "list[ExperimentReport]":
+        steps = [
+            name
+            for name, node in self.journey.graph.items()
+            if isinstance(node.step, ExperimentStep)
+        ]
+        if not steps:
+            return []
+        # numpy and scipy take longer to load than a small run.
+        from journeys.analytics.experiments import report_experiment
+        from journeys.analytics.revenue import RevenueMapping
+
+        mapping = RevenueMapping.of(self._segue.settings)
+        with self._segue.db.transaction(write=False) as tx:
+            return [
+                report_experiment(tx, self._segue.catalog, self.journey.name, step, mapping)
+                for step in steps
+            ]
 
     # The rows -----------------------------------------------------------------------------------
 

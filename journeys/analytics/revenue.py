@@ -21,6 +21,7 @@ from config.settings import Settings
 from profiles.conditions.json_path import Place, parse_path
 from profiles.tables import events
 
+Ids = NDArray[np.int64]
 UNIT = 10_000  # amounts are in 1/UNIT of the currency
 _LARGEST = 10**13  # of the currency; larger amounts are errors, and sums fit in 64 bits
 _v = events.c
@@ -55,11 +56,25 @@ class Orders:
     """
 
     currency: str
-    profile_ids: NDArray[np.int64]
-    times: NDArray[np.int64]
-    amounts: NDArray[np.int64]
+    profile_ids: Ids
+    times: Ids
+    amounts: Ids
     other_currencies: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
+
+    def within(self, profile_ids: Ids, since: Ids, until: Ids) -> tuple[Ids, Ids]:
+        """The amounts and the number of orders of each profile from `since` on and before `until`.
+
+        profile_ids: sorted, each once; since, until: for each of them. Refunds lower the amount and
+        are no orders.
+        """
+        place, theirs = places_of(profile_ids, self.profile_ids)
+        at, amounts = self.times[theirs], self.amounts[theirs]
+        inside = (at >= since[place]) & (at < until[place])
+        sums = np.zeros((2, len(profile_ids)), dtype=np.int64)
+        np.add.at(sums[0], place[inside], amounts[inside])
+        np.add.at(sums[1], place[inside], amounts[inside] >= 0)
+        return sums[0], sums[1]
 
     def left_out(self) -> list[str]:
         """Statements about what the revenue does not contain, for people."""
@@ -70,6 +85,17 @@ class Orders:
         if self.unreadable:
             said.append(f"{self.unreadable:,} orders without a number as their amount are left out")
         return said
+
+
+def places_of(profile_ids: Ids, whose: Ids) -> tuple[Ids, NDArray[np.bool_]]:
+    """For rows of profiles: the places of those in `profile_ids`, and which rows these are.
+
+    profile_ids: sorted, each once. whose: the profile of each row.
+    """
+    place = np.searchsorted(profile_ids, whose)
+    known = place < len(profile_ids)
+    known[known] = profile_ids[place[known]] == whose[known]
+    return place[known], known
 
 
 def read_orders(tx: Tx, mapping: RevenueMapping, since: Instant, until: Instant) -> Orders:

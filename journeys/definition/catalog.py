@@ -25,7 +25,7 @@ from journeys import dsl
 from journeys.definition.journey import Journey, SegmentEntry, Version
 from journeys.definition.segment import Segment
 from journeys.definition.validation import asks_to_confirm, check
-from journeys.tables import journey_versions
+from journeys.tables import journey_versions, promotions
 from profiles.conditions.language import Condition, everyone
 
 LIBRARY = Path(__file__).parents[1] / "library"
@@ -36,6 +36,8 @@ _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import 
 
 _v = journey_versions.c
 _INSERT = InsertRows(_v.journey, _v.version, _v.definition, _v.created_at, on_conflict="DO NOTHING")
+_r = promotions.c
+_PROMOTIONS = select(_r.journey, _r.step, _r.arm)
 _ALL = select(_v.journey, _v.version, _v.definition)
 _KEYS = select(_v.journey, _v.version)
 _OF_KEYS = _ALL.where(
@@ -48,6 +50,8 @@ class Catalog:
 
     def __init__(self, current: Mapping[str, Version], segments: Mapping[str, Segment]) -> None:
         self.current = dict(current)
+        # As the files have them, without promoted arms.
+        self._files = dict(current)
         self.segments = dict(segments)
         self._known = {(name, version.digest): version for name, version in self.current.items()}
 
@@ -75,8 +79,13 @@ class Catalog:
     def register(self, tx: Tx) -> None:
         """Store the current versions, and load all stored versions of all journeys.
 
+        The current version of a journey is the one in its file, with the arms that are promoted.
         Enrollments finish on the version they entered, so versions are stored and never deleted.
         """
+        self.current = self._with_promotions(tx)
+        self._known.update(
+            {(name, version.digest): version for name, version in self.current.items()}
+        )
         _INSERT(
             tx.conn,
             [
@@ -93,8 +102,23 @@ class Catalog:
             self._load(tx, _OF_KEYS, {"keys": missing})
 
     def catch_up(self, tx: Tx) -> None:
-        """Load all versions that other processes have since registered."""
+        """Load all versions that other processes have since registered, and follow promotions.
+
+        A promoted version that nobody has stored, because the promoting process had another
+        library, becomes current when a process registers its library.
+        """
         self.learn(tx, [(row.journey, row.version) for row in tx.conn.execute(_KEYS)])
+        for name, version in self._with_promotions(tx).items():
+            if (stored := self._known.get((name, version.digest))) is not None:
+                self.current[name] = stored
+
+    def _with_promotions(self, tx: Tx) -> dict[str, Version]:
+        """The journeys of the files, with their promoted arms; others are ignored."""
+        arms = tx.cached("promotion", _read_promotions)
+        return {
+            name: version.with_promotions(arms[name]) if name in arms else version
+            for name, version in self._files.items()
+        }
 
     def _load(
         self, tx: Tx, stored: Select[tuple[str, str, dict[str, Any]]], given: Mapping[str, Any]
@@ -129,6 +153,14 @@ class Catalog:
     def journeys(self) -> list[str]:
         """The names of all loaded journeys, including those with only older versions."""
         return sorted({name for name, _ in list(self._known)})
+
+
+def _read_promotions(tx: Tx) -> dict[str, dict[str, str]]:
+    """The promoted arm of each step, by journey."""
+    arms: dict[str, dict[str, str]] = {}
+    for journey, step, arm in tx.conn.execute(_PROMOTIONS):
+        arms.setdefault(journey, {})[step] = arm
+    return arms
 
 
 def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:

@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from channels.templates.compile import Template, compile_template
 from config.clock.times import DAY, Duration
 from journeys.definition.graph import Node, build_graph
-from journeys.definition.steps import MessageSpec, SendStep, SplitStep, Step, WaitUntilStep
+from journeys.definition.steps import (
+    ExperimentStep,
+    MessageSpec,
+    SendStep,
+    SplitStep,
+    Step,
+    WaitUntilStep,
+)
 from profiles.conditions.language import Condition, Did, PropertyTest
 
 
@@ -165,6 +172,24 @@ class Version:
         journey = Journey.model_validate(definition["journey"])
         return cls(journey, definition["templates"], digest)
 
+    def with_promotions(self, arms: Mapping[str, str]) -> "Version":
+        """This version with promoted arms, by the names of the steps.
+
+        Steps that are no experiments of this version, and arms that they do not have, are ignored.
+        """
+        known = {
+            name: arm
+            for name, arm in arms.items()
+            if name in self.journey.graph
+            and isinstance(step := self.journey.graph[name].step, ExperimentStep)
+            and arm in step.outcomes()
+        }
+        if not known:
+            return self
+        steps = [_promoted(step, known) for step in self.definition["journey"]["steps"]]
+        journey = Journey.model_validate({**self.definition["journey"], "steps": steps})
+        return Version(journey, self.sources)
+
     @cached_property
     def definition(self) -> dict[str, Any]:
         """The version as the JSON that the database stores."""
@@ -179,3 +204,15 @@ class Version:
     def template(self, message: MessageSpec) -> Template:
         """Compile the template of a message. Raises TemplateError with the file, line and fix."""
         return compile_template(message.channel, message.template, self.sources)
+
+
+def _promoted(part: Any, arms: Mapping[str, str]) -> Any:
+    """A part of a definition with the promoted arms in its experiments, at any depth."""
+    if isinstance(part, list):
+        return [_promoted(one, arms) for one in part]
+    if not isinstance(part, dict):
+        return part
+    within = {name: _promoted(one, arms) for name, one in part.items()}
+    if part.get("type") == "experiment" and part.get("name") in arms:
+        within["promoted"] = arms[part["name"]]
+    return within

@@ -226,16 +226,21 @@ class ExperimentStep(_Step):
     """Draw an arm deterministically: the same profile gets the same arm every time.
 
     holdout: percent of profiles that get no arm and continue with the next step.
+    promoted: the outcome that everybody takes since the experiment is over. Journey files do not
+    set it; `segue experiment --promote` does (docs/decisions/0035-promotion.md).
     """
 
     type: Literal["experiment"] = "experiment"
     arms: tuple[Arm, ...] = Field(min_length=1)
     holdout: Annotated[int, Field(ge=0, le=99)] = 0
+    promoted: str | None = Field(default=None, exclude_if=lambda promoted: promoted is None)
 
     def check(self) -> None:
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names) or HOLDOUT in names:
             raise ValueError(f"the arms need different names, other than {HOLDOUT!r}: {names}")
+        if self.promoted is not None and self.promoted not in self.outcomes():
+            raise ValueError(f"it has no arm {self.promoted!r} to promote")
 
     def branches(self) -> Iterator[tuple[str, tuple["Step", ...]]]:
         for arm in self.arms:

@@ -360,8 +360,11 @@ def _first_branch(version: Version, step_name: str, sqlite: bool) -> ColumnEleme
 def experiment(cohort: Cohort, step: ExperimentStep) -> Moves:
     """Leave by the arm of the profile's draw, which is the same every time.
 
-    A profile keeps the arm of its first passage, even after a change of weights or a merge.
+    A profile keeps the arm of its first passage, even after a change of weights or a merge. In a
+    version with a promoted arm, everybody takes that one.
     """
+    if step.promoted is not None:
+        return {person.enrollment_id: _at_once(person, step.promoted) for person in cohort.people}
     before = _drawn_before(cohort, step)
     salt = f"{cohort.version.journey.name}/{step.name}"
     weights = sum(arm.weight for arm in step.arms)

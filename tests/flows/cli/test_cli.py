@@ -417,6 +417,39 @@ def test_lift_answers_in_order_and_names_the_line_of_an_invalid_case(segue: Segu
     wrong(segue("lift", "nowhere.jsonl"), "nowhere.jsonl", "No such file")
 
 
+# Experiments --------------------------------------------------------------------------------------
+
+
+def test_an_experiment_is_reported_planned_and_promoted(stocked: Segue) -> None:
+    report = orjson.loads(stocked("experiment", "welcome", "which nudge", "--json").out)
+    assert [one["arm"] for one in report["arms"]] == ["holdout", "bestsellers", "guide"]
+    assert {one["people"] for one in report["arms"]} == {0}
+    assert report["sample_ratio_p"] == 1
+    shown = stocked("experiment", "welcome", "which nudge").out
+    assert "nothing can be said about guide yet" in shown
+
+    size = ("--people", "20000", "--rate", "0.02")
+    assert "however often one looks" in stocked("experiment", "welcome", "which nudge", *size).out
+    plan = orjson.loads(stocked("experiment", "welcome", "which nudge", *size, "--json").out)
+    assert (plan["control"], plan["arm"]) == (2000, 9000)
+    assert 0 < plan["smallest_fixed"] < plan["smallest_sequential"]
+
+    promote = ("experiment", "welcome", "which nudge", "--promote")
+    done = orjson.loads(stocked(*promote, "guide", "--json").out)
+    assert (done["journey"], done["promoted"]) == ("welcome", "guide")
+    assert done["version"] in stocked(*promote, "guide").out
+    assert "guide is promoted" in stocked("experiment", "welcome", "which nudge").out
+
+
+def test_what_is_no_experiment_is_refused(segue: Segue) -> None:
+    wrong(segue("experiment", "welcome", "hello"), "no experiment 'hello'", "'which nudge'")
+    wrong(segue("experiment", "nothing", "hello"), "there is no journey 'nothing'")
+    wrong(segue("experiment", "welcome", "which nudge", "--promote", "c"), "no arm 'c'")
+    wrong(segue("experiment", "welcome", "which nudge", "--people", "9"), "give --rate")
+    both = ("--people", "9", "--promote", "guide")
+    wrong(segue("experiment", "welcome", "which nudge", *both), "not both")
+
+
 # The real customers -------------------------------------------------------------------------------
 
 

@@ -8,10 +8,22 @@ from prefect import State
 
 from channels.outbox.dispatch import Dispatcher
 from config.clock.times import HOUR
-from flows.orchestration.artifacts import write_outcomes
+from flows.orchestration.artifacts import markdown_table, write_outcomes
 from flows.orchestration.run import Run
 from flows.worker.leasing import leasing
-from journeys.dsl import Email, Journey, OnLaunch, OnSegment, Segment, Send, Update, Wait, attribute
+from journeys.dsl import (
+    Email,
+    Experiment,
+    Journey,
+    OnLaunch,
+    OnSegment,
+    Segment,
+    Send,
+    Update,
+    Wait,
+    arm,
+    attribute,
+)
 from journeys.operations.report import Summary
 from tests.support.shop import House
 
@@ -131,3 +143,51 @@ def test_the_error_texts_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.M
         summary.outcomes["email", "failed", f"refused: {address} does not exist"] += 1
     asyncio.run(write_outcomes(letters(HELLO), summary))
     assert left == [{"channel": "e-mail", "outcome": "failed", "reason": "refused", "messages": 2}]
+
+
+def test_a_run_writes_what_its_experiments_show(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: dict[str, str] = {}
+
+    async def create(text: str, key: str, _: str) -> None:
+        written[key] = text
+
+    async def create_table(*_: object) -> None:
+        """The outcomes are another test's."""
+
+    monkeypatch.setattr("flows.orchestration.artifacts.acreate_markdown_artifact", create)
+    monkeypatch.setattr("flows.orchestration.artifacts.acreate_table_artifact", create_table)
+    version = letters(Experiment("A | B?", arm("a", 1, [HELLO]), arm("b", 1, [])), MARK)
+    house.open(version)
+    for _ in range(20):
+        house.customer()
+    house.launch("letters")
+
+    async def finish(dispatcher: Dispatcher) -> None:
+        async with leasing(house.segue, version.name) as leases:
+            act = Run(
+                house.segue,
+                dispatcher,
+                leases,
+                journey=version,
+                audience=None,
+                people=None,
+                launch_id="run",
+            )
+            await act.finish()
+
+    house.dispatching(finish)
+    assert written.keys() == {"letters-picture", "letters-experiment-a-b"}
+    text = written["letters-experiment-a-b"]
+    assert text.startswith("# letters: A | B?\n\n- revenue a person: ")
+    assert "](data:image/svg+xml;base64," in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[0].startswith("| arm | people | expected | conversions")
+    people = sum(int(row.split(" | ")[1]) for row in rows[2:4])
+    assert people == 20
+    assert all(line.count(" | ") in (5, 8) for line in rows)
+
+
+def test_a_bar_does_not_end_a_cell() -> None:
+    assert markdown_table(["a|b"], [["c"]]) == "| a\\|b |\n| --- |\n| c |"
