@@ -8,9 +8,9 @@ profiles, and of the messages that it has read.
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
-import orjson
 from sqlalchemy import (
     Text,
     and_,
@@ -34,7 +34,7 @@ from channels.messages.states import (
 )
 from channels.messages.table import messages
 from config.clock.times import Instant
-from config.database.arrays import InsertRows, any_of
+from config.database.arrays import InsertRows, any_of, encode_json
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.locking import bucket_turns
@@ -56,14 +56,13 @@ _before = partial(may_begin, _c.state, ALLOWED)
 class Decided(NamedTuple):
     """The columns that a decision sets.
 
-    send_at: for a refused message, the wanted time. decision: JSON that is encoded already, since
-    many messages share it.
+    send_at: for a refused message, the wanted time.
     """
 
     state: Literal["planned", "skipped"]
     reason: str | None
     send_at: Instant
-    decision: orjson.Fragment
+    decision: Mapping[str, Any]
 
 
 class Member(NamedTuple):
@@ -95,12 +94,11 @@ class Addressee(NamedTuple):
     enrollment_id: int
 
 
-class NewMessage(NamedTuple):
-    """A new row of the outbox."""
+class NewMessages(NamedTuple):
+    """New rows of the outbox: the same messages for each of these profiles."""
 
-    to: Addressee
-    member: Member
-    decided: Decided
+    to: Sequence[Addressee]
+    messages: Sequence[tuple[Member, Decided]]
 
 
 class Redecided(NamedTuple):
@@ -110,7 +108,7 @@ class Redecided(NamedTuple):
     decided: Decided
 
 
-_NEW = ("bucket", *Addressee._fields, *Member._fields, *Decided._fields)
+_NEW = ("bucket", *Addressee._fields, "decision", *Member._fields, *Decided._fields[:-1])
 _PLAN = InsertRows(*(_c[name] for name in _NEW))
 # Messages that can be decided again: planned ones, and the members of a group with mode "first"
 # that were not chosen.
@@ -160,12 +158,22 @@ _CLAIM = (
 )
 
 
-def plan(tx: Tx, rows: Sequence[NewMessage]) -> int:
-    """Insert new messages, planned or refused."""
-    return _PLAN(
-        tx.conn,
-        [(bucket_of(to.profile_id), *to, *member, *decided) for to, member, decided in rows],
-    )
+def plan(tx: Tx, new: Sequence[NewMessages]) -> int:
+    """Insert new messages, planned or refused; those of an older enrollment get the lower ids."""
+    rows: list[tuple[Any, ...]] = []
+    for to, same in new:
+        columns = [
+            (encode_json(tx.conn, decided.decision), *member, *decided[:-1])
+            for member, decided in same
+        ]
+        rows += [
+            (bucket_of(profile_id), profile_id, enrollment_id, *rest)
+            for profile_id, enrollment_id in to
+            for rest in columns
+        ]
+    # The sort is stable, so that the messages of one enrollment keep their order.
+    rows.sort(key=itemgetter(_NEW.index("enrollment_id")))
+    return _PLAN(tx.conn, rows, encoded=True)
 
 
 def replan(tx: Tx, changes: Sequence[Redecided]) -> int:

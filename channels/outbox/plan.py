@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import select, tuple_
 
 from channels.messages import messages, transitions
@@ -17,7 +16,7 @@ from channels.messages.transitions import (
     Addressee,
     Decided,
     Member,
-    NewMessage,
+    NewMessages,
     Redecided,
     is_undecided,
 )
@@ -47,12 +46,17 @@ class PlannedSend(NamedTuple):
     may_fall_back: bool = False
 
 
-class Planned(NamedTuple):
-    """The result of planning: decisions by enrollment in the order of the send's members, and
-    recipients by profile.
-    """
+class DecidedAlike(NamedTuple):
+    """Profiles with the same decisions, in the order of the send's members."""
 
-    decisions: dict[int, tuple[Decision, ...]]
+    decisions: tuple[Decision, ...]
+    people: Sequence[Addressee]
+
+
+class Planned(NamedTuple):
+    """The result of planning: the decisions, and the recipients by profile."""
+
+    decided: list[DecidedAlike]
     recipients: dict[int, Recipient]
 
 
@@ -70,48 +74,42 @@ def plan(
     ----------
     settled: is told the enrollments of messages that gave way and do not go any more.
     """
+    now = tx.now
     profile_ids = {person.profile_id for person in people}
     recipients = load_recipients(tx, planner.policy, profile_ids)
-    latest = tx.now + max(member.max_delay + member.offset for _, member in send.members)
+    latest = now + max(member.max_delay + member.offset for _, member in send.members)
     histories = load_history(tx, planner.policy, recipients, latest)
     several_each = len(profile_ids) < len(people)
-    members = _members(send, tx.now)
     cases: dict[_Case, _Decisions] = {}
-    decided: dict[int, tuple[Decision, ...]] = {}
-    rows: list[NewMessage] = []
+    alike: list[_Decisions] = []
     displaced: list[Past] = []
     for person in people:
         profile_id, enrollment_id = person
-        history = histories.get(profile_id, ())
-        # Planned marketing messages of lower priority can be preempted.
-        lower = [
-            past
-            for past in history
-            if past.planned and past.priority < send.priority and past.counted.kind == "marketing"
-        ]
-        firm = tuple(past.counted for past in history if past not in lower)
-        case = _Case(recipients[profile_id].situation, firm)
+        history = histories.get(profile_id, [])
+        lower = [past for past in history if _gives_way(past, send)]
+        firm = tuple([past.counted for past in history if past not in lower])
+        case = (recipients[profile_id].situation, firm)
         made = cases.get(case)
         if made is None:
-            made = cases[case] = _decide(planner, send, case, tx.now)
-        decided[enrollment_id] = made.decisions
-        outcomes, victims = made.outcomes, []
+            made = cases[case] = _decide(planner, send, case, now)
+            alike.append(made)
         if lower and (victims := preempted(planner, *case, made.planned, lower)):
             displaced += victims
             note = {"took_place_of": [past.name for past in victims]}
-            outcomes = _outcomes(send, case.situation, made.decisions, tx.now, note)
-        rows += [
-            NewMessage(person, member, outcome)
-            for member, outcome in zip(members, outcomes, strict=True)
-            if outcome is not None
-        ]
+            outcomes = _outcomes(send, case[0], made.decisions, now, note)
+            made = made._replace(outcomes=outcomes, people=[])
+            alike.append(made)
+            history = [past for past in history if past not in victims]
+        made.people.append(person)
         if several_each:
-            kept = [past for past in history if past not in victims]
-            histories[profile_id] = kept + [
+            histories[profile_id] = history + [
                 _as_past(counted, send.priority, enrollment_id, send.step)
                 for counted in made.planned
             ]
-    transitions.plan(tx, rows)
+    # A case has nobody if the messages of all its profiles took the place of others.
+    alike = [made for made in alike if made.people]
+    members = _members(send, now)
+    transitions.plan(tx, [_rows(members, made) for made in alike])
     if displaced:
         # A preempted message is decided again with all members of its group.
         groups = {(past.enrollment_id, past.step) for past in displaced}
@@ -119,6 +117,7 @@ def plan(
             tx, planner, groups, {"gave_way_to": f"{send.journey} / {send.step}"}
         )
         settled(tx, [one.message.enrollment_id for one in refused])
+    decided = [DecidedAlike(made.decisions, made.people) for made in alike]
     return Planned(decided, recipients)
 
 
@@ -127,12 +126,12 @@ def refuse(
 ) -> None:
     """Record all messages of the send as refused for these profiles, with the reason."""
     recipients = load_recipients(tx, planner.policy, {person.profile_id for person in people})
-    decision = Decision(None, reason)
-    rows: list[NewMessage] = []
+    decision, members = Decision(None, reason), _members(send, tx.now)
+    new: list[NewMessages] = []
     for person in people:
         outcome = _outcome(decision, recipients[person.profile_id].situation, tx.now, {})
-        rows += [NewMessage(person, member, outcome) for member in _members(send, tx.now)]
-    transitions.plan(tx, rows)
+        new.append(NewMessages([person], [(member, outcome) for member in members]))
+    transitions.plan(tx, new)
 
 
 def _members(send: PlannedSend, now: Instant) -> list[Member]:
@@ -156,30 +155,44 @@ def _members(send: PlannedSend, now: Instant) -> list[Member]:
     ]
 
 
-class _Case(NamedTuple):
-    """All that the decisions about a profile depend on; many profiles of a chunk are equal in it.
+def _gives_way(past: Past, send: PlannedSend) -> bool:
+    """Whether the send may take the place of this message: a planned one of lower priority."""
+    return past.planned and past.priority < send.priority and past.counted.kind == "marketing"
 
-    firm: the messages that count against caps and can't be preempted.
-    """
 
-    situation: Situation
-    firm: tuple[Counted, ...]
+# All that the decisions about a profile depend on; many profiles of a chunk are equal in it. The
+# messages are those that count against caps and can't be preempted.
+_Case = tuple[Situation, tuple[Counted, ...]]
 
 
 class _Decisions(NamedTuple):
     """The decisions of a case, by member of the send.
 
     planned: the messages that go. outcomes: the columns of each message; None: it gets no row.
+    people: the profiles in this case.
     """
 
     decisions: tuple[Decision, ...]
     planned: list[Counted]
     outcomes: list[Decided | None]
+    people: list[Addressee]
+
+
+def _rows(members: Sequence[Member], made: _Decisions) -> NewMessages:
+    return NewMessages(
+        made.people,
+        [
+            (member, outcome)
+            for member, outcome in zip(members, made.outcomes, strict=True)
+            if outcome is not None
+        ],
+    )
 
 
 def _decide(planner: Planner, send: PlannedSend, case: _Case, now: Instant) -> _Decisions:
+    situation, firm = case
     wanted = [member for _, member in send.members]
-    decisions = tuple(planner.decide(case.situation, send.mode, wanted, case.firm, now))
+    decisions = tuple(planner.decide(situation, send.mode, wanted, firm, now))
     planned = [
         Counted(
             send_at=decision.send_at, channel=member.channel, kind=member.kind, topic=member.topic
@@ -187,7 +200,7 @@ def _decide(planner: Planner, send: PlannedSend, case: _Case, now: Instant) -> _
         for member, decision in zip(wanted, decisions, strict=True)
         if decision.send_at is not None
     ]
-    return _Decisions(decisions, planned, _outcomes(send, case.situation, decisions, now, {}))
+    return _Decisions(decisions, planned, _outcomes(send, situation, decisions, now, {}), [])
 
 
 def _outcomes(
@@ -214,7 +227,7 @@ def _outcome(
         state="skipped" if decision.reason else "planned",
         reason=decision.reason,
         send_at=wanted_at if decision.send_at is None else decision.send_at,
-        decision=orjson.Fragment(orjson.dumps({**decision.described(situation), **note})),
+        decision={**decision.described(situation), **note},
     )
 
 

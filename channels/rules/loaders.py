@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, func, null, select
+import orjson
+from sqlalchemy import Text, and_, bindparam, cast, func, null, select
 
 from channels.messages import COUNTING_STATES, messages
 from channels.rules.caps import Counted, reach
@@ -73,8 +74,9 @@ _of_profile = and_(
     preferences.c.bucket == profiles.c.bucket,
     in_buckets(preferences.c.bucket),
 )
+# As text, which is equal for many profiles and decoded once for them.
 _CONSENT = (
-    select(rows_as_json(consents.c.channel, consents.c.topic, consents.c.granted))
+    select(cast(rows_as_json(consents.c.channel, consents.c.topic, consents.c.granted), Text))
     .where(
         consents.c.profile_id == profiles.c.id,
         consents.c.bucket == profiles.c.bucket,
@@ -146,12 +148,11 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     apart = addresses_in_use(tx, profile_ids) if tx.distributed else {}
     situations: dict[_Stated, Situation] = {}
     found: dict[int, Recipient] = {}
-    for profile_id, *zones_and_preferences, together, said in rows:
+    for profile_id, timezone, country, chosen, per_week, opens, closes, together, said in rows:
         in_use = apart.get(profile_id, together or ())
-        held_out = holdout > 0 and draw(profile_id, "holdout") < holdout
         stated = (
-            *zones_and_preferences,
-            held_out,
+            *(timezone, country, chosen, per_week, opens, closes),
+            holdout > 0 and draw(profile_id, "holdout") < holdout,
             # Without the addresses themselves, unless suppressed, and without their order: only
             # phone numbers have a country, and only one of them is in use.
             tuple(
@@ -160,7 +161,7 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
                     for kind, value, country, _, _, on in in_use
                 ]
             ),
-            tuple(map(tuple, said or ())),
+            said,
         )
         situation = situations.get(stated)
         if situation is None:
@@ -183,13 +184,13 @@ def _situation(
     closes: int | None,
     held_out: bool,
     addresses: Collection[tuple[IdentifierKind, str | None, str | None, ChannelName | None]],
-    said: Collection[tuple[str, str, object]],
+    said: str | None,
 ) -> Situation:
     """The situation of profiles that all this is stated of.
 
     addresses: for each address in use its kind and country; for one that is suppressed also the
     address and a channel on which it is, one element for each channel.
-    said: see `StatedConsent.of`.
+    said: JSON of the rows that `StatedConsent.of` takes.
     """
     suppressed_on: dict[tuple[IdentifierKind, str | None], set[ChannelName]] = defaultdict(set)
     for kind, _, value, on in addresses:
@@ -211,7 +212,7 @@ def _situation(
         ),
         addresses=frozenset(reached),
         suppressed=frozenset(reached - usable),
-        consent=StatedConsent.of(said),
+        consent=StatedConsent.of(orjson.loads(said) if said else ()),
         held_out=held_out,
         own=preferences_of(per_week, opens, closes),
     )

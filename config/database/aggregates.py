@@ -1,11 +1,14 @@
 """Many rows as one value of a row, so that one statement reads a thing and what belongs to it."""
 
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement
+import orjson
+from sqlalchemy import JSON, ColumnElement, Dialect, TypeDecorator
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from typing_extensions import override
 
 
 def rows_as_json(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -17,9 +20,22 @@ def rows_as_json(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
     return _RowsAsJson(*columns)
 
 
+class _Decoded(TypeDecorator[Any]):
+    """JSON as the driver or orjson decodes it, without the layers of SQLAlchemy's type."""
+
+    impl = JSON
+    cache_ok = True
+
+    @override
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any] | None:
+        if dialect.name == "sqlite":
+            return orjson.loads
+        return super().result_processor(dialect, coltype)
+
+
 class _RowsAsJson(FunctionElement[Any]):
     inherit_cache = True
-    type = JSON()
+    type = _Decoded()
 
 
 @compiles(_RowsAsJson, "sqlite")

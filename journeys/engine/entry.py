@@ -28,7 +28,7 @@ from config.database.arrays import STATEMENTS, any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.journey import After, EventEntry, Version
-from journeys.engine.due import DUE_COLUMNS, DueEnrollment
+from journeys.engine.due import DueEnrollment
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held
 from profiles.bucketing import bucket_of
@@ -187,10 +187,13 @@ def _enter(
     if held(tx).get(version.journey.name) == STOPPED:
         return []
     people = _allowed(version, source, tx.is_sqlite, pauses=pauses)
-    rows = transitions.enter(
-        tx, people, {**given, "now": tx.now, "buckets": tx.buckets}, DUE_COLUMNS
-    )
-    return [DueEnrollment._make(row) for row in rows]
+    entered = transitions.enter(tx, people, {**given, "now": tx.now, "buckets": tx.buckets})
+    # Equal for all, so not read from the rows.
+    place = (version.journey.name, version.digest, version.journey.first_step)
+    return [
+        DueEnrollment(enrollment_id, profile_id, arrived_at, 0, 0, due_at, *place)
+        for enrollment_id, profile_id, arrived_at, due_at in entered
+    ]
 
 
 @lru_cache(maxsize=STATEMENTS)

@@ -1,8 +1,10 @@
 """Move enrollments in one transaction, through every step at which they are due at once."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from channels.metrics import DECISIONS
@@ -139,9 +141,7 @@ class Mover:
         """
         holding = held(tx)
         waiting: dict[StepOfVersion, list[DueEnrollment]] = defaultdict(list)
-        for one in people:
-            if one.journey not in holding:
-                waiting[StepOfVersion(one.journey, one.version, one.step)].append(one)
+        _add(waiting, people, holding)
         moved = Moved()
         if not waiting:
             return moved
@@ -160,9 +160,8 @@ class Mover:
             moved.more |= report.again or (bool(arrived) and not through)
             # Changed attributes are events, which wake waits of all journeys.
             moved.more |= isinstance(node.step, UpdateStep)
-            for one in arrived if through else ():
-                if one.journey not in holding and one.due_at <= tx.now:
-                    waiting[StepOfVersion(one.journey, one.version, one.step)].append(one)
+            if through:
+                _add(waiting, [one for one in arrived if one.due_at <= tx.now], holding)
         return moved
 
     def _position(self, place: StepOfVersion) -> tuple[str, str, int]:
@@ -198,6 +197,18 @@ class Mover:
         return report, [*arrived, *cohort.entered]
 
 
+def _add(
+    waiting: dict[StepOfVersion, list[DueEnrollment]],
+    people: Sequence[DueEnrollment],
+    holding: Collection[str],
+) -> None:
+    """Add the enrollments to those at their steps, unless their journey does not move."""
+    for place, some in groupby(people, attrgetter(*StepOfVersion._fields)):
+        at = StepOfVersion._make(place)
+        if at.journey not in holding:
+            waiting[at] += some
+
+
 def exit_by_rule(
     tx: Tx, version: Version, people: Sequence[DueEnrollment], report: StepReport
 ) -> list[DueEnrollment]:
@@ -218,7 +229,7 @@ def apply(
     report: StepReport,
 ) -> list[DueEnrollment]:
     """Write moves, and a passage for each enrollment that leaves; returns who arrived elsewhere."""
-    staying: dict[Stay, list[int]] = defaultdict(list)
+    waiting: dict[Move, list[DueEnrollment]] = defaultdict(list)
     arriving: dict[Arrival, list[int]] = defaultdict(list)
     ending: dict[str, list[int]] = defaultdict(list)
     passing: list[tuple[Any, ...]] = []
@@ -226,10 +237,7 @@ def apply(
     for person in people:
         move = moves[person.enrollment_id]
         if move.outcome is None:
-            assert move.due_at is not None  # every waiting enrollment has a due time
-            staying[Stay(move.due_at, move.phase)].append(person.enrollment_id)
-            report.waiting += person.phase == 0
-            report.again |= move.due_at <= tx.now
+            waiting[move].append(person)
             continue
         # An outcome that the step does not have is the reason of an exit.
         target = node.leads(move.outcome)
@@ -256,6 +264,12 @@ def apply(
                 *(move.outcome, tx.now, bucket_of(person.profile_id)),
             )
         )
+    staying: dict[Stay, list[int]] = defaultdict(list)
+    for move, some in waiting.items():
+        assert move.due_at is not None  # every waiting enrollment has a due time
+        staying[Stay(move.due_at, move.phase)] += [person.enrollment_id for person in some]
+        report.waiting += sum(person.phase == 0 for person in some)
+        report.again |= move.due_at <= tx.now
     transitions.stay(tx, staying)
     transitions.arrive(tx, arriving)
     for reason, ids in ending.items():

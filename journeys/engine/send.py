@@ -1,6 +1,6 @@
 """The handler of Send steps: plan a group's messages, wait until they are sent, fall back."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast, get_args
 
@@ -83,7 +83,7 @@ def _plan_from(
     if not people:
         return {}
     members = step.messages[first:]
-    decided, recipients = plan(
+    planned, recipients = plan(
         cohort.tx,
         cohort.planner,
         _wanted(cohort, step, first),
@@ -92,25 +92,18 @@ def _plan_from(
     )
     moves: Moves = {}
     now, again = cohort.tx.now, cohort.tx.timing.send_again
-    # Many have equal decisions, so that most of the work is done once for all of them.
-    for decisions, number in Counter(decided.values()).items():
+    for decisions, alike in planned:
         for message, decision in zip(members, decisions, strict=True):
             if decision.reason != "not_chosen" or step.fallback_after is None:
-                cohort.messages[message.channel, decision.reason or "planned"] += number
-    waits: dict[tuple[Decision, ...], _Wait | None] = {}
-    for person in people:
-        decisions = decided[person.enrollment_id]
-        if decisions not in waits:
-            waits[decisions] = _wait(decisions, first, again)
-        wait = waits[decisions]
-        if wait is None:
-            ended_at = since.get(person.enrollment_id)
-            moves[person.enrollment_id] = Move(NEXT, ended_at=ended_at)
-            continue
-        moves[person.enrollment_id] = wait.move
-        if wait.since <= now:
-            recipient = recipients[person.profile_id]
-            cohort.planned_now[person.enrollment_id, step.name] = recipient
+                cohort.messages[message.channel, decision.reason or "planned"] += len(alike)
+        wait = _wait(decisions, first, again)
+        for profile_id, enrollment_id in alike:
+            if wait is None:
+                moves[enrollment_id] = Move(NEXT, ended_at=since.get(enrollment_id))
+                continue
+            moves[enrollment_id] = wait.move
+            if wait.since <= now:
+                cohort.planned_now[enrollment_id, step.name] = recipients[profile_id]
     return moves
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Select, Update, bindparam, insert, literal, update
+from sqlalchemy import Select, Update, bindparam, insert, literal, update
 from sqlalchemy.sql.dml import ReturningInsert
 
 from config.clock.times import Instant
@@ -77,11 +77,10 @@ def enter(
     tx: Tx,
     people: Select[Any],
     given: Mapping[str, Any],
-    returning: Sequence[Column[Any]] = (_c.id,),
-) -> list[tuple[Any, ...]]:
+) -> Sequence[tuple[int, int, Instant, Instant]]:
     """Insert enrollments; skip profiles with a current enrollment for the same entry key.
 
-    Returns the columns `returning` of each new row.
+    Returns the id, `profile_id`, `arrived_at` and `due_at` of each new row.
 
     Parameters
     ----------
@@ -89,17 +88,17 @@ def enter(
         needs a WHERE; without one SQLite parses `ON CONFLICT` as the `ON` of a join.
     given: its parameters.
     """
-    return list(map(tuple, tx.conn.execute(_entering(people, tuple(returning)), given)))
+    return tx.conn.execute(_entering(people), given).tuples().all()
 
 
 @lru_cache(maxsize=STATEMENTS)
-def _entering(people: Select[Any], returning: Sequence[Column[Any]]) -> ReturningInsert[Any]:
+def _entering(people: Select[Any]) -> ReturningInsert[tuple[int, int, Instant, Instant]]:
     rows = people.add_columns(literal(0).label("phase"), literal(0).label("attempts"))
     # SQLAlchemy does not cache a statement with its own ON CONFLICT, and compiling it takes ten
     # times as long as running it.
     rows = rows.suffix_with("ON CONFLICT DO NOTHING")
     entering = insert(enrollments).from_select(rows.selected_columns.keys(), rows)
-    return entering.returning(*returning)
+    return entering.returning(_c.id, _c.profile_id, _c.arrived_at, _c.due_at)
 
 
 def stay(tx: Tx, places: Mapping[Stay, Sequence[int]]) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, get_args
 
-import orjson
 import pytest
 from sqlalchemy import Row, select, update
 
@@ -23,7 +22,7 @@ from channels.messages.transitions import (
     Decided,
     Followed,
     Member,
-    NewMessage,
+    NewMessages,
     Recorded,
     RecordedState,
     Redecided,
@@ -39,26 +38,24 @@ DEVICE_STATES: tuple[DeviceState, ...] = get_args(DeviceState)
 LATER: Instant = MONDAY + HOUR
 
 
-def new(number: int, state: Any = "planned") -> NewMessage:
-    return NewMessage(
-        to=Addressee(1, number),
-        member=Member(
-            journey="j",
-            version="v",
-            step="s",
-            member="email",
-            channel="email",
-            kind="marketing",
-            topic="news",
-            priority=0,
-            mode="any",
-            after=0,
-            on_cap="skip",
-            wanted_at=MONDAY,
-            latest_anchor=LATER,
-        ),
-        decided=Decided(state=state, reason=None, send_at=MONDAY, decision=orjson.Fragment(b"{}")),
+def new(number: int, state: Any = "planned") -> NewMessages:
+    member = Member(
+        journey="j",
+        version="v",
+        step="s",
+        member="email",
+        channel="email",
+        kind="marketing",
+        topic="news",
+        priority=0,
+        mode="any",
+        after=0,
+        on_cap="skip",
+        wanted_at=MONDAY,
+        latest_anchor=LATER,
     )
+    decided = Decided(state=state, reason=None, send_at=MONDAY, decision={})
+    return NewMessages([Addressee(1, number)], [(member, decided)])
 
 
 def rows_of(tx: Tx, table: Any = messages) -> dict[Any, Row[Any]]:
@@ -75,10 +72,7 @@ Act = Callable[[Tx, Rows], int]
 def replan(state: Any) -> Act:
     return lambda tx, rows: transitions.replan(
         tx,
-        [
-            Redecided(one, Decided(state, "capped", LATER, decision=orjson.Fragment(b'{"n":1}')))
-            for one in rows
-        ],
+        [Redecided(one, Decided(state, "capped", LATER, decision={"n": 1})) for one in rows],
     )
 
 

@@ -1,6 +1,6 @@
 """Every transition of enrollments, from both states, follows ALLOWED."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ LATER: Instant = MONDAY + HOUR
 PEOPLE = range(1, 5)
 
 
-def enter(tx: Tx, people: Collection[int]) -> list[tuple[Any, ...]]:
+def enter(tx: Tx, people: Collection[int]) -> Sequence[tuple[Any, ...]]:
     """Those people, one by one, as an entry does."""
     who = union_all(
         *(

@@ -51,8 +51,9 @@ class Desk:
             for place, profile in enumerate([who] if isinstance(who, int) else who)
         ]
         with self.house.db.transaction() as tx:
-            decided = plan(tx, self.planner, send, people).decisions
-        return [list(decided[person.enrollment_id]) for person in people]
+            decided = plan(tx, self.planner, send, people).decided
+        decisions = {person: list(alike.decisions) for alike in decided for person in alike.people}
+        return [decisions[person] for person in people]
 
     def rows(self, profile: int | None = None) -> list[Row[Any]]:
         return self.house.rows(profile)
