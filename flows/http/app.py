@@ -52,7 +52,7 @@ def create_app(
     app.add_middleware(Cors, keys=keys)
     others = [module.router(receiver) for module in _OTHERS]
     for router in [*plain, client_settings.router(receiver, auth), *others]:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # include_router would build each route again
     return app
 
 
