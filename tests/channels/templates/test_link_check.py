@@ -105,6 +105,15 @@ def sent(template: Template, rules: LinkRules = LISTED, **data: Any) -> Any:
     return template.render(data, rules)
 
 
+def refuses(template: Template, **data: Any) -> bool:
+    """Whether a template with these data has a link that is not allowed."""
+    try:
+        sent(template, **data)
+    except BadLink:
+        return True
+    return False
+
+
 PLACES = [
     mail('<a href="{{ u }}">x</a>'),
     mail("<a href = '{{ u }}'>x</a>"),
@@ -126,17 +135,29 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("template", PLACES)
 @pytest.mark.parametrize("url", GOOD)
-def test_a_link_to_a_listed_host_is_sent(template: Template, url: str) -> None:
-    sent(template, u=url, us=[url])
-
-
-@pytest.mark.parametrize("template", PLACES)
-@pytest.mark.parametrize("url", BAD)
-def test_any_other_link_of_data_is_refused(template: Template, url: str) -> None:
-    with pytest.raises(BadLink):
+def test_a_link_to_a_listed_host_is_sent(url: str) -> None:
+    for template in PLACES:
         sent(template, u=url, us=[url])
+
+
+@pytest.mark.parametrize("url", BAD)
+def test_any_other_link_of_data_is_refused(url: str) -> None:
+    assert [template for template in PLACES if not refuses(template, u=url, us=[url])] == []
+
+
+TEXTS = [
+    sms("Hi {{ u }} there"),
+    sms("Hi {{ u }}"),
+    sms("{{ a }}{{ u }}."),
+    mail("<p>Hi {{ u }}</p>"),
+    mail('<p>Hi <b>{{ u | replace: "q", "y" }}</b></p>'),
+    compile_template("push", "t", {"t.push.txt": "Title: T {{ u }}\n\nB"}),
+    compile_template("push", "t", {"t.push.txt": "Title: T\n\n{{ u }}"}),
+    compile_template("email", "t", {"t.email.html": "Subject: {{ u }}\n\n<p>x</p>"}),
+    mail('<img srcset="https://a.example/ 1x, {{ u }} 2x" src="https://a.example/">x'),
+    mail('<meta http-equiv="refresh" content="0;url={{ u }}">x'),
+]
 
 
 @pytest.mark.parametrize(
@@ -165,24 +186,8 @@ def test_any_other_link_of_data_is_refused(template: Template, url: str) -> None
         "evil。com",
     ],
 )
-@pytest.mark.parametrize(
-    "template",
-    [
-        sms("Hi {{ u }} there"),
-        sms("Hi {{ u }}"),
-        sms("{{ a }}{{ u }}."),
-        mail("<p>Hi {{ u }}</p>"),
-        mail('<p>Hi <b>{{ u | replace: "q", "y" }}</b></p>'),
-        compile_template("push", "t", {"t.push.txt": "Title: T {{ u }}\n\nB"}),
-        compile_template("push", "t", {"t.push.txt": "Title: T\n\n{{ u }}"}),
-        compile_template("email", "t", {"t.email.html": "Subject: {{ u }}\n\n<p>x</p>"}),
-        mail('<img srcset="https://a.example/ 1x, {{ u }} 2x" src="https://a.example/">x'),
-        mail('<meta http-equiv="refresh" content="0;url={{ u }}">x'),
-    ],
-)
-def test_a_link_that_data_puts_into_a_text_is_refused(template: Template, url: str) -> None:
-    with pytest.raises(BadLink):
-        sent(template, u=url, a="")
+def test_a_link_that_data_puts_into_a_text_is_refused(url: str) -> None:
+    assert [template for template in TEXTS if not refuses(template, u=url, a="")] == []
 
 
 @pytest.mark.parametrize(
