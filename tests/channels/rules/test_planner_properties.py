@@ -18,13 +18,13 @@ large = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_t
 generated = st.randoms(use_true_random=False).map(random_case)
 
 
-@settings(large, max_examples=cases(test=500, prove=20_000))
+@settings(large, max_examples=cases(test=300, prove=20_000))
 @given(case=generated)
 def test_planner_and_reference_agree(case: dict[str, Any]) -> None:
     assert disagreement(case) is None
 
 
-@settings(large, max_examples=cases(test=150, prove=5000))
+@settings(large, max_examples=cases(test=100, prove=5000))
 @given(case=generated, seed=st.integers(0, 2**32))
 def test_a_single_message_is_sent_at_the_first_second_that_fits(
     case: dict[str, Any], seed: int
@@ -79,11 +79,11 @@ def test_the_order_of_the_history_does_not_matter(case: dict[str, Any], seed: in
 def test_every_zone_at_every_clock_change() -> None:
     """Windows that open or close near the change, or in it, asked at each edge and a second
     before it. Every change of every zone from 2024 to 2030, one window each; in `make test` a
-    quarter of them."""
+    tenth of them."""
     random = Random(1)
     changes = all_clock_changes()
     assert len(changes) > 2500
-    number = cases(test=len(changes) // 4, prove=len(changes))
+    number = cases(test=len(changes) // 10, prove=len(changes))
     for zone_name, change in random.sample(changes, number):
         window = {"days": random.choice(["mon-sun", "mon-sun", "sat-mon", "sun", "sat", "mon-fri"])}
         window |= _clocks(random, zone_name, change)

@@ -90,7 +90,7 @@ def test_every_response_is_described(description: Any, mode: GenerationMode) -> 
         if mode is GenerationMode.NEGATIVE and not operation.body:
             continue  # there is nothing in it to get wrong
 
-        @settings(max_examples=cases(test=8, prove=200), suppress_health_check=list(HealthCheck))
+        @settings(max_examples=cases(test=4, prove=200), suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy(generation_mode=mode))
         def answered(case: Any) -> None:
             case.validate_response(case.call(), checks=CHECKS)
