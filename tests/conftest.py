@@ -52,6 +52,18 @@ settings.register_profile(
 settings.load_profile("test")
 
 
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what tests measured (`record_property("measured", text)`) in `make prove`."""
+    if config.getoption("--hypothesis-profile") != "prove":
+        return
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(str(text))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _done_once() -> Iterator[None]:
     with done_once():

@@ -27,6 +27,7 @@ from journeys.analytics.statistics import (
     proportion,
     sample_ratio,
     smallest_effect,
+    without_unsure_ratios,
 )
 from journeys.analytics.verdicts import Measure, verdict
 from journeys.definition.catalog import Catalog
@@ -241,8 +242,8 @@ def differences_to_control(
         )
     found = []
     for number, arm in enumerate(arms[1:], 1):
-        plain = compare(groups[0], groups[number])
-        narrow = None if better is groups else compare(better[0], better[number])
+        plain = _compared(groups[0], groups[number])
+        narrow = None if better is groups else _compared(better[0], better[number])
         fixed, always = smallest_effect(better[0], better[number].n)
         found.append(
             Difference(
@@ -255,6 +256,10 @@ def differences_to_control(
             )
         )
     return found
+
+
+def _compared(control: Sample, arm: Sample) -> Comparison:
+    return without_unsure_ratios(control, compare(control, arm))
 
 
 def _sample(values: Values) -> Sample:

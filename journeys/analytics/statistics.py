@@ -10,7 +10,7 @@ Relative differences use the delta method. The figures agree with those of gbsta
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Number = float | NDArray[np.float64]
 ALPHA = 0.05  # an interval misses the true difference at most this often
 POWER = 0.8  # how often the smallest effect is seen
 TUNED_FOR = 5000
+RATIO_ERROR = 0.15
 # A sum of squares and a squared sum that differ by less, relative to the sum, are equal: doubles
 # have 16 digits, and sums of equal values leave a remainder of some of the last.
 _ROUNDING = 1e-13
@@ -88,6 +89,30 @@ def compare(control: Sample, arm: Sample) -> Comparison:
             relative_fixed=_fixed(*relative, freedom),
             relative_sequential=_sequential(*relative, n),
         )
+
+
+def without_unsure_ratios(control: Sample, found: Comparison) -> Comparison:
+    """The comparison with NaN for relative figures while the control's mean is not known well.
+
+    The delta method needs a control far from 0: with few conversions, A/A tests that are looked at
+    every day give up to 20 % false alarms. Here at most a RATIO_ERROR of the mean is its standard
+    error (tests/journeys/analytics/test_false_alarms.py).
+    """
+    with np.errstate(invalid="ignore"):
+        sure = np.sqrt(_part(control)) <= RATIO_ERROR * np.abs(control.mean)
+
+    def known(estimate: Estimate) -> Estimate:
+        difference, low, high, p = (
+            np.where(sure, part, np.nan)
+            for part in (estimate.difference, estimate.low, estimate.high, estimate.p)
+        )
+        return Estimate(difference=difference, low=low, high=high, p=p)
+
+    return replace(
+        found,
+        relative_fixed=known(found.relative_fixed),
+        relative_sequential=known(found.relative_sequential),
+    )
 
 
 def adjusted(
