@@ -9,8 +9,8 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol
 
 from channels.metrics import MESSAGES, PROVIDER_SECONDS
 from channels.outbox.breaker import Breaker
@@ -29,9 +29,10 @@ from channels.outbox.outcomes import (
 from channels.outbox.rate_limit import RateLimits
 from channels.outbox.recheck import HandOver, outdated
 from channels.outbox.render import NotRendered, Renderer
+from channels.providers.base import ConnectedProvider
 from channels.providers.registry import ConnectedProviders
 from channels.providers.sending import Outgoing, SendOutcome
-from channels.providers.transport import Transport
+from channels.providers.transport import MayLeave
 from channels.rules.planner import Planner
 from config.batches import Halving
 from config.channels import ChannelName
@@ -71,6 +72,15 @@ class SendReport(NamedTuple):
     more: bool
 
 
+class Poster(Protocol):
+    """Hands rendered messages to a provider, as channels/providers/transport.py does."""
+
+    async def post(
+        self, provider: ConnectedProvider, batch: Sequence[Outgoing], may_leave: MayLeave
+    ) -> list[SendOutcome]:
+        """One outcome for each message of the batch; none if `may_leave` returned False."""
+
+
 class _Ready(NamedTuple):
     claim: Claim
     outgoing: Outgoing
@@ -83,8 +93,9 @@ class _Recheck:
     hand-overs that must not be posted.
     """
 
-    def __init__(self, claims: Sequence[Claim], taken: float) -> None:
+    def __init__(self, claims: Sequence[Claim], taken: float, clock: Callable[[], float]) -> None:
         self.claims = claims
+        self.clock = clock
         self.taken = self.at = taken
         self.outdated: set[HandOver] = set()
         self.lock = asyncio.Lock()
@@ -92,7 +103,7 @@ class _Recheck:
     def allows(self, one: _Ready) -> bool:
         """Whether it may be posted now: its claim is valid and not outdated."""
         claim, to = one.claim, one.outgoing.to
-        spent = time.monotonic() - self.taken
+        spent = self.clock() - self.taken
         in_time = claim.send_at + spent < claim.not_after
         return in_time and (claim.message_id, to) not in self.outdated
 
@@ -101,6 +112,8 @@ class Dispatcher:
     """Hands due messages to the providers.
 
     One for each process: it keeps the connections and the breakers.
+
+    clock: seconds, for how long claims have waited. renderer: None: one with these settings.
     """
 
     def __init__(
@@ -110,11 +123,14 @@ class Dispatcher:
         planner: Planner,
         journeys: Journeys,
         providers: ConnectedProviders,
-        transport: Transport,
+        transport: Poster,
         settings: Settings,
         name: str,
+        clock: Callable[[], float] = time.monotonic,
+        renderer: Renderer | None = None,
     ) -> None:
         self._db = db
+        self._clock = clock
         self._timing = db.timing
         self._planner = planner
         self._journeys = journeys
@@ -128,7 +144,7 @@ class Dispatcher:
         self._rates = RateLimits(db, rates)
         # Claims of passed transactions that are not recorded yet, by provider.
         self._open: Counter[str] = Counter()
-        self._renderer = Renderer(settings)
+        self._renderer = renderer or Renderer(settings)
         # One semaphore for each provider, so that a slow one does not block the others.
         self._slots = {name: asyncio.Semaphore(IN_FLIGHT) for name in self._providers}
         self._stopping = False
@@ -156,7 +172,7 @@ class Dispatcher:
         leased: the buckets to look in.
         """
         channels = tuple(self._routes) if channel is None else (channel,)
-        at = time.monotonic()
+        at = self._clock()
         claimed = Claimed([], more=False, refused=Counter())
         if not self._stopping:
             claimed = await asyncio.to_thread(self._claim, channels, journey, leased())
@@ -338,7 +354,7 @@ class Dispatcher:
             provider = self._provider_of(one)
             for place, outgoing in enumerate(rendered):
                 ready[provider, one.journey, one.step, place].append(_Ready(one, outgoing))
-        recheck = _Recheck(claims, taken)
+        recheck = _Recheck(claims, taken, self._clock)
         posts = {
             asyncio.create_task(self._post(provider, batch, recheck))
             for (provider, *_), some in ready.items()
@@ -414,17 +430,17 @@ class Dispatcher:
                 with PROVIDER_SECONDS.labels(provider.channel, name).time():
                     answer = await self._transport.post(provider, outgoing, may_leave)
                 if answer:
-                    answered = now + int(time.monotonic() - recheck.taken)
+                    answered = now + int(self._clock() - recheck.taken)
                     self._breakers[name].note(answer, now, answered)
                 outcomes = {outcome.message_id: outcome for outcome in answer}
         return [(one, outcomes.get(one.claim.message_id)) for one in batch]
 
     async def _check_again(self, recheck: _Recheck) -> None:
         """Check claims that waited too long against a STOP, a purchase or a pause since then."""
-        if time.monotonic() - recheck.at <= self._timing.claim_is_fresh:
+        if self._clock() - recheck.at <= self._timing.claim_is_fresh:
             return
         async with recheck.lock:
-            begun = time.monotonic()
+            begun = self._clock()
             if begun - recheck.at > self._timing.claim_is_fresh:
                 try:
                     recheck.outdated |= await asyncio.to_thread(self._outdated, recheck.claims)

@@ -154,6 +154,7 @@ class Database:
     now: a fixed time for simulations and tests; None reads the database's clock.
     timing: waits and time limits.
     distributed: whether PostgreSQL's tables are distributed by bucket over several nodes.
+    read_only: the database itself refuses to write.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class Database:
         now: Instant | None = None,
         timing: Timing = TIMING,
         distributed: bool = False,
+        read_only: bool = False,
     ) -> None:
         self.url = url
         self.now = now
@@ -172,6 +174,8 @@ class Database:
         self.is_migrated = False
         self._cache: Cache = {}
         self.engine = _engine(url, timing)
+        if read_only:
+            event.listen(self.engine, "connect", partial(_refuse_writes, sqlite=self.is_sqlite))
         file = self.engine.url.database if self.is_sqlite else None
         in_memory = file in (None, "", ":memory:")
         self._turn = WriteTurn(None if in_memory else Path(str(file)), _BUSY_MS / 1000)
@@ -268,6 +272,14 @@ def _end_idle_transactions(connection: Any, _record: Any, *, after: Seconds) -> 
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{after}s'")
     connection.commit()
+
+
+def _refuse_writes(connection: Any, _record: Any, *, sqlite: bool) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA query_only = ON" if sqlite else "SET default_transaction_read_only = on")
+    cursor.close()
+    if not sqlite:
+        connection.commit()
 
 
 # A connection that was used within so many seconds is not checked before it is used again.

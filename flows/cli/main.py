@@ -21,18 +21,19 @@ from channels.explain import history_of
 from channels.rules.cases import answer_case
 from channels.rules.planner import Planner
 from config.access.private_files import UMASK
-from config.clock.times import parse_instant
 from config.database.failures import of_the_database, reason_of
 from config.errors import SegueError
 from config.logs.setup import log_to
 from config.policy import load_policy
-from config.settings import Settings, load_settings
+from config.settings import load_settings
 from flows.app import Segue
 from flows.cli.analytics import commands as analytics_commands
 from flows.cli.cases import Cases, answer_cases
 from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, opened, print_json, say, show_table, shown
+from flows.cli.simulation import commands as simulation_commands
+from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
 from journeys.operations.doctor import LATE
@@ -53,11 +54,8 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 app.add_typer(analytics_commands)
+app.add_typer(simulation_commands)
 app.add_typer(key_commands, name="keys")
-Now = Annotated[
-    str | None,
-    typer.Option("--now", help="Use this time as now (ISO 8601); sandbox only."),
-]
 
 
 def main() -> None:
@@ -236,7 +234,7 @@ def launch_command(
     as_json: AsJson = False,
 ) -> None:
     """Enter an audience into a journey and send what is due."""
-    segue = opened(context, _settings(now))
+    segue = opened(context, at_time(load_settings(), now))
     if dry_run:
         result = launch_dry_run(segue, journey, audience, people=limit)
     else:
@@ -327,16 +325,6 @@ def check() -> None:
         say(f"warning: {settings.policy_file}: {warning}", error=True, style="yellow")
     catalog = load_catalog(policy)
     say(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: no errors")
-
-
-def _settings(now: str | None) -> Settings:
-    settings = load_settings()
-    if now is None:
-        return settings
-    try:
-        return settings.model_copy(update={"now": parse_instant(now)})
-    except ValueError as error:
-        raise SegueError(f"--now: {error}") from error
 
 
 if __name__ == "__main__":

@@ -46,11 +46,12 @@ def say(line: str, *, error: bool = False, style: str = "") -> None:
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on standard output."""
+    """Print a table on standard output; nothing without rows."""
     table = Table(*headings)
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
-    Console().print(table)
+    if table.row_count:
+        Console().print(table)
 
 
 def json_line(value: Any) -> bytes:

@@ -7,7 +7,7 @@ die anywhere, and several processes can work on the same journey.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
@@ -41,6 +41,8 @@ from profiles.bulk import lock_profiles
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
 
+# Posts the payloads of a Call step, as call_step.post_all does.
+PostCalls = Callable[[CallStep, dict[int, dict[str, Any]], Instant, float], dict[int, str]]
 # Claims, in the transaction that planned them, the messages that are due now.
 ClaimPlanned = Callable[[Tx, PlannedNow], list[Claim]]
 
@@ -99,10 +101,20 @@ _WITH_EVENTS = (
 
 
 class Engine:
-    """Moves the enrollments of a catalog's journeys."""
+    """Moves the enrollments of a catalog's journeys.
 
-    def __init__(self, db: Database, catalog: Catalog, planner: Planner) -> None:
+    post_calls: posts the requests of Call steps; None: over HTTP.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        catalog: Catalog,
+        planner: Planner,
+        post_calls: PostCalls | None = None,
+    ) -> None:
         self.db = db
+        self._post_calls = post_calls
         self.catalog = catalog
         self.planner = planner
         self.mover = Mover(catalog, planner)
@@ -299,7 +311,8 @@ class Engine:
                 lease(tx, people)
                 payloads = payloads_of(tx, version.journey.name, step.name, people)
             signed_at = tx.now
-        failed = post_all(step, payloads, signed_at, self.db.timing.call_within)
+        post = self._post_calls or post_all
+        failed = post(step, payloads, signed_at, self.db.timing.call_within)
         with self.db.transaction() as tx:
             tx.buckets = buckets_of(one.profile_id for one in people)
             people = still_leased(tx, version, step, people)

@@ -279,7 +279,7 @@ def _wake(
                 del theirs.current[one]
     woken: list[int] = []
     for name, node in journey.graph.items():
-        causes = set(_wakes(journey, node.step))
+        causes = set(wakes(journey, node.step))
         people = of(causes)
         here = [
             key
@@ -297,7 +297,7 @@ def _wake(
     return [one for one in theirs.current.values() if one.due_at <= tx.now]
 
 
-def _wakes(journey: Journey, step: Step) -> Iterator[str]:
+def wakes(journey: Journey, step: Step) -> Iterator[str]:
     """The names of events that make enrollments at a step due."""
     if isinstance(step, WaitUntilStep):
         yield from step.condition.event_names()

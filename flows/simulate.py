@@ -1,0 +1,143 @@
+"""`segue simulate`: read the shop, simulate, and put the results into one JSON object."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config.channels import by_channel
+from config.clock.times import format_instant
+from config.database.engine import Database, Tx
+from config.errors import SegueError
+from config.policy import load_policy
+from config.settings import Settings
+from journeys.definition.catalog import Catalog, load_catalog
+from journeys.simulation.results import Results, share
+from journeys.simulation.simulate import Question, Shop
+
+K = TypeVar("K")
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Tx]:
+    """One snapshot of the installation's database, in which nothing can be written."""
+    db = Database(settings.database, now=settings.now, read_only=True)
+    try:
+        with db.transaction(write=False) as tx:
+            yield tx
+    finally:
+        db.close()
+
+
+def open_shop(settings: Settings, tx: Tx, policy_file: Path | None = None) -> Shop:
+    """The library, the policy and the stored versions; registers nothing. Raises SegueError."""
+    policy = load_policy(policy_file or settings.policy_file)
+    catalog = load_catalog(policy)
+    catalog.catch_up(tx)
+    return Shop(catalog=catalog, policy=policy, settings=settings)
+
+
+def compared_shop(tx: Tx, shop: Shop, question: Question, other: str) -> Shop:
+    """The shop with another policy, if `other` is a .toml file, or with another version of the
+    journey in question, named by its digest. Raises SegueError.
+    """
+    if other.endswith(".toml"):
+        return open_shop(shop.settings, tx, Path(other))
+    if len(question.journeys) != 1:
+        raise SegueError("only one journey can be compared with another version of it")
+    [journey] = question.journeys
+    known = {one.digest: one for one in shop.catalog.versions(journey)}
+    if other not in known:
+        raise SegueError(
+            f"there is no version {other!r} of {journey}; there are: {', '.join(sorted(known))}"
+        )
+    changed = Catalog({**shop.catalog.current, journey: known[other]}, shop.catalog.segments)
+    changed.catch_up(tx)
+    return replace(shop, catalog=changed)
+
+
+def as_json(question: Question, results: Sequence[Results]) -> dict[str, Any]:
+    """The results as one object.
+
+    Counts are means over the seeds, and `range` has the extremes. Lists are those of the first.
+    """
+    first = results[0]
+    totals = {
+        "entered": [one.entered.total() for one in results],
+        "sent": [one.sent.total() for one in results],
+        "not_sent": [one.not_sent.total() for one in results],
+        "unsubscribes": [answered(one)["unsubscribed"] for one in results],
+        "converted": [one.converted.total() for one in results],
+    }
+    return {
+        "journeys": list(question.journeys),
+        "audience": question.audience,
+        "from": format_instant(first.start),
+        "to": format_instant(first.end),
+        "days": question.days,
+        "seeds": question.seeds,
+        "people": first.people,
+        "entered": _mean(totals["entered"]),
+        "sent": by_channel(_means(one.sent for one in results)),
+        "not_sent": _means(one.not_sent for one in results),
+        "planned": by_channel(_means(one.planned for one in results)),
+        "by_day": _by_time(one.by_day for one in results),
+        "by_hour": _by_time(one.by_hour for one in results),
+        "by_step": [
+            {
+                **{"journey": journey, "step": step, "channel": channel, "sent": one.sent},
+                **{"planned": one.planned, "not_sent": dict(one.not_sent)},
+            }
+            for (journey, step, channel), one in first.by_step.items()
+        ],
+        "why_not": {name: dict(reasons) for name, reasons in first.why.items()},
+        "messages_a_person": {
+            f"p{part}": _mean([share(one.a_person, part / 100) for one in results])
+            for part in (50, 95, 100)
+        },
+        "held_back": [one._asdict() for one in first.held_back],
+        "collisions": [one._asdict() for one in first.collisions],
+        "providers": [
+            {**one._asdict(), "busiest": format_instant(one.busiest)} for one in first.load
+        ],
+        "answers": _means(answered(one) for one in results),
+        "unsubscribes": _mean(totals["unsubscribes"]),
+        "converted": _mean(totals["converted"]),
+        "rates": [
+            {"journey": journey, "channel": channel, "answer": kind, **rate._asdict()}
+            for (journey, channel, kind), rate in sorted(first.rates.items())
+        ],
+        "range": {name: [min(some), max(some)] for name, some in totals.items()},
+    }
+
+
+def answered(results: Results) -> Counter[str]:
+    """The answers of all journeys and channels, by kind."""
+    found: Counter[str] = Counter()
+    for (_, _, kind), number in results.answers.items():
+        found[kind] += number
+    return found
+
+
+def _mean(numbers: Sequence[int]) -> int:
+    return round(sum(numbers) / len(numbers))
+
+
+def _in_order(name: object) -> tuple[int, str]:
+    """Hours as numbers, other names as texts."""
+    return (name if isinstance(name, int) else 0, str(name))
+
+
+def _means(counted: Iterable[Mapping[K, int]]) -> dict[K, int]:
+    every = list(counted)
+    names = sorted({name for one in every for name in one}, key=_in_order)
+    return {name: _mean([one.get(name, 0) for one in every]) for name in names}
+
+
+def _by_time(counted: Iterable[Mapping[K, tuple[int, int]]]) -> dict[str, dict[str, int]]:
+    every = list(counted)
+    sent = _means({name: pair[0] for name, pair in one.items()} for one in every)
+    not_sent = _means({name: pair[1] for name, pair in one.items()} for one in every)
+    return {str(name): {"sent": sent[name], "not_sent": not_sent[name]} for name in sent}

@@ -1,0 +1,48 @@
+"""Find messages by what stays equal between databases."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import select, tuple_
+
+from channels.messages import messages
+from config.database.arrays import any_of, rows_of
+from config.database.engine import Tx
+from journeys.enrollments import enrollments
+from journeys.simulation.inputs import MessageKey, Purchase, ShopEvent
+
+_m, _e = messages.c, enrollments.c
+KEY_COLUMNS = (_m.profile_id, _m.journey, _e.entered_at, _e.entry_key, _m.step, _m.member)
+_KEYS = rows_of("keys", *KEY_COLUMNS)
+_IDS = (
+    select(_m.id, *KEY_COLUMNS)
+    .join_from(messages, enrollments, _e.id == _m.enrollment_id)
+    .where(tuple_(*KEY_COLUMNS).in_(select(_KEYS)))
+)
+
+
+def message_ids(tx: Tx, keys: Collection[MessageKey]) -> dict[MessageKey, int]:
+    """The ids of these messages; those that do not exist are left out."""
+    if not keys:
+        return {}
+    found = tx.conn.execute(_IDS, {"keys": list(keys)})
+    return {MessageKey(*key): message_id for message_id, *key in found}
+
+
+_CONTEXTS = (
+    select(_m.id, _m.profile_id, _e.context)
+    .join_from(messages, enrollments, _e.id == _m.enrollment_id)
+    .where(any_of(_m.id, "messages"))
+)
+
+
+def purchase_events(tx: Tx, purchases: Sequence[Purchase]) -> list[ShopEvent]:
+    """The events of these purchases, each of the profile that got the message."""
+    rows = tx.conn.execute(_CONTEXTS, {"messages": [one.message for one in purchases]})
+    known = {message_id: rest for message_id, *rest in rows}
+    found = []
+    for one in purchases:
+        profile_id, context = known[one.message]
+        shared = {} if one.same is None else {one.same: context.get(one.same)}
+        key = f"simulated {one.message} {one.name}"
+        found.append(ShopEvent(profile_id, one.name, {**one.properties, **shared}, key))
+    return found

@@ -1,0 +1,42 @@
+"""Why profiles of an audience do not enter a journey."""
+
+from collections import Counter
+
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
+
+from config.database.engine import Tx
+from journeys.definition.journey import After, Version
+from journeys.enrollments import enrollments
+from journeys.operations.control import STOPPED, held
+from profiles.conditions.language import NOW, Condition, Scope
+from profiles.tables import profiles
+
+ALREADY_IN = "already in it"
+ENTERED_BEFORE = "entered before"
+_MAY_ENTER = "may enter"
+
+
+def refusals(tx: Tx, version: Version, condition: Condition) -> Counter[str]:
+    """How many profiles do not enter by a launch for a segment now, by reason."""
+    e = enrollments.c
+    theirs = and_(
+        e.profile_id == profiles.c.id, e.journey == version.journey.name, e.entry_key == ""
+    )
+    again = version.journey.entry.again
+    barred: ColumnElement[bool] = e.id.is_(None)
+    if again == "once":
+        barred = e.id.is_not(None)
+    elif isinstance(again, After):
+        barred = e.entered_at > NOW - again.after
+    reason = case(
+        (select(e.id).where(theirs, e.ended_at.is_(None)).exists(), ALREADY_IN),
+        (select(e.id).where(theirs, or_(barred)).exists(), ENTERED_BEFORE),
+        else_=_MAY_ENTER,
+    ).label("reason")
+    holds = condition.sql(Scope(sqlite=tx.is_sqlite, profile_id=profiles.c.id))
+    found = select(reason, func.count()).where(holds).group_by("reason")
+    counts = Counter(dict(tx.conn.execute(found, {"now": tx.now}).tuples().all()))
+    may_enter = counts.pop(_MAY_ENTER, 0)
+    if held(tx).get(version.journey.name) == STOPPED:
+        counts = Counter({"the journey is stopped": counts.total() + may_enter})
+    return +counts

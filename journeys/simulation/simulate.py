@@ -1,0 +1,218 @@
+"""Simulate journeys on a copy of the shop: what goes in, and what comes out for each seed."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from cronsim import CronSim
+from sqlalchemy import insert
+
+from channels.rules.planner import Planner
+from config.clock.times import DAY, Instant
+from config.clock.zones import zone
+from config.database.engine import Database, Tx
+from config.policy import Policy
+from config.settings import Settings
+from journeys.definition.catalog import Catalog
+from journeys.definition.journey import EventEntry, ScheduleEntry, SegmentEntry
+from journeys.engine.entry import audience_after
+from journeys.operations.control import PAUSED, STOPPED, held
+from journeys.simulation.behaviour import Behaviour
+from journeys.simulation.clock import Simulation
+from journeys.simulation.copy import Scope, copy, copy_again
+from journeys.simulation.inputs import Examination, Inputs, LaunchOf, ShopEvent
+from journeys.simulation.providers import simulated_providers
+from journeys.simulation.rates import AnswerKind, Rates, learn_rates
+from journeys.simulation.results import Results, read_results
+from journeys.simulation.stream import shop_events
+from journeys.tables import journey_controls
+
+_LAUNCH = "simulated launch"
+_EVERYBODY = 1 << 40
+# A launch for a limited number looks at so many more.
+_SPARE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What to simulate.
+
+    journeys: those that move; the messages that others have planned count against caps.
+    audience: the segment that the only journey is launched for; None: entries are those of the
+        journeys themselves, by schedule, segment and event.
+    people: the most that enter by the launch; None: no limit.
+    given: shares of answers that replace those of the shop's history.
+    seeds: how many runs, each with other draws.
+    """
+
+    journeys: tuple[str, ...]
+    audience: str | None
+    days: int
+    people: int | None = None
+    given: Mapping[AnswerKind, float] = field(default_factory=dict)
+    seeds: int = 1
+
+    def segments(self, catalog: Catalog) -> dict[str, str]:
+        """The segment that each journey is launched for, by journey."""
+        if self.audience is not None:
+            return dict.fromkeys(self.journeys, self.audience)
+        entries = {name: catalog.journey(name).journey.entry for name in self.journeys}
+        return {
+            name: entry.segment
+            for name, entry in entries.items()
+            if isinstance(entry, ScheduleEntry | SegmentEntry)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shop:
+    """The rules of the installation that is simulated."""
+
+    catalog: Catalog
+    policy: Policy
+    settings: Settings
+
+
+def simulate(tx: Tx, shop: Shop, question: Question) -> list[Results]:
+    """The results for each seed. Only reads the database of the transaction.
+
+    Raises SegueError for an unknown journey or segment.
+    """
+    start = tx.now
+    base, rates = prepare(tx, shop, question)
+    results = []
+    for seed in range(question.seeds):
+        last = seed == question.seeds - 1
+        db = base if last else copy_again(base)
+        results.append(_run(db, shop, question, rates, start, seed))
+        db.close()
+    return results
+
+
+def prepare(tx: Tx, shop: Shop, question: Question) -> tuple[Database, Rates]:
+    """The copy and the rates for a question."""
+    for journey in question.journeys:
+        shop.catalog.journey(journey)
+    scope = Scope(
+        catalog=shop.catalog,
+        policy=shop.policy,
+        now=tx.now,
+        people=_audience(tx, shop.catalog, question),
+    )
+    db = copy(tx, scope)
+    with db.transaction() as copied:
+        shop.catalog.register(copied)
+        _hold_others(copied, shop.catalog, question.journeys)
+    return db, learn_rates(tx, tx.now, question.given)
+
+
+def _audience(tx: Tx, catalog: Catalog, question: Question) -> Sequence[int] | None:
+    """The profiles that a launch concerns; None: all."""
+    if question.audience is None:
+        return None
+    # The re-entry rule may refuse some of the first.
+    most = _EVERYBODY if question.people is None else _SPARE + 2 * question.people
+    return audience_after(tx, catalog.segment(question.audience).condition, 0, most)
+
+
+def _hold_others(tx: Tx, catalog: Catalog, journeys: Sequence[str]) -> None:
+    """Stop the journeys that are not asked about, in the copy."""
+    already = held(tx)
+    others = [
+        {"journey": name, "state": STOPPED, "changed_at": tx.now}
+        for name in catalog.journeys()
+        if name not in journeys and name not in already
+    ]
+    if others:
+        tx.conn.execute(insert(journey_controls), others)
+
+
+def _run(
+    db: Database, shop: Shop, question: Question, rates: Rates, start: Instant, seed: int
+) -> Results:
+    segments = question.segments(shop.catalog)
+    end = start + question.days * DAY
+    with db.transaction(write=False) as tx:
+        inputs = _inputs(tx, shop.catalog, question, start, end, seed)
+        why = _why_nobody(tx, shop.catalog, question, inputs)
+    behaviour = Behaviour(db, shop.catalog, rates, segments, seed)
+    simulation = Simulation(
+        db, shop.catalog, shop.policy, shop.settings, inputs=inputs, behave=behaviour.answer
+    )
+    simulation.run(end)
+    providers = simulated_providers(shop.settings)
+    with db.transaction(write=False) as tx:
+        results = read_results(tx, Planner(shop.policy), providers, start)
+    for journey, refused in simulation.refused.items():
+        why[journey] += refused
+    return replace(
+        results,
+        why={journey: reasons for journey, reasons in why.items() if reasons},
+        answers=behaviour.answers,
+        rates=behaviour.used,
+    )
+
+
+def _inputs(
+    tx: Tx, catalog: Catalog, question: Question, start: Instant, end: Instant, seed: int
+) -> Inputs:
+    entries = {name: catalog.journey(name).journey.entry for name in question.journeys}
+    # A launch for an audience is looked at alone, without those who enter by events.
+    without = {
+        entry.event
+        for entry in entries.values()
+        if question.audience is not None and isinstance(entry, EventEntry)
+    }
+    inputs = shop_events(tx, catalog, start=start, days=question.days, seed=seed, without=without)
+    if question.audience is not None:
+        [journey] = question.journeys
+        inputs.add(start, [LaunchOf(_LAUNCH, journey, question.audience, question.people)])
+        return inputs
+    for name, entry in entries.items():
+        if isinstance(entry, ScheduleEntry):
+            for at in _times(entry, start, end):
+                inputs.add(at, [LaunchOf(f"{name} {at}", name, entry.segment)])
+        elif isinstance(entry, SegmentEntry):
+            for at in range(start, end, DAY):
+                inputs.add(at, [Examination(name)])
+    return inputs
+
+
+def _times(entry: ScheduleEntry, start: Instant, end: Instant) -> Iterator[Instant]:
+    """The times of a schedule from `start` on, before `end`."""
+    # CronSim begins behind the given minute.
+    before = datetime.fromtimestamp(start - 1, zone(entry.timezone))
+    for moment in CronSim(entry.cron.upper(), before):
+        at = int(moment.timestamp())
+        if at >= end:
+            return
+        if at >= start:
+            yield at
+
+
+def _why_nobody(
+    tx: Tx, catalog: Catalog, question: Question, inputs: Inputs
+) -> dict[str, Counter[str]]:
+    """What keeps people from entering journeys or from moving in them, apart from launches."""
+    why: dict[str, Counter[str]] = {name: Counter() for name in question.journeys}
+    holding = held(tx)
+    every = [one for together in inputs.at.values() for one in together]
+    there = {one.name for one in every if isinstance(one, ShopEvent)}
+    launched = {one.journey for one in every if isinstance(one, LaunchOf)}
+    for name in question.journeys:
+        entry = catalog.journey(name).journey.entry
+        if holding.get(name) == PAUSED:
+            why[name]["the journey is paused: whoever enters waits at the first step"] += 1
+        elif holding.get(name) == STOPPED:
+            why[name]["the journey is stopped"] += 1
+        if name in launched or isinstance(entry, SegmentEntry):
+            continue
+        if isinstance(entry, EventEntry):
+            if entry.event not in there:
+                why[name][f"no event to enter with: {entry.event}"] += 1
+        elif isinstance(entry, ScheduleEntry):
+            why[name]["no time of its schedule is in these days"] += 1
+        else:
+            why[name]["it is entered by a launch: choose an audience"] += 1
+    return why
