@@ -2,18 +2,17 @@
 
 import asyncio
 import uuid
-from collections import Counter
 from typing import Any
 
-from channels.outbox.render import Renderer
 from config.channels import by_channel
-from config.policy import CHANNELS
 from flows.app import Segue
+from flows.dry_run import as_json, dry_run
 from flows.worker.leasing import leasing
-from journeys.engine.move import StepReport
 from journeys.engine.turn import Turn
-from journeys.operations.launches import dry_run, enter_audience, start_launch
+from journeys.operations.launches import enter_audience, start_launch
 from journeys.operations.report import summarise
+from journeys.simulation.copy import snapshot
+from journeys.simulation.simulate import Shop
 
 # The highest limit that a launch accepts; a launch without a limit may enter more.
 MOST_PEOPLE = 10_000_000
@@ -67,23 +66,7 @@ def _enter(segue: Segue, journey: str, audience: str, people: int | None, launch
 def launch_dry_run(
     segue: Segue, journey: str, audience: str, *, people: int | None = None
 ) -> dict[str, Any]:
-    """A dry run: what a launch would do now, without storing anything."""
-    version = segue.catalog.journey(journey)
-    renderer = Renderer(segue.settings)
-    reports = dry_run(segue.engine, version, audience, people, str(uuid.uuid4()), renderer)
-    total = StepReport()
-    for report in reports.values():
-        total.add(report)
-    not_sent: Counter[str] = Counter()
-    for (_, what), number in total.messages.items():
-        if what != "planned":
-            not_sent[what] += number
-    return {
-        "journey": journey,
-        "audience": audience,
-        "dry_run": True,
-        "planned": by_channel(
-            {channel: total.messages[channel, "planned"] for channel in CHANNELS}
-        ),
-        "not_sent": dict(sorted(not_sent.items())),
-    }
+    """A dry run: what a launch would do, without storing anything. Raises as `launch`."""
+    shop = Shop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+    with snapshot(segue.db) as tx:
+        return as_json(journey, audience, dry_run(tx, shop, journey, audience, people))

@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 from config.channels import by_channel
 from config.clock.times import format_instant
 from config.database.engine import Database, Tx
+from config.database.schema import refuse_other_schema
 from config.errors import SegueError
+from config.garbage import collect_less_often
 from config.policy import load_policy
 from config.settings import Settings
 from journeys.definition.catalog import Catalog, load_catalog
+from journeys.simulation.copy import snapshot
 from journeys.simulation.results import Results, share
 from journeys.simulation.simulate import Question, Shop
 
@@ -22,10 +25,15 @@ K = TypeVar("K")
 
 @contextmanager
 def reading(settings: Settings) -> Iterator[Tx]:
-    """One snapshot of the installation's database, in which nothing can be written."""
+    """One snapshot of the installation's database, in which nothing can be written.
+
+    Raises SegueError if the database can't be reached, or has the schema of another release.
+    """
+    collect_less_often()
     db = Database(settings.database, now=settings.now, read_only=True)
     try:
-        with db.transaction(write=False) as tx:
+        with snapshot(db) as tx:
+            refuse_other_schema(tx, db.shown)
             yield tx
     finally:
         db.close()

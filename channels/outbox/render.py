@@ -1,7 +1,5 @@
 """Rendering: the content of a claimed message, or the reason for which it is refused instead."""
 
-from collections import Counter
-from collections.abc import Collection
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,8 +14,7 @@ from channels.outbox.rows import MESSAGE_COLUMNS, MessageRow
 from channels.rules.loaders import load_recipients
 from channels.templates.compile import BadLink, MissingData, RenderError, Template
 from channels.templates.link_check import LinkRules
-from config.channels import ChannelName, Content, channel_of
-from config.database.arrays import any_of
+from config.channels import Content, channel_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.policy import Policy
@@ -87,34 +84,21 @@ def link_rules(settings: Settings) -> LinkRules:
 
 
 _PLANNED = select(*MESSAGE_COLUMNS).where(
-    any_of(messages.c.enrollment_id, "enrollments"),
-    messages.c.state == "planned",
-    in_buckets(messages.c.bucket),
+    messages.c.state == "planned", in_buckets(messages.c.bucket)
 )
 
 
-def unrenderable(
-    tx: Tx,
-    policy: Policy,
-    journeys: Journeys,
-    renderer: Renderer,
-    enrollment_ids: Collection[int],
-) -> Counter[tuple[str, str, ChannelName, str]]:
-    """The planned messages of these enrollments that can't be rendered with today's data.
-
-    Returns their number by journey, step, channel and the code of the reason.
-    """
-    given = {"enrollments": enrollment_ids, "buckets": tx.buckets}
-    rows = [MessageRow._make(row) for row in tx.conn.execute(_PLANNED, given).all()]
+def unrenderable(tx: Tx, policy: Policy, journeys: Journeys, renderer: Renderer) -> dict[int, str]:
+    """The planned messages that can't be rendered with today's data, by id, with the reason."""
+    rows = [MessageRow._make(row) for row in tx.conn.execute(_PLANNED, {"buckets": tx.buckets})]
     recipients = load_recipients(tx, policy, {row.profile_id for row in rows})
     known = devices.look_up(
         tx, [row for row in rows if channel_of(row.channel).per_device], recipients
     )
-    found: Counter[tuple[str, str, ChannelName, str]] = Counter()
+    found: dict[int, str] = {}
     for one in with_content(tx, journeys, [(row, None) for row in rows], known, recipients):
         try:
             renderer.render(one, journeys.template(one.journey, one.version, one.step, one.member))
         except NotRendered as refused:
-            code, _, _ = str(refused).partition(":")
-            found[one.journey, one.step, one.channel, code] += 1
+            found[one.message_id] = str(refused)
     return found

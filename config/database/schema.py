@@ -115,6 +115,18 @@ def newer_revision(conn: Connection) -> str | None:
     return current if current is not None and current not in known else None
 
 
+def refuse_other_schema(tx: Tx, shown: str) -> None:
+    """Raise SegueError unless the database has the schema of this release."""
+    if (
+        MigrationContext.configure(tx.conn).get_current_revision()
+        != _scripts(tx.conn).get_current_head()
+    ):
+        raise SegueError(
+            f"the database {shown} does not have the schema of this release; start a worker of "
+            "this release once, which upgrades it"
+        )
+
+
 def take_tables(tx: Tx, shown: str) -> None:
     """Lock all of Segue's tables until the transaction ends, without causing a deadlock.
 

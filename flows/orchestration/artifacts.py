@@ -17,7 +17,7 @@ from journeys.operations.report import Summary
 if TYPE_CHECKING:
     from journeys.analytics.experiments import ExperimentReport
 
-_DRY_RUN = "Dry run: the result of a launch now. "
+_DRY_RUN = "Dry run: the result of a launch now, in its first day. "
 
 
 def artifact_key(journey: Journey, what: str) -> str:

@@ -6,7 +6,7 @@ Rows that were removed when their retention ended are counted from `passage_tota
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from sqlalchemy import CompoundSelect, Select, func, or_, select, union_all
 
@@ -14,7 +14,6 @@ from channels.messages import messages
 from config.clock.times import Instant
 from config.database.arrays import insert_or_update
 from config.database.engine import Tx
-from journeys.engine.move import StepReport
 from journeys.enrollments import enrollments
 from journeys.operations.report import AHEAD, HANDED_OVER, counted_state
 from journeys.tables import message_totals, passage_totals, passages, steps_shown
@@ -32,12 +31,6 @@ class StepCounts:
     here: int = 0
     left: Counter[str] = field(default_factory=Counter)
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    @classmethod
-    def of_report(cls, report: StepReport) -> Self:
-        """The counts of a dry run, from the engine's report."""
-        left = report.outcomes + Counter({"exit rule": report.exited})
-        return cls(report.waiting, left, report.messages)
 
     def fates(self, fate: str) -> Counter[str]:
         """The messages of one fate, by channel."""

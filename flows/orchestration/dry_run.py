@@ -1,4 +1,4 @@
-"""The tasks of a dry run: report what a launch would do now, without storing anything."""
+"""The tasks of a dry run: report what a launch would do, without storing anything."""
 
 import asyncio
 from collections import Counter
@@ -7,80 +7,70 @@ from typing import Any
 from prefect import State
 from prefect.states import Completed
 
-from channels.outbox.render import Renderer
 from flows.app import Segue
+from flows.dry_run import DryRunReport, dry_run
 from flows.orchestration.artifacts import write_outcomes, write_picture
-from flows.orchestration.counts import JourneyCounts, StepCounts
-from flows.orchestration.labels import dry_run_labels, run_labels
+from flows.orchestration.labels import dry_run_labels, plain, run_labels, sentence
 from journeys.definition.journey import Journey
-from journeys.operations.launches import audience_size, dry_run
 from journeys.operations.report import Summary
+from journeys.simulation.copy import snapshot
+from journeys.simulation.simulate import Shop
 
 
 class DryRun:
     """One dry run of a journey."""
 
     def __init__(
-        self, segue: Segue, journey: Journey, *, audience: str, people: int | None, launch_id: str
+        self, segue: Segue, journey: Journey, *, audience: str, people: int | None
     ) -> None:
         self.journey = journey
         self._segue = segue
         self._audience = audience
         self._people = people
-        self._launch_id = launch_id
-        self._steps: dict[str, StepCounts] = {}
+        self._report: DryRunReport
 
     async def enter(self) -> State[Any]:
-        """Run the whole launch in a transaction that is rolled back."""
-        engine = self._segue.engine
-        version = self._segue.catalog.journey(self.journey.name)
-        reports = await asyncio.to_thread(
-            dry_run,
-            engine,
-            version,
-            self._audience,
-            self._people,
-            self._launch_id,
-            Renderer(self._segue.settings),
+        """Simulate the launch."""
+        self._report = await asyncio.to_thread(self._simulate)
+        entered = self._report.results.entered[self.journey.name]
+        message = (
+            f"{entered:,} of the {self._report.audience:,} profiles in {self._audience} would enter"
         )
-        self._steps = {step: StepCounts.of_report(report) for step, report in reports.items()}
-        size = await asyncio.to_thread(audience_size, engine, self._audience)
         return Completed(
-            name=f"{self._entered():,} would enter",
-            message=f"{self._entered():,} of the {size:,} profiles in {self._audience} would enter",
+            name=f"{entered:,} would enter", message=sentence([message, self._why_not()])
         )
+
+    def _simulate(self) -> DryRunReport:
+        segue = self._segue
+        shop = Shop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+        with snapshot(segue.db) as tx:
+            return dry_run(tx, shop, self.journey.name, self._audience, self._people)
+
+    def _why_not(self) -> str:
+        reasons = self._report.results.why.get(self.journey.name) or Counter[str]()
+        return ", ".join(f"{reason} ({number:,})" for reason, number in reasons.items())
 
     async def step(self, name: str) -> State[Any]:
         """Report the result of the dry run at one step."""
-        state, message = dry_run_labels(self._steps[name])
+        state, message = dry_run_labels(self._report.steps[name])
         return Completed(name=state, message=message)
 
     async def finish(self) -> State[Any]:
         """Create the picture and the table."""
-        here = Counter({step: counts.here for step, counts in self._steps.items()})
-        passed = Counter(
-            {
-                (step, outcome): number
-                for step, counts in self._steps.items()
-                for outcome, number in counts.left.items()
-            }
+        results = self._report.results
+        summary = Summary(
+            entered=results.entered[self.journey.name],
+            active=self._report.journey.here.total(),
+            planned=results.sent + results.planned,
+            not_sent=results.not_sent,
         )
-        entered = self._entered()
-        summary = Summary(entered=entered, active=here.total())
-        for counts in self._steps.values():
-            summary.planned += counts.fates("planned")
-            summary.not_sent += counts.reasons()
+        for counts in self._report.steps.values():
             for (channel, fate), number in counts.messages.items():
                 planned = fate == "planned"
                 state, reason = ("planned", "") if planned else ("skipped", fate)
                 summary.outcomes[channel, state, reason] += number
-        await write_picture(self.journey, JourneyCounts(entered, here, passed), dry_run=True)
+        await write_picture(self.journey, self._report.journey, dry_run=True)
         await write_outcomes(self.journey, summary, dry_run=True)
-        return Completed(
-            message=f"Dry run: nothing was sent or stored. Would be: {run_labels(summary)}"
-        )
-
-    def _entered(self) -> int:
-        """The number of new enrollments: those that are at the first step or have left it."""
-        first = self._steps[self.journey.first_step]
-        return first.here + first.left.total()
+        hours = ", ".join(f"{hour}: {number:,}" for hour, number in self._report.hours.items())
+        told = sentence([run_labels(summary), plain(hours), self._why_not()])
+        return Completed(message=f"Dry run: nothing was sent or stored. Would be: {told}")

@@ -67,7 +67,7 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
             if dry_run:
                 if audience == NOBODY_NEW:
                     return Failed(message=_DRY_RUN_OF_NOBODY)
-                dry = DryRun(segue, current, audience=audience, people=people, launch_id=launch_id)
+                dry = DryRun(segue, current, audience=audience, people=people)
                 return await perform(dry)
             entering = None if audience == NOBODY_NEW else audience
             async with segue.dispatcher() as dispatcher, leasing(segue, journey.name) as leases:

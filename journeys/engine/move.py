@@ -17,7 +17,6 @@ from journeys.definition.catalog import Catalog
 from journeys.definition.graph import END, Node
 from journeys.definition.journey import Version
 from journeys.definition.steps import (
-    NEXT,
     CallStep,
     EnterStep,
     ExitStep,
@@ -119,14 +118,7 @@ class Mover:
         self.catalog = catalog
         self.planner = planner
 
-    def move(
-        self,
-        tx: Tx,
-        people: Sequence[DueEnrollment],
-        *,
-        through: bool = True,
-        dry_run: bool = False,
-    ) -> Moved:
+    def move(self, tx: Tx, people: Sequence[DueEnrollment], *, through: bool = True) -> Moved:
         """Move due enrollments, and write their messages. The caller holds them and their profiles.
 
         Call steps take as long as the called server, so enrollments stay due there. Enrollments of
@@ -135,7 +127,6 @@ class Mover:
         Parameters
         ----------
         through: False moves each enrollment through one step only.
-        dry_run: Call steps are passed without a call; the caller rolls the transaction back.
 
         Raises StepFailed.
         """
@@ -152,7 +143,7 @@ class Mover:
             some = waiting.pop(place)
             version = self.catalog.version(place.journey, place.version)
             node = version.journey.graph[place.step]
-            if isinstance(node.step, CallStep) and not dry_run:
+            if isinstance(node.step, CallStep):
                 moved.more = True
                 continue
             report, arrived = self._step(tx, version, node, some, moved.planned_now)
@@ -303,5 +294,5 @@ def _handle(cohort: Cohort) -> Moves:
             return handlers.enter_other(cohort, step)
         case ExitStep() as step:
             return handlers.leave(cohort, step)
-        case CallStep():  # only in a dry run
-            return {person.enrollment_id: Move(NEXT) for person in cohort.people}
+        case CallStep():
+            raise AssertionError("a Call step has transactions of its own: advance.py")

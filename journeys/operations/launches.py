@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from sqlalchemy import bindparam, select
 
-from channels.outbox.render import Renderer, unrenderable
 from config.database.arrays import InsertRows
 from config.database.buckets import Leased, all_buckets
 from config.database.engine import Tx
@@ -19,8 +18,7 @@ from journeys.engine import entry
 from journeys.engine.advance import Engine
 from journeys.engine.due import entered_in
 from journeys.engine.entry import audience_after, enter_people
-from journeys.engine.hand_over import CatalogJourneys
-from journeys.engine.move import Moved, StepReport
+from journeys.engine.move import Moved
 from journeys.engine.retry import StepFailed
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
 from journeys.tables import launches
@@ -164,45 +162,6 @@ def enter_all_newcomers(engine: Engine, journey: str, leased: Leased = all_bucke
             chunk.people = len(ids)
         after = ids[-1]
     return entered
-
-
-def dry_run(
-    engine: Engine,
-    version: Version,
-    audience: str,
-    people: int | None,
-    launch_id: str,
-    renderer: Renderer,
-) -> dict[str, StepReport]:
-    """Report what a launch would do now, by step in graph order; nothing is sent or stored.
-
-    Messages are rendered with today's data, so that those count as refused that could not be. Runs
-    chunk by chunk in transactions that are rolled back. Does not call URLs.
-    """
-    journeys = CatalogJourneys(engine.mover)
-    condition = engine.catalog.segment(audience).condition
-    reports = {step: StepReport() for step in version.journey.graph}
-    after = entered = 0
-    while True:
-        with engine.chunks.transaction("dry run", keep=False) as chunk:
-            size = chunk.size if people is None else min(chunk.size, people - entered)
-            ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
-            if not ids:
-                return reports
-            some = enter_people(chunk.tx, version, ids, launch_id)
-            entered += len(some)
-            for place, report in engine.mover.move(chunk.tx, some, dry_run=True).steps.items():
-                if place.journey == version.journey.name:
-                    reports[place.step].add(report)
-            ids_of_entered = [one.enrollment_id for one in some]
-            refused = unrenderable(
-                chunk.tx, engine.planner.policy, journeys, renderer, ids_of_entered
-            )
-            for (_, step, channel, reason), number in refused.items():
-                reports[step].messages[channel, "planned"] -= number
-                reports[step].messages[channel, reason] += number
-            chunk.people = len(ids)
-        after = ids[-1]
 
 
 def audience_size(engine: Engine, audience: str) -> int:

@@ -166,6 +166,7 @@ class Simulation:
                     occurred_at=tx.now if one.occurred_at is None else one.occurred_at,
                     dedupe_key=one.dedupe_key,
                     properties=one.properties,
+                    waited=one.waited,
                 )
                 for one in events
             ],
@@ -197,6 +198,7 @@ class Simulation:
                 if isinstance(one.message, MessageKey)
                 else one.message,
                 address=one.address,
+                reason=one.reason,
                 suppress=one.suppress,
                 properties=one.properties or {},
             )

@@ -6,6 +6,7 @@ time it copies only what decisions can still depend on.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ from profiles.tables import (
 _OWN_CAP = 9 * DAY
 # Enrollments that entered so long ago explain no purchase that a simulation repeats.
 _EXPLAINS = 90 * DAY
-# Rows of the driver's server-side cursor in one round trip, on PostgreSQL.
+# Rows in one round trip, on PostgreSQL.
 _ROUND_TRIP = 5000
 # No other process reads the copy: claims never wait, so they need not be checked again.
 TIMING = Timing(claim_is_fresh=float("inf"))
@@ -81,6 +82,15 @@ class Scope:
     policy: Policy
     now: Instant
     people: Sequence[int] | None = None
+
+
+@contextmanager
+def snapshot(db: Database) -> Iterator[Tx]:
+    """A transaction that sees the state of one moment and can't write."""
+    with db.transaction(write=False, keep=False) as tx:
+        if not tx.is_sqlite:
+            tx.conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield tx
 
 
 def copy(tx: Tx, scope: Scope) -> Database:
@@ -229,16 +239,18 @@ def _reading(
 def _write(
     target: Connection, table: Table, source: Connection, reading: Select[Any], given: Any
 ) -> None:
-    """Copy rows from cursor to cursor: SQLAlchemy's rows would take most of the time."""
-    streamed = source.execution_options(stream_results=True)
+    """Copy rows; on SQLite from cursor to cursor, since SQLAlchemy's rows would take most of the
+    time.
+    """
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    marks = ", ".join("?" * len(table.columns))
+    writing = f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})'  # noqa: S608
+    driver: Any = target.connection.driver_connection
+    if source.dialect.name == "sqlite":
+        with source.execute(reading, given) as found:
+            driver.executemany(writing, found.cursor)
+        return
+    streamed = source.execution_options(yield_per=_ROUND_TRIP)
     with streamed.execute(reading, given) as found:
-        cursor: Any = found.cursor
-        if source.dialect.name == "postgresql":
-            cursor.itersize = _ROUND_TRIP
-        names = ", ".join(f'"{column.name}"' for column in table.columns)
-        marks = ", ".join("?" * len(table.columns))
-        driver: Any = target.connection.driver_connection
-        driver.executemany(
-            f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})',  # noqa: S608
-            cursor,
-        )
+        for some in found.partitions():
+            driver.executemany(writing, some)

@@ -7,17 +7,21 @@ from typing import Any, NamedTuple
 from channels.providers.sending import Suppress
 from channels.providers.webhook import FeedbackKind
 from config.channels import ChannelName
-from config.clock.times import Instant
+from config.clock.times import Instant, Seconds
 
 
 class ShopEvent(NamedTuple):
-    """An event of a profile. occurred_at: None: when it is worked."""
+    """An event of a profile.
+
+    occurred_at: None: when it is worked. waited: seconds from its receipt until then.
+    """
 
     profile_id: int
     name: str
     properties: dict[str, Any]
     dedupe_key: str
     occurred_at: Instant | None = None
+    waited: Seconds = 0
 
 
 class MessageKey(NamedTuple):
@@ -46,6 +50,7 @@ class Answer(NamedTuple):
     message: MessageKey | int | None
     address: str | None = None
     at: Instant | None = None
+    reason: str | None = None
     suppress: Suppress | None = None
     properties: dict[str, Any] | None = None
 

@@ -24,7 +24,7 @@ def message_ids(tx: Tx, keys: Collection[MessageKey]) -> dict[MessageKey, int]:
     """The ids of these messages; those that do not exist are left out."""
     if not keys:
         return {}
-    found = tx.conn.execute(_IDS, {"keys": list(keys)})
+    found = tx.conn.execute(_IDS, {"keys": [tuple(key) for key in keys]})
     return {MessageKey(*key): message_id for message_id, *key in found}
 
 

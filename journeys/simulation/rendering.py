@@ -12,10 +12,14 @@ from typing import Any
 import orjson
 from typing_extensions import override
 
+from channels.messages import transitions
 from channels.outbox.claims import Claim
-from channels.outbox.render import NotRendered, Rendered, Renderer
+from channels.outbox.render import NotRendered, Rendered, Renderer, unrenderable
 from channels.templates.compile import Template
+from config.database.engine import Tx
 from config.settings import Settings
+from journeys.engine.advance import Engine
+from journeys.engine.hand_over import CatalogJourneys
 
 # The first two names of a dotted path: event.items[0].name -> event, items
 _PLACE = re.compile(r"(\w+)(?:\.(\w+))?")
@@ -66,3 +70,11 @@ def _places(variables: frozenset[str]) -> tuple[tuple[str, str | None], ...]:
         if match[1] != "links":
             found.add((match[1], match[2]))
     return tuple(sorted(found, key=str))
+
+
+def refuse_unrenderable(tx: Tx, engine: Engine, settings: Settings) -> None:
+    """Refuse the planned messages that could not be sent with today's data."""
+    refused = unrenderable(
+        tx, engine.planner.policy, CatalogJourneys(engine.mover), RememberingRenderer(settings)
+    )
+    transitions.skip(tx, refused)

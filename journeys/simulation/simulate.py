@@ -19,11 +19,13 @@ from journeys.definition.journey import EventEntry, ScheduleEntry, SegmentEntry
 from journeys.engine.entry import audience_after
 from journeys.operations.control import PAUSED, STOPPED, held
 from journeys.simulation.behaviour import Behaviour
-from journeys.simulation.clock import Simulation
+from journeys.simulation.clock import Simulation, nobody_answers
 from journeys.simulation.copy import Scope, copy, copy_again
 from journeys.simulation.inputs import Examination, Inputs, LaunchOf, ShopEvent
 from journeys.simulation.providers import simulated_providers
 from journeys.simulation.rates import AnswerKind, Rates, learn_rates
+from journeys.simulation.refusals import still_waiting
+from journeys.simulation.rendering import refuse_unrenderable
 from journeys.simulation.results import Results, read_results
 from journeys.simulation.stream import shop_events
 from journeys.tables import journey_controls
@@ -44,6 +46,7 @@ class Question:
     people: the most that enter by the launch; None: no limit.
     given: shares of answers that replace those of the shop's history.
     seeds: how many runs, each with other draws.
+    customers: whether customers do anything: answer messages, and cause events.
     """
 
     journeys: tuple[str, ...]
@@ -52,6 +55,7 @@ class Question:
     people: int | None = None
     given: Mapping[AnswerKind, float] = field(default_factory=dict)
     seeds: int = 1
+    customers: bool = True
 
     def segments(self, catalog: Catalog) -> dict[str, str]:
         """The segment that each journey is launched for, by journey."""
@@ -79,13 +83,12 @@ def simulate(tx: Tx, shop: Shop, question: Question) -> list[Results]:
 
     Raises SegueError for an unknown journey or segment.
     """
-    start = tx.now
     base, rates = prepare(tx, shop, question)
     results = []
     for seed in range(question.seeds):
         last = seed == question.seeds - 1
         db = base if last else copy_again(base)
-        results.append(_run(db, shop, question, rates, start, seed))
+        results.append(run(db, shop, question, rates, seed))
         db.close()
     return results
 
@@ -128,22 +131,32 @@ def _hold_others(tx: Tx, catalog: Catalog, journeys: Sequence[str]) -> None:
         tx.conn.execute(insert(journey_controls), others)
 
 
-def _run(
-    db: Database, shop: Shop, question: Question, rates: Rates, start: Instant, seed: int
-) -> Results:
+def run(db: Database, shop: Shop, question: Question, rates: Rates, seed: int) -> Results:
+    """Simulate on a copy from `prepare`, which this changes; returns the results of one seed.
+
+    It begins in the second after the copy, so that its rows differ in time from those before.
+    """
+    assert db.now is not None
+    start = db.now + 1
     segments = question.segments(shop.catalog)
     end = start + question.days * DAY
     with db.transaction(write=False) as tx:
         inputs = _inputs(tx, shop.catalog, question, start, end, seed)
         why = _why_nobody(tx, shop.catalog, question, inputs)
     behaviour = Behaviour(db, shop.catalog, rates, segments, seed)
+    behave = behaviour.answer if question.customers else nobody_answers
     simulation = Simulation(
-        db, shop.catalog, shop.policy, shop.settings, inputs=inputs, behave=behaviour.answer
+        db, shop.catalog, shop.policy, shop.settings, inputs=inputs, behave=behave
     )
     simulation.run(end)
     providers = simulated_providers(shop.settings)
-    with db.transaction(write=False) as tx:
+    with db.transaction() as tx:
+        if not question.customers:
+            refuse_unrenderable(tx, simulation.engine, shop.settings)
         results = read_results(tx, Planner(shop.policy), providers, start)
+        if not (results.sent or results.planned or results.not_sent):
+            for journey, waiting in still_waiting(tx, question.journeys).items():
+                why[journey] += waiting
     for journey, refused in simulation.refused.items():
         why[journey] += refused
     return replace(
@@ -164,7 +177,11 @@ def _inputs(
         for entry in entries.values()
         if question.audience is not None and isinstance(entry, EventEntry)
     }
-    inputs = shop_events(tx, catalog, start=start, days=question.days, seed=seed, without=without)
+    inputs = Inputs()
+    if question.customers:
+        inputs = shop_events(
+            tx, catalog, start=start, days=question.days, seed=seed, without=without
+        )
     if question.audience is not None:
         [journey] = question.journeys
         inputs.add(start, [LaunchOf(_LAUNCH, journey, question.audience, question.people)])

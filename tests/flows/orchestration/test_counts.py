@@ -7,19 +7,21 @@ import pytest
 from sqlalchemy import func, select, update
 
 from channels.messages import messages
-from channels.outbox.render import Renderer
 from channels.rules.planner import Planner
 from config.clock.times import DAY, MINUTE, parse_instant
 from config.database.engine import Database
 from config.policy import load_policy
 from config.settings import ROOT, Settings
+from flows.dry_run import dry_run
 from flows.orchestration.counts import StepCounts, count_journey, count_step, under_way
 from flows.orchestration.labels import dry_run_labels, run_labels, step_labels
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
-from journeys.operations.launches import dry_run, enter_audience, start_launch
+from journeys.operations.launches import enter_audience, start_launch
 from journeys.operations.report import Summary, summarise
+from journeys.simulation.copy import snapshot
+from journeys.simulation.simulate import Shop
 from journeys.tables import launches, passages
 from profiles.sample.shop import load_sample_shop
 
@@ -120,25 +122,26 @@ def test_messages_claimed_by_another_process_count_as_sending(engine: Engine, db
 
 
 def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) -> None:
-    version = engine.catalog.journey("win-back")
-    reports = dry_run(engine, version, "everyone", None, "launch-1", Renderer(Settings()))
+    shop = Shop(catalog=engine.catalog, policy=engine.planner.policy, settings=Settings())
+    with snapshot(db) as tx:
+        report = dry_run(tx, shop, "win-back", "everyone", None)
     with db.transaction(write=False) as tx:
         for table in (enrollments, messages, passages, launches):
             assert tx.conn.execute(select(func.count()).select_from(table)).scalar_one() == 0
-    start_launch(engine, "launch-1", "win-back", "everyone")
-    for _ in enter_audience(engine, version, "everyone", "launch-1"):
-        pass
+    launch(engine)
     with db.transaction(write=False) as tx:
-        for step, report in reports.items():
-            assert StepCounts.of_report(report) == count_step(tx, "win-back", step, MONDAY), step
-    assert reports["we miss you"].messages["email", "planned"] > 0
+        launched = count_step(tx, "win-back", "we miss you", MONDAY)
+    assert report.steps["we miss you"].messages == launched.messages
+    assert launched.messages["email", "planned"] > 0
+    assert sum(report.hours.values()) == launched.fates("planned").total()
 
 
-def test_a_dry_run_respects_the_limit(engine: Engine) -> None:
-    version = engine.catalog.journey("win-back")
-    told = dry_run(engine, version, "everyone", 7, "launch-1", Renderer(Settings()))["we miss you"]
-    assert told.waiting + told.outcomes.total() == 7
-    assert told.messages.total() == 3 * 7
+def test_a_dry_run_respects_the_limit(engine: Engine, db: Database) -> None:
+    shop = Shop(catalog=engine.catalog, policy=engine.planner.policy, settings=Settings())
+    with snapshot(db) as tx:
+        report = dry_run(tx, shop, "win-back", "everyone", 7)
+    assert report.results.entered == {"win-back": 7}
+    assert report.steps["we miss you"].messages.total() == 3 * 7
 
 
 @pytest.mark.parametrize("words", [step_labels, dry_run_labels])

@@ -1,12 +1,30 @@
-"""A dry run reports what a launch would do, and stores nothing."""
+"""A dry run reports what a launch would do in its first day, and stores nothing."""
+
+from typing import Any
 
 import pytest
 
-from channels.outbox.render import Renderer
-from config.clock.times import hours
-from journeys.dsl import SMS, Call, Email, Send, Split, Update, Wait, attribute, when
-from journeys.operations.launches import dry_run
+from config.clock.times import DAY, hours
+from flows.dry_run import DryRunReport, as_json, dry_run
+from journeys.dsl import SMS, Call, Email, OnEvent, Send, Split, Update, Wait, attribute, when
+from journeys.operations import control
+from journeys.simulation.copy import snapshot
+from journeys.simulation.simulate import Shop
 from tests.support.shop import MONDAY, House, described
+
+
+def rehearse(house: House, people: int | None = None, audience: str = "everyone") -> DryRunReport:
+    segue = house.segue
+    shop = Shop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+    with snapshot(house.db) as tx:
+        return dry_run(tx, shop, "j", audience, people)
+
+
+def why_not(report: DryRunReport) -> dict[str, Any]:
+    found = as_json("j", "everyone", report)
+    assert found["entered"] == 0
+    why: dict[str, Any] = found["why_not"]
+    return why
 
 
 def test_a_dry_run_stores_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,39 +32,31 @@ def test_a_dry_run_stores_nothing(house: House, monkeypatch: pytest.MonkeyPatch)
     steps = (
         Call("tell", "https://crm.shop.test/came"),
         Split("f", when(attribute("odd") == 1, [Send("s", Email("hello"), SMS("hello"))], "odd")),
-        Wait("1d"),
+        Wait("2d"),
     )
     house.open(described(*steps))
     for number in range(7):
         house.customer(attributes={"odd": number % 2}, consent={("email", "*"): number != 1})
-    house.segue.engine.chunks.largest = 2
-    version = house.segue.catalog.journey("j")
-    reports = dry_run(
-        house.segue.engine, version, "everyone", None, "l", Renderer(house.segue.settings)
-    )
-    assert reports["f"].outcomes == {"odd": 3, "otherwise": 4}
-    assert reports["s"].messages == {
+    report = rehearse(house)
+    assert report.steps["f"].left == {"odd": 3, "otherwise": 4}
+    assert report.steps["s"].messages == {
         ("email", "planned"): 2,
         ("email", "no_consent"): 1,
         ("sms", "no_consent"): 3,
     }
-    assert reports["wait 1d"].waiting == 5
+    assert report.steps["wait 2d"].here == 7
+    assert report.hours == {"2026-03-02T10:00:00+00:00": 2}
     assert house.people() == house.rows() == []
-    few = dry_run(house.segue.engine, version, "everyone", 3, "l", Renderer(house.segue.settings))
-    assert few["f"].outcomes == {"odd": 1, "otherwise": 2}
+    assert rehearse(house, people=3).steps["f"].left == {"odd": 1, "otherwise": 2}
 
 
 def test_a_dry_run_does_not_move_other_enrollments(house: House) -> None:
-    """Who is in the journey already is neither entered nor moved by a rehearsal."""
+    """Who is in the journey already is not entered again, and stays where it is."""
     house.open(described(Wait("1h"), Update("u", x=1)))
     ann = house.customer()
     house.launch("j")
     house.db.now = MONDAY + hours(2).seconds
-    version = house.segue.catalog.journey("j")
-    reports = dry_run(
-        house.segue.engine, version, "everyone", None, "l", Renderer(house.segue.settings)
-    )
-    assert {step: report.outcomes for step, report in reports.items()} == {"wait 1h": {}, "u": {}}
+    assert why_not(rehearse(house)) == {"already in it": 1}
     assert house.people(ann)[0].step == "wait 1h"
 
 
@@ -55,16 +65,59 @@ def test_messages_that_lack_data_are_no_planned_ones(house: House) -> None:
         "needs.sms.txt": "{{ profile.first_name }}, the shop has news",
         "hello.email.html": "Subject: Hello\n\n<p>Hello</p>",
     }
-    steps = (Send("s", SMS("needs"), Email("hello")),)
+    steps = (Send("s", SMS("needs"), Email("hello", after="2d")),)
     house.open(described(*steps), texts=texts)
     for name in ("Ann", None, None):
         house.customer(attributes={} if name is None else {"first_name": name})
-    version = house.segue.catalog.journey("j")
-    renderer = Renderer(house.segue.settings)
-    reports = dry_run(house.segue.engine, version, "everyone", None, "l", renderer)
-    assert reports["s"].messages["sms", "planned"] == 1
-    assert reports["s"].messages["sms", "missing_data"] == 2
-    assert reports["s"].messages["email", "planned"] == 3
+    found = as_json("j", "everyone", rehearse(house))
+    assert found["planned"] == {"email": 3, "sms": 1, "push": 0}
+    assert found["not_sent"] == {"missing_data": 2}
     house.launch("j")
-    sent = [(row.channel, row.reason) for row in house.rows() if row.state != "sent"]
+    sent = [(row.channel, row.reason) for row in house.rows() if row.state == "skipped"]
     assert sent == [("sms", "missing_data: profile.first_name")] * 2
+
+
+def test_a_planned_message_of_a_later_day_is_rendered_too(house: House) -> None:
+    texts = {"needs.sms.txt": "{{ profile.first_name }}", "hello.email.html": "Subject: a\n\n<p>b"}
+    house.open(described(Send("s", Email("hello"), SMS("needs", after="3d"))), texts=texts)
+    house.customer()
+    found = as_json("j", "everyone", rehearse(house))
+    assert found["planned"] == {"email": 1, "sms": 0, "push": 0}
+    assert found["not_sent"] == {"missing_data": 1}
+
+
+def test_a_dry_run_says_why_nobody_would_enter(house: House) -> None:
+    house.open(described(Send("s", Email("hello"))))
+    assert why_not(rehearse(house)) == {"nobody is in the segment": 1}
+    house.customer()
+    house.launch("j")
+    assert why_not(rehearse(house)) == {"entered before": 1}
+    control.stop(house.db, "j")
+    assert why_not(rehearse(house)) == {"the journey is stopped": 1}
+
+
+def test_a_dry_run_of_a_paused_journey_says_that_nothing_moves(house: House) -> None:
+    house.open(described(Send("s", Email("hello"))))
+    house.customer()
+    control.pause(house.db, "j")
+    found = as_json("j", "everyone", rehearse(house))
+    assert found["entered"] == 1
+    assert found["planned"] == {"email": 0, "sms": 0, "push": 0}
+    [paused, waiting] = found["why_not"]
+    assert "paused" in paused
+    assert waiting == "waiting at 's'"
+
+
+def test_a_journey_that_waits_first_says_so(house: House) -> None:
+    house.open(described(Wait("2d"), Send("s", Email("hello"))))
+    house.customer()
+    found = as_json("j", "everyone", rehearse(house))
+    assert (found["entered"], found["planned"]["email"]) == (1, 0)
+    assert found["why_not"] == {"waiting at 'wait 2d'": 1}
+
+
+def test_a_journey_with_an_event_can_be_rehearsed_for_an_audience(house: House) -> None:
+    house.open(described(Send("s", Email("hello")), entry=OnEvent("came", key="id")))
+    house.customer()
+    house.db.now = MONDAY + DAY
+    assert as_json("j", "everyone", rehearse(house))["planned"]["email"] == 1
