@@ -19,8 +19,9 @@ from config.policy import Policy
 from flows.orchestration.counts import JourneyCounts, StepCounts, count_journey, count_step
 from journeys.engine.entry import audience_size
 from journeys.operations.report import AHEAD, SENT
+from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.results import Results
-from journeys.simulation.simulate import Question, Shop, prepare, run
+from journeys.simulation.simulate import Question, prepare, run
 
 _DAYS = 1
 
@@ -40,7 +41,9 @@ class DryRunReport:
     journey: JourneyCounts
 
 
-def dry_run(tx: Tx, shop: Shop, journey: str, audience: str, people: int | None) -> DryRunReport:
+def dry_run(
+    tx: Tx, shop: SimulatedShop, journey: str, audience: str, people: int | None
+) -> DryRunReport:
     """Simulate a launch now, on a copy. Raises SegueError for an unknown journey or segment."""
     question = Question(
         journeys=(journey,), audience=audience, days=_DAYS, people=people, customers=False

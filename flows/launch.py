@@ -11,8 +11,8 @@ from flows.worker.leasing import leasing
 from journeys.engine.turn import Turn
 from journeys.operations.launches import enter_audience, start_launch
 from journeys.operations.report import summarise
+from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
-from journeys.simulation.simulate import Shop
 
 # The highest limit that a launch accepts; a launch without a limit may enter more.
 MOST_PEOPLE = 10_000_000
@@ -67,6 +67,6 @@ def launch_dry_run(
     segue: Segue, journey: str, audience: str, *, people: int | None = None
 ) -> dict[str, Any]:
     """A dry run: what a launch would do, without storing anything. Raises as `launch`."""
-    shop = Shop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+    shop = SimulatedShop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
     with snapshot(segue.db) as tx:
         return as_json(journey, audience, dry_run(tx, shop, journey, audience, people))

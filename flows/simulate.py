@@ -16,9 +16,10 @@ from config.garbage import collect_less_often
 from config.policy import load_policy
 from config.settings import Settings
 from journeys.definition.catalog import Catalog, load_catalog
+from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
 from journeys.simulation.results import Results, share
-from journeys.simulation.simulate import Question, Shop
+from journeys.simulation.simulate import Question
 
 K = TypeVar("K")
 
@@ -39,15 +40,15 @@ def reading(settings: Settings) -> Iterator[Tx]:
         db.close()
 
 
-def open_shop(settings: Settings, tx: Tx, policy_file: Path | None = None) -> Shop:
+def open_shop(settings: Settings, tx: Tx, policy_file: Path | None = None) -> SimulatedShop:
     """The library, the policy and the stored versions; registers nothing. Raises SegueError."""
     policy = load_policy(policy_file or settings.policy_file)
     catalog = load_catalog(policy)
     catalog.catch_up(tx)
-    return Shop(catalog=catalog, policy=policy, settings=settings)
+    return SimulatedShop(catalog=catalog, policy=policy, settings=settings)
 
 
-def compared_shop(tx: Tx, shop: Shop, question: Question, other: str) -> Shop:
+def compared_shop(tx: Tx, shop: SimulatedShop, question: Question, other: str) -> SimulatedShop:
     """The shop with another policy, if `other` is a .toml file, or with another version of the
     journey in question, named by its digest. Raises SegueError.
     """

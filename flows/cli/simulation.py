@@ -15,7 +15,6 @@ from journeys.simulation.rates import AnswerKind
 from journeys.simulation.simulate import Question, simulate
 
 commands = typer.Typer()
-Share = Annotated[float | None, typer.Option(min=0, max=1)]
 _MOST_DAYS, _MOST_SEEDS = 366, 1000
 
 

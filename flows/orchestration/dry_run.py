@@ -13,8 +13,8 @@ from flows.orchestration.artifacts import write_outcomes, write_picture
 from flows.orchestration.labels import dry_run_labels, plain, run_labels, sentence
 from journeys.definition.journey import Journey
 from journeys.operations.report import Summary
+from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
-from journeys.simulation.simulate import Shop
 
 
 class DryRun:
@@ -42,7 +42,7 @@ class DryRun:
 
     def _simulate(self) -> DryRunReport:
         segue = self._segue
-        shop = Shop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+        shop = SimulatedShop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
         with snapshot(segue.db) as tx:
             return dry_run(tx, shop, self.journey.name, self._audience, self._people)
 

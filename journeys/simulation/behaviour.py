@@ -24,7 +24,7 @@ from config.database.engine import Database
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Goal
 from journeys.simulation.copy import events_read
-from journeys.simulation.inputs import Answer, Input, Purchase
+from journeys.simulation.inputs import AnswerInput, Input, Purchase
 from journeys.simulation.rates import AnswerKind, Rate, Rates
 from profiles.tables import events
 
@@ -57,7 +57,7 @@ def to_grain(at: Instant) -> Instant:
     return -(-at // GRAIN) * GRAIN
 
 
-class Behaviour:
+class AnsweringPeople:
     """Customers who answer by rates; `answer` is a journeys.simulation.clock.Behave.
 
     Parameters
@@ -66,7 +66,13 @@ class Behaviour:
     """
 
     def __init__(
-        self, db: Database, catalog: Catalog, rates: Rates, segments: Mapping[str, str], seed: int
+        self,
+        db: Database,
+        catalog: Catalog,
+        *,
+        rates: Rates,
+        segments: Mapping[str, str],
+        seed: int,
     ) -> None:
         self.answers: Counter[tuple[str, ChannelName, AnswerKind]] = Counter()
         self.used: dict[tuple[str, ChannelName, AnswerKind], Rate] = {}
@@ -91,7 +97,7 @@ class Behaviour:
             for at, report in self._reports(journey, channel, _draws(key), now, marketing):
                 yield (
                     at,
-                    Answer(
+                    AnswerInput(
                         id=f"simulated {message_id} {report}",
                         channel=channel,
                         kind=report,
@@ -149,7 +155,12 @@ class Behaviour:
         at = now + min(_after(draws.opens_after, _BOUGHT_AFTER), goal.within - GRAIN)
         examples = self._examples(goal.did.event)
         example = examples[int(draws.clicked * len(examples))] if examples else {}
-        purchase = Purchase(message_id, goal.did.event, _reaching(goal, example), goal.did.same)
+        purchase = Purchase(
+            message=message_id,
+            name=goal.did.event,
+            properties=_reaching(goal, example),
+            same=goal.did.same,
+        )
         return max(to_grain(at), now + 1), purchase
 
     def _rate(self, kind: AnswerKind, journey: str, channel: ChannelName) -> float:

@@ -9,6 +9,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from channels.outbox.dispatch import Dispatcher
@@ -27,8 +28,8 @@ from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.turn import Turn
 from journeys.operations.launches import enter_all_newcomers, enter_audience, start_launch
 from journeys.simulation.inputs import (
-    Answer,
-    ConsentStatement,
+    AnswerInput,
+    ConsentInput,
     Examination,
     Input,
     Inputs,
@@ -57,6 +58,15 @@ def nobody_answers(_batch: Sequence[Outgoing], _now: Instant) -> Iterable[tuple[
     return ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedShop:
+    """The rules of the installation that is simulated."""
+
+    catalog: Catalog
+    policy: Policy
+    settings: Settings
+
+
 class Simulation:
     """One run on a copy, which it changes.
 
@@ -70,19 +80,17 @@ class Simulation:
     def __init__(
         self,
         db: Database,
-        catalog: Catalog,
-        policy: Policy,
-        settings: Settings,
+        shop: SimulatedShop,
         *,
         inputs: Inputs,
         behave: Behave = nobody_answers,
     ) -> None:
         self.db = db
-        self.engine = Engine(db, catalog, Planner(policy), post_calls=_calls_succeed)
+        self.engine = Engine(db, shop.catalog, Planner(shop.policy), post_calls=_calls_succeed)
         # Why profiles did not enter by launches, by journey.
         self.refused: dict[str, Counter[str]] = {}
-        self._settings = settings
-        self._policy = policy
+        self._settings = shop.settings
+        self._policy = shop.policy
         self._inputs = inputs
         self._behave = behave
         self._moments = list(inputs.at)
@@ -172,7 +180,7 @@ class Simulation:
             ],
             worked=False,
         )
-        for said in (one for one in inputs if isinstance(one, ConsentStatement)):
+        for said in (one for one in inputs if isinstance(one, ConsentInput)):
             change = ConsentChange(
                 profile_id=said.profile_id,
                 channel=said.channel,
@@ -181,10 +189,10 @@ class Simulation:
                 occurred_at=said.occurred_at,
             )
             change_consent(tx, [change], said.source)
-        if answers := [one for one in inputs if isinstance(one, Answer)]:
+        if answers := [one for one in inputs if isinstance(one, AnswerInput)]:
             apply(tx, self._feedback(tx, answers), self._policy.double_opt_in)
 
-    def _feedback(self, tx: Tx, answers: Sequence[Answer]) -> list[Feedback]:
+    def _feedback(self, tx: Tx, answers: Sequence[AnswerInput]) -> list[Feedback]:
         keys = [one.message for one in answers if isinstance(one.message, MessageKey)]
         known = message_ids(tx, keys)
         return [

@@ -49,16 +49,14 @@ from journeys.tables import (
     segment_members,
 )
 from profiles.bulk import in_slices
+from profiles.identity.addresses import address_rows
 from profiles.tables import (
-    ADDRESS_KIND,
     companies,
     consent_records,
     consents,
     events,
-    identifiers,
     preferences,
     profiles,
-    suppressions,
 )
 
 # A customer's own weekly cap reaches this far.
@@ -72,7 +70,7 @@ TIMING = Timing(claim_is_fresh=float("inf"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class CopyScope:
     """What a simulation may depend on.
 
     people: the ids of the profiles; None: all. now: the moment of the copy.
@@ -93,7 +91,7 @@ def snapshot(db: Database) -> Iterator[Tx]:
         yield tx
 
 
-def copy(tx: Tx, scope: Scope) -> Database:
+def copy(tx: Tx, scope: CopyScope) -> Database:
     """A database in memory with what the scope needs of the transaction's database.
 
     It belongs to the calling thread: another thread would see an empty one.
@@ -146,7 +144,7 @@ def events_read(catalog: Catalog) -> set[str]:
     return names
 
 
-def _wanted(scope: Scope) -> dict[Table, ColumnElement[bool]]:
+def _wanted(scope: CopyScope) -> dict[Table, ColumnElement[bool]]:
     """The rows to copy, by table. Tables that are not named stay empty."""
     reached = max(reach(scope.policy.caps), _OWN_CAP)
     current = enrollments.c.ended_at.is_(None)
@@ -159,11 +157,7 @@ def _wanted(scope: Scope) -> dict[Table, ColumnElement[bool]]:
     stops = [name for name, channel in channels().items() if channel.has_stop]
     return {
         profiles: true(),
-        identifiers: and_(
-            one_of(identifiers.c.kind, sorted(set(ADDRESS_KIND.values()))),
-            identifiers.c.retired_at.is_(None),
-        ),
-        suppressions: true(),
+        **address_rows(),
         consents: true(),
         # What a START restores.
         consent_records: and_(
@@ -185,7 +179,7 @@ def _wanted(scope: Scope) -> dict[Table, ColumnElement[bool]]:
     }
 
 
-def _ended(scope: Scope) -> ColumnElement[bool]:
+def _ended(scope: CopyScope) -> ColumnElement[bool]:
     """The ended enrollments that a re-entry rule asks for, and those that may explain purchases of
     the last weeks (stream.py).
     """
@@ -200,7 +194,7 @@ def _ended(scope: Scope) -> ColumnElement[bool]:
     return or_(*found)
 
 
-def _arms(scope: Scope) -> ColumnElement[bool]:
+def _arms(scope: CopyScope) -> ColumnElement[bool]:
     """The passages through experiments, which keep the arms of profiles."""
     steps = {
         (name, step)

@@ -38,7 +38,7 @@ class MessageKey(NamedTuple):
     member: str
 
 
-class Answer(NamedTuple):
+class AnswerInput(NamedTuple):
     """What became of a message: delivered, opened, clicked, unsubscribed ...
 
     message: the message, or its id in the copy; None: a report about an address alone.
@@ -67,7 +67,7 @@ class Purchase(NamedTuple):
     same: str | None
 
 
-class ConsentStatement(NamedTuple):
+class ConsentInput(NamedTuple):
     """A statement of consent that is no answer to a message."""
 
     profile_id: int
@@ -93,7 +93,7 @@ class Examination(NamedTuple):
     journey: str
 
 
-Input = ShopEvent | Answer | Purchase | ConsentStatement | LaunchOf | Examination
+Input = ShopEvent | AnswerInput | Purchase | ConsentInput | LaunchOf | Examination
 
 
 @dataclass(slots=True)

@@ -44,5 +44,12 @@ def purchase_events(tx: Tx, purchases: Sequence[Purchase]) -> list[ShopEvent]:
         profile_id, context = known[one.message]
         shared = {} if one.same is None else {one.same: context.get(one.same)}
         key = f"simulated {one.message} {one.name}"
-        found.append(ShopEvent(profile_id, one.name, {**one.properties, **shared}, key))
+        found.append(
+            ShopEvent(
+                profile_id=profile_id,
+                name=one.name,
+                properties={**one.properties, **shared},
+                dedupe_key=key,
+            )
+        )
     return found

@@ -14,7 +14,6 @@ from sqlalchemy import Select, and_, cast, exists, not_, or_, select
 from sqlalchemy.types import Text
 
 from channels.messages import messages
-from channels.providers.sending import Suppress
 from channels.providers.webhook import FeedbackKind
 from config.channels import ChannelName
 from config.clock.times import Instant
@@ -23,8 +22,8 @@ from config.database.engine import Tx
 from config.policy import CHANNELS
 from journeys.enrollments import enrollments
 from journeys.simulation.inputs import (
-    Answer,
-    ConsentStatement,
+    AnswerInput,
+    ConsentInput,
     Input,
     Inputs,
     LaunchOf,
@@ -34,7 +33,8 @@ from journeys.simulation.inputs import (
 from journeys.simulation.messages import KEY_COLUMNS
 from journeys.tables import launches
 from profiles.events import PROFILE_CHANGED
-from profiles.tables import consent_records, events, suppressions
+from profiles.identity.addresses import suppressed_since
+from profiles.tables import SuppressionState, consent_records, events
 
 # Inbound texts name no message; the profile is found by the address.
 _BY_TEXT = ("stopped", "started", "replied")
@@ -43,7 +43,7 @@ _ANSWERS: Mapping[str, tuple[ChannelName, FeedbackKind]] = {
 }
 # What a report adds to the properties of its event.
 _OF_REPORT = ("message_id", "journey", "step", "reason")
-_e, _r, _l, _s = events.c, consent_records.c, launches.c, suppressions.c
+_e, _r, _l = events.c, consent_records.c, launches.c
 
 
 def recorded_inputs(tx: Tx, since: Instant, until: Instant) -> Inputs:
@@ -55,18 +55,13 @@ def recorded_inputs(tx: Tx, since: Instant, until: Instant) -> Inputs:
 
 
 def _recorded(tx: Tx, since: Instant, until: Instant) -> Iterator[tuple[Instant, Input]]:
-    suppressed: dict[tuple[str, str], Suppress] = {
-        (address, channel): state
-        for address, channel, state in tx.conn.execute(
-            select(_s.address, _s.channel, _s.state).where(_s.since >= since)
-        ).tuples()
-    }
+    suppressed = suppressed_since(tx, since)
     for row in tx.conn.execute(_events(since, until)).mappings():
         yield row["worked_at"], _event_or_answer(dict(row), suppressed)
     for row in tx.conn.execute(_statements(since, until)).mappings():
         yield (
             row["recorded_at"],
-            ConsentStatement(
+            ConsentInput(
                 profile_id=row["profile_id"],
                 channel=row["channel"],
                 topic=row["topic"],
@@ -110,7 +105,7 @@ def _events(since: Instant, until: Instant) -> Select[Any]:
 
 
 def _event_or_answer(
-    row: Mapping[str, Any], suppressed: Mapping[tuple[str, str], Suppress]
+    row: Mapping[str, Any], suppressed: Mapping[tuple[str, str], SuppressionState]
 ) -> Input:
     answer = _ANSWERS.get(row["name"])
     if answer is None or (row["member"] is None and answer[1] not in _BY_TEXT):
@@ -130,7 +125,7 @@ def _event_or_answer(
     properties = {
         name: value for name, value in row["properties"].items() if name not in _OF_REPORT
     }
-    return Answer(
+    return AnswerInput(
         id=row["dedupe_key"],
         channel=channel,
         kind=kind,

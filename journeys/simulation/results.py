@@ -215,7 +215,13 @@ def _held_back(tx: Tx, planner: Planner, sent: Sequence[_Row]) -> list[HeldBack]
             by = "cap"
         delays[row.journey, row.step, row.channel, by].append(row.send_at - wanted)
     return [
-        HeldBack(*key, len(some), share(some, 0.5), share(some, 0.95), some[-1])
+        HeldBack(
+            *key,
+            messages=len(some),
+            median=share(some, 0.5),
+            p95=share(some, 0.95),
+            longest=some[-1],
+        )
         for key, some in ((key, sorted(some)) for key, some in sorted(delays.items()))
     ]
 

@@ -12,15 +12,13 @@ from channels.rules.planner import Planner
 from config.clock.times import DAY, Instant
 from config.clock.zones import zone
 from config.database.engine import Database, Tx
-from config.policy import Policy
-from config.settings import Settings
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry, ScheduleEntry, SegmentEntry
 from journeys.engine.entry import audience_after
 from journeys.operations.control import PAUSED, STOPPED, held
-from journeys.simulation.behaviour import Behaviour
-from journeys.simulation.clock import Simulation, nobody_answers
-from journeys.simulation.copy import Scope, copy, copy_again
+from journeys.simulation.behaviour import AnsweringPeople
+from journeys.simulation.clock import SimulatedShop, Simulation, nobody_answers
+from journeys.simulation.copy import CopyScope, copy, copy_again
 from journeys.simulation.inputs import Examination, Inputs, LaunchOf, ShopEvent
 from journeys.simulation.providers import simulated_providers
 from journeys.simulation.rates import AnswerKind, Rates, learn_rates
@@ -69,16 +67,7 @@ class Question:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shop:
-    """The rules of the installation that is simulated."""
-
-    catalog: Catalog
-    policy: Policy
-    settings: Settings
-
-
-def simulate(tx: Tx, shop: Shop, question: Question) -> list[Results]:
+def simulate(tx: Tx, shop: SimulatedShop, question: Question) -> list[Results]:
     """The results for each seed. Only reads the database of the transaction.
 
     Raises SegueError for an unknown journey or segment.
@@ -93,11 +82,11 @@ def simulate(tx: Tx, shop: Shop, question: Question) -> list[Results]:
     return results
 
 
-def prepare(tx: Tx, shop: Shop, question: Question) -> tuple[Database, Rates]:
+def prepare(tx: Tx, shop: SimulatedShop, question: Question) -> tuple[Database, Rates]:
     """The copy and the rates for a question."""
     for journey in question.journeys:
         shop.catalog.journey(journey)
-    scope = Scope(
+    scope = CopyScope(
         catalog=shop.catalog,
         policy=shop.policy,
         now=tx.now,
@@ -131,23 +120,22 @@ def _hold_others(tx: Tx, catalog: Catalog, journeys: Sequence[str]) -> None:
         tx.conn.execute(insert(journey_controls), others)
 
 
-def run(db: Database, shop: Shop, question: Question, rates: Rates, seed: int) -> Results:
+def run(db: Database, shop: SimulatedShop, question: Question, rates: Rates, seed: int) -> Results:
     """Simulate on a copy from `prepare`, which this changes; returns the results of one seed.
 
     It begins in the second after the copy, so that its rows differ in time from those before.
     """
     assert db.now is not None
     start = db.now + 1
-    segments = question.segments(shop.catalog)
     end = start + question.days * DAY
     with db.transaction(write=False) as tx:
         inputs = _inputs(tx, shop.catalog, question, start, end, seed)
         why = _why_nobody(tx, shop.catalog, question, inputs)
-    behaviour = Behaviour(db, shop.catalog, rates, segments, seed)
-    behave = behaviour.answer if question.customers else nobody_answers
-    simulation = Simulation(
-        db, shop.catalog, shop.policy, shop.settings, inputs=inputs, behave=behave
+    people = AnsweringPeople(
+        db, shop.catalog, rates=rates, segments=question.segments(shop.catalog), seed=seed
     )
+    behave = people.answer if question.customers else nobody_answers
+    simulation = Simulation(db, shop, inputs=inputs, behave=behave)
     simulation.run(end)
     providers = simulated_providers(shop.settings)
     with db.transaction() as tx:
@@ -162,8 +150,8 @@ def run(db: Database, shop: Shop, question: Question, rates: Rates, seed: int) -
     return replace(
         results,
         why={journey: reasons for journey, reasons in why.items() if reasons},
-        answers=behaviour.answers,
-        rates=behaviour.used,
+        answers=people.answers,
+        rates=people.used,
     )
 
 
@@ -184,7 +172,10 @@ def _inputs(
         )
     if question.audience is not None:
         [journey] = question.journeys
-        inputs.add(start, [LaunchOf(_LAUNCH, journey, question.audience, question.people)])
+        launch = LaunchOf(
+            id=_LAUNCH, journey=journey, audience=question.audience, people=question.people
+        )
+        inputs.add(start, [launch])
         return inputs
     for name, entry in entries.items():
         if isinstance(entry, ScheduleEntry):
@@ -221,11 +212,11 @@ def _why_nobody(
         entry = catalog.journey(name).journey.entry
         if holding.get(name) == PAUSED:
             why[name]["the journey is paused: whoever enters waits at the first step"] += 1
-        elif holding.get(name) == STOPPED:
-            why[name]["the journey is stopped"] += 1
         if name in launched or isinstance(entry, SegmentEntry):
             continue
-        if isinstance(entry, EventEntry):
+        if holding.get(name) == STOPPED:
+            why[name]["the journey is stopped"] += 1
+        elif isinstance(entry, EventEntry):
             if entry.event not in there:
                 why[name][f"no event to enter with: {entry.event}"] += 1
         elif isinstance(entry, ScheduleEntry):

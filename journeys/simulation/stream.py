@@ -69,7 +69,7 @@ def shop_events(
     for profile_id, stream in _places(list(streams.items()), seed):
         for number, (name, properties, at) in enumerate(stream):
             key = f"simulated {seed} {number} {name}"
-            one = ShopEvent(profile_id, name, properties, key)
+            one = ShopEvent(profile_id=profile_id, name=name, properties=properties, dedupe_key=key)
             inputs.add(max(to_grain(at), start), [one])
     return inputs
 

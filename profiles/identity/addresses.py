@@ -13,12 +13,15 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Select,
+    Table,
     and_,
+    bindparam,
     exists,
     literal,
     not_,
     or_,
     select,
+    true,
     tuple_,
 )
 
@@ -76,6 +79,23 @@ def _is_retired(table: FromClause) -> ColumnElement[bool]:
 def is_retired_row(row: Mapping[str, Any]) -> bool:
     """`is_retired` of a row of `identifiers` in memory, by column name."""
     return row["retired_at"] is not None
+
+
+def address_rows() -> dict[Table, ColumnElement[bool]]:
+    """The rows that decide which addresses are in use and where they are suppressed, by table."""
+    kinds = one_of(identifiers.c.kind, sorted(CHANNELS_TO))
+    return {identifiers: and_(kinds, not_(is_retired())), suppressions: true()}
+
+
+def suppressed_since(tx: Tx, since: Instant) -> dict[tuple[str, str], SuppressionState]:
+    """Why addresses were suppressed from `since` on, by address and channel."""
+    found = tx.conn.execute(_SUPPRESSED_SINCE, {"since": since})
+    return {(address, channel): state for address, channel, state in found}
+
+
+_SUPPRESSED_SINCE = select(
+    suppressions.c.address, suppressions.c.channel, suppressions.c.state
+).where(suppressions.c.since >= bindparam("since"))
 
 
 # kind, value, country, platform, seen_at, a channel on which it is suppressed

@@ -20,8 +20,8 @@ from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
 from journeys.operations.launches import enter_audience, start_launch
 from journeys.operations.report import Summary, summarise
+from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
-from journeys.simulation.simulate import Shop
 from journeys.tables import launches, passages
 from profiles.sample.shop import load_sample_shop
 
@@ -122,7 +122,7 @@ def test_messages_claimed_by_another_process_count_as_sending(engine: Engine, db
 
 
 def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) -> None:
-    shop = Shop(catalog=engine.catalog, policy=engine.planner.policy, settings=Settings())
+    shop = SimulatedShop(catalog=engine.catalog, policy=engine.planner.policy, settings=Settings())
     with snapshot(db) as tx:
         report = dry_run(tx, shop, "win-back", "everyone", None)
     with db.transaction(write=False) as tx:
@@ -137,7 +137,7 @@ def test_a_dry_run_reports_what_the_launch_does(engine: Engine, db: Database) ->
 
 
 def test_a_dry_run_respects_the_limit(engine: Engine, db: Database) -> None:
-    shop = Shop(catalog=engine.catalog, policy=engine.planner.policy, settings=Settings())
+    shop = SimulatedShop(catalog=engine.catalog, policy=engine.planner.policy, settings=Settings())
     with snapshot(db) as tx:
         report = dry_run(tx, shop, "win-back", "everyone", 7)
     assert report.results.entered == {"win-back": 7}

@@ -4,18 +4,18 @@ from typing import Any
 
 import pytest
 
-from config.clock.times import DAY, hours
+from config.clock.times import DAY, minutes
 from flows.dry_run import DryRunReport, as_json, dry_run
 from journeys.dsl import SMS, Call, Email, OnEvent, Send, Split, Update, Wait, attribute, when
 from journeys.operations import control
+from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
-from journeys.simulation.simulate import Shop
 from tests.support.shop import MONDAY, House, described
 
 
 def rehearse(house: House, people: int | None = None, audience: str = "everyone") -> DryRunReport:
     segue = house.segue
-    shop = Shop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+    shop = SimulatedShop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
     with snapshot(house.db) as tx:
         return dry_run(tx, shop, "j", audience, people)
 
@@ -55,7 +55,7 @@ def test_a_dry_run_does_not_move_other_enrollments(house: House) -> None:
     house.open(described(Wait("1h"), Update("u", x=1)))
     ann = house.customer()
     house.launch("j")
-    house.db.now = MONDAY + hours(2).seconds
+    house.db.now = MONDAY + minutes(30).seconds
     assert why_not(rehearse(house)) == {"already in it": 1}
     assert house.people(ann)[0].step == "wait 1h"
 

@@ -15,8 +15,8 @@ from channels.messages import messages
 from config.clock.times import DAY, HOUR, MINUTE, Instant, parse_instant
 from config.database.engine import Database, Tx
 from journeys.enrollments import enrollments
-from journeys.simulation.clock import Simulation
-from journeys.simulation.copy import Scope, copy
+from journeys.simulation.clock import SimulatedShop, Simulation
+from journeys.simulation.copy import CopyScope, copy
 from journeys.simulation.replay import recorded_inputs
 from journeys.tables import passages
 from tests.support.proof import cases
@@ -75,14 +75,18 @@ def test_a_replayed_log_gives_every_decision_of_the_live_system(postgresql_url: 
         live.run(START, work)
         segue = house.segue
         with db.transaction(write=False) as tx:
-            snapshot = copy(tx, Scope(catalog=segue.catalog, policy=POLICY, now=START))
+            snapshot = copy(tx, CopyScope(catalog=segue.catalog, policy=POLICY, now=START))
         live.run(START + DAYS * DAY, work)
     with db.transaction(write=False) as tx:
         inputs = recorded_inputs(tx, START, START + DAYS * DAY)
         there = decided(tx, START)
     db.close()
 
-    simulation = Simulation(snapshot, segue.catalog, POLICY, segue.settings, inputs=inputs)
+    simulation = Simulation(
+        snapshot,
+        SimulatedShop(catalog=segue.catalog, policy=POLICY, settings=segue.settings),
+        inputs=inputs,
+    )
     simulation.run(START + DAYS * DAY)
     with snapshot.transaction(write=False) as tx:
         here = decided(tx, START)
