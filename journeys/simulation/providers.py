@@ -16,7 +16,7 @@ from config.settings import Settings
 _BATCH = 1000
 
 # Is told the accepted messages.
-Accepted = Callable[[Sequence[Outgoing]], object]
+TellAccepted = Callable[[Sequence[Outgoing]], object]
 
 
 class _NoSender:
@@ -37,7 +37,7 @@ class _NoSender:
 class AcceptingProviders:
     """The provider side of a dispatcher (channels.outbox.dispatch.Poster)."""
 
-    def __init__(self, accepted: Accepted) -> None:
+    def __init__(self, accepted: TellAccepted) -> None:
         self._accepted = accepted
 
     async def post(

@@ -23,7 +23,7 @@ from profiles.tables import events
 
 AnswerKind = Literal["delivered", "opened", "clicked", "unsubscribed", "bought"]
 ANSWER_KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
-# Rates of fewer messages are not used.
+# AnswerRates of fewer messages are not used.
 ENOUGH = 100
 _HISTORY = 365 * DAY
 
@@ -64,7 +64,7 @@ class _Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class AnswerRates:
     """The rates of this shop. given: shares that replace what was counted."""
 
     counted: Mapping[_Place, Mapping[str, int]]
@@ -90,7 +90,7 @@ class Rates:
         return Rate(_AVERAGE[kind], 0, "average shop")
 
 
-def learn_rates(tx: Tx, now: Instant, given: Mapping[AnswerKind, float]) -> Rates:
+def learn_rates(tx: Tx, now: Instant, given: Mapping[AnswerKind, float]) -> AnswerRates:
     """Count the answers of the last year."""
     counted: dict[_Place, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for journey, channel, segment, *numbers in tx.conn.execute(_sent(now)):
@@ -101,7 +101,7 @@ def learn_rates(tx: Tx, now: Instant, given: Mapping[AnswerKind, float]) -> Rate
         for place in _places(journey, None, segment):
             counted[place]["enrolled"] += enrolled
             counted[place]["bought"] += bought
-    return Rates(counted, given)
+    return AnswerRates(counted, given)
 
 
 def _places(journey: str, channel: str | None, segment: str | None) -> set[_Place]:

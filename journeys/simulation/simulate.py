@@ -21,7 +21,7 @@ from journeys.simulation.clock import SimulatedShop, Simulation, nobody_answers
 from journeys.simulation.copy import CopyScope, copy, copy_again
 from journeys.simulation.inputs import Examination, Inputs, LaunchOf, ShopEvent
 from journeys.simulation.providers import simulated_providers
-from journeys.simulation.rates import AnswerKind, Rates, learn_rates
+from journeys.simulation.rates import AnswerKind, AnswerRates, learn_rates
 from journeys.simulation.refusals import still_waiting
 from journeys.simulation.rendering import refuse_unrenderable
 from journeys.simulation.results import Results, read_results
@@ -82,7 +82,7 @@ def simulate(tx: Tx, shop: SimulatedShop, question: Question) -> list[Results]:
     return results
 
 
-def prepare(tx: Tx, shop: SimulatedShop, question: Question) -> tuple[Database, Rates]:
+def prepare(tx: Tx, shop: SimulatedShop, question: Question) -> tuple[Database, AnswerRates]:
     """The copy and the rates for a question."""
     for journey in question.journeys:
         shop.catalog.journey(journey)
@@ -120,7 +120,9 @@ def _hold_others(tx: Tx, catalog: Catalog, journeys: Sequence[str]) -> None:
         tx.conn.execute(insert(journey_controls), others)
 
 
-def run(db: Database, shop: SimulatedShop, question: Question, rates: Rates, seed: int) -> Results:
+def run(
+    db: Database, shop: SimulatedShop, question: Question, rates: AnswerRates, seed: int
+) -> Results:
     """Simulate on a copy from `prepare`, which this changes; returns the results of one seed.
 
     It begins in the second after the copy, so that its rows differ in time from those before.
