@@ -25,7 +25,7 @@ from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Goal
 from journeys.simulation.copy import events_read
 from journeys.simulation.inputs import AnswerInput, Input, Purchase
-from journeys.simulation.rates import AnswerKind, Rate, AnswerRates
+from journeys.simulation.rates import AnswerKind, AnswerRates, Rate
 from profiles.tables import events
 
 # Customers act at whole quarters of an hour: fewer moments, each with more to do.

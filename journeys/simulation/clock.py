@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from channels.feedback.apply import apply
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.feedback import apply
 from channels.providers.sending import Outgoing
 from channels.providers.webhook import Feedback
 from channels.rules.planner import Planner

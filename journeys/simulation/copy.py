@@ -46,6 +46,7 @@ from journeys.tables import (
     journey_controls,
     journey_versions,
     passages,
+    promotions,
     segment_members,
 )
 from profiles.bulk import in_slices
@@ -55,6 +56,8 @@ from profiles.tables import (
     consent_records,
     consents,
     events,
+    held_out,
+    held_out_addresses,
     preferences,
     profiles,
 )
@@ -173,6 +176,9 @@ def _wanted(scope: CopyScope) -> dict[Table, ColumnElement[bool]]:
         message_devices: message_devices.c.message_id.in_(select(messages.c.id).where(counting)),
         passages: _arms(scope),
         experiment_arms: true(),
+        promotions: true(),
+        held_out: true(),
+        held_out_addresses: true(),
         segment_members: true(),
         journey_versions: true(),
         journey_controls: true(),

@@ -10,7 +10,8 @@ from config.database.engine import Tx
 from journeys.definition.journey import After, Version
 from journeys.enrollments import enrollments
 from journeys.operations.control import STOPPED, held
-from profiles.conditions.language import NOW, Condition, Scope
+from profiles.conditions.language import Condition
+from profiles.conditions.sql import NOW, Scope, condition_holds
 from profiles.tables import profiles
 
 ALREADY_IN = "already in it"
@@ -36,7 +37,7 @@ def refusals(tx: Tx, version: Version, condition: Condition) -> Counter[str]:
         (select(e.id).where(theirs, or_(barred)).exists(), ENTERED_BEFORE),
         else_=_MAY_ENTER,
     ).label("reason")
-    holds = condition.sql(Scope(sqlite=tx.is_sqlite, profile_id=profiles.c.id))
+    holds = condition_holds(condition, Scope(sqlite=tx.is_sqlite, profile_id=profiles.c.id))
     found = select(reason, func.count()).select_from(profiles).where(holds).group_by("reason")
     counts = Counter(dict(tx.conn.execute(found, {"now": tx.now}).tuples().all()))
     if not counts:

@@ -15,9 +15,9 @@ from typing import Any
 
 from sqlalchemy import select
 
+from channels.feedback.apply import apply
 from channels.messages import messages
 from channels.outbox.dispatch import Dispatcher
-from channels.outbox.feedback import apply
 from channels.providers.webhook import Feedback, FeedbackKind
 from config.channels import ChannelName
 from config.clock.times import DAY, HOUR, MINUTE, Instant, days

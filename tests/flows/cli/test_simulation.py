@@ -1,0 +1,159 @@
+"""`segue simulate`: its output, its options, and that it writes nothing."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+import flows.cli.main
+from config.clock.times import Instant, format_instant, parse_instant
+from config.database.engine import Database
+from config.database.schema import migrate
+from profiles.sample.shop import load_sample_shop
+
+NOW: Instant = parse_instant("2026-03-02T09:00:00Z")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a database with a small shop."""
+    file = tmp_path_factory.mktemp("shop") / "segue.db"
+    db = Database(f"sqlite:///{file}", now=NOW)
+    migrate(db)
+    load_sample_shop(db, NOW, customers=200)
+    db.close()
+    return file
+
+
+@pytest.fixture
+def segue(
+    stocked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    monkeypatch.setenv("SEGUE_DATABASE_URL", f"sqlite:///{stocked}")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(
+            sys, "argv", ["segue", "simulate", *arguments, "--now", format_instant(NOW)]
+        )
+        status = 0
+        try:
+            flows.cli.main.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def found(segue: Run, *arguments: str) -> dict[str, Any]:
+    status, out, err = segue(*arguments, "--json")
+    assert status == 0, err
+    answer: dict[str, Any] = orjson.loads(out)
+    return answer
+
+
+def test_a_launch_for_a_segment(segue: Run, stocked: Path) -> None:
+    before = stocked.read_bytes()
+    one = found(segue, "win-back", "--audience", "lapsed", "--days", "14")
+    assert one["people"] == one["entered"] > 10
+    assert one["sent"]["email"] > one["entered"]
+    assert one["not_sent"]["no_address"] > 0
+    sent = sum(one["sent"].values())
+    assert sum(day["sent"] for day in one["by_day"].values()) == sent
+    assert sum(hour["sent"] for hour in one["by_hour"].values()) == sent
+    assert sum(step["sent"] for step in one["by_step"]) == sent
+    assert next(iter(one["by_day"])) == "2026-03-02"
+    assert one["messages_a_person"]["p50"] <= one["messages_a_person"]["p100"] <= 4
+    assert {rate["source"] for rate in one["rates"]} == {"average shop"}
+    assert {load["provider"] for load in one["providers"]} <= {"sendgrid", "twilio", "fcm"}
+    assert one["range"]["sent"] == [sent, sent]
+    assert stocked.read_bytes() == before, "the simulation wrote to the shop's database"
+
+
+def test_given_rates_decide_what_customers_answer(segue: Run) -> None:
+    launch = ("win-back", "--audience", "lapsed", "--days", "14")
+    quiet = found(segue, *launch, "--opens", "0", "--buys", "0", "--unsubscribes", "0")
+    assert quiet["answers"].get("opened", 0) == quiet["unsubscribes"] == 0
+    gone = found(segue, *launch, "--unsubscribes", "1")
+    assert gone["unsubscribes"] > 0
+    # Nobody gets the second mail.
+    [last] = [step for step in gone["by_step"] if step["step"] == "last word"]
+    assert last["sent"] <= 5
+    bought = found(segue, *launch, "--buys", "1")
+    assert bought["converted"] > quiet["converted"]
+    assert {rate["source"] for rate in bought["rates"] if rate["answer"] == "bought"} == {"given"}
+
+
+def test_all_journeys_with_seeds(segue: Run) -> None:
+    every = found(segue, "--all", "--seeds", "3", "--days", "7")
+    assert every["journeys"] == ["cart-recovery", "welcome", "win-back"]
+    assert every["people"] == 200
+    low, high = every["range"]["sent"]
+    assert low < high
+    assert low <= sum(every["sent"].values()) <= high
+    assert every == found(segue, "--all", "--seeds", "3", "--days", "7"), "not repeatable"
+
+
+def test_a_comparison_of_two_policies(segue: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "strict.toml"
+    policy.write_text(
+        '[topics]\nwelcome = "a"\npromotions = "b"\norders = "c"\n'
+        '[[caps]]\nchannels = "all"\nlimit = 1\nper = "month"\n'
+    )
+    launch = ("win-back", "--audience", "lapsed", "--compare", str(policy))
+    both = found(segue, *launch)
+    assert both["compare"] == str(policy)
+    assert both["compared"]["messages_a_person"]["p100"] <= 2
+    assert both["compared"]["not_sent"]["capped"] > both["not_sent"].get("capped", 0)
+    status, out, _ = segue(*launch)
+    assert status == 0
+    assert "strict.toml" in out
+
+
+def test_a_table_is_shown(segue: Run) -> None:
+    status, out, err = segue("win-back", "--audience", "lapsed", "--days", "8")
+    assert status == 0, err
+    for word in ("entered", "by_day"[3:], "busiest hour", "average shop", "we miss you"):
+        assert word in out
+
+
+def test_nobody_enters_without_a_reason(segue: Run) -> None:
+    none = found(segue, "win-back", "--audience", "best-customers", "--days", "1", "--limit", "1")
+    assert none["entered"] == 1
+    status, out, err = segue("win-back", "--days", "1")
+    assert status == 0, err
+    assert "no time of its schedule" in out or "entered" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name one journey"),
+        (("win-back", "--all"), "name one journey"),
+        (("--all", "--audience", "lapsed"), "--audience"),
+        (("win-back", "--limit", "3"), "--limit needs --audience"),
+        (("win", "--audience", "lapsed"), "no journey 'win'"),
+        (("win-back", "--audience", "lost"), "no segment 'lost'"),
+        (("win-back", "--audience", "lapsed", "--compare", "abc"), "no version 'abc'"),
+        (("win-back", "--audience", "lapsed", "--compare", "none.toml"), "none.toml"),
+    ],
+)
+def test_wrong_options(segue: Run, arguments: tuple[str, ...], words: str) -> None:
+    status, _, err = segue(*arguments)
+    assert status == 1
+    assert words in err
+
+
+def test_a_database_without_tables_is_refused(
+    segue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
+    status, _, err = segue("--all")
+    assert status == 1
+    assert "schema of this release" in err
