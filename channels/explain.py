@@ -77,12 +77,10 @@ class ExplainedMessage(NamedTuple):
 EXPLAINED_COLUMNS = [messages.c[name] for name in ExplainedMessage._fields]
 
 
-def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> list[dict[str, Any]]:
-    """All wanted messages of one profile, oldest first, each with its explanation.
+def profile_named(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> int:
+    """The id of a profile.
 
-    Parameters
-    ----------
-    person: an identifier (user id, e-mail, phone number) in any spelling, or a message id.
+    person: an identifier (user id, e-mail, phone number) in any spelling, or the id of a message.
 
     Raises SegueError if no profile is found.
     """
@@ -98,6 +96,15 @@ def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> l
         profile_id = tx.conn.execute(of_message).scalars().first()
     if profile_id is None:
         raise SegueError(f"no customer has the identifier {person!r}, and no message has this id")
+    return profile_id
+
+
+def history_of(tx: Tx, person: str, meaningless: Meaningless = MEANINGLESS) -> list[dict[str, Any]]:
+    """All wanted messages of one profile, oldest first, each with its explanation.
+
+    person: as in `profile_named`. Raises SegueError if no profile is found.
+    """
+    profile_id = profile_named(tx, person, meaningless)
     found = tx.conn.execute(
         select(*EXPLAINED_COLUMNS)
         .where(messages.c.profile_id == profile_id)

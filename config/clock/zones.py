@@ -4,10 +4,12 @@ The system's `/usr/share/zoneinfo` and PYTHONTZPATH are not used, so that all ma
 zone rules.
 """
 
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
+from config.clock.times import Instant
 from config.text.invisible_characters import trimmed
 
 _DATABASE = files("tzdata").joinpath("zoneinfo")
@@ -48,3 +50,8 @@ def _zones_by_country() -> dict[str, tuple[str, ...]]:
 def zones_of_country(country: str) -> tuple[str, ...]:
     """The zones of an ISO 3166 alpha-2 country, in the order of zone.tab; empty if unknown."""
     return _zones_by_country().get(country, ())
+
+
+def format_local(instant: Instant, zone_name: str) -> str:
+    """An instant for people, in a zone: `Mon 2026-03-02 11:00 CET`. Raises KeyError."""
+    return datetime.fromtimestamp(instant, zone(zone_name)).strftime("%a %Y-%m-%d %H:%M %Z")

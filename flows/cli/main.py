@@ -17,10 +17,12 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from channels.explain import history_of
+from channels.explain import history_of, profile_named
 from channels.rules.cases import answer_case
 from channels.rules.planner import Planner
 from config.access.private_files import UMASK
+from config.clock.times import parse_instant
+from config.clock.zones import format_local
 from config.database.failures import of_the_database, reason_of
 from config.errors import SegueError
 from config.logs.setup import log_to
@@ -39,6 +41,7 @@ from journeys.definition.catalog import load_catalog
 from journeys.operations.doctor import LATE
 from journeys.operations.heartbeat import last_seen
 from journeys.operations.report import summarise
+from journeys.operations.standing import standings_of
 
 if TYPE_CHECKING:
     from profiles.imports.importer import ImportReport
@@ -261,18 +264,26 @@ def explain(
     person: Annotated[str, typer.Argument(help="A user id, e-mail, phone number or message id.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show every message to one profile, sent or not, with the reason."""
+    """Show where one profile stands in each journey, and every message to it, with the reasons."""
     segue = opened(context)
     with segue.db.transaction(write=False) as tx:
+        profile_id = profile_named(tx, person, segue.rules.meaningless)
         history = history_of(tx, person, segue.rules.meaningless)
+        standings = standings_of(tx, segue.catalog, segue.policy, profile_id)
     if as_json:
-        print_json(history)
+        print_json([*history, *standings.as_json()])
         return
+    say(standings.about_zone)
+    for standing in standings.journeys:
+        say(f"{standing.journey}: {standing.why}")
     for message in history:
-        what = f"{message['at']}  {message['channel']:5}  {message['journey']} / {message['step']}"
+        at = format_local(parse_instant(message["at"]), standings.zone)
+        what = f"{at}  {message['channel']:5}  {message['journey']} / {message['step']}"
         say(f"{what}: {message['why']}")
         for one in message.get("devices", ()):
             say(f"    {one['device']}: {one['why']}")
+    if not history:
+        say("No message to the customer was planned.")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
     Select,
     and_,
     bindparam,
@@ -27,7 +28,7 @@ from config.clock.times import Seconds
 from config.database.arrays import STATEMENTS, any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
-from journeys.definition.journey import After, EventEntry, Version
+from journeys.definition.journey import After, EventEntry, Journey, Version
 from journeys.engine.due import DueEnrollment
 from journeys.enrollments import enrollments, transitions
 from journeys.operations.control import STOPPED, held
@@ -152,14 +153,10 @@ def _of_events(version: Version, sqlite: bool) -> Select[Any]:
     entry = version.journey.entry
     assert isinstance(entry, EventEntry)
     scope = Scope(sqlite=sqlite, profile_id=events.c.profile_id)
-    key: ColumnElement[Any] = literal("")
-    if entry.key is not None:
-        value = events.c.properties[entry.key].as_string()
-        key = func.substr(func.coalesce(value, ""), 1, _KEY)
     return select(
         events.c.profile_id.label("profile_id"),
         events.c.bucket,
-        key.label("entry_key"),
+        event_key(entry).label("entry_key"),
         events.c.properties.label("context"),
         events.c.id.label("entry_event_id"),
         events.c.occurred_at.label("since"),
@@ -167,9 +164,24 @@ def _of_events(version: Version, sqlite: bool) -> Select[Any]:
         any_of(events.c.id, "events"),
         in_buckets(events.c.bucket),
         events.c.name == entry.event,
-        events.c.received_at - events.c.occurred_at < entry.max_age,
+        event_is_young(entry),
         *(property_holds(test, events.c.properties, scope) for test in entry.where),
     )
+
+
+def event_key(entry: EventEntry) -> ColumnElement[Any]:
+    """The entry key of an event, a row of the enclosing statement."""
+    if entry.key is None:
+        return literal("")
+    value = events.c.properties[entry.key].as_string()
+    return func.substr(func.coalesce(value, ""), 1, _KEY)
+
+
+def event_is_young(entry: EventEntry) -> ColumnElement[bool]:
+    """Whether an event, a row of the enclosing statement, was younger than `max_age` when it was
+    received.
+    """
+    return events.c.received_at - events.c.occurred_at < entry.max_age
 
 
 # Who may enter a version, by columns of the enrollment. Its parameters are the caller's.
@@ -209,11 +221,7 @@ def _allowed(version: Version, source: _Source, sqlite: bool, *, pauses: bool) -
         before.c.journey == journey.name,
         before.c.entry_key == who.c.entry_key,
     )
-    refused: ColumnElement[bool] = before.c.ended_at.is_(None)  # a current enrollment
-    if journey.entry.again == "once":
-        refused = or_(refused, before.c.id.is_not(None))
-    elif isinstance(journey.entry.again, After):
-        refused = or_(refused, before.c.entered_at > NOW - journey.entry.again.after)
+    refused = reentry_refused(journey, before)
     # OFFSET keeps PostgreSQL from turning the subquery into a join. While the table grows and has
     # no statistics yet, the join would read the whole table for every chunk.
     entered_before = select(literal(1)).select_from(before).where(same, refused).offset(0).exists()
@@ -243,3 +251,16 @@ def _allowed(version: Version, source: _Source, sqlite: bool, *, pauses: bool) -
         # Of two entry events in a batch, the earlier one enters the profile.
         .order_by(who.c.since, who.c.entry_event_id, who.c.profile_id)
     )
+
+
+def reentry_refused(journey: Journey, before: FromClause) -> ColumnElement[bool]:
+    """Whether an enrollment of the same profile, journey and entry key refuses another entry now.
+
+    before: the table of enrollments, or an alias.
+    """
+    refused: ColumnElement[bool] = before.c.ended_at.is_(None)  # a current enrollment
+    if journey.entry.again == "once":
+        refused = or_(refused, before.c.id.is_not(None))
+    elif isinstance(journey.entry.again, After):
+        refused = or_(refused, before.c.entered_at > NOW - journey.entry.again.after)
+    return refused

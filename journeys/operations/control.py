@@ -22,7 +22,7 @@ from profiles.bulk import lock_profiles
 
 PAUSED = "paused"
 STOPPED = "stopped"
-_STOPPED_REASON = "the journey was stopped"
+STOPPED_REASON = "the journey was stopped"
 
 _HELD = select(journey_controls.c.journey, journey_controls.c.state)
 _of_journey = journey_controls.c.journey == bindparam("of_journey")
@@ -128,7 +128,7 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
         tx.buckets = buckets_of(row.profile_id for row in current)
         people = lock_rows(tx, _LOCKED, {"enrollments": [row.id for row in current]})
         lock_profiles(tx, {person.profile_id for person in people})
-        end(tx, [person.id for person in people], _STOPPED_REASON)
+        end(tx, [person.id for person in people], STOPPED_REASON)
         chunk.people = len(people)
         return len(people)
     rows = tx.conn.execute(_PLANNED, given).all()
@@ -136,7 +136,7 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
         return None
     tx.buckets = buckets_of(row.profile_id for row in rows)
     lock_profiles(tx, {row.profile_id for row in rows})
-    transitions.cancel(tx, {row.id: _STOPPED_REASON for row in rows})
+    transitions.cancel(tx, {row.id: STOPPED_REASON for row in rows})
     chunk.people = len(rows)
     return 0
 

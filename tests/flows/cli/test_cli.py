@@ -317,8 +317,20 @@ def test_launching(stocked: Segue) -> None:
     said = stocked("explain", "bob")
     assert "win-back / we miss you: It was sent." in said.out
     assert "The customer has no device on record." in said.out
-    by_mail = orjson.loads(stocked("explain", "ann@example.com", "--json").out)
-    assert [one["channel"] for one in by_mail] == ["email", "push", "sms"]
+    for spelling in ("ann@example.com", " Ann@EXAMPLE.com", "+44 7700 900001", "ann"):
+        told = orjson.loads(stocked("explain", spelling, "--json").out)
+        channels = [one["channel"] for one in told if one["message"] is not None]
+        assert channels == ["email", "push", "sms"]
+        standing = {one["journey"]: one for one in told if one["message"] is None}
+        assert set(standing["win-back"]) > set(told[0]) - {"devices"}
+        assert standing["win-back"]["state"] == "waiting"
+        assert standing["cart-recovery"]["reason"] == "no_event"
+        assert {one["timezone"] for one in standing.values()} == {"Europe/London"}
+    # nobody gets no answer: who has no message is told about each journey
+    said = stocked("explain", "cleo")
+    assert said.out.startswith("Times are in the zone ")
+    assert "win-back: Never in it. The customer is not in the segment lapsed." in said.out
+    assert said.out.endswith("No message to the customer was planned.\n")
     counted = orjson.loads(stocked("report", "win-back", "--json").out)
     assert (counted["entered"], counted["active"]) == (2, 2)
     assert "2 entered, 2 active, 0 converted" in stocked("report", "win-back").out
