@@ -33,7 +33,7 @@ class _ByDialectName(LRUCache[Any, Any]):
         super().__setitem__((key[0].name, *key[1:]), value)
 
 
-def _environment() -> frozenset[tuple[str, str]]:
+def environment() -> frozenset[tuple[str, str]]:
     """All variables but the one in which pytest writes the name of each test."""
     return frozenset(one for one in os.environ.items() if one[0] != "PYTEST_CURRENT_TEST")
 
@@ -45,7 +45,7 @@ class _Read:
         self._known: dict[Any, BaseSettings] = {}
 
     def __call__(self, model: type[BaseSettings], prefix: str | None = None) -> BaseSettings:
-        key = model, prefix, _environment()
+        key = model, prefix, environment()
         if key not in self._known:
             self._known[key] = read_environment(model, prefix)
         return self._known[key].model_copy()
