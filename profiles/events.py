@@ -58,22 +58,20 @@ def record_events(tx: Tx, events: Sequence[NewEvent], *, worked: bool) -> int:
     """
     now = tx.now
     worked_at = now if worked else None
+    rows = [
+        (
+            event.profile_id,
+            event.name,
+            event.occurred_at,
+            now - event.waited,
+            event.properties,
+            event.dedupe_key,
+            worked_at,
+            *(event.identifier or (None, None)),
+            bucket_of(event.profile_id),
+        )
+        for event in events
+    ]
     if not worked:
-        tx.event_buckets.update(bucket_of(event.profile_id) for event in events)
-    return _INSERT(
-        tx.conn,
-        [
-            (
-                event.profile_id,
-                event.name,
-                event.occurred_at,
-                now - event.waited,
-                event.properties,
-                event.dedupe_key,
-                worked_at,
-                *(event.identifier or (None, None)),
-                bucket_of(event.profile_id),
-            )
-            for event in events
-        ],
-    )
+        tx.event_buckets.update([row[-1] for row in rows])
+    return _INSERT(tx.conn, rows)

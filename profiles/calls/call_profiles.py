@@ -87,10 +87,7 @@ class CallProfiles:
 
     def owner_of(self, keys: Sequence[Key]) -> int | None:
         """The one profile that has all these identifiers; None if there is none."""
-        if len(keys) == 1:
-            return self.owners.get(keys[0])
-        found = {self.owners.get(key) for key in keys}
-        return found.pop() if len(found) == 1 else None
+        return _one_owner(keys, self.owners)
 
 
 def find_profiles(
@@ -99,7 +96,8 @@ def find_profiles(
     """Find the profiles of the calls, and merge those that the calls join. Locks the profiles."""
     keys_by_place = [call.keys for call in calls]
     named = [(place, key) for place, keys in enumerate(keys_by_place) for key in keys]
-    dependent = any(call.depends_on_address(rules.double_opt_in) for call in calls)
+    confirmed = rules.double_opt_in
+    dependent = bool(confirmed) and any(call.depends_on_address(confirmed) for call in calls)
     # SQLite has no locks of rows, and Citus can't join profiles in other buckets.
     if not tx.is_sqlite and not tx.distributed and not dependent:
         settled = hold_settled_owners(tx, named)
@@ -114,8 +112,15 @@ def find_profiles(
         for place, call in enumerate(calls)
         if unverified and _only_adds_an_event(call, unverified)
     }
-    if not dependent and not any(
-        _unsettled(keys, holders)
+    # A call joins and verifies nothing if one profile has all its identifiers, and none of them is
+    # retired or unverified.
+    settled = {
+        key: holder.profile_id
+        for key, holder in holders.items()
+        if not (holder.retired or holder.unverified)
+    }
+    if not dependent and all(
+        _one_owner(keys, settled) is not None
         for place, keys in enumerate(keys_by_place)
         if place not in events_only
     ):
@@ -167,20 +172,12 @@ def _only_adds_an_event(call: SegmentCall, unverified: Collection[Key]) -> bool:
     return anonymous in unverified and not call.person.proofs
 
 
-def _unsettled(keys: Sequence[Key], holders: Mapping[Key, Holder]) -> bool:
-    """Whether a call with these identifiers can join or verify some.
-
-    It cannot if one profile has all of them and none is retired or unverified.
-    """
-    whose: int | None = None
-    for key in keys:
-        holder = holders.get(key)
-        if holder is None or holder.retired or holder.unverified:
-            return True
-        if whose is not None and holder.profile_id != whose:
-            return True
-        whose = holder.profile_id
-    return False
+def _one_owner(keys: Sequence[Key], owners: Mapping[Key, int]) -> int | None:
+    """The one profile that has all these identifiers; None if there is none."""
+    if len(keys) == 1:
+        return owners.get(keys[0])
+    found = {owners.get(key) for key in keys}
+    return found.pop() if len(found) == 1 else None
 
 
 def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:

@@ -68,8 +68,9 @@ def take_calls(
         some = some[: who.stopped_at]
         outcomes = _write(tx, some, who, rules)
         for place, call in enumerate(some):
-            taken = outcomes[place].refused is None and who.takes_all_of(place)
-            if call.company_traits and taken:
+            if not call.company_traits:
+                continue
+            if outcomes[place].refused is None and who.takes_all_of(place):
                 company_id, at = call.person.attributes[GROUP_ID], call.occurred_at(tx.now)
                 companies[start + place] = CompanyStatement(company_id, call.company_traits, at)
         return outcomes
@@ -104,6 +105,7 @@ def _write(
     changing: dict[int, int] = {}  # place of the call -> place in `people`
     people: list[Person] = []
     filling = _filling(tx, calls, who)
+    now = tx.now
     for place, call in enumerate(calls):
         if place in who.again:
             continue
@@ -117,12 +119,14 @@ def _write(
         elif place in who.foreign:
             person, warnings = _without(person, who.foreign[place])
         outcomes[place].warnings += warnings
-        owner = who.owner_of(person.keys)
+        # The keys of an alias contain an id that is not the person's.
+        unchanged = person is call.person and call.previous_id is None
+        owner = who.owner_of(who.keys[place] if unchanged else person.keys)
         if owner is not None and not person.has_details:
             profile_ids[place] = owner
         else:
             changing[place] = len(people)
-            people.append(person._replace(seen_at=call.occurred_at(tx.now)))
+            people.append(person._replace(seen_at=call.occurred_at(now)))
         if call.previous_id is not None:
             previous: Key = ("anonymous_id", call.previous_id)
             if any(previous in group for group in who.same):
@@ -149,8 +153,8 @@ def _write(
         NewEvent(
             profile_id=profile_ids[place],
             name=call.event,
-            occurred_at=call.occurred_at(tx.now),
-            dedupe_key=call.dedupe_key(tx.now),
+            occurred_at=call.occurred_at(now),
+            dedupe_key=call.dedupe_key(now),
             properties=call.properties,
             waited=call.waited,
             identifier=who.keys[place][0],
@@ -164,8 +168,8 @@ def _write(
         NewEvent(
             profile_id=profile_ids[place],
             name=PROFILE_CHANGED,
-            occurred_at=tx.now,
-            dedupe_key=f"{calls[place].dedupe_key(tx.now)} changed the profile",
+            occurred_at=now,
+            dedupe_key=f"{calls[place].dedupe_key(now)} changed the profile",
             properties={},
             identifier=who.keys[place][0],
         )

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic.alias_generators import to_camel
 
 from config.clock.times import HOUR, Instant, Seconds, parse_instant
@@ -135,16 +135,16 @@ def _object(value: object) -> object:
 
 
 Id = Annotated[
-    str | None, BeforeValidator(_id, json_schema_input_type=str | int | None), Field(default=None)
+    str | None, PlainValidator(_id, json_schema_input_type=str | int | None), Field(default=None)
 ]
 CallTime = Annotated[
     Instant | None,
-    BeforeValidator(_moment, json_schema_input_type=str | None),
+    PlainValidator(_moment, json_schema_input_type=str | None),
     Field(default=None, examples=["2026-03-02T10:00:00.000Z"]),
 ]
 Object = Annotated[
     dict[str, Any],
-    BeforeValidator(_object, json_schema_input_type=dict[str, Any] | None),
+    PlainValidator(_object, json_schema_input_type=dict[str, Any] | None),
     Field(default_factory=dict),
 ]
 
@@ -210,6 +210,8 @@ MODELS: Mapping[CallKind, type[_Call]] = {
 }
 
 _KINDS: Mapping[str, CallKind] = {kind: kind for kind in MODELS}
+# `model_validate` takes a sixth longer for a call.
+_VALIDATE = {kind: model.__pydantic_validator__.validate_python for kind, model in MODELS.items()}
 
 _IDS = ("userId", "anonymousId", "groupId", "previousId", "messageId")
 
@@ -236,7 +238,7 @@ def read_call(
     nothing = _meaningless_ids(fields, rules.meaningless)
     try:
         meant = {k: v for k, v in fields.items() if k not in nothing} if nothing else fields
-        call = MODELS[kind].model_validate(meant)
+        call: _Call = _VALIDATE[kind](meant)
     except ValidationError as error:
         raise refusal(error) from None
     if call.user_id is None and kind == "alias":
@@ -274,13 +276,12 @@ def read_call(
             if call.previous_id is None:
                 raise CallRefused("previousId", "give the previous id of the customer")
             previous_id = call.previous_id
-    about = Person(
-        user_id=call.user_id,
-        anonymous_id=call.anonymous_id,
-        attributes=more,
-        consent=consent_in(traits, call.context, rules.consent_traits),
-    )
-    person, warnings = read_person(about, traits, call.context, rules)
+    person = Person(call.user_id, call.anonymous_id, attributes=more)
+    warnings: list[str] = []
+    if traits or more or call.context:
+        consent = consent_in(traits, call.context, rules.consent_traits)
+        about = person._replace(consent=consent)
+        person, warnings = read_person(about, traits, call.context, rules)
     if nothing:
         left_out = "{} is left out: {} is a placeholder"
         warnings = [*(left_out.format(*one) for one in nothing.items()), *warnings]

@@ -77,7 +77,8 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
     given = {
         "kinds": {kind for kind, _ in keys},
         "values": {value for _, value in keys},
-        "buckets": identifier_buckets(keys),
+        # SQLite's statement names no buckets, and a hash costs more than its lookup.
+        "buckets": () if tx.is_sqlite else identifier_buckets(keys),
     }
     named = set(keys)
     found: dict[Key, Holder] = {}
@@ -85,8 +86,9 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
         _HOLDERS, given
     ).all():
         tx.set_clock(clock)
-        if (kind, value) in named:
-            found[kind, value] = Holder(profile_id, retired, unverified)
+        key = (kind, value)
+        if key in named:
+            found[key] = Holder(profile_id, retired, unverified)
     return found
 
 

@@ -23,14 +23,14 @@ class Meaningless:
     """The placeholders: those above and the policy's `meaningless`."""
 
     def __init__(self, listed: Iterable[str] = ()) -> None:
-        self._listed = frozenset(_folded(value) for value in listed)
+        self._words = _WORDS.union(_folded(value) for value in listed)
 
     def __contains__(self, text: str) -> bool:
         """Whether a text is a placeholder, in any case and spacing."""
         if len(text) > _LONGEST:
             return False
         folded = _folded(text)
-        return folded in _WORDS or folded in self._listed or not folded.strip(_ZEROS)
+        return folded in self._words or not folded.strip(_ZEROS)
 
 
 # The placeholders without those of a policy.

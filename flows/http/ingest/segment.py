@@ -20,6 +20,7 @@ from flows.http.context import Receiver
 from flows.http.errors import FieldFault, Refusal, json_response, problems
 from flows.http.ingest.intake import Intake
 from flows.http.ingest.keys import WRITE_KEY, Authentication
+from flows.http.limits.work import at_once
 from journeys.operations.merge import merge
 from journeys.operations.queues import waiting_events
 from profiles.calls.public_calls import as_public
@@ -253,17 +254,20 @@ async def _take_batch(request: Request, parts: _Parts, key: ApiKey | None) -> Re
     """
     body = await read_body(request, BATCH_LIMIT, DECOMPRESSED_LIMIT)
     segue, run = parts.receiver.segue, parts.receiver.threads.run
+    parse = run if len(body) > EVENT_LIMIT else at_once
     with parts.receiver.in_progress.one():
-        batch = await run(read_object, body)
+        batch = await parse(read_object, body)
         key = await parts.key_of(request, key, batch)
         items = _items_of(batch, PUBLIC_CALLS_LIMIT if key.is_public else CALLS_LIMIT)
         parts.auth.count(key, request, len(items))
-        sent_at, admit = _sent_at_of(batch, request), partial(parts.admit, key)
-        calls, faults = await run(_read_calls, items, sent_at, segue.rules, admit)
+        sent_at = _sent_at_of(batch, request)
+        admit = partial(parts.admit, key) if key.is_public else None
+        calls, faults = await parse(_read_calls, items, sent_at, segue.rules, admit)
         outcomes = await parts.intake.take(list(calls.values()))
     warnings: list[str] = []
     for (place, call), outcome in zip(calls.items(), outcomes, strict=True):
-        warnings += [f"batch.{place}: {warning}" for warning in _warned(key, call, outcome)]
+        if outcome.warnings:
+            warnings += [f"batch.{place}: {warning}" for warning in _warned(key, call, outcome)]
         if outcome.refused is not None:
             faults[place] = _refusal(place, outcome.refused)
     if not faults:
@@ -317,16 +321,20 @@ def _read_calls(
     items: Sequence[Any],
     sent_at: Instant | None,
     rules: InputRules,
-    admit: Callable[[Any, SegmentCall], SegmentCall],
+    admit: Callable[[Any, SegmentCall], SegmentCall] | None,
 ) -> tuple[dict[int, SegmentCall], dict[int, Refusal]]:
-    """The valid calls of a batch by place, and the refusals of the others by place."""
+    """The valid calls of a batch by place, and the refusals of the others by place.
+
+    admit: limits a call to what its key allows, or raises CallRefused; None: it allows all.
+    """
     calls: dict[int, SegmentCall] = {}
     faults: dict[int, Refusal] = {}
     for place, item in enumerate(items):
         try:
             if json_size(item, f"batch.{place}") > EVENT_LIMIT:
                 raise too_large(f"batch.{place}", EVENT_LIMIT)
-            calls[place] = admit(item, read_item(item, sent_at, rules))
+            call = read_item(item, sent_at, rules)
+            calls[place] = call if admit is None else admit(item, call)
         except Refusal as refusal:
             faults[place] = refusal
         except CallRefused as error:
