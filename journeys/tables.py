@@ -168,7 +168,7 @@ class ExperimentArm(SQLModel, table=True):
 
 
 class Promotion(SQLModel, table=True):
-    """An arm that everybody takes who enters from now on: docs/decisions/0035-promotion.md."""
+    """An arm that everybody takes who enters from now on (decision 0035)."""
 
     __tablename__: ClassVar[str] = "promotion"
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from config.policy import ConsentTrait, JoinOn
 from profiles.consent.double_opt_in import NO_TOPICS
+from profiles.identity.holdout import NO_HOLDOUT, Holdout
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
 
 
@@ -30,6 +31,7 @@ class InputRules(NamedTuple):
     consent_traits: the traits of an identify call that state consent.
     double_opt_in: topics whose yes on e-mail needs a confirmation: names by id.
     join_on: the addresses in calls that join profiles.
+    holdout: the share of profiles that get no marketing.
     """
 
     lenient_dots: bool = False
@@ -38,6 +40,7 @@ class InputRules(NamedTuple):
     limits: ProfileLimits = DEFAULT_LIMITS
     double_opt_in: Mapping[str, str] = NO_TOPICS
     join_on: JoinOn = "any"
+    holdout: Holdout = NO_HOLDOUT
 
 
 DEFAULT_RULES = InputRules()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Text, and_, bindparam, cast, func, null, select
+from sqlalchemy import Text, and_, bindparam, cast, exists, false, func, null, select
 
 from channels.messages import COUNTING_STATES, messages
 from channels.rules.caps import Counted, reach
@@ -32,6 +32,7 @@ from profiles.tables import (
     consent_records,
     consents,
     events,
+    held_out,
     preferences,
     profiles,
 )
@@ -85,17 +86,25 @@ _CONSENT = (
     .correlate(profiles)
     .scalar_subquery()
 )
-_RECIPIENTS, _RECIPIENTS_APART = (
-    select(
+_IS_HELD_OUT = exists().where(
+    held_out.c.profile_id == profiles.c.id,
+    held_out.c.bucket == profiles.c.bucket,
+    in_buckets(held_out.c.bucket),
+)
+# By whether tables are distributed, and whether the policy has a holdout.
+_RECIPIENTS = {
+    (distributed, holds_out): select(
         *(profiles.c[name] for name in ("id", "timezone", "country")),
         *(preferences.c[name] for name in ("timezone", "per_week", "opens", "closes")),
-        addresses,
+        _IS_HELD_OUT if holds_out else false(),
+        null() if distributed else ADDRESSES_IN_USE,
         _CONSENT,
     )
     .join_from(profiles, preferences, _of_profile, isouter=True)
     .where(any_of(profiles.c.id, "profile_ids"), in_buckets(profiles.c.bucket))
-    for addresses in (ADDRESSES_IN_USE, null())
-)
+    for distributed in (False, True)
+    for holds_out in (False, True)
+}
 _HISTORY = select(
     *(
         messages.c[name]
@@ -141,18 +150,19 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
     if not profile_ids:
         return {}
     holdout = policy.holdout_percent / 100
-    reading = _RECIPIENTS_APART if tx.distributed else _RECIPIENTS
+    reading = _RECIPIENTS[tx.distributed, holdout > 0]
     rows = tx.conn.execute(
         reading, {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
     ).all()
     apart = addresses_in_use(tx, profile_ids) if tx.distributed else {}
     situations: dict[_Stated, Situation] = {}
     found: dict[int, Recipient] = {}
-    for profile_id, timezone, country, chosen, per_week, opens, closes, together, said in rows:
+    for profile_id, *zones_and_preferences, stored, together, said in rows:
         in_use = apart.get(profile_id, together or ())
         stated = (
-            *(timezone, country, chosen, per_week, opens, closes),
-            holdout > 0 and draw(profile_id, "holdout") < holdout,
+            *zones_and_preferences,
+            # `stored` is 0 or 1 on SQLite. A profile that nothing has stored yet is drawn.
+            bool(stored) or (holdout > 0 and draw(profile_id, "holdout") < holdout),
             # Without the addresses themselves, unless suppressed, and without their order: only
             # phone numbers have a country, and only one of them is in use.
             tuple(

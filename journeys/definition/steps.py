@@ -227,7 +227,7 @@ class ExperimentStep(_Step):
 
     holdout: percent of profiles that get no arm and continue with the next step.
     promoted: the outcome that everybody takes since the experiment is over. Journey files do not
-    set it; `segue experiment --promote` does (docs/decisions/0035-promotion.md).
+    set it; `segue experiment --promote` does (docs/decisions/0035-promotion-and-holdout.md).
     """
 
     type: Literal["experiment"] = "experiment"

@@ -12,8 +12,10 @@ from journeys.engine.advance import Engine
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import record_heartbeat
+from journeys.operations.holdout import hold_out_drawn
 from journeys.operations.launches import enter_all_newcomers
 from journeys.operations.retention import Retention
+from profiles.identity.holdout import holdout_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Housekeeping:
         self._process = process
         self._leased = leased
         self._retention = Retention(engine, settings)
+        self._holdout = holdout_of(settings, engine.planner.policy)
 
     def often(self) -> Iterator[Callable[[], object]]:
         """The tasks of every round."""
@@ -59,6 +62,7 @@ class Housekeeping:
         """The tasks that may wait for some minutes."""
         yield self._close_unsettled
         yield self._apply_retention
+        yield partial(hold_out_drawn, self._db, self._holdout)
         yield self._examine
 
     def _record_heartbeat(self) -> None:

@@ -1,7 +1,7 @@
 """Promote an arm of an experiment: everybody who enters the journey from now on takes it.
 
 The journey gets a new version. Who is in it finishes on the version they entered; `segue migrate`
-moves them. docs/decisions/0035-promotion.md
+moves them. docs/decisions/0035-promotion-and-holdout.md
 """
 
 from config.database.arrays import insert_or_update

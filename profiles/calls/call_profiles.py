@@ -13,6 +13,7 @@ from profiles.bulk import lock_profiles
 from profiles.calls.resolve import OnRecord, join
 from profiles.calls.segment_calls import SegmentCall
 from profiles.identity.addresses import is_in_use
+from profiles.identity.holdout import follow_joins
 from profiles.identity.mergers import Merger
 from profiles.identity.owners import (
     Holder,
@@ -147,6 +148,7 @@ def find_profiles(
     later = () if joined.stopped_at is None else profile_ids
     if joined.mergers or later:
         merge(tx, joined.mergers, also_lock=profile_ids, later=later)
+        follow_joins(tx, rules.holdout, {merger.into_id for merger in joined.mergers})
     else:
         lock_profiles(tx, profile_ids)
     if joined.confirmed:

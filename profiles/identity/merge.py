@@ -12,6 +12,7 @@ module.
 - `unverified`: anonymous ids that were verified before
 - `withheld`: addresses and opt-ins that the joining address does not make usable
 - `events_dropped`: events that both profiles had
+- `held_out`: it was in the holdout, and whether the profile that stays was before
 - `profile`, `consents`, `preferences`: rows of the profile that is removed
 - the same with `_before`: rows of the profile that stays, before this merge and those in the same
   transaction; only the first of these merges has them
@@ -31,6 +32,7 @@ from profiles.bucketing import buckets_of
 from profiles.consent.merge import merge_consents, merge_preferences
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import ONE_AT_A_TIME, is_in_use, is_retired
+from profiles.identity.holdout import merge_holdout
 from profiles.identity.mergers import (
     Merger,
     Notes,
@@ -118,6 +120,7 @@ def merge_profiles(
     _merge_identifiers(tx, mergers, notes)
     merge_consents(tx, mergers, notes)
     merge_preferences(tx, mergers, notes)
+    merge_holdout(tx, mergers, notes)
     _merge_rows(tx, mergers, notes)
     _INSERT_MERGES(
         tx.conn,

@@ -18,6 +18,7 @@ from profiles.identity.addresses import (
     is_retired_row,
     is_suppressed_anywhere,
 )
+from profiles.identity.holdout import Gain, follow_addresses, is_address
 from profiles.identity.owners import (
     Holder,
     all_owners_of,
@@ -155,6 +156,7 @@ def upsert_people(
     known = [account for account in touched if account.id is not None]
     _insert_profiles(tx, fresh)
     _write_identifiers(tx, touched, book.free)
+    follow_addresses(tx, rules.holdout, (_gain(account, fresh) for account in touched))
     consent = change_consent_in_turn(
         tx,
         [some for account in touched for some in account.changes(in_turn=in_turn)],
@@ -330,6 +332,18 @@ def _insert_profiles(tx: Tx, fresh: Sequence[Account]) -> None:
         account.id = profile_id
     _INSERT_PROFILES(
         tx.conn, [(one.id, *_row(one), tx.now, tx.now, bucket_of(one.id or 0)) for one in fresh]
+    )
+
+
+def _gain(account: Account, fresh: Collection[Account]) -> Gain:
+    """The addresses that the profile has now, and those that it did not have before."""
+    every = [key for key in account.identifiers if is_address(key)]
+    assert account.id is not None
+    return Gain(
+        profile_id=account.id,
+        gained=[key for key in every if key not in account.known],
+        every=every,
+        is_new=account in fresh,
     )
 
 
