@@ -134,6 +134,9 @@ class PastMessage(SQLModel, table=True):
     journey: str
     step: str
     channel: str
+    kind: str | None = Field(
+        default=None, description="as in `message`; empty: removed before schema 0020"
+    )
     topic: str
     wanted_at: Instant = Field(sa_type=BigInteger)
     send_at: Instant = Field(sa_type=BigInteger)

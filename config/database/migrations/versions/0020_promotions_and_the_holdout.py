@@ -1,4 +1,4 @@
-"""Promoted arms of experiments; the holdout by profile and by hashed address"""
+"""Promoted arms; the holdout by profile and by hashed address; the kind of past messages"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,3 +32,4 @@ def upgrade() -> None:
         sa.Column("since", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("hash", "bucket"),
     )
+    op.add_column("past_message", sa.Column("kind", sa.String(), nullable=True))
