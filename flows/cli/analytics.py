@@ -88,3 +88,30 @@ def experiment(
     show_table(views.DIFFERENCE_HEADINGS, views.difference_rows(found))
     for line in (*views.sentences(found), *found.left_out):
         say(line)
+
+
+@commands.command(name="yardstick")
+def yardstick_command(
+    context: typer.Context,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", help="From the quarter and year of this date; default: last year."),
+    ] = None,
+    by_segment: Annotated[
+        bool, typer.Option(help="Also for the people who are in each segment now.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure revenue, customers and their patience by quarter and year, against the holdout."""
+    from flows.yardstick import read_day, yardstick
+    from journeys.analytics import yardstick_views as views
+
+    segue = opened(context)
+    day = None if since is None else read_day(since)
+    history, reports = yardstick(segue, day, by_segment=by_segment)
+    if as_json:
+        print_json(views.as_json(history, reports))
+        return
+    show_table(views.HEADINGS, views.rows(reports))
+    for line in views.left_out(history):
+        say(line)

@@ -2,6 +2,8 @@
 
 # The deployment that pauses, resumes and stops journeys.
 CONTROLS = "pause-resume-stop"
+# The deployment that measures what all journeys do.
+YARDSTICK = "yardstick"
 
 
 def deployment_name(journey: str) -> str:

@@ -259,6 +259,16 @@ _CHANNEL_ADDRESSES = select(profiles.c.id, ADDRESSES_IN_USE).where(
 )
 
 _s = suppressions.c
+# The profile and the time of each device that the provider does not know any more.
+UNINSTALLED = (
+    select(identifiers.c.profile_id, suppressions.c.since)
+    .join_from(identifiers, suppressions, _of_address)
+    .where(
+        suppressions.c.state == "unregistered",
+        identifiers.c.kind == "push_token",
+        suppressions.c.since.is_not(None),
+    )
+)
 _SUPPRESS = InsertRows(
     *(_s.address, _s.channel, _s.bucket, _s.state, _s.since),
     on_conflict=f"({', '.join(column.name for column in suppressions.primary_key)}) DO UPDATE "

@@ -462,6 +462,27 @@ def test_what_is_no_experiment_is_refused(segue: Segue) -> None:
     wrong(segue("experiment", "welcome", "which nudge", *both), "not both")
 
 
+def test_the_yardstick_by_quarter_year_and_segment(
+    stocked: Segue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = orjson.loads(stocked("yardstick", "--json").out)
+    assert "2 orders without a number as their amount are left out" in unread["left_out"]
+    monkeypatch.setenv("SEGUE_REVENUE_AMOUNT", "total")
+    shown = orjson.loads(stocked("yardstick", "--from", "2025-04-01", "--json").out)
+    periods = {one["period"]: one for one in shown["periods"]}
+    assert next(iter(periods)) == "2025 Q2"
+    assert periods["2025"]["measures"][0] == {
+        **{"measure": "revenue", "unit": "GBP", "total": 10.0, "difference": None},
+        "all": {"people": 1, "each": 10.0},
+        "held_out": {"people": 0, "each": None},
+        "others": {"people": 1, "each": 10.0},
+    }
+    by_segment = stocked("yardstick", "--by-segment").out
+    assert "best-customers" in by_segment
+    assert "nobody is in the holdout" in by_segment
+    wrong(stocked("yardstick", "--from", "spring"), "'spring' is not a day")
+
+
 # The real customers -------------------------------------------------------------------------------
 
 
