@@ -33,14 +33,12 @@ from flows.cli.analytics import commands as analytics_commands
 from flows.cli.cases import Cases, answer_cases
 from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
-from flows.cli.output import AsJson, opened, print_json, say, show_table, shown
+from flows.cli.output import AsJson, opened, print_json, say, shown
+from flows.cli.report import commands as report_commands
 from flows.cli.simulation import commands as simulation_commands
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
-from journeys.operations.doctor import LATE
-from journeys.operations.heartbeat import last_seen
-from journeys.operations.report import summarise
 from journeys.operations.standing import standings_of
 
 if TYPE_CHECKING:
@@ -58,6 +56,7 @@ app = typer.Typer(
 app.add_typer(commands)
 app.add_typer(analytics_commands)
 app.add_typer(simulation_commands)
+app.add_typer(report_commands)
 app.add_typer(key_commands, name="keys")
 
 
@@ -284,47 +283,6 @@ def explain(
             say(f"    {one['device']}: {one['why']}")
     if not history:
         say("No message to the customer was planned.")
-
-
-@app.command()
-def report(context: typer.Context, journey: str, as_json: AsJson = False) -> None:
-    """Count a journey's enrollments and messages by result."""
-    segue = opened(context)
-    segue.catalog.journey(journey)
-    with segue.db.transaction(write=False) as tx:
-        seen = last_seen(tx)
-        counted = seen is not None and seen >= tx.now - LATE
-    if not counted:  # a worker counts goals all the time
-        segue.engine.count_goals(journey)
-    with segue.db.transaction(write=False) as tx:
-        summary = summarise(tx, journey)
-    if as_json:
-        print_json(
-            {
-                "journey": journey,
-                "entered": summary.entered,
-                "active": summary.active,
-                "converted": summary.converted,
-                "ended": dict(summary.ended),
-                "sent": dict(summary.sent),
-                "unknown": dict(summary.unknown),
-                "closed_as_unknown": summary.closed,
-                "returned": dict(summary.returned),
-                "planned": dict(summary.planned),
-                "not_sent": dict(summary.not_sent),
-            }
-        )
-        return
-    say(f"{summary.entered} entered, {summary.active} active, {summary.converted} converted")
-    if summary.unknown:
-        say(
-            f"{summary.unknown.total()} messages with unknown outcome, {summary.closed} of them "
-            "closed, because no delivery report arrived"
-        )
-    show_table(
-        ("channel", "state", "reason", "messages"),
-        [(*outcome, str(number)) for outcome, number in sorted(summary.outcomes.items())],
-    )
 
 
 @app.command()

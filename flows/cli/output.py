@@ -45,9 +45,11 @@ def say(line: str, *, error: bool = False, style: str = "") -> None:
     Console(stderr=error).print(Text(shown(line), style), soft_wrap=True)
 
 
-def show_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def show_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None
+) -> None:
     """Print a table on standard output; nothing without rows."""
-    table = Table(*headings)
+    table = Table(*headings, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
     if table.row_count:

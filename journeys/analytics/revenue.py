@@ -46,21 +46,56 @@ class RevenueMapping(NamedTuple):
         )
 
 
+@dataclass(slots=True)
+class LeftOut:
+    """Orders that no revenue contains.
+
+    other_currencies: by currency; "" if none is stated. unreadable: those whose amount is missing
+    or no number.
+    """
+
+    other_currencies: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+
+    def amount_of(
+        self, mapping: RevenueMapping, amount: Any, currency: str | None, orders: int = 1
+    ) -> int | None:
+        """The amount of an order in 1/UNIT of the currency; None if it is left out and counted.
+
+        orders: how many orders have this amount and currency.
+        """
+        whole = None if amount is None else _in_units(amount)
+        if mapping.currency_property and (currency or "").upper() != mapping.currency:
+            self.other_currencies[(currency or "").upper()] += orders
+            return None
+        if whole is None:
+            self.unreadable += orders
+        return whole
+
+    def said(self) -> list[str]:
+        """Statements about these orders, for people."""
+        said = [
+            f"{number:,} orders in {currency or 'an unstated currency'} are not part of the revenue"
+            for currency, number in sorted(self.other_currencies.items())
+        ]
+        if self.unreadable:
+            said.append(f"{self.unreadable:,} orders without a number as their amount are left out")
+        return said
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """Orders and refunds in one currency, by profile and time.
 
     profile_ids, times, amounts: one element for each, sorted by profile and time; amounts in
-    1/UNIT of the currency. other_currencies: orders left out, by currency; "" if none is stated.
-    unreadable: orders left out because their amount is missing or no number.
+    1/UNIT of the currency. left: orders that are left out.
     """
 
     currency: str
     profile_ids: Ids
     times: Ids
     amounts: Ids
-    other_currencies: Counter[str] = field(default_factory=Counter)
-    unreadable: int = 0
+    left: LeftOut
 
     def within(self, profile_ids: Ids, since: Ids, until: Ids) -> tuple[Ids, Ids]:
         """The amounts and the number of orders of each profile from `since` on and before `until`.
@@ -78,13 +113,7 @@ class Orders:
 
     def left_out(self) -> list[str]:
         """Statements about what the revenue does not contain, for people."""
-        said = [
-            f"{number:,} orders in {currency or 'an unstated currency'} are not part of the revenue"
-            for currency, number in sorted(self.other_currencies.items())
-        ]
-        if self.unreadable:
-            said.append(f"{self.unreadable:,} orders without a number as their amount are left out")
-        return said
+        return self.left.said()
 
 
 def places_of(profile_ids: Ids, whose: Ids) -> tuple[Ids, NDArray[np.bool_]]:
@@ -100,9 +129,8 @@ def places_of(profile_ids: Ids, whose: Ids) -> tuple[Ids, NDArray[np.bool_]]:
 
 def read_orders(tx: Tx, mapping: RevenueMapping, since: Instant, until: Instant) -> Orders:
     """The orders of all profiles from `since` on and before `until`, by their own time."""
-    path = parse_path(mapping.amount)[0]
     rows = tx.conn.execute(
-        select(_v.profile_id, _v.occurred_at, *_values(tx, mapping, path))
+        select(_v.profile_id, _v.occurred_at, *order_values(mapping, sqlite=tx.is_sqlite))
         .where(
             _v.name == bindparam("event"),
             _v.occurred_at >= bindparam("since"),
@@ -111,25 +139,19 @@ def read_orders(tx: Tx, mapping: RevenueMapping, since: Instant, until: Instant)
         .order_by(_v.profile_id, _v.occurred_at, _v.id),
         {"event": mapping.event, "since": since, "until": until},
     )
-    found: list[tuple[int, int, int]] = []
-    others: Counter[str] = Counter()
-    unreadable = 0
-    for profile_id, at, amount, currency in rows:
-        whole = None if amount is None else _in_units(amount)
-        if mapping.currency_property and (currency or "").upper() != mapping.currency:
-            others[(currency or "").upper()] += 1
-        elif whole is None:
-            unreadable += 1
-        else:
-            found.append((profile_id, at, whole))
+    left = LeftOut()
+    found = [
+        (profile_id, at, whole)
+        for profile_id, at, amount, currency in rows
+        if (whole := left.amount_of(mapping, amount, currency)) is not None
+    ]
     profile_ids, times, amounts = np.array(found, dtype=np.int64).reshape(-1, 3).T
     return Orders(
         currency=mapping.currency,
         profile_ids=profile_ids,
         times=times,
         amounts=amounts,
-        other_currencies=others,
-        unreadable=unreadable,
+        left=left,
     )
 
 
@@ -138,16 +160,14 @@ def in_currency(amount: float) -> float:
     return amount / UNIT
 
 
-def _values(
-    tx: Tx, mapping: RevenueMapping, amount: tuple[str, ...]
+def order_values(
+    mapping: RevenueMapping, *, sqlite: bool
 ) -> tuple[ColumnElement[float], ColumnElement[str]]:
     """The amount and the currency of an order; NULL if they are missing or of another type."""
-    of_currency = parse_path(mapping.currency_property or "currency")[0]
-    places = (
-        Place(sqlite=tx.is_sqlite, document=_v.properties, members=members)
-        for members in (amount, of_currency)
+    paths = (mapping.amount, mapping.currency_property or "currency")
+    number, text = (
+        Place(sqlite=sqlite, document=_v.properties, members=parse_path(path)[0]) for path in paths
     )
-    number, text = places
     return number.value(0.0).label("amount"), text.value("").label("currency")
 
 

@@ -75,4 +75,13 @@ def parents(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
     return into
 
 
-__all__ = ["END", "ExitStep", "Node", "build_graph", "parents"]
+def steps_after(nodes: Mapping[str, Node], name: str) -> set[str]:
+    """The steps to which a path leads from a step."""
+    after: set[str] = set()
+    for step, node in nodes.items():  # in topological order
+        if step == name or step in after:
+            after.update(node.edges.values())
+    return after - {END}
+
+
+__all__ = ["END", "ExitStep", "Node", "build_graph", "parents", "steps_after"]

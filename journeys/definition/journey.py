@@ -55,6 +55,11 @@ class EventEntry(_Entry):
     key: str | None = None
     max_age: Duration = Field(default=DAY, gt=0, exclude_if=lambda age: age == DAY)
 
+    @property
+    def described(self) -> str:
+        """The entry in a few words."""
+        return f"event {self.event}"
+
 
 class SegmentEntry(_Entry):
     """Enter when a profile joins a segment.
@@ -66,6 +71,11 @@ class SegmentEntry(_Entry):
     type: Literal["segment"] = "segment"
     segment: str
 
+    @property
+    def described(self) -> str:
+        """The entry in a few words."""
+        return f"segment {self.segment}"
+
 
 class ScheduleEntry(_Entry):
     """Enter a segment at the times of a cron expression in a time zone."""
@@ -75,11 +85,21 @@ class ScheduleEntry(_Entry):
     cron: str
     timezone: str
 
+    @property
+    def described(self) -> str:
+        """The entry in a few words."""
+        return f"schedule {self.cron} ({self.timezone}), segment {self.segment}"
+
 
 class LaunchEntry(_Entry):
     """Enter only by a launch."""
 
     type: Literal["launch"] = "launch"
+
+    @property
+    def described(self) -> str:
+        """The entry in a few words."""
+        return "launch"
 
 
 Entry = Annotated[

@@ -23,6 +23,11 @@ SENT = ("sent", "delivered", "unknown")
 RETURNED = "returned"
 HANDED_OVER = (*SENT, RETURNED)
 AHEAD = ("planned", "sending")
+# The kinds of reports of providers and apps on messages that reports read. Their events are named
+# `<channel>_<kind>`, and have the property `message_id`.
+REACTIONS = ("opened", "machine_opened", "clicked", "complained")
+RETURNS = ("bounced", "failed")
+FEEDBACK_EVENTS = {f"{channel}_{kind}" for channel in channels() for kind in (*REACTIONS, *RETURNS)}
 
 
 _HANDED_OVER = select(func.count(case((messages.c.state == "failed", 1))), func.count()).where(

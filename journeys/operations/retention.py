@@ -4,8 +4,8 @@
   ago. `message_total` counts them; `past_message` keeps what provider reports and goals need.
 - Passages are removed. `passage_total` counts them; `experiment_arm` keeps the arms of profiles.
 - Of processed events the properties are removed, unless a condition reads those of events with this
-  name, or reports do: orders and survey answers. The row stays, because all-time conditions count
-  it and its `dedupe_key` makes a repeated call change nothing.
+  name, or reports do: orders, survey answers, opens and clicks. The row stays, because all-time
+  conditions count it and its `dedupe_key` makes a repeated call change nothing.
 
 docs/decisions/0033-retention.md has the reasons.
 """
@@ -43,7 +43,12 @@ from config.settings import Settings
 from journeys.definition.catalog import Catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
-from journeys.operations.report import HANDED_OVER, counted_reason, counted_state
+from journeys.operations.report import (
+    FEEDBACK_EVENTS,
+    HANDED_OVER,
+    counted_reason,
+    counted_state,
+)
 from journeys.tables import (
     experiment_arms,
     journey_versions,
@@ -91,7 +96,7 @@ class Retention:
         self._messages = None if of_messages is None else max(of_messages, caps)
         self._passages = settings.passage_retention
         self._events = settings.event_retention
-        self._reported = {settings.revenue_event, settings.satisfaction_event}
+        self._reported = {settings.revenue_event, settings.satisfaction_event, *FEEDBACK_EVENTS}
 
     def apply(self) -> Removed:
         """Apply the retention in short transactions, some for each table.

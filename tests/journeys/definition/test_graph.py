@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from journeys.definition.graph import END, build_graph, parents
+from journeys.definition.graph import END, build_graph, parents, steps_after
 from journeys.definition.steps import ExitStep, Step
 from journeys.dsl import (
     Email,
@@ -204,3 +204,15 @@ def test_the_graph_is_the_nested_steps(plan: list[Plan], drawn: list[int]) -> No
         outcomes = nodes[at].step.outcomes()
         at = nodes[at].edges[outcomes[next(choices) % len(outcomes)]] if outcomes else END
     assert path == expected
+
+
+def test_the_steps_after_a_step_are_those_that_a_path_leads_to() -> None:
+    steps: list[Step] = [
+        Wait("1h", "first"),
+        Split("way", when(everyone(), [Wait("2h", "a"), Wait("3h", "b")])),
+        Wait("4h", "last"),
+    ]
+    graph = build_graph(steps)
+    assert steps_after(graph, "a") == {"b", "last"}
+    assert steps_after(graph, "first") == {"way", "a", "b", "last"}
+    assert steps_after(graph, "last") == set()

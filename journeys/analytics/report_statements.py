@@ -1,0 +1,464 @@
+"""The statements of a journey's report: counts of its messages and enrollments, in groups.
+
+Each statement reads one journey on SQLite or PostgreSQL, and is built once for each
+`ReportQuestion`. A message is in `message` or, when its retention is over, in `past_message`; most
+statements have a branch for each table.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Subquery,
+    Table,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from channels.messages import messages, past_messages
+from config.channels import channels
+from config.clock.times import DAY, MINUTE, Seconds
+from config.database.arrays import STATEMENTS, any_of, one_of, rows_of
+from journeys.analytics.revenue import RevenueMapping, order_values
+from journeys.enrollments import enrollments
+from journeys.operations.report import (
+    HANDED_OVER,
+    REACTIONS,
+    RETURNED,
+    RETURNS,
+    SENT,
+    counted_state,
+)
+from journeys.tables import experiment_arms, passage_totals, passages
+from profiles.conditions.json_path import Place
+from profiles.conditions.language import Condition
+from profiles.conditions.sql import Scope, condition_holds
+from profiles.tables import consent_records, events, profiles
+
+# What messages are grouped by; enrollments have neither a step nor a mailbox.
+Grouping = Literal["step", "arm", "week", "launch", "mailbox", "all"]
+# Offsets of time zones are multiples of this, so each slot is in one week in every zone.
+SLOT: Seconds = 15 * MINUTE
+# Seconds after a message in which a no counts for it.
+NO_WITHIN: Seconds = 7 * DAY
+# Domains of the two large mailbox providers, as patterns of SQL's LIKE.
+MAILBOXES = {
+    "Gmail": ("%@gmail.com", "%@googlemail.com"),
+    "Yahoo": ("%@yahoo.%", "%@ymail.com", "%@rocketmail.com", "%@aol.com", "%@myyahoo.com"),
+}
+OTHER_MAILBOX = "others"
+# The one that reports no complaints to senders' providers; it shows them in its Postmaster Tools.
+NO_COMPLAINTS = "Gmail"
+
+_Columns = ReadOnlyColumnCollection[str, Any]
+_v, _e, _n = events.c, enrollments.c, consent_records.c
+# The columns that both tables of messages have.
+_SHARED = [column.name for column in past_messages.c]
+_since = bindparam("since", type_=BigInteger)
+_until = bindparam("until", type_=BigInteger)
+_now = bindparam("now", type_=BigInteger)
+_journey = bindparam("of_journey", type_=Text)
+
+
+class ReportQuestion(NamedTuple):
+    """What a statement counts.
+
+    grouping: by what. launched: only the launch in the parameter `of_launch`. within: only profiles
+    for which this condition holds now.
+
+    All statements take the parameters `of_journey`, `since`, `until` (instants; the end is
+    exclusive) and `now`. The grouping `arm` takes `experiments`, the names of steps, and
+    `following`, pairs of an experiment and a step after it.
+    """
+
+    grouping: Grouping
+    sqlite: bool
+    launched: bool = False
+    within: Condition | None = None
+
+
+def _first_arms() -> Subquery:
+    """The arm of each profile in each experiment: that of the first passage.
+
+    Columns: profile_id, step, outcome, at.
+    """
+    columns = ("profile_id", "enrollment_id", "step", "outcome", "at")
+    taken = union_all(
+        *(
+            select(*(table.c[name] for name in columns)).where(
+                table.c.journey == _journey, any_of(table.c.step, "experiments")
+            )
+            for table in (passages, experiment_arms)
+        )
+    ).subquery()
+    c = taken.c
+    number = func.row_number().over(
+        partition_by=(c.profile_id, c.step), order_by=(c.at, c.enrollment_id)
+    )
+    ranked = select(c.profile_id, c.step, c.outcome, c.at, number.label("nth")).subquery().c
+    first = select(ranked.profile_id, ranked.step, ranked.outcome, ranked.at)
+    return first.where(ranked.nth == 1).subquery("arms")
+
+
+_ARMS = _first_arms()
+_FOLLOWING = select(rows_of("following", passages.c.step.label("of"), passages.c.step))
+
+
+@lru_cache(maxsize=STATEMENTS)
+def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
+    """Group, part, channel, counted state, reason, number, and how many of them at Gmail.
+
+    A message that was handed over counts at that time, others when they were wanted.
+    """
+    m = messages.c
+    state = counted_state()
+    at = case((one_of(state, HANDED_OVER), m.send_at), else_=m.wanted_at)
+    rows = select(
+        *_keys(question, m),
+        *(m.channel, state.label("counted"), m.reason, func.count(), _unreported(m)),
+    )
+    counted = _scoped(rows, question, m, at).group_by("key", "part", m.channel, "counted", m.reason)
+    p = past_messages.c
+    was = case((p.state == "failed", RETURNED), else_=p.state)
+    rows = select(
+        *_keys(question, p),
+        *(p.channel, was.label("counted"), null().label("reason"), func.count(), _unreported(p)),
+    )
+    past = _scoped(rows, question, p, p.send_at).where(_handed_over(past_messages, question))
+    return union_all(counted, past.group_by("key", "part", p.channel, "counted"))
+
+
+@lru_cache(maxsize=STATEMENTS)
+def feedback(question: ReportQuestion) -> CompoundSelect[Any]:
+    """Group, part, channel, kind of report, number of messages with at least one."""
+
+    def branch(table: Table) -> Select[Any]:
+        c = table.c
+        kind = func.substr(_v.name, func.length(c.channel) + 2).label("reported")
+        rows = select(*_keys(question, c), c.channel, kind, func.count(c.id.distinct()))
+        return (
+            _scoped(rows, question, c, c.send_at)
+            .join(events, _reports(table, question, REACTIONS))
+            .where(_handed_over(table, question))
+            .group_by("key", "part", c.channel, "reported")
+        )
+
+    return _both(branch)
+
+
+@lru_cache(maxsize=STATEMENTS)
+def clicked_links(question: ReportQuestion) -> CompoundSelect[Any]:
+    """Step, channel, URL (NULL: unknown), number of messages in which it was clicked."""
+
+    def branch(table: Table) -> Select[Any]:
+        c = table.c
+        url = _property("url", question.sqlite).label("url")
+        rows = select(c.step, c.channel, url, func.count(c.id.distinct()))
+        return (
+            _scoped(rows, question, c, c.send_at)
+            .join(events, _reports(table, question, ["clicked"]))
+            .where(_handed_over(table, question))
+            .group_by(c.step, c.channel, "url")
+        )
+
+    return _both(branch)
+
+
+@lru_cache(maxsize=STATEMENTS)
+def conversions(question: ReportQuestion) -> Select[Any]:
+    """Group, part, channel, number: each conversion counts for the last message before it.
+
+    The messages are those of the enrollment that converted.
+    """
+
+    def branch(table: Table) -> Select[Any]:
+        c = table.c
+        mine = (
+            (c.profile_id == _e.profile_id)
+            & (c.bucket == _e.bucket)
+            & (c.enrollment_id == _e.id)
+            & (c.send_at <= _e.converted_at)
+        )
+        return (
+            select(_e.id.label("cause"), *_columns(c))
+            .join_from(enrollments, table, mine)
+            .where(
+                _e.journey == _journey,
+                _e.converted_at.is_not(None),
+                _handed_over(table, question),
+            )
+        )
+
+    c = _last(branch)
+    rows = select(*_keys(question, c), c.channel, func.count())
+    return _scoped(rows, question, c, c.send_at).group_by("key", "part", c.channel)
+
+
+@lru_cache(maxsize=STATEMENTS)
+def orders(question: ReportQuestion, mapping: RevenueMapping) -> Select[Any]:
+    """Group, part, channel, amount, currency, number of orders, each for the last message before.
+
+    The messages are those of all journeys. Takes the parameter `goal_within`, seconds.
+    """
+    amount, currency = order_values(mapping, sqlite=question.sqlite)
+
+    def branch(table: Table) -> Select[Any]:
+        c = table.c
+        before = (
+            (c.profile_id == _v.profile_id)
+            & (c.bucket == _v.bucket)
+            & (c.send_at <= _v.occurred_at)
+            & (c.send_at > _v.occurred_at - bindparam("goal_within", type_=BigInteger))
+        )
+        return (
+            select(_v.id.label("cause"), amount, currency, *_columns(c))
+            .join_from(events, table, before)
+            .where(
+                _v.name == mapping.event,
+                _v.occurred_at >= _since,
+                _v.occurred_at <= _now,
+                _v.profile_id.in_(select(_e.profile_id).where(_e.journey == _journey)),
+                _handed_over(table, question),
+            )
+        )
+
+    c = _last(branch, "amount", "currency")
+    rows = select(*_keys(question, c), c.channel, c.amount, c.currency, func.count())
+    found = _scoped(rows, question, c, c.send_at)
+    return found.group_by("key", "part", c.channel, c.amount, c.currency)
+
+
+@lru_cache(maxsize=STATEMENTS)
+def noes(question: ReportQuestion) -> Select[Any]:
+    """Group, part, channel, number of messages after which the customer said no.
+
+    The no is about the channel or the topic of the message, which is the last one on the channel
+    before it, of all journeys. Imported statements are none.
+    """
+
+    def branch(table: Table) -> Select[Any]:
+        c = table.c
+        before = (
+            (c.profile_id == _n.profile_id)
+            & (c.bucket == _n.bucket)
+            & (c.channel == _n.channel)
+            & (c.send_at <= _n.occurred_at)
+            & (c.send_at > _n.occurred_at - NO_WITHIN)
+        )
+        return (
+            select(_n.id.label("cause"), _n.topic.label("no_to"), *_columns(c))
+            .join_from(consent_records, table, before)
+            .where(
+                _n.granted.is_(False),
+                _n.occurred_at >= _since,
+                ~_n.source.startswith("import "),
+                _handed_over(table, question),
+            )
+        )
+
+    c = _last(branch, "no_to")
+    rows = select(*_keys(question, c), c.channel, func.count(c.id.distinct()))
+    return (
+        _scoped(rows, question, c, c.send_at)
+        .where(or_(c.no_to == "*", c.no_to == c.topic))
+        .group_by("key", "part", c.channel)
+    )
+
+
+@lru_cache(maxsize=STATEMENTS)
+def delays(question: ReportQuestion) -> Select[Any]:
+    """Channel, minutes, whether it is sent, number of the messages that were planned for later.
+
+    A message counts if its rules allowed no earlier time than the one that it is planned for.
+    """
+    m = messages.c
+    decided = Place(sqlite=question.sqlite, document=m.decision, members=("send_at",)).value("")
+    at = (
+        func.unixepoch(decided)
+        if question.sqlite
+        else cast(func.extract("epoch", func.timestamptz(decided)), BigInteger)
+    )
+    late = at - m.wanted_at - m.after
+    minutes = (late / MINUTE if question.sqlite else func.div(late, MINUTE)).label("minutes")
+    gone = case((one_of(m.state, SENT), 1), else_=0).label("gone")
+    rows = select(m.channel, minutes, gone, func.count())
+    return (
+        _scoped(rows, question, m, m.wanted_at)
+        .where(one_of(m.state, ("planned", "sending", *SENT)), late >= MINUTE)
+        .group_by(m.channel, "minutes", "gone")
+    )
+
+
+@lru_cache(maxsize=STATEMENTS)
+def entries(question: ReportQuestion) -> Select[Any]:
+    """Group, part, active (0 or 1), number of enrollments, number of converted ones."""
+    active = case((_e.ended_at.is_(None), 1), else_=0).label("active")
+    rows = select(*_keys(question, _e), active, func.count(), func.count(_e.converted_at))
+    return _scoped(rows, question, _e, _e.entered_at).group_by("key", "part", "active")
+
+
+@lru_cache(maxsize=STATEMENTS)
+def positions(question: ReportQuestion) -> Select[Any]:
+    """Step, reason of the end (NULL: there now), number of enrollments."""
+    rows = select(_e.step, _e.end_reason, func.count())
+    return _scoped(rows, question, _e, _e.entered_at).group_by(_e.step, _e.end_reason)
+
+
+@lru_cache(maxsize=STATEMENTS)
+def moves(question: ReportQuestion) -> Select[Any]:
+    """Step, outcome, number of the enrollments that left the step with it, without removed ones."""
+    p = passages.c
+    rows = select(p.step, p.outcome, func.count()).join_from(
+        passages, enrollments, (_e.id == p.enrollment_id) & (_e.bucket == p.bucket)
+    )
+    return _scoped(rows, question, _e, _e.entered_at).group_by(p.step, p.outcome)
+
+
+_t = passage_totals.c
+REMOVED_MOVES = (
+    select(_t.step, _t.outcome, func.sum(_t.number))
+    .where(_t.journey == _journey)
+    .group_by(_t.step, _t.outcome)
+)
+
+
+# Parts --------------------------------------------------------------------------------------------
+
+
+def _keys(question: ReportQuestion, c: _Columns) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The group and the part of it that a row counts for."""
+    nothing = literal("").label("part")
+    match question.grouping:
+        case "step":
+            return c.step.label("key"), c.channel.label("part")
+        case "arm":
+            return _ARMS.c.step.label("key"), _ARMS.c.outcome.label("part")
+        case "week":
+            at = c.send_at if "send_at" in c else c.entered_at
+            return (at - at % SLOT).label("key"), nothing
+        case "launch":
+            return func.coalesce(_e.launch_id, "").label("key"), nothing
+        case "mailbox":
+            which = [(_at_mailbox(c, name), name) for name in MAILBOXES]
+            return case(*which, else_=OTHER_MAILBOX).label("key"), nothing
+        case "all":
+            return literal("").label("key"), nothing
+
+
+def _scoped(
+    rows: Select[Any], question: ReportQuestion, c: _Columns, at: ColumnElement[int]
+) -> Select[Any]:
+    """The rows of the question, in the period by their time `at`.
+
+    For the arm of its profile, a message counts from the draw on at steps after the experiment, and
+    an enrollment unless it ended before the draw.
+    """
+    rows = rows.select_from(c.profile_id.table)
+    rows = rows.where(c.journey == _journey, at >= _since, at < _until)
+    if (question.launched or question.grouping == "launch") and "launch_id" not in c:
+        rows = rows.join(enrollments, (_e.id == c.enrollment_id) & (_e.bucket == c.bucket))
+    if question.launched:
+        rows = rows.where(_e.launch_id == bindparam("of_launch"))
+    if question.grouping == "arm":
+        drawn = c.profile_id == _ARMS.c.profile_id
+        if "ended_at" in c:
+            drawn &= or_(c.ended_at.is_(None), c.ended_at >= _ARMS.c.at)
+        else:
+            drawn &= (c.wanted_at >= _ARMS.c.at) & tuple_(_ARMS.c.step, c.step).in_(_FOLLOWING)
+        rows = rows.join(_ARMS, drawn)
+    if question.within is not None:
+        rows = rows.where(c.profile_id.in_(_members(question)))
+    return rows
+
+
+def _at_mailbox(c: _Columns, mailbox: str) -> ColumnElement[bool]:
+    return or_(*(c.address.like(pattern) for pattern in MAILBOXES[mailbox]))
+
+
+def _unreported(c: _Columns) -> ColumnElement[int]:
+    """The number of messages on which no complaint would be reported."""
+    return func.sum(case((_at_mailbox(c, NO_COMPLAINTS), 1), else_=0))
+
+
+def _members(question: ReportQuestion) -> Select[tuple[int]]:
+    assert question.within is not None
+    scope = Scope(sqlite=question.sqlite, profile_id=profiles.c.id)
+    return select(profiles.c.id).where(condition_holds(question.within, scope))
+
+
+def _columns(c: _Columns) -> list[ColumnElement[Any]]:
+    return [c[name] for name in _SHARED]
+
+
+def _both(branch: Callable[[Table], Select[Any]]) -> CompoundSelect[Any]:
+    return union_all(branch(messages), branch(past_messages))
+
+
+def _last(branch: Callable[[Table], Select[Any]], *more: str) -> _Columns:
+    """The last message of each `cause`, in both tables, with the columns of a past message."""
+    found = _both(branch).subquery().c
+    number = func.row_number().over(
+        partition_by=found.cause, order_by=(found.send_at.desc(), found.id.desc())
+    )
+    kept: Sequence[ColumnElement[Any]] = [found[name] for name in (*_SHARED, *more)]
+    ranked = select(number.label("nth"), *kept).subquery().c
+    last = select(*(ranked[name] for name in (*_SHARED, *more))).where(ranked.nth == 1)
+    return last.subquery("last_message").c
+
+
+def _handed_over(table: Table, question: ReportQuestion) -> ColumnElement[bool]:
+    """Whether a provider accepted the message, or may have.
+
+    A past message that failed does not say whether the provider had accepted it; a report does.
+    """
+    c = table.c
+    returned = (
+        c.provider_id.is_not(None)
+        if table is messages
+        else select(literal(1))
+        .select_from(events)
+        .where(_reports(table, question, RETURNS))
+        .correlate(table)
+        .exists()
+    )
+    return or_(one_of(c.state, SENT), (c.state == "failed") & returned)
+
+
+def _reports(table: Table, question: ReportQuestion, kinds: Sequence[str]) -> ColumnElement[bool]:
+    """Whether an event is a report of one of these kinds on the message."""
+    c = table.c
+    names = [f"{channel}_{kind}" for channel in channels() for kind in kinds]
+    named = one_of(_v.name, names)
+    if question.sqlite and len(kinds) > 1:
+        # One search in the index by profile and name, instead of one for each name.
+        within = (_v.name > c.channel + "_") & (_v.name < c.channel + "`")  # ` follows _ in ASCII
+        kind = func.substr(_v.name, func.length(c.channel) + 2)
+        named = within & one_of(kind, kinds)
+    return (
+        (_v.profile_id == c.profile_id)
+        & (_v.bucket == c.bucket)
+        & named
+        & (_property("message_id", question.sqlite) == cast(c.id, Text))
+    )
+
+
+def _property(name: str, sqlite: bool) -> ColumnElement[str]:
+    value: ColumnElement[str] = Place(sqlite=sqlite, document=_v.properties, members=(name,)).value(
+        ""
+    )
+    return value
