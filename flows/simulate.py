@@ -16,12 +16,15 @@ from config.garbage import collect_less_often
 from config.policy import load_policy
 from config.settings import Settings
 from journeys.definition.catalog import Catalog, load_catalog
+from journeys.definition.collisions import collision_warnings
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
 from journeys.simulation.results import Results, share
 from journeys.simulation.simulate import Question
 
 K = TypeVar("K")
+# A step is warned of if at least this share of at least so many of its messages is capped.
+_ALWAYS, _ENOUGH = 0.9, 10
 
 
 @contextmanager
@@ -67,7 +70,24 @@ def compared_shop(tx: Tx, shop: SimulatedShop, question: Question, other: str) -
     return replace(shop, catalog=changed)
 
 
-def as_json(question: Question, results: Sequence[Results]) -> dict[str, Any]:
+def warnings(shop: SimulatedShop, question: Question, results: Results) -> list[str]:
+    """The messages that another one always caps, by the definitions and in the simulation."""
+    journeys = {name: shop.catalog.journey(name).journey for name in question.journeys}
+    found = collision_warnings(journeys, shop.policy)
+    wanted: Counter[tuple[str, str]] = Counter()
+    for (journey, step, _), counted in results.by_step.items():
+        wanted[journey, step] += counted.sent + counted.planned + counted.not_sent["capped"]
+    for one in results.collisions:
+        of = wanted[one.journey, one.step]
+        if one.what == "capped" and of >= _ENOUGH and one.messages >= _ALWAYS * of:
+            found.append(
+                f"{one.journey} / {one.step}: {one.messages:,} of {of:,} messages were capped by "
+                f"{one.by_journey} / {one.by_step}"
+            )
+    return found
+
+
+def as_json(shop: SimulatedShop, question: Question, results: Sequence[Results]) -> dict[str, Any]:
     """The results as one object.
 
     Counts are means over the seeds, and `range` has the extremes. Lists are those of the first.
@@ -101,6 +121,7 @@ def as_json(question: Question, results: Sequence[Results]) -> dict[str, Any]:
             }
             for (journey, step, channel), one in first.by_step.items()
         ],
+        "warnings": warnings(shop, question, first),
         "why_not": {name: dict(reasons) for name, reasons in first.why.items()},
         "messages_a_person": {
             f"p{part}": _mean([share(one.a_person, part / 100) for one in results])

@@ -27,5 +27,6 @@ _COUNT = update(_counters).where(_counters.c.id == 1).values(changes=_counters.c
 
 def count_change(tx: Tx) -> None:
     """Make every process read again what it has cached, once this transaction is committed."""
+    tx.cache.clear()
     if tx.conn.execute(_COUNT).rowcount == 0:
         tx.conn.execute(insert(_counters), {"id": 1, "changes": 1})

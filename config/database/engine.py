@@ -155,6 +155,7 @@ class Database:
     timing: waits and time limits.
     distributed: whether PostgreSQL's tables are distributed by bucket over several nodes.
     read_only: the database itself refuses to write.
+    sole_user: no other process uses it, so that what is cached changes only here.
     """
 
     def __init__(
@@ -165,11 +166,13 @@ class Database:
         timing: Timing = TIMING,
         distributed: bool = False,
         read_only: bool = False,
+        sole_user: bool = False,
     ) -> None:
         self.url = url
         self.now = now
         self.timing = timing
         self.distributed = distributed
+        self.sole_user = sole_user
         # Whether `migrate` has brought the tables up to date; until then nothing is cached.
         self.is_migrated = False
         self._cache: Cache = {}
@@ -207,7 +210,7 @@ class Database:
                 timing=self.timing,
                 distributed=self.distributed and not self.is_sqlite,
                 is_counted=is_counted,
-                cache=self._cache if is_counted else {},
+                cache=self._cache if is_counted or self.sole_user else {},
                 _now=self.now,
             )
             if not keep:

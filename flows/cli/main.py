@@ -39,6 +39,7 @@ from flows.cli.simulation import commands as simulation_commands
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
+from journeys.definition.collisions import collision_warnings
 from journeys.operations.standing import standings_of
 
 if TYPE_CHECKING:
@@ -293,6 +294,9 @@ def check() -> None:
     for warning in policy.warnings():
         say(f"warning: {settings.policy_file}: {warning}", error=True, style="yellow")
     catalog = load_catalog(policy)
+    journeys = {name: version.journey for name, version in catalog.current.items()}
+    for warning in collision_warnings(journeys, policy):
+        say(f"warning: {warning}", error=True, style="yellow")
     say(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: no errors")
 
 

@@ -77,11 +77,11 @@ def simulate_command(
             given=given,
             seeds=seeds,
         )
-        found = as_json(question, simulate(tx, shop, question))
+        found = as_json(shop, question, simulate(tx, shop, question))
         if compare is not None:
             other = compared_shop(tx, shop, question, compare)
             found["compare"] = compare
-            found["compared"] = as_json(question, simulate(tx, other, question))
+            found["compared"] = as_json(other, question, simulate(tx, other, question))
     if as_json_:
         print_json(found)
     else:
@@ -110,6 +110,8 @@ def _show(found: dict[str, Any]) -> None:
         for part in ("p50", "p95", "p100")
     ]
     show_table(names, rows)
+    for warning in found["warnings"]:
+        say(f"warning: {warning}", style="yellow")
     for name, reasons in found["why_not"].items():
         for reason, number in reasons.items():
             say(f"{name}: {reason}" + (f" ({number:,})" if number > 1 else ""))

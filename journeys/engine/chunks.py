@@ -29,14 +29,18 @@ class Chunk:
 
 
 class Chunks:
-    """Opens chunks, and adapts the size of each kind of work to the duration of its last chunk."""
+    """Opens chunks, and adapts the size of each kind of work to the duration of its last chunk.
+
+    In a database with a sole user nobody waits for a transaction, and all chunks are the largest.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self.largest = LARGEST
         aim = _ON_SQLITE if db.is_sqlite else _ON_POSTGRESQL
+        smallest = LARGEST if db.sole_user else _SMALLEST
         self._sizes: dict[str, TimedSize] = defaultdict(
-            lambda: TimedSize(aim, first=_SMALLEST, smallest=_SMALLEST, largest=LARGEST)
+            lambda: TimedSize(aim, first=smallest, smallest=smallest, largest=LARGEST)
         )
 
     @contextmanager

@@ -99,7 +99,7 @@ def copy(tx: Tx, scope: CopyScope) -> Database:
 
     It belongs to the calling thread: another thread would see an empty one.
     """
-    target = Database("sqlite://", now=scope.now, timing=TIMING)
+    target = Database("sqlite://", now=scope.now, timing=TIMING, sole_user=True)
     with target.transaction() as copied:
         for table in SQLModel.metadata.sorted_tables:
             copied.conn.execute(CreateTable(table))
@@ -111,20 +111,18 @@ def copy(tx: Tx, scope: CopyScope) -> Database:
             for index in table.indexes:
                 copied.conn.execute(CreateIndex(index))
         copied.conn.exec_driver_sql("ANALYZE")
-    target.is_migrated = True
     return target
 
 
 def copy_again(source: Database) -> Database:
     """A second copy of a copy, for another run."""
-    target = Database("sqlite://", now=source.now, timing=TIMING)
+    target = Database("sqlite://", now=source.now, timing=TIMING, sole_user=True)
     with source.transaction(write=False) as before, target.engine.connect() as conn:
         to = conn.connection.driver_connection
         assert to is not None
         from_ = before.conn.connection.driver_connection
         assert from_ is not None
         from_.backup(to)
-    target.is_migrated = True
     return target
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import insert
 from channels.rules.planner import Planner
 from config.clock.times import DAY, Instant
 from config.clock.zones import zone
+from config.database.change_counter import count_change
 from config.database.engine import Database, Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry, ScheduleEntry, SegmentEntry
@@ -118,6 +119,7 @@ def _hold_others(tx: Tx, catalog: Catalog, journeys: Sequence[str]) -> None:
     ]
     if others:
         tx.conn.execute(insert(journey_controls), others)
+        count_change(tx)
 
 
 def run(
