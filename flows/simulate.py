@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from config.channels import by_channel
@@ -19,12 +20,54 @@ from journeys.definition.catalog import Catalog, load_catalog
 from journeys.definition.collisions import collision_warnings
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
+from journeys.simulation.rates import AnswerKind
 from journeys.simulation.results import Results, share
-from journeys.simulation.simulate import Question
+from journeys.simulation.simulate import Question, simulate
 
 K = TypeVar("K")
 # A step is warned of if at least this share of at least so many of its messages is capped.
 _ALWAYS, _ENOUGH = 0.9, 10
+
+
+MOST_DAYS, MOST_SEEDS = 366, 1000
+
+
+def answer(
+    settings: Settings,
+    *,
+    journey: str | None,
+    audience: str | None,
+    days: int,
+    people: int | None = None,
+    seeds: int = 1,
+    shares: Mapping[AnswerKind, float | None] = MappingProxyType({}),
+    compare: str | None = None,
+) -> dict[str, Any]:
+    """Simulate, and return the results as `as_json`, with those of `compare` as `compared`.
+
+    journey: None: all. shares: given rates of answers; None: learnt. compare: a policy file or a
+    version. Raises SegueError.
+    """
+    if journey is None and (audience or people):
+        raise SegueError("an audience and a limit belong to the launch of one journey")
+    if people is not None and audience is None:
+        raise SegueError("a limit needs an audience")
+    with reading(settings) as tx:
+        shop = open_shop(settings, tx)
+        question = Question(
+            journeys=tuple(shop.catalog.current) if journey is None else (journey,),
+            audience=audience,
+            days=days,
+            people=people,
+            given={kind: share for kind, share in shares.items() if share is not None},
+            seeds=seeds,
+        )
+        found = as_json(shop, question, simulate(tx, shop, question))
+        if compare is not None:
+            other = compared_shop(tx, shop, question, compare)
+            found["compare"] = compare
+            found["compared"] = as_json(other, question, simulate(tx, other, question))
+    return found
 
 
 @contextmanager

@@ -10,12 +10,10 @@ from config.settings import load_settings
 from flows.cli.output import AsJson, print_json, say, show_table
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE
-from flows.simulate import as_json, compared_shop, open_shop, reading
-from journeys.simulation.rates import AnswerKind
-from journeys.simulation.simulate import Question, simulate
+from flows.orchestration.simulation_page import total
+from flows.simulate import MOST_DAYS, MOST_SEEDS, answer
 
 commands = typer.Typer()
-_MOST_DAYS, _MOST_SEEDS = 366, 1000
 
 
 @commands.command(name="simulate")
@@ -26,12 +24,12 @@ def simulate_command(
         str | None,
         typer.Option(help="Launch the journey for this segment now; default: its own entry."),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=_MOST_DAYS)] = 30,
+    days: Annotated[int, typer.Option(min=1, max=MOST_DAYS)] = 30,
     limit: Annotated[
         int | None, typer.Option(min=1, max=MOST_PEOPLE, help="The launch enters at most so many.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, max=_MOST_SEEDS, help="Runs with different draws.")
+        int, typer.Option(min=1, max=MOST_SEEDS, help="Runs with different draws.")
     ] = 1,
     opens: Annotated[
         float | None, typer.Option(min=0, max=1, help="The share of messages that are opened.")
@@ -56,32 +54,21 @@ def simulate_command(
     """Show what journeys would do, on a copy of the shop; nothing is sent or stored."""
     if (journey is None) != everything:
         raise SegueError("name one journey, or simulate all of them with --all")
-    if everything and (audience or limit):
-        raise SegueError("--audience and --limit belong to the launch of one journey")
-    if limit is not None and audience is None:
-        raise SegueError("--limit needs --audience")
-    settings = at_time(load_settings(), now)
-    shares = {"opened": opens, "clicked": clicks, "bought": buys, "unsubscribed": unsubscribes}
-    given: dict[AnswerKind, float] = {
-        kind: share  # type: ignore[misc]
-        for kind, share in shares.items()
-        if share is not None
-    }
-    with reading(settings) as tx:
-        shop = open_shop(settings, tx)
-        question = Question(
-            journeys=tuple(shop.catalog.current) if journey is None else (journey,),
-            audience=audience,
-            days=days,
-            people=limit,
-            given=given,
-            seeds=seeds,
-        )
-        found = as_json(shop, question, simulate(tx, shop, question))
-        if compare is not None:
-            other = compared_shop(tx, shop, question, compare)
-            found["compare"] = compare
-            found["compared"] = as_json(other, question, simulate(tx, other, question))
+    found = answer(
+        at_time(load_settings(), now),
+        journey=journey,
+        audience=audience,
+        days=days,
+        people=limit,
+        seeds=seeds,
+        shares={
+            "opened": opens,
+            "clicked": clicks,
+            "bought": buys,
+            "unsubscribed": unsubscribes,
+        },
+        compare=compare,
+    )
     if as_json_:
         print_json(found)
     else:
@@ -93,7 +80,7 @@ def _show(found: dict[str, Any]) -> None:
     names = ["", "now", str(found.get("compare", ""))][: len(columns) + 1]
     say(f"{', '.join(found['journeys'])}: {found['from']} to {found['to']}")
     rows = [
-        [name.replace("_", " "), *(_with_range(one, name) for one in columns)]
+        [name.replace("_", " "), *(total(one, name) for one in columns)]
         for name in ("people", "entered", "sent", "not_sent", "converted", "unsubscribes")
     ]
     for part in ("sent", "not_sent"):
@@ -178,13 +165,6 @@ def _show(found: dict[str, Any]) -> None:
             for one in found["rates"]
         ],
     )
-
-
-def _with_range(one: dict[str, Any], name: str) -> str:
-    value = one[name]
-    number = sum(value.values()) if isinstance(value, dict) else value
-    low, high = one["range"].get(name, (number, number))
-    return f"{number:,}" if low == high else f"{number:,} ({low:,} to {high:,})"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -1,4 +1,5 @@
-"""Every flow that Prefect runs: one for each journey, one that controls them, and the yardstick.
+"""Every flow that Prefect runs: one for each journey, one that controls them, the yardstick, and one
+that simulates them.
 
 Each flow is an attribute, which Prefect uses as the entrypoint, such as
 `flows.orchestration.library.cart_recovery`. The import loads the policy and the journeys, without
@@ -14,18 +15,20 @@ from config.policy import load_policy
 from config.settings import load_settings
 from flows.orchestration.journey import journey_flow
 from flows.orchestration.journey_controls_flow import controls_flow
-from flows.orchestration.names import CONTROLS, YARDSTICK, attribute
+from flows.orchestration.names import CONTROLS, SIMULATION, YARDSTICK, attribute
+from flows.orchestration.simulation_flow import simulation_flow
 from flows.orchestration.yardstick_flow import yardstick_flow
 from journeys.definition.catalog import load_catalog
 
 # Upper case, so that no journey's attribute can have the same name.
 CATALOG = load_catalog(load_policy(load_settings().policy_file))
-for name in (CONTROLS, YARDSTICK):
+for name in (CONTROLS, YARDSTICK, SIMULATION):
     if name in CATALOG.current:
         raise SegueError(f"rename the journey {name!r}: Segue has a deployment of that name")
 FLOWS: dict[str, Flow[Any, Any]] = {
     **{name: journey_flow(version, CATALOG) for name, version in CATALOG.current.items()},
     CONTROLS: controls_flow(CATALOG),
     YARDSTICK: yardstick_flow,
+    SIMULATION: simulation_flow(CATALOG),
 }
 globals().update({attribute(name): found for name, found in FLOWS.items()})

@@ -4,6 +4,8 @@
 CONTROLS = "pause-resume-stop"
 # The deployment that measures what all journeys do.
 YARDSTICK = "yardstick"
+# The deployment that simulates journeys.
+SIMULATION = "simulate"
 
 
 def deployment_name(journey: str) -> str:

@@ -1,6 +1,8 @@
 """`segue simulate`: its output, its options, and that it writes nothing."""
 
+import re
 import sys
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import flows.cli.main
 from config.clock.times import Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.database.schema import migrate
+from flows.orchestration.simulation_page import simulation_page
 from profiles.sample.shop import load_sample_shop
 
 NOW: Instant = parse_instant("2026-03-02T09:00:00Z")
@@ -136,8 +139,8 @@ def test_nobody_enters_without_a_reason(segue: Run) -> None:
     [
         ((), "name one journey"),
         (("win-back", "--all"), "name one journey"),
-        (("--all", "--audience", "lapsed"), "--audience"),
-        (("win-back", "--limit", "3"), "--limit needs --audience"),
+        (("--all", "--audience", "lapsed"), "an audience and a limit"),
+        (("win-back", "--limit", "3"), "a limit needs an audience"),
         (("win", "--audience", "lapsed"), "no journey 'win'"),
         (("win-back", "--audience", "lost"), "no segment 'lost'"),
         (("win-back", "--audience", "lapsed", "--compare", "abc"), "no version 'abc'"),
@@ -157,3 +160,25 @@ def test_a_database_without_tables_is_refused(
     status, _, err = segue("--all")
     assert status == 1
     assert "schema of this release" in err
+
+
+def test_the_page_in_prefect_has_every_number_of_its_plots(segue: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "strict.toml"
+    policy.write_text('[[caps]]\nchannels = "all"\nlimit = 1\nper = "week"\n')
+    launch = ("win-back", "--audience", "lapsed", "--days", "14", "--compare", str(policy))
+    both = found(segue, *launch)
+    page = simulation_page(both)
+    drawn = [b64decode(one).decode() for one in re.findall(r"base64,([^)]+)\)", page)]
+    assert len(drawn) == 3
+    for svg, title in zip(drawn, ("by day", "by hour", "by step"), strict=True):
+        assert svg.startswith("<?xml")
+        assert f"Messages {title}" in svg
+    for day, counts in both["by_day"].items():
+        other = both["compared"]["by_day"].get(day, {"sent": 0, "not_sent": 0})
+        numbers = [counts["sent"], counts["not_sent"], other["sent"], other["not_sent"]]
+        assert f"| {day} | {' | '.join(f'{one:,}' for one in numbers)} |" in page
+    for step in both["by_step"]:
+        place = f"| {step['journey']} | {step['step']} | {step['channel']} | {step['sent']:,} |"
+        assert place in page
+    assert "@example.com" not in page
+    assert simulation_page(found(segue, *launch)) == page

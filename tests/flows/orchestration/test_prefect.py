@@ -29,7 +29,7 @@ from flows.launch import MOST_PEOPLE
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, environment, free_ports
 from flows.orchestration.deployments import deploy
-from flows.orchestration.names import CONTROLS, deployment_name
+from flows.orchestration.names import CONTROLS, SIMULATION, deployment_name
 from flows.orchestration.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
 from journeys.definition.graph import parents
@@ -160,6 +160,22 @@ def test_a_dry_run_in_prefect_stores_nothing(segue: Segue, stack: Stack, api: ht
             for table in (enrollments, messages, launches)
         ]
     assert after == before
+
+
+def test_a_simulation_in_prefect_writes_a_page_and_stores_nothing(
+    segue: Segue, stack: Stack, api: httpx.Client
+) -> None:
+    with segue.db.transaction(write=False) as tx:
+        before = tx.conn.scalar(select(func.count()).select_from(enrollments))
+    run_id, state = run(stack, SIMULATION, journey="welcome", audience="everyone", days=3)
+    assert state["type"] == "COMPLETED"
+    assert state["message"].startswith("Nothing was sent or stored. Would be: 400 entered; ")
+    asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
+    [page] = api.post("/artifacts/filter", json=asked).json()
+    assert page["key"] == "simulation-welcome"
+    assert page["data"].count("data:image/svg+xml;base64,") == 3
+    with segue.db.transaction(write=False) as tx:
+        assert tx.conn.scalar(select(func.count()).select_from(enrollments)) == before
 
 
 @pytest.mark.parametrize(

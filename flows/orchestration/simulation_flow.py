@@ -1,0 +1,82 @@
+"""A simulation as a Prefect flow: a form, and an artifact with plots and tables."""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from prefect import Flow, State, flow
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.states import Completed
+from pydantic import Field
+
+from config.settings import load_settings
+from flows.launch import MOST_PEOPLE
+from flows.orchestration.labels import sentence
+from flows.orchestration.names import SIMULATION
+from flows.orchestration.simulation_page import simulation_page, total
+from flows.simulate import MOST_DAYS, MOST_SEEDS, answer
+from journeys.definition.catalog import Catalog
+
+ALL_JOURNEYS = "all journeys"
+OWN_ENTRY = "its own entry"
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
+    """The flow; its form lists the journeys and segments of the catalog."""
+
+    async def run(
+        journey: str = ALL_JOURNEYS,
+        audience: str = OWN_ENTRY,
+        days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30,
+        limit: Annotated[int, Field(ge=0, le=MOST_PEOPLE)] = 0,
+        seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 1,
+        opens: _Share | None = None,
+        clicks: _Share | None = None,
+        buys: _Share | None = None,
+        unsubscribes: _Share | None = None,
+        compare: str = "",
+    ) -> State[Any]:
+        """Show what journeys would do, on a copy of the shop; nothing is sent or stored.
+
+        Args:
+            journey: The journey, or all journeys together.
+            audience: Launch the journey for this segment now, or let profiles enter as they do
+                live: by schedule, segment and event.
+            days: How many days to simulate.
+            limit: The most profiles that the launch enters; 0 means no limit.
+            seeds: How many runs with different draws.
+            opens: The share of messages that are opened; empty: as in the shop's history.
+            clicks: The share of messages that are clicked.
+            buys: The share of enrollments that buy.
+            unsubscribes: The share of messages that are unsubscribed from.
+            compare: Another policy file (.toml), or another version of the journey.
+        """
+        found = await asyncio.to_thread(
+            answer,
+            load_settings(),
+            journey=None if journey == ALL_JOURNEYS else journey,
+            audience=None if audience == OWN_ENTRY else audience,
+            days=days,
+            people=limit or None,
+            seeds=seeds,
+            shares={
+                "opened": opens,
+                "clicked": clicks,
+                "bought": buys,
+                "unsubscribed": unsubscribes,
+            },
+            compare=compare or None,
+        )
+        key = f"simulation-{'all' if journey == ALL_JOURNEYS else journey}"
+        await acreate_markdown_artifact(simulation_page(found), key, "A simulation")
+        told = [f"{total(found, name)} {name.replace('_', ' ')}" for name in _TOLD]
+        return Completed(message=f"Nothing was sent or stored. Would be: {sentence(told)}")
+
+    # The choices depend on the catalog.
+    run.__annotations__["journey"] = Literal[(ALL_JOURNEYS, *catalog.current)]
+    run.__annotations__["audience"] = Literal[(OWN_ENTRY, *catalog.segments)]
+    about = "Shows what journeys would do in the coming days, on a copy of the shop."
+    return flow(name=SIMULATION, description=about)(run)
+
+
+_TOLD = ("entered", "sent", "not_sent", "unsubscribes")
