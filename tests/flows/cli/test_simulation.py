@@ -14,6 +14,7 @@ import flows.cli.main
 from config.clock.times import Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.database.schema import migrate
+from config.settings import ROOT
 from flows.orchestration.simulation_page import simulation_page
 from profiles.sample.shop import load_sample_shop
 
@@ -182,3 +183,28 @@ def test_the_page_in_prefect_has_every_number_of_its_plots(segue: Run, tmp_path:
         assert place in page
     assert "@example.com" not in page
     assert simulation_page(found(segue, *launch)) == page
+
+
+PAGE = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
+SHOWN = [
+    line.partition("#")[0].split()[2:]
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("arguments", SHOWN, ids=" ".join)
+def test_a_command_of_the_page_works(segue: Run, arguments: list[str]) -> None:
+    # A week is enough to see that it works.
+    status, out, err = segue(*arguments, "--days", "7")
+    assert status == 0, err
+    assert "entered" in out
+
+
+def test_the_page_shows_every_option() -> None:
+    assert {one for arguments in SHOWN for one in arguments if one.startswith("--")} >= {
+        *("--all", "--audience", "--days", "--limit", "--opens", "--buys", "--seeds", "--json"),
+        "--compare",
+    }
+    assert "--unsubscribes" in PAGE
+    assert "--clicks" in PAGE
