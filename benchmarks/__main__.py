@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     plain_prefect,
     planner,
+    simulation,
     size,
     workers,
 )
@@ -29,6 +30,7 @@ from config.garbage import collect_less_often
 BENCHMARKS: dict[str, Benchmark] = {
     "launch": launch.SQLITE,
     "launch-postgresql": launch.POSTGRESQL,
+    "simulation": simulation.SIMULATION,
     "dispatch": dispatch.DISPATCH,
     "event-cost": event_cost.EVENT_COST,
     "live": live.POSTGRESQL,

@@ -18,6 +18,7 @@ FIGURES = {
     "dispatch": {"messages", "per_second", "ratio_to_best_httpx_loop"},
     "event-cost": {"statements", "transactions"},
     # only in `make prove`
+    "simulation": {"people", "sent", "people_days_per_second", "cpu_times_a_launch"},
     "launch-postgresql": {"profiles", "per_second", "ratio_to_bulk_insert"},
     "live-sqlite": {"p50_ms_at_5", "p99_ms_at_50", "cpu_ratio_to_bare_loop"},
     "intake": {"events", "sqlite_per_second", "postgresql_per_second"},
