@@ -32,6 +32,8 @@ _JOURNEYS = ("cart-recovery", "win-back")
 # that the others are a month's worth.
 _LAPSED, _WRITTEN_TO = 0.3, 0.9
 _CART = 0.05
+# The mean days since the last order of the others.
+_ORDERED = 20
 _CHUNK = 5000
 
 
@@ -63,7 +65,9 @@ def _fill(db: Database, people: int) -> None:
 
 def _history(number: int, chance: random.Random) -> Iterator[dict[str, Any]]:
     """The last order of a customer, and perhaps a cart of the last weeks."""
-    days = chance.randint(91, 400) if chance.random() < _LAPSED else chance.randint(1, 90)
+    days = min(1 + int(chance.expovariate(1 / _ORDERED)), 90)
+    if chance.random() < _LAPSED:
+        days = chance.randint(91, 400)
     yield _event(number, "order_completed", days * DAY, {"total_gbp": 20, "items": 1})
     if chance.random() < _CART:
         cart = {"cart_id": f"c{number}", "items": [{"name": "Lamp", "price": 20, "quantity": 1}]}

@@ -1,5 +1,5 @@
-"""Every flow that Prefect runs: one for each journey, one that controls them, the yardstick, and one
-that simulates them.
+"""Every flow that Prefect runs: one for each journey, one that controls them, one that simulates
+them, and the yardstick.
 
 Each flow is an attribute, which Prefect uses as the entrypoint, such as
 `flows.orchestration.library.cart_recovery`. The import loads the policy and the journeys, without
