@@ -156,7 +156,8 @@ def upsert_people(
     known = [account for account in touched if account.id is not None]
     _insert_profiles(tx, fresh)
     _write_identifiers(tx, touched, book.free)
-    follow_addresses(tx, rules.holdout, (_gain(account, fresh) for account in touched))
+    new = {account.id for account in fresh}
+    follow_addresses(tx, rules.holdout, (_gain(account, new) for account in touched))
     consent = change_consent_in_turn(
         tx,
         [some for account in touched for some in account.changes(in_turn=in_turn)],
@@ -335,15 +336,22 @@ def _insert_profiles(tx: Tx, fresh: Sequence[Account]) -> None:
     )
 
 
-def _gain(account: Account, fresh: Collection[Account]) -> Gain:
-    """The addresses that the profile has now, and those that it did not have before."""
+def _gain(account: Account, new: Collection[int | None]) -> Gain:
+    """The addresses that the profile has now, and those that it did not have before.
+
+    new: the ids of profiles that were just created.
+    """
     every = [key for key in account.identifiers if is_address(key)]
     assert account.id is not None
     return Gain(
         profile_id=account.id,
-        gained=[key for key in every if key not in account.known],
+        gained=[
+            key
+            for key in every
+            if key not in account.known and not is_retired_row(account.identifiers[key])
+        ],
         every=every,
-        is_new=account in fresh,
+        is_new=account.id in new,
     )
 
 
