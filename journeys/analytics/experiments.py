@@ -20,6 +20,7 @@ from journeys.analytics.revenue import UNIT, Ids, RevenueMapping, places_of, rea
 from journeys.analytics.statistics import (
     Comparison,
     Sample,
+    Values,
     adjusted,
     compare,
     covariance,
@@ -52,8 +53,6 @@ _NOES = (
 _CONVERTED = select(func.count(), func.count(enrollments.c.converted_at)).where(
     enrollments.c.journey == bindparam("of_journey")
 )
-
-Values = NDArray[np.float64]
 
 
 class ArmFigures(NamedTuple):

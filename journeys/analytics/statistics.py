@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, ndtri, stdtr, stdtrit
 
-Number = float | NDArray[np.float64]
+Values = NDArray[np.float64]
+Number = float | Values
 
 ALPHA = 0.05  # an interval misses the true difference at most this often
 POWER = 0.8  # how often the smallest effect is seen

@@ -33,14 +33,13 @@ from config.database.engine import Tx
 from config.settings import Settings
 from journeys.analytics.periods import Period
 from journeys.analytics.revenue import UNIT, Ids, Orders, RevenueMapping, places_of, read_orders
-from journeys.analytics.statistics import Comparison, compare, mean, without_unsure_ratios
+from journeys.analytics.statistics import Comparison, Values, compare, mean, without_unsure_ratios
 from journeys.operations.report import SENT
 from profiles.conditions.json_path import Place, parse_path
 from profiles.identity.addresses import UNINSTALLED
 from profiles.tables import consent_records, events, held_out, identifiers, profiles
 
 Mask = NDArray[np.bool_]
-Values = NDArray[np.float64]
 
 _YEAR: Seconds = 365 * DAY
 # Before every order, and after each: times of events may lie in any year.
@@ -82,7 +81,7 @@ _MIXED = union(
 )
 
 
-class Events(NamedTuple):
+class DatedRows(NamedTuple):
     """Rows of profiles: whose, and when."""
 
     whose: Ids
@@ -103,15 +102,15 @@ class History:
     held: Mask
     mixed: Mask
     orders: Orders
-    noes: Events
-    complaints: Events
-    uninstalls: Events
-    answers: Events
+    noes: DatedRows
+    complaints: DatedRows
+    uninstalls: DatedRows
+    answers: DatedRows
     scores: Ids
     unreadable_answers: int
 
 
-class Group(NamedTuple):
+class CustomerGroup(NamedTuple):
     """One group of customers in one measure: the base, and the figure for each of the base."""
 
     people: int
@@ -121,17 +120,17 @@ class Group(NamedTuple):
 class YardstickFigure(NamedTuple):
     """One measure in one period.
 
-    total: over all customers. each: for one of the base, all customers; held_out and others: the
-    same in the two groups. difference: others against the holdout, so what marketing does; None
-    without a holdout.
+    total: over all customers; for satisfaction the NPS of all. everybody, held_out, others: the
+    figure for one of all customers, and for one in each group. difference: others against the
+    holdout, so what marketing does; None without a holdout.
     """
 
     measure: str
     unit: str
     total: float
-    all: Group
-    held_out: Group
-    others: Group
+    everybody: CustomerGroup
+    held_out: CustomerGroup
+    others: CustomerGroup
     difference: Comparison | None
 
 
@@ -196,9 +195,9 @@ class _Measured(NamedTuple):
     """A measure of each customer, and for whom it is defined."""
 
     name: str
-    unit: str
     values: Values
     base: Mask
+    unit: str = ""
 
 
 def _measures(tx: Tx, history: History, period: Period) -> Iterator[_Measured]:
@@ -211,20 +210,17 @@ def _measures(tx: Tx, history: History, period: Period) -> Iterator[_Measured]:
     first = np.full(len(ids), _EVER[1], dtype=np.int64)
     np.minimum.at(first, place[real[theirs]], history.orders.times[theirs & real])
     is_new = (first >= period.start) & (first < period.end)
-    yield _Measured("revenue", history.orders.currency, revenue / UNIT, everybody)
-    yield _Measured("orders", "", orders.astype(float), everybody)
-    yield _Measured("new customers", "", is_new.astype(float), everybody)
-    yield _Measured("lapsed", "", (orders == 0).astype(float), before > 0)
-    for name, found, once in (
-        ("unsubscribes", history.noes, True),
-        ("complaints", history.complaints, False),
-        ("uninstalls", history.uninstalls, False),
-    ):
-        counted = _count(ids, found, period)
-        yield _Measured(name, "", np.minimum(counted, 1) if once else counted, everybody)
-    yield _Measured("messages", "", _messages(tx, ids, period), everybody)
+    currency = history.orders.currency
+    yield _Measured("revenue", revenue / UNIT, everybody, unit=currency)
+    yield _Measured("orders", orders.astype(float), everybody)
+    yield _Measured("new customers", is_new.astype(float), everybody)
+    yield _Measured("lapsed", (orders == 0).astype(float), before > 0)
+    yield _Measured("unsubscribes", np.minimum(_count(ids, history.noes, period), 1), everybody)
+    yield _Measured("complaints", _count(ids, history.complaints, period), everybody)
+    yield _Measured("uninstalls", _count(ids, history.uninstalls, period), everybody)
+    yield _Measured("messages", _messages(tx, ids, period), everybody)
     values, answered = _satisfaction(history, period)
-    yield _Measured("satisfaction", "NPS", values, answered)
+    yield _Measured("satisfaction", values, answered, unit="NPS")
 
 
 def _report(
@@ -245,12 +241,12 @@ def _report(
 
 def _figure(history: History, one: _Measured, base: Mask) -> YardstickFigure:
     groups = {
-        "all": base,
+        "everybody": base,
         "held_out": base & history.held,
         "others": base & ~history.held & ~history.mixed,
     }
     found = {
-        name: Group(people=int(those.sum()), each=_average(one.values[those]))
+        name: CustomerGroup(people=int(those.sum()), each=_average(one.values[those]))
         for name, those in groups.items()
     }
     difference = None
@@ -260,12 +256,12 @@ def _figure(history: History, one: _Measured, base: Mask) -> YardstickFigure:
             for values in (one.values[groups["held_out"]], one.values[groups["others"]])
         )
         difference = without_unsure_ratios(control, compare(control, others))
-    total = found["all"].each if one.unit == "NPS" else float(one.values[base].sum())
+    total = found["everybody"].each if one.unit == "NPS" else float(one.values[base].sum())
     return YardstickFigure(
         measure=one.name,
         unit=one.unit,
         total=total,
-        all=found["all"],
+        everybody=found["everybody"],
         held_out=found["held_out"],
         others=found["others"],
         difference=difference,
@@ -282,7 +278,7 @@ def _orders_in(history: History, start: Instant, end: Instant) -> tuple[Ids, Ids
     return history.orders.within(history.ids, *bounds)
 
 
-def _count(ids: Ids, found: Events, period: Period) -> Values:
+def _count(ids: Ids, found: DatedRows, period: Period) -> Values:
     """How many rows of each customer are in the period."""
     place, theirs = places_of(ids, found.whose)
     at = found.at[theirs]
@@ -313,11 +309,11 @@ def _satisfaction(history: History, period: Period) -> tuple[Values, Mask]:
     return values, answered
 
 
-def _answers(tx: Tx, settings: Settings) -> tuple[Events, Ids, int]:
+def _answers(tx: Tx, settings: Settings) -> tuple[DatedRows, Ids, int]:
     """The answers in the order of their time, and how many have no score from 0 to 10."""
     nothing = np.zeros(0, dtype=np.int64)
     if not settings.satisfaction_event:
-        return Events(nothing, nothing), nothing, 0
+        return DatedRows(nothing, nothing), nothing, 0
     members = parse_path(settings.satisfaction_score)[0]
     score = Place(sqlite=tx.is_sqlite, document=_v.properties, members=members).value(0.0)
     given = {"event": settings.satisfaction_event}
@@ -329,11 +325,11 @@ def _answers(tx: Tx, settings: Settings) -> tuple[Events, Ids, int]:
     ]
     read.sort(key=lambda one: one[1])
     whose, at, scores = np.array(read, dtype=np.int64).reshape(-1, 3).T
-    return Events(whose, at), scores, len(rows) - len(read)
+    return DatedRows(whose, at), scores, len(rows) - len(read)
 
 
-def _events(tx: Tx, reading: Select[Any], given: Mapping[str, Any]) -> Events:
-    return Events(*_table(tx.conn.execute(reading, given).all()))
+def _events(tx: Tx, reading: Select[Any], given: Mapping[str, Any]) -> DatedRows:
+    return DatedRows(*_table(tx.conn.execute(reading, given).all()))
 
 
 def _table(rows: Sequence[Any]) -> Ids:

@@ -9,7 +9,7 @@ from journeys.analytics.lift import estimates
 from journeys.analytics.plots import PlottedInterval, interval_plot
 from journeys.analytics.statistics import Estimate
 from journeys.analytics.verdicts import is_significant
-from journeys.analytics.yardstick import Group, History, PeriodReport, YardstickFigure
+from journeys.analytics.yardstick import CustomerGroup, History, PeriodReport, YardstickFigure
 
 HEADINGS = (
     *("period", "segment", "measure", "total", "a customer", "holdout", "others"),
@@ -91,7 +91,7 @@ def _figure(figure: YardstickFigure) -> dict[str, Any]:
         **{
             name: {"people": group.people, "each": _number(group.each)}
             for name, group in (
-                ("all", figure.all),
+                ("all", figure.everybody),
                 ("held_out", figure.held_out),
                 ("others", figure.others),
             )
@@ -109,7 +109,7 @@ def _cells(figure: YardstickFigure) -> tuple[str, ...]:
     return (
         figure.measure,
         total if isfinite(figure.total) else "none",
-        _each(figure.all),
+        _each(figure.everybody),
         _each(figure.held_out),
         _each(figure.others),
         fixed,
@@ -117,7 +117,7 @@ def _cells(figure: YardstickFigure) -> tuple[str, ...]:
     )
 
 
-def _each(group: Group) -> str:
+def _each(group: CustomerGroup) -> str:
     return f"{group.each:,.4g} of {group.people:,}" if group.people else "none"
 
 

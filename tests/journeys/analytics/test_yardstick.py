@@ -140,9 +140,9 @@ def assert_as_recomputed(
             people = {place: sums[place].people if place in sums else 0 for place in seen}
             for place, number in people.items():
                 seen[place] += number
-            assert figure.all.people == sum(people.values()), where
+            assert figure.everybody.people == sum(people.values()), where
             if figure.measure == "revenue":
-                assert report.customers == figure.all.people
+                assert report.customers == figure.everybody.people
                 assert report.mixed == people["mixed"]
             total = sum(one.total for one in sums.values())
             if figure.measure != "satisfaction":
@@ -221,7 +221,7 @@ def test_a_segment_has_its_members_and_all_has_everybody(db: Database) -> None:
         assert everybody.period == some.period
         assert some.customers <= everybody.customers
     assert reports[-1].customers <= len(big) < len(ids)
-    known = reports[-1].figures[0].all.people
+    known = reports[-1].figures[0].everybody.people
     assert known == reports[-1].customers > 0
 
 
