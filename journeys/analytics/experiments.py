@@ -40,8 +40,8 @@ PAST: Seconds = 365 * DAY
 # An experiment whose arms differ from their weights by a smaller p-value has no usable figures.
 RATIO_LIMIT = 0.001
 
-CONVERSIONS = Measure("conversions", unit="points", scale=100)
-UNSUBSCRIBES = Measure("unsubscribes", unit="points", scale=100)
+CONVERSIONS = Measure("conversions", unit="points", scale=100, is_share=True)
+UNSUBSCRIBES = Measure("unsubscribes", unit="points", scale=100, is_share=True)
 
 _n = consent_records.c
 _NOES = (
@@ -118,9 +118,9 @@ def report_experiment(
     tx: Tx, catalog: Catalog, journey: str, step: str, mapping: RevenueMapping
 ) -> ExperimentReport:
     """Report on an experiment. Raises SegueError if there is no such journey or experiment."""
+    people = read_assignments(tx, catalog, journey, step)
     version = catalog.journey(journey)
     current = experiment_of(version, step)
-    people = read_assignments(tx, catalog, journey, step)
     goal = version.journey.goal
     within = None if goal is None else goal.within
     first = int(people.since.min(initial=tx.now))
@@ -231,11 +231,11 @@ def differences_to_control(
     members: which elements of `values` are of the people of each arm. past: the covariate of CUPED,
     or None.
     """
-    groups = [_sample(values[those]) for those in members]
+    groups = [_sample(values[those], is_share=measure.is_share) for those in members]
     better = groups
     if past is not None and past.size and past.min() < past.max():
         better = adjusted(
-            groups,
+            [_sample(values[those]) for those in members],
             [_sample(past[those]) for those in members],
             [_covariance(values[those], past[those]) for those in members],
         )
@@ -261,7 +261,9 @@ def _compared(control: Sample, arm: Sample) -> Comparison:
     return without_unsure_ratios(control, compare(control, arm))
 
 
-def _sample(values: Values) -> Sample:
+def _sample(values: Values, *, is_share: bool = False) -> Sample:
+    if is_share:
+        return proportion(len(values), float(values.sum()))
     return mean(len(values), float(values.sum()), float((values**2).sum()))
 
 

@@ -8,11 +8,15 @@ from journeys.analytics.statistics import Comparison, Estimate
 
 
 class Measure(NamedTuple):
-    """What is compared. Figures times `scale` are in the unit."""
+    """What is compared. Figures times `scale` are in the unit.
+
+    is_share: whether a person's value is 0 or 1.
+    """
 
     name: str
     unit: str
     scale: float
+    is_share: bool = False
 
     def shown(self, value: float) -> str:
         """A figure with its unit, such as `0.4 points`."""
