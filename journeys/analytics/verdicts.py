@@ -26,7 +26,9 @@ class Measure(NamedTuple):
 
 def verdict(measure: Measure, arm: str, control: str, found: Comparison) -> list[str]:
     """Sentences about an arm and the control in one measure."""
-    return [*_absolute(measure, arm, control, found), *_relative(measure, found)]
+    about = f"{measure.name}, {arm} against {control}"
+    sentences = _absolute(measure, found), *_relative(found)
+    return [f"{about}: {sentence}" for sentence in sentences]
 
 
 def is_significant(estimate: Estimate) -> bool:
@@ -34,39 +36,31 @@ def is_significant(estimate: Estimate) -> bool:
     return bool(estimate.low > 0 or estimate.high < 0)
 
 
-def _absolute(measure: Measure, arm: str, control: str, found: Comparison) -> Iterator[str]:
+def _absolute(measure: Measure, found: Comparison) -> str:
     always, fixed = found.absolute_sequential, found.absolute_fixed
     if isnan(float(always.low)):
-        yield (
-            f"{measure.name}: nothing can be said about {arm} yet, because there are too few "
-            "people or their figures do not vary."
-        )
-        return
-    width = measure.shown(float(always.high) - float(always.difference))
-    below = f"at this size a difference below {width} can't be told from chance."
+        return "nothing can be said yet; there are too few people, or their figures do not vary."
     if is_significant(always):
-        sign = 1 if always.low > 0 else -1
+        sign, word = (1, "more") if always.low > 0 else (-1, "less")
         ends = sorted((sign * float(always.low), sign * float(always.high)))
         low, high = (measure.shown(end) for end in ends)
-        yield (
-            f"{measure.name}: {arm} has between {low} and {high} {'more' if sign > 0 else 'less'} "
-            f"than {control}, however often one looks."
+        return f"between {low} and {high} {word}, however often one looks."
+    width = measure.shown(float(always.high) - float(always.difference))
+    below = f"At this size a difference below {width} can't be told from chance."
+    if is_significant(fixed):
+        return (
+            f"not yet. One look, at a size chosen before, would find a difference (p = "
+            f"{float(fixed.p):.2g}), but looking repeatedly finds such differences by chance too. "
+            f"{below}"
         )
-    elif is_significant(fixed):
-        yield (
-            f"{measure.name}: not yet. One look, at a size chosen before, would find a difference "
-            f"between {arm} and {control} (p = {float(fixed.p):.2g}), but looking repeatedly finds "
-            f"such differences by chance too; {below}"
-        )
-    else:
-        yield f"{measure.name}: not yet; {below}"
+    return f"not yet. {below}"
 
 
-def _relative(measure: Measure, found: Comparison) -> Iterator[str]:
+def _relative(found: Comparison) -> Iterator[str]:
     always, fixed = found.relative_sequential, found.relative_fixed
     if is_significant(fixed) and not is_significant(always):
         yield (
-            f"{measure.name}: the relative difference ({float(fixed.difference):+.1%}) is "
-            f"significant at one look (p = {float(fixed.p):.2g}), and not yet if one looks "
-            f"repeatedly (p = {float(always.p):.2g})."
+            f"the relative difference ({float(fixed.difference):+.1%}) is significant at one look "
+            f"(p = {float(fixed.p):.2g}), and not yet if one looks repeatedly (p = "
+            f"{float(always.p):.2g})."
         )

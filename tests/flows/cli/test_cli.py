@@ -438,7 +438,7 @@ def test_an_experiment_is_reported_planned_and_promoted(stocked: Segue) -> None:
     assert {one["people"] for one in report["arms"]} == {0}
     assert report["sample_ratio_p"] == 1
     shown = stocked("experiment", "welcome", "which nudge").out
-    assert "nothing can be said about guide yet" in shown
+    assert "guide against holdout: nothing can be said yet" in shown
 
     size = ("--people", "20000", "--rate", "0.02")
     assert "however often one looks" in stocked("experiment", "welcome", "which nudge", *size).out

@@ -180,7 +180,7 @@ def test_a_run_writes_what_its_experiments_show(
     house.dispatching(finish)
     assert written.keys() == {"letters-picture", "letters-experiment-a-b"}
     text = written["letters-experiment-a-b"]
-    assert text.startswith("# letters: A | B?\n\n- revenue a person: ")
+    assert text.startswith("# letters: A | B?\n\n- revenue a person, b against a: ")
     assert "](data:image/svg+xml;base64," in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[0].startswith("| arm | people | expected | conversions")

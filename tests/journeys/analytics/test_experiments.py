@@ -210,7 +210,7 @@ def test_an_experiment_without_people_says_so(house: House) -> None:
     assert [one.conversions for one in found.arms] == [None, None]
     assert len(difference_rows(found)) == 2
     said = list(sentences(found))
-    assert said[0].startswith("revenue a person: nothing can be said about b yet")
+    assert said[0].startswith("revenue a person, b against a: nothing can be said yet")
     assert as_json(found)["differences"][0]["absolute_fixed"] is None
     assert plot(found).startswith("<?xml")
     with pytest.raises(SegueError, match="there is no journey 'k'"), house.db.transaction() as tx:
