@@ -172,6 +172,18 @@ class ConsentTrait(_Model):
     granted: Annotated[bool, Field(strict=True)]
 
 
+class ApprovalRule(_Model):
+    """The launches that wait until somebody approves them; by default none.
+
+    people: those that would enter more profiles. topics: those of journeys with a message about one
+    of these. lapses_after: how long a launch waits, and how long an approval holds until it starts.
+    """
+
+    people: Annotated[int, Field(strict=True, ge=0)] | None = None
+    topics: tuple[str, ...] = ()
+    lapses_after: Annotated[Duration, Field(gt=0)] = 3 * DAY
+
+
 class Policy(_Model):
     """The whole policy. The defaults are those of an empty policy file."""
 
@@ -189,6 +201,7 @@ class Policy(_Model):
     stop_words: dict[str, StopWords] = Field(default_factory=dict)
     consent_traits: tuple[ConsentTrait, ...] = ()
     meaningless: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = ()
+    approval: ApprovalRule = ApprovalRule()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Policy":
@@ -199,6 +212,7 @@ class Policy(_Model):
             )
         named = [("caps", cap.topic) for cap in self.caps]
         named += [("consent_traits", one.topic) for one in self.consent_traits]
+        named += [("approval.topics", topic) for topic in self.approval.topics]
         for place, topic in named:
             if topic not in (None, "*") and self.topics and topic not in self.topics:
                 raise ValueError(f"{place}: topic {topic!r} is not one of {sorted(self.topics)}")

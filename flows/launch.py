@@ -5,14 +5,15 @@ import uuid
 from typing import Any
 
 from config.channels import by_channel
+from config.clock.times import format_instant
 from flows.app import Segue
-from flows.dry_run import as_json, dry_run
+from flows.approval import ask_for_approval, rehearse
+from flows.dry_run import as_json
 from flows.worker.leasing import leasing
 from journeys.engine.turn import Turn
+from journeys.operations.approvals import ApprovalNeeded, ApprovalRow, LaunchRequest
 from journeys.operations.launches import enter_audience, start_launch
 from journeys.operations.report import summarise
-from journeys.simulation.clock import SimulatedShop
-from journeys.simulation.copy import snapshot
 
 # The highest limit that a launch accepts; a launch without a limit may enter more.
 MOST_PEOPLE = 10_000_000
@@ -28,11 +29,16 @@ def launch(
 ) -> dict[str, Any]:
     """Enter an audience, move due enrollments, send due messages; returns the counts.
 
-    A repeated `launch_id` continues that launch, and enters nobody twice. Raises SegueError for an
-    unknown journey or segment, and for missing credentials.
+    A launch that needs an approval is stored with its summary, which is returned, and nobody
+    enters. A repeated `launch_id` continues that launch, and enters nobody twice. Raises SegueError
+    for an unknown journey or segment, for a launch that was not approved, and for missing
+    credentials.
     """
     launch_id = launch_id or str(uuid.uuid4())
-    asyncio.run(_enter_and_work_off(segue, journey, audience, people, launch_id))
+    try:
+        asyncio.run(_enter_and_work_off(segue, journey, audience, people, launch_id))
+    except ApprovalNeeded as needed:
+        return _waiting(ask_for_approval(segue, needed))
     with segue.db.transaction(write=False) as tx:
         summary = summarise(tx, journey, launch_id)
     return {
@@ -43,6 +49,17 @@ def launch(
         "sent": by_channel(summary.sent),
         "planned": by_channel(summary.planned),
         "not_sent": dict(sorted(summary.not_sent.items())),
+    }
+
+
+def _waiting(row: ApprovalRow) -> dict[str, Any]:
+    return {
+        "launch": row.launch_id,
+        "journey": row.journey,
+        "audience": row.audience,
+        "waits_for_approval": row.why,
+        "until": format_instant(row.lapses_at),
+        "summary": row.summary,
     }
 
 
@@ -67,6 +84,7 @@ def launch_dry_run(
     segue: Segue, journey: str, audience: str, *, people: int | None = None
 ) -> dict[str, Any]:
     """A dry run: what a launch would do, without storing anything. Raises as `launch`."""
-    shop = SimulatedShop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
-    with snapshot(segue.db) as tx:
-        return as_json(journey, audience, dry_run(tx, shop, journey, audience, people))
+    report = rehearse(
+        segue, LaunchRequest(id="", journey=journey, audience=audience, people=people)
+    )
+    return as_json(journey, audience, report)

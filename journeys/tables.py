@@ -46,6 +46,34 @@ class Launch(SQLModel, table=True):
     started_at: Instant = Field(sa_type=BigInteger)
 
 
+class Approval(SQLModel, table=True):
+    """A launch that asked for an approval: docs/decisions/0036-approvals-are-rows.md."""
+
+    __tablename__: ClassVar[str] = "approval"
+
+    launch_id: str = Field(primary_key=True)
+    journey: str
+    version: str = Field(description="the version that the summary is of, and that is launched")
+    audience: str
+    people: int | None = Field(default=None, description="as of a launch")
+    why: str = Field(description="the rule of the policy that asks for it")
+    size: int = Field(sa_type=BigInteger, description="of the audience when the summary was made")
+    summary: dict[str, Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False), description="the result of a dry run"
+    )
+    asked_at: Instant = Field(sa_type=BigInteger)
+    lapses_at: Instant = Field(
+        sa_type=BigInteger, description="no decision and no start is possible from then on"
+    )
+    state: str = Field(description="waiting, approved, rejected, outdated")
+    decided_at: Instant | None = Field(default=None, sa_type=BigInteger)
+    decided_by: str | None = None
+    note: str | None = Field(default=None, description="why it is rejected or outdated")
+    finished_at: Instant | None = Field(
+        default=None, sa_type=BigInteger, description="when the whole audience had entered"
+    )
+
+
 class SignedCall(SQLModel, table=True):
     """A signed API call that was accepted. While its signature is valid, a repeat is refused."""
 
@@ -215,6 +243,7 @@ class LiveCount(SQLModel, table=True):
 journey_versions = table_of(JourneyVersion)
 journey_controls = table_of(JourneyControl)
 launches = table_of(Launch)
+approvals = table_of(Approval)
 signed_calls = table_of(SignedCall)
 heartbeats = table_of(Heartbeat)
 bucket_holders = table_of(BucketHolder)

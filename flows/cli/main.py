@@ -30,10 +30,11 @@ from config.policy import load_policy
 from config.settings import load_settings
 from flows.app import Segue
 from flows.cli.analytics import commands as analytics_commands
+from flows.cli.approvals import commands as approval_commands
 from flows.cli.cases import Cases, answer_cases
 from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
-from flows.cli.output import AsJson, opened, print_json, say, shown
+from flows.cli.output import AsJson, opened, print_json, say, say_counts, shown
 from flows.cli.report import commands as report_commands
 from flows.cli.simulation import commands as simulation_commands
 from flows.cli.times import Now, at_time
@@ -55,6 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands)
+app.add_typer(approval_commands)
 app.add_typer(analytics_commands)
 app.add_typer(simulation_commands)
 app.add_typer(report_commands)
@@ -236,7 +238,7 @@ def launch_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Enter an audience into a journey and send what is due."""
+    """Enter an audience into a journey and send what is due, or wait for an approval."""
     segue = opened(context, at_time(load_settings(), now))
     if dry_run:
         result = launch_dry_run(segue, journey, audience, people=limit)
@@ -245,10 +247,7 @@ def launch_command(
     if as_json:
         print_json(result)
     else:
-        for name, value in result.items():
-            if isinstance(value, dict):
-                value = ", ".join(f"{number} {what}" for what, number in value.items()) or "none"
-            say(f"{name.replace('_', ' ')}: {value}")
+        say_counts(result)
 
 
 @app.command()

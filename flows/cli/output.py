@@ -6,7 +6,7 @@ characters that control a terminal are escaped.
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -43,6 +43,18 @@ def shown(text: str) -> str:
 def say(line: str, *, error: bool = False, style: str = "") -> None:
     """Print one line, on standard output or standard error."""
     Console(stderr=error).print(Text(shown(line), style), soft_wrap=True)
+
+
+def say_counts(result: Mapping[str, Any]) -> None:
+    """Print a result of names and values, a line each; a value may be counts by name."""
+    for name, value in result.items():
+        if name == "summary":
+            say("the launch would be:")
+            say_counts(value)
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{number} {what}" for what, number in value.items()) or "none"
+        say(f"{name.replace('_', ' ')}: {value}")
 
 
 def show_table(

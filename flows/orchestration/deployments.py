@@ -15,7 +15,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from config.errors import SegueError
 from flows.orchestration.library import CATALOG, FLOWS
-from flows.orchestration.names import CONTROLS, SIMULATION, YARDSTICK, entrypoint
+from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, YARDSTICK, entrypoint
 from flows.orchestration.picture import mermaid
 from journeys.definition.journey import Journey, ScheduleEntry
 
@@ -28,13 +28,13 @@ _AT_ONCE = 4
 
 def deployments() -> list[RunnerDeployment]:
     """One for each journey, with the schedule of its entry if any; one for pause, resume, stop, one
-    for the yardstick, and one for simulations.
+    for approvals, one for the yardstick, and one for simulations.
     """
     return [
         *(_of_journey(version.journey) for version in CATALOG.current.values()),
         *(
             _deployment(name, FLOWS[name].description or "", [], [])
-            for name in (CONTROLS, YARDSTICK, SIMULATION)
+            for name in (CONTROLS, APPROVALS, YARDSTICK, SIMULATION)
         ),
     ]
 

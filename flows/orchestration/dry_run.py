@@ -8,13 +8,13 @@ from prefect import State
 from prefect.states import Completed
 
 from flows.app import Segue
-from flows.dry_run import DryRunReport, dry_run
+from flows.approval import rehearse
+from flows.dry_run import DryRunReport
 from flows.orchestration.artifacts import write_outcomes, write_picture
 from flows.orchestration.labels import dry_run_labels, plain, run_labels, sentence
 from journeys.definition.journey import Journey
+from journeys.operations.approvals import LaunchRequest
 from journeys.operations.report import Summary
-from journeys.simulation.clock import SimulatedShop
-from journeys.simulation.copy import snapshot
 
 
 class DryRun:
@@ -41,10 +41,10 @@ class DryRun:
         )
 
     def _simulate(self) -> DryRunReport:
-        segue = self._segue
-        shop = SimulatedShop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
-        with snapshot(segue.db) as tx:
-            return dry_run(tx, shop, self.journey.name, self._audience, self._people)
+        request = LaunchRequest(
+            id="", journey=self.journey.name, audience=self._audience, people=self._people
+        )
+        return rehearse(self._segue, request)
 
     def _why_not(self) -> str:
         reasons = self._report.results.why.get(self.journey.name) or Counter[str]()

@@ -16,15 +16,18 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 from pydantic import Field
 
-from flows.app import open_segue
+from flows.app import Segue, open_segue
+from flows.approval import missing_approval
 from flows.launch import MOST_PEOPLE
 from flows.orchestration.dry_run import DryRun
 from flows.orchestration.labels import sentence
 from flows.orchestration.run import Run
+from flows.orchestration.waiting_launch import WaitingLaunch
 from flows.worker.leasing import leasing
 from journeys.definition.catalog import Catalog
 from journeys.definition.graph import parents
 from journeys.definition.journey import Journey, Version
+from journeys.operations.approvals import LaunchRequest, NotApproved
 
 NOBODY_NEW = "nobody new"
 _ENTER = "enter"
@@ -32,7 +35,7 @@ _DRY_RUN_OF_NOBODY = f"A dry run needs an audience: choose one instead of {NOBOD
 
 
 class Act(Protocol):
-    """The work of a run's tasks: a real run or a dry run."""
+    """The work of a run's tasks: a real run, a dry run, or a launch that has to wait."""
 
     journey: Journey
 
@@ -67,21 +70,9 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
             if dry_run:
                 if audience == NOBODY_NEW:
                     return Failed(message=_DRY_RUN_OF_NOBODY)
-                dry = DryRun(segue, current, audience=audience, people=people)
-                return await perform(dry)
+                return await perform(DryRun(segue, current, audience=audience, people=people))
             entering = None if audience == NOBODY_NEW else audience
-            async with segue.dispatcher() as dispatcher, leasing(segue, journey.name) as leases:
-                return await perform(
-                    Run(
-                        segue,
-                        dispatcher,
-                        leases,
-                        journey=current,
-                        audience=entering,
-                        people=people,
-                        launch_id=launch_id,
-                    )
-                )
+            return await _launch(segue, current, entering, people, launch_id)
         finally:
             segue.db.close()
 
@@ -90,6 +81,45 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
     run.__annotations__["audience"] = Literal[choices]
     run.__doc__ = _help(catalog)
     return flow(name=journey.name, description=journey.description)(run)
+
+
+async def _launch(
+    segue: Segue, journey: Journey, audience: str | None, people: int | None, launch_id: str
+) -> State[Any]:
+    """Run a journey, or let its launch wait for an approval."""
+    if audience is None:
+        return await _work(segue, journey, None, None, launch_id)
+    request = LaunchRequest(id=launch_id, journey=journey.name, audience=audience, people=people)
+    try:
+        needed = await asyncio.to_thread(missing_approval, segue, request)
+    except NotApproved as error:
+        return Failed(message=str(error))
+    if needed is None:
+        return await run_journey(segue, request)
+    return await perform(WaitingLaunch(segue, journey, needed))
+
+
+async def run_journey(segue: Segue, request: LaunchRequest) -> State[Any]:
+    """Run a launch that needs no approval, or has it."""
+    journey = segue.catalog.journey(request.journey).journey
+    return await _work(segue, journey, request.audience, request.people, request.id)
+
+
+async def _work(
+    segue: Segue, journey: Journey, audience: str | None, people: int | None, launch_id: str
+) -> State[Any]:
+    async with segue.dispatcher() as dispatcher, leasing(segue, journey.name) as leases:
+        return await perform(
+            Run(
+                segue,
+                dispatcher,
+                leases,
+                journey=journey,
+                audience=audience,
+                people=people,
+                launch_id=launch_id,
+            )
+        )
 
 
 def _help(catalog: Catalog) -> str:

@@ -1,5 +1,5 @@
-"""Every flow that Prefect runs: one for each journey, one that controls them, one that simulates
-them, and the yardstick.
+"""Every flow that Prefect runs: one for each journey, one that controls them, one that approves
+launches, one that simulates journeys, and the yardstick.
 
 Each flow is an attribute, which Prefect uses as the entrypoint, such as
 `flows.orchestration.library.cart_recovery`. The import loads the policy and the journeys, without
@@ -13,21 +13,23 @@ from prefect import Flow
 from config.errors import SegueError
 from config.policy import load_policy
 from config.settings import load_settings
+from flows.orchestration.approvals_flow import approvals_flow
 from flows.orchestration.journey import journey_flow
 from flows.orchestration.journey_controls_flow import controls_flow
-from flows.orchestration.names import CONTROLS, SIMULATION, YARDSTICK, attribute
+from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, YARDSTICK, attribute
 from flows.orchestration.simulation_flow import simulation_flow
 from flows.orchestration.yardstick_flow import yardstick_flow
 from journeys.definition.catalog import load_catalog
 
 # Upper case, so that no journey's attribute can have the same name.
 CATALOG = load_catalog(load_policy(load_settings().policy_file))
-for name in (CONTROLS, YARDSTICK, SIMULATION):
+for name in (CONTROLS, APPROVALS, YARDSTICK, SIMULATION):
     if name in CATALOG.current:
         raise SegueError(f"rename the journey {name!r}: Segue has a deployment of that name")
 FLOWS: dict[str, Flow[Any, Any]] = {
     **{name: journey_flow(version, CATALOG) for name, version in CATALOG.current.items()},
     CONTROLS: controls_flow(CATALOG),
+    APPROVALS: approvals_flow(),
     YARDSTICK: yardstick_flow,
     SIMULATION: simulation_flow(CATALOG),
 }

@@ -2,6 +2,8 @@
 
 # The deployment that pauses, resumes and stops journeys.
 CONTROLS = "pause-resume-stop"
+# The deployment that approves and rejects launches.
+APPROVALS = "approve-launch"
 # The deployment that measures what all journeys do.
 YARDSTICK = "yardstick"
 # The deployment that simulates journeys.

@@ -12,8 +12,10 @@ from channels.outbox.unknown import REPORT_EXPECTED_FOR
 from config.clock.times import MINUTE, Seconds
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
+from journeys.operations.approvals import WAITING
 from journeys.operations.control import held
 from journeys.operations.heartbeat import last_seen
+from journeys.tables import approvals
 from profiles.tables import events
 
 # Work that is overdue by more than this means that no worker runs, or that something blocks it.
@@ -68,6 +70,13 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
         select(place, func.count(), func.min(people.arrived_at))
         .where(in_it, people.attempts > 0)
         .group_by(place),
+    )
+    yield (
+        "launches that wait for approval",
+        "see segue approvals; segue approve or segue reject decides",
+        select(approvals.c.journey, func.count(), func.min(approvals.c.asked_at))
+        .where(approvals.c.state == WAITING, approvals.c.lapses_at > tx.now)
+        .group_by(approvals.c.journey),
     )
     yield (
         "unprocessed events",

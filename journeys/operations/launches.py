@@ -4,6 +4,7 @@ An audience enters chunk by chunk. The transaction that enters a chunk also move
 first steps.
 """
 
+import logging
 from collections.abc import Iterator
 
 from sqlalchemy import bindparam, select
@@ -21,14 +22,23 @@ from journeys.engine.entry import audience_after, enter_people
 from journeys.engine.move import Moved
 from journeys.engine.retry import StepFailed
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
+from journeys.operations.approvals import (
+    LaunchRequest,
+    check_approval,
+    finish,
+    left_approvals,
+)
 from journeys.tables import launches
 from profiles.bucketing import buckets_of
+
+log = logging.getLogger(__name__)
 
 _c = launches.c
 _INSERT = InsertRows(
     *(_c.id, _c.journey, _c.version, _c.audience, _c.people, _c.started_at),
     on_conflict="DO NOTHING",
 )
+_LOCK = select(_c.id).where(_c.id == bindparam("launch")).with_for_update()
 _LAUNCH = select(_c.journey, _c.audience, _c.version).where(_c.id == bindparam("launch"))
 
 
@@ -44,6 +54,7 @@ def record_launch(
     journey: str,
     audience: str,
     people: int | None = None,
+    version: str | None = None,
 ) -> Version:
     """Record a launch, unless it is recorded already; returns the version that it started with.
 
@@ -52,8 +63,9 @@ def record_launch(
     Parameters
     ----------
     people: the most profiles that may enter; None: no limit.
+    version: the digest of the version to start with; None: the current one.
     """
-    version = catalog.journey(journey).digest
+    version = version or catalog.journey(journey).digest
     _INSERT(tx.conn, [(launch_id, journey, version, audience, people, tx.now)])
     found = tx.conn.execute(_LAUNCH, {"launch": launch_id}).one()
     if (found.journey, found.audience) != (journey, audience):
@@ -72,10 +84,14 @@ def start_launch(
     """Record a launch; returns its version. A launch on record continues with its version.
 
     Raises SegueError if the journey or the audience does not exist, or if the id belongs to
-    another launch.
+    another launch; ApprovalNeeded if it has to wait, NotApproved if it never starts.
     """
-    engine.catalog.segment(audience)  # raises for a segment that does not exist
+    request = LaunchRequest(id=launch_id, journey=journey, audience=audience, people=people)
+    size = size_to_approve(engine, request)
     with engine.db.transaction() as tx:
+        approved = check_approval(
+            tx, engine.planner.policy.approval, engine.catalog.journey(journey), request, size
+        )
         return record_launch(
             tx,
             engine.catalog,
@@ -83,7 +99,34 @@ def start_launch(
             journey=journey,
             audience=audience,
             people=people,
+            version=approved,
         )
+
+
+def size_to_approve(engine: Engine, request: LaunchRequest) -> int | None:
+    """The most profiles that a launch would enter now; None if no approval depends on it.
+
+    Raises SegueError if the audience does not exist.
+    """
+    engine.catalog.segment(request.audience)  # raises for a segment that does not exist
+    if engine.planner.policy.approval.people is None:
+        return None
+    size = audience_size(engine, request.audience)
+    return size if request.people is None else min(size, request.people)
+
+
+def continue_approved(engine: Engine) -> None:
+    """Enter the audiences of approved launches that a killed process left."""
+    with engine.db.transaction(write=False) as tx:
+        left = left_approvals(tx)
+    for row in left:
+        log.info("continuing the launch %s, which %s approved", row.launch_id, row.decided_by)
+        try:
+            version = start_launch(engine, *row.request)
+            for _ in enter_audience(engine, version, row.audience, row.launch_id, row.people):
+                pass
+        except SegueError as error:  # such as a segment that was removed
+            log.error("the approved launch %s can't continue: %s", row.launch_id, error)
 
 
 def enter_audience(
@@ -105,9 +148,12 @@ def enter_audience(
             # Those who enter stay due at the step that fails, which gets chunks of its own.
             entered = _enter_some(engine, version, audience, launch_id, people, after, move=False)
         if entered is None:
-            return
+            break
         number, after = entered
         yield number
+    if launch_id is not None:
+        with engine.db.transaction() as tx:
+            finish(tx, launch_id)
 
 
 def _enter_some(
@@ -129,6 +175,8 @@ def _enter_some(
     with engine.chunks.transaction("enter") as chunk:
         size = chunk.size
         if people is not None:
+            # Two processes that continue the same launch keep its limit together.
+            chunk.tx.conn.execute(_LOCK, {"launch": launch_id})
             size = min(size, people - entered_in(chunk.tx, version, launch_id))
         ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
         if not ids:

@@ -48,7 +48,8 @@ from profiles.conditions.words import in_words
 from profiles.tables import events
 
 _PROFILE = bindparam("profile", type_=BigInteger)
-_e = enrollments.c
+_before = enrollments.alias("before")
+_e = _before.c
 _DEPLOYED = select(func.min(journey_versions.c.created_at)).where(
     journey_versions.c.journey == bindparam("of_journey")
 )
@@ -139,7 +140,7 @@ def _refusing(version: Version) -> Select[tuple[Instant]]:
         in_buckets(_e.bucket),
         _e.journey == version.journey.name,
         _e.entry_key == "",
-        reentry_refused(version.journey, enrollments),
+        reentry_refused(version.journey, _before),
     )
 
 
@@ -217,7 +218,7 @@ def _last_event(version: Version, sqlite: bool) -> Select[Any]:
     same_key = [*theirs, _e.entry_key == event_key(entry)]
     earlier = select(func.max(_e.entered_at)).where(*same_key, _e.entered_at <= events.c.worked_at)
     refused_since = select(func.max(_e.entered_at)).where(
-        *same_key, reentry_refused(journey, enrollments)
+        *same_key, reentry_refused(journey, _before)
     )
     facts = [
         events.c.occurred_at,

@@ -26,7 +26,7 @@ from journeys.definition.catalog import Catalog
 from journeys.engine.advance import Engine
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.turn import Turn
-from journeys.operations.launches import enter_all_newcomers, enter_audience, start_launch
+from journeys.operations.launches import enter_all_newcomers, enter_audience, record_launch
 from journeys.simulation.inputs import (
     AnswerInput,
     ConsentInput,
@@ -214,7 +214,15 @@ class Simulation:
         ]
 
     def _launch(self, one: LaunchOf) -> None:
-        version = start_launch(self.engine, one.id, one.journey, one.audience, one.people)
+        with self.db.transaction() as tx:  # without asking for an approval
+            version = record_launch(
+                tx,
+                self.engine.catalog,
+                launch_id=one.id,
+                journey=one.journey,
+                audience=one.audience,
+                people=one.people,
+            )
         condition = self.engine.catalog.segment(one.audience).condition
         with self.db.transaction(write=False) as tx:
             self.refused.setdefault(one.journey, Counter()).update(refusals(tx, version, condition))

@@ -14,6 +14,8 @@ from flows.app import Segue, open_segue
 from flows.local.stack import Stack, on_free_ports
 from profiles.sample.shop import load_sample_shop
 
+# Of the sample shop's 400 customers.
+MOST_WITHOUT_APPROVAL = 350
 _MONDAY = parse_instant("2026-03-02T09:00:00Z")
 
 
@@ -29,8 +31,13 @@ def segue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segue]:
 
 @pytest.fixture(scope="package")
 def stack(segue: Segue) -> Iterator[Stack]:
-    """Its servers and the runner."""
-    with Stack(segue.settings) as stack:
+    """Its servers and the runner, in which launches for more people wait."""
+    policy = segue.settings.data_dir / "policy.toml"
+    policy.write_text(
+        f"{segue.settings.policy_file.read_text()}\n[approval]\npeople = {MOST_WITHOUT_APPROVAL}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch, Stack(segue.settings) as stack:
+        patch.setenv("SEGUE_POLICY_FILE", str(policy))
         stack.start_servers()
         stack.wait_for_servers()
         stack.start_runner(segue.catalog.current)

@@ -29,12 +29,13 @@ from flows.launch import MOST_PEOPLE
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, environment, free_ports
 from flows.orchestration.deployments import deploy
-from flows.orchestration.names import CONTROLS, SIMULATION, deployment_name
+from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, deployment_name
 from flows.orchestration.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
 from journeys.definition.graph import parents
 from journeys.engine.events import Reaction
 from journeys.enrollments import enrollments
+from journeys.operations.approvals import all_approvals
 from journeys.operations.control import held, pause, resume
 from journeys.operations.report import Summary, summarise
 from journeys.tables import launches
@@ -70,7 +71,7 @@ def api(stack: Stack) -> Iterator[httpx.Client]:
         yield client
 
 
-def run(stack: Stack, name: str, **parameters: Any) -> tuple[str, Row]:
+def run(stack: Stack, name: str, /, **parameters: Any) -> tuple[str, Row]:
     """Start a run and wait for its end: its id and its state."""
     run_id = stack.prefect.start(name, parameters)
     stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, f"the run of {name}")
@@ -353,6 +354,48 @@ def test_the_form_that_holds_a_journey_lists_what_there_is(
     assert all(field["description"] for field in fields.values())
     with pytest.raises(SegueError, match="'wellcome' is not one of"):
         stack.prefect.start(CONTROLS, {"journey": "wellcome", "action": "pause"})
+
+
+def test_a_launch_for_many_waits_until_a_marketer_approves_it(
+    segue: Segue, stack: Stack, api: httpx.Client
+) -> None:
+    waiting_id, state = run(stack, "welcome", audience="everyone", limit=360)
+    assert (state["type"], state["name"]) == ("COMPLETED", "Completed")
+    assert state["message"].startswith(
+        "Waits for approval: it is for 360 profiles, which is more than 350. Until 2026-03-05T09:"
+    )
+    assert f"run the deployment {APPROVALS} with the launch {waiting_id}" in state["message"]
+    tasks = {task["name"]: task["state"] for task in rows(api, "task_runs", waiting_id)}
+    assert tasks["enter"]["name"] == "Waits for approval"
+    assert tasks["hello"]["name"].endswith(" would be sent")
+    assert "welcome-dry-run-picture" in {one["key"] for one in rows(api, "artifacts", waiting_id)}
+    with segue.db.transaction(write=False) as tx:
+        before = summarise(tx, "welcome", waiting_id)
+        [waiting] = [one for one in all_approvals(tx) if one.launch_id == waiting_id]
+    assert before == Summary()
+    assert waiting.summary["entered"] == 360
+
+    _, wrong = run(stack, APPROVALS, launch="another", decision="approve", name="Ann")
+    assert (wrong["type"], wrong["message"]) == (
+        "FAILED",
+        f"no launch 'another' waits for approval; there are: {waiting_id}",
+    )
+    approving_id, state = run(stack, APPROVALS, launch=waiting_id, decision="approve", name="Ann")
+    assert state["type"] == "COMPLETED", state["message"]
+    assert state["message"].startswith("360 entered; ")
+    tasks = {task["name"]: task["state"] for task in rows(api, "task_runs", approving_id)}
+    assert tasks["enter"]["name"] == "360 entered"
+    _, again = run(stack, APPROVALS, launch=waiting_id, decision="approve", name="Bob")
+    assert again["message"].startswith(f"Ann approved the launch {waiting_id} already, on ")
+
+    rejected_id, _ = run(stack, "welcome", audience="everyone")
+    _, state = run(
+        stack, APPROVALS, launch=rejected_id, decision="reject", name="Ann", reason="too early"
+    )
+    assert state["message"] == f"Ann rejected the launch {rejected_id}: too early"
+    with segue.db.transaction(write=False) as tx:
+        assert summarise(tx, "welcome", waiting_id).entered == 360
+        assert summarise(tx, "welcome", rejected_id).entered == 0
 
 
 def test_live_counts_are_reported_and_trigger_automations(
