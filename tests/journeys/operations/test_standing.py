@@ -160,7 +160,7 @@ def test_every_kind_of_wait(
     house.open(
         described(step, Wait("1d", name="last"), exit_when=did("unsubscribed")),
         policy=OFFICE,
-        call_hosts=["shop.example"],
+        call_hosts=frozenset({"shop.example"}),
     )
     house.providers.hosts["shop.example"] = lambda _: httpx.Response(500)
     ann = house.customer(
