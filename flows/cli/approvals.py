@@ -13,7 +13,7 @@ from journeys.operations.approvals import APPROVED, all_approvals
 
 commands = typer.Typer()
 
-By = Annotated[
+DecidedBy = Annotated[
     str | None,
     typer.Option("--as", metavar="NAME", help="Who decides; default: the user of the system."),
 ]
@@ -57,7 +57,7 @@ def approvals(context: typer.Context, as_json: AsJson = False) -> None:
 def approve_command(
     context: typer.Context,
     launch_id: Annotated[str, typer.Argument(metavar="LAUNCH")],
-    by: By = None,
+    by: DecidedBy = None,
     as_json: AsJson = False,
 ) -> None:
     """Approve a launch that waits, and start it."""
@@ -86,7 +86,7 @@ def reject_command(
     context: typer.Context,
     launch_id: Annotated[str, typer.Argument(metavar="LAUNCH")],
     reason: Annotated[str, typer.Option(help="Why it must not start.")],
-    by: By = None,
+    by: DecidedBy = None,
 ) -> None:
     """Reject a launch that waits: it never starts."""
     segue = opened(context)
