@@ -15,8 +15,8 @@ from flows.app import input_rules
 from flows.simulate import answer
 from journeys.simulation.plots import days_plot, reasons_plot
 from profiles.imports.importer import import_file
+from tests.support.shared_data import DATA
 
-DATA = ROOT.parent / "shared" / "data"
 IMAGES = ROOT / "docs" / "images"
 # After the last order of the file.
 NOW: Instant = parse_instant("2011-12-09T13:00:00Z")

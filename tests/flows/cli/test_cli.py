@@ -23,9 +23,9 @@ from config.settings import ROOT
 from journeys.definition.catalog import load_catalog
 from journeys.enrollments import enrollments
 from tests.support.logged import logging_at
+from tests.support.shared_data import DATA, needs_orders
 from tests.support.shop import Providers
 
-DATA = ROOT.parent / "shared" / "data"
 CUSTOMERS = """\
 customer_id,email,phone,push_token,country,email_opt_in,sms_opt_in
 ann,ann@example.com,+447700900001,token-1,United Kingdom,yes,yes
@@ -486,9 +486,7 @@ def test_the_yardstick_by_quarter_year_and_segment(
 # The real customers -------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
-)
+@needs_orders
 def test_every_real_customer_has_a_row_for_every_channel(segue: Segue, tmp_path: Path) -> None:
     for name in ("customers.csv", "orders.csv"):
         shutil.copyfile(DATA / name, tmp_path / name)

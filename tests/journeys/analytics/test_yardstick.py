@@ -32,9 +32,9 @@ from profiles.identity.upsert import upsert_people
 from profiles.imports.importer import import_file
 from profiles.sample.shop import load_sample_shop
 from tests.journeys.analytics.recomputed import MEASURES, recomputed
+from tests.support.shared_data import DATA, needs_orders
 from tests.support.shop import House, bare_message, described
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
 POLICY = Policy(holdout_percent=30)
 BIG = {"big": Segment("big", "Spent a lot", attribute("size") > 5)}
@@ -190,9 +190,7 @@ def test_the_sample_shop(db: Database) -> None:
     assert seen["held_out"] > 500
 
 
-@pytest.mark.skipif(
-    not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
-)
+@needs_orders
 @pytest.mark.long
 def test_a_real_year_of_orders(db: Database, tmp_path: Path) -> None:
     house = opened(db)

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pictures import DATA, load_year, simulated
+from tests.support.pictures import load_year, simulated
+from tests.support.shared_data import needs_orders
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
-)
+pytestmark = needs_orders
 
 
 @pytest.mark.long

@@ -15,14 +15,12 @@ from profiles.imports.importer import import_file
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import consents, events, identifiers, profiles
 from tests.support.proof import cases
+from tests.support.shared_data import DATA, needs_orders
 from tests.support.shop import House
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
 NOW: Instant = 1_323_475_200  # 2011-12-10T00:00:00Z, the day after the last order
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
-)
+pytestmark = needs_orders
 
 
 @pytest.mark.proof
