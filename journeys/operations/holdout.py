@@ -1,7 +1,8 @@
-"""Put the drawn profiles into the global holdout that were there before it: before an upgrade, or
-before the policy's percentage was raised.
+"""Put profiles into the global holdout that were there before it: before an upgrade, or before the
+policy's percentage was raised.
 
-New profiles are stored when they are created (profiles/identity/holdout.py).
+New profiles are stored when a call or an import creates them (profiles/identity/holdout.py). Those
+that something else creates, such as the opt-out of a stranger, are stored here.
 """
 
 from sqlalchemy import bindparam, select
@@ -20,7 +21,7 @@ _POSITION = select(_r.position).where(_r.name == bindparam("of")).with_for_updat
 _NEXT = select(_p.id).where(_p.id > bindparam("after")).order_by(_p.id).limit(bindparam("most"))
 
 
-def hold_out_drawn(db: Database, holdout: Holdout, *, chunk: int = 5_000) -> int:
+def hold_out_drawn(db: Database, holdout: Holdout, *, chunk: int = 1_000) -> int:
     """Walk over all profiles that no call has walked over with this percentage.
 
     In transactions of `chunk` profiles; returns how many it put into the holdout. While another
@@ -44,7 +45,6 @@ def _walk(tx: Tx, holdout: Holdout, chunk: int) -> tuple[int, bool]:
     ids = tx.conn.execute(_NEXT, {"after": after, "most": chunk}).scalars().all()
     if not ids:
         return 0, False
-    drawn = [profile_id for profile_id in ids if holdout.draws(profile_id)]
-    there = lock_profiles(tx, drawn)
+    there = lock_profiles(tx, ids)
     _PUT(tx.conn, [(name, ids[-1])])
     return hold_out(tx, holdout, there), len(ids) == chunk

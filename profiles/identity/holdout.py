@@ -88,19 +88,19 @@ def is_address(key: Key) -> bool:
     return key[0] in _ADDRESSES
 
 
-def follow_addresses(tx: Tx, holdout: Holdout, gains: Iterable[Gain]) -> None:
+def follow_addresses(tx: Tx, holdout: Holdout, gains: Iterable[Gain]) -> int:
     """Put profiles into the holdout that are drawn at their creation, or get an address of one.
 
-    The profiles are locked. One statement for those with new addresses, two more if somebody is
-    held out.
+    Returns how many are new in it. The profiles are locked. One statement for those with new
+    addresses, two more if somebody is held out.
     """
     if not holdout.percent:
-        return
+        return 0
     concerned = [
         gain for gain in gains if gain.gained or (gain.is_new and holdout.draws(gain.profile_id))
     ]
     if not concerned:
-        return
+        return 0
     hashes = {
         one: gain.profile_id
         for gain in concerned
@@ -123,18 +123,25 @@ def follow_addresses(tx: Tx, holdout: Holdout, gains: Iterable[Gain]) -> None:
             held[gain.profile_id] = gain.gained
         elif gain.profile_id in by_address or (gain.is_new and holdout.draws(gain.profile_id)):
             held[gain.profile_id] = gain.every
-    _store(tx, holdout, held, new=held.keys() - stored)
+    new = held.keys() - stored
+    _store(tx, holdout, held, new=new)
+    return len(new)
 
 
 def hold_out(tx: Tx, holdout: Holdout, profile_ids: Collection[int]) -> int:
-    """Put those of the profiles that are drawn into the holdout; returns how many are new.
+    """Put those of the profiles into the holdout that belong there; returns how many are new.
 
     The profiles are locked.
     """
-    drawn = [profile_id for profile_id in profile_ids if holdout.draws(profile_id)]
-    new = set(drawn) - held_among(tx, drawn)
-    _store(tx, holdout, _addresses(tx, new), new=new)
-    return len(new)
+    theirs = _addresses(tx, profile_ids)
+    return follow_addresses(
+        tx,
+        holdout,
+        [
+            Gain(profile_id=profile_id, gained=addresses, every=addresses, is_new=True)
+            for profile_id, addresses in theirs.items()
+        ],
+    )
 
 
 def held_among(tx: Tx, profile_ids: Collection[int]) -> set[int]:

@@ -189,6 +189,19 @@ def test_profiles_from_before_are_put_into_it(db: Database) -> None:
     assert not any(one.situation.held_out for one in off.values())
 
 
+def test_profiles_that_other_calls_create_are_put_into_it(db: Database) -> None:
+    [ann] = make(db, "ann", drawn=True)
+    state(db, {"user_id": ann, "email": "new@example.com"})
+    for number in range(100):
+        [one] = state(db, {"user_id": f"n{number}"}, rules=InputRules())
+        if not HOLDOUT.draws(one):
+            break
+    state(db, {"user_id": f"n{number}", "email": "ann@example.com"}, rules=InputRules())
+    assert not is_held(db, f"n{number}")
+    hold_out_drawn(db, HOLDOUT)
+    assert is_held(db, f"n{number}")
+
+
 def test_the_held_out_get_no_marketing(house: House) -> None:
     house.open(described(Send("s", Email("hello"))), policy=POLICY)
     with house.db.transaction() as tx:
