@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -82,3 +83,15 @@ def test_the_docs_explain_every_dependency() -> None:
     packages = [re.split(r"[<>= ]", name)[0] for name in named]
     product, dev = project()
     assert sorted(packages) == sorted(product | dev)
+
+
+def test_what_plots_and_compares_is_loaded_by_what_needs_it_only() -> None:
+    """numpy, scipy and matplotlib take a second to load; no command or worker starts with them."""
+    program = (
+        "import sys, flows.cli.main, flows.worker.worker, flows.orchestration.library\n"
+        "print(sorted({'numpy', 'scipy', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
