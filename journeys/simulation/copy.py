@@ -103,7 +103,7 @@ def copy(tx: Tx, scope: CopyScope) -> Database:
     with target.transaction() as copied:
         for table in SQLModel.metadata.sorted_tables:
             copied.conn.execute(CreateTable(table))
-        for table, wanted in _wanted(scope).items():
+        for table, wanted in copied_tables(scope).items():
             for reading, given in _reading(table, wanted, scope.people):
                 _write(copied.conn, table, tx.conn, reading, given)
         # Indexes are faster to create than to maintain while rows are inserted.
@@ -145,7 +145,7 @@ def events_read(catalog: Catalog) -> set[str]:
     return names
 
 
-def _wanted(scope: CopyScope) -> dict[Table, ColumnElement[bool]]:
+def copied_tables(scope: CopyScope) -> dict[Table, ColumnElement[bool]]:
     """The rows to copy, by table. Tables that are not named stay empty."""
     reached = max(reach(scope.policy.caps), _OWN_CAP)
     current = enrollments.c.ended_at.is_(None)

@@ -1,12 +1,12 @@
 """What came of a simulation, read from the rows of its copy."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Text, and_, cast, func, or_, select
+from sqlalchemy import Select, Text, bindparam, cast, func, or_, select
 
 from channels.messages import messages
 from channels.providers.registry import ConnectedProviders
@@ -16,6 +16,7 @@ from channels.rules.recipient import Kind
 from config.channels import ChannelName
 from config.clock.times import DAY, Instant, Seconds
 from config.clock.zones import zone
+from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from config.policy import Cap
 from journeys.enrollments import enrollments
@@ -142,11 +143,23 @@ class Results:
     rates: dict[tuple[str, ChannelName, AnswerKind], Rate] = field(default_factory=dict)
 
 
+def under_way(tx: Tx) -> Sequence[int]:
+    """The ids of the messages that are still to be sent."""
+    return tx.conn.execute(select(_m.id).where(one_of(_m.state, AHEAD))).scalars().all()
+
+
 def read_results(
-    tx: Tx, planner: Planner, providers: ConnectedProviders, start: Instant
+    tx: Tx,
+    planner: Planner,
+    providers: ConnectedProviders,
+    start: Instant,
+    before: Collection[int],
 ) -> Results:
-    """Count what was decided and sent from `start` to the copy's time."""
-    rows = [_Row._make(row) for row in tx.conn.execute(_rows(start))]
+    """Count what was decided and sent from `start` to the copy's time.
+
+    before: the messages that were under way at the start.
+    """
+    rows = [_Row._make(row) for row in tx.conn.execute(_rows(), {"start": start, "before": before})]
     results = Results(
         start=start,
         end=tx.now,
@@ -188,10 +201,10 @@ def _count(tx: Tx, which: Any) -> Counter[str]:
     return Counter(dict(tx.conn.execute(counted).tuples().all()))
 
 
-def _rows(start: Instant) -> Select[Any]:
+def _rows() -> Select[Any]:
     state = counted_state()
     columns = [state.label("state") if name == "state" else _m[name] for name in _Row._fields]
-    in_time = or_(_m.wanted_at >= start, and_(_m.send_at >= start, state.in_(HANDED_OVER)))
+    in_time = or_(_m.wanted_at >= bindparam("start"), any_of(_m.id, "before"))
     return select(*columns).where(in_time).order_by(_m.id)
 
 
@@ -243,7 +256,9 @@ def _collisions(tx: Tx, planner: Planner, rows: Sequence[_Row]) -> list[Collisio
         for victim in victims or ():
             of_journey, of_step = victim.split(" / ")[:2]
             found[of_journey, of_step, journey, step, "preempted"] += 1
-    found.update(_capped(planner, rows))
+    gave_way = select(_m.id).where(cast(_m.decision, Text).contains("gave_way_to"))
+    counted = set(tx.conn.execute(gave_way).scalars())
+    found.update(_capped(planner, [row for row in rows if row.id not in counted]))
     return [Collision(*key, number) for key, number in found.most_common()]
 
 

@@ -25,7 +25,7 @@ from journeys.simulation.providers import simulated_providers
 from journeys.simulation.rates import AnswerKind, AnswerRates, learn_rates
 from journeys.simulation.refusals import still_waiting
 from journeys.simulation.rendering import refuse_unrenderable
-from journeys.simulation.results import Results, read_results
+from journeys.simulation.results import Results, read_results, under_way
 from journeys.simulation.stream import shop_events
 from journeys.tables import journey_controls
 
@@ -135,6 +135,7 @@ def run(
     with db.transaction(write=False) as tx:
         inputs = _inputs(tx, shop.catalog, question, start, end, seed)
         why = _why_nobody(tx, shop.catalog, question, inputs)
+        before = under_way(tx)
     people = AnsweringPeople(
         db, shop.catalog, rates=rates, segments=question.segments(shop.catalog), seed=seed
     )
@@ -145,7 +146,7 @@ def run(
     with db.transaction() as tx:
         if not question.customers:
             refuse_unrenderable(tx, simulation.engine, shop.settings)
-        results = read_results(tx, Planner(shop.policy), providers, start)
+        results = read_results(tx, Planner(shop.policy), providers, start, before)
         if not (results.sent or results.planned or results.not_sent):
             for journey, waiting in still_waiting(tx, question.journeys).items():
                 why[journey] += waiting

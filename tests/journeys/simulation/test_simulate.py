@@ -1,0 +1,166 @@
+"""What a simulation counts, for journeys whose results are known."""
+
+from typing import Any
+
+import pytest
+
+from config.clock.times import DAY, HOUR
+from config.policy import Policy
+from flows.simulate import as_json
+from journeys.dsl import (
+    SMS,
+    Call,
+    Email,
+    Journey,
+    OnEvent,
+    OnSchedule,
+    Push,
+    Send,
+    Wait,
+    days,
+    did,
+)
+from journeys.simulation.clock import SimulatedShop
+from journeys.simulation.copy import snapshot
+from journeys.simulation.simulate import Question, simulate
+from tests.support.shop import House, described
+
+DAILY = Policy.model_validate(
+    {
+        "channels": {"email": {"windows": [{"days": "mon-sun", "from": "12:00", "to": "20:00"}]}},
+        "caps": [{"channels": ["email"], "limit": 1, "per": "day"}],
+    }
+)
+NOBODY: Any = {"opened": 0.0, "clicked": 0.0, "bought": 0.0, "unsubscribed": 0.0, "delivered": 1.0}
+
+
+def found(house: House, *journeys: str, **parts: Any) -> dict[str, Any]:
+    segue = house.segue
+    shop = SimulatedShop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+    question = Question(
+        journeys=journeys or ("j",), **{"audience": None, "days": 7, "given": NOBODY, **parts}
+    )
+    with snapshot(house.db) as tx:
+        return as_json(shop, question, simulate(tx, shop, question))
+
+
+def test_windows_hold_back_and_caps_refuse(house: House) -> None:
+    steps = (Send("s", Email("hello")), Wait("1h"), Send("t", Email("offer"), SMS("hello")))
+    house.open(described(*steps), policy=DAILY)
+    for _ in range(3):
+        house.customer()
+    one = found(house, audience="everyone")
+    assert (one["entered"], one["people"]) == (3, 3)
+    assert one["sent"] == {"email": 3, "sms": 3, "push": 0}
+    assert one["not_sent"] == {"capped": 3}
+    [held] = one["held_back"]
+    assert (held["by"], held["messages"], held["longest"]) == ("window", 3, 2 * HOUR - 1)
+    [collision] = one["collisions"]
+    assert collision == {
+        **{"journey": "j", "step": "t", "by_journey": "j", "by_step": "s"},
+        **{"what": "capped", "messages": 3},
+    }
+    assert one["by_hour"] == {
+        "12": {"sent": 3, "not_sent": 0},
+        "13": {"sent": 3, "not_sent": 3},
+    }
+    assert one["messages_a_person"] == {"p50": 2, "p95": 2, "p100": 2}
+    assert house.rows() == house.people() == []
+
+
+def test_a_message_of_a_higher_journey_takes_the_place_of_a_planned_one(house: House) -> None:
+    low = described(Send("s", Email("hello")), name="low", priority=10)
+    high = described(
+        Send("s", Email("offer")), name="high", priority=90, entry=OnEvent("came", again="always")
+    )
+    house.open(low, high, policy=DAILY)
+    # A week ago she came an hour after this time of day.
+    house.did(house.customer(), "came", house.now - 7 * DAY + HOUR)
+    house.run()
+    house.later("30m")
+    # The mail waits for the window at noon, and for 11:00 another one is wanted.
+    house.launch("low")
+    every = found(house, "low", "high")
+    assert every["sent"]["email"] == 1
+    assert every["not_sent"] == {"capped": 1}
+    [collision] = every["collisions"]
+    assert (collision["journey"], collision["by_journey"]) == ("low", "high")
+    assert (collision["what"], collision["messages"]) == ("preempted", 1)
+
+
+def test_a_schedule_starts_launches(house: House) -> None:
+    weekly = Journey(
+        "j",
+        entry=OnSchedule("0 8 * * mon", timezone="UTC", segment="everyone", again=days(1)),
+        topic="news",
+        steps=[Send("s", SMS("hello"))],
+    )
+    house.open(weekly)
+    house.customer()
+    month = found(house, days=28)
+    # It is Monday, 10:00: the next four are in the 28 days.
+    assert month["entered"] == 4
+    assert list(month["by_day"]) == ["2026-03-09", "2026-03-16", "2026-03-23", "2026-03-30"]
+    week = found(house, days=2)
+    assert week["why_not"] == {"j": {"no time of its schedule is in these days": 1}}
+
+
+def test_events_of_the_last_weeks_happen_again(house: House) -> None:
+    house.open(
+        described(
+            Send("s", SMS("hello")),
+            Wait("1d"),
+            entry=OnEvent("came", again="always"),
+            exit_when=did("bought"),
+        )
+    )
+    none = found(house)
+    assert none["why_not"] == {"j": {"no event to enter with: came": 1}}
+    for number in range(4):
+        person = house.customer()
+        house.did(person, "came", house.now - 3 * DAY)
+        if number == 0:
+            house.did(person, "bought", house.now - 3 * DAY + HOUR)
+    again = found(house)
+    assert again["entered"] == 4
+    assert again["sent"]["sms"] == 4
+
+
+def test_answers_move_and_stop_people(house: House) -> None:
+    steps = (
+        Send(
+            "s", Push("hello"), Email("hello"), mode="first", fallback_after="2h", unless="opened"
+        ),
+        Wait("1d"),
+        Send("t", Email("offer")),
+    )
+    house.open(described(*steps, exit_when=did("bought")))
+    for _ in range(5):
+        house.customer()
+    launch = {"audience": "everyone"}
+    nobody = found(house, **launch)
+    assert nobody["sent"] == {"email": 10, "sms": 0, "push": 5}
+    everybody = found(house, **launch, given={**NOBODY, "unsubscribed": 1.0})
+    assert everybody["sent"]["email"] == 5
+    assert everybody["unsubscribes"] == 5
+    assert everybody["not_sent"] == {"no_consent": 5}
+
+
+def test_no_call_leaves_the_simulation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("journeys.engine.advance.post_all", None)
+    house.open(described(Call("tell", "https://crm.shop.test/came"), Send("s", SMS("hello"))))
+    house.customer()
+    assert found(house, audience="everyone")["sent"]["sms"] == 1
+
+
+def test_the_messages_of_the_shop_are_under_way_and_count(house: House) -> None:
+    """What is planned already goes on, and its enrollments with it."""
+    house.open(
+        described(Send("s", Email("hello")), Wait("1d"), Send("t", SMS("hello"))), policy=DAILY
+    )
+    house.customer()
+    house.launch("j")
+    one = found(house)
+    assert one["entered"] == 0
+    assert one["sent"] == {"email": 1, "sms": 1, "push": 0}
+    assert house.outbox()[0].state == "planned"
