@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -16,7 +17,10 @@ from journeys.operations.report import Summary
 
 if TYPE_CHECKING:
     from journeys.analytics.experiments import ExperimentReport
+    from journeys.analytics.report_figures import JourneyReport
 
+# Links clicked in fewer messages are not shown in Prefect.
+_FREQUENT = 5
 _DRY_RUN = "Dry run: the result of a launch now, in its first day. "
 
 
@@ -27,7 +31,7 @@ def artifact_key(journey: Journey, what: str) -> str:
 
 async def write_picture(journey: Journey, counts: JourneyCounts, *, dry_run: bool = False) -> None:
     """The journey as a flowchart, which the UI draws."""
-    about = _DRY_RUN if dry_run else "All enrollments so far. "
+    about = _DRY_RUN if dry_run else "All enrollments and launches, from the first until now. "
     text = (
         f"# {journey.name}\n\n{journey.description}\n\n"
         f"{about}A box shows how many are at the step now, an arrow how many have taken it.\n\n"
@@ -37,8 +41,12 @@ async def write_picture(journey: Journey, counts: JourneyCounts, *, dry_run: boo
     await acreate_markdown_artifact(text, key, f"{journey.name} as a picture")
 
 
-async def write_outcomes(journey: Journey, summary: Summary, *, dry_run: bool = False) -> None:
+async def write_outcomes(
+    journey: Journey, summary: Summary, *, what: str = "", dry_run: bool = False
+) -> None:
     """The messages by channel, state and reason.
+
+    what: which messages these are, such as "This launch: ".
 
     A reason is cut at its colon, because the rest may be a provider's text with an address, and
     Prefect must hold no personal data.
@@ -57,7 +65,7 @@ async def write_outcomes(journey: Journey, summary: Summary, *, dry_run: bool = 
             counted.items(), key=lambda item: (item[0][0], -item[1])
         )
     ]
-    about = _DRY_RUN if dry_run else ""
+    about = _DRY_RUN if dry_run else what
     key = artifact_key(journey, "dry-run-outcomes" if dry_run else "outcomes")
     await acreate_table_artifact(rows, key, f"{about}Messages by channel and reason")
 
@@ -84,9 +92,37 @@ async def write_experiment(journey: Journey, report: "ExperimentReport") -> None
     )
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; a bar in a cell does not end it."""
-    cells = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells
+async def write_report(journey: Journey, report: "JourneyReport", about: str) -> None:
+    """What came of the messages: the most important figures, a plot, and tables of its numbers.
+
+    about: what the figures are about. Links that were clicked in few messages could tell who
+    clicked, and Prefect must hold no personal data, so they are left out.
+    """
+    from journeys.analytics import report_views as views
+    from journeys.analytics.plots import as_markdown
+
+    frequent = [link for link in report.links if link.clicked >= _FREQUENT]
+    shown = replace(report, links=frequent)
+    parts = [f"# {journey.name}: results", about, report.empty or f"**{views.headline(report)}**"]
+    if report.total.sent:
+        parts.append(as_markdown(views.plot(report), views.described(report)))
+    parts += (
+        f"## {table.title}\n\n{markdown_table(table.headings, table.rows)}"
+        for table in views.tables(shown)
     )
+    if len(frequent) < len(report.links):
+        parts.append(f"Links clicked in fewer than {_FREQUENT} messages are left out.")
+    parts.append("\n".join(f"- {sentence}" for sentence in (*report.method, *report.notes)))
+    what = "report" if report.launch is None else "results"
+    await acreate_markdown_artifact(
+        "\n\n".join(parts), artifact_key(journey, what), f"{about} {report.empty}".strip()
+    )
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, in which a cell contains no markup and does not end early."""
+    cells = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cell.translate(_ESCAPES) for cell in row)} |" for row in cells)
+
+
+_ESCAPES = str.maketrans({letter: f"\\{letter}" for letter in "\\|<[`"} | {"\n": " "})

@@ -16,7 +16,7 @@ from config.database.arrays import insert_or_update
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
 from journeys.operations.report import AHEAD, HANDED_OVER, counted_state
-from journeys.tables import message_totals, passage_totals, passages, steps_shown
+from journeys.tables import launches, message_totals, passage_totals, passages, steps_shown
 
 _PUT_SHOWN = insert_or_update(steps_shown.c.journey, steps_shown.c.step, steps_shown.c.until)
 
@@ -122,11 +122,15 @@ def under_way(tx: Tx, journey: str) -> int:
 
 @dataclass(slots=True)
 class JourneyCounts:
-    """A whole journey: enrollments by step, and by the edges they took."""
+    """A whole journey: enrollments by step, and by the edges they took.
+
+    entries: by how they entered: ("launch", its audience), ("event", "") or ("other", "").
+    """
 
     entered: int = 0
     here: Counter[str] = field(default_factory=Counter)
     passed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    entries: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def count_journey(tx: Tx, journey: str) -> JourneyCounts:
@@ -147,11 +151,18 @@ def count_journey(tx: Tx, journey: str) -> JourneyCounts:
     passed: Counter[tuple[str, str]] = Counter()
     for step, outcome, number in tx.conn.execute(union_all(edges, removed)):
         passed[step, outcome] += number
-    return JourneyCounts(
-        tx.conn.execute(select(func.count()).where(of_journey)).scalar_one(),
-        _by_first(tx, current),
-        passed,
+    entries: Counter[tuple[str, str]] = Counter()
+    by_event = enrollments.c.entry_event_id.is_not(None).label("by_event")
+    ways = (
+        select(launches.c.audience, by_event, func.count())
+        .join_from(enrollments, launches, launches.c.id == enrollments.c.launch_id, isouter=True)
+        .where(of_journey)
+        .group_by(launches.c.audience, "by_event")
     )
+    for audience, has_event, number in tx.conn.execute(ways):
+        way = "event" if has_event else "other"
+        entries[(way, "") if audience is None else ("launch", audience)] += number
+    return JourneyCounts(entries.total(), _by_first(tx, current), passed, entries)
 
 
 def _by_first(tx: Tx, counted: Select[Any] | CompoundSelect[Any]) -> Counter[str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from prefect import Flow, State, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Failed
 from pydantic import Field
@@ -118,8 +119,18 @@ async def _work(
                 audience=audience,
                 people=people,
                 launch_id=launch_id,
+                started_by=_started_by(launch_id),
             )
         )
+
+
+def _started_by(launch_id: str) -> str:
+    """What started a launch, whose id is that of the flow run that asked for it."""
+    if str(flow_run.id) != launch_id:
+        return "an approval"
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    return "the schedule" if run is not None and run.auto_scheduled else "hand"
 
 
 def _help(catalog: Catalog) -> str:

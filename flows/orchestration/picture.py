@@ -4,13 +4,7 @@ from collections.abc import Iterator
 
 from flows.orchestration.counts import JourneyCounts
 from journeys.definition.graph import END, Node
-from journeys.definition.journey import (
-    EventEntry,
-    Journey,
-    LaunchEntry,
-    ScheduleEntry,
-    SegmentEntry,
-)
+from journeys.definition.journey import EventEntry, Journey, SegmentEntry
 from journeys.definition.steps import (
     NEXT,
     ExitStep,
@@ -21,6 +15,7 @@ from journeys.definition.steps import (
     WaitStep,
     WaitUntilStep,
 )
+from journeys.operations.api_start import API_AUDIENCE
 
 
 def mermaid(journey: Journey, counts: JourneyCounts | None = None) -> str:
@@ -30,13 +25,15 @@ def mermaid(journey: Journey, counts: JourneyCounts | None = None) -> str:
 
 def _lines(journey: Journey, counts: JourneyCounts | None) -> Iterator[str]:
     ids = {name: f"s{number}" for number, name in enumerate(journey.graph)} | {END: "done"}
-    entered = f"{counts.entered:,} entered" if counts else ""
-    yield f"start([{_label(_entry(journey), entered)}])"
+    starts = {f"start{place or ''}": label for place, label in enumerate(_entries(journey, counts))}
+    for start, label in starts.items():
+        yield f"{start}([{label}])"
     for name, node in journey.graph.items():
         here = counts.here[name] if counts else 0
         yield ids[name] + _shape(node.step, _label(name, f"{here:,} here" if here else ""))
     yield 'done(["end"])'
-    yield f"start --> {ids[journey.first_step]}"
+    for start in starts:
+        yield f"{start} --> {ids[journey.first_step]}"
     for name, node in journey.graph.items():
         for target, outcomes in _edges(node):
             labels = [
@@ -75,14 +72,27 @@ def _shape(step: Step, label: str) -> str:
             return f"[{label}]"
 
 
-def _entry(journey: Journey) -> str:
-    match journey.entry:
-        case EventEntry(event=event):
-            return f"event {event}"
-        case SegmentEntry(segment=segment) | ScheduleEntry(segment=segment):
-            return f"segment {segment}"
-        case LaunchEntry():
-            return "launch"
+def _entries(journey: Journey, counts: JourneyCounts | None) -> list[str]:
+    """The labels of the ways in: those that people took, or else the journey's own."""
+    if counts is None or not counts.entries:
+        entered = f"{counts.entered:,} entered" if counts else ""
+        return [_label(journey.entry.described, entered)]
+    return [
+        _label(_way(journey, way, audience), f"{number:,} entered")
+        for (way, audience), number in counts.entries.most_common()
+    ]
+
+
+def _way(journey: Journey, way: str, audience: str) -> str:
+    """How people entered, in a few words."""
+    if way == "launch":
+        return "API call" if audience == API_AUDIENCE else f"launch for {audience}"
+    if way == "event":
+        entry = journey.entry
+        return entry.described if isinstance(entry, EventEntry) else "an event"
+    if isinstance(journey.entry, SegmentEntry):
+        return journey.entry.described
+    return "another journey"
 
 
 def _label(*lines: str) -> str:

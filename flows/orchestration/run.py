@@ -17,6 +17,7 @@ from flows.orchestration.artifacts import (
     write_experiment,
     write_outcomes,
     write_picture,
+    write_report,
 )
 from flows.orchestration.counts import (
     JourneyCounts,
@@ -42,6 +43,7 @@ from journeys.operations.report import Summary, summarise
 
 if TYPE_CHECKING:
     from journeys.analytics.experiments import ExperimentReport
+    from journeys.analytics.report_figures import JourneyReport
 
 # Seconds between two updates of the progress bar.
 _PROGRESS_EVERY = 0.5
@@ -50,7 +52,10 @@ _WAIT_FOR_OTHERS = 10.0
 
 
 class Run:
-    """One real run of a journey."""
+    """One real run of a journey.
+
+    started_by: in a few words, such as "the schedule".
+    """
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class Run:
         audience: str | None,
         people: int | None,
         launch_id: str,
+        started_by: str = "hand",
     ) -> None:
         self.journey = journey
         self._segue = segue
@@ -71,6 +77,7 @@ class Run:
         self._audience = audience
         self._people = people
         self._launch_id = launch_id
+        self._started_by = started_by
         self._begun: Instant = 0
 
     async def enter(self) -> State[Any]:
@@ -144,9 +151,12 @@ class Run:
         await asyncio.to_thread(self._engine.count_goals, self.journey.name)
         counts, summary = await asyncio.to_thread(self._everything)
         await write_picture(self.journey, counts)
-        await write_outcomes(self.journey, summary)
-        for report in await asyncio.to_thread(self._experiments):
-            await write_experiment(self.journey, report)
+        what = "The whole journey: " if self._audience is None else "This launch: "
+        await write_outcomes(self.journey, summary, what=what)
+        for report in await asyncio.to_thread(self._reports):
+            await write_report(self.journey, report, self._about(report))
+        for experiment in await asyncio.to_thread(self._experiments):
+            await write_experiment(self.journey, experiment)
         message = run_labels(summary)
         if self._audience is None:
             message = f"The whole journey: {message}"
@@ -172,6 +182,31 @@ class Run:
                 report_experiment(tx, self._segue.catalog, self.journey.name, step, mapping)
                 for step in steps
             ]
+
+    def _reports(self) -> "list[JourneyReport]":
+        """The report of the launch, if there is one, and of the whole journey."""
+        # numpy takes longer to load than a small run.
+        from journeys.analytics.report_period import ReportPeriod
+        from journeys.analytics.reports import report_journey
+        from journeys.analytics.revenue import RevenueMapping
+
+        mapping = RevenueMapping.of(self._segue.settings)
+        period = ReportPeriod(first=None, last=None, zone=self._segue.policy.timezone)
+        wanted = [None] if self._audience is None else [self._launch_id, None]
+        with self._segue.db.transaction(write=False) as tx:
+            return [
+                report_journey(
+                    tx, self._segue.catalog, self.journey.name, mapping, period, launch=launch
+                )
+                for launch in wanted
+            ]
+
+    def _about(self, report: "JourneyReport") -> str:
+        """What the figures of a report are about."""
+        if report.launch is None:
+            first = format_instant(report.first_entry) if report.first_entry else "the first entry"
+            return f"The whole journey, by every way in, from {first} until now."
+        return f"This launch, started by {self._started_by}, for {self._audience}; until now."
 
     # The rows -----------------------------------------------------------------------------------
 

@@ -83,18 +83,25 @@ class Figures:
         base = sum(
             number
             for (of, on), number in self.counts.items()
-            if of == "sent" and _reports(channel_of(on), measure)
+            if of == "sent" and _is_reported(channel_of(on), measure, self.counts[measure, on])
         )
         return base - self.unreported if measure == "complained" else base
 
 
-def _reports(channel: Channel, measure: str) -> bool:
+def _is_reported(channel: Channel, measure: str, number: int) -> bool:
+    """Whether somebody reports a measure of messages on a channel.
+
+    number: of the reports. Where an app or a link shortener of the shop reports, none at all means
+    that it may not do so.
+    """
     if measure == "complained":
         return channel.watch_bounces
-    if measure == "machine_opened":
-        return channel.watch_bounces and "opened" in channel.evidence
     evidence = _EVIDENCE.get(measure)
-    return evidence is None or evidence in channel.evidence
+    if evidence is None:
+        return True
+    if measure == "machine_opened" and not channel.watch_bounces:
+        return False
+    return number > 0 or channel.evidence.get(evidence, "").startswith("the provider")
 
 
 class FunnelStep(NamedTuple):
@@ -145,10 +152,10 @@ class Delays(NamedTuple):
 class JourneyReport:
     """The report on one journey.
 
-    launch: the only launch that it counts; None: all. groups: one for each value of `by`.
-    channels: one for each channel. mailboxes: e-mails by mailbox provider. ended: enrollments by
-    reason. closed: messages of unknown fate that no report will settle any more. notes: what the
-    figures do not contain. empty: why there is nothing to report; "" if there is.
+    launch: the only launch that it counts; None: all. first_entry: the first one ever.
+    groups: one for each value of `by`. channels: one for each channel. mailboxes: e-mails by
+    mailbox provider. ended: enrollments by reason. method: how the figures are counted. notes: what
+    they do not contain. empty: why there is nothing to report; "" if there is.
     """
 
     journey: str
@@ -156,6 +163,7 @@ class JourneyReport:
     period: ReportPeriod
     launch: str | None
     counted_at: Instant
+    first_entry: Instant | None
     currency: str
     goal: Goal | None
     total: Figures

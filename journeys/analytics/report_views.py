@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from config.channels import channel_of
@@ -351,7 +352,8 @@ def plot(report: JourneyReport) -> str:
     if len(shown) > _PLOTTED:
         title += f", the last {_PLOTTED} of {len(shown)}"
         shown = shown[-_PLOTTED:]
-    figure, axes = new_figure(title, height=1.6 + 0.75 * len(shown))
+    # So narrow that its texts can be read on a phone, which shows it smaller.
+    figure, axes = new_figure(title, width=5.5, height=1.5 + 0.8 * len(shown))
     measures = ("sent", "opened", "clicked", "converted")
     thick = 0.8 / len(measures)
     for place, measure in enumerate(measures):
@@ -362,12 +364,17 @@ def plot(report: JourneyReport) -> str:
         )
         texts = [f" {NOT_KNOWN}" if value is None else f" {value:,}" for value in values]
         axes.bar_label(bars, texts, fontsize=8)
-    axes.set_yticks(range(len(shown)), [" / ".join(_names(report, one)) for one in shown])
+    axes.set_yticks(range(len(shown)), [_label(report, one) for one in shown])
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("messages")
-    axes.legend(frameon=False, ncols=len(measures), loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    figure.legend(frameon=False, ncols=len(measures), loc="outside lower center")
     return as_svg(figure)
+
+
+def _label(report: JourneyReport, one: Figures) -> str:
+    return "\n".join(line for name in _names(report, one) for line in wrap(name, 20))
 
 
 def described(report: JourneyReport) -> str:
@@ -375,19 +382,3 @@ def described(report: JourneyReport) -> str:
     return f"Bars of sent, opened, clicked and converted messages by {report.by}: " + headline(
         report
     )
-
-
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown. Characters that would end a cell or begin markup are escaped."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell if line is lines[1] else _plain(cell) for cell in line)} |"
-        for line in lines
-    )
-
-
-def _plain(cell: str) -> str:
-    escaped = cell.replace("\\", "\\\\")
-    for letter in "|`*_[]<>":
-        escaped = escaped.replace(letter, f"\\{letter}")
-    return escaped.replace("\n", " ")

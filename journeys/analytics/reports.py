@@ -130,6 +130,7 @@ class _Reading:
             raise SegueError(f"the journey {journey!r} has no launch {launch!r}")
         removed = [row for row in self._rows(_REMOVED) if launch in (None, row.launch_id)]
         self._removed = [row for row in removed if row.state not in HANDED_OVER]
+        self._first_entry = tx.conn.scalar(_FIRST_ENTRY, self._given)
         self._removed_sent = sum(int(row[-1]) for row in removed if row.state in HANDED_OVER)
 
     def report(self, by: By) -> JourneyReport:
@@ -159,6 +160,7 @@ class _Reading:
             period=self._period,
             launch=self._launch,
             counted_at=self._tx.now,
+            first_entry=self._first_entry,
             currency=self._mapping.currency,
             goal=self._goal,
             total=total[0],
@@ -412,7 +414,7 @@ class _Reading:
             )
         if self._launch is not None:
             return f"Nobody entered by the launch {self._launch} {self._period.text}."
-        first = self._tx.conn.scalar(_FIRST_ENTRY, self._given)
+        first = self._first_entry
         if first is None:
             return f"Nobody has entered {self._journey} yet."
         return (

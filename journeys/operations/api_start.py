@@ -18,7 +18,7 @@ from journeys.tables import signed_calls
 from profiles.identity.owners import held_owners_of, owners_of
 from profiles.identity.person import Key
 
-_AUDIENCE = "named one by one"
+API_AUDIENCE = "named one by one"
 
 
 _INSIDE = select(enrollments.c.profile_id).where(
@@ -75,7 +75,9 @@ def start(
     """
     if held(tx).get(journey) == STOPPED:
         raise StartRefused(f"the journey {journey!r} is stopped; resume it first")
-    version = record_launch(tx, catalog, launch_id=launch_id, journey=journey, audience=_AUDIENCE)
+    version = record_launch(
+        tx, catalog, launch_id=launch_id, journey=journey, audience=API_AUDIENCE
+    )
     keys: dict[str, Key] = {one.user_id: ("user_id", one.user_id) for one in people}
     owners = held_owners_of(tx, keys.values(), owners_of(tx, keys.values()))
     known = [(owners[keys[one.user_id]], one) for one in people if keys[one.user_id] in owners]

@@ -134,7 +134,10 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
     left = {one["key"]: one for one in rows(api, "artifacts", run_id)}
     assert left["win-back-entering"]["data"] == 100
     assert "```mermaid\nflowchart TD" in left["win-back-picture"]["data"]
-    assert "30 entered" in left["win-back-picture"]["data"]
+    assert "launch for lapsed<br/>30 entered" in left["win-back-picture"]["data"]
+    assert "This launch, started by hand, for lapsed" in left["win-back-results"]["data"]
+    assert f"**30 entered; {summary.sent.total()} sent; " in left["win-back-results"]["data"]
+    assert "The whole journey, by every way in, from " in left["win-back-report"]["data"]
     table = httpx.Response(200, text=left["win-back-outcomes"]["data"]).json()
     assert sum(row["messages"] for row in table) == 3 * 30
     assert {"channel": "SMS", "outcome": "not sent", "reason": "no consent"}.items() <= (

@@ -178,7 +178,7 @@ def test_a_run_writes_what_its_experiments_show(
             await act.finish()
 
     house.dispatching(finish)
-    assert written.keys() == {"letters-picture", "letters-experiment-a-b"}
+    assert written.keys() == {"letters-picture", "letters-report", "letters-experiment-a-b"}
     text = written["letters-experiment-a-b"]
     assert text.startswith("# letters: A | B?\n\n- revenue a person, b against a: ")
     assert "](data:image/svg+xml;base64," in text
