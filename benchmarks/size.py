@@ -35,10 +35,10 @@ from config.database.engine import Database
 from config.database.schema import migrate
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
+from journeys.engine.entry import audience_size
 from journeys.operations.doctor import diagnose
 from journeys.operations.report import summarise
 from profiles.bucketing import bucket_of
-from profiles.conditions.sql import Scope, condition_holds
 from profiles.imports.importer import import_file
 from profiles.tables import profiles
 
@@ -208,10 +208,8 @@ def _queries(db: Database, catalog: Catalog) -> Figures:
             assert history_of(tx, "u-17")
 
     def segment() -> None:
-        members = condition_holds(condition, Scope(sqlite=False, profile_id=profiles.c.id))
-        counted = select(func.count()).select_from(profiles).where(members)
         with db.transaction(write=False) as tx:
-            tx.conn.execute(counted, {"now": tx.now}).scalar_one()
+            audience_size(tx, condition)
 
     def doctor() -> None:
         with db.transaction(write=False) as tx:

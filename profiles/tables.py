@@ -235,7 +235,8 @@ class Event(SQLModel, table=True):
     __tablename__: ClassVar[str] = "event"
     __table_args__ = (
         UniqueConstraint("profile_id", "dedupe_key", "bucket", name="uq_event_dedupe_key"),
-        Index("ix_event_did", "profile_id", "name", "occurred_at"),
+        # The name first: the events of one name of all profiles are read without the table.
+        Index("ix_event_name", "name", "profile_id", "bucket", "occurred_at"),
         Index(
             "ix_event_to_work",
             "id",

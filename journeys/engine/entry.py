@@ -69,7 +69,8 @@ def audience_size(tx: Tx, condition: Condition) -> int:
 
 @lru_cache(maxsize=STATEMENTS)
 def _audience_size(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
-    holds = condition_holds(condition, Scope(sqlite=sqlite, profile_id=profiles.c.id))
+    everybody = Scope(sqlite=sqlite, profile_id=profiles.c.id, everybody=True)
+    holds = condition_holds(condition, everybody)
     return select(func.count()).select_from(profiles).where(holds)
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
 )
 from sqlalchemy.types import BigInteger, Text
 
@@ -69,6 +70,8 @@ class Scope:
     since, until: the time range of `did` without `within`; None: all time up to now.
     once: events with these names must be after `since`; others may be at `since`.
     context: the properties of the entry (a JSON column), for `did(..., same=...)`.
+    everybody: the enclosing statement selects among all rows of `profiles`, and the scope has no
+        more than their ids. Then `did` counts all events once, and not those of each profile.
     """
 
     sqlite: bool
@@ -79,6 +82,7 @@ class Scope:
     except_event: ColumnElement[int] | None = None
     once: frozenset[str] = frozenset()
     context: ColumnElement[Any] | None = None
+    everybody: bool = False
 
     def in_bucket(self, table: FromClause) -> ColumnElement[bool]:
         """The condition on a row of another table that it is in the profile's bucket.
@@ -262,18 +266,29 @@ def _compare(
 
 
 def _did(condition: Did, scope: Scope) -> ColumnElement[bool]:
-    matching = _matching(condition, scope)
     if condition.at_least == 1:
+        matching = _matching(condition, scope)
         return select(literal(1)).select_from(events).where(*matching).exists()
+    if scope.everybody:
+        owner = (events.c.bucket, events.c.profile_id)
+        counting = (in_buckets(events.c.bucket), *_counting(condition, scope))
+        often = select(*owner).where(*counting).group_by(*owner)
+        often = often.having(func.count() >= condition.at_least)
+        return tuple_(profiles.c.bucket, profiles.c.id).in_(often)
+    matching = _matching(condition, scope)
     counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
     return counted >= condition.at_least
 
 
 def _matching(condition: Did, scope: Scope) -> list[ColumnElement[bool]]:
-    """The conditions on the events that count."""
+    """The conditions on the events of the profile that count."""
+    own = events.c.profile_id == scope.profile_id
+    return [own, scope.in_bucket(events), *_counting(condition, scope)]
+
+
+def _counting(condition: Did, scope: Scope) -> list[ColumnElement[bool]]:
+    """The conditions on the events that count, of any profile."""
     matching = [
-        events.c.profile_id == scope.profile_id,
-        scope.in_bucket(events),
         events.c.name == condition.event,
         events.c.occurred_at <= NOW,
         *(property_holds(test, events.c.properties, scope) for test in condition.where),

@@ -106,7 +106,7 @@ def chosen(
     until: Instant | None = None,
     except_event: int | None = None,
 ) -> set[int]:
-    """The ids of those for whom it holds."""
+    """The ids of those for whom it holds. Without times, `audience_size` counts as many."""
 
     def moment(at: Instant | None) -> ColumnElement[int] | None:
         return None if at is None else literal(at)
@@ -121,7 +121,10 @@ def chosen(
             except_event=moment(except_event),
         )
         found = select(profiles.c.id).where(condition_holds(condition, scope))
-        return set(tx.conn.execute(found, {"now": tx.now}).scalars())
+        ids = set(tx.conn.execute(found, {"now": tx.now}).scalars())
+        if since is until is except_event is None:
+            assert audience_size(tx, condition) == len(ids)
+        return ids
 
 
 def test_values_equal_in_python_are_different_tests(db: Database) -> None:
