@@ -24,7 +24,6 @@ PROGRAMS = SERVERS[-1].parent if SERVERS else Path()
 pytestmark = [
     pytest.mark.skipif(not SERVERS, reason="no PostgreSQL here: apt-get install postgresql"),
     pytest.mark.long,
-    pytest.mark.xdist_group("prefect"),
 ]
 
 

@@ -5,6 +5,7 @@ They stop when pytest goes on to another package: the runner asks Prefect for wo
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from config.settings import Settings
 from flows.app import Segue, open_segue
 from flows.local.stack import Stack, on_free_ports
 from profiles.sample.shop import load_sample_shop
+from tests.support.prefect_server import keep_database
 
 # Of the sample shop's 400 customers.
 MOST_WITHOUT_APPROVAL = 350
@@ -29,16 +31,25 @@ def segue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segue]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a copy of Prefect's database without runs is, once `stack` has made it."""
+    return tmp_path_factory.mktemp("prefect") / "prefect.db"
+
+
 @pytest.fixture(scope="package")
-def stack(segue: Segue) -> Iterator[Stack]:
+def stack(segue: Segue, prefect_database: Path) -> Iterator[Stack]:
     """Its servers and the runner, in which launches for more people wait."""
     policy = segue.settings.data_dir / "policy.toml"
     policy.write_text(
         f"{segue.settings.policy_file.read_text()}\n[approval]\npeople = {MOST_WITHOUT_APPROVAL}\n"
     )
-    with pytest.MonkeyPatch.context() as patch, Stack(segue.settings) as stack:
-        patch.setenv("SEGUE_POLICY_FILE", str(policy))
-        stack.start_servers()
-        stack.wait_for_servers()
-        stack.start_runner(segue.catalog.current)
+    with Stack(segue.settings) as stack:
+        # Only while they start: other tests of this process have the usual policy.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SEGUE_POLICY_FILE", str(policy))
+            stack.start_servers()
+            stack.wait_for_servers()
+            keep_database(segue.settings, prefect_database)
+            stack.start_runner(segue.catalog.current)
         yield stack

@@ -192,8 +192,18 @@ def test_another_sites_page_neither_reads_nor_controls_the_sandbox(
 def test_our_own_pages_work(stack: Stack, browser: Browser, host: str) -> None:
     settings = stack.settings
     page = browser.new_page()
-    page.goto(f"http://{host}:{settings.prefect_port}/v2/deployments")
-    expect(page.get_by_text(JOURNEY).first).to_be_visible(timeout=60_000)
+    page.goto(f"http://{host}:{settings.prefect_port}/api/version")
+    as_json = {"Content-Type": "application/json"}
+    asked = ["/api/deployments/filter", {"method": "POST", "headers": as_json, "body": "{}"}]
+    assert f'"name":"{JOURNEY}"' in page.evaluate(TRY, asked)
     page.goto(f"http://{host}:{settings.sandbox_port}/inbox")
     expect(page.get_by_role("heading", name="Latest messages")).to_be_visible(timeout=60_000)
+    page.close()
+
+
+def test_prefects_pages_work(stack: Stack, browser: Browser) -> None:
+    """On 127.0.0.1 tests/flows/local/test_up.py opens them."""
+    page = browser.new_page()
+    page.goto(f"http://localhost:{stack.settings.prefect_port}/v2/deployments")
+    expect(page.get_by_text(JOURNEY).first).to_be_visible(timeout=60_000)
     page.close()

@@ -28,6 +28,7 @@ from profiles.sample.shop import load_sample_shop
 from profiles.tables import events, profiles
 from tests.support.http.chromium import chromium, needs_chromium
 from tests.support.patience import PATIENCE
+from tests.support.prefect_server import give_database
 
 
 @pytest.fixture
@@ -122,10 +123,12 @@ def leaves_a_cart(settings: Settings) -> None:
 
 @needs_chromium
 @pytest.mark.long
+@pytest.mark.xdist_group("prefect")
 def test_the_whole_day_of_segue_up(
-    settings: Settings, processes: list["subprocess.Popen[str]"]
+    settings: Settings, processes: list["subprocess.Popen[str]"], prefect_database: Path
 ) -> None:
     """A first start, a second one beside it, Ctrl-C, another start on the same data, kill -9."""
+    give_database(settings, prefect_database)
     first = start(settings, processes)
     said = read_until(first, "Ctrl-C stops everything")
     assert f"{settings.prefect_url}\n" in said

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import func, insert, select
 
 from channels.messages import messages
@@ -44,6 +44,7 @@ from profiles.identity.person import Person, normalise_email
 from profiles.identity.upsert import upsert_people
 from tests.support.failures import until
 from tests.support.patience import PATIENCE
+from tests.support.prefect_server import client_of
 from tests.support.shop import bare_message
 
 Row = dict[str, Any]
@@ -145,27 +146,6 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
     ).items()
 
 
-def test_a_dry_run_in_prefect_stores_nothing(segue: Segue, stack: Stack, api: httpx.Client) -> None:
-    with segue.db.transaction(write=False) as tx:
-        before = [
-            tx.conn.scalar(select(func.count()).select_from(table))
-            for table in (enrollments, messages, launches)
-        ]
-    run_id, state = run(stack, "welcome", audience="everyone", dry_run=True)
-    assert state["type"] == "COMPLETED"
-    told = "Dry run: nothing was sent or stored. Would be: 400 entered; "
-    assert state["message"].startswith(told)
-    tasks = {task["name"]: task["state"]["name"] for task in rows(api, "task_runs", run_id)}
-    assert tasks["enter"] == "400 would enter"
-    assert tasks["hello"].endswith("would be sent")
-    with segue.db.transaction(write=False) as tx:
-        after = [
-            tx.conn.scalar(select(func.count()).select_from(table))
-            for table in (enrollments, messages, launches)
-        ]
-    assert after == before
-
-
 def test_a_simulation_in_prefect_writes_a_page_and_stores_nothing(
     segue: Segue, stack: Stack, api: httpx.Client
 ) -> None:
@@ -223,6 +203,13 @@ def test_a_run_without_parameter_validation_enters_nobody(stack: Stack, api: htt
     assert rows(api, "task_runs", run_id) == []
 
 
+def test_only_its_owner_reads_what_prefect_writes(stack: Stack) -> None:
+    folder = stack.settings.data_dir / "prefect"
+    assert (folder / "prefect.db").exists()
+    for path in (folder, *folder.rglob("*")):
+        assert not path.lstat().st_mode & 0o077 or path.is_symlink(), path
+
+
 def test_the_form_that_holds_a_journey_refuses_more_than_it_asks_for(stack: Stack) -> None:
     with pytest.raises(SegueError, match=r"Additional properties are not allowed \('why' was"):
         stack.prefect.start(CONTROLS, {"journey": "welcome", "action": "pause", "why": "now"})
@@ -256,8 +243,8 @@ def test_a_journey_is_started_by_its_own_schedule(stack: Stack, api: httpx.Clien
     assert {one["parameters"]["audience"] for one in scheduled()} == {"lapsed"}
 
 
-# Run in a process of its own, for Prefect leaves connections open in the one that runs a flow.
-FAILING = """
+# Run in a process of their own, for Prefect leaves connections open in the one that runs a flow.
+FLOW_CALLS = """
 import asyncio
 from prefect import flow
 from prefect.states import Completed
@@ -280,44 +267,79 @@ class Broken:
 async def broken():
     return await perform(Broken())
 
-async def both():
+async def call_all():
     await broken(return_state=True)
     await FLOWS["welcome"](dry_run=True, return_state=True)
+    await FLOWS["welcome"](audience="everyone", dry_run=True, return_state=True)
+    await FLOWS["cart-recovery"](audience="everyone", limit=3, return_state=True)
 
-asyncio.run(both())
+asyncio.run(call_all())
 """
 
 
+class FlowCalls(NamedTuple):
+    """The runs of `FLOW_CALLS`, and the rows of other journeys than cart-recovery."""
+
+    runs: dict[tuple[str, str], Row]  # by flow and type of the final state
+    rows_before: list[int]
+    rows_after: list[int]
+
+
 @pytest.fixture(scope="module")
-def failed(stack: Stack, api: httpx.Client) -> dict[str, Row]:
-    """The runs that fail, by flow."""
+def flow_calls(segue: Segue, stack: Stack, api: httpx.Client) -> FlowCalls:
+    def stored() -> list[int]:
+        with segue.db.transaction(write=False) as tx:
+            return [
+                tx.conn.execute(
+                    select(func.count()).where(table.c.journey != "cart-recovery")
+                ).scalar_one()
+                for table in (enrollments, messages, launches)
+            ]
+
+    def only_run(name: str, ended: str) -> Row:
+        wanted = {
+            "flows": {"name": {"any_": [name]}},
+            "flow_runs": {"state": {"type": {"any_": [ended]}}},
+        }
+        [found] = api.post("/flow_runs/filter", json=wanted).json()
+        return dict(found)
+
+    before = stored()
+    pause(segue.db, "cart-recovery")
     subprocess.run(
-        [sys.executable, "-c", FAILING],
+        [sys.executable, "-c", FLOW_CALLS],
         env=environment(stack.settings),
         stderr=subprocess.DEVNULL,
         timeout=PATIENCE,
         check=True,
     )
-
-    def only_run(name: str) -> Row:
-        wanted = {
-            "flows": {"name": {"any_": [name]}},
-            "flow_runs": {"state": {"type": {"any_": ["FAILED"]}}},
-        }
-        [found] = api.post("/flow_runs/filter", json=wanted).json()
-        return dict(found)
-
-    return {name: only_run(name) for name in ("broken", "welcome")}
+    resume(segue.db, "cart-recovery")
+    wanted = [
+        *(("broken", "FAILED"), ("welcome", "FAILED")),
+        *(("welcome", "COMPLETED"), ("cart-recovery", "COMPLETED")),
+    ]
+    return FlowCalls({one: only_run(*one) for one in wanted}, before, stored())
 
 
-def test_a_dry_run_wants_an_audience(failed: dict[str, Row]) -> None:
-    assert "choose one instead of 'nobody new'" in failed["welcome"]["state"]["message"]
+def test_a_dry_run_in_prefect_stores_nothing(flow_calls: FlowCalls, api: httpx.Client) -> None:
+    found = flow_calls.runs["welcome", "COMPLETED"]
+    told = "Dry run: nothing was sent or stored. Would be: 400 entered; "
+    assert found["state"]["message"].startswith(told)
+    tasks = {task["name"]: task["state"]["name"] for task in rows(api, "task_runs", found["id"])}
+    assert tasks["enter"] == "400 would enter"
+    assert tasks["hello"].endswith("would be sent")
+    assert flow_calls.rows_after == flow_calls.rows_before
+
+
+def test_a_dry_run_wants_an_audience(flow_calls: FlowCalls) -> None:
+    found = flow_calls.runs["welcome", "FAILED"]
+    assert "choose one instead of 'nobody new'" in found["state"]["message"]
 
 
 def test_a_step_that_fails_is_tried_again_and_then_named(
-    failed: dict[str, Row], api: httpx.Client
+    flow_calls: FlowCalls, api: httpx.Client
 ) -> None:
-    found = failed["broken"]
+    found = flow_calls.runs["broken", "FAILED"]
     assert found["state"]["message"] == (
         "mark: Task run encountered an exception ValueError: no mark today"
     )
@@ -326,24 +348,12 @@ def test_a_step_that_fails_is_tried_again_and_then_named(
     assert tasks["leave"]["state"]["name"] == "NotReady"
 
 
-@contextmanager
-def prefect_of(stack: Stack) -> Iterator[None]:
-    """This process talks to the server of the tests."""
-    ours = {
-        PREFECT_API_URL: f"{stack.settings.prefect_url}/api",
-        PREFECT_HOME: stack.settings.data_dir / "client",
-    }
-    with temporary_settings(ours):
-        yield
-
-
-def test_a_run_of_a_paused_journey_reports_it(segue: Segue, stack: Stack) -> None:
-    pause(segue.db, "cart-recovery")
-    run_id, state = run(stack, "cart-recovery", audience="everyone", limit=3)
-    assert "The journey is paused, so nothing moves and nothing is sent. 3 " in state["message"]
-    resume(segue.db, "cart-recovery")
+def test_a_run_of_a_paused_journey_reports_it(segue: Segue, flow_calls: FlowCalls) -> None:
+    found = flow_calls.runs["cart-recovery", "COMPLETED"]
+    told = "The journey is paused, so nothing moves and nothing is sent. 3 "
+    assert told in found["state"]["message"]
     with segue.db.transaction() as tx:
-        standing = summarise(tx, "cart-recovery", run_id)
+        standing = summarise(tx, "cart-recovery", found["id"])
     assert standing.active == 3
 
 
@@ -523,7 +533,10 @@ def test_deploying_wants_a_server(stack: Stack) -> None:
 
 
 def test_a_work_pool_has_to_be_there(stack: Stack) -> None:
-    with prefect_of(stack), pytest.raises(SegueError, match="prefect work-pool create nowhere"):
+    with (
+        client_of(stack.settings),
+        pytest.raises(SegueError, match="prefect work-pool create nowhere"),
+    ):
         deploy("nowhere")
 
 
@@ -538,7 +551,7 @@ def test_deploying_again_keeps_what_people_chose_in_the_ui(stack: Stack, api: ht
     api.post(schedules, json=[added]).raise_for_status()
     api.post("/work_pools/", json={"name": "pool", "type": "process"}).raise_for_status()
 
-    with prefect_of(stack):
+    with client_of(stack.settings):
         deploy("pool")
 
     again = api.get(path).json()
