@@ -200,7 +200,12 @@ def _decide(planner: Planner, send: PlannedSend, case: _Case, now: Instant) -> _
         for member, decision in zip(wanted, decisions, strict=True)
         if decision.send_at is not None
     ]
-    return _Decisions(decisions, planned, _outcomes(send, situation, decisions, now, {}), [])
+    return _Decisions(
+        decisions=decisions,
+        planned=planned,
+        outcomes=_outcomes(send, situation, decisions, now, {}),
+        people=[],
+    )
 
 
 def _outcomes(

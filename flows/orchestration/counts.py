@@ -162,7 +162,9 @@ def count_journey(tx: Tx, journey: str) -> JourneyCounts:
     for audience, has_event, number in tx.conn.execute(ways):
         way = "event" if has_event else "other"
         entries[(way, "") if audience is None else ("launch", audience)] += number
-    return JourneyCounts(entries.total(), _by_first(tx, current), passed, entries)
+    return JourneyCounts(
+        entered=entries.total(), here=_by_first(tx, current), passed=passed, entries=entries
+    )
 
 
 def _by_first(tx: Tx, counted: Select[Any] | CompoundSelect[Any]) -> Counter[str]:

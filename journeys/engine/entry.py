@@ -201,10 +201,19 @@ def _enter(
         return []
     people = _allowed(version, source, tx.is_sqlite, pauses=pauses)
     entered = transitions.enter(tx, people, {**given, "now": tx.now, "buckets": tx.buckets})
-    # Equal for all, so not read from the rows.
-    place = (version.journey.name, version.digest, version.journey.first_step)
+    # What is equal for all is not read from the rows.
     return [
-        DueEnrollment(enrollment_id, profile_id, arrived_at, 0, 0, due_at, *place)
+        DueEnrollment(
+            enrollment_id=enrollment_id,
+            profile_id=profile_id,
+            arrived_at=arrived_at,
+            phase=0,
+            attempts=0,
+            due_at=due_at,
+            journey=version.journey.name,
+            version=version.digest,
+            step=version.journey.first_step,
+        )
         for enrollment_id, profile_id, arrived_at, due_at in entered
     ]
 
