@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 
 from channels.metrics import EVENTS
@@ -22,6 +23,7 @@ from flows.worker.waiting import first_of
 from journeys.engine.reactor import Reactor
 from journeys.engine.turn import Turn, TurnReport
 from journeys.operations.housekeeping import Housekeeping
+from journeys.operations.launches import continue_approved
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Worker:
         ):
             turn = Turn(self.segue.engine, dispatcher, leased=leases.held, woken=self._woken.set)
             housekeeping = asyncio.create_task(self._housekeep(turn.reactor, leases.held, stop))
+            continuing = asyncio.create_task(self._continue_launches(stop))
             reporting = asyncio.create_task(self._reporter.run(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
@@ -62,7 +65,7 @@ class Worker:
                     await first_of(stop, within=wait)
                 elif not report.more:
                     await first_of(stop, self._woken, within=self.segue.db.timing.idle)
-            await asyncio.gather(housekeeping, stopping, reporting)
+            await asyncio.gather(housekeeping, continuing, stopping, reporting)
             rest = await turn.finish()
             self._reporter.note(rest.reaction, rest.moved, rest.sent)
             await self._reporter.keep()
@@ -121,6 +124,12 @@ class Worker:
                 reactor.try_again()
                 await self._tidy(housekeeping.seldom())
             await first_of(stop, within=timing.housekeeping)
+
+    async def _continue_launches(self, stop: asyncio.Event) -> None:
+        """Continue approved launches. A large one takes longer than a round of housekeeping may."""
+        while not stop.is_set():
+            await self._tidy([partial(continue_approved, self.segue.engine, stop.is_set)])
+            await first_of(stop, within=self.segue.db.timing.housekeeping)
 
     async def _tidy(self, tasks: Iterable[Callable[[], object]]) -> None:
         for task in tasks:

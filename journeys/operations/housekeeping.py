@@ -13,7 +13,7 @@ from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import record_heartbeat
 from journeys.operations.holdout import hold_out_drawn
-from journeys.operations.launches import continue_approved, enter_all_newcomers
+from journeys.operations.launches import enter_all_newcomers
 from journeys.operations.retention import Retention
 from profiles.identity.holdout import holdout_of
 
@@ -50,7 +50,6 @@ class Housekeeping:
         yield self._catch_up
         yield self._settle_lost
         yield partial(finish_stops, self._db)
-        yield partial(continue_approved, self._engine)
         for journey in self._engine.catalog.journeys():
             yield partial(self._engine.count_goals, journey, self._leased)
 

@@ -5,7 +5,7 @@ first steps.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import bindparam, select
 
@@ -115,8 +115,11 @@ def size_to_approve(engine: Engine, request: LaunchRequest) -> int | None:
     return size if request.people is None else min(size, request.people)
 
 
-def continue_approved(engine: Engine) -> None:
-    """Enter the audiences of approved launches that a killed process left."""
+def continue_approved(engine: Engine, stopping: Callable[[], bool]) -> None:
+    """Enter the audiences of approved launches that a killed process left.
+
+    stopping: asked after each chunk; if it returns True, the rest is left to another call.
+    """
     with engine.db.transaction(write=False) as tx:
         left = left_approvals(tx)
     for row in left:
@@ -124,7 +127,8 @@ def continue_approved(engine: Engine) -> None:
         try:
             version = start_launch(engine, *row.request)
             for _ in enter_audience(engine, version, row.audience, row.launch_id, row.people):
-                pass
+                if stopping():
+                    return
         except SegueError as error:  # such as a segment that was removed
             log.error("the approved launch %s can't continue: %s", row.launch_id, error)
 

@@ -38,12 +38,13 @@ from journeys.definition.journey import (
 from journeys.definition.steps import EnterStep
 from journeys.engine.entry import event_is_young, event_key, reentry_refused
 from journeys.enrollments import enrollments
+from journeys.operations.approvals import WAITING
 from journeys.operations.control import PAUSED, STOPPED, held
 from journeys.operations.waiting_for import Local
-from journeys.tables import journey_versions, launches, segment_members
+from journeys.tables import approvals, journey_versions, launches, segment_members
 from profiles.bucketing import bucket_of
 from profiles.conditions.failing import failing_parts
-from profiles.conditions.sql import Scope, property_holds
+from profiles.conditions.sql import NOW, Scope, property_holds
 from profiles.conditions.words import in_words
 from profiles.tables import events
 
@@ -63,6 +64,15 @@ _LAST_LAUNCH = (
     .where(launches.c.journey == bindparam("of_journey"))
     .order_by(launches.c.started_at.desc())
     .limit(1)
+)
+_WAITING = (
+    select(approvals.c.launch_id, approvals.c.audience)
+    .where(
+        approvals.c.journey == bindparam("of_journey"),
+        approvals.c.state == WAITING,
+        approvals.c.lapses_at > NOW,
+    )
+    .order_by(approvals.c.asked_at)
 )
 
 
@@ -98,6 +108,10 @@ def not_entered(
             found = _refused(asked) or _by_schedule(asked, entry)
         case LaunchEntry():
             found = _refused(asked) or _by_launch(asked)
+    waiting = tx.conn.execute(_WAITING, asked.given).all()
+    for launch in waiting:
+        asks = f"The launch {launch.launch_id} for {launch.audience} waits for approval."
+        found = found._replace(why=f"{found.why} {asks}")
     if state == PAUSED:
         paused = "The journey is paused: who enters it waits at its first step."
         found = found._replace(why=f"{found.why} {paused}")

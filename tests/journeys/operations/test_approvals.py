@@ -27,6 +27,7 @@ from journeys.operations.approvals import (
 from journeys.operations.control import stop
 from journeys.operations.doctor import diagnose
 from journeys.operations.launches import continue_approved, enter_audience, start_launch
+from tests.support.failures import until, worked
 from tests.support.patience import PATIENCE
 from tests.support.shop import MONDAY, House, described
 
@@ -58,6 +59,11 @@ def row(house: House) -> ApprovalRow:
     with house.db.transaction(write=False) as tx:
         [one] = all_approvals(tx)
     return one
+
+
+def continued(house: House) -> None:
+    """What a worker does with the launches that others left."""
+    continue_approved(house.segue.engine, lambda: False)
 
 
 def sent_to(house: House) -> Counter[str]:
@@ -222,16 +228,40 @@ def test_a_worker_continues_where_a_process_was_killed(db: Database) -> None:
     stored = row(house)
     assert (stored.state, stored.decided_by, stored.finished_at) == ("approved", "ann", None)
     assert house.people() == []
-    continue_approved(house.segue.engine)
+    continued(house)
     assert house.people() == [], "its process may be at work"
     killed(_enter_some_and_die, db)
     assert len(house.people()) == 1
     house.db.now = MONDAY + 5 * DAY  # it has started, so it does not lapse
     for _ in range(2):
-        continue_approved(house.segue.engine)
+        continued(house)
     house.run()
     assert sorted(sent_to(house).values()) == [1, 1, 1, 1]
     assert row(house).finished_at == MONDAY + 5 * DAY
+
+
+def test_a_running_worker_continues_and_sends(db: Database) -> None:
+    house = waiting(db)
+    approve_launch(house.segue, "spring", "ann")
+    house.db.now = MONDAY + 2 * MINUTE
+
+    async def scenario() -> None:
+        await until(lambda: len(house.providers.accepted) == 4)
+
+    worked(house, scenario)
+    assert sorted(sent_to(house).values()) == [1, 1, 1, 1]
+    assert row(house).finished_at == house.now
+
+
+def test_a_worker_that_stops_leaves_the_rest_to_another(db: Database) -> None:
+    house = waiting(db)
+    approve_launch(house.segue, "spring", "ann")
+    house.db.now = MONDAY + 2 * MINUTE
+    house.segue.engine.chunks.largest = 1
+    continue_approved(house.segue.engine, lambda: True)
+    assert (len(house.people()), row(house).finished_at) == (1, None)
+    continued(house)
+    assert (len(house.people()), row(house).finished_at) == (4, house.now)
 
 
 def test_the_version_of_the_summary_is_launched(db: Database) -> None:
@@ -240,7 +270,7 @@ def test_the_version_of_the_summary_is_launched(db: Database) -> None:
     approve_launch(house.segue, "spring", "ann")
     house = opened(db, described(Send("s", Email("offer"))))
     house.db.now = MONDAY + 2 * MINUTE
-    continue_approved(house.segue.engine)
+    continued(house)
     assert {one.version for one in house.people()} == {approved}
 
 
@@ -255,7 +285,7 @@ def never_starts(house: House, why: str) -> None:
     with pytest.raises(NotApproved, match=why):
         reject_launch(house.segue, "spring", "bob", "no")
     house.db.now = house.now + 2 * MINUTE
-    continue_approved(house.segue.engine)
+    continued(house)
     assert house.people() == house.rows() == []
 
 
@@ -319,7 +349,7 @@ def test_an_approval_that_nobody_uses_in_time_lapses(db: Database) -> None:
     house = waiting(db)
     approve_launch(house.segue, "spring", "ann")
     house.db.now = parse_instant("2026-03-05T10:00:00Z")
-    continue_approved(house.segue.engine)
+    continued(house)
     with pytest.raises(NotApproved, match="'spring' lapsed on"):
         house.launch("j", launch_id="spring")
     assert row(house).as_json(house.now)["state"] == "lapsed"

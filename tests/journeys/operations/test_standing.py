@@ -485,6 +485,17 @@ def test_a_journey_that_is_only_launched(house: House) -> None:
     assert "is in it now, and was not then, or the launch had a limit." in one.why
 
 
+def test_a_launch_that_waits_for_approval(house: House) -> None:
+    policy = Policy.model_validate({"approval": {"people": 0}})
+    house.open(described(Wait("9d")), policy=policy)
+    ann = house.customer()
+    house.launch("j", launch_id="spring")
+    assert only(house, ann).why == (
+        "Never in it. Customers enter only by a launch, and there was none. The launch spring for "
+        "everyone waits for approval."
+    )
+
+
 def test_every_reason_has_words_and_the_engine_agrees(house: House) -> None:
     """Where no rule refuses an entry, the engine enters the customer, and else it does not."""
     journeys = [
