@@ -5,7 +5,6 @@ import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from multiprocessing import get_context
 from typing import Any
 
@@ -174,24 +173,23 @@ def test_after_the_approval_everybody_enters_once(db: Database) -> None:
 def test_two_who_approve_at_once_start_one_launch(db: Database) -> None:
     """Each of them, and a worker, enters the audience: nobody twice, and not above the limit."""
     house = waiting(db, customers=12, people=9)
-    number = 4
-    together = threading.Barrier(number)
+    names = ["ann", "bob", "cyd", "dan"]
+    own = {name: opened(Database(db.url, now=MONDAY)) for name in names}
+    together = threading.Barrier(len(names))
     changed: list[str] = []
 
     def approve(name: str) -> None:
-        with closing(Database(db.url, now=db.now)) as own:
-            segue = opened(own).segue
-            own.now = MONDAY
-            together.wait(PATIENCE)
-            if approve_launch(segue, "spring", name).changed:
-                changed.append(name)
-            together.wait(PATIENCE)
-            version = start_launch(segue.engine, "spring", "j", "everyone", 9)
-            for _ in enter_audience(segue.engine, version, "everyone", "spring", 9):
-                pass
+        segue = own[name].segue
+        together.wait(PATIENCE)
+        if approve_launch(segue, "spring", name).changed:
+            changed.append(name)
+        version = start_launch(segue.engine, "spring", "j", "everyone", 9)
+        for _ in enter_audience(segue.engine, version, "everyone", "spring", 9):
+            pass
+        segue.db.close()
 
-    with ThreadPoolExecutor(number) as pool:
-        list(pool.map(approve, ["ann", "bob", "cyd", "dan"]))
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(approve, names))
     assert changed == [row(house).decided_by]
     house.run()
     assert len(house.people()) == 9
