@@ -23,6 +23,7 @@ from config.errors import SegueError
 from config.policy import Policy
 from config.settings import Settings
 from journeys.definition.catalog import Catalog
+from journeys.definition.journey import EventEntry
 from journeys.engine.advance import Engine
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.turn import Turn
@@ -38,12 +39,12 @@ from journeys.simulation.inputs import (
     Purchase,
     ShopEvent,
 )
-from journeys.simulation.messages import message_ids, purchase_events
+from journeys.simulation.messages import enrolled_or_unconverted, message_ids, purchase_events
 from journeys.simulation.providers import AcceptingProviders, simulated_providers
 from journeys.simulation.refusals import refusals
 from journeys.simulation.rendering import RememberingRenderer
 from profiles.consent.changes import ConsentChange, change_consent
-from profiles.events import NewEvent, record_events
+from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 
 T = TypeVar("T")
 # What customers answer to messages that were just accepted: inputs with their times.
@@ -93,6 +94,7 @@ class Simulation:
         self._policy = shop.policy
         self._inputs = inputs
         self._behave = behave
+        self._entries = _entry_events(shop.catalog)
         self._moments = list(inputs.at)
         heapq.heapify(self._moments)
 
@@ -165,21 +167,13 @@ class Simulation:
         events = [one for one in inputs if isinstance(one, ShopEvent)]
         if purchases := [one for one in inputs if isinstance(one, Purchase)]:
             events += purchase_events(tx, purchases)
-        record_events(
-            tx,
-            [
-                NewEvent(
-                    profile_id=one.profile_id,
-                    name=one.name,
-                    occurred_at=tx.now if one.occurred_at is None else one.occurred_at,
-                    dedupe_key=one.dedupe_key,
-                    properties=one.properties,
-                    waited=one.waited,
-                )
-                for one in events
-            ],
-            worked=False,
-        )
+        # Nothing reacts to the events of those who are in no journey and enter none now.
+        enters = any(isinstance(one, LaunchOf | Examination) for one in inputs)
+        reacting = {one.profile_id for one in events if enters or one.name in self._entries}
+        reacting |= enrolled_or_unconverted(tx, {one.profile_id for one in events})
+        for worked in (True, False):
+            some = [one for one in events if (one.profile_id not in reacting) == worked]
+            record_events(tx, [_new_event(tx, one) for one in some], worked=worked)
         for said in (one for one in inputs if isinstance(one, ConsentInput)):
             change = ConsentChange(
                 profile_id=said.profile_id,
@@ -228,6 +222,28 @@ class Simulation:
             self.refused.setdefault(one.journey, Counter()).update(refusals(tx, version, condition))
         for _ in enter_audience(self.engine, version, one.audience, one.id, one.people):
             pass
+
+
+def _entry_events(catalog: Catalog) -> set[str]:
+    """The names of the events that can enter profiles."""
+    names = {PROFILE_CHANGED}
+    for version in catalog.current.values():
+        if isinstance(version.journey.entry, EventEntry):
+            names.add(version.journey.entry.event)
+        elif (condition := catalog.entry_segment(version)) is not None:
+            names.update(condition.event_names())
+    return names
+
+
+def _new_event(tx: Tx, one: ShopEvent) -> NewEvent:
+    return NewEvent(
+        profile_id=one.profile_id,
+        name=one.name,
+        occurred_at=tx.now if one.occurred_at is None else one.occurred_at,
+        dedupe_key=one.dedupe_key,
+        properties=one.properties,
+        waited=one.waited,
+    )
 
 
 def _stopped_clock() -> float:

@@ -1,8 +1,8 @@
-"""Find messages by what stays equal between databases."""
+"""Find messages and enrollments that inputs are about."""
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import or_, select, tuple_
 
 from channels.messages import messages
 from config.database.arrays import any_of, rows_of
@@ -26,6 +26,16 @@ def message_ids(tx: Tx, keys: Collection[MessageKey]) -> dict[MessageKey, int]:
         return {}
     found = tx.conn.execute(_IDS, {"keys": [tuple(key) for key in keys]})
     return {MessageKey(*key): message_id for message_id, *key in found}
+
+
+_CONCERNED = select(_e.profile_id).where(
+    any_of(_e.profile_id, "people"), or_(_e.ended_at.is_(None), _e.converted_at.is_(None))
+)
+
+
+def enrolled_or_unconverted(tx: Tx, profile_ids: Collection[int]) -> set[int]:
+    """Those of these profiles who have an enrollment on which an event can have an effect."""
+    return set(tx.conn.execute(_CONCERNED, {"people": profile_ids}).scalars())
 
 
 _CONTEXTS = (

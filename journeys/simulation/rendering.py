@@ -52,7 +52,7 @@ class RememberingRenderer(Renderer):
 
 def _values(context: Mapping[str, Any], template: Template) -> bytes:
     values = []
-    for root, name in _places(template.variables):
+    for root, name in _places(template.variables, named=template.language is None):
         there = context.get(root)
         if name is not None and isinstance(there, Mapping):
             there = there.get(name)
@@ -61,9 +61,12 @@ def _values(context: Mapping[str, Any], template: Template) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _places(variables: frozenset[str]) -> tuple[tuple[str, str | None], ...]:
-    """Where a template's values are: the first two names of each path, without links."""
-    found = {("profile", "language")}
+def _places(variables: frozenset[str], *, named: bool) -> tuple[tuple[str, str | None], ...]:
+    """Where a template's values are: the first two names of each path, without links.
+
+    named: whether it is in the customer's language.
+    """
+    found: set[tuple[str, str | None]] = {("profile", "language")} if named else set()
     for path in variables:
         match = _PLACE.match(path)
         assert match is not None
