@@ -31,7 +31,7 @@ _JOURNEYS = ("cart-recovery", "win-back")
 # Shares of the customers. Win-back has written to nine of ten lapsed ones in the last months, so
 # that the others are a month's worth.
 _LAPSED, _WRITTEN_TO = 0.3, 0.9
-_CART = 0.05
+_CART = 0.04
 # The mean days since the last order of the others.
 _ORDERED = 20
 _CHUNK = 5000

@@ -13,6 +13,7 @@ from config.clock.times import DAY, Instant
 from config.clock.zones import zone
 from config.database.change_counter import count_change
 from config.database.engine import Database, Tx
+from config.garbage import without_collections
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry, ScheduleEntry, SegmentEntry
 from journeys.engine.entry import audience_after
@@ -73,12 +74,14 @@ def simulate(tx: Tx, shop: SimulatedShop, question: Question) -> list[Results]:
 
     Raises SegueError for an unknown journey or segment.
     """
-    base, rates = prepare(tx, shop, question)
+    with without_collections():
+        base, rates = prepare(tx, shop, question)
     results = []
     for seed in range(question.seeds):
         last = seed == question.seeds - 1
         db = base if last else copy_again(base)
-        results.append(run(db, shop, question, rates, seed))
+        with without_collections():
+            results.append(run(db, shop, question, rates, seed))
         db.close()
     return results
 
