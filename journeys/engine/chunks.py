@@ -44,12 +44,12 @@ class Chunks:
         )
 
     @contextmanager
-    def transaction(self, kind: str, most: int = LARGEST, *, keep: bool = True) -> Iterator[Chunk]:
-        """A chunk of at most `most` rows. kind: work that takes about the same time for each row.
+    def transaction(self, kind: str, most: int = LARGEST) -> Iterator[Chunk]:
+        """A chunk of at most `most` rows.
 
-        keep: False rolls the transaction back at the end.
+        kind: work that takes about the same time for each row.
         """
-        with self._db.transaction(keep=keep) as tx:
+        with self._db.transaction() as tx:
             # The clock starts after the wait for other transactions.
             started = time.perf_counter()
             chunk = Chunk(tx, min(self._sizes[kind].size, most, self.largest))
