@@ -101,7 +101,8 @@ def _is_reported(channel: Channel, measure: str, number: int) -> bool:
         return True
     if measure == "machine_opened" and not channel.watch_bounces:
         return False
-    return number > 0 or channel.evidence.get(evidence, "").startswith("the provider")
+    reporter = channel.evidence.get(evidence)
+    return reporter is not None and (number > 0 or reporter.startswith("the provider"))
 
 
 class FunnelStep(NamedTuple):

@@ -442,13 +442,12 @@ def _handed_over(table: Table, question: ReportQuestion) -> ColumnElement[bool]:
 def _reports(table: Table, question: ReportQuestion, kinds: Sequence[str]) -> ColumnElement[bool]:
     """Whether an event is a report of one of these kinds on the message."""
     c = table.c
-    names = [f"{channel}_{kind}" for channel in channels() for kind in kinds]
-    named = one_of(_v.name, names)
-    if question.sqlite and len(kinds) > 1:
-        # One search in the index by profile and name, instead of one for each name.
-        within = (_v.name > c.channel + "_") & (_v.name < c.channel + "`")  # ` follows _ in ASCII
-        kind = func.substr(_v.name, func.length(c.channel) + 2)
-        named = within & one_of(kind, kinds)
+    named: ColumnElement[bool]
+    if question.sqlite and table is messages:
+        # It searches by name and profile for each message: the fewer names the better.
+        named = _v.name.in_([c.channel + f"_{kind}" for kind in kinds])
+    else:
+        named = one_of(_v.name, [f"{channel}_{kind}" for channel in channels() for kind in kinds])
     return (
         (_v.profile_id == c.profile_id)
         & (_v.bucket == c.bucket)

@@ -276,7 +276,7 @@ def complaints(one: Figures) -> str:
     else:
         return f"{said}: below {COMPLAINTS_WANTED:.1%}"
     if one.sent * COMPLAINTS_WANTED < 1:
-        said += f", which one complaint in fewer than {1 / COMPLAINTS_WANTED:,.0f} mails is"
+        said += f" (in fewer than {1 / COMPLAINTS_WANTED:,.0f} mails one complaint is enough)"
     return said
 
 

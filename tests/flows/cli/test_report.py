@@ -110,8 +110,8 @@ def test_the_json_has_the_old_keys_and_the_new_ones(segue: Segue, shop: House) -
     ]
     [others] = found["mailboxes"]
     assert others["verdict"] == (
-        "1 (16.67%): at or above 0.3%, where mails are refused, which one complaint in fewer than "
-        "1,000 mails is"
+        "1 (16.67%): at or above 0.3%, where mails are refused (in fewer than 1,000 mails one "
+        "complaint is enough)"
     )
     assert found["timezone"] == "Europe/London"
     assert found["goal_within_seconds"] == 7 * 86400

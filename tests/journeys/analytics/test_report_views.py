@@ -68,7 +68,7 @@ STEPS = a_report(
         (mails(20_000, complained=20), "20 (0.10%): at or above 0.1%; stay below it"),
         (mails(20_000, complained=60), "60 (0.30%): at or above 0.3%, where mails are refused"),
         (mails(30_000, complained=60, gmail=10_000), "60 (0.30%): at or above 0.3%, where mails"),
-        (mails(999, complained=1), "which one complaint in fewer than 1,000 mails is"),
+        (mails(999, complained=1), "(in fewer than 1,000 mails one complaint is enough)"),
         (mails(500, gmail=500, key="Gmail"), "not known: Gmail shows them in its Postmaster Tools"),
     ],
 )

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy.event
 from sqlalchemy import Row, Table, select
 
 from channels.messages import messages
@@ -406,3 +407,26 @@ def test_a_journey_without_a_goal_has_no_revenue_and_says_so(house: House) -> No
     assert found.total.count("sent") == 1
     assert found.total.revenue == 0
     assert found.method[1].startswith("The journey has no goal")
+
+
+def test_no_statement_reads_all_events(sqlite_house: House) -> None:
+    """Events are the largest table: they are found by an index."""
+    house = sqlite_house
+    house.open(trial(), segments=SEGMENTS)
+    asked: list[tuple[str, Any]] = []
+
+    def listen(_conn: Any, _cursor: Any, statement: str, given: Any, *_: Any) -> None:
+        asked.append((statement, given))
+
+    sqlalchemy.event.listen(house.db.engine, "before_cursor_execute", listen)
+    for by in ("step", "arm", "week", "launch"):
+        report(house, by)
+    sqlalchemy.event.remove(house.db.engine, "before_cursor_execute", listen)
+    plans = []
+    with house.db.transaction(write=False) as tx:
+        for statement, given in asked:
+            if " event" in statement:
+                rows = tx.conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)
+                plans += [row.detail for row in rows]
+    assert [plan for plan in plans if plan.startswith("SCAN event")] == []
+    assert sum(plan.startswith("SEARCH event USING") for plan in plans) > 10
