@@ -15,7 +15,6 @@ from sqlalchemy import (
     CompoundSelect,
     Select,
     Subquery,
-    Table,
     Text,
     bindparam,
     case,
@@ -139,7 +138,7 @@ def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
         *_keys(question, p),
         *(p.channel, was.label("counted"), null().label("reason"), func.count(), _unreported(p)),
     )
-    past = _scoped(rows, question, p, p.send_at).where(_handed_over(past_messages, question))
+    past = _scoped(rows, question, p, p.send_at).where(_handed_over(p, question))
     return union_all(counted, past.group_by("key", "part", p.channel, "counted"))
 
 
@@ -147,14 +146,13 @@ def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
 def feedback(question: ReportQuestion) -> CompoundSelect[Any]:
     """Group, part, channel, kind of report, number of messages with at least one."""
 
-    def branch(table: Table) -> Select[Any]:
-        c = table.c
+    def branch(c: _Columns) -> Select[Any]:
         kind = func.substr(_v.name, func.length(c.channel) + 2).label("reported")
         rows = select(*_keys(question, c), c.channel, kind, func.count(c.id.distinct()))
         return (
             _scoped(rows, question, c, c.send_at)
-            .join(events, _reports(table, question, REACTIONS))
-            .where(_handed_over(table, question))
+            .join(events, _reports(c, question, REACTIONS))
+            .where(_handed_over(c, question))
             .group_by("key", "part", c.channel, "reported")
         )
 
@@ -165,14 +163,13 @@ def feedback(question: ReportQuestion) -> CompoundSelect[Any]:
 def clicked_links(question: ReportQuestion) -> CompoundSelect[Any]:
     """Step, channel, URL (NULL: unknown), number of messages in which it was clicked."""
 
-    def branch(table: Table) -> Select[Any]:
-        c = table.c
+    def branch(c: _Columns) -> Select[Any]:
         url = _property("url", question.sqlite).label("url")
         rows = select(c.step, c.channel, url, func.count(c.id.distinct()))
         return (
             _scoped(rows, question, c, c.send_at)
-            .join(events, _reports(table, question, ["clicked"]))
-            .where(_handed_over(table, question))
+            .join(events, _reports(c, question, ["clicked"]))
+            .where(_handed_over(c, question))
             .group_by(c.step, c.channel, "url")
         )
 
@@ -186,8 +183,7 @@ def conversions(question: ReportQuestion) -> Select[Any]:
     The messages are those of the enrollment that converted.
     """
 
-    def branch(table: Table) -> Select[Any]:
-        c = table.c
+    def branch(c: _Columns) -> Select[Any]:
         mine = (
             (c.profile_id == _e.profile_id)
             & (c.bucket == _e.bucket)
@@ -196,11 +192,11 @@ def conversions(question: ReportQuestion) -> Select[Any]:
         )
         return (
             select(_e.id.label("cause"), *_columns(c))
-            .join_from(enrollments, table, mine)
+            .join_from(enrollments, c.id.table, mine)
             .where(
                 _e.journey == _journey,
                 _e.converted_at.is_not(None),
-                _handed_over(table, question),
+                _handed_over(c, question),
             )
         )
 
@@ -217,8 +213,7 @@ def orders(question: ReportQuestion, mapping: RevenueMapping) -> Select[Any]:
     """
     amount, currency = order_values(mapping, sqlite=question.sqlite)
 
-    def branch(table: Table) -> Select[Any]:
-        c = table.c
+    def branch(c: _Columns) -> Select[Any]:
         before = (
             (c.profile_id == _v.profile_id)
             & (c.bucket == _v.bucket)
@@ -227,13 +222,13 @@ def orders(question: ReportQuestion, mapping: RevenueMapping) -> Select[Any]:
         )
         return (
             select(_v.id.label("cause"), amount, currency, *_columns(c))
-            .join_from(events, table, before)
+            .join_from(events, c.id.table, before)
             .where(
                 _v.name == mapping.event,
                 _v.occurred_at >= _since,
                 _v.occurred_at <= _now,
                 _v.profile_id.in_(select(_e.profile_id).where(_e.journey == _journey)),
-                _handed_over(table, question),
+                _handed_over(c, question),
             )
         )
 
@@ -251,8 +246,7 @@ def noes(question: ReportQuestion) -> Select[Any]:
     before it, of all journeys. Imported statements are none.
     """
 
-    def branch(table: Table) -> Select[Any]:
-        c = table.c
+    def branch(c: _Columns) -> Select[Any]:
         before = (
             (c.profile_id == _n.profile_id)
             & (c.bucket == _n.bucket)
@@ -262,12 +256,12 @@ def noes(question: ReportQuestion) -> Select[Any]:
         )
         return (
             select(_n.id.label("cause"), _n.topic.label("no_to"), *_columns(c))
-            .join_from(consent_records, table, before)
+            .join_from(consent_records, c.id.table, before)
             .where(
                 _n.granted.is_(False),
                 _n.occurred_at >= _since,
                 ~_n.source.startswith("import "),
-                _handed_over(table, question),
+                _handed_over(c, question),
             )
         )
 
@@ -405,11 +399,11 @@ def _columns(c: _Columns) -> list[ColumnElement[Any]]:
     return [c[name] for name in _SHARED]
 
 
-def _both(branch: Callable[[Table], Select[Any]]) -> CompoundSelect[Any]:
-    return union_all(branch(messages), branch(past_messages))
+def _both(branch: Callable[[_Columns], Select[Any]]) -> CompoundSelect[Any]:
+    return union_all(branch(messages.c), branch(past_messages.c))
 
 
-def _last(branch: Callable[[Table], Select[Any]], *more: str) -> _Columns:
+def _last(branch: Callable[[_Columns], Select[Any]], *more: str) -> _Columns:
     """The last message of each `cause`, in both tables, with the columns of a past message."""
     found = _both(branch).subquery().c
     number = func.row_number().over(
@@ -421,29 +415,27 @@ def _last(branch: Callable[[Table], Select[Any]], *more: str) -> _Columns:
     return last.subquery("last_message").c
 
 
-def _handed_over(table: Table, question: ReportQuestion) -> ColumnElement[bool]:
+def _handed_over(c: _Columns, question: ReportQuestion) -> ColumnElement[bool]:
     """Whether a provider accepted the message, or may have.
 
     A past message that failed does not say whether the provider had accepted it; a report does.
     """
-    c = table.c
     returned = (
         c.provider_id.is_not(None)
-        if table is messages
+        if c is messages.c
         else select(literal(1))
         .select_from(events)
-        .where(_reports(table, question, RETURNS))
-        .correlate(table)
+        .where(_reports(c, question, RETURNS))
+        .correlate(c.id.table)
         .exists()
     )
     return or_(one_of(c.state, SENT), (c.state == "failed") & returned)
 
 
-def _reports(table: Table, question: ReportQuestion, kinds: Sequence[str]) -> ColumnElement[bool]:
+def _reports(c: _Columns, question: ReportQuestion, kinds: Sequence[str]) -> ColumnElement[bool]:
     """Whether an event is a report of one of these kinds on the message."""
-    c = table.c
     named: ColumnElement[bool]
-    if question.sqlite and table is messages:
+    if question.sqlite and c is messages.c:
         # It searches by name and profile for each message: the fewer names the better.
         named = _v.name.in_([c.channel + f"_{kind}" for kind in kinds])
     else:

@@ -60,11 +60,8 @@ _ANSWERS = (
 )
 # Without those that came back. A past message without a kind is from before its column.
 _MARKETING = [
-    (
-        table.c,
-        one_of(table.c.state, SENT) & or_(table.c.kind == "marketing", table.c.kind.is_(None)),
-    )
-    for table in (messages, past_messages)
+    (c, one_of(c.state, SENT) & or_(c.kind == "marketing", c.kind.is_(None)))
+    for c in (messages.c, past_messages.c)
 ]
 _MESSAGES: Sequence[Select[Any]] = [
     select(columns.profile_id, func.count())
