@@ -113,7 +113,8 @@ class Dispatcher:
 
     One for each process: it keeps the connections and the breakers.
 
-    clock: seconds, for how long claims have waited. renderer: None: one with these settings.
+    clock: seconds, for how long claims have waited; None: the monotonic clock. renderer: None: one
+    with these settings.
     """
 
     def __init__(
@@ -126,11 +127,11 @@ class Dispatcher:
         transport: Poster,
         settings: Settings,
         name: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         renderer: Renderer | None = None,
     ) -> None:
         self._db = db
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._timing = db.timing
         self._planner = planner
         self._journeys = journeys

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     Subquery,
     Text,
+    and_,
     bindparam,
     case,
     cast,
@@ -440,11 +441,11 @@ def _reports(c: _Columns, question: ReportQuestion, kinds: Sequence[str]) -> Col
         named = _v.name.in_([c.channel + f"_{kind}" for kind in kinds])
     else:
         named = one_of(_v.name, [f"{channel}_{kind}" for channel in channels() for kind in kinds])
-    return (
-        (_v.profile_id == c.profile_id)
-        & (_v.bucket == c.bucket)
-        & named
-        & (_property("message_id", question.sqlite) == cast(c.id, Text))
+    return and_(
+        _v.profile_id == c.profile_id,
+        _v.bucket == c.bucket,
+        named,
+        _property("message_id", question.sqlite) == cast(c.id, Text),
     )
 
 

@@ -18,7 +18,7 @@ needs_orders = pytest.mark.skipif(
     not (DATA / "orders.csv").is_file(), reason=f"put customers.csv and orders.csv into {DATA}"
 )
 needs_experiments = pytest.mark.skipif(
-    not _EXPERIMENTS.is_file(), reason=f"there is no {_EXPERIMENTS}"
+    not _EXPERIMENTS.is_file(), reason=f"put experiments.jsonl into {_EXPERIMENTS.parent}"
 )
 
 
