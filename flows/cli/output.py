@@ -28,6 +28,9 @@ _CONTROLS = re.compile(
 )
 
 
+_UNLIMITED = 100_000  # columns
+
+
 def opened(context: typer.Context, settings: Settings | None = None) -> Segue:
     """Segue for the current command; its database is closed when the command ends."""
     segue = open_segue(settings)
@@ -60,12 +63,24 @@ def say_counts(result: Mapping[str, Any]) -> None:
 def show_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None
 ) -> None:
-    """Print a table on standard output; nothing without rows."""
-    table = Table(*headings, title=title, title_justify="left")
+    """Print a table on standard output; nothing without rows.
+
+    If its words do not fit side by side, print each row as lines of heading and value.
+    """
+    table, console, cells = Table(*headings, title=title, title_justify="left"), Console(), []
     for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
-    if table.row_count:
-        Console().print(table)
+        cells.append([shown(cell) for cell in row])
+        table.add_row(*map(Text, cells[-1]))
+    if not cells:
+        return
+    unlimited = console.options.update(max_width=_UNLIMITED)
+    if console.measure(table, options=unlimited).minimum <= console.width:
+        console.print(table)
+        return
+    for number, row in enumerate(cells):
+        say(title if title and not number else "")
+        for heading, cell in zip(headings, row, strict=True):
+            say(f"  {heading}: {cell}")
 
 
 def json_line(value: Any) -> bytes:

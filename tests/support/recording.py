@@ -53,7 +53,7 @@ from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people
 from tests.support.patience import PATIENCE
 from tests.support.shop import House
-from tests.support.swarm import ZONES, listening
+from tests.support.swarm import CHANNELS, ZONES, listening
 
 WORKERS = 2
 GROUPS = 20
@@ -68,11 +68,7 @@ SEGMENTS = {
 POLICY = Policy.model_validate(
     {
         "max_delay": "3d",
-        "channels": {
-            "email": {"windows": [{"days": "mon-sun", "from": "08:00", "to": "21:00"}]},
-            "sms": {"windows": [{"days": "mon-fri", "from": "09:00", "to": "20:00"}]},
-            "push": {"windows": [{"days": "mon-sun", "from": "09:00", "to": "21:00"}]},
-        },
+        "channels": CHANNELS,
         "caps": [
             {"channels": ["email"], "limit": 1, "per": "day"},
             {"channels": ["sms"], "limit": 1, "per": "week"},

@@ -36,14 +36,16 @@ ZONES: Sequence[tuple[str | None, str | None]] = (
     (None, "AU"),
 )
 
+CHANNELS = {
+    "email": {"windows": [{"days": "mon-sun", "from": "08:00", "to": "21:00"}]},
+    "sms": {"windows": [{"days": "mon-fri", "from": "09:00", "to": "20:00"}]},
+    "push": {"windows": [{"days": "mon-sun", "from": "09:00", "to": "21:00"}]},
+}
+
 POLICY = Policy.model_validate(
     {
         "max_delay": "3d",
-        "channels": {
-            "email": {"windows": [{"days": "mon-sun", "from": "08:00", "to": "21:00"}]},
-            "sms": {"windows": [{"days": "mon-fri", "from": "09:00", "to": "20:00"}]},
-            "push": {"windows": [{"days": "mon-sun", "from": "09:00", "to": "21:00"}]},
-        },
+        "channels": CHANNELS,
         "caps": [
             {"channels": ["email"], "limit": 1, "per": "day"},
             {"channels": ["sms"], "limit": 1, "per": "week"},

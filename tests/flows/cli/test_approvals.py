@@ -1,32 +1,14 @@
 """The commands that list, approve and reject launches."""
 
-import io
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
 import pytest
 
-import flows.app
-import flows.cli.main
-from config.clock.times import format_instant
 from config.policy import load_policy
-from journeys.definition.catalog import Catalog
 from journeys.dsl import Email, Send
+from tests.support.commands import Said, Segue, commands
 from tests.support.shop import House, described
-
-
-class Said(NamedTuple):
-    """What a command did."""
-
-    status: int
-    out: str
-    err: str
-
-
-Segue = Callable[..., Said]
 
 
 @pytest.fixture
@@ -43,28 +25,8 @@ def segue(
     for _ in range(3):
         house.customer()
 
-    def catalog(*_: object) -> Catalog:
-        return Catalog(house.segue.catalog.current, house.segue.catalog.segments)
-
-    monkeypatch.setenv("SEGUE_DATABASE_URL", house.db.url)
     monkeypatch.setenv("SEGUE_POLICY_FILE", str(policy))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(flows.app, "load_catalog", catalog)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setenv("SEGUE_NOW", format_instant(house.now))
-        monkeypatch.setattr(sys, "argv", ["segue", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO())
-        capsys.readouterr()
-        status = 0
-        try:
-            with house.providers.listening():
-                flows.cli.main.main()
-        except SystemExit as stopped:
-            status = stopped.code if isinstance(stopped.code, int) else int(bool(stopped.code))
-        return Said(status, *capsys.readouterr())
-
-    return run
+    return commands(house, monkeypatch, capsys)
 
 
 def test_a_launch_waits_until_somebody_approves_it(house: House, segue: Segue) -> None:

@@ -1,11 +1,8 @@
 """The operator's commands: their output, their effects, and that they change nothing by default."""
 
-import io
 import sqlite3
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import httpx
@@ -13,9 +10,6 @@ import orjson
 import pytest
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-import flows.app
-import flows.cli.main
-import flows.cli.operations
 from channels.outbox.unknown import CLOSED_AFTER, close_unsettled
 from config.clock.times import HOUR, MINUTE, format_instant
 from config.timing import TIMING
@@ -25,46 +19,8 @@ from journeys.engine.entry import enter_people
 from journeys.operations.control import held
 from journeys.operations.doctor import LATE
 from journeys.operations.heartbeat import record_heartbeat
+from tests.support.commands import Said, Segue
 from tests.support.shop import MONDAY, House, described
-
-
-class Said(NamedTuple):
-    """What a command did."""
-
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def segue(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Said]:
-    """Run a command on the shop's database, at its time, with its journeys."""
-
-    def catalog(*_: object) -> Catalog:
-        return Catalog(house.segue.catalog.current, house.segue.catalog.segments)
-
-    monkeypatch.setenv("SEGUE_DATABASE_URL", house.db.url)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(flows.app, "load_catalog", catalog)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setenv("SEGUE_NOW", format_instant(house.now))
-        monkeypatch.setattr(sys, "argv", ["segue", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO())
-        capsys.readouterr()
-        status = 0
-        try:
-            flows.cli.main.main()
-        except SystemExit as stopped:
-            status = stopped.code if isinstance(stopped.code, int) else int(bool(stopped.code))
-        return Said(status, *capsys.readouterr())
-
-    return run
-
-
-Segue = Callable[..., Said]
 
 
 def test_upgrade_makes_the_tables_and_can_be_repeated(

@@ -20,7 +20,7 @@ import flows.app
 import flows.cli.main
 from channels.messages import messages
 from config.clock.times import MINUTE, format_instant
-from flows.cli.output import json_line, shown
+from flows.cli.output import json_line, show_table, shown
 from journeys.definition.catalog import Catalog
 from journeys.dsl import SMS, Email, Send, Wait
 from journeys.enrollments import enrollments
@@ -235,3 +235,22 @@ def test_tags_and_surrogates_are_escaped() -> None:
     assert shown("\U000e0041\ud800") == r"\U000e0041\ud800"
     assert orjson.loads(json_line("\U000e0041")) == "\U000e0041"
     assert shown("Zoë, 東京, 👋🏽, שלום") == "Zoë, 東京, 👋🏽, שלום"
+
+
+def test_a_table_too_wide_for_the_terminal_is_printed_in_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    headings, rows = ("channel", "unsubscribed"), [("e-mail", "3 (0.1 %)"), ("SMS", "0")]
+    monkeypatch.setenv("COLUMNS", "20")
+    show_table(headings, rows, title="Objections")
+    assert capsys.readouterr().out.splitlines() == [
+        "Objections",
+        "  channel: e-mail",
+        "  unsubscribed: 3 (0.1 %)",
+        "",
+        "  channel: SMS",
+        "  unsubscribed: 0",
+    ]
+    monkeypatch.setenv("COLUMNS", "40")
+    show_table(headings, rows)
+    assert "│ e-mail  │ 3 (0.1 %)    │" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -12,12 +11,8 @@ from channels.feedback.apply import apply
 from channels.providers.webhook import Feedback
 from config.settings import ROOT
 from journeys.dsl import SMS, Email, Experiment, Goal, Journey, OnEvent, Send, Wait, arm, days, did
-from tests.flows.cli.test_operations import Said, segue
+from tests.support.commands import Segue
 from tests.support.shop import House, described
-
-__all__ = ["segue"]
-
-Segue = Callable[..., Said]
 
 
 def welcome() -> Journey:
