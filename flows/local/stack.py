@@ -6,7 +6,9 @@ stopping runner hangs for a minute.
 """
 
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -254,13 +256,26 @@ def _check_port(settings: Settings, field: str, what: str) -> None:
             ) from error
 
 
+# Linux gives ports from 32768 on, other systems from 49152 on, to connections and to port 0.
+_NEVER_GIVEN = range(20_000, 32_768)
+
+
 def free_ports(number: int) -> list[int]:
-    """This many ports that are free now."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """This many ports that are free now.
+
+    The system gives none of them to another program before the caller listens.
+    """
+    candidates = random.sample(_NEVER_GIVEN, len(_NEVER_GIVEN))
+    return list(itertools.islice(filter(_is_free, candidates), number))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def on_free_ports(settings: Settings) -> Settings:

@@ -312,7 +312,7 @@ def test_no_log_line_has_customer_data(sqlite_url: str, monkeypatch: pytest.Monk
     house = House(Database(sqlite_url))
     house.shorten(after_trouble=0.02)
     steps = [Send("s", Email("hello"), SMS("hello")), Update("u", x=1)]
-    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps))
     about = {"first_name": "Annabel", "last_name": "Lee"}
     people = iter([house.customer(f"annabel{number}", attributes=about) for number in range(5)])
 

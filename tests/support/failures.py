@@ -37,15 +37,19 @@ async def until(done: Callable[[], Any]) -> None:
 
 
 def worked(house: House, scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario beside a worker, then stop the worker. It must end by itself."""
+    """Run a scenario beside a worker, then stop the worker. It must end by itself.
+
+    A worker that fails ends the scenario too.
+    """
 
     async def both() -> None:
         stop = asyncio.Event()
-        working = asyncio.create_task(Worker(house.segue).run(stop))
-        await scenario()
-        stop.set()
-        async with asyncio.timeout(PATIENCE):
-            await working
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(Worker(house.segue).run(stop))
+            await scenario()
+            stop.set()
+            async with asyncio.timeout(PATIENCE):
+                await working
 
     with house.providers.listening():
         asyncio.run(both())

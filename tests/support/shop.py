@@ -59,6 +59,13 @@ TEXTS: Mapping[str, str] = {
     )
 }
 
+_SHOP = {
+    "brand": "The Shop",
+    "public_url": "http://127.0.0.1:8080",
+    # a free one, for others run tests at the same time
+    "receiver_port": 0,
+}
+
 
 def described(*steps: Step, name: str = "j", **parts: Any) -> Journey:
     """A journey of these steps with entry by launch, unless `parts` says otherwise."""
@@ -250,7 +257,7 @@ class House:
     def _open(self, policy: Policy, catalog: Catalog, settings: dict[str, Any]) -> Segue:
         with self.db.transaction() as tx:
             catalog.register(tx)
-        loaded = configured(brand="The Shop", **settings)
+        loaded = configured(**{**_SHOP, **settings})
         engine = Engine(self.db, catalog, Planner(policy))
         rules = input_rules(loaded, policy)
         self.segue = Segue(

@@ -216,7 +216,6 @@ def test_a_slow_provider_does_not_delay_others(house: House) -> None:
             steps=[Send("text", SMS("hello")), Send("mail", Email("hello"))],
         ),
         Journey("k", entry=OnEvent("left"), topic="news", steps=[Send("mail", Email("offer"))]),
-        receiver_port=0,
     )
     ann, bob = house.customer("ann"), house.customer("bob")
     mailed = asyncio.Event()

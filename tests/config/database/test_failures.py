@@ -28,7 +28,7 @@ def busy_house(house: House) -> House:
     """Five profiles with an event that is not processed yet; a worker with a short retry."""
     house.shorten(after_trouble=0.05)
     steps = [Send("s", Email("hello")), Wait("1d")]
-    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps))
     for _ in range(5):
         house.did(house.customer(), "came", blob="x" * 3000)
     return house

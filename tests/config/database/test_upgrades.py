@@ -514,7 +514,7 @@ def test_a_worker_continues_during_an_upgrade(
     house.shorten(housekeeping=0.02, large_round=1)
     steps = [Send("hello", Email("hello")), Wait("1d")]
     came = Journey("j", entry=OnEvent("came", again="always"), topic="news", steps=steps)
-    house.open(came, receiver_port=0)
+    house.open(came)
     others = Database(db.url)
 
     async def scenario() -> None:

@@ -314,7 +314,7 @@ def test_from_the_event_to_the_message(sqlite_url: str) -> None:
     """Once for all that events cause at once, when it has gone; not for what causes nothing."""
     house = House(Database(sqlite_url))
     steps = [Send("s", Email("hello")), Wait("1d")]
-    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps))
     ann = house.customer()
     took = "segue_event_to_message_seconds_count"
 

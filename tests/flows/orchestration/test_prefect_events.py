@@ -336,7 +336,7 @@ def test_messages_are_sent_while_prefect_is_gone_or_hangs(
     house.shorten(report_within=0.5)
     steps = [Send("s", Email("hello"))]
     cart = Journey("cart", entry=OnEvent("came"), topic="news", steps=steps)
-    house.open(cart, receiver_port=0, prefect_api_url=API)
+    house.open(cart, prefect_api_url=API)
     hung = asyncio.Event()
 
     async def hang(request: httpx.Request) -> httpx.Response:

@@ -42,7 +42,7 @@ def house(sqlite_house: House) -> House:
     sqlite_house.shorten(after_trouble=0.02, housekeeping=0.02)
     steps = [Send("s", Email("hello")), Wait("1d")]
     came = Journey("j", entry=OnEvent("came"), topic="news", steps=steps)
-    sqlite_house.open(came, receiver_port=0)
+    sqlite_house.open(came)
     return sqlite_house
 
 
@@ -69,7 +69,6 @@ def test_a_turn_with_only_exits_or_conversions_is_logged(
     house.open(
         Journey("leaves", exit_when=bought, steps=for_ever, **parts),
         Journey("converts", goal=goal, steps=for_ever, **parts),
-        receiver_port=0,
     )
     ann = house.customer()
     house.did(ann, "came")
@@ -136,7 +135,7 @@ def test_due_messages_are_sent_while_reacting_fails(house: House) -> None:
 def test_enrollments_on_a_version_of_a_dead_process_are_moved(house: House) -> None:
     old = house.segue
     newer = Journey("j", entry=OnEvent("came"), topic="news", steps=[Update("u", x=1)])
-    house.open(newer, receiver_port=0)
+    house.open(newer)
     ann = house.customer()
     house.did(ann, "came")
     Reactor(house.segue.engine).work()
@@ -172,7 +171,7 @@ def test_a_slow_provider_delays_no_turn(house: House) -> None:
         return {row.channel for row in house.rows() if row.state == "sent"}
 
     steps = [Send("s", Email("hello"), SMS("hello"), mode="first")]
-    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=OnEvent("came"), topic="news", steps=steps))
     with patch.object(Transport, "post", slow):
         worked(house, scenario)
 
@@ -198,7 +197,6 @@ def test_a_slow_call_delays_no_turn(house: House, monkeypatch: pytest.MonkeyPatc
     house.open(
         Journey("calling", entry=OnEvent("signed_up"), topic="news", steps=[call]),
         Journey("j", entry=OnEvent("came"), topic="news", steps=[Send("s", Email("hello"))]),
-        receiver_port=0,
     )
     ann = house.customer("ann")
     worked(house, scenario)
@@ -209,7 +207,7 @@ def test_a_slow_call_delays_no_turn(house: House, monkeypatch: pytest.MonkeyPatc
 def test_housekeeping_enters_profiles_that_joined_a_segment(house: House) -> None:
     entry = OnSegment("everyone")
     steps = [Update("u", x=1)]
-    house.open(Journey("j", entry=entry, topic="news", steps=steps), receiver_port=0)
+    house.open(Journey("j", entry=entry, topic="news", steps=steps))
     ann = house.customer()
 
     async def scenario() -> None:

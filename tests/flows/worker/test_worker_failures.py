@@ -173,14 +173,12 @@ def test_a_version_registered_after_the_start_is_loaded(
     """Another process enters a profile on it, and no other event happens to that profile."""
     house.shorten(housekeeping=0.05)
     steps = [Wait("1h", name="w"), Update("u", seen=True)]
-    older = house.open(
-        Journey("j", entry=OnLaunch(), topic="news", steps=steps[:1]), receiver_port=0
-    )
+    older = house.open(Journey("j", entry=OnLaunch(), topic="news", steps=steps[:1]))
     ann = house.customer()
 
     async def scenario() -> None:
         await until(lambda: signed_in(house))
-        house.open(Journey("j", entry=OnLaunch(), topic="news", steps=steps), receiver_port=0)
+        house.open(Journey("j", entry=OnLaunch(), topic="news", steps=steps))
         with house.db.transaction() as tx:
             enter_people(tx, house.segue.catalog.journey("j"), [ann], None)
         house.db.now = MONDAY + HOUR
