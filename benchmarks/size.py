@@ -36,8 +36,8 @@ from config.database.schema import migrate
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
 from journeys.engine.entry import audience_size
+from journeys.operations.counts import summarise
 from journeys.operations.doctor import diagnose
-from journeys.operations.report import summarise
 from profiles.bucketing import bucket_of
 from profiles.imports.importer import import_file
 from profiles.tables import profiles

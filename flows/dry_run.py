@@ -16,9 +16,9 @@ from config.channels import by_channel
 from config.clock.zones import zone
 from config.database.engine import Tx
 from config.policy import Policy
-from flows.orchestration.counts import JourneyCounts, StepCounts, count_journey, count_step
+from flows.orchestration.pages.counts import JourneyCounts, StepCounts, count_journey, count_step
 from journeys.engine.entry import audience_size
-from journeys.operations.report import AHEAD, SENT
+from journeys.operations.counts import AHEAD, SENT
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.results import Results
 from journeys.simulation.simulate import Question, prepare, run

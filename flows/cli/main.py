@@ -41,7 +41,7 @@ from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
 from journeys.definition.collisions import collision_warnings
-from journeys.operations.standing import standings_of
+from journeys.explain.standing import standings_of
 
 if TYPE_CHECKING:
     from profiles.imports.importer import ImportReport

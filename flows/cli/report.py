@@ -11,9 +11,9 @@ import typer
 from config.errors import SegueError
 from flows.app import Segue
 from flows.cli.output import AsJson, opened, print_json, say, show_table, shown
+from journeys.operations.counts import Summary, summarise
 from journeys.operations.doctor import LATE
 from journeys.operations.heartbeat import last_seen
-from journeys.operations.report import Summary, summarise
 
 commands = typer.Typer()
 
@@ -38,9 +38,9 @@ def report(
 
     Days are those of the policy's time zone.
     """
-    from journeys.analytics import report_views as views
-    from journeys.analytics.report_period import period_of
-    from journeys.analytics.reports import report_journey
+    from journeys.analytics.reports import views
+    from journeys.analytics.reports.period import period_of
+    from journeys.analytics.reports.report import report_journey
     from journeys.analytics.revenue import RevenueMapping
 
     if as_csv and as_json:

@@ -10,7 +10,7 @@ from config.settings import load_settings
 from flows.cli.output import AsJson, print_json, say, show_table
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE
-from flows.orchestration.simulation_page import total
+from flows.orchestration.pages.simulation_page import total
 from flows.simulate import MOST_DAYS, MOST_SEEDS, answer
 
 commands = typer.Typer()

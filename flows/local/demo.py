@@ -35,9 +35,9 @@ from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, on_free_ports
 from flows.local.storefront import cart_outcome, leave_cart_and_buy
 from flows.local.up import only_one, stop_on_signals
-from flows.orchestration.labels import listed
+from flows.orchestration.pages.labels import listed
 from journeys.engine.turn import Turn
-from journeys.operations.report import Summary, summarise
+from journeys.operations.counts import Summary, summarise
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import events
 

@@ -22,7 +22,7 @@ from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, user_token_secret
 from journeys.engine.exits import EXITED
 from journeys.enrollments import enrollments
-from journeys.operations.report import SENT, summarise
+from journeys.operations.counts import SENT, summarise
 from profiles.tables import events
 
 JOURNEY = "cart-recovery"

@@ -16,7 +16,7 @@ from prefect.types.entrypoint import EntrypointType
 from config.errors import SegueError
 from flows.orchestration.library import CATALOG, FLOWS
 from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, YARDSTICK, entrypoint
-from flows.orchestration.picture import mermaid
+from flows.orchestration.pages.picture import mermaid
 from journeys.definition.journey import Journey, ScheduleEntry
 
 # The slug of the journey's own schedule; others were added in the UI.

@@ -10,11 +10,11 @@ from prefect.states import Completed
 from flows.app import Segue
 from flows.approval import rehearse
 from flows.dry_run import DryRunReport
-from flows.orchestration.artifacts import write_outcomes, write_picture
-from flows.orchestration.labels import dry_run_labels, plain, run_labels, sentence
+from flows.orchestration.pages.artifacts import write_outcomes, write_picture
+from flows.orchestration.pages.labels import dry_run_labels, plain, run_labels, sentence
 from journeys.definition.journey import Journey
 from journeys.operations.approvals import LaunchRequest
-from journeys.operations.report import Summary
+from journeys.operations.counts import Summary
 
 
 class DryRun:

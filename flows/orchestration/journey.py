@@ -21,7 +21,7 @@ from flows.app import Segue, open_segue
 from flows.approval import missing_approval
 from flows.launch import MOST_PEOPLE
 from flows.orchestration.dry_run import DryRun
-from flows.orchestration.labels import sentence
+from flows.orchestration.pages.labels import sentence
 from flows.orchestration.run import Run
 from flows.orchestration.waiting_launch import WaitingLaunch
 from flows.worker.leasing import leasing

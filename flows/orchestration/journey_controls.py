@@ -3,9 +3,9 @@
 from typing import Literal
 
 from flows.app import Segue
-from flows.orchestration.labels import sentence
+from flows.orchestration.pages.labels import sentence
 from journeys.operations.control import pause, resume, stop
-from journeys.operations.report import summarise
+from journeys.operations.counts import summarise
 
 Action = Literal["pause", "resume", "stop"]
 

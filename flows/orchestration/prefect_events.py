@@ -23,8 +23,8 @@ from config.settings import Settings
 from flows.orchestration.names import deployment_name, deployment_page
 from flows.worker.waiting import first_of
 from journeys.engine.events import Reaction
+from journeys.operations.counts import bounces
 from journeys.operations.live_counts import LiveCounts, share, take_due
-from journeys.operations.report import bounces
 
 log = logging.getLogger(__name__)
 

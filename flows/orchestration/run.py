@@ -12,14 +12,14 @@ from prefect.states import Completed
 from channels.outbox.dispatch import Dispatcher
 from config.clock.times import Instant, format_instant
 from flows.app import Segue
-from flows.orchestration.artifacts import (
+from flows.orchestration.pages.artifacts import (
     artifact_key,
     write_experiment,
     write_outcomes,
     write_picture,
     write_report,
 )
-from flows.orchestration.counts import (
+from flows.orchestration.pages.counts import (
     JourneyCounts,
     StepCounts,
     count_journey,
@@ -27,11 +27,12 @@ from flows.orchestration.counts import (
     show_step,
     under_way,
 )
-from flows.orchestration.labels import run_labels, step_labels
+from flows.orchestration.pages.labels import run_labels, step_labels
 from journeys.definition.journey import Journey
 from journeys.definition.steps import ExperimentStep, SendStep
 from journeys.engine.turn import Turn
 from journeys.operations.control import held
+from journeys.operations.counts import Summary, summarise
 from journeys.operations.launches import (
     audience_size,
     enter_all_newcomers,
@@ -39,11 +40,10 @@ from journeys.operations.launches import (
     start_launch,
 )
 from journeys.operations.leases import Leases
-from journeys.operations.report import Summary, summarise
 
 if TYPE_CHECKING:
     from journeys.analytics.experiments import ExperimentReport
-    from journeys.analytics.report_figures import JourneyReport
+    from journeys.analytics.reports.figures import JourneyReport
 
 # Seconds between two updates of the progress bar.
 _PROGRESS_EVERY = 0.5
@@ -186,8 +186,8 @@ class Run:
     def _reports(self) -> "list[JourneyReport]":
         """The report of the launch, if there is one, and of the whole journey."""
         # numpy takes longer to load than a small run.
-        from journeys.analytics.report_period import ReportPeriod
-        from journeys.analytics.reports import report_journey
+        from journeys.analytics.reports.period import ReportPeriod
+        from journeys.analytics.reports.report import report_journey
         from journeys.analytics.revenue import RevenueMapping
 
         mapping = RevenueMapping.of(self._segue.settings)

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from config.settings import load_settings
 from flows.launch import MOST_PEOPLE
-from flows.orchestration.labels import sentence
 from flows.orchestration.names import SIMULATION
-from flows.orchestration.simulation_page import simulation_page, total
+from flows.orchestration.pages.labels import sentence
+from flows.orchestration.pages.simulation_page import simulation_page, total
 from flows.simulate import MOST_DAYS, MOST_SEEDS, answer
 from journeys.definition.catalog import Catalog
 

@@ -8,8 +8,8 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.states import Completed
 
 from flows.app import Segue, open_segue
-from flows.orchestration.artifacts import markdown_table
 from flows.orchestration.names import YARDSTICK
+from flows.orchestration.pages.artifacts import markdown_table
 
 _ABOUT = "Measures revenue, customers and their patience by quarter and year, against the holdout."
 # The measures that have a plot.

@@ -34,7 +34,7 @@ from config.settings import Settings
 from journeys.analytics.periods import Period
 from journeys.analytics.revenue import UNIT, Ids, Orders, RevenueMapping, places_of, read_orders
 from journeys.analytics.statistics import Comparison, Values, compare, mean, without_unsure_ratios
-from journeys.operations.report import SENT
+from journeys.operations.counts import SENT
 from profiles.conditions.json_path import Place, parse_path
 from profiles.identity.addresses import UNINSTALLED
 from profiles.tables import consent_records, events, held_out, identifiers, profiles

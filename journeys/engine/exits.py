@@ -15,7 +15,7 @@ from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from journeys.definition.journey import Version
 from journeys.enrollments import enrollments, transitions
-from journeys.operations.report import SENT
+from journeys.operations.counts import SENT
 from profiles.conditions.sql import NOW, Scope, condition_holds, condition_holds_since
 
 EXITED = "exited: exit rule"

@@ -59,7 +59,7 @@ from journeys.definition.steps import (
 from journeys.engine.due import DueEnrollment
 from journeys.engine.entry import enter_people
 from journeys.enrollments import enrollments
-from journeys.operations.report import SENT
+from journeys.operations.counts import SENT
 from journeys.tables import experiment_arms, passages
 from profiles.attributes.latest import set_attributes
 from profiles.bucketing import draw, narrowest

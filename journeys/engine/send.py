@@ -23,7 +23,7 @@ from journeys.engine.due import DUE_COLUMNS, DueEnrollment
 from journeys.engine.exits import goal_moments
 from journeys.engine.handlers import Cohort, Move, Moves
 from journeys.enrollments import enrollments, transitions
-from journeys.operations.report import SENT
+from journeys.operations.counts import SENT
 from profiles.conditions.sql import NOW
 from profiles.tables import events
 

@@ -43,7 +43,7 @@ from config.settings import Settings
 from journeys.definition.catalog import Catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
-from journeys.operations.report import (
+from journeys.operations.counts import (
     FEEDBACK_EVENTS,
     HANDED_OVER,
     counted_reason,

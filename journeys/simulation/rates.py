@@ -17,7 +17,7 @@ from config.channels import ChannelName
 from config.clock.times import DAY, Instant
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
-from journeys.operations.report import RETURNED, SENT, counted_state
+from journeys.operations.counts import RETURNED, SENT, counted_state
 from journeys.tables import launches
 from profiles.tables import events
 

@@ -20,7 +20,7 @@ from config.database.arrays import any_of, one_of
 from config.database.engine import Tx
 from config.policy import Cap
 from journeys.enrollments import enrollments
-from journeys.operations.report import AHEAD, HANDED_OVER, counted_reason, counted_state
+from journeys.operations.counts import AHEAD, HANDED_OVER, counted_reason, counted_state
 from journeys.simulation.rates import AnswerKind, Rate
 from profiles.tables import profiles
 

@@ -16,7 +16,7 @@ from config.database.engine import Database
 from config.policy import Cap
 from journeys.enrollments import enrollments
 from tests.support.proof import cases
-from tests.support.swarm import JOURNEYS, POLICY, populate, run_swarm, working_days
+from tests.support.worlds.swarm import JOURNEYS, POLICY, populate, run_swarm, working_days
 
 Zones = Mapping[int, tuple[str | None, str | None]]
 HANDED_OVER = ("sending", "sent", "delivered", "unknown")

@@ -29,8 +29,8 @@ from config.timing import TIMING
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send
 from journeys.engine.entry import enter_people
 from journeys.engine.hand_over import CatalogJourneys
+from journeys.operations.counts import summarise
 from journeys.operations.merge import merge
-from journeys.operations.report import summarise
 from profiles.identity.mergers import Merger
 from profiles.tables import events, identifiers
 from tests.support.counting import statements

@@ -15,7 +15,7 @@ from config.clock.times import Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.database.schema import migrate
 from config.settings import ROOT
-from flows.orchestration.simulation_page import simulation_page
+from flows.orchestration.pages.simulation_page import simulation_page
 from profiles.sample.shop import load_sample_shop
 
 NOW: Instant = parse_instant("2026-03-02T09:00:00Z")

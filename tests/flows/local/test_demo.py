@@ -16,7 +16,7 @@ from config.settings import Settings
 from flows.app import open_segue
 from flows.local.stack import environment
 from journeys.enrollments import enrollments
-from journeys.operations.report import summarise
+from journeys.operations.counts import summarise
 from profiles.tables import events
 from sandbox.store import Store
 from tests.support.patience import PATIENCE

@@ -37,7 +37,7 @@ from journeys.engine.events import Reaction
 from journeys.enrollments import enrollments
 from journeys.operations.approvals import all_approvals
 from journeys.operations.control import held, pause, resume
-from journeys.operations.report import Summary, summarise
+from journeys.operations.counts import Summary, summarise
 from journeys.tables import launches
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email

@@ -8,7 +8,7 @@ from prefect import State
 
 from channels.outbox.dispatch import Dispatcher
 from config.clock.times import HOUR
-from flows.orchestration.artifacts import markdown_table, write_outcomes
+from flows.orchestration.pages.artifacts import markdown_table, write_outcomes
 from flows.orchestration.run import Run
 from flows.worker.leasing import leasing
 from journeys.dsl import (
@@ -24,7 +24,7 @@ from journeys.dsl import (
     arm,
     attribute,
 )
-from journeys.operations.report import Summary
+from journeys.operations.counts import Summary
 from tests.support.shop import House
 
 
@@ -137,7 +137,7 @@ def test_the_error_texts_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.M
     async def create(rows: list[dict[str, Any]], *_: object) -> None:
         left.extend(rows)
 
-    monkeypatch.setattr("flows.orchestration.artifacts.acreate_table_artifact", create)
+    monkeypatch.setattr("flows.orchestration.pages.artifacts.acreate_table_artifact", create)
     summary = Summary()
     for address in ("ann@example.com", "bob@example.com"):
         summary.outcomes["email", "failed", f"refused: {address} does not exist"] += 1
@@ -156,8 +156,8 @@ def test_a_run_writes_what_its_experiments_show(
     async def create_table(*_: object) -> None:
         """The outcomes are another test's."""
 
-    monkeypatch.setattr("flows.orchestration.artifacts.acreate_markdown_artifact", create)
-    monkeypatch.setattr("flows.orchestration.artifacts.acreate_table_artifact", create_table)
+    monkeypatch.setattr("flows.orchestration.pages.artifacts.acreate_markdown_artifact", create)
+    monkeypatch.setattr("flows.orchestration.pages.artifacts.acreate_table_artifact", create_table)
     version = letters(Experiment("A | B?", arm("a", 1, [HELLO]), arm("b", 1, [])), MARK)
     house.open(version)
     for _ in range(20):

@@ -25,7 +25,7 @@ from journeys.engine.entry import enter_people
 from journeys.tables import bucket_leases
 from tests.support.patience import PATIENCE
 from tests.support.shop import House, described
-from tests.support.swarm import listening
+from tests.support.worlds.swarm import listening
 
 _processes = get_context("forkserver")
 JOURNEY = described(Send("s", Email("hello")))

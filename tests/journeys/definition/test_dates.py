@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from channels.rules.windows import resolve
 from config.clock.times import DAY, LONGEST, add_days, format_instant, parse_date, parse_instant
 from config.clock.zones import zone, zone_names
-from flows.orchestration.picture import mermaid
+from flows.orchestration.pages.picture import mermaid
 from journeys.definition.steps import Step
 from journeys.dsl import Update, Wait
 from tests.support.shop import MONDAY, House, described

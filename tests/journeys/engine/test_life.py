@@ -1,6 +1,7 @@
 """The engine agrees with a model of one profile's journey, for generated sequences of actions.
 
-After each action of a Hypothesis sequence, the test compares the rows with tests/support/life.py
+After each action of a Hypothesis sequence, the test compares the rows with
+tests/support/worlds/life.py
 and checks each invariant.
 """
 
@@ -43,9 +44,9 @@ from journeys.engine.reactor import Reactor
 from journeys.operations import control
 from journeys.operations.migration import migrate_people
 from profiles.consent.changes import ConsentChange, change_consent
-from tests.support.life import HANDED_OVER, POLICY, STEPS, Answer, Death, Life
 from tests.support.proof import cases
 from tests.support.shop import MONDAY, House, read_request
+from tests.support.worlds.life import HANDED_OVER, POLICY, STEPS, Answer, Death, Life
 
 
 def described(version: str) -> Journey:

@@ -15,7 +15,7 @@ from channels.providers.webhook import Feedback
 from config.clock.times import DAY, Instant
 from config.database.engine import Database
 from config.policy import Policy
-from flows.orchestration.counts import count_journey, count_step, show_step
+from flows.orchestration.pages.counts import count_journey, count_step, show_step
 from journeys.dsl import (
     Email,
     Exit,
@@ -36,8 +36,8 @@ from journeys.dsl import (
     when,
 )
 from journeys.enrollments import enrollments
+from journeys.operations.counts import summarise
 from journeys.operations.merge import merge
-from journeys.operations.report import summarise
 from journeys.operations.retention import Removed, Retention
 from journeys.tables import experiment_arms
 from profiles.events import NewEvent, record_events

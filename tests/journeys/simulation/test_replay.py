@@ -20,7 +20,7 @@ from journeys.simulation.copy import CopyScope, copy
 from journeys.simulation.replay import recorded_inputs
 from journeys.tables import passages
 from tests.support.proof import cases
-from tests.support.recording import POLICY, Recording, open_house, populate, workers
+from tests.support.worlds.recording import POLICY, Recording, open_house, populate, workers
 
 # Clocks go forward on 8 March in New York and on 29 March in Berlin.
 START = parse_instant("2026-03-05T06:00:00Z")

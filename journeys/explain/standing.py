@@ -20,11 +20,11 @@ from journeys.definition.journey import Version
 from journeys.definition.steps import NO_DATE
 from journeys.engine.exits import EXITED
 from journeys.enrollments import enrollments
+from journeys.explain.not_entered import not_entered
+from journeys.explain.waiting_for import Enrolled, Local, waiting_for
 from journeys.operations.control import PAUSED, STOPPED, STOPPED_REASON, held
+from journeys.operations.counts import AHEAD
 from journeys.operations.merge import MERGED
-from journeys.operations.not_entered import not_entered
-from journeys.operations.report import AHEAD
-from journeys.operations.waiting_for import Enrolled, Local, waiting_for
 from profiles.bucketing import bucket_of
 from profiles.conditions.words import in_words
 

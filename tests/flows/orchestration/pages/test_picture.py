@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from flows.orchestration.counts import JourneyCounts
-from flows.orchestration.picture import mermaid
+from flows.orchestration.pages.counts import JourneyCounts
+from flows.orchestration.pages.picture import mermaid
 from journeys.dsl import (
     Email,
     Exit,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from config.clock.times import format_duration
-from flows.orchestration.labels import plain
+from flows.orchestration.pages.labels import plain
 
 _TOTALS = ("people", "entered", "sent", "not_sent", "converted", "unsubscribes")
 

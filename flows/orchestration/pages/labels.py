@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from config.channels import channel_of
-from flows.orchestration.counts import StepCounts
-from journeys.operations.report import Summary
+from flows.orchestration.pages.counts import StepCounts
+from journeys.operations.counts import Summary
 
 STATE_NAMES = {"sending": "being sent", "skipped": "not sent", "returned": "sent, then returned"}
 

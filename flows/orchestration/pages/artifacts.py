@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from config.channels import channel_of
-from flows.orchestration.counts import JourneyCounts
-from flows.orchestration.labels import STATE_NAMES, plain
-from flows.orchestration.picture import mermaid
+from flows.orchestration.pages.counts import JourneyCounts
+from flows.orchestration.pages.labels import STATE_NAMES, plain
+from flows.orchestration.pages.picture import mermaid
 from journeys.definition.journey import Journey
-from journeys.operations.report import Summary
+from journeys.operations.counts import Summary
 
 if TYPE_CHECKING:
     from journeys.analytics.experiments import ExperimentReport
-    from journeys.analytics.report_figures import JourneyReport
+    from journeys.analytics.reports.figures import JourneyReport
 
 # Links clicked in fewer messages are not shown in Prefect.
 _FREQUENT = 5
@@ -98,8 +98,8 @@ async def write_report(journey: Journey, report: "JourneyReport", about: str) ->
     about: what the figures are about. Links that were clicked in few messages could tell who
     clicked, and Prefect must hold no personal data, so they are left out.
     """
-    from journeys.analytics import report_views as views
     from journeys.analytics.plots import as_markdown
+    from journeys.analytics.reports import views
 
     frequent = [link for link in report.links if link.clicked >= _FREQUENT]
     shown = replace(report, links=frequent)

@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import Browser
 
 from config.clock.times import MINUTE
-from journeys.analytics import report_views as views
-from journeys.analytics.report_figures import By, Delays, Figures, JourneyReport
-from journeys.analytics.report_period import ReportPeriod
+from journeys.analytics.reports import views
+from journeys.analytics.reports.figures import By, Delays, Figures, JourneyReport
+from journeys.analytics.reports.period import ReportPeriod
 from tests.support.shop import MONDAY
 
 

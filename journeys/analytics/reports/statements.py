@@ -36,7 +36,7 @@ from config.clock.times import DAY, MINUTE, Seconds
 from config.database.arrays import STATEMENTS, any_of, one_of, rows_of
 from journeys.analytics.revenue import RevenueMapping, order_values
 from journeys.enrollments import enrollments
-from journeys.operations.report import (
+from journeys.operations.counts import (
     HANDED_OVER,
     REACTIONS,
     RETURNED,

@@ -15,7 +15,7 @@ from config.clock.times import Instant
 from config.database.arrays import insert_or_update
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
-from journeys.operations.report import AHEAD, HANDED_OVER, counted_state
+from journeys.operations.counts import AHEAD, HANDED_OVER, counted_state
 from journeys.tables import launches, message_totals, passage_totals, passages, steps_shown
 
 _PUT_SHOWN = insert_or_update(steps_shown.c.journey, steps_shown.c.step, steps_shown.c.until)

@@ -38,9 +38,9 @@ from journeys.definition.journey import (
 from journeys.definition.steps import EnterStep
 from journeys.engine.entry import event_is_young, event_key, reentry_refused
 from journeys.enrollments import enrollments
+from journeys.explain.waiting_for import Local
 from journeys.operations.approvals import WAITING
 from journeys.operations.control import PAUSED, STOPPED, held
-from journeys.operations.waiting_for import Local
 from journeys.tables import approvals, journey_versions, launches, segment_members
 from profiles.bucketing import bucket_of
 from profiles.conditions.failing import failing_parts

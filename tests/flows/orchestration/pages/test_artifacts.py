@@ -6,7 +6,7 @@ import pytest
 
 from channels.outbox.dispatch import Dispatcher
 from config.clock.times import HOUR
-from flows.orchestration.picture import mermaid
+from flows.orchestration.pages.picture import mermaid
 from flows.orchestration.run import Run
 from flows.worker.leasing import leasing
 from journeys.dsl import SMS, Email, Goal, Journey, OnEvent, OnSchedule, Send, Wait, days, did

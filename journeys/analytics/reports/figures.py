@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from config.channels import Channel, channel_of
 from config.clock.times import Instant, Seconds
-from journeys.analytics.report_period import ReportPeriod
+from journeys.analytics.reports.period import ReportPeriod
 from journeys.definition.journey import Goal
 
 By = Literal["step", "arm", "channel", "segment", "week", "launch"]

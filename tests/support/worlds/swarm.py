@@ -111,7 +111,7 @@ def run_swarm(url: str, processes: int, ticks: Sequence[Instant], folder: Path) 
     """Run the processes to their end. Returns the ids of all messages that a provider accepted."""
     # forkserver imports everything only once, which takes a second.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.swarm"])
+    context.set_forkserver_preload(["tests.support.worlds.swarm"])
     barrier = context.Barrier(processes)
     members = [
         context.Process(target=_member, args=(url, number, barrier, ticks, folder))

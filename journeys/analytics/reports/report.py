@@ -24,8 +24,8 @@ from config.channels import channel_of, channels
 from config.clock.times import format_duration, format_instant
 from config.database.engine import Tx
 from config.errors import SegueError
-from journeys.analytics import report_statements as statements
-from journeys.analytics.report_figures import (
+from journeys.analytics.reports import statements
+from journeys.analytics.reports.figures import (
     By,
     Delays,
     Figures,
@@ -34,8 +34,8 @@ from journeys.analytics.report_figures import (
     Link,
     by_channel,
 )
-from journeys.analytics.report_period import ReportPeriod
-from journeys.analytics.report_statements import (
+from journeys.analytics.reports.period import ReportPeriod
+from journeys.analytics.reports.statements import (
     NO_COMPLAINTS,
     NO_WITHIN,
     OTHER_MAILBOX,
@@ -49,8 +49,8 @@ from journeys.definition.steps import ExperimentStep
 from journeys.engine.exits import EXITED
 from journeys.enrollments import enrollments
 from journeys.operations.control import STOPPED_REASON
+from journeys.operations.counts import AHEAD, HANDED_OVER, RETURNED, counted_reason
 from journeys.operations.merge import MERGED
-from journeys.operations.report import AHEAD, HANDED_OVER, RETURNED, counted_reason
 from journeys.tables import launches, message_totals
 from profiles.conditions.language import Condition
 

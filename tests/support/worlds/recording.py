@@ -53,7 +53,7 @@ from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people
 from tests.support.patience import PATIENCE
 from tests.support.shop import House
-from tests.support.swarm import CHANNELS, ZONES, listening
+from tests.support.worlds.swarm import CHANNELS, ZONES, listening
 
 WORKERS = 2
 GROUPS = 20
@@ -211,7 +211,7 @@ def _worker(url: str, number: int, pipe: Connection) -> None:
 def workers(url: str, now: Instant) -> Iterator[Callable[[Instant], None]]:
     """Two workers; the function lets both work at a time until nothing is due."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.recording"])
+    context.set_forkserver_preload(["tests.support.worlds.recording"])
     pipes = [context.Pipe() for _ in range(WORKERS)]
     members = [
         context.Process(target=_worker, args=(url, number, there))

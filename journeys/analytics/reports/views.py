@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from config.channels import channel_of
 from config.clock.times import HOUR, MINUTE, Seconds, format_instant
 from journeys.analytics.plots import COLOURS, as_svg, new_figure
-from journeys.analytics.report_figures import (
+from journeys.analytics.reports.figures import (
     COMPLAINTS_LIMIT,
     COMPLAINTS_WANTED,
     MEASURES,
@@ -18,7 +18,7 @@ from journeys.analytics.report_figures import (
     Figures,
     JourneyReport,
 )
-from journeys.analytics.report_statements import NO_COMPLAINTS
+from journeys.analytics.reports.statements import NO_COMPLAINTS
 from journeys.analytics.revenue import in_currency
 
 NOT_KNOWN = "not known"

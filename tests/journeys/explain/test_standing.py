@@ -36,8 +36,8 @@ from journeys.dsl import (
 )
 from journeys.engine.entry import enter_people
 from journeys.enrollments import enrollments
+from journeys.explain.standing import Standing, Standings, standings_of
 from journeys.operations.control import pause, resume, stop
-from journeys.operations.standing import Standing, Standings, standings_of
 from profiles.events import NewEvent, record_events
 from tests.support.shop import MONDAY, House, described
 

@@ -13,13 +13,13 @@ from config.database.engine import Database
 from config.policy import load_policy
 from config.settings import ROOT, Settings
 from flows.dry_run import dry_run
-from flows.orchestration.counts import StepCounts, count_journey, count_step, under_way
-from flows.orchestration.labels import dry_run_labels, run_labels, step_labels
+from flows.orchestration.pages.counts import StepCounts, count_journey, count_step, under_way
+from flows.orchestration.pages.labels import dry_run_labels, run_labels, step_labels
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
+from journeys.operations.counts import Summary, summarise
 from journeys.operations.launches import enter_audience, start_launch
-from journeys.operations.report import Summary, summarise
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
 from journeys.tables import launches, passages

@@ -6,7 +6,7 @@ import pytest
 
 from config.clock.times import LATEST, format_instant, parse_instant
 from config.errors import SegueError
-from journeys.analytics.report_period import ReportPeriod, period_of
+from journeys.analytics.reports.period import ReportPeriod, period_of
 
 NOW = parse_instant("2026-04-10T10:00:00Z")
 

@@ -14,18 +14,18 @@ from channels.messages import messages
 from config.clock.times import DAY, MINUTE, Instant
 from config.database.engine import Database
 from config.errors import SegueError
-from journeys.analytics.report_figures import By, Figures, JourneyReport
-from journeys.analytics.report_period import ReportPeriod
-from journeys.analytics.reports import report_journey
+from journeys.analytics.reports.figures import By, Figures, JourneyReport
+from journeys.analytics.reports.period import ReportPeriod
+from journeys.analytics.reports.report import report_journey
 from journeys.analytics.revenue import RevenueMapping
 from journeys.dsl import Email, Exit, Send
 from journeys.enrollments import enrollments
-from journeys.operations.report import summarise
+from journeys.operations.counts import summarise
 from journeys.operations.retention import Retention
 from journeys.tables import passages
 from profiles.tables import consent_records, events
-from tests.support.report_rows import PEOPLE, SEGMENTS, Rows, trial
 from tests.support.shop import MONDAY, House, described
+from tests.support.worlds.report_rows import PEOPLE, SEGMENTS, Rows, trial
 
 MAPPING = RevenueMapping(
     event="order_completed", amount="total_gbp", currency_property="", currency="GBP"

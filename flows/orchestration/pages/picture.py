@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flows.orchestration.counts import JourneyCounts
+from flows.orchestration.pages.counts import JourneyCounts
 from journeys.definition.graph import END, Node
 from journeys.definition.journey import EventEntry, Journey, SegmentEntry
 from journeys.definition.steps import (
