@@ -105,10 +105,14 @@ def compared_shop(tx: Tx, shop: SimulatedShop, question: Question, other: str) -
     [journey] = question.journeys
     known = {one.digest: one for one in shop.catalog.versions(journey)}
     if other not in known:
+        current, *older = known
         raise SegueError(
-            f"there is no version {other!r} of {journey}; there are: {', '.join(sorted(known))}"
+            f"there is no version {other!r} of {journey}; there are: {current} (current)"
+            + "".join(f", {one}" for one in older)
         )
-    changed = Catalog({**shop.catalog.current, journey: known[other]}, shop.catalog.segments)
+    # Promotions would make the current version of another one.
+    versions = {**shop.catalog.current, journey: known[other]}
+    changed = Catalog(versions, shop.catalog.segments, promotions=False)
     changed.catch_up(tx)
     return replace(shop, catalog=changed)
 

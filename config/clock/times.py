@@ -115,6 +115,13 @@ def format_duration(seconds: Seconds) -> str:
     return f"{seconds}s"
 
 
+def format_rounded(seconds: Seconds) -> str:
+    """A duration rounded up to minutes, and to hours from two days on: 14399 -> "4h"."""
+    unit = HOUR if seconds >= 48 * HOUR else MINUTE
+    hours, minutes = divmod(-(-seconds // unit) * unit // MINUTE, 60)
+    return f"{hours}h {minutes}m" if hours and minutes else f"{hours}h" if hours else f"{minutes}m"
+
+
 # A duration as written in a journey ("2h", or a timedelta); seconds in the program.
 Duration = Annotated[
     Seconds, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)

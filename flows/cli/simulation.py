@@ -4,14 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
-from config.clock.times import format_duration
 from config.errors import SegueError
 from config.settings import load_settings
 from flows.cli.output import AsJson, print_json, say, show_table
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE
-from flows.orchestration.pages.simulation_page import total
 from flows.simulate import MOST_DAYS, MOST_SEEDS, answer
+from flows.simulation_tables import notes, runs_of, tables
 
 commands = typer.Typer()
 
@@ -76,96 +75,11 @@ def simulate_command(
 
 
 def _show(found: dict[str, Any]) -> None:
-    columns = [found, *([found["compared"]] if "compared" in found else [])]
-    names = ["", "now", str(found.get("compare", ""))][: len(columns) + 1]
+    runs = runs_of(found)
     say(f"{', '.join(found['journeys'])}: {found['from']} to {found['to']}")
-    rows = [
-        [name.replace("_", " "), *(total(one, name) for one in columns)]
-        for name in ("people", "entered", "sent", "not_sent", "converted", "unsubscribes")
-    ]
-    for part in ("sent", "not_sent"):
-        kinds = sorted({kind for one in columns for kind in one[part]})
-        rows += [
-            [
-                f"{part.replace('_', ' ')}: {kind}",
-                *(f"{one[part].get(kind, 0):,}" for one in columns),
-            ]
-            for kind in kinds
-        ]
-    rows += [
-        [f"messages a person, {part}", *(str(one["messages_a_person"][part]) for one in columns)]
-        for part in ("p50", "p95", "p100")
-    ]
-    show_table(names, rows)
-    for warning in found["warnings"]:
-        say(f"warning: {warning}", style="yellow")
-    for name, reasons in found["why_not"].items():
-        for reason, number in reasons.items():
-            say(f"{name}: {reason}" + (f" ({number:,})" if number > 1 else ""))
-    show_table(
-        ("day", "sent", "not sent"),
-        [(day, str(n["sent"]), str(n["not_sent"])) for day, n in found["by_day"].items()],
-    )
-    show_table(
-        ("hour", "sent", "not sent"),
-        [(hour, str(n["sent"]), str(n["not_sent"])) for hour, n in found["by_hour"].items()],
-    )
-    show_table(
-        ("journey", "step", "channel", "sent", "not sent"),
-        [
-            (
-                one["journey"],
-                one["step"],
-                one["channel"],
-                str(one["sent"]),
-                _listed(one["not_sent"]),
-            )
-            for one in found["by_step"]
-        ],
-    )
-    show_table(
-        ("held back at", "channel", "by", "messages", "median", "95 %", "longest"),
-        [
-            (
-                f"{one['journey']} / {one['step']}",
-                *(one["channel"], one["by"], str(one["messages"])),
-                *(format_duration(one[name]) for name in ("median", "p95", "longest")),
-            )
-            for one in found["held_back"]
-        ],
-    )
-    show_table(
-        ("not sent", "because of", "how", "messages"),
-        [
-            (
-                f"{one['journey']} / {one['step']}",
-                f"{one['by_journey']} / {one['by_step']}",
-                *(one["what"], str(one["messages"])),
-            )
-            for one in found["collisions"]
-        ],
-    )
-    show_table(
-        ("provider", "messages", "rate a second", "busiest hour", "in it", "waits"),
-        [
-            (
-                *(one["provider"], str(one["messages"]), str(one["rate"] or "no limit")),
-                *(one["busiest"], str(one["most_in_an_hour"]), format_duration(one["waits"])),
-            )
-            for one in found["providers"]
-        ],
-    )
-    show_table(
-        ("journey", "channel", "answer", "rate", "counted on", "of"),
-        [
-            (
-                *(one["journey"], one["channel"], one["answer"], f"{one['value']:.3f}"),
-                *(one["source"], f"{one['of']:,}"),
-            )
-            for one in found["rates"]
-        ],
-    )
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {reason}" for reason, number in sorted(counts.items()))
+    totals, *others = tables(runs)
+    show_table(totals.headings, totals.rows)
+    for note in notes(runs):
+        say(note, style="yellow" if "warning: " in note else "")
+    for one in others:
+        show_table(one.headings, one.rows)

@@ -12,8 +12,9 @@ from config.settings import load_settings
 from flows.launch import MOST_PEOPLE
 from flows.orchestration.names import SIMULATION
 from flows.orchestration.pages.labels import sentence
-from flows.orchestration.pages.simulation_page import simulation_page, total
+from flows.orchestration.pages.simulation_page import simulation_page
 from flows.simulate import MOST_DAYS, MOST_SEEDS, answer
+from flows.simulation_tables import total
 from journeys.definition.catalog import Catalog
 
 ALL_JOURNEYS = "all journeys"

@@ -46,9 +46,19 @@ _OF_KEYS = _ALL.where(
 
 
 class Catalog:
-    """The current version of each journey, the segments, and older versions from the database."""
+    """The current version of each journey, the segments, and older versions from the database.
 
-    def __init__(self, current: Mapping[str, Version], segments: Mapping[str, Segment]) -> None:
+    promotions: whether promoted arms change the current versions.
+    """
+
+    def __init__(
+        self,
+        current: Mapping[str, Version],
+        segments: Mapping[str, Segment],
+        *,
+        promotions: bool = True,
+    ) -> None:
+        self._promotions = promotions
         self.current = dict(current)
         # As the files have them, without promoted arms.
         self._files = dict(current)
@@ -114,7 +124,7 @@ class Catalog:
 
     def _with_promotions(self, tx: Tx) -> dict[str, Version]:
         """The journeys of the files, with their promoted arms; others are ignored."""
-        arms = tx.cached("promotion", _read_promotions)
+        arms = tx.cached("promotion", _read_promotions) if self._promotions else {}
         return {
             name: version.with_promotions(arms[name]) if name in arms else version
             for name, version in self._files.items()

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from config.channels import channel_of
-from config.clock.times import HOUR, MINUTE, Seconds, format_instant
+from config.clock.times import format_instant, format_rounded
 from journeys.analytics.plots import COLOURS, as_svg, new_figure
 from journeys.analytics.reports.figures import (
     COMPLAINTS_LIMIT,
@@ -304,15 +304,8 @@ def _delay_cells(late: Delays | None) -> tuple[str, ...]:
     return (
         f"{late.minutes.total() - late.waiting:,}",
         f"{late.waiting:,}",
-        *(_rounded(late.quantile(part)) for part in (0.5, 0.95, 1)),
+        *(format_rounded(late.quantile(part)) for part in (0.5, 0.95, 1)),
     )
-
-
-def _rounded(seconds: Seconds) -> str:
-    """A duration to the minute, and to the hour from two days on."""
-    unit = HOUR if seconds >= 48 * HOUR else MINUTE
-    hours, minutes = divmod(seconds // unit * unit // MINUTE, 60)
-    return f"{hours}h {minutes}m" if hours and minutes else f"{hours}h" if hours else f"{minutes}m"
 
 
 def money(report: JourneyReport, one: Figures) -> str:

@@ -14,12 +14,28 @@ import flows.cli.main
 from config.clock.times import Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.database.schema import migrate
+from config.policy import load_policy
 from config.settings import ROOT
 from flows.orchestration.pages.simulation_page import simulation_page
+from journeys.definition.catalog import Catalog, load_catalog
+from journeys.definition.journey import Journey, Version
 from profiles.sample.shop import load_sample_shop
 
 NOW: Instant = parse_instant("2026-03-02T09:00:00Z")
 Run = Callable[..., tuple[int, str, str]]
+
+
+def older_win_back() -> Catalog:
+    """Win-back as it was before it had a text: e-mail and push, then a last word."""
+    library = load_catalog(load_policy(ROOT / "config" / "policy.toml"))
+    now = library.journey("win-back")
+    first, *others = now.definition["journey"]["steps"]
+    fewer = {**first, "messages": [one for one in first["messages"] if one["channel"] != "sms"]}
+    journey = Journey.model_validate({**now.definition["journey"], "steps": [fewer, *others]})
+    return Catalog({"win-back": Version(journey, now.sources)}, library.segments)
+
+
+OLDER = older_win_back()
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +45,8 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     db = Database(f"sqlite:///{file}", now=NOW)
     migrate(db)
     load_sample_shop(db, NOW, customers=200)
+    with db.transaction() as tx:
+        OLDER.register(tx)
     db.close()
     return file
 
@@ -113,11 +131,44 @@ def test_a_comparison_of_two_policies(segue: Run, tmp_path: Path) -> None:
     launch = ("win-back", "--audience", "lapsed", "--compare", str(policy))
     both = found(segue, *launch)
     assert both["compare"] == str(policy)
-    assert both["compared"]["messages_a_person"]["p100"] <= 2
-    assert both["compared"]["not_sent"]["capped"] > both["not_sent"].get("capped", 0)
+    other = both["compared"]
+    assert both["entered"] == other["entered"] > 10
+    # Nobody gets a second message in the month of March, and everything wanted is decided.
+    assert other["messages_a_person"]["p100"] == 1
+    assert both["messages_a_person"]["p100"] == 4
+    assert "capped" not in both["not_sent"]
+    unwanted = {"no_consent", "no_address"}
+    assert {why: other["not_sent"][why] for why in unwanted} == {
+        why: both["not_sent"][why] for why in unwanted
+    }
+    more = sum(both["sent"].values()) - sum(other["sent"].values())
+    assert other["not_sent"]["capped"] == more > 10
     status, out, _ = segue(*launch)
     assert status == 0
+    assert re.search(rf"not sent: capped +│ +0 +│ +{more} ", out), out
     assert "strict.toml" in out
+
+
+def test_a_comparison_of_two_versions(segue: Run) -> None:
+    """The older version has no text in its first step; apart from that all is the same."""
+    digest = OLDER.journey("win-back").digest
+    launch = ("win-back", "--audience", "lapsed", "--compare", digest)
+    both = found(segue, *launch)
+    other = both["compared"]
+    assert both["compare"] == digest
+    assert both["entered"] == other["entered"]
+    assert (both["sent"]["sms"], other["sent"]["sms"]) == (10, 0)
+    steps = [
+        {(one["step"], one["channel"]): one for one in run["by_step"]} for run in (both, other)
+    ]
+    assert steps[0].keys() - steps[1].keys() == {("we miss you", "sms")}
+    for place, one in steps[1].items():
+        assert one == steps[0][place]
+    status, out, _ = segue(*launch)
+    assert status == 0
+    assert re.search(rf"┃ +┃ now +┃ {digest} ┃", out), out
+    assert re.search(r"sent: sms +│ 10 +│ 0 ", out), out
+    assert re.search(r"we miss you │ sms +│ 10 +│ 27 +│ +│ +│", out), out
 
 
 def test_a_table_is_shown(segue: Run) -> None:
@@ -170,8 +221,8 @@ def test_the_page_in_prefect_has_every_number_of_its_plots(segue: Run, tmp_path:
     both = found(segue, *launch)
     page = simulation_page(both)
     drawn = [b64decode(one).decode() for one in re.findall(r"base64,([^)]+)\)", page)]
-    assert len(drawn) == 3
-    for svg, title in zip(drawn, ("by day", "by hour", "by step"), strict=True):
+    assert len(drawn) == 4
+    for svg, title in zip(drawn, ("by day", "by hour", "by step", "by step"), strict=True):
         assert svg.startswith("<?xml")
         assert f"Messages {title}" in svg
     for day, counts in both["by_day"].items():
@@ -179,15 +230,24 @@ def test_the_page_in_prefect_has_every_number_of_its_plots(segue: Run, tmp_path:
         numbers = [counts["sent"], counts["not_sent"], other["sent"], other["not_sent"]]
         assert f"| {day} | {' | '.join(f'{one:,}' for one in numbers)} |" in page
     for step in both["by_step"]:
-        place = f"| {step['journey']} | {step['step']} | {step['channel']} | {step['sent']:,} |"
-        assert place in page
+        [other] = [
+            one
+            for one in both["compared"]["by_step"]
+            if one["step"] == step["step"] and one["channel"] == step["channel"]
+        ]
+        cells = [step["journey"], step["step"], step["channel"]]
+        for one in (step, other):
+            cells += [f"{one['sent']:,}", f"{sum(one['not_sent'].values()):,}"]
+        assert f"| {' | '.join(cells)} |" in page
     assert "@example.com" not in page
     assert simulation_page(found(segue, *launch)) == page
 
 
 PAGE = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
 SHOWN = [
-    line.partition("#")[0].split()[2:]
+    re.sub(r"\b[0-9a-f]{12}\b", OLDER.journey("win-back").digest, line.partition("#")[0]).split()[
+        2:
+    ]
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines()
 ]

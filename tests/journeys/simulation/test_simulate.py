@@ -6,20 +6,23 @@ import pytest
 
 from config.clock.times import DAY, HOUR
 from config.policy import Policy
-from flows.simulate import as_json
+from flows.simulate import as_json, compared_shop
 from journeys.dsl import (
     SMS,
     Call,
     Email,
+    Experiment,
     Journey,
     OnEvent,
     OnSchedule,
     Push,
     Send,
     Wait,
+    arm,
     days,
     did,
 )
+from journeys.operations.promotion import promote
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
 from journeys.simulation.simulate import Question, simulate
@@ -144,6 +147,32 @@ def test_answers_move_and_stop_people(house: House) -> None:
     assert everybody["sent"]["email"] == 5
     assert everybody["unsubscribes"] == 5
     assert everybody["not_sent"] == {"no_consent": 5}
+
+
+def test_a_promoted_arm_is_compared_with_the_version_before(house: House) -> None:
+    which = Experiment(
+        "which",
+        arm("mail", 50, [Send("mail", Email("hello"))]),
+        arm("text", 50, [Send("text", SMS("hello"))]),
+    )
+    house.open(described(which))
+    drawn = house.segue.catalog.journey("j").digest
+    for _ in range(20):
+        house.customer()
+    with house.db.transaction() as tx:
+        promote(tx, house.segue.catalog, "j", "which", "text")
+    segue = house.segue
+    shop = SimulatedShop(catalog=segue.catalog, policy=segue.policy, settings=segue.settings)
+    question = Question(journeys=("j",), audience="everyone", days=1, given=NOBODY)
+    with snapshot(house.db) as tx:
+        [now] = simulate(tx, shop, question)
+        before = compared_shop(tx, shop, question, drawn)
+        [then] = simulate(tx, before, question)
+    assert now.sent == {"sms": 20}
+    assert then.sent.total() == 20
+    assert 0 < then.sent["email"] < 20
+    # The comparison leaves the shop's own catalog as it was.
+    assert segue.catalog.journey("j").digest != drawn
 
 
 def test_no_call_leaves_the_simulation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
