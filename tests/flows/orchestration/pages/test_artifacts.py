@@ -37,8 +37,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return ""
 
     for name, create in (
-        ("artifacts.acreate_markdown_artifact", markdown),
-        ("artifacts.acreate_table_artifact", table),
+        ("pages.artifacts.acreate_markdown_artifact", markdown),
+        ("pages.artifacts.acreate_table_artifact", table),
         ("run.acreate_progress_artifact", progress),
         ("run.aupdate_progress_artifact", progress),
     ):
