@@ -121,9 +121,11 @@ def warnings(shop: SimulatedShop, question: Question, results: Results) -> list[
     """The messages that another one always caps, by the definitions and in the simulation."""
     journeys = {name: shop.catalog.journey(name).journey for name in question.journeys}
     found = collision_warnings(journeys, shop.policy)
+    # Of each step the messages on the channels on which any was capped.
     wanted: Counter[tuple[str, str]] = Counter()
     for (journey, step, _), counted in results.by_step.items():
-        wanted[journey, step] += counted.sent + counted.planned + counted.not_sent["capped"]
+        if counted.not_sent["capped"]:
+            wanted[journey, step] += counted.sent + counted.planned + counted.not_sent["capped"]
     for one in results.collisions:
         of = wanted[one.journey, one.step]
         if one.what == "capped" and of >= _ENOUGH and one.messages >= _ALWAYS * of:

@@ -4,6 +4,7 @@ import re
 import sys
 from base64 import b64decode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,9 @@ def segue(
     monkeypatch.setenv("SEGUE_DATABASE_URL", f"sqlite:///{stocked}")
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(
-            sys, "argv", ["segue", "simulate", *arguments, "--now", format_instant(NOW)]
-        )
+    def run(*arguments: str, alone: bool = False) -> tuple[int, str, str]:
+        simulating = ["simulate", *arguments, "--now", format_instant(NOW)]
+        monkeypatch.setattr(sys, "argv", ["segue", *(arguments if alone else simulating)])
         status = 0
         try:
             flows.cli.main.main()
@@ -169,6 +169,55 @@ def test_a_comparison_of_two_versions(segue: Run) -> None:
     assert re.search(rf"┃ +┃ now +┃ {digest} ┃", out), out
     assert re.search(r"sent: sms +│ 10 +│ 0 ", out), out
     assert re.search(r"we miss you │ sms +│ 10 +│ 27 +│ +│ +│", out), out
+
+
+TOGETHER = """from journeys.dsl import Email, Experiment, Journey, OnEvent, Send, Update, arm
+
+journey = Journey(
+    "{name}",
+    entry=OnEvent("order_completed", again="always"),
+    topic="promotions",
+    priority={priority},
+    steps=[{step}],
+)
+"""
+THANKS = 'Send("thanks", Email("hello"))'
+TRIAL = """Experiment(
+    "which",
+    arm("offer", 50, [Send("offer", Email("hello"))]),
+    arm("mark", 50, [Update("mark", tried=True)]),
+)"""
+
+
+def test_a_thank_you_and_an_experiment_on_one_day(
+    segue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`segue check` warns of them, and the simulation counts them."""
+    for name, priority, step in (("thanks", 60, THANKS), ("trial", 40, TRIAL)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "journey.py").write_text(TOGETHER.format(name=name, priority=priority, step=step))
+        (folder / "hello.email.html").write_text("Subject: Hello\n\n<p>Hello</p>")
+    library = partial(load_catalog, library=tmp_path)
+    monkeypatch.setattr("flows.cli.main.load_catalog", library)
+    monkeypatch.setattr("flows.simulate.load_catalog", library)
+    foreseen = (
+        "trial / offer is never sent where thanks / thanks was: both follow 'order_completed', and "
+        "the cap 'at most 1 email a day' is full. Put a Wait before it, or on_cap=\"defer\""
+    )
+    _, _, err = segue("check", alone=True)
+    assert f"warning: {foreseen}\n" in err
+    both = found(segue, "--all")
+    [same, counted] = both["warnings"]
+    assert same == foreseen
+    match = re.fullmatch(
+        r"trial / offer: (\d+) of (\d+) messages were capped by thanks / thanks", counted
+    )
+    assert match
+    assert int(match[1]) == int(match[2]) >= 10
+    _, out, _ = segue("--all")
+    assert f"warning: {counted}\n" in out
+    assert "- warning: trial / offer: " in simulation_page(both)
 
 
 def test_a_table_is_shown(segue: Run) -> None:

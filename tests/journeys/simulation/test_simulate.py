@@ -7,6 +7,7 @@ import pytest
 from config.clock.times import DAY, HOUR
 from config.policy import Policy
 from flows.simulate import as_json, compared_shop
+from journeys.definition.collisions import collision_warnings
 from journeys.dsl import (
     SMS,
     Call,
@@ -69,6 +70,45 @@ def test_windows_hold_back_and_caps_refuse(house: House) -> None:
     }
     assert one["messages_a_person"] == {"p50": 2, "p95": 2, "p100": 2}
     assert house.rows() == house.people() == []
+
+
+def test_it_warns_of_messages_that_others_always_cap(house: House) -> None:
+    """An order brings a thank-you and, some hours later, the text and mail of an experiment.
+
+    Where hours are between them, the definitions cannot tell whether they fall on one day.
+    """
+    thanks = described(
+        Send("thanks", Email("hello")),
+        name="thanks",
+        entry=OnEvent("bought", again="always"),
+        priority=60,
+    )
+    trial = described(
+        Wait("3h"),
+        Experiment(
+            "which",
+            arm("offer", 100, [Send("offer", Email("offer"), SMS("offer"))]),
+            holdout=0,
+        ),
+        name="trial",
+        entry=OnEvent("bought", again="always"),
+    )
+    house.open(thanks, trial, policy=DAILY)
+    for _ in range(12):
+        house.did(house.customer(), "bought", house.now - 7 * DAY + 3 * HOUR)
+    assert collision_warnings({"thanks": thanks, "trial": trial}, DAILY) == []
+    told = "trial / offer: 12 of 12 messages were capped by thanks / thanks"
+    together = found(house, "thanks", "trial")
+    assert together["warnings"] == [told]
+    assert together["sent"] == {"email": 12, "sms": 12, "push": 0}
+    assert found(house, "trial")["warnings"] == []
+    # With a day between them nothing is capped.
+    later = described(
+        Wait("1d"), Send("offer", Email("offer")), name="trial", entry=OnEvent("bought")
+    )
+    house.open(thanks, later, policy=DAILY)
+    apart = found(house, "thanks", "trial")
+    assert (apart["warnings"], apart["sent"]["email"]) == ([], 24)
 
 
 def test_a_message_of_a_higher_journey_takes_the_place_of_a_planned_one(house: House) -> None:
