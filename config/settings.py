@@ -275,6 +275,23 @@ class Settings(BaseSettings):
     )
     sandbox_port: int = Field(default=8025, ge=0, le=65535)
     receiver_port: int = Field(default=8080, ge=0, le=65535)
+    staff_port: int = Field(default=8090, ge=0, le=65535)
+    staff_url: Url = Field(
+        default="",
+        description="The URL at which the staff open their site. Empty: this machine at "
+        "staff_port. With real providers the site requires an https:// URL.",
+    )
+    staff_login_header: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9-]*$",
+        description="The header in which your proxy names the user whom it has signed in, such as "
+        "X-Forwarded-Email. Then the staff site asks for no password. Empty: it does.",
+    )
+    staff_login_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description="Addresses or networks of the proxies whose staff_login_header is used, as a "
+        "JSON list. The header of anybody else is ignored.",
+    )
 
     providers: Literal["sandbox", "live"] = Field(
         default="sandbox", description="`live` hands messages to real providers."
@@ -290,6 +307,8 @@ class Settings(BaseSettings):
     def _default_public_url(self) -> Self:
         if not self.public_url:
             self.public_url = f"http://{self.host}:{self.receiver_port}"
+        if not self.staff_url:
+            self.staff_url = f"http://{self.host}:{self.staff_port}"
         return self
 
     @property

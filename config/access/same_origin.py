@@ -5,6 +5,7 @@ it from reading the response, but not from sending the request. CORS does not ap
 name resolves to 127.0.0.1 (DNS rebinding) or if the page opens a WebSocket.
 """
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -21,15 +22,18 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 class OwnPagesOnly:
     """ASGI middleware, for HTTP and WebSockets.
 
-    400: the Host is not a name of this server. On loopback only the names of loopback are accepted.
-    Otherwise the names are unknown, so every Host is accepted, and a login must protect the server.
+    400: the Host is not a name of this server. On loopback only the names of loopback are accepted,
+    and those of a proxy on this machine (`proxied`). Otherwise the names are unknown, so every Host
+    is accepted, and a login must protect the server.
     403: the request comes from a page of another origin.
     415, with `json_only`: the body is not declared as JSON. A browser sends such a body to other
     origins without a preflight request.
     """
 
-    def __init__(self, app: ASGIApp, host: str, *, json_only: bool = False) -> None:
-        own = [host, *_THIS_MACHINE] if is_loopback(host) else ["*"]
+    def __init__(
+        self, app: ASGIApp, host: str, *, json_only: bool = False, proxied: Sequence[str] = ()
+    ) -> None:
+        own = [host, *_THIS_MACHINE, *proxied] if is_loopback(host) else ["*"]
         self._inner = TrustedHostMiddleware(self._checked, own, www_redirect=False)
         self._app = app
         self._json_only = json_only

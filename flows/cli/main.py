@@ -37,6 +37,7 @@ from flows.cli.operations import commands
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, shown
 from flows.cli.report import commands as report_commands
 from flows.cli.simulation import commands as simulation_commands
+from flows.cli.staff import commands as staff_commands
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
@@ -61,6 +62,7 @@ app.add_typer(analytics_commands)
 app.add_typer(simulation_commands)
 app.add_typer(report_commands)
 app.add_typer(key_commands, name="keys")
+app.add_typer(staff_commands, name="staff")
 
 
 def main() -> None:

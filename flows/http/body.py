@@ -5,11 +5,18 @@ from typing import Any
 
 import orjson
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.exceptions import HTTPException
+from starlette.types import Message
 
 from config.text.json_input import NoJSON, TooDeep, read_json
 from flows.http.errors import Refusal
 
 KB = 1024
+_LONGEST_FORM = 64 * KB
+# For multipart, Starlette uses any Python codec that the client names, and some (punycode) take
+# quadratic time.
+_CHARSETS = (b"utf-8", b"us-ascii", b"iso-8859-1", b"windows-1252")
 
 
 async def read_posted(request: Request, limit: int) -> bytes:
@@ -37,6 +44,24 @@ async def read_body(request: Request, limit: int, decompressed: int) -> bytes:
         raise Refusal(400, "invalid", message, field="Content-Encoding")
     body = await read_posted(request, limit)
     return body if encoding == "identity" else _decompress(body, decompressed)
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Read a form in either encoding; {} if it can't be read. Raises Refusal (413)."""
+    body = await read_posted(request, _LONGEST_FORM)
+
+    async def again() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"utf-8").lower()
+    if kind == b"multipart/form-data" and charset not in _CHARSETS:
+        return {}
+    try:
+        async with Request(request.scope, again).form(max_files=0) as form:
+            return {name: value for name, value in form.items() if isinstance(value, str)}
+    except HTTPException:
+        return {}
 
 
 def _decompress(body: bytes, limit: int) -> bytes:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 
 from config.errors import SegueError
-from config.settings import Settings
+from config.settings import Settings, variable
 from flows.app import Segue
 from flows.http.app import create_app
 from flows.http.limits.connections import Config, Limits
@@ -31,7 +31,7 @@ async def serving(
     """
     loop = asyncio.get_running_loop()
     app = create_app(segue, lambda buckets: loop.call_soon_threadsafe(arrived, buckets))
-    listener = _listen(segue.settings)
+    listener = listen(segue.settings, "receiver_port", "the receiver")
     proxies = segue.settings.trusted_proxies
     server = Server(Config(app, limits_here(), proxies, timeout_graceful_shutdown=GRACE))
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -54,18 +54,19 @@ def limits_here() -> Limits:
     return limits._replace(connections=min(limits.connections, files // 2))
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Open the port. Raises SegueError if it is not available.
+def listen(settings: Settings, field: str, what: str) -> socket.socket:
+    """Open the port that a field of the settings names. Raises SegueError if it is not available.
 
     A worker does this before it claims messages, so a worker without a port sends none.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    port: int = getattr(settings, field)
     try:
-        return socket.create_server((settings.host, settings.receiver_port), family=family)
+        return socket.create_server((settings.host, port), family=family)
     except OSError as error:
         raise SegueError(
-            f"the receiver can't listen on {settings.host}:{settings.receiver_port}: "
-            f"{error.strerror}. Set SEGUE_RECEIVER_PORT to a free port"
+            f"{what} can't listen on {settings.host}:{port}: {error.strerror}. Set "
+            f"{variable(Settings, field)} to a free port"
         ) from error
 
 

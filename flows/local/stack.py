@@ -139,6 +139,12 @@ class Stack:
         self._clients = [client for client in self._clients if client not in workers]
         _stop(workers, time.monotonic() + _WORKER_STOPS)
 
+    def start_staff_site(self) -> None:
+        """Start the staff site; returns when it responds."""
+        self._clients.append(self._start("the staff site", "flows.cli.main", "staff", "serve"))
+        page = f"http://{self.settings.host}:{self.settings.staff_port}/sign-in"
+        self.wait_until(lambda: _get(page) is not None, "starting the staff site")
+
     def start_runner(self, journeys: Iterable[str]) -> None:
         """Start the runner of Prefect's flow runs; returns when all flows are deployed."""
         self._clients.append(self._start("the runner", "flows.orchestration.deployments"))
@@ -200,6 +206,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "SEGUE_PREFECT_LOGIN": str(settings.prefect_login),
         "SEGUE_SANDBOX_PORT": str(settings.sandbox_port),
         "SEGUE_RECEIVER_PORT": str(settings.receiver_port),
+        "SEGUE_STAFF_PORT": str(settings.staff_port),
+        "SEGUE_STAFF_URL": settings.staff_url,
         "SEGUE_USER_TOKEN_SECRET": user_token_secret(settings).get_secret_value(),
         "PREFECT_HOME": str(data_dir / "prefect"),
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
@@ -239,6 +247,7 @@ def check_ports(settings: Settings) -> None:
     _check_port(settings, "prefect_port", "Prefect")
     _check_port(settings, "sandbox_port", "the sandbox")
     _check_port(settings, "receiver_port", "the receiver")
+    _check_port(settings, "staff_port", "the staff site")
 
 
 def _check_port(settings: Settings, field: str, what: str) -> None:
@@ -280,10 +289,12 @@ def _is_free(port: int) -> bool:
 
 def on_free_ports(settings: Settings) -> Settings:
     """The same settings on free ports, with a URL on this machine."""
-    prefect, sandbox, receiver = free_ports(3)
-    theirs = {"prefect_port": prefect, "sandbox_port": sandbox, "receiver_port": receiver}
-    url = f"http://{settings.host}:{receiver}"
-    return settings.model_copy(update={**theirs, "public_url": url})
+    prefect, sandbox, receiver, staff = free_ports(4)
+    ports = {"prefect_port": prefect, "sandbox_port": sandbox}
+    ports |= {"receiver_port": receiver, "staff_port": staff}
+    here = f"http://{settings.host}"
+    urls = {"public_url": f"{here}:{receiver}", "staff_url": f"{here}:{staff}"}
+    return settings.model_copy(update={**ports, **urls})
 
 
 def _get(url: str) -> httpx.Response:

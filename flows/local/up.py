@@ -10,8 +10,11 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from config.access.login import is_loopback, own_login, prefect_login
+from config.access.login import basic, is_loopback, own_login, prefect_login
+from config.access.passwords import is_password
 from config.access.private_files import make_private_folder, open_private
+from config.access.staff_acts import COMMAND_LINE, record_act
+from config.access.staff_users import add_user, list_users, stored_hash
 from config.clock.times import Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.errors import SegueError
@@ -127,6 +130,17 @@ def _run(settings: Settings) -> None:
             say("Stopping ...")
 
 
+def _staff_login(segue: Segue) -> str:
+    """The name and the password of the first admin, whom this adds if there is no user yet."""
+    name, password = basic(own_login(segue.settings))
+    with segue.db.transaction() as tx:
+        if not list_users(tx):
+            add_user(tx, name, "admin", password, one_time=False)
+            record_act(tx, COMMAND_LINE, "added a user", about=f"{name}, admin")
+        is_theirs = is_password(password, stored_hash(tx, name))
+    return f"{name}, password {password}" if is_theirs else "as set; segue staff password sets one"
+
+
 def _start(stack: Stack, segue: Segue) -> None:
     settings, prefect = stack.settings, stack.prefect
     first = FirstStart(settings.data_dir, segue.db)
@@ -137,12 +151,15 @@ def _start(stack: Stack, segue: Segue) -> None:
     with closing(SandboxAPI(settings)) as sandbox:
         sandbox.behave({})
     stack.start_worker()
+    stack.start_staff_site()
     stack.start_runner(segue.catalog.current)
     say("")
     say("Segue is up.")
     say(f"  Prefect, where journeys are started   {settings.prefect_url}")
     if login := prefect_login(settings):
         say(f"    its login                           {login}")
+    say(f"  Staff site: people, journeys, reasons  {settings.staff_url}")
+    say(f"    its login                           {_staff_login(segue)}")
     say(f"  Inbox, what customers receive         {settings.sandbox_url}/inbox")
     if not is_loopback(settings.host):
         say(f"    its login                           {own_login(settings)}")

@@ -10,12 +10,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from python_multipart.multipart import parse_options_header
-from starlette.exceptions import HTTPException
-from starlette.types import Message
 
 from config.database.failures import of_the_database, reason_of
-from flows.http.body import KB, read_posted
+from flows.http.body import read_form
 from flows.http.context import Receiver
 from flows.http.errors import Refusal
 from flows.http.pages import confirm_page, preferences_page, unsubscribe_page
@@ -24,10 +21,6 @@ from flows.http.pages.rendering import CustomerPages
 
 log = logging.getLogger(__name__)
 
-_LONGEST_FORM = 64 * KB
-# For multipart, Starlette uses any Python codec that the client names, and some (punycode) take
-# quadratic time.
-_CHARSETS = (b"utf-8", b"us-ascii", b"iso-8859-1", b"windows-1252")
 # Tokens have about 100 characters, and more if the topic has a long name.
 _LONGEST_TOKEN = 1000
 _FAILED = "This did not work just now"
@@ -68,7 +61,7 @@ def router(receiver: Receiver) -> APIRouter:
         token: str, request: Request, answer: Callable[[Fields], Response]
     ) -> Response:
         try:
-            form = await _read_form(request)
+            form = await read_form(request)
         except Refusal:
             return pages.notice(413, "This is too long", "Nothing was changed.")
         return await shown(token, lambda: answer(form))
@@ -121,24 +114,6 @@ def router(receiver: Receiver) -> APIRouter:
         )
 
     return routes
-
-
-async def _read_form(request: Request) -> Fields:
-    """Read a form in either encoding; {} if it can't be read. Raises Refusal (413)."""
-    body = await read_posted(request, _LONGEST_FORM)
-
-    async def again() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    charset = options.get(b"charset", b"utf-8").lower()
-    if kind == b"multipart/form-data" and charset not in _CHARSETS:
-        return {}
-    try:
-        async with Request(request.scope, again).form(max_files=0) as form:
-            return {name: value for name, value in form.items() if isinstance(value, str)}
-    except HTTPException:
-        return {}
 
 
 def _takes(field: str, value: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import func, select
 
-from config.access.login import own_login
+from config.access.login import basic, own_login
 from config.clock.times import DAY, format_instant, parse_instant
 from config.database.engine import Database
 from config.errors import SegueError
@@ -133,6 +133,17 @@ def test_the_whole_day_of_segue_up(
     said = read_until(first, "Ctrl-C stops everything")
     assert f"{settings.prefect_url}\n" in said
     assert f"{settings.sandbox_url}/inbox\n" in said
+    assert f"{settings.staff_url}\n" in said
+    name, password = basic(own_login(settings))
+    assert f"{name}, password {password}\n" in said
+    signed_in = httpx.post(
+        f"{settings.staff_url}/sign-in",
+        data={"name": name, "password": password},
+        headers={"Origin": settings.staff_url},
+        trust_env=False,
+        timeout=PATIENCE,
+    )
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/")
     assert f"{settings.sandbox_url}/shop\n" in said
     assert f"{settings.public_url}/docs\n" in said
     assert httpx.get(f"{settings.public_url}/docs", trust_env=False, timeout=PATIENCE).is_success

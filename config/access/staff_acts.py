@@ -1,0 +1,82 @@
+"""The log of the staff site: every look at a customer and every act, with who and when."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, NamedTuple
+
+from sqlalchemy import BigInteger, Column, Identity, Integer, bindparam, insert, select
+from sqlmodel import Field, SQLModel
+
+from config.clock.times import Instant
+from config.database.engine import Tx, table_of
+
+StaffActName = Literal[
+    "added a user",
+    "removed a user",
+    "set a password",
+    "signed in",
+    "signed out",
+    "changed the password",
+    "looked at a customer",
+    "previewed a message",
+    "paused",
+    "resumed",
+    "stopped",
+    "approved",
+    "rejected",
+]
+# Who acts by `segue staff` on the command line.
+COMMAND_LINE = "command line"
+
+
+class StaffActRow(SQLModel, table=True):
+    """One act of a user of the staff site. Rows are never changed."""
+
+    __tablename__: ClassVar[str] = "staff_act"
+
+    id: int = Field(
+        sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True)
+    )
+    at: Instant = Field(sa_type=BigInteger)
+    name: str = Field(description="of the user")
+    act: str = Field(description="StaffActName")
+    profile_id: int | None = Field(
+        default=None, sa_type=BigInteger, index=True, description="the customer, if it is about one"
+    )
+    about: str = Field(default="", description="the journey, launch or user that it is about")
+
+
+_acts = table_of(StaffActRow)
+_c = _acts.c
+_INSERT = insert(_acts)
+_LATEST = (
+    select(_c.id, _c.at, _c.name, _c.act, _c.profile_id, _c.about)
+    .where(_c.id < bindparam("before", type_=BigInteger))
+    .order_by(_c.id.desc())
+    .limit(bindparam("most", type_=BigInteger))
+)
+_AFTER_ALL = 2**62
+
+
+class StaffAct(NamedTuple):
+    """An act as the log shows it."""
+
+    id: int
+    at: Instant
+    name: str
+    act: str
+    profile_id: int | None
+    about: str
+
+
+def record_act(
+    tx: Tx, name: str, act: StaffActName, *, profile_id: int | None = None, about: str = ""
+) -> None:
+    """Record an act in the transaction that does it."""
+    row = {"at": tx.now, "name": name, "act": act, "profile_id": profile_id, "about": about}
+    tx.conn.execute(_INSERT, row)
+
+
+def latest_acts(tx: Tx, most: int, before: int | None = None) -> Iterator[StaffAct]:
+    """The latest acts, newest first. before: only those with a lower id."""
+    given = {"most": most, "before": _AFTER_ALL if before is None else before}
+    return map(StaffAct._make, tx.conn.execute(_LATEST, given))
