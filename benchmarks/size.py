@@ -59,10 +59,13 @@ def _of_identifier(kind: str, value: str) -> str:
 
 _USER_ID, _MAIL, _PHONE = (
     "'u-' || n",
-    "'customer.' || n || '@example.com'",
+    "'customer.' || n || (ARRAY['@gmail.com', '@example.com'])[least(n % 3, 1) + 1]",
     "'+44770' || lpad(n::text, 7, '0')",
 )
 _IDENTIFIER = "INSERT INTO identifier (kind, value, profile_id, country, seen_at, bucket) SELECT "
+_EVENT = """INSERT INTO event (profile_id, name, occurred_at, received_at, properties, dedupe_key,
+    worked_at, identifier_kind, identifier_value, bucket)"""
+_ARM = "(ARRAY['bestsellers', 'guide'])[n % 2 + 1]"
 # :people profiles, numbered from 1; `n` is a profile, `k` numbers its rows.
 _FILL = (
     f"""INSERT INTO profile (id, timezone, country, language, attributes, created_at, updated_at,
@@ -81,34 +84,52 @@ _FILL = (
     f"""INSERT INTO consent (profile_id, channel, topic, granted, changed_at, bucket)
     SELECT n, 'sms', '*', true, :now - 86400, {_OF_PROFILE}
     FROM generate_series(1, :people) AS n""",
-    f"""INSERT INTO event (profile_id, name, occurred_at, received_at, properties, dedupe_key,
-        worked_at, identifier_kind, identifier_value, bucket)
-    SELECT n, (ARRAY['page_viewed', 'product_viewed', 'cart_viewed', 'order_completed'])[k % 4 + 1],
-        at, at, jsonb_build_object('url', '/products/' || n % 5000, 'price', n % 300, 'number', k),
-        'generated-' || k, at, 'user_id', {_USER_ID}, {_OF_PROFILE}
+    f"""{_EVENT} SELECT n, (ARRAY['page_viewed', 'product_viewed', 'cart_viewed',
+        'order_completed'])[k % 4 + 1], at, at, jsonb_build_object('url', '/products/' || n % 5000,
+        'total_gbp', n % 300, 'number', k), 'generated-' || k, at, 'user_id', {_USER_ID},
+        {_OF_PROFILE}
     FROM generate_series(1, {_EVENTS}) AS k, generate_series(1, :people) AS n,
         LATERAL (SELECT :now - 86400 * 18 * ({_EVENTS + 1} - k) + n % 86400 AS at) AS moment""",
     f"""INSERT INTO enrollment (profile_id, journey, version, entry_key, context, entered_at, since,
         step, arrived_at, phase, attempts, ended_at, end_reason, converted_at, bucket)
-    SELECT n, '{_JOURNEY}', :version, '', '{{}}', :now - 86400 * 350, :now - 86400 * 350, 'thanks',
-        :now - 86400 * 30, 0, 0, :now - 86400 * 30, 'completed',
+    SELECT n, '{_JOURNEY}', :version, '', '{{}}', :now - 86400 * 350, :now - 86400 * 350,
+        'mark welcomed', :now - 86400 * 30, 0, 0, :now - 86400 * 30, 'completed',
         CASE WHEN n % 3 = 0 THEN :now - 86400 * 100 END, {_OF_PROFILE}
     FROM generate_series(1, :people) AS n""",
     f"""INSERT INTO message (profile_id, enrollment_id, journey, version, step, member, channel,
         kind, topic, priority, mode, after, on_cap, wanted_at, latest_anchor, send_at, state,
         reason, decision, attempts, provider_id, address, bucket)
-    SELECT n, e.id, '{_JOURNEY}', :version, 'step ' || k, 'email', 'email', 'marketing',
-        'promotions', 50, 'any', 0, 'skip', at, at + 604800, at,
+    SELECT n, e.id, '{_JOURNEY}', :version, planned.step, channel, channel, 'marketing', 'welcome',
+        50, 'any', 0, 'skip', at, at + 604800, at + n % 4 * 1800,
         CASE WHEN k = 5 THEN 'skipped' WHEN n % 50 = 0 THEN 'failed' ELSE 'delivered' END,
         CASE WHEN k = 5 THEN 'capped' WHEN n % 50 = 0 THEN '550: no mailbox' END,
         jsonb_build_object('outcome', 'send', 'timezone', 'Europe/London', 'timezone_source',
-        'profile', 'counts', jsonb_build_array(n % 3)), 1, 'generated-' || n, {_MAIL}, e.bucket
+        'profile', 'counts', jsonb_build_array(n % 3), 'send_at', to_char(to_timestamp(
+        at + n % 4 * 1800) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')),
+        1, 'generated-' || n, CASE channel WHEN 'email' THEN {_MAIL} END, e.bucket
     FROM generate_series(1, {_MESSAGES}) AS k, enrollment AS e,
         LATERAL (SELECT e.profile_id AS n) AS profile,
-        LATERAL (SELECT :now - 86400 * 60 * ({_MESSAGES + 1} - k) + n % 86400 AS at) AS moment""",
+        LATERAL (SELECT (ARRAY['hello', 'hello', {_ARM}, 'app tip', 'thanks'])[k] AS step,
+            (ARRAY['email', 'push', 'email', 'push', 'email'])[k] AS channel,
+            :now - 86400 * 60 * ({_MESSAGES + 1} - k) + n % 86400 AS at) AS planned""",
+    f"""{_EVENT} SELECT m.profile_id, channel || '_' || reported, send_at + 3600, send_at + 3600,
+        jsonb_build_object('message_id', m.id::text, 'url', 'https://shop.example/' || reported),
+        reported || m.id, send_at + 3600, 'user_id', 'u-' || m.profile_id, m.bucket
+    FROM message AS m, (VALUES ('opened', 3), ('machine_opened', 10), ('clicked', 25),
+        ('complained', 1000)) AS reaction (reported, one_in)
+    WHERE m.channel = 'email' AND m.state = 'delivered'
+        AND (m.profile_id + m.id) % one_in = 0""",
+    f"""INSERT INTO consent_record (profile_id, channel, topic, granted, occurred_at, recorded_at,
+        source, bucket)
+    SELECT n, 'email', '*', n % 100 > 0, at, at, 'preference page', {_OF_PROFILE}
+    FROM generate_series(1, :people) AS n,
+        LATERAL (SELECT :now - 86400 * 299 + n % 86400 AS at) AS moment""",
     f"""INSERT INTO passage (profile_id, enrollment_id, step, journey, version, outcome, at, bucket)
-    SELECT profile_id, id, 'step ' || k, journey, version, 'next', :now - 86400 * 30, bucket
-    FROM generate_series(1, {_MESSAGES}) AS k, enrollment""",
+    SELECT profile_id, id, moved.step, journey, version, outcome, :now - 86400 * 299, bucket
+    FROM enrollment, LATERAL (SELECT profile_id AS n) AS profile, LATERAL (VALUES
+        ('hello', 'next'), ('first order', 'timeout'), ('which nudge', {_ARM}), ({_ARM}, 'next'),
+        ('app user?', 'has the app'), ('app tip', 'next'), ('mark welcomed', 'next')
+        ) AS moved (step, outcome)""",
     "SELECT setval(pg_get_serial_sequence('profile', 'id'), :people)",
 )
 

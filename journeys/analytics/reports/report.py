@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Executable, bindparam, func, select
 
 from channels.messages.states import CLOSED
-from config.channels import channel_of, channels
+from config.channels import channel_of
 from config.clock.times import format_duration, format_instant
 from config.database.engine import Tx
 from config.errors import SegueError
@@ -116,6 +116,7 @@ class _Reading:
         self._launch = launch
         self._goal = self._version.journey.goal
         self._left = LeftOut()
+        self._mails: dict[str, Figures] = {}
         self._given: dict[str, Any] = {
             "of_journey": journey,
             "of_launch": launch,
@@ -137,8 +138,9 @@ class _Reading:
         if by == "arm" and not self._given["experiments"]:
             raise SegueError(f"the journey {self._journey!r} has no experiment, and so no arms")
         steps = self._groups("step")
-        left = self._left
-        self._left = LeftOut()  # the other groupings read the same orders again
+        # The other groupings read the same orders and mails again.
+        left, mails = self._left, self._mails
+        self._left, self._mails = LeftOut(), {}
         on_channels = by_channel(steps)
         if by == "step":
             groups = steps
@@ -169,7 +171,10 @@ class _Reading:
             steps=funnel,
             ended=ended,
             links=self._links(),
-            mailboxes=self._mailboxes(),
+            mailboxes=sorted(
+                (one for one in mails.values() if one.counts),
+                key=lambda one: (one.key == OTHER_MAILBOX, one.key),
+            ),
             delays=self._delays(),
             method=list(self._method()),
             notes=[*left.said(), *self._notes(by)],
@@ -181,14 +186,12 @@ class _Reading:
     def _groups(
         self, grouping: Grouping, within: Condition | None = None, *, messages: bool = True
     ) -> list[Figures]:
-        question = ReportQuestion(
-            grouping, self._tx.is_sqlite, launched=self._launch is not None, within=within
-        )
+        question = self._question(grouping, within)
         found: _Groups = {}
         if messages:
             self._states(question, found)
             self._reactions(question, found)
-        if grouping not in ("step", "mailbox"):
+        if grouping != "step":
             for key, part, active, number, goals in self._rows(statements.entries(question)):
                 one = self._group(found, grouping, key, part)
                 one.entered = (one.entered or 0) + number
@@ -231,8 +234,6 @@ class _Reading:
                 case "launch":
                     row = self._launches.get(one.key)
                     return row is None, 0 if row is None else row.started_at, one.key
-                case "mailbox":
-                    return one.key == OTHER_MAILBOX, one.key
                 case _:
                     return (one.key,)
 
@@ -240,11 +241,11 @@ class _Reading:
 
     def _states(self, question: ReportQuestion, found: _Groups) -> None:
         rows = self._rows(statements.message_states(question))
-        for key, part, channel, state, reason, number, unreported in rows:
-            one = self._group(found, question.grouping, key, part)
-            _add_state(one, channel, state, reason, number)
-            if state in HANDED_OVER and channel_of(channel).watch_bounces:
-                one.unreported += int(unreported)
+        for key, part, channel, mailbox, state, reason, number in rows:
+            for one in self._counted(question, found, key, part, channel, mailbox):
+                _add_state(one, channel, state, reason, number)
+                if mailbox == NO_COMPLAINTS and state in HANDED_OVER:
+                    one.unreported += number if channel_of(channel).watch_bounces else 0
         if self._period.is_limited or question.within is not None:
             return
         for launch, step, channel, state, reason, number in self._removed:
@@ -259,30 +260,53 @@ class _Reading:
 
     def _reactions(self, question: ReportQuestion, found: _Groups) -> None:
         """What followed the messages."""
-        for key, part, channel, kind, number in self._rows(statements.feedback(question)):
-            one = self._group(found, question.grouping, key, part)
-            one.counts[kind, channel] += number
+        for *place, kind, number in self._rows(statements.feedback(question)):
+            for one in self._counted(question, found, *place):
+                one.counts[kind, place[2]] += number
         for measure, statement in (
             ("converted", statements.conversions),
             ("unsubscribed", statements.noes),
         ):
-            for key, part, channel, number in self._rows(statement(question)):
-                one = self._group(found, question.grouping, key, part)
-                one.counts[measure, channel] += number
+            for *place, number in self._rows(statement(question)):
+                for one in self._counted(question, found, *place):
+                    one.counts[measure, place[2]] += number
         if self._goal is None:
             return
         rows = self._rows(statements.orders(question, self._mapping))
-        for key, part, channel, amount, currency, number in rows:
+        for *place, amount, currency, number in rows:
             whole = self._left.amount_of(self._mapping, amount, currency, number)
             if whole is not None:
-                one = self._group(found, question.grouping, key, part)
-                one.revenue += whole * number
-                one.counts["orders", channel] += number if whole >= 0 else 0
+                for one in self._counted(question, found, *place):
+                    one.revenue += whole * number
+                    one.counts["orders", place[2]] += number if whole >= 0 else 0
+
+    def _counted(
+        self,
+        question: ReportQuestion,
+        found: _Groups,
+        key: Any,
+        part: str,
+        channel: str,
+        mailbox: str,
+    ) -> Iterator[Figures]:
+        """The figures in which messages count: of their group, and of e-mails by mailbox."""
+        yield self._group(found, question.grouping, key, part)
+        if channel_of(channel).watch_bounces:
+            yield self._mails.setdefault(mailbox, Figures(key=mailbox))
 
     # The whole journey ----------------------------------------------------------------------------
 
+    def _question(self, grouping: Grouping, within: Condition | None = None) -> ReportQuestion:
+        return ReportQuestion(
+            grouping,
+            self._tx.is_sqlite,
+            dated=self._period.is_limited,
+            launched=self._launch is not None,
+            within=within,
+        )
+
     def _whole(self) -> ReportQuestion:
-        return ReportQuestion("all", self._tx.is_sqlite, launched=self._launch is not None)
+        return self._question("all")
 
     def _funnel(self) -> tuple[list[FunnelStep], Counter[str]]:
         """The steps in the order of the graph, then those of older versions; the ends by reason."""
@@ -326,15 +350,6 @@ class _Reading:
             found[step, channel, (url or "").partition("#")[0].partition("?")[0]] += number
         links = [Link(*place, number) for place, number in found.items()]
         return sorted(links, key=lambda one: (-one.clicked, one))
-
-    def _mailboxes(self) -> list[Figures]:
-        mails = []
-        watched = {name for name, one in channels().items() if one.watch_bounces}
-        for one in self._groups("mailbox"):
-            counts = Counter({of: n for of, n in one.counts.items() if of[1] in watched})
-            if counts:
-                mails.append(Figures(key=one.key, counts=counts, unreported=one.unreported))
-        return mails
 
     def _delays(self) -> list[Delays]:
         minutes: dict[str, Counter[int]] = {}

@@ -50,8 +50,8 @@ from profiles.conditions.language import Condition
 from profiles.conditions.sql import Scope, condition_holds
 from profiles.tables import consent_records, events, profiles
 
-# What messages are grouped by; enrollments have neither a step nor a mailbox.
-Grouping = Literal["step", "arm", "week", "launch", "mailbox", "all"]
+# What messages are grouped by; enrollments have no step.
+Grouping = Literal["step", "arm", "week", "launch", "all"]
 # Offsets of time zones are multiples of this, so each slot is in one week in every zone.
 SLOT: Seconds = 15 * MINUTE
 # Seconds after a message in which a no counts for it.
@@ -78,16 +78,17 @@ _journey = bindparam("of_journey", type_=Text)
 class ReportQuestion(NamedTuple):
     """What a statement counts.
 
-    grouping: by what. launched: only the launch in the parameter `of_launch`. within: only profiles
+    grouping: by what. dated: only the period in the parameters `since` and `until` (instants; the
+    end is exclusive). launched: only the launch in the parameter `of_launch`. within: only profiles
     for which this condition holds now.
 
-    All statements take the parameters `of_journey`, `since`, `until` (instants; the end is
-    exclusive) and `now`. The grouping `arm` takes `experiments`, the names of steps, and
-    `following`, pairs of an experiment and a step after it.
+    All statements take the parameters `of_journey` and `now`. The grouping `arm` takes
+    `experiments`, the names of steps, and `following`, pairs of an experiment and a step after it.
     """
 
     grouping: Grouping
     sqlite: bool
+    dated: bool = False
     launched: bool = False
     within: Condition | None = None
 
@@ -121,7 +122,7 @@ _FOLLOWING = select(rows_of("following", passages.c.step.label("of"), passages.c
 
 @lru_cache(maxsize=STATEMENTS)
 def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
-    """Group, part, channel, counted state, reason, number, and how many of them at Gmail.
+    """Group, part, channel, mailbox provider, counted state, reason, number.
 
     A message that was handed over counts at that time, others when they were wanted.
     """
@@ -129,32 +130,34 @@ def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
     state = counted_state()
     at = case((one_of(state, HANDED_OVER), m.send_at), else_=m.wanted_at)
     rows = select(
-        *_keys(question, m),
-        *(m.channel, state.label("counted"), m.reason, func.count(), _unreported(m)),
+        *(*_keys(question, m), m.channel, _mailbox(m)),
+        *(state.label("counted"), m.reason, func.count()),
     )
-    counted = _scoped(rows, question, m, at).group_by("key", "part", m.channel, "counted", m.reason)
+    keys = ("key", "part", m.channel, "mailbox", "counted", m.reason)
+    counted = _scoped(rows, question, m, at).group_by(*keys)
     p = past_messages.c
     was = case((p.state == "failed", RETURNED), else_=p.state)
     rows = select(
-        *_keys(question, p),
-        *(p.channel, was.label("counted"), null().label("reason"), func.count(), _unreported(p)),
+        *(*_keys(question, p), p.channel, _mailbox(p)),
+        *(was.label("counted"), null().label("reason"), func.count()),
     )
     past = _scoped(rows, question, p, p.send_at).where(_handed_over(p, question))
-    return union_all(counted, past.group_by("key", "part", p.channel, "counted"))
+    return union_all(counted, past.group_by("key", "part", p.channel, "mailbox", "counted"))
 
 
 @lru_cache(maxsize=STATEMENTS)
 def feedback(question: ReportQuestion) -> CompoundSelect[Any]:
-    """Group, part, channel, kind of report, number of messages with at least one."""
+    """Group, part, channel, mailbox provider, kind of report, number of messages with one."""
 
     def branch(c: _Columns) -> Select[Any]:
         kind = func.substr(_v.name, func.length(c.channel) + 2).label("reported")
-        rows = select(*_keys(question, c), c.channel, kind, func.count(c.id.distinct()))
+        number = func.count(c.id.distinct())
+        rows = select(*_keys(question, c), c.channel, _mailbox(c), kind, number)
         return (
             _scoped(rows, question, c, c.send_at)
             .join(events, _reports(c, question, REACTIONS))
             .where(_handed_over(c, question))
-            .group_by("key", "part", c.channel, "reported")
+            .group_by("key", "part", c.channel, "mailbox", "reported")
         )
 
     return _both(branch)
@@ -179,9 +182,9 @@ def clicked_links(question: ReportQuestion) -> CompoundSelect[Any]:
 
 @lru_cache(maxsize=STATEMENTS)
 def conversions(question: ReportQuestion) -> Select[Any]:
-    """Group, part, channel, number: each conversion counts for the last message before it.
+    """Group, part, channel, mailbox provider, number of conversions.
 
-    The messages are those of the enrollment that converted.
+    Each counts for the last message of its enrollment before it.
     """
 
     def branch(c: _Columns) -> Select[Any]:
@@ -202,15 +205,16 @@ def conversions(question: ReportQuestion) -> Select[Any]:
         )
 
     c = _last(branch)
-    rows = select(*_keys(question, c), c.channel, func.count())
-    return _scoped(rows, question, c, c.send_at).group_by("key", "part", c.channel)
+    rows = select(*_keys(question, c), c.channel, _mailbox(c), func.count())
+    return _scoped(rows, question, c, c.send_at).group_by("key", "part", c.channel, "mailbox")
 
 
 @lru_cache(maxsize=STATEMENTS)
 def orders(question: ReportQuestion, mapping: RevenueMapping) -> Select[Any]:
-    """Group, part, channel, amount, currency, number of orders, each for the last message before.
+    """Group, part, channel, mailbox provider, amount, currency, number of orders.
 
-    The messages are those of all journeys. Takes the parameter `goal_within`, seconds.
+    Each counts for the last message before it, of all journeys. Takes the parameter `goal_within`,
+    seconds.
     """
     amount, currency = order_values(mapping, sqlite=question.sqlite)
 
@@ -226,7 +230,7 @@ def orders(question: ReportQuestion, mapping: RevenueMapping) -> Select[Any]:
             .join_from(events, c.id.table, before)
             .where(
                 _v.name == mapping.event,
-                _v.occurred_at >= _since,
+                *((_v.occurred_at >= _since,) if question.dated else ()),
                 _v.occurred_at <= _now,
                 _v.profile_id.in_(select(_e.profile_id).where(_e.journey == _journey)),
                 _handed_over(c, question),
@@ -234,14 +238,14 @@ def orders(question: ReportQuestion, mapping: RevenueMapping) -> Select[Any]:
         )
 
     c = _last(branch, "amount", "currency")
-    rows = select(*_keys(question, c), c.channel, c.amount, c.currency, func.count())
+    rows = select(*_keys(question, c), c.channel, _mailbox(c), c.amount, c.currency, func.count())
     found = _scoped(rows, question, c, c.send_at)
-    return found.group_by("key", "part", c.channel, c.amount, c.currency)
+    return found.group_by("key", "part", c.channel, "mailbox", c.amount, c.currency)
 
 
 @lru_cache(maxsize=STATEMENTS)
 def noes(question: ReportQuestion) -> Select[Any]:
-    """Group, part, channel, number of messages after which the customer said no.
+    """Group, part, channel, mailbox provider, number of messages after which the customer said no.
 
     The no is about the channel or the topic of the message, which is the last one on the channel
     before it, of all journeys. Imported statements are none.
@@ -260,18 +264,18 @@ def noes(question: ReportQuestion) -> Select[Any]:
             .join_from(consent_records, c.id.table, before)
             .where(
                 _n.granted.is_(False),
-                _n.occurred_at >= _since,
+                *((_n.occurred_at >= _since,) if question.dated else ()),
                 ~_n.source.startswith("import "),
                 _handed_over(c, question),
             )
         )
 
     c = _last(branch, "no_to")
-    rows = select(*_keys(question, c), c.channel, func.count(c.id.distinct()))
+    rows = select(*_keys(question, c), c.channel, _mailbox(c), func.count(c.id.distinct()))
     return (
         _scoped(rows, question, c, c.send_at)
         .where(or_(c.no_to == "*", c.no_to == c.topic))
-        .group_by("key", "part", c.channel)
+        .group_by("key", "part", c.channel, "mailbox")
     )
 
 
@@ -282,20 +286,32 @@ def delays(question: ReportQuestion) -> Select[Any]:
     A message counts if its rules allowed no earlier time than the one that it is planned for.
     """
     m = messages.c
-    decided = Place(sqlite=question.sqlite, document=m.decision, members=("send_at",)).value("")
+    decided = cast(m.decision["send_at"].as_string(), Text)
     at = (
         func.unixepoch(decided)
         if question.sqlite
         else cast(func.extract("epoch", func.timestamptz(decided)), BigInteger)
     )
-    late = at - m.wanted_at - m.after
-    minutes = (late / MINUTE if question.sqlite else func.div(late, MINUTE)).label("minutes")
+    wanted_at = m.wanted_at + m.after
     gone = case((one_of(m.state, SENT), 1), else_=0).label("gone")
-    rows = select(m.channel, minutes, gone, func.count())
+    # A message never goes before the time that it was planned for, so most need no look at that.
+    later = (
+        _scoped(select(m.channel, (at - wanted_at).label("late"), gone), question, m, m.wanted_at)
+        .where(
+            one_of(m.state, ("planned", "sending", *SENT)),
+            m.send_at - wanted_at >= MINUTE,
+        )
+        .offset(0)  # PostgreSQL would read the decision for each use of its time
+        .subquery()
+        .c
+    )
+    minutes = (later.late / MINUTE if question.sqlite else func.div(later.late, MINUTE)).label(
+        "minutes"
+    )
     return (
-        _scoped(rows, question, m, m.wanted_at)
-        .where(one_of(m.state, ("planned", "sending", *SENT)), late >= MINUTE)
-        .group_by(m.channel, "minutes", "gone")
+        select(later.channel, minutes, later.gone, func.count())
+        .where(later.late >= MINUTE)
+        .group_by(later.channel, "minutes", later.gone)
     )
 
 
@@ -318,10 +334,11 @@ def positions(question: ReportQuestion) -> Select[Any]:
 def moves(question: ReportQuestion) -> Select[Any]:
     """Step, outcome, number of the enrollments that left the step with it, without removed ones."""
     p = passages.c
-    rows = select(p.step, p.outcome, func.count()).join_from(
-        passages, enrollments, (_e.id == p.enrollment_id) & (_e.bucket == p.bucket)
-    )
-    return _scoped(rows, question, _e, _e.entered_at).group_by(p.step, p.outcome)
+    rows = select(p.step, p.outcome, func.count()).group_by(p.step, p.outcome)
+    if not question.dated and not question.launched:
+        return rows.where(p.journey == _journey)
+    mine = (_e.id == p.enrollment_id) & (_e.bucket == p.bucket)
+    return _scoped(rows.join_from(passages, enrollments, mine), question, _e, _e.entered_at)
 
 
 _t = passage_totals.c
@@ -348,9 +365,6 @@ def _keys(question: ReportQuestion, c: _Columns) -> tuple[ColumnElement[Any], Co
             return (at - at % SLOT).label("key"), nothing
         case "launch":
             return func.coalesce(_e.launch_id, "").label("key"), nothing
-        case "mailbox":
-            which = [(_at_mailbox(c, name), name) for name in MAILBOXES]
-            return case(*which, else_=OTHER_MAILBOX).label("key"), nothing
         case "all":
             return literal("").label("key"), nothing
 
@@ -364,7 +378,9 @@ def _scoped(
     an enrollment unless it ended before the draw.
     """
     rows = rows.select_from(c.profile_id.table)
-    rows = rows.where(c.journey == _journey, at >= _since, at < _until)
+    rows = rows.where(c.journey == _journey)
+    if question.dated:
+        rows = rows.where(at >= _since, at < _until)
     if (question.launched or question.grouping == "launch") and "launch_id" not in c:
         rows = rows.join(enrollments, (_e.id == c.enrollment_id) & (_e.bucket == c.bucket))
     if question.launched:
@@ -381,13 +397,13 @@ def _scoped(
     return rows
 
 
-def _at_mailbox(c: _Columns, mailbox: str) -> ColumnElement[bool]:
-    return or_(*(c.address.like(pattern) for pattern in MAILBOXES[mailbox]))
-
-
-def _unreported(c: _Columns) -> ColumnElement[int]:
-    """The number of messages on which no complaint would be reported."""
-    return func.sum(case((_at_mailbox(c, NO_COMPLAINTS), 1), else_=0))
+def _mailbox(c: _Columns) -> ColumnElement[str]:
+    """The mailbox provider of a message's address: one of MAILBOXES, or OTHER_MAILBOX."""
+    which = [
+        (or_(*(c.address.like(pattern) for pattern in patterns)), name)
+        for name, patterns in MAILBOXES.items()
+    ]
+    return case(*which, else_=OTHER_MAILBOX).label("mailbox")
 
 
 def _members(question: ReportQuestion) -> Select[tuple[int]]:
