@@ -43,7 +43,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeEngine, UserDefinedType
 from typing_extensions import override
 
 T = TypeVar("T")
@@ -166,6 +166,22 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
+class _ArrayText(UserDefinedType[str]):
+    """A PostgreSQL array as text, `{1,2}`: psycopg needs far longer to write one of a list.
+
+    sql: the name of the type, such as `BIGINT[]`, which PostgreSQL reads the text as.
+    """
+
+    render_bind_cast = True
+    cache_ok = True
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+
+    def get_col_spec(self, **_kw: Any) -> str:
+        return self.sql
+
+
 class _Array(TypeDecorator[Collection[Any]]):
     """A collection of values: an array on PostgreSQL, a JSON text on SQLite."""
 
@@ -177,11 +193,22 @@ class _Array(TypeDecorator[Collection[Any]]):
         self.member = member
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return Text() if dialect.name == "sqlite" else ARRAY(self.member)
+        if dialect.name == "sqlite":
+            return Text()
+        return _ArrayText(dialect.type_compiler_instance.process(ARRAY(self.member)))
 
-    def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> Any:
-        values = list(value or ())
-        return orjson.dumps(values).decode() if dialect.name == "sqlite" else values
+    def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> str:
+        if dialect.name == "sqlite":
+            return orjson.dumps(list(value or ())).decode()
+        return f"{{{','.join(map(_element, value or ()))}}}"
+
+
+def _element(value: float | str | None) -> str:
+    """The text of a member of a PostgreSQL array."""
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return "NULL" if value is None else str(value)
 
 
 class _AnyOf(FunctionElement[bool]):
