@@ -15,6 +15,7 @@ from config.clock.times import Instant
 from config.database.engine import Database, Tx
 from config.errors import SegueError
 from config.policy import CHANNELS
+from profiles.attributes.names import full_name
 from profiles.identity.addresses import channel_addresses
 from profiles.identity.person import possible_keys
 from profiles.tables import ADDRESS_KIND, events, identifiers, profiles
@@ -185,21 +186,13 @@ def _people(tx: Tx, ids: Iterable[int]) -> dict[int, Customer]:
     return {
         number: Customer(
             id=str(number),
-            name=_name(attributes[number]) or f"Customer {number}",
+            name=full_name(attributes[number]) or f"Customer {number}",
             email=addresses.get((number, "email")),
             phone=addresses.get((number, "phone")),
         )
         for number in numbers
         if number in attributes
     }
-
-
-def _name(attributes: dict[str, Any]) -> str:
-    for keys in (("name",), ("first_name", "last_name"), ("firstName", "lastName")):
-        name = " ".join(str(attributes[key]) for key in keys if attributes.get(key))
-        if name:
-            return name
-    return ""
 
 
 def _answers(tx: Tx, profile_id: int) -> defaultdict[str, list[Answer]]:

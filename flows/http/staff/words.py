@@ -62,6 +62,17 @@ def state(code: str) -> str:
     return STATES.get(code, code)
 
 
+def masked(address: str, name: str) -> str:
+    """An address of a channel in a list: only who knows it recognises it."""
+    return channel_of(name).masked(address).removeprefix("to ") if address else ""
+
+
+def masked_name(name: str) -> str:
+    """A customer's name in a list: `Ann M.`"""
+    first, *others = name.split()[:1] + name.split()[1:][-1:] or [""]
+    return " ".join([first, *(f"{other[:1]}." for other in others)])
+
+
 def filters(zone_name: str) -> dict[str, Callable[..., str]]:
     """The filters of the templates; times are in this zone."""
     here = zone(zone_name)
@@ -73,10 +84,14 @@ def filters(zone_name: str) -> dict[str, Callable[..., str]]:
     def iso(instant: Instant) -> str:
         return datetime.fromtimestamp(instant, here).isoformat()
 
-    plains = (number, counted, duration, channel, by_channel, plain, state)
+    plains = (number, counted, duration, channel, by_channel, plain, state, masked, masked_name)
     return {"moment": moment, "iso": iso, **{one.__name__: one for one in plains}}
 
 
 # The sections of the site, with the role that sees them.
-SECTIONS = (("Today", "/", "viewer"), ("Staff", "/staff", "admin"))
+SECTIONS = (
+    ("Today", "/", "viewer"),
+    ("People", "/people", "viewer"),
+    ("Staff", "/staff", "admin"),
+)
 GLOBALS: Mapping[str, Any] = {"sections": SECTIONS}

@@ -1,0 +1,231 @@
+"""Everything on record about one customer on one time line, in words for staff."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import BigInteger, bindparam, or_, select
+
+from channels.explain import EXPLAINED_COLUMNS, ExplainedMessage, explanation
+from channels.messages import messages, past_messages
+from config.channels import channel_of, channels
+from config.clock.times import Instant
+from config.database.buckets import in_buckets
+from config.database.engine import Tx
+from config.policy import Policy
+from profiles.bucketing import bucket_of
+from profiles.events import PROFILE_CHANGED
+from profiles.tables import consent_records, events, merges
+
+Tone = Literal["", "ok", "warn", "bad"]
+# After the last instant that is shown.
+_END: Instant = 2**60
+
+_PROFILE = bindparam("profile", type_=BigInteger)
+_BEFORE = bindparam("before", type_=BigInteger)
+_MOST = bindparam("most", type_=BigInteger)
+_m, _p, _e, _r, _j = messages.c, past_messages.c, events.c, consent_records.c, merges.c
+_MESSAGES = (
+    select(*EXPLAINED_COLUMNS, _m.address)
+    .where(_m.profile_id == _PROFILE, in_buckets(_m.bucket), _m.send_at < _BEFORE)
+    .order_by(_m.send_at.desc(), _m.id.desc())
+    .limit(_MOST)
+)
+_PAST = (
+    select(_p.send_at, _p.journey, _p.step, _p.channel, _p.state, _p.address)
+    .where(_p.profile_id == _PROFILE, in_buckets(_p.bucket), _p.send_at < _BEFORE)
+    .order_by(_p.send_at.desc(), _p.id.desc())
+    .limit(_MOST)
+)
+_EVENTS = (
+    select(_e.name, _e.occurred_at, _e.properties)
+    .where(
+        _e.profile_id == _PROFILE,
+        in_buckets(_e.bucket),
+        _e.occurred_at < _BEFORE,
+        _e.name != PROFILE_CHANGED,
+    )
+    .order_by(_e.occurred_at.desc(), _e.id.desc())
+    .limit(_MOST)
+)
+_CONSENT = (
+    select(
+        *(_r.channel, _r.topic, _r.granted, _r.occurred_at, _r.recorded_at, _r.source),
+        *(_r.wording, _r.evidence, _r.identifier_value),
+    )
+    .where(_r.profile_id == _PROFILE, in_buckets(_r.bucket), _r.occurred_at < _BEFORE)
+    .order_by(_r.occurred_at.desc(), _r.id.desc())
+    .limit(_MOST)
+)
+_JOINS = (
+    select(_j.from_id, _j.into_id, _j.merged_at, _j.why)
+    .where(or_(_j.into_id == _PROFILE, _j.from_id == _PROFILE), _j.merged_at < _BEFORE)
+    .order_by(_j.merged_at.desc())
+    .limit(_MOST)
+)
+
+_STATE = {
+    "planned": "planned",
+    "sending": "being handed over",
+    "sent": "sent",
+    "delivered": "delivered",
+    "unknown": "perhaps sent",
+    "skipped": "not sent",
+    "cancelled": "cancelled",
+    "failed": "refused by the provider",
+}
+_TONE: Mapping[str, Tone] = {
+    **{"sent": "ok", "delivered": "ok", "unknown": "warn", "skipped": "warn"},
+    **{"cancelled": "warn", "failed": "bad"},
+}
+# What customers do with messages, by the second half of the event's name.
+_REACTION = {
+    "opened": "Opened the {}",
+    "machine_opened": "A mail program opened the {}, not a person",
+    "clicked": "Clicked in the {}",
+    "replied": "Replied by {}",
+    "complained": "Reported the {} as spam",
+    "unsubscribed": "Unsubscribed from {}",
+    "resubscribed": "Subscribed again to {}",
+    "stopped": "Replied STOP by {}",
+    "started": "Replied START by {}",
+    "bounced": "The {} came back",
+    "failed": "The {} failed",
+}
+_REACTIONS = {
+    f"{name}_{kind}": text.format(channel.short)
+    for name, channel in channels().items()
+    for kind, text in _REACTION.items()
+}
+
+
+class Happening(NamedTuple):
+    """One entry: what happened, in a few words, and more about it.
+
+    kind: `message`, `event`, `consent` or `join`. details: labels with values. tone: `ok`, `warn`
+    or `bad` for what should stand out.
+    """
+
+    at: Instant
+    kind: str
+    what: str
+    why: str = ""
+    details: Sequence[tuple[str, str]] = ()
+    tone: Tone = ""
+
+
+class TimeLine(NamedTuple):
+    """Entries, newest first. older: the `before` of the next entries; None: there are no more."""
+
+    entries: list[Happening]
+    older: Instant | None
+
+
+def time_line(
+    tx: Tx, policy: Policy, profile_id: int, most: int, before: Instant | None = None
+) -> TimeLine:
+    """The latest entries before an instant, at least `most` if there are as many.
+
+    Entries of one second stay together.
+    """
+    given = {
+        "profile": profile_id,
+        "buckets": [bucket_of(profile_id)],
+        "before": _END if before is None else before,
+        "most": most + 1,
+    }
+
+    def read(statement: Any) -> Iterable[Any]:
+        return tx.conn.execute(statement, given)
+
+    found = [
+        *(_message(ExplainedMessage._make(row[:-1]), row.address) for row in read(_MESSAGES)),
+        *(_past(row) for row in read(_PAST)),
+        *(_event(row.name, row.occurred_at, row.properties) for row in read(_EVENTS)),
+        *(_consent(policy, row) for row in read(_CONSENT)),
+        *(_join(profile_id, row) for row in read(_JOINS)),
+    ]
+    found.sort(key=lambda one: -one.at)
+    if len(found) <= most:
+        return TimeLine(found, None)
+    last = found[most - 1].at
+    return TimeLine([one for one in found if one.at >= last], last)
+
+
+def _message(row: ExplainedMessage, address: str | None) -> Happening:
+    details = [("to", address)] if address else []
+    return Happening(
+        at=row.send_at,
+        kind="message",
+        what=f"{_channel(row.channel)} {_STATE[row.state]}: {row.journey}, step {row.step}",
+        why=explanation(row),
+        details=details,
+        tone=_TONE.get(row.state, ""),
+    )
+
+
+def _past(row: Any) -> Happening:
+    return Happening(
+        at=row.send_at,
+        kind="message",
+        what=f"{_channel(row.channel)} {_STATE[row.state]}: {row.journey}, step {row.step}",
+        why="Its details were removed when their retention ended.",
+        details=[("to", row.address)] if row.address else [],
+        tone=_TONE.get(row.state, ""),
+    )
+
+
+def _channel(name: str) -> str:
+    short = channel_of(name).short
+    return short[:1].upper() + short[1:]
+
+
+def _event(name: str, at: Instant, properties: Mapping[str, Any]) -> Happening:
+    what = _REACTIONS.get(name) or name.replace("_", " ")
+    return Happening(
+        at=at, kind="event", what=what[:1].upper() + what[1:], details=list(_listed(properties))
+    )
+
+
+def _listed(values: Any, within: str = "") -> Iterator[tuple[str, str]]:
+    """The values of JSON with their paths: `address.city`."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _listed(value, f"{within}.{key}" if within else str(key))
+    elif isinstance(values, list) and any(isinstance(one, dict | list) for one in values):
+        for place, value in enumerate(values, 1):
+            yield from _listed(value, f"{within}[{place}]")
+    elif isinstance(values, list):
+        yield within, ", ".join(map(str, values))
+    elif values is not None:
+        yield within, str(values)
+
+
+def _consent(policy: Policy, row: Any) -> Happening:
+    topic = policy.topics[row.topic].name if row.topic in policy.topics else row.topic
+    about = f"{channel_of(row.channel).plural}" + ("" if row.topic == "*" else f" about “{topic}”")
+    said = {True: "Said yes to", False: "Said no to", None: "Has no opinion any more on"}
+    details = [("source", row.source)]
+    if row.identifier_value:
+        details.append(("about", row.identifier_value))
+    if row.wording:
+        details.append(("wording", row.wording))
+    details += [(f"proof: {label}" if label else "proof", v) for label, v in _listed(row.evidence)]
+    tones: Mapping[bool | None, Tone] = {True: "ok", False: "bad"}
+    return Happening(
+        at=row.occurred_at,
+        kind="consent",
+        what=f"{said[row.granted]} {about}",
+        details=details,
+        tone=tones.get(row.granted, ""),
+    )
+
+
+def _join(profile_id: int, row: Any) -> Happening:
+    other = row.from_id if row.into_id == profile_id else row.into_id
+    return Happening(
+        at=row.merged_at,
+        kind="join",
+        what=f"Found to be one person with customer {other}",
+        why="From then on there is one profile; what both did is on this time line.",
+        details=[("by", row.why)],
+    )
