@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, Column, Index, SmallInteger
 from sqlmodel import Field, SQLModel
 
-from config.clock.times import Instant
+from config.clock.times import Instant, Seconds
 from config.database.engine import table_of
 from profiles.tables import JSON_COLUMN, bucket_column
 
@@ -178,6 +178,21 @@ class MessageTotal(SQLModel, table=True):
     number: int = Field(sa_type=BigInteger)
 
 
+class KeptReport(SQLModel, table=True):
+    """What a worker counted for the report of a large journey (decision 0037)."""
+
+    __tablename__: ClassVar[str] = "kept_report"
+
+    journey: str = Field(primary_key=True)
+    question: str = Field(description="digest of the settings and definitions that it depends on")
+    counted_at: Instant = Field(sa_type=BigInteger)
+    took: Seconds = Field(sa_type=BigInteger, description="how long the count took, rounded up")
+    rows: dict[str, Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False),
+        description="the rows of each statement, by the digest of its text",
+    )
+
+
 class ExperimentArm(SQLModel, table=True):
     """The first passage of a profile by an arm of an experiment, after its retention.
 
@@ -252,6 +267,7 @@ segment_members = table_of(SegmentMember)
 passages = table_of(Passage)
 passage_totals = table_of(PassageTotal)
 message_totals = table_of(MessageTotal)
+kept_reports = table_of(KeptReport)
 experiment_arms = table_of(ExperimentArm)
 promotions = table_of(Promotion)
 retention_positions = table_of(RetentionPosition)

@@ -4,6 +4,7 @@ The report imports numpy, and its plot matplotlib: so it is imported when it is 
 """
 
 import sys
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,7 +12,6 @@ import typer
 from config.errors import SegueError
 from flows.app import Segue
 from flows.cli.output import AsJson, opened, print_json, say, show_table, shown
-from journeys.operations.counts import Summary, summarise
 from journeys.operations.doctor import LATE
 from journeys.operations.heartbeat import last_seen
 
@@ -31,6 +31,12 @@ def report(
         str | None, typer.Option("--to", metavar="DATE", help="The last day, YYYY-MM-DD.")
     ] = None,
     by: Annotated[_By, typer.Option(help="What the messages are grouped by.")] = "step",
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now", help="Count now; a report of many messages is otherwise up to an hour old."
+        ),
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,6 +45,7 @@ def report(
     Days are those of the policy's time zone.
     """
     from journeys.analytics.reports import views
+    from journeys.analytics.reports.kept import kept_report
     from journeys.analytics.reports.period import period_of
     from journeys.analytics.reports.report import report_journey
     from journeys.analytics.revenue import RevenueMapping
@@ -47,13 +54,17 @@ def report(
         raise SegueError("give --csv or --json, not both")
     segue = opened(context)
     segue.catalog.journey(journey)
-    _count_goals(segue, journey)
+    policy = segue.policy
+    mapping = RevenueMapping.of(segue.settings)
+    found = None
     with segue.db.transaction(write=False) as tx:
-        policy = segue.policy
         period = period_of(first, last, policy.timezone, tx.now, policy.first_weekday)
-        mapping = RevenueMapping.of(segue.settings)
-        found = report_journey(tx, segue.catalog, journey, mapping, period, by=by)
-        ever = None if period.is_limited else summarise(tx, journey)
+        if not now:
+            found = kept_report(tx, segue.catalog, journey, mapping, period, by=by)
+    if found is None:
+        _count_goals(segue, journey)
+        with segue.db.transaction(write=False) as tx:
+            found = report_journey(tx, segue.catalog, journey, mapping, period, by=by)
     if as_json:
         print_json(views.as_json(found))
         return
@@ -76,8 +87,8 @@ def report(
         )
     for table in views.tables(found):
         show_table(table.headings, table.rows, title=table.title)
-    if ever is not None:
-        _show_outcomes(ever)
+    if not period.is_limited:
+        _show_outcomes(found.outcomes)
 
 
 def _count_goals(segue: Segue, journey: str) -> None:
@@ -89,7 +100,7 @@ def _count_goals(segue: Segue, journey: str) -> None:
         segue.engine.count_goals(journey)
 
 
-def _show_outcomes(summary: Summary) -> None:
-    rows: list[Any] = [(*key, str(number)) for key, number in sorted(summary.outcomes.items())]
+def _show_outcomes(outcomes: Counter[tuple[str, str, str]]) -> None:
+    rows: list[Any] = [(*key, str(number)) for key, number in sorted(outcomes.items())]
     headings = ("channel", "state", "reason", "messages")
     show_table(headings, rows, title="Messages by state and reason")

@@ -186,12 +186,12 @@ class Run:
     def _reports(self) -> "list[JourneyReport]":
         """The report of the launch, if there is one, and of the whole journey."""
         # numpy takes longer to load than a small run.
-        from journeys.analytics.reports.period import ReportPeriod
+        from journeys.analytics.reports.period import ever
         from journeys.analytics.reports.report import report_journey
         from journeys.analytics.revenue import RevenueMapping
 
         mapping = RevenueMapping.of(self._segue.settings)
-        period = ReportPeriod(first=None, last=None, zone=self._segue.policy.timezone)
+        period = ever(self._segue.policy.timezone)
         wanted = [None] if self._audience is None else [self._launch_id, None]
         with self._segue.db.transaction(write=False) as tx:
             return [

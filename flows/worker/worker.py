@@ -22,6 +22,7 @@ from flows.worker.leasing import leasing
 from flows.worker.waiting import first_of
 from journeys.engine.reactor import Reactor
 from journeys.engine.turn import Turn, TurnReport
+from journeys.operations.counts import is_large
 from journeys.operations.housekeeping import Housekeeping
 from journeys.operations.launches import continue_approved
 
@@ -52,6 +53,7 @@ class Worker:
             turn = Turn(self.segue.engine, dispatcher, leased=leases.held, woken=self._woken.set)
             housekeeping = asyncio.create_task(self._housekeep(turn.reactor, leases.held, stop))
             continuing = asyncio.create_task(self._continue_launches(stop))
+            counting = asyncio.create_task(self._count_reports(leases.held, stop))
             reporting = asyncio.create_task(self._reporter.run(stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
@@ -65,7 +67,7 @@ class Worker:
                     await first_of(stop, within=wait)
                 elif not report.more:
                     await first_of(stop, self._woken, within=self.segue.db.timing.idle)
-            await asyncio.gather(housekeeping, continuing, stopping, reporting)
+            await asyncio.gather(housekeeping, continuing, counting, stopping, reporting)
             rest = await turn.finish()
             self._reporter.note(rest.reaction, rest.moved, rest.sent)
             await self._reporter.keep()
@@ -130,6 +132,31 @@ class Worker:
         while not stop.is_set():
             await self._tidy([partial(continue_approved, self.segue.engine, stop.is_set)])
             await first_of(stop, within=self.segue.db.timing.housekeeping)
+
+    async def _count_reports(self, leased: Leased, stop: asyncio.Event) -> None:
+        """Count the reports of large journeys, which takes long; one of all workers does it."""
+        timing = self.segue.db.timing
+        while True:
+            await first_of(stop, within=timing.housekeeping * timing.large_round)
+            if stop.is_set():
+                return
+            if 0 in leased():
+                journeys = self.segue.catalog.journeys()
+                await self._tidy([partial(self._count, one, stop.is_set) for one in journeys])
+
+    def _count(self, journey: str, stopped: Callable[[], bool]) -> None:
+        with self.segue.db.transaction(write=False) as tx:
+            if stopped() or not is_large(tx, journey):
+                return
+        # They load numpy, which a worker without large journeys does not need.
+        from journeys.analytics.reports.kept import keep_report
+        from journeys.analytics.reports.period import ever
+        from journeys.analytics.revenue import RevenueMapping
+
+        segue = self.segue
+        mapping = RevenueMapping.of(segue.settings)
+        period = ever(segue.policy.timezone)
+        keep_report(segue.db, segue.catalog, journey, mapping, period, stopped)
 
     async def _tidy(self, tasks: Iterable[Callable[[], object]]) -> None:
         for task in tasks:

@@ -173,6 +173,7 @@ def order_values(
 
 def _in_units(amount: Any) -> int | None:
     """A number in 1/UNIT of the currency; None if it is too large."""
-    if abs(amount) > _LARGEST:
+    exact = Decimal(str(amount))
+    if abs(exact) > _LARGEST:
         return None
-    return int((Decimal(str(amount)) * UNIT).to_integral_value())
+    return int((exact * UNIT).to_integral_value())

@@ -6,7 +6,7 @@ Messages that were removed when their retention ended are counted from `message_
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, bindparam, case, func, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, bindparam, case, func, literal, select, union_all
 
 from channels.messages import messages
 from channels.messages.states import CLOSED
@@ -36,6 +36,23 @@ _HANDED_OVER = select(func.count(case((messages.c.state == "failed", 1))), func.
     messages.c.send_at >= bindparam("since"),
     one_of(messages.c.state, (*SENT, "failed")),
 )
+
+
+# A report on so many messages takes long, so workers count it from time to time.
+LARGE = 100_000
+_SOME_MESSAGES = select(func.count()).select_from(
+    select(literal(1))
+    .select_from(messages)
+    .where(messages.c.journey == bindparam("of_journey"))
+    .limit(bindparam("most", type_=BigInteger))
+    .subquery()
+)
+
+
+def is_large(tx: Tx, journey: str) -> bool:
+    """Whether a journey has at least LARGE messages."""
+    given = {"of_journey": journey, "most": LARGE}
+    return tx.conn.execute(_SOME_MESSAGES, given).scalar_one() == LARGE
 
 
 def bounces(tx: Tx, journey: str, since: Instant) -> tuple[int, int]:

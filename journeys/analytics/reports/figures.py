@@ -155,7 +155,8 @@ class JourneyReport:
 
     launch: the only launch that it counts; None: all. first_entry: the first one ever.
     groups: one for each value of `by`. channels: one for each channel. mailboxes: e-mails by
-    mailbox provider. ended: enrollments by reason. method: how the figures are counted. notes: what
+    mailbox provider. ended: enrollments by reason. outcomes: messages by channel, counted state and
+    reason. method: how the figures are counted. notes: what
     they do not contain. empty: why there is nothing to report; "" if there is.
     """
 
@@ -175,6 +176,7 @@ class JourneyReport:
     links: list[Link]
     mailboxes: list[Figures]
     delays: list[Delays]
+    outcomes: Counter[tuple[str, str, str]]
     method: list[str]
     notes: list[str]
     empty: str

@@ -54,6 +54,11 @@ class ReportPeriod(NamedTuple):
         return max(0, int(begins))
 
 
+def ever(zone: str) -> ReportPeriod:
+    """The period without limits."""
+    return ReportPeriod(first=None, last=None, zone=zone)
+
+
 def period_of(
     first: str | None, last: str | None, zone: str, now: Instant, first_weekday: int = 0
 ) -> ReportPeriod:

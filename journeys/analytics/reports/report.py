@@ -14,14 +14,14 @@ docs/reports.md describes the figures.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Executable, bindparam, func, select
 
 from channels.messages.states import CLOSED
 from config.channels import channel_of
-from config.clock.times import format_duration, format_instant
+from config.clock.times import Instant, format_duration, format_instant
 from config.database.engine import Tx
 from config.errors import SegueError
 from journeys.analytics.reports import statements
@@ -70,6 +70,19 @@ _FIRST_ENTRY = select(func.min(enrollments.c.entered_at)).where(
     enrollments.c.journey == bindparam("of_journey")
 )
 _Groups = dict[tuple[str, str], Figures]
+# Executes a statement of a report with its parameters.
+ReadRows = Callable[[Executable, dict[str, Any]], Sequence[Sequence[Any]]]
+
+
+class _Removed(NamedTuple):
+    """A row of `message_total`: messages that were removed when their retention ended."""
+
+    launch_id: str
+    step: str
+    channel: str
+    state: str
+    reason: str
+    number: int
 
 
 def report_journey(
@@ -81,16 +94,43 @@ def report_journey(
     *,
     by: By = "step",
     launch: str | None = None,
+    read: ReadRows | None = None,
+    counted_at: Instant | None = None,
 ) -> JourneyReport:
     """Report on a journey, or on one launch of it.
+
+    read: executes the statements; None: the transaction does, now. counted_at: the time up to which
+    `read` counts, if it is not now.
 
     Raises SegueError if the journey or the launch does not exist, or if the journey has no
     experiment to report by arm.
     """
     reading = _Reading(
-        tx, catalog=catalog, journey=journey, mapping=mapping, period=period, launch=launch
+        tx,
+        catalog=catalog,
+        journey=journey,
+        mapping=mapping,
+        period=period,
+        launch=launch,
+        read=read or (lambda statement, given: tx.conn.execute(statement, given).all()),
+        counted_at=tx.now if counted_at is None else counted_at,
     )
     return reading.report(by)
+
+
+def parameters(
+    catalog: Catalog, journey: str, period: ReportPeriod, launch: str | None = None
+) -> dict[str, Any]:
+    """The parameters of a report's statements, but for `now`."""
+    goal = catalog.journey(journey).journey.goal
+    return {
+        "of_journey": journey,
+        "of_launch": launch,
+        "since": period.since,
+        "until": period.until,
+        "goal_within": 0 if goal is None else goal.within,
+        **_experiments(catalog, journey),
+    }
 
 
 class _Reading:
@@ -105,6 +145,8 @@ class _Reading:
         mapping: RevenueMapping,
         period: ReportPeriod,
         launch: str | None,
+        read: ReadRows,
+        counted_at: Instant,
     ) -> None:
         self._version = catalog.journey(journey)
         catalog.catch_up(tx)
@@ -114,25 +156,26 @@ class _Reading:
         self._mapping = mapping
         self._period = period
         self._launch = launch
+        self._read = read
+        self._counted_at = counted_at
         self._goal = self._version.journey.goal
         self._left = LeftOut()
         self._mails: dict[str, Figures] = {}
-        self._given: dict[str, Any] = {
-            "of_journey": journey,
-            "of_launch": launch,
-            "since": period.since,
-            "until": period.until,
-            "now": tx.now,
-            "goal_within": 0 if self._goal is None else self._goal.within,
-            **self._experiments(),
-        }
-        self._launches = {row.id: row for row in self._rows(_LAUNCHES)}
+        self._outcomes: Counter[tuple[str, str, str]] = Counter()
+        self._given = {**parameters(catalog, journey, period, launch), "now": counted_at}
+        self._launches = {row.id: row for row in tx.conn.execute(_LAUNCHES, self._given)}
         if launch is not None and launch not in self._launches:
             raise SegueError(f"the journey {journey!r} has no launch {launch!r}")
-        removed = [row for row in self._rows(_REMOVED) if launch in (None, row.launch_id)]
+        removed = [
+            row
+            for row in map(_Removed._make, self._rows(_REMOVED))
+            if launch in (None, row.launch_id)
+        ]
+        for row in removed:
+            self._outcomes[row.channel, row.state, row.reason] += int(row.number)
         self._removed = [row for row in removed if row.state not in HANDED_OVER]
-        self._first_entry = tx.conn.scalar(_FIRST_ENTRY, self._given)
-        self._removed_sent = sum(int(row[-1]) for row in removed if row.state in HANDED_OVER)
+        [[self._first_entry]] = self._rows(_FIRST_ENTRY)
+        self._removed_sent = sum(int(row.number) for row in removed if row.state in HANDED_OVER)
 
     def report(self, by: By) -> JourneyReport:
         if by == "arm" and not self._given["experiments"]:
@@ -161,7 +204,7 @@ class _Reading:
             by=by,
             period=self._period,
             launch=self._launch,
-            counted_at=self._tx.now,
+            counted_at=self._counted_at,
             first_entry=self._first_entry,
             currency=self._mapping.currency,
             goal=self._goal,
@@ -176,6 +219,7 @@ class _Reading:
                 key=lambda one: (one.key == OTHER_MAILBOX, one.key),
             ),
             delays=self._delays(),
+            outcomes=self._outcomes,
             method=list(self._method()),
             notes=[*left.said(), *self._notes(by)],
             empty=self._why_empty(total[0]),
@@ -241,7 +285,9 @@ class _Reading:
 
     def _states(self, question: ReportQuestion, found: _Groups) -> None:
         rows = self._rows(statements.message_states(question))
-        for key, part, channel, mailbox, state, reason, number in rows:
+        for key, part, channel, mailbox, past, state, reason, number in rows:
+            if question.grouping == "step" and not past:
+                self._outcomes[channel, state, counted_reason(state, reason)] += number
             for one in self._counted(question, found, key, part, channel, mailbox):
                 _add_state(one, channel, state, reason, number)
                 if mailbox == NO_COMPLAINTS and state in HANDED_OVER:
@@ -364,7 +410,8 @@ class _Reading:
     def _method(self) -> Iterator[str]:
         of = f"the launch {self._launch}" if self._launch else "all entries"
         yield (
-            f"Counted: {of}, {self._period.text}, up to {format_instant(self._tx.now)}. A period "
+            f"Counted: {of}, {self._period.text}, up to "
+            f"{format_instant(self._counted_at)}. A period "
             "selects enrollments by their entry and messages by their hand-over; what followed "
             "counts up to now."
         )
@@ -389,7 +436,7 @@ class _Reading:
 
     def _notes(self, by: By) -> Iterator[str]:
         """What the figures do not contain."""
-        removed = sum(int(row[-1]) for row in self._removed)
+        removed = sum(int(row.number) for row in self._removed)
         if removed and self._period.is_limited:
             yield (
                 f"{removed:,} messages that were not sent are older than the retention. Only the "
@@ -444,20 +491,21 @@ class _Reading:
         """Whether everything that the journey ever did counts."""
         return not self._period.is_limited and self._launch is None
 
-    def _rows(self, statement: Executable) -> Iterator[Any]:
-        return iter(self._tx.conn.execute(statement, self._given))
+    def _rows(self, statement: Executable) -> Sequence[Sequence[Any]]:
+        return self._read(statement, self._given)
 
-    def _experiments(self) -> dict[str, Any]:
-        """The experiments of all versions, and the pairs of each with the steps after it."""
-        names: set[str] = set()
-        following: set[tuple[str, str]] = set()
-        for version in self._catalog.versions(self._journey):
-            graph = version.journey.graph
-            for name, node in graph.items():
-                if isinstance(node.step, ExperimentStep):
-                    names.add(name)
-                    following |= {(name, step) for step in steps_after(graph, name)}
-        return {"experiments": sorted(names), "following": sorted(following)}
+
+def _experiments(catalog: Catalog, journey: str) -> dict[str, Any]:
+    """The experiments of all versions, and the pairs of each with the steps after it."""
+    names: set[str] = set()
+    following: set[tuple[str, str]] = set()
+    for version in catalog.versions(journey):
+        graph = version.journey.graph
+        for name, node in graph.items():
+            if isinstance(node.step, ExperimentStep):
+                names.add(name)
+                following |= {(name, step) for step in steps_after(graph, name)}
+    return {"experiments": sorted(names), "following": sorted(following)}
 
 
 def _add_state(one: Figures, channel: str, state: str, reason: str | None, number: int) -> None:

@@ -126,7 +126,7 @@ _FOLLOWING = select(rows_of("following", passages.c.step.label("of"), passages.c
 
 @lru_cache(maxsize=STATEMENTS)
 def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
-    """Group, part, channel, mailbox provider, counted state, reason, number.
+    """Group, part, channel, mailbox provider, 1 for past messages, counted state, reason, number.
 
     A message that was handed over counts at that time, others when they were wanted.
     """
@@ -134,7 +134,7 @@ def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
     state = counted_state()
     at = case((one_of(state, HANDED_OVER), m.send_at), else_=m.wanted_at)
     rows = select(
-        *(*_keys(question, m), m.channel, _mailbox(m)),
+        *(*_keys(question, m), m.channel, _mailbox(m), literal(0)),
         *(state.label("counted"), m.reason, func.count()),
     )
     keys = ("key", "part", m.channel, "mailbox", "counted", m.reason)
@@ -142,7 +142,7 @@ def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
     p = past_messages.c
     was = case((p.state == "failed", RETURNED), else_=p.state)
     rows = select(
-        *(*_keys(question, p), p.channel, _mailbox(p)),
+        *(*_keys(question, p), p.channel, _mailbox(p), literal(1)),
         *(was.label("counted"), null().label("reason"), func.count()),
     )
     past = _scoped(rows, question, p, p.send_at).where(_handed_over(p, question))

@@ -10,6 +10,9 @@ import pytest
 from channels.feedback.apply import apply
 from channels.providers.webhook import Feedback
 from config.settings import ROOT
+from journeys.analytics.reports.kept import keep_report
+from journeys.analytics.reports.period import ever
+from journeys.analytics.revenue import RevenueMapping
 from journeys.dsl import SMS, Email, Experiment, Goal, Journey, OnEvent, Send, Wait, arm, days, did
 from tests.support.commands import Segue
 from tests.support.shop import House, described
@@ -201,3 +204,18 @@ def test_the_commands_of_the_page_work(segue: Segue, house: House) -> None:
         said = segue(*arguments)
         assert (said.status, said.err) == (0, ""), command
         assert said.out
+
+
+def test_a_kept_report_is_shown_unless_it_shall_be_counted_now(segue: Segue, shop: House) -> None:
+    mapping = RevenueMapping.of(shop.segue.settings)
+    keep_report(shop.db, shop.segue.catalog, "welcome", mapping, ever(shop.segue.policy.timezone))
+    late = shop.customer("dan")
+    shop.did(late, "came")
+    shop.run()
+    said = segue("report", "welcome").out
+    assert "3 entered" in said
+    assert "A worker counted this" in said
+    now = segue("report", "welcome", "--now").out
+    assert "4 entered" in now
+    assert "A worker counted this" not in now
+    assert "4 entered" in segue("report", "welcome", "--by", "week").out

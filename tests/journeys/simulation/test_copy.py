@@ -22,6 +22,7 @@ LEFT_OUT = {
     *("channel_pace", "journey_news", "retention_position", "step_shown", "signed_call"),
     # reports on what is over
     *("message_total", "passage_total", "past_message", "upgrade", "merge", "launch"),
+    "kept_report",
     # whether a launch may start is not simulated
     "approval",
     # access, and confirmations that customers have yet to give

@@ -24,8 +24,8 @@ from journeys.operations.counts import summarise
 from journeys.operations.retention import Retention
 from journeys.tables import passages
 from profiles.tables import consent_records, events
-from tests.support.shop import MONDAY, House, described
-from tests.support.worlds.report_rows import PEOPLE, SEGMENTS, Rows, trial
+from tests.support.shop import House, described
+from tests.support.worlds.report_rows import PEOPLE, SEGMENTS, trial
 
 MAPPING = RevenueMapping(
     event="order_completed", amount="total_gbp", currency_property="", currency="GBP"
@@ -164,22 +164,6 @@ def same(ours: dict[Any, Counter[str]], theirs: dict[Any, Counter[str]]) -> None
         for some in (ours, theirs)
     ]
     assert cleaned[0] == cleaned[1]
-
-
-@pytest.fixture
-def filled(house: House) -> House:
-    house.open(
-        trial(),
-        trial("other"),
-        segments=SEGMENTS,
-        message_retention=30 * DAY,
-        passage_retention=30 * DAY,
-        event_retention=30 * DAY,
-    )
-    with house.db.transaction() as tx:
-        Rows(tx, 14).write("trial", "other")
-    house.db.now = MONDAY + 48 * DAY
-    return house
 
 
 @pytest.mark.parametrize("period", [EVER, MARCH], ids=["ever", "a fortnight"])

@@ -38,6 +38,7 @@ def a_report(by: By, groups: list[Figures]) -> JourneyReport:
         ended=Counter(),
         links=[],
         mailboxes=[],
+        outcomes=Counter(),
         delays=[],
         method=[],
         notes=[],
