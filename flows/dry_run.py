@@ -48,11 +48,11 @@ def dry_run(
     question = Question(
         journeys=(journey,), audience=audience, days=_DAYS, people=people, customers=False
     )
-    db, rates = prepare(tx, shop, question)
-    results = run(db, shop, question, rates, seed=0)
+    prepared = prepare(tx, shop, question)
+    results = run(prepared, shop, question, seed=0)
     start = results.start
     graph = shop.catalog.journey(journey).journey.graph
-    with db.transaction(write=False) as copied:
+    with prepared.db.transaction(write=False) as copied:
         report = DryRunReport(
             results=results,
             audience=audience_size(tx, shop.catalog.segment(audience).condition),
@@ -60,7 +60,7 @@ def dry_run(
             steps={step: _would_be(count_step(copied, journey, step, start)) for step in graph},
             journey=count_journey(copied, journey),
         )
-    db.close()
+    prepared.db.close()
     return report
 
 

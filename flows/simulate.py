@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date, datetime, time
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from config.channels import by_channel
-from config.clock.times import format_instant
+from config.clock.times import DAY, Instant, format_instant
+from config.clock.zones import zone
 from config.database.engine import Database, Tx
 from config.database.schema import refuse_other_schema
 from config.errors import SegueError
@@ -42,18 +44,25 @@ def answer(
     seeds: int = 1,
     shares: Mapping[AnswerKind, float | None] = MappingProxyType({}),
     compare: str | None = None,
+    replay: date | None = None,
 ) -> dict[str, Any]:
     """Simulate, and return the results as `as_json`, with those of `compare` as `compared`.
 
     journey: None: all. shares: given rates of answers; None: learnt. compare: a policy file or a
-    version. Raises SegueError.
+    version. replay: a past day, in the policy's time zone: what happened from its beginning on is
+    repeated, at most until now. Raises SegueError.
     """
     if journey is None and (audience or people):
         raise SegueError("an audience and a limit belong to the launch of one journey")
+    if replay is not None and audience is not None:
+        raise SegueError("a replay repeats the launches that were made: leave out the audience")
     if people is not None and audience is None:
         raise SegueError("a limit needs an audience")
     with reading(settings) as tx:
         shop = open_shop(settings, tx)
+        since = None
+        if replay is not None:
+            since, days = _past_period(replay, days, shop.policy.timezone, tx.now)
         question = Question(
             journeys=tuple(shop.catalog.current) if journey is None else (journey,),
             audience=audience,
@@ -61,6 +70,7 @@ def answer(
             people=people,
             given={kind: share for kind, share in shares.items() if share is not None},
             seeds=seeds,
+            since=since,
         )
         found = as_json(shop, question, simulate(tx, shop, question))
         if compare is not None:
@@ -68,6 +78,15 @@ def answer(
             found["compare"] = compare
             found["compared"] = as_json(other, question, simulate(tx, other, question))
     return found
+
+
+def _past_period(day: date, days: int, timezone: str, now: Instant) -> tuple[Instant, int]:
+    """The beginning of a past day, and for how many whole days it can be replayed."""
+    since = int(datetime.combine(day, time.min, zone(timezone)).timestamp())
+    possible = (now - since) // DAY
+    if possible < 1:
+        raise SegueError(f"--replay {day}: not a whole day has passed since then")
+    return since, min(days, possible)
 
 
 @contextmanager
@@ -156,6 +175,7 @@ def as_json(shop: SimulatedShop, question: Question, results: Sequence[Results])
         "to": format_instant(first.end),
         "days": question.days,
         "seeds": question.seeds,
+        "replayed": _replayed(first),
         "people": first.people,
         "entered": _mean(totals["entered"]),
         "sent": by_channel(_means(one.sent for one in results)),
@@ -190,6 +210,13 @@ def as_json(shop: SimulatedShop, question: Question, results: Sequence[Results])
         ],
         "range": {name: [min(some), max(some)] for name, some in totals.items()},
     }
+
+
+def _replayed(results: Results) -> dict[str, int] | None:
+    if results.replayed is None:
+        return None
+    as_then, by_rates = results.replayed
+    return {"answered_as_then": as_then, "answered_by_rates": by_rates}
 
 
 def answered(results: Results) -> Counter[str]:

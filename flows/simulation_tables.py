@@ -31,9 +31,17 @@ def runs_of(found: dict[str, Any]) -> Runs:
 
 
 def notes(runs: Runs) -> Iterator[str]:
-    """The warnings, and why people did not enter or move; of a compared run with its name."""
+    """What a replay knows, the warnings, and why people did not enter or move; of a compared run
+    with its name.
+    """
     for name, run in runs:
         of = f"{name}: " if len(runs) > 1 else ""
+        if (known := run["replayed"]) is not None:
+            yield (
+                f"{of}a replay of what happened: customers answered "
+                f"{known['answered_as_then']:,} messages as they did, and "
+                f"{known['answered_by_rates']:,} by rates, since those were not sent then"
+            )
         for warning in run["warnings"]:
             yield f"{of}warning: {warning}"
         for journey, reasons in run["why_not"].items():

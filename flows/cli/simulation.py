@@ -1,5 +1,6 @@
 """`segue simulate`: what journeys would do in the coming days."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +48,13 @@ def simulate_command(
         str | None,
         typer.Option(help="Another policy file (.toml), or another version of the journey."),
     ] = None,
+    replay: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Repeat what happened from this past day on, instead of looking ahead.",
+        ),
+    ] = None,
     now: Now = None,
     as_json_: AsJson = False,
 ) -> None:
@@ -67,6 +75,7 @@ def simulate_command(
             "unsubscribed": unsubscribes,
         },
         compare=compare,
+        replay=None if replay is None else replay.date(),
     )
     if as_json_:
         print_json(found)

@@ -1,6 +1,7 @@
 """A simulation as a Prefect flow: a form, and an artifact with plots and tables."""
 
 import asyncio
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from prefect import Flow, State, flow
@@ -36,6 +37,7 @@ def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
         buys: _Share | None = None,
         unsubscribes: _Share | None = None,
         compare: str = "",
+        replay: date | None = None,
     ) -> State[Any]:
         """Show what journeys would do, on a copy of the shop; nothing is sent or stored.
 
@@ -51,6 +53,7 @@ def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
             buys: The share of enrollments that buy.
             unsubscribes: The share of messages that are unsubscribed from.
             compare: Another policy file (.toml), or another version of the journey.
+            replay: Repeat what happened from this past day on, instead of looking ahead.
         """
         found = await asyncio.to_thread(
             answer,
@@ -67,6 +70,7 @@ def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
                 "unsubscribed": unsubscribes,
             },
             compare=compare or None,
+            replay=replay,
         )
         key = f"simulation-{'all' if journey == ALL_JOURNEYS else journey}"
         await acreate_markdown_artifact(simulation_page(found), key, "A simulation")

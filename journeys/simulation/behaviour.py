@@ -62,7 +62,8 @@ class AnsweringPeople:
 
     Parameters
     ----------
-    db: the copy. segments: the segment that each journey is launched for, by journey.
+    db: the copy. segments: the segment that each journey is launched for, by journey. buys: whether
+    messages cause purchases.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class AnsweringPeople:
         rates: AnswerRates,
         segments: Mapping[str, str],
         seed: int,
+        buys: bool = True,
     ) -> None:
         self.answers: Counter[tuple[str, ChannelName, AnswerKind]] = Counter()
         self.used: dict[tuple[str, ChannelName, AnswerKind], Rate] = {}
@@ -80,6 +82,7 @@ class AnsweringPeople:
         self._rates = rates
         self._segments = segments
         self._seed = seed
+        self._buys = buys
         self._read = events_read(catalog)
         self._goals = {name: one.journey.goal for name, one in catalog.current.items()}
         self._examples = cache(self._load_examples)
@@ -105,7 +108,7 @@ class AnsweringPeople:
                         address=to[message_id],
                     ),
                 )
-            if enrollment_id not in self._decided:
+            if self._buys and enrollment_id not in self._decided:
                 self._decided.add(enrollment_id)
                 if purchase := self._purchase(journey, channel, profile_id, message_id, now):
                     yield purchase

@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sqlalchemy import insert
+
 from channels.feedback.apply import apply
 from channels.outbox.dispatch import Dispatcher
 from channels.providers.sending import Outgoing
@@ -25,11 +27,14 @@ from config.settings import Settings
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import EventEntry
 from journeys.engine.advance import Engine
+from journeys.engine.entry import enter_each
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.turn import Turn
+from journeys.operations.api_start import API_AUDIENCE
 from journeys.operations.launches import enter_all_newcomers, enter_audience, record_launch
 from journeys.simulation.inputs import (
     AnswerInput,
+    Arrival,
     ConsentInput,
     Examination,
     Input,
@@ -38,6 +43,7 @@ from journeys.simulation.inputs import (
     MessageKey,
     Purchase,
     ShopEvent,
+    StartOf,
 )
 from journeys.simulation.messages import enrolled_or_unconverted, message_ids, purchase_events
 from journeys.simulation.providers import AcceptingProviders, simulated_providers
@@ -45,6 +51,7 @@ from journeys.simulation.refusals import refusals
 from journeys.simulation.rendering import RememberingRenderer
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.tables import profiles
 
 T = TypeVar("T")
 # What customers answer to messages that were just accepted: inputs with their times.
@@ -160,15 +167,19 @@ class Simulation:
             for one in inputs:
                 if isinstance(one, LaunchOf):
                     self._launch(one)
+                elif isinstance(one, StartOf):
+                    self._start(one)
                 elif isinstance(one, Examination):
                     enter_all_newcomers(self.engine, one.journey)
 
     def _record(self, tx: Tx, inputs: Sequence[Input]) -> None:
+        if arrivals := [one.row for one in inputs if isinstance(one, Arrival)]:
+            tx.conn.execute(insert(profiles), arrivals)
         events = [one for one in inputs if isinstance(one, ShopEvent)]
         if purchases := [one for one in inputs if isinstance(one, Purchase)]:
             events += purchase_events(tx, purchases)
         # Nothing reacts to the events of those who are in no journey and enter none now.
-        enters = any(isinstance(one, LaunchOf | Examination) for one in inputs)
+        enters = any(isinstance(one, LaunchOf | StartOf | Examination) for one in inputs)
         reacting = {one.profile_id for one in events if enters or one.name in self._entries}
         reacting |= enrolled_or_unconverted(tx, {one.profile_id for one in events})
         for worked in (True, False):
@@ -222,6 +233,18 @@ class Simulation:
             self.refused.setdefault(one.journey, Counter()).update(refusals(tx, version, condition))
         for _ in enter_audience(self.engine, version, one.audience, one.id, one.people):
             pass
+
+    def _start(self, one: StartOf) -> None:
+        """The profiles take their first steps in the turn that follows."""
+        with self.db.transaction() as tx:
+            version = record_launch(
+                tx,
+                self.engine.catalog,
+                launch_id=one.id,
+                journey=one.journey,
+                audience=API_AUDIENCE,
+            )
+            enter_each(tx, version, one.each, one.id)
 
 
 def _entry_events(catalog: Catalog) -> set[str]:

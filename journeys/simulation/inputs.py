@@ -87,13 +87,29 @@ class LaunchOf(NamedTuple):
     people: int | None = None
 
 
+class StartOf(NamedTuple):
+    """A start of a journey for listed profiles, each with its context."""
+
+    id: str
+    journey: str
+    each: tuple[tuple[int, dict[str, Any]], ...]
+
+
+class Arrival(NamedTuple):
+    """A profile comes into being. row: of its table."""
+
+    row: dict[str, Any]
+
+
 class Examination(NamedTuple):
     """A worker looks for profiles that joined an entry's segment because time has passed."""
 
     journey: str
 
 
-Input = ShopEvent | AnswerInput | Purchase | ConsentInput | LaunchOf | Examination
+Input = (
+    ShopEvent | AnswerInput | Purchase | ConsentInput | LaunchOf | StartOf | Arrival | Examination
+)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import or_, select, tuple_
 
 from channels.messages import messages
+from config.channels import ChannelName
 from config.database.arrays import any_of, rows_of
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
@@ -26,6 +27,24 @@ def message_ids(tx: Tx, keys: Collection[MessageKey]) -> dict[MessageKey, int]:
         return {}
     found = tx.conn.execute(_IDS, {"keys": [tuple(key) for key in keys]})
     return {MessageKey(*key): message_id for message_id, *key in found}
+
+
+_KEYS_OF = (
+    select(_m.id, _m.channel, _e.launch_id, *KEY_COLUMNS)
+    .join_from(messages, enrollments, _e.id == _m.enrollment_id)
+    .where(any_of(_m.id, "messages"))
+)
+
+
+def message_keys(
+    tx: Tx, ids: Collection[int]
+) -> dict[int, tuple[ChannelName, str | None, MessageKey]]:
+    """The channel, the launch and the key of messages, by id."""
+    rows = tx.conn.execute(_KEYS_OF, {"messages": ids})
+    return {
+        message_id: (channel, launch_id, MessageKey(*key))
+        for message_id, channel, launch_id, *key in rows
+    }
 
 
 _CONCERNED = select(_e.profile_id).where(

@@ -10,7 +10,7 @@ Changes of attributes and addresses are not recorded one by one, so they are not
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from sqlalchemy import Select, and_, cast, exists, not_, or_, select
+from sqlalchemy import Select, and_, bindparam, cast, exists, not_, or_, select
 from sqlalchemy.types import Text
 
 from channels.messages import messages
@@ -21,6 +21,7 @@ from config.database.arrays import one_of
 from config.database.engine import Tx
 from config.policy import CHANNELS
 from journeys.enrollments import enrollments
+from journeys.operations.api_start import API_AUDIENCE
 from journeys.simulation.inputs import (
     AnswerInput,
     ConsentInput,
@@ -29,6 +30,7 @@ from journeys.simulation.inputs import (
     LaunchOf,
     MessageKey,
     ShopEvent,
+    StartOf,
 )
 from journeys.simulation.messages import KEY_COLUMNS
 from journeys.tables import launches
@@ -44,17 +46,26 @@ _ANSWERS: Mapping[str, tuple[ChannelName, FeedbackKind]] = {
 # What a report adds to the properties of its event.
 _OF_REPORT = ("message_id", "journey", "step", "reason")
 _e, _r, _l = events.c, consent_records.c, launches.c
+_STARTED = (
+    select(enrollments.c.profile_id, enrollments.c.context)
+    .where(
+        enrollments.c.launch_id == bindparam("launch"),
+        enrollments.c.journey == bindparam("of_journey"),
+    )
+    .order_by(enrollments.c.profile_id)
+)
 
 
 def recorded_inputs(tx: Tx, since: Instant, until: Instant) -> Inputs:
     """The inputs that were worked from `since` on, before `until`."""
     inputs = Inputs()
-    for at, one in _recorded(tx, since, until):
+    for at, one in recorded(tx, since, until):
         inputs.add(at, [one])
     return inputs
 
 
-def _recorded(tx: Tx, since: Instant, until: Instant) -> Iterator[tuple[Instant, Input]]:
+def recorded(tx: Tx, since: Instant, until: Instant) -> Iterator[tuple[Instant, Input]]:
+    """The inputs of `recorded_inputs`, each with its time; of one kind in the order of time."""
     suppressed = suppressed_since(tx, since)
     for row in tx.conn.execute(_events(since, until)).mappings():
         yield row["worked_at"], _event_or_answer(dict(row), suppressed)
@@ -73,8 +84,14 @@ def _recorded(tx: Tx, since: Instant, until: Instant) -> Iterator[tuple[Instant,
     started = select(_l.started_at, _l.id, _l.journey, _l.audience, _l.people).where(
         _l.started_at >= since, _l.started_at < until
     )
-    for started_at, *launch in tx.conn.execute(started.order_by(_l.started_at, _l.id)).tuples():
-        yield started_at, LaunchOf(*launch)
+    rows = tx.conn.execute(started.order_by(_l.started_at, _l.id)).tuples().all()
+    for started_at, launch_id, journey, audience, people in rows:
+        if audience == API_AUDIENCE:
+            entered = tx.conn.execute(_STARTED, {"launch": launch_id, "of_journey": journey})
+            each = tuple((profile_id, context) for profile_id, context in entered)
+            yield started_at, StartOf(launch_id, journey, each)
+        else:
+            yield started_at, LaunchOf(launch_id, journey, audience, people)
 
 
 def _events(since: Instant, until: Instant) -> Select[Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Text, bindparam, cast, func, or_, select
+from sqlalchemy import Select, Text, and_, bindparam, cast, func, or_, select
 
 from channels.messages import messages
 from channels.providers.registry import ConnectedProviders
@@ -120,7 +120,8 @@ class Results:
     people: profiles in the copy. entered: by journey, during the simulation. converted: likewise.
     planned: messages that are still to be sent at its end. by_day, by_hour: (sent, not sent).
     a_person: messages of each profile that got any, in order. why: by journey, why people did not
-    enter or move, and how many. answers, rates: by journey, channel and kind.
+    enter or move, and how many. answers, rates: by journey, channel and kind. replayed: of a replay
+    the messages that were answered as they were then, and those that were answered by rates.
     """
 
     start: Instant
@@ -141,6 +142,7 @@ class Results:
     why: dict[str, Counter[str]] = field(default_factory=dict)
     answers: Counter[tuple[str, ChannelName, AnswerKind]] = field(default_factory=Counter)
     rates: dict[tuple[str, ChannelName, AnswerKind], Rate] = field(default_factory=dict)
+    replayed: tuple[int, int] | None = None
 
 
 def under_way(tx: Tx) -> Sequence[int]:
@@ -152,10 +154,12 @@ def read_results(
     tx: Tx,
     planner: Planner,
     providers: ConnectedProviders,
+    journeys: Collection[str],
     start: Instant,
     before: Collection[int],
 ) -> Results:
-    """Count what was decided and sent from `start` to the copy's time.
+    """Count what was decided and sent from `start` to the copy's time. Entries are those into
+    `journeys`; nobody enters another one.
 
     before: the messages that were under way at the start.
     """
@@ -164,7 +168,7 @@ def read_results(
         start=start,
         end=tx.now,
         people=tx.conn.execute(select(func.count()).select_from(profiles)).scalar_one(),
-        entered=_count(tx, _e.entered_at >= start),
+        entered=_count(tx, and_(_e.entered_at >= start, one_of(_e.journey, sorted(journeys)))),
         converted=_count(tx, _e.converted_at >= start),
     )
     brand = zone(planner.policy.timezone)

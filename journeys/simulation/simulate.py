@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from cronsim import CronSim
 from sqlalchemy import insert
@@ -21,7 +22,8 @@ from journeys.operations.control import PAUSED, STOPPED, held
 from journeys.simulation.behaviour import AnsweringPeople
 from journeys.simulation.clock import SimulatedShop, Simulation, nobody_answers
 from journeys.simulation.copy import CopyScope, copy, copy_again
-from journeys.simulation.inputs import Examination, Inputs, LaunchOf, ShopEvent
+from journeys.simulation.inputs import Examination, Input, Inputs, LaunchOf, ShopEvent, StartOf
+from journeys.simulation.past import Past, RememberingPeople, recall, rewind
 from journeys.simulation.providers import simulated_providers
 from journeys.simulation.rates import AnswerKind, AnswerRates, learn_rates
 from journeys.simulation.refusals import still_waiting
@@ -47,6 +49,7 @@ class Question:
     given: shares of answers that replace those of the shop's history.
     seeds: how many runs, each with other draws.
     customers: whether customers do anything: answer messages, and cause events.
+    since: replay what happened from then on, instead of looking ahead (past.py).
     """
 
     journeys: tuple[str, ...]
@@ -56,6 +59,7 @@ class Question:
     given: Mapping[AnswerKind, float] = field(default_factory=dict)
     seeds: int = 1
     customers: bool = True
+    since: Instant | None = None
 
     def segments(self, catalog: Catalog) -> dict[str, str]:
         """The segment that each journey is launched for, by journey."""
@@ -69,38 +73,52 @@ class Question:
         }
 
 
+class Prepared(NamedTuple):
+    """What a run needs from the shop. db: the copy. past: what it replays, if anything."""
+
+    db: Database
+    rates: AnswerRates
+    past: Past | None
+
+
 def simulate(tx: Tx, shop: SimulatedShop, question: Question) -> list[Results]:
     """The results for each seed. Only reads the database of the transaction.
 
     Raises SegueError for an unknown journey or segment.
     """
     with without_collections():
-        base, rates = prepare(tx, shop, question)
+        base = prepare(tx, shop, question)
     results = []
     for seed in range(question.seeds):
         last = seed == question.seeds - 1
-        db = base if last else copy_again(base)
+        prepared = base if last else base._replace(db=copy_again(base.db))
         with without_collections():
-            results.append(run(db, shop, question, rates, seed))
-        db.close()
+            results.append(run(prepared, shop, question, seed))
+        prepared.db.close()
     return results
 
 
-def prepare(tx: Tx, shop: SimulatedShop, question: Question) -> tuple[Database, AnswerRates]:
+def prepare(tx: Tx, shop: SimulatedShop, question: Question) -> Prepared:
     """The copy and the rates for a question."""
     for journey in question.journeys:
         shop.catalog.journey(journey)
+    start = tx.now if question.since is None else question.since
     scope = CopyScope(
         catalog=shop.catalog,
         policy=shop.policy,
-        now=tx.now,
+        now=start,
         people=_audience(tx, shop.catalog, question),
     )
     db = copy(tx, scope)
+    past = None
     with db.transaction() as copied:
+        if question.since is not None:
+            until = start + question.days * DAY
+            past = recall(tx, question.journeys, start, until)
+            rewind(copied, tx, question.journeys, past, since=start, until=until)
         shop.catalog.register(copied)
         _hold_others(copied, shop.catalog, question.journeys)
-    return db, learn_rates(tx, tx.now, question.given)
+    return Prepared(db, learn_rates(tx, tx.now, question.given), past)
 
 
 def _audience(tx: Tx, catalog: Catalog, question: Question) -> Sequence[int] | None:
@@ -125,31 +143,41 @@ def _hold_others(tx: Tx, catalog: Catalog, journeys: Sequence[str]) -> None:
         count_change(tx)
 
 
-def run(
-    db: Database, shop: SimulatedShop, question: Question, rates: AnswerRates, seed: int
-) -> Results:
-    """Simulate on a copy from `prepare`, which this changes; returns the results of one seed.
+def run(prepared: Prepared, shop: SimulatedShop, question: Question, seed: int) -> Results:
+    """Simulate on the copy, which this changes; returns the results of one seed.
 
-    It begins in the second after the copy, so that its rows differ in time from those before.
+    It begins in the second after the copy, so that its rows differ in time from those before; a
+    replay begins at its first input.
     """
+    db, _, past = prepared
     assert db.now is not None
-    start = db.now + 1
+    start = db.now + 1 if past is None else db.now
     end = start + question.days * DAY
     with db.transaction(write=False) as tx:
-        inputs = _inputs(tx, shop.catalog, question, start, end, seed)
-        why = _why_nobody(tx, shop.catalog, question, inputs)
+        inputs = _inputs(tx, shop.catalog, question, past, start, end, seed)
+        why = _why_nobody(tx, shop.catalog, question, inputs, past)
         before = under_way(tx)
     people = AnsweringPeople(
-        db, shop.catalog, rates=rates, segments=question.segments(shop.catalog), seed=seed
+        db,
+        shop.catalog,
+        rates=prepared.rates,
+        segments=question.segments(shop.catalog),
+        seed=seed,
+        buys=past is None,
     )
+    remembering = None if past is None else RememberingPeople(db, past, people)
     behave = people.answer if question.customers else nobody_answers
+    if remembering is not None:
+        behave = remembering.answer
     simulation = Simulation(db, shop, inputs=inputs, behave=behave)
     simulation.run(end)
     providers = simulated_providers(shop.settings)
     with db.transaction() as tx:
         if not question.customers:
             refuse_unrenderable(tx, simulation.engine, shop.settings)
-        results = read_results(tx, Planner(shop.policy), providers, start, before)
+        results = read_results(
+            tx, Planner(shop.policy), providers, question.journeys, start, before
+        )
         if not (results.sent or results.planned or results.not_sent):
             for journey, waiting in still_waiting(tx, question.journeys).items():
                 why[journey] += waiting
@@ -160,12 +188,21 @@ def run(
         why={journey: reasons for journey, reasons in why.items() if reasons},
         answers=people.answers,
         rates=people.used,
+        replayed=None if remembering is None else (remembering.known, remembering.unknown),
     )
 
 
 def _inputs(
-    tx: Tx, catalog: Catalog, question: Question, start: Instant, end: Instant, seed: int
+    tx: Tx,
+    catalog: Catalog,
+    question: Question,
+    past: Past | None,
+    start: Instant,
+    end: Instant,
+    seed: int,
 ) -> Inputs:
+    if past is not None:
+        return _replayed(catalog, question, past.inputs, start, end)
     entries = {name: catalog.journey(name).journey.entry for name in question.journeys}
     # A launch for an audience is looked at alone, without those who enter by events.
     without = {
@@ -195,6 +232,27 @@ def _inputs(
     return inputs
 
 
+def _replayed(
+    catalog: Catalog, question: Question, inputs: Inputs, start: Instant, end: Instant
+) -> Inputs:
+    """The inputs of the past, with the examinations that workers make. The run consumes them.
+
+    Launches for segments that do not exist any more are left out (_why_nobody).
+    """
+    found = Inputs()
+    for at, together in inputs.at.items():
+        found.add(at, [one for one in together if not _for_lost_segment(catalog, one)])
+    for name in question.journeys:
+        if isinstance(catalog.journey(name).journey.entry, SegmentEntry):
+            for at in range(start, end, DAY):
+                found.add(at, [Examination(name)])
+    return found
+
+
+def _for_lost_segment(catalog: Catalog, one: Input) -> bool:
+    return isinstance(one, LaunchOf) and one.audience not in catalog.segments
+
+
 def _times(entry: ScheduleEntry, start: Instant, end: Instant) -> Iterator[Instant]:
     """The times of a schedule from `start` on, before `end`."""
     # CronSim begins behind the given minute.
@@ -208,14 +266,18 @@ def _times(entry: ScheduleEntry, start: Instant, end: Instant) -> Iterator[Insta
 
 
 def _why_nobody(
-    tx: Tx, catalog: Catalog, question: Question, inputs: Inputs
+    tx: Tx, catalog: Catalog, question: Question, inputs: Inputs, past: Past | None
 ) -> dict[str, Counter[str]]:
     """What keeps people from entering journeys or from moving in them, apart from launches."""
     why: dict[str, Counter[str]] = {name: Counter() for name in question.journeys}
+    if past is not None:
+        for one in (one for together in past.inputs.at.values() for one in together):
+            if isinstance(one, LaunchOf) and _for_lost_segment(catalog, one):
+                why[one.journey][f"launch for {one.audience}, a segment that is no more"] += 1
     holding = held(tx)
     every = [one for together in inputs.at.values() for one in together]
     there = {one.name for one in every if isinstance(one, ShopEvent)}
-    launched = {one.journey for one in every if isinstance(one, LaunchOf)}
+    launched = {one.journey for one in every if isinstance(one, LaunchOf | StartOf)}
     for name in question.journeys:
         entry = catalog.journey(name).journey.entry
         if holding.get(name) == PAUSED:
@@ -227,6 +289,8 @@ def _why_nobody(
         elif isinstance(entry, EventEntry):
             if entry.event not in there:
                 why[name][f"no event to enter with: {entry.event}"] += 1
+        elif past is not None:
+            why[name]["it was not launched in these days"] += 1
         elif isinstance(entry, ScheduleEntry):
             why[name]["no time of its schedule is in these days"] += 1
         else:

@@ -124,6 +124,23 @@ def last_sources(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, str]:
     }
 
 
+def consents_at(tx: Tx, at: Instant) -> list[Statement]:
+    """The consent before a past moment, where it has changed since."""
+    changed = select(_r.profile_id, _r.channel, _r.topic).where(_r.recorded_at >= at)
+    found = (
+        select(_r.profile_id, _r.channel, _r.topic, _r.granted, _r.occurred_at, _r.recorded_at)
+        .where(tuple_(_r.profile_id, _r.channel, _r.topic).in_(changed))
+        .order_by(_r.id)
+    )
+    then: dict[ConsentKey, Statement] = {}
+    for profile_id, channel, topic, granted, occurred_at, recorded_at in tx.conn.execute(found):
+        unset = Statement(profile_id, channel, topic, None, occurred_at)
+        one = unset if recorded_at >= at else unset._replace(granted=granted)
+        if recorded_at < at or one.key not in then:
+            then[one.key] = one
+    return list(then.values())
+
+
 def write_statements(tx: Tx, statements: Collection[Statement]) -> None:
     """Write current statements; those that return consent to unset lose their row."""
     _UPSERT(

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
+    delete,
     exists,
     literal,
     not_,
@@ -91,6 +92,11 @@ def suppressed_since(tx: Tx, since: Instant) -> dict[tuple[str, str], Suppressio
     """Why addresses were suppressed from `since` on, by address and channel."""
     found = tx.conn.execute(_SUPPRESSED_SINCE, {"since": since})
     return {(address, channel): state for address, channel, state in found}
+
+
+def forget_suppressions(tx: Tx, since: Instant) -> None:
+    """Remove the suppressions from `since` on, in the copy of a simulation of a past period."""
+    tx.conn.execute(delete(suppressions).where(suppressions.c.since >= since))
 
 
 _SUPPRESSED_SINCE = select(

@@ -1,6 +1,7 @@
 """`segue simulate`: its output, its options, and that it writes nothing."""
 
 import re
+import shutil
 import sys
 from base64 import b64decode
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from config.settings import ROOT
 from flows.orchestration.pages.simulation_page import simulation_page
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.definition.journey import Journey, Version
+from profiles.events import NewEvent, record_events
 from profiles.sample.shop import load_sample_shop
 
 NOW: Instant = parse_instant("2026-03-02T09:00:00Z")
@@ -220,6 +222,53 @@ def test_a_thank_you_and_an_experiment_on_one_day(
     assert "- warning: trial / offer: " in simulation_page(both)
 
 
+def test_a_replay_of_a_past_period(
+    segue: Run, stocked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Carts of a past week enter customers again; nothing was sent then, so rates answer."""
+    file = tmp_path / "segue.db"
+    shutil.copy(stocked, file)
+    monkeypatch.setenv("SEGUE_DATABASE_URL", f"sqlite:///{file}")
+    then = Database(f"sqlite:///{file}", now=parse_instant("2026-02-11T10:00:00Z"))
+    with then.transaction() as tx:
+        carts = [
+            NewEvent(
+                profile_id=number,
+                name="cart_abandoned",
+                occurred_at=tx.now,
+                dedupe_key="cart",
+                properties={"cart_id": "c", "items": [{"name": "Lamp", "price": 9, "quantity": 1}]},
+            )
+            for number in range(1, 41)
+        ]
+        record_events(tx, carts, worked=True)
+    then.close()
+    policy = tmp_path / "closed.toml"
+    policy.write_text(
+        (ROOT / "config" / "policy.toml").read_text()
+        + '\n[[caps]]\nchannels = "all"\nlimit = 0\nper = "day"\n'
+    )
+    both = found(segue, "--all", "--replay", "2026-02-09", "--compare", str(policy))
+    assert (both["from"], both["to"], both["days"]) == (
+        *("2026-02-09T00:00:00Z", "2026-03-02T00:00:00Z"),
+        21,
+    )
+    sent = sum(both["sent"].values())
+    assert both["entered"] == 40
+    assert sent > 10
+    assert both["replayed"] == {"answered_as_then": 0, "answered_by_rates": sent}
+    assert both["compared"]["entered"] == both["entered"]
+    assert sum(both["compared"]["sent"].values()) == 0
+    assert both["compared"]["not_sent"]["capped"] > 10
+    assert both["why_not"] == {
+        "welcome": {"no event to enter with: signed_up": 1},
+        "win-back": {"it was not launched in these days": 1},
+    }
+    _, out, _ = segue("--all", "--replay", "2026-02-09", "--compare", str(policy))
+    known = f"now: a replay of what happened: customers answered 0 messages as they did, and {sent}"
+    assert known in out
+
+
 def test_a_table_is_shown(segue: Run) -> None:
     status, out, err = segue("win-back", "--audience", "lapsed", "--days", "8")
     assert status == 0, err
@@ -241,6 +290,8 @@ def test_nobody_enters_without_a_reason(segue: Run) -> None:
         ((), "name one journey"),
         (("win-back", "--all"), "name one journey"),
         (("--all", "--audience", "lapsed"), "an audience and a limit"),
+        (("win-back", "--audience", "lapsed", "--replay", "2026-02-01"), "leave out the audience"),
+        (("--all", "--replay", "2026-03-02"), "not a whole day has passed"),
         (("win-back", "--limit", "3"), "a limit needs an audience"),
         (("win", "--audience", "lapsed"), "no journey 'win'"),
         (("win-back", "--audience", "lost"), "no segment 'lost'"),
@@ -313,7 +364,7 @@ def test_a_command_of_the_page_works(segue: Run, arguments: list[str]) -> None:
 def test_the_page_shows_every_option() -> None:
     assert {one for arguments in SHOWN for one in arguments if one.startswith("--")} >= {
         *("--all", "--audience", "--days", "--limit", "--opens", "--buys", "--seeds", "--json"),
-        "--compare",
+        *("--compare", "--replay"),
     }
     assert "--unsubscribes" in PAGE
     assert "--clicks" in PAGE
