@@ -26,7 +26,7 @@ LEFT_OUT = {
     # whether a launch may start is not simulated
     "approval",
     # access, and confirmations that customers have yet to give
-    *("api_key", "email_confirmation"),
+    *("api_key", "staff_act", "staff_session", "staff_user", "email_confirmation"),
 }
 
 
