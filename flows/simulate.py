@@ -208,6 +208,10 @@ def as_json(shop: SimulatedShop, question: Question, results: Sequence[Results])
             {"journey": journey, "channel": channel, "answer": kind, **rate._asdict()}
             for (journey, channel, kind), rate in sorted(first.rates.items())
         ],
+        "delays": [
+            {"answer": kind, "where": where, **delay._asdict()}
+            for (kind, where), delay in sorted(first.delays.items())
+        ],
         "range": {name: [min(some), max(some)] for name, some in totals.items()},
     }
 

@@ -96,6 +96,16 @@ def tables(runs: Runs) -> Iterator[ResultTable]:
         ),
     )
 
+    yield _listed(
+        runs,
+        "delays",
+        ("answer", "to", "half within", "counted on", "of"),
+        lambda one: (
+            *(one["answer"], one["where"], format_rounded(one["median"])),
+            *(one["source"], f"{one['of']:,}"),
+        ),
+    )
+
 
 def total(run: dict[str, Any], name: str) -> str:
     """A total, with the extremes of the seeds if they differ."""

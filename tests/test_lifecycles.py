@@ -10,7 +10,10 @@ from tests.support.structure.writers import HOMES, writes
 ROOT = Path(__file__).parent.parent
 LAYERS = ("config", "profiles", "channels", "journeys", "sandbox", "flows")
 # A simulation writes into a database of its own.
-MAY_WRITE = (*HOMES, "config/database/migrations/", "journeys/simulation/copy.py")
+MAY_WRITE = (
+    *(*HOMES, "config/database/migrations/"),
+    *("journeys/simulation/copy.py", "journeys/simulation/rewind.py"),
+)
 
 
 def test_nothing_else_writes_messages_or_enrollments() -> None:

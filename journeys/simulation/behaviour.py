@@ -25,14 +25,13 @@ from journeys.definition.catalog import Catalog
 from journeys.definition.journey import Goal
 from journeys.simulation.copy import events_read
 from journeys.simulation.inputs import AnswerInput, Input, Purchase
-from journeys.simulation.rates import AnswerKind, AnswerRates, Rate
+from journeys.simulation.rates import AnswerKind, AnswerRates, Delay, Rate
 from profiles.tables import events
 
 # Customers act at whole quarters of an hour: fewer moments, each with more to do.
 GRAIN: Seconds = HOUR
-# They open after hours and buy after days: means, and the longest.
-_OPENED_AFTER, _OPENED_WITHIN = 4 * HOUR, 3 * DAY
-_BOUGHT_AFTER = DAY
+# They open within this time, or not at all.
+_OPENED_WITHIN: Seconds = 3 * DAY
 # How many past purchases lend their properties to the simulated ones.
 _EXAMPLES = 500
 
@@ -78,6 +77,7 @@ class AnsweringPeople:
     ) -> None:
         self.answers: Counter[tuple[str, ChannelName, AnswerKind]] = Counter()
         self.used: dict[tuple[str, ChannelName, AnswerKind], Rate] = {}
+        self.delays: dict[tuple[AnswerKind, str], Delay] = {}
         self._db = db
         self._rates = rates
         self._segments = segments
@@ -123,7 +123,7 @@ class AnsweringPeople:
         self.answers[journey, channel, "delivered"] += 1
         yield from self._noted(channel, "delivered", now + MINUTE)
         kind = channel_of(channel)
-        at = now + min(_after(draws.opens_after, _OPENED_AFTER), _OPENED_WITHIN)
+        at = now + min(self._after("opened", channel, draws.opens_after), _OPENED_WITHIN)
         opens = self._rate("opened", journey, channel) if "opened" in kind.evidence else 1.0
         if draws.opened < opens and "opened" in kind.evidence:
             self.answers[journey, channel, "opened"] += 1
@@ -155,7 +155,7 @@ class AnsweringPeople:
         if goal is None or draws.opened >= self._rate("bought", journey, channel):
             return None
         self.answers[journey, channel, "bought"] += 1
-        at = now + min(_after(draws.opens_after, _BOUGHT_AFTER), goal.within - GRAIN)
+        at = now + min(self._after("bought", journey, draws.opens_after), goal.within - GRAIN)
         examples = self._examples(goal.did.event)
         example = examples[int(draws.clicked * len(examples))] if examples else {}
         purchase = Purchase(
@@ -173,6 +173,18 @@ class AnsweringPeople:
             rate = self._rates.rate(kind, journey, channel, segment)
             self.used[journey, channel, kind] = rate
         return rate.value
+
+    def _after(self, kind: AnswerKind, where: str, draw: float) -> Seconds:
+        """The delay of an answer: exponentially distributed, with the median of the history.
+
+        where: the channel of an opened message, the journey of a purchase.
+        """
+        delay = self.delays.get((kind, where))
+        if delay is None:
+            rates = self._rates
+            delay = rates.opens_after(where) if kind == "opened" else rates.buys_after(where)
+            self.delays[kind, where] = delay
+        return int(-math.log1p(-draw) * delay.median / math.log(2))
 
     def _load_examples(self, event: str) -> list[dict[str, Any]]:
         found = (
@@ -194,8 +206,3 @@ def _reaching(goal: Goal, example: Mapping[str, Any]) -> dict[str, Any]:
 def _draws(key: str) -> _Draws:
     digest = hashlib.blake2b(key.encode(), digest_size=20).digest()
     return _Draws(*(number / 2**32 for number in struct.unpack("5I", digest)))
-
-
-def _after(draw: float, mean: Seconds) -> Seconds:
-    """An exponentially distributed time."""
-    return int(-math.log1p(-draw) * mean)

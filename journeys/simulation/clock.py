@@ -34,13 +34,13 @@ from journeys.operations.api_start import API_AUDIENCE
 from journeys.operations.launches import enter_all_newcomers, enter_audience, record_launch
 from journeys.simulation.inputs import (
     AnswerInput,
-    Arrival,
     ConsentInput,
     Examination,
     Input,
     Inputs,
     LaunchOf,
     MessageKey,
+    NewProfile,
     Purchase,
     ShopEvent,
     StartOf,
@@ -173,7 +173,7 @@ class Simulation:
                     enter_all_newcomers(self.engine, one.journey)
 
     def _record(self, tx: Tx, inputs: Sequence[Input]) -> None:
-        if arrivals := [one.row for one in inputs if isinstance(one, Arrival)]:
+        if arrivals := [one.row for one in inputs if isinstance(one, NewProfile)]:
             tx.conn.execute(insert(profiles), arrivals)
         events = [one for one in inputs if isinstance(one, ShopEvent)]
         if purchases := [one for one in inputs if isinstance(one, Purchase)]:

@@ -95,7 +95,7 @@ class StartOf(NamedTuple):
     each: tuple[tuple[int, dict[str, Any]], ...]
 
 
-class Arrival(NamedTuple):
+class NewProfile(NamedTuple):
     """A profile comes into being. row: of its table."""
 
     row: dict[str, Any]
@@ -108,7 +108,14 @@ class Examination(NamedTuple):
 
 
 Input = (
-    ShopEvent | AnswerInput | Purchase | ConsentInput | LaunchOf | StartOf | Arrival | Examination
+    ShopEvent
+    | AnswerInput
+    | Purchase
+    | ConsentInput
+    | LaunchOf
+    | StartOf
+    | NewProfile
+    | Examination
 )
 
 

@@ -1,10 +1,8 @@
 """Replay a past period under other rules: the same customers, events and launches.
 
-The database has gone on since, so its copy is taken back to the beginning of the period.
-Enrollments that began before stay as they went, with their messages. Of the journeys in question
-those that began in the period are removed, and begin again by the same events and launches.
-Customers answer a message as long after it as they did; a message that was not sent then is
-answered by rates.
+The database has gone on since, so its copy is taken back to the beginning of the period
+(rewind.py). Customers answer a message as long after it as they did; a message that was not sent
+then is answered by rates.
 
 Attributes and addresses are those of today, since their changes are not recorded one by one.
 """
@@ -13,35 +11,28 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import select
 
-from channels.messages import message_devices, messages
+from channels.messages import messages
 from channels.providers.sending import Outgoing
 from config.channels import ChannelName
 from config.clock.times import Instant, Seconds
 from config.database.arrays import one_of
 from config.database.engine import Database, Tx
 from journeys.enrollments import enrollments
-from journeys.operations.counts import AHEAD, SENT
+from journeys.operations.counts import SENT
 from journeys.simulation.behaviour import AnsweringPeople
 from journeys.simulation.inputs import (
     AnswerInput,
-    Arrival,
-    ConsentInput,
     Input,
     Inputs,
     LaunchOf,
     MessageKey,
-    ShopEvent,
     StartOf,
 )
 from journeys.simulation.messages import KEY_COLUMNS, message_keys
 from journeys.simulation.rates import ANSWER_KINDS
 from journeys.simulation.replay import recorded
-from journeys.tables import journey_controls, passages, segment_members
-from profiles.consent.state import consents_at, write_statements
-from profiles.identity.addresses import forget_suppressions
-from profiles.tables import consent_records, events, profiles
 
 _m, _e = messages.c, enrollments.c
 # A message with the launch of its enrollment, which takes the place of `entered_at`: a launch
@@ -58,14 +49,14 @@ class _Sent:
     answers: list[tuple[Seconds, AnswerInput]]
 
 
-class Past(NamedTuple):
+class PastPeriod(NamedTuple):
     """What happened in a period. inputs: at their times. sent: the messages."""
 
     inputs: Inputs
     sent: Mapping[_Place, _Sent]
 
 
-def recall(tx: Tx, journeys: Collection[str], since: Instant, until: Instant) -> Past:
+def recall(tx: Tx, journeys: Collection[str], since: Instant, until: Instant) -> PastPeriod:
     """Read what happened to these journeys from `since` on, before `until`."""
     sent = _sent(tx, journeys, since)
     inputs = Inputs()
@@ -78,7 +69,7 @@ def recall(tx: Tx, journeys: Collection[str], since: Instant, until: Instant) ->
                 continue
         if at < until and not (isinstance(one, LaunchOf | StartOf) and one.journey not in journeys):
             inputs.add(at, [one])
-    return Past(inputs, {_place(key, one.launch_id): one for key, one in sent.items()})
+    return PastPeriod(inputs, {_place(key, one.launch_id): one for key, one in sent.items()})
 
 
 def _sent(tx: Tx, journeys: Collection[str], since: Instant) -> dict[MessageKey, _Sent]:
@@ -102,57 +93,6 @@ def _place(key: MessageKey, launch_id: str | None) -> _Place:
     return key if launch_id is None else key._replace(entered_at=0), launch_id
 
 
-def rewind(
-    copied: Tx, source: Tx, journeys: Collection[str], past: Past, *, since: Instant, until: Instant
-) -> None:
-    """Take a copy back to `since`. Customers who came in the period become inputs of `past`."""
-    conn = copied.conn
-    conn.execute(delete(events).where(events.c.received_at >= since))
-    again = select(_e.id).where(one_of(_e.journey, sorted(journeys)), _e.entered_at >= since)
-    for table in (messages, passages):
-        conn.execute(delete(table).where(table.c.enrollment_id.in_(again)))
-    conn.execute(delete(enrollments).where(_e.id.in_(again)))
-    # The results count what is wanted from `since` on; these messages count for caps only.
-    conn.execute(delete(messages).where(or_(_m.wanted_at >= until, one_of(_m.state, AHEAD))))
-    conn.execute(update(messages).where(_m.wanted_at >= since).values(wanted_at=since - 1))
-    gone = ~exists().where(_m.id == message_devices.c.message_id)
-    conn.execute(delete(message_devices).where(gone))
-    conn.execute(update(enrollments).where(_e.converted_at >= since).values(converted_at=None))
-    conn.execute(delete(consent_records).where(consent_records.c.recorded_at >= since))
-    write_statements(copied, consents_at(source, since))
-    forget_suppressions(copied, since)
-    s = segment_members.c
-    conn.execute(
-        delete(segment_members).where(s.since >= since, one_of(s.journey, sorted(journeys)))
-    )
-    held = one_of(journey_controls.c.journey, sorted(journeys))
-    conn.execute(delete(journey_controls).where(held))
-    _arrive_later(copied, past.inputs, since, until)
-
-
-def _arrive_later(copied: Tx, inputs: Inputs, since: Instant, until: Instant) -> None:
-    """Take the profiles out of the copy that did not exist yet."""
-    later = profiles.c.created_at >= since
-    rows = [dict(row) for row in copied.conn.execute(select(profiles).where(later)).mappings()]
-    copied.conn.execute(delete(profiles).where(later))
-    # A profile that joined others can be younger than its events.
-    first: dict[int, Instant] = {}
-    for at in sorted(inputs.at):
-        for profile_id in (one for each in inputs.at[at] for one in _whose(each)):
-            first.setdefault(profile_id, at)
-    for row in rows:
-        at = min(row["created_at"], first.get(row["id"], until))
-        if at < until:
-            inputs.at.setdefault(at, []).insert(0, Arrival(row))
-
-
-def _whose(one: Input) -> Iterator[int]:
-    if isinstance(one, ShopEvent | ConsentInput):
-        yield one.profile_id
-    elif isinstance(one, StartOf):
-        yield from (profile_id for profile_id, _ in one.each)
-
-
 class RememberingPeople:
     """Customers who answer as they did; `answer` is a journeys.simulation.clock.Behave.
 
@@ -160,7 +100,7 @@ class RememberingPeople:
     latter, and counts all answers.
     """
 
-    def __init__(self, db: Database, past: Past, others: AnsweringPeople) -> None:
+    def __init__(self, db: Database, past: PastPeriod, others: AnsweringPeople) -> None:
         self.known = 0
         self.unknown = 0
         self._db = db

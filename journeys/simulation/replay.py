@@ -91,7 +91,10 @@ def recorded(tx: Tx, since: Instant, until: Instant) -> Iterator[tuple[Instant, 
             each = tuple((profile_id, context) for profile_id, context in entered)
             yield started_at, StartOf(launch_id, journey, each)
         else:
-            yield started_at, LaunchOf(launch_id, journey, audience, people)
+            yield (
+                started_at,
+                LaunchOf(id=launch_id, journey=journey, audience=audience, people=people),
+            )
 
 
 def _events(since: Instant, until: Instant) -> Select[Any]:

@@ -13,6 +13,7 @@ from channels.providers.registry import ConnectedProviders
 from channels.rules.loaders import load_recipients
 from channels.rules.planner import Planner
 from channels.rules.recipient import Kind
+from channels.rules.windows import OpeningHours
 from config.channels import ChannelName
 from config.clock.times import DAY, Instant, Seconds
 from config.clock.zones import zone
@@ -21,7 +22,7 @@ from config.database.engine import Tx
 from config.policy import Cap
 from journeys.enrollments import enrollments
 from journeys.operations.counts import AHEAD, HANDED_OVER, counted_reason, counted_state
-from journeys.simulation.rates import AnswerKind, Rate
+from journeys.simulation.rates import AnswerKind, Delay, Rate
 from profiles.tables import profiles
 
 _m, _e = messages.c, enrollments.c
@@ -57,10 +58,11 @@ class _Row(NamedTuple):
 
 
 class HeldBack(NamedTuple):
-    """Sent messages of a step that left later than wanted.
+    """Sent messages of a step that left later than wanted, and the part of their delay.
 
-    by: "window", "cap", or "group": they waited for the other messages of their step. median, p95,
-    longest: seconds.
+    by: "window": until their channel's window opens; "group": from then until the windows of the
+    other messages of their step are open too; "cap": the rest, until the caps allow them. median,
+    p95, longest: seconds of this part.
     """
 
     journey: str
@@ -120,8 +122,9 @@ class Results:
     people: profiles in the copy. entered: by journey, during the simulation. converted: likewise.
     planned: messages that are still to be sent at its end. by_day, by_hour: (sent, not sent).
     a_person: messages of each profile that got any, in order. why: by journey, why people did not
-    enter or move, and how many. answers, rates: by journey, channel and kind. replayed: of a replay
-    the messages that were answered as they were then, and those that were answered by rates.
+    enter or move, and how many. answers, rates: by journey, channel and kind. delays: by kind, and
+    channel of opens or journey of purchases. replayed: of a replay the messages that were answered
+    as they were then, and those that were answered by rates.
     """
 
     start: Instant
@@ -142,6 +145,7 @@ class Results:
     why: dict[str, Counter[str]] = field(default_factory=dict)
     answers: Counter[tuple[str, ChannelName, AnswerKind]] = field(default_factory=Counter)
     rates: dict[tuple[str, ChannelName, AnswerKind], Rate] = field(default_factory=dict)
+    delays: dict[tuple[AnswerKind, str], Delay] = field(default_factory=dict)
     replayed: tuple[int, int] | None = None
 
 
@@ -216,21 +220,25 @@ def _rows() -> Select[Any]:
 
 
 def _held_back(tx: Tx, planner: Planner, sent: Sequence[_Row]) -> list[HeldBack]:
-    together = Counter((row.enrollment_id, row.step) for row in sent)
+    groups: dict[tuple[int, str, Instant, Instant], list[_Row]] = defaultdict(list)
     late = [row for row in sent if row.send_at > row.wanted_at + row.after]
+    for row in late:
+        groups[row.enrollment_id, row.step, row.wanted_at, row.send_at - row.after].append(row)
     recipients = load_recipients(tx, planner.policy, {row.profile_id for row in late})
     delays: dict[tuple[str, str, ChannelName, str], list[Seconds]] = defaultdict(list)
-    for row in late:
-        wanted = row.wanted_at + row.after
-        situation = recipients[row.profile_id].situation
-        opens = planner.hours(row.channel, situation).next_open(wanted, row.send_at)
-        if opens == row.send_at:
-            by = "window"
-        elif together[row.enrollment_id, row.step] > 1:
-            by = "group"
-        else:
-            by = "cap"
-        delays[row.journey, row.step, row.channel, by].append(row.send_at - wanted)
+    for (_, _, wanted, anchor), group in groups.items():
+        situation = recipients[group[0].profile_id].situation
+        hours = [(planner.hours(row.channel, situation), row.after) for row in group]
+        common = _open_together(hours, wanted, anchor)
+        for row, alone in zip(group, hours, strict=True):
+            opens = _open_together([alone], wanted, anchor)
+            for by, part in (
+                ("window", opens - wanted),
+                ("group", common - opens),
+                ("cap", anchor - common),
+            ):
+                if part:
+                    delays[row.journey, row.step, row.channel, by].append(part)
     return [
         HeldBack(
             *key,
@@ -241,6 +249,23 @@ def _held_back(tx: Tx, planner: Planner, sent: Sequence[_Row]) -> list[HeldBack]
         )
         for key, some in ((key, sorted(some)) for key, some in sorted(delays.items()))
     ]
+
+
+def _open_together(
+    members: Sequence[tuple[OpeningHours, Seconds]], wanted: Instant, latest: Instant
+) -> Instant:
+    """The earliest anchor from `wanted` on at which each member's window is open at its offset;
+    at most `latest`.
+    """
+    anchor = wanted
+    while True:
+        opens = max(
+            (hours.next_open(anchor + after, latest + after) or latest + after) - after
+            for hours, after in members
+        )
+        if opens == anchor:
+            return anchor
+        anchor = opens
 
 
 def share(ordered: Sequence[int], part: float) -> int:

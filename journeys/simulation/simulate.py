@@ -23,12 +23,13 @@ from journeys.simulation.behaviour import AnsweringPeople
 from journeys.simulation.clock import SimulatedShop, Simulation, nobody_answers
 from journeys.simulation.copy import CopyScope, copy, copy_again
 from journeys.simulation.inputs import Examination, Input, Inputs, LaunchOf, ShopEvent, StartOf
-from journeys.simulation.past import Past, RememberingPeople, recall, rewind
+from journeys.simulation.past import PastPeriod, RememberingPeople, recall
 from journeys.simulation.providers import simulated_providers
 from journeys.simulation.rates import AnswerKind, AnswerRates, learn_rates
 from journeys.simulation.refusals import still_waiting
 from journeys.simulation.rendering import refuse_unrenderable
 from journeys.simulation.results import Results, read_results, under_way
+from journeys.simulation.rewind import rewind
 from journeys.simulation.stream import shop_events
 from journeys.tables import journey_controls
 
@@ -78,7 +79,7 @@ class Prepared(NamedTuple):
 
     db: Database
     rates: AnswerRates
-    past: Past | None
+    past: PastPeriod | None
 
 
 def simulate(tx: Tx, shop: SimulatedShop, question: Question) -> list[Results]:
@@ -115,7 +116,7 @@ def prepare(tx: Tx, shop: SimulatedShop, question: Question) -> Prepared:
         if question.since is not None:
             until = start + question.days * DAY
             past = recall(tx, question.journeys, start, until)
-            rewind(copied, tx, question.journeys, past, since=start, until=until)
+            rewind(copied, tx, question.journeys, past.inputs, since=start, until=until)
         shop.catalog.register(copied)
         _hold_others(copied, shop.catalog, question.journeys)
     return Prepared(db, learn_rates(tx, tx.now, question.given), past)
@@ -188,6 +189,7 @@ def run(prepared: Prepared, shop: SimulatedShop, question: Question, seed: int) 
         why={journey: reasons for journey, reasons in why.items() if reasons},
         answers=people.answers,
         rates=people.used,
+        delays=people.delays,
         replayed=None if remembering is None else (remembering.known, remembering.unknown),
     )
 
@@ -196,7 +198,7 @@ def _inputs(
     tx: Tx,
     catalog: Catalog,
     question: Question,
-    past: Past | None,
+    past: PastPeriod | None,
     start: Instant,
     end: Instant,
     seed: int,
@@ -266,7 +268,7 @@ def _times(entry: ScheduleEntry, start: Instant, end: Instant) -> Iterator[Insta
 
 
 def _why_nobody(
-    tx: Tx, catalog: Catalog, question: Question, inputs: Inputs, past: Past | None
+    tx: Tx, catalog: Catalog, question: Question, inputs: Inputs, past: PastPeriod | None
 ) -> dict[str, Counter[str]]:
     """What keeps people from entering journeys or from moving in them, apart from launches."""
     why: dict[str, Counter[str]] = {name: Counter() for name in question.journeys}

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, or_, select, tuple_
+from sqlalchemy import bindparam, delete, or_, select, tuple_
 
 from config.channels import ChannelName
 from config.clock.times import Instant
@@ -40,6 +40,15 @@ _BEFORE_STOP = (
     select(_r.profile_id, _r.channel, _r.granted)
     .where(tuple_(_r.profile_id, _r.channel).in_(select(_STARTING)), _r.topic == "*")
     .where(or_(_r.granted.is_(True), _r.granted.is_(None)))
+    .order_by(_r.id)
+)
+_CHANGED = (
+    select(_r.profile_id, _r.channel, _r.topic, _r.granted, _r.occurred_at, _r.recorded_at)
+    .where(
+        tuple_(_r.profile_id, _r.channel, _r.topic).in_(
+            select(_r.profile_id, _r.channel, _r.topic).where(_r.recorded_at >= bindparam("since"))
+        )
+    )
     .order_by(_r.id)
 )
 _SOURCES = (
@@ -126,18 +135,13 @@ def last_sources(tx: Tx, profile_ids: Collection[int]) -> dict[ConsentKey, str]:
 
 def consents_at(tx: Tx, at: Instant) -> list[Statement]:
     """The consent before a past moment, where it has changed since."""
-    changed = select(_r.profile_id, _r.channel, _r.topic).where(_r.recorded_at >= at)
-    found = (
-        select(_r.profile_id, _r.channel, _r.topic, _r.granted, _r.occurred_at, _r.recorded_at)
-        .where(tuple_(_r.profile_id, _r.channel, _r.topic).in_(changed))
-        .order_by(_r.id)
-    )
     then: dict[ConsentKey, Statement] = {}
-    for profile_id, channel, topic, granted, occurred_at, recorded_at in tx.conn.execute(found):
-        unset = Statement(profile_id, channel, topic, None, occurred_at)
-        one = unset if recorded_at >= at else unset._replace(granted=granted)
-        if recorded_at < at or one.key not in then:
+    for *parts, recorded_at in tx.conn.execute(_CHANGED, {"since": at}):
+        one = Statement._make(parts)
+        if recorded_at < at:
             then[one.key] = one
+        else:
+            then.setdefault(one.key, one._replace(granted=None))
     return list(then.values())
 
 

@@ -96,9 +96,10 @@ def suppressed_since(tx: Tx, since: Instant) -> dict[tuple[str, str], Suppressio
 
 def forget_suppressions(tx: Tx, since: Instant) -> None:
     """Remove the suppressions from `since` on, in the copy of a simulation of a past period."""
-    tx.conn.execute(delete(suppressions).where(suppressions.c.since >= since))
+    tx.conn.execute(_FORGET_SUPPRESSIONS, {"since": since})
 
 
+_FORGET_SUPPRESSIONS = delete(suppressions).where(suppressions.c.since >= bindparam("since"))
 _SUPPRESSED_SINCE = select(
     suppressions.c.address, suppressions.c.channel, suppressions.c.state
 ).where(suppressions.c.since >= bindparam("since"))

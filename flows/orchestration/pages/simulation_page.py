@@ -17,6 +17,7 @@ _TITLES = {
     "collisions": "Collisions",
     "providers": "Providers",
     "rates": "What customers answer",
+    "delays": "After how long they answer",
 }
 
 

@@ -6,7 +6,7 @@ from channels.feedback.apply import apply
 from channels.providers.webhook import Feedback, FeedbackKind
 from config.clock.times import DAY
 from journeys.dsl import Email, Goal, OnLaunch, Segment, Send, attribute, days, did
-from journeys.simulation.rates import AnswerRates, Rate, learn_rates
+from journeys.simulation.rates import AnswerRates, Delay, Rate, learn_rates
 from tests.support.shop import House, described
 
 NAMES = ("few", "many")
@@ -58,6 +58,20 @@ def test_the_segment_comes_first_then_the_journey(learnt: AnswerRates) -> None:
 def test_purchases_are_counted_on_enrollments(learnt: AnswerRates) -> None:
     assert learnt.rate("bought", "j", "email", "many") == Rate(0.1, 10, "j, many")
     assert learnt.rate("bought", "j", "sms", None) == Rate(0.05, 20, "j")
+
+
+def test_delays_are_medians(learnt: AnswerRates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four opened an hour after their message, and one bought then; counted in quarter hours."""
+    average = Delay(9981, 0, "average shop")
+    assert learnt.opens_after("email") == average
+    monkeypatch.setattr("journeys.simulation.rates.ENOUGH", 4)
+    hour = 3600 + 450
+    assert learnt.opens_after("email") == Delay(hour, 4, "email")
+    assert learnt.opens_after("sms") == average
+    assert learnt.buys_after("j") == Delay(59888, 0, "average shop")
+    monkeypatch.setattr("journeys.simulation.rates.ENOUGH", 1)
+    assert learnt.buys_after("j") == Delay(hour, 1, "j")
+    assert learnt.buys_after("other") == Delay(hour, 1, "all journeys")
 
 
 def test_given_rates_and_those_of_an_average_shop(learnt: AnswerRates) -> None:

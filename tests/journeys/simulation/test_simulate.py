@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from channels.feedback.apply import apply
+from channels.providers.webhook import Feedback
 from config.clock.times import DAY, HOUR
 from config.policy import Policy
 from flows.simulate import as_json, compared_shop
@@ -15,6 +17,7 @@ from journeys.dsl import (
     Experiment,
     Journey,
     OnEvent,
+    OnLaunch,
     OnSchedule,
     Push,
     Send,
@@ -213,6 +216,72 @@ def test_a_promoted_arm_is_compared_with_the_version_before(house: House) -> Non
     assert 0 < then.sent["email"] < 20
     # The comparison leaves the shop's own catalog as it was.
     assert segue.catalog.journey("j").digest != drawn
+
+
+def test_people_open_as_soon_as_they_did(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten people opened at once; so hardly anybody gets the text that follows after two hours."""
+    texts = Send(
+        "s", Email("hello"), SMS("hello"), mode="first", fallback_after="2h", unless="opened"
+    )
+    house.open(described(texts, entry=OnLaunch(again="always")))
+    for _ in range(10):
+        house.customer()
+    house.launch("j")
+    with house.db.transaction() as tx:
+        apply(
+            tx,
+            [
+                Feedback(
+                    id=f"{row.id}", source="t", channel="email", kind="opened", message_id=row.id
+                )
+                for row in house.rows()
+            ],
+        )
+    house.later("1d")
+    for _ in range(20):
+        house.customer()
+    opened = {"audience": "everyone", "given": {**NOBODY, "opened": 1.0}}
+    average = found(house, **opened)
+    assert {one["source"] for one in average["delays"]} == {"average shop"}
+    monkeypatch.setattr("journeys.simulation.rates.ENOUGH", 10)
+    soon = found(house, **opened)
+    [mails] = [one for one in soon["delays"] if one["where"] == "email"]
+    assert (mails["median"], mails["of"], mails["source"]) == (450, 10, "email")
+    assert soon["sent"]["email"] == average["sent"]["email"] == 30
+    assert soon["sent"]["sms"] <= 2 < 10 < average["sent"]["sms"]
+
+
+def test_windows_caps_and_groups_are_told_apart(house: House) -> None:
+    """Wanted at 22:00 under one mail a day, with a text of the same step that may leave from 14:00.
+
+    The mail waits for its window until 12:00, two hours more for the text, and a day for the cap.
+    """
+    policy = Policy.model_validate(
+        {
+            "channels": {
+                "email": {"windows": [{"days": "mon-sun", "from": "12:00", "to": "20:00"}]},
+                "sms": {"windows": [{"days": "mon-sun", "from": "14:00", "to": "20:00"}]},
+            },
+            "caps": [{"channels": ["email"], "limit": 1, "per": "day"}],
+            "max_delay": "3d",
+        }
+    )
+    first = described(Send("s", Email("hello")), name="first", entry=OnLaunch(again="always"))
+    both = described(
+        Send("s", Email("offer", on_cap="defer"), SMS("offer", on_cap="defer")), name="both"
+    )
+    house.open(first, both, policy=policy)
+    house.customer()
+    house.until("2026-03-02T21:59:59Z")
+    house.launch("first")
+    one = found(house, "both", audience="everyone")
+    assert {(held["channel"], held["by"]): held["longest"] for held in one["held_back"]} == {
+        ("email", "window"): 14 * HOUR,
+        ("email", "group"): 2 * HOUR,
+        ("email", "cap"): 24 * HOUR,
+        ("sms", "window"): 16 * HOUR,
+        ("sms", "cap"): 24 * HOUR,
+    }
 
 
 def test_no_call_leaves_the_simulation(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
