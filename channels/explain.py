@@ -176,16 +176,18 @@ def explanation(row: ExplainedMessage) -> str:
     return " ".join(filter(None, sentences))
 
 
+def refusal_words(reason: str, channel: ChannelName, topic: str) -> str:
+    """A reason of a message as a sentence; empty if it is a text of its own."""
+    code, _, detail = reason.partition(": ")
+    if code not in _REASON:
+        return ""
+    of = channel_of(channel)
+    return _REASON[code].format(address=of.address, channel=of.plural, topic=topic, detail=detail)
+
+
 def _what(row: ExplainedMessage, delay: str) -> str:
-    code, _, detail = (row.reason or "").partition(": ")
-    if code in _REASON:
-        channel = channel_of(row.channel)
-        return _REASON[code].format(
-            address=channel.address,
-            channel=channel.plural,
-            topic=row.topic,
-            detail=detail,
-        )
+    if row.reason and (words := refusal_words(row.reason, row.channel, row.topic)):
+        return words
     sentences = [_STATE.get(row.state, ""), delay]
     if row.reason:
         sentences.append(f"Reason: {row.reason.rstrip('.')}.")

@@ -47,6 +47,12 @@ def channel(name: str) -> str:
     return channel_of(name).short
 
 
+def channel_heading(name: str) -> str:
+    """A channel's name at the start of a line: `E-mail`, `SMS`."""
+    short = channel(name)
+    return short[:1].upper() + short[1:]
+
+
 def by_channel(counts: Mapping[str, int]) -> str:
     """`12 e-mail, 3 SMS`, the largest first."""
     return ", ".join(f"{n:,} {channel(name)}" for name, n in Counter(counts).most_common())
@@ -92,6 +98,7 @@ def filters(zone_name: str) -> dict[str, Callable[..., str]]:
 SECTIONS = (
     ("Today", "/", "viewer"),
     ("People", "/people", "viewer"),
+    ("Journeys", "/journeys", "viewer"),
     ("Staff", "/staff", "admin"),
 )
 GLOBALS: Mapping[str, Any] = {"sections": SECTIONS}

@@ -1,0 +1,140 @@
+"""One message of a journey, as a chosen customer would get it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from channels.explain import profile_named
+from channels.kinds.email import EmailContent
+from config.channels import Content
+from config.errors import SegueError
+from flows.http.staff.journeys import version_of
+from flows.http.staff.site import Site, Visit
+from flows.http.staff.words import channel_heading
+from journeys.definition.journey import Version
+from journeys.definition.steps import MessageSpec, SendStep
+from journeys.explain.preview import Preview, latest_in, preview
+from profiles.identity.search import summaries
+
+# A mail has styles of its own, and images of other hosts. It runs no scripts, and its links lead
+# nowhere. Its page embeds it.
+_MAIL_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "img-src https: data:; font-src https: data:; base-uri 'none'; frame-ancestors 'self'; sandbox",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "X-Frame-Options": "SAMEORIGIN",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+
+
+class Wanted(NamedTuple):
+    """What the query of a preview names. error: why it names no customer, or empty."""
+
+    step: SendStep
+    message: MessageSpec
+    profile_id: int | None
+    error: str
+
+
+def routes(site: Site) -> list[Route]:
+    """`/journeys/{name}/message?step=&member=&person=`, and `/mail` with the bare mail."""
+    return [
+        Route("/journeys/{name}/message", site.endpoint("viewer", _show)),
+        Route("/journeys/{name}/mail", site.endpoint("viewer", _mail)),
+    ]
+
+
+def _wanted(visit: Visit, version: Version) -> Wanted:
+    query = visit.request.query_params
+    key = query.get("step"), query.get("member")
+    for step in version.journey.sends():
+        for message in step.messages:
+            if (step.name, message.member) == key:
+                profile_id, error = _person(visit, query.get("person", "").strip()[:400])
+                return Wanted(step=step, message=message, profile_id=profile_id, error=error)
+    raise SegueError(f"{version.journey.name} has no such message; it may have changed")
+
+
+def _person(visit: Visit, text: str) -> tuple[int | None, str]:
+    """The profile that `#` with its number, or an identifier names; and why there is none."""
+    if not text:
+        return None, ""
+    with visit.segue.db.transaction(write=False) as tx:
+        number = text.removeprefix("#")
+        if text.startswith("#") and number.isascii() and number.isdecimal() and len(number) < 19:
+            found = summaries(tx, [int(number)])
+            return (found[0].id, "") if found else (None, f"There is no customer {number}.")
+        try:
+            return profile_named(tx, text, visit.segue.rules.meaningless), ""
+        except SegueError as error:
+            return None, f"{str(error)[:1].upper()}{str(error)[1:]}."
+
+
+def _rendered(visit: Visit, version: Version, wanted: Wanted) -> Preview | None:
+    """The preview, if the query names a customer; it is recorded."""
+    step, message, profile_id, _ = wanted
+    if profile_id is None:
+        return None
+    segue = visit.segue
+    with segue.db.transaction(write=False) as tx:
+        return preview(tx, segue.policy, segue.settings, version, step, message, profile_id)
+
+
+def _show(visit: Visit) -> Response:
+    version = version_of(visit)
+    wanted = _wanted(visit, version)
+    step, message, profile_id, error = wanted
+    name = version.journey.name
+    with visit.segue.db.transaction(write=False) as tx:
+        somebody = latest_in(tx, name)
+        people = summaries(tx, [] if profile_id is None else [profile_id])
+    found = _rendered(visit, version, wanted)
+    if found is not None:
+        about = f"{name}, step {step.name}"
+        visit.record("previewed a message", profile_id=profile_id, about=about)
+    content = None if found is None else found.content
+    query = {"step": step.name, "member": message.member}
+    mail = {**query, "person": f"#{profile_id}"}
+    return visit.page(
+        "message",
+        f"{channel_heading(message.channel)} “{message.template}”",
+        name=name,
+        step=step,
+        member=message.member,
+        is_mail=message.channel == "email",
+        person=people[0] if people else None,
+        error=error,
+        somebody=somebody,
+        found=found,
+        parts=[] if content is None else list(_parts(content)),
+        mail=f"mail?{urlencode(mail)}" if isinstance(content, EmailContent) else "",
+        width=visit.request.query_params.get("width", "full"),
+        here="/journeys",
+    )
+
+
+def _parts(content: Content) -> Iterator[tuple[str, str]]:
+    """The parts of a message in words, without the HTML of a mail."""
+    for name, value in asdict(content).items():
+        if name == "html" or not value:
+            continue
+        if name == "variables":
+            yield from ((f"variable {number}", text) for number, text in value)
+        elif isinstance(value, bool):
+            yield name, "yes"
+        else:
+            yield {"text": "as plain text"}.get(name, name), str(value)
+
+
+def _mail(visit: Visit) -> Response:
+    version = version_of(visit)
+    found = _rendered(visit, version, _wanted(visit, version))
+    if found is None or not isinstance(found.content, EmailContent):
+        return visit.notice(404, "There is no such mail", "Go back and choose a customer.")
+    return HTMLResponse(found.content.html, headers=_MAIL_HEADERS)

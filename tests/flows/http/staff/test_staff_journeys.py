@@ -1,0 +1,192 @@
+"""The pages about journeys: steps in words, control, and messages as customers get them."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from channels.links import read_unsubscribe
+from journeys.dsl import (
+    SMS,
+    Call,
+    Email,
+    Enter,
+    Exit,
+    Experiment,
+    Goal,
+    OnEvent,
+    Push,
+    Send,
+    Split,
+    Update,
+    Wait,
+    WaitUntil,
+    arm,
+    attribute,
+    days,
+    did,
+    when,
+)
+from journeys.operations.control import held
+from tests.support.http.staff import URL, Staff, words_of
+from tests.support.shop import House, described
+
+TEXTS = {
+    "cart.email.html": "Subject: Your {{ event.product }}\n\n<p style='color: red'>Dear "
+    "{{ profile.first_name | default: 'you' }}</p><a href='{{ links.unsubscribe }}'>stop</a>",
+    "cart.sms.txt": "{{ event.product }} waits",
+    "cart.push.txt": "Title: Cart\n\nIt waits",
+}
+EVERYTHING = described(
+    Send("nudge", Push("cart"), Email("cart"), mode="first", fallback_after="2h", unless="clicked"),
+    WaitUntil("came back", did("cart_viewed"), timeout=days(1), then=[Exit("bought")]),
+    Wait(time="09:30", days="mon"),
+    Wait(date="birthday", before=days(2), missing=[Wait("3h")]),
+    Experiment(
+        "which",
+        arm("short", 1, [Send("text", SMS("cart", after="10m"))]),
+        arm("none", 3, []),
+        holdout=20,
+    ),
+    Split("rich?", when(attribute("ltv") > 200, [Send("mail", Email("cart", on_cap="defer"))])),
+    Update("mark", lapsed=True),
+    Call("crm", "https://crm.example/x"),
+    Enter("next", "other"),
+    name="carts",
+    entry=OnEvent("cart_abandoned", key="cart_id", again=days(7)),
+    goal=Goal(did=did("order_completed"), within=timedelta(days=5)),
+    exit_when=did("order_completed"),
+)
+
+
+def opened(house: House, role: str) -> Staff:
+    house.open(EVERYTHING, described(Wait("1d"), name="other"), texts=TEXTS, staff_url=URL)
+    return Staff(house, role)
+
+
+def test_a_journey_in_words(house: House) -> None:
+    staff = opened(house, "viewer")
+    for _ in range(3):
+        house.did(house.customer(), "cart_abandoned", cart_id="7", product="lamp")
+    house.run()
+    listed = staff.read("/journeys")
+    assert "carts running event cart_abandoned 3 3 3 0" in listed
+    page = staff.read("/journeys/carts")
+    for words in (
+        "carts running",
+        "who enters event cart_abandoned, each cart_id apart how often again after 7 days",
+        "leaves at once did order_completed",
+        "goal did order_completed, within 5 days after entry topic news",
+        "nudge Send: the first message that can be sent; the next one after 2 hours, unless",
+        "Push “cart” : 3 sent",
+        "came back Wait until: did cart_viewed; for 1 day at most",
+        "↳ it happened",
+        "bought Leave",
+        "↳ not within 1 day goes on",
+        "until Monday 9:30 in the customer’s time zone",
+        "until 2 days before the date birthday",
+        "↳ the date is not known",
+        "↳ short: 20 %",
+        "SMS “cart” , 10 minutes later",
+        "↳ none: 60 % goes on",
+        "↳ no arm: 20 % goes on",
+        "↳ otherwise goes on",
+        "waits if a frequency cap is full",
+        "lapsed = True",
+        "crm.example, 3 attempts at most",
+        "Enter another journey: other",
+        "3 people are here, 0 went on",
+        "Version Since People in it",
+        "It was never launched",
+    ):
+        assert words in page, words
+    assert "Pause" not in page
+    assert staff.get("/journeys/nothing").status_code == 400
+    assert staff.get("/journeys/carts/stop").status_code == 403
+
+
+def test_an_editor_pauses_resumes_and_stops(house: House) -> None:
+    staff = opened(house, "editor")
+    house.did(house.customer(), "cart_abandoned", cart_id="7", product="lamp")
+    house.run()
+
+    def state() -> str:
+        with house.db.transaction(write=False) as tx:
+            return held(tx).get("carts", "running")
+
+    def act(action: str) -> str:
+        answer = staff.post("/journeys/carts/control", {"action": action})
+        assert answer.status_code in (200, 303)
+        return words_of(answer.text) if answer.status_code == 200 else ""
+
+    assert "carts is paused: 1 active enrollments wait" in act("pause")
+    assert state() == "paused"
+    assert act("pause") == "", "a form that is sent twice does nothing"
+    page = staff.read("/journeys/carts")
+    assert "nothing moves and nothing is sent" in page
+    assert "Resume" in page
+    act("resume")
+    assert state() == "running"
+    assert "1 person leaves the journey at once" in staff.read("/journeys/carts/stop")
+    assert "have ended" in act("stop")
+    assert state() == "stopped"
+    assert "In it now 0" in staff.read("/journeys/carts")
+    assert staff.post("/journeys/carts/control", {"action": "burn"}).status_code == 400
+    act("resume")
+
+    # Everything at once, from the first page.
+    assert "2 journeys run: carts, other" in staff.read("/stop")
+    assert "Every journey is paused" in words_of(staff.post("/stop", {"action": "pause"}).text)
+    assert "No journey runs" in staff.read("/stop")
+    assert "carts is paused" in staff.read("/")
+    acts = [(one.act, one.about) for one in reversed(staff.acts())]
+    assert acts == [
+        ("paused", "carts"),
+        ("resumed", "carts"),
+        ("stopped", "carts"),
+        ("resumed", "carts"),
+        ("paused", "carts"),
+        ("paused", "other"),
+    ]
+
+
+def test_a_message_as_a_customer_gets_it(house: House) -> None:
+    staff = opened(house, "viewer")
+    ann = house.customer("ann", attributes={"first_name": "<i>Ann</i>"})
+    bob = house.customer("bob", phone=None)
+    mail = "/journeys/carts/message?step=mail&member=email%3Acart"
+    assert "Nobody has entered this journey yet" in staff.read(mail)
+    house.did(ann, "cart_abandoned", cart_id="7", product="lamp")
+    house.run()
+    assert f"person=%23{ann}" in staff.get(mail).text
+    assert staff.acts() == []
+    page = staff.get(f"{mail}&person=ANN@example.com&width=phone")
+    assert "subject Your lamp" in words_of(page.text)
+    [frame] = re.findall('<iframe class="message phone" src="([^"]*)"', page.text)
+    bare = staff.get(frame.replace("&amp;", "&"))
+    assert "&lt;i&gt;Ann&lt;/i&gt;" in bare.text
+    policy = bare.headers["content-security-policy"]
+    assert policy.endswith("frame-ancestors 'self'; sandbox")
+    assert "script" not in policy
+    [link] = re.findall("/u/([^'\"]*)", bare.text)
+    assert read_unsubscribe(house.segue.settings, link) is None, "the link does nothing"
+    [act] = staff.acts()
+    assert (act.act, act.profile_id, act.about) == ("previewed a message", ann, "carts, step mail")
+
+    text = "/journeys/carts/message?step=text&member=sms%3Acart"
+    assert "body lamp waits" in staff.read(f"{text}&person=%23{ann}")
+    missing = staff.read(f"{text}&person=%23{bob}")
+    assert "was never in the journey" in missing
+    assert "The template prints event.product, which has no value" in missing
+    for person in ("zoe", "%23999", "%23x", "undefined"):
+        assert 'role="alert"' in staff.get(f"{text}&person={person}").text
+    assert staff.get("/journeys/carts/message?step=text&member=x").status_code == 400
+    assert staff.get("/journeys/carts/mail?step=text&member=sms%3Acart").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/journeys/x'><script>", "/journeys/%00"])
+def test_an_odd_name_is_no_journey(sqlite_house: House, path: str) -> None:
+    staff = opened(sqlite_house, "viewer")
+    answer = staff.get(path)
+    assert answer.status_code == 400
+    assert "<script>" not in answer.text
