@@ -12,11 +12,31 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from config.access.same_origin import OwnPagesOnly
 from flows.app import Segue
 from flows.http.limits.guessing import Guesses
-from flows.http.staff import journeys, message_preview, people, sign_in, staff_log, today
+from flows.http.staff import (
+    approvals,
+    journeys,
+    message_preview,
+    people,
+    reports,
+    segments,
+    sign_in,
+    staff_log,
+    today,
+)
 from flows.http.staff.rendering import style_sheets
 from flows.http.staff.site import PEER, Site
 
-_PARTS = (sign_in, today, people, journeys, message_preview, staff_log)
+_PARTS = (
+    sign_in,
+    today,
+    people,
+    journeys,
+    message_preview,
+    reports,
+    segments,
+    approvals,
+    staff_log,
+)
 
 
 def create_app(segue: Segue, guesses: Guesses | None = None) -> ASGIApp:

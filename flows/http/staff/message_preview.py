@@ -33,7 +33,7 @@ _MAIL_HEADERS = {
 }
 
 
-class Wanted(NamedTuple):
+class WantedPreview(NamedTuple):
     """What the query of a preview names. error: why it names no customer, or empty."""
 
     step: SendStep
@@ -50,14 +50,14 @@ def routes(site: Site) -> list[Route]:
     ]
 
 
-def _wanted(visit: Visit, version: Version) -> Wanted:
+def _wanted(visit: Visit, version: Version) -> WantedPreview:
     query = visit.request.query_params
     key = query.get("step"), query.get("member")
     for step in version.journey.sends():
         for message in step.messages:
             if (step.name, message.member) == key:
                 profile_id, error = _person(visit, query.get("person", "").strip()[:400])
-                return Wanted(step=step, message=message, profile_id=profile_id, error=error)
+                return WantedPreview(step=step, message=message, profile_id=profile_id, error=error)
     raise SegueError(f"{version.journey.name} has no such message; it may have changed")
 
 
@@ -76,7 +76,7 @@ def _person(visit: Visit, text: str) -> tuple[int | None, str]:
             return None, f"{str(error)[:1].upper()}{str(error)[1:]}."
 
 
-def _rendered(visit: Visit, version: Version, wanted: Wanted) -> Preview | None:
+def _rendered(visit: Visit, version: Version, wanted: WantedPreview) -> Preview | None:
     """The preview, if the query names a customer; it is recorded."""
     step, message, profile_id, _ = wanted
     if profile_id is None:

@@ -99,6 +99,9 @@ SECTIONS = (
     ("Today", "/", "viewer"),
     ("People", "/people", "viewer"),
     ("Journeys", "/journeys", "viewer"),
+    ("Segments", "/segments", "viewer"),
+    ("Approvals", "/approvals", "viewer"),
+    ("Yardstick", "/yardstick", "viewer"),
     ("Staff", "/staff", "admin"),
 )
 GLOBALS: Mapping[str, Any] = {"sections": SECTIONS}
