@@ -15,9 +15,9 @@ demo: .venv/ready
 # Tests start many processes, each of which would compile all modules again.
 test prove: export PYTHONDONTWRITEBYTECODE =
 
-# Each process takes 8 s of CPU time before its first test; four keep two cores busy.
+# Each process takes 8 s of CPU time before its first test; six keep two cores busy.
 test: check
-	$(BIN)/python -m pytest -n 4 --dist loadgroup -rs
+	$(BIN)/python -m pytest -n 6 --dist loadgroup -rs
 
 # Only the tests with generated cases, with many more cases each: tests/support/proof.py
 prove: .venv/ready

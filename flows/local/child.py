@@ -11,11 +11,14 @@ import sys
 import threading
 import time
 
+from config.garbage import collect_less_often
+
 _SECONDS_TO_STOP = 4.0
 
 
 def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    collect_less_often()  # imports create objects that live on
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

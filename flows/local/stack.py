@@ -75,6 +75,7 @@ class Stack:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.prefect = PrefectAPI(settings)
+        self._http = httpx.Client(trust_env=False)
         self._logs = settings.data_dir / "logs"
         self._clients: list[_Child] = []
         self._servers: list[_Child] = []
@@ -95,6 +96,7 @@ class Stack:
         _stop(self._clients, started + _CLIENTS_STOP)
         _stop(self._servers, started + _ALL_STOP)
         self.prefect.close()
+        self._http.close()
         for one, handler in before.items():
             signal.signal(one, handler)
 
@@ -116,8 +118,7 @@ class Stack:
 
     def wait_for_sandbox(self) -> None:
         """Return when it responds."""
-        inbox = f"{self.settings.sandbox_url}/inbox.css"
-        self.wait_until(lambda: _get(inbox) is not None, "starting the sandbox")
+        self._wait_for_answer(f"{self.settings.sandbox_url}/inbox.css", "starting the sandbox")
 
     def wait_for_servers(self) -> None:
         """Return when both respond."""
@@ -131,7 +132,7 @@ class Stack:
         self._clients.append(self._start("the worker", "flows.cli.main", "work"))
         # It may respond 503, if something became overdue while no worker ran.
         health = f"http://{self.settings.host}:{self.settings.receiver_port}/healthz"
-        self.wait_until(lambda: _get(health) is not None, "starting the worker")
+        self._wait_for_answer(health, "starting the worker")
 
     def stop_worker(self) -> None:
         """Stop only the worker; it finishes its current work."""
@@ -174,6 +175,9 @@ class Stack:
             if status is not None:
                 how = f"signal {-status}" if status < 0 else f"exit status {status}"
                 raise SegueError(f"{child.name} has stopped ({how}).\n{_tail(child.log)}")
+
+    def _wait_for_answer(self, url: str, what: str) -> None:
+        self.wait_until(lambda: self._http.get(url) is not None, what)
 
     def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 600) -> None:
         """Wait for a condition while all processes run. Raises SegueError after `seconds`.
@@ -295,10 +299,6 @@ def on_free_ports(settings: Settings) -> Settings:
     here = f"http://{settings.host}"
     urls = {"public_url": f"{here}:{receiver}", "staff_url": f"{here}:{staff}"}
     return settings.model_copy(update={**ports, **urls})
-
-
-def _get(url: str) -> httpx.Response:
-    return httpx.get(url, trust_env=False)
 
 
 def _stop(children: list[_Child], deadline: float) -> None:

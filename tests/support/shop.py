@@ -59,12 +59,9 @@ TEXTS: Mapping[str, str] = {
     )
 }
 
-_SHOP = {
-    "brand": "The Shop",
-    "public_url": "http://127.0.0.1:8080",
-    # a free one, for others run tests at the same time
-    "receiver_port": 0,
-}
+_SHOP = {"brand": "The Shop", "public_url": "http://127.0.0.1:8080"}
+# Other processes run tests at the same time. In live mode the port must be known.
+_FREE_PORT = {"receiver_port": 0}
 
 
 def described(*steps: Step, name: str = "j", **parts: Any) -> Journey:
@@ -257,7 +254,8 @@ class House:
     def _open(self, policy: Policy, catalog: Catalog, settings: dict[str, Any]) -> Segue:
         with self.db.transaction() as tx:
             catalog.register(tx)
-        loaded = configured(**{**_SHOP, **settings})
+        port = {} if settings.get("providers") == "live" else _FREE_PORT
+        loaded = configured(**{**_SHOP, **port, **settings})
         engine = Engine(self.db, catalog, Planner(policy))
         rules = input_rules(loaded, policy)
         self.segue = Segue(

@@ -294,8 +294,9 @@ def test_many_calls(
 ) -> None:
     """Every call that was answered with 200 is there exactly once, and none without.
 
-    Meanwhile transactions fail. What the client drops is counted: without being sent, because
-    RudderStack's keeps 100 calls, and after it was sent in vain.
+    Meanwhile transactions fail. What the client drops is counted. RudderStack's keeps 100 calls,
+    and drops the oldest when there are more, also one whose first attempt failed. It logs only the
+    calls that it gives up after ten attempts.
     """
     made = cases(test=250, prove=10_000)
     chance = Random(1)
@@ -324,13 +325,14 @@ def test_many_calls(
     unsent = made - len(visit.sent)
     in_vain = len(visit.sent.keys() - accepted.keys())
     assert len(stored) + unsent + in_vain == made
-    assert in_vain == sum("will be dropped" in line for line in visit.logged)
+    given_up = sum("will be dropped" in line for line in visit.logged)
+    assert given_up <= in_vain
     if client is CLIENTS["segment"]:
         assert unsent == in_vain == 0
     assert statuses(visit)[503] > 0
     sys.stdout.write(
         f"\n{client.heading}: {made} made, {len(stored)} stored, {unsent} dropped without being "
-        f"sent, {in_vain} after retries\n"
+        f"sent, {in_vain} after failed attempts, of which {given_up} after the last\n"
     )
 
 
