@@ -144,7 +144,7 @@ class Stack:
         """Start the staff site; returns when it responds."""
         self._clients.append(self._start("the staff site", "flows.cli.main", "staff", "serve"))
         page = f"http://{self.settings.host}:{self.settings.staff_port}/sign-in"
-        self.wait_until(lambda: _get(page) is not None, "starting the staff site")
+        self._wait_for_answer(page, "starting the staff site")
 
     def start_runner(self, journeys: Iterable[str]) -> None:
         """Start the runner of Prefect's flow runs; returns when all flows are deployed."""
