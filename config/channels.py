@@ -35,7 +35,7 @@ class Content:
     """The rendered content of a message. Each channel has a subclass."""
 
     @classmethod
-    def of(cls, parts: Mapping[str, str], options: Mapping[str, str]) -> Self:  # noqa: ARG003
+    def of(cls, parts: Mapping[str, str], options: Mapping[str, str]) -> Self:  # noqa: ARG003  others use them
         """Create it from the rendered parts of a template and the values of its fixed headers."""
         return cls(**parts)
 

@@ -76,7 +76,7 @@ def reactions_to(
 ) -> list[CustomerReaction]:
     """All reactions to one message, in order of time. Pushes have none."""
     dice = Random(f"{behaviour.seed}/{address}/{message_id}")  # noqa: S311  repeatable is the point
-    person = Random(f"{behaviour.seed}/{address}")  # noqa: S311
+    person = Random(f"{behaviour.seed}/{address}")  # noqa: S311  must repeat
     reactions = {"email": _mail, "sms": _text, "whatsapp": _whatsapp}.get(channel)
     if reactions is None:
         return []

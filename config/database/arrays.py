@@ -118,7 +118,7 @@ class InsertRows:
         # Without this option SQLAlchemy does not keep the number of an INSERT.
         self._insert = writing.execution_options(preserve_rowcount=True)
         self._on_sqlite = (
-            f"INSERT INTO {columns[0].table.name} ({', '.join(map(_quoted, names))}) "  # noqa: S608
+            f"INSERT INTO {columns[0].table.name} ({', '.join(map(_quoted, names))}) "  # noqa: S608  our own names
             f"VALUES ({', '.join('?' * len(columns))}) {ending}"
         )
         self._json = [place for place, one in enumerate(columns) if isinstance(one.type, JSON)]

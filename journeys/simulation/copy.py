@@ -242,7 +242,7 @@ def _write(
     """
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     marks = ", ".join("?" * len(table.columns))
-    writing = f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})'  # noqa: S608
+    writing = f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})'  # noqa: S608  our own names
     driver: Any = target.connection.driver_connection
     if source.dialect.name == "sqlite":
         with source.execute(reading, given) as found:

@@ -77,7 +77,7 @@ def shop_events(
 def _places(streams: Sequence[tuple[int, _Stream]], seed: int) -> Sequence[tuple[int, _Stream]]:
     if seed == 0:
         return streams
-    drawn = Random(seed).choices([stream for _, stream in streams], k=len(streams))  # noqa: S311
+    drawn = Random(seed).choices([stream for _, stream in streams], k=len(streams))  # noqa: S311  must repeat
     return [(profile_id, stream) for (profile_id, _), stream in zip(streams, drawn, strict=True)]
 
 

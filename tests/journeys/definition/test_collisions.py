@@ -1,10 +1,13 @@
 """Warnings of messages that another message always caps."""
 
+from typing import Any
+
 import pytest
 
 from config.clock.times import days
 from config.policy import Policy
 from journeys.definition.collisions import collision_warnings
+from journeys.definition.steps import Step
 from journeys.dsl import (
     SMS,
     Email,
@@ -29,8 +32,8 @@ def warned(policy: Policy, *journeys: Journey) -> list[str]:
     return collision_warnings({one.name: one for one in journeys}, policy)
 
 
-def bought(name: str, *steps: object, **parts: object) -> Journey:
-    return described(*steps, name=name, entry=OnEvent("bought"), **parts)  # type: ignore[arg-type]
+def bought(name: str, *steps: Step, **parts: Any) -> Journey:
+    return described(*steps, name=name, entry=OnEvent("bought"), **parts)
 
 
 THANKS = Send("thanks", Email("hello"))
@@ -71,5 +74,5 @@ def test_an_event_in_the_middle_of_a_journey_counts_as_well() -> None:
         (Policy(), (THANKS, Send("s", Email("offer"))), 0),
     ],
 )
-def test_where_messages_meet(policy: Policy, steps: tuple[object, ...], number: int) -> None:
-    assert len(warned(policy, described(*steps))) == number  # type: ignore[arg-type]
+def test_where_messages_meet(policy: Policy, steps: tuple[Step, ...], number: int) -> None:
+    assert len(warned(policy, described(*steps))) == number

@@ -142,7 +142,7 @@ def _suppressions(engine: str) -> None:
         sa.PrimaryKeyConstraint("address", "channel", "bucket"),
     )
     op.execute(
-        "INSERT INTO suppression (channel, address, bucket, state) "  # noqa: S608
+        "INSERT INTO suppression (channel, address, bucket, state) "  # noqa: S608  our own names
         "SELECT CASE kind WHEN 'email' THEN 'email' WHEN 'phone' THEN 'sms' ELSE 'push' END, "
         f"value, {IDENTIFIER_BUCKET[engine]}, state FROM identifier "
         "WHERE kind IN ('email', 'phone', 'push_token') AND state <> 'active'"
@@ -197,7 +197,7 @@ def _copy(conn: sa.Connection, table: Table) -> None:
     ).create(conn)
     names = ", ".join(f'"{column.name}"' for column in kept)
     op.execute(
-        f"INSERT INTO new_{table.name} ({names}, bucket) "  # noqa: S608
+        f"INSERT INTO new_{table.name} ({names}, bucket) "  # noqa: S608  our own names
         f"SELECT {names}, {table.bucket('sqlite')} FROM {table.name}"
     )
     if table.name == "profile":

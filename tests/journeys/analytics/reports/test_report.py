@@ -189,7 +189,7 @@ def test_a_recomputation_over_the_rows_shows_no_difference(
         least = {"later half": PEOPLE / 2, "last": PEOPLE - 1}
         return [("everyone", ""), *((name, "") for name, at in least.items() if number >= at)]
 
-    expected = {
+    expected: dict[By, Any] = {
         "step": by(lambda row: [(row.step, row.channel)]),
         "channel": by(lambda row: [(row.channel, "")]),
         "week": by(of_week),
@@ -198,7 +198,7 @@ def test_a_recomputation_over_the_rows_shows_no_difference(
         "segment": by(of_segment),
     }
     for name, figures in expected.items():
-        found = report(filled, name, period)  # type: ignore[arg-type]
+        found = report(filled, name, period)
         assert sum(counts["sent"] for counts in figures.values()) > 5
         same(counted(found.groups), figures)
         same(counted([found.total]), by(lambda _: [("", "")]))
