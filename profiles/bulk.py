@@ -98,9 +98,9 @@ def lock_profiles(tx: Tx, ids: Collection[int], *, skip_locked: bool = False) ->
         return sorted(ids)
     lock = _LOCK_FREE if skip_locked else _LOCK
     return [
-        profile_id
+        row.id
         for buckets in bucket_turns(tx, buckets_of(ids))
-        for profile_id in tx.conn.execute(lock, {"profiles": ids, "buckets": buckets}).scalars()
+        for row in tx.rows(lock, {"profiles": ids, "buckets": buckets})
     ]
 
 

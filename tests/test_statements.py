@@ -32,6 +32,7 @@ RARE = {
     "journeys/operations/counts.py": {"summarise"},
 }
 
+EXECUTE = {"execute", "rows", "write"}
 BUILD = {"delete", "exists", "insert", "select", "union_all", "update"}
 # Whoever takes one of these is called anew for each transaction.
 VALUES = {"chunk", "cohort", "conn", "tx"}
@@ -53,7 +54,7 @@ def calls(function: Function) -> Iterator[str]:
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name):
                 yield node.func.id
-            elif isinstance(node.func, ast.Attribute) and node.func.attr in ("execute", "where"):
+            elif isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTE | {"where"}:
                 yield node.func.attr
 
 
@@ -64,7 +65,7 @@ def builders(source: str) -> set[str]:
     often = {
         name
         for name, names in called.items()
-        if "execute" in names or VALUES & {arg.arg for arg in found[name].args.args}
+        if EXECUTE & names or VALUES & {arg.arg for arg in found[name].args.args}
     }
     building = {name for name, names in called.items() if names & (BUILD | {"where"})}
     # With a function that returns a statement or a part of one, its caller builds the statement.

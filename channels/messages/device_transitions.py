@@ -182,7 +182,7 @@ def drop(
     reason: None keeps the previous reason. claimed: also drop claimed devices.
     """
     given = {"messages": message_ids, "why": reason, "buckets": tx.buckets}
-    return tx.conn.execute(_DROP_ALL if claimed else _DROP_WAITING, given).rowcount
+    return tx.write(_DROP_ALL if claimed else _DROP_WAITING, given)
 
 
 def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> int:
@@ -200,13 +200,13 @@ def record(tx: Tx, outcomes: Sequence[DeviceOutcome]) -> int:
         }
         for one in outcomes
     ]
-    return tx.conn.execute(_RECORD, rows).rowcount if rows else 0
+    return tx.write(_RECORD, *rows)
 
 
 def lose(tx: Tx, message_ids: Collection[int], before: Instant, reason: str) -> int:
     """Mark devices `unknown` whose claim ended before `before`: they may have been sent."""
     given = {"messages": message_ids, "before": before, "why": reason}
-    return tx.conn.execute(_LOSE, given).rowcount
+    return tx.write(_LOSE, given)
 
 
 def report(tx: Tx, state: Reported, reports: Sequence[DeviceReport]) -> int:
@@ -220,7 +220,7 @@ def report(tx: Tx, state: Reported, reports: Sequence[DeviceReport]) -> int:
         }
         for one in reports
     ]
-    return tx.conn.execute(_REPORT[state], rows).rowcount if rows else 0
+    return tx.write(_REPORT[state], *rows)
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[list[int | str]]]:

@@ -178,16 +178,14 @@ def plan(tx: Tx, new: Sequence[NewMessages]) -> int:
 
 def replan(tx: Tx, changes: Sequence[Redecided]) -> int:
     """Reschedule or refuse planned messages and write the new decisions."""
-    if not changes:
-        return 0
     given = [{"message": message, **decided._asdict()} for message, decided in changes]
-    return tx.conn.execute(_REPLAN, given).rowcount
+    return tx.write(_REPLAN, *given)
 
 
 def put_off(tx: Tx, message_id: int, until: Instant, reason: str) -> int:
     """Postpone a planned message; skip it if `until` is after its latest send time."""
     given = {"message": message_id, "until": until, "why": reason, "buckets": tx.buckets}
-    return tx.conn.execute(_PUT_OFF, given).rowcount
+    return tx.write(_PUT_OFF, given)
 
 
 def skip(tx: Tx, reasons: Mapping[int, str]) -> int:
@@ -211,9 +209,7 @@ def _withdraw(tx: Tx, state: MessageState, reasons: Mapping[int, str]) -> int:
     for message_id, reason in reasons.items():
         by_reason[reason].append(message_id)
     return sum(
-        tx.conn.execute(
-            _WITHDRAW[state], {"messages": ids, "why": reason, "buckets": tx.buckets}
-        ).rowcount
+        tx.write(_WITHDRAW[state], {"messages": ids, "why": reason, "buckets": tx.buckets})
         for reason, ids in by_reason.items()
     )
 
@@ -224,8 +220,8 @@ def cancel_of(
     """Cancel the planned messages of these enrollments; with `step`, only those of that step."""
     given = {"enrollments": enrollment_ids, "why": reason, "buckets": tx.buckets}
     if step is None:
-        return tx.conn.execute(_CANCEL_OF, given).rowcount
-    return tx.conn.execute(_CANCEL_OF_STEP, {**given, "of_step": step}).rowcount
+        return tx.write(_CANCEL_OF, given)
+    return tx.write(_CANCEL_OF_STEP, {**given, "of_step": step})
 
 
 def claim(
@@ -243,7 +239,7 @@ def claim(
         "by": claimed_by,
         "buckets": tx.buckets,
     }
-    return tx.conn.execute(_CLAIM, given).rowcount
+    return tx.write(_CLAIM, given)
 
 
 # After the claim ---------------------------------------------------------------------------------
@@ -358,16 +354,13 @@ def record(tx: Tx, outcomes: Sequence[Recorded]) -> int:
     for row in rows:
         # A parameter with the name of a column would be written to it.
         row["buckets"] = narrowest(row.pop("profile_id"), tx.buckets)
-    return tx.conn.execute(_RECORD, rows).rowcount if rows else 0
+    return tx.write(_RECORD, *rows)
 
 
 def lose(tx: Tx, before: Instant, reason: str) -> int:
     """Mark messages `unknown` whose claim ended before `before`: they may have been sent."""
     given = {"before": before, "why": reason}
-    return sum(
-        tx.conn.execute(_LOSE, {**given, "buckets": buckets}).rowcount
-        for buckets in bucket_turns(tx)
-    )
+    return sum(tx.write(_LOSE, {**given, "buckets": buckets}) for buckets in bucket_turns(tx))
 
 
 def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:
@@ -376,7 +369,7 @@ def report(tx: Tx, state: Reported, reports: Sequence[Report]) -> int:
         {"message": one.message_id, "why": one.reason, "named": one.provider_id, "at": one.at}
         for one in reports
     ]
-    return tx.conn.execute(_REPORT[state], rows).rowcount if rows else 0
+    return tx.write(_REPORT[state], *rows)
 
 
 def follow_devices(tx: Tx, changes: Sequence[Followed]) -> int:
@@ -386,13 +379,13 @@ def follow_devices(tx: Tx, changes: Sequence[Followed]) -> int:
         for one in changes
         if may_become("follow_devices", one.was, one.state)
     ]
-    return tx.conn.execute(_FOLLOW, rows).rowcount if rows else 0
+    return tx.write(_FOLLOW, *rows)
 
 
 def resolve(tx: Tx, message_ids: Collection[int], state: Literal["sent", "failed"]) -> int:
     """Write an operator's verdict on `unknown` messages."""
     given = {"messages": message_ids, "to": state, "why": "resolved by an operator"}
-    return tx.conn.execute(_RESOLVE, given).rowcount
+    return tx.write(_RESOLVE, given)
 
 
 def close(tx: Tx, before: Instant, why: str) -> int:
@@ -400,7 +393,7 @@ def close(tx: Tx, before: Instant, why: str) -> int:
 
     why: begins with CLOSED; the previous reason is appended.
     """
-    return tx.conn.execute(_CLOSE, {"before": before, "why": why}).rowcount
+    return tx.write(_CLOSE, {"before": before, "why": why})
 
 
 # Merges of profiles -------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def claim_planned(
     }
     rows = [
         row
-        for row in map(MessageRow._make, tx.conn.execute(_PLANNED, given))
+        for row in map(MessageRow._make, tx.rows(_PLANNED, given))
         if (row.enrollment_id, row.step) in planned_now
         and row.channel in routes
         and channel_of(row.channel).session is None
@@ -318,7 +318,7 @@ def _all_or_none(tx: Tx, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
     if not groups:
         return []
     given = {"groups": sorted(groups), "buckets": tx.buckets}
-    waiting = tx.conn.execute(_PLANNED_OF_GROUPS, given)
+    waiting = tx.rows(_PLANNED_OF_GROUPS, given)
     return [MessageRow._make(row) for row in waiting]
 
 

@@ -34,7 +34,7 @@ def due_channels(tx: Tx, journeys: Journeys, channels: Sequence[ChannelName]) ->
     """The channels with due messages in the transaction's buckets. Takes no locks."""
     query = _due_query(tuple(channels))
     given = {"now": tx.now, "held": journeys.held(tx), "buckets": tx.buckets}
-    return list(tx.conn.execute(query, given).scalars())
+    return [channel for (channel,) in tx.rows(query, given)]
 
 
 @lru_cache

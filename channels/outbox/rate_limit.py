@@ -135,10 +135,11 @@ def _lease(tx: Tx, provider: str, rate: int, wanted: int, *, owed: int) -> int:
     """Lease at most `wanted` messages of this second, and at least `owed`; returns how many."""
     if wanted == 0:
         return 0
-    row = tx.conn.execute(_LOCKED, {"provider": provider}).one_or_none()
-    if row is None:
+    found = tx.rows(_LOCKED, {"provider": provider})
+    if not found:
         _INSERT(tx.conn, [(provider, 0, 0)])
-        row = tx.conn.execute(_LOCKED, {"provider": provider}).one()
+        found = tx.rows(_LOCKED, {"provider": provider})
+    [row] = found
     left: int = rate - row.used
     if row.second < tx.now:
         left = min(rate, left + rate * (tx.now - row.second))
@@ -147,5 +148,5 @@ def _lease(tx: Tx, provider: str, rate: int, wanted: int, *, owed: int) -> int:
     number = max(owed, min(wanted, left))
     if number > 0:
         given = {"provider": provider, "rate": rate, "number": number, "now": tx.now}
-        tx.conn.execute(_USE, given)
+        tx.write(_USE, given)
     return max(number, 0)

@@ -40,7 +40,7 @@ def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOve
     buckets = buckets_of(one.profile_id for one in claims)
     these = {"messages": [one.message_id for one in claims], "buckets": buckets}
     # A merge may have moved a message to another bucket.
-    now_of = {row.id: row.profile_id for row in tx.conn.execute(_PROFILES_OF, these)}
+    now_of = {row.id: row.profile_id for row in tx.rows(_PROFILES_OF, these)}
     people = set(now_of.values())
     active: set[int] = set()
     for newer, mark in (
@@ -48,7 +48,7 @@ def outdated(tx: Tx, journeys: Journeys, claims: Sequence[Claim]) -> set[HandOve
         (_NEWER_CONSENTS, min(one.marks.consent_record_id for one in claims)),
     ):
         newest = {"mark": mark, "profiles": people, "buckets": buckets}
-        active.update(tx.conn.execute(newer, newest).scalars())
+        active.update(row.profile_id for row in tx.rows(newer, newest))
     pushes = [one for one in claims if channel_of(one.channel).per_device]
     live = {
         (channel, *device)

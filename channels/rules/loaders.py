@@ -151,9 +151,8 @@ def load_recipients(tx: Tx, policy: Policy, profile_ids: Collection[int]) -> dic
         return {}
     holdout = policy.holdout_percent / 100
     reading = _RECIPIENTS[tx.distributed, holdout > 0]
-    rows = tx.conn.execute(
-        reading, {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
-    ).all()
+    given = {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
+    rows = tx.rows(reading, given)
     apart = addresses_in_use(tx, profile_ids) if tx.distributed else {}
     situations: dict[_Stated, Situation] = {}
     found: dict[int, Recipient] = {}
@@ -260,7 +259,7 @@ def load_history(
         step,
         journey,
         member,
-    ) in tx.conn.execute(_HISTORY, given).all():
+    ) in tx.rows(_HISTORY, given):
         found[profile_id].append(
             Past(
                 id=message_id,
@@ -295,7 +294,7 @@ def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
             language,
             company_id,
             traits,
-        ) in tx.conn.execute(_CONTENTS, given):
+        ) in tx.rows(_CONTENTS, given):
             marks = Marks(event_id, consent_record_id)
             stated = {name: value for name, value in attributes.items() if value is not None}
             about[profile_id] = {**stated, "country": country, "language": language}

@@ -4,13 +4,13 @@ With a list in one parameter the text of a statement does not depend on the numb
 SQLAlchemy compiles it once and PostgreSQL prepares it once:
 
     _FOUND = select(profiles.c.country).where(any_of(profiles.c.id, "ids"))
-    conn.execute(_FOUND, {"ids": [1, 2]})
+    tx.rows(_FOUND, {"ids": [1, 2]})
 
     _PAIRS = rows_of("pairs", events.c.profile_id, events.c.dedupe_key)
     _KNOWN = select(events.c.id).where(
         tuple_(events.c.profile_id, events.c.dedupe_key).in_(select(_PAIRS))
     )
-    conn.execute(_KNOWN, {"pairs": [(1, "a"), (2, "b")]})
+    tx.rows(_KNOWN, {"pairs": [(1, "a"), (2, "b")]})
 
 Both databases accept empty lists, None as a member (SQL's NULL), and more members than a statement
 has parameters. Text must not contain NUL characters, which PostgreSQL refuses.
@@ -45,6 +45,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeEngine, UserDefinedType
 from typing_extensions import override
+
+from config.database.execution import write
 
 T = TypeVar("T")
 
@@ -112,11 +114,9 @@ class InsertRows:
         ending = f"ON CONFLICT {on_conflict}" if on_conflict else ""
         # Without WHERE, SQLite would read ON CONFLICT as the condition of a join.
         rows = select(rows_of("rows", *columns)).where(true())
-        writing = insert(columns[0].table).from_select(
+        self._insert = insert(columns[0].table).from_select(
             names, rows.suffix_with(ending) if ending else rows, include_defaults=False
         )
-        # Without this option SQLAlchemy does not keep the number of an INSERT.
-        self._insert = writing.execution_options(preserve_rowcount=True)
         self._on_sqlite = (
             f"INSERT INTO {columns[0].table.name} ({', '.join(map(_quoted, names))}) "  # noqa: S608  our own names
             f"VALUES ({', '.join('?' * len(columns))}) {ending}"
@@ -137,7 +137,7 @@ class InsertRows:
                 rows = [self._packed(row) for row in rows]
             # The driver's loop over rows costs half of what SQLite's JSON functions do.
             return conn.exec_driver_sql(self._on_sqlite, rows).rowcount
-        return conn.execute(self._insert, {"rows": rows}).rowcount
+        return write(conn, self._insert, {"rows": rows})
 
     def _packed(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """The row with JSON as text."""

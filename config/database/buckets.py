@@ -6,7 +6,7 @@ asks no other node:
     _FOUND = select(profiles.c.country).where(
         any_of(profiles.c.id, "profiles"), in_buckets(profiles.c.bucket)
     )
-    conn.execute(_FOUND, {"profiles": ids, "buckets": tx.buckets})
+    tx.rows(_FOUND, {"profiles": ids, "buckets": tx.buckets})
 
 profiles/bucketing.py computes the buckets.
 """

@@ -36,7 +36,9 @@ from sqlmodel import SQLModel
 
 from config.access.private_files import tighten_database
 from config.clock.times import Instant, Seconds
+from config.database import execution
 from config.database.buckets import ALL_BUCKETS
+from config.database.execution import Given, SqlStatement
 from config.database.failures import first_line
 from config.database.write_turn import WriteTurn
 from config.errors import DatabaseUnusable, SegueError
@@ -125,14 +127,22 @@ class Tx:
 
     def _read_clock(self) -> None:
         if self.is_counted:
-            clock, self._changes = self.conn.execute(READ_CLOCK_AND_CHANGES).one()
+            [(clock, self._changes)] = self.rows(READ_CLOCK_AND_CHANGES, {})
         else:
-            clock = self.conn.execute(READ_CLOCK).scalar_one()
+            [(clock,)] = self.rows(READ_CLOCK, {})
         self.set_clock(clock)
 
     @property
     def is_sqlite(self) -> bool:
         return self.conn.dialect.name == "sqlite"
+
+    def rows(self, statement: SqlStatement, given: Given) -> list[Any]:
+        """The rows that a statement returns, as named tuples (execution.py)."""
+        return execution.rows(self.conn, statement, given)
+
+    def write(self, statement: SqlStatement, *given: Given) -> int:
+        """Execute a statement once for each set of parameters; returns how many rows it wrote."""
+        return execution.write(self.conn, statement, *given)
 
     def cached(self, key: str, read: Callable[["Tx"], T]) -> T:
         """What `read` returns, which every change of it counts with `count_change`.

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Select
-from sqlalchemy.sql.base import Executable
 
 from config.database.engine import Tx
+from config.database.execution import SqlStatement
 
 
 def bucket_turns(tx: Tx, buckets: Collection[int] | None = None) -> Iterator[Collection[int]]:
@@ -28,7 +28,7 @@ def bucket_turns(tx: Tx, buckets: Collection[int] | None = None) -> Iterator[Col
 
 def lock_rows(
     tx: Tx,
-    statement: Executable,
+    statement: SqlStatement,
     given: Mapping[str, Any],
     *,
     most: int | None = None,
@@ -43,11 +43,13 @@ def lock_rows(
     """
     buckets = tx.buckets
     if tx.distributed and find is not None:
-        buckets = tx.conn.execute(find, {**given, "most": most, "buckets": buckets}).scalars().all()
+        buckets = [
+            bucket for (bucket,) in tx.rows(find, {**given, "most": most, "buckets": buckets})
+        ]
     rows: list[Any] = []
     for some in bucket_turns(tx, buckets):
         left = None if most is None else most - len(rows)
         if left == 0:
             break
-        rows += tx.conn.execute(statement, {**given, "most": left, "buckets": some}).all()
+        rows += tx.rows(statement, {**given, "most": left, "buckets": some})
     return rows

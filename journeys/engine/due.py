@@ -136,7 +136,7 @@ def earliest_due(tx: Tx, catalog: Catalog) -> Iterator[tuple[Version, str, Insta
     ]
     named = {(version.journey.name, version.digest, step): version for version, step in places}
     given = {"places": list(named), "buckets": tx.buckets}
-    for *place, due_at in tx.conn.execute(_EARLIEST, given).all():
+    for *place, due_at in tx.rows(_EARLIEST, given):
         if due_at is not None:
             journey, digest, step = place
             yield named[journey, digest, step], step, due_at

@@ -145,7 +145,7 @@ def anything_to_work(tx: Tx, without: Collection[int] = ()) -> bool:
     Takes no lock.
     """
     given = {"without": without, "buckets": tx.buckets}
-    return tx.conn.execute(_ANY, given).first() is not None
+    return bool(tx.rows(_ANY, given))
 
 
 def react(tx: Tx, catalog: Catalog, limit: int, without: Collection[int] = ()) -> Reacted:

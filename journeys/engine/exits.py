@@ -44,7 +44,7 @@ def exiting(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> set[in
     if rule is None or not enrollment_ids:
         return set()
     given = {"enrollments": enrollment_ids, "now": tx.now, "buckets": tx.buckets}
-    return set(tx.conn.execute(_exiting(version, tx.is_sqlite), given).scalars())
+    return {row.id for row in tx.rows(_exiting(version, tx.is_sqlite), given)}
 
 
 def goal_reached(tx: Tx, version: Version, profile_ids: Collection[int] | None = None) -> int:
@@ -71,7 +71,7 @@ def goal_moments(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> d
     if version.journey.goal is None:
         return {}
     given = {"enrollments": enrollment_ids, "now": tx.now, "buckets": tx.buckets}
-    rows = tx.conn.execute(_moments(version, tx.is_sqlite), given)
+    rows = tx.rows(_moments(version, tx.is_sqlite), given)
     return {row.id: row.at for row in rows if row.at is not None}
 
 

@@ -70,7 +70,7 @@ class CatalogJourneys:
 
     def _left(self, tx: Tx, enrollment_ids: Collection[int]) -> dict[int, str]:
         """The enrollments that ended early or whose exit rule holds now, with the reason."""
-        found = tx.conn.execute(_ENDS, {"enrollments": enrollment_ids, "buckets": tx.buckets})
+        found = tx.rows(_ENDS, {"enrollments": enrollment_ids, "buckets": tx.buckets})
         left: dict[int, str] = {}
         by_version: dict[tuple[str, str], list[int]] = defaultdict(list)
         for row in found:
@@ -86,7 +86,7 @@ class CatalogJourneys:
 
     def contexts(self, tx: Tx, enrollment_ids: Sequence[int]) -> Mapping[int, Mapping[str, Any]]:
         """The variables of each enrollment: the entry event's properties as `event`."""
-        found = tx.conn.execute(_CONTEXTS, {"enrollments": enrollment_ids, "buckets": tx.buckets})
+        found = tx.rows(_CONTEXTS, {"enrollments": enrollment_ids, "buckets": tx.buckets})
         return {row.id: {"event": row.context} for row in found}
 
     def settled(self, tx: Tx, enrollment_ids: Sequence[int]) -> None:

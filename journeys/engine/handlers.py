@@ -140,7 +140,7 @@ class Cohort:
             "buckets": self.tx.buckets,
         }
         found = _evaluating(expression, self.version, self.step.name, self.tx.is_sqlite)
-        rows = self.tx.conn.execute(found, given)
+        rows = self.tx.rows(found, given)
         return {enrollment_id: value for enrollment_id, value in rows if value is not None}
 
 
@@ -215,7 +215,7 @@ def _resumes_in_all(step: WaitStep, zones: Sequence[str], now: Instant, on: date
 
 def _dates(tx: Tx, profile_ids: set[int], attribute: str) -> dict[int, date]:
     """The dates in an attribute, by profile id, without missing and unreadable ones."""
-    rows = tx.conn.execute(_ATTRIBUTES, {"profiles": profile_ids, "buckets": tx.buckets})
+    rows = tx.rows(_ATTRIBUTES, {"profiles": profile_ids, "buckets": tx.buckets})
     read = {profile_id: parse_date(attributes.get(attribute)) for profile_id, attributes in rows}
     return {profile_id: found for profile_id, found in read.items() if found is not None}
 
@@ -396,7 +396,7 @@ def _drawn_before(cohort: Cohort, step: ExperimentStep) -> dict[int, str]:
         "buckets": cohort.tx.buckets,
     }
     arms = step.outcomes()
-    drawn = cohort.tx.conn.execute(_DRAWN, given)
+    drawn = cohort.tx.rows(_DRAWN, given)
     return {row.profile_id: row.outcome for row in drawn if row.outcome in arms}
 
 
@@ -406,11 +406,11 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
     ids = {person.profile_id for person in cohort.people}
     lock_profiles(tx, ids)
     given = {"profiles": ids, "buckets": tx.buckets}
-    rows = [dict(row) for row in tx.conn.execute(_CURRENT, given).mappings()]
+    rows = [row._asdict() for row in tx.rows(_CURRENT, given)]
     after = {row["id"]: set_attributes(row, step.attributes, tx.now) for row in rows}
-    tx.conn.execute(
+    tx.write(
         _SET,
-        [
+        *(
             {
                 "row": profile_id,
                 "now": tx.now,
@@ -418,7 +418,7 @@ def update_profile(cohort: Cohort, step: UpdateStep) -> Moves:
                 **{f"new_{name}": value for name, value in new.items()},
             }
             for profile_id, new in after.items()
-        ],
+        ),
     )
     if cohort.catalog.awaited_traits() & set(step.attributes):
         changed = {row["id"] for row in rows if after[row["id"]]["attributes"] != row["attributes"]}

@@ -172,7 +172,7 @@ def _after_planning(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollme
         "of_step": step.name,
         "buckets": tx.buckets,
     }
-    for row in tx.conn.execute(_OF_STEP, given):
+    for row in tx.rows(_OF_STEP, given):
         rows[row.enrollment_id].append(row)
     moves: Moves = {}
     settled: list[DueEnrollment] = []
@@ -293,7 +293,7 @@ def _answered_in(
         "now": tx.now,
         "buckets": tx.buckets,
     }
-    rows = tx.conn.execute(_ANSWERED[kind], given)
+    rows = tx.rows(_ANSWERED[kind], given)
     return {row.enrollment_id: row.at for row in rows if row.at is not None}
 
 

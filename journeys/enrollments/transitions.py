@@ -88,7 +88,7 @@ def enter(
         needs a WHERE; without one SQLite parses `ON CONFLICT` as the `ON` of a join.
     given: its parameters.
     """
-    return tx.conn.execute(_entering(people), given).tuples().all()
+    return tx.rows(_entering(people), given)
 
 
 @lru_cache(maxsize=STATEMENTS)
@@ -117,9 +117,9 @@ def _place(tx: Tx, placing: _Placing, places: Mapping[Any, Sequence[int]]) -> in
     if len(places) == 1:
         [(place, ids)] = places.items()
         given = {**place._asdict(), "enrollments": ids, "buckets": tx.buckets}
-        return tx.conn.execute(placing.together, given).rowcount
+        return tx.write(placing.together, given)
     rows = [(one, *place) for place, ids in places.items() for one in ids]
-    return tx.conn.execute(placing.each, {"places": rows, "buckets": tx.buckets}).rowcount
+    return tx.write(placing.each, {"places": rows, "buckets": tx.buckets})
 
 
 def retry(tx: Tx, enrollment_id: int, *, attempts: int, due_at: Instant) -> int:
@@ -130,19 +130,19 @@ def retry(tx: Tx, enrollment_id: int, *, attempts: int, due_at: Instant) -> int:
         "tried": attempts,
         "buckets": tx.buckets,
     }
-    return tx.conn.execute(_RETRY, given).rowcount
+    return tx.write(_RETRY, given)
 
 
 def lease(tx: Tx, enrollment_ids: Collection[int], until: Instant) -> int:
     """Reserve enrollments for this process until then. The lease counts as an attempt."""
     given = {"enrollments": enrollment_ids, "until": until, "buckets": tx.buckets}
-    return tx.conn.execute(_LEASE, given).rowcount
+    return tx.write(_LEASE, given)
 
 
 def wake(tx: Tx, enrollment_ids: Collection[int]) -> int:
     """Make enrollments due now if they are due later."""
     given = {"enrollments": enrollment_ids, "now": tx.now, "buckets": tx.buckets}
-    return tx.conn.execute(_WAKE, given).rowcount
+    return tx.write(_WAKE, given)
 
 
 def migrate(tx: Tx, people: Select[tuple[int]], given: Mapping[str, Any], version: str) -> int:
@@ -155,10 +155,7 @@ def migrate(tx: Tx, people: Select[tuple[int]], given: Mapping[str, Any], versio
 
 def _in_turns(tx: Tx, changing: Update, given: Mapping[str, Any]) -> int:
     """Execute a statement with a subquery that locks enrollments; returns how many it changed."""
-    return sum(
-        tx.conn.execute(changing, {**given, "buckets": buckets}).rowcount
-        for buckets in bucket_turns(tx)
-    )
+    return sum(tx.write(changing, {**given, "buckets": buckets}) for buckets in bucket_turns(tx))
 
 
 @lru_cache(maxsize=STATEMENTS)
@@ -174,7 +171,7 @@ def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
         "why": reason,
         "buckets": tx.buckets,
     }
-    return tx.conn.execute(_END, given).rowcount
+    return tx.write(_END, given)
 
 
 # Changes without a change of state ---------------------------------------------------------------
@@ -203,10 +200,10 @@ def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
 
 def leave_launches(tx: Tx, enrollment_ids: Collection[int]) -> int:
     """Clear the launch of enrollments if the surviving profile entered by the same launch."""
-    return tx.conn.execute(_LEAVE_LAUNCHES, {"enrollments": enrollment_ids}).rowcount
+    return tx.write(_LEAVE_LAUNCHES, {"enrollments": enrollment_ids})
 
 
 def replace_entry_events(tx: Tx, twins: Mapping[int, int]) -> int:
     """Replace entry events that a merge deleted as duplicates. twins: deleted id to kept id."""
     rows = [{"dropped": event_id, "twin": twin_id} for event_id, twin_id in twins.items()]
-    return tx.conn.execute(_REPLACE_ENTRY_EVENTS, rows).rowcount if rows else 0
+    return tx.write(_REPLACE_ENTRY_EVENTS, *rows)

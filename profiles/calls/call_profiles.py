@@ -188,12 +188,12 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
     theirs = {"profiles": set(owners.values())}
     users: set[int] = set()
     sizes: dict[int, int] = defaultdict(int)
-    for row in tx.conn.execute(_COUNTS, theirs):
+    for row in tx.rows(_COUNTS, theirs):
         sizes[row.profile_id] += row.number
         if row.kind == "user_id":
             users.add(row.profile_id)
     addresses: dict[int, dict[Key, bool]] = {}
-    for row in tx.conn.execute(_ADDRESSES, theirs):
+    for row in tx.rows(_ADDRESSES, theirs):
         addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.in_use
     unverified = {key for key, holder in holders.items() if holder.unverified}
     return OnRecord(
@@ -203,7 +203,7 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
 
 def _release(tx: Tx, keys: Collection[Key]) -> None:
     """Take identifiers from their profiles. Whoever states them next takes over their rows."""
-    tx.conn.execute(_RELEASE, {"keys": sorted(keys), "now": tx.now})
+    tx.write(_RELEASE, {"keys": sorted(keys), "now": tx.now})
 
 
 def _describing(calls: Sequence[SegmentCall]) -> Iterator[tuple[int, SegmentCall]]:
@@ -239,6 +239,6 @@ def _again(
         if first in owners:
             places.setdefault((owners[first], dedupe_key), []).append(place)
     if places:
-        for profile_id, dedupe_key in tx.conn.execute(_RECORDED, {"pairs": list(places)}):
+        for profile_id, dedupe_key in tx.rows(_RECORDED, {"pairs": list(places)}):
             again.update(places[profile_id, dedupe_key])
     return again

@@ -172,7 +172,7 @@ def hold_settled_owners(tx: Tx, named: Sequence[tuple[int, Key]]) -> dict[Key, i
         "buckets": identifier_buckets(key for _, key in named),
     }
     owners: dict[Key, int] = {}
-    rows = tx.conn.execute(_HOLD_SETTLED, given).all()
+    rows = tx.rows(_HOLD_SETTLED, given)
     if len(rows) < len(named):
         return None
     for kind, value, profile_id, clock in rows:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import BigInteger, literal_column, select
 
 from config.clock.times import Instant
-from config.database.engine import Database
+from config.database.engine import READ_CLOCK_AND_CHANGES, Database
 
 
 def own_clock(db: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[Instant], None]:
@@ -14,9 +14,10 @@ def own_clock(db: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[Instan
     db.now = None
 
     def set_clock(now: Instant) -> None:
+        _, changes = READ_CLOCK_AND_CHANGES.selected_columns
+        stands = literal_column(str(now), BigInteger)
         clock = "config.database.engine.READ_CLOCK"
-        monkeypatch.setattr(clock, text(f"SELECT {now}"))
-        changes = "COALESCE((SELECT changes FROM change_counter WHERE id = 1), 0)"
-        monkeypatch.setattr(f"{clock}_AND_CHANGES", text(f"SELECT {now}, {changes}"))
+        monkeypatch.setattr(clock, select(stands))
+        monkeypatch.setattr(f"{clock}_AND_CHANGES", select(stands, changes))
 
     return set_clock

@@ -1,0 +1,128 @@
+"""Execute statements that run for each event or message, at less cost than SQLAlchemy does.
+
+SQLAlchemy builds and compiles them. It would need three times as long as the driver to execute one:
+for the key of its cache, an execution context and the metadata of the result.
+
+Use `Tx.rows` and `Tx.write`. They do not apply Python-side defaults of columns, and have no
+expanding IN.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+from sqlalchemy import Connection, Dialect, SelectBase, UpdateBase
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.sql.compiler import SQLCompiler
+
+# The compiled statements of all databases of a process.
+_COMPILED = 4_000
+
+SqlStatement = SelectBase | UpdateBase
+Given = Mapping[str, Any]
+# Converts a value for the driver, or from it; None: it stays as it is.
+_Convert = Callable[[Any], Any] | None
+
+
+class _Compiled:
+    """A statement for one database: its text, and how its values are converted."""
+
+    def __init__(self, statement: SqlStatement, dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        assert not compiled.post_compile_params | compiled.literal_execute_params
+        assert not compiled.escaped_bind_names
+        self.sql = str(compiled)
+        self._order = compiled.positiontup
+        self._fixed: dict[str, Any] = {}
+        self._binds: list[tuple[str, bool, _Convert]] = []
+        for name, bind in compiled.binds.items():
+            convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
+            if not bind.required:
+                value = bind.effective_value
+                self._fixed[name] = value if convert is None else convert(value)
+            if not bind.unique:
+                self._binds.append((name, bind.required, convert))
+        self._dialect = dialect
+        self._types = [column.type for column in statement.exported_columns]
+        # Known with the first result: the driver's types of the columns.
+        self._row: Callable[[Sequence[Any]], Any] | None = None
+
+    def values(self, given: Given) -> Any:
+        """The parameters for the driver. Raises KeyError if one is missing."""
+        values = self._fixed.copy()
+        for name, required, convert in self._binds:
+            if required or name in given:
+                value = given[name]
+                values[name] = value if convert is None else convert(value)
+        return values if self._order is None else [values[name] for name in self._order]
+
+    def rows(self, cursor: DBAPICursor) -> list[Any]:
+        """All rows of a result, as named tuples."""
+        if self._row is None:
+            self._row = self._reader(cursor.description)
+        return list(map(self._row, cursor.fetchall()))
+
+    def _reader(self, description: Sequence[Sequence[Any]]) -> Callable[[Sequence[Any]], Any]:
+        """Reads one row, as the driver gives it."""
+        names = [name for name, *_ in description]
+        named = cast(Any, namedtuple)("Row", names, rename=True)
+        converts: list[tuple[int, Callable[[Any], Any]]] = []
+        for place, (of, (_, code, *_)) in enumerate(zip(self._types, description, strict=True)):
+            convert = of.dialect_impl(self._dialect).result_processor(self._dialect, code)
+            if convert is not None:
+                converts.append((place, convert))
+
+        def read(row: Sequence[Any]) -> Any:
+            values = list(row)
+            for place, convert in converts:
+                values[place] = convert(values[place])
+            return named._make(values)
+
+        return read if converts else cast(Callable[[Sequence[Any]], Any], named._make)
+
+
+# Statements are at module level or cached, so that their identity is a key.
+_compiled = lru_cache(maxsize=_COMPILED)(_Compiled)
+
+
+def rows(conn: Connection, statement: SqlStatement, given: Given) -> list[Any]:
+    """The rows that a statement returns, as named tuples. Other parameters are ignored.
+
+    Raises SQLAlchemy's errors.
+    """
+    compiled = _compiled(statement, conn.dialect)
+    cursor = _execute(conn, compiled.sql, compiled.values(given))
+    try:
+        return compiled.rows(cursor)
+    finally:
+        cursor.close()
+
+
+def write(conn: Connection, statement: SqlStatement, *given: Given) -> int:
+    """Execute a statement once for each set of parameters; returns how many rows it has written."""
+    if not given:
+        return 0
+    compiled = _compiled(statement, conn.dialect)
+    sets = [compiled.values(one) for one in given]
+    cursor = _execute(conn, compiled.sql, sets[0] if len(sets) == 1 else sets, len(sets) > 1)
+    try:
+        return cursor.rowcount
+    finally:
+        cursor.close()
+
+
+def _execute(conn: Connection, sql: str, values: Any, many: bool = False) -> DBAPICursor:
+    cursor = conn.connection.cursor()
+    for listener in conn.dispatch.before_cursor_execute:
+        sql, values = listener(conn, cursor, sql, values, None, many)
+    try:
+        if many:
+            cursor.executemany(sql, values)
+        else:
+            cursor.execute(sql, values)
+    except conn.dialect.loaded_dbapi.Error as error:
+        # Raises SQLAlchemy's error, and drops the pool's connections if the server was lost.
+        conn._handle_dbapi_exception(error, sql, values, cursor, None)
+    return cursor
