@@ -46,7 +46,7 @@ from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeEngine, UserDefinedType
 from typing_extensions import override
 
-from config.database.execution import write
+from config.database.execution import run, write
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class InsertRows:
             if self._json and not encoded:
                 rows = [self._packed(row) for row in rows]
             # The driver's loop over rows costs half of what SQLite's JSON functions do.
-            return conn.exec_driver_sql(self._on_sqlite, rows).rowcount
+            return run(conn, self._on_sqlite, *rows)
         return write(conn, self._insert, {"rows": rows})
 
     def _packed(self, row: tuple[Any, ...]) -> tuple[Any, ...]:

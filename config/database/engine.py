@@ -374,6 +374,6 @@ def _engine(url: str, timing: Timing) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(conn: Connection) -> None:
         write = conn.get_execution_options().get("segue_write", True)
-        conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        execution.run(conn, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine

@@ -113,6 +113,15 @@ def write(conn: Connection, statement: SqlStatement, *given: Given) -> int:
         cursor.close()
 
 
+def run(conn: Connection, sql: str, *values: Sequence[Any]) -> int:
+    """Execute SQL of the driver, once for each row of values; returns how many rows it wrote."""
+    cursor = _execute(conn, sql, values if values else (), len(values) > 0)
+    try:
+        return cursor.rowcount
+    finally:
+        cursor.close()
+
+
 def _execute(conn: Connection, sql: str, values: Any, many: bool = False) -> DBAPICursor:
     cursor = conn.connection.cursor()
     for listener in conn.dispatch.before_cursor_execute:
