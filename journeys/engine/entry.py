@@ -21,6 +21,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    text,
 )
 from sqlalchemy.types import BigInteger, Text
 
@@ -63,8 +64,23 @@ def _audience_after(condition: Condition, sqlite: bool) -> Select[tuple[int]]:
 
 def audience_size(tx: Tx, condition: Condition) -> int:
     """The number of profiles in a segment."""
-    size = _audience_size(condition, tx.is_sqlite)
-    return tx.conn.execute(size, {"now": tx.now}).scalar_one()
+    size, given = _audience_size(condition, tx.is_sqlite), {"now": tx.now}
+    if tx.is_sqlite:
+        return tx.conn.execute(size, given).scalar_one()
+    with tx.conn.begin_nested() as setting:
+        tx.conn.execute(_FOR_ALL)
+        number = tx.conn.execute(size, given).scalar_one()
+        setting.rollback()  # takes the settings back
+    return number
+
+
+# Most conditions compare all profiles with all rows of other tables, in the order of an index. Each
+# of several processes would read all of the latter. PostgreSQL expects too few rows, since it takes
+# profile and bucket for independent, and would look each profile up.
+_FOR_ALL = text(
+    "SELECT set_config('max_parallel_workers_per_gather', '0', true), "
+    "set_config('enable_nestloop', 'off', true)"
+)
 
 
 @lru_cache(maxsize=STATEMENTS)

@@ -88,9 +88,10 @@ class Scope:
         """The condition on a row of another table that it is in the profile's bucket.
 
         It names the bucket twice: the list is known before the statement is executed, and Citus
-        joins tables only by the column that they are distributed by.
+        joins tables only by the column that they are distributed by. For everybody there is no
+        list: PostgreSQL would search an index for each of 256 buckets.
         """
-        known = in_buckets(table.c.bucket)
+        known = true() if self.everybody else in_buckets(table.c.bucket)
         if not isinstance(self.profile_id, Column):
             return known
         return and_(known, table.c.bucket == self.profile_id.table.c.bucket)
@@ -271,10 +272,14 @@ def _did(condition: Did, scope: Scope) -> ColumnElement[bool]:
         return select(literal(1)).select_from(events).where(*matching).exists()
     if scope.everybody:
         owner = (events.c.bucket, events.c.profile_id)
-        counting = (in_buckets(events.c.bucket), *_counting(condition, scope))
-        often = select(*owner).where(*counting).group_by(*owner)
+        often = select(*owner).where(*_counting(condition, scope)).group_by(*owner)
         often = often.having(func.count() >= condition.at_least)
-        return tuple_(profiles.c.bucket, profiles.c.id).in_(often)
+        if scope.sqlite:
+            return tuple_(profiles.c.bucket, profiles.c.id).in_(often)
+        # PostgreSQL makes no join of NOT IN, but one of NOT EXISTS.
+        one = often.subquery().c
+        same = (one.bucket == profiles.c.bucket, one.profile_id == profiles.c.id)
+        return select(literal(1)).where(*same).exists()
     matching = _matching(condition, scope)
     counted = select(func.count()).select_from(events).where(*matching).scalar_subquery()
     return counted >= condition.at_least

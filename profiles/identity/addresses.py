@@ -54,6 +54,11 @@ CHANNELS_TO: Mapping[IdentifierKind, Sequence[ChannelName]] = {
 
 def is_in_use() -> ColumnElement[bool]:
     """The SQL condition on a row of `identifiers`, of a kind in ADDRESS_KIND, that it is in use."""
+    several = not_(one_of(identifiers.c.kind, ONE_AT_A_TIME))
+    return and_(not_(is_retired()), or_(several, _is_newest()))
+
+
+def _is_newest() -> ColumnElement[bool]:
     one, newer = identifiers.c, identifiers.alias("newer")
     replaced = (
         exists()
@@ -65,7 +70,7 @@ def is_in_use() -> ColumnElement[bool]:
         )
         .correlate(identifiers)
     )
-    return and_(not_(is_retired()), or_(not_(one_of(one.kind, ONE_AT_A_TIME)), ~replaced))
+    return ~replaced
 
 
 def is_retired() -> ColumnElement[bool]:
@@ -201,8 +206,11 @@ def identifiers_from(in_use: Sequence[InUse] | None) -> list[IdentifierInUse]:
 def is_usable(channel: ChannelName) -> ColumnElement[bool]:
     """The SQL condition on a row of `identifiers` that the channel can send to it."""
     kind = ADDRESS_KIND[channel]
-    in_use = is_in_use() if kind in ONE_AT_A_TIME else not_(is_retired())
-    return and_(identifiers.c.kind == kind, not_(is_suppressed(channel)), in_use)
+    # Without the OR of `is_in_use`, which PostgreSQL would test for each row by itself.
+    newest = [_is_newest()] if kind in ONE_AT_A_TIME else []
+    return and_(
+        identifiers.c.kind == kind, not_(is_suppressed(channel)), not_(is_retired()), *newest
+    )
 
 
 def is_suppressed(channel: ChannelName) -> ColumnElement[bool]:
