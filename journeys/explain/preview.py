@@ -44,12 +44,15 @@ _LATEST = (
 
 
 class Preview(NamedTuple):
-    """The rendered content, or in words why there is none. entered: whether the customer was in
-    the journey, so that there is an entry event to print from."""
+    """The rendered content, or in words why there is none.
+
+    lacks_event: whether the template prints from the entry event, and the customer was never in the
+    journey.
+    """
 
     content: Content | None
     refusal: str
-    entered: bool
+    lacks_event: bool
 
 
 def latest_in(tx: Tx, journey: str) -> int | None:
@@ -98,11 +101,13 @@ def preview(
         },
         marks=contents.marks,
     )
+    template = version.template(message)
+    lacks_event = event is None and any(one.split(".")[0] == "event" for one in template.variables)
     renderer = Renderer(settings.model_copy(update={"secret_key": _NO_KEY}))
     try:
-        rendered = renderer.render(claim, version.template(message))
+        rendered = renderer.render(claim, template)
     except NotRendered as refused:
         reason = str(refused)
         words = refusal_words(reason, message.channel, claim.topic) or f"{reason}."
-        return Preview(content=None, refusal=words, entered=event is not None)
-    return Preview(content=rendered.content, refusal="", entered=event is not None)
+        return Preview(content=None, refusal=words, lacks_event=lacks_event)
+    return Preview(content=rendered.content, refusal="", lacks_event=lacks_event)

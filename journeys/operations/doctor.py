@@ -20,6 +20,7 @@ from profiles.tables import events
 
 # Work that is overdue by more than this means that no worker runs, or that something blocks it.
 LATE: Seconds = 2 * MINUTE
+WAIT_FOR_APPROVAL = "launches that wait for approval"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def _questions(tx: Tx) -> Iterator[tuple[str, str, Select[Any]]]:
         .group_by(place),
     )
     yield (
-        "launches that wait for approval",
+        WAIT_FOR_APPROVAL,
         "see segue approvals; segue approve or segue reject decides",
         select(approvals.c.journey, func.count(), func.min(approvals.c.asked_at))
         .where(approvals.c.state == WAITING, approvals.c.lapses_at > tx.now)

@@ -22,8 +22,10 @@ from journeys.operations.control import held
 from journeys.operations.counts import AHEAD, HANDED_OVER, counted_state, summarise
 from journeys.tables import journey_versions, launches, message_totals
 from profiles.conditions.words import in_words
+from profiles.identity.search import summaries
 
 _LAUNCHES = 10
+_PEOPLE = 50
 _m, _e, _t = messages.c, enrollments.c, message_totals.c
 _OF: BindParameter[str] = bindparam("of_journey")
 _fate = counted_state().label("fate")
@@ -51,6 +53,12 @@ _LATEST_LAUNCHES = (
     .order_by(launches.c.started_at.desc(), launches.c.id)
     .limit(_LAUNCHES)
 )
+_AT_STEP = (
+    select(_e.profile_id, _e.arrived_at, _e.due_at)
+    .where(_e.journey == _OF, _e.step == bindparam("of_step"), _e.ended_at.is_(None))
+    .order_by(_e.due_at, _e.id)
+    .limit(_PEOPLE)
+)
 # What can be done in each state.
 _ACTIONS: dict[str, tuple[Action, ...]] = {
     "running": ("pause", "stop"),
@@ -61,10 +69,11 @@ _PAST: dict[str, StaffActName] = {"pause": "paused", "resume": "resumed", "stop"
 
 
 def routes(site: Site) -> list[Route]:
-    """`/journeys`, `/journeys/{name}` and its `/control`."""
+    """`/journeys`; `/journeys/{name}` with `/people?step=`, `/stop` and `/control`."""
     return [
         Route("/journeys", site.endpoint("viewer", _list)),
         Route("/journeys/{name}", site.endpoint("viewer", _show)),
+        Route("/journeys/{name}/people", site.endpoint("viewer", _people)),
         Route("/journeys/{name}/stop", site.endpoint("editor", _ask)),
         Route("/journeys/{name}/control", site.endpoint("editor", _control), methods=["POST"]),
     ]
@@ -86,7 +95,7 @@ def _list(visit: Visit) -> Response:
             (version.journey, states.get(name, "running"), summarise(tx, name))
             for name, version in sorted(segue.catalog.current.items())
         ]
-    return visit.page("journeys", "Journeys", journeys=found, prefect=segue.settings.prefect_url)
+    return visit.page("journeys", "Journeys", journeys=found, prefect=visit.site.prefect)
 
 
 def _show(visit: Visit) -> Response:
@@ -119,7 +128,25 @@ def _show(visit: Visit) -> Response:
         versions=versions,
         launches=started,
         experiments=experiments,
-        prefect=segue.settings.prefect_url,
+        prefect=visit.site.prefect,
+    )
+
+
+def _people(visit: Visit) -> Response:
+    """Some of the people at a step, those who are due first first."""
+    journey = visit.request.path_params["name"]
+    step = visit.request.query_params.get("step", "")
+    with visit.segue.db.transaction(write=False) as tx:
+        given = {"of_journey": journey, "of_step": step}
+        found = {row.profile_id: row for row in tx.conn.execute(_AT_STEP, given)}
+        people = [(one, found[one.id]) for one in summaries(tx, list(found))]
+    return visit.page(
+        "step_people",
+        f"At the step “{step}”",
+        journey=journey,
+        people=people,
+        most=_PEOPLE,
+        here="/journeys",
     )
 
 

@@ -77,11 +77,13 @@ def _person(visit: Visit, text: str) -> tuple[int | None, str]:
 
 
 def _rendered(visit: Visit, version: Version, wanted: WantedPreview) -> Preview | None:
-    """The preview, if the query names a customer; it is recorded."""
+    """The preview, if the query names a customer; the look is recorded."""
     step, message, profile_id, _ = wanted
     if profile_id is None:
         return None
     segue = visit.segue
+    about = f"{version.journey.name}, step {step.name}"
+    visit.record("previewed a message", profile_id=profile_id, about=about)
     with segue.db.transaction(write=False) as tx:
         return preview(tx, segue.policy, segue.settings, version, step, message, profile_id)
 
@@ -95,9 +97,6 @@ def _show(visit: Visit) -> Response:
         somebody = latest_in(tx, name)
         people = summaries(tx, [] if profile_id is None else [profile_id])
     found = _rendered(visit, version, wanted)
-    if found is not None:
-        about = f"{name}, step {step.name}"
-        visit.record("previewed a message", profile_id=profile_id, about=about)
     content = None if found is None else found.content
     query = {"step": step.name, "member": message.member}
     mail = {**query, "person": f"#{profile_id}"}

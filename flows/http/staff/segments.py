@@ -55,7 +55,7 @@ def _show(visit: Visit) -> Response:
         size=size,
         people=people,
         uses=used_by(segue.catalog, segment.name),
-        prefect=segue.settings.prefect_url,
+        prefect=visit.site.prefect,
     )
 
 

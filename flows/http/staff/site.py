@@ -85,6 +85,13 @@ class Site:
         self.cookie = "__Host-segue-staff" if self.is_secure else "segue-staff"
 
     @property
+    def prefect(self) -> str:
+        """The URL of Prefect's UI. On a server of one's own the API's is the same with /api."""
+        settings = self.segue.settings
+        url = settings.prefect_api_url or f"{settings.prefect_url}/api"
+        return url.removesuffix("/api") if url.endswith("/api") else "https://app.prefect.cloud"
+
+    @property
     def has_proxy_login(self) -> bool:
         """Whether a proxy signs users in, so that there are no passwords."""
         return bool(self.segue.settings.staff_login_header)

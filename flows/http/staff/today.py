@@ -7,7 +7,7 @@ from flows.http.staff.site import Site, Visit
 from flows.orchestration.journey_controls import control_journey
 from journeys.explain.today import today
 from journeys.operations.control import held
-from journeys.operations.doctor import diagnose
+from journeys.operations.doctor import WAIT_FOR_APPROVAL, diagnose
 
 
 def routes(site: Site) -> list[Route]:
@@ -31,8 +31,9 @@ def _show(visit: Visit) -> Response:
         now=now,
         today=found,
         findings=findings,
+        approval=WAIT_FOR_APPROVAL,
         held=[one for one in found.journeys if one.state != "running"],
-        prefect=segue.settings.prefect_url,
+        prefect=visit.site.prefect,
     )
 
 

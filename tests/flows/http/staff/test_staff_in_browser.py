@@ -1,65 +1,44 @@
 """The staff site in a real browser: accessible, light and dark, wide and narrow, by keyboard."""
 
 import re
-import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import ViewportSize as Size
 
 from config.database.engine import Database
-from config.policy import load_policy
-from config.settings import Settings
-from flows.http.staff.app import create_app
-from journeys.definition.catalog import LIBRARY
-from profiles.sample.shop import load_sample_shop
 from tests.support.http.axe import skip_without_axe, violations
-from tests.support.http.staff import PASSWORD, insert_user
+from tests.support.http.staff import PASSWORD
+from tests.support.http.staff_site import staff_site
 from tests.support.patience import PATIENCE
-from tests.support.shop import MONDAY, House
 
 WIDE, PHONE = Size(width=1280, height=900), Size(width=390, height=844)
 MAIL = "/journeys/win-back/message?step=we+miss+you&member=email%3Awe_miss_you"
+# Those that look different without customers, and the others.
 PAGES = (
-    *("/", "/stop", "/people", "/journeys", "/journeys/welcome", "/journeys/win-back", MAIL),
-    *("/segments", "/segments/lapsed", "/approvals", "/yardstick"),
-    *("/journeys/win-back/report", "/journeys/welcome/experiment?step=which+nudge"),
+    *("/", "/people", "/journeys/win-back", MAIL, "/segments/lapsed", "/approvals"),
+    *("/yardstick", "/journeys/win-back/report", "/journeys/welcome/experiment?step=which+nudge"),
 )
-ONLY_WITH_PEOPLE = ("/people/1", "/people?q=nobody", f"{MAIL}&person=%231", "/staff", "/password")
+ONLY_WITH_PEOPLE = (
+    *("/stop", "/journeys", "/journeys/welcome", "/segments", "/staff", "/password"),
+    *("/people/1", "/people?q=nobody", f"{MAIL}&person=%231"),
+    *("/journeys/win-back/people?step=we+miss+you", "/journeys/win-back/stop"),
+)
 
 
 @pytest.fixture(scope="module", params=["people", "nobody"])
 def site(
     request: pytest.FixtureRequest, _sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The site on a port of its own: with the sample shop after a launch, or without customers."""
+    """With the sample shop after a launch, or without customers."""
     file = tmp_path_factory.mktemp("staff") / "segue.db"
     file.write_bytes(_sqlite_template.read_bytes())
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    with closing(Database(f"sqlite:///{file}")) as db, closing(listening):
-        house = House(db)
-        url = f"http://127.0.0.1:{port}"
-        house.open_library(LIBRARY, load_policy(Settings().policy_file), staff_url=url)
-        if request.param == "people":
-            load_sample_shop(db, MONDAY, customers=60)
-            with ThreadPoolExecutor(1) as apart:  # Playwright's loop runs in this thread
-                apart.submit(house.launch, "win-back", "lapsed").result()
-        with db.transaction() as tx:
-            insert_user(tx, "zoe", "admin")
-        config = uvicorn.Config(create_app(house.segue), lifespan="off", log_level="warning")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
+    customers = 60 if request.param == "people" else 0
+    with closing(Database(f"sqlite:///{file}")) as db, staff_site(db, customers) as url:
         yield f"{url}#{request.param}"
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture
