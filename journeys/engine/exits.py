@@ -50,6 +50,7 @@ def exiting(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> set[in
 def goal_reached(tx: Tx, version: Version, profile_ids: Collection[int] | None = None) -> int:
     """Mark the enrollments of a version that reached its goal, once each; returns how many.
 
+    The conversion has the time of the event that reached the goal, also if it came late.
     Those that another process locks are left for the next call.
 
     Parameters
@@ -60,7 +61,7 @@ def goal_reached(tx: Tx, version: Version, profile_ids: Collection[int] | None =
         return 0
     given: dict[str, Any] = {} if profile_ids is None else {"profiles": profile_ids}
     reached = _reached(version, tx.is_sqlite, everybody=profile_ids is None)
-    return transitions.convert(tx, reached, given)
+    return transitions.convert(tx, reached, _moment(version, tx.is_sqlite), given)
 
 
 def goal_moments(tx: Tx, version: Version, enrollment_ids: Collection[int]) -> dict[int, Instant]:
@@ -118,20 +119,34 @@ def _reached(version: Version, sqlite: bool, *, everybody: bool) -> Select[tuple
 
 @lru_cache(maxsize=STATEMENTS)
 def _moments(version: Version, sqlite: bool) -> Select[tuple[int, Instant]]:
+    at = func.coalesce(_moment(version, sqlite), _c.converted_at).label("at")
+    return select(_c.id, at).where(any_of(_c.id, "enrollments"), in_buckets(_c.bucket))
+
+
+@lru_cache(maxsize=STATEMENTS)
+def _moment(version: Version, sqlite: bool) -> ColumnElement[Any]:
+    """When an enrollment of the enclosing statement reached the goal; NULL: not yet."""
     goal = version.journey.goal
     assert goal is not None
-    first: ColumnElement[Any]
     if goal.after == "entry":
-        first = condition_holds_since(
+        return condition_holds_since(
             goal.did, _since_entry(sqlite, until=_c.since + goal.within), NOW
         )
-    else:
-        began = condition_holds_since(
-            goal.did, _since_message(messages.c, sqlite, goal.within), NOW
+    # Past messages are older than the others of their enrollment.
+    return func.coalesce(
+        *(
+            select(
+                func.min(
+                    condition_holds_since(
+                        goal.did, _since_message(columns, sqlite, goal.within), NOW
+                    )
+                )
+            )
+            .where(*_sent_in(columns))
+            .scalar_subquery()
+            for columns in (past_messages.c, messages.c)
         )
-        first = select(func.min(began)).where(*_sent_in(messages.c)).scalar_subquery()
-    at = func.coalesce(first, _c.converted_at).label("at")
-    return select(_c.id, at).where(any_of(_c.id, "enrollments"), in_buckets(_c.bucket))
+    )
 
 
 def _since_entry(sqlite: bool, until: ColumnElement[int] | None = None) -> Scope:

@@ -81,7 +81,12 @@ class Enrollment(SQLModel, table=True):
     attempts: int = Field(default=0, description="failed attempts of this step")
     ended_at: Instant | None = Field(default=None, sa_type=BigInteger)
     end_reason: str | None = Field(default=None, description="completed, exited: ..., failed: ...")
-    converted_at: Instant | None = Field(default=None, sa_type=BigInteger)
+    converted_at: Instant | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        description="the time of the event that reached the goal. Before schema 0024: when it was "
+        "counted, if the goal has conditions on properties or counts from a message",
+    )
     bucket: int = Field(sa_column=bucket_column())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Update, bindparam, insert, literal, update
+from sqlalchemy import ColumnElement, Select, Update, bindparam, func, insert, literal, update
 from sqlalchemy.sql.dml import ReturningInsert
 
 from config.clock.times import Instant
@@ -177,20 +177,26 @@ def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
 # Changes without a change of state ---------------------------------------------------------------
 
 
-def convert(tx: Tx, reached: Select[tuple[int]], given: Mapping[str, Any]) -> int:
+def convert(
+    tx: Tx,
+    reached: Select[tuple[int]],
+    moment: ColumnElement[Instant | None],
+    given: Mapping[str, Any],
+) -> int:
     """Mark enrollments as converted, also ended ones, but each only once.
 
-    reached: a SELECT of ids, with the parameters `given` and `now`.
+    reached: a SELECT of ids. moment: when the enrollment of the enclosing statement converted; NULL
+    counts as now. Both have the parameters `given` and `now`.
     """
-    return _in_turns(tx, _converting(reached), {**given, "now": tx.now})
+    return _in_turns(tx, _converting(reached, moment), {**given, "now": tx.now})
 
 
 @lru_cache(maxsize=STATEMENTS)
-def _converting(reached: Select[tuple[int]]) -> Update:
+def _converting(reached: Select[tuple[int]], moment: ColumnElement[Instant | None]) -> Update:
     marking = update(enrollments).where(
         _c.id.in_(reached), _c.converted_at.is_(None), in_buckets(_c.bucket)
     )
-    return marking.values(converted_at=bindparam("now"))
+    return marking.values(converted_at=func.coalesce(moment, bindparam("now")))
 
 
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:

@@ -98,7 +98,9 @@ ACTS: dict[str, list[Act]] = {
     "end": [lambda tx, ids: transitions.end(tx, ids, "completed")],
 }
 CHANGE_NO_STATE: dict[str, Act] = {
-    "convert": lambda tx, ids: transitions.convert(tx, select(enrollments.c.id), {}),
+    "convert": lambda tx, ids: transitions.convert(
+        tx, select(enrollments.c.id), literal(MONDAY), {}
+    ),
     "give_to": lambda tx, ids: sum(
         len(moved)
         for moved in transitions.give_to(tx, [Merger(from_id=1, into_id=9, why="test")]).values()

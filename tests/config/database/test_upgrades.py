@@ -299,6 +299,45 @@ def test_addresses_get_the_one_form_in_which_they_are_looked_up(
     assert "example" not in caplog.text
 
 
+def test_conversions_get_the_time_of_their_event(empty: Database) -> None:
+    """0024: that of the first order from the entry on, where the goal is one order."""
+    fill(empty, REVISIONS[REVISIONS.index("0024") - 1])
+    entered, ordered, counted = 1772300000, 1772310000, 1772390000
+    definition = {"did": {"type": "did", "event": "order_completed", "where": [], "at_least": 2}}
+    with empty.transaction() as tx:
+        tx.conn.execute(
+            text(
+                "INSERT INTO journey_version (journey, version, definition, created_at) "
+                "VALUES ('twice', 'v', :definition, 1)"
+            ),
+            {"definition": orjson.dumps({"journey": {"goal": definition}}).decode()},
+        )
+        for journey, version in (("letters", "8f75360173f9"), ("twice", "v")):
+            tx.conn.execute(
+                text(
+                    "INSERT INTO enrollment (profile_id, journey, version, entry_key, context, "
+                    "entered_at, since, step, arrived_at, phase, attempts, ended_at, end_reason, "
+                    "converted_at, bucket) VALUES (3, :journey, :version, 'x', '{}', :entered, "
+                    ":entered, 'hello', :entered, 0, 0, :counted, 'completed', :counted, "
+                    "(SELECT bucket FROM profile WHERE id = 3))"
+                ),
+                {"journey": journey, "version": version, "entered": entered, "counted": counted},
+            )
+        for number, at in enumerate((entered - 1, ordered + 5, ordered, counted + 1)):
+            tx.conn.execute(
+                text(
+                    "INSERT INTO event (profile_id, name, occurred_at, received_at, properties, "
+                    "dedupe_key, worked_at, bucket) VALUES (3, 'order_completed', :at, :counted, "
+                    "'{}', :key, :counted, (SELECT bucket FROM profile WHERE id = 3))"
+                ),
+                {"at": at, "counted": counted, "key": f"order {number}"},
+            )
+    migrate(empty)
+    with empty.transaction(write=False) as tx:
+        found = text("SELECT journey, converted_at FROM enrollment WHERE entry_key = 'x'")
+        assert dict(tx.conn.execute(found).tuples().all()) == {"letters": ordered, "twice": counted}
+
+
 # Which migrations are left does not matter to the lock: all, those after the last stop, one.
 @pytest.mark.parametrize("old", [EARLIER[0], LAST_STOP, EARLIER[-1]], indirect=True)
 def test_concurrent_starts_migrate_one_after_the_other(old: Database) -> None:

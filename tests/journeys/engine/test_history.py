@@ -73,7 +73,7 @@ def test_history_counts_for_conditions(house: House) -> None:
     house.did(ann, "left", at=MONDAY + 2 * HOUR)
     house.run()
     [person] = house.people()
-    assert person.converted_at == MONDAY + 3 * DAY
+    assert person.converted_at == MONDAY + HOUR
     assert person.end_reason == "exited: exit rule"
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from random import Random
+from time import sleep
 from typing import Any
 
 from sqlalchemy import select
@@ -57,6 +58,8 @@ from tests.support.worlds.swarm import CHANNELS, ZONES, listening
 
 WORKERS = 2
 GROUPS = 20
+# Seconds between two questions whether each worker has leased its share of the buckets.
+_LEASING = 0.05
 # A launch a day, each for a group, so that no cohort of a second is larger than a chunk.
 SEGMENTS = {
     **{
@@ -220,15 +223,16 @@ def workers(url: str, now: Instant) -> Iterator[Callable[[Instant], None]]:
     for member in members:
         member.start()
 
-    def work(at: Instant) -> None:
+    def ask(at: Instant) -> Iterator[bool]:
         for here, _ in pipes:
             here.send(at)
-        ready = []
         for here, _ in pipes:
             assert here.poll(PATIENCE), "a worker does not answer"
-            ready.append(here.recv())
-        if not all(ready):
-            work(at)  # until each has leased its share
+            yield here.recv()
+
+    def work(at: Instant) -> None:
+        while not all([*ask(at)]):
+            sleep(_LEASING)
 
     try:
         work(now)
