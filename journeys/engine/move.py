@@ -137,6 +137,7 @@ class Mover:
         if not waiting:
             return moved
         self.catalog.learn(tx, [(place.journey, place.version) for place in waiting])
+        staying: set[int] = set()
         while waiting:
             # In graph order, so that those who take different ways to a step pass it together.
             place = min(waiting, key=self._position)
@@ -146,11 +147,13 @@ class Mover:
             if isinstance(node.step, CallStep):
                 moved.more = True
                 continue
-            report, arrived = self._step(tx, version, node, some, moved.planned_now)
+            report, arrived = self._step(tx, version, node, some, moved.planned_now, staying)
             moved.add(place, report)
             moved.more |= report.again or (bool(arrived) and not through)
-            # Changed attributes are events, which wake waits of all journeys.
-            moved.more |= isinstance(node.step, UpdateStep)
+            if isinstance(node.step, UpdateStep):
+                # Changed attributes are events, which wake waits of all journeys.
+                moved.more = True
+                staying.clear()
             if through:
                 _add(waiting, [one for one in arrived if one.due_at <= tx.now], holding)
         return moved
@@ -166,13 +169,19 @@ class Mover:
         node: Node,
         people: Sequence[DueEnrollment],
         planned_now: dict[tuple[int, str], Recipient],
+        staying: set[int],
     ) -> tuple[StepReport, list[DueEnrollment]]:
-        """Run one step; returns its report, and who arrived at other steps or entered."""
+        """Run one step; returns its report, and who arrived at other steps or entered.
+
+        staying: enrollments whose exit rule did not hold in this transaction. Only an Update step
+        could change that.
+        """
         report = StepReport()
         with raising_step_failed(node.step, people):
-            people = exit_by_rule(tx, version, people, report)
+            people = exit_by_rule(tx, version, people, report, staying)
             if not people:
                 return report, []
+            staying.update(person.enrollment_id for person in people)
             cohort = Cohort(
                 tx=tx,
                 version=version,
@@ -201,10 +210,15 @@ def _add(
 
 
 def exit_by_rule(
-    tx: Tx, version: Version, people: Sequence[DueEnrollment], report: StepReport
+    tx: Tx,
+    version: Version,
+    people: Sequence[DueEnrollment],
+    report: StepReport,
+    staying: Collection[int] = (),
 ) -> list[DueEnrollment]:
-    """End the enrollments whose exit rule holds; returns the others."""
-    leaving = exiting(tx, version, [person.enrollment_id for person in people])
+    """End the enrollments whose exit rule holds, except `staying`; returns the others."""
+    ids = [one.enrollment_id for one in people if one.enrollment_id not in staying]
+    leaving = exiting(tx, version, ids)
     if leaving:
         end(tx, leaving, EXITED)
     report.exited += len(leaving)

@@ -40,6 +40,7 @@ from journeys.operations.launches import start_launch
 from profiles.bucketing import bucket_of
 from profiles.events import NewEvent, record_events
 from profiles.tables import events
+from tests.support.counting import statements
 from tests.support.shop import MONDAY, TEXTS, House, advance, described
 
 # One step after the other -------------------------------------------------------------------------
@@ -520,3 +521,22 @@ def test_an_exit_rule_on_the_profile(house: House) -> None:
     assert [mail.to for mail in house.providers.accepted] == ["bob@example.com"]
     assert house.people(ann)[0].end_reason == "exited: exit rule"
     assert house.people(bob)[0].end_reason == "completed"
+
+
+def test_the_exit_rule_is_evaluated_once_a_transaction_and_after_updates(house: House) -> None:
+    """Nothing but an Update step changes what a rule sees before the transaction ends."""
+    splits = [Split(name, when(attribute("x") == 1, [])) for name in ("a", "b", "c")]
+    leaving = attribute("gone") == 1
+    house.open(
+        described(*splits, name="stays", exit_when=leaving),
+        described(*splits, Update("u", gone=1), Update("v", y=1), name="goes", exit_when=leaving),
+    )
+    ann = house.customer()
+    for journey, times in (("stays", 1), ("goes", 2)):
+        with statements(house.db) as executed:
+            house.launch(journey)
+        of_rules = "SELECT enrollment.id \nFROM enrollment"
+        rules = [sql for sql in executed if sql.startswith(of_rules) and "attributes" in sql]
+        assert len(rules) == times, rules
+    assert house.attributes(ann) == {"gone": 1}
+    assert [one.end_reason for one in house.people(ann)] == ["completed", "exited: exit rule"]
