@@ -248,7 +248,7 @@ def _write(
         with source.execute(reading, given) as found:
             driver.executemany(writing, found.cursor)
         return
-    streamed = source.execution_options(yield_per=_ROUND_TRIP)
-    with streamed.execute(reading, given) as found:
+    # Of the statement: options of a connection stay, and a SAVEPOINT can't be streamed.
+    with source.execute(reading, given, execution_options={"yield_per": _ROUND_TRIP}) as found:
         for some in found.partitions():
             driver.executemany(writing, some)
