@@ -32,7 +32,7 @@ PICTURES = (
     ("today", "/", 1280, 900, "light"),
     ("journey", "/journeys/win-back", 1280, 1000, "light"),
     ("person", "/people/{person}", 1280, 1000, "dark"),
-    ("message", _MESSAGE + "&person=%23{person}&width=phone", 390, 844, "light"),
+    ("message", _MESSAGE + "&person={person}&width=phone", 390, 844, "light"),
 )
 
 

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from channels.explain import profile_named
 from channels.kinds.email import EmailContent
-from config.channels import Content
+from config.channels import Content, channel_of
 from config.errors import SegueError
 from flows.http.staff.journeys import version_of
 from flows.http.staff.site import Site, Visit
@@ -34,18 +34,21 @@ _MAIL_HEADERS = {
 
 
 class WantedPreview(NamedTuple):
-    """What the query of a preview names. error: why it names no customer, or empty."""
+    """What the query of a preview names. profile_id: None for nobody."""
 
     step: SendStep
     message: MessageSpec
     profile_id: int | None
-    error: str
 
 
 def routes(site: Site) -> list[Route]:
-    """`/journeys/{name}/message?step=&member=&person=`, and `/mail` with the bare mail."""
+    """`/journeys/{name}/message?step=&member=&person=`, and `/mail` with the bare mail.
+
+    person: the number of a profile. An identifier comes in a POST, as in a search.
+    """
     return [
-        Route("/journeys/{name}/message", site.endpoint("viewer", _show)),
+        Route("/journeys/{name}/message", site.endpoint("viewer", _show), methods=["GET"]),
+        Route("/journeys/{name}/message", site.endpoint("viewer", _choose), methods=["POST"]),
         Route("/journeys/{name}/mail", site.endpoint("viewer", _mail)),
     ]
 
@@ -56,29 +59,21 @@ def _wanted(visit: Visit, version: Version) -> WantedPreview:
     for step in version.journey.sends():
         for message in step.messages:
             if (step.name, message.member) == key:
-                profile_id, error = _person(visit, query.get("person", "").strip()[:400])
-                return WantedPreview(step=step, message=message, profile_id=profile_id, error=error)
+                return WantedPreview(step, message, _person(visit, query.get("person", "")))
     raise SegueError(f"{version.journey.name} has no such message; it may have changed")
 
 
-def _person(visit: Visit, text: str) -> tuple[int | None, str]:
-    """The profile that `#` with its number, or an identifier names; and why there is none."""
-    if not text:
-        return None, ""
+def _person(visit: Visit, text: str) -> int | None:
+    """The profile with a number; None if there is none."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        return None
     with visit.segue.db.transaction(write=False) as tx:
-        number = text.removeprefix("#")
-        if text.startswith("#") and number.isascii() and number.isdecimal() and len(number) < 19:
-            found = summaries(tx, [int(number)])
-            return (found[0].id, "") if found else (None, f"There is no customer {number}.")
-        try:
-            return profile_named(tx, text, visit.segue.rules.meaningless), ""
-        except SegueError as error:
-            return None, f"{str(error)[:1].upper()}{str(error)[1:]}."
+        return next((one.id for one in summaries(tx, [int(text)])), None)
 
 
 def _rendered(visit: Visit, version: Version, wanted: WantedPreview) -> Preview | None:
     """The preview, if the query names a customer; the look is recorded."""
-    step, message, profile_id, _ = wanted
+    step, message, profile_id = wanted
     if profile_id is None:
         return None
     segue = visit.segue
@@ -88,10 +83,26 @@ def _rendered(visit: Visit, version: Version, wanted: WantedPreview) -> Preview 
         return preview(tx, segue.policy, segue.settings, version, step, message, profile_id)
 
 
-def _show(visit: Visit) -> Response:
+def _choose(visit: Visit) -> Response:
+    """Go to the preview for the customer whom the form names: an identifier, or # and a number."""
+    text = visit.form.get("person", "").strip()[:400]
+    number = _person(visit, text.removeprefix("#")) if text.startswith("#") else None
+    if number is None:
+        try:
+            with visit.segue.db.transaction(write=False) as tx:
+                number = profile_named(tx, text, visit.segue.rules.meaningless)
+        except SegueError as error:
+            return _show(visit, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    query = dict(visit.request.query_params)
+    query |= {"person": str(number), "width": visit.form.get("width", "full")}
+    name = visit.request.path_params["name"]
+    return RedirectResponse(f"/journeys/{name}/message?{urlencode(query)}", 303)
+
+
+def _show(visit: Visit, error: str = "") -> Response:
     version = version_of(visit)
     wanted = _wanted(visit, version)
-    step, message, profile_id, error = wanted
+    step, message, profile_id = wanted
     name = version.journey.name
     with visit.segue.db.transaction(write=False) as tx:
         somebody = latest_in(tx, name)
@@ -99,14 +110,14 @@ def _show(visit: Visit) -> Response:
     found = _rendered(visit, version, wanted)
     content = None if found is None else found.content
     query = {"step": step.name, "member": message.member}
-    mail = {**query, "person": f"#{profile_id}"}
+    mail = {**query, "person": profile_id}
     return visit.page(
         "message",
         f"{channel_heading(message.channel)} “{message.template}”",
         name=name,
         step=step,
         member=message.member,
-        is_mail=message.channel == "email",
+        is_mail=channel_of(message.channel).content is EmailContent,
         person=people[0] if people else None,
         error=error,
         somebody=somebody,

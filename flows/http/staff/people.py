@@ -50,19 +50,30 @@ _KIND = {
 
 
 def routes(site: Site) -> list[Route]:
-    """`/people?q=` and `/people/{id}`."""
+    """`/people` and `/people/{id}`.
+
+    A search is a POST: addresses in URLs would stay in the logs of proxies and browsers.
+    """
     return [
-        Route("/people", site.endpoint("viewer", _find)),
+        Route("/people", site.endpoint("viewer", _newest), methods=["GET"]),
+        Route("/people", site.endpoint("viewer", _find), methods=["POST"]),
         Route("/people/{id:int}", site.endpoint("viewer", _show)),
     ]
 
 
-def _find(visit: Visit) -> Response:
-    text = visit.request.query_params.get("q", "").strip()[:400]
+def _newest(visit: Visit) -> Response:
     with visit.segue.db.transaction(write=False) as tx:
-        ids = find_profiles(tx, text) if text else newest_profiles(tx, _NEWEST)
-        found = summaries(tx, ids)
-    if text and len(found) == 1:
+        found = summaries(tx, newest_profiles(tx, _NEWEST))
+    return visit.page("people", "People", found=found, text="")
+
+
+def _find(visit: Visit) -> Response:
+    text = visit.form.get("q", "").strip()[:400]
+    if not text:
+        return RedirectResponse("/people", 303)
+    with visit.segue.db.transaction(write=False) as tx:
+        found = summaries(tx, find_profiles(tx, text))
+    if len(found) == 1:
         return RedirectResponse(f"/people/{found[0].id}", 303)
     return visit.page("people", "People", found=found, text=text)
 

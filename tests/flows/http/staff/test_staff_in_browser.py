@@ -24,7 +24,7 @@ PAGES = (
 )
 ONLY_WITH_PEOPLE = (
     *("/stop", "/journeys", "/journeys/welcome", "/segments", "/staff", "/password"),
-    *("/people/1", "/people?q=nobody", f"{MAIL}&person=%231"),
+    *("/people/1", f"{MAIL}&person=1"),
     *("/journeys/win-back/people?step=we+miss+you", "/journeys/win-back/stop"),
 )
 

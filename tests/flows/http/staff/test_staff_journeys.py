@@ -161,9 +161,12 @@ def test_a_message_as_a_customer_gets_it(house: House) -> None:
     assert "Nobody has entered this journey yet" in staff.read(mail)
     house.did(ann, "cart_abandoned", cart_id="7", product="lamp")
     house.run()
-    assert f"person=%23{ann}" in staff.get(mail).text
+    assert f"person={ann}" in staff.get(mail).text
     assert staff.acts() == []
-    page = staff.get(f"{mail}&person=ANN@example.com&width=phone")
+    chosen = {"person": "ANN@example.com", "width": "phone"}
+    answer = staff.post(mail, chosen, page=mail)
+    assert answer.headers["location"] == f"{mail}&person={ann}&width=phone"
+    page = staff.get(answer.headers["location"])
     assert "subject Your lamp" in words_of(page.text)
     [frame] = re.findall('<iframe class="message phone" src="([^"]*)"', page.text)
     bare = staff.get(frame.replace("&amp;", "&"))
@@ -177,12 +180,14 @@ def test_a_message_as_a_customer_gets_it(house: House) -> None:
     assert looks == [("previewed a message", ann, "carts, step mail")] * 2, "the mail as well"
 
     text = "/journeys/carts/message?step=text&member=sms%3Acart"
-    assert "body lamp waits" in staff.read(f"{text}&person=%23{ann}")
-    missing = staff.read(f"{text}&person=%23{bob}")
+    assert "body lamp waits" in staff.read(f"{text}&person={ann}")
+    missing = staff.read(f"{text}&person={bob}")
     assert "was never in the journey" in missing
     assert "The template prints event.product, which has no value" in missing
-    for person in ("zoe", "%23999", "%23x", "undefined"):
-        assert 'role="alert"' in staff.get(f"{text}&person={person}").text
+    assert staff.post(text, {"person": f"#{bob}"}, page=text).status_code == 303
+    for person in ("zoe", "#999", "#x", "undefined", ""):
+        assert 'role="alert"' in staff.post(text, {"person": person}, page=text).text
+    assert "As this customer would get it" in staff.read(f"{text}&person=999")
     assert staff.get("/journeys/carts/message?step=text&member=x").status_code == 400
     assert staff.get("/journeys/carts/mail?step=text&member=sms%3Acart").status_code == 404
 
