@@ -25,7 +25,7 @@ Given = Mapping[str, Any]
 _Convert = Callable[[Any], Any] | None
 
 
-class _Compiled:
+class CompiledForDriver:
     """A statement for one database: its text, and how its values are converted."""
 
     def __init__(self, statement: SqlStatement, dialect: Dialect) -> None:
@@ -84,7 +84,7 @@ class _Compiled:
 
 
 # Statements are at module level or cached, so that their identity is a key.
-_compiled = lru_cache(maxsize=_COMPILED)(_Compiled)
+compiled_for = lru_cache(maxsize=_COMPILED)(CompiledForDriver)
 
 
 def rows(conn: Connection, statement: SqlStatement, given: Given) -> list[Any]:
@@ -92,7 +92,7 @@ def rows(conn: Connection, statement: SqlStatement, given: Given) -> list[Any]:
 
     Raises SQLAlchemy's errors.
     """
-    compiled = _compiled(statement, conn.dialect)
+    compiled = compiled_for(statement, conn.dialect)
     cursor = _execute(conn, compiled.sql, compiled.values(given))
     try:
         return compiled.rows(cursor)
@@ -104,7 +104,7 @@ def write(conn: Connection, statement: SqlStatement, *given: Given) -> int:
     """Execute a statement once for each set of parameters; returns how many rows it has written."""
     if not given:
         return 0
-    compiled = _compiled(statement, conn.dialect)
+    compiled = compiled_for(statement, conn.dialect)
     sets = [compiled.values(one) for one in given]
     cursor = _execute(conn, compiled.sql, sets[0] if len(sets) == 1 else sets, len(sets) > 1)
     try:

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings
 from sqlalchemy import create_engine
 from sqlalchemy.util import LRUCache
 
+from config.database.execution import CompiledForDriver
 from config.settings import read_environment
 
 _STATEMENTS = 2000
@@ -64,6 +65,19 @@ class _ResponseModels:
         return self._known[key]
 
 
+class _Compiled:
+    """The statements that the driver executes itself, by the name of the dialect too."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, statement: Any, dialect: Any) -> Any:
+        key = statement, dialect.name
+        if key not in self._known:
+            self._known[key] = CompiledForDriver(statement, dialect)
+        return self._known[key]
+
+
 @contextmanager
 def done_once() -> Iterator[None]:
     """Share compiled statements among engines, settings that are read, and response models."""
@@ -71,6 +85,7 @@ def done_once() -> Iterator[None]:
     create = partial(create_engine, execution_options=shared)
     with (
         patch("config.database.engine.create_engine", create),
+        patch("config.database.execution.compiled_for", _Compiled()),
         patch("channels.providers.registry.read_environment", _Read()),
         patch("fastapi.routing.create_model_field", _ResponseModels()),
     ):
