@@ -284,8 +284,19 @@ def _p50(db: Database, sandbox: Sandbox, people: Sequence[int]) -> float:
     """The median of the milliseconds from an event to its message, for these customers."""
     with workers(1, db.url, sandbox.port) as ports:
         offer(ports, sandbox, list(people[:_WARM_UP]), _WARM_UP)
+        _await_start(db)
         took = offer(ports, sandbox, list(people[_WARM_UP:]), _RATE)
     return percentiles(took, _RATE)[f"p50_ms_at_{_RATE}"]
+
+
+def _await_start(db: Database) -> None:
+    """Wait until the worker has done what it does once: it counts the goals of all enrollments."""
+    long = text("""SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND backend_type = 'client backend' AND state = 'active'
+        AND clock_timestamp() - query_start > interval '1 second'""")
+    with db.engine.connect() as conn:
+        while conn.execute(long).scalar_one():
+            time.sleep(1)
 
 
 def _import(db: Database, rows: int) -> _Launched:

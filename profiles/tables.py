@@ -28,7 +28,7 @@ from sqlmodel import Field, SQLModel
 
 from config.channels import AddressKind, ChannelName, channels
 from config.clock.times import Instant
-from config.database.engine import table_of
+from config.database.engine import ON_POSTGRESQL, table_of
 from profiles.bucketing import bucket_of, identifier_bucket
 
 # The kind of identifier that messages on each channel are sent to, in ADDRESS_KIND.
@@ -237,6 +237,8 @@ class Event(SQLModel, table=True):
         UniqueConstraint("profile_id", "dedupe_key", "bucket", name="uq_event_dedupe_key"),
         # The name first: the events of one name of all profiles are read without the table.
         Index("ix_event_name", "name", "profile_id", "bucket", "occurred_at"),
+        # As ix_message_at.
+        Index("ix_event_at", "occurred_at", postgresql_using="brin", info=ON_POSTGRESQL),
         Index(
             "ix_event_to_work",
             "id",

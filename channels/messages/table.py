@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from config.clock.times import Instant
-from config.database.engine import table_of
+from config.database.engine import ON_POSTGRESQL, table_of
 from profiles.tables import JSON_COLUMN, bucket_column, id_column
 
 
@@ -35,6 +35,9 @@ class Message(SQLModel, table=True):
             sqlite_where=text("state = 'sending'"),
             postgresql_where=text("state = 'sending'"),
         ),
+        # Reports on a period read it. Rows come in the order of these times, so a summary of each
+        # block is enough; SQLite has no such index.
+        Index("ix_message_at", "send_at", "wanted_at", postgresql_using="brin", info=ON_POSTGRESQL),
         # Reports read it alone. Reasons have at most some hundred characters.
         Index("ix_message_report", "journey", "channel", "state", postgresql_include=["reason"]),
     )

@@ -68,6 +68,8 @@ READ_CLOCK_AND_CHANGES = select(
     CLOCK,
     literal_column("COALESCE((SELECT changes FROM change_counter WHERE id = 1), 0)", Integer),
 )
+# The `info` of an index that SQLite does not have.
+ON_POSTGRESQL = {"dialect": "postgresql"}
 # Milliseconds for which a writer waits for SQLite's write lock.
 _BUSY_MS = 15_000
 

@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import SchemaItem
 from sqlmodel import SQLModel
 
 from config.clock.times import Seconds
@@ -177,7 +178,12 @@ def _lock_holders(conn: Connection) -> str:
 
 def differences(conn: Connection) -> list[object]:
     """The differences between the models and the migrated database; empty if there are none."""
-    context = MigrationContext.configure(conn, opts={"compare_type": True})
+
+    def is_ours(item: SchemaItem, *_: object) -> bool:
+        return item.info.get("dialect") in (None, conn.dialect.name)
+
+    opts = {"compare_type": True, "include_object": is_ours}
+    context = MigrationContext.configure(conn, opts=opts)
     return list(compare_metadata(context, SQLModel.metadata))
 
 

@@ -139,6 +139,8 @@ def message_states(question: ReportQuestion) -> CompoundSelect[Any]:
     )
     keys = ("key", "part", m.channel, "mailbox", "counted", m.reason)
     counted = _scoped(rows, question, m, at).group_by(*keys)
+    if question.dated:  # `at` is one of these, which have an index
+        counted = counted.where(or_(_in_period(m.send_at), _in_period(m.wanted_at)))
     p = past_messages.c
     was = case((p.state == "failed", RETURNED), else_=p.state)
     rows = select(
@@ -204,6 +206,7 @@ def conversions(question: ReportQuestion) -> Select[Any]:
             .where(
                 _e.journey == _journey,
                 _e.converted_at.is_not(None),
+                *((_e.converted_at >= _since, c.send_at >= _since) if question.dated else ()),
                 _handed_over(c, question),
             )
         )
@@ -221,20 +224,21 @@ def orders(question: ReportQuestion, mapping: RevenueMapping) -> Select[Any]:
     seconds.
     """
     amount, currency = order_values(mapping, sqlite=question.sqlite)
+    within = bindparam("goal_within", type_=BigInteger)
 
     def branch(c: _Columns) -> Select[Any]:
         before = (
             (c.profile_id == _v.profile_id)
             & (c.bucket == _v.bucket)
             & (c.send_at <= _v.occurred_at)
-            & (c.send_at > _v.occurred_at - bindparam("goal_within", type_=BigInteger))
+            & (c.send_at > _v.occurred_at - within)
         )
         return (
             select(_v.id.label("cause"), amount, currency, *_columns(c))
             .join_from(events, c.id.table, before)
             .where(
                 _v.name == mapping.event,
-                *((_v.occurred_at >= _since,) if question.dated else ()),
+                *(_causes(_v.occurred_at, c, within) if question.dated else ()),
                 _v.occurred_at <= _now,
                 _v.profile_id.in_(select(_e.profile_id).where(_e.journey == _journey)),
                 _handed_over(c, question),
@@ -268,7 +272,7 @@ def noes(question: ReportQuestion) -> Select[Any]:
             .join_from(consent_records, c.id.table, before)
             .where(
                 _n.granted.is_(False),
-                *((_n.occurred_at >= _since,) if question.dated else ()),
+                *(_causes(_n.occurred_at, c, literal(NO_WITHIN)) if question.dated else ()),
                 ~_n.source.startswith("import "),
                 _handed_over(c, question),
             )
@@ -384,7 +388,7 @@ def _scoped(
     rows = rows.select_from(c.profile_id.table)
     rows = rows.where(c.journey == _journey)
     if question.dated:
-        rows = rows.where(at >= _since, at < _until)
+        rows = rows.where(_in_period(at))
     if (question.launched or question.grouping == "launch") and "launch_id" not in c:
         rows = rows.join(enrollments, (_e.id == c.enrollment_id) & (_e.bucket == c.bucket))
     if question.launched:
@@ -399,6 +403,21 @@ def _scoped(
     if question.within is not None:
         rows = rows.where(c.profile_id.in_(_members(question)))
     return rows
+
+
+def _in_period(at: ColumnElement[int]) -> ColumnElement[bool]:
+    return and_(at >= _since, at < _until)
+
+
+def _causes(
+    at: ColumnElement[int], c: _Columns, within: ColumnElement[int]
+) -> list[ColumnElement[bool]]:
+    """The conditions on what counts for the last message before it, and on these messages.
+
+    A message of the period is the last one before what came up to `within` after the period; if the
+    last one came before the period, nothing counts.
+    """
+    return [at >= _since, at < _until + within, c.send_at >= _since, c.send_at < _until + within]
 
 
 def _mailbox(c: _Columns) -> ColumnElement[str]:

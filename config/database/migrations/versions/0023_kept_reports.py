@@ -1,4 +1,4 @@
-"""Reports of large journeys, as a worker counted them"""
+"""Reports: what a worker counted for large journeys, and the rows of a period"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,3 +20,8 @@ def upgrade() -> None:
         sa.Column("rows", sa.JSON().with_variant(JSONB(), "postgresql"), nullable=False),
         sa.PrimaryKeyConstraint("journey"),
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "ix_message_at", "message", ["send_at", "wanted_at"], postgresql_using="brin"
+        )
+        op.create_index("ix_event_at", "event", ["occurred_at"], postgresql_using="brin")
