@@ -46,7 +46,7 @@ WITH ordering AS (
         CASE WHEN held AND had_marketing THEN 'mixed' WHEN held THEN 'held_out' ELSE 'others' END
             AS place,
         CAST({value} AS DOUBLE PRECISION) AS value
-    FROM customer WHERE since < :stop AND {base}
+    FROM customer WHERE since < :stop AND {base} AND {segment}
 )
 SELECT place, COUNT(*), SUM(value), SUM(value * value) FROM measured GROUP BY place
 """
@@ -105,14 +105,28 @@ _MEASURES = {
     ),
 }
 MEASURES = tuple(_MEASURES)
+# The segments of the tests, now.
+_SEGMENTS = {
+    None: "true",
+    "big": "(SELECT {size} FROM profile WHERE id = customer.id) > 5",
+    "loyal": "(SELECT COUNT(*) FROM event WHERE profile_id = customer.id "
+    "AND name = 'order_completed' AND occurred_at <= :now) >= 2",
+}
+SEGMENTS = tuple(_SEGMENTS)
 
 
-def recomputed(tx: Tx, measure: str, period: Period) -> dict[str, Sums]:
-    """The sums of a measure in a period by group: held_out, others, mixed."""
+def recomputed(tx: Tx, measure: str, period: Period, segment: str | None = None) -> dict[str, Sums]:
+    """The sums of a measure in a period by group: held_out, others, mixed.
+
+    segment: of those who are in it now; None: of all customers.
+    """
     value, base = _MEASURES[measure]
-    parts = {name: _number(tx, member) for name, member in _JSON.items()}
+    parts = {name: _number(tx, column, member) for name, (column, member) in _JSON.items()}
     sql = _WITH.format(
-        amount=parts["amount"], value=value.format(**parts), base=base.format(**parts)
+        amount=parts["amount"],
+        value=value.format(**parts),
+        base=base.format(**parts),
+        segment=_SEGMENTS[segment].format(**parts),
     )
     given: dict[str, Any] = {
         name: number
@@ -120,6 +134,7 @@ def recomputed(tx: Tx, measure: str, period: Period) -> dict[str, Sums]:
             ("start", period.start),
             ("stop", period.end),
             ("past", period.start - _YEAR),
+            ("now", tx.now),
         )
         if f":{name}" in sql
     }
@@ -127,10 +142,14 @@ def recomputed(tx: Tx, measure: str, period: Period) -> dict[str, Sums]:
     return {place: Sums(people, total, squares) for place, people, total, squares in rows}
 
 
-_JSON = {"amount": "total_gbp", "score": "score"}
+_JSON = {
+    "amount": ("properties", "total_gbp"),
+    "score": ("properties", "score"),
+    "size": ("attributes", "size"),
+}
 
 
-def _number(tx: Tx, member: str) -> str:
+def _number(tx: Tx, column: str, member: str) -> str:
     if tx.is_sqlite:
-        return f"json_extract(properties, '$.{member}')"
-    return f"CAST(properties ->> '{member}' AS DOUBLE PRECISION)"
+        return f"json_extract({column}, '$.{member}')"
+    return f"CAST({column} ->> '{member}' AS DOUBLE PRECISION)"

@@ -23,7 +23,7 @@ from journeys.analytics.periods import Period, periods
 from journeys.analytics.statistics import compare, mean
 from journeys.analytics.yardstick import History, PeriodReport
 from journeys.analytics.yardstick_views import HEADINGS, as_json, left_out, rows
-from journeys.dsl import Exit, Segment, attribute
+from journeys.dsl import Exit, Segment, attribute, did
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.addresses import Suppressed, suppress
@@ -37,7 +37,10 @@ from tests.support.shop import House, bare_message, described
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
 POLICY = Policy(holdout_percent=30)
-BIG = {"big": Segment("big", "Spent a lot", attribute("size") > 5)}
+SEGMENTS = {
+    "big": Segment("big", "Spent a lot", attribute("size") > 5),
+    "loyal": Segment("loyal", "Ordered twice", did("order_completed", at_least=2)),
+}
 
 
 def opened(db: Database, policy: Policy = POLICY, **settings: Any) -> House:
@@ -45,7 +48,7 @@ def opened(db: Database, policy: Policy = POLICY, **settings: Any) -> House:
     house.open(
         described(Exit("out", "over")),
         policy=policy,
-        segments=BIG,
+        segments=SEGMENTS,
         satisfaction_event="nps_answered",
         **settings,
     )
@@ -127,19 +130,19 @@ def invent(house: House, number: int) -> list[int]:
 def assert_as_recomputed(
     db: Database, history: History, reports: list[PeriodReport]
 ) -> dict[str, int]:
-    """Every figure of all customers; returns how many people the groups had together."""
+    """Every figure, of all customers and by segment; returns how many people the groups of all
+    customers had together.
+    """
     seen = {"held_out": 0, "others": 0, "mixed": 0}
     for report in reports:
-        if report.segment is not None:
-            continue
         assert [one.measure for one in report.figures] == list(MEASURES)
         for figure in report.figures:
             with db.transaction(write=False) as tx:
-                sums = recomputed(tx, figure.measure, report.period)
-            where = f"{figure.measure} in {report.period.name}"
+                sums = recomputed(tx, figure.measure, report.period, report.segment)
+            where = f"{figure.measure} in {report.period.name}, {report.segment}"
             people = {place: sums[place].people if place in sums else 0 for place in seen}
             for place, number in people.items():
-                seen[place] += number
+                seen[place] += number if report.segment is None else 0
             assert figure.everybody.people == sum(people.values()), where
             if figure.measure == "revenue":
                 assert report.customers == figure.everybody.people
@@ -174,8 +177,15 @@ def assert_as_recomputed(
 def test_invented_customers(db: Database) -> None:
     house = opened(db)
     invent(house, 80)
-    history, reports = yardstick(house.segue, read_day("2024-01-01"))
-    names = [one.period.name for one in reports]
+    history, reports = yardstick(house.segue, read_day("2024-01-01"), by_segment=True)
+    names = [one.period.name for one in reports if one.segment is None]
+    assert {one.segment for one in reports} == {None, *SEGMENTS}
+    # Each segment has some of the customers, and people in both groups of the differences.
+    for segment in SEGMENTS:
+        last = [one for one in reports if one.segment == segment][-1]
+        assert 0 < last.customers < reports[-1 - len(SEGMENTS)].customers
+        assert last.figures[0].held_out.people
+        assert last.figures[0].others.people
     assert names[0] == "2024 Q1"
     assert names[-3:] == ["2024", "2025", "2026"]
     seen = assert_as_recomputed(db, history, list(reports))
@@ -213,14 +223,14 @@ def test_a_segment_has_its_members_and_all_has_everybody(db: Database) -> None:
     house = opened(db)
     ids = invent(house, 40)
     _, reports = yardstick(house.segue, by_segment=True)
-    assert {one.segment for one in reports} == {None, "big"}
+    assert {one.segment for one in reports} == {None, "big", "loyal"}
     big = [one for one in ids if house.attributes(one)["size"] > 5]
-    for everybody, some in zip(reports[::2], reports[1::2], strict=True):
+    for everybody, some in zip(reports[::3], reports[1::3], strict=True):
         assert everybody.period == some.period
         assert some.customers <= everybody.customers
-    assert reports[-1].customers <= len(big) < len(ids)
-    known = reports[-1].figures[0].everybody.people
-    assert known == reports[-1].customers > 0
+    assert reports[-2].customers <= len(big) < len(ids)
+    known = reports[-2].figures[0].everybody.people
+    assert known == reports[-2].customers > 0
 
 
 def test_without_a_holdout_nothing_is_compared(db: Database) -> None:
