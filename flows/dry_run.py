@@ -18,6 +18,7 @@ from config.database.engine import Tx
 from config.policy import Policy
 from flows.orchestration.pages.counts import JourneyCounts, StepCounts, count_journey, count_step
 from journeys.engine.entry import audience_size
+from journeys.enrollments import enrollments
 from journeys.operations.counts import AHEAD, SENT
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.results import Results
@@ -28,7 +29,7 @@ _DAYS = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRunReport:
-    """What a launch would do.
+    """What a launch would do. The people who are in the journey already do not count.
 
     audience: the profiles of the segment. hours: messages by hour, in the brand's time zone.
     steps: in graph order.
@@ -49,7 +50,7 @@ def dry_run(
         journeys=(journey,), audience=audience, days=_DAYS, people=people, customers=False
     )
     prepared = prepare(tx, shop, question)
-    results = run(prepared, shop, question, seed=0)
+    results = run(prepared, shop, question, seed=0, of_launch=True)
     start = results.start
     graph = shop.catalog.journey(journey).journey.graph
     with prepared.db.transaction(write=False) as copied:
@@ -57,8 +58,11 @@ def dry_run(
             results=results,
             audience=audience_size(tx, shop.catalog.segment(audience).condition),
             hours=_hours(copied, shop.policy, start),
-            steps={step: _would_be(count_step(copied, journey, step, start)) for step in graph},
-            journey=count_journey(copied, journey),
+            steps={
+                step: _would_be(count_step(copied, journey, step, start, entered_since=start))
+                for step in graph
+            },
+            journey=count_journey(copied, journey, entered_since=start),
         )
     prepared.db.close()
     return report
@@ -73,9 +77,13 @@ def _would_be(counts: StepCounts) -> StepCounts:
 
 
 def _hours(tx: Tx, policy: Policy, since: int) -> dict[str, int]:
-    leaving = select(messages.c.send_at).where(
-        messages.c.wanted_at >= since,
-        or_(*(messages.c.state == state for state in (*SENT, *AHEAD))),
+    leaving = (
+        select(messages.c.send_at)
+        .join(enrollments, enrollments.c.id == messages.c.enrollment_id)
+        .where(
+            enrollments.c.entered_at >= since,
+            or_(*(messages.c.state == state for state in (*SENT, *AHEAD))),
+        )
     )
     brand = zone(policy.timezone)
     hours = Counter(

@@ -14,6 +14,7 @@ from config.clock.times import Instant, format_instant
 from flows.app import Segue
 from flows.orchestration.pages.artifacts import (
     artifact_key,
+    whole_journey,
     write_experiment,
     write_outcomes,
     write_picture,
@@ -151,10 +152,12 @@ class Run:
         await asyncio.to_thread(self._engine.count_goals, self.journey.name)
         counts, summary = await asyncio.to_thread(self._everything)
         await write_picture(self.journey, counts)
-        what = "The whole journey: " if self._audience is None else "This launch: "
+        whole = whole_journey(counts.first)
+        what = whole if self._audience is None else self._this_launch
         await write_outcomes(self.journey, summary, what=what)
         for report in await asyncio.to_thread(self._reports):
-            await write_report(self.journey, report, self._about(report))
+            about = whole if report.launch is None else self._this_launch
+            await write_report(self.journey, report, about)
         for experiment in await asyncio.to_thread(self._experiments):
             await write_experiment(self.journey, experiment)
         message = run_labels(summary)
@@ -201,11 +204,9 @@ class Run:
                 for launch in wanted
             ]
 
-    def _about(self, report: "JourneyReport") -> str:
-        """What the figures of a report are about."""
-        if report.launch is None:
-            first = format_instant(report.first_entry) if report.first_entry else "the first entry"
-            return f"The whole journey, by every way in, from {first} until now."
+    @property
+    def _this_launch(self) -> str:
+        """What the figures of this launch count."""
         return f"This launch, started by {self._started_by}, for {self._audience}; until now."
 
     # The rows -----------------------------------------------------------------------------------

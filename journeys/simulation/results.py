@@ -161,13 +161,19 @@ def read_results(
     journeys: Collection[str],
     start: Instant,
     before: Collection[int],
+    *,
+    of_launch: bool = False,
 ) -> Results:
     """Count what was decided and sent from `start` to the copy's time. Entries are those into
     `journeys`; nobody enters another one.
 
-    before: the messages that were under way at the start.
+    before: the messages that were under way at the start. of_launch: count only the messages to
+    those who entered from then on.
     """
     rows = [_Row._make(row) for row in tx.conn.execute(_rows(), {"start": start, "before": before})]
+    if of_launch:
+        entered = set(tx.conn.execute(select(_e.id).where(_e.entered_at >= start)).scalars())
+        rows = [row for row in rows if row.enrollment_id in entered]
     results = Results(
         start=start,
         end=tx.now,

@@ -144,11 +144,20 @@ def _hold_others(tx: Tx, catalog: Catalog, journeys: Sequence[str]) -> None:
         count_change(tx)
 
 
-def run(prepared: Prepared, shop: SimulatedShop, question: Question, seed: int) -> Results:
+def run(
+    prepared: Prepared,
+    shop: SimulatedShop,
+    question: Question,
+    seed: int,
+    *,
+    of_launch: bool = False,
+) -> Results:
     """Simulate on the copy, which this changes; returns the results of one seed.
 
     It begins in the second after the copy, so that its rows differ in time from those before; a
     replay begins at its first input.
+
+    of_launch: count only the messages to those who enter, not to those who are in a journey before.
     """
     db, _, past = prepared
     assert db.now is not None
@@ -177,7 +186,13 @@ def run(prepared: Prepared, shop: SimulatedShop, question: Question, seed: int) 
         if not question.customers:
             refuse_unrenderable(tx, simulation.engine, shop.settings)
         results = read_results(
-            tx, Planner(shop.policy), providers, question.journeys, start, before
+            tx,
+            Planner(shop.policy),
+            providers,
+            question.journeys,
+            start,
+            before,
+            of_launch=of_launch,
         )
         if not (results.sent or results.planned or results.not_sent):
             for journey, waiting in still_waiting(tx, question.journeys).items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from config.channels import channel_of
+from config.clock.times import Instant, format_instant
 from flows.orchestration.pages.counts import JourneyCounts
 from flows.orchestration.pages.labels import STATE_NAMES, plain
 from flows.orchestration.pages.picture import mermaid
@@ -31,7 +32,7 @@ def artifact_key(journey: Journey, what: str) -> str:
 
 async def write_picture(journey: Journey, counts: JourneyCounts, *, dry_run: bool = False) -> None:
     """The journey as a flowchart, which the UI draws."""
-    about = _DRY_RUN if dry_run else "All enrollments and launches, from the first until now. "
+    about = _DRY_RUN if dry_run else f"{whole_journey(counts.first)} "
     text = (
         f"# {journey.name}\n\n{journey.description}\n\n"
         f"{about}A box shows how many are at the step now, an arrow how many have taken it.\n\n"
@@ -46,7 +47,7 @@ async def write_outcomes(
 ) -> None:
     """The messages by channel, state and reason.
 
-    what: which messages these are, such as "This launch: ".
+    what: which messages these are.
 
     A reason is cut at its colon, because the rest may be a provider's text with an address, and
     Prefect must hold no personal data.
@@ -65,9 +66,16 @@ async def write_outcomes(
             counted.items(), key=lambda item: (item[0][0], -item[1])
         )
     ]
-    about = _DRY_RUN if dry_run else what
+    about = _DRY_RUN if dry_run else f"{what} "
     key = artifact_key(journey, "dry-run-outcomes" if dry_run else "outcomes")
     await acreate_table_artifact(rows, key, f"{about}Messages by channel and reason")
+
+
+def whole_journey(first: Instant | None) -> str:
+    """What figures of a whole journey count. first: the first entry."""
+    if first is None:
+        return "The whole journey: nobody has entered it yet."
+    return f"The whole journey, by every way in, from {format_instant(first)} until now."
 
 
 async def write_experiment(journey: Journey, report: "ExperimentReport") -> None:

@@ -5,10 +5,11 @@ Rows that were removed when their retention ended are counted from `passage_tota
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Select, func, or_, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func, or_, select, union_all
 
 from channels.messages import messages
 from config.clock.times import Instant
@@ -64,16 +65,27 @@ def show_step(tx: Tx, journey: str, step: str, begun: Instant) -> StepCounts:
     return counts
 
 
-def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
-    """The enrollments at a step now, and the activity there from `since` on, in all versions."""
+def count_step(
+    tx: Tx, journey: str, step: str, since: Instant, *, entered_since: Instant | None = None
+) -> StepCounts:
+    """The enrollments at a step now, and the activity there from `since` on, in all versions.
+
+    entered_since: count only enrollments from then on; None: all.
+    """
     here = select(func.count()).where(
         enrollments.c.journey == journey,
         enrollments.c.step == step,
         enrollments.c.ended_at.is_(None),
+        *_of_those(enrollments.c.id, journey, entered_since),
     )
     left = (
         select(passages.c.outcome, func.count())
-        .where(passages.c.journey == journey, passages.c.step == step, passages.c.at >= since)
+        .where(
+            passages.c.journey == journey,
+            passages.c.step == step,
+            passages.c.at >= since,
+            *_of_those(passages.c.enrollment_id, journey, entered_since),
+        )
         .group_by(passages.c.outcome)
     )
     fate = counted_state()
@@ -82,6 +94,7 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
         .where(
             messages.c.journey == journey,
             messages.c.step == step,
+            *_of_those(messages.c.enrollment_id, journey, entered_since),
             # requested in this period, or requested before and sent in it
             or_(
                 messages.c.wanted_at >= since,
@@ -106,6 +119,17 @@ def count_step(tx: Tx, journey: str, step: str, since: Instant) -> StepCounts:
     return counts
 
 
+def _of_those(
+    enrollment: ColumnElement[int], journey: str, entered_since: Instant | None
+) -> Sequence[ColumnElement[bool]]:
+    """The condition that an enrollment entered from then on; none for None."""
+    if entered_since is None:
+        return ()
+    e = enrollments.c
+    entered = select(e.id).where(e.journey == journey, e.entered_at >= entered_since)
+    return (enrollment.in_(entered),)
+
+
 def _fate(state: str, reason: str | None) -> str:
     if state in HANDED_OVER:
         return "sent"
@@ -124,26 +148,37 @@ def under_way(tx: Tx, journey: str) -> int:
 class JourneyCounts:
     """A whole journey: enrollments by step, and by the edges they took.
 
-    entries: by how they entered: ("launch", its audience), ("event", "") or ("other", "").
+    first: when the first of them entered; None: nobody has. entries: by how they entered:
+    ("launch", its audience), ("event", "") or ("other", "").
     """
 
     entered: int = 0
+    first: Instant | None = None
     here: Counter[str] = field(default_factory=Counter)
     passed: Counter[tuple[str, str]] = field(default_factory=Counter)
     entries: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def count_journey(tx: Tx, journey: str) -> JourneyCounts:
-    """All enrollments of a journey so far, in all its versions."""
-    of_journey = enrollments.c.journey == journey
+def count_journey(tx: Tx, journey: str, *, entered_since: Instant | None = None) -> JourneyCounts:
+    """All enrollments of a journey so far, in all its versions.
+
+    entered_since: only those from then on.
+    """
+    of_journey = [
+        enrollments.c.journey == journey,
+        *([] if entered_since is None else [enrollments.c.entered_at >= entered_since]),
+    ]
     current = (
         select(enrollments.c.step, func.count())
-        .where(of_journey, enrollments.c.ended_at.is_(None))
+        .where(*of_journey, enrollments.c.ended_at.is_(None))
         .group_by(enrollments.c.step)
     )
     edges = (
         select(passages.c.step, passages.c.outcome, func.count())
-        .where(passages.c.journey == journey)
+        .where(
+            passages.c.journey == journey,
+            *_of_those(passages.c.enrollment_id, journey, entered_since),
+        )
         .group_by(passages.c.step, passages.c.outcome)
     )
     t = passage_totals.c
@@ -154,16 +189,22 @@ def count_journey(tx: Tx, journey: str) -> JourneyCounts:
     entries: Counter[tuple[str, str]] = Counter()
     by_event = enrollments.c.entry_event_id.is_not(None).label("by_event")
     ways = (
-        select(launches.c.audience, by_event, func.count())
+        select(launches.c.audience, by_event, func.count(), func.min(enrollments.c.entered_at))
         .join_from(enrollments, launches, launches.c.id == enrollments.c.launch_id, isouter=True)
-        .where(of_journey)
+        .where(*of_journey)
         .group_by(launches.c.audience, "by_event")
     )
-    for audience, has_event, number in tx.conn.execute(ways):
+    first: list[Instant] = []
+    for audience, has_event, number, first_of_way in tx.conn.execute(ways):
         way = "event" if has_event else "other"
         entries[(way, "") if audience is None else ("launch", audience)] += number
+        first.append(first_of_way)
     return JourneyCounts(
-        entered=entries.total(), here=_by_first(tx, current), passed=passed, entries=entries
+        entered=entries.total(),
+        first=min(first, default=None),
+        here=_by_first(tx, current),
+        passed=passed,
+        entries=entries,
     )
 
 

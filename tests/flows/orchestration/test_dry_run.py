@@ -60,6 +60,25 @@ def test_a_dry_run_does_not_move_other_enrollments(house: House) -> None:
     assert house.people(ann)[0].step == "wait 1h"
 
 
+def test_a_dry_run_counts_the_launch_only(house: House) -> None:
+    """Ann entered half an hour ago, and gets her mail in the day of the dry run."""
+    house.open(described(Wait("1h"), Send("s", Email("hello"))))
+    house.customer()
+    house.launch("j")
+    house.db.now = MONDAY + minutes(30).seconds
+    house.customer()
+    report = rehearse(house)
+    found = as_json("j", "everyone", report)
+    assert (found["people"], found["entered"]) == (2, 1)
+    assert found["planned"] == {"email": 1, "sms": 0, "push": 0}
+    assert found["hours"] == {"2026-03-02T11:00:00+00:00": 1}
+    assert found["why_not"] == {"already in it": 1}
+    assert report.steps["wait 1h"].left == {"next": 1}
+    assert report.steps["s"].messages == {("email", "planned"): 1}
+    assert report.journey.entries == {("launch", "everyone"): 1}
+    assert report.journey.passed == {("wait 1h", "next"): 1, ("s", "next"): 1}
+
+
 def test_messages_that_lack_data_are_no_planned_ones(house: House) -> None:
     texts = {
         "needs.sms.txt": "{{ profile.first_name }}, the shop has news",

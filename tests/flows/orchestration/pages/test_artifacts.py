@@ -88,14 +88,18 @@ def test_a_run_shows_this_launch_and_the_whole_journey(
     run(house, journey, "first", started_by="the schedule")
     assert "started by the schedule, for everyone" in written["offers-results"]
     assert "**3 entered; 6 sent; 0 (0.0%) opened" in written["offers-results"]
-    assert written["offers-outcomes"].startswith("This launch: ")
+    assert written["offers-outcomes"].startswith(
+        "This launch, started by the schedule, for everyone; until now. Messages by"
+    )
 
     house.db.now = house.now + HOUR
     react(house, people)
     written.clear()
     run(house, journey, "nobody", audience=None)
     assert "offers-results" not in written
-    assert written["offers-outcomes"].startswith("The whole journey: ")
+    since = "The whole journey, by every way in, from 2026-03-02T10:00:00Z until now."
+    assert written["offers-outcomes"] == f"{since} Messages by channel and reason"
+    assert f"{since} A box shows how many" in written["offers-picture"]
     report = written["offers-report"]
     assert report.startswith("# offers: results\n\nThe whole journey, by every way in, from 2026-")
     assert (
@@ -137,7 +141,7 @@ def test_the_picture_shows_how_people_entered(house: House, written: dict[str, s
     house.db.now = house.now + HOUR
     run(house, journey, "first")
     picture = written["offers-picture"]
-    assert "All enrollments and launches, from the first until now." in picture
+    assert "The whole journey, by every way in, from 2026-03-02T10:00:00Z until now." in picture
     assert '(["event came<br/>1 entered"])' in picture
     assert '(["launch for everyone<br/>1 entered"])' in picture
     assert picture.count(" --> s0") == 2
