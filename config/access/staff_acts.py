@@ -13,6 +13,7 @@ StaffActName = Literal[
     "added a user",
     "removed a user",
     "set a password",
+    "changed a role",
     "signed in",
     "signed out",
     "changed the password",

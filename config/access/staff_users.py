@@ -43,6 +43,7 @@ _SET_PASSWORD = (
     .where(_c.name == _OF_NAME)
     .values(password=bindparam("new_hash"), is_one_time=bindparam("one_time"))
 )
+_SET_ROLE = update(staff_users).where(_c.name == _OF_NAME).values(role=bindparam("new_role"))
 _DELETE = delete(staff_users).where(_c.name == _OF_NAME)
 
 
@@ -67,8 +68,7 @@ def add_user(tx: Tx, name: str, role: str, password: str, *, one_time: bool) -> 
             f"{name!r} is not a name; use up to 100 letters, digits and . _ - + @, such as an "
             "e-mail address"
         )
-    if role not in ROLES:
-        raise SegueError(f"{role!r} is not a role; there are: {', '.join(ROLES)}")
+    checked = _checked_role(role)
     if user_named(tx, name) is not None:
         raise SegueError(f"there is a user {name!r}; `segue staff password` sets a new password")
     row = {
@@ -79,13 +79,20 @@ def add_user(tx: Tx, name: str, role: str, password: str, *, one_time: bool) -> 
         "made_at": tx.now,
     }
     tx.conn.execute(_INSERT, row)
-    return StaffUser(name=name, role=role, is_one_time=one_time, made_at=tx.now)
+    return StaffUser(name=name, role=checked, is_one_time=one_time, made_at=tx.now)
 
 
 def set_password(tx: Tx, name: str, password: str, *, one_time: bool) -> None:
     """Replace a password. Raises SegueError for an unknown user or an unfit password."""
     given = {"of_name": name.lower(), "new_hash": _checked_hash(password), "one_time": one_time}
     if not tx.conn.execute(_SET_PASSWORD, given).rowcount:
+        raise SegueError(_unknown(name))
+
+
+def set_role(tx: Tx, name: str, role: str) -> None:
+    """Give a user another role. Raises SegueError for an unknown user or role."""
+    given = {"of_name": name.lower(), "new_role": _checked_role(role)}
+    if not tx.conn.execute(_SET_ROLE, given).rowcount:
         raise SegueError(_unknown(name))
 
 
@@ -123,6 +130,13 @@ def knows_password(hashed: str, given: Mapping[str, str]) -> bool:
     """Whether the form field `password` is the password of a hash."""
     password = given.get("password", "")
     return len(password) <= LONGEST and is_password(password, hashed)
+
+
+def _checked_role(role: str) -> Role:
+    for one in ROLES:
+        if one == role:
+            return one
+    raise SegueError(f"{role!r} is not a role; there are: {', '.join(ROLES)}")
 
 
 def _checked_hash(password: str) -> str:

@@ -7,7 +7,7 @@ import typer
 from config.access.passwords import random_password
 from config.access.staff_acts import COMMAND_LINE, record_act
 from config.access.staff_sessions import end_sessions
-from config.access.staff_users import add_user, list_users, remove_user, set_password
+from config.access.staff_users import add_user, list_users, remove_user, set_password, set_role
 from config.clock.times import format_instant
 from config.settings import load_settings
 from flows.cli.output import AsJson, opened, print_json, say, show_table
@@ -57,6 +57,19 @@ def password(context: typer.Context, name: str, ask: Ask = False) -> None:
         end_sessions(tx, name)
         record_act(tx, COMMAND_LINE, "set a password", about=name.lower())
     _say_password(new, ask=ask)
+
+
+@commands.command(name="role")
+def role_command(
+    context: typer.Context,
+    name: str,
+    role: Annotated[str, typer.Argument(help="viewer, editor or admin: docs/staff.md")],
+) -> None:
+    """Give a user another role, from their next request on."""
+    with opened(context).db.transaction() as tx:
+        set_role(tx, name, role)
+        record_act(tx, COMMAND_LINE, "changed a role", about=f"{name.lower()}, {role}")
+    say(f"{name} is {role} now")
 
 
 @commands.command()

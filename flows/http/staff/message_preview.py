@@ -14,7 +14,7 @@ from config.channels import Content, channel_of
 from config.errors import SegueError
 from flows.http.staff.journeys import version_of
 from flows.http.staff.site import Site, Visit
-from flows.http.staff.words import channel_heading
+from flows.http.staff.words import channel_heading, sentence
 from journeys.definition.journey import Version
 from journeys.definition.steps import MessageSpec, SendStep
 from journeys.explain.preview import Preview, latest_in, preview
@@ -92,7 +92,7 @@ def _choose(visit: Visit) -> Response:
             with visit.segue.db.transaction(write=False) as tx:
                 number = profile_named(tx, text, visit.segue.rules.meaningless)
         except SegueError as error:
-            return _show(visit, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+            return _show(visit, sentence(str(error)))
     query = dict(visit.request.query_params)
     query |= {"person": str(number), "width": visit.form.get("width", "full")}
     name = visit.request.path_params["name"]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -53,6 +54,8 @@ def routes(site: Site) -> list[Route]:
                 await site.guesses.wrong(_host(request))
         except Refusal as refusal:
             return _form(site, "", _BUSY, status=refusal.status)
+        except DBAPIError as error:
+            return site.failed(error)
         wanted = form.get("next", "")
         if token is None:
             log.warning("failed to sign in to the staff site from %s", _host(request))

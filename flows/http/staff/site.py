@@ -22,6 +22,7 @@ from flows.http.errors import Refusal
 from flows.http.limits.guessing import Guesses
 from flows.http.limits.work import Threads
 from flows.http.staff.rendering import StaffPages
+from flows.http.staff.words import sentence
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Site:
         role: Role,
         answer: Callable[[Visit], Response],
     ) -> Response:
+        notice = self.pages.notice
         try:
             who = self.signed_in(request)
             if who is None:
@@ -128,16 +130,21 @@ class Site:
                 form=form,
                 by_proxy=who.by_proxy,
             )
+            notice = visit.notice
             return self._refusal(visit, role) or answer(visit)
         except SegueError as error:
-            return self.pages.notice(400, "This can’t be done", str(error))
+            return notice(400, "This can’t be done", sentence(str(error)))
         except Exception as error:
-            log.error("a page of the staff site can't be served: %s", reason_of(error))
-            if of_the_database(error):
-                text = "The database does not answer. Nothing was changed; please try again."
-                return self.pages.notice(503, "Not now", text)
-            text = "The log of the staff site has the reason. Please go back and try again."
-            return self.pages.notice(500, "This did not work", text)
+            return self.failed(error)
+
+    def failed(self, error: Exception) -> Response:
+        """The page for an unexpected error, which is logged."""
+        log.error("a page of the staff site can't be served: %s", reason_of(error))
+        if of_the_database(error):
+            text = "The database does not answer. Please try again in a few minutes."
+            return self.pages.notice(503, "Not now", text)
+        text = "The log of the staff site has the reason. Please go back and try again."
+        return self.pages.notice(500, "This did not work", text)
 
     def _refusal(self, visit: Visit, role: Role) -> Response | None:
         request = visit.request
@@ -147,10 +154,12 @@ class Site:
             return visit.notice(403, "This form is from another session", text)
         if not visit.user.may(role):
             text = (
-                f"This needs the role {role}; yours is {visit.user.role}. An admin can change it."
+                f"This needs the role {role}; yours is {visit.user.role}. An admin can change it: "
+                "segue staff role."
             )
             return visit.notice(403, "You may not do this", text)
-        if visit.user.is_one_time and not visit.by_proxy and request.url.path != "/password":
+        is_theirs = request.url.path in ("/password", "/sign-out")
+        if visit.user.is_one_time and not visit.by_proxy and not is_theirs:
             return RedirectResponse("/password", 303)
         return None
 

@@ -63,6 +63,11 @@ def plain(code: str) -> str:
     return code.replace("_", " ")
 
 
+def sentence(text: str) -> str:
+    """An error's text as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}".removesuffix(".") + "."
+
+
 def state(code: str) -> str:
     """A message's state in words."""
     return STATES.get(code, code)

@@ -42,12 +42,15 @@ def test_users_are_added_and_removed(sqlite_house: House) -> None:
     [listed] = orjson.loads(staff("list", "--json").stdout)["users"]
     assert (listed["name"], listed["role"]) == ("zoe", "editor")
     assert "editor" in staff("list").stdout
+    assert "Zoe is admin now" in staff("role", "Zoe", "admin").stdout
+    assert orjson.loads(staff("list", "--json").stdout)["users"][0]["role"] == "admin"
     assert "zoe is removed" in staff("remove", "zoe").stdout
     assert orjson.loads(staff("list", "--json").stdout) == {"users": []}
     with db.transaction() as tx:
         acts = [(one.name, one.act, one.about) for one in latest_acts(tx, 9)]
     assert acts == [
         (COMMAND_LINE, "removed a user", "zoe"),
+        (COMMAND_LINE, "changed a role", "zoe, admin"),
         (COMMAND_LINE, "set a password", "zoe"),
         (COMMAND_LINE, "added a user", "zoe, editor"),
     ]
@@ -58,6 +61,8 @@ def test_users_are_added_and_removed(sqlite_house: House) -> None:
     [
         (("add", "zoe", "--role", "owner"), "is not a role"),
         (("remove", "nobody"), "there is no user"),
+        (("role", "nobody", "viewer"), "there is no user"),
+        (("role", "nobody", "owner"), "is not a role"),
         (("password", "nobody"), "there is no user"),
     ],
 )

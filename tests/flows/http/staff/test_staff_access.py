@@ -159,6 +159,25 @@ def test_a_header_signs_in_only_from_the_proxies_that_a_setting_names(db: Databa
     assert "set-cookie" not in answer.headers
 
 
+def test_an_error_keeps_the_navigation_and_tells_nothing_secret(
+    site: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    staff = Staff(site)
+    wrong = staff.get("/journeys/nothing")
+    assert wrong.status_code == 400
+    assert "There is no journey 'nothing'; there are: news." in wrong.text.replace("&#39;", "'")
+    assert "Sign out" in wrong.text
+    with site.db.transaction() as tx:
+        tx.conn.exec_driver_sql("DROP TABLE staff_act")
+    broken = staff.get(f"/people/{site.customer('ann')}")
+    assert broken.status_code == 503
+    assert "ann@example.com" not in broken.text + caplog.text
+    with site.db.transaction() as tx:
+        tx.conn.exec_driver_sql("DROP TABLE staff_user")
+    form = {"name": "zoe", "password": PASSWORD}
+    assert staff.client.post("/sign-in", data=form, headers=ORIGIN).status_code == 503
+
+
 def test_every_page_has_the_headers(site: House) -> None:
     staff = Staff(site, "admin")
     for response in (
