@@ -21,12 +21,12 @@ _NEWEST = 10
 _ENTRIES = 50
 _p, _i, _c = profiles.c, identifiers.c, consents.c
 _PROFILE = bindparam("profile", type_=BigInteger)
-_ABOUT = select(
-    *(_p.id, _p.attributes, _p.country, _p.language, _p.timezone, _p.created_at, _p.updated_at)
-).where(_p.id == _PROFILE)
+_ABOUT = select(*(_p.id, _p.attributes, _p.country, _p.language, _p.timezone, _p.created_at)).where(
+    _p.id == _PROFILE
+)
 _IDENTIFIERS = (
     select(
-        *(_i.kind, _i.value, _i.platform, _i.seen_at),
+        *(_i.kind, _i.value, _i.platform),
         is_retired().label("is_retired"),
         is_suppressed_anywhere().label("is_suppressed"),
     )
@@ -84,7 +84,6 @@ class ShownIdentifier(NamedTuple):
     kind: str
     value: str
     note: str
-    seen_at: Instant
 
 
 def _show(visit: Visit) -> Response:
@@ -137,9 +136,7 @@ def _identifiers(tx: Tx, given: Mapping[str, int]) -> Iterator[ShownIdentifier]:
         value = row.value
         if row.kind == "push_token":
             value = f"{row.platform or 'app'} …{value[-4:]}"
-        yield ShownIdentifier(
-            kind=_KIND.get(row.kind, row.kind), value=value, note=note, seen_at=row.seen_at
-        )
+        yield ShownIdentifier(_KIND.get(row.kind, row.kind), value, note)
 
 
 def _gone(visit: Visit, into: int | None) -> Response:

@@ -9,18 +9,6 @@ from config.channels import channel_of
 from config.clock.times import DAY, HOUR, MINUTE, Instant, Seconds
 from config.clock.zones import zone
 
-# Messages by state, in words.
-STATES: Mapping[str, str] = {
-    "planned": "planned",
-    "sending": "being sent",
-    "sent": "sent",
-    "delivered": "delivered",
-    "unknown": "may have been sent",
-    "skipped": "not sent",
-    "cancelled": "cancelled",
-    "failed": "failed",
-}
-
 
 def number(value: int) -> str:
     """`1,234`."""
@@ -68,11 +56,6 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}".removesuffix(".") + "."
 
 
-def state(code: str) -> str:
-    """A message's state in words."""
-    return STATES.get(code, code)
-
-
 def masked(address: str, name: str) -> str:
     """An address of a channel in a list: only who knows it recognises it."""
     return channel_of(name).masked(address).removeprefix("to ") if address else ""
@@ -95,7 +78,7 @@ def filters(zone_name: str) -> dict[str, Callable[..., str]]:
     def iso(instant: Instant) -> str:
         return datetime.fromtimestamp(instant, here).isoformat()
 
-    plains = (number, counted, duration, channel, by_channel, plain, state, masked, masked_name)
+    plains = (number, counted, duration, channel, by_channel, plain, masked, masked_name)
     return {"moment": moment, "iso": iso, **{one.__name__: one for one in plains}}
 
 
