@@ -49,8 +49,8 @@ class Act(Protocol):
     async def finish(self) -> State[Any]:
         """Create the artifacts; returns the state of the run.
 
-        The state has one of Prefect's own names, because the deployment's page in the UI lists only
-        these.
+        Unless it waits for an approval, the state has one of Prefect's own names, because the
+        deployment's page in the V1 UI lists only these.
         """
 
 

@@ -29,9 +29,7 @@ class WaitingLaunch(DryRun):
         """Simulate the launch, and store it as waiting."""
         would_be = await super().enter()
         row = await asyncio.to_thread(self._ask)
-        return Completed(
-            name="Waits for approval", message=f"{would_be.message}; {_how_to_approve(row)}"
-        )
+        return Completed(name=self._waiting, message=f"{would_be.message}; {_how_to_approve(row)}")
 
     def _ask(self) -> ApprovalRow:
         self._row = ask_for_approval(self._segue, self._needed, self._report)
@@ -41,7 +39,13 @@ class WaitingLaunch(DryRun):
     async def finish(self) -> State[Any]:
         """Create the artifacts of the dry run."""
         dry = await super().finish()
-        return Completed(message=f"Waits for approval: {_how_to_approve(self._row)}. {dry.message}")
+        message = f"{self._waiting}: {_how_to_approve(self._row)}. {dry.message}"
+        return Completed(name=self._waiting, message=message)
+
+    @property
+    def _waiting(self) -> str:
+        entered = self._report.results.entered[self.journey.name]
+        return f"Waiting for approval: {entered:,} people"
 
 
 def _how_to_approve(row: ApprovalRow) -> str:

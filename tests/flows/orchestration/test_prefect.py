@@ -373,13 +373,14 @@ def test_a_launch_for_many_waits_until_a_marketer_approves_it(
     segue: Segue, stack: Stack, api: httpx.Client
 ) -> None:
     waiting_id, state = run(stack, "welcome", audience="everyone", limit=360)
-    assert (state["type"], state["name"]) == ("COMPLETED", "Completed")
+    waits = "Waiting for approval: 360 people"
+    assert (state["type"], state["name"]) == ("COMPLETED", waits)
     assert state["message"].startswith(
-        "Waits for approval: it is for 360 profiles, which is more than 350. Until 2026-03-05T09:"
+        f"{waits}: it is for 360 profiles, which is more than 350. Until 2026-03-05T09:"
     )
     assert f"run the deployment {APPROVALS} with the launch {waiting_id}" in state["message"]
     tasks = {task["name"]: task["state"] for task in rows(api, "task_runs", waiting_id)}
-    assert tasks["enter"]["name"] == "Waits for approval"
+    assert tasks["enter"]["name"] == waits
     assert tasks["hello"]["name"].endswith(" would be sent")
     assert "welcome-dry-run-picture" in {one["key"] for one in rows(api, "artifacts", waiting_id)}
     with segue.db.transaction(write=False) as tx:
