@@ -131,7 +131,7 @@ def _devices(tx: Tx, message_ids: Collection[int]) -> dict[int, dict[str, str | 
     """The devices of pushes: by message id, the provider's id of each token."""
     found: dict[int, dict[str, str | None]] = defaultdict(dict)
     if message_ids:
-        for row in tx.conn.execute(_DEVICES_OF, {"messages": message_ids}):
+        for row in tx.rows(_DEVICES_OF, {"messages": message_ids}):
             found[row.message_id][row.token] = row.provider_id
     return found
 
@@ -183,7 +183,7 @@ _SENT_TO = _in_order(
 
 def _sent(tx: Tx, which: CompoundSelect[Any], given: Mapping[str, Any]) -> list[SentMessage]:
     """Messages in the order of their hand-over."""
-    return [SentMessage._make(row) for row in tx.conn.execute(which, given)]
+    return [SentMessage._make(row) for row in tx.rows(which, given)]
 
 
 _i = identifiers.c
@@ -200,7 +200,7 @@ def _owners(tx: Tx, feedback: Sequence[Feedback]) -> dict[tuple[str, str | None]
     """The profile of each address; None: unknown."""
     owners: dict[tuple[str, str | None], int | None] = dict.fromkeys(map(address_key, feedback))
     named = sorted((kind, address) for kind, address in owners if address is not None)
-    found = tx.conn.execute(_OWNERS, {"addresses": named})
+    found = tx.rows(_OWNERS, {"addresses": named})
     return owners | {(kind, value): owner for kind, value, owner in found}
 
 
@@ -209,7 +209,7 @@ def retired_addresses(tx: Tx, feedback: Sequence[Feedback]) -> set[tuple[str, st
     named = sorted(
         {(kind, value) for kind, value in map(address_key, feedback) if value is not None}
     )
-    found = tx.conn.execute(_REPLACED, {"addresses": named})
+    found = tx.rows(_REPLACED, {"addresses": named})
     return {(kind, value) for kind, value in found}
 
 
@@ -225,7 +225,7 @@ def _last_sent(
 
 def new_reports(tx: Tx, matched: Sequence[MatchedReport]) -> list[MatchedReport]:
     """The reports that are not applied yet, without duplicates in the batch."""
-    found = tx.conn.execute(_APPLIED, {"keys": [one.key for one in matched]})
+    found = tx.rows(_APPLIED, {"keys": [one.key for one in matched]})
     known = {(profile_id, dedupe_key) for profile_id, dedupe_key in found}
     new = []
     for one in matched:

@@ -146,8 +146,8 @@ def next_due(tx: Tx, catalog: Catalog) -> Instant | None:
     """When the next enrollment or planned message is due; None: there is none."""
     moments = [due_at for _, _, due_at in earliest_due(tx, catalog)]
     given = {"channels": [[channel] for channel in CHANNELS], "held": held(tx)}
-    planned = tx.conn.execute(_EARLIEST_MESSAGES, given).scalars()
-    moments += [send_at for send_at in planned if send_at is not None]
+    planned = tx.rows(_EARLIEST_MESSAGES, given)
+    moments += [send_at for (send_at,) in planned if send_at is not None]
     return min(moments, default=None)
 
 

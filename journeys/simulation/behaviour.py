@@ -28,7 +28,7 @@ from journeys.simulation.inputs import AnswerInput, Input, Purchase
 from journeys.simulation.rates import AnswerKind, AnswerRates, Delay, Rate
 from profiles.tables import events
 
-# Customers act at whole quarters of an hour: fewer moments, each with more to do.
+# Customers act at full hours: fewer moments, each with more to do.
 GRAIN: Seconds = HOUR
 # They open within this time, or not at all.
 _OPENED_WITHIN: Seconds = 3 * DAY
@@ -93,7 +93,7 @@ class AnsweringPeople:
         """What customers do about messages that were just sent."""
         to = {one.message_id: one.to for one in batch}
         with self._db.transaction(write=False) as tx:
-            rows = tx.conn.execute(_WHO, {"messages": list(to)}).all()
+            rows = tx.rows(_WHO, {"messages": list(to)})
         for message_id, profile_id, enrollment_id, journey, step, member, channel, kind in rows:
             key = f"{self._seed}/{journey}/{step}/{member}/{profile_id}"
             marketing = kind == "marketing"

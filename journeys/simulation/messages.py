@@ -25,7 +25,7 @@ def message_ids(tx: Tx, keys: Collection[MessageKey]) -> dict[MessageKey, int]:
     """The ids of these messages; those that do not exist are left out."""
     if not keys:
         return {}
-    found = tx.conn.execute(_IDS, {"keys": [tuple(key) for key in keys]})
+    found = tx.rows(_IDS, {"keys": [tuple(key) for key in keys]})
     return {MessageKey(*key): message_id for message_id, *key in found}
 
 
@@ -40,7 +40,7 @@ def message_keys(
     tx: Tx, ids: Collection[int]
 ) -> dict[int, tuple[ChannelName, str | None, MessageKey]]:
     """The channel, the launch and the key of messages, by id."""
-    rows = tx.conn.execute(_KEYS_OF, {"messages": ids})
+    rows = tx.rows(_KEYS_OF, {"messages": ids})
     return {
         message_id: (channel, launch_id, MessageKey(*key))
         for message_id, channel, launch_id, *key in rows
@@ -54,7 +54,7 @@ _CONCERNED = select(_e.profile_id).where(
 
 def enrolled_or_unconverted(tx: Tx, profile_ids: Collection[int]) -> set[int]:
     """Those of these profiles who have an enrollment on which an event can have an effect."""
-    return set(tx.conn.execute(_CONCERNED, {"people": profile_ids}).scalars())
+    return {profile_id for (profile_id,) in tx.rows(_CONCERNED, {"people": profile_ids})}
 
 
 _CONTEXTS = (
@@ -66,7 +66,7 @@ _CONTEXTS = (
 
 def purchase_events(tx: Tx, purchases: Sequence[Purchase]) -> list[ShopEvent]:
     """The events of these purchases, each of the profile that got the message."""
-    rows = tx.conn.execute(_CONTEXTS, {"messages": [one.message for one in purchases]})
+    rows = tx.rows(_CONTEXTS, {"messages": [one.message for one in purchases]})
     known = {message_id: rest for message_id, *rest in rows}
     found = []
     for one in purchases:
