@@ -10,11 +10,13 @@ expanding IN.
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Dialect, SelectBase, UpdateBase
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.sql.compiler import SQLCompiler
+
+T = TypeVar("T")
 
 # The compiled statements of all databases of a process.
 _COMPILED = 4_000
@@ -93,11 +95,7 @@ def rows(conn: Connection, statement: SqlStatement, given: Given) -> list[Any]:
     Raises SQLAlchemy's errors.
     """
     compiled = compiled_for(statement, conn.dialect)
-    cursor = _execute(conn, compiled.sql, compiled.values(given))
-    try:
-        return compiled.rows(cursor)
-    finally:
-        cursor.close()
+    return _execute(conn, compiled.sql, compiled.values(given), compiled.rows)
 
 
 def write(conn: Connection, statement: SqlStatement, *given: Given) -> int:
@@ -105,24 +103,29 @@ def write(conn: Connection, statement: SqlStatement, *given: Given) -> int:
     if not given:
         return 0
     compiled = compiled_for(statement, conn.dialect)
-    sets = [compiled.values(one) for one in given]
-    cursor = _execute(conn, compiled.sql, sets[0] if len(sets) == 1 else sets, len(sets) > 1)
-    try:
-        return cursor.rowcount
-    finally:
-        cursor.close()
+    if len(given) == 1:
+        return _execute(conn, compiled.sql, compiled.values(given[0]), _number)
+    return _execute(conn, compiled.sql, [compiled.values(one) for one in given], _number, many=True)
 
 
 def run(conn: Connection, sql: str, *values: Sequence[Any]) -> int:
     """Execute SQL of the driver, once for each row of values; returns how many rows it wrote."""
-    cursor = _execute(conn, sql, values if values else (), len(values) > 0)
-    try:
-        return cursor.rowcount
-    finally:
-        cursor.close()
+    return _execute(conn, sql, values, _number, many=bool(values))
 
 
-def _execute(conn: Connection, sql: str, values: Any, many: bool = False) -> DBAPICursor:
+def _number(cursor: DBAPICursor) -> int:
+    return cursor.rowcount
+
+
+def _execute(
+    conn: Connection,
+    sql: str,
+    values: Any,
+    read: Callable[[DBAPICursor], T],
+    *,
+    many: bool = False,
+) -> T:
+    """Execute a text, and read its result."""
     cursor = conn.connection.cursor()
     for listener in conn.dispatch.before_cursor_execute:
         sql, values = listener(conn, cursor, sql, values, None, many)
@@ -131,7 +134,10 @@ def _execute(conn: Connection, sql: str, values: Any, many: bool = False) -> DBA
             cursor.executemany(sql, values)
         else:
             cursor.execute(sql, values)
+        # SQLite computes rows while they are read.
+        result = read(cursor)
     except conn.dialect.loaded_dbapi.Error as error:
         # Raises SQLAlchemy's error, and drops the pool's connections if the server was lost.
         conn._handle_dbapi_exception(error, sql, values, cursor, None)
-    return cursor
+    cursor.close()
+    return result

@@ -50,6 +50,7 @@ _ADD = insert(_TABLE).values(
     id=bindparam("row"), name=None, on=True, about=bindparam("told", type_=JSON_COLUMN)
 )
 _TURN_ON = update(_TABLE).where(_C.id > bindparam("after")).values(on=True).returning(_C.about)
+_ABSOLUTE = select(func.abs(_C.id)).order_by(_C.id.desc())
 
 
 @pytest.fixture
@@ -102,6 +103,10 @@ def test_errors_are_those_of_sqlalchemy(things: Database) -> None:
         tx.write(_ADD, {"row": 1, "told": {"secret": 1}})
     assert not of_the_database(failed.value)
     assert "secret" not in str(failed.value)
+    with things.transaction() as tx:
+        tx.write(_ADD, {"row": -(2**63), "told": None})
+    with pytest.raises(DBAPIError), things.transaction(write=False) as tx:
+        tx.rows(_ABSOLUTE, {})  # SQLite fails while the rows are read
 
 
 def test_a_restarted_server_fails_one_statement(postgresql_url: str) -> None:
