@@ -16,7 +16,7 @@ from sqlalchemy import select
 from channels.messages import messages
 from channels.providers.sending import Outgoing
 from config.channels import ChannelName
-from config.clock.times import Instant, Seconds
+from config.clock.times import DAY, Instant, Seconds
 from config.database.arrays import one_of
 from config.database.engine import Database, Tx
 from journeys.enrollments import enrollments
@@ -35,6 +35,8 @@ from journeys.simulation.rates import ANSWER_KINDS
 from journeys.simulation.replay import recorded
 
 _m, _e = messages.c, enrollments.c
+# Answers to messages of the period are read for so long after it.
+_ANSWERED: Seconds = 31 * DAY
 # A message with the launch of its enrollment, which takes the place of `entered_at`: a launch
 # enters people over some seconds, a simulated one at once.
 _Place = tuple[MessageKey, str | None]
@@ -60,7 +62,7 @@ def recall(tx: Tx, journeys: Collection[str], since: Instant, until: Instant) ->
     """Read what happened to these journeys from `since` on, before `until`."""
     sent = _sent(tx, journeys, since)
     inputs = Inputs()
-    for at, one in recorded(tx, since, tx.now + 1):
+    for at, one in recorded(tx, since, min(tx.now + 1, until + _ANSWERED)):
         if isinstance(one, AnswerInput) and isinstance(one.message, MessageKey):
             if (message := sent.get(one.message)) is not None:
                 message.answers.append((at - message.send_at, one))

@@ -164,8 +164,8 @@ def read_results(
     *,
     of_launch: bool = False,
 ) -> Results:
-    """Count what was decided and sent from `start` to the copy's time. Entries are those into
-    `journeys`; nobody enters another one.
+    """Count what was decided and sent from `start` to the copy's time. Entries and conversions are
+    those of `journeys`.
 
     before: the messages that were under way at the start. of_launch: count only the messages to
     those who entered from then on.
@@ -174,12 +174,13 @@ def read_results(
     if of_launch:
         entered = set(tx.conn.execute(select(_e.id).where(_e.entered_at >= start)).scalars())
         rows = [row for row in rows if row.enrollment_id in entered]
+    asked = one_of(_e.journey, sorted(journeys))
     results = Results(
         start=start,
         end=tx.now,
         people=tx.conn.execute(select(func.count()).select_from(profiles)).scalar_one(),
-        entered=_count(tx, and_(_e.entered_at >= start, one_of(_e.journey, sorted(journeys)))),
-        converted=_count(tx, _e.converted_at >= start),
+        entered=_count(tx, and_(_e.entered_at >= start, asked)),
+        converted=_count(tx, and_(_e.converted_at >= start, asked)),
     )
     brand = zone(planner.policy.timezone)
     days: dict[str, list[int]] = defaultdict(lambda: [0, 0])
