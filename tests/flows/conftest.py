@@ -38,16 +38,22 @@ def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def stack(segue: Segue, prefect_database: Path) -> Iterator[Stack]:
-    """Its servers and the runner, in which launches for more people wait."""
+def approval_policy(segue: Segue) -> Path:
+    """A policy file by which launches for more people wait."""
     policy = segue.settings.data_dir / "policy.toml"
     policy.write_text(
         f"{segue.settings.policy_file.read_text()}\n[approval]\npeople = {MOST_WITHOUT_APPROVAL}\n"
     )
+    return policy
+
+
+@pytest.fixture(scope="package")
+def stack(segue: Segue, approval_policy: Path, prefect_database: Path) -> Iterator[Stack]:
+    """Its servers and the runner, in which launches for more people wait."""
     with Stack(segue.settings) as stack:
         # Only while they start: other tests of this process have the usual policy.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SEGUE_POLICY_FILE", str(policy))
+            patch.setenv("SEGUE_POLICY_FILE", str(approval_policy))
             stack.start_servers()
             stack.wait_for_servers()
             keep_database(segue.settings, prefect_database)
