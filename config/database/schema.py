@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 from sqlmodel import SQLModel
 
+# Each process knows these tables, also one that does not use them, since any may upgrade them.
+from config.access import api_keys, staff_acts, staff_sessions, staff_users  # noqa: F401  tables
 from config.clock.times import Seconds
 from config.database.engine import Database, Tx, unusable
 from config.errors import DatabaseUnusable, SegueError
