@@ -294,7 +294,8 @@ def _await_start(db: Database) -> None:
     long = text("""SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND backend_type = 'client backend' AND state = 'active'
         AND clock_timestamp() - query_start > interval '1 second'""")
-    with db.engine.connect() as conn:
+    # A transaction would see the same activity for ever.
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         while conn.execute(long).scalar_one():
             time.sleep(1)
 
