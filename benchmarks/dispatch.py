@@ -45,7 +45,7 @@ class _Kept:
 
 
 def _run(quick: bool) -> Figures:
-    texts, rounds = (200, 1) if quick else (20_000, 2)
+    texts, rounds = (200, 1) if quick else (10_000, 2)
 
     def write(db: Database) -> None:
         fill(db, texts, AFTERNOON)

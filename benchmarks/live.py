@@ -56,7 +56,7 @@ class _Load(NamedTuple):
 def _postgresql(quick: bool) -> Figures:
     if quick:
         return _quick(on_postgresql)
-    loads = [_Load(1, 5, 30.0), _Load(1, 50, 30.0), _Load(2, 200, 30.0)]
+    loads = [_Load(1, 5, 15.0), _Load(1, 50, 15.0), _Load(2, 200, 15.0)]
     bare = [_Load(1, 5, 10.0), _Load(1, 50, 10.0), _Load(1, 200, 5.0)]
     with on_postgresql(lambda db: fill_known(db, 50_000), now=_now()) as fresh:
         return _measure(fresh, 50_000, loads, bare, climbing=True)

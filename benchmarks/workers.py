@@ -6,7 +6,6 @@ the first event until the last outcome is recorded, less what they use in as man
 events.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -33,31 +32,23 @@ _COUNTS = text(
 
 
 def _run(quick: bool) -> Figures:
-    events, rounds = (20, 1) if quick else (60, 2)
+    events = 20 if quick else 60
     people = _MANY * (events + _WARM_UP)
-    one: list[_Cost] = []
-    many: list[_Cost] = []
     with (
         on_postgresql(lambda db: fill_known(db, people), now=int(time.time())) as fresh,
         running_sandbox() as sandbox,
     ):
-        for _ in range(rounds):
-            one.append(_cost(fresh, sandbox, 1, events))
-            many.append(_cost(fresh, sandbox, _MANY, events))
-    transactions = sum(cost.transactions for cost in many)
-    deadlocks = sum(cost.deadlocks for cost in many)
+        one = _cost(fresh, sandbox, 1, events)
+        many = _cost(fresh, sandbox, _MANY, events)
     return {
         "messages_per_worker": events,
-        "cpu_ms_per_message_one": 1000 * statistics.median(cost.cpu for cost in one),
-        "cpu_ms_per_message_four": 1000 * statistics.median(cost.cpu for cost in many),
-        "cpu_ratio_four_to_one": statistics.median(
-            four.cpu / single.cpu for four, single in zip(many, one, strict=True)
-        ),
-        "idle_cpu_ms_per_second_one": 1000 * statistics.median(cost.idle for cost in one),
-        "transactions_per_message_one": sum(cost.transactions for cost in one)
-        / (rounds * (events + _WARM_UP)),
-        "transactions_per_message_four": transactions / (rounds * people),
-        "deadlocks_per_1000_transactions": 1000 * deadlocks / transactions,
+        "cpu_ms_per_message_one": 1000 * one.cpu,
+        "cpu_ms_per_message_four": 1000 * many.cpu,
+        "cpu_ratio_four_to_one": many.cpu / one.cpu,
+        "idle_cpu_ms_per_second_one": 1000 * one.idle,
+        "transactions_per_message_one": one.transactions / (events + _WARM_UP),
+        "transactions_per_message_four": many.transactions / people,
+        "deadlocks_per_1000_transactions": 1000 * many.deadlocks / many.transactions,
     }
 
 
