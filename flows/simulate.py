@@ -173,6 +173,7 @@ def as_json(shop: SimulatedShop, question: Question, results: Sequence[Results])
         "audience": question.audience,
         "from": format_instant(first.start),
         "to": format_instant(first.end),
+        "timezone": shop.policy.timezone,
         "days": question.days,
         "seeds": question.seeds,
         "replayed": _replayed(first),

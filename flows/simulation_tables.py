@@ -54,7 +54,8 @@ def tables(runs: Runs) -> Iterator[ResultTable]:
     names = tuple(name for name, _ in runs)
     yield ResultTable("totals", ("", *names), list(_totals(runs)))
     for part, what in (("by_day", "day"), ("by_hour", "hour")):
-        yield ResultTable(part, (what, *_twice(names)), _by_time(runs, part))
+        heading = f"{what} in {runs[0][1]['timezone']}"
+        yield ResultTable(part, (heading, *_twice(names)), _by_time(runs, part))
     headings = ("journey", "step", "channel", *_twice(names), *_each("reasons", names))
     yield ResultTable("by_step", headings, _by_step(runs))
     yield _listed(

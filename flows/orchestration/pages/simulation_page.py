@@ -44,14 +44,15 @@ def _plots(runs: Runs) -> dict[str, list[str]]:
     from journeys.simulation.plots import days_plot, hours_plot, reasons_plot
 
     days = days_plot("Messages by day", [(name, run["by_day"]) for name, run in runs])
-    hours = hours_plot("Messages by hour", [(name, run["by_hour"]) for name, run in runs])
+    title_of_hours = f"Messages by hour in {runs[0][1]['timezone']}"
+    hours = hours_plot(title_of_hours, [(name, run["by_hour"]) for name, run in runs])
     steps = []
     for name, run in runs:
         title = "Messages by step" + (f", {name}" if len(runs) > 1 else "")
         steps.append(as_markdown(reasons_plot(title, run["by_step"]), title))
     return {
         "by_day": [as_markdown(days, "Messages by day")],
-        "by_hour": [as_markdown(hours, "Messages by hour")],
+        "by_hour": [as_markdown(hours, title_of_hours)],
         "by_step": steps,
     }
 
