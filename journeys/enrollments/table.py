@@ -84,7 +84,7 @@ class Enrollment(SQLModel, table=True):
     converted_at: Instant | None = Field(
         default=None,
         sa_type=BigInteger,
-        description="the time of the event that reached the goal. Before schema 0024: when it was "
+        description="the time of the event that reached the goal. Before schema 0025: when it was "
         "counted, if the goal has conditions on properties or counts from a message",
     )
     bucket: int = Field(sa_column=bucket_column())

@@ -300,8 +300,8 @@ def test_addresses_get_the_one_form_in_which_they_are_looked_up(
 
 
 def test_conversions_get_the_time_of_their_event(empty: Database) -> None:
-    """0024: that of the first order from the entry on, where the goal is one order."""
-    fill(empty, REVISIONS[REVISIONS.index("0024") - 1])
+    """0025: that of the first order from the entry on, where the goal is one order."""
+    fill(empty, REVISIONS[REVISIONS.index("0025") - 1])
     entered, ordered, counted = 1772300000, 1772310000, 1772390000
     definition = {"did": {"type": "did", "event": "order_completed", "where": [], "at_least": 2}}
     with empty.transaction() as tx:

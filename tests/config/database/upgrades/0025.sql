@@ -1,5 +1,6 @@
--- Zoe, who works for the shop, has looked at Ann.
+-- A conversion has the time of its event: Cyd ordered a day before her order was received.
 
-INSERT INTO staff_user (name, role, password, is_one_time, made_at) VALUES ('zoe', 'editor', 'scrypt$2$1$1$AA==$AA==', false, 1772445600);
-INSERT INTO staff_session (digest, name, made_at, ends_at) VALUES ('0a0b0c', 'zoe', 1772445600, 1772488800);
-INSERT INTO staff_act (at, name, act, profile_id, about) VALUES (1772445610, 'zoe', 'looked at a customer', 1, '');
+INSERT INTO event (profile_id, name, occurred_at, received_at, properties, dedupe_key, worked_at, identifier_kind, identifier_value, bucket) VALUES
+(3, 'order_completed', 1772272900, 1772359300, '{"total":3}', 'test-24', 1772359300, 'user_id', 'cyd', 218);
+INSERT INTO enrollment (profile_id, journey, version, entry_key, launch_id, context, entry_event_id, entered_at, since, step, arrived_at, phase, due_at, attempts, ended_at, end_reason, converted_at, bucket) VALUES
+(3, 'letters', '8f75360173f9', 'z', NULL, '{"list":"z"}', NULL, 1772272800, 1772272800, 'hello', 1772272800, 0, NULL, 0, 1772272850, 'completed', 1772272900, 218);
