@@ -39,17 +39,18 @@ chaos: .venv/ready
 	@$(BIN)/python -m tests.chaos $(SECONDS) $(SEED) $(DB)
 
 # The lock file is complete; --no-deps keeps pip from choosing other versions. pip works on one core,
-# so that two of them install half of the packages each. compileall works on all cores; it leaves out
+# so that two of them install half of the packages each, and pip itself when neither runs. compileall works on all cores; it leaves out
 # what Segue does not import, a third of all, and files for other Python versions may fail.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
 	@echo "Building .venv from requirements.lock; this takes about a minute."
 	@$(PYTHON) -m venv --clear .venv
-	@awk '/^[^ #]/ {n++} {print > (".venv/half" (n % 2) ".txt")}' requirements.lock
+	@awk '/^[^ #]/ {part = /^pip==/ ? "pip" : "half" (n++ % 2)} {print > (".venv/" part ".txt")}' requirements.lock
 	@$(INSTALL) --require-hashes -r .venv/half0.txt & first=$$!; \
 		$(INSTALL) --require-hashes -r .venv/half1.txt; second=$$?; \
 		wait $$first && exit $$second
+	@$(INSTALL) --require-hashes -r .venv/pip.txt
 	@$(BIN)/python -m compileall -qq -j 0 -x '$(NOT_IMPORTED)' .venv/lib || true
 	@$(INSTALL) --no-build-isolation --no-index -e .
 	@$(BIN)/python -m pip check --disable-pip-version-check
