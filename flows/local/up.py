@@ -158,7 +158,7 @@ def _start(stack: Stack, segue: Segue) -> None:
     say(f"  Prefect, where journeys are started   {settings.prefect_url}")
     if login := prefect_login(settings):
         say(f"    its login                           {login}")
-    say(f"  Staff site, who got what and why not   {settings.staff_url}")
+    say(f"  Staff site: people and reasons        {settings.staff_url}")
     say(f"    its login                           {_staff_login(segue)}")
     say(f"  Inbox, what customers receive         {settings.sandbox_url}/inbox")
     if not is_loopback(settings.host):
