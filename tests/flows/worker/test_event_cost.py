@@ -10,6 +10,7 @@ from config.settings import Settings
 from flows.local.stack import free_ports
 from flows.worker.worker import Worker
 from journeys.definition.catalog import LIBRARY
+from journeys.operations.housekeeping import Housekeeping
 from tests.support.clocks import own_clock
 from tests.support.counting import transactions
 from tests.support.failures import until
@@ -30,6 +31,9 @@ def test_an_event_takes_three_transactions(
     [port] = free_ports(1)
     house.open_library(LIBRARY, load_policy(Settings().policy_file), receiver_port=port)
     # Neither housekeeping, renewed leases nor a look for what other processes plan is counted.
+    # The first round of housekeeping may last until the second event is worked.
+    for tasks in ("often", "newcomers"):
+        monkeypatch.setattr(Housekeeping, tasks, lambda _: ())
     house.shorten(
         housekeeping=3600, idle=3600, backlog_every=3600, renew_every=3600, lease_lasts=7200
     )
@@ -64,5 +68,6 @@ def test_an_event_takes_three_transactions(
         asyncio.run(scenario())
     channel = "push" if devices else "email"
     assert [one.channel for one in house.providers.accepted] == [channel] * 2
-    assert len(counted) == 3, counted
-    assert sum(map(len, counted)) <= STATEMENTS, counted
+    shown = "\n\n".join("\n".join(sql[:100] for sql in one) for one in counted)
+    assert len(counted) == 3, shown
+    assert sum(map(len, counted)) <= STATEMENTS, shown
