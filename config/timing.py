@@ -69,6 +69,10 @@ class Timing:
     report_within: float = 5
     # How often a worker without own counts reports those that a stopped worker left.
     report_again: float = 60
+    # How often one worker compares the deployments with pauses and segments.
+    describe_every: float = 10
+    # How often it counts the people in each segment again, which takes seconds in a large shop.
+    count_segments_every: float = 600
 
     # The receiver --------------------------------------------------------------------------------
 

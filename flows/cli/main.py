@@ -34,7 +34,7 @@ from flows.cli.approvals import commands as approval_commands
 from flows.cli.cases import Cases, answer_cases
 from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
-from flows.cli.output import AsJson, opened, print_json, say, say_counts, shown
+from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held, shown
 from flows.cli.report import commands as report_commands
 from flows.cli.simulation import commands as simulation_commands
 from flows.cli.staff import commands as staff_commands
@@ -246,6 +246,7 @@ def launch_command(
         result = launch_dry_run(segue, journey, audience, people=limit)
     else:
         result = launch(segue, journey, audience, people=limit, launch_id=launch_id)
+    say_if_held(segue, journey)
     if as_json:
         print_json(result)
     else:

@@ -13,6 +13,7 @@ from config.clock.times import format_duration, format_instant
 from config.errors import SegueError
 from flows.cli.output import AsJson, opened, print_json, say, show_table
 from flows.orchestration.journey_controls import control_journey
+from journeys.operations.control import held, held_note
 from journeys.operations.doctor import diagnose
 from journeys.operations.migration import MigrationCandidate, migrate_people, plan_migration
 from journeys.operations.retention import Removed, Retention
@@ -89,9 +90,12 @@ def doctor(
         if mend:
             settle_lost(tx)
             close_unsettled(tx)
-        findings = diagnose(tx)
+        findings, holding = diagnose(tx), held(tx)
     if as_json:
-        print_json({"settings": unmet, "complaints": [asdict(finding) for finding in findings]})
+        complaints = [asdict(finding) for finding in findings]
+        print_json({"settings": unmet, "complaints": complaints, "held": holding})
+    for journey, state in () if as_json else holding.items():
+        say(held_note(journey, state))
     for line in () if as_json else unmet:
         say(line)
     for finding in () if as_json else findings:

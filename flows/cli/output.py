@@ -17,6 +17,7 @@ from rich.text import Text
 
 from config.settings import Settings
 from flows.app import Segue, open_segue
+from journeys.operations.control import held, held_note
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -46,6 +47,14 @@ def shown(text: str) -> str:
 def say(line: str, *, error: bool = False, style: str = "") -> None:
     """Print one line, on standard output or standard error."""
     Console(stderr=error).print(Text(shown(line), style), soft_wrap=True)
+
+
+def say_if_held(segue: Segue, journey: str) -> None:
+    """Say on standard error that a journey is paused or stopped."""
+    with segue.db.transaction(write=False) as tx:
+        state = held(tx).get(journey)
+    if state is not None:
+        say(held_note(journey, state), error=True)
 
 
 def say_counts(result: Mapping[str, Any]) -> None:

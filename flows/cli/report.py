@@ -11,7 +11,7 @@ import typer
 
 from config.errors import SegueError
 from flows.app import Segue
-from flows.cli.output import AsJson, opened, print_json, say, show_table, shown
+from flows.cli.output import AsJson, opened, print_json, say, say_if_held, show_table, shown
 from journeys.operations.doctor import LATE
 from journeys.operations.heartbeat import last_seen
 
@@ -57,6 +57,7 @@ def report(
     policy = segue.policy
     mapping = RevenueMapping.of(segue.settings)
     found = None
+    say_if_held(segue, journey)
     with segue.db.transaction(write=False) as tx:
         period = period_of(first, last, policy.timezone, tx.now, policy.first_weekday)
         if not now:

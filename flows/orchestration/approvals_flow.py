@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from prefect import Flow, State, flow
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from config.errors import SegueError
 from flows.app import open_segue
 from flows.approval import approve_launch, reject_launch
+from flows.orchestration.forms import titled
 from flows.orchestration.journey import run_journey
 from flows.orchestration.names import APPROVALS
 from journeys.operations.approvals import APPROVED
@@ -19,18 +19,17 @@ def approvals_flow() -> Flow[Any, Any]:
     """The flow; its form asks for the launch, the decision and who decides."""
 
     async def run(
-        launch: Annotated[str, Field(min_length=1)],
-        decision: Literal["approve", "reject"],
-        name: Annotated[str, Field(min_length=1, max_length=100)],
-        reason: str = "",
+        launch: Annotated[str, titled("The launch that waits", min_length=1)],
+        decision: Annotated[Literal["approve", "reject"], titled("Decision")],
+        name: Annotated[str, titled("Your name", min_length=1, max_length=100)],
+        reason: Annotated[str, titled("Why it is rejected")] = "",
     ) -> State[Any]:
         """Approve or reject a launch.
 
         Args:
-            launch: The launch that waits: the id of its run.
+            launch: The id of its run.
             decision: approve: the launch starts now. reject: it never starts.
-            name: Who decides; it is recorded.
-            reason: Why it is rejected.
+            name: It is recorded.
         """
         segue = await asyncio.to_thread(open_segue)
         try:
@@ -51,4 +50,4 @@ def approvals_flow() -> Flow[Any, Any]:
             segue.db.close()
 
     about = "Approves or rejects a launch that waits for it."
-    return flow(name=APPROVALS, description=about)(run)
+    return flow(name=APPROVALS, description=about, flow_run_name="{decision} {launch}")(run)

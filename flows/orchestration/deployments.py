@@ -1,6 +1,7 @@
 """Each journey as a Prefect deployment, served by this process or run by a work pool."""
 
 import asyncio
+from typing import Any
 
 import httpx
 from prefect import get_client
@@ -14,6 +15,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from config.errors import SegueError
+from flows.orchestration.forms import CONTINUE
 from flows.orchestration.library import CATALOG, FLOWS
 from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, YARDSTICK, entrypoint
 from flows.orchestration.pages.picture import mermaid
@@ -140,7 +142,7 @@ async def _keep_schedules(client: PrefectClient, deployment: RunnerDeployment) -
         DeploymentScheduleUpdate(
             schedule=schedule.schedule,
             active=schedule.active,
-            parameters=schedule.parameters,
+            parameters=_renamed(schedule.parameters),
             slug=schedule.slug,
         )
         for schedule in known.schedules
@@ -151,6 +153,13 @@ async def _keep_schedules(client: PrefectClient, deployment: RunnerDeployment) -
         for schedule in deployment.schedules or []
     ]
     deployment.schedules = [*ours, *added]
+
+
+def _renamed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a schedule; earlier releases had another name for CONTINUE."""
+    if parameters.get("audience") == "nobody new":
+        return {**parameters, "audience": CONTINUE}
+    return parameters
 
 
 if __name__ == "__main__":

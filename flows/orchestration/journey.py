@@ -8,19 +8,19 @@ include what workers have moved.
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 
-from prefect import Flow, State, flow, task
+from prefect import Flow, State, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Failed
-from pydantic import Field
 
 from flows.app import Segue, open_segue
 from flows.approval import missing_approval
 from flows.launch import MOST_PEOPLE
 from flows.orchestration.dry_run import DryRun
+from flows.orchestration.forms import CONTINUE, choice, listed, run_name, titled
 from flows.orchestration.pages.labels import sentence
 from flows.orchestration.run import Run
 from flows.orchestration.waiting_launch import WaitingLaunch
@@ -30,9 +30,8 @@ from journeys.definition.graph import parents
 from journeys.definition.journey import Journey, Version
 from journeys.operations.approvals import LaunchRequest, NotApproved
 
-NOBODY_NEW = "nobody new"
 _ENTER = "enter"
-_DRY_RUN_OF_NOBODY = f"A dry run needs an audience: choose one instead of {NOBODY_NEW!r}"
+_DRY_RUN_OF_NOBODY = f"A dry run needs an audience: choose one instead of {CONTINUE!r}"
 
 
 class Act(Protocol):
@@ -59,9 +58,9 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
     journey = version.journey
 
     async def run(
-        audience: str = NOBODY_NEW,
-        limit: Annotated[int, Field(ge=0, le=MOST_PEOPLE)] = 0,
-        dry_run: bool = False,
+        audience: str = CONTINUE,
+        limit: Annotated[int, titled("At most this many people", ge=0, le=MOST_PEOPLE)] = 0,
+        dry_run: Annotated[bool, titled("Dry run: only show what would happen")] = False,
     ) -> State[Any]:
         people = limit or None
         launch_id = str(flow_run.id)
@@ -69,19 +68,22 @@ def journey_flow(version: Version, catalog: Catalog) -> Flow[Any, Any]:
         try:
             current = segue.catalog.journey(journey.name).journey
             if dry_run:
-                if audience == NOBODY_NEW:
+                if audience == CONTINUE:
                     return Failed(message=_DRY_RUN_OF_NOBODY)
                 return await perform(DryRun(segue, current, audience=audience, people=people))
-            entering = None if audience == NOBODY_NEW else audience
+            entering = None if audience == CONTINUE else audience
             return await _launch(segue, current, entering, people, launch_id)
         finally:
             segue.db.close()
 
     # The choices and their help depend on the catalog.
-    choices = (NOBODY_NEW, *catalog.segments)
-    run.__annotations__["audience"] = Literal[choices]
+    run.__annotations__["audience"] = choice("Who enters now", [CONTINUE, *catalog.segments])
     run.__doc__ = _help(catalog)
-    return flow(name=journey.name, description=journey.description)(run)
+    return flow(
+        name=journey.name,
+        description=journey.description,
+        flow_run_name=lambda: run_name(journey.name, flow_run.parameters),
+    )(run)
 
 
 async def _launch(
@@ -135,16 +137,13 @@ def _started_by(launch_id: str) -> str:
 
 def _help(catalog: Catalog) -> str:
     """The help text of each field in the run form."""
-    segments = " ".join(
-        f"{segment.name}: {segment.description.rstrip('.')}."
-        for segment in catalog.segments.values()
-    )
     return f"""Run the journey.
 
     Args:
-        audience: The segment to enter now. {NOBODY_NEW}: only move due enrollments. {segments}
-        limit: The most profiles to enter; 0 means no limit.
-        dry_run: Only report what would happen now; nothing is stored or sent.
+        audience: The segment that enters. {CONTINUE}: only move and send what is due.
+            {listed(catalog.segments.values(), {})}
+        limit: 0 means no limit.
+        dry_run: Nothing is stored or sent.
     """
 
 
@@ -156,6 +155,7 @@ async def perform(act: Act) -> State[Any]:
         upstream = [states[one] for one in before[name] or [_ENTER]]
         states[name] = await _run_task(name, partial(act.step, name), upstream)
     state = await act.finish()
+    get_run_logger().info(state.message)
     failed = [f"{name}: {one.message}" for name, one in states.items() if one.is_failed()]
     return Failed(message=sentence(failed)) if failed else state
 
@@ -173,7 +173,9 @@ async def _run_task(
         cache_policy=NO_CACHE,
     )
     async def run() -> State[Any]:
-        return await act()
+        state = await act()
+        get_run_logger().info(state.message)
+        return state
 
     # Prefect's types do not declare that awaiting this gives a state.
     running: Any = run(return_state=True, wait_for=upstream)

@@ -87,3 +87,20 @@ class PrefectAPI:
         if not response.is_success:
             raise SegueError(f"Prefect responds {response.status_code}: {response.text[:500]}")
         return response.json()
+
+
+def async_client(settings: Settings, within: float) -> httpx.AsyncClient:
+    """A client for the API at PREFECT_API_URL, with its key or login.
+
+    within: seconds, for each request.
+    """
+    headers = {}
+    if key := settings.prefect_api_key.get_secret_value():
+        headers["Authorization"] = f"Bearer {key}"
+    user, _, password = settings.prefect_api_auth_string.get_secret_value().partition(":")
+    return httpx.AsyncClient(
+        base_url=settings.prefect_api_url,
+        headers=headers,
+        auth=(user, password) if user else None,
+        timeout=within,
+    )

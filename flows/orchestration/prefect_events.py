@@ -21,6 +21,7 @@ from config.database.engine import Database
 from config.database.failures import reason_of
 from config.settings import Settings
 from flows.orchestration.names import deployment_name, deployment_page
+from flows.orchestration.prefect_api import async_client
 from flows.worker.waiting import first_of
 from journeys.engine.events import Reaction
 from journeys.operations.counts import bounces
@@ -76,7 +77,7 @@ class Reporter:
         if not self._settings.prefect_api_url:
             return
         timing = self._db.timing
-        async with self._client() as http:
+        async with async_client(self._settings, timing.report_within) as http:
             wait = timing.report_every
             while not stop.is_set():
                 # Wake up even without counts of our own, to report those of stopped workers.
@@ -102,18 +103,6 @@ class Reporter:
         except Exception:
             for journey, counts in news.items():
                 self._news[journey] += counts
-
-    def _client(self) -> httpx.AsyncClient:
-        settings, headers = self._settings, {}
-        if key := settings.prefect_api_key.get_secret_value():
-            headers["Authorization"] = f"Bearer {key}"
-        user, _, password = settings.prefect_api_auth_string.get_secret_value().partition(":")
-        return httpx.AsyncClient(
-            base_url=settings.prefect_api_url,
-            headers=headers,
-            auth=(user, password) if user else None,
-            timeout=self._db.timing.report_within,
-        )
 
     async def _report(self, http: httpx.AsyncClient, within: float) -> bool:
         """Post the due counts. Returns whether Prefect accepted them; if not, they are kept."""

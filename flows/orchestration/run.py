@@ -24,6 +24,7 @@ from flows.orchestration.pages.counts import (
     JourneyCounts,
     StepCounts,
     count_journey,
+    count_step,
     last_shown,
     show_step,
     under_way,
@@ -32,7 +33,7 @@ from flows.orchestration.pages.labels import run_labels, step_labels
 from journeys.definition.journey import Journey
 from journeys.definition.steps import ExperimentStep, SendStep
 from journeys.engine.turn import Turn
-from journeys.operations.control import held
+from journeys.operations.control import HELD_MEANS, held
 from journeys.operations.counts import Summary, summarise
 from journeys.operations.launches import (
     audience_size,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 # Seconds between two updates of the progress bar.
 _PROGRESS_EVERY = 0.5
+_SENDING_EVERY = 2.0
 # Seconds for which a step waits for messages that a worker is sending.
 _WAIT_FOR_OTHERS = 10.0
 
@@ -87,7 +89,7 @@ class Run:
         await asyncio.to_thread(self._catch_up)
         if self._audience is None:
             message = f"Only due enrollments move; {shown}"
-            return Completed(name="Nobody new", message=message)
+            return Completed(name="Continues without new people", message=message)
         entered, size = await self._launch(self._audience)
         message = f"{entered:,} of the {size:,} profiles in {self._audience} entered"
         if self._people is not None:
@@ -108,20 +110,21 @@ class Run:
 
     async def _launch(self, audience: str) -> tuple[int, int]:
         """The number of profiles entered by this launch, and the size of the segment."""
+        bar = await acreate_progress_artifact(
+            0.0, artifact_key(self.journey, "entering"), f"Entering {audience}"
+        )
         version = await asyncio.to_thread(
             start_launch, self._engine, self._launch_id, self.journey.name, audience, self._people
         )
         size = await asyncio.to_thread(audience_size, self._engine, audience)
         expected = max(1, size if self._people is None else min(size, self._people))
-        bar = await acreate_progress_artifact(
-            0.0, artifact_key(self.journey, "entering"), f"Entering {audience}"
-        )
         entering = enter_audience(self._engine, version, audience, self._launch_id, self._people)
         done, shown_at = 0, time.monotonic()
         while (entered := await asyncio.to_thread(_next, entering)) is not None:
             done += entered
             if time.monotonic() - shown_at > _PROGRESS_EVERY:
-                await aupdate_progress_artifact(bar, min(99.0, 100 * done / expected))
+                so_far = f"Entering {audience}: {done:,} of {expected:,}"
+                await aupdate_progress_artifact(bar, min(99.0, 100 * done / expected), so_far)
                 shown_at = time.monotonic()
         await aupdate_progress_artifact(bar, 100.0)
         return (await asyncio.to_thread(self._summary)).entered, size
@@ -135,11 +138,33 @@ class Run:
             step=name,
             leased=self._leases.held,
         )
-        await turn.until_idle()
         if isinstance(self.journey.graph[name].step, SendStep):
+            showing = asyncio.create_task(self._show_progress(name))
+            try:
+                await turn.until_idle()
+            finally:
+                showing.cancel()
             await self._wait_for_others()
+        else:
+            await turn.until_idle()
         state, message = step_labels(await asyncio.to_thread(self._show, name))
         return Completed(name=state, message=message)
+
+    async def _show_progress(self, name: str) -> None:
+        """Show how many of a step's messages have gone, while they go."""
+        key, bar, took = artifact_key(self.journey, "sending"), None, 0.0
+        while True:
+            # Counting takes at most a tenth of the time.
+            await asyncio.sleep(max(_SENDING_EVERY, 9 * took))
+            began = time.monotonic()
+            counts = await asyncio.to_thread(self._count, name)
+            took = time.monotonic() - began
+            sent, ahead = counts.fates("sent").total(), counts.fates("planned").total()
+            share, so_far = 100 * sent / max(1, sent + ahead), f"{name}: {step_labels(counts)[0]}"
+            if bar is None:
+                bar = await acreate_progress_artifact(share, key, so_far)
+            else:
+                await aupdate_progress_artifact(bar, share, so_far)
 
     async def _wait_for_others(self) -> None:
         """Wait for messages of the journey that a worker is sending, to count them."""
@@ -164,7 +189,7 @@ class Run:
         if self._audience is None:
             message = f"The whole journey: {message}"
         if state := await asyncio.to_thread(self._control_state):
-            message = f"The journey is {state}, so nothing moves and nothing is sent. {message}"
+            message = f"The journey is {state}: {HELD_MEANS[state]}. {message}"
         return Completed(message=message)
 
     def _experiments(self) -> "list[ExperimentReport]":
@@ -222,6 +247,10 @@ class Run:
     def _show(self, step: str) -> StepCounts:
         with self._segue.db.transaction() as tx:
             return show_step(tx, self.journey.name, step, self._begun)
+
+    def _count(self, step: str) -> StepCounts:
+        with self._segue.db.transaction(write=False) as tx:
+            return count_step(tx, self.journey.name, step, self._begun)
 
     def _under_way(self) -> bool:
         with self._segue.db.transaction(write=False) as tx:

@@ -2,15 +2,15 @@
 
 import asyncio
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from prefect import Flow, State, flow
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.states import Completed
-from pydantic import Field
 
 from config.settings import load_settings
 from flows.launch import MOST_PEOPLE
+from flows.orchestration.forms import choice, titled
 from flows.orchestration.names import SIMULATION
 from flows.orchestration.pages.labels import sentence
 from flows.orchestration.pages.simulation_page import simulation_page
@@ -20,7 +20,6 @@ from journeys.definition.catalog import Catalog
 
 ALL_JOURNEYS = "all journeys"
 OWN_ENTRY = "its own entry"
-_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
@@ -29,15 +28,15 @@ def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
     async def run(
         journey: str = ALL_JOURNEYS,
         audience: str = OWN_ENTRY,
-        days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30,
-        limit: Annotated[int, Field(ge=0, le=MOST_PEOPLE)] = 0,
-        seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 1,
-        opens: _Share | None = None,
-        clicks: _Share | None = None,
-        buys: _Share | None = None,
-        unsubscribes: _Share | None = None,
-        compare: str = "",
-        replay: date | None = None,
+        days: Annotated[int, titled("How many days", ge=1, le=MOST_DAYS)] = 30,
+        limit: Annotated[int, titled("At most this many people", ge=0, le=MOST_PEOPLE)] = 0,
+        seeds: Annotated[int, titled("How many runs", ge=1, le=MOST_SEEDS)] = 1,
+        opens: Annotated[float | None, _share("Share of messages opened")] = None,
+        clicks: Annotated[float | None, _share("Share of messages clicked")] = None,
+        buys: Annotated[float | None, _share("Share of people who buy")] = None,
+        unsubscribes: Annotated[float | None, _share("Share of messages unsubscribed from")] = None,
+        compare: Annotated[str, titled("Compare with")] = "",
+        replay: Annotated[date | None, titled("Repeat the past from this day on")] = None,
     ) -> State[Any]:
         """Show what journeys would do, on a copy of the shop; nothing is sent or stored.
 
@@ -45,15 +44,14 @@ def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
             journey: The journey, or all journeys together.
             audience: Launch the journey for this segment now, or let profiles enter as they do
                 live: by schedule, segment and event.
-            days: How many days to simulate.
-            limit: The most profiles that the launch enters; 0 means no limit.
-            seeds: How many runs with different draws.
-            opens: The share of messages that are opened; empty: as in the shop's history.
-            clicks: The share of messages that are clicked.
-            buys: The share of enrollments that buy.
-            unsubscribes: The share of messages that are unsubscribed from.
+            limit: The most people that the launch enters; 0 means no limit.
+            seeds: Each with different draws; the figures get intervals.
+            opens: From 0 to 1; empty: as in the shop's history.
+            clicks: From 0 to 1; empty: as in the shop's history.
+            buys: From 0 to 1; empty: as in the shop's history.
+            unsubscribes: From 0 to 1; empty: as in the shop's history.
             compare: Another policy file (.toml), or another version of the journey.
-            replay: Repeat what happened from this past day on, instead of looking ahead.
+            replay: Empty: look ahead.
         """
         found = await asyncio.to_thread(
             answer,
@@ -78,10 +76,15 @@ def simulation_flow(catalog: Catalog) -> Flow[Any, Any]:
         return Completed(message=f"Nothing was sent or stored. Would be: {sentence(told)}")
 
     # The choices depend on the catalog.
-    run.__annotations__["journey"] = Literal[(ALL_JOURNEYS, *catalog.current)]
-    run.__annotations__["audience"] = Literal[(OWN_ENTRY, *catalog.segments)]
+    run.__annotations__["journey"] = choice("Journey", [ALL_JOURNEYS, *catalog.current])
+    run.__annotations__["audience"] = choice("Who enters", [OWN_ENTRY, *catalog.segments])
     about = "Shows what journeys would do in the coming days, on a copy of the shop."
-    return flow(name=SIMULATION, description=about)(run)
+    name = "simulate {journey}, {audience}, {days} days"
+    return flow(name=SIMULATION, description=about, flow_run_name=name)(run)
+
+
+def _share(title: str) -> Any:
+    return titled(title, ge=0, le=1)
 
 
 _TOLD = ("entered", "sent", "not_sent", "unsubscribes")

@@ -1,13 +1,15 @@
 """The yardstick as a Prefect flow, which writes an artifact with plots and the table."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import State, flow
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.app import Segue, open_segue
+from flows.orchestration.forms import titled
 from flows.orchestration.names import YARDSTICK
 from flows.orchestration.pages.artifacts import markdown_table
 
@@ -16,13 +18,20 @@ _ABOUT = "Measures revenue, customers and their patience by quarter and year, ag
 _PLOTTED = ("revenue", "orders", "unsubscribes")
 
 
-@flow(name=YARDSTICK, description=_ABOUT)
-async def yardstick_flow(since: str = "", by_segment: bool = False) -> State[Any]:
+def _run_name() -> str:
+    return f"yardstick since {flow_run.parameters.get('since') or 'a year ago'}"
+
+
+@flow(name=YARDSTICK, description=_ABOUT, flow_run_name=_run_name)
+async def yardstick_flow(
+    since: Annotated[str, titled("From this day on")] = "",
+    by_segment: Annotated[bool, titled("Also by segment")] = False,
+) -> State[Any]:
     """Measure what all journeys do.
 
     Args:
-        since: The first day, such as 2026-01-01; empty: a year ago.
-        by_segment: Also for the people who are in each segment now.
+        since: Such as 2026-01-01; empty: a year ago.
+        by_segment: For the people who are in each segment now.
     """
     segue = await asyncio.to_thread(open_segue)
     try:

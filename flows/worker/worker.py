@@ -17,6 +17,7 @@ from config.database.buckets import Leased
 from config.database.failures import of_the_database, reason_of
 from flows.app import Segue
 from flows.http.serving import serving
+from flows.orchestration.form_updates import FormUpdates
 from flows.orchestration.prefect_events import Reporter
 from flows.worker.leasing import leasing
 from flows.worker.waiting import first_of
@@ -55,6 +56,7 @@ class Worker:
             continuing = asyncio.create_task(self._continue_launches(stop))
             counting = asyncio.create_task(self._count_reports(leases.held, stop))
             reporting = asyncio.create_task(self._reporter.run(stop))
+            describing = asyncio.create_task(FormUpdates(self.segue).run(leases.held, stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
             while not stop.is_set():
                 self._woken.clear()
@@ -67,6 +69,8 @@ class Worker:
                     await first_of(stop, within=wait)
                 elif not report.more:
                     await first_of(stop, self._woken, within=self.segue.db.timing.idle)
+            # It may wait for Prefect, and another worker does what it has left.
+            describing.cancel()
             await asyncio.gather(housekeeping, continuing, counting, stopping, reporting)
             rest = await turn.finish()
             self._reporter.note(rest.reaction, rest.moved, rest.sent)

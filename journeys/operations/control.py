@@ -22,6 +22,10 @@ from profiles.bulk import lock_profiles
 
 PAUSED = "paused"
 STOPPED = "stopped"
+HELD_MEANS = {
+    PAUSED: "nothing moves and nothing is sent",
+    STOPPED: "nobody enters and nothing is sent",
+}
 STOPPED_REASON = "the journey was stopped"
 
 _HELD = select(journey_controls.c.journey, journey_controls.c.state)
@@ -144,6 +148,14 @@ def _end_some(chunk: Chunk, journey: str) -> int | None:
 def held(tx: Tx) -> dict[str, str]:
     """The state, `paused` or `stopped`, of each journey that is not running, by name."""
     return tx.cached("journey_control", _read_held)
+
+
+def held_note(journey: str, state: str) -> str:
+    """That a journey is paused or stopped, and how it goes on, as a sentence.
+
+    state: as `held` returns it.
+    """
+    return f"{journey} is {state}: {HELD_MEANS[state]}. To go on: segue resume {journey}"
 
 
 def _read_held(tx: Tx) -> dict[str, str]:

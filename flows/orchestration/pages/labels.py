@@ -12,30 +12,29 @@ STATE_NAMES = {"sending": "being sent", "skipped": "not sent", "returned": "sent
 
 def step_labels(counts: StepCounts) -> tuple[str, str]:
     """A step's state: its name and its message."""
-    sent, planned = counts.fates("sent"), counts.fates("planned")
-    reasons, left = counts.reasons(), counts.left
-    name = _first(
-        (sent.total(), "sent"),
-        (planned.total(), "planned"),
-        (reasons.total(), "not sent"),
-        (left.total(), "moved on"),
-        (counts.here, "waiting"),
+    name = _name(
+        (counts.fates("sent").total(), "sent", "sent"),
+        (counts.fates("planned").total(), "waits for its time", "wait for their time"),
+        (counts.reasons().total(), "not sent", "not sent"),
+    ) or _name(
+        (counts.left.total(), "moved on", "moved on"),
+        (counts.here, "waits here", "wait here"),
     )
-    if name is None:
+    if not name:
         return "Nothing due", "No enrollment reached this step"
     return name, _details(counts)
 
 
 def dry_run_labels(counts: StepCounts) -> tuple[str, str]:
     """A step's state in a dry run: its name and its message."""
-    planned, reasons, left = counts.fates("planned"), counts.reasons(), counts.left
-    name = _first(
-        (planned.total(), "would be sent"),
-        (reasons.total(), "would not be sent"),
-        (left.total(), "would move on"),
-        (counts.here, "would wait"),
+    name = _name(
+        (counts.fates("planned").total(), "would be sent", "would be sent"),
+        (counts.reasons().total(), "would not", "would not"),
+    ) or _name(
+        (counts.left.total(), "would move on", "would move on"),
+        (counts.here, "would wait here", "would wait here"),
     )
-    if name is None:
+    if not name:
         return "Nothing due", "No enrollment would reach this step now"
     return name, f"Would be: {_details(counts)}"
 
@@ -54,9 +53,9 @@ def run_labels(summary: Summary) -> str:
     )
 
 
-def _first(*counts: tuple[int, str]) -> str | None:
-    """The first count that is not 0, as text."""
-    return next((f"{number:,} {what}" for number, what in counts if number), None)
+def _name(*counts: tuple[int, str, str]) -> str:
+    """The counts that are not 0: "44 sent, 653 wait for their time". With singular and plural."""
+    return ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in counts if n)
 
 
 def _details(counts: StepCounts) -> str:

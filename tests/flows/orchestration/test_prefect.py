@@ -31,6 +31,7 @@ from flows.launch import MOST_PEOPLE
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, environment, free_ports
 from flows.orchestration.deployments import deploy
+from flows.orchestration.forms import CONTINUE
 from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, deployment_name
 from flows.orchestration.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
@@ -129,7 +130,8 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
 
     # Each task says what happened.
     assert tasks["enter"]["state"]["name"] == "30 entered"
-    assert tasks["we miss you"]["state"]["name"] == f"{summary.sent.total()} sent"
+    sent, left_out = summary.sent.total(), sum(summary.not_sent.values())
+    assert tasks["we miss you"]["state"]["name"] == f"{sent} sent, {left_out} not sent"
     assert "not sent (" in tasks["we miss you"]["state"]["message"]
     assert tasks["mark lapsed"]["state"]["name"] == "Nothing due"
 
@@ -167,7 +169,10 @@ def test_a_simulation_in_prefect_writes_a_page_and_stores_nothing(
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"audience": "lapst"}, "'lapst' is not one of ['nobody new', 'everyone', 'lapsed', "),
+        (
+            {"audience": "lapst"},
+            f"'lapst' is not one of ['{CONTINUE}', 'everyone', 'lapsed', ",
+        ),
         ({"audience": "lapsed", "limit": -1}, "-1 is less than the minimum of 0"),
         ({"limit": MOST_PEOPLE + 1}, "10000001 is greater than the maximum of 10000000"),
         ({"limit": 10**30}, "is greater than the maximum of 10000000"),
@@ -176,7 +181,7 @@ def test_a_simulation_in_prefect_writes_a_page_and_stores_nothing(
         ({"limit": None}, "None is not of type 'integer'"),
         ({"audiance": "lapsed"}, "Additional properties are not allowed ('audiance' was"),
         ({"audience": "lapsed", "people": 3}, "Additional properties are not allowed ('people'"),
-        ({"audience": ["lapsed"]}, "['lapsed'] is not one of ['nobody new', "),
+        ({"audience": ["lapsed"]}, f"['lapsed'] is not one of ['{CONTINUE}', "),
         ({"limit": "many"}, "'many' is not of type 'integer'"),
         ({"dry_run": "perhaps"}, "'perhaps' is not of type 'boolean'"),
     ],
@@ -254,6 +259,7 @@ from prefect import flow
 from prefect.states import Completed
 from flows.orchestration.journey import perform
 from flows.orchestration.library import FLOWS
+from flows.orchestration.forms import CONTINUE
 from flows.orchestration.names import APPROVALS
 from journeys.dsl import Exit, Journey, OnLaunch, Update
 
@@ -344,7 +350,7 @@ def test_a_dry_run_in_prefect_stores_nothing(flow_calls: FlowCalls, api: httpx.C
 
 def test_a_dry_run_wants_an_audience(flow_calls: FlowCalls) -> None:
     found = flow_calls.runs["dry run without audience"]
-    assert "choose one instead of 'nobody new'" in found["state"]["message"]
+    assert f"choose one instead of '{CONTINUE}'" in found["state"]["message"]
 
 
 def test_a_step_that_fails_is_tried_again_and_then_named(

@@ -73,7 +73,7 @@ def test_enrollments_on_an_older_version_are_moved(house: House) -> None:
     house.db.now = house.now + 2 * HOUR  # and no worker runs
     house.open(newer)
     states = run(house, newer)
-    assert states["enter"].name == "Nobody new"
+    assert states["enter"].name == "Continues without new people"
     assert states["hello"].name == "1 sent", "before this first run"
     assert states["mark"].name == "1 moved on", "the step of that name in the older version"
     assert house.passed(ann) == [("hello", "next"), ("gone", "next"), ("mark", "next")]
@@ -88,7 +88,7 @@ def test_a_send_step_sends_and_reports_its_messages(house: House) -> None:
     house.db.now = house.now + HOUR  # and no worker runs
     states = run(house, version)
     assert states["wait"].name == "2 moved on"
-    assert states["hello"].name == "1 sent"
+    assert states["hello"].name == "1 sent, 1 not sent"
     assert states["hello"].message == "1 sent (1 e-mail); 1 not sent (1 no consent); 2 moved on"
     assert states["mark"].name == "2 moved on"
 
@@ -125,10 +125,10 @@ def test_each_run_enters_profiles_that_joined_the_segment(house: House) -> None:
     house.open(version, segments={"vips": vips})
     house.customer("ann", attributes={"spent": 500})
     bob = house.customer("bob", attributes={"spent": 5})
-    assert run(house, version)["wait"].name == "1 waiting"
+    assert run(house, version)["wait"].name == "1 waits here"
     house.change(bob, spent=200)
-    assert run(house, version)["wait"].name == "2 waiting"
-    assert run(house, version)["wait"].name == "2 waiting", "once each"
+    assert run(house, version)["wait"].name == "2 wait here"
+    assert run(house, version)["wait"].name == "2 wait here", "once each"
 
 
 def test_the_error_texts_of_a_provider_stay_out_of_prefect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ def test_the_text_of_a_step() -> None:
         ),
     )
     name, message = step_labels(counts)
-    assert name == "1,212 sent"
+    assert name == "1,212 sent, 4 wait for their time, 38 not sent"
     assert message == (
         "1,212 sent (1,200 e-mail, 12 SMS); 4 planned (4 push); "
         "38 not sent (31 capped, 7 no consent); 3 moved on (2 timeout, 1 next); 3 waiting here"
@@ -174,7 +174,7 @@ def test_the_text_of_a_step() -> None:
 def test_the_text_of_a_dry_run() -> None:
     counts = StepCounts(messages=Counter({("push", "planned"): 4, ("sms", "no_consent"): 7}))
     name, message = dry_run_labels(counts)
-    assert name == "4 would be sent"
+    assert name == "4 would be sent, 7 would not"
     assert message == "Would be: 4 planned (4 push); 7 not sent (7 no consent)"
 
 
