@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 NOT_IMPORTED := /twilio/rest/|/phonenumbers/(carrier|geo|tz)data/|/(setuptools|mypyc?|apprise)/
 
-.PHONY: up demo test prove check bench chaos lock clean
+.PHONY: up demo test prove check bench chaos lock clean clean-data
 up: .venv/ready
 	$(BIN)/segue up
 
@@ -62,5 +62,15 @@ lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
+# What can be built again. The data of the shop stays: `make clean-data` removes it.
 clean:
-	rm -rf .venv .segue
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# .segue has the customers, messages and keys of `make up`.
+clean-data:
+	@if [ "$(CONFIRM)" != yes ]; then \
+		if [ ! -t 0 ]; then echo "Nothing was removed. Without a terminal: make clean-data CONFIRM=yes" >&2; exit 1; fi; \
+		printf "Remove .segue, with all customers and messages in it? Type yes: "; read answer; \
+		if [ "$$answer" != yes ]; then echo "Nothing was removed." >&2; exit 1; fi; \
+	fi
+	rm -rf .segue
