@@ -35,6 +35,7 @@ from flows.cli.cases import Cases, answer_cases
 from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held, shown
+from flows.cli.render import commands as render_commands
 from flows.cli.report import commands as report_commands
 from flows.cli.simulation import commands as simulation_commands
 from flows.cli.staff import commands as staff_commands
@@ -61,6 +62,7 @@ app.add_typer(approval_commands)
 app.add_typer(analytics_commands)
 app.add_typer(simulation_commands)
 app.add_typer(report_commands)
+app.add_typer(render_commands)
 app.add_typer(key_commands, name="keys")
 app.add_typer(staff_commands, name="staff")
 

@@ -1,5 +1,7 @@
 """What a message of a journey would say to one customer, or why it could not be sent as it is."""
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import NamedTuple
 
 from pydantic import SecretStr
@@ -111,3 +113,16 @@ def preview(
         words = refusal_words(reason, message.channel, claim.topic) or f"{reason}."
         return Preview(content=None, refusal=words, lacks_event=lacks_event)
     return Preview(content=rendered.content, refusal="", lacks_event=lacks_event)
+
+
+def parts_of(content: Content) -> Iterator[tuple[str, str]]:
+    """The parts of a message with their names in words, without the HTML of a mail."""
+    for name, value in asdict(content).items():
+        if name == "html" or not value:
+            continue
+        if name == "variables":
+            yield from ((f"variable {number}", text) for number, text in value)
+        elif isinstance(value, bool):
+            yield name, "yes"
+        else:
+            yield {"text": "as plain text"}.get(name, name), str(value)

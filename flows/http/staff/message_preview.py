@@ -1,7 +1,5 @@
 """One message of a journey, as a chosen customer would get it."""
 
-from collections.abc import Iterator
-from dataclasses import asdict
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -10,14 +8,14 @@ from starlette.routing import Route
 
 from channels.explain import profile_named
 from channels.kinds.email import EmailContent
-from config.channels import Content, channel_of
+from config.channels import channel_of
 from config.errors import SegueError
 from flows.http.staff.journeys import version_of
 from flows.http.staff.site import Site, Visit
 from flows.http.staff.words import channel_heading, sentence
 from journeys.definition.journey import Version
 from journeys.definition.steps import MessageSpec, SendStep
-from journeys.explain.preview import Preview, latest_in, preview
+from journeys.explain.preview import Preview, latest_in, parts_of, preview
 from profiles.identity.search import summaries
 
 # A mail has styles of its own, and images of other hosts. It runs no scripts, and its links lead
@@ -122,24 +120,11 @@ def _show(visit: Visit, error: str = "") -> Response:
         error=error,
         somebody=somebody,
         found=found,
-        parts=[] if content is None else list(_parts(content)),
+        parts=[] if content is None else list(parts_of(content)),
         mail=f"mail?{urlencode(mail)}" if isinstance(content, EmailContent) else "",
         width=visit.request.query_params.get("width", "full"),
         here="/journeys",
     )
-
-
-def _parts(content: Content) -> Iterator[tuple[str, str]]:
-    """The parts of a message in words, without the HTML of a mail."""
-    for name, value in asdict(content).items():
-        if name == "html" or not value:
-            continue
-        if name == "variables":
-            yield from ((f"variable {number}", text) for number, text in value)
-        elif isinstance(value, bool):
-            yield name, "yes"
-        else:
-            yield {"text": "as plain text"}.get(name, name), str(value)
 
 
 def _mail(visit: Visit) -> Response:
