@@ -140,7 +140,7 @@ def _help(catalog: Catalog) -> str:
     return f"""Run the journey.
 
     Args:
-        audience: The segment that enters. {CONTINUE}: only move and send what is due.
+        audience: The segment that enters, or "{CONTINUE}": move and send what is due.
             {listed(catalog.segments.values(), {})}
         limit: 0 means no limit.
         dry_run: Nothing is stored or sent.
