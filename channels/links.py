@@ -2,7 +2,7 @@
 
 A token is valid for one purpose. It has the profile id and a keyed digest of the address that the
 message was sent to. Unsubscribe links do not expire, because a link in an old mail must still work;
-preferences links do. Replacing the key revokes all links (docs/customer-pages.md).
+preferences links do. Replacing the key revokes all links (docs/operate/customer-pages.md).
 """
 
 import hmac

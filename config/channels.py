@@ -114,7 +114,7 @@ class Channel:
     unset. stop_label: label of its checkbox on the preferences page.
     double_opt_in: whether topics with `double_opt_in` need a confirmation on this channel.
     unsubscribe_link: marketing messages also have the link outside their text.
-    optional: pages show it only if it is used (docs/channels.md).
+    optional: pages show it only if it is used (docs/journeys/templates.md).
 
     Messages
     --------
@@ -178,7 +178,7 @@ def channels() -> Mapping[str, Channel]:
 def _load(module: str) -> Channel:
     found = getattr(import_module(module), "CHANNEL", None)
     if not isinstance(found, Channel):
-        raise SegueError(f"{module} must define CHANNEL as a Channel (docs/channels.md)")
+        raise SegueError(f"{module} must define CHANNEL as a Channel (docs/journeys/templates.md)")
     if not re.fullmatch("[a-z][a-z0-9]*", found.name):
         raise SegueError(
             f"{module}: the name {found.name!r} must have only lower-case letters and digits"

@@ -2,8 +2,8 @@
 
 `Journey` defines a journey; `OnEvent`, `OnSegment`, `OnSchedule` and `OnLaunch` define its entry.
 The other functions build steps and conditions. All return validated values of
-`journeys.definition` or `profiles.conditions`; docs/journeys.md is the reference. An invalid value
-raises pydantic's ValidationError, which the catalog reports with the file and the line.
+`journeys.definition` or `profiles.conditions`; docs/journeys/index.md is the reference. An invalid
+value raises pydantic's ValidationError, which the catalog reports with the file and the line.
 """
 
 from collections.abc import Callable

@@ -125,7 +125,7 @@ LIBRARY_FILES = [
     *(ROOT / "journeys" / "confirm_subscription").rglob("*.py"),
     *(ROOT / "tests" / "chaos" / "library").rglob("*.py"),
 ]
-DOCS_WITH_JOURNEYS = [ROOT / "README.md", ROOT / "docs" / "journeys.md"]
+DOCS_WITH_JOURNEYS = [ROOT / "README.md", ROOT / "docs" / "journeys" / "index.md"]
 
 
 def imports_outside_the_dsl(source: str) -> set[str]:

@@ -1,4 +1,7 @@
-"""pyproject.toml declares what is imported and nothing else; docs/dependencies.md explains each."""
+"""pyproject.toml declares what is imported and nothing else.
+
+docs/how-it-works/dependencies.md explains each package.
+"""
 
 import ast
 import re
@@ -76,7 +79,7 @@ def test_what_only_tests_import_is_a_test_dependency() -> None:
 
 
 def test_the_docs_explain_every_dependency() -> None:
-    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-it-works" / "dependencies.md").read_text(encoding="utf-8")
     table = text.partition("\n## ")[0]
     cells = re.findall(r"^\| ([^|]+) \| ", table, re.MULTILINE)
     named = [name for cell in cells[1:] if "npm" not in cell for name in cell.split(", ")]

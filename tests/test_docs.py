@@ -9,10 +9,8 @@ import pytest
 
 from config.settings import ROOT
 
-PAGES = sorted(
-    file for top in (ROOT, ROOT / "docs", ROOT / "docs" / "decisions") for file in top.glob("*.md")
-)
-GLOSSARY = ROOT / "docs" / "glossary.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 MOVED = ROOT / "docs" / "decisions" / "0028-what-moved-where.md"
 MODULE = re.compile(r"(?:config|profiles|channels|journeys|sandbox|flows|tests)/[\w/]+\.(?:py|sql)")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

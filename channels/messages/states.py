@@ -1,6 +1,6 @@
 """The states of a message and of a push on one device, and the allowed transitions.
 
-The diagrams in docs/lifecycles.md are generated from these tables.
+The diagrams in docs/how-it-works/lifecycles.md are generated from these tables.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,6 +1,6 @@
 """`segue decide`: apply the planner to a hypothetical profile and send, given as JSON.
 
-docs/decide.md describes the format of a case and of its answer.
+docs/reference/decide.md describes the format of a case and of its answer.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The decisions about the messages of one send: which are sent when, and why others are refused.
 
-Pure: no I/O, no clock. Planning, claiming and `segue decide` use this code. docs/policy.md
+Pure: no I/O, no clock. Planning, claiming and `segue decide` use this code. docs/journeys/policy.md
 describes the rules and their order.
 """
 

@@ -1,7 +1,8 @@
 """Compile templates, and render them for each message.
 
 The files of a template are in the folder of its journey: `<name>.<channel>.<format>`, described in
-docs/channels.md. This module gets their text, because the database stores it with each version.
+docs/journeys/templates.md. This module gets their text, because the database stores it with each
+version.
 """
 
 import re

@@ -12,7 +12,7 @@ from config.clock.times import Instant
 from config.database.engine import Tx, table_of
 from config.errors import SegueError
 
-# What each may do includes what those before it may: docs/staff.md has the table.
+# What each may do includes what those before it may: docs/marketer/staff.md has the table.
 Role = Literal["viewer", "editor", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 # A name can be an e-mail address, as identity providers have them.

@@ -1,7 +1,7 @@
 """User tokens: the shop's server states which user a page or an app is signed in as.
 
 A token is `expiry.signature`. The expiry is in seconds since 1970. The signature is the HMAC-SHA256
-(RFC 2104) of `expiry.user id` with SEGUE_USER_TOKEN_SECRET, in hex. docs/clients.md shows how
+(RFC 2104) of `expiry.user id` with SEGUE_USER_TOKEN_SECRET, in hex. docs/start/clients.md shows how
 to make one in Python, Node and PHP.
 """
 

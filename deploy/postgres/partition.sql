@@ -1,4 +1,4 @@
--- Partition Segue's large tables by bucket (docs/scale.md). Stop everything that uses the database
+-- Partition Segue's large tables by bucket (docs/operate/scale.md). Stop everything that uses the database
 -- first, and make a backup. It needs as much free disk as the tables take. Run it as their owner:
 --
 --     psql -v ON_ERROR_STOP=1 -f partition.sql DATABASE

@@ -146,7 +146,7 @@ def import_command(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
     map_file: Annotated[
-        Path | None, typer.Option("--map", help="The column map (TOML); see docs/import.md.")
+        Path | None, typer.Option("--map", help="The column map (TOML); see docs/start/import.md.")
     ] = None,
     as_events: Annotated[
         str | None, typer.Option(help="The rows are events of this name, not customers.")
@@ -257,7 +257,7 @@ def launch_command(
 
 @app.command()
 def decide(cases: Cases) -> None:
-    """Decide test cases, one JSON object a line. See docs/decide.md."""
+    """Decide test cases, one JSON object a line. See docs/reference/decide.md."""
     planner = Planner(load_policy(load_settings().policy_file))
     answer_cases(cases, lambda case: answer_case(case, planner))
 

@@ -37,7 +37,7 @@ def serve(context: typer.Context) -> None:
 def add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The user's name or e-mail address.")],
-    role: Annotated[str, typer.Option(help="viewer, editor or admin: docs/staff.md")],
+    role: Annotated[str, typer.Option(help="viewer, editor or admin: docs/marketer/staff.md")],
     ask: Ask = False,
 ) -> None:
     """Add a user, and print a password that they replace when they sign in."""
@@ -63,7 +63,7 @@ def password(context: typer.Context, name: str, ask: Ask = False) -> None:
 def role_command(
     context: typer.Context,
     name: str,
-    role: Annotated[str, typer.Argument(help="viewer, editor or admin: docs/staff.md")],
+    role: Annotated[str, typer.Argument(help="viewer, editor or admin: docs/marketer/staff.md")],
 ) -> None:
     """Give a user another role, from their next request on."""
     with opened(context).db.transaction() as tx:

@@ -1,6 +1,7 @@
-"""Compare two groups that a line of JSON describes: the cases of `segue lift`. docs/experiments.md
+"""Compare two groups that a line of JSON describes: the cases of `segue lift`.
 
-A case is `{"kind": "proportion", "control": [people, conversions], "arm": [...]}`, or of the kind
+docs/marketer/experiments.md describes them. A case is
+`{"kind": "proportion", "control": [people, conversions], "arm": [...]}`, or of the kind
 `mean` with `[people, sum, sum of squares]`.
 """
 

@@ -1,6 +1,6 @@
 """The states of an enrollment and the allowed transitions.
 
-The diagram in docs/lifecycles.md is generated from this table.
+The diagram in docs/how-it-works/lifecycles.md is generated from this table.
 """
 
 from collections.abc import Mapping

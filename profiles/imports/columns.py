@@ -1,4 +1,4 @@
-"""Column maps: TOML files that describe the columns of an input file; see docs/import.md."""
+"""Column maps: TOML files that describe the columns of an input file; see docs/start/import.md."""
 
 import math
 import tomllib

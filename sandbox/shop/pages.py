@@ -3,7 +3,7 @@
 The page uses Segment's browser client, from this server, with a public key. It is on another
 origin than the receiver, as a real shop's page is. At sign-in the shop's server states the
 customer to Segue with the server key, and signs the user token that the page's calls carry
-(docs/clients.md).
+(docs/start/clients.md).
 """
 
 import hashlib

@@ -4,5 +4,5 @@
 
 `run.py` starts real processes and kills them; `crew.py` has the processes; `engines.py` has the
 databases and their failures; `shop.py` sends the events of customers; `provider.py` records the
-requests that it gets; `verdict.py` checks the result. docs/faults.md explains the output.
+requests that it gets; `verdict.py` checks the result. docs/operate/faults.md explains the output.
 """

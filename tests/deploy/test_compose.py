@@ -20,7 +20,7 @@ from tests.deploy.units import Unit
 from tests.deploy.variables import known_variables
 
 SCHEMA = json.loads((Path(__file__).parent / "compose_spec.json").read_text(encoding="utf-8"))
-DOCS = (DEPLOY.parent / "docs" / "deploy.md").read_text(encoding="utf-8")
+DOCS = (DEPLOY.parent / "docs" / "operate" / "deploy.md").read_text(encoding="utf-8")
 WORKERS = ["worker-1", "worker-2"]
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=lambda one: one.name)
 segues = pytest.mark.parametrize(

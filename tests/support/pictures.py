@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/simulation.md: python -m tests.support.pictures"""
+"""Draw the pictures of docs/marketer/simulation.md: python -m tests.support.pictures"""
 
 import csv
 import sys

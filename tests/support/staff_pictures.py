@@ -1,4 +1,4 @@
-"""Take the pictures of docs/staff.md: python -m tests.support.staff_pictures"""
+"""Take the pictures of docs/marketer/staff.md: python -m tests.support.staff_pictures"""
 
 import sys
 import tempfile

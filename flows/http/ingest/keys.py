@@ -1,7 +1,7 @@
 """Who sends: the key of a request, and the signature of calls that start journeys.
 
 A key is looked for in HTTP basic auth, then as a bearer token, then as `writeKey` in the body, then
-in the query. Clients differ in where they put it (docs/clients.md).
+in the query. Clients differ in where they put it (docs/start/clients.md).
 """
 
 import hmac

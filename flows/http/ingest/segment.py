@@ -1,6 +1,6 @@
 """The HTTP tracking API of Segment, for its clients and RudderStack's: `/v1/track`, `/v1/batch` ...
 
-docs/clients.md has what each client sends.
+docs/start/clients.md has what each client sends.
 """
 
 import time

@@ -10,7 +10,7 @@ Four rules say what counts:
 - A no counts for the last message on its channel before it, of whatever journey, if it came within
   `NO_WITHIN` and is about the channel or the topic of the message.
 
-docs/reports.md describes the figures.
+docs/marketer/reports.md describes the figures.
 """
 
 from collections import Counter

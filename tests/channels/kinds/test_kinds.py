@@ -124,7 +124,7 @@ def test_an_invalid_channel_name_is_refused(
         registry.channels()
 
 
-DOCS = ROOT / "docs" / "channels.md"
+DOCS = ROOT / "docs" / "journeys" / "templates.md"
 
 
 def row(*cells: str) -> str:
@@ -132,7 +132,7 @@ def row(*cells: str) -> str:
 
 
 def table() -> str:
-    """The channels as docs/channels.md shows them."""
+    """The channels as docs/journeys/templates.md shows them."""
     found = row("Channel", "In a journey", "Goes to", "Consent", "STOP", "Known of a message")
     found += "|" + "---|" * 6 + "\n"
     for one in registry.channels().values():

@@ -190,12 +190,12 @@ def test_without_data_it_says_why(segue: Segue, house: House) -> None:
 
 
 def test_the_commands_of_the_page_work(segue: Segue, house: House) -> None:
-    """The commands of docs/reports.md, on a journey of that name."""
+    """The commands of docs/marketer/reports.md, on a journey of that name."""
     house.open(welcome().model_copy(update={"name": "win-back"}))
     house.did(house.customer(), "came")
     house.run()
     house.later("40d")
-    page = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "marketer" / "reports.md").read_text(encoding="utf-8")
     commands = page.partition("```sh\n")[2].partition("```")[0].splitlines()
     assert len(commands) == 5
     for command in commands:

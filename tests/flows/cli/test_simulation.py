@@ -343,7 +343,7 @@ def test_the_page_in_prefect_has_every_number_of_its_plots(segue: Run, tmp_path:
     assert simulation_page(found(segue, *launch)) == page
 
 
-PAGE = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "marketer" / "simulation.md").read_text(encoding="utf-8")
 SHOWN = [
     re.sub(r"\b[0-9a-f]{12}\b", OLDER.journey("win-back").digest, line.partition("#")[0]).split()[
         2:

@@ -475,8 +475,11 @@ def test_a_launch_is_rejected_for_good(segue: Segue, flow_calls: FlowCalls) -> N
 def test_live_counts_are_reported_and_trigger_automations(
     segue: Segue, stack: Stack, api: httpx.Client
 ) -> None:
-    """The automation of docs/prefect.md: bounces over 5 % pause a journey. The form resumes it."""
-    page = (ROOT / "docs" / "prefect.md").read_text(encoding="utf-8")
+    """The automation of docs/marketer/prefect.md: bounces over 5 % pause a journey.
+
+    The form resumes it.
+    """
+    page = (ROOT / "docs" / "marketer" / "prefect.md").read_text(encoding="utf-8")
     [script] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     subprocess.run(
         [sys.executable, "-c", script],

@@ -84,8 +84,8 @@ def test_a_call_is_signed(house: House, crm: Endpoint, monkeypatch: pytest.Monke
 
 
 def test_the_receiver_in_the_docs_takes_only_our_calls(house: House, crm: Endpoint) -> None:
-    """The example of docs/journeys.md, run on a call as it is posted."""
-    docs = Path(__file__).parents[3] / "docs" / "journeys.md"
+    """The example of docs/journeys/index.md, run on a call as it is posted."""
+    docs = Path(__file__).parents[3] / "docs" / "journeys" / "index.md"
     [example] = re.findall(r"```python\n(import hmac\n.*?)```", docs.read_text(), re.DOTALL)
     receiver: dict[str, Any] = {}
     exec(example, receiver)

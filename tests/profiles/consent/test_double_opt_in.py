@@ -427,7 +427,9 @@ def test_a_topic_is_a_name_or_a_table() -> None:
 
 
 def test_the_policy_in_the_docs_is_valid() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "journeys" / "policy.md").read_text(
+        encoding="utf-8"
+    )
     text = page[page.index("```toml") + 7 : page.index("```\n\nDays are")]
     policy = Policy.model_validate(tomllib.loads(text))
     assert policy.double_opt_in == {"newsletter": "Monthly letter"}

@@ -277,7 +277,9 @@ def test_many_people_in_one_call(house: House, api: Receiving) -> None:
 def test_the_example_in_the_docs_is_taken(house: House, api: Receiving) -> None:
     house.open(policy=Policy.model_validate({"topics": {"promotions": "Offers"}}))
     ann = house.customer("u-1042", email=normalise_email("ann@example.com"), consent={})
-    page = (Path(__file__).parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "http.md").read_text(
+        encoding="utf-8"
+    )
     section = page[page.index("## Record consent") :]
     body = section[section.index("```json") + 7 : section.index("```\n\n| Field")]
     with receiving(house.segue) as receiver:

@@ -1,8 +1,8 @@
 """The shop's page with a real browser client, on another origin than the receiver.
 
-The page runs the lines of docs/clients.md. Its globals: `client`; `userToken`, the token of the
-customer who is signed in; `options()`, the last argument of each call; `signIn()` and `signOut()`,
-the calls of the docs.
+The page runs the lines of docs/start/clients.md. Its globals: `client`; `userToken`, the token of
+the customer who is signed in; `options()`, the last argument of each call; `signIn()` and
+`signOut()`, the calls of the docs.
 """
 
 import json
@@ -37,7 +37,7 @@ needs_browser_clients = pytest.mark.skipif(
     reason="no browser clients: apt-get install chromium npm; "
     "npm ci --prefix tests/flows/http/ingest/clients",
 )
-# The receiver, as docs/clients.md writes it.
+# The receiver, as docs/start/clients.md writes it.
 HOST = "https://segue.shop.example"
 SECRET = SecretStr("the-secret-of-the-user-tokens")
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript"}
@@ -56,8 +56,8 @@ class Lines(NamedTuple):
 class Client:
     """A client for browsers.
 
-    heading: its section of docs/clients.md. modules: its packages as `import` finds them. script:
-    what the page loads before. globals: the end of the page's module.
+    heading: its section of docs/start/clients.md. modules: its packages as `import` finds them.
+    script: what the page loads before. globals: the end of the page's module.
     """
 
     heading: str
@@ -69,7 +69,7 @@ class Client:
     @property
     def lines(self) -> Lines:
         """The blocks of code of its section."""
-        page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+        page = (ROOT / "docs" / "start" / "clients.md").read_text(encoding="utf-8")
         section = page.partition(f"## {self.heading}\n")[2].partition("\n## ")[0]
         return Lines(*re.findall(r"```js\n(.*?)```", section, re.DOTALL))
 
@@ -300,8 +300,8 @@ def visiting(
 ) -> Iterator[Visit]:
     """Open the page of a shop without journeys until the block ends.
 
-    calls: the page also runs the calls of a visitor in docs/clients.md. load: replacements in its
-    lines.
+    calls: the page also runs the calls of a visitor in docs/start/clients.md. load: replacements in
+    its lines.
     """
     house.open(user_token_secret=SECRET, **settings)
     house.db.now = None  # the browser has a clock of its own

@@ -1,4 +1,4 @@
-"""Generate the state diagrams of docs/lifecycles.md from the tables of transitions.
+"""Generate the state diagrams of docs/how-it-works/lifecycles.md from the tables of transitions.
 
 `python -m tests.support.structure.lifecycles` updates the page.
 """
@@ -18,7 +18,7 @@ from channels.messages.states import (
 )
 from journeys.enrollments.states import ALLOWED as ENROLLMENT
 
-DOCS = Path(__file__).parents[3] / "docs" / "lifecycles.md"
+DOCS = Path(__file__).parents[3] / "docs" / "how-it-works" / "lifecycles.md"
 
 _BLOCK = re.compile(r"```mermaid\n.*?```", re.DOTALL)
 _HANDED_OVER: Collection[MessageState] = ("sending", "unknown", "sent", "delivered")

@@ -1,4 +1,4 @@
-"""The lines of docs/clients.md, as they stand there, against a running receiver."""
+"""The lines of docs/start/clients.md, as they stand there, against a running receiver."""
 
 import gzip
 import re
@@ -24,7 +24,7 @@ from tests.support.shop import House
 # `npm ci --prefix tests/flows/http/ingest/clients` installs them; .ci/run does.
 CLIENTS = Path(__file__).parent / "clients"
 NODE, PHP = shutil.which("node"), shutil.which("php")
-PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "start" / "clients.md").read_text(encoding="utf-8")
 HOST = "https://segue.shop.example"
 SECRET = "a-secret-of-the-shop"
 Run = Callable[[str], str]
@@ -57,7 +57,7 @@ def node(code: str, kind: str = "module") -> str:
 
 
 def python(code: str) -> None:
-    exec(compile(code, "docs/clients.md", "exec"), {"__name__": "example"})
+    exec(compile(code, "docs/start/clients.md", "exec"), {"__name__": "example"})
 
 
 def need_node_client(package: str) -> None:
