@@ -141,8 +141,8 @@ def _member(
     # Each process begins with another journey, so that they compete at every journey.
     order = JOURNEYS[number % len(JOURNEYS) :] + JOURNEYS[: number % len(JOURNEYS)]
 
-    def enter() -> None:
-        for one in order:
+    def enter(some: Sequence[Journey]) -> None:
+        for one in some:
             version = start_launch(engine, f"launch {one.name}", one.name, "everyone")
             for _ in enter_audience(engine, version, "everyone", f"launch {one.name}"):
                 advance(engine)
@@ -152,7 +152,11 @@ def _member(
             await asyncio.to_thread(barrier.wait, 300)
             db.now = tick
             if tick == ticks[0]:
-                await asyncio.to_thread(enter)
+                # However fast each process is, the important journeys come later, and take places.
+                await asyncio.to_thread(enter, [one for one in order if one.priority < 50])
+                await asyncio.to_thread(barrier.wait, 300)
+                if planner is None:
+                    await asyncio.to_thread(enter, [one for one in order if one.priority >= 50])
             while True:
                 busy = (await asyncio.to_thread(advance, engine)).total()
                 for one in order:
