@@ -10,7 +10,7 @@ from typing import NamedTuple, cast, get_args
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flows.http.staff.journeys import version_of
+from flows.http.staff.journeys.journey import version_of
 from flows.http.staff.site import Site, Visit
 from journeys.analytics.reports.figures import By
 from journeys.definition.steps import ExperimentStep

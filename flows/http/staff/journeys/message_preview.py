@@ -10,7 +10,7 @@ from channels.explain import profile_named
 from channels.kinds.email import EmailContent
 from config.channels import channel_of
 from config.errors import SegueError
-from flows.http.staff.journeys import version_of
+from flows.http.staff.journeys.journey import version_of
 from flows.http.staff.site import Site, Visit
 from flows.http.staff.words import channel_heading, sentence
 from journeys.definition.journey import Version

@@ -10,7 +10,7 @@ from channels.messages import messages
 from config.access.staff_acts import StaffActName
 from config.database.engine import Tx
 from config.errors import SegueError
-from flows.http.staff.journey_steps import StepFigures, shown_steps
+from flows.http.staff.journeys.steps import StepFigures, shown_steps
 from flows.http.staff.site import Site, Visit
 from flows.http.staff.words import duration
 from flows.orchestration.journey_controls import Action, control_journey
