@@ -85,13 +85,20 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default=ROOT / ".segue", description="The folder for files of the embedded defaults."
     )
-    database_url: str = Field(default="", description="Empty: SQLite in the data folder.")
+    database_url: str = Field(
+        default="",
+        description="The database, such as postgresql+psycopg://segue:…@127.0.0.1/segue. Empty: "
+        "SQLite in the data folder.",
+    )
     distributed: bool = Field(
         default=False,
         description="Whether PostgreSQL's tables are distributed by bucket over several nodes "
         "(Citus). Rows are then locked bucket by bucket, which takes more statements.",
     )
-    policy_file: Path = Field(default=ROOT / "config" / "policy.toml")
+    policy_file: Path = Field(
+        default=ROOT / "config" / "policy.toml",
+        description="The file with windows, caps, topics and consent rules.",
+    )
     now: Annotated[Instant | None, BeforeValidator(lambda v: v and parse_instant(v))] = Field(
         default=None, description="A simulated time; only with the sandbox."
     )
@@ -120,7 +127,10 @@ class Settings(BaseSettings):
         gt=0,
         description="How long links to the preferences page are valid, such as 60d.",
     )
-    brand: str = Field(default="Segue Sample Shop")
+    brand: str = Field(
+        default="Segue Sample Shop",
+        description="The name of your shop, as customers read it in messages and on pages.",
+    )
     languages: dict[str, str] = Field(
         default={
             "en": "English",
@@ -251,8 +261,12 @@ class Settings(BaseSettings):
     log_level: Level = Field(
         default="info", description="The log level of a worker; debug: a line for each message."
     )
-    host: str = "127.0.0.1"
-    prefect_port: int = Field(default=4200, ge=0, le=65535)
+    host: str = Field(
+        default="127.0.0.1", description="The address of this machine on which servers listen."
+    )
+    prefect_port: int = Field(
+        default=4200, ge=0, le=65535, description="The port of the Prefect that `segue up` starts."
+    )
     prefect_login: bool = Field(
         default=False,
         description="Whether `segue up` protects Prefect with a login. It always does if "
@@ -273,9 +287,13 @@ class Settings(BaseSettings):
         validation_alias="PREFECT_API_AUTH_STRING",
         description="user:password, if your Prefect server requires it.",
     )
-    sandbox_port: int = Field(default=8025, ge=0, le=65535)
-    receiver_port: int = Field(default=8080, ge=0, le=65535)
-    staff_port: int = Field(default=8090, ge=0, le=65535)
+    sandbox_port: int = Field(
+        default=8025, ge=0, le=65535, description="The port of the sandbox providers and inbox."
+    )
+    receiver_port: int = Field(
+        default=8080, ge=0, le=65535, description="The port of a worker's receiver."
+    )
+    staff_port: int = Field(default=8090, ge=0, le=65535, description="The port of the staff site.")
     staff_url: Url = Field(
         default="",
         description="The URL at which the staff open their site. Empty: this machine at "

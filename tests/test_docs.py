@@ -1,4 +1,4 @@
-"""The modules, tests, terms and links in the docs exist."""
+"""The modules, tests, terms and links in the docs exist; the reference is as the code."""
 
 import ast
 import re
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import ROOT
+from config.settings import ROOT, Settings
+from tests.support.structure.reference import AGAIN, REFERENCE, SECTIONS
+from tests.support.structure.reference import PAGES as MADE
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
@@ -87,3 +89,16 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{link} leads nowhere"
         if anchor:
             assert anchor in anchors(target), f"{link}: {target.name} has no such heading"
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_reference_is_as_the_code(name: str) -> None:
+    page = (REFERENCE / name).read_text(encoding="utf-8")
+    assert page == MADE[name](), f"out of date: run `{AGAIN}`"
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_reference_explains_everything(name: str) -> None:
+    page = MADE[name]()
+    assert re.findall(r"^\| (`(?:SEGUE|--).*) \| *\|$", page, re.MULTILINE) == []
+    assert Settings.model_fields.keys() >= SECTIONS.keys()

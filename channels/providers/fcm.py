@@ -65,7 +65,7 @@ class FCMSettings(ProviderSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_FCM_")
 
-    url: Url = "https://fcm.googleapis.com"
+    url: Url = Field(default="https://fcm.googleapis.com", description="The base URL of FCM's API.")
     credentials_file: Path | None = Field(
         default=None,
         description="Path of the JSON key of a service account of the Firebase project.",

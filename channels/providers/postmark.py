@@ -120,8 +120,12 @@ class PostmarkSettings(ProviderSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_POSTMARK_")
 
-    url: Url = "https://api.postmarkapp.com"
-    server_token: SecretStr = SecretStr("")
+    url: Url = Field(
+        default="https://api.postmarkapp.com", description="The base URL of Postmark's API."
+    )
+    server_token: SecretStr = Field(
+        default=SecretStr(""), description="The API token of a server in Postmark."
+    )
     sender: str = Field(
         default="hello@shop.example",
         validation_alias="SEGUE_POSTMARK_FROM",

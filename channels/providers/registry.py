@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import channels.providers
@@ -23,14 +24,24 @@ from config.required import unmet, unmet_general
 from config.settings import Settings, read_environment
 
 
-class _ChannelSettings(BaseSettings):
+class ChannelSettings(BaseSettings):
     """Read with the prefix SEGUE_<CHANNEL>_."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
-    provider: str = ""
-    provider_by_kind: dict[Kind, str] = {}
-    provider_by_topic: dict[str, str] = {}
+    provider: str = Field(
+        default="", description="The provider that sends the channel. Empty: its default provider."
+    )
+    provider_by_kind: dict[Kind, str] = Field(
+        default={},
+        description="Another provider for `marketing` or `transactional` messages, as a JSON "
+        "object.",
+    )
+    provider_by_topic: dict[str, str] = Field(
+        default={},
+        description="Another provider for some topics, as a JSON object; it counts before the "
+        "kind.",
+    )
 
 
 # The default, and the providers by kind and by topic.
@@ -115,8 +126,8 @@ def _prefix(channel: ChannelName) -> str:
     return f"SEGUE_{channel.upper()}_"
 
 
-def _chosen(channel: ChannelName) -> _ChannelSettings:
-    return read_environment(_ChannelSettings, _prefix(channel))
+def _chosen(channel: ChannelName) -> ChannelSettings:
+    return read_environment(ChannelSettings, _prefix(channel))
 
 
 def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:

@@ -108,8 +108,14 @@ class SendGridSettings(ProviderSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_SENDGRID_")
 
-    url: Url = "https://api.sendgrid.com"
-    api_key: SecretStr = SecretStr("")
+    url: Url = Field(
+        default="https://api.sendgrid.com",
+        description="The base URL of SendGrid's API; https://api.eu.sendgrid.com for an account in "
+        "the EU.",
+    )
+    api_key: SecretStr = Field(
+        default=SecretStr(""), description="An API key with the right to send mail."
+    )
     sender: str = Field(
         default="hello@shop.example",
         validation_alias="SEGUE_SENDGRID_FROM",

@@ -113,9 +113,12 @@ class TwilioSettings(ProviderSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_TWILIO_")
 
-    url: Url = "https://api.twilio.com"
-    account_sid: str = ""
-    auth_token: SecretStr = SecretStr("")
+    url: Url = Field(default="https://api.twilio.com", description="The base URL of Twilio's API.")
+    account_sid: str = Field(default="", description="The account SID from Twilio's console.")
+    auth_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="The account's auth token; Twilio also signs its webhooks with it.",
+    )
     sender: str = Field(
         default="",
         validation_alias="SEGUE_TWILIO_FROM",

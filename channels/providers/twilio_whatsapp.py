@@ -54,9 +54,21 @@ class TwilioWhatsAppSettings(twilio.TwilioSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_TWILIO_WHATSAPP_")
 
-    url: Url = Field(default="https://api.twilio.com", validation_alias="SEGUE_TWILIO_URL")
-    account_sid: str = Field(default="", validation_alias="SEGUE_TWILIO_ACCOUNT_SID")
-    auth_token: SecretStr = Field(default=SecretStr(""), validation_alias="SEGUE_TWILIO_AUTH_TOKEN")
+    url: Url = Field(
+        default="https://api.twilio.com",
+        validation_alias="SEGUE_TWILIO_URL",
+        description="The same as for `twilio`.",
+    )
+    account_sid: str = Field(
+        default="",
+        validation_alias="SEGUE_TWILIO_ACCOUNT_SID",
+        description="The same as for `twilio`.",
+    )
+    auth_token: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias="SEGUE_TWILIO_AUTH_TOKEN",
+        description="The same as for `twilio`.",
+    )
     sender: str = Field(
         default="",
         validation_alias="SEGUE_TWILIO_WHATSAPP_FROM",
