@@ -41,7 +41,7 @@ class Launch(SQLModel, table=True):
     version: str
     audience: str
     people: int | None = Field(
-        default=None, description="the most profiles that enter; NULL: no limit"
+        default=None, description="the most profiles that enter; NULL: no limit; 0: it was undone"
     )
     started_at: Instant = Field(sa_type=BigInteger)
 

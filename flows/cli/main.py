@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from channels.explain import history_of, profile_named
 from channels.rules.cases import answer_case
 from channels.rules.planner import Planner
 from config.access.private_files import UMASK
+from config.channels import by_channel
 from config.clock.times import parse_instant
 from config.clock.zones import format_local
 from config.database.failures import of_the_database, reason_of
@@ -44,6 +46,7 @@ from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.definition.catalog import load_catalog
 from journeys.definition.collisions import collision_warnings
 from journeys.explain.standing import standings_of
+from journeys.operations.undo import undo_launch
 
 if TYPE_CHECKING:
     from profiles.imports.importer import ImportReport
@@ -230,8 +233,8 @@ def _import_json(report: "ImportReport") -> dict[str, Any]:
 @app.command(name="launch")
 def launch_command(
     context: typer.Context,
-    journey: str,
-    audience: Annotated[str, typer.Option(help="A segment's name.")],
+    journey: Annotated[str | None, typer.Argument()] = None,
+    audience: Annotated[str | None, typer.Option(help="A segment's name.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, max=MOST_PEOPLE, help="Enter at most this many profiles.")
     ] = None,
@@ -240,9 +243,26 @@ def launch_command(
     launch_id: Annotated[
         str | None, typer.Option("--id", help="A repeated id enters nobody twice.")
     ] = None,
+    undo: Annotated[
+        str | None,
+        typer.Option(metavar="LAUNCH", help="Show what an undo of this launch would change."),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="With --undo: undo the launch.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Enter an audience into a journey and send what is due, or wait for an approval."""
+    """Enter an audience into a journey and send what is due, or wait for an approval.
+
+    With --undo LAUNCH: take back what a launch has not sent yet.
+    """
+    if undo is not None:
+        if journey or audience or limit or dry_run or launch_id:
+            raise SegueError("--undo takes the id of a launch, and only --apply, --now and --json")
+        _undo(opened(context, at_time(load_settings(), now)), undo, apply=apply, as_json=as_json)
+        return
+    if apply:
+        raise SegueError("--apply goes with --undo")
+    if journey is None or audience is None:
+        raise typer.BadParameter("give a journey and --audience, or --undo with a launch's id")
     segue = opened(context, at_time(load_settings(), now))
     if dry_run:
         result = launch_dry_run(segue, journey, audience, people=limit)
@@ -253,6 +273,25 @@ def launch_command(
         print_json(result)
     else:
         say_counts(result)
+
+
+def _undo(segue: Segue, launch_id: str, *, apply: bool, as_json: bool) -> None:
+    undone = undo_launch(segue.db, launch_id, apply=apply)
+    if as_json:
+        print_json(undone.as_json())
+        return
+    say(f"{undone.journey} for {undone.audience}, launch {undone.launch}: {undone.people} people")
+    will = "" if apply else "would be "
+    say(f"messages {will}cancelled: {_by_channel(undone.cancelled)}")
+    say(f"people whose journey {'ended' if apply else 'would end'}: {undone.ended}")
+    say(f"people {will}treated as if they had never entered: {undone.never_entered}")
+    say(f"gone, which nothing takes back: {_by_channel(undone.gone)}")
+    if not apply:
+        say("Nothing was changed. To undo the launch, add --apply")
+
+
+def _by_channel(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {channel}" for channel, number in by_channel(counts).items())
 
 
 @app.command()

@@ -32,6 +32,7 @@ from config.database.engine import Tx
 from journeys.definition.journey import After, EventEntry, Journey, Version
 from journeys.engine.due import DueEnrollment
 from journeys.enrollments import enrollments, transitions
+from journeys.enrollments.states import UNDONE
 from journeys.operations.control import STOPPED, held
 from profiles.bucketing import bucket_of
 from profiles.bulk import lock_profiles
@@ -282,11 +283,18 @@ def _allowed(version: Version, source: _Source, sqlite: bool, *, pauses: bool) -
 def reentry_refused(journey: Journey, before: FromClause) -> ColumnElement[bool]:
     """Whether an enrollment of the same profile, journey and entry key refuses another entry now.
 
+    One that a launch made and that was undone before anything was sent refuses nothing.
+
     before: the table of enrollments, or an alias.
     """
     refused: ColumnElement[bool] = before.c.ended_at.is_(None)  # a current enrollment
     if journey.entry.again == "once":
-        refused = or_(refused, before.c.id.is_not(None))
+        refused = or_(refused, _counts(before))
     elif isinstance(journey.entry.again, After):
-        refused = or_(refused, before.c.entered_at > NOW - journey.entry.again.after)
+        recent = before.c.entered_at > NOW - journey.entry.again.after
+        refused = or_(refused, and_(recent, _counts(before)))
     return refused
+
+
+def _counts(before: FromClause) -> ColumnElement[bool]:
+    return or_(before.c.end_reason.is_(None), before.c.end_reason != UNDONE)

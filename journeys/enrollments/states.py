@@ -11,6 +11,12 @@ EnrollmentState = Literal[
     "ended",  # `end_reason` has the reason; `due_at` is NULL
 ]
 
+# The end reason of an enrollment by a launch that was undone before it sent anything. It does not
+# count as an entry.
+UNDONE = "exited: the launch was undone, nothing was sent"
+# The end reason of the others, and the reason of their cancelled messages.
+UNDONE_AFTER_SENDING = "exited: the launch was undone"
+
 # The states that may follow each state. None: the row does not exist yet.
 EnrollmentFollow = Mapping[EnrollmentState | None, tuple[EnrollmentState, ...]]
 
@@ -24,4 +30,6 @@ ALLOWED: Mapping[str, EnrollmentFollow] = {
     "wake": {"waiting": ("waiting",)},
     "migrate": {"waiting": ("waiting",)},
     "end": {"waiting": ("ended",)},
+    # With another reason for those that have ended before.
+    "undo": {"waiting": ("ended",), "ended": ("ended",)},
 }

@@ -1,8 +1,8 @@
 """Every statement that writes enrollments: one function per transition, each for many rows.
 
-A transition changes only enrollments in the state `waiting` (see `ALLOWED`) and returns how many
-rows it changed; `enter` returns the new rows. The functions decide nothing; callers lock the
-enrollments on which they decide.
+A transition changes only enrollments in a state from which it is `ALLOWED` (`waiting`, for `undo`
+any) and returns how many rows it changed; `enter` returns the new rows. The functions decide
+nothing; callers lock the enrollments on which they decide.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -64,6 +64,15 @@ _LEASE = _waiting.where(_these).values(due_at=bindparam("until"), attempts=_c.at
 _WAKE = _waiting.where(_these, _c.due_at > bindparam("now")).values(due_at=bindparam("now"))
 _END = _waiting.where(_these).values(
     ended_at=bindparam("now"), end_reason=bindparam("why"), due_at=None
+)
+_UNDO = (
+    update(enrollments)
+    .where(_these, in_buckets(_c.bucket))
+    .values(
+        ended_at=func.coalesce(_c.ended_at, bindparam("now")),
+        end_reason=bindparam("why"),
+        due_at=None,
+    )
 )
 _LEAVE_LAUNCHES = update(enrollments).where(_these).values(launch_id=None)
 _REPLACE_ENTRY_EVENTS = (
@@ -172,6 +181,20 @@ def end(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
         "buckets": tx.buckets,
     }
     return tx.write(_END, given)
+
+
+def undo(tx: Tx, enrollment_ids: Collection[int], reason: str) -> int:
+    """End enrollments of a launch that is undone, and replace the reason of those that have ended.
+
+    reason: stored in `end_reason`.
+    """
+    given = {
+        "enrollments": enrollment_ids,
+        "now": tx.now,
+        "why": reason,
+        "buckets": tx.buckets,
+    }
+    return tx.write(_UNDO, given)
 
 
 # Changes without a change of state ---------------------------------------------------------------

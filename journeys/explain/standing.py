@@ -20,6 +20,7 @@ from journeys.definition.journey import Version
 from journeys.definition.steps import NO_DATE
 from journeys.engine.exits import EXITED
 from journeys.enrollments import enrollments
+from journeys.enrollments.states import UNDONE, UNDONE_AFTER_SENDING
 from journeys.explain.not_entered import not_entered
 from journeys.explain.waiting_for import Enrolled, Local, waiting_for
 from journeys.operations.control import PAUSED, STOPPED, STOPPED_REASON, held
@@ -209,6 +210,8 @@ def _how_it_left(person: Enrolled, version: Version) -> str:
         return f"at {person.step!r} the customer had no readable date"
     if reason == MERGED:
         return "two profiles were joined, and the other's enrollment went on"
+    if reason in (UNDONE, UNDONE_AFTER_SENDING):
+        return f"at {person.step!r} the launch was undone"
     if reason == STOPPED_REASON:
         return f"at {person.step!r} the journey was stopped"
     return f"it left at {person.step!r} ({reason.removeprefix('exit: ')})"

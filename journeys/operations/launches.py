@@ -38,12 +38,19 @@ _INSERT = InsertRows(
     *(_c.id, _c.journey, _c.version, _c.audience, _c.people, _c.started_at),
     on_conflict="DO NOTHING",
 )
-_LOCK = select(_c.id).where(_c.id == bindparam("launch")).with_for_update()
-_LAUNCH = select(_c.journey, _c.audience, _c.version).where(_c.id == bindparam("launch"))
+_THIS = _c.id == bindparam("launch")
+# Undo waits until those who enter are stored.
+_OPEN = select(_c.people).where(_THIS).with_for_update(read=True)
+_LOCK = select(_c.people).where(_THIS).with_for_update()
+_LAUNCH = (
+    select(_c.journey, _c.audience, _c.version, _c.people).where(_THIS).with_for_update(read=True)
+)
+# The limit of a launch that was undone: nobody enters any more.
+_UNDONE = 0
 
 
 class LaunchConflict(SegueError):
-    """The id belongs to a launch of another journey or for another audience."""
+    """The id belongs to a launch that was undone, of another journey or for another audience."""
 
 
 def record_launch(
@@ -73,6 +80,8 @@ def record_launch(
             f"the launch {launch_id!r} exists, of the journey {found.journey} for "
             f"{found.audience}; use another id"
         )
+    if found.people == _UNDONE:
+        raise LaunchConflict(f"the launch {launch_id!r} was undone; start one with another id")
     # Another process may have started the launch with a version that is not loaded here.
     catalog.learn(tx, [(journey, found.version)])
     return catalog.version(journey, found.version)
@@ -178,9 +187,12 @@ def _enter_some(
     moved = Moved()
     with engine.chunks.transaction("enter") as chunk:
         size = chunk.size
-        if people is not None:
+        if launch_id is not None:
             # Two processes that continue the same launch keep its limit together.
-            chunk.tx.conn.execute(_LOCK, {"launch": launch_id})
+            opened = _OPEN if people is None else _LOCK
+            if chunk.tx.conn.execute(opened, {"launch": launch_id}).scalar() == _UNDONE:
+                return None
+        if people is not None:
             size = min(size, people - entered_in(chunk.tx, version, launch_id))
         ids = audience_after(chunk.tx, condition, after, size) if size > 0 else []
         if not ids:

@@ -268,3 +268,35 @@ def test_tidy_applies_the_retention(
     monkeypatch.delenv("SEGUE_MESSAGE_RETENTION")
     assert segue("tidy").out.startswith("removed 1 messages, 0 passages")
     assert '"sent":{"email":1}' in segue("report", "j", "--json").out
+
+
+def test_a_launch_is_undone_only_with_apply(house: House, segue: Segue) -> None:
+    house.open(described(Send("s", Email("hello"), Push("hello", after="1h"))))
+    house.customer()
+    house.launch("j", launch_id="l")
+    said = segue("launch", "--undo", "l")
+    assert said.status == 0
+    assert said.out.splitlines() == [
+        "j for everyone, launch l: 1 people",
+        "messages would be cancelled: 0 email, 0 sms, 1 push",
+        "people whose journey would end: 1",
+        "people would be treated as if they had never entered: 0",
+        "gone, which nothing takes back: 1 email, 0 sms, 0 push",
+        "Nothing was changed. To undo the launch, add --apply",
+    ]
+    assert [row.state for row in house.rows()] == ["sent", "planned"]
+    answer = orjson.loads(segue("launch", "--undo", "l", "--apply", "--json").out)
+    assert (answer["applied"], answer["cancelled"]["push"], answer["gone"]["email"]) == (True, 1, 1)
+    assert [row.state for row in house.rows()] == ["sent", "cancelled"]
+
+
+def test_an_undo_takes_nothing_else(house: House, segue: Segue) -> None:
+    house.open(described(Send("s", Email("hello"))))
+    assert "--undo takes the id of a launch" in segue("launch", "j", "--undo", "l").err
+    assert "--apply goes with --undo" in (
+        segue("launch", "j", "--audience", "everyone", "--apply").err
+    )
+    said = segue("launch", "j")
+    assert said.status == 2
+    assert "--audience" in said.err
+    assert "there is no launch 'x'" in segue("launch", "--undo", "x").err
