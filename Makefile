@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 NOT_IMPORTED := /twilio/rest/|/phonenumbers/(carrier|geo|tz)data/|/(setuptools|mypyc?|apprise)/
 
-.PHONY: up demo test prove check bench chaos lock clean clean-data
+.PHONY: up demo test prove check bench chaos docs lock clean clean-data
 up: .venv/ready
 	$(BIN)/segue up
 
@@ -38,6 +38,21 @@ chaos: DB ?= sqlite
 chaos: .venv/ready
 	@$(BIN)/python -m tests.chaos $(SECONDS) $(SEED) $(DB)
 
+# The pages of docs/ as a site with search, in build/docs. Every link must lead somewhere.
+docs: .venv-docs/ready
+	@if command -v npm >/dev/null; then \
+		npm ci --prefix docs/site --ignore-scripts --no-audit --no-fund --silent; \
+	else echo "Without npm, diagrams are shown as text."; fi
+	.venv-docs/bin/sphinx-build -q -W --keep-going -c docs/site docs build/docs
+	@echo "Open build/docs/index.html"
+
+# Apart from .venv, which `make up` waits for.
+.venv-docs/ready: docs/site/requirements.lock
+	@$(PYTHON) -m venv --clear .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--require-hashes -r docs/site/requirements.lock
+	@touch .venv-docs/ready
+
 # The lock file is complete; --no-deps keeps pip from choosing other versions. pip works on one core,
 # so that two of them install half of the packages each, and pip itself when neither runs. compileall works on all cores; it leaves out
 # what Segue does not import, a third of all, and files for other Python versions may fail.
@@ -61,10 +76,13 @@ lock:
 	@test -x $(BIN)/uv || $(MAKE) .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
+	$(BIN)/uv pip compile docs/site/requirements.in --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header \
+		-o docs/site/requirements.lock
 
 # What can be built again. The data of the shop stays: `make clean-data` removes it.
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # .segue has the customers, messages and keys of `make up`.
 clean-data:
