@@ -72,7 +72,7 @@ def _refuse_unsent(catalog: Catalog, sent: Collection[ChannelName]) -> None:
                 if message.channel not in sent:
                     raise SegueError(
                         f"{name}, step {step.name!r}: no provider sends {message.channel}; set "
-                        f"SEGUE_{message.channel.upper()}_PROVIDER (docs/journeys/templates.md)"
+                        f"SEGUE_{message.channel.upper()}_PROVIDER (docs/operate/providers.md)"
                     )
 
 

@@ -1,17 +1,24 @@
 """The modules, tests, terms and links in the docs exist; the reference is as the code."""
 
 import ast
+import json
 import re
+import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from config.settings import ROOT, Settings
+from flows.cli.main import app
 from tests.support.structure.reference import AGAIN, REFERENCE, SECTIONS
 from tests.support.structure.reference import PAGES as MADE
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *DOCS.glob("*/*.md")])
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 MOVED = ROOT / "docs" / "decisions" / "0028-what-moved-where.md"
 MODULE = re.compile(r"(?:config|profiles|channels|journeys|sandbox|flows|tests)/[\w/]+\.(?:py|sql)")
@@ -102,3 +109,92 @@ def test_the_reference_explains_everything(name: str) -> None:
     page = MADE[name]()
     assert re.findall(r"^\| (`(?:SEGUE|--).*) \| *\|$", page, re.MULTILINE) == []
     assert Settings.model_fields.keys() >= SECTIONS.keys()
+
+
+def test_the_site_has_every_page() -> None:
+    """The order of the pages in docs/site/conf.py, which only Sphinx can import."""
+    tree = ast.parse((DOCS / "site" / "conf.py").read_text(encoding="utf-8"))
+    [navigation] = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NAVIGATION"
+    ]
+    listed = {
+        f"{folder}/{page}.md" for folder, (_, pages) in navigation.items() for page in pages.split()
+    }
+    there = {str(page.relative_to(DOCS)) for page in DOCS.glob("*/*.md")}
+    assert listed == {name for name in there if not name.startswith("decisions/")}
+
+
+@pytest.mark.parametrize(
+    "page", sorted(DOCS.glob("[!d]*/*.md")), ids=lambda page: str(page.relative_to(DOCS))
+)
+def test_a_page_begins_with_what_it_is_for(page: Path) -> None:
+    title, blank, first, *_ = page.read_text(encoding="utf-8").splitlines()
+    assert title.startswith("# ")
+    assert blank == ""
+    assert re.match(r"[A-Z`\[].*[.:]", first), first
+
+
+# Code ---------------------------------------------------------------------------------------------
+
+CODE = [
+    (page, kind, text)
+    for page in PAGES
+    for kind, text in re.findall(
+        r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+]
+TARGETS = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
+def of(kind: str) -> pytest.MarkDecorator:
+    found = [(page, text) for page, one, text in CODE if one == kind]
+    assert found
+    return pytest.mark.parametrize(
+        ("page", "text"), found, ids=[str(page.relative_to(ROOT)) for page, _ in found]
+    )
+
+
+@of("python")
+def test_the_python_in_a_page_can_be_compiled(page: Path, text: str) -> None:
+    compile(text, str(page), "exec")
+
+
+@of("toml")
+def test_the_toml_in_a_page_can_be_read(page: Path, text: str) -> None:
+    assert tomllib.loads(text)
+
+
+@of("json")
+def test_the_json_in_a_page_can_be_read(page: Path, text: str) -> None:
+    try:
+        assert json.loads(text)
+    except json.JSONDecodeError:
+        for line in text.splitlines():
+            assert json.loads(line), line
+
+
+@of("sh")
+def test_the_commands_in_a_page_exist(page: Path, text: str) -> None:
+    """Their names, arguments and options; other tests run those that a machine can run."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        for number, word in enumerate(words):
+            if word == "make" and number == 0:
+                wanted = [one for one in words[1:] if re.fullmatch(r"[a-z]+(-[a-z]+)?", one)]
+                assert set(wanted) <= TARGETS, line
+            if word in ("segue", ".venv/bin/segue") and (not number or words[number - 1] == "exec"):
+                assert_parses(words[number + 1 :])
+
+
+def assert_parses(words: list[str]) -> None:
+    """Fail unless the command line accepts the words."""
+    command: Any = typer.main.get_command(app)
+    name = "segue"
+    while hasattr(command, "commands"):
+        assert words, f"{name} needs a command"
+        name, *words = words
+        assert name in command.commands, f"there is no command {name}"
+        command = command.commands[name]
+    command.make_context(name, list(words))

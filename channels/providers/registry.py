@@ -95,7 +95,7 @@ def known_providers() -> dict[str, Provider[Any]]:
         if not isinstance(provider, Provider) or provider.name != module.name:
             raise SegueError(
                 f"PROVIDER in {path} is not a channels.providers.base.Provider named "
-                f"{module.name!r} (docs/journeys/templates.md)"
+                f"{module.name!r} (docs/operate/providers.md)"
             )
         if provider.channel not in CHANNELS:
             raise SegueError(
