@@ -29,7 +29,6 @@ NAVIGATION = {
 
 project = "Segue"
 html_title = "Segue"
-author = "the authors of Segue"
 extensions = ["myst_parser"]
 root_doc = "index"
 exclude_patterns = ["site", "requirements.lock"]
@@ -38,6 +37,9 @@ html_theme = "furo"
 html_static_path = [str(path) for path in (HERE / "static", MERMAID) if path.exists()]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
+# Summaries are fetched, which browsers refuse for pages that are files.
+html_show_search_summary = False
 html_copy_source = False
 html_theme_options = {"top_of_page_buttons": []}
 myst_heading_anchors = 4

@@ -15,7 +15,7 @@ POLICY = Policy.model_validate({"caps": [{"channels": ["email"], "limit": 1, "pe
 
 @pytest.fixture
 def house(db: Database) -> House:
-    """One mail and one text of unknown fate, an hour apart, and a mail that went."""
+    """One unknown mail and one unknown text, an hour apart, and a mail that was sent."""
     house = House(db)
     steps = [Send("s", Email("hello"), SMS("hello", after="1h"))]
     house.open(

@@ -82,7 +82,7 @@ def test_the_doctor_lists_findings_and_fixes_what_it_can(house: House, segue: Se
     assert "overdue enrollments: 1 (k)" in said.out
     assert [row.state for row in house.rows()] == ["unknown", "planned"]
 
-    # what only a worker can mend
+    # what only a worker can fix
     with house.db.transaction() as tx:
         record_heartbeat(tx, "w")
     house.run()
@@ -93,7 +93,7 @@ def test_the_doctor_lists_findings_and_fixes_what_it_can(house: House, segue: Se
 
 @pytest.fixture
 def unsettled(house: House) -> House:
-    """A mail and a text of unknown fate, and a mail that went."""
+    """An unknown mail, an unknown text, and a mail that was sent."""
     house.open(described(Send("s", Email("hello"), SMS("hello"))))
     house.customer()
     house.providers.answer("email", httpx.ReadError("cut"))

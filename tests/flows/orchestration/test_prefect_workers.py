@@ -223,7 +223,7 @@ def test_no_killed_process_loses_or_repeats_anything(
     assert prefect.ended(run_id) == "COMPLETED"
     workers.kill()
 
-    # Everybody is in the journey once; each mail went once, or its fate is unknown, for good.
+    # Everybody is in the journey once; each mail was sent once, or stays unknown.
     assert _entered(segue) == dict.fromkeys(lapsed, 1)
     assert _messages(segue, "sending") == unknown
     next_due = segue.engine.next_due()

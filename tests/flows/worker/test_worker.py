@@ -245,7 +245,7 @@ def test_housekeeping_logs_the_doctors_findings(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     house.shorten(large_round=2)
-    # for two days nobody knows what became of a message
+    # a message is unknown for two days
     house.did(house.customer(), "came")
     house.providers.answer("email", httpx.ReadError("cut"))
     house.run()

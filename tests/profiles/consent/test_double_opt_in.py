@@ -101,7 +101,7 @@ def desk(house: House, tmp_path: Path) -> Desk:
 
 
 def test_a_yes_waits_and_counts_from_the_confirmation_on(desk: Desk) -> None:
-    assert not desk.gets()  # silence is no yes to such a topic, whatever the channel's rule is
+    assert not desk.gets()  # unset consent counts as no, also on an opt-out channel
     assert desk.says() == ["waiting"]
     assert desk.said() == {}
     assert not desk.gets()

@@ -178,7 +178,7 @@ def test_the_opt_out_of_an_unknown_customer_is_stored(db: Database, tmp_path: Pa
     assert noes(db) == {(one, "email", "*") for one in (cyd, dan, eve, fay)}
     assert owner(db, ("email", "cyd@example.com")) == cyd
     assert owner(db, ("email", "ann@example.com")) == ann
-    # The mended rows find the same people.
+    # The corrected rows find the same people.
     imported(db, tmp_path, "cyd,cyd@example.com,,,,1990-01-02,,,", ",eve@example.com,,,,,,,")
     assert noes(db) == {(one, "email", "*") for one in (cyd, dan, eve, fay)}
 

@@ -220,7 +220,7 @@ def user_id(body: bytes) -> str | None:
 )
 @pytest.mark.parametrize("more", [b"", rb', "event": "x\u0000"', rb', "event": "\ud83d"'])
 def test_a_numeric_id_is_read_exactly(written: bytes, user: str, more: bytes) -> None:
-    """Whichever way the body is read: strictly, without NUL, without half an emoji."""
+    """Whichever way the body is read: strictly, without NUL, without invalid surrogates."""
     assert user_id(b'{"type": "track", "event": "x", "userId": ' + written + more + b"}") == user
 
 

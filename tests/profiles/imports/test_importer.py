@@ -223,7 +223,7 @@ def test_a_row_is_imported_without_its_unreadable_number(
     assert reason in line["reason"]
     assert line["reason"].startswith("line 2: phone: ")
     assert line["reason"].endswith("; the rest of the row was imported")
-    # mended, the row adds the number
+    # the corrected row adds the number
     mended = write(path.read_text().replace(row.split(",")[3], "+447700900001"), "mended.csv")
     report = import_file(db, mended)
     assert (report.updated, report.taken_in_part, report.refused_file) == (1, 0, None)

@@ -104,7 +104,7 @@ def test_an_invalid_call_does_not_affect_the_rest_of_the_batch(
     ]
     assert (said["field"], said["accepted"]) == ("batch.1.event", 2)
     assert keys(house)[1:] == ["m1", "m5"]
-    # mended and sent again
+    # corrected and sent again
     batch[1:5] = [track(2), track(3)]
     assert receiver.post("/v1/batch", json={"batch": batch}).status_code == 200
     assert keys(house)[1:] == ["m1", "m5", "m2", "m3"]
