@@ -86,7 +86,7 @@ def plan(
     for person in people:
         profile_id, enrollment_id = person
         history = histories.get(profile_id, [])
-        lower = [past for past in history if _gives_way(past, send)]
+        lower = [past for past in history if gives_way(past, send)]
         firm = tuple([past.counted for past in history if past not in lower])
         case = (recipients[profile_id].situation, firm)
         made = cases.get(case)
@@ -155,7 +155,7 @@ def _members(send: PlannedSend, now: Instant) -> list[Member]:
     ]
 
 
-def _gives_way(past: Past, send: PlannedSend) -> bool:
+def gives_way(past: Past, send: PlannedSend) -> bool:
     """Whether the send may take the place of this message: a planned one of lower priority."""
     return past.planned and past.priority < send.priority and past.counted.kind == "marketing"
 

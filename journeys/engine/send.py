@@ -17,6 +17,7 @@ from config.database.arrays import any_of, one_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.locking import lock_rows
+from config.policy import Policy
 from journeys.definition.journey import Version
 from journeys.definition.steps import NEXT, AwaitedEvidence, SendStep
 from journeys.engine.due import DUE_COLUMNS, DueEnrollment
@@ -86,7 +87,7 @@ def _plan_from(
     planned, recipients = plan(
         cohort.tx,
         cohort.planner,
-        _wanted(cohort, step, first),
+        planned_send(cohort.planner.policy, cohort.version, step, first),
         _addressees(people),
         settled=wake_unlocked,
     )
@@ -131,13 +132,13 @@ def _wait(decisions: Sequence[Decision], first: int, again: Seconds) -> _Wait | 
     return _Wait(min(planned)[0], Move(None, due_at=last + again, phase=first + place + 1))
 
 
-def _wanted(cohort: Cohort, step: SendStep, first: int) -> PlannedSend:
+def planned_send(policy: Policy, version: Version, step: SendStep, first: int = 0) -> PlannedSend:
     """The step's members from index `first` on, as the outbox plans them."""
-    journey = cohort.version.journey
-    default = cohort.planner.policy.max_delay
+    journey = version.journey
+    default = policy.max_delay
     return PlannedSend(
         journey=journey.name,
-        version=cohort.version.digest,
+        version=version.digest,
         step=step.name,
         priority=journey.priority,
         mode=step.mode,
@@ -221,7 +222,8 @@ def _refuse_unused(cohort: Cohort, step: SendStep, people: Sequence[DueEnrollmen
     """Record the unused fallbacks of answered groups as refused, with the reason `not_chosen`."""
     for phase in {person.phase for person in people if person.phase < len(step.messages)}:
         addressees = _addressees([person for person in people if person.phase == phase])
-        refuse(cohort.tx, cohort.planner, _wanted(cohort, step, phase), addressees, "not_chosen")
+        left = planned_send(cohort.planner.policy, cohort.version, step, phase)
+        refuse(cohort.tx, cohort.planner, left, addressees, "not_chosen")
         for message in step.messages[phase:]:
             cohort.messages[message.channel, "not_chosen"] += len(addressees)
 

@@ -12,6 +12,7 @@ from config.database.engine import Tx
 from flows.http.staff.site import Site, Visit
 from journeys.explain.standing import standings_of
 from journeys.explain.timeline import time_line
+from journeys.explain.would_go import would_go
 from profiles.attributes.names import full_name
 from profiles.identity.addresses import channel_addresses, is_retired, is_suppressed_anywhere
 from profiles.identity.search import find_profiles, newest_profiles, summaries
@@ -96,6 +97,7 @@ def _show(visit: Visit) -> Response:
         if row is None:
             return _gone(visit, tx.conn.execute(_MERGED_INTO, given).scalar())
         line = time_line(tx, segue.policy, number, _ENTRIES, before)
+        standings = standings_of(tx, segue.catalog, segue.policy, number)
         values: dict[str, Any] = {
             "person": row,
             "name": full_name(row.attributes),
@@ -103,7 +105,12 @@ def _show(visit: Visit) -> Response:
             "consents": [
                 (one, _about(visit, one.topic)) for one in tx.conn.execute(_CONSENTS, given)
             ],
-            "standings": standings_of(tx, segue.catalog, segue.policy, number),
+            "standings": standings,
+            "would_go": would_go(
+                tx, segue.catalog, segue.policy, segue.settings, number, standings.zone
+            )
+            if before is None
+            else [],
             "line": line,
             "is_first": before is None,
         }
